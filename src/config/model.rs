@@ -1,0 +1,302 @@
+//! The checked model of a configuration: what the rest of Snigate works from.
+//!
+//! A value of these types is right by construction. References between parts (an upstream's name,
+//! an issuer's) have been resolved or proved to exist, paths are absolute, durations are positive
+//! where zero means nothing. Only `config::build` makes them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{StatusCode, Uri};
+use indexmap::IndexMap;
+
+use crate::host::{HostName, Pattern};
+use crate::secret::Secret;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub server: Server,
+    pub tls: Tls,
+    pub storage: Storage,
+    /// By name, in the order of the file.
+    pub issuers: IndexMap<Arc<str>, Issuer>,
+    pub certificates: Vec<CertificateSource>,
+    pub renewal: Renewal,
+    /// Names that get a certificate when a client first asks for one.
+    pub on_demand: Option<OnDemand>,
+    pub upstreams: IndexMap<Arc<str>, Arc<Upstream>>,
+    pub sites: Vec<Arc<Site>>,
+    pub log: Log,
+}
+
+/// Listeners and limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    pub https: Vec<SocketAddr>,
+    pub http: Vec<SocketAddr>,
+    pub admin: Admin,
+    pub admin_token: Option<Secret>,
+    /// Worker threads; already the number of cores where the file says 0.
+    pub threads: usize,
+    /// The user to become after binding.
+    pub user: Option<String>,
+    /// How long a graceful stop waits for requests in flight.
+    pub grace_period: Duration,
+    pub limits: Limits,
+}
+
+/// Where the admin API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    Off,
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Limits on what one client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For the whole TLS handshake.
+    pub handshake: Duration,
+    /// For a whole request head, from its first byte to its last.
+    pub header_read: Duration,
+    /// Between requests, between reads of a body, and for a blocked write.
+    pub idle: Duration,
+    /// For a request head, request line included.
+    pub max_header_bytes: usize,
+    /// Connections in total, 0 for no limit.
+    pub max_connections: usize,
+    /// Connections of one client address, 0 for no limit.
+    pub max_connections_per_ip: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub h2_streams: u32,
+}
+
+/// How TLS is spoken on the HTTPS listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub profile: TlsProfile,
+    /// Key exchange groups by OpenSSL's names, most wanted first.
+    pub groups: Vec<String>,
+    /// The name whose certificate is served without SNI, and for unknown names where
+    /// [`UnknownSni::Default`] says so.
+    pub default_certificate: Option<HostName>,
+    pub unknown_sni: UnknownSni,
+    pub session_tickets: SessionTickets,
+}
+
+/// Mozilla's server-side TLS profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsProfile {
+    /// TLS 1.2 with ECDHE and AEAD, and TLS 1.3.
+    Intermediate,
+    /// TLS 1.3 only.
+    Modern,
+}
+
+/// What a client gets that asks for a name without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownSni {
+    /// The default certificate where there is one, else the alert `unrecognized_name`.
+    Default,
+    /// The alert `unrecognized_name` (RFC 6066, section 3).
+    Reject,
+}
+
+/// Whether sessions may be resumed by ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionTickets {
+    Off,
+    /// On, with keys replaced at this interval.
+    Rotate(Duration),
+}
+
+/// Where certificates, keys and state are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    File { path: PathBuf },
+}
+
+/// Who issues certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Issuer {
+    /// The local CA, with the common name of its root.
+    LocalCa { name: String },
+}
+
+/// Certificates to serve, beside those that sites ask issuers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Every `NAME.pem` with `NAME.key`, or with the key inside.
+    Directory { path: PathBuf, origin: Origin },
+    /// A chain and its key. Both paths are the same where one file holds both.
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+        origin: Origin,
+    },
+    /// Names for which an issuer is asked.
+    Managed {
+        names: Vec<Pattern>,
+        /// Names of issuers, tried in order. Never empty.
+        issuers: Vec<Arc<str>>,
+        origin: Origin,
+    },
+}
+
+/// The place in the configuration that an entry comes from, for messages: `FILE:LINE:COLUMN` and
+/// the key's path, `certificates[3]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub file: Arc<PathBuf>,
+    pub line: usize,
+    pub column: usize,
+    pub path: String,
+}
+
+/// When issued certificates are renewed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Renewal {
+    /// The part of the lifetime, over 0 and under 1, at whose beginning a renewal is due.
+    pub window: f64,
+    pub check_every: Duration,
+}
+
+/// Certificates made when first asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnDemand {
+    /// Names of issuers, tried in order. Never empty.
+    pub issuers: Vec<Arc<str>>,
+    /// Never empty.
+    pub allow: Vec<Pattern>,
+}
+
+/// A pool of servers that requests are passed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    /// Never empty.
+    pub servers: Vec<UpstreamServer>,
+    pub balance: Balance,
+    pub tls: UpstreamTls,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamServer {
+    pub address: UpstreamAddress,
+    /// Its share of the requests beside that of others, 1 to 1,000.
+    pub weight: u32,
+}
+
+/// Where an upstream server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamAddress {
+    Ip(SocketAddr),
+    /// A name that is resolved again and again, never on a request's path.
+    Name { host: HostName, port: u16 },
+    Unix(PathBuf),
+}
+
+/// How a server of an upstream is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+}
+
+/// Whether and how TLS is spoken to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamTls {
+    Off,
+    On {
+        /// The name for SNI and verification; the server's own where `None`.
+        server_name: Option<HostName>,
+        verify: bool,
+        /// Roots to trust instead of the system's, PEM.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// A site: some hosts, their certificates and their routes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// Never empty.
+    pub hosts: Vec<Pattern>,
+    pub tls: SiteTls,
+    /// Longest path first; among equal paths the earlier in the file.
+    pub routes: Vec<Route>,
+    pub origin: Origin,
+}
+
+/// Where a site's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SiteTls {
+    /// A certificate at hand that covers the host, else one from these issuers in turn (the first
+    /// configured issuer; none where there is no issuer).
+    Auto(Vec<Arc<str>>),
+    /// One from this issuer.
+    Issuer(Arc<str>),
+    /// The site is served on the HTTP listeners only, and not redirected to HTTPS.
+    Off,
+}
+
+/// What to do with requests under a path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// A path prefix, beginning with `/`. It covers whole segments: `/api` and `/api/` both cover
+    /// `/api/x`; `/api` covers `/api` but not `/apis`.
+    pub path: Arc<str>,
+    pub action: Action,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Proxy(Proxy),
+    /// Answer with a `Location`.
+    Redirect { to: Uri, status: StatusCode },
+    /// Answer with this.
+    Respond {
+        status: StatusCode,
+        body: bytes::Bytes,
+        content_type: http::HeaderValue,
+    },
+}
+
+/// Passing a request to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub upstream: Arc<Upstream>,
+    pub connect_timeout: Duration,
+    /// Between two reads from the upstream, the wait for the head included.
+    pub read_timeout: Duration,
+    /// How often a request that can be repeated is tried again.
+    pub retries: u32,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// In the syntax of tracing's `EnvFilter`.
+    pub level: String,
+    pub format: LogFormat,
+    pub access: AccessLog,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    File(PathBuf),
+    Off,
+    Stdout,
+}

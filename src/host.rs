@@ -1,0 +1,295 @@
+//! Host names: the one form in which Snigate compares, stores and looks them up.
+//!
+//! A [`HostName`] is lower-case, in A-labels (punycode), without a trailing dot and at most 253
+//! octets long, whatever its origin: SNI, a `Host` field, a subject alternative name or the
+//! configuration. Code that holds a `HostName` never checks the string again.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The longest host name in octets, without the trailing dot (RFC 1035, section 2.3.4).
+pub const MAX_HOST_NAME: usize = 253;
+
+/// The longest label of a host name in octets (RFC 1035, section 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// A DNS host name in normal form.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostName(Arc<str>);
+
+impl HostName {
+    /// The name as text, in normal form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name without its first label: `b.example` of `a.b.example`.
+    ///
+    /// `None` for a name of one label.
+    pub fn parent(&self) -> Option<&str> {
+        parent(&self.0)
+    }
+}
+
+impl FromStr for HostName {
+    type Err = HostNameError;
+
+    /// Parses a name as a person writes it: any case, Unicode or punycode, with or without the
+    /// trailing dot.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut buffer = NameBuffer::new();
+        if let Some(name) = buffer.normalize(text.as_bytes()) {
+            return Ok(Self(name.into()));
+        }
+        let bare = text.strip_suffix('.').unwrap_or(text);
+        if bare.is_empty() {
+            return Err(HostNameError::Empty);
+        }
+        if text.parse::<IpAddr>().is_ok() {
+            return Err(HostNameError::IpAddress);
+        }
+        let ascii = idna::domain_to_ascii(bare).map_err(|_| HostNameError::Idna)?;
+        if ascii.len() > MAX_HOST_NAME {
+            return Err(HostNameError::TooLong(ascii.len()));
+        }
+        if let Some(label) = ascii.split('.').find(|label| label.len() > MAX_LABEL) {
+            return Err(HostNameError::LabelTooLong(label.to_owned()));
+        }
+        match buffer.normalize(ascii.as_bytes()) {
+            Some(name) => Ok(Self(name.into())),
+            None => Err(HostNameError::Character),
+        }
+    }
+}
+
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for HostName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Which host names a site or a certificate covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pattern {
+    /// Every name: the catch-all site.
+    Any,
+    /// This one name.
+    Exact(HostName),
+    /// `*.parent`: exactly one label before the parent (RFC 6125, section 6.4.3).
+    Wildcard(HostName),
+}
+
+impl Pattern {
+    /// Whether this pattern covers `host`, a name in normal form.
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => name.as_str() == host,
+            Self::Wildcard(of) => parent(host) == Some(of.as_str()),
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = HostNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if let Some(of) = text.strip_prefix("*.") {
+            let of: HostName = of.parse()?;
+            if of.as_str().contains('*') {
+                return Err(HostNameError::Wildcard);
+            }
+            return Ok(Self::Wildcard(of));
+        }
+        if text.contains('*') {
+            return Err(HostNameError::Wildcard);
+        }
+        text.parse().map(Self::Exact)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(name) => name.fmt(f),
+            Self::Wildcard(of) => write!(f, "*.{of}"),
+        }
+    }
+}
+
+/// Why a text is no host name.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum HostNameError {
+    /// It holds a character that no host name has.
+    #[error("has a character that is not allowed in a host name")]
+    Character,
+    /// Nothing is left of it.
+    #[error("is empty")]
+    Empty,
+    /// It is not valid under IDNA (UTS 46).
+    #[error("is not a valid internationalized name")]
+    Idna,
+    /// It is an IP address.
+    #[error("is an IP address, not a host name")]
+    IpAddress,
+    /// One label is over 63 octets.
+    #[error("has a label of more than 63 characters: {0}")]
+    LabelTooLong(String),
+    /// It is over 253 octets.
+    #[error("is {0} characters long, and 253 is the most")]
+    TooLong(usize),
+    /// `*` stands elsewhere than alone as the first label.
+    #[error("may have '*' only as its whole first label")]
+    Wildcard,
+}
+
+/// The name without its first label, `None` for a name of one label.
+pub fn parent(host: &str) -> Option<&str> {
+    host.split_once('.').map(|(_, parent)| parent)
+}
+
+/// Room on the stack to bring a name from the wire into normal form without allocating.
+pub struct NameBuffer([u8; MAX_HOST_NAME]);
+
+impl NameBuffer {
+    /// An empty buffer.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a quarter of a kilobyte of stack is asked for by name"
+    )]
+    pub const fn new() -> Self {
+        Self([0; MAX_HOST_NAME])
+    }
+
+    /// Brings an ASCII name as it comes in SNI or `Host` (any case, perhaps a trailing dot) into
+    /// normal form.
+    ///
+    /// `None` where the bytes are no host name: empty, over-long, an empty or over-long label, an
+    /// IPv4 address, or any octet but letters, digits, hyphen and underscore.
+    pub fn normalize<'a>(&'a mut self, raw: &[u8]) -> Option<&'a str> {
+        let raw = raw.strip_suffix(b".").unwrap_or(raw);
+        if raw.is_empty() {
+            return None;
+        }
+        let out = self.0.get_mut(..raw.len())?;
+        let mut label = 0;
+        let mut last_label_numeric = true;
+        for (to, from) in out.iter_mut().zip(raw) {
+            *to = match from {
+                b'.' if label > 0 => {
+                    label = 0;
+                    last_label_numeric = true;
+                    b'.'
+                }
+                b'0'..=b'9' => {
+                    label += 1;
+                    *from
+                }
+                b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' => {
+                    label += 1;
+                    last_label_numeric = false;
+                    from.to_ascii_lowercase()
+                }
+                _ => return None,
+            };
+            if label > MAX_LABEL {
+                return None;
+            }
+        }
+        // A last label of digits alone makes it an address, not a name (WHATWG URL, section 3.5).
+        if label == 0 || last_label_numeric {
+            return None;
+        }
+        std::str::from_utf8(out).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(raw: &str) -> Option<String> {
+        NameBuffer::new()
+            .normalize(raw.as_bytes())
+            .map(str::to_owned)
+    }
+
+    #[test]
+    fn wire_names_are_lower_cased_and_lose_the_trailing_dot() {
+        assert_eq!(normal("WWW.Example.COM.").as_deref(), Some("www.example.com"));
+        assert_eq!(normal("localhost").as_deref(), Some("localhost"));
+        assert_eq!(normal("_srv.a-b.example").as_deref(), Some("_srv.a-b.example"));
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for raw in [
+            "", ".", "..", "a..b", ".a", "a..", "127.0.0.1", "::1", "[::1]", "a b", "*.a", "a/b",
+            "bücher.example", "1",
+        ] {
+            assert_eq!(normal(raw), None, "{raw:?}");
+        }
+        let label = "a".repeat(64);
+        assert_eq!(normal(&format!("{label}.example")), None);
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        assert_eq!(longest.len(), MAX_HOST_NAME);
+        assert_eq!(normal(&longest).as_deref(), Some(&*longest));
+        assert_eq!(normal(&format!("{longest}.")).as_deref(), Some(&*longest));
+        assert_eq!(normal(&format!("c{longest}")), None);
+    }
+
+    #[test]
+    fn people_may_write_unicode() {
+        let name: HostName = "Bücher.Example.".parse().expect("a valid name");
+        assert_eq!(name.as_str(), "xn--bcher-kva.example");
+        assert_eq!("xn--bcher-kva.example".parse(), Ok(name));
+        assert_eq!(
+            "192.0.2.1".parse::<HostName>(),
+            Err(HostNameError::IpAddress)
+        );
+        assert_eq!("".parse::<HostName>(), Err(HostNameError::Empty));
+        assert_eq!(
+            "a b.example".parse::<HostName>(),
+            Err(HostNameError::Character)
+        );
+    }
+
+    #[test]
+    fn a_wildcard_covers_exactly_one_label() {
+        let wildcard: Pattern = "*.Example.com".parse().expect("a valid pattern");
+        assert!(wildcard.covers("a.example.com"));
+        assert!(!wildcard.covers("example.com"));
+        assert!(!wildcard.covers("a.b.example.com"));
+        assert!("*".parse::<Pattern>().expect("valid").covers("anything.test"));
+        for bad in ["a.*.com", "*a.com", "**.com", "*.*.com"] {
+            assert_eq!(bad.parse::<Pattern>(), Err(HostNameError::Wildcard), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Every metric Snigate exports, named and described in this one file.
+//!
+//! Labels are bounded by the configuration: a site by its first host, a status by its class,
+//! never a raw path or a name that a client chose.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// The metrics of one gateway.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// TLS handshakes by how they ended.
+    pub handshakes: IntCounterVec,
+    /// Handshakes whose SNI found no certificate.
+    pub unknown_names: IntCounter,
+    /// Certificates that are loaded, by source.
+    pub certificates: IntGaugeVec,
+    /// When the certificate of a name ends.
+    pub certificate_not_after: IntGaugeVec,
+    /// Requests by site and status class.
+    pub requests: IntCounterVec,
+    /// Requests refused before they reached a site, by reason.
+    pub refused: IntCounterVec,
+    /// Seconds from a request's head to the end of its answer.
+    pub request_duration: HistogramVec,
+    /// Tries at an upstream by result.
+    pub upstream_attempts: IntCounterVec,
+    /// Configuration reloads by result.
+    pub reloads: IntCounterVec,
+    /// 1 where the last reload was taken, 0 where it was refused.
+    pub last_reload_successful: IntGauge,
+    /// Unix time of the last reload that was taken.
+    pub last_reload_timestamp: IntGauge,
+    /// Connections that are open, by listener kind.
+    pub connections: IntGaugeVec,
+    /// Connections closed for a limit, by limit.
+    pub limited: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers every metric with a new registry.
+    ///
+    /// # Errors
+    /// Where two metrics share a name, which is a defect of this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let unknown_names = IntCounter::new(
+            "snigate_tls_unknown_names_total",
+            "TLS handshakes whose server name has no certificate.",
+        )?;
+        registry.register(Box::new(unknown_names.clone()))?;
+        let request_duration = HistogramVec::new(
+            HistogramOpts::new(
+                "snigate_request_duration_seconds",
+                "From the request's head to the end of its answer.",
+            )
+            .buckets(vec![
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+            ]),
+            &["site"],
+        )?;
+        registry.register(Box::new(request_duration.clone()))?;
+        Ok(Self {
+            handshakes: counters(
+                "snigate_tls_handshakes_total",
+                "TLS handshakes by how they ended.",
+                &["result", "version", "group", "resumed"],
+            )?,
+            unknown_names,
+            certificates: gauges(
+                "snigate_certificates",
+                "Certificates that are loaded, by source.",
+                &["source"],
+            )?,
+            certificate_not_after: gauges(
+                "snigate_certificate_not_after_seconds",
+                "Unix time at which the certificate of a site's name ends.",
+                &["name", "source"],
+            )?,
+            requests: counters(
+                "snigate_requests_total",
+                "Requests by site and status class.",
+                &["site", "status"],
+            )?,
+            refused: counters(
+                "snigate_requests_refused_total",
+                "Requests refused before they reached a site, by reason.",
+                &["reason"],
+            )?,
+            request_duration,
+            upstream_attempts: counters(
+                "snigate_upstream_attempts_total",
+                "Tries at an upstream by result.",
+                &["upstream", "result"],
+            )?,
+            reloads: counters(
+                "snigate_config_reloads_total",
+                "Configuration reloads by result.",
+                &["result"],
+            )?,
+            last_reload_successful: gauge(
+                "snigate_config_last_reload_successful",
+                "1 where the last reload was taken, 0 where it was refused.",
+            )?,
+            last_reload_timestamp: gauge(
+                "snigate_config_last_reload_timestamp_seconds",
+                "Unix time of the last reload that was taken.",
+            )?,
+            connections: gauges(
+                "snigate_connections",
+                "Connections that are open, by listener kind.",
+                &["listener"],
+            )?,
+            limited: counters(
+                "snigate_connections_limited_total",
+                "Connections closed because they met a limit, by limit.",
+                &["limit"],
+            )?,
+            registry,
+        })
+    }
+
+    /// All metrics in Prometheus's text format.
+    ///
+    /// # Errors
+    /// Where a metric cannot be encoded.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::with_capacity(4096);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// The request metrics of one site, resolved once so that a request looks nothing up.
+    pub fn site(&self, site: &str) -> SiteMetrics {
+        let class = |class: &str| self.requests.with_label_values(&[site, class]);
+        SiteMetrics {
+            by_class: [class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")],
+            duration: self.request_duration.with_label_values(&[site]),
+        }
+    }
+}
+
+/// The metrics of one site.
+#[derive(Clone, Debug)]
+pub struct SiteMetrics {
+    by_class: [IntCounter; 5],
+    duration: Histogram,
+}
+
+impl SiteMetrics {
+    /// Counts one request that ended with `status` after `seconds`.
+    pub fn observe(&self, status: u16, seconds: f64) {
+        let class = usize::from(status / 100).saturating_sub(1);
+        if let Some(counter) = self.by_class.get(class) {
+            counter.inc();
+        }
+        self.duration.observe(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_register_and_render() {
+        let metrics = Metrics::new().expect("unique names");
+        metrics.site("a.example").observe(204, 0.002);
+        let text = String::from_utf8(metrics.render().expect("encodable")).expect("text");
+        assert!(text.contains(r#"snigate_requests_total{site="a.example",status="2xx"} 1"#));
+    }
+}
