@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod clock;
 pub mod config;
+pub mod edge;
 pub mod host;
 pub mod metrics;
 pub mod readiness;

@@ -16,7 +16,9 @@ pub struct CertificateSet {
 impl CertificateSet {
     /// Whether each certificate of this set is valid for `host`, a name in normal form.
     pub fn covers(&self, host: &str) -> bool {
-        self.by_kind.iter().all(|certificate| certificate.covers(host))
+        self.by_kind
+            .iter()
+            .all(|certificate| certificate.covers(host))
     }
 
     /// Whether each certificate of this set is valid for `address`.
@@ -28,12 +30,17 @@ impl CertificateSet {
 
     /// Hands every certificate to one handshake; OpenSSL takes the one that the client can use.
     pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        self.by_kind.iter().try_for_each(|certificate| certificate.apply(ssl))
+        self.by_kind
+            .iter()
+            .try_for_each(|certificate| certificate.apply(ssl))
     }
 }
 
 /// Makes certificates for names that no certificate at hand covers.
 pub trait OnDemand: Send + Sync {
+    /// Whether the policy lets `host`, a name in normal form, have a certificate.
+    fn allows(&self, host: &str) -> bool;
+
     /// The certificate for `host`, a name in normal form; `None` where the policy or the issuer
     /// refuses. Called in a handshake: must not block on I/O.
     fn certificate(&self, host: &str) -> Option<Arc<CertificateSet>>;
