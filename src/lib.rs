@@ -8,4 +8,5 @@ pub mod host;
 pub mod metrics;
 pub mod readiness;
 pub mod secret;
+pub mod service;
 pub mod tls;
