@@ -1,5 +1,6 @@
 //! Snigate, an edge gateway that hosts many TLS sites on one address.
 
+pub mod admin;
 pub mod certificate;
 pub mod clock;
 pub mod config;
