@@ -27,7 +27,7 @@ use axum::routing::{get, post};
 pub use access::Place;
 pub use listener::{BindError, Listener, serve};
 pub use problem::Problem;
-pub use view::{CertificateView, LastReload, ReloadSummary, RouteView, SiteView, Status};
+pub use view::{CertificateView, LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;

@@ -29,7 +29,7 @@ impl Control for Fake {
 
     fn status(&self) -> Status {
         Status {
-            version: "0.1.0",
+            version: "0.1.0".to_owned(),
             pid: 7,
             started: 1_700_000_000,
             uptime_seconds: 5,

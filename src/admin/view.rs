@@ -4,18 +4,18 @@
 
 use std::path::PathBuf;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::config::model::{Action, Site, SiteTls};
 
 /// `GET /api/v1/status`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Status {
-    pub version: &'static str,
+    pub version: String,
     pub pid: u32,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub started: UnixTime,
     pub uptime_seconds: i64,
     /// Client connections that are open.
@@ -26,9 +26,9 @@ pub struct Status {
 }
 
 /// How the last reload went.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct LastReload {
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub at: UnixTime,
     /// Whether the new configuration was taken.
     pub taken: bool,
@@ -37,7 +37,7 @@ pub struct LastReload {
 }
 
 /// One of `GET /api/v1/sites`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct SiteView {
     pub hosts: Vec<String>,
     /// `auto`, `off`, or the name of an issuer.
@@ -48,7 +48,7 @@ pub struct SiteView {
 }
 
 /// A route of a site: its path and the one action it has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RouteView {
     pub path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,16 +101,16 @@ impl From<&Site> for SiteView {
 }
 
 /// One of `GET /api/v1/certificates`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct CertificateView {
     /// The first of its names.
     pub name: String,
     pub names: Vec<String>,
     /// The issuer's common name.
     pub issuer: String,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub not_before: UnixTime,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub not_after: UnixTime,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
@@ -119,7 +119,7 @@ pub struct CertificateView {
 }
 
 /// What a reload that was taken brought.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct ReloadSummary {
     pub sites: usize,
     pub certificates: usize,
@@ -128,9 +128,30 @@ pub struct ReloadSummary {
     pub restart_needed: Vec<String>,
 }
 
-fn rfc3339<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {
-    match jiff::Timestamp::from_second(*time) {
-        Ok(time) => serializer.collect_str(&time),
-        Err(_) => serializer.serialize_none(),
+/// Unix time as RFC 3339.
+mod rfc3339 {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::clock::UnixTime;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &UnixTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&super::time(*time))
     }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<UnixTime, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time: jiff::Timestamp = text.parse().map_err(Error::custom)?;
+        Ok(time.as_second())
+    }
+}
+
+/// A time as the admin interface writes it; one beyond the year 9999 as the last before it.
+pub fn time(time: UnixTime) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(time).unwrap_or(jiff::Timestamp::MAX)
 }
