@@ -1,7 +1,9 @@
 //! Snigate, an edge gateway that hosts many TLS sites on one address.
 
 pub mod access_log;
+pub mod admin;
 pub mod certificate;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
