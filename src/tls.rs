@@ -153,7 +153,7 @@ impl GlobalCertificate {
                 attachment: None,
             }),
             hello: Ssl::new_ex_index()?,
-            tickets: context::Tickets::new()?,
+            tickets: context::Tickets::default(),
             metrics,
         })))
     }
@@ -318,6 +318,20 @@ pub struct TlsInfo {
 }
 
 impl TlsInfo {
+    /// What is known of a connection whose handshake worked from no snapshot of ours.
+    pub fn new(
+        server_name: Option<HostName>,
+        certificates: Option<Arc<CertificateSet>>,
+        fell_back: bool,
+    ) -> Self {
+        Self {
+            server_name,
+            certificates,
+            fell_back,
+            attachment: Mutex::default(),
+        }
+    }
+
     /// Whether a request for `host`, a name in normal form, may be answered on this connection.
     pub fn covers(&self, host: &str) -> bool {
         self.certificates
@@ -341,3 +355,6 @@ impl TlsInfo {
             .take()
     }
 }
+
+#[cfg(test)]
+mod tests;

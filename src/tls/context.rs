@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, SslAcceptor, SslAcceptorBuilder, SslContext, SslMethod, SslMode, SslOptions,
+    AlpnError, SslAcceptor, SslAcceptorBuilder, SslMethod, SslMode, SslOptions,
     SslSessionCacheMode, SslVersion, select_next_proto,
 };
 
@@ -89,7 +88,7 @@ fn configure_sessions(
             let life = interval.as_secs().saturating_mul(2).clamp(1, MAX_SESSION);
             ffi::set_session_timeout(builder, life);
             let tickets = certificates.tickets();
-            ffi::use_ticket_keys(builder, tickets.index, tickets.keys(interval));
+            ffi::use_ticket_keys(builder, tickets.keys(interval))?;
         }
     }
     Ok(())
@@ -133,20 +132,13 @@ pub(super) fn session_context(
     hash.finish()
 }
 
-/// The ticket keys in use and where contexts keep them.
+/// The ticket keys in use, with their interval.
+#[derive(Default)]
 pub(super) struct Tickets {
-    index: Index<SslContext, Arc<TicketKeys>>,
     in_use: Mutex<Option<(Duration, Arc<TicketKeys>)>>,
 }
 
 impl Tickets {
-    pub(super) fn new() -> Result<Self, ErrorStack> {
-        Ok(Self {
-            index: SslContext::new_ex_index()?,
-            in_use: Mutex::new(None),
-        })
-    }
-
     /// Keys that rotate at `interval`: those in use where the interval is the same, so that a
     /// reload of the configuration costs no session.
     fn keys(&self, interval: Duration) -> Arc<TicketKeys> {

@@ -4,9 +4,10 @@
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_uint, c_void};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use foreign_types_shared::ForeignTypeRef;
+use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
 use openssl_sys as sys;
@@ -104,26 +105,30 @@ pub(super) fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u64)
 }
 
 /// Lets `keys` seal and open the session tickets of a context.
+///
+/// # Errors
+/// Where OpenSSL has no more room for data beside a context.
 pub(super) fn use_ticket_keys(
     builder: &mut SslContextBuilder,
-    index: Index<SslContext, Arc<TicketKeys>>,
     keys: Arc<TicketKeys>,
-) {
+) -> Result<(), ErrorStack> {
     unsafe extern "C" {
         fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
             ctx: *mut sys::SSL_CTX,
             callback: TicketCallback,
         ) -> c_int;
     }
-    INDEX.get_or_init(|| index);
-    builder.set_ex_data(index, keys);
+    let index = INDEX.as_ref().map_err(Clone::clone)?;
+    builder.set_ex_data(*index, keys);
     // SAFETY: the context is live and ours; the callback has the signature that OpenSSL asks for
     // and does not unwind.
     unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(builder.as_ptr(), ticket_callback) };
+    Ok(())
 }
 
-/// Where a context keeps its ticket keys. A C callback gets no argument to carry it in.
-static INDEX: std::sync::OnceLock<Index<SslContext, Arc<TicketKeys>>> = std::sync::OnceLock::new();
+/// Where every context keeps its ticket keys: a C callback gets no argument to carry it in.
+static INDEX: LazyLock<Result<Index<SslContext, Arc<TicketKeys>>, ErrorStack>> =
+    LazyLock::new(SslContext::new_ex_index);
 
 type TicketCallback = unsafe extern "C" fn(
     *mut sys::SSL,
@@ -174,10 +179,11 @@ unsafe extern "C" fn ticket_callback(
 ) -> c_int {
     // SAFETY: OpenSSL passes a live SSL for the time of the call.
     let ssl = unsafe { SslRef::from_ptr(ssl) };
-    let Some(keys) = INDEX
-        .get()
-        .and_then(|index| ssl.ssl_context().ex_data(*index))
-    else {
+    let keys = INDEX
+        .as_ref()
+        .ok()
+        .and_then(|index| ssl.ssl_context().ex_data(*index));
+    let Some(keys) = keys else {
         return TICKET_ERROR;
     };
     // SAFETY: OpenSSL passes 16 bytes for the key's name and EVP_MAX_IV_LENGTH (16) for the
