@@ -159,23 +159,34 @@ fn last_reload(reload: Option<&LastReload>) -> String {
     }
 }
 
-/// A diagnostic as `check` shows it.
+/// A diagnostic as `check` shows it: `FILE:LINE:COLUMN: what; what to do`.
 fn describe(diagnostic: &Value) -> String {
-    let text = |key: &str| diagnostic.get(key).and_then(Value::as_str);
+    let text = |key: &str| {
+        diagnostic
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let number = |key: &str| diagnostic.get(key).and_then(Value::as_u64);
     let Some(message) = text("message") else {
         return diagnostic.to_string();
     };
-    let mut line = match (text("file"), number("line"), number("column")) {
-        (Some(file), Some(line), Some(column)) => format!("{file}:{line}:{column}: {message}"),
-        (Some(file), ..) => format!("{file}: {message}"),
-        (None, ..) => message.to_owned(),
+    let place = match (text("file"), number("line"), number("column")) {
+        (Some(file), Some(line), Some(column)) => Some(format!("{file}:{line}:{column}")),
+        (file, ..) => file.map(str::to_owned),
     };
-    if let Some(hint) = text("hint") {
-        line.push_str(", ");
-        line.push_str(hint);
+    let warning = (text("severity") == Some("warning")).then(|| "warning".to_owned());
+    let parts = [
+        place,
+        warning,
+        text("path").map(str::to_owned),
+        Some(message.to_owned()),
+    ];
+    let line = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
+    match text("hint") {
+        Some(hint) => format!("{line}; {hint}"),
+        None => line,
     }
-    line
 }
 
 fn duration(seconds: i64) -> String {
@@ -197,11 +208,12 @@ mod tests {
     #[test]
     fn a_diagnostic_names_its_place_first() {
         let diagnostic = json!({
-            "file": "a.yaml", "line": 3, "column": 5, "message": "unknown key", "hint": "did you mean `hosts`?"
+            "file": "a.yaml", "line": 3, "column": 5, "path": "sites[0].host",
+            "message": "unknown key", "hint": "did you mean `hosts`?"
         });
         assert_eq!(
             describe(&diagnostic),
-            "a.yaml:3:5: unknown key, did you mean `hosts`?"
+            "a.yaml:3:5: sites[0].host: unknown key; did you mean `hosts`?"
         );
         assert_eq!(describe(&json!({ "message": "no" })), "no");
     }
