@@ -8,8 +8,8 @@ mod chain;
 pub mod error;
 mod ffi;
 pub mod loader;
-mod parse;
-mod pem;
+pub(crate) mod parse;
+pub(crate) mod pem;
 pub mod sni;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -82,6 +82,14 @@ impl TlsCertificate {
         } else {
             Validity::Valid
         }
+    }
+
+    /// Whether the last `window` of the life of this certificate, a part of it, has begun.
+    pub fn is_due(&self, window: f64, now: UnixTime) -> bool {
+        let lifetime = self.not_after.saturating_sub(self.not_before);
+        // Lifetimes are far below 2^52 seconds, where f64 is exact.
+        let left = (lifetime as f64 * window) as i64;
+        now >= self.not_after.saturating_sub(left)
     }
 
     /// The kind of the key.

@@ -102,7 +102,7 @@ pub(super) fn key_kind(key: &PKeyRef<Private>) -> Result<KeyKind, CertificateErr
 }
 
 /// A point in time as Unix time.
-pub(super) fn unix_time(time: &Asn1TimeRef) -> Result<UnixTime, ErrorStack> {
+pub(crate) fn unix_time(time: &Asn1TimeRef) -> Result<UnixTime, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(i64::from(since.days) * DAY + i64::from(since.secs))
 }
@@ -120,7 +120,7 @@ pub(super) fn fingerprint(certificate: &X509Ref) -> Result<Fingerprint, ErrorSta
 }
 
 /// A distinguished name for people, most specific part first: `CN=R10, O=Let's Encrypt, C=US`.
-pub(super) fn name_text(name: &X509NameRef) -> String {
+pub(crate) fn name_text(name: &X509NameRef) -> String {
     let mut parts: Vec<_> = name
         .entries()
         .filter_map(|entry| {

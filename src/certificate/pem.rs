@@ -15,16 +15,16 @@ const DASHES: &[u8] = b"-----";
 
 /// What a PEM file holds.
 #[derive(Default)]
-pub(super) struct Contents {
-    pub(super) certificates: Vec<X509>,
-    pub(super) keys: Vec<PKey<Private>>,
+pub(crate) struct Contents {
+    pub(crate) certificates: Vec<X509>,
+    pub(crate) keys: Vec<PKey<Private>>,
     /// The label of a block that is neither, for the message where nothing usable was found.
-    pub(super) other: Option<String>,
+    pub(crate) other: Option<String>,
 }
 
 impl Contents {
     /// Reads every certificate and key of `pem`.
-    pub(super) fn read(pem: &[u8]) -> Result<Self, CertificateError> {
+    pub(crate) fn read(pem: &[u8]) -> Result<Self, CertificateError> {
         let mut contents = Self::default();
         let mut rest = pem;
         let mut blocks = 0;
