@@ -47,20 +47,37 @@ pub enum BindError {
 
 /// A bound listener. A socket file goes with it when it is dropped.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(Kind<std::net::TcpListener, std::os::unix::net::UnixListener>);
 
 #[derive(Debug)]
-enum Kind {
-    Tcp(TcpListener),
+enum Kind<T, U> {
+    Tcp(T),
     Unix {
-        listener: UnixListener,
-        #[expect(dead_code, reason = "held to be dropped")]
+        listener: U,
+        /// Held to be dropped with the listener.
         file: SocketFile,
     },
 }
 
+impl<T, U> Kind<T, U> {
+    /// The same listener, each socket made another by `tcp` or `unix`.
+    fn map<T2, U2>(
+        self,
+        tcp: impl FnOnce(T) -> io::Result<T2>,
+        unix: impl FnOnce(U) -> io::Result<U2>,
+    ) -> io::Result<Kind<T2, U2>> {
+        Ok(match self {
+            Self::Tcp(listener) => Kind::Tcp(tcp(listener)?),
+            Self::Unix { listener, file } => Kind::Unix {
+                listener: unix(listener)?,
+                file,
+            },
+        })
+    }
+}
+
 impl Listener {
-    /// Binds where the configuration says; `None` where that is nowhere. Needs a Tokio runtime.
+    /// Binds where the configuration says; `None` where that is nowhere.
     pub fn bind(at: &Admin) -> Result<Option<Self>, BindError> {
         match at {
             Admin::Off => Ok(None),
@@ -89,14 +106,16 @@ impl Listener {
             Kind::Unix { .. } => Ok(Place::Unix),
         }
     }
+}
 
+impl Kind<TcpListener, UnixListener> {
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        match &self.0 {
-            Kind::Tcp(listener) => listener
+        match self {
+            Self::Tcp(listener) => listener
                 .accept()
                 .await
                 .map(|(stream, _)| Box::new(stream) as _),
-            Kind::Unix { listener, .. } => listener
+            Self::Unix { listener, .. } => listener
                 .accept()
                 .await
                 .map(|(stream, _)| Box::new(stream) as _),
@@ -108,7 +127,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: std::net::SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -117,11 +136,11 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Only the owner may connect, from the first moment: until `listen` nobody can.
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
@@ -129,7 +148,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let file = SocketFile(path.to_owned(), inode);
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
-    Ok((UnixListener::from_std(socket.into())?, file))
+    Ok((socket.into(), file))
 }
 
 /// Removes the socket file of a gateway that was killed. One that answers is left alone.
@@ -165,6 +184,16 @@ impl Drop for SocketFile {
 
 /// Answers until `shutdown` turns true; then lets the requests in flight finish.
 pub async fn serve(listener: Listener, router: Router, mut shutdown: watch::Receiver<bool>) {
+    let listener = match listener
+        .0
+        .map(TcpListener::from_std, UnixListener::from_std)
+    {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the admin interface cannot use its socket");
+            return;
+        }
+    };
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -193,7 +222,7 @@ pub async fn serve(listener: Listener, router: Router, mut shutdown: watch::Rece
 
 /// Waits for room first: who comes too many waits in the kernel's queue.
 async fn accept(
-    listener: &Listener,
+    listener: &Kind<TcpListener, UnixListener>,
     room: &Arc<Semaphore>,
 ) -> io::Result<(Box<dyn Stream>, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room)

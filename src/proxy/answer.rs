@@ -1,0 +1,247 @@
+//! Answers that the gateway gives itself: configured ones, redirects and error pages.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::proxy::header::REQUEST_ID;
+
+/// How much of a request's body is read and thrown away so that its connection can be kept.
+const DRAIN_LIMIT: usize = 64 * 1024;
+
+/// How long that may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An answer that is known before the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    location: Option<HeaderValue>,
+    cacheable: bool,
+    body: Bytes,
+}
+
+impl Answer {
+    /// An answer with a body.
+    pub(crate) fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
+        Self {
+            status,
+            content_type: Some(content_type),
+            location: None,
+            cacheable: true,
+            body,
+        }
+    }
+
+    /// An answer that is nothing but its status.
+    pub(crate) fn status(status: StatusCode) -> Self {
+        Self {
+            status,
+            content_type: None,
+            location: None,
+            cacheable: true,
+            body: Bytes::new(),
+        }
+    }
+
+    /// An answer that sends the client elsewhere.
+    pub(crate) fn redirect(status: StatusCode, to: HeaderValue) -> Self {
+        Self {
+            location: Some(to),
+            ..Self::status(status)
+        }
+    }
+
+    /// A page that says what went wrong, in the form that the client's `Accept` asks for.
+    pub(crate) fn error(status: StatusCode, why: &str, accept: &[u8], request_id: &str) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        let code = status.as_u16();
+        let (content_type, body) = match Form::wanted(accept) {
+            Form::Html => (
+                "text/html; charset=utf-8",
+                format!(
+                    "<!doctype html>\n<html lang=\"en\">\n<title>{code} {title}</title>\n\
+                     <h1>{code} {title}</h1>\n<p>{why}</p>\n<p>Request <code>{request_id}</code></p>\n",
+                ),
+            ),
+            Form::Json => (
+                "application/problem+json",
+                format!(
+                    "{{\"title\":\"{title}\",\"status\":{code},\"detail\":\"{why}\",\
+                     \"request_id\":\"{request_id}\"}}\n",
+                ),
+            ),
+            Form::Text => (
+                "text/plain; charset=utf-8",
+                format!("{code} {title}\n\n{why}\nRequest {request_id}\n"),
+            ),
+        };
+        Self {
+            cacheable: false,
+            ..Self::new(status, HeaderValue::from_static(content_type), body.into())
+        }
+    }
+
+    /// Sends this answer, and keeps an HTTP/1 connection where the request's body allows it.
+    pub(crate) async fn send(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
+        drain(session).await;
+        let head = self.head(request_id)?;
+        let bodiless = session.req_header().method == Method::HEAD
+            || self.body.is_empty()
+            || matches!(
+                self.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        session
+            .write_response_header(Box::new(head), bodiless)
+            .await?;
+        if !bodiless {
+            session
+                .write_response_body(Some(self.body.clone()), true)
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn head(&self, request_id: &HeaderValue) -> Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(self.status, Some(8))?;
+        if let Some(content_type) = self.content_type.as_ref().filter(|_| !self.body.is_empty()) {
+            head.insert_header(CONTENT_TYPE, content_type)?;
+        }
+        if !matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        ) {
+            head.insert_header(CONTENT_LENGTH, self.body.len())?;
+        }
+        if let Some(location) = &self.location {
+            head.insert_header(LOCATION, location)?;
+        }
+        if !self.cacheable {
+            head.insert_header(CACHE_CONTROL, "no-store")?;
+        }
+        head.insert_header(REQUEST_ID, request_id)?;
+        Ok(head)
+    }
+}
+
+/// The fields of a request that say which form of error page it takes.
+pub(crate) fn accept(session: &Session) -> &[u8] {
+    session
+        .req_header()
+        .headers
+        .get(ACCEPT)
+        .map_or(b"", HeaderValue::as_bytes)
+}
+
+/// Reads what is left of a small body, so that the next request can follow it on the connection
+/// and closing does not reset the answer away.
+///
+/// A client that waits for `100 Continue` has not sent its body, and will not after this answer.
+async fn drain(session: &mut Session) {
+    let waits = session
+        .req_header()
+        .headers
+        .contains_key(http::header::EXPECT);
+    if session.req_header().version == Version::HTTP_2 || waits || session.is_body_done() {
+        return;
+    }
+    let read = async {
+        let mut left = DRAIN_LIMIT;
+        while let Ok(Some(part)) = session.read_request_body().await {
+            match left.checked_sub(part.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // What could not be drained makes Pingora close the connection after the answer.
+    _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+}
+
+/// The forms of an error page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Html,
+    Json,
+    Text,
+}
+
+impl Form {
+    /// The form that an `Accept` field names first.
+    fn wanted(accept: &[u8]) -> Self {
+        accept
+            .split(|&octet| octet == b',')
+            .find_map(|range| {
+                let media = range.split(|&octet| octet == b';').next()?.trim_ascii();
+                if media.eq_ignore_ascii_case(b"text/html") {
+                    Some(Self::Html)
+                } else if media.eq_ignore_ascii_case(b"application/json")
+                    || media.eq_ignore_ascii_case(b"application/problem+json")
+                {
+                    Some(Self::Json)
+                } else {
+                    None
+                }
+            })
+            .unwrap_or(Self::Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_pages_take_the_form_that_is_asked_for() {
+        for (accept, form) in [
+            ("", Form::Text),
+            ("*/*", Form::Text),
+            (
+                "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
+                Form::Html,
+            ),
+            ("application/json", Form::Json),
+            ("application/problem+json;q=1, text/html", Form::Json),
+        ] {
+            assert_eq!(Form::wanted(accept.as_bytes()), form, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_problem_is_json() {
+        let answer = Answer::error(
+            StatusCode::BAD_GATEWAY,
+            "It is down.",
+            b"application/json",
+            "00ff",
+        );
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("valid JSON");
+        assert_eq!(body["status"], 502);
+        assert_eq!(body["title"], "Bad Gateway");
+        assert_eq!(body["request_id"], "00ff");
+    }
+
+    #[test]
+    fn heads_carry_what_the_answer_needs_and_no_more() {
+        let id = HeaderValue::from_static("00ff");
+        let head = Answer::status(StatusCode::NO_CONTENT)
+            .head(&id)
+            .expect("a head");
+        assert!(!head.headers.contains_key(CONTENT_LENGTH));
+        let to = HeaderValue::from_static("https://a.example/");
+        let head = Answer::redirect(StatusCode::FOUND, to)
+            .head(&id)
+            .expect("a head");
+        assert_eq!(head.headers[LOCATION], "https://a.example/");
+        assert_eq!(head.headers[CONTENT_LENGTH], "0");
+        assert!(!head.headers.contains_key(CONTENT_TYPE));
+        assert!(!head.headers.contains_key(CACHE_CONTROL));
+    }
+}

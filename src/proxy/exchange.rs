@@ -1,0 +1,197 @@
+//! What the gateway keeps of one request while it passes through.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderValue, Version};
+use pingora_core::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use crate::access_log::{AccessLog, Entry};
+use crate::clock::UnixTime;
+use crate::proxy::authority;
+use crate::proxy::failure::{CLIENT_GONE, Failure};
+use crate::proxy::route::{Action, Proxy, Site};
+use crate::proxy::upstream::Choice;
+
+/// A request on its way.
+pub struct Exchange {
+    started: Instant,
+    request_id: HeaderValue,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) site: Option<Arc<Site>>,
+    /// The index of the site's route.
+    pub(crate) route: Option<usize>,
+    /// The server that is or was last tried.
+    pub(crate) choice: Option<Choice>,
+    /// Tries at upstreams so far.
+    pub(crate) tries: u32,
+    /// Whether a request has been repeated because its kept-alive connection was dead.
+    repeated: bool,
+    pub(crate) websocket: bool,
+    failure: Option<Failure>,
+}
+
+impl Exchange {
+    /// The state of a request that has just come, with a name of its own.
+    pub(crate) fn new() -> Self {
+        let id = format!("{:032x}", fastrand::u128(..));
+        Self {
+            started: Instant::now(),
+            request_id: HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            client: None,
+            site: None,
+            route: None,
+            choice: None,
+            tries: 0,
+            repeated: false,
+            websocket: false,
+            failure: None,
+        }
+    }
+
+    /// The request's name, 128 random bits in hexadecimal.
+    pub(crate) fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or("-")
+    }
+
+    /// The request's name as a field's value.
+    pub(crate) fn request_id_value(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The route's upstream and how to speak to it; `None` where the route does not pass on.
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        match &self.site.as_ref()?.route(self.route?)?.action {
+            Action::Proxy(proxy) => Some(proxy),
+            Action::Answer(_) => None,
+        }
+    }
+
+    /// Notes that the chosen server can be reached.
+    pub(crate) fn connected(&self, reused: bool) {
+        let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
+            return;
+        };
+        if reused {
+            proxy.pool.attempts.reused.inc();
+        } else {
+            proxy.pool.attempts.connected.inc();
+            proxy.pool.take_in(choice);
+        }
+    }
+
+    /// Notes that the chosen server cannot be reached, and says whether to try again.
+    ///
+    /// Another address of the same server is tried in any case; another server as often as the
+    /// route allows.
+    pub(crate) fn connect_failed(&self) -> bool {
+        let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
+            return false;
+        };
+        proxy.pool.attempts.connect_failed.inc();
+        let left = proxy.pool.pass_over(choice);
+        left.same_server || (left.any_server && self.tries <= proxy.retries)
+    }
+
+    /// Notes that an exchange failed after it was connected, and says whether to try again.
+    ///
+    /// That is done once, where the connection was a kept-alive one that turns out dead: then the
+    /// upstream has not acted on the request, or acting on it again does no harm. It does not
+    /// count among the route's retries, since the server has not failed.
+    pub(crate) fn exchange_failed(
+        &mut self,
+        error: &Error,
+        reused: bool,
+        repeatable: bool,
+    ) -> bool {
+        if let Some(proxy) = self.proxy() {
+            proxy.pool.attempts.failed.inc();
+        }
+        let died = matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+        ) && *error.esource() == pingora_core::ErrorSource::Upstream;
+        let again = reused && repeatable && died && !self.repeated;
+        self.repeated |= again;
+        again
+    }
+
+    /// Keeps and logs how the request failed.
+    pub(crate) fn failed(&mut self, failure: Failure, error: &Error) {
+        self.failure = Some(failure);
+        let site = self.site.as_ref().map_or("-", |site| &site.name);
+        let upstream = self.upstream().unwrap_or("-");
+        let request_id = self.request_id();
+        match failure {
+            Failure::Client(status, _) => {
+                tracing::debug!(site, request_id, status = status.as_u16(), %error, "refused");
+            }
+            Failure::Gone => {
+                tracing::debug!(site, upstream, request_id, %error, "the client went away");
+            }
+            Failure::Gateway(status, _) => tracing::error!(
+                site, upstream, request_id, status = status.as_u16(), %error, "a request failed",
+            ),
+            Failure::Upstream(status, _) => {
+                let failures = self.proxy().map(|proxy| &proxy.pool.failures);
+                if let Some(suppressed) = failures.map_or(Some(0), |failures| failures.admit()) {
+                    tracing::warn!(
+                        site, upstream, request_id, status = status.as_u16(), suppressed, %error,
+                        "an upstream failed",
+                    );
+                }
+            }
+        }
+    }
+
+    /// Counts the request and writes its access line.
+    pub(crate) fn log(&self, session: &Session, access: &AccessLog, now: UnixTime) {
+        let status = match (session.response_written(), self.failure) {
+            (Some(head), _) => head.status.as_u16(),
+            (None, Some(failure)) => failure
+                .answer()
+                .map_or(CLIENT_GONE, |(status, _)| status.as_u16()),
+            (None, None) => CLIENT_GONE,
+        };
+        let duration = self.started.elapsed();
+        if let Some(site) = &self.site {
+            site.metrics.observe(status, duration.as_secs_f64());
+        }
+        if !access.is_on() {
+            return;
+        }
+        let request = session.req_header();
+        let field = |name| {
+            request
+                .headers
+                .get(name)
+                .map_or(&b""[..], HeaderValue::as_bytes)
+        };
+        access.write(&Entry {
+            time: now,
+            client: self.client,
+            host: authority::of(request),
+            method: request.method.as_str(),
+            target: request.raw_path(),
+            version: match request.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
+            status,
+            bytes: session.body_bytes_sent(),
+            duration,
+            request_id: self.request_id(),
+            referer: field(REFERER),
+            user_agent: field(USER_AGENT),
+            upstream: self.upstream(),
+        });
+    }
+
+    fn upstream(&self) -> Option<&str> {
+        Some(&self.choice.as_ref()?.endpoint.text)
+    }
+}

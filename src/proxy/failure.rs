@@ -1,0 +1,203 @@
+//! What a failure means: whose fault it is, and what the client is told.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::StatusCode;
+use pingora_core::{Error, ErrorSource, ErrorType};
+
+/// The status that logs and metrics show for a client that went away. It is never sent.
+pub(crate) const CLIENT_GONE: u16 = 499;
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The client did something wrong: nobody has to act.
+    Client(StatusCode, &'static str),
+    /// The client went away: there is nobody to answer.
+    Gone,
+    /// A defect or want of the gateway's own.
+    Gateway(StatusCode, &'static str),
+    /// An upstream failed.
+    Upstream(StatusCode, &'static str),
+}
+
+impl Failure {
+    /// Reads Pingora's error.
+    ///
+    /// `body_complete` says whether the whole request body had come: an upstream that waits for a
+    /// body is not to blame for its silence.
+    pub(crate) fn of(error: &Error, body_complete: bool) -> Self {
+        use ErrorType as E;
+        match (error.esource(), error.etype()) {
+            (_, E::HTTPStatus(code)) => match StatusCode::from_u16(*code) {
+                Ok(status @ (StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)) => {
+                    Self::Upstream(status, "The server behind this gateway is not available.")
+                }
+                Ok(status) if status.is_client_error() => {
+                    Self::Client(status, "The request cannot be served.")
+                }
+                Ok(status) => Self::Gateway(status, "The gateway failed."),
+                Err(_) => Self::internal(),
+            },
+            (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) if !body_complete => {
+                Self::Client(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "The request's body did not come in time.",
+                )
+            }
+            (
+                ErrorSource::Upstream,
+                E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout,
+            ) => Self::Upstream(
+                StatusCode::GATEWAY_TIMEOUT,
+                "The server behind this gateway did not answer in time.",
+            ),
+            (
+                ErrorSource::Upstream,
+                E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError,
+            ) => Self::Upstream(
+                StatusCode::BAD_GATEWAY,
+                "The server behind this gateway cannot be reached.",
+            ),
+            (ErrorSource::Upstream, E::InvalidCert | E::TLSHandshakeFailure) => Self::Upstream(
+                StatusCode::BAD_GATEWAY,
+                "The server behind this gateway could not be trusted.",
+            ),
+            (ErrorSource::Upstream, _) => Self::Upstream(
+                StatusCode::BAD_GATEWAY,
+                "The server behind this gateway gave no valid answer.",
+            ),
+            (ErrorSource::Downstream, E::ReadTimedout) => Self::Client(
+                StatusCode::REQUEST_TIMEOUT,
+                "The request's body did not come in time.",
+            ),
+            (
+                ErrorSource::Downstream,
+                E::ConnectionClosed
+                | E::ReadError
+                | E::WriteError
+                | E::WriteTimedout
+                | E::H2Error
+                | E::ConnectError,
+            ) => Self::Gone,
+            (ErrorSource::Downstream, _) => {
+                Self::Client(StatusCode::BAD_REQUEST, "The request is not valid HTTP.")
+            }
+            // The two halves of an exchange are joined by pipes, and one that breaks says no more
+            // than that the other half has ended, as where the client goes away.
+            (ErrorSource::Internal | ErrorSource::Unset, _) => Self::internal(),
+        }
+    }
+
+    /// The status for the client, `None` where there is nobody to tell.
+    pub(crate) fn answer(self) -> Option<(StatusCode, &'static str)> {
+        match self {
+            Self::Client(status, why)
+            | Self::Gateway(status, why)
+            | Self::Upstream(status, why) => Some((status, why)),
+            Self::Gone => None,
+        }
+    }
+
+    const fn internal() -> Self {
+        Self::Gateway(StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed.")
+    }
+}
+
+/// Lets one log line through in a second, and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    /// The second of the last line, from 1.
+    last: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+impl Throttle {
+    /// Whether a line may be written now; if so, how many were not since the last one.
+    pub(crate) fn admit(&self) -> Option<u64> {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        self.admit_at(START.elapsed().as_secs())
+    }
+
+    fn admit_at(&self, second: u64) -> Option<u64> {
+        let second = second.saturating_add(1);
+        let last = self.last.load(Ordering::Relaxed);
+        let first = last < second
+            && self
+                .last
+                .compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if first {
+            Some(self.suppressed.swap(0, Ordering::Relaxed))
+        } else {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(error: &Error, body_complete: bool) -> Option<u16> {
+        Failure::of(error, body_complete)
+            .answer()
+            .map(|(status, _)| status.as_u16())
+    }
+
+    #[test]
+    fn upstream_faults_are_5xx() {
+        use ErrorType as E;
+        for (etype, code) in [
+            (E::ConnectRefused, 502),
+            (E::ConnectNoRoute, 502),
+            (E::ConnectTimedout, 504),
+            (E::TLSHandshakeTimedout, 504),
+            (E::TLSHandshakeFailure, 502),
+            (E::InvalidCert, 502),
+            (E::ConnectionClosed, 502),
+            (E::ReadError, 502),
+            (E::WriteError, 502),
+            (E::ReadTimedout, 504),
+            (E::WriteTimedout, 504),
+            (E::InvalidHTTPHeader, 502),
+        ] {
+            assert_eq!(
+                status(&Error::new_up(etype.clone()), true),
+                Some(code),
+                "{etype:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn client_faults_are_never_5xx() {
+        use ErrorType as E;
+        assert_eq!(
+            status(&Error::new_down(E::InvalidHTTPHeader), false),
+            Some(400)
+        );
+        assert_eq!(
+            status(&Error::new_down(E::Custom("InvalidChunk")), false),
+            Some(400)
+        );
+        assert_eq!(status(&Error::new_down(E::ReadTimedout), false), Some(408));
+        assert_eq!(status(&Error::new_up(E::ReadTimedout), false), Some(408));
+        for gone in [E::ConnectionClosed, E::ReadError, E::WriteError, E::H2Error] {
+            assert_eq!(status(&Error::new_down(gone), true), None);
+        }
+    }
+
+    #[test]
+    fn a_throttle_counts_what_it_holds_back() {
+        let throttle = Throttle::default();
+        assert_eq!(throttle.admit_at(0), Some(0));
+        assert_eq!(throttle.admit_at(0), None);
+        assert_eq!(throttle.admit_at(0), None);
+        assert_eq!(throttle.admit_at(1), Some(2));
+        assert_eq!(throttle.admit_at(2), Some(0));
+    }
+}

@@ -1,0 +1,244 @@
+//! The fields of messages: what is added, replaced and dropped on the way through.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, StatusCode, Version};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+/// The field that carries the name of a request through gateway, upstream and logs.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The fields that belong to one connection whatever `Connection` says (RFC 9110, section 7.6.1).
+/// `Trailer` is among them because trailers of HTTP/1 are not passed on.
+const HOP_BY_HOP: [&str; 7] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "connection",
+];
+
+/// What is told to an upstream about the client.
+pub(crate) struct Forwarded<'a> {
+    pub(crate) client: Option<IpAddr>,
+    /// Whether the client spoke TLS.
+    pub(crate) tls: bool,
+    /// The authority in normal form.
+    pub(crate) host: HeaderValue,
+    /// The port that the client connected to.
+    pub(crate) port: Option<u16>,
+    pub(crate) request_id: &'a HeaderValue,
+}
+
+impl Forwarded<'_> {
+    /// Writes the fields that tell an upstream who asks, in place of the client's own.
+    ///
+    /// Clients cannot be believed about where they come from, so nothing of theirs is kept, be it
+    /// `Forwarded` (RFC 7239), any `X-Forwarded-*` or a spelling that a server might take for one.
+    pub(crate) fn write(self, request: &mut RequestHeader) -> Result<()> {
+        let forged: Vec<HeaderName> = request
+            .headers
+            .keys()
+            .filter(|name| is_forwarding(name.as_str()))
+            .cloned()
+            .collect();
+        for name in forged {
+            request.remove_header(&name);
+        }
+        let proto = if self.tls { "https" } else { "http" };
+        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(proto))?;
+        if let Some(port) = self.port {
+            request.insert_header("X-Forwarded-Port", HeaderValue::from(port))?;
+        }
+        let mut forwarded = String::with_capacity(96);
+        if let Some(client) = self.client {
+            let address = value(client.to_string())?;
+            request.insert_header("X-Forwarded-For", address.clone())?;
+            request.insert_header("X-Real-IP", address)?;
+            _ = match client {
+                IpAddr::V4(address) => write!(forwarded, "for={address};"),
+                IpAddr::V6(address) => write!(forwarded, "for=\"[{address}]\";"),
+            };
+        }
+        let host = self.host.to_str().unwrap_or_default();
+        _ = write!(forwarded, "proto={proto};host=\"{host}\"");
+        request.insert_header("Forwarded", value(forwarded)?)?;
+        request.insert_header("X-Forwarded-Host", self.host.clone())?;
+        request.insert_header(HOST, self.host)?;
+        request.insert_header(REQUEST_ID, self.request_id)
+    }
+}
+
+/// Whether a field, whose name is in lower case, tells of the way that a request has come, or
+/// could be taken for one that does: some servers read `_` as `-`.
+fn is_forwarding(name: &str) -> bool {
+    let is = |what: &str| {
+        name.len() == what.len()
+            && name
+                .bytes()
+                .zip(what.bytes())
+                .all(|(n, w)| n == w || (n == b'_' && w == b'-'))
+    };
+    let begins = |what: &str| {
+        name.get(..what.len()).is_some_and(|_| {
+            name.bytes()
+                .zip(what.bytes())
+                .all(|(n, w)| n == w || (n == b'_' && w == b'-'))
+        })
+    };
+    is("forwarded") || begins("x-forwarded-") || is("x-real-ip") || is("x-request-id")
+        // `Proxy` becomes HTTP_PROXY where a server makes variables of fields (CVE-2016-5385).
+        || is("proxy") || begins("proxy-")
+}
+
+/// Why a request is refused before it is routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
+
+/// Checks what must hold for a request whatever it asks for.
+///
+/// HTTP/1 has been checked to the octet before it comes here; for HTTP/2, h2 and Pingora refuse
+/// connection-specific fields, upper case, forbidden octets, a bad `Content-Length` and an
+/// authority that differs from `Host`. What is left is checked here, for both.
+pub(crate) fn check(request: &RequestHeader) -> std::result::Result<(), Refusal> {
+    if matches!(request.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This method is not allowed here.",
+        ));
+    }
+    if request.version == Version::HTTP_2 && request.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "HTTP/2 has no Transfer-Encoding.",
+        ));
+    }
+    if !origin_form(request).starts_with(b"/") {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "The request has no path."));
+    }
+    let expects = request.headers.get_all(EXPECT).iter();
+    if expects
+        .map(HeaderValue::as_bytes)
+        .any(|e| !e.eq_ignore_ascii_case(b"100-continue"))
+    {
+        return Err(Refusal(
+            StatusCode::EXPECTATION_FAILED,
+            "Only 100-continue can be expected.",
+        ));
+    }
+    Ok(())
+}
+
+/// The request's target as `/path?query`, whatever the form it came in.
+pub(crate) fn origin_form(request: &RequestHeader) -> &[u8] {
+    let raw = request.raw_path();
+    if raw.first() == Some(&b'/') {
+        return raw;
+    }
+    // The URI of a target in absolute form holds what comes after the authority.
+    match memchr::memmem::find(raw, b"://").and_then(|at| raw.get(at + 3..)) {
+        Some(rest) => match rest.iter().position(|octet| matches!(octet, b'/' | b'?')) {
+            Some(at) => rest
+                .get(at..)
+                .filter(|target| target.starts_with(b"/"))
+                .unwrap_or(b"/"),
+            None => b"/",
+        },
+        None => raw,
+    }
+}
+
+/// Whether a request asks for a WebSocket, in the one way that is passed on (RFC 6455,
+/// section 4.1).
+pub(crate) fn is_websocket(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11
+        && request.method == Method::GET
+        && !request.headers.contains_key(CONTENT_LENGTH)
+        && !request.headers.contains_key(TRANSFER_ENCODING)
+        && request
+            .headers
+            .get(UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && connection_names(&request.headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Joins the `Cookie` fields that HTTP/2 may split (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let mut cookies = request.headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return Ok(());
+    }
+    let crumbs: Vec<&[u8]> = request
+        .headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let joined = crumbs.join(&b"; "[..]);
+    request.insert_header(COOKIE, value(joined)?)
+}
+
+/// Checks an answer's head and drops what belongs to the upstream's connection.
+///
+/// # Errors
+/// Where the answer cannot be passed on without a guess at what it means.
+pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool) -> Result<()> {
+    let invalid =
+        |why: &'static str| Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
+    let switching = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switching && !upgrade_asked {
+        return invalid("101 to a request that did not ask for an upgrade");
+    }
+    let codings = || response.headers.get_all(TRANSFER_ENCODING).iter();
+    if codings().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings().count() > 1
+    {
+        return invalid("a Transfer-Encoding other than chunked");
+    }
+    if response.version != Version::HTTP_11 && codings().next().is_some() {
+        return invalid("Transfer-Encoding in an HTTP/1.0 answer");
+    }
+    let named: Vec<HeaderName> = connection_names(&response.headers)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| {
+            !matches!(
+                name.as_str(),
+                "close" | "transfer-encoding" | "content-length"
+            )
+        })
+        .filter(|name| name != UPGRADE)
+        .collect();
+    for name in &named {
+        response.remove_header(name);
+    }
+    for name in HOP_BY_HOP {
+        if !(switching && matches!(name, "upgrade" | "connection")) {
+            response.remove_header(name);
+        }
+    }
+    Ok(())
+}
+
+/// The names in the `Connection` fields.
+fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&octet| octet == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+}
+
+fn value(text: impl Into<Vec<u8>>) -> Result<HeaderValue> {
+    HeaderValue::try_from(text.into()).map_err(|error| {
+        Error::because(ErrorType::InvalidHTTPHeader, "in a field of our own", error).into_in()
+    })
+}

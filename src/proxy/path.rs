@@ -1,0 +1,281 @@
+//! Request paths as routes see them.
+//!
+//! Servers read a path in different ways: some take `%2f` for a slash, some resolve `..`, some
+//! merge slashes. A gateway that guards a path by its own reading alone is fooled by the server
+//! that reads otherwise. So a path that can be read in several ways is routed only where all
+//! readings lead to the same route. The path itself is forwarded as it came.
+
+use std::borrow::Cow;
+
+/// How one server may read a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Takes `%2f`, `\` and `%5c` for `/`.
+    decodes_separators: bool,
+    /// Merges slashes and resolves `.` and `..` (RFC 3986, section 5.2.4).
+    cleans: bool,
+}
+
+/// The readings beside the plain one that a path with anything doubtful in it is checked under.
+const READINGS: [Reading; 3] = [
+    Reading {
+        decodes_separators: false,
+        cleans: true,
+    },
+    Reading {
+        decodes_separators: true,
+        cleans: false,
+    },
+    Reading {
+        decodes_separators: true,
+        cleans: true,
+    },
+];
+
+/// The reading that takes every octet for what it decodes to, and nothing more.
+const PLAIN: Reading = Reading {
+    decodes_separators: false,
+    cleans: false,
+};
+
+/// Finds what a path leads to by asking `route` for each way to read it.
+///
+/// `None` where the readings disagree. `path` is without its query.
+pub(crate) fn resolve<R: PartialEq>(path: &[u8], mut route: impl FnMut(&[u8]) -> R) -> Option<R> {
+    let found = route(&PLAIN.read(path));
+    if is_doubtful(path) {
+        for reading in READINGS {
+            if route(&reading.read(path)) != found {
+                return None;
+            }
+        }
+    }
+    Some(found)
+}
+
+/// Whether `prefix` covers `path`, on whole segments.
+pub(crate) fn covers(prefix: &[u8], path: &[u8]) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| {
+        prefix.last() == Some(&b'/') || rest.is_empty() || rest.first() == Some(&b'/')
+    })
+}
+
+/// A configured prefix in the form that [`covers`] compares.
+pub(crate) fn decode(prefix: &str) -> Box<[u8]> {
+    PLAIN.read(prefix.as_bytes()).into()
+}
+
+/// The path of a request target in origin form, without its query.
+pub(crate) fn without_query(target: &[u8]) -> &[u8] {
+    target
+        .split(|&octet| octet == b'?')
+        .next()
+        .unwrap_or(target)
+}
+
+/// Whether servers may differ over what `path` means.
+fn is_doubtful(path: &[u8]) -> bool {
+    let mut last = 0;
+    for (at, &octet) in path.iter().enumerate() {
+        let doubtful = match octet {
+            b'/' | b'.' => last == b'/',
+            b'%' => matches!(decode_escape(path, at), Some(b'/' | b'\\' | b'.')),
+            b'\\' => true,
+            _ => false,
+        };
+        if doubtful {
+            return true;
+        }
+        last = octet;
+    }
+    false
+}
+
+impl Reading {
+    /// The path as this reading has it: percent-decoded, except for separators that it leaves.
+    fn read(self, path: &[u8]) -> Cow<'_, [u8]> {
+        if !self.cleans && memchr::memchr2(b'%', b'\\', path).is_none() {
+            return Cow::Borrowed(path);
+        }
+        let mut out = Vec::with_capacity(path.len());
+        let mut at = 0;
+        while let Some(&octet) = path.get(at) {
+            let decoded = if octet == b'%' {
+                decode_escape(path, at)
+            } else {
+                None
+            };
+            at += if decoded.is_some() { 3 } else { 1 };
+            match decoded.unwrap_or(octet) {
+                b'/' | b'\\' if self.decodes_separators => out.push(b'/'),
+                // A slash that is data must not be taken for one that separates.
+                b'/' if decoded.is_some() => out.extend_from_slice(b"%2f"),
+                other => out.push(other),
+            }
+        }
+        Cow::Owned(if self.cleans { clean(&out) } else { out })
+    }
+}
+
+/// The octet that the escape at `at` stands for.
+fn decode_escape(path: &[u8], at: usize) -> Option<u8> {
+    let digit = |at: usize| {
+        path.get(at)
+            .and_then(|&octet| char::from(octet).to_digit(16))
+    };
+    let (high, low) = (digit(at + 1)?, digit(at + 2)?);
+    u8::try_from(high * 16 + low).ok()
+}
+
+/// Merges slashes and resolves dot segments. `..;x` counts as `..`: some servers cut parameters
+/// off a segment before they look at it.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len() + 1);
+    let mut ends_in_directory = false;
+    for segment in path.split(|&octet| octet == b'/') {
+        let name = segment
+            .split(|&octet| octet == b';')
+            .next()
+            .unwrap_or(segment);
+        ends_in_directory =
+            matches!(name, b"" | b"." | b"..") && (name == segment || !name.is_empty());
+        match name {
+            _ if segment.is_empty() => {}
+            b"." => {}
+            b".." => {
+                let parent = memchr::memrchr(b'/', &out).unwrap_or(0);
+                out.truncate(parent);
+            }
+            _ => {
+                out.push(b'/');
+                out.extend_from_slice(segment);
+            }
+        }
+    }
+    if ends_in_directory || out.is_empty() {
+        out.push(b'/');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The index of the longest of `prefixes` that covers `path`.
+    fn route(prefixes: &[&str], path: &str) -> Option<Option<usize>> {
+        resolve(path.as_bytes(), |path| {
+            prefixes
+                .iter()
+                .position(|prefix| covers(&decode(prefix), path))
+        })
+    }
+
+    #[test]
+    fn a_prefix_covers_whole_segments() {
+        for (prefix, path, covered) in [
+            ("/", "/", true),
+            ("/", "/x", true),
+            ("/api", "/api", true),
+            ("/api", "/api/", true),
+            ("/api", "/api/x", true),
+            ("/api", "/apis", false),
+            ("/api/", "/api/x", true),
+            ("/api/", "/api", false),
+            ("/api", "/", false),
+        ] {
+            assert_eq!(
+                covers(prefix.as_bytes(), path.as_bytes()),
+                covered,
+                "{prefix} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn escapes_are_seen_through() {
+        let routes = ["/admin", "/"];
+        assert_eq!(route(&routes, "/admin/x"), Some(Some(0)));
+        assert_eq!(route(&routes, "/%61dmin/x"), Some(Some(0)));
+        assert_eq!(route(&routes, "/%61%64min"), Some(Some(0)));
+        assert_eq!(route(&routes, "/public/%zz%4"), Some(Some(1)));
+        assert_eq!(route(&["/a b", "/"], "/a%20b/c"), Some(Some(0)));
+    }
+
+    #[test]
+    fn a_path_with_two_meanings_is_routed_only_where_they_agree() {
+        let routes = ["/admin", "/"];
+        for path in [
+            "/public/../admin",
+            "/public/%2e%2e/admin",
+            "/public/..%2fadmin",
+            "/public/..;/admin",
+            "/public/..\\admin",
+            "//admin",
+            "/./admin",
+            "/admin/../public",
+            "/admin/..%2fpublic",
+            "/admin%2fx",
+            "/admin%5Cx",
+        ] {
+            assert_eq!(route(&routes, path), None, "{path}");
+        }
+        for (path, to) in [
+            ("/admin/./x", 0),
+            ("/admin//x", 0),
+            ("/admin/a/../b", 0),
+            ("/admin/a%2fb", 0),
+            ("/public//x", 1),
+            ("/public/a/../b", 1),
+            ("/.well-known/x", 1),
+            ("/a.b/c..d", 1),
+        ] {
+            assert_eq!(route(&routes, path), Some(Some(to)), "{path}");
+        }
+        assert_eq!(route(&["/"], "/a/%2e%2e//..%2fb"), Some(Some(0)));
+    }
+
+    #[test]
+    fn the_query_is_no_part_of_the_path() {
+        assert_eq!(without_query(b"/a?b=/../c?d"), b"/a");
+        assert_eq!(without_query(b"/a"), b"/a");
+        assert_eq!(without_query(b""), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_path_is_absolute_and_has_no_dot_segments(path in "/[a/.;%2ef\\\\]{0,40}") {
+            let clean = clean(path.as_bytes());
+            let clean = String::from_utf8(clean).expect("ASCII stays ASCII");
+            prop_assert!(clean.starts_with('/'));
+            prop_assert!(!clean.contains("//"));
+            prop_assert!(clean.split('/').all(|segment| segment != "." && segment != ".."));
+        }
+
+        #[test]
+        fn no_spelling_reaches_a_guarded_path_by_another_route(
+            path in "/(admin|a|\\.|\\.\\.|;|//|%2e|%2f|%2F|\\\\|%5c|%61|/){0,12}",
+        ) {
+            let routes = ["/admin", "/"];
+            // Whatever a server makes of it, it is guarded or it is not under /admin.
+            if route(&routes, &path) == Some(Some(1)) {
+                for reading in READINGS.into_iter().chain([PLAIN]) {
+                    prop_assert!(!covers(b"/admin", &reading.read(path.as_bytes())));
+                }
+            }
+        }
+
+        #[test]
+        fn plain_segments_route_by_the_longest_prefix(
+            segments in proptest::collection::vec("[a-z]{1,3}", 1..6),
+            cut in 0usize..6,
+        ) {
+            let path = format!("/{}", segments.join("/"));
+            let kept = &segments[..cut.min(segments.len())];
+            let prefix = format!("/{}", kept.join("/"));
+            prop_assert_eq!(route(&[&prefix, "/"], &path), Some(Some(0)));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Looks up the names of upstream servers, again and again, off the requests' path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::StreamExt;
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::proxy::route::SiteTable;
+use crate::proxy::upstream::{Pool, Server};
+
+/// How old a look-up may get before it is made again.
+const AGE: Duration = Duration::from_secs(10);
+
+/// How often it is seen which names are due; a name that was never found is always due.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long one look-up may take.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// How many names are looked up at once.
+const AT_ONCE: usize = 16;
+
+/// Keeps the addresses of every upstream server with a name, until `shutdown` turns true.
+///
+/// A name that cannot be looked up keeps the addresses last found.
+pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::Receiver<bool>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !*shutdown.borrow() {
+        tokio::select! {
+            _ = ticks.tick() => resolve_due(&sites.load_full(), AGE).await,
+            changed = shutdown.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Looks up each name that was never found or whose last look-up is `age` old.
+///
+/// To be awaited for a new table before it takes requests, so that none of them finds a server
+/// without an address.
+pub async fn resolve_due(table: &SiteTable, age: Duration) {
+    let due = table
+        .pools()
+        .flat_map(|pool| pool.due(age).map(move |server| (pool, server)));
+    futures::stream::iter(due)
+        .for_each_concurrent(AT_ONCE, |(pool, server)| resolve(pool, server))
+        .await;
+}
+
+async fn resolve(pool: &Pool, server: &Server) {
+    let Some((host, port)) = &server.name else {
+        return;
+    };
+    let problem = match timeout(LOOKUP, lookup_host((host.as_str(), *port))).await {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<_> = addresses.collect();
+            let problem = addresses.is_empty().then(|| "it has no address".to_owned());
+            pool.found(server, addresses);
+            problem
+        }
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("the look-up took too long".to_owned()),
+    };
+    if let Some(error) = problem {
+        pool.found(server, Vec::new());
+        if let Some(before) = pool.failures.admit() {
+            tracing::warn!(
+                upstream = &**pool.name(),
+                server = host.as_str(),
+                error,
+                suppressed = before,
+                "an upstream server's name cannot be looked up: its last addresses stay in use",
+            );
+        }
+    }
+}
