@@ -11,27 +11,19 @@ mod exchange;
 mod failure;
 mod header;
 mod path;
+mod phases;
 mod resolve;
 mod route;
 mod upstream;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, StatusCode};
 use pingora_core::apps::HttpServerOptions;
-use pingora_core::modules::http::HttpModules;
-use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
-use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntCounter;
 
 pub use self::resolve::{resolve_due, resolve_loop};
@@ -40,12 +32,9 @@ pub use self::route::{Site, SiteTable};
 use self::answer::Answer;
 use self::authority::{Authority, Channel};
 use self::exchange::Exchange;
-use self::failure::Failure;
-use self::header::{Forwarded, Refusal};
+use self::header::Refusal;
 use self::route::{Action, Admission};
-use self::upstream::UPGRADED_IDLE;
 use crate::access_log::AccessLog;
-use crate::clock::{Clock, SystemClock};
 use crate::config::model::{Config, Limits};
 use crate::host::NameBuffer;
 use crate::metrics::Metrics;
@@ -189,204 +178,6 @@ pub fn http_proxy(gateway: Gateway, config: &Config) -> HttpProxy<Gateway> {
     proxy
 }
 
-#[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = Exchange;
-
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new()
-    }
-
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
-
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        session.set_read_timeout(Some(self.limits.idle));
-        session.set_write_timeout(Some(self.limits.idle));
-        session.set_total_drain_timeout(Some(self.limits.idle));
-        // A client of HTTP/1.0 knows no answers before the last one.
-        let old = session.req_header().version == Version::HTTP_10;
-        session.set_ignore_info_resp(old);
-        exchange.client = client(session);
-        if let Some(answer) = self.decide(session, exchange) {
-            answer.send(session, exchange.request_id_value()).await?;
-            return Ok(true);
-        }
-        if header::is_websocket(session.req_header()) {
-            exchange.websocket = true;
-            session.set_read_timeout(Some(UPGRADED_IDLE));
-        } else {
-            session.req_header_mut().remove_header(&UPGRADE);
-        }
-        Ok(false)
-    }
-
-    async fn upstream_peer(
-        &self,
-        _session: &mut Session,
-        exchange: &mut Exchange,
-    ) -> Result<Box<HttpPeer>> {
-        let Some((proxy, choice)) = exchange.proxy().map(|proxy| (proxy, proxy.pool.next())) else {
-            return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
-        };
-        let chosen = choice.and_then(|choice| Some((proxy.pool.peer(&choice)?, choice)));
-        let Some((mut peer, choice)) = chosen else {
-            proxy.pool.attempts.unresolved.inc();
-            let why = "no server of the upstream has an address yet";
-            return Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up());
-        };
-        peer.options.connection_timeout = Some(proxy.connect_timeout);
-        peer.options.total_connection_timeout = Some(proxy.connect_timeout);
-        let patience = if exchange.websocket {
-            UPGRADED_IDLE
-        } else {
-            proxy.read_timeout
-        };
-        peer.options.read_timeout = Some(patience);
-        exchange.choice = Some(choice);
-        exchange.tries = exchange.tries.saturating_add(1);
-        Ok(peer)
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
-        reused: bool,
-        _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
-        _digest: Option<&Digest>,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        exchange.connected(reused);
-        Ok(())
-    }
-
-    fn fail_to_connect(
-        &self,
-        _session: &mut Session,
-        _peer: &HttpPeer,
-        exchange: &mut Exchange,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        // Nothing has been sent, so any request can be tried elsewhere.
-        error.set_retry(exchange.connect_failed());
-        error
-    }
-
-    fn error_while_proxy(
-        &self,
-        _peer: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
-        exchange: &mut Exchange,
-        client_reused: bool,
-    ) -> Box<Error> {
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.retry_buffer_truncated()
-            && session.response_written().is_none();
-        error.set_retry(exchange.exchange_failed(&error, client_reused, repeatable));
-        error
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        let target = header::origin_form(session.req_header());
-        if target != request.raw_path() {
-            request.set_raw_path(target)?;
-        }
-        header::join_cookies(request)?;
-        let channel = channel(session);
-        Forwarded {
-            client: exchange.client,
-            tls: matches!(channel, Channel::Tls(_)),
-            host: host_field(session.req_header())?,
-            port: session
-                .server_addr()
-                .and_then(|a| a.as_inet())
-                .map(|address| address.port()),
-            request_id: exchange.request_id_value(),
-        }
-        .write(request)
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        _session: &mut Session,
-        response: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        header::clean_response(response, exchange.websocket)
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        if !response.status.is_informational() {
-            response.insert_header(header::REQUEST_ID, exchange.request_id_value())?;
-        }
-        if session.req_header().version == Version::HTTP_10 {
-            // The end of the connection ends the body there.
-            response.remove_header(&TRANSFER_ENCODING);
-        }
-        Ok(())
-    }
-
-    async fn fail_to_proxy(
-        &self,
-        session: &mut Session,
-        error: &Error,
-        exchange: &mut Exchange,
-    ) -> FailToProxy {
-        let failure = Failure::of(error, session.is_body_done());
-        exchange.failed(failure, error);
-        // A part of an answer is left as it is: its connection or stream is cut, so that nobody
-        // takes it for the whole.
-        let begun = session.response_written().is_some_and(|head| {
-            !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
-        });
-        let mut error_code = failure::CLIENT_GONE;
-        if let Some((status, why)) = failure.answer() {
-            error_code = status.as_u16();
-            if !begun {
-                let accept = answer::accept(session);
-                let page = Answer::error(status, why, accept, exchange.request_id());
-                session.set_keepalive(None);
-                // Where the client cannot take it there is nobody to tell.
-                _ = page.send(session, exchange.request_id_value()).await;
-            }
-        }
-        FailToProxy {
-            error_code,
-            can_reuse_downstream: false,
-        }
-    }
-
-    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
-        true
-    }
-
-    fn suppress_proxy_warn_log(
-        &self,
-        _session: &Session,
-        _exchange: &Exchange,
-        _error: &Error,
-        _context: ProxyWarnLogContext,
-    ) -> bool {
-        true
-    }
-
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
-        let access = self.access.load();
-        exchange.log(session, &access, SystemClock.now());
-    }
-}
-
 /// Whether a request came over TLS, and what is known of its handshake.
 fn channel(session: &Session) -> Channel<'_> {
     match session
@@ -398,27 +189,6 @@ fn channel(session: &Session) -> Channel<'_> {
     }
 }
 
-/// The address of the client.
-fn client(session: &Session) -> Option<IpAddr> {
-    session
-        .client_addr()?
-        .as_inet()
-        .map(|address| address.ip().to_canonical())
-}
-
-/// The authority as upstreams get it: in normal form, with the port where the client named one.
-fn host_field(request: &RequestHeader) -> Result<HeaderValue> {
-    let raw = authority::of(request);
-    let mut buffer = NameBuffer::new();
-    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not a valid one");
-    let authority = Authority::parse(raw, &mut buffer).ok_or_else(invalid)?;
-    let normal = authority.to_string();
-    match request.headers.get(HOST) {
-        Some(host) if host.as_bytes() == normal.as_bytes() => Ok(host.clone()),
-        _ => HeaderValue::try_from(normal).map_err(|_| invalid()),
-    }
-}
-
 /// The redirect of a plain request to TLS, with its method kept (308).
 fn to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> Answer {
     let host = Authority {
@@ -426,8 +196,82 @@ fn to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> Answer {
         ..authority
     };
     let location = [b"https://", host.to_string().as_bytes(), target].concat();
-    HeaderValue::try_from(Bytes::from(location).to_vec()).map_or_else(
+    HeaderValue::try_from(location).map_or_else(
         |_| Answer::status(StatusCode::BAD_REQUEST),
         |to| Answer::redirect(StatusCode::PERMANENT_REDIRECT, to),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use indexmap::IndexMap;
+
+    use super::*;
+    use crate::config::model::{
+        AccessLog, Admin, Log, LogFormat, Renewal, Server, SessionTickets, Storage, Tls,
+        TlsProfile, UnknownSni,
+    };
+
+    /// A configuration without sites.
+    pub(crate) fn config() -> Config {
+        let second = Duration::from_secs(1);
+        Config {
+            server: Server {
+                https: Vec::new(),
+                http: Vec::new(),
+                admin: Admin::Off,
+                admin_token: None,
+                threads: 1,
+                user: None,
+                grace_period: second,
+                limits: Limits {
+                    handshake: second,
+                    header_read: second,
+                    idle: second,
+                    max_header_bytes: 65536,
+                    max_connections: 0,
+                    max_connections_per_ip: 0,
+                    h2_streams: 100,
+                },
+            },
+            tls: Tls {
+                profile: TlsProfile::Intermediate,
+                groups: Vec::new(),
+                default_certificate: None,
+                unknown_sni: UnknownSni::Default,
+                session_tickets: SessionTickets::Off,
+            },
+            storage: Storage::File {
+                path: "data".into(),
+            },
+            issuers: IndexMap::new(),
+            certificates: Vec::new(),
+            renewal: Renewal {
+                window: 0.3,
+                check_every: second,
+            },
+            on_demand: None,
+            upstreams: IndexMap::new(),
+            sites: Vec::new(),
+            log: Log {
+                level: "info".to_owned(),
+                format: LogFormat::Text,
+                access: AccessLog::Off,
+            },
+        }
+    }
+
+    #[test]
+    fn a_redirect_to_tls_keeps_host_path_and_query() {
+        let mut buffer = NameBuffer::new();
+        let authority = Authority::parse(b"A.example:8080", &mut buffer).expect("valid");
+        let to = |port| to_tls(authority, port, b"/x?y=z");
+        let expected = |to: &'static str| {
+            Answer::redirect(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static(to))
+        };
+        assert_eq!(to(443), expected("https://a.example/x?y=z"));
+        assert_eq!(to(8443), expected("https://a.example:8443/x?y=z"));
+    }
 }

@@ -44,15 +44,6 @@ impl LocalOnDemand {
         }
     }
 
-    /// Whether the policy lets `host`, a name in normal form, have a certificate.
-    pub fn allows(&self, host: &str) -> bool {
-        let has_dot = host.contains('.');
-        self.allow.iter().any(|pattern| match pattern {
-            Pattern::Exact(_) => pattern.covers(host),
-            Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
-        })
-    }
-
     /// Forgets certificates that have ended.
     pub fn sweep(&self) {
         let now = self.clock.now();
@@ -105,6 +96,14 @@ impl LocalOnDemand {
 }
 
 impl OnDemand for LocalOnDemand {
+    fn allows(&self, host: &str) -> bool {
+        let has_dot = host.contains('.');
+        self.allow.iter().any(|pattern| match pattern {
+            Pattern::Exact(_) => pattern.covers(host),
+            Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
+        })
+    }
+
     fn certificate(&self, host: &str) -> Option<Arc<CertificateSet>> {
         let present = self.cache.get(host);
         if present.as_ref().is_some_and(|set| self.is_fresh(set)) {

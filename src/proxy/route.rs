@@ -11,7 +11,7 @@ use ahash::RandomState;
 use http::{HeaderValue, StatusCode};
 
 use crate::config::model::{self, Config, SiteTls};
-use crate::host::{self, HostName, Pattern};
+use crate::host::{self, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::answer::Answer;
 use crate::proxy::authority::{Channel, Host};
@@ -87,20 +87,38 @@ impl SiteTable {
             let pool = kept.map_or_else(|| Arc::new(Pool::new(upstream, metrics)), Arc::clone);
             table.pools.insert(Arc::clone(name), pool);
         }
-        for site in &config.sites {
-            let site_of_table = Arc::new(table.site(site, metrics));
-            for host in &site.hosts {
-                let site = Arc::clone(&site_of_table);
+        table.add(&config.sites, metrics);
+        table
+    }
+
+    /// A table of sites alone, whose upstreams' state is shared with no other table.
+    pub fn of_sites(sites: &[Arc<model::Site>], metrics: &Metrics) -> Self {
+        let mut table = Self::default();
+        table.add(sites, metrics);
+        table
+    }
+
+    /// Whether a request for this host and path, as they come, is for a site and a route of it.
+    pub fn finds(&self, host: &[u8], path: &[u8]) -> bool {
+        let mut buffer = NameBuffer::new();
+        buffer
+            .normalize(host)
+            .and_then(|host| self.lookup(host))
+            .is_some_and(|site| matches!(site.find(path), Ok(Some(_))))
+    }
+
+    fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
+        for model in sites {
+            let site = Arc::new(self.site(model, metrics));
+            for host in &model.hosts {
+                let site = Arc::clone(&site);
                 match host {
-                    Pattern::Any => _ = table.any.get_or_insert(site),
-                    Pattern::Exact(name) => _ = table.exact.entry(name.clone()).or_insert(site),
-                    Pattern::Wildcard(of) => {
-                        table.wildcard.entry(of.clone()).or_insert(site);
-                    }
+                    Pattern::Any => _ = self.any.get_or_insert(site),
+                    Pattern::Exact(name) => _ = self.exact.entry(name.clone()).or_insert(site),
+                    Pattern::Wildcard(of) => _ = self.wildcard.entry(of.clone()).or_insert(site),
                 }
             }
         }
-        table
     }
 
     /// The site for `host`, a name in normal form: of that very name, else of the wildcard over
@@ -209,3 +227,150 @@ impl Site {
 /// A path that can be read in ways that lead to different routes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ambiguous;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::model::{Balance, UpstreamAddress, UpstreamServer, UpstreamTls};
+    use crate::tls::TlsInfo;
+
+    fn upstream(port: u16) -> Arc<model::Upstream> {
+        Arc::new(model::Upstream {
+            name: "app".into(),
+            servers: vec![UpstreamServer {
+                address: UpstreamAddress::Ip((Ipv4Addr::LOCALHOST, port).into()),
+                weight: 1,
+            }],
+            balance: Balance::RoundRobin,
+            tls: UpstreamTls::Off,
+        })
+    }
+
+    fn site(hosts: &[&str], tls: SiteTls, paths: &[&str]) -> Arc<model::Site> {
+        let action = model::Action::Respond {
+            status: StatusCode::OK,
+            body: bytes::Bytes::new(),
+            content_type: HeaderValue::from_static("text/plain"),
+        };
+        Arc::new(model::Site {
+            hosts: hosts
+                .iter()
+                .map(|host| host.parse().expect("a pattern"))
+                .collect(),
+            tls,
+            routes: paths
+                .iter()
+                .map(|path| model::Route {
+                    path: (*path).into(),
+                    action: action.clone(),
+                })
+                .collect(),
+            origin: model::Origin::default(),
+        })
+    }
+
+    fn table(sites: &[Arc<model::Site>]) -> SiteTable {
+        let metrics = Metrics::new().expect("metrics");
+        SiteTable {
+            https_port: Some(443),
+            ..SiteTable::of_sites(sites, &metrics)
+        }
+    }
+
+    fn name<'a>(table: &'a SiteTable, host: &str) -> Option<&'a str> {
+        table.lookup(host).map(|site| &*site.name)
+    }
+
+    #[test]
+    fn the_exact_host_wins_over_the_wildcard_and_the_catch_all() {
+        let auto = || SiteTls::Auto(Vec::new());
+        let sites = [
+            site(&["any.example", "*"], auto(), &["/"]),
+            site(&["wild.example", "*.a.example"], auto(), &["/"]),
+            site(&["x.a.example"], auto(), &["/"]),
+        ];
+        let all = table(&sites);
+        assert_eq!(name(&all, "x.a.example"), Some("x.a.example"));
+        assert_eq!(name(&all, "y.a.example"), Some("wild.example"));
+        assert_eq!(name(&all, "y.y.a.example"), Some("any.example"));
+        assert_eq!(name(&all, "a.example"), Some("any.example"));
+        let some = table(&sites[1..]);
+        assert_eq!(name(&some, "y.y.a.example"), None);
+        assert_eq!(name(&some, "a.example"), None);
+        assert!(some.finds(b"X.A.Example.", b"/anything"));
+        assert!(!some.finds(b"x.a.example.org", b"/"));
+    }
+
+    #[test]
+    fn a_site_is_served_where_it_belongs_and_nowhere_else() {
+        let table = table(&[
+            site(&["secure.example"], SiteTls::Auto(Vec::new()), &["/"]),
+            site(&["plain.example"], SiteTls::Off, &["/"]),
+            site(&["*"], SiteTls::Auto(Vec::new()), &["/"]),
+        ]);
+        let info = |asked: &str, fell_back| TlsInfo::new(asked.parse().ok(), None, fell_back);
+        let secure = info("secure.example", false);
+        let plain = info("plain.example", false);
+        let other = info("other.example", false);
+        let fallen = info("other.example", true);
+        let outcome =
+            |host: &str, channel: Channel<'_>| match table.admit(Host::Name(host), channel) {
+                Admission::Serve(site) => site.name.to_string(),
+                Admission::Misdirected => "421".to_owned(),
+                Admission::ToTls(_, port) => format!("308 {port}"),
+                Admission::Unknown => "404".to_owned(),
+            };
+        assert_eq!(
+            outcome("secure.example", Channel::Tls(Some(&secure))),
+            "secure.example"
+        );
+        assert_eq!(outcome("secure.example", Channel::Tls(Some(&plain))), "421");
+        assert_eq!(outcome("secure.example", Channel::Tls(None)), "421");
+        assert_eq!(outcome("secure.example", Channel::Plain), "308 443");
+        assert_eq!(outcome("plain.example", Channel::Tls(Some(&plain))), "421");
+        assert_eq!(outcome("plain.example", Channel::Plain), "plain.example");
+        assert_eq!(outcome("other.example", Channel::Tls(Some(&other))), "*");
+        assert_eq!(outcome("other.example", Channel::Tls(Some(&fallen))), "421");
+        assert_eq!(outcome("other.example", Channel::Tls(Some(&secure))), "421");
+    }
+
+    #[test]
+    fn unchanged_upstreams_keep_their_state() {
+        let metrics = Metrics::new().expect("metrics");
+        let config = |port| {
+            let mut config = crate::proxy::tests::config();
+            config.upstreams.insert("app".into(), upstream(port));
+            config
+        };
+        let pool = |table: &SiteTable| Arc::clone(&table.pools["app"]);
+        let first = SiteTable::build(&config(1), &metrics, None);
+        let same = SiteTable::build(&config(1), &metrics, Some(&first));
+        let other = SiteTable::build(&config(2), &metrics, Some(&same));
+        assert!(Arc::ptr_eq(&pool(&first), &pool(&same)));
+        assert!(!Arc::ptr_eq(&pool(&same), &pool(&other)));
+    }
+
+    proptest! {
+        #[test]
+        fn hash_look_ups_agree_with_patterns(
+            patterns in proptest::collection::vec("(\\*\\.)?[ab](\\.[ab]){0,2}", 0..6),
+            host in "[ab](\\.[ab]){0,3}",
+        ) {
+            let sites: Vec<_> = patterns
+                .iter()
+                .map(|pattern| site(&[pattern], SiteTls::Off, &["/"]))
+                .collect();
+            let table = table(&sites);
+            let covering = |exact: bool| sites.iter().find(|site| {
+                matches!(site.hosts[0], Pattern::Exact(_)) == exact && site.hosts[0].covers(&host)
+            });
+            let expected = covering(true).or_else(|| covering(false));
+            let expected = expected.map(|site| site.hosts[0].to_string());
+            prop_assert_eq!(name(&table, &host), expected.as_deref());
+        }
+    }
+}

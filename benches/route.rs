@@ -1,0 +1,64 @@
+//! What routing one request costs, among 10,000 sites.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderValue, StatusCode};
+use snigate::config::model::{Action, Origin, Route, Site, SiteTls};
+use snigate::metrics::Metrics;
+use snigate::proxy::SiteTable;
+
+fn table(sites: usize) -> SiteTable {
+    let respond = |path: &str| Route {
+        path: path.into(),
+        action: Action::Respond {
+            status: StatusCode::OK,
+            body: bytes::Bytes::new(),
+            content_type: HeaderValue::from_static("text/plain"),
+        },
+    };
+    let site = |host: String| {
+        Arc::new(Site {
+            hosts: vec![host.parse().expect("a pattern")],
+            tls: SiteTls::Auto(Vec::new()),
+            routes: vec![
+                respond("/static/images"),
+                respond("/admin"),
+                respond("/api"),
+                respond("/"),
+            ],
+            origin: Origin::default(),
+        })
+    };
+    let sites: Vec<_> = (0..sites)
+        .map(|n| {
+            if n % 10 == 0 {
+                format!("*.w{n}.example")
+            } else {
+                format!("www.s{n}.example")
+            }
+        })
+        .map(site)
+        .collect();
+    SiteTable::of_sites(&sites, &Metrics::new().expect("metrics"))
+}
+
+fn route(criterion: &mut Criterion) {
+    let table = table(10_000);
+    for (name, host, path) in [
+        ("exact", "www.s4711.example", "/api/v1/things"),
+        ("upper case", "WWW.S4711.Example.", "/api/v1/things"),
+        ("wildcard", "a.w5000.example", "/"),
+        ("unknown host", "www.unknown.example", "/"),
+        ("escaped path", "www.s4711.example", "/%61pi/b%C3%BCcher"),
+        ("doubtful path", "www.s4711.example", "/api/./x//y/../z"),
+    ] {
+        criterion.bench_function(&format!("route/{name}"), |bencher| {
+            bencher.iter(|| table.finds(black_box(host.as_bytes()), black_box(path.as_bytes())));
+        });
+    }
+}
+
+criterion_group!(benches, route);
+criterion_main!(benches);

@@ -1,0 +1,5 @@
+//! The proxy between a raw client and a raw origin, over TCP, without the edge before it.
+
+mod http1;
+mod http2;
+mod support;

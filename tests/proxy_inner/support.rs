@@ -1,0 +1,403 @@
+//! An origin that does as it is told, and a gateway on a TCP port without the edge before it.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use indexmap::IndexMap;
+use pingora_core::apps::{HttpServerOptions, ServerApp};
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::{GetSocketDigest, SocketDigest};
+use snigate::access_log::AccessLog;
+use snigate::config::model::{AccessLog as AccessLines, Origin as Place, *};
+use snigate::metrics::Metrics;
+use snigate::proxy::{Gateway, SiteTable, http_proxy, resolve_due};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// What an origin does with a request.
+pub(crate) struct Reply {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) then: Then,
+}
+
+pub(crate) enum Then {
+    /// Closes the connection.
+    Close,
+    /// Sends back whatever comes.
+    Echo,
+    /// Waits until the gateway closes.
+    Hang,
+    /// Answers the next request.
+    Next,
+    /// Resets the connection.
+    Reset,
+}
+
+pub(crate) fn reply(bytes: impl AsRef<[u8]>, then: Then) -> Reply {
+    Reply {
+        bytes: bytes.as_ref().to_vec(),
+        then,
+    }
+}
+
+pub(crate) fn ok(body: &str) -> Reply {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    reply(head, Then::Next)
+}
+
+/// A server on a port of its own.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    /// The requests' heads and bodies, each with the number of its connection.
+    pub(crate) requests: Arc<Mutex<Vec<(usize, String)>>>,
+    /// Connections that have ended.
+    pub(crate) closed: Arc<AtomicUsize>,
+}
+
+impl Origin {
+    /// Answers each request by `answer(connection, request)`, both counted from 0, the request
+    /// over all connections.
+    pub(crate) async fn start(
+        answer: impl Fn(usize, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let origin = Self {
+            address: listener.local_addr().expect("an address"),
+            requests: Arc::default(),
+            closed: Arc::default(),
+        };
+        let (requests, closed) = (Arc::clone(&origin.requests), Arc::clone(&origin.closed));
+        let answer = Arc::new(answer);
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
+                let (requests, closed) = (Arc::clone(&requests), Arc::clone(&closed));
+                let answer = Arc::clone(&answer);
+                tokio::spawn(async move {
+                    serve(stream, connection, &requests, &*answer).await;
+                    closed.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+        });
+        origin
+    }
+
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.requests
+            .lock()
+            .expect("sound")
+            .iter()
+            .map(|(_, request)| request.clone())
+            .collect()
+    }
+
+    pub(crate) fn connections(&self) -> Vec<usize> {
+        self.requests
+            .lock()
+            .expect("sound")
+            .iter()
+            .map(|(connection, _)| *connection)
+            .collect()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    requests: &Mutex<Vec<(usize, String)>>,
+    answer: &(impl Fn(usize, usize) -> Reply + Send + Sync),
+) {
+    let mut pending = Vec::new();
+    loop {
+        let Some(request) = read_request(&mut stream, &mut pending).await else {
+            return;
+        };
+        let number = {
+            let mut requests = requests.lock().expect("sound");
+            requests.push((connection, request));
+            requests.len() - 1
+        };
+        let reply = answer(connection, number);
+        if stream.write_all(&reply.bytes).await.is_err() {
+            return;
+        }
+        match reply.then {
+            Then::Close => return,
+            Then::Echo => {
+                let (mut read, mut write) = stream.split();
+                _ = tokio::io::copy(&mut read, &mut write).await;
+                return;
+            }
+            Then::Hang => {
+                while stream
+                    .read_buf(&mut pending)
+                    .await
+                    .is_ok_and(|read| read > 0)
+                {}
+                return;
+            }
+            Then::Next => {}
+            Then::Reset => {
+                let socket = socket2::SockRef::from(&stream);
+                socket.set_linger(Some(Duration::ZERO)).expect("linger");
+                return;
+            }
+        }
+    }
+}
+
+/// A request's head, and its body where it has a `Content-Length` or is chunked.
+async fn read_request(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(end) = memchr::memmem::find(pending, b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&pending[..end]).to_lowercase();
+            let length = head.split("content-length: ").nth(1).map_or(0, |rest| {
+                rest.split("\r\n")
+                    .next()
+                    .expect("a line")
+                    .parse()
+                    .expect("a length")
+            });
+            let whole = if head.contains("transfer-encoding: chunked") {
+                memchr::memmem::find(&pending[end..], b"\r\n0\r\n\r\n").map(|at| end + at + 7)
+            } else {
+                (pending.len() >= end + 4 + length).then_some(end + 4 + length)
+            };
+            if let Some(whole) = whole {
+                let rest = pending.split_off(whole);
+                let request = std::mem::replace(pending, rest);
+                return Some(String::from_utf8_lossy(&request).into_owned());
+            }
+        }
+        if stream.read_buf(pending).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+pub(crate) fn upstream(servers: &[SocketAddr]) -> Arc<Upstream> {
+    Arc::new(Upstream {
+        name: "app".into(),
+        servers: servers
+            .iter()
+            .map(|address| UpstreamServer {
+                address: UpstreamAddress::Ip(*address),
+                weight: 1,
+            })
+            .collect(),
+        balance: Balance::RoundRobin,
+        tls: UpstreamTls::Off,
+    })
+}
+
+pub(crate) fn pass_to(upstream: Arc<Upstream>) -> Action {
+    Action::Proxy(Proxy {
+        upstream,
+        connect_timeout: Duration::from_secs(1),
+        read_timeout: Duration::from_millis(500),
+        retries: 1,
+    })
+}
+
+pub(crate) fn respond(body: &'static str) -> Action {
+    Action::Respond {
+        status: StatusCode::OK,
+        body: Bytes::from_static(body.as_bytes()),
+        content_type: HeaderValue::from_static("text/plain"),
+    }
+}
+
+pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) -> Arc<Site> {
+    Arc::new(Site {
+        hosts: hosts
+            .iter()
+            .map(|host| host.parse().expect("a pattern"))
+            .collect(),
+        tls,
+        routes: routes
+            .into_iter()
+            .map(|(path, action)| Route {
+                path: path.into(),
+                action,
+            })
+            .collect(),
+        origin: Place::default(),
+    })
+}
+
+pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
+    let upstreams: IndexMap<_, _> = sites
+        .iter()
+        .flat_map(|site| &site.routes)
+        .filter_map(|route| match &route.action {
+            Action::Proxy(proxy) => Some((
+                Arc::clone(&proxy.upstream.name),
+                Arc::clone(&proxy.upstream),
+            )),
+            _ => None,
+        })
+        .collect();
+    Config {
+        server: Server {
+            https: vec!["127.0.0.1:8443".parse().expect("an address")],
+            http: Vec::new(),
+            admin: Admin::Off,
+            admin_token: None,
+            threads: 1,
+            user: None,
+            grace_period: Duration::from_secs(1),
+            limits: Limits {
+                handshake: Duration::from_secs(10),
+                header_read: Duration::from_secs(10),
+                idle: Duration::from_secs(1),
+                max_header_bytes: 65536,
+                max_connections: 0,
+                max_connections_per_ip: 0,
+                h2_streams: 100,
+            },
+        },
+        tls: Tls {
+            profile: TlsProfile::Intermediate,
+            groups: Vec::new(),
+            default_certificate: None,
+            unknown_sni: UnknownSni::Default,
+            session_tickets: SessionTickets::Off,
+        },
+        storage: Storage::File {
+            path: "/nonexistent".into(),
+        },
+        issuers: IndexMap::new(),
+        certificates: Vec::new(),
+        renewal: Renewal {
+            window: 0.33,
+            check_every: Duration::from_secs(600),
+        },
+        on_demand: None,
+        upstreams,
+        sites,
+        log: Log {
+            level: "info".into(),
+            format: LogFormat::Text,
+            access: AccessLines::Off,
+        },
+    }
+}
+
+/// A gateway for these sites, on plain TCP with HTTP/1 and HTTP/2 by prior knowledge.
+pub(crate) async fn gateway(sites: Vec<Arc<Site>>) -> SocketAddr {
+    let config = config(sites);
+    let metrics = Metrics::new().expect("metrics");
+    let table = SiteTable::build(&config, &metrics, None);
+    resolve_due(&table, Duration::ZERO).await;
+    let sites = Arc::new(ArcSwap::from_pointee(table));
+    let gateway = Gateway::new(sites, &metrics, AccessLog::off(), config.server.limits);
+    let mut proxy = http_proxy(gateway, &config);
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    proxy.server_options = Some(options);
+    let proxy = Arc::new(proxy);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (_keep, shutdown) = watch::channel(false);
+        while let Ok((tcp, _)) = listener.accept().await {
+            let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+            let mut stream = Stream::from(tcp);
+            stream.set_socket_digest(digest);
+            let (proxy, shutdown) = (Arc::clone(&proxy), shutdown.clone());
+            tokio::spawn(async move { proxy.process_new(Box::new(stream), &shutdown).await });
+        }
+    });
+    address
+}
+
+/// One gateway that passes everything for `a.example` to this origin.
+pub(crate) async fn before(origin: &Origin) -> SocketAddr {
+    let upstream = upstream(&[origin.address]);
+    gateway(vec![site(
+        &["a.example"],
+        SiteTls::Off,
+        vec![("/", pass_to(upstream))],
+    )])
+    .await
+}
+
+/// A client's connection.
+pub(crate) struct Client(pub(crate) TcpStream);
+
+impl Client {
+    pub(crate) async fn to(gateway: SocketAddr) -> Self {
+        Self(TcpStream::connect(gateway).await.expect("a connection"))
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.expect("sent");
+    }
+
+    /// Everything until the gateway closes.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut all = Vec::new();
+        let read = timeout(Duration::from_secs(5), self.0.read_to_end(&mut all)).await;
+        _ = read.expect("the gateway closes");
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// What comes until `end` has come.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        let mut all = Vec::new();
+        let read = timeout(Duration::from_secs(5), async {
+            while memchr::memmem::find(&all, end.as_bytes()).is_none() {
+                if self.0.read_buf(&mut all).await.expect("read") == 0 {
+                    break;
+                }
+            }
+        });
+        read.await
+            .unwrap_or_else(|_| panic!("no {end:?} in {:?}", String::from_utf8_lossy(&all)));
+        String::from_utf8_lossy(&all).into_owned()
+    }
+}
+
+impl Client {
+    /// One answer whose head says how long it is.
+    pub(crate) async fn answer(&mut self) -> String {
+        let mut answer = self.until("\r\n\r\n").await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let head = head.to_lowercase();
+        let length = head.split("content-length: ").nth(1).expect("a length");
+        let length: usize = length
+            .split("\r\n")
+            .next()
+            .expect("it")
+            .parse()
+            .expect("a number");
+        let mut rest = vec![0; length - body.len()];
+        self.0.read_exact(&mut rest).await.expect("the body");
+        answer.push_str(&String::from_utf8_lossy(&rest));
+        answer
+    }
+}
+
+/// One request, and everything until the gateway closes.
+pub(crate) async fn ask(gateway: SocketAddr, request: impl AsRef<[u8]>) -> String {
+    let mut client = Client::to(gateway).await;
+    client.send(request).await;
+    client.rest().await
+}
+
+pub(crate) fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
+}
