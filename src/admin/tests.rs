@@ -51,7 +51,9 @@ impl Control for Fake {
             not_before: 0,
             not_after: 1_700_000_000,
             fingerprint: "00".repeat(32),
+            key: "ecdsa".to_owned(),
             source: "local".to_owned(),
+            file: None,
         }]
     }
 

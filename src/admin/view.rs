@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::config::model::{Action, Site, SiteTls};
 
@@ -106,7 +107,7 @@ pub struct CertificateView {
     /// The first of its names.
     pub name: String,
     pub names: Vec<String>,
-    /// The issuer's common name.
+    /// The issuer's distinguished name.
     pub issuer: String,
     #[serde(with = "rfc3339")]
     pub not_before: UnixTime,
@@ -114,8 +115,31 @@ pub struct CertificateView {
     pub not_after: UnixTime,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
-    /// The file it was read from, or the issuer it was asked of.
+    /// The kind of its key: `ecdsa`, `ed25519`, `rsa`.
+    pub key: String,
+    /// `file`, `directory`, or the name of the issuer it was asked of.
     pub source: String,
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+}
+
+impl From<&TlsCertificate> for CertificateView {
+    fn from(certificate: &TlsCertificate) -> Self {
+        let hosts = certificate.names().iter().map(ToString::to_string);
+        let addresses = certificate.addresses().iter().map(ToString::to_string);
+        let names: Vec<String> = hosts.chain(addresses).collect();
+        Self {
+            name: names.first().cloned().unwrap_or_default(),
+            names,
+            issuer: certificate.issuer(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            fingerprint: certificate.fingerprint().to_string(),
+            key: certificate.kind().to_string(),
+            source: certificate.source().label().to_owned(),
+            file: certificate.source().path().cloned(),
+        }
+    }
 }
 
 /// What a reload that was taken brought.

@@ -14,7 +14,7 @@ use super::trust::{Machine, Step, Store};
 
 /// Prints the root certificate.
 pub(super) fn root(output: &Output, config: &Path) -> Result<(), Failure> {
-    output.data(gateway::local_ca_root(config)?)
+    output.data(gateway::stored_root(output, config)?)
 }
 
 /// Puts the root certificate into every trust store that it finds, or takes it out again.
@@ -24,7 +24,7 @@ pub(super) fn trust(
     dry_run: bool,
     uninstall: bool,
 ) -> Result<(), Failure> {
-    let root = gateway::local_ca_root(config)?;
+    let root = gateway::stored_root(output, config)?;
     let machine = Machine::look();
     let stores = machine.stores();
     if stores.is_empty() {

@@ -23,15 +23,15 @@ pub(super) fn check(
             "valid": valid,
             "sites": report.sites,
             "certificates": report.certificates,
-            "errors": report.errors.iter().map(|finding| &finding.json).collect::<Vec<_>>(),
-            "warnings": report.warnings.iter().map(|finding| &finding.json).collect::<Vec<_>>(),
+            "errors": report.errors,
+            "warnings": report.warnings,
         }))
         .context("cannot encode the report")?;
         text.push('\n');
         output.data(text)?;
     } else {
-        for finding in report.errors.iter().chain(&report.warnings) {
-            output.mistake(&finding.text);
+        for diagnostic in report.errors.iter().chain(&report.warnings) {
+            output.diagnostic(diagnostic);
         }
         if valid {
             output.data(format!(

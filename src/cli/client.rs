@@ -37,10 +37,6 @@ pub(super) enum Address {
 
 impl Address {
     /// Where an interface that listens on `address` is reached from this machine.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "until a configuration can be loaded")
-    )]
     pub(super) fn listening_on(address: SocketAddr) -> Self {
         let host = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),

@@ -58,7 +58,7 @@ pub(super) fn demo(output: &Output, data: Option<PathBuf>) -> Result<(), Failure
     let config = data.join("snigate.yaml");
     write(&config, &configuration(ports))?;
     let root = data.join("root.pem");
-    write(&root, &gateway::local_ca_root(&config)?)?;
+    write(&root, &gateway::root(output, &config)?)?;
 
     let screen = Screen {
         ports,

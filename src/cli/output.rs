@@ -7,12 +7,15 @@ use std::env;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use super::failure::Failure;
+use crate::config::Diagnostic;
 
 /// Prints, in colour where that is wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     stdout: Style,
     stderr: Style,
+    /// Whether a person reads stderr.
+    person: bool,
 }
 
 impl Output {
@@ -23,6 +26,7 @@ impl Output {
         Self {
             stdout: Style(wanted && io::stdout().is_terminal()),
             stderr: Style(wanted && io::stderr().is_terminal()),
+            person: io::stderr().is_terminal(),
         }
     }
 
@@ -32,6 +36,7 @@ impl Output {
         Self {
             stdout: Style(false),
             stderr: Style(false),
+            person: false,
         }
     }
 
@@ -62,6 +67,15 @@ impl Output {
             self.stderr.yellow("warning:"),
             text.as_ref()
         ));
+    }
+
+    /// What is wrong with a configuration: with its line for a person, on one line for programs.
+    pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
+        if self.person {
+            say(&diagnostic.render(self.stderr.0));
+        } else {
+            say(&diagnostic.to_string());
+        }
     }
 
     /// One mistake of a configuration, `FILE:LINE:COLUMN: what, why, what to do`: editors and
