@@ -36,7 +36,7 @@ use self::exchange::Exchange;
 use self::header::Refusal;
 use self::route::{Action, Admission};
 use crate::access_log::AccessLog;
-use crate::config::model::{Config, Limits};
+use crate::config::model::Config;
 use crate::host::NameBuffer;
 use crate::metrics::Metrics;
 use crate::tls::TlsInfo;
@@ -53,8 +53,7 @@ const MAX_HEADER_LIST: u32 = 64 * 1024;
 /// The proxy's phases.
 pub struct Gateway {
     sites: Arc<ArcSwap<SiteTable>>,
-    access: ArcSwap<AccessLog>,
-    limits: Limits,
+    access: Arc<ArcSwap<AccessLog>>,
     refused: Refused,
 }
 
@@ -66,18 +65,17 @@ struct Refused {
 }
 
 impl Gateway {
-    /// A gateway for the sites that `sites` holds at the time of each request.
+    /// A gateway for the sites that `sites` holds at the time of each request. `access` may be
+    /// replaced while it runs.
     pub fn new(
         sites: Arc<ArcSwap<SiteTable>>,
         metrics: &Metrics,
-        access: AccessLog,
-        limits: Limits,
+        access: Arc<ArcSwap<AccessLog>>,
     ) -> Self {
         let refused = |reason| metrics.refused.with_label_values(&[reason]);
         Self {
             sites,
-            access: ArcSwap::from_pointee(access),
-            limits,
+            access,
             refused: Refused {
                 invalid: refused("invalid"),
                 misdirected: refused("misdirected"),
@@ -86,14 +84,26 @@ impl Gateway {
         }
     }
 
-    /// Takes another access log from the next line on.
-    pub fn set_access_log(&self, access: AccessLog) {
-        self.access.store(Arc::new(access));
+    /// The sites for a request. For the first of a TLS connection those that were in force at its
+    /// handshake, so that its certificate and its answer belong to one state of the configuration.
+    fn sites(&self, session: &Session) -> Arc<SiteTable> {
+        let pinned = match channel(session) {
+            Channel::Tls(Some(tls)) => tls.take_attachment(),
+            Channel::Plain | Channel::Tls(None) => None,
+        };
+        pinned
+            .and_then(|attachment| attachment.downcast().ok())
+            .unwrap_or_else(|| self.sites.load_full())
     }
 
     /// Decides what to do with a request: the answer to give at once, or `None` where a route
     /// passes it on.
-    fn decide(&self, session: &Session, exchange: &mut Exchange) -> Option<Answer> {
+    fn decide(
+        &self,
+        sites: &SiteTable,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Option<Answer> {
         let request = session.req_header();
         let refuse = |refusal: Refusal| {
             let accept = answer::accept(session);
@@ -116,7 +126,6 @@ impl Gateway {
                 "The host is not a valid one.",
             ));
         };
-        let sites = self.sites.load();
         let target = header::origin_form(request);
         let site = match sites.admit(authority.host, channel(session)) {
             Admission::Serve(site) => site,

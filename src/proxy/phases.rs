@@ -33,14 +33,15 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        session.set_read_timeout(Some(self.limits.idle));
-        session.set_write_timeout(Some(self.limits.idle));
-        session.set_total_drain_timeout(Some(self.limits.idle));
+        let sites = self.sites(session);
+        session.set_read_timeout(Some(sites.idle));
+        session.set_write_timeout(Some(sites.idle));
+        session.set_total_drain_timeout(Some(sites.idle));
         // A client of HTTP/1.0 knows no answers before the last one.
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
         exchange.client = client(session);
-        if let Some(answer) = self.decide(session, exchange) {
+        if let Some(answer) = self.decide(&sites, session, exchange) {
             answer.send(session, exchange.request_id_value()).await?;
             return Ok(true);
         }

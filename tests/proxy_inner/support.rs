@@ -303,7 +303,11 @@ pub(crate) async fn gateway(sites: Vec<Arc<Site>>) -> SocketAddr {
     let table = SiteTable::build(&config, &metrics, None);
     resolve_due(&table, Duration::ZERO).await;
     let sites = Arc::new(ArcSwap::from_pointee(table));
-    let gateway = Gateway::new(sites, &metrics, AccessLog::off(), config.server.limits);
+    let gateway = Gateway::new(
+        sites,
+        &metrics,
+        Arc::new(ArcSwap::from_pointee(AccessLog::off())),
+    );
     let mut proxy = http_proxy(gateway, &config);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
