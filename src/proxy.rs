@@ -7,6 +7,7 @@
 mod answer;
 mod authority;
 mod balance;
+mod deadline;
 mod exchange;
 mod failure;
 mod header;

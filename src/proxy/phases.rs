@@ -1,6 +1,7 @@
 //! The phases of a request in the order in which Pingora calls them.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 
 use async_trait::async_trait;
 use http::header::{HOST, TRANSFER_ENCODING, UPGRADE};
@@ -85,11 +86,11 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
+        socket: RawFd,
         _digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.connected(reused);
+        exchange.connected(reused, socket);
         Ok(())
     }
 
@@ -116,7 +117,8 @@ impl ProxyHttp for Gateway {
         let repeatable = session.req_header().method.is_idempotent()
             && !session.retry_buffer_truncated()
             && session.response_written().is_none();
-        error.set_retry(exchange.exchange_failed(&error, client_reused, repeatable));
+        let again = exchange.exchange_failed(&mut error, client_reused, repeatable);
+        error.set_retry(again);
         error
     }
 
@@ -151,6 +153,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.answered(response.status);
         header::clean_response(response, exchange.websocket)
     }
 

@@ -477,3 +477,27 @@ async fn an_answer_framed_twice_is_passed_on_framed_once() {
     );
     assert!(!answer.contains("content-length"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_put_is_repeated_with_its_body() {
+    let put =
+        "PUT / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+    let (answer, connections) = ask_on_a_dying_connection(put, || Then::Close).await;
+    assert!(answer.ends_with("again"), "{answer}");
+    assert_eq!(connections, [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_not_answered_is_504() {
+    let origin = Origin::start(|_, _| reply("", Then::Hang)).await;
+    let gateway = before(&origin).await;
+    let mut client = Client::to(gateway).await;
+    client
+        .send(
+            "GET /chat HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n",
+        )
+        .await;
+    assert_status(&client.rest().await, 504);
+    assert_eq!(origin.closed.load(Ordering::SeqCst), 1);
+}
