@@ -15,6 +15,7 @@ use crate::clock::UnixTime;
 use crate::proxy::authority;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::failure::{CLIENT_GONE, Failure};
+use crate::proxy::rate::Rate;
 use crate::proxy::route::{Action, Proxy, Site};
 use crate::proxy::upstream::Choice;
 
@@ -36,6 +37,7 @@ pub struct Exchange {
     pub(crate) websocket: bool,
     /// Until when the upstream must agree to the upgrade that the client asks for.
     deadline: Option<Deadline>,
+    pub(crate) body_rate: Rate,
     failure: Option<Failure>,
 }
 
@@ -54,6 +56,7 @@ impl Exchange {
             repeated: false,
             websocket: false,
             deadline: None,
+            body_rate: Rate::default(),
             failure: None,
         }
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
@@ -145,6 +146,21 @@ impl ProxyHttp for Gateway {
             request_id: exchange.request_id_value(),
         }
         .write(request)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let part = body.as_ref().map_or(0, Bytes::len);
+        if end_of_stream || exchange.websocket || exchange.body_rate.is_fast_enough(part) {
+            return Ok(());
+        }
+        let why = "the request's body comes too slowly";
+        Err(Error::explain(ErrorType::HTTPStatus(408), why).into_down())
     }
 
     async fn upstream_response_filter(
