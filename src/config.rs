@@ -1,3 +1,148 @@
 //! The configuration: YAML in, a checked model or diagnostics out.
+//!
+//! The way of a configuration: `include` reads its files (`locate` parses each into a tree that
+//! knows lines), `check` compares the tree with the schema and decodes it, `build` turns the
+//! decoded `schema` types into the [`model`]. Each step goes on after an error, so that one run
+//! reports everything. Nothing here starts, opens or connects to anything.
 
+mod build;
+mod check;
+pub mod diagnostic;
+mod include;
+mod interpolate;
+mod locate;
 pub mod model;
+mod problem;
+mod schema;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::env::VarError;
+use std::path::{Path, PathBuf};
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+
+use locate::{Kind, Node, Place};
+use problem::{At, Problems};
+use source::Sources;
+
+/// A configuration that was accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub config: model::Config,
+    /// What is accepted but hardly meant.
+    pub warnings: Vec<Diagnostic>,
+    /// Every file that was read (`include` and `${file:…}` too) and every directory in which a
+    /// pattern of `include` may find more, as absolute paths in order: what a watcher watches.
+    pub files: Vec<PathBuf>,
+}
+
+/// Loads a configuration from a file, with the environment of this process.
+pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
+    Loader::new().load(path)
+}
+
+/// Loads a configuration from a text. Relative paths in it are relative to `directory`.
+pub fn load_str(text: &str, directory: &Path) -> Result<Loaded, Diagnostics> {
+    Loader::new().load_str(text, directory)
+}
+
+/// The JSON schema of a configuration, for editors.
+pub fn schema() -> serde_json::Value {
+    schema::schema()
+}
+
+/// Loads configurations, with an environment of one's choice.
+#[derive(Clone, Copy)]
+pub struct Loader<'e> {
+    environment: interpolate::Environment<'e>,
+}
+
+impl Default for Loader<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'e> Loader<'e> {
+    /// A loader with the environment of this process.
+    pub fn new() -> Self {
+        Self {
+            environment: &|name| std::env::var(name),
+        }
+    }
+
+    /// Looks variables up by this function instead.
+    #[must_use]
+    pub fn with_environment(
+        self,
+        environment: &'e dyn Fn(&str) -> Result<String, VarError>,
+    ) -> Self {
+        Self { environment }
+    }
+
+    /// Loads a configuration from a file.
+    pub fn load(&self, path: &Path) -> Result<Loaded, Diagnostics> {
+        self.run(|reader| reader.file(path, None))
+    }
+
+    /// Loads a configuration from a text. Relative paths in it are relative to `directory`.
+    pub fn load_str(&self, text: &str, directory: &Path) -> Result<Loaded, Diagnostics> {
+        let shown = Path::new("<text>");
+        self.run(|reader| reader.text(shown, source::absolute(directory), &text.into()))
+    }
+
+    fn run(&self, read: impl FnOnce(&mut include::Reader<'_>)) -> Result<Loaded, Diagnostics> {
+        let mut sources = Sources::default();
+        let mut problems = Problems::default();
+        let mut reader = include::Reader {
+            sources: &mut sources,
+            problems: &mut problems,
+            environment: self.environment,
+            seen: HashMap::new(),
+            merged: locate::Map::default(),
+        };
+        read(&mut reader);
+        let root = Node {
+            place: Place::start(0),
+            kind: Kind::Map(reader.merged),
+        };
+        // Without a part of the files, what refers to that part would be reported for nothing.
+        let whole = problems.errors() == 0;
+        let schema = schema::schema();
+        let decoded = check::Check {
+            schema: &schema,
+            sources: &mut sources,
+            problems: &mut problems,
+            environment: self.environment,
+        }
+        .root(&root);
+        let mut config = None;
+        if whole {
+            match serde_yaml::from_value::<schema::Root>(decoded) {
+                Ok(raw) => config = Some(build::build(&raw, &root, &sources, &mut problems)),
+                // What passes the schema decodes: this is for the reader of a bug report. The
+                // error's own text may hold a secret.
+                Err(_) => problems.error(
+                    &At::root(&root),
+                    "the file has the right shape but cannot be decoded",
+                    "please report this as a bug",
+                ),
+            }
+        }
+        let errors = problems.errors();
+        let list = problems.into_diagnostics(&sources);
+        let files = sources.into_watched();
+        match config {
+            Some(config) if errors == 0 => Ok(Loaded {
+                config,
+                warnings: list,
+                files,
+            }),
+            _ => Err(Diagnostics { list, files }),
+        }
+    }
+}

@@ -121,17 +121,18 @@ impl FromStr for Pattern {
             return Ok(Self::Any);
         }
         if let Some(of) = text.strip_prefix("*.") {
-            let of: HostName = of.parse()?;
-            if of.as_str().contains('*') {
-                return Err(HostNameError::Wildcard);
-            }
-            return Ok(Self::Wildcard(of));
+            return exact(of).map(Self::Wildcard);
         }
-        if text.contains('*') {
-            return Err(HostNameError::Wildcard);
-        }
-        text.parse().map(Self::Exact)
+        exact(text).map(Self::Exact)
     }
+}
+
+/// A name without any `*`.
+fn exact(text: &str) -> Result<HostName, HostNameError> {
+    if text.contains('*') {
+        return Err(HostNameError::Wildcard);
+    }
+    text.parse()
 }
 
 impl fmt::Display for Pattern {
@@ -243,16 +244,34 @@ mod tests {
 
     #[test]
     fn wire_names_are_lower_cased_and_lose_the_trailing_dot() {
-        assert_eq!(normal("WWW.Example.COM.").as_deref(), Some("www.example.com"));
+        assert_eq!(
+            normal("WWW.Example.COM.").as_deref(),
+            Some("www.example.com")
+        );
         assert_eq!(normal("localhost").as_deref(), Some("localhost"));
-        assert_eq!(normal("_srv.a-b.example").as_deref(), Some("_srv.a-b.example"));
+        assert_eq!(
+            normal("_srv.a-b.example").as_deref(),
+            Some("_srv.a-b.example")
+        );
     }
 
     #[test]
     fn what_is_no_name_is_refused() {
         for raw in [
-            "", ".", "..", "a..b", ".a", "a..", "127.0.0.1", "::1", "[::1]", "a b", "*.a", "a/b",
-            "bücher.example", "1",
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a..",
+            "127.0.0.1",
+            "::1",
+            "[::1]",
+            "a b",
+            "*.a",
+            "a/b",
+            "bücher.example",
+            "1",
         ] {
             assert_eq!(normal(raw), None, "{raw:?}");
         }
@@ -287,9 +306,17 @@ mod tests {
         assert!(wildcard.covers("a.example.com"));
         assert!(!wildcard.covers("example.com"));
         assert!(!wildcard.covers("a.b.example.com"));
-        assert!("*".parse::<Pattern>().expect("valid").covers("anything.test"));
+        assert!(
+            "*".parse::<Pattern>()
+                .expect("valid")
+                .covers("anything.test")
+        );
         for bad in ["a.*.com", "*a.com", "**.com", "*.*.com"] {
-            assert_eq!(bad.parse::<Pattern>(), Err(HostNameError::Wildcard), "{bad}");
+            assert_eq!(
+                bad.parse::<Pattern>(),
+                Err(HostNameError::Wildcard),
+                "{bad}"
+            );
         }
     }
 }

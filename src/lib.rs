@@ -1,12 +1,18 @@
 //! Snigate, an edge gateway that hosts many TLS sites on one address.
 
 pub mod access_log;
+pub mod admin;
 pub mod certificate;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod edge;
 pub mod host;
+pub mod local_ca;
 pub mod metrics;
 pub mod proxy;
 pub mod readiness;
 pub mod secret;
+pub mod service;
+pub mod storage;
 pub mod tls;

@@ -1,10 +1,307 @@
 //! TLS termination: the certificate by SNI, sessions, protocols.
+//!
+//! [`GlobalCertificate`] answers every handshake from one immutable [`Snapshot`], which is
+//! replaced as a whole. It never loads, parses or issues a certificate itself. Any Pingora
+//! listener can use it ([`GlobalCertificate::tls_settings`]); Snigate's own accept loop, in
+//! `edge`, uses [`GlobalCertificate::acceptor`].
 
+mod context;
+mod ffi;
+mod ticket;
+
+use std::any::Any;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::certificate::sni::CertificateSet;
-use crate::host::HostName;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslAlert, SslRef};
+use pingora_core::listeners::TlsAccept;
+use pingora_core::listeners::tls::TlsSettings;
+use pingora_core::protocols::tls::TlsRef;
+
+use crate::certificate::sni::{CertificateSet, SniMap};
+use crate::config::model::{Tls, UnknownSni};
+use crate::host::{HostName, NameBuffer};
+use crate::metrics::Metrics;
+
+use self::ticket::TicketKeys;
+
+/// What a handshake works from.
+pub struct Snapshot {
+    /// The certificates by name.
+    pub certificates: Arc<SniMap>,
+    /// What a name without a certificate gets.
+    pub unknown_sni: UnknownSni,
+    /// Whatever else belongs to the same state of the configuration, handed to the first request
+    /// of the connection ([`TlsInfo::take_attachment`]). So a client that connects while the
+    /// configuration changes sees the certificate and the answer of one state, not of two.
+    pub attachment: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Snapshot {
+    /// What to present to a client that asks for `asked`.
+    fn choose(&self, asked: Asked<'_>) -> Choice {
+        let default = || self.certificates.default_set().cloned();
+        match asked {
+            Asked::Nothing => default().map_or(Choice::Refuse, |set| Choice::Present {
+                set,
+                fell_back: false,
+            }),
+            Asked::Name(name) => {
+                if let Some(set) = self.certificates.lookup(name) {
+                    return Choice::Present {
+                        set: Arc::clone(set),
+                        fell_back: false,
+                    };
+                }
+                if self
+                    .certificates
+                    .on_demand()
+                    .is_some_and(|by| by.allows(name))
+                {
+                    return Choice::OnDemand;
+                }
+                self.choose(Asked::Invalid)
+            }
+            Asked::Invalid => match self.unknown_sni {
+                UnknownSni::Default => default().map_or(Choice::Refuse, |set| Choice::Present {
+                    set,
+                    fell_back: true,
+                }),
+                UnknownSni::Reject => Choice::Refuse,
+            },
+        }
+    }
+}
+
+/// What a ClientHello asks for.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    /// No name, or an IP address, which is none (RFC 6066, section 3).
+    Nothing,
+    /// A host name in normal form.
+    Name(&'a str),
+    /// Something that is no host name.
+    Invalid,
+}
+
+impl<'a> Asked<'a> {
+    fn parse(raw: Option<&[u8]>, buffer: &'a mut NameBuffer) -> Self {
+        let Some(raw) = raw else {
+            return Self::Nothing;
+        };
+        let is_address = || {
+            std::str::from_utf8(raw).is_ok_and(|text| {
+                let bare = text
+                    .strip_prefix('[')
+                    .and_then(|text| text.strip_suffix(']'));
+                bare.unwrap_or(text).parse::<IpAddr>().is_ok()
+            })
+        };
+        match buffer.normalize(raw) {
+            Some(name) => Self::Name(name),
+            None if is_address() => Self::Nothing,
+            None => Self::Invalid,
+        }
+    }
+}
+
+enum Choice {
+    OnDemand,
+    Present {
+        set: Arc<CertificateSet>,
+        fell_back: bool,
+    },
+    Refuse,
+}
+
+/// What the client-hello callback found out, kept with the connection until the handshake ends.
+struct Hello {
+    snapshot: Arc<Snapshot>,
+    server_name: Option<HostName>,
+    certificates: Option<Arc<CertificateSet>>,
+    fell_back: bool,
+}
+
+/// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
+/// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3).
+///
+/// A handle; clones share the state.
+#[derive(Clone)]
+pub struct GlobalCertificate(Arc<Shared>);
+
+struct Shared {
+    live: ArcSwap<Snapshot>,
+    hello: Index<Ssl, Hello>,
+    tickets: context::Tickets,
+    metrics: Metrics,
+}
+
+impl GlobalCertificate {
+    /// Begins with no certificate at all.
+    ///
+    /// # Errors
+    /// Where OpenSSL has no more room for data beside a connection.
+    pub fn new(metrics: Metrics) -> Result<Self, ErrorStack> {
+        Ok(Self(Arc::new(Shared {
+            live: ArcSwap::from_pointee(Snapshot {
+                certificates: Arc::new(SniMap::default()),
+                unknown_sni: UnknownSni::Default,
+                attachment: None,
+            }),
+            hello: Ssl::new_ex_index()?,
+            tickets: context::Tickets::default(),
+            metrics,
+        })))
+    }
+
+    /// Replaces what handshakes work from. Handshakes under way finish with what they began with;
+    /// none waits.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.0.live.store(Arc::new(snapshot));
+    }
+
+    /// What handshakes work from now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.live.load_full()
+    }
+
+    /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks.
+    ///
+    /// # Errors
+    /// Where OpenSSL refuses a setting, such as an unknown group.
+    pub fn acceptor(&self, tls: &Tls) -> Result<SslAcceptor, ErrorStack> {
+        let mut builder = context::builder()?;
+        context::configure(self, &mut builder, tls)?;
+        Ok(builder.build())
+    }
+
+    /// Settings for one of Pingora's own TLS listeners, callbacks included.
+    ///
+    /// Do not call `enable_h2` or `set_alpn` on the result: they would replace the choice of
+    /// protocol made here.
+    ///
+    /// # Errors
+    /// Where OpenSSL refuses a setting.
+    pub fn tls_settings(&self, tls: &Tls) -> pingora_core::Result<TlsSettings> {
+        use pingora_core::{ErrorType, OrErr};
+
+        let mut settings = TlsSettings::with_callbacks(Box::new(self.clone()))?;
+        context::configure(self, &mut settings, tls)
+            .or_err(ErrorType::InternalError, "cannot configure TLS")?;
+        Ok(settings)
+    }
+
+    /// Ticket keys that rotate at this interval; the same keys for all contexts that ask for it.
+    fn tickets(&self) -> &context::Tickets {
+        &self.0.tickets
+    }
+
+    /// Chooses the certificate, and the context in which a session may be resumed.
+    ///
+    /// It runs before OpenSSL looks at tickets and pre-shared keys. That makes it the place for
+    /// all policy: the certificate callback is skipped where a session is resumed.
+    fn client_hello(
+        &self,
+        policy: &[u8],
+        ssl: &mut SslRef,
+        alert: &mut SslAlert,
+    ) -> Result<ClientHelloResponse, ErrorStack> {
+        let shared = &*self.0;
+        if ssl.ex_data(shared.hello).is_some() {
+            // The second ClientHello, after a HelloRetryRequest: what was decided stands.
+            return Ok(ClientHelloResponse::SUCCESS);
+        }
+        let mut buffer = NameBuffer::new();
+        let asked = Asked::parse(ffi::client_hello_server_name(ssl), &mut buffer);
+        let snapshot = shared.live.load_full();
+        let (certificates, fell_back) = match snapshot.choose(asked) {
+            Choice::Present { set, fell_back } => (Some(set), fell_back),
+            Choice::OnDemand => (None, false),
+            Choice::Refuse => {
+                shared.metrics.unknown_names.inc();
+                *alert = SslAlert::UNRECOGNIZED_NAME;
+                return Err(ErrorStack::get());
+            }
+        };
+        if fell_back {
+            shared.metrics.unknown_names.inc();
+        }
+        let server_name = match asked {
+            Asked::Name(name) => name.parse().ok(),
+            Asked::Invalid | Asked::Nothing => None,
+        };
+        let context = context::session_context(policy, server_name.as_ref(), fell_back);
+        if !ffi::set_session_id_context(ssl, &context) {
+            return Err(ErrorStack::get());
+        }
+        ssl.set_ex_data(
+            shared.hello,
+            Hello {
+                snapshot,
+                server_name,
+                certificates,
+                fell_back,
+            },
+        );
+        Ok(ClientHelloResponse::SUCCESS)
+    }
+
+    /// The certificates of a connection whose ClientHello has been read, made now where the name
+    /// gets them on demand.
+    fn certificates(hello: &Hello) -> Option<Arc<CertificateSet>> {
+        hello.certificates.clone().or_else(|| {
+            let name = hello.server_name.as_ref()?;
+            hello
+                .snapshot
+                .certificates
+                .on_demand()?
+                .certificate(name.as_str())
+        })
+    }
+}
+
+#[async_trait]
+impl TlsAccept for GlobalCertificate {
+    async fn certificate_callback(&self, ssl: &mut TlsRef) {
+        let Some(set) = ssl.ex_data(self.0.hello).and_then(Self::certificates) else {
+            // Without a certificate the handshake ends in the alert handshake_failure.
+            return;
+        };
+        if let Err(error) = set.apply(ssl) {
+            tracing::error!(%error, "OpenSSL refused a certificate that was checked before");
+        }
+        if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
+            hello.certificates = Some(set);
+        }
+    }
+
+    async fn handshake_complete_callback(
+        &self,
+        ssl: &TlsRef,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
+        let resumed = if ssl.session_reused() {
+            "true"
+        } else {
+            "false"
+        };
+        self.0
+            .metrics
+            .handshakes
+            .with_label_values(&["ok", ssl.version_str(), ffi::group_name(ssl), resumed])
+            .inc();
+        let hello = ssl.ex_data(self.0.hello)?;
+        Some(Arc::new(TlsInfo {
+            server_name: hello.server_name.clone(),
+            certificates: Self::certificates(hello),
+            fell_back: hello.fell_back,
+            attachment: Mutex::new(hello.snapshot.attachment.clone()),
+        }))
+    }
+}
 
 /// What is known of a TLS connection when its requests are routed.
 ///
@@ -17,16 +314,47 @@ pub struct TlsInfo {
     pub certificates: Option<Arc<CertificateSet>>,
     /// Whether the client asked for a name that it did not get a certificate for.
     pub fell_back: bool,
+    attachment: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl TlsInfo {
+    /// What is known of a connection whose handshake worked from no snapshot of ours.
+    pub fn new(
+        server_name: Option<HostName>,
+        certificates: Option<Arc<CertificateSet>>,
+        fell_back: bool,
+    ) -> Self {
+        Self {
+            server_name,
+            certificates,
+            fell_back,
+            attachment: Mutex::default(),
+        }
+    }
+
     /// Whether a request for `host`, a name in normal form, may be answered on this connection.
     pub fn covers(&self, host: &str) -> bool {
-        self.certificates.as_ref().is_some_and(|set| set.covers(host))
+        self.certificates
+            .as_ref()
+            .is_some_and(|set| set.covers(host))
     }
 
     /// Whether a request for the address `host` may be answered on this connection.
     pub fn covers_ip(&self, host: IpAddr) -> bool {
-        self.certificates.as_ref().is_some_and(|set| set.covers_ip(host))
+        self.certificates
+            .as_ref()
+            .is_some_and(|set| set.covers_ip(host))
+    }
+
+    /// The attachment of the snapshot that the handshake worked from, for the first request of
+    /// the connection; `None` for those after it.
+    pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.attachment
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,45 @@
 //! Which certificate answers which server name.
+//!
+//! An [`SniMap`] never changes; a change makes a new one that shares all but a few shards with the
+//! old, so that readers, who load it from an `ArcSwap`, never wait. [`Candidates`] decides which of
+//! several certificates for a name is served. Neither reads files nor asks issuers.
 
+mod candidates;
+mod table;
+
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use openssl::error::ErrorStack;
 use openssl::ssl::SslRef;
 
+pub use self::candidates::{Candidates, Standing};
+use self::table::Table;
 use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::host::{Pattern, parent};
 
 /// The certificates of one name, at most one of each kind of key.
+#[derive(Debug)]
 pub struct CertificateSet {
     pub by_kind: Vec<Arc<TlsCertificate>>,
 }
 
 impl CertificateSet {
+    /// The set of one certificate.
+    pub fn single(certificate: Arc<TlsCertificate>) -> Self {
+        Self {
+            by_kind: vec![certificate],
+        }
+    }
+
     /// Whether each certificate of this set is valid for `host`, a name in normal form.
     pub fn covers(&self, host: &str) -> bool {
-        self.by_kind.iter().all(|certificate| certificate.covers(host))
+        self.by_kind
+            .iter()
+            .all(|certificate| certificate.covers(host))
     }
 
     /// Whether each certificate of this set is valid for `address`.
@@ -27,36 +50,175 @@ impl CertificateSet {
     }
 
     /// Hands every certificate to one handshake; OpenSSL takes the one that the client can use.
+    ///
+    /// # Errors
+    /// Where OpenSSL is out of memory.
     pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        self.by_kind.iter().try_for_each(|certificate| certificate.apply(ssl))
+        self.by_kind
+            .iter()
+            .try_for_each(|certificate| certificate.apply(ssl))
+    }
+
+    /// Whether this set serves exactly these certificates.
+    fn is_same_as(&self, certificates: &[Arc<TlsCertificate>]) -> bool {
+        self.by_kind.len() == certificates.len()
+            && self
+                .by_kind
+                .iter()
+                .zip(certificates)
+                .all(|(one, other)| Arc::ptr_eq(one, other))
     }
 }
 
 /// Makes certificates for names that no certificate at hand covers.
 pub trait OnDemand: Send + Sync {
+    /// Whether the policy lets `host`, a name in normal form, have a certificate.
+    fn allows(&self, host: &str) -> bool;
+
     /// The certificate for `host`, a name in normal form; `None` where the policy or the issuer
     /// refuses. Called in a handshake: must not block on I/O.
     fn certificate(&self, host: &str) -> Option<Arc<CertificateSet>>;
 }
 
 /// An immutable map from server names to certificates.
-#[derive(Default)]
-pub struct SniMap {}
+///
+/// Clones share their content.
+#[derive(Clone, Default)]
+pub struct SniMap {
+    exact: Table,
+    /// By the name without its first label.
+    wildcard: Table,
+    default: Option<Arc<CertificateSet>>,
+    on_demand: Option<Arc<dyn OnDemand>>,
+    /// Keys that nobody can know, so that no choice of host names makes a shard slow.
+    hasher: RandomState,
+}
 
 impl SniMap {
+    /// The map that serves `certificates` at `now`, without a default.
+    pub fn of<'a>(
+        certificates: impl IntoIterator<Item = &'a Arc<TlsCertificate>>,
+        now: UnixTime,
+    ) -> Self {
+        let mut candidates = Candidates::default();
+        for certificate in certificates {
+            candidates.add(certificate, Standing::Configured);
+        }
+        candidates.update(&Self::default(), now)
+    }
+
     /// The certificates for `host`, a name in normal form: of that very name, else of the
     /// wildcard over its first label.
-    pub fn lookup(&self, _host: &str) -> Option<&Arc<CertificateSet>> {
-        None
+    pub fn lookup(&self, host: &str) -> Option<&Arc<CertificateSet>> {
+        self.exact.get(self.hash(host), host).or_else(|| {
+            let parent = parent(host)?;
+            if self.wildcard.len() == 0 {
+                return None;
+            }
+            self.wildcard.get(self.hash(parent), parent)
+        })
     }
 
     /// The certificates for clients that name no host, or one that is unknown.
     pub fn default_set(&self) -> Option<&Arc<CertificateSet>> {
-        None
+        self.default.as_ref()
     }
 
     /// Who makes certificates for names that are not in the map.
     pub fn on_demand(&self) -> Option<&Arc<dyn OnDemand>> {
-        None
+        self.on_demand.as_ref()
+    }
+
+    /// How many names and wildcards have a certificate.
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.wildcard.len()
+    }
+
+    /// Whether no name has a certificate.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every name and wildcard with its certificates, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Pattern, &Arc<CertificateSet>)> {
+        let exact = self
+            .exact
+            .iter()
+            .map(|(name, set)| (Pattern::Exact(name.clone()), set));
+        let wildcard = self
+            .wildcard
+            .iter()
+            .map(|(of, set)| (Pattern::Wildcard(of.clone()), set));
+        exact.chain(wildcard)
+    }
+
+    /// The certificates of this very pattern.
+    pub fn get(&self, pattern: &Pattern) -> Option<&Arc<CertificateSet>> {
+        match pattern {
+            Pattern::Any => None,
+            Pattern::Exact(name) => self.exact.get(self.hash(name.as_str()), name.as_str()),
+            Pattern::Wildcard(of) => self.wildcard.get(self.hash(of.as_str()), of.as_str()),
+        }
+    }
+
+    /// This map with some entries replaced, and removed where `None` stands.
+    ///
+    /// Costs about the square root of the map's size for each change. [`Pattern::Any`] is
+    /// ignored: no certificate covers every name.
+    #[must_use]
+    pub fn with_changes(
+        &self,
+        changes: impl IntoIterator<Item = (Pattern, Option<Arc<CertificateSet>>)>,
+    ) -> Self {
+        let (mut exact, mut wildcard) = (Vec::new(), Vec::new());
+        for (pattern, set) in changes {
+            let (table, name) = match pattern {
+                Pattern::Any => continue,
+                Pattern::Exact(name) => (&mut exact, name),
+                Pattern::Wildcard(of) => (&mut wildcard, of),
+            };
+            table.push((name, set));
+        }
+        Self {
+            exact: self.exact.with_changes(exact, &self.hasher),
+            wildcard: self.wildcard.with_changes(wildcard, &self.hasher),
+            ..self.clone()
+        }
+    }
+
+    /// This map with another default.
+    #[must_use]
+    pub fn with_default(&self, default: Option<Arc<CertificateSet>>) -> Self {
+        Self {
+            default,
+            ..self.clone()
+        }
+    }
+
+    /// This map with another maker of certificates on demand.
+    #[must_use]
+    pub fn with_on_demand(&self, on_demand: Option<Arc<dyn OnDemand>>) -> Self {
+        Self {
+            on_demand,
+            ..self.clone()
+        }
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        self.hasher.hash_one(name)
     }
 }
+
+impl fmt::Debug for SniMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SniMap")
+            .field("names", &self.exact.len())
+            .field("wildcards", &self.wildcard.len())
+            .field("default", &self.default)
+            .field("on_demand", &self.on_demand.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -197,7 +197,10 @@ pub struct UpstreamServer {
 pub enum UpstreamAddress {
     Ip(SocketAddr),
     /// A name that is resolved again and again, never on a request's path.
-    Name { host: HostName, port: u16 },
+    Name {
+        host: HostName,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 
@@ -257,7 +260,10 @@ pub struct Route {
 pub enum Action {
     Proxy(Proxy),
     /// Answer with a `Location`.
-    Redirect { to: Uri, status: StatusCode },
+    Redirect {
+        to: Uri,
+        status: StatusCode,
+    },
     /// Answer with this.
     Respond {
         status: StatusCode,

@@ -167,10 +167,8 @@ mod tests {
 
     #[test]
     fn a_connection_answers_for_the_name_it_was_opened_for() {
-        let info = |server_name: &str, fell_back| TlsInfo {
-            server_name: Some(server_name.parse().expect("a name")),
-            certificates: None,
-            fell_back,
+        let info = |server_name: &str, fell_back| {
+            TlsInfo::new(Some(server_name.parse().expect("a name")), None, fell_back)
         };
         let asked = info("a.example", false);
         assert!(Channel::Tls(Some(&asked)).covers(Host::Name("a.example")));

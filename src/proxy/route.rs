@@ -312,11 +312,7 @@ mod tests {
             site(&["plain.example"], SiteTls::Off, &["/"]),
             site(&["*"], SiteTls::Auto(Vec::new()), &["/"]),
         ]);
-        let info = |asked: &str, fell_back| TlsInfo {
-            server_name: asked.parse().ok(),
-            certificates: None,
-            fell_back,
-        };
+        let info = |asked: &str, fell_back| TlsInfo::new(asked.parse().ok(), None, fell_back);
         let secure = info("secure.example", false);
         let plain = info("plain.example", false);
         let other = info("other.example", false);

@@ -1,0 +1,263 @@
+//! The admin interface's listener and its accept loop, with the limits that keep one careless
+//! client from locking out the others.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use super::Place;
+use crate::config::model::Admin;
+
+const BACKLOG: i32 = 128;
+const MAX_CONNECTIONS: usize = 128;
+const HEADER_READ: Duration = Duration::from_secs(10);
+const MAX_HEAD: usize = 16 * 1024;
+/// A connection is asked to end after this long, so that none is held for ever.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// How long a connection that was asked to end may take.
+const FAREWELL: Duration = Duration::from_secs(30);
+/// The wait after a failed accept, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the admin interface cannot listen.
+#[derive(Debug, Error)]
+pub enum BindError {
+    #[error("cannot listen on {address} for the admin interface: {source}")]
+    Bind { address: String, source: io::Error },
+    #[error("{} is in use: something answers there. Is a gateway running already?", .0.display())]
+    InUse(PathBuf),
+    #[error("{} is in the way: it is not a socket", .0.display())]
+    NotASocket(PathBuf),
+}
+
+/// A bound listener. A socket file goes with it when it is dropped.
+#[derive(Debug)]
+pub struct Listener(Kind<std::net::TcpListener, std::os::unix::net::UnixListener>);
+
+#[derive(Debug)]
+enum Kind<T, U> {
+    Tcp(T),
+    Unix {
+        listener: U,
+        /// Held to be dropped with the listener.
+        file: SocketFile,
+    },
+}
+
+impl<T, U> Kind<T, U> {
+    /// The same listener, each socket made another by `tcp` or `unix`.
+    fn map<T2, U2>(
+        self,
+        tcp: impl FnOnce(T) -> io::Result<T2>,
+        unix: impl FnOnce(U) -> io::Result<U2>,
+    ) -> io::Result<Kind<T2, U2>> {
+        Ok(match self {
+            Self::Tcp(listener) => Kind::Tcp(tcp(listener)?),
+            Self::Unix { listener, file } => Kind::Unix {
+                listener: unix(listener)?,
+                file,
+            },
+        })
+    }
+}
+
+impl Listener {
+    /// Binds where the configuration says; `None` where that is nowhere.
+    pub fn bind(at: &Admin) -> Result<Option<Self>, BindError> {
+        match at {
+            Admin::Off => Ok(None),
+            Admin::Tcp(address) => bind_tcp(*address)
+                .map(|listener| Some(Self(Kind::Tcp(listener))))
+                .map_err(|source| BindError::Bind {
+                    address: address.to_string(),
+                    source,
+                }),
+            Admin::Unix(path) => {
+                remove_stale(path)?;
+                bind_unix(path)
+                    .map(|(listener, file)| Some(Self(Kind::Unix { listener, file })))
+                    .map_err(|source| BindError::Bind {
+                        address: path.display().to_string(),
+                        source,
+                    })
+            }
+        }
+    }
+
+    /// Where it listens, with the port that the system chose where the configuration said 0.
+    pub fn place(&self) -> io::Result<Place> {
+        match &self.0 {
+            Kind::Tcp(listener) => listener.local_addr().map(Place::Tcp),
+            Kind::Unix { .. } => Ok(Place::Unix),
+        }
+    }
+}
+
+impl Kind<TcpListener, UnixListener> {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Box::new(stream) as _),
+            Self::Unix { listener, .. } => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Box::new(stream) as _),
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+fn bind_tcp(address: std::net::SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Only the owner may connect, from the first moment: until `listen` nobody can.
+fn bind_unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let inode = fs::symlink_metadata(path)?.ino();
+    let file = SocketFile(path.to_owned(), inode);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+/// Removes the socket file of a gateway that was killed. One that answers is left alone.
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|source| BindError::Bind {
+                address: path.display().to_string(),
+                source,
+            }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+/// A socket file that is removed when dropped, unless another has taken its place.
+#[derive(Debug)]
+struct SocketFile(PathBuf, u64);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.0).is_ok_and(|metadata| metadata.ino() == self.1) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+}
+
+/// Answers until `shutdown` turns true; then lets the requests in flight finish.
+pub async fn serve(listener: Listener, router: Router, mut shutdown: watch::Receiver<bool>) {
+    let listener = match listener
+        .0
+        .map(TcpListener::from_std, UnixListener::from_std)
+    {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the admin interface cannot use its socket");
+            return;
+        }
+    };
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let answer = answer(stream, router.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    answer.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin interface cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = timeout(FAREWELL, room.acquire_many(all)).await;
+}
+
+/// Waits for room first: who comes too many waits in the kernel's queue.
+async fn accept(
+    listener: &Kind<TcpListener, UnixListener>,
+    room: &Arc<Semaphore>,
+) -> io::Result<(Box<dyn Stream>, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let stream = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stopped(&mut shutdown) => None,
+        () = sleep(LIFETIME) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the admin interface broke");
+    }
+}
+
+/// Returns once `shutdown` is true, or nobody is left who could say so.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,181 @@
+//! What the admin interface shows: the JSON of its answers.
+//!
+//! Times are RFC 3339 in UTC. None of these types has a place for a private key.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::config::model::{Action, Site, SiteTls};
+
+/// `GET /api/v1/status`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    #[serde(with = "rfc3339")]
+    pub started: UnixTime,
+    pub uptime_seconds: i64,
+    /// Client connections that are open.
+    pub connections: u64,
+    pub config_file: PathBuf,
+    /// `None` before the first reload.
+    pub last_reload: Option<LastReload>,
+}
+
+/// How the last reload went.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct LastReload {
+    #[serde(with = "rfc3339")]
+    pub at: UnixTime,
+    /// Whether the new configuration was taken.
+    pub taken: bool,
+    /// Why it was not.
+    pub errors: Vec<Value>,
+}
+
+/// One of `GET /api/v1/sites`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct SiteView {
+    pub hosts: Vec<String>,
+    /// `auto`, `off`, or the name of an issuer.
+    pub tls: String,
+    pub routes: Vec<RouteView>,
+    /// Where the site is configured, as `FILE:LINE:COLUMN`.
+    pub origin: String,
+}
+
+/// A route of a site: its path and the one action it has.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RouteView {
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<String>,
+    /// The status of a fixed answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<u16>,
+}
+
+impl From<&Site> for SiteView {
+    fn from(site: &Site) -> Self {
+        let origin = &site.origin;
+        Self {
+            hosts: site.hosts.iter().map(ToString::to_string).collect(),
+            tls: match &site.tls {
+                SiteTls::Auto(_) => "auto".to_owned(),
+                SiteTls::Issuer(issuer) => issuer.to_string(),
+                SiteTls::Off => "off".to_owned(),
+            },
+            routes: site
+                .routes
+                .iter()
+                .map(|route| {
+                    let mut view = RouteView {
+                        path: route.path.to_string(),
+                        upstream: None,
+                        redirect: None,
+                        respond: None,
+                    };
+                    match &route.action {
+                        Action::Proxy(proxy) => {
+                            view.upstream = Some(proxy.upstream.name.to_string())
+                        }
+                        Action::Redirect { to, .. } => view.redirect = Some(to.to_string()),
+                        Action::Respond { status, .. } => view.respond = Some(status.as_u16()),
+                    }
+                    view
+                })
+                .collect(),
+            origin: format!(
+                "{}:{}:{}",
+                origin.file.display(),
+                origin.line,
+                origin.column
+            ),
+        }
+    }
+}
+
+/// One of `GET /api/v1/certificates`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct CertificateView {
+    /// The first of its names.
+    pub name: String,
+    pub names: Vec<String>,
+    /// The issuer's distinguished name.
+    pub issuer: String,
+    #[serde(with = "rfc3339")]
+    pub not_before: UnixTime,
+    #[serde(with = "rfc3339")]
+    pub not_after: UnixTime,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: String,
+    /// The kind of its key: `ecdsa`, `ed25519`, `rsa`.
+    pub key: String,
+    /// `file`, `directory`, or the name of the issuer it was asked of.
+    pub source: String,
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+}
+
+impl From<&TlsCertificate> for CertificateView {
+    fn from(certificate: &TlsCertificate) -> Self {
+        let hosts = certificate.names().iter().map(ToString::to_string);
+        let addresses = certificate.addresses().iter().map(ToString::to_string);
+        let names: Vec<String> = hosts.chain(addresses).collect();
+        Self {
+            name: names.first().cloned().unwrap_or_default(),
+            names,
+            issuer: certificate.issuer(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            fingerprint: certificate.fingerprint().to_string(),
+            key: certificate.kind().to_string(),
+            source: certificate.source().label().to_owned(),
+            file: certificate.source().path().cloned(),
+        }
+    }
+}
+
+/// What a reload that was taken brought.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct ReloadSummary {
+    pub sites: usize,
+    pub certificates: usize,
+    pub warnings: Vec<Value>,
+    /// Keys whose change waits for a restart, as `server.https`.
+    pub restart_needed: Vec<String>,
+}
+
+/// Unix time as RFC 3339.
+mod rfc3339 {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::clock::UnixTime;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &UnixTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&super::time(*time))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<UnixTime, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time: jiff::Timestamp = text.parse().map_err(Error::custom)?;
+        Ok(time.as_second())
+    }
+}
+
+/// A time as the admin interface writes it; one beyond the year 9999 as the last before it.
+pub fn time(time: UnixTime) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(time).unwrap_or(jiff::Timestamp::MAX)
+}

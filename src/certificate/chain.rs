@@ -1,0 +1,194 @@
+//! Intermediate certificates: held once however many chains they are in, and found again for
+//! files that lack them.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use openssl::error::ErrorStack;
+use openssl::x509::{X509, X509Ref, X509VerifyResult};
+
+use super::parse::{fingerprint, name_text, unix_time};
+use super::{CertificateError, Fingerprint};
+
+/// The most certificates above a leaf that are followed.
+const MAX_DEPTH: usize = 10;
+
+/// Public intermediates that files of public CAs may lack, in PEM.
+const BUNDLED: &[u8] = include_bytes!("intermediates.pem");
+
+/// Every issuing certificate that is known.
+#[derive(Default)]
+pub(super) struct Intermediates(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// What is in use, so that equal certificates share their memory.
+    interned: HashMap<Fingerprint, Weak<X509>>,
+    /// What can complete a chain, by the hash of the subject.
+    known: HashMap<u32, Vec<Arc<X509>>>,
+    /// Counts what was learned.
+    generation: u64,
+}
+
+/// What belongs above a leaf.
+pub(super) struct Chain {
+    /// From the issuer of the leaf upwards, without the root.
+    pub(super) certificates: Vec<Arc<X509>>,
+    /// What was given and is no part of it; roots are not listed.
+    pub(super) unrelated: Vec<X509>,
+    /// Whether the issuer of the leaf is unknown.
+    pub(super) incomplete: bool,
+}
+
+impl Intermediates {
+    /// Knows what is bundled.
+    pub(super) fn bundled() -> Result<Self, ErrorStack> {
+        let intermediates = Self::default();
+        for certificate in X509::stack_from_pem(BUNDLED)? {
+            intermediates.learn(certificate)?;
+        }
+        Ok(intermediates)
+    }
+
+    /// Lets `certificate` complete chains from now on, where it is one of a CA.
+    pub(super) fn learn(&self, certificate: X509) -> Result<(), ErrorStack> {
+        let certificate = self.intern(certificate)?;
+        let mut inner = self.lock();
+        let known = inner
+            .known
+            .entry(certificate.subject_name_hash())
+            .or_default();
+        if !known.contains(&certificate) {
+            known.push(certificate);
+            inner.generation += 1;
+        }
+        Ok(())
+    }
+
+    /// Grows whenever something new was learned.
+    pub(super) fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Builds the chain of `leaf` from `given` certificates in any order, and from what is known
+    /// where those do not suffice.
+    pub(super) fn build(&self, leaf: &X509Ref, mut given: Vec<X509>) -> Result<Chain, ErrorStack> {
+        let mut certificates: Vec<Arc<X509>> = Vec::new();
+        let mut at_root = is_self_issued(leaf);
+        let mut has_issuer = at_root;
+        given.retain(|certificate| **certificate != *leaf);
+        while !at_root && certificates.len() < MAX_DEPTH {
+            let current: &X509Ref = certificates.last().map_or(leaf, |top| top);
+            let issuer = match given
+                .iter()
+                .position(|issuer| issued(issuer, current, false))
+            {
+                Some(at) => self.intern(given.swap_remove(at))?,
+                None => match self.find_issuer(current) {
+                    Some(issuer) => issuer,
+                    None => break,
+                },
+            };
+            has_issuer = true;
+            at_root = is_self_issued(&issuer);
+            if !at_root {
+                certificates.push(issuer);
+            }
+        }
+        given.retain(|certificate| {
+            !is_self_issued(certificate) && !certificates.iter().any(|used| **used == *certificate)
+        });
+        Ok(Chain {
+            certificates,
+            unrelated: given,
+            incomplete: !has_issuer,
+        })
+    }
+
+    /// The known issuer of `certificate` that is valid longest.
+    ///
+    /// What is known may come from anyone's file, so only a signature that verifies counts.
+    fn find_issuer(&self, certificate: &X509Ref) -> Option<Arc<X509>> {
+        let known = self
+            .lock()
+            .known
+            .get(&certificate.issuer_name_hash())
+            .cloned()
+            .unwrap_or_default();
+        known
+            .into_iter()
+            .filter(|issuer| issued(issuer, certificate, true))
+            .max_by_key(|issuer| unix_time(issuer.not_after()).unwrap_or_default())
+    }
+
+    fn intern(&self, certificate: X509) -> Result<Arc<X509>, ErrorStack> {
+        let fingerprint = fingerprint(&certificate)?;
+        let mut inner = self.lock();
+        if let Some(known) = inner.interned.get(&fingerprint).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        if inner.interned.len() == inner.interned.capacity() {
+            inner
+                .interned
+                .retain(|_, certificate| certificate.strong_count() > 0);
+        }
+        let certificate = Arc::new(certificate);
+        inner
+            .interned
+            .insert(fingerprint, Arc::downgrade(&certificate));
+        Ok(certificate)
+    }
+
+    /// A panic while the lock was held cannot have left a half-made entry behind.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one certificate of `certificates` that `belongs` accepts, and the others.
+///
+/// Of several (a renewed certificate beside the old one, for one key) the one valid longest.
+pub(super) fn split_leaf(
+    certificates: Vec<X509>,
+    belongs: impl Fn(&X509Ref) -> bool,
+) -> Result<(X509, Vec<X509>), CertificateError> {
+    let (mut leaves, mut others): (Vec<_>, Vec<_>) = certificates
+        .into_iter()
+        .partition(|certificate| belongs(certificate));
+    leaves.sort_by_cached_key(|leaf| unix_time(leaf.not_after()).unwrap_or_default());
+    let Some(leaf) = leaves.pop() else {
+        return Err(match others.first() {
+            Some(first) => CertificateError::KeyMismatch {
+                certificate: name_text(first.subject_name()),
+            },
+            None => CertificateError::NoCertificate { found: None },
+        });
+    };
+    others.append(&mut leaves);
+    Ok((leaf, others))
+}
+
+/// Whether subject and issuer of `certificate` are the same.
+pub(super) fn is_self_issued(certificate: &X509Ref) -> bool {
+    certificate
+        .subject_name()
+        .try_cmp(certificate.issuer_name())
+        .is_ok_and(Ordering::is_eq)
+}
+
+/// Whether `issuer` issued `subject`, by names and key identifiers, and by the signature where
+/// there are no key identifiers to compare or `verify` asks for it.
+fn issued(issuer: &X509Ref, subject: &X509Ref, verify: bool) -> bool {
+    if issuer.issued(subject) != X509VerifyResult::OK {
+        return false;
+    }
+    let identified = issuer.subject_key_id().is_some() && subject.authority_key_id().is_some();
+    if identified && !verify {
+        return true;
+    }
+    issuer
+        .public_key()
+        .and_then(|key| subject.verify(&key))
+        .unwrap_or(false)
+}

@@ -1,0 +1,105 @@
+//! What can be wrong with a certificate or its key, in words for the person who has to mend it.
+
+use thiserror::Error;
+
+/// Why a certificate with its key cannot be served.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum CertificateError {
+    /// The file is DER.
+    #[error(
+        "is a {what} in DER (binary) form, not PEM; convert it with 'openssl {} -inform DER'",
+        if *.what == "certificate" { "x509" } else { "pkey" }
+    )]
+    Der { what: &'static str },
+    /// The file is empty.
+    #[error("is empty; was it only half written?")]
+    Empty,
+    /// The key is under a pass phrase.
+    #[error(
+        "holds a private key that is encrypted with a pass phrase; nobody can type it at a start, \
+         so decrypt the key with 'openssl pkey' and protect the file by its mode instead"
+    )]
+    EncryptedKey,
+    /// The key belongs to another certificate.
+    #[error(
+        "the private key does not belong to the certificate ({certificate}); use the key that it \
+         was requested with"
+    )]
+    KeyMismatch { certificate: String },
+    /// No certificate is in the file, but something else is.
+    #[error("holds no certificate{}", only_a(.found))]
+    NoCertificate { found: Option<String> },
+    /// No key is in the file, but something else is.
+    #[error("holds no private key{}", only_a(.found))]
+    NoKey { found: Option<String> },
+    /// The certificate has no subject alternative name that a TLS server can use.
+    #[error(
+        "the certificate has no DNS name and no IP address as subject alternative name{}; clients \
+         have ignored the common name since 2017: have it issued with subject alternative names",
+        only_common_name(.common_name)
+    )]
+    NoNames { common_name: Option<String> },
+    /// The file is no PEM.
+    #[error("is not PEM: no '-----BEGIN ...-----' line was found")]
+    NotPem,
+    /// OpenSSL does not take the certificate or key to serve it.
+    #[error("OpenSSL refuses to serve it: {0}")]
+    Refused(String),
+    /// The file is PKCS #12.
+    #[error("is PKCS #12 (.pfx, .p12), not PEM; convert it with 'openssl pkcs12 -in FILE -nodes'")]
+    Pkcs12,
+    /// There is more than one key.
+    #[error("holds {0} different private keys; leave only the one of the certificate")]
+    SeveralKeys(usize),
+    /// A block has no end.
+    #[error("ends in the middle of a PEM block; was it only half written?")]
+    Torn,
+    /// A block is well-formed, but its content is not.
+    #[error("holds a {what} that cannot be read; the PEM block is damaged")]
+    Unreadable { what: &'static str },
+    /// The key is of a kind that TLS has no use for.
+    #[error(
+        "the key is {found}; use RSA of at least 2048 bits, ECDSA on P-256, P-384 or P-521, or \
+         Ed25519"
+    )]
+    UnsupportedKey { found: String },
+}
+
+fn only_a(found: &Option<String>) -> String {
+    found
+        .as_ref()
+        .map(|found| format!(", only a {found}"))
+        .unwrap_or_default()
+}
+
+fn only_common_name(name: &Option<String>) -> String {
+    name.as_ref()
+        .map(|name| format!(", only the common name {name:?}"))
+        .unwrap_or_default()
+}
+
+/// What is odd about a certificate that is served all the same.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum CertificateWarning {
+    /// The certificate is no longer valid.
+    #[error("the certificate expired on {0}; renew it")]
+    Expired(String),
+    /// The issuer's certificate is not at hand.
+    #[error(
+        "the chain is incomplete: the certificate of the issuer ({issuer}) is neither in the file \
+         nor known; add it after the certificate, unless the issuer is a root that clients trust"
+    )]
+    Incomplete { issuer: String },
+    /// A subject alternative name is no host name.
+    #[error("the subject alternative name {name:?} {why}; it is ignored")]
+    Name { name: String, why: String },
+    /// The certificate is not valid yet.
+    #[error("the certificate is not valid before {0}; is the clock right?")]
+    NotYetValid(String),
+    /// Clients ask by DNS name only.
+    #[error("the certificate has only IP addresses; clients ask for certificates by DNS name")]
+    OnlyAddresses,
+    /// A certificate of the file is not part of the chain.
+    #[error("a certificate in the file is not part of the chain ({subject}); it is not sent")]
+    Unrelated { subject: String },
+}

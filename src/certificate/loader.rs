@@ -1,0 +1,256 @@
+//! Makes certificates from PEM, checked in full.
+
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, PKeyRef, Private};
+use openssl::ssl::{Ssl, SslContext, SslMethod};
+use openssl::x509::{X509, X509KeyUsage};
+
+use super::chain::{self, Intermediates};
+use super::error::{CertificateError, CertificateWarning};
+use super::pem::Contents;
+use super::{Source, TlsCertificate, parse};
+
+/// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
+pub struct Loader {
+    intermediates: Intermediates,
+    /// For trying out whether OpenSSL takes a certificate.
+    trial: SslContext,
+}
+
+/// A certificate that can be served, with what is odd about it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub certificate: TlsCertificate,
+    pub warnings: Vec<CertificateWarning>,
+}
+
+impl Loader {
+    /// A loader that knows the bundled intermediates.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot make a context, which is for want of memory.
+    pub fn new() -> Result<Self, ErrorStack> {
+        Ok(Self {
+            intermediates: Intermediates::bundled()?,
+            trial: SslContext::builder(SslMethod::tls_server())?.build(),
+        })
+    }
+
+    /// Makes a certificate from one PEM file that holds chain and key, in any order.
+    ///
+    /// # Errors
+    /// Where it cannot be served as it is.
+    pub fn load(&self, pem: &[u8], source: Source) -> Result<Loaded, CertificateError> {
+        self.build(Contents::read(pem)?, source)
+    }
+
+    /// Makes a certificate from the PEM of its chain, in any order, and of its key.
+    ///
+    /// # Errors
+    /// Where they cannot be served as they are, with the file that has the fault.
+    pub fn load_pair(
+        &self,
+        chain: &[u8],
+        key: &[u8],
+        source: Source,
+    ) -> Result<Loaded, (File, CertificateError)> {
+        let mut contents = Contents::read(chain).map_err(|error| (File::Chain, error))?;
+        let key_file = Contents::read(key).map_err(|error| (File::Key, error))?;
+        if contents.certificates.is_empty() {
+            let found = if contents.keys.is_empty() {
+                contents.other
+            } else {
+                Some(private_key())
+            };
+            return Err((File::Chain, CertificateError::NoCertificate { found }));
+        }
+        if key_file.keys.is_empty() {
+            let found = if key_file.certificates.is_empty() {
+                key_file.other
+            } else {
+                Some("certificate".to_owned())
+            };
+            return Err((File::Key, CertificateError::NoKey { found }));
+        }
+        contents.keys.extend(key_file.keys);
+        self.build(contents, source).map_err(|error| {
+            let file = match error {
+                CertificateError::KeyMismatch { .. }
+                | CertificateError::SeveralKeys(_)
+                | CertificateError::UnsupportedKey { .. } => File::Key,
+                _ => File::Chain,
+            };
+            (file, error)
+        })
+    }
+
+    /// Takes the certificates of a PEM file without a key as known intermediates.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or holds something else.
+    pub fn learn(&self, pem: &[u8]) -> Result<(), CertificateError> {
+        let contents = Contents::read(pem)?;
+        if contents.certificates.is_empty() {
+            return Err(CertificateError::NoCertificate {
+                found: contents.other,
+            });
+        }
+        contents
+            .certificates
+            .into_iter()
+            .try_for_each(|certificate| self.intermediates.learn(certificate).map_err(refused))
+    }
+
+    /// Whether `pem` holds certificates of CAs and no key.
+    pub fn is_bundle(pem: &[u8]) -> bool {
+        Contents::read(pem).is_ok_and(|contents| {
+            contents.keys.is_empty()
+                && !contents.certificates.is_empty()
+                && contents.certificates.iter().all(is_issuing)
+        })
+    }
+
+    /// Grows when an intermediate becomes known that was not.
+    pub fn generation(&self) -> u64 {
+        self.intermediates.generation()
+    }
+
+    /// `certificate` with its chain, where it lacks one that is known by now.
+    pub fn complete(&self, certificate: &TlsCertificate) -> Option<TlsCertificate> {
+        if !certificate.incomplete {
+            return None;
+        }
+        let chain = self
+            .intermediates
+            .build(&certificate.leaf, Vec::new())
+            .ok()?;
+        if chain.incomplete {
+            return None;
+        }
+        Some(TlsCertificate {
+            leaf: certificate.leaf.clone(),
+            key: certificate.key.clone(),
+            chain: chain.certificates.into(),
+            incomplete: false,
+            names: certificate.names.clone(),
+            addresses: certificate.addresses.clone(),
+            source: certificate.source.clone(),
+            ..*certificate
+        })
+    }
+
+    fn build(&self, contents: Contents, source: Source) -> Result<Loaded, CertificateError> {
+        let key = only_key(
+            contents.keys,
+            contents.certificates.is_empty(),
+            &contents.other,
+        )?;
+        if contents.certificates.is_empty() {
+            return Err(CertificateError::NoCertificate {
+                found: Some(private_key()),
+            });
+        }
+        let kind = parse::key_kind(&key)?;
+        let (leaf, others) = chain::split_leaf(contents.certificates, |certificate| {
+            certificate
+                .public_key()
+                .is_ok_and(|public| public.public_eq(&key))
+        })?;
+        let mut warnings = Vec::new();
+        let names = parse::Names::read(&leaf, &mut warnings)?;
+        let chain = self.intermediates.build(&leaf, others).map_err(refused)?;
+        warnings.extend(
+            chain
+                .unrelated
+                .iter()
+                .map(|other| CertificateWarning::Unrelated {
+                    subject: parse::name_text(other.subject_name()),
+                }),
+        );
+        if chain.incomplete {
+            warnings.push(CertificateWarning::Incomplete {
+                issuer: parse::name_text(leaf.issuer_name()),
+            });
+        }
+        let certificate = TlsCertificate {
+            not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
+            not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
+            fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
+            leaf,
+            key,
+            chain: chain.certificates.into(),
+            incomplete: chain.incomplete,
+            names: names.dns.into(),
+            addresses: names.addresses.into(),
+            kind,
+            source,
+        };
+        self.try_out(&certificate).map_err(refused)?;
+        for intermediate in &certificate.chain {
+            self.intermediates
+                .learn(X509::clone(intermediate))
+                .map_err(refused)?;
+        }
+        Ok(Loaded {
+            certificate,
+            warnings,
+        })
+    }
+
+    fn try_out(&self, certificate: &TlsCertificate) -> Result<(), ErrorStack> {
+        let mut ssl = Ssl::new(&self.trial)?;
+        certificate.apply(&mut ssl)
+    }
+}
+
+/// Which of the two files of a pair has the fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    Chain,
+    Key,
+}
+
+/// The one key among `keys`, which may hold it several times.
+fn only_key(
+    mut keys: Vec<PKey<Private>>,
+    no_certificates: bool,
+    other: &Option<String>,
+) -> Result<PKey<Private>, CertificateError> {
+    let Some(key) = keys.pop() else {
+        let found = if no_certificates {
+            other.clone()
+        } else {
+            Some("certificate".to_owned())
+        };
+        return Err(CertificateError::NoKey { found });
+    };
+    let others = keys.iter().filter(|other| !same_key(other, &key)).count();
+    if others > 0 {
+        return Err(CertificateError::SeveralKeys(others + 1));
+    }
+    Ok(key)
+}
+
+fn same_key(one: &PKeyRef<Private>, other: &PKeyRef<Private>) -> bool {
+    one.public_eq(other)
+}
+
+fn is_issuing(certificate: &X509) -> bool {
+    certificate
+        .key_usage()
+        .is_some_and(|usage| usage.contains(X509KeyUsage::KEY_CERT_SIGN))
+}
+
+fn private_key() -> String {
+    "private key".to_owned()
+}
+
+/// OpenSSL's own reason, which is short: `ca md too weak`.
+fn refused(error: ErrorStack) -> CertificateError {
+    let reason = error
+        .errors()
+        .first()
+        .and_then(|error| error.reason())
+        .unwrap_or("unknown");
+    CertificateError::Refused(reason.to_owned())
+}

@@ -1,0 +1,143 @@
+//! Facts of a parsed certificate: names, times, the kind of its key.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKeyRef, Private};
+use openssl::x509::{X509NameRef, X509Ref};
+
+use super::error::{CertificateError, CertificateWarning};
+use super::{Fingerprint, KeyKind};
+use crate::clock::UnixTime;
+use crate::host::Pattern;
+
+/// The least RSA modulus in bits that clients and OpenSSL's security level 2 accept.
+const MIN_RSA_BITS: u32 = 2048;
+
+const DAY: i64 = 86_400;
+
+/// The subject alternative names that a TLS server can use.
+#[derive(Default)]
+pub(super) struct Names {
+    pub(super) dns: Vec<Pattern>,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Names {
+    /// Reads the names of `leaf` in their order; the common name is never one (RFC 6125,
+    /// section 6.4.4, RFC 9525, section 2).
+    pub(super) fn read(
+        leaf: &X509Ref,
+        warnings: &mut Vec<CertificateWarning>,
+    ) -> Result<Self, CertificateError> {
+        let mut names = Self::default();
+        for name in leaf.subject_alt_names().into_iter().flatten() {
+            if let Some(text) = name.dnsname() {
+                match dns_pattern(text) {
+                    Ok(pattern) if names.dns.contains(&pattern) => {}
+                    Ok(pattern) => names.dns.push(pattern),
+                    Err(why) => warnings.push(CertificateWarning::Name {
+                        name: text.to_owned(),
+                        why,
+                    }),
+                }
+            } else if let Some(bytes) = name.ipaddress() {
+                names.addresses.extend(address(bytes));
+            }
+        }
+        if names.dns.is_empty() && names.addresses.is_empty() {
+            return Err(CertificateError::NoNames {
+                common_name: common_name(leaf.subject_name()),
+            });
+        }
+        if names.dns.is_empty() {
+            warnings.push(CertificateWarning::OnlyAddresses);
+        }
+        Ok(names)
+    }
+}
+
+fn dns_pattern(text: &str) -> Result<Pattern, String> {
+    match text.parse() {
+        Ok(Pattern::Any) => Err("would cover every name".to_owned()),
+        Ok(pattern) => Ok(pattern),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(v4).into());
+    }
+    <[u8; 16]>::try_from(bytes)
+        .ok()
+        .map(|v6| Ipv6Addr::from(v6).into())
+}
+
+/// The kind of `key`, an error where clients have no use for it.
+pub(super) fn key_kind(key: &PKeyRef<Private>) -> Result<KeyKind, CertificateError> {
+    let unsupported = |found: String| Err(CertificateError::UnsupportedKey { found });
+    match key.id() {
+        Id::RSA | Id::RSA_PSS if key.bits() < MIN_RSA_BITS => {
+            unsupported(format!("RSA of only {} bits", key.bits()))
+        }
+        Id::RSA | Id::RSA_PSS => Ok(KeyKind::Rsa),
+        Id::ED25519 => Ok(KeyKind::Ed25519),
+        Id::EC => match key.ec_key().ok().and_then(|key| key.group().curve_name()) {
+            Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1 | Nid::SECP521R1) => Ok(KeyKind::Ecdsa),
+            curve => unsupported(format!(
+                "ECDSA on the curve {}",
+                curve
+                    .and_then(|curve| curve.short_name().ok())
+                    .unwrap_or("unknown to OpenSSL")
+            )),
+        },
+        Id::DSA => unsupported("DSA".to_owned()),
+        Id::ED448 => unsupported("Ed448, which browsers do not support".to_owned()),
+        _ => unsupported("of another kind".to_owned()),
+    }
+}
+
+/// A point in time as Unix time.
+pub(crate) fn unix_time(time: &Asn1TimeRef) -> Result<UnixTime, ErrorStack> {
+    let since = Asn1Time::from_unix(0)?.diff(time)?;
+    Ok(i64::from(since.days) * DAY + i64::from(since.secs))
+}
+
+/// The SHA-256 digest of a certificate.
+pub(super) fn fingerprint(certificate: &X509Ref) -> Result<Fingerprint, ErrorStack> {
+    let mut bytes = [0; 32];
+    for (to, from) in bytes
+        .iter_mut()
+        .zip(certificate.digest(MessageDigest::sha256())?.iter())
+    {
+        *to = *from;
+    }
+    Ok(Fingerprint(bytes))
+}
+
+/// A distinguished name for people, most specific part first: `CN=R10, O=Let's Encrypt, C=US`.
+pub(crate) fn name_text(name: &X509NameRef) -> String {
+    let mut parts: Vec<_> = name
+        .entries()
+        .filter_map(|entry| {
+            let key = entry.object().nid().short_name().ok()?;
+            let value = entry.data().to_string().ok()?;
+            Some(format!("{key}={value}"))
+        })
+        .collect();
+    parts.reverse();
+    if parts.is_empty() {
+        return "no name".to_owned();
+    }
+    parts.join(", ")
+}
+
+fn common_name(name: &X509NameRef) -> Option<String> {
+    name.entries_by_nid(Nid::COMMONNAME)
+        .next()
+        .and_then(|entry| entry.data().to_string().ok())
+}

@@ -1,0 +1,148 @@
+//! Reads PEM (RFC 7468): finds the certificates and keys in a file, whatever else it holds.
+//!
+//! It tells apart the ways in which a file can be wrong, since "no start line" helps nobody: DER
+//! or PKCS #12 instead of PEM, a block that ends in the middle, a key under a pass phrase.
+
+use openssl::pkcs12::Pkcs12;
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+
+use super::error::CertificateError;
+
+const BEGIN: &[u8] = b"-----BEGIN ";
+const END: &[u8] = b"-----END ";
+const DASHES: &[u8] = b"-----";
+
+/// What a PEM file holds.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) certificates: Vec<X509>,
+    pub(crate) keys: Vec<PKey<Private>>,
+    /// The label of a block that is neither, for the message where nothing usable was found.
+    pub(crate) other: Option<String>,
+}
+
+impl Contents {
+    /// Reads every certificate and key of `pem`.
+    pub(crate) fn read(pem: &[u8]) -> Result<Self, CertificateError> {
+        let mut contents = Self::default();
+        let mut rest = pem;
+        let mut blocks = 0;
+        while let Some(block) = Block::next(rest)? {
+            blocks += 1;
+            contents.take(&block)?;
+            rest = block.rest;
+        }
+        if blocks == 0 {
+            return Err(not_pem(pem));
+        }
+        Ok(contents)
+    }
+
+    fn take(&mut self, block: &Block<'_>) -> Result<(), CertificateError> {
+        match block.label {
+            "CERTIFICATE" | "X509 CERTIFICATE" => {
+                let certificate =
+                    X509::from_pem(block.text).map_err(|_| CertificateError::Unreadable {
+                        what: "certificate",
+                    })?;
+                self.certificates.push(certificate);
+            }
+            "ENCRYPTED PRIVATE KEY" => return Err(CertificateError::EncryptedKey),
+            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
+                if contains(block.text, b"Proc-Type: 4,ENCRYPTED") {
+                    return Err(CertificateError::EncryptedKey);
+                }
+                // Without the callback OpenSSL might ask on the terminal.
+                let key =
+                    PKey::private_key_from_pem_callback(block.text, |_| Ok(0)).map_err(|_| {
+                        CertificateError::Unreadable {
+                            what: "private key",
+                        }
+                    })?;
+                self.keys.push(key);
+            }
+            // Stands beside a key in what `openssl ecparam -genkey` writes; says nothing new.
+            "EC PARAMETERS" | "DH PARAMETERS" => {}
+            label if label.ends_with("PRIVATE KEY") => {
+                return Err(CertificateError::UnsupportedKey {
+                    found: label.to_owned(),
+                });
+            }
+            label => self.other = Some(label.to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// One block, from its first dash to its last.
+struct Block<'a> {
+    label: &'a str,
+    text: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    /// The first block of `pem`, `None` where there is none.
+    fn next(pem: &'a [u8]) -> Result<Option<Self>, CertificateError> {
+        let Some(start) = find(pem, BEGIN) else {
+            // A file that was cut within its very first line.
+            return Ok(None);
+        };
+        let text = pem.get(start..).unwrap_or_default();
+        let after_begin = text.get(BEGIN.len()..).unwrap_or_default();
+        let label_len = find(after_begin, DASHES).ok_or(CertificateError::Torn)?;
+        let label = after_begin
+            .get(..label_len)
+            .and_then(|label| std::str::from_utf8(label).ok())
+            .filter(|label| !label.contains('\n'))
+            .ok_or(CertificateError::Torn)?;
+        let end = find(after_begin, END).ok_or(CertificateError::Torn)?;
+        // The next block must not begin before this one ends.
+        if find(after_begin, BEGIN).is_some_and(|begin| begin < end) {
+            return Err(CertificateError::Torn);
+        }
+        let length = BEGIN.len() + end + END.len() + label.len() + DASHES.len();
+        let whole = text.get(..length).ok_or(CertificateError::Torn)?;
+        let closing = whole
+            .get(BEGIN.len() + end + END.len()..)
+            .unwrap_or_default();
+        if closing.strip_suffix(DASHES) != Some(label.as_bytes()) {
+            return Err(CertificateError::Torn);
+        }
+        Ok(Some(Self {
+            label,
+            text: whole,
+            rest: text.get(length..).unwrap_or_default(),
+        }))
+    }
+}
+
+/// Why there is no block in `bytes`.
+fn not_pem(bytes: &[u8]) -> CertificateError {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        CertificateError::Empty
+    } else if X509::from_der(bytes).is_ok() {
+        CertificateError::Der {
+            what: "certificate",
+        }
+    } else if PKey::private_key_from_der(bytes).is_ok() {
+        CertificateError::Der {
+            what: "private key",
+        }
+    } else if Pkcs12::from_der(bytes).is_ok() {
+        CertificateError::Pkcs12
+    } else if DASHES.starts_with(bytes) || BEGIN.starts_with(bytes) {
+        CertificateError::Torn
+    } else {
+        CertificateError::NotPem
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::find(haystack, needle)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    find(haystack, needle).is_some()
+}

@@ -1,0 +1,415 @@
+use openssl::ec::{EcGroup, EcKey};
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
+use openssl::symm::Cipher;
+use openssl::x509::store::X509StoreBuilder;
+
+use super::loader::File;
+use super::testing::{DAY, NOW, TestCa, leaf_params, p256, rsa};
+use super::*;
+
+fn loader() -> Loader {
+    Loader::new().expect("a loader")
+}
+
+fn load(pem: impl AsRef<[u8]>) -> Result<Loaded, CertificateError> {
+    loader().load(pem.as_ref(), Source::Program)
+}
+
+fn error(pem: impl AsRef<[u8]>) -> CertificateError {
+    load(pem).expect_err("must be refused")
+}
+
+#[test]
+fn chain_and_key_may_come_in_any_order() {
+    let ca = TestCa::new("order");
+    let leaf = ca.leaf(&["a.example", "*.a.example", "192.0.2.7"]);
+    let (intermediate, root) = (ca.intermediate.pem(), ca.root.pem());
+    for parts in [
+        [&leaf.certificate, &intermediate, &root, &leaf.key],
+        [&leaf.key, &root, &intermediate, &leaf.certificate],
+        [&intermediate, &leaf.certificate, &leaf.key, &root],
+    ] {
+        let Loaded {
+            certificate,
+            warnings,
+        } = load(parts.map(String::as_str).concat()).expect("good");
+        assert_eq!(warnings, []);
+        assert_eq!(certificate.chain_len(), 2, "the root is not sent");
+        let names: Vec<_> = certificate.names().iter().map(Pattern::to_string).collect();
+        assert_eq!(names, ["a.example", "*.a.example"]);
+        assert_eq!(
+            certificate.addresses(),
+            ["192.0.2.7".parse::<IpAddr>().expect("an address")]
+        );
+        assert_eq!(
+            (certificate.not_before(), certificate.not_after()),
+            (NOW - DAY, NOW + 90 * DAY)
+        );
+        assert_eq!(certificate.validity(NOW), Validity::Valid);
+        assert_eq!(certificate.validity(NOW + 91 * DAY), Validity::Expired);
+        assert_eq!(certificate.validity(NOW - 2 * DAY), Validity::NotYet);
+        assert_eq!(certificate.kind(), KeyKind::Ecdsa);
+        assert_eq!(certificate.issuer(), "CN=order intermediate");
+        assert!(certificate.covers("x.a.example") && !certificate.covers("x.y.a.example"));
+    }
+}
+
+#[test]
+fn keys_come_in_every_pem_form() {
+    let ca = TestCa::new("forms");
+    let key = p256();
+    let leaf = ca.leaf_with(&["a.example"], NOW, NOW + DAY, &key);
+    let pkcs8 = PKey::private_key_from_pem(leaf.key.as_bytes()).expect("a key");
+    let sec1 = pkcs8
+        .ec_key()
+        .expect("EC")
+        .private_key_to_pem()
+        .expect("PEM");
+    let parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let chain = ca.chain(&leaf);
+    load([chain.as_bytes(), parameters.as_bytes(), &sec1].concat()).expect("SEC 1");
+
+    let key = rsa(2048);
+    let leaf = ca.leaf_with(&["a.example"], NOW, NOW + DAY, &key);
+    let pkcs8 = PKey::private_key_from_pem(leaf.key.as_bytes()).expect("a key");
+    let pkcs1 = pkcs8.rsa().expect("RSA").private_key_to_pem().expect("PEM");
+    let loaded = load([&pkcs1, ca.chain(&leaf).as_bytes()].concat()).expect("PKCS #1");
+    assert_eq!(loaded.certificate.kind(), KeyKind::Rsa);
+
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let leaf = ca.leaf_with(&["a.example"], NOW, NOW + DAY, &key);
+    let loaded = load(ca.chain(&leaf) + &leaf.key).expect("Ed25519");
+    assert_eq!(loaded.certificate.kind(), KeyKind::Ed25519);
+}
+
+#[test]
+fn each_fault_has_its_own_error() {
+    let ca = TestCa::new("faults");
+    let leaf = ca.leaf(&["a.example"]);
+    let other = ca.leaf(&["b.example"]);
+    let chain = ca.chain(&leaf);
+    let whole = chain.clone() + &leaf.key;
+
+    assert_eq!(error(""), CertificateError::Empty);
+    assert_eq!(error(" \n"), CertificateError::Empty);
+    assert_eq!(error("hello"), CertificateError::NotPem);
+    assert_eq!(error("-----BEG"), CertificateError::Torn);
+    for cut in [2, 20, 100] {
+        assert_eq!(
+            error(&whole[..whole.len() - cut]),
+            CertificateError::Torn,
+            "{cut}"
+        );
+    }
+    let der = X509::from_pem(leaf.certificate.as_bytes()).expect("a certificate");
+    let der = der.to_der().expect("DER");
+    assert_eq!(
+        error(der),
+        CertificateError::Der {
+            what: "certificate"
+        }
+    );
+    assert_eq!(
+        error(&chain),
+        CertificateError::NoKey {
+            found: Some("certificate".to_owned())
+        }
+    );
+    assert_eq!(
+        error(&leaf.key),
+        CertificateError::NoCertificate {
+            found: Some("private key".to_owned())
+        }
+    );
+    assert!(matches!(
+        error(chain.clone() + &other.key),
+        CertificateError::KeyMismatch { certificate } if certificate == "CN=leaf"
+    ));
+    assert_eq!(
+        error(whole.clone() + &other.key),
+        CertificateError::SeveralKeys(2)
+    );
+    load(whole.clone() + &leaf.key).expect("the same key twice is one key");
+
+    let key = PKey::private_key_from_pem(leaf.key.as_bytes()).expect("a key");
+    let encrypted = key
+        .private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"secret")
+        .expect("PEM");
+    assert_eq!(
+        error([chain.as_bytes(), &encrypted].concat()),
+        CertificateError::EncryptedKey
+    );
+    let encrypted = key
+        .ec_key()
+        .and_then(|key| key.private_key_to_pem_passphrase(Cipher::aes_256_cbc(), b"secret"))
+        .expect("PEM");
+    assert_eq!(
+        error([chain.as_bytes(), &encrypted].concat()),
+        CertificateError::EncryptedKey
+    );
+
+    let damaged = whole.replacen("MII", "!!!", 1);
+    assert!(matches!(
+        error(damaged),
+        CertificateError::Unreadable { .. }
+    ));
+    let request = whole.replace("BEGIN CERTIFICATE-", "BEGIN CERTIFICATE REQUEST-");
+    let request = request.replace("END CERTIFICATE-", "END CERTIFICATE REQUEST-");
+    assert_eq!(
+        loader()
+            .load_pair(request.as_bytes(), leaf.key.as_bytes(), Source::Program)
+            .expect_err("no certificate"),
+        (
+            File::Chain,
+            CertificateError::NoCertificate {
+                found: Some("private key".to_owned())
+            }
+        )
+    );
+}
+
+#[test]
+fn a_pair_names_the_file_at_fault() {
+    let ca = TestCa::new("pair");
+    let (leaf, other) = (ca.leaf(&["a.example"]), ca.leaf(&["b.example"]));
+    let chain = ca.chain(&leaf);
+    let pair = |chain: &str, key: &str| {
+        loader().load_pair(chain.as_bytes(), key.as_bytes(), Source::Program)
+    };
+    pair(&chain, &leaf.key).expect("good");
+    assert_eq!(
+        pair(&chain, "").expect_err("empty"),
+        (File::Key, CertificateError::Empty)
+    );
+    assert_eq!(
+        pair("", &leaf.key).expect_err("empty"),
+        (File::Chain, CertificateError::Empty)
+    );
+    let (file, error) = pair(&chain, &other.key).expect_err("mismatch");
+    assert_eq!(file, File::Key);
+    assert!(
+        error
+            .to_string()
+            .contains("does not belong to the certificate (CN=leaf)"),
+        "{error}"
+    );
+    let swapped = pair(&leaf.key, &chain).expect_err("swapped");
+    assert_eq!(
+        swapped,
+        (
+            File::Chain,
+            CertificateError::NoCertificate {
+                found: Some("private key".to_owned())
+            }
+        )
+    );
+}
+
+#[test]
+fn weak_and_unsupported_keys_are_refused() {
+    let ca = TestCa::new("weak");
+    let issue = |key: &PKey<Private>| {
+        let pem = key.private_key_to_pem_pkcs8().expect("PEM");
+        self_signed(key, &["a.example"]) + std::str::from_utf8(&pem).expect("text")
+    };
+    let weak = PKey::from_rsa(openssl::rsa::Rsa::generate(1024).expect("a key")).expect("a key");
+    let found = error(issue(&weak)).to_string();
+    assert!(found.contains("RSA of only 1024 bits"), "{found}");
+    let group = EcGroup::from_curve_name(Nid::SECP256K1).expect("a curve");
+    let odd = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
+    let found = error(issue(&odd)).to_string();
+    assert!(found.contains("secp256k1"), "{found}");
+    for curve in [Nid::SECP384R1, Nid::SECP521R1] {
+        let group = EcGroup::from_curve_name(curve).expect("a curve");
+        let key = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
+        let loaded = load(issue(&key)).expect("good");
+        assert_eq!(
+            (loaded.certificate.chain_len(), loaded.warnings),
+            (1, Vec::new())
+        );
+    }
+    drop(ca);
+}
+
+#[test]
+fn the_common_name_is_no_name() {
+    let key = p256();
+    let certificate = leaf_params(&[], NOW, NOW + DAY)
+        .self_signed(&key)
+        .expect("a certificate");
+    let found = error(certificate.pem() + &key.serialize_pem());
+    assert_eq!(
+        found,
+        CertificateError::NoNames {
+            common_name: Some("leaf".to_owned())
+        }
+    );
+    assert!(
+        found.to_string().contains(r#"only the common name "leaf""#),
+        "{found}"
+    );
+
+    let leaf = TestCa::new("addresses").leaf(&["192.0.2.1"]);
+    let loaded = load(leaf.certificate + &leaf.key).expect("good");
+    assert!(loaded.warnings.contains(&CertificateWarning::OnlyAddresses));
+
+    let leaf = TestCa::new("odd").leaf(&["*", "a.*.example", "a.example"]);
+    let loaded = load(leaf.certificate + &leaf.key).expect("good");
+    assert_eq!(loaded.certificate.names().len(), 1);
+    assert_eq!(
+        loaded.warnings.len(),
+        3,
+        "two names and the chain: {:?}",
+        loaded.warnings
+    );
+}
+
+#[test]
+fn chains_are_mended_and_shared() {
+    let (ca, other) = (TestCa::new("mine"), TestCa::new("other"));
+    let leaf = ca.leaf(&["a.example"]);
+    let loader = loader();
+    let load = |pem: String| loader.load(pem.as_bytes(), Source::Program).expect("good");
+
+    let bare = load(leaf.certificate.clone() + &leaf.key);
+    assert_eq!(
+        bare.warnings,
+        [CertificateWarning::Incomplete {
+            issuer: "CN=mine intermediate".to_owned()
+        }]
+    );
+    assert!(loader.complete(&bare.certificate).is_none());
+
+    assert!(Loader::is_bundle(ca.intermediate.pem().as_bytes()));
+    assert!(!Loader::is_bundle(leaf.certificate.as_bytes()));
+    let generation = loader.generation();
+    loader
+        .learn(ca.intermediate.pem().as_bytes())
+        .expect("a bundle");
+    assert!(loader.generation() > generation);
+    let completed = loader.complete(&bare.certificate).expect("a known issuer");
+    assert_eq!(completed.chain_len(), 2);
+    let again = load(leaf.certificate.clone() + &leaf.key);
+    assert_eq!(
+        (again.certificate.chain_len(), again.warnings),
+        (2, Vec::new())
+    );
+    assert!(
+        Arc::ptr_eq(&again.certificate.chain[0], &completed.chain[0]),
+        "held once"
+    );
+
+    let mixed = load(ca.chain(&leaf) + &other.intermediate.pem() + &other.root.pem() + &leaf.key);
+    assert_eq!(mixed.certificate.chain_len(), 2);
+    assert_eq!(
+        mixed.warnings,
+        [CertificateWarning::Unrelated {
+            subject: "CN=other intermediate".to_owned()
+        }]
+    );
+}
+
+#[test]
+fn debug_shows_no_key() {
+    let ca = TestCa::new("debug");
+    let leaf = ca.leaf(&["a.example"]);
+    let loaded = load(ca.chain(&leaf) + &leaf.key).expect("good");
+    let text = format!("{loaded:?}");
+    assert!(
+        text.contains("a.example") && !text.contains("PRIVATE"),
+        "{text}"
+    );
+    assert!(
+        !text.to_lowercase().contains("pkey") && !text.contains("key:"),
+        "{text}"
+    );
+}
+
+#[test]
+fn openssl_takes_the_certificate_that_the_client_can_use() {
+    let ca = TestCa::new("both");
+    let loader = loader();
+    let ecdsa = ca.certificate(&loader, &["a.example"], NOW - DAY, NOW + DAY);
+    let leaf = ca.leaf_with(&["a.example"], NOW - DAY, NOW + DAY, &rsa(2048));
+    let rsa = loader
+        .load((ca.chain(&leaf) + &leaf.key).as_bytes(), Source::Program)
+        .expect("good");
+    let set = sni::CertificateSet {
+        by_kind: vec![ecdsa, Arc::new(rsa.certificate)],
+    };
+    for (algorithms, id) in [
+        ("ECDSA+SHA256", openssl::pkey::Id::EC),
+        ("RSA-PSS+SHA256", openssl::pkey::Id::RSA),
+    ] {
+        let (leaf, length) = handshake(&ca, &set, algorithms);
+        assert_eq!(leaf.public_key().expect("a key").id(), id);
+        assert_eq!(length, 2, "{algorithms}");
+    }
+}
+
+/// A handshake over a socket pair: what the client was sent, and how many certificates.
+fn handshake(ca: &TestCa, set: &sni::CertificateSet, algorithms: &str) -> (X509, usize) {
+    let (client, server) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let mut context = SslContext::builder(SslMethod::tls_client()).expect("a context");
+    context.set_sigalgs_list(algorithms).expect("algorithms");
+    let mut store = X509StoreBuilder::new().expect("a store");
+    store
+        .add_cert(X509::from_pem(ca.root.pem().as_bytes()).expect("PEM"))
+        .expect("a root");
+    context.set_cert_store(store.build());
+    // The certificates of tests are valid around a fixed day.
+    context.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+    let context = context.build();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let context = SslContext::builder(SslMethod::tls_server())
+                .expect("a context")
+                .build();
+            let mut ssl = Ssl::new(&context).expect("SSL");
+            // Twice, as when a handshake is asked again after a retry request.
+            set.apply(&mut ssl).expect("applied");
+            set.apply(&mut ssl).expect("applied");
+            SslStream::new(ssl, server)
+                .expect("a stream")
+                .accept()
+                .expect("a handshake");
+        });
+        let ssl = Ssl::new(&context).expect("SSL");
+        let mut stream = SslStream::new(ssl, client).expect("a stream");
+        stream.connect().expect("a handshake");
+        let length = stream.ssl().peer_cert_chain().expect("a chain").len();
+        (
+            stream.ssl().peer_certificate().expect("a certificate"),
+            length,
+        )
+    })
+}
+
+fn self_signed(key: &PKey<Private>, names: &[&str]) -> String {
+    use openssl::asn1::Asn1Time;
+    use openssl::x509::extension::SubjectAlternativeName;
+    let mut builder = X509::builder().expect("a builder");
+    let mut sans = SubjectAlternativeName::new();
+    for name in names {
+        sans.dns(name);
+    }
+    let sans = sans
+        .build(&builder.x509v3_context(None, None))
+        .expect("names");
+    builder.append_extension(sans).expect("names");
+    builder
+        .set_not_before(&Asn1Time::from_unix(NOW).expect("a time"))
+        .expect("a time");
+    builder
+        .set_not_after(&Asn1Time::from_unix(NOW + DAY).expect("a time"))
+        .expect("a time");
+    builder.set_pubkey(key).expect("a key");
+    builder
+        .sign(key, openssl::hash::MessageDigest::sha256())
+        .expect("signed");
+    let pem = builder.build().to_pem().expect("PEM");
+    String::from_utf8(pem).expect("text")
+}

@@ -1,0 +1,257 @@
+//! The command line: what can be typed, and which part does it.
+//!
+//! Data goes to stdout, all else to stderr. Exit codes: 0 well, 1 it failed, 2 wrong usage,
+//! 3 configuration invalid.
+
+mod ca;
+mod check;
+mod client;
+mod demo;
+mod failure;
+mod gateway;
+mod generate;
+mod output;
+mod remote;
+mod trust;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use client::Address;
+use failure::Failure;
+use output::Output;
+
+/// Where the configuration is looked for.
+const CONFIG: &str = "/etc/snigate/snigate.yaml";
+
+const EXAMPLES: &str = "\
+Examples:
+  snigate demo                        A gateway to try, without root and without a configuration
+  snigate check --config my.yaml      Every mistake with its place, and what to do about it
+  snigate run --config my.yaml        The gateway, in the foreground
+  snigate reload                      Takes the changed configuration, or says why not
+  snigate completions bash > /etc/bash_completion.d/snigate
+
+Exit codes: 0 well, 1 it failed, 2 wrong usage, 3 configuration invalid";
+
+/// An edge gateway that hosts many TLS sites on one address
+#[derive(Debug, Parser)]
+#[command(name = "snigate", version, after_long_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the gateway in the foreground
+    #[command(after_long_help = "\
+Ready when /readyz on the admin address answers 200 and, under systemd, when it has notified.
+SIGTERM stops it gracefully, SIGHUP makes it read its configuration again.
+
+Example:
+  snigate run --config /etc/snigate/snigate.yaml")]
+    Run(Configuration),
+    /// Try it: a local CA, three sites on 127.0.0.1, a built-in upstream
+    #[command(after_long_help = "\
+Needs no root and no configuration. All that it writes is in one directory, which can be deleted.
+
+Example:
+  snigate demo --data /tmp/snigate-demo")]
+    Demo(DemoArgs),
+    /// Validate a configuration and everything it names
+    #[command(after_long_help = "\
+Checks all that `run` would load, and reports every mistake at once as FILE:LINE:COLUMN.
+
+Examples:
+  snigate check --config my.yaml
+  snigate check --config my.yaml --json | jq .errors")]
+    Check(CheckArgs),
+    /// Make the running gateway read its configuration again; waits and reports
+    Reload(Remote),
+    /// Stop the running gateway: requests in flight finish first
+    Stop(Remote),
+    /// Show what the running gateway does
+    Status(StatusArgs),
+    /// The local CA's root certificate
+    #[command(subcommand)]
+    Ca(CaVerb),
+    /// Print the JSON schema of the configuration
+    #[command(after_long_help = "\
+Editors complete and check a configuration whose first line is
+  # yaml-language-server: $schema=./snigate.schema.json
+
+Example:
+  snigate schema > snigate.schema.json")]
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell to print it for
+        shell: Shell,
+    },
+    /// Print the manual page, of one verb where it is named
+    #[command(after_long_help = "\
+Examples:
+  snigate man | man -l -
+  snigate man ca trust > snigate-ca-trust.1")]
+    Man {
+        /// The verb, as `check` or `ca trust`
+        verb: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CaVerb {
+    /// Print the root certificate, PEM
+    #[command(after_long_help = "\
+Example:
+  snigate ca root > root.pem && curl --cacert root.pem https://my.site/")]
+    Root(Configuration),
+    /// Put the root certificate into the trust stores of this machine
+    #[command(after_long_help = "\
+Knows the system's store of Debian and Fedora and their kin, and the NSS databases of browsers
+where certutil is installed. Uses sudo for the system's store when it is not run by root.
+
+Examples:
+  snigate ca trust --dry-run
+  snigate ca trust --uninstall")]
+    Trust(TrustArgs),
+}
+
+#[derive(Debug, Args)]
+struct Configuration {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Where the demo keeps its files [default: $XDG_DATA_HOME/snigate-demo]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Report as JSON, on stdout
+    #[arg(long)]
+    json: bool,
+    /// Take warnings for errors
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Args)]
+struct Remote {
+    /// The admin address: HOST:PORT or unix:PATH [default: as configured, else 127.0.0.1:9180]
+    #[arg(long, value_name = "ADDRESS", env = "SNIGATE_ADMIN")]
+    admin: Option<Address>,
+    /// The admin token [default: as configured]
+    #[arg(long, env = "SNIGATE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The configuration to take both from where they are not given
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    remote: Remote,
+    /// Report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TrustArgs {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Only print the commands it would run
+    #[arg(long)]
+    dry_run: bool,
+    /// Take the root certificate out of the trust stores again
+    #[arg(long)]
+    uninstall: bool,
+}
+
+/// Does what the arguments ask for.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let output = Output::from_environment();
+    let outcome = match Cli::try_parse_from(arguments) {
+        Ok(cli) => perform(&output, cli.verb),
+        Err(answer) => output.clap(&answer),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn perform(output: &Output, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Run(Configuration { config }) => gateway::run(output, &config),
+        Verb::Demo(DemoArgs { data }) => demo::demo(output, data),
+        Verb::Check(arguments) => check::check(
+            output,
+            &arguments.configuration.config,
+            arguments.json,
+            arguments.strict,
+        ),
+        Verb::Reload(remote) => remote::reload(output, &connect(output, remote)?),
+        Verb::Stop(remote) => remote::stop(output, &connect(output, remote)?),
+        Verb::Status(arguments) => {
+            remote::status(output, &connect(output, arguments.remote)?, arguments.json)
+        }
+        Verb::Ca(CaVerb::Root(Configuration { config })) => ca::root(output, &config),
+        Verb::Ca(CaVerb::Trust(arguments)) => ca::trust(
+            output,
+            &arguments.configuration.config,
+            arguments.dry_run,
+            arguments.uninstall,
+        ),
+        Verb::Schema => generate::schema(output),
+        Verb::Completions { shell } => generate::completions(output, shell),
+        Verb::Man { verb } => generate::man(output, &verb),
+    }
+}
+
+fn connect(output: &Output, remote: Remote) -> Result<client::Client, Failure> {
+    remote::connect(output, remote.admin, remote.token, remote.config.as_deref())
+}
+
+fn default_config() -> &'static Path {
+    Path::new(CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_fits_a_screen() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+        assert!(
+            help.lines().all(|line| line.chars().count() <= 100),
+            "{help}"
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! `snigate check`: every mistake of a configuration at once, each with its place.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::gateway;
+use super::output::Output;
+
+/// Validates what `run` would load.
+pub(super) fn check(
+    output: &Output,
+    config: &Path,
+    json: bool,
+    strict: bool,
+) -> Result<(), Failure> {
+    let report = gateway::check(config);
+    let valid = report.errors.is_empty() && (!strict || report.warnings.is_empty());
+    if json {
+        let mut text = serde_json::to_string_pretty(&json!({
+            "valid": valid,
+            "sites": report.sites,
+            "certificates": report.certificates,
+            "errors": report.errors,
+            "warnings": report.warnings,
+        }))
+        .context("cannot encode the report")?;
+        text.push('\n');
+        output.data(text)?;
+    } else {
+        for diagnostic in report.errors.iter().chain(&report.warnings) {
+            output.diagnostic(diagnostic);
+        }
+        if valid {
+            output.data(format!(
+                "{}: {} ({}, {})\n",
+                config.display(),
+                output.style().green("valid"),
+                count(report.sites, "site"),
+                count(report.certificates, "certificate"),
+            ))?;
+        }
+    }
+    if valid { Ok(()) } else { Err(Failure::Invalid) }
+}
+
+/// A number with its noun: `1 site`, `2 sites`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}

@@ -1,0 +1,45 @@
+//! How a verb can end other than well, and with which exit code.
+
+/// Why a verb did not do what it was asked for.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It failed: 1.
+    Failed {
+        error: anyhow::Error,
+        hint: Option<String>,
+    },
+    /// It was asked for something that makes no sense: 2.
+    Usage(String),
+    /// The arguments made no sense, and clap has said so: 2.
+    UsageShown,
+    /// The configuration is invalid, and the diagnostics have been shown: 3.
+    Invalid,
+    /// Whoever read stdout has read enough: 0.
+    ReaderGone,
+}
+
+impl Failure {
+    /// A failure with a word on what to do about it.
+    pub(super) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
+        Self::Failed {
+            error: error.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    /// The process's exit code.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::ReaderGone => 0,
+            Self::Failed { .. } => 1,
+            Self::Usage(_) | Self::UsageShown => 2,
+            Self::Invalid => 3,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed { error, hint: None }
+    }
+}

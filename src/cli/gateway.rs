@@ -1,0 +1,146 @@
+//! What the command line needs of the gateway, in one place.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use serde_json::Value;
+
+use super::client::Address;
+use super::failure::Failure;
+use super::output::Output;
+use crate::certificate::Loader;
+use crate::clock::SystemClock;
+use crate::config::model::{self, Admin, Config, Issuer};
+use crate::config::{self, Diagnostic, Severity};
+use crate::local_ca::LocalCa;
+use crate::secret::Secret;
+use crate::storage::FileStorage;
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) sites: usize,
+    pub(super) certificates: usize,
+    pub(super) errors: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// Where a configuration says that the admin interface is.
+#[derive(Debug)]
+pub(super) enum AdminPlace {
+    At(Address, Option<Secret>),
+    Off,
+    /// The configuration cannot be loaded.
+    Unknown,
+}
+
+/// Checks all that `run` would load.
+pub(super) fn check(config: &Path) -> Report {
+    match config::load(config) {
+        // SEAM: TlsManager::check adds what is wrong with the certificates.
+        Ok(loaded) => Report {
+            sites: loaded.config.sites.len(),
+            certificates: loaded.config.certificates.len(),
+            errors: Vec::new(),
+            warnings: loaded.warnings,
+        },
+        Err(diagnostics) => {
+            let (errors, warnings) = diagnostics
+                .list
+                .into_iter()
+                .partition(|diagnostic| diagnostic.severity == Severity::Error);
+            Report {
+                errors,
+                warnings,
+                ..Report::default()
+            }
+        }
+    }
+}
+
+/// Where the gateway that runs with `config` takes commands.
+pub(super) fn admin(config: &Path) -> AdminPlace {
+    let Ok(loaded) = config::load(config) else {
+        return AdminPlace::Unknown;
+    };
+    let server = loaded.config.server;
+    match server.admin {
+        Admin::Off => AdminPlace::Off,
+        Admin::Tcp(address) => AdminPlace::At(Address::listening_on(address), server.admin_token),
+        Admin::Unix(path) => AdminPlace::At(Address::Unix(path), server.admin_token),
+    }
+}
+
+/// The JSON schema of the configuration.
+pub(super) fn schema() -> Value {
+    config::schema()
+}
+
+/// Runs the gateway until it is told to stop.
+pub(super) fn run(output: &Output, config: &Path) -> Result<(), Failure> {
+    load(output, config)?;
+    // SEAM: app::run.
+    Err(anyhow!("this build cannot run a gateway").into())
+}
+
+/// The root certificate of the configured local CA, PEM, as it is stored.
+pub(super) fn stored_root(output: &Output, config: &Path) -> Result<String, Failure> {
+    let config = load(output, config)?;
+    local_ca(&config)?;
+    let root = LocalCa::stored_root_pem(&storage(&config)).context("cannot read the root")?;
+    root.ok_or_else(|| {
+        Failure::hinted(
+            anyhow!("the local CA has no root certificate yet"),
+            "it is made when the gateway first starts",
+        )
+    })
+}
+
+/// The same, but the root is made where there is none yet.
+pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
+    let config = load(output, config)?;
+    let (issuer, name) = local_ca(&config)?;
+    let loader = Loader::new().context("cannot start OpenSSL")?;
+    let ca = LocalCa::open(
+        Arc::clone(issuer),
+        name,
+        Arc::new(storage(&config)),
+        Arc::new(SystemClock),
+        Arc::new(loader),
+    )
+    .context("cannot open the local CA")?;
+    Ok(ca.root_pem())
+}
+
+/// A configuration, or what is wrong with it on stderr.
+fn load(output: &Output, config: &Path) -> Result<Config, Failure> {
+    match config::load(config) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(diagnostics) => {
+            for diagnostic in &diagnostics {
+                output.diagnostic(diagnostic);
+            }
+            Err(Failure::Invalid)
+        }
+    }
+}
+
+fn local_ca(config: &Config) -> Result<(&Arc<str>, &str), Failure> {
+    let mut issuers = config.issuers.iter();
+    let found = issuers.find_map(|(issuer, kind)| match kind {
+        Issuer::LocalCa { name } => Some((issuer, name.as_str())),
+    });
+    found.ok_or_else(|| {
+        Failure::hinted(
+            anyhow!("the configuration has no local CA"),
+            "add one: issuers: { local: { local_ca: { name: My CA } } }",
+        )
+    })
+}
+
+fn storage(config: &Config) -> FileStorage {
+    match &config.storage {
+        model::Storage::File { path } => FileStorage::new(path),
+    }
+}

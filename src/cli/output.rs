@@ -1,0 +1,165 @@
+//! The only place that prints: data to stdout, all else to stderr, colour only where a person
+//! looks at it.
+
+#![allow(clippy::print_stderr, reason = "this is where stderr is written")]
+
+use std::env;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use super::failure::Failure;
+use crate::config::Diagnostic;
+
+/// Prints, in colour where that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    stdout: Style,
+    stderr: Style,
+    /// Whether a person reads stderr.
+    person: bool,
+}
+
+impl Output {
+    /// Colour on terminals, unless `NO_COLOR` is set or the terminal is dumb.
+    pub(super) fn from_environment() -> Self {
+        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && env::var_os("TERM").is_none_or(|term| term != "dumb");
+        Self {
+            stdout: Style(wanted && io::stdout().is_terminal()),
+            stderr: Style(wanted && io::stderr().is_terminal()),
+            person: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Without colour, for tests.
+    #[cfg(test)]
+    pub(super) fn plain() -> Self {
+        Self {
+            stdout: Style(false),
+            stderr: Style(false),
+            person: false,
+        }
+    }
+
+    /// How text for stdout is coloured.
+    pub(super) fn style(&self) -> Style {
+        self.stdout
+    }
+
+    /// Prints data.
+    pub(super) fn data(&self, data: impl AsRef<[u8]>) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        written(
+            stdout
+                .write_all(data.as_ref())
+                .and_then(|()| stdout.flush()),
+        )
+    }
+
+    /// Tells how it goes, or how it went.
+    pub(super) fn note(&self, text: impl AsRef<str>) {
+        say(text.as_ref());
+    }
+
+    /// Warns.
+    pub(super) fn warning(&self, text: impl AsRef<str>) {
+        say(&format!(
+            "{} {}",
+            self.stderr.yellow("warning:"),
+            text.as_ref()
+        ));
+    }
+
+    /// What is wrong with a configuration: with its line for a person, on one line for programs.
+    pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
+        if self.person {
+            say(&diagnostic.render(self.stderr.0));
+        } else {
+            say(&diagnostic.to_string());
+        }
+    }
+
+    /// One mistake of a configuration, `FILE:LINE:COLUMN: what, why, what to do`: editors and
+    /// people find the place where nothing stands before it.
+    pub(super) fn mistake(&self, text: impl AsRef<str>) {
+        let text = text.as_ref();
+        match text.split_once(": ") {
+            Some((place, what)) => say(&format!("{}: {what}", self.stderr.bold(place))),
+            None => say(text),
+        }
+    }
+
+    /// What went wrong, where it has not been shown yet.
+    pub(super) fn failure(&self, failure: &Failure) {
+        let (error, hint) = match failure {
+            Failure::Failed { error, hint } => (format!("{error:#}"), hint.as_deref()),
+            Failure::Usage(error) => (error.clone(), Some("see snigate --help")),
+            Failure::UsageShown | Failure::Invalid | Failure::ReaderGone => return,
+        };
+        say(&format!("{} {error}", self.stderr.red("error:")));
+        if let Some(hint) = hint {
+            say(&format!("{} {hint}", self.stderr.cyan("hint:")));
+        }
+    }
+
+    /// What clap answers instead of arguments: help and version are data, the rest is not.
+    pub(super) fn clap(&self, answer: &clap::Error) -> Result<(), Failure> {
+        written(answer.print())?;
+        if answer.use_stderr() {
+            Err(Failure::UsageShown)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A closed stderr is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => anyhow::Error::new(error)
+            .context("cannot write to stdout")
+            .into(),
+    })
+}
+
+/// Colours text, or does not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style(bool);
+
+impl Style {
+    pub(super) fn bold(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    pub(super) fn red(self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+
+    pub(super) fn green(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    pub(super) fn yellow(self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    pub(super) fn cyan(self, text: &str) -> String {
+        self.wrap("36", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}

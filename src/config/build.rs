@@ -1,0 +1,268 @@
+//! Decoded types into the checked model.
+//!
+//! Everything the schema cannot say is found here: references to nothing, values without meaning,
+//! parts that contradict each other, features that are not there yet. Each function reports what
+//! is wrong and goes on with a stand-in, which nobody sees: a model with errors is thrown away.
+
+mod certificate;
+mod server;
+mod site;
+mod upstream;
+mod value;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::locate::Node;
+use super::model::{Config, Issuer, Origin, Storage};
+use super::problem::{At, Problems, quote, suggest};
+use super::schema;
+use super::source::Sources;
+
+/// Builds the model. It is right only if no error was reported.
+pub(super) fn build(
+    raw: &schema::Root,
+    root: &Node,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Config {
+    let root = At::root(root);
+    let mut build = Build {
+        sources,
+        problems,
+        used_issuers: HashSet::new(),
+        used_upstreams: HashSet::new(),
+    };
+    build.config(raw, &root)
+}
+
+/// What the building functions share.
+struct Build<'b> {
+    sources: &'b Sources,
+    problems: &'b mut Problems,
+    /// Names that something refers to.
+    used_issuers: HashSet<Arc<str>>,
+    used_upstreams: HashSet<Arc<str>>,
+}
+
+impl Build<'_> {
+    fn config(&mut self, raw: &schema::Root, root: &At<'_>) -> Config {
+        let server = self.server(&raw.server, &root.key("server"));
+        let tls = self.tls(&raw.tls, &root.key("tls"));
+        let storage = self.storage(&raw.storage, &root.key("storage"));
+        let issuers = self.issuers(&raw.issuers, &root.key("issuers"));
+        self.absent(raw, root);
+        let certificates = self.certificates(raw, root);
+        let renewal = self.renewal(&raw.renewal, &root.key("renewal"));
+        let on_demand = self.on_demand(raw, root);
+        let upstreams = self.upstreams(&raw.upstreams, &root.key("upstreams"));
+        let sites = self.sites(raw, &upstreams, root);
+        let log = self.log(&raw.log, &root.key("log"));
+        if raw.sites.is_empty() && raw.certificates.is_empty() {
+            self.problems.error(
+                root,
+                "there is nothing to serve: neither 'sites' nor 'certificates' is given",
+                "add 'sites:' with at least one entry",
+            );
+        }
+        let config = Config {
+            server,
+            tls,
+            storage,
+            issuers,
+            certificates,
+            renewal,
+            on_demand,
+            upstreams,
+            sites,
+            log,
+        };
+        // With errors, much looks unused that is only misspelt.
+        if self.problems.errors() == 0 {
+            self.odd(&config, raw, root);
+        }
+        config
+    }
+
+    fn storage(&mut self, raw: &schema::Storage, at: &At<'_>) -> Storage {
+        if raw.etcd.is_some() {
+            self.unavailable(&at.key("etcd"));
+        }
+        let default = schema::FileStorage::default();
+        let path = &raw.file.as_ref().unwrap_or(&default).path;
+        let at = at.key("file");
+        let path = self.path(&at.key("path"), path);
+        Storage::File { path }
+    }
+
+    fn issuers(
+        &mut self,
+        raw: &IndexMap<String, schema::Issuer>,
+        at: &At<'_>,
+    ) -> IndexMap<Arc<str>, Issuer> {
+        let mut issuers = IndexMap::new();
+        for (name, issuer) in raw {
+            let at = at.key(name);
+            self.name(&at, name);
+            if matches!(&**name, "auto" | "off") {
+                self.problems.error(
+                    &at.at_key(),
+                    format!("an issuer cannot have the name {}", quote(name)),
+                    "choose another: a site's 'tls' has a meaning for this word",
+                );
+            }
+            if issuer.acme.is_some() {
+                self.unavailable(&at.key("acme"));
+            }
+            if issuer.zerossl.is_some() {
+                self.unavailable(&at.key("zerossl"));
+            }
+            if let Some(ca) = &issuer.local_ca {
+                let at = at.key("local_ca");
+                let at = at.key("name");
+                let length = ca.name.chars().count();
+                // RFC 5280, appendix A.1: ub-common-name.
+                if !(1..=64).contains(&length) || ca.name.chars().any(char::is_control) {
+                    let message = "the name of a root certificate has 1 to 64 characters";
+                    self.problems.error(&at, message, "choose another name");
+                }
+                let name = Arc::from(name.as_str());
+                issuers.insert(
+                    name,
+                    Issuer::LocalCa {
+                        name: ca.name.clone(),
+                    },
+                );
+            }
+        }
+        issuers
+    }
+
+    /// Reports the parts that are written and do nothing yet.
+    fn absent(&mut self, raw: &schema::Root, root: &At<'_>) {
+        let dns = root.key("dns");
+        for name in raw.dns.keys() {
+            self.unavailable(&dns.key(name).key("rfc2136"));
+        }
+        let events = root.key("events");
+        for index in 0..raw.events.len() {
+            let message = "'events' is not available in this build yet";
+            self.problems
+                .refuse(&events.index(index), message, "remove the entry for now");
+        }
+    }
+
+    /// Warns of what is accepted and hardly meant.
+    fn odd(&mut self, config: &Config, raw: &schema::Root, root: &At<'_>) {
+        let upstreams = root.key("upstreams");
+        for name in config.upstreams.keys() {
+            if !self.used_upstreams.contains(name) {
+                let at = upstreams.key(name);
+                let message = format!("no route uses the upstream {}", quote(name));
+                self.problems
+                    .warn(&at.at_key(), message, "remove it, or name it in a route");
+            }
+        }
+        let issuers = root.key("issuers");
+        for name in raw.issuers.keys() {
+            if !self.used_issuers.contains(&**name) {
+                let at = issuers.key(name);
+                let message = format!("nothing uses the issuer {}", quote(name));
+                let hint = "remove it, or name it in a site's 'tls' or a certificate's 'issuer'";
+                self.problems.warn(&at.at_key(), message, hint);
+            }
+        }
+        self.odd_sites(config, root);
+    }
+
+    /// Reports a feature that is part of the schema and not there yet.
+    fn unavailable(&mut self, at: &At<'_>) {
+        let path = at.path();
+        let key = path.rsplit('.').next().unwrap_or_default();
+        let message = format!("{} is not available in this build yet", quote(key));
+        self.problems
+            .refuse(&at.at_key(), message, "remove it for now");
+    }
+
+    /// Reports a name that people cannot refer to everywhere.
+    fn name(&mut self, at: &At<'_>, name: &str) {
+        let good = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+            self.problems.error(
+                &at.at_key(),
+                format!("{} cannot be a name", quote(name)),
+                "use 1 to 64 letters, digits, '-', '_' and '.'",
+            );
+        }
+    }
+
+    /// Reports a reference to nothing.
+    fn dangling<'n>(
+        &mut self,
+        at: &At<'_>,
+        kind: &str,
+        section: &str,
+        known: impl Iterator<Item = &'n String> + Clone,
+        name: &str,
+    ) {
+        let message = format!("there is no {kind} {}", at.quoted());
+        let hint = match known.clone().next() {
+            None => format!("define it below '{section}:'"),
+            Some(_) => suggest(name, known.map(String::as_str)),
+        };
+        self.problems.error(at, message, hint);
+    }
+
+    /// The issuers that something names; the first one where it names none.
+    fn issuer_names(
+        &mut self,
+        at: &At<'_>,
+        names: Option<&schema::Names>,
+        raw: &schema::Root,
+    ) -> Vec<Arc<str>> {
+        let Some(names) = names else {
+            let Some(first) = raw.issuers.keys().next() else {
+                let message = "no issuer is named, and none is defined";
+                self.problems
+                    .error(at, message, "define one below 'issuers:'");
+                return Vec::new();
+            };
+            return vec![self.use_issuer(first)];
+        };
+        let names = names.as_slice();
+        if names.is_empty() {
+            let message = "the list is empty";
+            self.problems
+                .error(at, message, "name an issuer, or remove the key");
+        }
+        let mut found = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            if raw.issuers.contains_key(name) {
+                found.push(self.use_issuer(name));
+            } else {
+                let at = at.index(index);
+                self.dangling(&at, "issuer", "issuers", raw.issuers.keys(), name);
+            }
+        }
+        found
+    }
+
+    /// Notes that an issuer is of use.
+    fn use_issuer(&mut self, name: &str) -> Arc<str> {
+        let name: Arc<str> = Arc::from(name);
+        self.used_issuers.insert(Arc::clone(&name));
+        name
+    }
+
+    fn origin(&self, at: &At<'_>) -> Origin {
+        let place = at.place();
+        Origin {
+            file: self.sources.shown(place.file),
+            line: usize::try_from(place.line).unwrap_or(usize::MAX),
+            column: usize::try_from(place.column).unwrap_or(usize::MAX),
+            path: at.path(),
+        }
+    }
+}

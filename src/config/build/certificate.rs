@@ -1,0 +1,128 @@
+//! `certificates` and `on_demand`.
+
+use super::Build;
+use crate::config::model::{CertificateSource, OnDemand};
+use crate::config::problem::At;
+use crate::config::schema;
+use crate::host::Pattern;
+
+impl Build<'_> {
+    pub(super) fn certificates(
+        &mut self,
+        raw: &schema::Root,
+        root: &At<'_>,
+    ) -> Vec<CertificateSource> {
+        let at = root.key("certificates");
+        let mut sources = Vec::with_capacity(raw.certificates.len());
+        for (index, certificate) in raw.certificates.iter().enumerate() {
+            let at = at.index(index);
+            sources.extend(self.certificate(certificate, raw, &at));
+        }
+        sources
+    }
+
+    fn certificate(
+        &mut self,
+        raw: &schema::Certificate,
+        root: &schema::Root,
+        at: &At<'_>,
+    ) -> Option<CertificateSource> {
+        if raw.names.is_none() {
+            for (key, given) in [("issuer", raw.issuer.is_some()), ("dns", raw.dns.is_some())] {
+                if given {
+                    let message = format!("'{key}' has no meaning without 'names'");
+                    self.problems
+                        .error(&at.key(key).at_key(), message, "remove it");
+                }
+            }
+        }
+        let origin = self.origin(at);
+        match (&raw.files, &raw.directory, &raw.names) {
+            (Some(files), None, None) => {
+                let at = at.key("files");
+                let cert = self.path(&at.key("cert"), &files.cert);
+                let key = match &files.key {
+                    Some(key) => self.path(&at.key("key"), key),
+                    None => cert.clone(),
+                };
+                Some(CertificateSource::Files { cert, key, origin })
+            }
+            (None, Some(directory), None) => {
+                let path = self.path(&at.key("directory"), directory);
+                Some(CertificateSource::Directory { path, origin })
+            }
+            (None, None, Some(names)) => {
+                let names_at = at.key("names");
+                let mut patterns: Vec<Pattern> = Vec::with_capacity(names.len());
+                for (index, name) in names.iter().enumerate() {
+                    let at = names_at.index(index);
+                    let Some(pattern) = self.issuable(&at, name) else {
+                        continue;
+                    };
+                    if patterns.contains(&pattern) {
+                        let message = format!("the name {} stands here twice", at.quoted());
+                        self.problems.error(&at, message, "remove one of the two");
+                    }
+                    patterns.push(pattern);
+                }
+                if let Some(dns) = &raw.dns
+                    && !root.dns.contains_key(dns)
+                {
+                    let at = at.key("dns");
+                    self.dangling(&at, "entry in 'dns'", "dns", root.dns.keys(), dns);
+                }
+                let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
+                Some(CertificateSource::Managed {
+                    names: patterns,
+                    issuers,
+                    origin,
+                })
+            }
+            (None, None, None) => {
+                let message = "the entry names no certificate";
+                let hint = "give exactly one of 'files', 'directory', 'names'";
+                self.problems.error(at, message, hint);
+                None
+            }
+            _ => {
+                let message = "'files', 'directory' and 'names' exclude each other";
+                self.problems
+                    .error(at, message, "make an entry of its own for each");
+                None
+            }
+        }
+    }
+
+    pub(super) fn on_demand(&mut self, raw: &schema::Root, root: &At<'_>) -> Option<OnDemand> {
+        let on_demand = raw.on_demand.as_ref()?;
+        let at = root.key("on_demand");
+        if on_demand.ask.is_some() {
+            self.unavailable(&at.key("ask"));
+        }
+        if on_demand.limits.is_some() {
+            self.unavailable(&at.key("limits"));
+        }
+        let allow_at = at.key("allow");
+        if on_demand.allow.is_none() && on_demand.ask.is_none() && !allow_at.is_written() {
+            self.problems.error(
+                &at,
+                "everyone could have certificates made for any name: there is neither 'allow' \
+                 nor 'ask'",
+                "list the names below 'allow:', such as \"*.customers.example.com\"",
+            );
+        }
+        let mut allow = Vec::new();
+        for (index, name) in on_demand.allow.iter().flatten().enumerate() {
+            let at = allow_at.index(index);
+            let pattern = self.pattern(&at, name);
+            if pattern == Some(Pattern::Any) {
+                let message = "everyone can have certificates made for any name";
+                self.problems
+                    .warn(&at, message, "list the names that are yours");
+            }
+            allow.extend(pattern);
+        }
+        let issuers = self.issuer_names(&at.key("issuer"), on_demand.issuer.as_ref(), raw);
+        Some(OnDemand { issuers, allow })
+    }
+}

@@ -1,0 +1,369 @@
+//! `sites` and their routes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode, Uri};
+use indexmap::IndexMap;
+
+use super::Build;
+use super::value::{FOREVER, MOMENT};
+use crate::config::locate::Place;
+use crate::config::model::{
+    Action, CertificateSource, Config, Proxy, Route, Site, SiteTls, Upstream,
+};
+use crate::config::problem::{At, suggest};
+use crate::config::schema;
+use crate::host::Pattern;
+
+/// Upstreams by name.
+type Upstreams = IndexMap<Arc<str>, Arc<Upstream>>;
+
+impl Build<'_> {
+    pub(super) fn sites(
+        &mut self,
+        raw: &schema::Root,
+        upstreams: &Upstreams,
+        root: &At<'_>,
+    ) -> Vec<Arc<Site>> {
+        let at = root.key("sites");
+        let mut taken: HashMap<Pattern, (usize, Place)> = HashMap::new();
+        let mut sites = Vec::with_capacity(raw.sites.len());
+        for (index, site) in raw.sites.iter().enumerate() {
+            let at = at.index(index);
+            let hosts_at = at.key("hosts");
+            let mut hosts = Vec::with_capacity(site.hosts.len());
+            for (host_index, host) in site.hosts.iter().enumerate() {
+                let at = hosts_at.index(host_index);
+                let Some(pattern) = self.pattern(&at, host) else {
+                    continue;
+                };
+                if let Some((other, place)) = taken.get(&pattern) {
+                    let place = self.sources.describe(*place);
+                    let message = format!(
+                        "the host {} is in sites[{other}] already, at {place}",
+                        at.quoted()
+                    );
+                    self.problems.error(&at, message, "keep it in one site");
+                } else {
+                    taken.insert(pattern.clone(), (index, at.place()));
+                    hosts.push(pattern);
+                }
+            }
+            sites.push(Arc::new(Site {
+                hosts,
+                tls: self.site_tls(site, raw, &at.key("tls")),
+                routes: self.routes(site, upstreams, &at),
+                origin: self.origin(&at),
+            }));
+        }
+        sites
+    }
+
+    fn site_tls(&mut self, site: &schema::Site, raw: &schema::Root, at: &At<'_>) -> SiteTls {
+        match &*site.tls {
+            "auto" => {
+                let first = raw.issuers.keys().next();
+                SiteTls::Auto(
+                    first
+                        .map(|first| self.use_issuer(first))
+                        .into_iter()
+                        .collect(),
+                )
+            }
+            "off" => SiteTls::Off,
+            name if raw.issuers.contains_key(name) => SiteTls::Issuer(self.use_issuer(name)),
+            name => {
+                let known = ["auto", "off"].into_iter();
+                let known = known.chain(raw.issuers.keys().map(String::as_str));
+                let message = format!("there is no issuer {}", at.quoted());
+                self.problems.error(at, message, suggest(name, known));
+                SiteTls::Off
+            }
+        }
+    }
+
+    fn routes(&mut self, site: &schema::Site, upstreams: &Upstreams, at: &At<'_>) -> Vec<Route> {
+        let raw = match (&site.routes, &site.upstream) {
+            (Some(routes), None) => routes,
+            (None, Some(name)) => {
+                let upstream_at = at.key("upstream");
+                let timeout = schema::Timeout::default();
+                let proxy = self.proxy(&upstream_at, name, upstreams, &timeout, None, at);
+                let path = Arc::from("/");
+                return proxy
+                    .map(|action| Route { path, action })
+                    .into_iter()
+                    .collect();
+            }
+            (None, None) => {
+                if !at.key("routes").is_written() && !at.key("upstream").is_written() {
+                    let message = "the site does nothing: it has neither 'routes' nor 'upstream'";
+                    self.problems
+                        .error(at, message, "add 'upstream: NAME' or a list of 'routes'");
+                }
+                return Vec::new();
+            }
+            (Some(_), Some(_)) => {
+                let at = at.key("upstream");
+                let message = "'upstream' and 'routes' exclude each other";
+                let hint = "make it the last of the routes: { upstream: NAME }";
+                self.problems.error(&at.at_key(), message, hint);
+                return Vec::new();
+            }
+        };
+        let routes_at = at.key("routes");
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut routes = Vec::with_capacity(raw.len());
+        for (index, route) in raw.iter().enumerate() {
+            let at = routes_at.index(index);
+            let path_at = at.key("path");
+            if let Some(first) = seen.insert(&route.path, index) {
+                let at = if path_at.is_written() { path_at } else { at };
+                let message = format!("routes[{first}] has the same path");
+                self.problems.error(&at, message, "keep one of the two");
+            }
+            self.route_path(&path_at, &route.path);
+            if let Some(action) = self.action(route, upstreams, &at) {
+                routes.push(Route {
+                    path: Arc::from(route.path.as_str()),
+                    action,
+                });
+            }
+        }
+        // Stable: among equal lengths the earlier in the file stays first.
+        routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+        routes
+    }
+
+    fn route_path(&mut self, at: &At<'_>, path: &str) {
+        let hint = if !path.starts_with('/') {
+            "begin it with '/'"
+        } else if path.contains(['?', '#']) {
+            "leave out '?', '#' and what follows: a route is chosen by the path alone"
+        } else if path.contains('*') {
+            "leave out the '*': a route covers everything below its path"
+        } else if !path.bytes().all(|octet| octet.is_ascii_graphic()) {
+            "write spaces and characters beyond ASCII in percent-encoding"
+        } else if path.contains("//") || path.split('/').any(|part| matches!(part, "." | "..")) {
+            "leave out empty parts, '.' and '..'"
+        } else {
+            return;
+        };
+        let message = format!("{} is not a path of a route", at.quoted());
+        self.problems.error(at, message, hint);
+    }
+
+    fn action(
+        &mut self,
+        route: &schema::Route,
+        upstreams: &Upstreams,
+        at: &At<'_>,
+    ) -> Option<Action> {
+        if route.upstream.is_none() && !at.key("upstream").is_written() {
+            let others = [
+                ("timeout", route.timeout.is_some()),
+                ("retries", route.retries.is_some()),
+            ];
+            for (key, given) in others {
+                if given {
+                    let message = format!("'{key}' has no meaning without 'upstream'");
+                    self.problems
+                        .error(&at.key(key).at_key(), message, "remove it");
+                }
+            }
+        }
+        match (&route.upstream, &route.redirect, &route.respond) {
+            (Some(name), None, None) => {
+                let default = schema::Timeout::default();
+                let timeout = route.timeout.as_ref().unwrap_or(&default);
+                let upstream_at = at.key("upstream");
+                self.proxy(&upstream_at, name, upstreams, timeout, route.retries, at)
+            }
+            (None, Some(redirect), None) => self.redirect(redirect, &at.key("redirect")),
+            (None, None, Some(respond)) => self.respond(respond, &at.key("respond")),
+            (None, None, None) => {
+                let message = "the route does nothing";
+                let hint = "give exactly one of 'upstream', 'redirect', 'respond'";
+                self.problems.error(at, message, hint);
+                None
+            }
+            _ => {
+                let message = "'upstream', 'redirect' and 'respond' exclude each other";
+                self.problems
+                    .error(at, message, "keep one, or make a route of its own for each");
+                None
+            }
+        }
+    }
+
+    fn proxy(
+        &mut self,
+        at: &At<'_>,
+        name: &str,
+        upstreams: &Upstreams,
+        timeout: &schema::Timeout,
+        retries: Option<u64>,
+        route: &At<'_>,
+    ) -> Option<Action> {
+        let timeout_at = route.key("timeout");
+        let connect = self.duration(
+            &timeout_at.key("connect"),
+            &timeout.connect,
+            MOMENT,
+            FOREVER,
+        );
+        let read = self.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
+        let Some((name, upstream)) = upstreams.get_key_value(name) else {
+            let message = format!("there is no upstream {}", at.quoted());
+            let hint = match upstreams.is_empty() {
+                true => "define it below 'upstreams:'".to_owned(),
+                false => suggest(name, upstreams.keys().map(|name| &**name)),
+            };
+            self.problems.error(at, message, hint);
+            return None;
+        };
+        self.used_upstreams.insert(Arc::clone(name));
+        Some(Action::Proxy(Proxy {
+            upstream: Arc::clone(upstream),
+            connect_timeout: connect,
+            read_timeout: read,
+            retries: retries.map_or(1, |retries| u32::try_from(retries).unwrap_or(1)),
+        }))
+    }
+
+    fn redirect(&mut self, raw: &schema::Redirect, at: &At<'_>) -> Option<Action> {
+        let status = status(raw.status)
+            .filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
+        if status.is_none() {
+            let at = at.key("status");
+            let message = format!("{} is not the status of a redirect", at.quoted());
+            self.problems.error(
+                &at,
+                message,
+                "give 301 or 308 for good, 302, 303 or 307 for now",
+            );
+        }
+        let to = destination(&raw.to);
+        if let Err(hint) = &to {
+            let at = at.key("to");
+            let message = format!("{} is not a place to redirect to", at.quoted());
+            self.problems.error(&at, message, *hint);
+        }
+        Some(Action::Redirect {
+            to: to.ok()?,
+            status: status?,
+        })
+    }
+
+    fn respond(&mut self, raw: &schema::Respond, at: &At<'_>) -> Option<Action> {
+        let status = status(raw.status).filter(|status| (200..600).contains(&status.as_u16()));
+        let Some(status) = status else {
+            let at = at.key("status");
+            let message = format!("{} is not the status of an answer", at.quoted());
+            self.problems
+                .error(&at, message, "give a number from 200 to 599");
+            return None;
+        };
+        if matches!(status.as_u16(), 204 | 205 | 304) && !raw.body.is_empty() {
+            let message = format!("an answer with status {} has no body", status.as_u16());
+            self.problems
+                .error(&at.key("body"), message, "remove the body");
+        }
+        let Ok(content_type) = HeaderValue::from_str(&raw.content_type) else {
+            let at = at.key("content_type");
+            let message = format!("{} is not a media type", at.quoted());
+            self.problems.error(
+                &at,
+                message,
+                "write a type such as text/html; charset=utf-8",
+            );
+            return None;
+        };
+        Some(Action::Respond {
+            status,
+            body: bytes::Bytes::from(raw.body.clone()),
+            content_type,
+        })
+    }
+
+    /// Warns of sites that clients will hardly see.
+    pub(super) fn odd_sites(&mut self, config: &Config, root: &At<'_>) {
+        let mut names = HashSet::new();
+        let mut any = config.on_demand.is_some();
+        for source in &config.certificates {
+            match source {
+                CertificateSource::Managed { names: managed, .. } => names.extend(managed),
+                // What these hold is seen when they are read.
+                CertificateSource::Directory { .. } | CertificateSource::Files { .. } => any = true,
+            }
+        }
+        let covered = |host: &Pattern| match host {
+            Pattern::Any => config.tls.default_certificate.is_some(),
+            Pattern::Wildcard(_) => names.contains(host),
+            Pattern::Exact(name) => {
+                let wildcard = || names.iter().any(|pattern| pattern.covers(name.as_str()));
+                names.contains(host) || wildcard()
+            }
+        };
+        let sites = root.key("sites");
+        for (index, site) in config.sites.iter().enumerate() {
+            let at = sites.index(index);
+            let issuers = match &site.tls {
+                SiteTls::Off => {
+                    if config.server.http.is_empty() {
+                        let message = "no listener serves the site: it has 'tls: off', and \
+                                       'server.http' is empty";
+                        self.problems
+                            .warn(&at, message, "give an address in 'server.http'");
+                    }
+                    continue;
+                }
+                SiteTls::Auto(issuers) => !issuers.is_empty(),
+                SiteTls::Issuer(_) => true,
+            };
+            if config.server.https.is_empty() {
+                let message = "no listener serves the site: 'server.https' is empty";
+                self.problems
+                    .warn(&at, message, "give an address there, or 'tls: off' here");
+                continue;
+            }
+            let issued = |host: &Pattern| issuers && *host != Pattern::Any;
+            if any {
+                continue;
+            }
+            if let Some(host) = site
+                .hosts
+                .iter()
+                .find(|host| !issued(host) && !covered(host))
+            {
+                let message = format!("no certificate can cover '{host}'");
+                let hint = match host {
+                    Pattern::Any => "give 'tls.default_certificate', 'certificates' or 'on_demand'",
+                    Pattern::Exact(_) | Pattern::Wildcard(_) => {
+                        "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
+                    }
+                };
+                let at = at.key("hosts");
+                self.problems.warn(&at, message, hint);
+            }
+        }
+    }
+}
+
+fn status(number: u64) -> Option<StatusCode> {
+    StatusCode::from_u16(u16::try_from(number).ok()?).ok()
+}
+
+/// Where a redirect leads, or what to do about it.
+fn destination(text: &str) -> Result<Uri, &'static str> {
+    const HINT: &str = "write a URL that begins with https:// or http://, or a path with one '/'";
+    // `Uri` drops it without a word.
+    if text.contains('#') {
+        return Err("leave out '#' and what follows");
+    }
+    let uri: Uri = text.parse().map_err(|_| HINT)?;
+    let path = text.starts_with('/') && !text.starts_with("//");
+    let absolute = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    if path || absolute { Ok(uri) } else { Err(HINT) }
+}

@@ -1,0 +1,125 @@
+//! The configuration as it is written: serde types that are the YAML, key by key.
+//!
+//! The comments of the keys become the descriptions of the JSON schema, and the values of
+//! `Default` its defaults. The types hold what the file says, not whether it makes sense: each
+//! missing or odd value is found by `check` (from the schema) or by `build` (from the meaning).
+
+mod issuer;
+mod route;
+mod server;
+mod text;
+mod tls;
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(super) use issuer::*;
+pub(super) use route::*;
+pub(super) use server::*;
+pub(super) use text::*;
+pub(super) use tls::*;
+
+/// The configuration of Snigate.
+///
+/// Everything has a default but `sites` and `certificates`, of which at least one is needed.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Snigate configuration")]
+pub(super) struct Root {
+    /// More files to read, by path or pattern (`sites.d/*.yaml`). A pattern that matches nothing
+    /// is fine, a file that is missing is not. Lists are put one after the other; a key or name
+    /// that is defined twice is an error.
+    pub(super) include: Vec<String>,
+    /// Where Snigate listens, and what one client may take.
+    pub(super) server: Server,
+    /// How TLS is spoken on the HTTPS listeners.
+    pub(super) tls: Tls,
+    /// Where issued certificates, their keys and accounts are kept.
+    pub(super) storage: Storage,
+    /// Who issues certificates, by a name of your choice. The first one is the default.
+    #[schemars(with = "BTreeMap<String, Issuer>")]
+    pub(super) issuers: IndexMap<String, Issuer>,
+    /// Where DNS records are set for dns-01 challenges, by a name of your choice.
+    #[schemars(with = "BTreeMap<String, Dns>")]
+    pub(super) dns: IndexMap<String, Dns>,
+    /// Certificates to serve beside those that sites ask for.
+    pub(super) certificates: Vec<Certificate>,
+    /// When issued certificates are renewed.
+    pub(super) renewal: Renewal,
+    /// Certificates made when a client first asks for a name.
+    pub(super) on_demand: Option<OnDemand>,
+    /// Pools of servers that requests are passed to, by a name of your choice.
+    #[schemars(with = "BTreeMap<String, Upstream>")]
+    pub(super) upstreams: IndexMap<String, Upstream>,
+    /// What is served: hosts and what to do with their requests.
+    pub(super) sites: Vec<Site>,
+    /// Whom to tell when something happens.
+    pub(super) events: Vec<Hook>,
+    /// What is logged, and where.
+    pub(super) log: Log,
+}
+
+/// The JSON schema of [`Root`].
+pub(super) fn schema() -> Value {
+    // Draft 7 is what editors understand best.
+    let settings = SchemaSettings::draft07().with_transform(Tidy);
+    settings
+        .into_generator()
+        .into_root_schema_for::<Root>()
+        .into()
+}
+
+/// Takes out of the schema what says nothing to people: a key may be left out, but not be null,
+/// and a default that is empty or spelled out elsewhere is none.
+#[derive(Clone, Copy)]
+struct Tidy;
+
+impl Transform for Tidy {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        let Some(map) = schema.as_object_mut() else {
+            return;
+        };
+        let empty = match map.get("default") {
+            Some(Value::Null | Value::Object(_)) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Bool(_) | Value::Number(_)) | None => false,
+        };
+        if empty {
+            map.remove("default");
+        }
+        if let Some(Value::Array(types)) = map.get_mut("type") {
+            types.retain(|kind| kind != "null");
+            if let [one] = types.as_slice() {
+                let one = one.clone();
+                map.insert("type".to_owned(), one);
+            }
+        }
+        if let Some(Value::Array(words)) = map.get_mut("enum") {
+            words.retain(|word| !word.is_null());
+        }
+        let null = serde_json::json!({ "type": "null" });
+        if let Some(Value::Array(forms)) = map.get_mut("anyOf") {
+            forms.retain(|form| *form != null);
+            if let [one] = forms.as_slice() {
+                let one = one.clone();
+                map.remove("anyOf");
+                map.insert("allOf".to_owned(), Value::Array(vec![one]));
+            }
+        }
+        // The formats of Rust's integers mean nothing to others.
+        if map
+            .get("type")
+            .is_some_and(|kind| kind == "integer" || kind == "number")
+        {
+            map.remove("format");
+        }
+    }
+}

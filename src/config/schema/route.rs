@@ -1,0 +1,242 @@
+//! `upstreams` and `sites`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::text::{Duration, Switch};
+
+/// A pool of servers that requests are passed to.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["servers"]))]
+pub(crate) struct Upstream {
+    /// The servers: `ADDRESS:PORT`, `NAME:PORT`, `unix:PATH`, or a mapping with a weight.
+    #[schemars(length(min = 1))]
+    pub(crate) servers: Vec<UpstreamServer>,
+    /// How a server is chosen: `round_robin`, by turns.
+    pub(crate) balance: Balance,
+    /// How servers that do not answer are found and left out.
+    pub(crate) health: Option<Health>,
+    /// Whether TLS is spoken to the servers: `off`, `on`, or how.
+    pub(crate) tls: UpstreamTls,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            balance: Balance::RoundRobin,
+            health: None,
+            tls: UpstreamTls::Switch(Switch::Off),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum UpstreamServer {
+    Address(String),
+    Weighted(WeightedServer),
+}
+
+/// A server with a weight.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["address"]))]
+pub(crate) struct WeightedServer {
+    /// `ADDRESS:PORT`, `NAME:PORT` or `unix:PATH`.
+    pub(crate) address: String,
+    /// Its share of the requests beside that of the others.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) weight: u64,
+}
+
+impl Default for WeightedServer {
+    fn default() -> Self {
+        Self {
+            address: String::new(),
+            weight: 1,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Balance {
+    RoundRobin,
+}
+
+/// How servers that do not answer are found.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Health {
+    /// The path that is asked for; an answer of 2xx or 3xx is well.
+    pub(crate) path: String,
+    /// How often each server is asked.
+    pub(crate) every: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: "/".to_owned(),
+            every: Duration::new("5s"),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum UpstreamTls {
+    Switch(Switch),
+    On(UpstreamTlsOptions),
+}
+
+/// TLS to the servers of an upstream.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UpstreamTlsOptions {
+    /// The name that is asked for and verified; that of the server's address where it is left out.
+    pub(crate) server_name: Option<String>,
+    /// Whether the server's certificate is verified.
+    pub(crate) verify: bool,
+    /// A PEM file with the roots to trust instead of the system's.
+    pub(crate) ca_file: Option<String>,
+}
+
+impl Default for UpstreamTlsOptions {
+    fn default() -> Self {
+        Self {
+            server_name: None,
+            verify: true,
+            ca_file: None,
+        }
+    }
+}
+
+/// Some hosts, and what to do with their requests: `routes`, or `upstream` for short.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["hosts"]))]
+pub(crate) struct Site {
+    /// Host names; `*.example.com` for any one label, `*` alone for every other host.
+    #[schemars(length(min = 1))]
+    pub(crate) hosts: Vec<String>,
+    /// Where the certificate comes from: `auto` for one that covers the host, else one by the
+    /// first issuer; or an issuer's name; or `off` to serve the site by plain HTTP only.
+    pub(crate) tls: String,
+    /// What to do with requests, by the longest path that fits.
+    #[schemars(length(min = 1))]
+    pub(crate) routes: Option<Vec<Route>>,
+    /// The upstream for all requests: short for one route.
+    pub(crate) upstream: Option<String>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            tls: "auto".to_owned(),
+            routes: None,
+            upstream: None,
+        }
+    }
+}
+
+/// What to do with requests below a path: one of `upstream`, `redirect` and `respond`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Route {
+    /// Begins with `/` and covers whole segments: `/api` covers `/api` and `/api/x`, not `/apis`;
+    /// `/api/` covers `/api/x` only.
+    pub(crate) path: String,
+    /// Pass the request to the upstream of this name.
+    pub(crate) upstream: Option<String>,
+    /// Answer with another place.
+    pub(crate) redirect: Option<Redirect>,
+    /// Answer with a fixed text.
+    pub(crate) respond: Option<Respond>,
+    /// How long to wait for the upstream; with `upstream`.
+    pub(crate) timeout: Option<Timeout>,
+    /// How often a request that can be repeated is tried again; with `upstream`. 1 where it is
+    /// left out.
+    #[schemars(range(max = 10))]
+    pub(crate) retries: Option<u64>,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            path: "/".to_owned(),
+            upstream: None,
+            redirect: None,
+            respond: None,
+            timeout: None,
+            retries: None,
+        }
+    }
+}
+
+/// How long to wait for an upstream.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Timeout {
+    /// For the connection, TLS included.
+    pub(crate) connect: Duration,
+    /// For the next octets of the answer.
+    pub(crate) read: Duration,
+}
+
+impl Default for Timeout {
+    fn default() -> Self {
+        Self {
+            connect: Duration::new("5s"),
+            read: Duration::new("60s"),
+        }
+    }
+}
+
+/// An answer with another place.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["to"]))]
+pub(crate) struct Redirect {
+    /// An `https://` or `http://` URL, or a path that begins with `/`.
+    pub(crate) to: String,
+    /// 301 and 308 for good, 302, 303 and 307 for now.
+    pub(crate) status: u64,
+}
+
+impl Default for Redirect {
+    fn default() -> Self {
+        Self {
+            to: String::new(),
+            status: 302,
+        }
+    }
+}
+
+/// An answer with a fixed text.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Respond {
+    /// From 200 to 599.
+    pub(crate) status: u64,
+    /// The text.
+    pub(crate) body: String,
+    /// The media type of the text.
+    pub(crate) content_type: String,
+}
+
+impl Default for Respond {
+    fn default() -> Self {
+        Self {
+            status: 200,
+            body: String::new(),
+            content_type: "text/plain; charset=utf-8".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `server` and `log`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::text::{Duration, SecretText, Size};
+
+/// Where Snigate listens, and what one client may take.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Server {
+    /// Addresses of the TLS listeners (HTTP/2 and HTTP/1.1), `ADDRESS:PORT`; `[]` for none.
+    pub(crate) https: Vec<String>,
+    /// Addresses of the plain HTTP listeners: they redirect to HTTPS, answer HTTP-01 challenges
+    /// and serve the sites with `tls: off`; `[]` for none.
+    pub(crate) http: Vec<String>,
+    /// Address of the admin API: `ADDRESS:PORT`, `unix:PATH`, or `off`.
+    pub(crate) admin: String,
+    /// The bearer token that the admin API asks for. Required unless it listens on a loopback
+    /// address or a Unix socket.
+    pub(crate) admin_token: Option<SecretText>,
+    /// Worker threads; 0 for one per core.
+    #[schemars(range(max = 1024))]
+    pub(crate) threads: u64,
+    /// The user to become once the listeners are bound.
+    pub(crate) user: Option<String>,
+    /// How long a stop waits for requests in flight.
+    pub(crate) grace_period: Duration,
+    /// Load balancers in front that announce the client's address by PROXY protocol.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    /// What one client may take.
+    pub(crate) limits: Limits,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            https: vec!["0.0.0.0:443".to_owned(), "[::]:443".to_owned()],
+            http: vec!["0.0.0.0:80".to_owned(), "[::]:80".to_owned()],
+            admin: "127.0.0.1:9180".to_owned(),
+            admin_token: None,
+            threads: 0,
+            user: None,
+            grace_period: Duration::new("30s"),
+            proxy_protocol: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Load balancers in front of Snigate.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["trusted"]))]
+pub(crate) struct ProxyProtocol {
+    /// Networks of the load balancers, `10.0.0.0/8`.
+    #[schemars(length(min = 1))]
+    pub(crate) trusted: Vec<String>,
+}
+
+/// What one client may take.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// Time for the whole TLS handshake.
+    pub(crate) handshake: Duration,
+    /// Time for a whole request head, from its first byte to its last.
+    pub(crate) header_read: Duration,
+    /// Time between requests, between reads of a body, and for a blocked write.
+    pub(crate) idle: Duration,
+    /// Size of a request head, request line included; from 1KiB to 1MiB.
+    pub(crate) max_header_bytes: Size,
+    /// Connections in total; 0 for no limit.
+    pub(crate) max_connections: u64,
+    /// Connections of one client address; 0 for no limit.
+    pub(crate) max_connections_per_ip: u64,
+    /// Concurrent streams of one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) h2_streams: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::new("10s"),
+            header_read: Duration::new("10s"),
+            idle: Duration::new("60s"),
+            max_header_bytes: Size::Text("64KiB".to_owned()),
+            max_connections: 0,
+            max_connections_per_ip: 0,
+            h2_streams: 100,
+        }
+    }
+}
+
+/// What is logged, and where.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or one for each part:
+    /// `info,snigate::proxy=debug`.
+    pub(crate) level: String,
+    /// `text` for people, `json` for programs.
+    pub(crate) format: LogFormat,
+    /// Where a line for each request goes: `off`, `stdout`, or the path of a file.
+    pub(crate) access: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            access: "stdout".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum LogFormat {
+    Json,
+    Text,
+}

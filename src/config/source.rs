@@ -1,0 +1,163 @@
+//! The files that a configuration is made of: reads them within bounds and remembers which.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::locate::Place;
+
+/// The largest file of a configuration, in octets.
+const MAX_FILE: u64 = 64 << 20;
+
+/// All files of a configuration.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    files: Vec<Source>,
+    /// Every file and directory the configuration depends on.
+    watched: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Source {
+    /// As people know it.
+    shown: Arc<PathBuf>,
+    /// What relative paths in it are relative to, absolute.
+    directory: PathBuf,
+    text: Arc<str>,
+}
+
+impl Sources {
+    /// Adds a file and gives its number.
+    pub(super) fn add(&mut self, shown: PathBuf, directory: PathBuf, text: Arc<str>) -> u32 {
+        let number = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        self.files.push(Source {
+            shown: Arc::new(shown),
+            directory,
+            text,
+        });
+        number
+    }
+
+    /// Notes that the configuration depends on a file or directory.
+    pub(super) fn watch(&mut self, path: &Path) {
+        self.watched.push(absolute(path));
+    }
+
+    /// Every file and directory the configuration depends on, each once.
+    pub(super) fn into_watched(self) -> Vec<PathBuf> {
+        let mut watched = self.watched;
+        watched.sort_unstable();
+        watched.dedup();
+        watched
+    }
+
+    /// A file's path as people know it.
+    pub(super) fn shown(&self, file: u32) -> Arc<PathBuf> {
+        self.get(file)
+            .map(|source| Arc::clone(&source.shown))
+            .unwrap_or_default()
+    }
+
+    /// `path` as seen from the file it stands in: absolute, without `.` in it.
+    pub(super) fn resolve(&self, file: u32, path: &Path) -> PathBuf {
+        match self.get(file) {
+            Some(source) => absolute(&source.directory.join(path)),
+            None => absolute(path),
+        }
+    }
+
+    /// A path from the current directory where it lies in it.
+    pub(super) fn shorten(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(absolute(Path::new("."))) {
+            Ok(inside) => inside.to_owned(),
+            Err(_) => path.to_owned(),
+        }
+    }
+
+    /// The line at a place, without its end.
+    pub(super) fn line(&self, place: Place) -> Option<&str> {
+        let number = usize::try_from(place.line).ok()?.checked_sub(1)?;
+        self.get(place.file)?.text.lines().nth(number)
+    }
+
+    /// `FILE:LINE:COLUMN`.
+    pub(super) fn describe(&self, place: Place) -> String {
+        let file = self.shown(place.file);
+        format!("{}:{}:{}", file.display(), place.line, place.column)
+    }
+
+    fn get(&self, file: u32) -> Option<&Source> {
+        self.files.get(usize::try_from(file).ok()?)
+    }
+}
+
+/// The absolute form of a path, also where the current directory is gone.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A file's text. The error says what is wrong and what to do.
+pub(super) fn read(path: &Path) -> Result<String, (String, String)> {
+    read_at_most(path, MAX_FILE)
+}
+
+/// A file's text where it has no more octets than `most`.
+pub(super) fn read_at_most(path: &Path, most: u64) -> Result<String, (String, String)> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => (
+            "does not exist".to_owned(),
+            "check the path; a relative one is relative to the file it stands in".to_owned(),
+        ),
+        ErrorKind::PermissionDenied => (
+            "cannot be read: permission denied".to_owned(),
+            "let the user that Snigate starts as read it".to_owned(),
+        ),
+        _ => (
+            format!("cannot be read: {error}"),
+            "check the path".to_owned(),
+        ),
+    };
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().is_ok_and(|data| data.is_dir()) {
+        let hint = format!(
+            "name a file in it, or include \"{}/*.yaml\"",
+            path.display()
+        );
+        return Err(("is a directory".to_owned(), hint));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > most) {
+        return Err((
+            format!("is larger than {most} bytes"),
+            "split it into several files".to_owned(),
+        ));
+    }
+    text(bytes)
+}
+
+/// Takes octets for UTF-8, with or without a byte order mark.
+fn text(bytes: Vec<u8>) -> Result<String, (String, String)> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err((
+            "is encoded in UTF-16".to_owned(),
+            "save it as UTF-8".to_owned(),
+        ));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().get(..good).unwrap_or_default();
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        (
+            format!("is not valid UTF-8 in line {line}"),
+            "save it as UTF-8".to_owned(),
+        )
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
+}

@@ -1,0 +1,209 @@
+//! The edge: accepts connections, terminates TLS, and hands requests to a Pingora application.
+//!
+//! Pingora's own listeners are not used. They fix the handshake's deadline at 60 s, know no
+//! deadline for a whole head and no cap on connections, keep 64 KiB of buffer for each, and
+//! cannot be changed while they run. Here each connection is a task that goes through the limits,
+//! the handshake and then [`http1`] or [`http2`]; the application behind them is Pingora's
+//! `HttpProxy`, or anything else that implements `HttpServerApp`.
+//!
+//! What the edge never does: route, or know a certificate.
+
+mod accept;
+mod http1;
+mod http2;
+mod limits;
+mod socket;
+mod timer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use openssl::ssl::SslAcceptor;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::tls::server::handshake_with_callback;
+use pingora_core::protocols::{ALPN, Ssl as _};
+use pingora_core::server::ShutdownWatch;
+
+use crate::config::model::Limits;
+use crate::metrics::Metrics;
+use crate::tls::GlobalCertificate;
+
+pub use self::accept::{BindError, Listener, ListenerKind};
+use self::limits::Connections;
+use self::socket::Socket;
+
+/// What can change while the edge runs.
+pub struct Settings {
+    pub limits: Limits,
+    pub acceptor: SslAcceptor,
+}
+
+/// Everything the connections of a gateway share.
+pub struct Edge<A> {
+    app: Arc<A>,
+    certificates: GlobalCertificate,
+    settings: ArcSwap<Settings>,
+    connections: Arc<Connections>,
+    metrics: Metrics,
+    /// The most connections that this process has descriptors for.
+    descriptors: usize,
+}
+
+impl<A> Edge<A>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    /// An edge in front of `app`. `descriptors` is the most connections that the process has file
+    /// descriptors for; it bounds [`Limits::max_connections`].
+    pub fn new(
+        app: Arc<A>,
+        certificates: GlobalCertificate,
+        settings: Settings,
+        metrics: Metrics,
+        descriptors: usize,
+    ) -> Arc<Self> {
+        let edge = Arc::new(Self {
+            app,
+            certificates,
+            connections: Arc::default(),
+            metrics,
+            descriptors,
+            settings: ArcSwap::from_pointee(settings),
+        });
+        edge.apply_limits();
+        edge
+    }
+
+    /// Replaces the settings for connections to come; open ones keep theirs.
+    pub fn update(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.apply_limits();
+    }
+
+    fn apply_limits(&self) {
+        let limits = self.settings.load().limits;
+        let max = match limits.max_connections {
+            0 => self.descriptors,
+            max => max.min(self.descriptors),
+        };
+        self.connections
+            .set_limits(max, limits.max_connections_per_ip);
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.connections.open()
+    }
+
+    /// Accepts connections until `shutdown` says stop. Then it closes the listener and returns;
+    /// connections that are open go on, see [`Self::drained`].
+    pub async fn run(self: Arc<Self>, listener: Listener, shutdown: ShutdownWatch) {
+        accept::run(self, listener, shutdown).await;
+    }
+
+    /// Waits until the last connection has ended, `within` at the longest. Whether all have.
+    pub async fn drained(&self, within: Duration) -> bool {
+        tokio::time::timeout(within, self.connections.none_open())
+            .await
+            .is_ok()
+    }
+
+    /// Serves a plain connection.
+    async fn serve_plain(self: Arc<Self>, socket: Socket, shutdown: ShutdownWatch) {
+        let limits = self.settings.load().limits;
+        http1::serve(
+            &self.app,
+            Box::new(socket),
+            &limits,
+            &self.metrics,
+            shutdown,
+        )
+        .await;
+    }
+
+    /// Terminates TLS and serves what is inside.
+    async fn serve_tls(self: Arc<Self>, socket: Socket, shutdown: ShutdownWatch) {
+        let settings = self.settings.load_full();
+        let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
+        let tls = match tokio::time::timeout(settings.limits.handshake, handshake).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => {
+                self.handshake_failed("failed");
+                tracing::debug!(%error, "TLS handshake failed");
+                return;
+            }
+            Err(_) => {
+                self.handshake_failed("timeout");
+                tracing::debug!("TLS handshake took too long");
+                return;
+            }
+        };
+        let limits = &settings.limits;
+        if tls.selected_alpn_proto() == Some(ALPN::H2) {
+            http2::serve(&self.app, Box::new(tls), limits, &shutdown).await;
+        } else {
+            http1::serve(&self.app, Box::new(tls), limits, &self.metrics, shutdown).await;
+        }
+    }
+
+    fn handshake_failed(&self, result: &str) {
+        self.metrics
+            .handshakes
+            .with_label_values(&[result, "none", "none", "false"])
+            .inc();
+    }
+}
+
+/// Implements the parts of Pingora's `IO` that a wrapper passes to its `inner` unchanged.
+macro_rules! delegate_io {
+    ($wrapper:ty) => {
+        impl pingora_core::protocols::UniqueID for $wrapper {
+            fn id(&self) -> pingora_core::protocols::UniqueIDType {
+                self.inner.id()
+            }
+        }
+
+        impl pingora_core::protocols::Ssl for $wrapper {
+            fn get_ssl(&self) -> Option<&pingora_core::protocols::tls::TlsRef> {
+                self.inner.get_ssl()
+            }
+
+            fn get_ssl_digest(
+                &self,
+            ) -> Option<std::sync::Arc<pingora_core::protocols::tls::SslDigest>> {
+                self.inner.get_ssl_digest()
+            }
+
+            fn selected_alpn_proto(&self) -> Option<pingora_core::protocols::ALPN> {
+                self.inner.selected_alpn_proto()
+            }
+        }
+
+        impl pingora_core::protocols::Peek for $wrapper {}
+
+        impl pingora_core::protocols::GetTimingDigest for $wrapper {
+            fn get_timing_digest(&self) -> Vec<Option<pingora_core::protocols::TimingDigest>> {
+                self.inner.get_timing_digest()
+            }
+        }
+
+        impl pingora_core::protocols::GetProxyDigest for $wrapper {
+            fn get_proxy_digest(
+                &self,
+            ) -> Option<std::sync::Arc<pingora_core::protocols::raw_connect::ProxyDigest>> {
+                self.inner.get_proxy_digest()
+            }
+        }
+
+        impl pingora_core::protocols::GetSocketDigest for $wrapper {
+            fn get_socket_digest(
+                &self,
+            ) -> Option<std::sync::Arc<pingora_core::protocols::SocketDigest>> {
+                self.inner.get_socket_digest()
+            }
+        }
+    };
+}
+
+use delegate_io;

@@ -1,0 +1,197 @@
+//! Listening sockets and the loop that accepts from them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::apps::HttpServerApp;
+use pingora_core::server::ShutdownWatch;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Edge;
+use super::socket::Socket;
+
+/// How many connections the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// The pause after an error that accepting again at once would only repeat.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    Http,
+    Https,
+}
+
+impl ListenerKind {
+    /// The value of the metrics' `listener` label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A bound listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+    kind: ListenerKind,
+}
+
+/// An address that could not be bound.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {cause}{}", hint(.cause))]
+pub struct BindError {
+    pub address: SocketAddr,
+    #[source]
+    pub cause: io::Error,
+}
+
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there, stop it or take another port",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
+        }
+        _ => "",
+    }
+}
+
+impl Listener {
+    /// Binds `address`. An IPv6 address takes IPv6 alone, so that `0.0.0.0` and `[::]` can stand
+    /// side by side.
+    ///
+    /// # Errors
+    /// Where the address is taken, is not this machine's, or needs more rights.
+    pub fn bind(address: SocketAddr, kind: ListenerKind) -> Result<Self, BindError> {
+        let bind = || {
+            let socket = RawSocket::new(
+                Domain::for_address(address),
+                Type::STREAM.nonblocking().cloexec(),
+                Some(Protocol::TCP),
+            )?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            let socket = std::net::TcpListener::from(socket);
+            let address = socket.local_addr()?;
+            Ok(Self {
+                socket,
+                address,
+                kind,
+            })
+        };
+        bind().map_err(|cause| BindError { address, cause })
+    }
+
+    /// The address that was bound, with the port that the kernel chose where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is spoken here.
+    pub fn kind(&self) -> ListenerKind {
+        self.kind
+    }
+}
+
+/// Accepts until `shutdown` says stop.
+pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let Listener {
+        socket,
+        address,
+        kind,
+    } = listener;
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%address, %error, "cannot accept on a bound socket");
+            return;
+        }
+    };
+    let open = edge.metrics.connections.with_label_values(&[kind.as_str()]);
+    let mut failing = false;
+    loop {
+        let next = async {
+            edge.connections.room().await;
+            listener.accept().await
+        };
+        let accepted = tokio::select! {
+            accepted = next => accepted,
+            _ = shutdown.wait_for(|stop| *stop) => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                // Out of descriptors or memory, most likely. Say it once, not ten times a second.
+                if !failing {
+                    tracing::error!(%address, %error, "cannot accept connections, will go on trying");
+                }
+                failing = true;
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        if failing {
+            tracing::info!(%address, "accepting connections again");
+            failing = false;
+        }
+        admit(&edge, stream, peer, kind, open.clone(), &shutdown);
+    }
+}
+
+/// Starts the task of one connection, if its client may have one more.
+fn admit<A>(
+    edge: &Arc<Edge<A>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    kind: ListenerKind,
+    open: prometheus::IntGauge,
+    shutdown: &ShutdownWatch,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let Some(guard) = edge.connections.admit(peer.ip(), open) else {
+        edge.metrics
+            .limited
+            .with_label_values(&["max_connections_per_ip"])
+            .inc();
+        return;
+    };
+    // Without it a connection is slower, not wrong.
+    let _ = stream.set_nodelay(true);
+    let write_stall = edge.settings.load().limits.idle;
+    let socket = Socket::new(stream, peer, write_stall, guard);
+    let edge = Arc::clone(edge);
+    let shutdown = shutdown.clone();
+    match kind {
+        ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, shutdown)),
+        ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, shutdown)),
+    };
+}
+
+/// Whether an error of `accept` concerns the one connection that was to be accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,144 @@
+//! HTTP/1 connections: reads and checks each request head, then lets Pingora answer that request.
+//!
+//! Between requests a connection holds no Pingora session and no buffer, so that an idle one
+//! costs little more than its TLS state.
+
+mod body;
+mod head;
+mod stream;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use tokio::time::Instant;
+
+use crate::config::model::Limits;
+use crate::metrics::Metrics;
+
+use self::head::{Head, Refusal};
+use self::stream::MessageStream;
+
+/// Serves one connection until it ends.
+pub(super) async fn serve<A>(
+    app: &Arc<A>,
+    connection: Stream,
+    limits: &Limits,
+    metrics: &Metrics,
+    mut shutdown: ShutdownWatch,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut stream = MessageStream::new(connection);
+    loop {
+        let begun = tokio::select! {
+            biased;
+            begun = first_bytes(&mut stream, limits) => begun,
+            () = stopping(&mut shutdown) => false,
+        };
+        if !begun {
+            return;
+        }
+        let head = match read_head(&mut stream, limits).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(refusal) => {
+                metrics.refused.with_label_values(&[refusal.reason]).inc();
+                tracing::debug!(
+                    status = refusal.status.as_u16(),
+                    reason = refusal.reason,
+                    "refused a request"
+                );
+                stream.refuse(&answer(refusal)).await;
+                return;
+            }
+        };
+        stream.begin(&head);
+        let Some(next) = handle(app, stream, limits, &shutdown).await else {
+            return;
+        };
+        stream = next;
+    }
+}
+
+/// Lets Pingora answer the message that the stream stands on; the stream again where another may
+/// follow.
+async fn handle<A>(
+    app: &Arc<A>,
+    stream: MessageStream,
+    limits: &Limits,
+    shutdown: &ShutdownWatch,
+) -> Option<MessageStream>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut session = ServerSession::new_http1(Box::new(stream));
+    let keepalive = (!*shutdown.borrow()).then(|| limits.idle.as_secs().max(1));
+    session.set_keepalive(keepalive);
+    let (stream, _) = app.process_new_http(session, shutdown).await?.consume();
+    let stream = *stream.into_any().downcast::<MessageStream>().ok()?;
+    stream.is_done().then_some(stream)
+}
+
+async fn stopping(shutdown: &mut ShutdownWatch) {
+    // An error means that nobody can ask for a stop any more, which is a stop too.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Waits for the beginning of a request; `false` where the client goes away or stays silent.
+async fn first_bytes(stream: &mut MessageStream, limits: &Limits) -> bool {
+    !stream.unread().is_empty()
+        || matches!(
+            tokio::time::timeout(limits.idle, stream.fill()).await,
+            Ok(Ok(1..))
+        )
+}
+
+/// Reads until a whole head is there; `None` where the client goes away.
+async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option<Head>, Refusal> {
+    let deadline = Instant::now() + limits.header_read;
+    let mut may_skip = true;
+    let mut worth_a_look = true;
+    loop {
+        if may_skip && stream.unread().starts_with(head::EMPTY_LINE) {
+            stream.skip(head::EMPTY_LINE.len());
+            may_skip = false;
+        }
+        if worth_a_look && let Some(head) = head::parse(stream.unread(), limits.max_header_bytes)? {
+            return Ok(Some(head));
+        }
+        let before = stream.unread().len();
+        let count = match tokio::time::timeout_at(deadline, stream.fill()).await {
+            Ok(Ok(0) | Err(_)) => return Ok(None),
+            Ok(Ok(count)) => count,
+            // Nothing but the empty line that some clients send after a body.
+            Err(_) if before == 0 => return Ok(None),
+            Err(_) => {
+                return Err(Refusal {
+                    status: StatusCode::REQUEST_TIMEOUT,
+                    reason: "the request head took too long",
+                });
+            }
+        };
+        // A head that comes byte by byte is looked at once a line, not once a byte.
+        let new = stream.unread().get(before..).unwrap_or_default();
+        worth_a_look = count > 64 || memchr::memchr(b'\n', new).is_some();
+    }
+}
+
+/// The whole answer to a request that is refused unread.
+fn answer(refusal: Refusal) -> Vec<u8> {
+    let Refusal { status, reason } = refusal;
+    let mut body = String::with_capacity(reason.len() + 1);
+    body.push_str(reason);
+    body.push('\n');
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len(),
+    )
+    .into_bytes()
+}

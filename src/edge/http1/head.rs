@@ -1,0 +1,473 @@
+//! Strict reading of an HTTP/1 request head.
+//!
+//! Two parties that read one message differently are how requests are smuggled. So everything
+//! that another server could read in another way is refused here, before Pingora or an upstream
+//! sees a byte of it (RFC 9112, sections 2.2, 3, 5 and 6).
+
+use http::StatusCode;
+
+/// The longest request line in bytes.
+const MAX_REQUEST_LINE: usize = 16 * 1024;
+
+/// The most fields of a head.
+const MAX_FIELDS: usize = 100;
+
+/// A request head that was found good.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Its length in bytes, the empty line included.
+    pub(super) len: usize,
+    pub(super) body: Body,
+}
+
+/// How the end of a request's body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Chunked,
+    /// So many bytes; 0 where there is no body.
+    Length(u64),
+    /// An upgrade to WebSocket is asked for: what follows is no longer HTTP once it is granted.
+    Upgrade,
+}
+
+/// Why a request is refused before it is routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// What is wrong, for the client and the log. It never repeats what the client sent.
+    pub(super) reason: &'static str,
+}
+
+const fn bad(reason: &'static str) -> Refusal {
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        reason,
+    }
+}
+
+const TOO_LARGE: Refusal = Refusal {
+    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    reason: "the request head is too large",
+};
+
+const LINE_TOO_LONG: Refusal = Refusal {
+    status: StatusCode::URI_TOO_LONG,
+    reason: "the request line is too long",
+};
+
+/// Looks for a whole head at the beginning of `bytes`.
+///
+/// `Ok(None)` where more bytes are needed. `max` is the most bytes that a head may have.
+///
+/// # Errors
+/// Where the bytes are not the beginning of a request that we serve.
+pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
+    let mut lines = Lines { rest: bytes };
+    let Some(line) = lines.next()? else {
+        return if bytes.len() > MAX_REQUEST_LINE {
+            Err(LINE_TOO_LONG)
+        } else {
+            // Whatever begins like this is not HTTP: answer now, not when the time is up.
+            looks_like_http(bytes).map(|()| None)
+        };
+    };
+    if line.len() > MAX_REQUEST_LINE {
+        return Err(LINE_TOO_LONG);
+    }
+    let request = RequestLine::parse(line)?;
+    let mut fields = Fields::default();
+    let mut count = 0;
+    while let Some(line) = lines.next()? {
+        if line.is_empty() {
+            let len = bytes.len() - lines.rest.len();
+            if len > max {
+                return Err(TOO_LARGE);
+            }
+            return Ok(Some(Head {
+                len,
+                body: fields.body(&request)?,
+            }));
+        }
+        count += 1;
+        if count > MAX_FIELDS {
+            return Err(TOO_LARGE);
+        }
+        fields.add(line)?;
+    }
+    if bytes.len() > max {
+        return Err(TOO_LARGE);
+    }
+    Ok(None)
+}
+
+/// The empty line that a client may send before a request (RFC 9112, section 2.2).
+pub(super) const EMPTY_LINE: &[u8] = b"\r\n";
+
+/// Whether the beginning of a request line can still become one.
+fn looks_like_http(bytes: &[u8]) -> Result<(), Refusal> {
+    let method = bytes.split(|&byte| byte == b' ').next().unwrap_or_default();
+    if method.len() > 32 || !method.iter().all(|&byte| is_token(byte) || byte == b'\r') {
+        return Err(bad("this is not HTTP"));
+    }
+    Ok(())
+}
+
+/// Lines that end in CRLF, each without a CR, LF or NUL inside.
+struct Lines<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Lines<'a> {
+    /// The next whole line without its end; `None` where it has not come whole.
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
+        let Some(end) = memchr::memchr3(b'\r', b'\n', 0, self.rest) else {
+            return Ok(None);
+        };
+        let (line, end) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
+        match end {
+            [b'\r', b'\n', rest @ ..] => {
+                self.rest = rest;
+                Ok(Some(line))
+            }
+            [b'\r'] => Ok(None),
+            [b'\r', ..] => Err(bad("a carriage return without a line feed")),
+            [b'\n', ..] => Err(bad("a line feed without a carriage return")),
+            _ => Err(bad("a NUL in the request head")),
+        }
+    }
+}
+
+struct RequestLine<'a> {
+    method: &'a [u8],
+    http_10: bool,
+}
+
+impl<'a> RequestLine<'a> {
+    /// Reads `METHOD SP TARGET SP HTTP/1.x`.
+    fn parse(line: &'a [u8]) -> Result<Self, Refusal> {
+        let mut parts = line.split(|&byte| byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'"));
+        };
+        if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
+            return Err(bad("the method is not a token"));
+        }
+        let http_10 = match version {
+            b"HTTP/1.1" => false,
+            b"HTTP/1.0" => true,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                return Err(Refusal {
+                    status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                    reason: "this HTTP version is not spoken here",
+                });
+            }
+            _ => return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'")),
+        };
+        let refused = |status, reason| Err(Refusal { status, reason });
+        match method {
+            b"CONNECT" => {
+                return refused(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
+            }
+            b"TRACE" => {
+                return refused(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served here");
+            }
+            _ => {}
+        }
+        let form_is_known = match target {
+            [b'/', ..] => true,
+            b"*" => method == b"OPTIONS",
+            _ => is_absolute(target),
+        };
+        if !form_is_known
+            || target
+                .iter()
+                .any(|&byte| byte <= b' ' || byte == 0x7f || byte == b'#')
+        {
+            return Err(bad("the request target is malformed"));
+        }
+        Ok(Self { method, http_10 })
+    }
+}
+
+/// Whether a target is in absolute form, `http://host/path` (RFC 9112, section 3.2.2).
+fn is_absolute(target: &[u8]) -> bool {
+    ["http://", "https://"].iter().any(|scheme| {
+        target
+            .split_at_checked(scheme.len())
+            .is_some_and(|(begin, rest)| {
+                begin.eq_ignore_ascii_case(scheme.as_bytes()) && !rest.is_empty()
+            })
+    })
+}
+
+/// What the fields say about framing.
+#[derive(Default)]
+struct Fields {
+    hosts: usize,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade_to_websocket: bool,
+    connection_upgrade: bool,
+}
+
+impl Fields {
+    /// Takes one field line.
+    fn add(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Err(bad("a folded field line"));
+        }
+        let Some(colon) = memchr::memchr(b':', line) else {
+            return Err(bad("a field line without a colon"));
+        };
+        let (name, value) = line.split_at_checked(colon).unwrap_or((line, &[]));
+        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+            return Err(bad("a field name is not a token"));
+        }
+        let value = value.get(1..).unwrap_or_default();
+        if value
+            .iter()
+            .any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f)
+        {
+            return Err(bad("a control character in a field value"));
+        }
+        self.note(name, value.trim_ascii())
+    }
+
+    /// Notes a field that matters for framing.
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        match name.len() {
+            4 if is("host") => {
+                self.hosts += 1;
+                if value.is_empty() {
+                    return Err(bad("an empty Host field"));
+                }
+            }
+            7 if is("upgrade") => {
+                self.upgrade_to_websocket = value.eq_ignore_ascii_case(b"websocket");
+            }
+            10 if is("connection") => {
+                self.connection_upgrade |= value
+                    .split(|&byte| byte == b',')
+                    .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+            }
+            14 if is("content-length") => {
+                if self.length.is_some() {
+                    return Err(bad("more than one Content-Length"));
+                }
+                self.length = Some(parse_length(value)?);
+            }
+            17 if is("transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(bad("a Transfer-Encoding other than chunked"));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// How the body is framed, once all fields are known.
+    fn body(&self, request: &RequestLine<'_>) -> Result<Body, Refusal> {
+        match (self.hosts, request.http_10) {
+            (0, true) | (1, _) => {}
+            (0, false) => return Err(bad("no Host field")),
+            _ => return Err(bad("more than one Host field")),
+        }
+        if self.chunked {
+            if self.length.is_some() {
+                return Err(bad("both Content-Length and Transfer-Encoding"));
+            }
+            if request.http_10 {
+                return Err(bad("Transfer-Encoding in HTTP/1.0"));
+            }
+            return Ok(Body::Chunked);
+        }
+        let length = self.length.unwrap_or(0);
+        let upgrade = self.upgrade_to_websocket
+            && self.connection_upgrade
+            && !request.http_10
+            && request.method == b"GET"
+            && length == 0;
+        Ok(if upgrade {
+            Body::Upgrade
+        } else {
+            Body::Length(length)
+        })
+    }
+}
+
+/// A Content-Length: digits alone, few enough for any file there is.
+fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(bad("Content-Length is not a number"));
+    }
+    Ok(value
+        .iter()
+        .fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body_of(head: &str) -> Result<Body, u16> {
+        match parse(head.as_bytes(), 64 * 1024) {
+            Ok(Some(found)) => {
+                assert_eq!(found.len, head.len(), "{head:?}");
+                Ok(found.body)
+            }
+            Ok(None) => panic!("incomplete: {head:?}"),
+            Err(refusal) => Err(refusal.status.as_u16()),
+        }
+    }
+
+    fn with(fields: &str) -> Result<Body, u16> {
+        body_of(&format!("POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn good_heads_tell_their_framing() {
+        assert_eq!(
+            body_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Ok(Body::Length(0))
+        );
+        assert_eq!(body_of("GET / HTTP/1.0\r\n\r\n"), Ok(Body::Length(0)));
+        assert_eq!(
+            body_of("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Ok(Body::Length(0))
+        );
+        assert_eq!(
+            body_of("GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+            Ok(Body::Length(0))
+        );
+        assert_eq!(with("content-LENGTH: \t12 \r\n"), Ok(Body::Length(12)));
+        assert_eq!(with("Transfer-Encoding: Chunked\r\n"), Ok(Body::Chunked));
+        assert_eq!(with("X: \u{fc}\ttab\r\n"), Ok(Body::Length(0)));
+        assert_eq!(
+            body_of(
+                "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
+                 Upgrade: websocket\r\n\r\n"
+            ),
+            Ok(Body::Upgrade)
+        );
+        assert_eq!(
+            with("Connection: Upgrade\r\nUpgrade: h2c\r\n"),
+            Ok(Body::Length(0))
+        );
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused() {
+        for fields in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: 0x1\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: \x0bchunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            "Transfer-Encoding\r\n",
+            " Transfer-Encoding: chunked\r\n",
+            "X: a\r\n folded\r\n",
+            "X: a\rb\r\n",
+            "X: a\nb\r\n",
+            "X: a\0b\r\n",
+            "X\0: a\r\n",
+            ": a\r\n",
+            "X Y: a\r\n",
+            "Host: b.test\r\n",
+        ] {
+            assert_eq!(with(fields), Err(400), "{fields:?}");
+        }
+        assert_eq!(
+            body_of("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Err(400)
+        );
+    }
+
+    #[test]
+    fn malformed_request_lines_are_refused() {
+        for (line, status) in [
+            ("GET /", 400),
+            ("GET  / HTTP/1.1", 400),
+            ("GET / HTTP/1.1 ", 400),
+            (" GET / HTTP/1.1", 400),
+            ("GET / http/1.1", 400),
+            ("GET / HTTP/1.10", 400),
+            ("GET / HTTP/2.0", 505),
+            ("GET / HTTP/1.2", 505),
+            ("G(T / HTTP/1.1", 400),
+            ("GET /a\tb HTTP/1.1", 400),
+            ("GET /a#b HTTP/1.1", 400),
+            ("GET a.test HTTP/1.1", 400),
+            ("GET * HTTP/1.1", 400),
+            ("GET ftp://a.test/ HTTP/1.1", 400),
+            ("CONNECT a.test:443 HTTP/1.1", 405),
+            ("TRACE / HTTP/1.1", 405),
+        ] {
+            let head = format!("{line}\r\nHost: a.test\r\n\r\n");
+            assert_eq!(body_of(&head), Err(status), "{line:?}");
+        }
+        assert_eq!(body_of("GET / HTTP/1.1\r\n\r\n"), Err(400), "no Host");
+    }
+
+    #[test]
+    fn limits_hold_before_the_head_is_whole() {
+        let status = |bytes: &str| parse(bytes.as_bytes(), 1024).map_err(|r| r.status.as_u16());
+        assert_eq!(
+            status(&format!("GET /{}", "a".repeat(MAX_REQUEST_LINE))),
+            Err(414)
+        );
+        assert_eq!(
+            status(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(1024))),
+            Err(431)
+        );
+        assert_eq!(
+            status(&format!(
+                "GET / HTTP/1.1\r\n{}",
+                "X: a\r\n".repeat(MAX_FIELDS + 1)
+            )),
+            Err(431)
+        );
+        assert_eq!(status("\x16\x03\x01"), Err(400), "a TLS ClientHello");
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r"), Ok(None));
+        assert_eq!(status(""), Ok(None));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_the_same_in_pieces(bytes in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::sample::select(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..]),
+                proptest::num::u8::ANY,
+            ], 0..200))
+        {
+            let whole = parse(&bytes, 1024);
+            for end in 0..bytes.len() {
+                // A prefix is either not whole yet or decided as the whole is.
+                match parse(&bytes[..end], 1024) {
+                    Ok(None) => {}
+                    Ok(found) => proptest::prop_assert_eq!(&Ok(found), &whole),
+                    Err(_) => proptest::prop_assert!(whole.is_err()),
+                }
+            }
+        }
+    }
+}

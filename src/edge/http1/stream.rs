@@ -1,0 +1,430 @@
+//! A connection that shows Pingora one request at a time.
+//!
+//! Pingora reads a head and a body from it and finds nothing behind them: a pipelined request
+//! waits here until the one before it has been answered. The deadlines for slow bodies are kept
+//! here too.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::{Shutdown, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::edge::timer::Timer;
+
+use super::body::Framing;
+use super::head::{Body, Head};
+
+/// How many bytes are read at once where the length of what comes is not known.
+const READ: usize = 4 * 1024;
+
+/// The most that is read ahead of the message that is being answered.
+const MAX_AHEAD: usize = 64 * 1024;
+
+/// The least that a client must send of a body, averaged over the time we wait for it.
+const MIN_BYTES_PER_SECOND: u64 = 1024;
+
+/// How long a client may be slower than that.
+const SLOW_START: Duration = Duration::from_secs(10);
+
+/// How much of a refused message is read, and for how long, so that the client sees the answer
+/// before the connection is reset (RFC 9112, section 9.6).
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// An HTTP/1 connection, positioned on one message.
+pub(super) struct MessageStream {
+    inner: Stream,
+    /// What has been read from the client and not handed on.
+    buffer: BytesMut,
+    /// How much of the buffer is the head of the current message.
+    head: usize,
+    framing: Framing,
+    ended: bool,
+    pace: Pace,
+}
+
+impl MessageStream {
+    pub(super) fn new(inner: Stream) -> Self {
+        Self {
+            inner,
+            buffer: BytesMut::new(),
+            head: 0,
+            framing: Framing::DONE,
+            ended: false,
+            pace: Pace::default(),
+        }
+    }
+
+    /// What has been read and belongs to no message yet.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Drops the first `count` bytes of what has been read.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.buffer.advance(count.min(self.buffer.len()));
+    }
+
+    /// Reads more from the client. `Ok(0)` where the client sends no more.
+    ///
+    /// While nothing comes it holds no memory for what may come.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.pace.release();
+        }
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Positions the stream on the message whose head has been found in what was read.
+    pub(super) fn begin(&mut self, head: &Head) {
+        self.head = head.len;
+        self.framing = Framing::new(head.body);
+        self.pace = Pace::default();
+    }
+
+    /// Whether the current message has been read to its end, so that another can follow.
+    pub(super) fn is_done(&self) -> bool {
+        self.head == 0 && self.framing.is_done()
+    }
+
+    /// Writes `answer` and closes, with patience for a client that is still sending.
+    pub(super) async fn refuse(&mut self, answer: &[u8]) {
+        use tokio::io::AsyncWriteExt;
+
+        let written = async {
+            self.inner.write_all(answer).await?;
+            self.inner.flush().await
+        };
+        // A client that is gone or takes no data needs no answer.
+        if matches!(tokio::time::timeout(LINGER, written).await, Ok(Ok(()))) {
+            // It may be in the middle of any body.
+            self.framing = Framing::new(Body::Upgrade);
+            self.head = 0;
+            Shutdown::shutdown(self).await;
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+        self.buffer.extend_from_slice(read.filled());
+        self.ended |= read.filled().is_empty();
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Hands on the part of the buffer that belongs to the message.
+    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        let fits = self.buffer.len().min(buf.remaining());
+        let fits = self.buffer.get(..fits).unwrap_or_default();
+        let ours = self.framing.take(fits)?;
+        buf.put_slice(fits.get(..ours).unwrap_or_default());
+        self.buffer.advance(ours);
+        Ok(())
+    }
+
+    /// After the message's end only the client's going away is news.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.ended {
+            if self.buffer.len() >= MAX_AHEAD {
+                return Poll::Pending;
+            }
+            ready!(self.poll_fill(cx))?;
+        }
+        if self.buffer.is_empty() {
+            Poll::Ready(Ok(()))
+        } else {
+            // It sent another request before it closed its side: answer both.
+            Poll::Pending
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.buffer.is_empty() {
+            return Poll::Ready(self.hand_on(buf));
+        }
+        let before = buf.filled().len();
+        let read = match self.framing {
+            // No copy: what is read cannot reach beyond the message.
+            Framing::Length(left) => {
+                let limit = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(buf.remaining());
+                poll_read_limited(Pin::new(&mut self.inner), cx, buf, limit)
+            }
+            Framing::Tunnel => Pin::new(&mut self.inner).poll_read(cx, buf),
+            Framing::Chunked(_) => match self.poll_fill(cx) {
+                Poll::Ready(Ok(_)) => {
+                    self.pace.advance(self.buffer.len());
+                    return Poll::Ready(self.hand_on(buf));
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Pending,
+            },
+        };
+        if read.is_pending() {
+            return match self.framing {
+                Framing::Tunnel => Poll::Pending,
+                Framing::Chunked(_) | Framing::Length(_) => self.pace.poll_too_slow(cx),
+            };
+        }
+        let new = buf.filled().len() - before;
+        self.pace.advance(new);
+        if let Framing::Length(left) = &mut self.framing {
+            *left -= new as u64;
+        }
+        read
+    }
+}
+
+/// Reads at most `limit` bytes into `buf`.
+fn poll_read_limited(
+    stream: Pin<&mut Stream>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    limit: usize,
+) -> Poll<io::Result<()>> {
+    let mut limited = buf.take(limit);
+    ready!(stream.poll_read(cx, &mut limited))?;
+    let new = limited.filled().len();
+    // SAFETY: `limited` is a view of the beginning of `buf`'s unfilled part, and its first `new`
+    // bytes have been written.
+    unsafe { buf.assume_init(new) };
+    buf.advance(new);
+    Poll::Ready(Ok(()))
+}
+
+/// How fast a body comes, counting only the time spent waiting for the client: an upstream that
+/// takes the body slowly is no fault of the client's.
+#[derive(Default)]
+struct Pace {
+    received: u64,
+    waited: Duration,
+    waiting_since: Option<Instant>,
+    timer: Timer,
+}
+
+impl Pace {
+    fn advance(&mut self, received: usize) {
+        self.received += received as u64;
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+            self.timer.clear();
+        }
+    }
+
+    /// Fails once the client has been too slow for too long.
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.waiting_since.get_or_insert_with(Instant::now);
+        let allowed = Duration::from_secs(self.received / MIN_BYTES_PER_SECOND).max(SLOW_START);
+        ready!(
+            self.timer
+                .poll_after(cx, allowed.saturating_sub(self.waited))
+        );
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client sends its body too slowly",
+        )))
+    }
+
+    fn release(&mut self) {
+        self.timer.release();
+    }
+}
+
+impl AsyncRead for MessageStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.head > 0 {
+            let count = this.head.min(buf.remaining()).min(this.buffer.len());
+            buf.put_slice(this.buffer.get(..count).unwrap_or_default());
+            this.buffer.advance(count);
+            this.head -= count;
+            return Poll::Ready(Ok(()));
+        }
+        if this.framing.is_done() {
+            return this.poll_end(cx);
+        }
+        this.poll_body(cx, buf)
+    }
+}
+
+impl AsyncWrite for MessageStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for MessageStream {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+        if self.is_done() || self.ended {
+            return;
+        }
+        let discard = async {
+            let mut total = 0;
+            while total < LINGER_BYTES {
+                self.buffer.clear();
+                match self.fill().await {
+                    Ok(count) if count > 0 => total += count,
+                    _ => return,
+                }
+            }
+        };
+        // Either way the connection is over.
+        let _ = tokio::time::timeout(LINGER, discard).await;
+    }
+}
+
+impl std::fmt::Debug for MessageStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MessageStream")
+            .field("inner", &self.inner)
+            .field("framing", &self.framing)
+            .finish_non_exhaustive()
+    }
+}
+
+crate::edge::delegate_io!(MessageStream);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// A stream that has read `bytes`, and the client's end of it.
+    async fn stream(bytes: &[u8]) -> (MessageStream, tokio::io::DuplexStream) {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        client.write_all(bytes).await.expect("room");
+        let mut stream = MessageStream::new(Box::new(server));
+        stream.fill().await.expect("bytes");
+        (stream, client)
+    }
+
+    fn begin(stream: &mut MessageStream, body: Body) {
+        stream.begin(&Head {
+            len: GET.len(),
+            body,
+        });
+    }
+
+    #[tokio::test]
+    async fn a_pipelined_request_waits_its_turn() {
+        let (mut stream, client) = stream(&[GET, GET].concat()).await;
+        begin(&mut stream, Body::Length(0));
+        let mut got = vec![0; 1024];
+        assert_eq!(stream.read(&mut got).await.expect("the head"), GET.len());
+        assert!(stream.is_done());
+        let more = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut got)).await;
+        assert!(more.is_err(), "the second request must not be seen");
+        assert_eq!(stream.unread(), GET);
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_is_noticed_after_the_message() {
+        let (mut stream, client) = stream(GET).await;
+        begin(&mut stream, Body::Length(0));
+        let mut got = vec![0; 1024];
+        stream.read(&mut got).await.expect("the head");
+        drop(client);
+        assert_eq!(stream.read(&mut got).await.expect("the end"), 0);
+    }
+
+    #[tokio::test]
+    async fn bodies_are_handed_on_to_their_end() {
+        for (body, bytes) in [
+            (Body::Length(5), &b"hello"[..]),
+            (Body::Chunked, b"5\r\nhello\r\n0\r\n\r\n"),
+        ] {
+            let (mut stream, mut client) = stream(&[GET, &bytes[..3]].concat()).await;
+            client.write_all(&bytes[3..]).await.expect("room");
+            client.write_all(GET).await.expect("room");
+            begin(&mut stream, body);
+            let mut got = Vec::new();
+            while !stream.is_done() {
+                stream.read_buf(&mut got).await.expect("the message");
+            }
+            assert_eq!(got, [GET, bytes].concat());
+            while stream.unread().len() < GET.len() {
+                stream.fill().await.expect("the next head");
+            }
+            assert_eq!(stream.unread(), GET);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_crawls_is_cut_and_a_slow_reader_of_it_is_not() {
+        let (mut stream, mut client) = stream(GET).await;
+        begin(&mut stream, Body::Length(1 << 30));
+        let mut got = vec![0; 1024];
+        stream.read(&mut got).await.expect("the head");
+        let started = Instant::now();
+        let crawl = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        // The time between our own reads does not count.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let error = loop {
+            if let Err(error) = stream.read(&mut got).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let took = started.elapsed().as_secs();
+        assert!((69..=72).contains(&took), "{took} s");
+        crawl.abort();
+    }
+
+    #[tokio::test]
+    async fn malformed_chunks_fail_the_read() {
+        let (mut stream, _client) = stream(&[GET, b"zz\r\n"].concat()).await;
+        begin(&mut stream, Body::Chunked);
+        let mut got = vec![0; 1024];
+        stream.read(&mut got).await.expect("the head");
+        let error = stream.read(&mut got).await.expect_err("malformed");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,190 @@
+//! The roots in storage: the current one, its successor, its predecessor.
+//!
+//! `root.key` holds a root's key and certificate in one value, so that no crash can part them; its
+//! certificate stands once more in `root.crt`, for people. All writing is done under a lock, after
+//! reading anew what another process may have written.
+
+use tracing::{info, warn};
+
+use super::authority::Authority;
+use super::{BACKDATE, DAY, LocalCaError};
+use crate::clock::UnixTime;
+use crate::storage::{Key, Storage};
+
+/// What every key of the local CA begins with.
+pub(super) const PREFIX: &str = "local_ca";
+
+const ROOT_KEY: &str = "local_ca/root.key";
+const ROOT_CERTIFICATE: &str = "local_ca/root.crt";
+const NEXT_KEY: &str = "local_ca/next_root.key";
+const PREVIOUS_CERTIFICATE: &str = "local_ca/previous_root.crt";
+const LOCK: &str = "local_ca/lock";
+
+/// How long a root is valid.
+const LIFETIME: i64 = 3650 * DAY;
+
+/// How long before a root's end its successor is made, for people to spread it.
+const SUCCESSOR: i64 = 365 * DAY;
+
+/// How long before a root's end its successor takes over.
+const TAKE_OVER: i64 = 60 * DAY;
+
+/// The roots that clients may have to trust.
+#[derive(Clone)]
+pub(super) struct Roots {
+    pub(super) current: Authority,
+    next: Option<Authority>,
+    /// The certificate of the root before.
+    previous: Option<String>,
+}
+
+impl Roots {
+    /// The roots in `storage`, with those made and moved that are due.
+    pub(super) fn open(
+        storage: &dyn Storage,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<Self, LocalCaError> {
+        if let Some(roots) = Self::load(storage)?
+            && !roots.need_work(now)
+            && storage.load(&key(ROOT_CERTIFICATE)?)?.is_some()
+        {
+            return Ok(roots);
+        }
+        let _lease = storage.lock(&key(LOCK)?)?;
+        let mut roots = match Self::load(storage)? {
+            Some(roots) => roots,
+            None => Self::first(storage, name, now)?,
+        };
+        if roots.next.is_none() && roots.wants_successor(now) {
+            roots.make_successor(storage, name, now)?;
+        }
+        if roots.wants_take_over(now) {
+            roots.take_over(storage)?;
+        }
+        storage.store(&key(ROOT_CERTIFICATE)?, roots.current.pem().as_bytes())?;
+        Ok(roots)
+    }
+
+    /// The roots in `storage` as they are, `None` where there are none.
+    pub(super) fn load(storage: &dyn Storage) -> Result<Option<Self>, LocalCaError> {
+        let certificate = load_text(storage, ROOT_CERTIFICATE)?;
+        let previous = load_text(storage, PREVIOUS_CERTIFICATE)?;
+        let Some(current) = load_authority(storage, ROOT_KEY)? else {
+            return match certificate {
+                Some(_) => Err(damaged(
+                    ROOT_KEY,
+                    "it is gone, but its certificate is there",
+                )),
+                None => Ok(None),
+            };
+        };
+        // A crash while the successor took over leaves the predecessor's certificate here.
+        if certificate.as_ref().is_some_and(|certificate| {
+            certificate != current.pem() && Some(certificate) != previous.as_ref()
+        }) {
+            return Err(damaged(
+                ROOT_CERTIFICATE,
+                "it is not the certificate in root.key",
+            ));
+        }
+        // The same crash leaves the successor, which has become the current root.
+        let next = load_authority(storage, NEXT_KEY)?.filter(|next| next.pem() != current.pem());
+        let previous = previous.filter(|previous| previous != current.pem());
+        Ok(Some(Self {
+            current,
+            next,
+            previous,
+        }))
+    }
+
+    /// The certificates of all, the one in use first.
+    pub(super) fn pem(&self) -> String {
+        let next = self.next.as_ref().map_or("", Authority::pem);
+        let previous = self.previous.as_deref().unwrap_or_default();
+        [self.current.pem(), next, previous].concat()
+    }
+
+    /// Whether a root is to be made or moved.
+    pub(super) fn need_work(&self, now: UnixTime) -> bool {
+        self.wants_take_over(now) || self.next.is_none() && self.wants_successor(now)
+    }
+
+    fn wants_successor(&self, now: UnixTime) -> bool {
+        self.current.not_after() - now < SUCCESSOR
+    }
+
+    fn wants_take_over(&self, now: UnixTime) -> bool {
+        self.current.not_after() - now < TAKE_OVER
+    }
+
+    fn first(storage: &dyn Storage, name: &str, now: UnixTime) -> Result<Self, LocalCaError> {
+        let current = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
+        storage.store(&key(ROOT_KEY)?, current.secret_pem().as_bytes())?;
+        info!(name, "root of the local CA made");
+        Ok(Self {
+            current,
+            next: None,
+            previous: None,
+        })
+    }
+
+    fn make_successor(
+        &mut self,
+        storage: &dyn Storage,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<(), LocalCaError> {
+        let next = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
+        storage.store(&key(NEXT_KEY)?, next.secret_pem().as_bytes())?;
+        let days_left = (self.current.not_after() - now) / DAY;
+        warn!(
+            name,
+            days_left,
+            "the root of the local CA nears its end: a successor was made, have clients trust it \
+             too ('snigate ca root' prints both)"
+        );
+        self.next = Some(next);
+        Ok(())
+    }
+
+    /// Each step can be followed by a crash; see `load`.
+    fn take_over(&mut self, storage: &dyn Storage) -> Result<(), LocalCaError> {
+        let Some(next) = self.next.take() else {
+            return Ok(());
+        };
+        storage.store(&key(PREVIOUS_CERTIFICATE)?, self.current.pem().as_bytes())?;
+        storage.store(&key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
+        storage.store(&key(ROOT_CERTIFICATE)?, next.pem().as_bytes())?;
+        storage.delete(&key(NEXT_KEY)?)?;
+        warn!("the new root of the local CA is in use: clients that do not trust it refuse");
+        self.previous = Some(self.current.pem().to_owned());
+        self.current = next;
+        Ok(())
+    }
+}
+
+fn key(text: &str) -> Result<Key, LocalCaError> {
+    Ok(text.parse()?)
+}
+
+fn load_text(storage: &dyn Storage, name: &str) -> Result<Option<String>, LocalCaError> {
+    let value = storage.load(&key(name)?)?;
+    Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+}
+
+fn load_authority(storage: &dyn Storage, name: &str) -> Result<Option<Authority>, LocalCaError> {
+    let Some(value) = storage.load(&key(name)?)? else {
+        return Ok(None);
+    };
+    Authority::read(&value)
+        .map(Some)
+        .map_err(|reason| damaged(name, &reason))
+}
+
+fn damaged(key: &str, reason: &str) -> LocalCaError {
+    LocalCaError::Damaged {
+        key: key.to_owned(),
+        reason: reason.to_owned(),
+    }
+}

@@ -1,0 +1,106 @@
+//! Stopping: on SIGTERM in order, on SIGINT at once.
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::readiness::Readiness;
+
+/// The part of [`Readiness`] that speaks while the gateway stops.
+const PART: &str = "stop";
+
+/// How a part of the gateway asks it to stop in order.
+#[derive(Clone, Debug)]
+pub struct Stopper(mpsc::Sender<()>);
+
+impl Stopper {
+    /// Asks for an orderly stop. Asking twice is asking once.
+    pub fn stop(&self) {
+        // Full means that it has been asked already, closed that it is under way.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// Waits until open requests are done, but not beyond the grace period. Whether all are.
+pub type Drain = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// Carries a stop out: waits for a reason, makes the gateway unready, tells every part, and lets
+/// Pingora's server end once the connections have drained.
+///
+/// Pingora's own orderly stop sleeps through the whole grace period even where nothing is open.
+pub struct Stop {
+    asked: Mutex<mpsc::Receiver<()>>,
+    stopping: watch::Sender<bool>,
+    readiness: Readiness,
+    drain: Drain,
+}
+
+impl Stop {
+    /// A stop that nobody has asked for yet. `drain` is called once it is asked for.
+    pub fn new(readiness: Readiness, drain: Drain) -> (Self, Stopper, ShutdownWatch) {
+        let (ask, asked) = mpsc::channel(1);
+        let (stopping, told) = watch::channel(false);
+        let stop = Self {
+            asked: Mutex::new(asked),
+            stopping,
+            readiness,
+            drain,
+        };
+        (stop, Stopper(ask), told)
+    }
+
+    async fn in_order(&self, interrupt: &mut Option<Signal>) {
+        self.readiness
+            .set(PART, vec!["the gateway is stopping".to_owned()]);
+        tracing::info!("stopping: no new connections, waiting for open requests");
+        // Nobody listening means that nothing is left to stop.
+        let _ = self.stopping.send(true);
+        tokio::select! {
+            all = (self.drain)() => {
+                if all {
+                    tracing::info!("stopped");
+                } else {
+                    tracing::warn!("stopped with requests open at the end of the grace period");
+                }
+            }
+            () = received(interrupt) => tracing::warn!("stopped at once, with requests open"),
+        }
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut terminate = listen(SignalKind::terminate());
+        let mut interrupt = listen(SignalKind::interrupt());
+        let mut asked = self.asked.lock().await;
+        tokio::select! {
+            () = received(&mut terminate) => self.in_order(&mut interrupt).await,
+            Some(()) = asked.recv() => self.in_order(&mut interrupt).await,
+            () = received(&mut interrupt) => {
+                self.readiness.set(PART, vec!["the gateway is stopping".to_owned()]);
+                tracing::info!("stopped at once");
+            }
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+fn listen(kind: SignalKind) -> Option<Signal> {
+    signal(kind)
+        .inspect_err(|error| tracing::error!(?kind, %error, "cannot listen for a signal"))
+        .ok()
+}
+
+/// Waits for a signal; for ever where it cannot be listened for.
+pub(super) async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            // `None` means that the runtime ends, and this wait with it.
+            let _ = signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}

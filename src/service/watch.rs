@@ -1,0 +1,231 @@
+//! Notices changes of files: of the files themselves, and of the directories and symbolic links
+//! that lead to them.
+//!
+//! Editors, `mv`, certbot and Kubernetes replace files rather than write into them, so it is
+//! directories that are watched. It says that something changed; what changed its users find out
+//! by looking.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How long it must have been quiet before a change is told, so that a pair of files that are
+/// written one after the other is one change.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How long a change is held back at most where it is never quiet.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many symbolic links are followed on the way to one file.
+const MAX_LINKS: usize = 16;
+
+/// A watch over the directories of some files.
+pub struct Watch {
+    watcher: RecommendedWatcher,
+    directories: BTreeSet<PathBuf>,
+    events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
+}
+
+impl Watch {
+    /// A watch over nothing yet.
+    ///
+    /// # Errors
+    /// Where the system gives no watch, such as at `fs.inotify.max_user_instances`.
+    pub fn new() -> notify::Result<Self> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error, a queue that overflowed say, hides changes: tell one without a path.
+            let paths = match event {
+                Ok(event) if is_change(event.kind) || event.need_rescan() => event.paths,
+                Ok(_) => return,
+                Err(_) => Vec::new(),
+            };
+            // Nobody listens any more once the gateway stops.
+            let _ = sender.send(paths);
+        })?;
+        Ok(Self {
+            watcher,
+            directories: BTreeSet::new(),
+            events,
+        })
+    }
+
+    /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
+    /// them are watched themselves. The directories that cannot be watched come back.
+    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Vec<notify::Error> {
+        let wanted: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories_of).collect();
+        for gone in self.directories.difference(&wanted) {
+            // It may have been deleted, and its watch with it.
+            let _ = self.watcher.unwatch(gone);
+        }
+        let mut errors = Vec::new();
+        let mut watched = BTreeSet::new();
+        for directory in wanted {
+            // A directory that was deleted and made again has lost its watch, hence the renewal.
+            match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    watched.insert(directory);
+                }
+                Err(error) => errors.push(error.add_path(directory)),
+            }
+        }
+        self.directories = watched;
+        errors
+    }
+
+    /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
+    /// which.
+    pub async fn changed(&mut self) -> Vec<PathBuf> {
+        let Some(first) = self.events.recv().await else {
+            // The watcher lives as long as `self`; this is not reached.
+            return std::future::pending().await;
+        };
+        let mut all_known = !first.is_empty();
+        let mut paths: BTreeSet<PathBuf> = first.into_iter().collect();
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(patience);
+            match tokio::time::timeout_at(quiet, self.events.recv()).await {
+                Ok(Some(more)) => {
+                    all_known &= !more.is_empty();
+                    paths.extend(more);
+                    if Instant::now() >= patience {
+                        break;
+                    }
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        if all_known {
+            paths.into_iter().collect()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// Whether an event can mean that a file's content is another: opening and reading does not.
+fn is_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        EventKind::Any
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => true,
+    }
+}
+
+/// The directories in which a change can make `path` another file: its own and, for each symbolic
+/// link on the way, the link's.
+fn directories_of(path: &Path) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for _ in 0..MAX_LINKS {
+        if path.is_dir() {
+            directories.push(path.clone());
+        }
+        if let Some(parent) = existing(path.parent()) {
+            directories.push(parent.to_owned());
+        }
+        let link = path
+            .ancestors()
+            .filter(|ancestor| ancestor.is_symlink())
+            .last()
+            .map(Path::to_owned);
+        let Some(link) = link else { break };
+        let (Some(parent), Ok(target)) = (link.parent(), std::fs::read_link(&link)) else {
+            break;
+        };
+        directories.push(parent.to_owned());
+        let rest = path.strip_prefix(&link).unwrap_or(Path::new(""));
+        path = if rest.as_os_str().is_empty() {
+            parent.join(target)
+        } else {
+            parent.join(target).join(rest)
+        };
+    }
+    directories
+}
+
+/// The nearest ancestor that exists, `path` included.
+fn existing(path: Option<&Path>) -> Option<&Path> {
+    path?.ancestors().find(|ancestor| ancestor.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    async fn told(watch: &mut Watch) -> bool {
+        tokio::time::timeout(Duration::from_secs(10), watch.changed())
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn rewriting_replacing_and_removing_are_changes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a.yaml");
+        fs::write(&file, "1").expect("written");
+        let mut watch = Watch::new().expect("inotify");
+        assert!(watch.follow([&*file]).is_empty());
+
+        fs::write(&file, "2").expect("written");
+        assert!(told(&mut watch).await, "rewritten");
+        let new = dir.path().join("new");
+        fs::write(&new, "3").expect("written");
+        fs::rename(&new, &file).expect("renamed");
+        assert!(told(&mut watch).await, "replaced");
+        fs::remove_file(&file).expect("removed");
+        assert!(told(&mut watch).await, "removed");
+    }
+
+    #[tokio::test]
+    async fn reading_is_no_change() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a.yaml");
+        fs::write(&file, "1").expect("written");
+        let mut watch = Watch::new().expect("inotify");
+        watch.follow([&*file]);
+        fs::read(&file).expect("read");
+        let quiet = tokio::time::timeout(Duration::from_millis(400), watch.changed()).await;
+        assert!(quiet.is_err());
+    }
+
+    #[tokio::test]
+    async fn swapped_links_are_changes() {
+        // The layout of a Kubernetes volume: a.yaml -> ..data/a.yaml, ..data -> ..1
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        for version in ["..1", "..2"] {
+            fs::create_dir(at(version)).expect("made");
+            fs::write(at(version).join("a.yaml"), version).expect("written");
+        }
+        symlink("..1", at("..data")).expect("linked");
+        symlink("..data/a.yaml", at("a.yaml")).expect("linked");
+        // And a link to the whole volume from elsewhere.
+        let outside = tempfile::tempdir().expect("a directory");
+        symlink(dir.path(), outside.path().join("volume")).expect("linked");
+        let file = outside.path().join("volume/a.yaml");
+
+        let mut watch = Watch::new().expect("inotify");
+        watch.follow([&*file]);
+        symlink("..2", at("..tmp")).expect("linked");
+        fs::rename(at("..tmp"), at("..data")).expect("swapped");
+        assert!(told(&mut watch).await, "the inner link");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "..2");
+
+        watch.follow([&*file]);
+        fs::remove_file(outside.path().join("volume")).expect("removed");
+        assert!(told(&mut watch).await, "the outer link");
+    }
+}

@@ -1,0 +1,392 @@
+//! Whole handshakes in memory, against OpenSSL's own client.
+
+use std::pin::Pin;
+use std::sync::Mutex as StdMutex;
+use std::time::Duration;
+
+use openssl::ssl::{
+    SslContext, SslContextBuilder, SslMethod, SslSession, SslSessionCacheMode, SslVersion,
+};
+use pingora_core::protocols::tls::SslStream;
+use pingora_core::protocols::tls::server::handshake_with_callback;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::*;
+use crate::certificate::testing::{NOW, TestCa};
+use crate::certificate::{Loader, Source, TlsCertificate};
+use crate::config::model::{SessionTickets, TlsProfile};
+
+const ALERT_UNRECOGNIZED_NAME: &str = "unrecognized name";
+
+fn settings() -> Tls {
+    Tls {
+        profile: TlsProfile::Intermediate,
+        groups: vec![
+            "X25519MLKEM768".to_owned(),
+            "X25519".to_owned(),
+            "P-256".to_owned(),
+        ],
+        default_certificate: None,
+        unknown_sni: UnknownSni::Default,
+        session_tickets: SessionTickets::Rotate(Duration::from_secs(3600)),
+    }
+}
+
+/// A certificate for some names.
+fn certificate(names: &[&str]) -> Arc<TlsCertificate> {
+    let leaf = TestCa::new("tls").leaf(names);
+    let pem = format!("{}{}", leaf.certificate, leaf.key);
+    let loader = Loader::new().expect("a loader");
+    let loaded = loader
+        .load(pem.as_bytes(), Source::File("test".into()))
+        .expect("a certificate");
+    Arc::new(loaded.certificate)
+}
+
+/// A server for `sites`, the first of which is the default where `default` says so.
+fn server(sites: &[&[&str]], default: bool, unknown_sni: UnknownSni) -> GlobalCertificate {
+    let certificates: Vec<_> = sites.iter().map(|names| certificate(names)).collect();
+    let mut map = SniMap::of(&certificates, NOW);
+    if default {
+        let first = Arc::clone(&certificates[0]);
+        map = map.with_default(Some(Arc::new(CertificateSet::single(first))));
+    }
+    let server = GlobalCertificate::new(Metrics::new().expect("metrics")).expect("a server");
+    server.publish(Snapshot {
+        certificates: Arc::new(map),
+        unknown_sni,
+        attachment: Some(Arc::new("first state")),
+    });
+    server
+}
+
+/// What a client saw, and what the server knows of it.
+struct Seen {
+    names: Vec<String>,
+    version: String,
+    group: String,
+    resumed: bool,
+    alpn: Option<Vec<u8>>,
+    session: Option<SslSession>,
+    info: Arc<TlsInfo>,
+}
+
+struct Client {
+    context: SslContextBuilder,
+    server_name: Option<&'static str>,
+    resume: Option<SslSession>,
+}
+
+impl Client {
+    fn new(server_name: Option<&'static str>) -> Self {
+        let mut context = SslContext::builder(SslMethod::tls_client()).expect("a context");
+        context
+            .set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
+        Self {
+            context,
+            server_name,
+            resume: None,
+        }
+    }
+
+    fn only(mut self, version: SslVersion) -> Self {
+        self.context
+            .set_min_proto_version(Some(version))
+            .expect("set");
+        self.context
+            .set_max_proto_version(Some(version))
+            .expect("set");
+        self
+    }
+
+    fn offering(mut self, protocols: &[u8]) -> Self {
+        self.context.set_alpn_protos(protocols).expect("set");
+        self
+    }
+
+    fn resuming(mut self, session: &Seen) -> Self {
+        self.resume = session.session.clone();
+        assert!(self.resume.is_some(), "the server gave a ticket");
+        self
+    }
+
+    async fn connect(self, server: &GlobalCertificate) -> Result<Seen, String> {
+        self.connect_with(server, &settings()).await
+    }
+
+    async fn connect_with(
+        mut self,
+        server: &GlobalCertificate,
+        settings: &Tls,
+    ) -> Result<Seen, String> {
+        let ticket = Arc::new(StdMutex::new(None));
+        self.context.set_new_session_callback({
+            let ticket = Arc::clone(&ticket);
+            move |_, session| *ticket.lock().expect("not poisoned") = Some(session)
+        });
+        let context = self.context.build();
+        let mut ssl = Ssl::new(&context).expect("a client");
+        if let Some(name) = self.server_name {
+            ssl.set_hostname(name).expect("set");
+        }
+        if let Some(session) = &self.resume {
+            // SAFETY: the session comes from a context of the same kind.
+            unsafe { ssl.set_session(session) }.expect("set");
+        }
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let acceptor = server.acceptor(settings).expect("an acceptor");
+        let (client, served) = tokio::join!(talk(ssl, near), serve(&acceptor, far, server));
+        let stream = client?;
+        let info = served?;
+        let ssl = stream.ssl();
+        let names = ssl
+            .peer_certificate()
+            .and_then(|leaf| leaf.subject_alt_names())
+            .map(|names| {
+                names
+                    .iter()
+                    .filter_map(|name| name.dnsname().map(str::to_owned))
+                    .collect()
+            })
+            .unwrap_or_default();
+        let session = ticket.lock().expect("not poisoned").take();
+        Ok(Seen {
+            names,
+            version: ssl.version_str().to_owned(),
+            group: ffi::group_name(ssl).to_owned(),
+            resumed: ssl.session_reused(),
+            alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
+            session,
+            info,
+        })
+    }
+}
+
+/// The client's side: handshake, then one octet, before which all tickets come.
+async fn talk(ssl: Ssl, io: DuplexStream) -> Result<SslStream<DuplexStream>, String> {
+    let mut stream = SslStream::new(ssl, io).expect("a stream");
+    Pin::new(&mut stream)
+        .connect()
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut octet = [0];
+    stream
+        .read_exact(&mut octet)
+        .await
+        .map_err(|error| error.to_string())?;
+    // OpenSSL resumes no TLS 1.2 session whose connection was not closed in order. The server may
+    // have gone by now.
+    let _ = stream.shutdown().await;
+    Ok(stream)
+}
+
+async fn serve(
+    acceptor: &SslAcceptor,
+    io: DuplexStream,
+    server: &GlobalCertificate,
+) -> Result<Arc<TlsInfo>, String> {
+    let mut stream = handshake_with_callback(acceptor, io, server)
+        .await
+        .map_err(|error| error.to_string())?;
+    stream
+        .write_all(b"!")
+        .await
+        .map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
+    let digest = stream.ssl_digest().expect("a digest");
+    let info = digest
+        .extension
+        .get::<TlsInfo>()
+        .expect("the handshake's info");
+    Ok(Arc::new(TlsInfo {
+        server_name: info.server_name.clone(),
+        certificates: info.certificates.clone(),
+        fell_back: info.fell_back,
+        attachment: Mutex::new(info.take_attachment()),
+    }))
+}
+
+const SITES: &[&[&str]] = &[&["a.test"], &["b.test"], &["*.wild.test"]];
+
+#[tokio::test]
+async fn the_certificate_follows_the_name() {
+    let server = server(SITES, false, UnknownSni::Default);
+    for (asked, presented) in [
+        ("a.test", "a.test"),
+        ("B.TEST", "b.test"),
+        ("x.wild.test", "*.wild.test"),
+    ] {
+        let seen = Client::new(Some(asked))
+            .connect(&server)
+            .await
+            .expect(asked);
+        assert_eq!(seen.names, [presented], "{asked}");
+        let info = seen.info;
+        assert_eq!(
+            info.server_name.as_ref().map(HostName::as_str),
+            Some(&*asked.to_lowercase())
+        );
+        assert!(!info.fell_back);
+    }
+}
+
+#[tokio::test]
+async fn unknown_names_are_refused_or_fall_back() {
+    let none = server(SITES, false, UnknownSni::Default);
+    let falls_back = server(SITES, true, UnknownSni::Default);
+    let rejects = server(SITES, true, UnknownSni::Reject);
+    let invalid = "a..test";
+    for asked in ["unknown.test", "wild.test", "x.y.wild.test", invalid] {
+        let client = || Client::new(Some(asked));
+        for refusing in [&none, &rejects] {
+            let error = client().connect(refusing).await.err().expect("refused");
+            assert!(error.contains(ALERT_UNRECOGNIZED_NAME), "{asked}: {error}");
+        }
+        let seen = client().connect(&falls_back).await.expect("the default");
+        assert_eq!(seen.names, ["a.test"], "{asked}");
+        assert!(seen.info.fell_back);
+    }
+}
+
+#[tokio::test]
+async fn no_name_gets_the_default_even_where_unknown_names_are_refused() {
+    let rejects = server(SITES, true, UnknownSni::Reject);
+    for asked in [None, Some("127.0.0.1")] {
+        let seen = Client::new(asked)
+            .connect(&rejects)
+            .await
+            .expect("the default");
+        assert_eq!(seen.names, ["a.test"]);
+        assert!(!seen.info.fell_back);
+        assert!(seen.info.server_name.is_none());
+    }
+    let none = server(SITES, false, UnknownSni::Default);
+    let error = Client::new(None)
+        .connect(&none)
+        .await
+        .err()
+        .expect("refused");
+    assert!(error.contains(ALERT_UNRECOGNIZED_NAME), "{error}");
+}
+
+#[tokio::test]
+async fn sessions_resume_under_their_own_name_alone() {
+    let server = server(SITES, true, UnknownSni::Default);
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let connect = |name| Client::new(name).only(version);
+        let first = connect(Some("a.test"))
+            .connect(&server)
+            .await
+            .expect("full");
+        assert!(!first.resumed);
+        let again = connect(Some("a.test"))
+            .resuming(&first)
+            .connect(&server)
+            .await;
+        let again = again.expect("resumed");
+        assert!(again.resumed, "{version:?}");
+        let info = &again.info;
+        assert!(
+            info.certificates
+                .as_ref()
+                .is_some_and(|set| set.covers("a.test"))
+        );
+
+        for other in [Some("b.test"), Some("unknown.test"), None] {
+            let seen = connect(other).resuming(&first).connect(&server).await;
+            let seen = seen.expect("a full handshake");
+            assert!(!seen.resumed, "{version:?} {other:?}");
+            assert_eq!(seen.info.server_name.as_ref().map(HostName::as_str), other);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_ticket_outlives_the_certificate_of_its_name() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let first = Client::new(Some("a.test"))
+        .connect(&server)
+        .await
+        .expect("full");
+    server.publish(Snapshot {
+        certificates: Arc::new(SniMap::of(&[certificate(&["b.test"])], NOW)),
+        unknown_sni: UnknownSni::Default,
+        attachment: None,
+    });
+    let refused = Client::new(Some("a.test"))
+        .resuming(&first)
+        .connect(&server)
+        .await;
+    assert!(
+        refused
+            .err()
+            .expect("gone")
+            .contains(ALERT_UNRECOGNIZED_NAME)
+    );
+}
+
+#[tokio::test]
+async fn a_connection_carries_the_state_of_its_handshake_to_its_first_request() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let seen = Client::new(Some("a.test"))
+        .connect(&server)
+        .await
+        .expect("full");
+    let attachment = seen.info.take_attachment().expect("for the first request");
+    assert_eq!(attachment.downcast_ref(), Some(&"first state"));
+    assert!(seen.info.take_attachment().is_none(), "and for it alone");
+}
+
+#[tokio::test]
+async fn only_current_versions_and_protocols_are_spoken() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let name = Some("a.test");
+    let seen = Client::new(name).connect(&server).await.expect("TLS 1.3");
+    assert_eq!(
+        (&*seen.version, &*seen.group),
+        ("TLSv1.3", "X25519MLKEM768")
+    );
+    assert_eq!(seen.alpn, None);
+
+    for (offered, chosen) in [
+        (&b"\x08http/1.1\x02h2"[..], &b"h2"[..]),
+        (b"\x08http/1.1", b"http/1.1"),
+    ] {
+        let seen = Client::new(name).offering(offered).connect(&server).await;
+        assert_eq!(seen.expect("common").alpn.as_deref(), Some(chosen));
+    }
+    for offered in [&b"\x03foo"[..], b"\x0aacme-tls/1"] {
+        let refused = Client::new(name).offering(offered).connect(&server).await;
+        let error = refused.err().expect("nothing in common");
+        assert!(error.contains("no application protocol"), "{error}");
+    }
+
+    let modern = Tls {
+        profile: TlsProfile::Modern,
+        ..settings()
+    };
+    let old = Client::new(name).only(SslVersion::TLS1_2);
+    assert!(old.connect_with(&server, &modern).await.is_err());
+}
+
+#[tokio::test]
+async fn without_tickets_nothing_is_resumed() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let off = Tls {
+        session_tickets: SessionTickets::Off,
+        ..settings()
+    };
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let client = Client::new(Some("a.test")).only(version);
+        let seen = client.connect_with(&server, &off).await.expect("full");
+        let Some(session) = seen.session else {
+            continue;
+        };
+        let client = Client {
+            resume: Some(session),
+            ..Client::new(Some("a.test")).only(version)
+        };
+        let again = client.connect_with(&server, &off).await.expect("full");
+        assert!(!again.resumed, "{version:?}");
+    }
+}

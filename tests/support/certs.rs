@@ -1,0 +1,286 @@
+//! Certificates made on the spot, with OpenSSL, by no code of the gateway.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::extension::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
+    SubjectKeyIdentifier,
+};
+use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder};
+
+const DAY: i64 = 86_400;
+
+/// The kind of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    Ecdsa,
+    Ed25519,
+    Rsa,
+}
+
+impl KeyType {
+    pub fn generate(self) -> PKey<Private> {
+        match self {
+            Self::Ecdsa => {
+                let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+                PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+            }
+            Self::Ed25519 => PKey::generate_ed25519().unwrap(),
+            Self::Rsa => PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap(),
+        }
+    }
+}
+
+/// A certificate authority.
+pub struct Ca {
+    name: String,
+    certificate: X509,
+    key: PKey<Private>,
+    /// From this one up to, and without, the root.
+    chain: Vec<X509>,
+}
+
+impl Ca {
+    /// A root.
+    pub fn new(name: &str) -> Self {
+        let key = KeyType::Ecdsa.generate();
+        let mut builder = begin(name, &key, -DAY, 3650 * DAY);
+        builder.set_issuer_name(&subject(name)).unwrap();
+        authority(&mut builder, None);
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        Self {
+            name: name.to_owned(),
+            certificate: builder.build(),
+            key,
+            chain: Vec::new(),
+        }
+    }
+
+    /// An intermediate under this one; its certificates come with it in the chain.
+    pub fn intermediate(&self, name: &str) -> Self {
+        let key = KeyType::Ecdsa.generate();
+        let mut builder = begin(name, &key, -DAY, 1825 * DAY);
+        builder
+            .set_issuer_name(self.certificate.subject_name())
+            .unwrap();
+        authority(&mut builder, Some(&self.certificate));
+        builder.sign(&self.key, MessageDigest::sha256()).unwrap();
+        let certificate = builder.build();
+        let mut chain = vec![certificate.clone()];
+        chain.extend(self.chain.iter().cloned());
+        Self {
+            name: name.to_owned(),
+            certificate,
+            key,
+            chain,
+        }
+    }
+
+    /// Begins a certificate for these names; an IP address becomes an address.
+    pub fn leaf(&self, names: &[&str]) -> Leaf<'_> {
+        Leaf {
+            ca: self,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            key: KeyType::Ecdsa,
+            not_before: -DAY,
+            not_after: 90 * DAY,
+        }
+    }
+
+    /// Its certificate, PEM.
+    pub fn pem(&self) -> String {
+        pem(&self.certificate)
+    }
+
+    pub fn certificate(&self) -> &X509 {
+        &self.certificate
+    }
+
+    /// Writes its certificate into `directory` and returns the file.
+    pub fn write(&self, directory: &Path) -> PathBuf {
+        let path = directory.join(format!("{}.pem", self.name.replace(' ', "-")));
+        fs::write(&path, self.pem()).unwrap();
+        path
+    }
+}
+
+/// A certificate in the making.
+#[derive(Clone)]
+pub struct Leaf<'a> {
+    ca: &'a Ca,
+    names: Vec<String>,
+    key: KeyType,
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Leaf<'_> {
+    pub fn key(mut self, key: KeyType) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Valid between these times, in days from now.
+    pub fn valid(mut self, from: i64, to: i64) -> Self {
+        (self.not_before, self.not_after) = (from * DAY, to * DAY);
+        self
+    }
+
+    /// Ended a day ago.
+    pub fn expired(self) -> Self {
+        self.valid(-30, -1)
+    }
+
+    /// Begins tomorrow.
+    pub fn not_yet_valid(self) -> Self {
+        self.valid(1, 30)
+    }
+
+    /// Makes and signs it.
+    pub fn make(self) -> Pair {
+        let key = self.key.generate();
+        let first = self.names.first().map_or("", String::as_str);
+        let mut builder = begin(first, &key, self.not_before, self.not_after);
+        let issuer = &self.ca.certificate;
+        builder.set_issuer_name(issuer.subject_name()).unwrap();
+        builder
+            .append_extension(BasicConstraints::new().critical().build().unwrap())
+            .unwrap();
+        let usage = KeyUsage::new()
+            .critical()
+            .digital_signature()
+            .build()
+            .unwrap();
+        builder.append_extension(usage).unwrap();
+        let server = ExtendedKeyUsage::new().server_auth().build().unwrap();
+        builder.append_extension(server).unwrap();
+        let mut names = SubjectAlternativeName::new();
+        for name in &self.names {
+            if name.parse::<std::net::IpAddr>().is_ok() {
+                names.ip(name);
+            } else {
+                names.dns(name);
+            }
+        }
+        if !self.names.is_empty() {
+            let names = names
+                .build(&builder.x509v3_context(Some(issuer), None))
+                .unwrap();
+            builder.append_extension(names).unwrap();
+        }
+        builder.sign(&self.ca.key, MessageDigest::sha256()).unwrap();
+        let certificate = builder.build();
+        let mut chain = pem(&certificate);
+        chain.extend(self.ca.chain.iter().map(pem));
+        Pair {
+            chain,
+            key: String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap(),
+            certificate,
+        }
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub struct Pair {
+    /// The certificate and its intermediates, PEM.
+    pub chain: String,
+    /// PKCS #8, PEM.
+    pub key: String,
+    pub certificate: X509,
+}
+
+impl Pair {
+    /// Writes `NAME.pem` and `NAME.key` into `directory` and returns both paths.
+    pub fn write(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        fs::create_dir_all(directory).unwrap();
+        let chain = directory.join(format!("{name}.pem"));
+        let key = directory.join(format!("{name}.key"));
+        fs::write(&key, &self.key).unwrap();
+        fs::write(&chain, &self.chain).unwrap();
+        (chain, key)
+    }
+
+    /// This certificate with a key that is not its own.
+    pub fn with_key_of(&self, other: &Self) -> Self {
+        Self {
+            key: other.key.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let digest = self.certificate.digest(MessageDigest::sha256()).unwrap();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn begin(name: &str, key: &PKey<Private>, from: i64, to: i64) -> X509Builder {
+    let mut builder = X509Builder::new().unwrap();
+    builder.set_version(2).unwrap();
+    let mut serial = BigNum::new().unwrap();
+    serial.rand(127, MsbOption::MAYBE_ZERO, false).unwrap();
+    builder
+        .set_serial_number(&serial.to_asn1_integer().unwrap())
+        .unwrap();
+    builder.set_subject_name(&subject(name)).unwrap();
+    builder.set_pubkey(key).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    builder
+        .set_not_before(&Asn1Time::from_unix(now + from).unwrap())
+        .unwrap();
+    builder
+        .set_not_after(&Asn1Time::from_unix(now + to).unwrap())
+        .unwrap();
+    builder
+}
+
+fn authority(builder: &mut X509Builder, issuer: Option<&X509>) {
+    builder
+        .append_extension(BasicConstraints::new().critical().ca().build().unwrap())
+        .unwrap();
+    let usage = KeyUsage::new()
+        .critical()
+        .key_cert_sign()
+        .crl_sign()
+        .build()
+        .unwrap();
+    builder.append_extension(usage).unwrap();
+    let own = SubjectKeyIdentifier::new()
+        .build(&builder.x509v3_context(None, None))
+        .unwrap();
+    builder.append_extension(own).unwrap();
+    if let Some(issuer) = issuer {
+        let context = builder.x509v3_context(Some(issuer), None);
+        let above = AuthorityKeyIdentifier::new()
+            .keyid(false)
+            .build(&context)
+            .unwrap();
+        builder.append_extension(above).unwrap();
+    }
+}
+
+fn subject(name: &str) -> X509Name {
+    let mut subject = X509NameBuilder::new().unwrap();
+    // A common name has at most 64 characters.
+    let short: String = name.chars().take(64).collect();
+    if !short.is_empty() {
+        subject
+            .append_entry_by_nid(Nid::COMMONNAME, &short)
+            .unwrap();
+    }
+    subject.build()
+}
+
+fn pem(certificate: &X509) -> String {
+    String::from_utf8(certificate.to_pem().unwrap()).unwrap()
+}

@@ -1,0 +1,341 @@
+//! A gateway as its users run it: the built program, a configuration file, ports of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http1::{Response, connect, exchange, read_response};
+use super::{Curl, Port, curl, wait_for};
+
+/// A gateway to be.
+pub struct Builder {
+    dir: TempDir,
+    ports: [Port; 3],
+    server: String,
+    rest: String,
+    token: Option<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// Adds keys under `server`, as `limits: { handshake: 1s }`; several lines keep their indent.
+    pub fn server(mut self, yaml: &str) -> Self {
+        self.server.push_str(yaml.trim_end());
+        self.server.push('\n');
+        self
+    }
+
+    /// Adds the rest of the configuration: all top-level keys but `server`.
+    pub fn config(mut self, yaml: impl AsRef<str>) -> Self {
+        self.rest.push_str(yaml.as_ref());
+        self.rest.push('\n');
+        self
+    }
+
+    /// Asks for this token on the admin interface.
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where the configuration and all that it names by relative paths will be.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn spawn(self) -> Gateway {
+        let [https, http, admin] = &self.ports;
+        let mut gateway = Gateway {
+            https: https.address(),
+            http: http.address(),
+            admin: admin.address(),
+            config: self.dir.path().join("snigate.yaml"),
+            child: None,
+            log: Arc::default(),
+            builder: self,
+        };
+        gateway.write_config("");
+        gateway.launch();
+        gateway
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Gateway {
+        let mut gateway = self.spawn();
+        gateway.wait_until_ready();
+        gateway
+    }
+}
+
+/// A running gateway; killed when dropped, its log shown where the test failed.
+pub struct Gateway {
+    pub https: SocketAddr,
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    /// The configuration file.
+    pub config: PathBuf,
+    child: Option<Child>,
+    log: Arc<Mutex<String>>,
+    builder: Builder,
+}
+
+impl Gateway {
+    /// Begins one.
+    pub fn builder() -> Builder {
+        Builder {
+            dir: tempfile::tempdir().expect("a directory"),
+            ports: [Port::take(), Port::take(), Port::take()],
+            server: String::new(),
+            rest: String::new(),
+            token: None,
+            environment: Vec::new(),
+        }
+    }
+
+    /// One with this configuration, ready; `server` is added.
+    #[track_caller]
+    pub fn start(yaml: impl AsRef<str>) -> Self {
+        Self::builder().config(yaml).start()
+    }
+
+    /// Writes the configuration: what was given to the builder, then `yaml`.
+    pub fn write_config(&self, yaml: &str) {
+        let Builder {
+            server,
+            rest,
+            token,
+            ..
+        } = &self.builder;
+        let mut text = format!(
+            "server:\n  https: [\"{}\"]\n  http: [\"{}\"]\n  admin: \"{}\"\n",
+            self.https, self.http, self.admin
+        );
+        if !server.contains("grace_period") {
+            text.push_str("  grace_period: 5s\n");
+        }
+        if let Some(token) = token {
+            let _ = writeln!(text, "  admin_token: {token:?}");
+        }
+        for line in server.lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+        if !rest.contains("storage:") && !yaml.contains("storage:") {
+            text.push_str("storage:\n  file: { path: ./data }\n");
+        }
+        text.push_str(rest);
+        text.push_str(yaml);
+        self.write("snigate.yaml", &text);
+    }
+
+    /// Replaces all that was given to [`Builder::config`], without a reload.
+    pub fn replace_config(&mut self, yaml: impl AsRef<str>) {
+        self.builder.rest = format!("{}\n", yaml.as_ref());
+        self.write_config("");
+    }
+
+    /// Writes a file beside the configuration, at once as editors do.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.builder.dir().join(name);
+        let fresh = path.with_extension("fresh");
+        fs::write(&fresh, text).expect("a file");
+        fs::rename(fresh, path).expect("a file");
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.builder.dir()
+    }
+
+    fn launch(&mut self) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_snigate"))
+            .arg("run")
+            .arg("--config")
+            .arg(&self.config)
+            .envs(
+                self.builder
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stdout = child.stdout.take().expect("a pipe");
+        let stderr = child.stderr.take().expect("a pipe");
+        self.collect(stdout);
+        self.collect(stderr);
+        self.child = Some(child);
+    }
+
+    fn collect(&self, stream: impl Read + Send + 'static) {
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                let mut log = log.lock().expect("not poisoned");
+                log.push_str(&String::from_utf8_lossy(&line));
+                log.push('\n');
+            }
+        });
+    }
+
+    /// Waits until `/readyz` answers 200; fails at once where the process ends before.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        wait_for("the gateway to be ready", || {
+            if let Some(status) = self.exited() {
+                panic!("the gateway ended with {status}:\n{}", self.log());
+            }
+            let mut stream = std::net::TcpStream::connect(self.admin).ok()?;
+            let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            exchange(&mut stream, request)
+                .starts_with(b"HTTP/1.1 200")
+                .then_some(())
+        });
+    }
+
+    /// All that it has printed.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
+    /// Waits until it has printed this.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log"), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running gateway").id()
+    }
+
+    /// How it ended, where it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("a child")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
+        kill(pid, signal).expect("a signal to a running gateway");
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = wait_for("the gateway to end", || self.exited());
+        self.child = None;
+        status
+    }
+
+    /// Stops it gracefully.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again, on the same ports and with the same files, and waits until it is ready.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.kill();
+        self.launch();
+        self.wait_until_ready();
+    }
+
+    /// A request to the admin interface.
+    #[track_caller]
+    pub fn ask(&self, method: &str, path: &str) -> Response {
+        let token = self.builder.token.as_ref();
+        let token = token.map_or_else(String::new, |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{token}Content-Length: 0\r\n\r\n",
+            self.admin
+        );
+        let mut stream = connect(self.admin);
+        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("a request");
+        read_response(&mut stream).expect("an answer of the admin interface")
+    }
+
+    /// Makes it read its configuration again: the status, and what it says.
+    #[track_caller]
+    pub fn reload(&self) -> (u16, Value) {
+        let answer = self.ask("POST", "/api/v1/reload");
+        (
+            answer.status,
+            serde_json::from_slice(&answer.body).expect("JSON"),
+        )
+    }
+
+    /// The value of a metric with these labels, as `snigate_connections{listener="https"}`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let metrics = self.ask("GET", "/metrics").text();
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
+    }
+
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// How many bytes of memory it has resident.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+
+    /// Begins a request over HTTPS to `host`, which curl takes to be at this gateway.
+    pub fn curl(&self, host: &str, path: &str) -> Curl {
+        let url = format!("https://{host}:{}{path}", self.https.port());
+        curl(&url).resolve(host, self.https)
+    }
+
+    /// The same over plain HTTP.
+    pub fn curl_http(&self, host: &str, path: &str) -> Curl {
+        let url = format!("http://{host}:{}{path}", self.http.port());
+        curl(&url).resolve(host, self.http)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("--- log of the gateway ---\n{}---", self.log());
+        }
+    }
+}

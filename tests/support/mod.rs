@@ -1,0 +1,55 @@
+//! What the tests stand on: a real gateway process, real origins, certificates made on the spot,
+//! and clients that share no code with it.
+//!
+//! Nothing here sleeps for a fixed time and hopes: [`wait_for`] waits for a condition.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly, and no test uses everything"
+)]
+
+mod certs;
+mod client;
+mod gateway;
+mod http1;
+mod origin;
+mod port;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use certs::{Ca, KeyType, Leaf, Pair};
+pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
+pub use gateway::{Builder, Gateway};
+pub use http1::{Response, connect, exchange, read_head, read_response};
+pub use origin::{Act, Origin, Received};
+pub use port::Port;
+
+/// How long anything may take on a busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer; `what` names it when there is none in time.
+#[track_caller]
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, ask)
+}
+
+/// [`wait_for`] with a deadline that is itself part of what is tested.
+#[track_caller]
+pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
