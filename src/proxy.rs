@@ -7,11 +7,13 @@
 mod answer;
 mod authority;
 mod balance;
+mod deadline;
 mod exchange;
 mod failure;
 mod header;
 mod path;
 mod phases;
+mod rate;
 mod resolve;
 mod route;
 mod server;
@@ -49,6 +51,16 @@ const MAX_TRIES: usize = 16;
 
 /// The most octets of a decoded HTTP/2 header list.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Octets of request bodies that an HTTP/2 client may send ahead, on one stream and on all.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Octets of an answer that are held for an HTTP/2 stream whose client does not take them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that an HTTP/2 client may make the gateway reset before its connection is closed.
+const MAX_RESETS: usize = 256;
 
 /// The proxy's phases.
 pub struct Gateway {
@@ -183,7 +195,11 @@ pub fn http_proxy(gateway: Gateway, config: &Config) -> HttpProxy<Gateway> {
     proxy.server_options = Some(options);
     let mut h2 = H2Options::default();
     h2.max_header_list_size(MAX_HEADER_LIST)
-        .max_concurrent_streams(limits.h2_streams);
+        .max_concurrent_streams(limits.h2_streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MAX_RESETS));
     proxy.h2_options = Some(h2);
     proxy
 }

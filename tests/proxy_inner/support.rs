@@ -405,3 +405,11 @@ pub(crate) async fn ask(gateway: SocketAddr, request: impl AsRef<[u8]>) -> Strin
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
 }
+
+#[track_caller]
+pub(crate) fn assert_status(answer: &str, status: u16) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{answer}"
+    );
+}
