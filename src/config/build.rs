@@ -204,14 +204,15 @@ impl Build<'_> {
         at: &At<'_>,
         kind: &str,
         section: &str,
-        known: impl Iterator<Item = &'n String> + Clone,
+        known: impl Iterator<Item = &'n str> + Clone,
         name: &str,
     ) {
-        let message = format!("there is no {kind} {}", at.quoted());
         let hint = match known.clone().next() {
             None => format!("define it below '{section}:'"),
-            Some(_) => suggest(name, known.map(String::as_str)),
+            Some(_) if self.problems.is_full() => String::new(),
+            Some(_) => suggest(name, known),
         };
+        let message = format!("there is no {kind} {}", at.quoted());
         self.problems.error(at, message, hint);
     }
 
@@ -243,7 +244,8 @@ impl Build<'_> {
                 found.push(self.use_issuer(name));
             } else {
                 let at = at.index(index);
-                self.dangling(&at, "issuer", "issuers", raw.issuers.keys(), name);
+                let known = raw.issuers.keys().map(String::as_str);
+                self.dangling(&at, "issuer", "issuers", known, name);
             }
         }
         found

@@ -142,7 +142,10 @@ impl<'c> Check<'c> {
 
     /// Reports too few or too many keys where they exclude each other.
     fn count(&mut self, at: &At<'_>, map: &Map, shape: Shape<'c>) {
-        if shape.number("maxProperties") != Some(1.0) || map.entries.len() == 1 {
+        let least = shape.number("minProperties").unwrap_or(0.0);
+        let none_is_fine = map.entries.is_empty() && least < 1.0;
+        let exclusive = shape.number("maxProperties") == Some(1.0);
+        if !exclusive || map.entries.len() == 1 || none_is_fine {
             return;
         }
         let properties = shape.json.get("properties").and_then(Json::as_object);
@@ -199,11 +202,10 @@ impl<'c> Check<'c> {
             if let Some(words) = noun::words(shape.json)
                 && !words.contains(&&*text)
             {
-                let known = words.iter().copied();
-                let hint = if reference {
-                    format!("give one of {}", words.join(", "))
-                } else {
-                    suggest(&text, known)
+                let near = nearest(&text, words.iter().copied()).filter(|_| !reference);
+                let hint = match near {
+                    Some(near) => format!("did you mean '{near}'?"),
+                    None => format!("give one of {}", words.join(", ")),
                 };
                 let message = format!("{} is not known here", quote(&scalar.text));
                 self.problems.broken(at, message, hint);
@@ -272,7 +274,10 @@ impl<'c> Check<'c> {
             Kind::List(_) => by_kind(&["array"]),
             Kind::Scalar(scalar) if has_reference(&scalar.text) => by_kind(&["string"]),
             Kind::Scalar(scalar) => match noun::resolve(scalar) {
-                noun::Resolved::Text => by_kind(&["string"]),
+                noun::Resolved::Text => by_kind(&["string"]).filter(|form| {
+                    let words = noun::words(form.json);
+                    words.is_none_or(|words| words.contains(&&*scalar.text))
+                }),
                 noun::Resolved::Number => by_kind(&["integer", "number"]),
                 noun::Resolved::Truth => by_kind(&["boolean"]),
                 noun::Resolved::Nothing => by_kind(&["object", "array"]),

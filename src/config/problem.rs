@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::interpolate::has_reference;
 use super::locate::{Kind, Node, Place};
 use super::source::Sources;
 
@@ -108,6 +109,14 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Whether the value has a reference in it, so that what it stands for is not to be shown.
+    pub(super) fn is_reference(&self) -> bool {
+        match self.node.map(|node| &node.kind) {
+            Some(Kind::Scalar(scalar)) => has_reference(&scalar.text),
+            Some(Kind::List(_) | Kind::Map(_)) | None => false,
+        }
+    }
+
     /// The path of the key: `sites[3].hosts[0]`.
     pub(super) fn path(&self) -> String {
         let mut path = match self.parent {
@@ -148,20 +157,20 @@ pub(super) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The name most like `name`, where one is like it at all.
+/// The name most like `name`, where one is like it at all. Looks at the first thousand.
 pub(super) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let limit = 1 + name.chars().count() / 3;
-    // Distances cost the product of the lengths, and no name is that long.
-    if limit > 32 {
+    // Distances cost the product of the lengths: no name is longer.
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST {
         return None;
     }
+    let limit = 1 + name.chars().count() / 3;
+    let name = name.to_lowercase();
     known
         .into_iter()
-        .filter(|known| known.len() <= 4 * name.len() + 8)
-        .map(|known| {
-            let folded = strsim::osa_distance(&name.to_lowercase(), &known.to_lowercase());
-            (folded, known)
-        })
+        .take(1_000)
+        .filter(|known| known.len().abs_diff(name.len()) <= 2 * limit && known.len() <= LONGEST)
+        .map(|known| (strsim::osa_distance(&name, &known.to_lowercase()), known))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
@@ -285,6 +294,16 @@ impl Problems {
     /// Notes that the line at this place is not to be quoted.
     pub(super) fn hide(&mut self, place: Place) {
         self.secret_lines.insert((place.file, place.line));
+    }
+
+    /// Whether the value here, or a part of it, has the wrong shape.
+    pub(super) fn is_broken(&self, at: &At<'_>) -> bool {
+        !self.broken.is_empty() && self.follows(&at.path())
+    }
+
+    /// Whether more problems are only counted, so that hints for them are work for nothing.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS
     }
 
     /// How many errors there are.
