@@ -243,34 +243,16 @@ mod tests {
 
     #[test]
     fn wire_names_are_lower_cased_and_lose_the_trailing_dot() {
-        assert_eq!(
-            normal("WWW.Example.COM.").as_deref(),
-            Some("www.example.com")
-        );
+        assert_eq!(normal("WWW.Example.COM.").as_deref(), Some("www.example.com"));
         assert_eq!(normal("localhost").as_deref(), Some("localhost"));
-        assert_eq!(
-            normal("_srv.a-b.example").as_deref(),
-            Some("_srv.a-b.example")
-        );
+        assert_eq!(normal("_srv.a-b.example").as_deref(), Some("_srv.a-b.example"));
     }
 
     #[test]
     fn what_is_no_name_is_refused() {
         for raw in [
-            "",
-            ".",
-            "..",
-            "a..b",
-            ".a",
-            "a..",
-            "127.0.0.1",
-            "::1",
-            "[::1]",
-            "a b",
-            "*.a",
-            "a/b",
-            "bücher.example",
-            "1",
+            "", ".", "..", "a..b", ".a", "a..", "127.0.0.1", "::1", "[::1]", "a b", "*.a", "a/b",
+            "bücher.example", "1",
         ] {
             assert_eq!(normal(raw), None, "{raw:?}");
         }
@@ -305,17 +287,9 @@ mod tests {
         assert!(wildcard.covers("a.example.com"));
         assert!(!wildcard.covers("example.com"));
         assert!(!wildcard.covers("a.b.example.com"));
-        assert!(
-            "*".parse::<Pattern>()
-                .expect("valid")
-                .covers("anything.test")
-        );
+        assert!("*".parse::<Pattern>().expect("valid").covers("anything.test"));
         for bad in ["a.*.com", "*a.com", "**.com", "*.*.com"] {
-            assert_eq!(
-                bad.parse::<Pattern>(),
-                Err(HostNameError::Wildcard),
-                "{bad}"
-            );
+            assert_eq!(bad.parse::<Pattern>(), Err(HostNameError::Wildcard), "{bad}");
         }
     }
 }

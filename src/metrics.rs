@@ -152,13 +152,7 @@ impl Metrics {
     pub fn site(&self, site: &str) -> SiteMetrics {
         let class = |class: &str| self.requests.with_label_values(&[site, class]);
         SiteMetrics {
-            by_class: [
-                class("1xx"),
-                class("2xx"),
-                class("3xx"),
-                class("4xx"),
-                class("5xx"),
-            ],
+            by_class: [class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")],
             duration: self.request_duration.with_label_values(&[site]),
         }
     }

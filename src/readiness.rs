@@ -12,10 +12,7 @@ pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Vec<String>>>>);
 impl Readiness {
     /// Names what a part waits for or lacks; an empty list says that the part is ready.
     pub fn set(&self, part: &'static str, reasons: Vec<String>) {
-        let mut parts = self
-            .0
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut parts = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if reasons.is_empty() {
             parts.remove(part);
         } else {

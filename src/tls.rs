@@ -22,15 +22,11 @@ pub struct TlsInfo {
 impl TlsInfo {
     /// Whether a request for `host`, a name in normal form, may be answered on this connection.
     pub fn covers(&self, host: &str) -> bool {
-        self.certificates
-            .as_ref()
-            .is_some_and(|set| set.covers(host))
+        self.certificates.as_ref().is_some_and(|set| set.covers(host))
     }
 
     /// Whether a request for the address `host` may be answered on this connection.
     pub fn covers_ip(&self, host: IpAddr) -> bool {
-        self.certificates
-            .as_ref()
-            .is_some_and(|set| set.covers_ip(host))
+        self.certificates.as_ref().is_some_and(|set| set.covers_ip(host))
     }
 }

@@ -16,9 +16,7 @@ pub struct CertificateSet {
 impl CertificateSet {
     /// Whether each certificate of this set is valid for `host`, a name in normal form.
     pub fn covers(&self, host: &str) -> bool {
-        self.by_kind
-            .iter()
-            .all(|certificate| certificate.covers(host))
+        self.by_kind.iter().all(|certificate| certificate.covers(host))
     }
 
     /// Whether each certificate of this set is valid for `address`.
@@ -30,9 +28,7 @@ impl CertificateSet {
 
     /// Hands every certificate to one handshake; OpenSSL takes the one that the client can use.
     pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        self.by_kind
-            .iter()
-            .try_for_each(|certificate| certificate.apply(ssl))
+        self.by_kind.iter().try_for_each(|certificate| certificate.apply(ssl))
     }
 }
 
