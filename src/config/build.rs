@@ -207,6 +207,9 @@ impl Build<'_> {
         known: impl Iterator<Item = &'n str> + Clone,
         name: &str,
     ) {
+        if self.problems.is_lost(section) {
+            return;
+        }
         let hint = match known.clone().next() {
             None => format!("define it below '{section}:'"),
             Some(_) if self.problems.is_full() => String::new(),
@@ -225,9 +228,11 @@ impl Build<'_> {
     ) -> Vec<Arc<str>> {
         let Some(names) = names else {
             let Some(first) = raw.issuers.keys().next() else {
-                let message = "no issuer is named, and none is defined";
-                self.problems
-                    .error(at, message, "define one below 'issuers:'");
+                if !self.problems.is_lost("issuers") {
+                    let message = "no issuer is named, and none is defined";
+                    let hint = "define one below 'issuers:'";
+                    self.problems.error(at, message, hint);
+                }
                 return Vec::new();
             };
             return vec![self.use_issuer(first)];

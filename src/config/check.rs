@@ -93,7 +93,7 @@ impl<'c> Check<'c> {
         let mut meant: Vec<&str> = Vec::new();
         let mut unknown = false;
         for (key, entry) in &map.entries {
-            let at = at.key(key);
+            let here = at.key(key);
             let property = properties.and_then(|properties| properties.get(key));
             let Some(json) = property.or(others) else {
                 unknown = true;
@@ -101,17 +101,22 @@ impl<'c> Check<'c> {
                     .into_iter()
                     .flat_map(|map| map.keys())
                     .map(String::as_str);
-                meant.extend(nearest(key, known.clone()));
+                if let Some(near) = nearest(key, known.clone()) {
+                    meant.push(near);
+                    if !map.entries.contains_key(near) {
+                        self.problems.lose(at, near);
+                    }
+                }
                 let hint = match &**key {
                     "<<" => "merge keys have no meaning here: write the keys out".to_owned(),
                     _ => suggest(key, known),
                 };
                 let message = format!("the key {} is unknown", quote(key));
-                self.problems.broken(&at.at_key(), message, hint);
+                self.problems.broken(&here.at_key(), message, hint);
                 continue;
             };
             let shape = self.shape(json);
-            let value = self.value(&at, &entry.value, shape);
+            let value = self.value(&here, &entry.value, shape);
             // A named entry stays, so that what refers to it is not reported as well.
             let value = match property {
                 Some(_) => value,

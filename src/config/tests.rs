@@ -90,6 +90,15 @@ fn a_consequence_is_not_reported_beside_its_cause() {
             "sites: [{ hosts: [a.example], routes: [{ respnd: {} }] }]",
             1,
         ),
+        // The upstreams are there, only misspelt or of another type.
+        (
+            "upstream: { a: { servers: [\"b:1\"] } }\nsites: [{ hosts: [a.example], upstream: a }]",
+            1,
+        ),
+        (
+            "upstreams: [a]\nsites: [{ hosts: [a.example], upstream: a }]",
+            1,
+        ),
         // Both routes have a path, one of them misspelt.
         (
             "sites: [{ hosts: [a.example], routes: [{ pth: /x, respond: {} }, { respond: {} }] }]",
