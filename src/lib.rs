@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod host;
 pub mod local_ca;
+pub mod manager;
 pub mod metrics;
 pub mod readiness;
 pub mod secret;

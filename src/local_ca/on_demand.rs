@@ -44,15 +44,6 @@ impl LocalOnDemand {
         }
     }
 
-    /// Whether the policy lets `host`, a name in normal form, have a certificate.
-    pub fn allows(&self, host: &str) -> bool {
-        let has_dot = host.contains('.');
-        self.allow.iter().any(|pattern| match pattern {
-            Pattern::Exact(_) => pattern.covers(host),
-            Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
-        })
-    }
-
     /// Forgets certificates that have ended.
     pub fn sweep(&self) {
         let now = self.clock.now();
@@ -110,7 +101,7 @@ impl OnDemand for LocalOnDemand {
         if present.as_ref().is_some_and(|set| self.is_fresh(set)) {
             return present;
         }
-        if !self.allows(host) {
+        if !allows(&self.allow, host) {
             return None;
         }
         self.obtain(host.parse().ok()?).unwrap_or_else(|error| {
@@ -119,6 +110,15 @@ impl OnDemand for LocalOnDemand {
             present.filter(|set| are_valid(set, now))
         })
     }
+}
+
+/// Whether the policy `allow` lets `host`, a name in normal form, have a certificate.
+pub fn allows(allow: &[Pattern], host: &str) -> bool {
+    let has_dot = host.contains('.');
+    allow.iter().any(|pattern| match pattern {
+        Pattern::Exact(_) => pattern.covers(host),
+        Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
+    })
 }
 
 fn are_valid(set: &CertificateSet, now: UnixTime) -> bool {
