@@ -128,9 +128,12 @@ impl Gateway {
                 "The host is not a valid one.",
             ));
         };
-        let sites = self.sites.load();
+        let channel = channel(session);
+        let attached = channel.attachment::<SiteTable>();
+        let current = self.sites.load();
+        let sites: &SiteTable = attached.as_deref().unwrap_or(&current);
         let target = header::origin_form(request);
-        let site = match sites.admit(authority.host, channel(session)) {
+        let site = match sites.admit(authority.host, channel) {
             Admission::Serve(site) => site,
             Admission::Misdirected => {
                 self.refused.misdirected.inc();
