@@ -1,5 +1,10 @@
 //! What routing one request costs, among 10,000 sites.
 
+#![allow(
+    clippy::expect_used,
+    reason = "what is measured is made by hand and valid"
+)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

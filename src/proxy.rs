@@ -14,6 +14,7 @@ mod path;
 mod phases;
 mod resolve;
 mod route;
+mod server;
 mod upstream;
 
 use std::sync::Arc;

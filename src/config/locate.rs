@@ -4,7 +4,7 @@
 //! and all limits on what a file may cost (depth, aliases, number of values) are kept here. It
 //! knows nothing of what the keys mean: `check` does.
 
-use std::borrow::Cow;
+mod mask;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
@@ -163,7 +163,7 @@ pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> 
         aliased: 0,
     };
     let mut documents = 0;
-    let text = mask(text);
+    let text = mask::mask(text);
     for event in Parser::new_from_str(&text) {
         let (event, span) = event.map_err(|error| scan_error(file, &error))?;
         let place = Place::new(file, &span.start);
@@ -182,7 +182,7 @@ pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> 
             Event::Scalar(text, style, anchor, tag) => {
                 refuse_tag(place, tag.is_some())?;
                 let plain = style == ScalarStyle::Plain;
-                let text = unmask(&text);
+                let text = mask::unmask(&text);
                 tree.value(place, Kind::Scalar(Scalar { text, plain }), anchor)?;
             }
             Event::SequenceStart(anchor, tag) => {
@@ -198,62 +198,6 @@ pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> 
         }
     }
     Ok(tree.root)
-}
-
-/// What YAML would take for the syntax of a flow mapping in `{ key: ${NAME} }`, and what stands
-/// for it while YAML is parsed: as many characters, so that all columns stay.
-const MASKS: [(char, char); 5] = [
-    ('{', '\u{10fff0}'),
-    ('}', '\u{10fff1}'),
-    ('[', '\u{10fff2}'),
-    (']', '\u{10fff3}'),
-    (',', '\u{10fff4}'),
-];
-
-/// Hides the braces of `${…}` from the parser, so that references need no quotes anywhere.
-fn mask(text: &str) -> Cow<'_, str> {
-    let taken = |(_, mask): &(char, char)| text.contains(*mask);
-    if !text.contains("${") || MASKS.iter().any(taken) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + text.len() / 8);
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        out.push_str(before);
-        out.push('$');
-        let (reference, after) = match after.split_once('}') {
-            Some((reference, rest)) if !reference.contains('\n') => (reference, rest),
-            _ => {
-                out.push('{');
-                rest = after;
-                continue;
-            }
-        };
-        out.push('\u{10fff0}');
-        out.extend(reference.chars().map(|char| replace(char, |pair| pair)));
-        out.push('\u{10fff1}');
-        rest = after;
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
-}
-
-/// Brings the braces back.
-fn unmask(text: &str) -> String {
-    if text.is_ascii() {
-        return text.to_owned();
-    }
-    text.chars()
-        .map(|char| replace(char, |(plain, mask)| (mask, plain)))
-        .collect()
-}
-
-fn replace(char: char, direction: impl Fn((char, char)) -> (char, char)) -> char {
-    MASKS
-        .into_iter()
-        .map(direction)
-        .find(|(from, _)| *from == char)
-        .map_or(char, |(_, to)| to)
 }
 
 /// A list or mapping whose end has not come yet.

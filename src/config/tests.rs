@@ -30,3 +30,27 @@ upstreams:
         ]
     );
 }
+
+#[test]
+fn the_schema_in_conf_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/snigate.schema.json");
+    let written = std::fs::read_to_string(path).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert!(
+        written == schema(),
+        "update it: snigate schema > conf/snigate.schema.json"
+    );
+}
+
+#[test]
+fn the_examples_in_conf_are_accepted_without_a_warning() {
+    for name in ["snigate.yaml", "full.yaml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("conf")
+            .join(name);
+        match load(&path) {
+            Ok(loaded) => assert_eq!(loaded.warnings, [], "{name}"),
+            Err(diagnostics) => panic!("{}", diagnostics.render(false)),
+        }
+    }
+}

@@ -79,7 +79,7 @@ impl Exchange {
             proxy.pool.attempts.reused.inc();
         } else {
             proxy.pool.attempts.connected.inc();
-            proxy.pool.take_in(choice);
+            choice.endpoint.take_in();
         }
     }
 

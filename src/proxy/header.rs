@@ -242,3 +242,123 @@ fn value(text: impl Into<Vec<u8>>) -> Result<HeaderValue> {
         Error::because(ErrorType::InvalidHTTPHeader, "in a field of our own", error).into_in()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build(method, target.as_bytes(), None).expect("a head");
+        for (name, value) in fields {
+            request.append_header(*name, *value).expect("a field");
+        }
+        request
+    }
+
+    #[test]
+    fn every_spelling_of_a_forwarding_field_is_known() {
+        for name in [
+            "forwarded",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-forwarded_proto",
+            "x-forwarded-",
+            "x-forwarded-anything",
+            "x-real-ip",
+            "x_real_ip",
+            "x-request-id",
+            "proxy",
+            "proxy-auth",
+        ] {
+            assert!(is_forwarding(name), "{name}");
+        }
+        for name in [
+            "x-forwarded",
+            "forward",
+            "x-real",
+            "proxied",
+            "via",
+            "x-forwardedfor",
+        ] {
+            assert!(!is_forwarding(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_quoted() {
+        let mut request = request("GET", "/", &[("Host", "a.example")]);
+        let id = HeaderValue::from_static("00ff");
+        Forwarded {
+            client: "2001:db8::1".parse().ok(),
+            tls: true,
+            host: HeaderValue::from_static("[::1]:8443"),
+            port: Some(443),
+            request_id: &id,
+        }
+        .write(&mut request)
+        .expect("written");
+        let forwarded = "for=\"[2001:db8::1]\";proto=https;host=\"[::1]:8443\"";
+        assert_eq!(request.headers["forwarded"], forwarded);
+        assert_eq!(request.headers["x-forwarded-for"], "2001:db8::1");
+        assert_eq!(request.headers["x-forwarded-port"], "443");
+        assert_eq!(request.headers["host"], "[::1]:8443");
+    }
+
+    #[test]
+    fn targets_are_seen_in_origin_form() {
+        for (target, origin) in [
+            ("/a?b", "/a?b"),
+            ("http://a.example/x?y", "/x?y"),
+            ("http://a.example", "/"),
+            ("https://a.example:1/http://b/", "/http://b/"),
+            ("*", "*"),
+        ] {
+            let request = request("GET", target, &[]);
+            assert_eq!(origin_form(&request), origin.as_bytes(), "{target}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_handshake_asks_for_a_websocket() {
+        let upgrade = ("Upgrade", "websocket");
+        let connection = ("Connection", "keep-alive, Upgrade");
+        assert!(is_websocket(&request("GET", "/", &[upgrade, connection])));
+        for (method, fields) in [
+            ("POST", &[upgrade, connection][..]),
+            ("GET", &[upgrade]),
+            ("GET", &[upgrade, ("Connection", "keep-alive")]),
+            ("GET", &[("Upgrade", "h2c"), connection]),
+            ("GET", &[("Upgrade", "websocket, h2c"), connection]),
+            ("GET", &[upgrade, connection, ("Content-Length", "3")]),
+            (
+                "GET",
+                &[upgrade, connection, ("Transfer-Encoding", "chunked")],
+            ),
+        ] {
+            assert!(
+                !is_websocket(&request(method, "/", fields)),
+                "{method} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_loses_what_belongs_to_its_connection() {
+        let mut response = ResponseHeader::build(200, None).expect("a head");
+        for (name, value) in [
+            ("Connection", "close, X-Hop, content-length"),
+            ("X-Hop", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Upgrade", "h2c"),
+            ("Trailer", "x"),
+            ("Content-Length", "3"),
+            ("Server", "origin"),
+        ] {
+            response.append_header(name, value).expect("a field");
+        }
+        clean_response(&mut response, false).expect("valid");
+        let mut left: Vec<_> = response.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "server"]);
+    }
+}

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::proxy::route::SiteTable;
-use crate::proxy::upstream::{Pool, Server};
+use crate::proxy::server::Server;
+use crate::proxy::upstream::Pool;
 
 /// How old a look-up may get before it is made again.
 const AGE: Duration = Duration::from_secs(10);
@@ -51,30 +52,33 @@ pub async fn resolve_due(table: &SiteTable, age: Duration) {
         .await;
 }
 
+/// Looks one name up. What goes wrong is logged once, and once that it is well again.
 async fn resolve(pool: &Pool, server: &Server) {
     let Some((host, port)) = &server.name else {
         return;
     };
-    let problem = match timeout(LOOKUP, lookup_host((host.as_str(), *port))).await {
-        Ok(Ok(addresses)) => {
-            let addresses: Vec<_> = addresses.collect();
-            let problem = addresses.is_empty().then(|| "it has no address".to_owned());
-            pool.found(server, addresses);
-            problem
-        }
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("the look-up took too long".to_owned()),
+    let found = match timeout(LOOKUP, lookup_host((host.as_str(), *port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect::<Vec<_>>()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the look-up took too long".to_owned()),
     };
-    if let Some(error) = problem {
-        pool.found(server, Vec::new());
-        if let Some(before) = pool.failures.admit() {
-            tracing::warn!(
-                upstream = &**pool.name(),
-                server = host.as_str(),
-                error,
-                suppressed = before,
-                "an upstream server's name cannot be looked up: its last addresses stay in use",
+    let changed = pool.found(server, found.as_deref().unwrap_or_default());
+    let (upstream, server) = (&**pool.name(), host.as_str());
+    match found {
+        Err(error) if changed => tracing::warn!(
+            upstream,
+            server,
+            error,
+            "an upstream server's name cannot be looked up: its last addresses stay in use",
+        ),
+        Ok(addresses) if changed => {
+            tracing::info!(
+                upstream,
+                server,
+                ?addresses,
+                "an upstream server's name is found again"
             );
         }
+        _ => {}
     }
 }

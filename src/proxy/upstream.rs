@@ -3,34 +3,22 @@
 //! Choosing a server takes an atomic addition and reads; connecting, pooling and speaking HTTP
 //! are Pingora's.
 
-use std::hash::{Hash, Hasher};
-use std::os::unix::net::SocketAddr as UnixAddress;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ahash::AHasher;
-use arc_swap::ArcSwap;
-use openssl::x509::X509;
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
+use pingora_core::upstreams::peer::HttpPeer;
 use prometheus::IntCounter;
 
-use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
-use crate::host::HostName;
+use crate::config::model::Upstream;
 use crate::metrics::Metrics;
 use crate::proxy::balance;
 use crate::proxy::failure::Throttle;
+use crate::proxy::server::{Endpoint, Server, read_roots};
 
 /// How long a server is passed over after a connection to it failed.
 const PASSED_OVER: Duration = Duration::from_secs(5);
-
-/// How long an idle connection to a server is kept for the next request.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// How long a server may take nothing of what is sent to it.
-const WRITE: Duration = Duration::from_secs(60);
 
 /// How long both sides of an upgraded connection (WebSocket) may be silent before it is closed.
 /// Until the server has agreed to the upgrade this is how long its answer may take, too.
@@ -57,27 +45,6 @@ pub(crate) struct Attempts {
     pub(crate) failed: IntCounter,
     pub(crate) reused: IntCounter,
     pub(crate) unresolved: IntCounter,
-}
-
-/// A server as it is configured, with the addresses that it is found at.
-pub(crate) struct Server {
-    /// What a request's peer is cloned from; all but its address.
-    template: HttpPeer,
-    pub(crate) name: Option<(HostName, u16)>,
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    turn: AtomicUsize,
-    /// When its name was last looked up, in milliseconds of the pool's time, 0 for never.
-    looked_up: AtomicU64,
-}
-
-/// One address of a server.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    address: SocketAddr,
-    /// As it stands in logs.
-    pub(crate) text: Box<str>,
-    /// Until when it is passed over, in milliseconds of the pool's time.
-    out_until: AtomicU64,
 }
 
 impl Pool {
@@ -119,7 +86,7 @@ impl Pool {
     pub fn endpoints(&self) -> Vec<(Box<str>, bool)> {
         let now = self.now();
         let of = |server: &Server| {
-            let endpoints = server.endpoints.load();
+            let endpoints = server.endpoints();
             endpoints
                 .iter()
                 .map(|e| (e.text.clone(), e.is_in(now)))
@@ -150,9 +117,7 @@ impl Pool {
 
     /// What Pingora connects to.
     pub(crate) fn peer(&self, choice: &Choice) -> Option<Box<HttpPeer>> {
-        let mut peer = Box::new(self.servers.get(choice.server)?.template.clone());
-        peer._address = choice.endpoint.address.clone();
-        Some(peer)
+        Some(self.servers.get(choice.server)?.peer(&choice.endpoint))
     }
 
     /// Passes an address over for a while. Says whether another try may find a server that is
@@ -161,8 +126,7 @@ impl Pool {
         let now = self.now();
         choice
             .endpoint
-            .out_until
-            .store(now.saturating_add(millis(PASSED_OVER)), Ordering::Relaxed);
+            .pass_over(now.saturating_add(millis(PASSED_OVER)));
         Alternatives {
             same_server: self
                 .servers
@@ -172,48 +136,18 @@ impl Pool {
         }
     }
 
-    /// Takes an address that could be connected to into use.
-    pub(crate) fn take_in(&self, choice: &Choice) {
-        // Looking first keeps the cache line shared while all is well.
-        if choice.endpoint.out_until.load(Ordering::Relaxed) != 0 {
-            choice.endpoint.out_until.store(0, Ordering::Relaxed);
-        }
-    }
-
     /// The servers whose names are to be looked up when the last look-up is `age` old; those
     /// never found are always due.
     pub(crate) fn due(&self, age: Duration) -> impl Iterator<Item = &Server> {
         let now = self.now();
-        self.servers.iter().filter(move |server| {
-            let since = now.saturating_sub(server.looked_up.load(Ordering::Relaxed));
-            server.name.is_some() && (server.endpoints.load().is_empty() || since >= millis(age))
-        })
+        self.servers
+            .iter()
+            .filter(move |server| server.is_due(now, millis(age)))
     }
 
-    /// Notes what a look-up of a server's name gave. Nothing found keeps what was known.
-    pub(crate) fn found(&self, server: &Server, addresses: Vec<std::net::SocketAddr>) {
-        server.looked_up.store(self.now().max(1), Ordering::Relaxed);
-        if addresses.is_empty() {
-            return;
-        }
-        let known = server.endpoints.load();
-        let endpoint_of = |address: std::net::SocketAddr| {
-            known
-                .iter()
-                .find(|e| e.address.as_inet() == Some(&address))
-                .map_or_else(
-                    || {
-                        Arc::new(Endpoint::new(
-                            SocketAddr::Inet(address),
-                            address.to_string(),
-                        ))
-                    },
-                    Arc::clone,
-                )
-        };
-        server
-            .endpoints
-            .store(Arc::new(addresses.into_iter().map(endpoint_of).collect()));
+    /// Notes what a look-up of a server's name gave, and says whether that is a change.
+    pub(crate) fn found(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
+        server.found(self.now(), addresses)
     }
 
     /// Milliseconds since the pool was made, from 1.
@@ -236,67 +170,6 @@ pub(crate) struct Alternatives {
     pub(crate) any_server: bool,
 }
 
-impl Server {
-    fn new(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> Self {
-        let (endpoints, name) = match &server.address {
-            UpstreamAddress::Ip(address) => (
-                vec![(SocketAddr::Inet(*address), address.to_string())],
-                None,
-            ),
-            UpstreamAddress::Name { host, port } => (Vec::new(), Some((host.clone(), *port))),
-            UpstreamAddress::Unix(path) => (unix(path).into_iter().collect(), None),
-        };
-        let endpoints = endpoints
-            .into_iter()
-            .map(|(address, text)| Arc::new(Endpoint::new(address, text)))
-            .collect();
-        Self {
-            template: template(server, tls, roots),
-            name,
-            endpoints: ArcSwap::from_pointee(endpoints),
-            turn: AtomicUsize::new(0),
-            looked_up: AtomicU64::new(0),
-        }
-    }
-
-    /// The next address in turn that is in use, else the next one. `None` where none is known.
-    fn next(&self, now: u64) -> Option<Arc<Endpoint>> {
-        let endpoints = self.endpoints.load();
-        let start = match endpoints.len() {
-            0 | 1 => 0,
-            _ => self.turn.fetch_add(1, Ordering::Relaxed),
-        };
-        let at =
-            |offset: usize| endpoints.get(start.wrapping_add(offset).checked_rem(endpoints.len())?);
-        (0..endpoints.len())
-            .filter_map(at)
-            .find(|endpoint| endpoint.is_in(now))
-            .or_else(|| at(0))
-            .cloned()
-    }
-
-    fn is_in(&self, now: u64) -> bool {
-        self.endpoints
-            .load()
-            .iter()
-            .any(|endpoint| endpoint.is_in(now))
-    }
-}
-
-impl Endpoint {
-    fn new(address: SocketAddr, text: String) -> Self {
-        Self {
-            address,
-            text: text.into(),
-            out_until: AtomicU64::new(0),
-        }
-    }
-
-    fn is_in(&self, now: u64) -> bool {
-        self.out_until.load(Ordering::Relaxed) <= now
-    }
-}
-
 impl Attempts {
     fn new(upstream: &str, metrics: &Metrics) -> Self {
         let of = |result| {
@@ -314,80 +187,110 @@ impl Attempts {
     }
 }
 
-/// A peer with everything but its address. HTTP/1.1 is spoken to every upstream: an upgrade
-/// cannot pass through HTTP/2.
-fn template(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> HttpPeer {
-    let mut options = PeerOptions::new();
-    options.idle_timeout = Some(IDLE);
-    options.write_timeout = Some(WRITE);
-    let mut peer = HttpPeer {
-        _address: SocketAddr::Inet(std::net::SocketAddr::from(([0, 0, 0, 0], 0))),
-        scheme: Scheme::HTTP,
-        sni: String::new(),
-        proxy: None,
-        client_cert_key: None,
-        group_key: 0,
-        options,
-    };
-    if let UpstreamTls::On {
-        server_name,
-        verify,
-        ..
-    } = tls
-    {
-        peer.scheme = Scheme::HTTPS;
-        peer.options.verify_cert = *verify;
-        peer.options.verify_hostname = *verify;
-        // Pingora verifies nothing where it has no name. An address as the name is verified, and
-        // fails: a certificate for an address needs a `server_name`.
-        peer.sni = match (server_name, &server.address) {
-            (Some(name), _) => name.to_string(),
-            (None, UpstreamAddress::Name { host, .. }) => host.to_string(),
-            (None, UpstreamAddress::Ip(address)) if *verify => address.ip().to_string(),
-            (None, UpstreamAddress::Unix(_)) if *verify => "localhost".to_owned(),
-            (None, _) => String::new(),
-        };
-        if let Some(roots) = roots {
-            let roots_of_file = X509::stack_from_pem(roots).unwrap_or_default();
-            peer.options.ca = Some(Arc::new(roots_of_file.into_boxed_slice()));
-            // Pingora shares connections by address and name, whatever the roots.
-            let mut hasher = AHasher::default();
-            roots.hash(&mut hasher);
-            peer.group_key = hasher.finish();
-        }
-    }
-    peer
-}
-
-/// The roots of an upstream's own, `None` where it trusts the system's. A file that cannot be
-/// read counts as empty: then no certificate is trusted.
-fn read_roots(upstream: &Upstream) -> Option<Vec<u8>> {
-    let UpstreamTls::On {
-        ca_file: Some(file),
-        ..
-    } = &upstream.tls
-    else {
-        return None;
-    };
-    Some(std::fs::read(file).unwrap_or_else(|error| {
-        tracing::error!(
-            upstream = &*upstream.name,
-            file = %file.display(),
-            %error,
-            "the upstream's CA file cannot be read: its servers will not be trusted",
-        );
-        Vec::new()
-    }))
-}
-
-fn unix(path: &Path) -> Option<(SocketAddr, String)> {
-    let address = UnixAddress::from_pathname(path).ok()?;
-    Some((
-        SocketAddr::Unix(address),
-        format!("unix:{}", path.display()),
-    ))
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::config::model::{Balance, UpstreamAddress, UpstreamServer, UpstreamTls};
+
+    fn pool(servers: Vec<UpstreamServer>) -> Pool {
+        let upstream = Upstream {
+            name: "app".into(),
+            servers,
+            balance: Balance::RoundRobin,
+            tls: UpstreamTls::Off,
+        };
+        Pool::new(&Arc::new(upstream), &Metrics::new().expect("metrics"))
+    }
+
+    fn ip(port: u16, weight: u32) -> UpstreamServer {
+        let address = UpstreamAddress::Ip(([127, 0, 0, 1], port).into());
+        UpstreamServer { address, weight }
+    }
+
+    fn turns(pool: &Pool, count: usize) -> HashMap<String, usize> {
+        let mut turns = HashMap::new();
+        for _ in 0..count {
+            let choice = pool.next().expect("a server");
+            *turns.entry(choice.endpoint.text.to_string()).or_default() += 1;
+        }
+        turns
+    }
+
+    #[test]
+    fn servers_take_turns_by_weight() {
+        let turns = turns(&pool(vec![ip(1, 1), ip(2, 3)]), 400);
+        assert_eq!((turns["127.0.0.1:1"], turns["127.0.0.1:2"]), (100, 300));
+    }
+
+    #[test]
+    fn a_failed_server_is_passed_over_until_it_is_back() {
+        let pool = pool(vec![ip(1, 1), ip(2, 1)]);
+        let first = pool.next().expect("a server");
+        let left = pool.pass_over(&first);
+        assert_eq!(
+            left,
+            Alternatives {
+                same_server: false,
+                any_server: true
+            }
+        );
+        let second = pool.next().expect("a server");
+        assert_ne!(first.endpoint.text, second.endpoint.text);
+        assert_eq!(turns(&pool, 10).len(), 1);
+        // With none left, the failed ones are tried all the same.
+        let left = pool.pass_over(&second);
+        assert_eq!(
+            left,
+            Alternatives {
+                same_server: false,
+                any_server: false
+            }
+        );
+        assert_eq!(turns(&pool, 10).len(), 2);
+        first.endpoint.take_in();
+        assert_eq!(
+            turns(&pool, 10),
+            HashMap::from([(first.endpoint.text.to_string(), 10)])
+        );
+        assert_eq!(
+            pool.endpoints().iter().filter(|(_, is_in)| *is_in).count(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_name_has_every_address_that_was_found() {
+        let host = "app.internal".parse().expect("a name");
+        let name = UpstreamAddress::Name { host, port: 80 };
+        let pool = pool(vec![UpstreamServer {
+            address: name,
+            weight: 1,
+        }]);
+        assert!(pool.next().is_none());
+        let due = || pool.due(Duration::from_secs(10)).next();
+        let server = due().expect("never looked up");
+        let addresses: Vec<SocketAddr> =
+            vec![([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()];
+        pool.found(server, &[]);
+        assert!(due().is_some(), "what was never found stays due");
+        pool.found(server, &addresses);
+        assert!(due().is_none());
+        assert_eq!(turns(&pool, 10).len(), 2);
+        let choice = pool.next().expect("a server");
+        assert!(pool.pass_over(&choice).same_server);
+        assert_eq!(turns(&pool, 10).len(), 1);
+        // What was known of an address outlives the next look-up, and nothing found changes
+        // nothing.
+        pool.found(server, &addresses);
+        pool.found(server, &[]);
+        assert_eq!(turns(&pool, 10).len(), 1);
+        pool.found(server, &addresses[..1]);
+        assert_eq!(pool.endpoints().len(), 1);
+    }
 }

@@ -1,0 +1,89 @@
+//! Hides the braces of `${…}` from the YAML parser.
+//!
+//! YAML ends a plain value at a brace where it stands in a flow mapping, so that
+//! `{ key: ${NAME} }` would be no YAML. People expect it to work, with quotes and without.
+
+use std::borrow::Cow;
+
+/// What YAML would take for the syntax of a flow mapping in `{ key: ${NAME} }`, and what stands
+/// for it while YAML is parsed: as many characters, so that all columns stay.
+const MASKS: [(char, char); 5] = [
+    ('{', '\u{10fff0}'),
+    ('}', '\u{10fff1}'),
+    ('[', '\u{10fff2}'),
+    (']', '\u{10fff3}'),
+    (',', '\u{10fff4}'),
+];
+
+/// Hides the braces of `${…}` from the parser, so that references need no quotes anywhere.
+pub(super) fn mask(text: &str) -> Cow<'_, str> {
+    let taken = |(_, mask): &(char, char)| text.contains(*mask);
+    if !text.contains("${") || MASKS.iter().any(taken) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        out.push_str(before);
+        out.push('$');
+        let (reference, after) = match after.split_once('}') {
+            Some((reference, rest)) if !reference.contains('\n') => (reference, rest),
+            _ => {
+                out.push('{');
+                rest = after;
+                continue;
+            }
+        };
+        out.push('\u{10fff0}');
+        out.extend(reference.chars().map(|char| replace(char, |pair| pair)));
+        out.push('\u{10fff1}');
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Brings the braces back.
+pub(super) fn unmask(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_owned();
+    }
+    text.chars()
+        .map(|char| replace(char, |(plain, mask)| (mask, plain)))
+        .collect()
+}
+
+fn replace(char: char, direction: impl Fn((char, char)) -> (char, char)) -> char {
+    MASKS
+        .into_iter()
+        .map(direction)
+        .find(|(from, _)| *from == char)
+        .map_or(char, |(_, to)| to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masked_text_comes_back_and_keeps_its_columns() {
+        for text in [
+            "a: 1",
+            "{ a: ${B}, c: \"${file:x, [y]}\" }",
+            "a: ${",
+            "a: ${B\n}",
+            "a: $${B} ${${C}}",
+            "ü: ${ü}",
+        ] {
+            let masked = mask(text);
+            assert_eq!(unmask(&masked), text);
+            assert_eq!(masked.chars().count(), text.chars().count(), "{text}");
+        }
+        assert!(!mask("{ a: ${B,C} }").contains("${"));
+        assert_eq!(
+            mask("\u{10fff0} ${B}"),
+            "\u{10fff0} ${B}",
+            "its own characters are left"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! One server of an upstream: its addresses, and what a connection to it is made with.
+
+use std::hash::{Hash, Hasher};
+use std::os::unix::net::SocketAddr as UnixAddress;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ahash::AHasher;
+use arc_swap::ArcSwap;
+use openssl::x509::X509;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
+
+use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
+use crate::host::HostName;
+
+/// How long an idle connection to a server is kept for the next request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long a server may take nothing of what is sent to it.
+const WRITE: Duration = Duration::from_secs(60);
+
+/// A server as it is configured, with the addresses that it is found at.
+pub(crate) struct Server {
+    /// What a request's peer is cloned from; all but its address.
+    template: HttpPeer,
+    pub(crate) name: Option<(HostName, u16)>,
+    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    turn: AtomicUsize,
+    /// When its name was last looked up, in milliseconds of the pool's time, 0 for never.
+    looked_up: AtomicU64,
+    /// Whether the last look-up found nothing.
+    lost: AtomicBool,
+}
+
+/// One address of a server.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    address: SocketAddr,
+    /// As it stands in logs.
+    pub(crate) text: Box<str>,
+    /// Until when it is passed over, in milliseconds of the pool's time.
+    out_until: AtomicU64,
+}
+
+impl Server {
+    /// A server with nothing known of it but its configuration.
+    pub(crate) fn new(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> Self {
+        let (endpoints, name) = match &server.address {
+            UpstreamAddress::Ip(address) => (
+                vec![(SocketAddr::Inet(*address), address.to_string())],
+                None,
+            ),
+            UpstreamAddress::Name { host, port } => (Vec::new(), Some((host.clone(), *port))),
+            UpstreamAddress::Unix(path) => (unix(path).into_iter().collect(), None),
+        };
+        let endpoints = endpoints
+            .into_iter()
+            .map(|(address, text)| Arc::new(Endpoint::new(address, text)))
+            .collect();
+        Self {
+            template: template(server, tls, roots),
+            name,
+            endpoints: ArcSwap::from_pointee(endpoints),
+            turn: AtomicUsize::new(0),
+            looked_up: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        }
+    }
+
+    /// What a connection to one of this server's addresses is made with.
+    pub(crate) fn peer(&self, endpoint: &Endpoint) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.template.clone());
+        peer._address = endpoint.address.clone();
+        peer
+    }
+
+    /// The addresses that are known.
+    pub(crate) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.endpoints.load_full()
+    }
+
+    /// Whether its name is to be looked up when the last look-up is `age` milliseconds old.
+    pub(crate) fn is_due(&self, now: u64, age: u64) -> bool {
+        let since = now.saturating_sub(self.looked_up.load(Ordering::Relaxed));
+        self.name.is_some() && (self.endpoints.load().is_empty() || since >= age)
+    }
+
+    /// Notes what a look-up of its name gave. Nothing found keeps what was known.
+    ///
+    /// Says whether that is a change: found after nothing was, or nothing after something was.
+    pub(crate) fn found(&self, now: u64, addresses: &[std::net::SocketAddr]) -> bool {
+        self.looked_up.store(now, Ordering::Relaxed);
+        let changed =
+            self.lost.swap(addresses.is_empty(), Ordering::Relaxed) != addresses.is_empty();
+        if addresses.is_empty() {
+            return changed;
+        }
+        let known = self.endpoints.load();
+        let endpoint_of = |address: &std::net::SocketAddr| {
+            known
+                .iter()
+                .find(|e| e.address.as_inet() == Some(address))
+                .map_or_else(
+                    || {
+                        Arc::new(Endpoint::new(
+                            SocketAddr::Inet(*address),
+                            address.to_string(),
+                        ))
+                    },
+                    Arc::clone,
+                )
+        };
+        self.endpoints
+            .store(Arc::new(addresses.iter().map(endpoint_of).collect()));
+        changed
+    }
+
+    /// The next address in turn that is in use, else the next one. `None` where none is known.
+    pub(crate) fn next(&self, now: u64) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.load();
+        let start = match endpoints.len() {
+            0 | 1 => 0,
+            _ => self.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        let at =
+            |offset: usize| endpoints.get(start.wrapping_add(offset).checked_rem(endpoints.len())?);
+        (0..endpoints.len())
+            .filter_map(at)
+            .find(|endpoint| endpoint.is_in(now))
+            .or_else(|| at(0))
+            .cloned()
+    }
+
+    pub(crate) fn is_in(&self, now: u64) -> bool {
+        self.endpoints
+            .load()
+            .iter()
+            .any(|endpoint| endpoint.is_in(now))
+    }
+}
+
+impl Endpoint {
+    fn new(address: SocketAddr, text: String) -> Self {
+        Self {
+            address,
+            text: text.into(),
+            out_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Passes this address over until a time in milliseconds.
+    pub(crate) fn pass_over(&self, until: u64) {
+        self.out_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Takes this address into use.
+    pub(crate) fn take_in(&self) {
+        // Looking first keeps the cache line shared while all is well.
+        if self.out_until.load(Ordering::Relaxed) != 0 {
+            self.out_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_in(&self, now: u64) -> bool {
+        self.out_until.load(Ordering::Relaxed) <= now
+    }
+}
+
+/// A peer with everything but its address. HTTP/1.1 is spoken to every upstream: an upgrade
+/// cannot pass through HTTP/2.
+fn template(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> HttpPeer {
+    let mut options = PeerOptions::new();
+    options.idle_timeout = Some(IDLE);
+    options.write_timeout = Some(WRITE);
+    let mut peer = HttpPeer {
+        _address: SocketAddr::Inet(std::net::SocketAddr::from(([0, 0, 0, 0], 0))),
+        scheme: Scheme::HTTP,
+        sni: String::new(),
+        proxy: None,
+        client_cert_key: None,
+        group_key: 0,
+        options,
+    };
+    if let UpstreamTls::On {
+        server_name,
+        verify,
+        ..
+    } = tls
+    {
+        peer.scheme = Scheme::HTTPS;
+        peer.options.verify_cert = *verify;
+        peer.options.verify_hostname = *verify;
+        // Pingora verifies nothing where it has no name. An address as the name is verified, and
+        // fails: a certificate for an address needs a `server_name`.
+        peer.sni = match (server_name, &server.address) {
+            (Some(name), _) => name.to_string(),
+            (None, UpstreamAddress::Name { host, .. }) => host.to_string(),
+            (None, UpstreamAddress::Ip(address)) if *verify => address.ip().to_string(),
+            (None, UpstreamAddress::Unix(_)) if *verify => "localhost".to_owned(),
+            (None, _) => String::new(),
+        };
+        if let Some(roots) = roots {
+            let roots_of_file = X509::stack_from_pem(roots).unwrap_or_default();
+            peer.options.ca = Some(Arc::new(roots_of_file.into_boxed_slice()));
+            // Pingora shares connections by address and name, whatever the roots.
+            let mut hasher = AHasher::default();
+            roots.hash(&mut hasher);
+            peer.group_key = hasher.finish();
+        }
+    }
+    peer
+}
+
+/// The roots of an upstream's own, `None` where it trusts the system's. A file that cannot be
+/// read counts as empty: then no certificate is trusted.
+pub(crate) fn read_roots(upstream: &Upstream) -> Option<Vec<u8>> {
+    let UpstreamTls::On {
+        ca_file: Some(file),
+        ..
+    } = &upstream.tls
+    else {
+        return None;
+    };
+    Some(std::fs::read(file).unwrap_or_else(|error| {
+        tracing::error!(
+            upstream = &*upstream.name,
+            file = %file.display(),
+            %error,
+            "the upstream's CA file cannot be read: its servers will not be trusted",
+        );
+        Vec::new()
+    }))
+}
+
+fn unix(path: &Path) -> Option<(SocketAddr, String)> {
+    let address = UnixAddress::from_pathname(path).ok()?;
+    Some((
+        SocketAddr::Unix(address),
+        format!("unix:{}", path.display()),
+    ))
+}
