@@ -3,10 +3,10 @@
 //! Lines go through a bounded queue to a thread of their own. Where the disk is slower than the
 //! requests, lines are lost and counted; a request never waits for its line.
 
-use std::fmt::Write as _;
+mod entry;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::UnixTime;
+pub use self::entry::Entry;
 use crate::config::model::{self, LogFormat};
 
 /// How many lines wait for the writer before lines are lost.
@@ -26,31 +26,6 @@ pub struct AccessLog {
     queue: Option<SyncSender<Message>>,
     format: LogFormat,
     lost: Arc<AtomicU64>,
-}
-
-/// What is logged of one request.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// When it ended.
-    pub time: UnixTime,
-    pub client: Option<IpAddr>,
-    /// The host that was asked for, as it came.
-    pub host: &'a [u8],
-    pub method: &'a str,
-    /// The request's target as it came.
-    pub target: &'a [u8],
-    /// `HTTP/1.1` or the like.
-    pub version: &'a str,
-    /// 499 where the client went away before it was answered.
-    pub status: u16,
-    /// Of the answer's body.
-    pub bytes: usize,
-    pub duration: Duration,
-    pub request_id: &'a str,
-    pub referer: &'a [u8],
-    pub user_agent: &'a [u8],
-    /// The server that answered or was last tried.
-    pub upstream: Option<&'a str>,
 }
 
 /// What the writer is told.
@@ -200,196 +175,10 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-impl Entry<'_> {
-    /// The combined format that many tools read, followed by fields with names.
-    fn to_text(self) -> String {
-        let mut line = String::with_capacity(256);
-        match self.client {
-            Some(client) => _ = write!(line, "{client}"),
-            None => line.push('-'),
-        }
-        let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
-        _ = write!(
-            line,
-            " - - [{}] \"{} ",
-            time.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            self.method
-        );
-        escape(&mut line, self.target, Style::Quoted);
-        _ = write!(
-            line,
-            " {}\" {} {} \"",
-            self.version, self.status, self.bytes
-        );
-        escape(&mut line, or_dash(self.referer), Style::Quoted);
-        line.push_str("\" \"");
-        escape(&mut line, or_dash(self.user_agent), Style::Quoted);
-        line.push_str("\" host=\"");
-        escape(&mut line, self.host, Style::Quoted);
-        _ = writeln!(
-            line,
-            "\" id={} duration={:.6} upstream={}",
-            self.request_id,
-            self.duration.as_secs_f64(),
-            self.upstream.unwrap_or("-"),
-        );
-        line
-    }
-
-    /// One JSON object.
-    fn to_json(self) -> String {
-        let mut line = String::with_capacity(384);
-        let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
-        _ = write!(line, "{{\"time\":\"{time}\",\"client\":");
-        match self.client {
-            Some(client) => _ = write!(line, "\"{client}\""),
-            None => line.push_str("null"),
-        }
-        for (name, value) in [
-            ("host", self.host),
-            ("method", self.method.as_bytes()),
-            ("target", self.target),
-            ("referer", self.referer),
-            ("user_agent", self.user_agent),
-        ] {
-            _ = write!(line, ",\"{name}\":\"");
-            escape(&mut line, value, Style::Json);
-            line.push('"');
-        }
-        _ = write!(
-            line,
-            ",\"version\":\"{}\",\"status\":{},\"bytes\":{},\"duration\":{:.6},\"request_id\":\"{}\"",
-            self.version,
-            self.status,
-            self.bytes,
-            self.duration.as_secs_f64(),
-            self.request_id,
-        );
-        if let Some(upstream) = self.upstream {
-            line.push_str(",\"upstream\":\"");
-            escape(&mut line, upstream.as_bytes(), Style::Json);
-            line.push('"');
-        }
-        line.push_str("}\n");
-        line
-    }
-}
-
-fn or_dash(value: &[u8]) -> &[u8] {
-    if value.is_empty() { b"-" } else { value }
-}
-
-/// How what a client sent is made harmless.
-#[derive(Clone, Copy)]
-enum Style {
-    /// `\xHH`, as nginx and Apache write it.
-    Quoted,
-    /// `\u00HH`; what is no UTF-8 becomes U+FFFD.
-    Json,
-}
-
-/// Writes `value` so that it can neither end its field nor its line.
-fn escape(line: &mut String, value: &[u8], style: Style) {
-    for chunk in value.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match (character, style) {
-                ('"' | '\\', Style::Json) => {
-                    line.push('\\');
-                    line.push(character);
-                }
-                ('"' | '\\', Style::Quoted) => _ = write!(line, "\\x{:02X}", u32::from(character)),
-                (control, Style::Json) if is_control(control) => {
-                    _ = write!(line, "\\u{:04x}", u32::from(control));
-                }
-                (control, Style::Quoted) if is_control(control) => {
-                    let mut octets = [0; 4];
-                    for octet in control.encode_utf8(&mut octets).bytes() {
-                        _ = write!(line, "\\x{octet:02X}");
-                    }
-                }
-                (plain, _) => line.push(plain),
-            }
-        }
-        for octet in chunk.invalid() {
-            match style {
-                Style::Json => line.push('\u{fffd}'),
-                Style::Quoted => _ = write!(line, "\\x{octet:02X}"),
-            }
-        }
-    }
-}
-
-/// Whether a terminal or a reader of lines could take a character for a command.
-fn is_control(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
-}
-
 #[cfg(test)]
 mod tests {
+    use super::entry::tests::entry;
     use super::*;
-
-    fn entry() -> Entry<'static> {
-        Entry {
-            time: 1_763_938_800,
-            client: Some(IpAddr::from([192, 0, 2, 7])),
-            host: b"a.example",
-            method: "GET",
-            target: b"/x?y=1",
-            version: "HTTP/1.1",
-            status: 200,
-            bytes: 5,
-            duration: Duration::from_micros(12_345),
-            request_id: "00ff",
-            referer: b"",
-            user_agent: b"curl/8",
-            upstream: Some("10.0.0.1:8080"),
-        }
-    }
-
-    #[test]
-    fn a_text_line_begins_as_the_combined_format() {
-        assert_eq!(
-            entry().to_text(),
-            "192.0.2.7 - - [23/Nov/2025:23:00:00 +0000] \"GET /x?y=1 HTTP/1.1\" 200 5 \"-\" \
-             \"curl/8\" host=\"a.example\" id=00ff duration=0.012345 upstream=10.0.0.1:8080\n",
-        );
-    }
-
-    #[test]
-    fn a_json_line_is_json() {
-        let line = entry().to_json();
-        let value: serde_json::Value = serde_json::from_str(&line).expect("valid JSON");
-        assert_eq!(value["host"], "a.example");
-        assert_eq!(value["status"], 200);
-        assert_eq!(value["duration"], 0.012_345);
-        assert_eq!(value["time"], "2025-11-23T23:00:00Z");
-    }
-
-    #[test]
-    fn nothing_a_client_sends_ends_a_line_or_a_field() {
-        let evil = b"a\"\\\r\n\x1b[31m\x00\x85\xff\xc2\x85\xe2\x80\xa8z";
-        let forged = Entry {
-            host: evil,
-            target: evil,
-            user_agent: evil,
-            referer: evil,
-            ..entry()
-        };
-        let text = forged.to_text();
-        assert_eq!(text.matches('\n').count(), 1);
-        assert_eq!(text.matches('"').count(), 8);
-        assert!(!text.trim_end().chars().any(is_control), "{text:?}");
-        let json = forged.to_json();
-        assert_eq!(json.matches('\n').count(), 1);
-        assert!(!json.trim_end().chars().any(is_control), "{json:?}");
-        let value: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
-        assert!(
-            value["host"]
-                .as_str()
-                .expect("text")
-                .starts_with("a\"\\\r\n\u{1b}[31m\0")
-        );
-    }
 
     #[test]
     fn lines_reach_a_file_and_a_rotated_one() {

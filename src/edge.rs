@@ -23,10 +23,10 @@ use openssl::ssl::SslAcceptor;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, Ssl as _};
-use pingora_core::server::ShutdownWatch;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
+use crate::shutdown::ShutdownWatch;
 use crate::tls::GlobalCertificate;
 
 pub use self::accept::{BindError, Listener, ListenerKind};

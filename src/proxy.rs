@@ -7,11 +7,13 @@
 mod answer;
 mod authority;
 mod balance;
+mod deadline;
 mod exchange;
 mod failure;
 mod header;
 mod path;
 mod phases;
+mod rate;
 mod resolve;
 mod route;
 mod server;
@@ -36,7 +38,7 @@ use self::exchange::Exchange;
 use self::header::Refusal;
 use self::route::{Action, Admission};
 use crate::access_log::AccessLog;
-use crate::config::model::{Config, Limits};
+use crate::config::model::Config;
 use crate::host::NameBuffer;
 use crate::metrics::Metrics;
 use crate::tls::TlsInfo;
@@ -50,11 +52,20 @@ const MAX_TRIES: usize = 16;
 /// The most octets of a decoded HTTP/2 header list.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
+/// Octets of request bodies that an HTTP/2 client may send ahead, on one stream and on all.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Octets of an answer that are held for an HTTP/2 stream whose client does not take them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Streams that an HTTP/2 client may make the gateway reset before its connection is closed.
+const MAX_RESETS: usize = 256;
+
 /// The proxy's phases.
 pub struct Gateway {
     sites: Arc<ArcSwap<SiteTable>>,
-    access: ArcSwap<AccessLog>,
-    limits: Limits,
+    access: Arc<ArcSwap<AccessLog>>,
     refused: Refused,
 }
 
@@ -66,18 +77,17 @@ struct Refused {
 }
 
 impl Gateway {
-    /// A gateway for the sites that `sites` holds at the time of each request.
+    /// A gateway for the sites that `sites` holds at the time of each request. `access` may be
+    /// replaced while it runs.
     pub fn new(
         sites: Arc<ArcSwap<SiteTable>>,
         metrics: &Metrics,
-        access: AccessLog,
-        limits: Limits,
+        access: Arc<ArcSwap<AccessLog>>,
     ) -> Self {
         let refused = |reason| metrics.refused.with_label_values(&[reason]);
         Self {
             sites,
-            access: ArcSwap::from_pointee(access),
-            limits,
+            access,
             refused: Refused {
                 invalid: refused("invalid"),
                 misdirected: refused("misdirected"),
@@ -86,14 +96,26 @@ impl Gateway {
         }
     }
 
-    /// Takes another access log from the next line on.
-    pub fn set_access_log(&self, access: AccessLog) {
-        self.access.store(Arc::new(access));
+    /// The sites for a request. For the first of a TLS connection those that were in force at its
+    /// handshake, so that its certificate and its answer belong to one state of the configuration.
+    fn sites(&self, session: &Session) -> Arc<SiteTable> {
+        let pinned = match channel(session) {
+            Channel::Tls(Some(tls)) => tls.take_attachment(),
+            Channel::Plain | Channel::Tls(None) => None,
+        };
+        pinned
+            .and_then(|attachment| attachment.downcast().ok())
+            .unwrap_or_else(|| self.sites.load_full())
     }
 
     /// Decides what to do with a request: the answer to give at once, or `None` where a route
     /// passes it on.
-    fn decide(&self, session: &Session, exchange: &mut Exchange) -> Option<Answer> {
+    fn decide(
+        &self,
+        sites: &SiteTable,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Option<Answer> {
         let request = session.req_header();
         let refuse = |refusal: Refusal| {
             let accept = answer::accept(session);
@@ -116,7 +138,6 @@ impl Gateway {
                 "The host is not a valid one.",
             ));
         };
-        let sites = self.sites.load();
         let target = header::origin_form(request);
         let site = match sites.admit(authority.host, channel(session)) {
             Admission::Serve(site) => site,
@@ -174,7 +195,11 @@ pub fn http_proxy(gateway: Gateway, config: &Config) -> HttpProxy<Gateway> {
     proxy.server_options = Some(options);
     let mut h2 = H2Options::default();
     h2.max_header_list_size(MAX_HEADER_LIST)
-        .max_concurrent_streams(limits.h2_streams);
+        .max_concurrent_streams(limits.h2_streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MAX_RESETS));
     proxy.h2_options = Some(h2);
     proxy
 }

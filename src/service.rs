@@ -1,4 +1,6 @@
 //! What runs beside the edge: watching files, reloading, stopping.
 
+pub mod live;
+pub mod reload;
 pub mod stop;
 pub mod watch;

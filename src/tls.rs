@@ -42,6 +42,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether both say the same by being made of the same parts.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let attachments = match (&self.attachment, &other.attachment) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        attachments
+            && Arc::ptr_eq(&self.certificates, &other.certificates)
+            && self.unknown_sni == other.unknown_sni
+    }
+
     /// What to present to a client that asks for `asked`.
     fn choose(&self, asked: Asked<'_>) -> Choice {
         let default = || self.certificates.default_set().cloned();

@@ -3,7 +3,7 @@
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{User, Uid, initgroups, setgid, setuid};
+use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use thiserror::Error;
 
 /// Descriptors that connections may not use: for listeners, logs, reloads, the admin interface

@@ -204,6 +204,21 @@ impl SniMap {
         }
     }
 
+    /// Whether `other` is this map: the same entries, and not just equal ones.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+            match (one, other) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        self.exact.is_same_as(&other.exact)
+            && self.wildcard.is_same_as(&other.wildcard)
+            && same(self.default.as_ref(), other.default.as_ref())
+            && same(self.on_demand.as_ref(), other.on_demand.as_ref())
+    }
+
     fn hash(&self, name: &str) -> u64 {
         self.hasher.hash_one(name)
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
-use pingora_core::server::ShutdownWatch;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Edge;
 use super::socket::Socket;
+use crate::shutdown::{ShutdownWatch, requested};
 
 /// How many connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -132,7 +132,7 @@ where
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
-            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = requested(&mut shutdown) => return,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

@@ -13,11 +13,11 @@ use http::StatusCode;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
+use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::{Head, Refusal};
 use self::stream::MessageStream;
@@ -37,7 +37,7 @@ pub(super) async fn serve<A>(
         let begun = tokio::select! {
             biased;
             begun = first_bytes(&mut stream, limits) => begun,
-            () = stopping(&mut shutdown) => false,
+            () = requested(&mut shutdown) => false,
         };
         if !begun {
             return;
@@ -81,11 +81,6 @@ where
     let (stream, _) = app.process_new_http(session, shutdown).await?.consume();
     let stream = *stream.into_any().downcast::<MessageStream>().ok()?;
     stream.is_done().then_some(stream)
-}
-
-async fn stopping(shutdown: &mut ShutdownWatch) {
-    // An error means that nobody can ask for a stop any more, which is a stop too.
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// Waits for the beginning of a request; `false` where the client goes away or stays silent.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::{Shutdown, Stream};
-use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::model::Limits;
+use crate::shutdown::ShutdownWatch;
 
 use super::timer::Timer;
 

@@ -97,11 +97,7 @@ impl LocalOnDemand {
 
 impl OnDemand for LocalOnDemand {
     fn allows(&self, host: &str) -> bool {
-        let has_dot = host.contains('.');
-        self.allow.iter().any(|pattern| match pattern {
-            Pattern::Exact(_) => pattern.covers(host),
-            Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
-        })
+        allows(&self.allow, host)
     }
 
     fn certificate(&self, host: &str) -> Option<Arc<CertificateSet>> {
@@ -109,7 +105,7 @@ impl OnDemand for LocalOnDemand {
         if present.as_ref().is_some_and(|set| self.is_fresh(set)) {
             return present;
         }
-        if !self.allows(host) {
+        if !allows(&self.allow, host) {
             return None;
         }
         self.obtain(host.parse().ok()?).unwrap_or_else(|error| {
@@ -118,6 +114,15 @@ impl OnDemand for LocalOnDemand {
             present.filter(|set| are_valid(set, now))
         })
     }
+}
+
+/// Whether the policy `allow` lets `host`, a name in normal form, have a certificate.
+pub fn allows(allow: &[Pattern], host: &str) -> bool {
+    let has_dot = host.contains('.');
+    allow.iter().any(|pattern| match pattern {
+        Pattern::Exact(_) => pattern.covers(host),
+        Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
+    })
 }
 
 fn are_valid(set: &CertificateSet, now: UnixTime) -> bool {

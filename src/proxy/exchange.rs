@@ -1,18 +1,21 @@
 //! What the gateway keeps of one request while it passes through.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
-use http::{HeaderValue, Version};
-use pingora_core::{Error, ErrorType};
+use http::{HeaderValue, StatusCode, Version};
+use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 use crate::proxy::authority;
+use crate::proxy::deadline::Deadline;
 use crate::proxy::failure::{CLIENT_GONE, Failure};
+use crate::proxy::rate::Rate;
 use crate::proxy::route::{Action, Proxy, Site};
 use crate::proxy::upstream::Choice;
 
@@ -30,7 +33,11 @@ pub struct Exchange {
     pub(crate) tries: u32,
     /// Whether a request has been repeated because its kept-alive connection was dead.
     repeated: bool,
+    /// Whether the client asks for a WebSocket.
     pub(crate) websocket: bool,
+    /// Until when the upstream must agree to the upgrade that the client asks for.
+    deadline: Option<Deadline>,
+    pub(crate) body_rate: Rate,
     failure: Option<Failure>,
 }
 
@@ -48,6 +55,8 @@ impl Exchange {
             tries: 0,
             repeated: false,
             websocket: false,
+            deadline: None,
+            body_rate: Rate::default(),
             failure: None,
         }
     }
@@ -70,8 +79,8 @@ impl Exchange {
         }
     }
 
-    /// Notes that the chosen server can be reached.
-    pub(crate) fn connected(&self, reused: bool) {
+    /// Notes that the chosen server can be reached, through `socket`.
+    pub(crate) fn connected(&mut self, reused: bool, socket: RawFd) {
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
@@ -80,6 +89,16 @@ impl Exchange {
         } else {
             proxy.pool.attempts.connected.inc();
             choice.endpoint.take_in();
+        }
+        if self.websocket {
+            self.deadline = Deadline::set(socket, proxy.read_timeout).ok();
+        }
+    }
+
+    /// Notes that the head of an answer has come.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+            self.deadline = None;
         }
     }
 
@@ -103,17 +122,26 @@ impl Exchange {
     /// count among the route's retries, since the server has not failed.
     pub(crate) fn exchange_failed(
         &mut self,
-        error: &Error,
+        error: &mut Error,
         reused: bool,
         repeatable: bool,
     ) -> bool {
         if let Some(proxy) = self.proxy() {
             proxy.pool.attempts.failed.inc();
         }
-        let died = matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
-        ) && *error.esource() == pingora_core::ErrorSource::Upstream;
+        if self
+            .deadline
+            .take()
+            .is_some_and(|deadline| deadline.has_passed())
+        {
+            error.etype = ErrorType::ReadTimedout;
+            error.as_up();
+        }
+        let died = *error.esource() == ErrorSource::Upstream
+            && matches!(
+                error.etype(),
+                ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+            );
         let again = reused && repeatable && died && !self.repeated;
         self.repeated |= again;
         again

@@ -1,8 +1,10 @@
 //! The phases of a request in the order in which Pingora calls them.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
@@ -33,14 +35,15 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        session.set_read_timeout(Some(self.limits.idle));
-        session.set_write_timeout(Some(self.limits.idle));
-        session.set_total_drain_timeout(Some(self.limits.idle));
+        let sites = self.sites(session);
+        session.set_read_timeout(Some(sites.idle));
+        session.set_write_timeout(Some(sites.idle));
+        session.set_total_drain_timeout(Some(sites.idle));
         // A client of HTTP/1.0 knows no answers before the last one.
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
         exchange.client = client(session);
-        if let Some(answer) = self.decide(session, exchange) {
+        if let Some(answer) = self.decide(&sites, session, exchange) {
             answer.send(session, exchange.request_id_value()).await?;
             return Ok(true);
         }
@@ -85,11 +88,11 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
+        socket: RawFd,
         _digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.connected(reused);
+        exchange.connected(reused, socket);
         Ok(())
     }
 
@@ -116,7 +119,8 @@ impl ProxyHttp for Gateway {
         let repeatable = session.req_header().method.is_idempotent()
             && !session.retry_buffer_truncated()
             && session.response_written().is_none();
-        error.set_retry(exchange.exchange_failed(&error, client_reused, repeatable));
+        let again = exchange.exchange_failed(&mut error, client_reused, repeatable);
+        error.set_retry(again);
         error
     }
 
@@ -145,12 +149,28 @@ impl ProxyHttp for Gateway {
         .write(request)
     }
 
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let part = body.as_ref().map_or(0, Bytes::len);
+        if end_of_stream || exchange.websocket || exchange.body_rate.is_fast_enough(part) {
+            return Ok(());
+        }
+        let why = "the request's body comes too slowly";
+        Err(Error::explain(ErrorType::HTTPStatus(408), why).into_down())
+    }
+
     async fn upstream_response_filter(
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.answered(response.status);
         header::clean_response(response, exchange.websocket)
     }
 

@@ -28,6 +28,8 @@ pub struct SiteTable {
     pools: HashMap<Arc<str>, Arc<Pool>, RandomState>,
     /// Where a plain request is redirected to, `None` where TLS is not served.
     pub(crate) https_port: Option<u16>,
+    /// How long a client may make no progress.
+    pub(crate) idle: Duration,
 }
 
 /// A site, ready for requests.
@@ -78,6 +80,7 @@ impl SiteTable {
     pub fn build(config: &Config, metrics: &Metrics, previous: Option<&Self>) -> Self {
         let mut table = Self {
             https_port: config.server.https.first().map(|address| address.port()),
+            idle: config.server.limits.idle,
             ..Self::default()
         };
         for (name, upstream) in &config.upstreams {

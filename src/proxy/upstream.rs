@@ -21,7 +21,6 @@ use crate::proxy::server::{Endpoint, Server, read_roots};
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
 /// How long both sides of an upgraded connection (WebSocket) may be silent before it is closed.
-/// Until the server has agreed to the upgrade this is how long its answer may take, too.
 pub(crate) const UPGRADED_IDLE: Duration = Duration::from_secs(3600);
 
 /// The servers of an upstream and what is known of them.

@@ -1,9 +1,13 @@
 //! HTTP/2 from the client.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderValue, Request, StatusCode};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use crate::support::*;
 
@@ -112,4 +116,35 @@ async fn what_cannot_be_served_has_a_status() {
     let te = get().header("te", HeaderValue::from_static("gzip"));
     assert!(ask(&mut client, te).await.is_err());
     assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_the_clients_fault() {
+    let origin = Origin::start(|_, _| ok("hello")).await;
+    let mut client = connect(before(&origin).await).await;
+    let request = Request::post("http://a.example/")
+        .body(())
+        .expect("a request");
+    let (answer, mut body) = client.send_request(request, false).expect("sent");
+    body.send_data(Bytes::from_static(b"half"), false)
+        .expect("sent");
+    assert_eq!(
+        answer.await.expect("a status").status(),
+        StatusCode::REQUEST_TIMEOUT
+    );
+}
+
+#[tokio::test]
+async fn a_reset_takes_the_upstream_request_along() {
+    let origin = Origin::start(|_, _| reply("", Then::Hang)).await;
+    let mut client = connect(before(&origin).await).await;
+    let request = get().body(()).expect("a request");
+    let (answer, mut stream) = client.send_request(request, true).expect("sent");
+    while origin.seen().is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(origin.closed.load(Ordering::SeqCst), 1);
 }

@@ -7,6 +7,7 @@
     reason = "a test may fail in the middle of its helpers"
 )]
 
+mod failures;
 mod http1;
 mod http2;
 mod support;

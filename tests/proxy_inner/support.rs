@@ -303,7 +303,11 @@ pub(crate) async fn gateway(sites: Vec<Arc<Site>>) -> SocketAddr {
     let table = SiteTable::build(&config, &metrics, None);
     resolve_due(&table, Duration::ZERO).await;
     let sites = Arc::new(ArcSwap::from_pointee(table));
-    let gateway = Gateway::new(sites, &metrics, AccessLog::off(), config.server.limits);
+    let gateway = Gateway::new(
+        sites,
+        &metrics,
+        Arc::new(ArcSwap::from_pointee(AccessLog::off())),
+    );
     let mut proxy = http_proxy(gateway, &config);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
@@ -400,4 +404,12 @@ pub(crate) async fn ask(gateway: SocketAddr, request: impl AsRef<[u8]>) -> Strin
 
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
+}
+
+#[track_caller]
+pub(crate) fn assert_status(answer: &str, status: u16) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{answer}"
+    );
 }

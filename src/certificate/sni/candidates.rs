@@ -35,7 +35,7 @@ struct Candidate {
 }
 
 /// What the configuration thinks of a certificate, the least wanted first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Standing {
     /// Issued for want of any other.
     Fallback,
@@ -88,14 +88,20 @@ impl Candidates {
         }
     }
 
-    /// Whether a configured certificate covers all of `pattern`.
-    pub fn covers(&self, pattern: &Pattern) -> bool {
+    /// Whether a configured certificate that is valid at `now` covers all of `pattern`.
+    pub fn covers(&self, pattern: &Pattern, now: UnixTime) -> bool {
         let any = |pattern: &Pattern| {
-            self.by_pattern
-                .get(pattern)
-                .is_some_and(|all| all.iter().any(is_configured))
+            self.by_pattern.get(pattern).is_some_and(|all| {
+                all.iter()
+                    .any(|one| is_configured(one) && is_valid(one, now))
+            })
         };
         any(pattern) || wildcard_over(pattern).is_some_and(|wildcard| any(&wildcard))
+    }
+
+    /// Whether nothing happened since the last update.
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty()
     }
 
     /// Brings `map`, made by the last call or empty, to what is to be served at `now`.

@@ -45,6 +45,11 @@ impl Table {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
+    /// Whether `other` is a clone of this table.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shards, &other.shards)
+    }
+
     /// A copy with each name set to its certificates, or removed where there are none.
     pub(super) fn with_changes(
         &self,

@@ -118,10 +118,10 @@ fn standing_goes_before_validity_but_not_before_being_valid() {
     let map = candidates.update(&map, NOW + 8 * DAY);
     assert!(serves(&map, "a.example", &file));
     let name = "a.example".parse().expect("a name");
-    assert!(candidates.covers(&name));
+    assert!(candidates.covers(&name, NOW));
     candidates.remove(&file);
     assert!(
-        !candidates.covers(&name),
+        !candidates.covers(&name, NOW),
         "what was issued for the name does not count"
     );
 }

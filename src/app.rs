@@ -1,0 +1,312 @@
+//! The gateway put together: from a configuration to a running Pingora server, and nothing else.
+//!
+//! The order matters. Sockets are bound before rights are dropped, rights are dropped before any
+//! key is read, and certificates are loaded before the first connection is accepted.
+
+mod control;
+mod logging;
+mod process;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
+use pingora_core::services::Service;
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::certificate::sni::SniMap;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Loaded;
+use crate::config::model::{self, Config};
+use crate::edge::{BindError, Edge, Listener, ListenerKind};
+use crate::manager::TlsManager;
+use crate::metrics::Metrics;
+use crate::proxy::{self, Gateway, SiteTable};
+use crate::readiness::Readiness;
+use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
+use crate::service::reload;
+use crate::service::stop::Stop;
+use crate::storage::{FileStorage, Storage};
+use crate::tls::GlobalCertificate;
+
+use self::control::AppControl;
+use self::logging::Level;
+use self::process::UserError;
+
+/// The part of [`Readiness`] that speaks until every listener is served.
+const START: &str = "start";
+
+/// Why a gateway cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("{0}")]
+    Configuration(String),
+    #[error("the metrics clash: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("OpenSSL cannot be used: {0}")]
+    OpenSsl(#[from] openssl::error::ErrorStack),
+    #[error("cannot read the admin listener's address: {0}")]
+    Place(std::io::Error),
+    #[error("Pingora cannot start: {0}")]
+    Pingora(Box<pingora_core::Error>),
+    #[error("log.level: {0}; a level is error, warn, info, debug or trace")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    User(#[from] UserError),
+}
+
+impl From<Refused> for StartError {
+    fn from(refused: Refused) -> Self {
+        Self::Configuration(match refused {
+            Refused::Invalid(diagnostics) => diagnostics.to_string(),
+            Refused::Unable(why) => why,
+        })
+    }
+}
+
+/// Runs the gateway for a configuration that was loaded from `file`, until it is told to stop.
+///
+/// # Errors
+/// Where it cannot start; nothing is left behind then.
+pub fn run(file: PathBuf, loaded: Loaded) -> Result<(), StartError> {
+    let level = Level::init(&loaded.config.log)?;
+    let config = loaded.config.clone();
+    let sockets = Sockets::bind(&config)?;
+    if let Some(user) = &config.server.user {
+        process::become_user(user)?;
+    }
+    let app = App::new(file, loaded, level)?;
+    app.serve(sockets, &config)
+}
+
+/// Everything that listens.
+struct Sockets {
+    listeners: Vec<Listener>,
+    admin: Option<admin::Listener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        let https = config
+            .server
+            .https
+            .iter()
+            .map(|at| (at, ListenerKind::Https));
+        let http = config.server.http.iter().map(|at| (at, ListenerKind::Http));
+        let listeners = https
+            .chain(http)
+            .map(|(address, kind)| Listener::bind(*address, kind))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            listeners,
+            admin: admin::Listener::bind(&config.server.admin)?,
+        })
+    }
+}
+
+/// The parts that services share.
+struct App {
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    readiness: Readiness,
+    sites: Arc<ArcSwap<SiteTable>>,
+    edge: Arc<GatewayEdge>,
+    live: Arc<Live>,
+}
+
+impl App {
+    fn new(file: PathBuf, loaded: Loaded, level: Level) -> Result<Self, StartError> {
+        let config = loaded.config.clone();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Metrics::new()?;
+        let readiness = Readiness::default();
+        readiness.set(START, vec!["the gateway is starting".to_owned()]);
+
+        let certificates = GlobalCertificate::new(metrics.clone())?;
+        let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
+        let manager = TlsManager::new(
+            Arc::clone(&map),
+            storage(&config),
+            Arc::clone(&clock),
+            Some(metrics.clone()),
+        )?;
+
+        let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
+        let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config)?));
+        let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
+        let edge = Edge::new(
+            Arc::new(proxy::http_proxy(gateway, &config)),
+            certificates.clone(),
+            live::settings(&certificates, &config)?,
+            metrics.clone(),
+            process::connections_by_descriptors(),
+        );
+        let (live, _) = Live::start(Parts {
+            file,
+            loaded,
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            certificates,
+            map,
+            sites: Arc::clone(&sites),
+            access,
+            edge: Arc::clone(&edge),
+            manager,
+            set_level: Box::new(move |log| level.set(log)),
+        });
+        Ok(Self {
+            clock,
+            metrics,
+            readiness,
+            sites,
+            edge,
+            live,
+        })
+    }
+
+    /// Runs Pingora's server with our services until it is told to stop.
+    fn serve(self, sockets: Sockets, config: &Config) -> Result<(), StartError> {
+        let drain = {
+            let (edge, live) = (Arc::clone(&self.edge), Arc::clone(&self.live));
+            Box::new(move || {
+                let grace = live.current().config.server.grace_period;
+                let edge = Arc::clone(&edge);
+                Box::pin(async move { edge.drained(grace).await }) as _
+            })
+        };
+        let (stop, stopper, stopping) = Stop::new(self.readiness.clone(), drain);
+        let (task, reloader) = reload::task(Arc::clone(&self.live));
+
+        let admin = match sockets.admin {
+            None => None,
+            Some(listener) => {
+                let state = admin::AdminState {
+                    place: listener.place().map_err(StartError::Place)?,
+                    control: Arc::new(AppControl::new(
+                        Arc::clone(&self.live),
+                        Arc::clone(&self.edge),
+                        Arc::clone(&self.clock),
+                        reloader,
+                        stopper,
+                    )),
+                    metrics: self.metrics.clone(),
+                    readiness: self.readiness.clone(),
+                };
+                Some((listener, admin::router(state)))
+            }
+        };
+
+        let mut server = Server::new_with_opt_and_conf(
+            None,
+            ServerConf {
+                threads: config.server.threads,
+                ..ServerConf::default()
+            },
+        );
+        server.add_service(EdgeService {
+            edge: self.edge,
+            listeners: sockets.listeners,
+            stopping: stopping.clone(),
+            readiness: self.readiness,
+        });
+        server.add_service(BesideService {
+            parts: Some(Beside {
+                task,
+                sites: self.sites,
+                admin,
+            }),
+            stopping,
+        });
+        server.run(RunArgs {
+            shutdown_signal: Box::new(stop),
+        });
+        Ok(())
+    }
+}
+
+fn storage(config: &Config) -> Arc<dyn Storage> {
+    match &config.storage {
+        model::Storage::File { path } => Arc::new(FileStorage::new(path)),
+    }
+}
+
+/// The edge with all listeners: one Pingora service, so that `server.threads` is what it says.
+struct EdgeService {
+    edge: Arc<GatewayEdge>,
+    listeners: Vec<Listener>,
+    stopping: ShutdownWatch,
+    readiness: Readiness,
+}
+
+#[async_trait]
+impl Service for EdgeService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners.drain(..) {
+            let (address, kind) = (listener.address(), listener.kind());
+            tracing::info!(%address, ?kind, "listening");
+            accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
+        }
+        self.readiness.set(START, Vec::new());
+        notify(&[sd_notify::NotifyState::Ready]);
+        accepting.join_all().await;
+    }
+
+    fn name(&self) -> &'static str {
+        "edge"
+    }
+}
+
+/// What runs beside the edge, on a thread of its own.
+struct BesideService {
+    parts: Option<Beside>,
+    stopping: ShutdownWatch,
+}
+
+struct Beside {
+    task: reload::Task,
+    sites: Arc<ArcSwap<SiteTable>>,
+    admin: Option<(admin::Listener, axum::Router)>,
+}
+
+#[async_trait]
+impl Service for BesideService {
+    async fn start_service(&mut self, _: Option<ListenFds>, end: ShutdownWatch, _: usize) {
+        let Some(parts) = self.parts.take() else {
+            return;
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(parts.task.run(self.stopping.clone()));
+        tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
+        if let Some((listener, router)) = parts.admin {
+            // To the very end, so that the gateway can be watched while it drains.
+            tasks.spawn(admin::serve(listener, router, end));
+        }
+        tasks.join_all().await;
+    }
+
+    fn name(&self) -> &'static str {
+        "beside"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Tells systemd, where it started us and listens.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+}

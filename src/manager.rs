@@ -1,0 +1,360 @@
+//! The one writer of the certificates that are served.
+//!
+//! [`TlsManager`] brings an [`SniMap`] to what the configuration asks for: from files, and from
+//! issuers for what files do not cover. Each pass publishes at most one new map, whole. Whatever
+//! fails is reported and leaves what was served before. Its calls do file I/O and take their time:
+//! they belong on a thread of their own. When to call them is for others to decide.
+
+mod directory;
+mod files;
+mod gauges;
+mod issued;
+mod needs;
+mod parallel;
+mod report;
+mod sources;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use indexmap::IndexMap;
+use openssl::error::ErrorStack;
+
+use self::gauges::Gauges;
+use self::issued::{Access, Issued};
+use self::needs::Need;
+use self::report::Change;
+pub use self::report::{Problem, Report};
+use self::sources::{Scope, Sources};
+use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
+use crate::certificate::{Loader, TlsCertificate};
+use crate::clock::{Clock, UnixTime};
+use crate::config::model::{self, Config, Origin};
+use crate::host::Pattern;
+use crate::local_ca::LocalCa;
+use crate::local_ca::on_demand::{self, LocalOnDemand};
+use crate::metrics::Metrics;
+use crate::storage::Storage;
+
+/// Keeps the certificates that are served as the configuration asks.
+pub struct TlsManager {
+    published: Arc<ArcSwap<SniMap>>,
+    /// What is published, or in a trial would be.
+    map: SniMap,
+    clock: Arc<dyn Clock>,
+    loader: Arc<Loader>,
+    dry: bool,
+    config: Option<Config>,
+    sources: Sources,
+    issued: Issued,
+    candidates: Candidates,
+    on_demand: Option<Arc<LocalOnDemand>>,
+    gauges: Option<Gauges>,
+    last_pass: UnixTime,
+    /// What the last pass reported, to tell what is new.
+    reported: HashSet<String>,
+}
+
+impl TlsManager {
+    /// A manager that publishes to `published`. `storage` holds the local CA.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot make a context, which is for want of memory.
+    pub fn new(
+        published: Arc<ArcSwap<SniMap>>,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        metrics: Option<Metrics>,
+    ) -> Result<Self, ErrorStack> {
+        Self::build(published, storage, clock, metrics, false)
+    }
+
+    /// What applying `config` would report: reads all it names, publishes and makes nothing.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot make a context, which is for want of memory.
+    pub fn check(
+        config: &Config,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Report, ErrorStack> {
+        Ok(Self::build(Arc::default(), storage, clock, None, true)?.apply(config))
+    }
+
+    fn build(
+        published: Arc<ArcSwap<SniMap>>,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        metrics: Option<Metrics>,
+        dry: bool,
+    ) -> Result<Self, ErrorStack> {
+        let loader = Arc::new(Loader::new()?);
+        let access = Access {
+            storage,
+            clock: Arc::clone(&clock),
+            loader: Arc::clone(&loader),
+            dry,
+        };
+        Ok(Self {
+            published,
+            map: SniMap::default(),
+            last_pass: clock.now(),
+            clock,
+            loader,
+            dry,
+            config: None,
+            sources: Sources::default(),
+            issued: Issued::new(access),
+            candidates: Candidates::default(),
+            on_demand: None,
+            gauges: metrics.map(Gauges::new),
+            reported: HashSet::new(),
+        })
+    }
+
+    /// What this manager publishes to.
+    pub fn published(&self) -> &Arc<ArcSwap<SniMap>> {
+        &self.published
+    }
+
+    /// Serves what `config` asks for. Certificates that it still names stay as they are.
+    pub fn apply(&mut self, config: &Config) -> Report {
+        let before = self.config.replace(config.clone());
+        self.sources.configure(&config.certificates);
+        let none = IndexMap::new();
+        let before = before.as_ref().map_or(&none, |config| &config.issuers);
+        self.issued.close_others(before, &config.issuers);
+        self.on_demand = None;
+        self.pass(Some(Scope::All))
+    }
+
+    /// Reads again what changed on disk, and does all else that is due.
+    pub fn refresh(&mut self) -> Report {
+        self.pass(Some(Scope::All))
+    }
+
+    /// Like [`Self::refresh`], but looks only at what `paths` are part of: files of certificates,
+    /// or directories of them.
+    pub fn refresh_paths(&mut self, paths: &[PathBuf]) -> Report {
+        self.pass(Some(Scope::Paths(paths)))
+    }
+
+    /// Does what time asks for: renews what soon ends, serves what has begun to be valid. Reads no
+    /// certificate's file.
+    pub fn tick(&mut self) -> Report {
+        self.pass(None)
+    }
+
+    /// Every certificate that is loaded or issued, whether it is served or another goes before it.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        let from_files = self.sources.certificates();
+        from_files.chain(self.issued.certificates())
+    }
+
+    /// The local CA that the configuration calls `name`, opened where it was not needed so far.
+    ///
+    /// # Errors
+    /// Where there is no such issuer or it cannot be opened.
+    pub fn local_ca(&mut self, name: &Arc<str>) -> Result<Option<Arc<LocalCa>>, String> {
+        let none = IndexMap::new();
+        let issuers = self.config.as_ref().map_or(&none, |config| &config.issuers);
+        self.issued.local_ca(name, issuers)
+    }
+
+    fn pass(&mut self, scope: Option<Scope<'_>>) -> Report {
+        let mut report = Report::default();
+        // Taken out for the pass, so that what it asks for can be borrowed throughout.
+        let Some(config) = self.config.take() else {
+            return report;
+        };
+        let now = self.clock.now();
+        self.candidates.pass_time(self.last_pass, now);
+        self.last_pass = now;
+        if let Some(scope) = scope {
+            for change in self.sources.pass(scope, &self.loader, now) {
+                self.take(change, Standing::Configured, &mut report);
+            }
+        }
+        self.issued.maintain(&mut report.problems);
+        let issued = self.issue(&config, now, &mut report);
+        self.publish(&config, now, &mut report);
+        self.sources
+            .report(now, &mut report.problems, &mut report.warnings);
+        self.miss(&config, &issued, &mut report);
+        report.watch = self.sources.watch().into_iter().collect();
+        report.certificates = self.certificates().count();
+        self.note_new(&mut report);
+        self.config = Some(config);
+        report
+    }
+
+    /// Sees that all that issuers are asked for is there, and nothing else. Returns the names.
+    fn issue(&mut self, config: &Config, now: UnixTime, report: &mut Report) -> HashSet<Pattern> {
+        let window = config.renewal.window;
+        let mut needs: HashSet<Need> = HashSet::new();
+        let managed = needs::managed(config);
+        for step in 0..2 {
+            let asked = match step {
+                0 => managed.clone(),
+                // What was issued in the first step may cover a site.
+                _ => needs::of_sites(config, &self.candidates, now),
+            };
+            let problems = &mut report.problems;
+            let served = self
+                .issued
+                .issue(&asked, &config.issuers, window, now, problems);
+            for (need, change) in served {
+                self.take(change, need.standing, report);
+            }
+            needs.extend(asked.into_iter().map(|(need, _)| need));
+        }
+        for change in self.issued.retain(|need| needs.contains(need)) {
+            self.take(change, Standing::Fallback, report);
+        }
+        needs.into_iter().flat_map(|need| need.names).collect()
+    }
+
+    fn publish(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
+        self.renew_on_demand(config, report);
+        let mut map = self.map.clone();
+        if !self.candidates.is_settled() {
+            map = self.candidates.update(&map, now);
+        }
+        let default = config.tls.default_certificate.as_ref().and_then(|name| {
+            let present = map.lookup(name.as_str()).cloned();
+            present.or_else(|| self.on_demand.as_ref()?.certificate(name.as_str()))
+        });
+        map = map.with_default(default);
+        let on_demand = self.on_demand.clone();
+        map = map.with_on_demand(on_demand.map(|on_demand| on_demand as Arc<dyn OnDemand>));
+        if !map.is_same_as(&self.map) {
+            self.map = map;
+            if !self.dry {
+                self.published.store(Arc::new(self.map.clone()));
+            }
+        }
+    }
+
+    fn renew_on_demand(&mut self, config: &Config, report: &mut Report) {
+        if let Some(on_demand) = &self.on_demand {
+            on_demand.sweep();
+            return;
+        }
+        let Some(model::OnDemand { issuers, allow }) = &config.on_demand else {
+            return;
+        };
+        let mut reasons = Vec::new();
+        for issuer in issuers {
+            match self.issued.local_ca(issuer, &config.issuers) {
+                Ok(ca) => {
+                    self.on_demand = ca.map(|ca| {
+                        let clock = Arc::clone(&self.clock);
+                        let window = config.renewal.window;
+                        Arc::new(LocalOnDemand::new(ca, clock, allow.clone(), window))
+                    });
+                    return;
+                }
+                Err(reason) => reasons.push(format!("issuer {issuer}: {reason}")),
+            }
+        }
+        report.problems.push(Problem::new(
+            &somewhere_in(config, "on_demand"),
+            None,
+            format!("no certificates on demand: {}", reasons.join("; ")),
+        ));
+    }
+
+    /// Reports hosts that have no certificate.
+    fn miss(&self, config: &Config, issued: &HashSet<Pattern>, report: &mut Report) {
+        let allow = config
+            .on_demand
+            .as_ref()
+            .map_or(&[][..], |on_demand| &on_demand.allow);
+        let has_one = |host: &Pattern| match host {
+            Pattern::Exact(name) => {
+                self.map.lookup(name.as_str()).is_some() || on_demand::allows(allow, name.as_str())
+            }
+            other => self.map.get(other).is_some() || allow.contains(other),
+        };
+        for (site, host) in needs::tls_hosts(config) {
+            // In a trial nothing is issued, but could be.
+            if has_one(host) || self.dry && issued.contains(host) || report.missing.contains(host) {
+                continue;
+            }
+            let why = if issued.contains(host) {
+                format!("{host} has no certificate, since its issuer fails")
+            } else {
+                format!(
+                    "no certificate covers {host}, and no issuer can be asked; add one under \
+                     'certificates', or an issuer, or set 'tls: off'"
+                )
+            };
+            report.problems.push(Problem::new(&site.origin, None, why));
+            report.missing.push(host.clone());
+        }
+        if let Some(name) = &config.tls.default_certificate {
+            let pattern = Pattern::Exact(name.clone());
+            if self.map.default_set().is_none()
+                && !(self.dry
+                    && (issued.contains(&pattern) || on_demand::allows(allow, name.as_str())))
+            {
+                report.problems.push(Problem::new(
+                    &somewhere_in(config, "tls.default_certificate"),
+                    None,
+                    format!(
+                        "no certificate covers {name}; clients without SNI get none: add one \
+                         under 'certificates', or name another"
+                    ),
+                ));
+            }
+        }
+    }
+
+    fn take(&mut self, Change { old, new }: Change, standing: Standing, report: &mut Report) {
+        if let Some(old) = &old {
+            self.candidates.remove(old);
+            if let Some(gauges) = &mut self.gauges {
+                gauges.remove(old);
+            }
+        }
+        if let Some(new) = &new {
+            self.candidates.add(new, standing);
+            if let Some(gauges) = &mut self.gauges {
+                gauges.add(new);
+            }
+        }
+        match (old, new) {
+            (None, Some(new)) => report.added.push(new),
+            (Some(_), Some(new)) => report.changed.push(new),
+            (Some(old), None) => report.removed.push(old),
+            (None, None) => {}
+        }
+    }
+
+    fn note_new(&mut self, report: &mut Report) {
+        let before = std::mem::take(&mut self.reported);
+        for problem in report.problems.iter_mut().chain(&mut report.warnings) {
+            let text = problem.to_string();
+            problem.is_new = !before.contains(&text);
+            self.reported.insert(text);
+        }
+    }
+}
+
+/// A key of the configuration whose line is not known.
+fn somewhere_in(config: &Config, path: &str) -> Origin {
+    let file = config
+        .sites
+        .first()
+        .map(|site| Arc::clone(&site.origin.file));
+    Origin {
+        file: file.unwrap_or_default(),
+        path: path.to_owned(),
+        ..Origin::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The certificates that issuers make, kept from first need to last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::needs::{Asked, Need};
+use super::parallel;
+use super::report::{Change, Problem};
+use crate::certificate::{Loader, TlsCertificate};
+use crate::clock::{Clock, UnixTime};
+use crate::config::model::{Issuer, Origin};
+use crate::local_ca::{LocalCa, LocalCaError};
+use crate::storage::Storage;
+
+/// How issuers are come by.
+pub(super) struct Access {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) loader: Arc<Loader>,
+    /// Whether nothing may be made, only looked at.
+    pub(super) dry: bool,
+}
+
+/// Everything that was issued, and the issuers that are open.
+pub(super) struct Issued {
+    access: Access,
+    open: HashMap<Arc<str>, Arc<LocalCa>>,
+    certificates: HashMap<Need, Arc<TlsCertificate>>,
+}
+
+/// A certificate with the need that it serves.
+pub(super) type Served = (Need, Change);
+
+impl Issued {
+    pub(super) fn new(access: Access) -> Self {
+        Self {
+            access,
+            open: HashMap::new(),
+            certificates: HashMap::new(),
+        }
+    }
+
+    /// The local CA that the configuration calls `name`; opened where it has not been.
+    ///
+    /// `None` where there may only be looked: then the issuer is in order.
+    pub(super) fn local_ca(
+        &mut self,
+        name: &Arc<str>,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) -> Result<Option<Arc<LocalCa>>, String> {
+        let Some(Issuer::LocalCa { name: common_name }) = issuers.get(name) else {
+            return Err(format!("there is no issuer {name:?}"));
+        };
+        if self.access.dry {
+            let stored = LocalCa::stored_root_pem(self.access.storage.as_ref());
+            return stored.map(|_| None).map_err(|error| error.to_string());
+        }
+        if let Some(ca) = self.open.get(name) {
+            return Ok(Some(Arc::clone(ca)));
+        }
+        let ca = LocalCa::open(
+            Arc::clone(name),
+            common_name,
+            Arc::clone(&self.access.storage),
+            Arc::clone(&self.access.clock),
+            Arc::clone(&self.access.loader),
+        );
+        let ca = Arc::new(ca.map_err(|error| error.to_string())?);
+        self.open.insert(Arc::clone(name), Arc::clone(&ca));
+        Ok(Some(ca))
+    }
+
+    /// Forgets the issuers that `issuers` no longer has as they were.
+    pub(super) fn close_others(
+        &mut self,
+        before: &IndexMap<Arc<str>, Issuer>,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) {
+        self.open
+            .retain(|name, _| before.get(name) == issuers.get(name));
+    }
+
+    /// Lets every open issuer do what is due.
+    pub(super) fn maintain(&self, problems: &mut Vec<Problem>) {
+        for (name, ca) in &self.open {
+            if let Err(error) = ca.maintain() {
+                let message = format!("issuer {name}: {error}");
+                problems.push(Problem::new(&Origin::default(), None, message));
+            }
+        }
+    }
+
+    /// Issues what is needed and not at hand, or soon ends.
+    pub(super) fn issue(
+        &mut self,
+        asked: &[Asked<'_>],
+        issuers: &IndexMap<Arc<str>, Issuer>,
+        window: f64,
+        now: UnixTime,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Served> {
+        let mut jobs = Vec::new();
+        for (need, origin) in asked {
+            let present = self.certificates.get(need);
+            if present.is_some_and(|certificate| !certificate.is_due(window, now)) {
+                continue;
+            }
+            match self.first_available(need, issuers) {
+                Ok(Some(ca)) => jobs.push((need, *origin, ca)),
+                // In order, as far as can be told by looking.
+                Ok(None) => {}
+                Err(message) => problems.push(Problem::new(origin, None, message)),
+            }
+        }
+        let made = parallel::map(&jobs, |(need, _, ca)| ca.issue(&need.names));
+        let mut served = Vec::new();
+        for ((need, origin, ca), made) in jobs.into_iter().zip(made) {
+            match made {
+                Ok(new) => {
+                    let new = Arc::new(new);
+                    let old = self.certificates.insert(need.clone(), Arc::clone(&new));
+                    served.push((
+                        need.clone(),
+                        Change {
+                            old,
+                            new: Some(new),
+                        },
+                    ));
+                }
+                Err(error) => {
+                    problems.push(Problem::new(origin, None, failed(ca.issuer(), &error)));
+                }
+            }
+        }
+        served
+    }
+
+    /// Forgets what `is_needed` does not ask for any more.
+    pub(super) fn retain(&mut self, is_needed: impl Fn(&Need) -> bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.certificates.retain(|need, certificate| {
+            let keep = is_needed(need);
+            if !keep {
+                changes.push(Change {
+                    old: Some(Arc::clone(certificate)),
+                    new: None,
+                });
+            }
+            keep
+        });
+        changes
+    }
+
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        self.certificates.values()
+    }
+
+    fn first_available(
+        &mut self,
+        need: &Need,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) -> Result<Option<Arc<LocalCa>>, String> {
+        let mut reasons = Vec::new();
+        for name in &need.issuers {
+            match self.local_ca(name, issuers) {
+                Ok(ca) => return Ok(ca),
+                Err(reason) => reasons.push(format!("issuer {name}: {reason}")),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+}
+
+fn failed(issuer: &str, error: &LocalCaError) -> String {
+    format!("issuer {issuer}: {error}")
+}

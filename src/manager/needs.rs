@@ -1,0 +1,86 @@
+//! Which certificates the configuration asks issuers for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::certificate::sni::{Candidates, Standing};
+use crate::clock::UnixTime;
+use crate::config::model::{CertificateSource, Config, Origin, Site, SiteTls};
+use crate::host::Pattern;
+
+/// A certificate that an issuer is to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Need {
+    pub(super) names: Vec<Pattern>,
+    /// Tried in order.
+    pub(super) issuers: Vec<Arc<str>>,
+    pub(super) standing: Standing,
+}
+
+/// A need with the entry of the configuration that has it.
+pub(super) type Asked<'a> = (Need, &'a Origin);
+
+/// What the entries of `certificates` ask for.
+pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
+    let mut needs = Vec::new();
+    for source in &config.certificates {
+        if let CertificateSource::Managed {
+            names,
+            issuers,
+            origin,
+        } = source
+        {
+            let (names, issuers) = (names.clone(), issuers.clone());
+            needs.push((
+                Need {
+                    names,
+                    issuers,
+                    standing: Standing::Configured,
+                },
+                origin,
+            ));
+        }
+    }
+    needs
+}
+
+/// What sites ask for: one certificate for each host, where none at hand is valid for it.
+pub(super) fn of_sites<'a>(
+    config: &'a Config,
+    candidates: &Candidates,
+    now: UnixTime,
+) -> Vec<Asked<'a>> {
+    let mut seen = BTreeSet::new();
+    let mut needs = Vec::new();
+    for (site, host) in tls_hosts(config) {
+        let (issuers, standing) = match &site.tls {
+            SiteTls::Off => continue,
+            SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Standing::Demanded),
+            SiteTls::Auto(issuers) if issuers.is_empty() => continue,
+            SiteTls::Auto(_) if candidates.covers(host, now) => continue,
+            SiteTls::Auto(issuers) => (issuers.clone(), Standing::Fallback),
+        };
+        if seen.insert((host, standing)) {
+            let names = vec![host.clone()];
+            needs.push((
+                Need {
+                    names,
+                    issuers,
+                    standing,
+                },
+                &site.origin,
+            ));
+        }
+    }
+    needs
+}
+
+/// Every host that is served over TLS and needs a certificate of its own.
+pub(super) fn tls_hosts(config: &Config) -> impl Iterator<Item = (&Arc<Site>, &Pattern)> {
+    config
+        .sites
+        .iter()
+        .filter(|site| site.tls != SiteTls::Off)
+        .flat_map(|site| site.hosts.iter().map(move |host| (site, host)))
+        .filter(|(_, host)| **host != Pattern::Any)
+}

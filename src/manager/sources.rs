@@ -1,0 +1,408 @@
+//! The certificates that come from files, kept up to date with them.
+//!
+//! A file that cannot be used never takes away what was loaded from it before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ahash::RandomState;
+
+use super::directory::{self, Listing};
+use super::files::{self, Content, EntryId, Kind, Reading, Stamps};
+use super::parallel;
+use super::report::{Change, Problem};
+use crate::certificate::{CertificateWarning, Loaded, Loader, TlsCertificate, Validity};
+use crate::clock::UnixTime;
+use crate::config::model::{CertificateSource, Origin};
+
+/// Every configured file and directory, with what was loaded from it.
+#[derive(Default)]
+pub(super) struct Sources {
+    files: Vec<(EntryId, Arc<Origin>)>,
+    directories: Vec<Directory>,
+    entries: BTreeMap<EntryId, Entry>,
+    /// What the loader knew when incomplete chains were last looked at.
+    generation: u64,
+    hasher: RandomState,
+}
+
+struct Directory {
+    path: PathBuf,
+    origin: Arc<Origin>,
+    /// Why it could not be listed.
+    problem: Option<String>,
+    lone_keys: Vec<PathBuf>,
+}
+
+struct Entry {
+    kind: Kind,
+    origin: Arc<Origin>,
+    stamps: Stamps,
+    /// Whether the stamps are enough to tell that nothing changed.
+    sure: bool,
+    digest: u64,
+    certificate: Option<Arc<TlsCertificate>>,
+    warnings: Vec<CertificateWarning>,
+    /// Whether the file is named after a host that the certificate does not cover.
+    misnamed: bool,
+    /// Why the files, as they are now, cannot be used.
+    problem: Option<(PathBuf, String)>,
+}
+
+/// Which entries a pass looks at.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'a> {
+    All,
+    /// Those that these paths belong to.
+    Paths(&'a [PathBuf]),
+}
+
+/// The entries that a pass looks at.
+#[derive(Default)]
+struct Survey {
+    found: BTreeMap<EntryId, (Kind, Arc<Origin>)>,
+    gone: BTreeSet<EntryId>,
+}
+
+impl Sources {
+    /// Takes the files and directories of another configuration; the next full pass loads them.
+    pub(super) fn configure(&mut self, sources: &[CertificateSource]) {
+        self.files.clear();
+        self.directories.clear();
+        for source in sources {
+            match source {
+                CertificateSource::Directory { path, origin } => {
+                    self.directories.push(Directory {
+                        path: path.clone(),
+                        origin: Arc::new(origin.clone()),
+                        problem: None,
+                        lone_keys: Vec::new(),
+                    });
+                }
+                CertificateSource::Files { cert, key, origin } => {
+                    let id = EntryId {
+                        chain: cert.clone(),
+                        key: key.clone(),
+                    };
+                    self.files.push((id, Arc::new(origin.clone())));
+                }
+                CertificateSource::Managed { .. } => {}
+            }
+        }
+    }
+
+    /// Brings the entries in `scope` up to date with their files.
+    pub(super) fn pass(&mut self, scope: Scope<'_>, loader: &Loader, now: UnixTime) -> Vec<Change> {
+        let survey = match scope {
+            Scope::All => self.survey_all(),
+            Scope::Paths(paths) => self.survey_paths(paths),
+        };
+        let mut changes = Vec::new();
+        for id in survey.gone {
+            if let Some(old) = self.entries.remove(&id).and_then(|entry| entry.certificate) {
+                changes.push(Change {
+                    old: Some(old),
+                    new: None,
+                });
+            }
+        }
+        let mut stale = Vec::new();
+        for (id, (kind, origin)) in survey.found {
+            let stamps = Stamps::take(&id);
+            let before = match self.entries.get_mut(&id) {
+                Some(entry) => {
+                    entry.origin = Arc::clone(&origin);
+                    if entry.stamps == stamps && entry.sure {
+                        continue;
+                    }
+                    Some(entry.digest)
+                }
+                None => None,
+            };
+            stale.push(Stale {
+                id,
+                kind,
+                origin,
+                stamps,
+                before,
+            });
+        }
+        let hasher = &self.hasher;
+        let readings = parallel::map(&stale, |stale| {
+            files::read(&stale.id, stale.kind, loader, hasher, stale.before)
+        });
+        for (stale, reading) in stale.into_iter().zip(readings) {
+            changes.extend(self.take(stale, reading, now));
+        }
+        changes.extend(self.complete(loader));
+        changes
+    }
+
+    /// What is wrong with files, and what is odd about what is served at `now`.
+    pub(super) fn report(
+        &self,
+        now: UnixTime,
+        problems: &mut Vec<Problem>,
+        warnings: &mut Vec<Problem>,
+    ) {
+        for directory in &self.directories {
+            if let Some(problem) = &directory.problem {
+                let path = Some(directory.path.clone());
+                problems.push(Problem::new(&directory.origin, path, problem.clone()));
+            }
+            for key in &directory.lone_keys {
+                let message = "is a private key without a certificate beside it".to_owned();
+                warnings.push(Problem::new(&directory.origin, Some(key.clone()), message));
+            }
+        }
+        for (id, entry) in &self.entries {
+            if let Some((path, problem)) = &entry.problem {
+                let kept = match entry.certificate {
+                    Some(_) => "; the certificate loaded before is still served",
+                    None => "",
+                };
+                let message = format!("{problem}{kept}");
+                problems.push(Problem::new(&entry.origin, Some(path.clone()), message));
+            }
+            for warning in entry.warnings(now) {
+                let path = Some(id.chain.clone());
+                warnings.push(Problem::new(&entry.origin, path, warning));
+            }
+        }
+    }
+
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.certificate.as_ref())
+    }
+
+    /// The directories in which a change may concern an entry.
+    pub(super) fn watch(&self) -> BTreeSet<PathBuf> {
+        let mut watch: BTreeSet<_> = self
+            .directories
+            .iter()
+            .map(|directory| directory.path.clone())
+            .collect();
+        for path in self.files.iter().flat_map(|(id, _)| [&id.chain, &id.key]) {
+            watch.extend(path.parent().map(Path::to_owned));
+            // A symbolic link may stay while what it leads to changes.
+            let target = fs::canonicalize(path).ok();
+            watch.extend(target.as_deref().and_then(Path::parent).map(Path::to_owned));
+        }
+        watch
+    }
+
+    fn survey_all(&mut self) -> Survey {
+        let mut survey = Survey::default();
+        for (id, origin) in &self.files {
+            survey
+                .found
+                .insert(id.clone(), (Kind::Files, Arc::clone(origin)));
+        }
+        for directory in &mut self.directories {
+            directory.survey(&self.entries, &mut survey);
+        }
+        survey.gone = self
+            .entries
+            .keys()
+            .filter(|id| !survey.found.contains_key(id))
+            .cloned()
+            .collect();
+        survey
+    }
+
+    fn survey_paths(&mut self, paths: &[PathBuf]) -> Survey {
+        let mut survey = Survey::default();
+        for path in paths {
+            for (id, origin) in self.files.iter().filter(|(id, _)| {
+                // A link on the way may have been turned.
+                id.chain == *path || id.key == *path || is_beside(path, &id.chain)
+            }) {
+                survey
+                    .found
+                    .insert(id.clone(), (Kind::Files, Arc::clone(origin)));
+            }
+            for directory in &mut self.directories {
+                if *path == directory.path || is_turned_link(path, &directory.path) {
+                    directory.survey(&self.entries, &mut survey);
+                } else if path.parent() == Some(&directory.path) && !directory::is_hidden(path) {
+                    for id in directory::entries_of(path) {
+                        if fs::symlink_metadata(&id.chain).is_ok() {
+                            let place = (Kind::Directory, Arc::clone(&directory.origin));
+                            survey.found.entry(id).or_insert(place);
+                        } else {
+                            survey.gone.insert(id);
+                        }
+                    }
+                }
+            }
+        }
+        survey.gone.retain(|id| !survey.found.contains_key(id));
+        survey
+    }
+
+    fn take(&mut self, stale: Stale, reading: Reading, now: UnixTime) -> Option<Change> {
+        let Stale {
+            id,
+            kind,
+            origin,
+            stamps,
+            ..
+        } = stale;
+        let entry = self.entries.entry(id.clone()).or_insert_with(|| Entry {
+            kind,
+            origin,
+            stamps,
+            sure: false,
+            digest: 0,
+            certificate: None,
+            warnings: Vec::new(),
+            misnamed: false,
+            problem: None,
+        });
+        entry.kind = kind;
+        entry.stamps = stamps;
+        entry.sure = stamps.are_sure(now);
+        entry.digest = reading.digest;
+        let new = match reading.content? {
+            Ok(Content::Bundle) => {
+                (entry.misnamed, entry.warnings) = (false, Vec::new());
+                None
+            }
+            Ok(Content::Certificate(loaded)) => {
+                let Loaded {
+                    certificate,
+                    warnings,
+                } = *loaded;
+                entry.misnamed =
+                    kind == Kind::Directory && directory::is_misnamed(&id.chain, &certificate);
+                entry.warnings = warnings;
+                Some(Arc::new(certificate))
+            }
+            Err((path, error)) => {
+                entry.problem = Some((path, error.to_string()));
+                return None;
+            }
+        };
+        entry.problem = None;
+        let old = std::mem::replace(&mut entry.certificate, new.clone());
+        (old.is_some() || new.is_some()).then_some(Change { old, new })
+    }
+
+    /// Completes chains whose intermediates have become known.
+    fn complete(&mut self, loader: &Loader) -> Vec<Change> {
+        let generation = loader.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        for entry in self.entries.values_mut() {
+            let complete = entry
+                .certificate
+                .as_ref()
+                .and_then(|old| loader.complete(old));
+            let Some(complete) = complete.map(Arc::new) else {
+                continue;
+            };
+            let void = |warning: &_| matches!(warning, CertificateWarning::Incomplete { .. });
+            entry.warnings.retain(|warning| !void(warning));
+            let old = entry.certificate.replace(Arc::clone(&complete));
+            changes.push(Change {
+                old,
+                new: Some(complete),
+            });
+        }
+        changes
+    }
+}
+
+/// An entry whose files are to be read.
+struct Stale {
+    id: EntryId,
+    kind: Kind,
+    origin: Arc<Origin>,
+    stamps: Stamps,
+    /// The digest of what was read before.
+    before: Option<u64>,
+}
+
+impl Entry {
+    fn warnings(&self, now: UnixTime) -> impl Iterator<Item = String> {
+        let certificate = self.certificate.as_deref();
+        let validity = certificate.and_then(|certificate| match certificate.validity(now) {
+            Validity::Expired => Some(CertificateWarning::Expired(date(certificate.not_after()))),
+            Validity::NotYet => Some(CertificateWarning::NotYetValid(date(
+                certificate.not_before(),
+            ))),
+            Validity::Valid => None,
+        });
+        let misnamed = certificate.filter(|_| self.misnamed).map(misnamed);
+        let own = self.warnings.iter().map(ToString::to_string);
+        own.chain(validity.map(|warning| warning.to_string()))
+            .chain(misnamed)
+    }
+}
+
+impl Directory {
+    /// Adds what is in this directory, and what went; where it cannot be listed, what was there.
+    fn survey(&mut self, known: &BTreeMap<EntryId, Entry>, survey: &mut Survey) {
+        let here = known
+            .iter()
+            .filter(|(id, entry)| {
+                entry.kind == Kind::Directory && id.chain.parent() == Some(&self.path)
+            })
+            .map(|(id, _)| id.clone());
+        let found = match Listing::read(&self.path) {
+            Ok(listing) => {
+                self.problem = None;
+                self.lone_keys = listing.lone_keys;
+                survey.gone.extend(here);
+                listing.entries
+            }
+            Err(error) => {
+                self.problem = Some(format!(
+                    "cannot be listed: {error}; check that it is there and that this user may \
+                     read it"
+                ));
+                here.collect()
+            }
+        };
+        for id in found {
+            let place = (Kind::Directory, Arc::clone(&self.origin));
+            survey.found.entry(id).or_insert(place);
+        }
+    }
+}
+
+/// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
+fn is_turned_link(path: &Path, directory: &Path) -> bool {
+    path.parent() == Some(directory)
+        && path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+}
+
+fn is_beside(path: &Path, file: &Path) -> bool {
+    file.parent()
+        .is_some_and(|directory| is_turned_link(path, directory))
+}
+
+fn date(time: UnixTime) -> String {
+    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
+}
+
+fn misnamed(certificate: &TlsCertificate) -> String {
+    let names: Vec<_> = certificate
+        .names()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    format!(
+        "is named after a host that its certificate does not cover (it is for {}); is it the right \
+         file?",
+        names.join(", ")
+    )
+}

@@ -1,0 +1,52 @@
+//! A deadline for an upstream's agreement to an upgrade.
+//!
+//! Pingora has one time-out for all reads of a connection. An upgraded one may be silent for long,
+//! but until the upstream has agreed to the upgrade it must answer like any other. So the socket
+//! is shut down from here where it does not.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// A deadline that is lifted when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    _lift: oneshot::Sender<()>,
+    passed: Arc<AtomicBool>,
+}
+
+impl Deadline {
+    /// Sets a deadline for the connection of `socket`, which is open and stays so during the call.
+    pub(crate) fn set(socket: RawFd, patience: Duration) -> io::Result<Self> {
+        // SAFETY: the socket is open for the whole call, in which nothing else can close it. The
+        // copy is owned, so that it names this connection even where `socket` is closed early and
+        // its number used again.
+        let socket = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
+        let (lift, lifted) = oneshot::channel::<()>();
+        let passed = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&passed);
+        tokio::spawn(async move {
+            if timeout(patience, lifted).await.is_err() {
+                flag.store(true, Ordering::Release);
+                // Where this fails the connection has ended by itself.
+                _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+            }
+        });
+        Ok(Self {
+            _lift: lift,
+            passed,
+        })
+    }
+
+    /// Whether the connection was ended for it.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.passed.load(Ordering::Acquire)
+    }
+}

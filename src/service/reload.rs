@@ -1,0 +1,119 @@
+//! The task that reloads: on changes of files, on SIGHUP, when asked, and now and then to be sure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::live::{Live, Refused, Reloaded};
+use super::stop::received;
+use super::watch::Watch;
+use crate::shutdown::{ShutdownWatch, requested};
+
+/// How often files are looked at where the system gives no watch.
+const WITHOUT_WATCH: Duration = Duration::from_secs(5);
+
+/// Asks the task for a reload.
+#[derive(Clone)]
+pub struct Reloader(mpsc::Sender<oneshot::Sender<Result<Reloaded, Refused>>>);
+
+impl Reloader {
+    /// Reloads and says how it went; `None` where the gateway is stopping.
+    pub async fn reload(&self) -> Option<Result<Reloaded, Refused>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(reply).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The task, before it runs.
+pub struct Task {
+    live: Arc<Live>,
+    asked: mpsc::Receiver<oneshot::Sender<Result<Reloaded, Refused>>>,
+}
+
+/// Makes the task and the handle that asks it.
+pub fn task(live: Arc<Live>) -> (Task, Reloader) {
+    let (ask, asked) = mpsc::channel(8);
+    (Task { live, asked }, Reloader(ask))
+}
+
+impl Task {
+    /// Runs until `shutdown` says stop.
+    pub async fn run(mut self, mut shutdown: ShutdownWatch) {
+        let mut watch = Watch::new()
+            .inspect_err(|error| {
+                tracing::warn!(
+                    %error,
+                    "files cannot be watched, looking every {} s instead",
+                    WITHOUT_WATCH.as_secs()
+                );
+            })
+            .ok();
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| tracing::error!(%error, "cannot listen for SIGHUP"))
+            .ok();
+        let mut looked = Instant::now();
+        loop {
+            follow(watch.as_mut(), &self.live);
+            let every = match watch {
+                Some(_) => self.live.current().config.renewal.check_every,
+                None => WITHOUT_WATCH,
+            };
+            tokio::select! {
+                () = received(&mut hangup) => {
+                    // The outcome has been logged.
+                    let _ = self.reload().await;
+                }
+                Some(reply) = self.asked.recv() => {
+                    if let Some(outcome) = self.reload().await {
+                        // Who asked may have gone.
+                        let _ = reply.send(outcome);
+                    }
+                }
+                paths = changed(watch.as_mut()) => self.look(paths).await,
+                () = tokio::time::sleep_until(looked + every) => {
+                    looked = Instant::now();
+                    self.look(Vec::new()).await;
+                }
+                () = requested(&mut shutdown) => return,
+            }
+        }
+    }
+
+    async fn reload(&self) -> Option<Result<Reloaded, Refused>> {
+        let live = Arc::clone(&self.live);
+        blocking(move || live.reload()).await
+    }
+
+    async fn look(&self, paths: Vec<std::path::PathBuf>) {
+        let live = Arc::clone(&self.live);
+        blocking(move || live.look(&paths)).await;
+    }
+}
+
+/// Runs what blocks on files off the runtime's threads; `None` where it panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .inspect_err(|error| tracing::error!(%error, "a reload broke off, the old state goes on"))
+        .ok()
+}
+
+async fn changed(watch: Option<&mut Watch>) -> Vec<std::path::PathBuf> {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Watches what is used now.
+fn follow(watch: Option<&mut Watch>, live: &Live) {
+    let Some(watch) = watch else { return };
+    let paths = live.watched();
+    for error in watch.follow(paths.iter().map(|path| &**path)) {
+        tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
+    }
+}
