@@ -9,6 +9,7 @@ mod process;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -216,6 +217,7 @@ impl App {
         server.add_service(EdgeService {
             edge: self.edge,
             listeners: sockets.listeners,
+            sites: Arc::clone(&self.sites),
             stopping: stopping.clone(),
             readiness: self.readiness,
         });
@@ -244,6 +246,7 @@ fn storage(config: &Config) -> Arc<dyn Storage> {
 struct EdgeService {
     edge: Arc<GatewayEdge>,
     listeners: Vec<Listener>,
+    sites: Arc<ArcSwap<SiteTable>>,
     stopping: ShutdownWatch,
     readiness: Readiness,
 }
@@ -251,6 +254,8 @@ struct EdgeService {
 #[async_trait]
 impl Service for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        // So that the first request finds its upstream's address.
+        proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
         let mut accepting = JoinSet::new();
         for listener in self.listeners.drain(..) {
             let (address, kind) = (listener.address(), listener.kind());

@@ -14,14 +14,14 @@ const PINGORA: &str = "pingora_core=warn,pingora_proxy=error,pingora_cache=warn"
 
 /// Changes the level of the running log.
 #[derive(Clone)]
-pub struct Level(Option<reload::Handle<EnvFilter, Registry>>);
+pub(super) struct Level(Option<reload::Handle<EnvFilter, Registry>>);
 
 impl Level {
     /// Begins to log. Where a log has been begun in this process already, that one goes on.
     ///
     /// # Errors
     /// Where `log.level` is no filter.
-    pub fn init(log: &Log) -> Result<Self, ParseError> {
+    pub(super) fn init(log: &Log) -> Result<Self, ParseError> {
         let (filter, handle) = reload::Layer::new(filter(log)?);
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
@@ -43,7 +43,7 @@ impl Level {
     ///
     /// # Errors
     /// Where `log.level` is no filter; the level stays.
-    pub fn set(&self, log: &Log) -> Result<(), ParseError> {
+    pub(super) fn set(&self, log: &Log) -> Result<(), ParseError> {
         let filter = filter(log)?;
         if let Some(handle) = &self.0 {
             // An error means that the log is gone, and its level with it.

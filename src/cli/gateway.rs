@@ -9,11 +9,13 @@ use serde_json::Value;
 use super::client::Address;
 use super::failure::Failure;
 use super::output::Output;
+use crate::app;
 use crate::certificate::Loader;
 use crate::clock::SystemClock;
-use crate::config::model::{self, Admin, Config, Issuer};
-use crate::config::{self, Diagnostic, Severity};
+use crate::config::model::{self, Admin, Config, Issuer, Origin};
+use crate::config::{self, Diagnostic, Loaded, Severity};
 use crate::local_ca::LocalCa;
+use crate::manager::{Problem, TlsManager};
 use crate::secret::Secret;
 use crate::storage::FileStorage;
 
@@ -38,13 +40,7 @@ pub(super) enum AdminPlace {
 /// Checks all that `run` would load.
 pub(super) fn check(config: &Path) -> Report {
     match config::load(config) {
-        // SEAM: TlsManager::check adds what is wrong with the certificates.
-        Ok(loaded) => Report {
-            sites: loaded.config.sites.len(),
-            certificates: loaded.config.certificates.len(),
-            errors: Vec::new(),
-            warnings: loaded.warnings,
-        },
+        Ok(loaded) => check_certificates(loaded),
         Err(diagnostics) => {
             let (errors, warnings) = diagnostics
                 .list
@@ -57,6 +53,46 @@ pub(super) fn check(config: &Path) -> Report {
             }
         }
     }
+}
+
+/// Checks the certificates that a valid configuration names; makes nothing.
+fn check_certificates(loaded: Loaded) -> Report {
+    let Loaded {
+        config, warnings, ..
+    } = loaded;
+    let mut report = Report {
+        sites: config.sites.len(),
+        warnings,
+        ..Report::default()
+    };
+    match TlsManager::check(&config, Arc::new(storage(&config)), Arc::new(SystemClock)) {
+        Ok(found) => {
+            let told = |problems: Vec<Problem>, severity| {
+                problems
+                    .into_iter()
+                    .map(move |one| diagnostic(one, severity))
+            };
+            report.certificates = found.certificates;
+            report.errors.extend(told(found.problems, Severity::Error));
+            report
+                .warnings
+                .extend(told(found.warnings, Severity::Warning));
+        }
+        Err(error) => report.errors.push(Diagnostic::about(
+            Severity::Error,
+            &Origin::default(),
+            format!("OpenSSL cannot be used: {error}"),
+        )),
+    }
+    report
+}
+
+fn diagnostic(problem: Problem, severity: Severity) -> Diagnostic {
+    let message = match &problem.file {
+        Some(file) => format!("{}: {}", file.display(), problem.message),
+        None => problem.message,
+    };
+    Diagnostic::about(severity, &problem.origin, message)
 }
 
 /// Where the gateway that runs with `config` takes commands.
@@ -79,14 +115,17 @@ pub(super) fn schema() -> Value {
 
 /// Runs the gateway until it is told to stop.
 pub(super) fn run(output: &Output, config: &Path) -> Result<(), Failure> {
-    load(output, config)?;
-    // SEAM: app::run.
-    Err(anyhow!("this build cannot run a gateway").into())
+    let loaded = load(output, config)?;
+    for warning in &loaded.warnings {
+        output.diagnostic(warning);
+    }
+    let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
+    Ok(app::run(file, loaded).context("cannot start the gateway")?)
 }
 
 /// The root certificate of the configured local CA, PEM, as it is stored.
 pub(super) fn stored_root(output: &Output, config: &Path) -> Result<String, Failure> {
-    let config = load(output, config)?;
+    let Loaded { config, .. } = load(output, config)?;
     local_ca(&config)?;
     let root = LocalCa::stored_root_pem(&storage(&config)).context("cannot read the root")?;
     root.ok_or_else(|| {
@@ -99,7 +138,7 @@ pub(super) fn stored_root(output: &Output, config: &Path) -> Result<String, Fail
 
 /// The same, but the root is made where there is none yet.
 pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
-    let config = load(output, config)?;
+    let Loaded { config, .. } = load(output, config)?;
     let (issuer, name) = local_ca(&config)?;
     let loader = Loader::new().context("cannot start OpenSSL")?;
     let ca = LocalCa::open(
@@ -114,9 +153,9 @@ pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
 }
 
 /// A configuration, or what is wrong with it on stderr.
-fn load(output: &Output, config: &Path) -> Result<Config, Failure> {
+fn load(output: &Output, config: &Path) -> Result<Loaded, Failure> {
     match config::load(config) {
-        Ok(loaded) => Ok(loaded.config),
+        Ok(loaded) => Ok(loaded),
         Err(diagnostics) => {
             for diagnostic in &diagnostics {
                 output.diagnostic(diagnostic);

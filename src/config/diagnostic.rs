@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::model::Origin;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,6 +51,21 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// Something about an entry of a configuration that was accepted.
+    pub fn about(severity: Severity, origin: &Origin, message: String) -> Self {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).max(1);
+        Self {
+            severity,
+            file: origin.file.to_path_buf(),
+            line: number(origin.line),
+            column: number(origin.column),
+            path: origin.path.clone(),
+            message,
+            hint: None,
+            excerpt: None,
+        }
+    }
+
     /// Several lines for a terminal: the message, the line it is about with a caret under the
     /// place, and what to do. With `colour`, in the colours of ANSI terminals.
     pub fn render(&self, colour: bool) -> String {

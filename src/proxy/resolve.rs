@@ -44,9 +44,10 @@ pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::R
 /// To be awaited for a new table before it takes requests, so that none of them finds a server
 /// without an address.
 pub async fn resolve_due(table: &SiteTable, age: Duration) {
-    let due = table
-        .pools()
-        .flat_map(|pool| pool.due(age).map(move |server| (pool, server)));
+    let mut due = Vec::new();
+    for pool in table.pools() {
+        due.extend(pool.due(age).map(|server| (pool, server)));
+    }
     futures::stream::iter(due)
         .for_each_concurrent(AT_ONCE, |(pool, server)| resolve(pool, server))
         .await;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
@@ -21,7 +22,7 @@ use crate::config::{self, Diagnostics, Loaded};
 use crate::edge::{Edge, Settings};
 use crate::manager::{Report, TlsManager};
 use crate::metrics::Metrics;
-use crate::proxy::{Gateway, SiteTable};
+use crate::proxy::{self, Gateway, SiteTable};
 use crate::readiness::Readiness;
 use crate::tls::{GlobalCertificate, Snapshot};
 
@@ -305,6 +306,7 @@ impl Live {
     fn publish(&self, config: &Config, writer: &mut Writer, report: &Report) {
         let previous = self.sites.load();
         let sites = SiteTable::build(config, &self.metrics, Some(&previous));
+        resolve(&sites);
         self.sites.store(Arc::new(sites));
         self.publish_certificates(config, writer, report);
     }
@@ -331,6 +333,14 @@ impl Live {
     fn writer(&self) -> MutexGuard<'_, Writer> {
         // A panic in between has published nothing: what there is goes on.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks up the upstreams' names that are new, so that no request meets a server without an
+/// address. At the start there is no runtime yet; the edge waits for the first look-up itself.
+fn resolve(sites: &SiteTable) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.block_on(proxy::resolve_due(sites, Duration::MAX));
     }
 }
 
