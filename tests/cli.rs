@@ -157,6 +157,92 @@ fn a_configuration_that_is_not_there_ends_with_3() {
     assert_eq!(report["errors"][0]["file"], "/nonexistent/snigate.yaml");
 }
 
+/// A directory with this configuration.
+fn configured(yaml: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("snigate.yaml");
+    std::fs::write(&path, yaml).expect("written");
+    (dir, path.to_str().expect("text").to_owned())
+}
+
+const VALID: &str = r#"
+server: { https: ["127.0.0.1:0"], http: [], admin: off }
+storage: { file: { path: ./data } }
+issuers: { local: { local_ca: { name: "Test CA" } } }
+sites:
+  - hosts: [a.localhost]
+    routes: [{ respond: { status: 200, body: hello } }]
+"#;
+
+#[test]
+fn a_valid_configuration_ends_with_0() {
+    let (_dir, path) = configured(VALID);
+    let output = run(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with(&format!("{path}: valid (1 site, ")));
+    assert_eq!(stderr(&output), "");
+
+    let output = run(&["check", "--json", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["valid"], true);
+    assert_eq!(report["errors"], serde_json::json!([]));
+}
+
+#[test]
+fn every_mistake_is_told_at_its_place() {
+    let yaml = VALID
+        .replace("respond", "repond")
+        .replace("hosts: [a.localhost]", "hosts: [a..localhost]");
+    let (_dir, path) = configured(&yaml);
+    for verb in ["check", "run"] {
+        let output = run(&[verb, "--config", &path]);
+        assert_eq!(output.status.code(), Some(3), "{verb}");
+        assert_eq!(stdout(&output), "", "{verb}");
+        let said = stderr(&output);
+        assert!(said.contains(&format!("{path}:6:13: ")), "{verb}: {said}");
+        assert!(said.contains(&format!("{path}:7:16: ")), "{verb}: {said}");
+        assert!(said.contains("did you mean 'respond'?"), "{verb}: {said}");
+        assert!(!said.contains("panicked"), "{verb}: {said}");
+    }
+}
+
+#[test]
+fn the_root_is_told_to_be_missing_where_it_is() {
+    let (_dir, path) = configured(VALID);
+    let output = run(&["ca", "root", "--config", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let said = stderr(&output);
+    assert!(said.contains("no root") && said.contains("hint:"), "{said}");
+
+    let (_dir, path) = configured(&VALID.replace("issuers:", "# issuers:"));
+    let output = run(&["ca", "root", "--config", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("has no local CA"));
+}
+
+#[test]
+fn an_admin_interface_that_is_off_is_told_as_such() {
+    let (_dir, path) = configured(VALID);
+    let output = run(&["reload", "--config", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("SIGHUP"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_admin_address_is_taken_from_the_configuration() {
+    let (dir, path) = configured(&VALID.replace("admin: off", "admin: unix:admin.sock"));
+    let output = run(&["status", "--config", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let socket = dir.path().join("admin.sock");
+    let said = stderr(&output);
+    assert!(
+        said.contains(&format!("unix:{}", socket.display())),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_gateway_that_does_not_run_is_named_with_what_to_do() {
     let port = Port::take();

@@ -8,23 +8,14 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module, from the bottom up. A module uses only those before it.
 const LAYERS: [(u8, &[&str]); 5] = [
-    (
-        1,
-        &[
-            "clock",
-            "host",
-            "secret",
-            "metrics",
-            "readiness",
-            "access_log",
-        ],
-    ),
-    (2, &["config", "certificate", "storage"]),
+    (1, &["clock", "host", "secret", "metrics", "readiness"]),
+    (2, &["config", "access_log", "certificate", "storage"]),
     (3, &["local_ca", "manager"]),
     (4, &["tls", "proxy", "edge", "admin", "service"]),
     (5, &["app", "cli", "main", "lib"]),
 ];
 
+/// In lines, without the tests at its end.
 const LONGEST_FILE: usize = 400;
 
 #[test]
@@ -61,14 +52,11 @@ fn no_module_uses_one_above_it() {
 fn no_file_is_long() {
     let long: Vec<String> = sources()
         .iter()
+        .filter(|file| !file.ends_with("tests.rs"))
         .map(|file| {
-            (
-                file,
-                fs::read_to_string(file)
-                    .expect("a source file")
-                    .lines()
-                    .count(),
-            )
+            let text = fs::read_to_string(file).expect("a source file");
+            let own = text.split("#[cfg(test)]\nmod tests {").next();
+            (file, own.unwrap_or_default().lines().count())
         })
         .filter(|(_, lines)| *lines > LONGEST_FILE)
         .map(|(file, lines)| format!("{}: {lines} lines", file.display()))

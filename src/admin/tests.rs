@@ -275,6 +275,26 @@ async fn a_huge_body_is_refused() {
     assert_eq!(control.reloads.load(Ordering::Relaxed), 0);
 }
 
+/// Sockets are bound before rights are dropped, and so before any runtime is there.
+#[test]
+fn binding_needs_no_runtime() {
+    let at = Admin::Tcp("127.0.0.1:0".parse().expect("an address"));
+    let listener = Listener::bind(&at).expect("bound").expect("somewhere");
+    let Ok(Place::Tcp(address)) = listener.place() else {
+        panic!("a TCP listener")
+    };
+    assert_ne!(address.port(), 0);
+    let taken = Listener::bind(&Admin::Tcp(address))
+        .expect_err("in use")
+        .to_string();
+    assert!(taken.contains(&address.to_string()), "{taken}");
+    assert!(
+        Listener::bind(&Admin::Off)
+            .expect("nothing to fail")
+            .is_none()
+    );
+}
+
 #[tokio::test]
 async fn a_socket_is_private_and_replaces_only_a_dead_one() {
     use std::os::unix::fs::PermissionsExt;

@@ -2,29 +2,33 @@
 
 use std::env;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, anyhow};
+use openssl::x509::X509;
 
 use super::failure::Failure;
 use super::gateway;
 use super::output::Output;
-use super::trust::{Machine, Step, Store};
+use super::trust::{Machine, Step, Store, nickname, quoted};
 
 /// Prints the root certificate.
 pub(super) fn root(output: &Output, config: &Path) -> Result<(), Failure> {
     output.data(gateway::stored_root(output, config)?)
 }
 
-/// Puts the root certificate into every trust store that it finds, or takes it out again.
+/// Puts the root certificate into every trust store that it finds, or takes it out again. Where
+/// there are two, as before one takes over from the other, each is handled on its own: stores want
+/// one certificate to a file.
 pub(super) fn trust(
     output: &Output,
     config: &Path,
     dry_run: bool,
     uninstall: bool,
 ) -> Result<(), Failure> {
-    let root = gateway::stored_root(output, config)?;
+    let pem = gateway::stored_root(output, config)?;
+    let roots = X509::stack_from_pem(pem.as_bytes()).context("the root cannot be read")?;
     let machine = Machine::look();
     let stores = machine.stores();
     if stores.is_empty() {
@@ -33,39 +37,41 @@ pub(super) fn trust(
             "print the root with `snigate ca root` and import it by hand",
         ));
     }
-    let mut file = tempfile::Builder::new()
-        .prefix("snigate-root-")
-        .suffix(".pem")
-        .tempfile()
-        .context("cannot make a temporary file")?;
-    file.write_all(root.as_bytes())
-        .context("cannot write the temporary file")?;
-    let source = if dry_run {
-        Path::new("root.pem")
-    } else {
-        file.path()
-    };
-    if dry_run && !uninstall {
-        output.data(format!(
-            "snigate ca root --config {} > root.pem\n",
-            quoted(config)
-        ))?;
-    }
-    for store in &stores {
-        let steps = if uninstall {
-            store.uninstall(&root, &machine)
-        } else {
-            store.install(source, &root, &machine)
-        };
-        for step in &steps {
-            if dry_run {
-                output.data(format!("{step}\n"))?;
-            } else {
-                run(step)?;
-            }
+    for (number, root) in (1..).zip(&roots) {
+        let root = root.to_pem().context("the root cannot be written")?;
+        let name = nickname(&root);
+        let mut file = tempfile::Builder::new()
+            .prefix("snigate-root-")
+            .suffix(".pem")
+            .tempfile()
+            .context("cannot make a temporary file")?;
+        file.write_all(&root)
+            .context("cannot write the temporary file")?;
+        let shown = PathBuf::from(format!("root-{number}.pem"));
+        let source = if dry_run { &shown } else { file.path() };
+        if dry_run && !uninstall {
+            output.data(format!(
+                "# {} is certificate {number} of: snigate ca root --config {}\n",
+                shown.display(),
+                quoted(config.as_os_str())
+            ))?;
         }
-        if !dry_run {
-            output.note(report(store, uninstall));
+        for store in &stores {
+            let steps = if uninstall {
+                store.uninstall(&name, &machine)
+            } else {
+                store.install(source, &name, &machine)
+            };
+            for step in &steps {
+                if dry_run {
+                    output.data(format!("{step}\n"))?;
+                } else {
+                    run(step)?;
+                }
+            }
+            if !dry_run {
+                output.note(report(store, uninstall));
+            }
         }
     }
     Ok(())
@@ -95,10 +101,6 @@ fn run(step: &Step) -> Result<(), Failure> {
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
-}
-
-fn quoted(path: &Path) -> String {
-    super::trust::quoted(path.as_os_str())
 }
 
 impl Machine {

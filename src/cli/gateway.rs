@@ -166,11 +166,11 @@ fn load(output: &Output, config: &Path) -> Result<Loaded, Failure> {
 }
 
 fn local_ca(config: &Config) -> Result<(&Arc<str>, &str), Failure> {
-    let mut issuers = config.issuers.iter();
-    let found = issuers.find_map(|(issuer, kind)| match kind {
-        Issuer::LocalCa { name } => Some((issuer, name.as_str())),
+    // The first one: a second local CA would be kept in the same place of the same storage.
+    let mut cas = config.issuers.iter().map(|(issuer, kind)| match kind {
+        Issuer::LocalCa { name } => (issuer, name.as_str()),
     });
-    found.ok_or_else(|| {
+    cas.next().ok_or_else(|| {
         Failure::hinted(
             anyhow!("the configuration has no local CA"),
             "add one: issuers: { local: { local_ca: { name: My CA } } }",

@@ -114,8 +114,8 @@ impl Machine {
 }
 
 impl Store {
-    /// The commands that put the root in `file` into this store.
-    pub(super) fn install(&self, file: &Path, root: &str, machine: &Machine) -> Vec<Step> {
+    /// The commands that put the root in `file` into this store, under this name.
+    pub(super) fn install(&self, file: &Path, name: &str, machine: &Machine) -> Vec<Step> {
         match self {
             Self::System {
                 directory,
@@ -127,20 +127,20 @@ impl Store {
                     "-m".as_ref(),
                     "0644".as_ref(),
                     file.as_ref(),
-                    anchor(directory, root, suffix).as_ref(),
+                    anchor(directory, name, suffix).as_ref(),
                 ]),
                 machine.as_root(&refresh.iter().map(OsStr::new).collect::<Vec<_>>()),
             ],
             Self::Nss(database) => vec![certutil(
                 database,
-                &["-A", "-t", "C,,", "-n", &nickname(root), "-i"],
+                &["-A", "-t", "C,,", "-n", name, "-i"],
                 Some(file),
             )],
         }
     }
 
-    /// The commands that take the root out of this store.
-    pub(super) fn uninstall(&self, root: &str, machine: &Machine) -> Vec<Step> {
+    /// The commands that take the root of this name out of this store.
+    pub(super) fn uninstall(&self, name: &str, machine: &Machine) -> Vec<Step> {
         match self {
             Self::System {
                 directory,
@@ -150,12 +150,12 @@ impl Store {
                 machine.as_root(&[
                     "rm".as_ref(),
                     "-f".as_ref(),
-                    anchor(directory, root, suffix).as_ref(),
+                    anchor(directory, name, suffix).as_ref(),
                 ]),
                 machine.as_root(&refresh.iter().map(OsStr::new).collect::<Vec<_>>()),
             ],
             Self::Nss(database) => {
-                let mut step = certutil(database, &["-D", "-n", &nickname(root)], None);
+                let mut step = certutil(database, &["-D", "-n", name], None);
                 step.may_fail = true;
                 vec![step]
             }
@@ -164,8 +164,8 @@ impl Store {
 }
 
 /// Two gateways on one machine have two roots: each its own name.
-fn nickname(root: &str) -> String {
-    let digest = sha256(root.trim().as_bytes());
+pub(super) fn nickname(root: &[u8]) -> String {
+    let digest = sha256(root.trim_ascii());
     let short: String = digest
         .iter()
         .take(4)
@@ -174,8 +174,8 @@ fn nickname(root: &str) -> String {
     format!("snigate-{short}")
 }
 
-fn anchor(directory: &Path, root: &str, suffix: &str) -> PathBuf {
-    directory.join(format!("{}.{suffix}", nickname(root)))
+fn anchor(directory: &Path, name: &str, suffix: &str) -> PathBuf {
+    directory.join(format!("{name}.{suffix}"))
 }
 
 fn certutil(database: &Path, words: &[&str], file: Option<&Path>) -> Step {
@@ -263,16 +263,16 @@ mod tests {
             panic!("{stores:?}")
         };
 
-        let name = anchors.join(format!("{}.crt", nickname("PEM")));
+        let name = anchors.join(format!("{}.crt", "snigate-1"));
         assert_eq!(
-            commands(&store.install(Path::new("/tmp/a root.pem"), "PEM", &machine)),
+            commands(&store.install(Path::new("/tmp/a root.pem"), "snigate-1", &machine)),
             [
                 format!("sudo install -m 0644 '/tmp/a root.pem' {}", name.display()),
                 "sudo update-ca-certificates".to_owned(),
             ]
         );
         assert_eq!(
-            commands(&store.uninstall("PEM", &machine)),
+            commands(&store.uninstall("snigate-1", &machine)),
             [
                 format!("sudo rm -f {}", name.display()),
                 "sudo update-ca-certificates".to_owned(),
@@ -289,7 +289,7 @@ mod tests {
         let [store] = stores.as_slice() else {
             panic!("{stores:?}")
         };
-        let commands = commands(&store.install(Path::new("r.pem"), "PEM", &machine));
+        let commands = commands(&store.install(Path::new("r.pem"), "snigate-1", &machine));
         assert!(
             commands[0].starts_with("install -m 0644 r.pem "),
             "{commands:?}"
@@ -306,13 +306,13 @@ mod tests {
         fs::write(profile.join("cert9.db"), "").expect("a file");
         let stores = machine.stores();
         assert_eq!(stores, [Store::Nss(profile.clone())]);
-        let commands = commands(&stores[0].install(Path::new("r.pem"), "PEM", &machine));
+        let commands = commands(&stores[0].install(Path::new("r.pem"), "snigate-1", &machine));
         assert_eq!(
             commands,
             [format!(
                 "certutil -d sql:{} -A -t C,, -n {} -i r.pem",
                 profile.display(),
-                nickname("PEM")
+                "snigate-1"
             )]
         );
     }
