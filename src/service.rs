@@ -2,5 +2,6 @@
 
 pub mod live;
 pub mod reload;
+mod stamp;
 pub mod stop;
 pub mod watch;

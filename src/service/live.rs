@@ -3,8 +3,6 @@
 //! One writer, behind a lock, goes the way of a reload: load, check, apply, publish. Handshakes
 //! and requests only ever load what was published, as a whole.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +11,7 @@ use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tracing_subscriber::filter::ParseError;
 
+use super::stamp::Stamps;
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
@@ -54,7 +53,7 @@ pub struct Live {
 struct Writer {
     manager: TlsManager,
     /// The configuration's files as they were when they were read.
-    stamps: BTreeMap<PathBuf, Option<Stamp>>,
+    stamps: Stamps,
     /// What is watched beside them.
     watch: Vec<PathBuf>,
     /// The keys that wait for a restart.
@@ -139,7 +138,7 @@ impl Live {
             set_level,
             writer: Mutex::new(Writer {
                 manager,
-                stamps: stamps(&loaded.files),
+                stamps: Stamps::now(&loaded.files),
                 watch: Vec::new(),
                 start: loaded.config.clone(),
             }),
@@ -181,7 +180,12 @@ impl Live {
     /// What is to be watched: the configuration's files, certificates' files and directories.
     pub fn watched(&self) -> Vec<PathBuf> {
         let writer = self.writer();
-        writer.stamps.keys().chain(&writer.watch).cloned().collect()
+        writer
+            .stamps
+            .paths()
+            .chain(&writer.watch)
+            .cloned()
+            .collect()
     }
 
     /// Reads everything again and takes it, or keeps what there is. Blocks on files.
@@ -238,14 +242,11 @@ impl Live {
             Err(diagnostics) => {
                 // Watched are the files of what is served and of what was refused: mending one of
                 // the latter is the next change.
-                writer.stamps.extend(stamps(&diagnostics.files));
-                for (path, stamp) in &mut writer.stamps {
-                    *stamp = Stamp::of(path);
-                }
+                writer.stamps.add(&diagnostics.files);
                 return Err(Refused::Invalid(Arc::new(diagnostics)));
             }
         };
-        writer.stamps = stamps(&loaded.files);
+        writer.stamps = Stamps::now(&loaded.files);
         let new = &loaded.config;
         let old = self.current.load();
         let settings = settings(&self.certificates, new)?;
@@ -278,11 +279,7 @@ impl Live {
     /// certificates that have. `paths` says which may have; none means any. Blocks on files.
     pub fn look(&self, paths: &[PathBuf]) {
         let mut writer = self.writer();
-        let changed = writer
-            .stamps
-            .iter()
-            .any(|(path, stamp)| Stamp::of(path) != *stamp);
-        if changed {
+        if writer.stamps.have_changed() {
             drop(writer);
             // The outcome has been logged.
             let _ = self.reload();
@@ -395,34 +392,4 @@ fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
-}
-
-/// What tells one content of a file from another without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = path.metadata().ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-}
-
-fn stamps(paths: &[PathBuf]) -> BTreeMap<PathBuf, Option<Stamp>> {
-    paths
-        .iter()
-        .map(|path| (path.clone(), Stamp::of(path)))
-        .collect()
 }

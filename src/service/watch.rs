@@ -143,7 +143,7 @@ fn directories_of(path: &Path) -> Vec<PathBuf> {
             break;
         };
         directories.push(parent.to_owned());
-        let rest = path.strip_prefix(&link).unwrap_or(Path::new(""));
+        let rest = path.strip_prefix(&link).unwrap_or_else(|_| Path::new(""));
         path = if rest.as_os_str().is_empty() {
             parent.join(target)
         } else {

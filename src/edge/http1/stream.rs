@@ -366,7 +366,7 @@ mod tests {
         let (mut stream, client) = stream(GET).await;
         begin(&mut stream, Body::Length(0));
         let mut got = vec![0; 1024];
-        stream.read(&mut got).await.expect("the head");
+        assert_eq!(stream.read(&mut got).await.expect("the head"), GET.len());
         drop(client);
         assert_eq!(stream.read(&mut got).await.expect("the end"), 0);
     }
@@ -398,7 +398,7 @@ mod tests {
         let (mut stream, mut client) = stream(GET).await;
         begin(&mut stream, Body::Length(1 << 30));
         let mut got = vec![0; 1024];
-        stream.read(&mut got).await.expect("the head");
+        assert_eq!(stream.read(&mut got).await.expect("the head"), GET.len());
         let started = Instant::now();
         let crawl = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -423,7 +423,7 @@ mod tests {
         let (mut stream, _client) = stream(&[GET, b"zz\r\n"].concat()).await;
         begin(&mut stream, Body::Chunked);
         let mut got = vec![0; 1024];
-        stream.read(&mut got).await.expect("the head");
+        assert_eq!(stream.read(&mut got).await.expect("the head"), GET.len());
         let error = stream.read(&mut got).await.expect_err("malformed");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
