@@ -1,5 +1,6 @@
 //! Facts of a parsed certificate: names, times, the kind of its key.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
@@ -34,11 +35,15 @@ impl Names {
         warnings: &mut Vec<CertificateWarning>,
     ) -> Result<Self, CertificateError> {
         let mut names = Self::default();
+        let mut seen = HashSet::new();
         for name in leaf.subject_alt_names().into_iter().flatten() {
             if let Some(text) = name.dnsname() {
                 match dns_pattern(text) {
-                    Ok(pattern) if names.dns.contains(&pattern) => {}
-                    Ok(pattern) => names.dns.push(pattern),
+                    Ok(pattern) => {
+                        if seen.insert(pattern.clone()) {
+                            names.dns.push(pattern);
+                        }
+                    }
                     Err(why) => warnings.push(CertificateWarning::Name {
                         name: text.to_owned(),
                         why,

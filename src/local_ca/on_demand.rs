@@ -158,6 +158,7 @@ mod tests {
         for host in ["a.customers.example", "intranet"] {
             let set = on_demand.certificate(host).expect("allowed");
             assert!(set.covers(host));
+            assert!(openssl::error::ErrorStack::get().errors().is_empty());
         }
         for host in [
             "customers.example",

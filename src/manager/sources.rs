@@ -98,8 +98,9 @@ impl Sources {
             }
         }
         let mut stale = Vec::new();
-        for (id, (kind, origin)) in survey.found {
-            let stamps = Stamps::take(&id);
+        let found: Vec<_> = survey.found.into_iter().collect();
+        let stamps = parallel::map(&found, |(id, _)| Stamps::take(id));
+        for ((id, (kind, origin)), stamps) in found.into_iter().zip(stamps) {
             let before = match self.entries.get_mut(&id) {
                 Some(entry) => {
                     entry.origin = Arc::clone(&origin);

@@ -330,3 +330,9 @@ fn metrics_follow() {
     assert!(!text().contains("a.example"), "{}", text());
     assert!(text().contains(r#"snigate_certificates{source="directory"} 0"#));
 }
+
+#[test]
+fn a_manager_can_be_given_to_a_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<TlsManager>();
+}
