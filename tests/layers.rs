@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module, from the bottom up. A module uses only those before it.
 const LAYERS: [(u8, &[&str]); 5] = [
-    (1, &["clock", "host", "secret", "metrics", "readiness"]),
+    (
+        1,
+        &[
+            "clock",
+            "host",
+            "secret",
+            "metrics",
+            "readiness",
+            "shutdown",
+        ],
+    ),
     (2, &["config", "access_log", "certificate", "storage"]),
     (3, &["local_ca", "manager"]),
     (4, &["tls", "proxy", "edge", "admin", "service"]),
