@@ -6,6 +6,7 @@
 //! they belong on a thread of their own. When to call them is for others to decide.
 
 mod directory;
+mod entry;
 mod files;
 mod gauges;
 mod issued;
@@ -121,12 +122,17 @@ impl TlsManager {
 
     /// Serves what `config` asks for. Certificates that it still names stay as they are.
     pub fn apply(&mut self, config: &Config) -> Report {
-        let before = self.config.replace(config.clone());
         self.sources.configure(&config.certificates);
-        let none = IndexMap::new();
-        let before = before.as_ref().map_or(&none, |config| &config.issuers);
-        self.issued.close_others(before, &config.issuers);
-        self.on_demand = None;
+        if let Some(before) = self.config.replace(config.clone()) {
+            self.issued.close_others(&before.issuers, &config.issuers);
+            // What it has made is kept where it would make the same again.
+            if before.on_demand != config.on_demand
+                || before.issuers != config.issuers
+                || before.renewal != config.renewal
+            {
+                self.on_demand = None;
+            }
+        }
         self.pass(Some(Scope::All))
     }
 
@@ -183,7 +189,7 @@ impl TlsManager {
         self.sources
             .report(now, &mut report.problems, &mut report.warnings);
         self.miss(&config, &issued, &mut report);
-        report.watch = self.sources.watch().into_iter().collect();
+        report.watch = self.sources.watch().iter().cloned().collect();
         report.certificates = self.certificates().count();
         self.note_new(&mut report);
         self.config = Some(config);
@@ -278,9 +284,10 @@ impl TlsManager {
             }
             other => self.map.get(other).is_some() || allow.contains(other),
         };
+        let mut seen = HashSet::new();
         for (site, host) in needs::tls_hosts(config) {
             // In a trial nothing is issued, but could be.
-            if has_one(host) || self.dry && issued.contains(host) || report.missing.contains(host) {
+            if !seen.insert(host) || has_one(host) || self.dry && issued.contains(host) {
                 continue;
             }
             let why = if issued.contains(host) {

@@ -99,12 +99,8 @@ impl Gateway {
     /// The sites for a request. For the first of a TLS connection those that were in force at its
     /// handshake, so that its certificate and its answer belong to one state of the configuration.
     fn sites(&self, session: &Session) -> Arc<SiteTable> {
-        let pinned = match channel(session) {
-            Channel::Tls(Some(tls)) => tls.take_attachment(),
-            Channel::Plain | Channel::Tls(None) => None,
-        };
-        pinned
-            .and_then(|attachment| attachment.downcast().ok())
+        channel(session)
+            .attachment()
             .unwrap_or_else(|| self.sites.load_full())
     }
 
@@ -236,7 +232,7 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Admin, Log, LogFormat, Renewal, Server, SessionTickets, Storage, Tls,
+        AccessLog, Admin, Limits, Log, LogFormat, Renewal, Server, SessionTickets, Storage, Tls,
         TlsProfile, UnknownSni,
     };
 

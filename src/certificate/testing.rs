@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openssl::asn1::Asn1Time;
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+use openssl::x509::extension::SubjectAlternativeName;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -96,7 +100,7 @@ pub(crate) fn p256() -> KeyPair {
 /// An RSA key of so many bits, as PKCS #8 in PEM.
 pub(crate) fn rsa(bits: u32) -> KeyPair {
     let key = openssl::rsa::Rsa::generate(bits).expect("a key");
-    let key = openssl::pkey::PKey::from_rsa(key).expect("a key");
+    let key = PKey::from_rsa(key).expect("a key");
     let pem = key.private_key_to_pem_pkcs8().expect("PEM");
     KeyPair::from_pem(std::str::from_utf8(&pem).expect("text")).expect("a key")
 }
@@ -124,4 +128,29 @@ fn ca_params(name: &str) -> CertificateParams {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
     params
+}
+
+/// A certificate that `key` signs for itself, without any subject.
+pub(crate) fn self_signed(key: &PKey<Private>, names: &[&str]) -> String {
+    let mut builder = X509::builder().expect("a builder");
+    let mut sans = SubjectAlternativeName::new();
+    for name in names {
+        sans.dns(name);
+    }
+    let sans = sans
+        .build(&builder.x509v3_context(None, None))
+        .expect("names");
+    builder.append_extension(sans).expect("names");
+    builder
+        .set_not_before(&Asn1Time::from_unix(NOW).expect("a time"))
+        .expect("a time");
+    builder
+        .set_not_after(&Asn1Time::from_unix(NOW + DAY).expect("a time"))
+        .expect("a time");
+    builder.set_pubkey(key).expect("a key");
+    builder
+        .sign(key, openssl::hash::MessageDigest::sha256())
+        .expect("signed");
+    let pem = builder.build().to_pem().expect("PEM");
+    String::from_utf8(pem).expect("text")
 }

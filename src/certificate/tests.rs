@@ -6,7 +6,7 @@ use openssl::symm::Cipher;
 use openssl::x509::store::X509StoreBuilder;
 
 use super::loader::File;
-use super::testing::{DAY, NOW, TestCa, leaf_params, p256, rsa};
+use super::testing::{DAY, NOW, TestCa, leaf_params, p256, rsa, self_signed};
 use super::*;
 
 fn loader() -> Loader {
@@ -386,30 +386,4 @@ fn handshake(ca: &TestCa, set: &sni::CertificateSet, algorithms: &str) -> (X509,
             length,
         )
     })
-}
-
-fn self_signed(key: &PKey<Private>, names: &[&str]) -> String {
-    use openssl::asn1::Asn1Time;
-    use openssl::x509::extension::SubjectAlternativeName;
-    let mut builder = X509::builder().expect("a builder");
-    let mut sans = SubjectAlternativeName::new();
-    for name in names {
-        sans.dns(name);
-    }
-    let sans = sans
-        .build(&builder.x509v3_context(None, None))
-        .expect("names");
-    builder.append_extension(sans).expect("names");
-    builder
-        .set_not_before(&Asn1Time::from_unix(NOW).expect("a time"))
-        .expect("a time");
-    builder
-        .set_not_after(&Asn1Time::from_unix(NOW + DAY).expect("a time"))
-        .expect("a time");
-    builder.set_pubkey(key).expect("a key");
-    builder
-        .sign(key, openssl::hash::MessageDigest::sha256())
-        .expect("signed");
-    let pem = builder.build().to_pem().expect("PEM");
-    String::from_utf8(pem).expect("text")
 }

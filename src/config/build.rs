@@ -204,14 +204,18 @@ impl Build<'_> {
         at: &At<'_>,
         kind: &str,
         section: &str,
-        known: impl Iterator<Item = &'n String> + Clone,
+        known: impl Iterator<Item = &'n str> + Clone,
         name: &str,
     ) {
-        let message = format!("there is no {kind} {}", at.quoted());
+        if self.problems.is_lost(section) {
+            return;
+        }
         let hint = match known.clone().next() {
             None => format!("define it below '{section}:'"),
-            Some(_) => suggest(name, known.map(String::as_str)),
+            Some(_) if self.problems.is_full() => String::new(),
+            Some(_) => suggest(name, known),
         };
+        let message = format!("there is no {kind} {}", at.quoted());
         self.problems.error(at, message, hint);
     }
 
@@ -224,9 +228,11 @@ impl Build<'_> {
     ) -> Vec<Arc<str>> {
         let Some(names) = names else {
             let Some(first) = raw.issuers.keys().next() else {
-                let message = "no issuer is named, and none is defined";
-                self.problems
-                    .error(at, message, "define one below 'issuers:'");
+                if !self.problems.is_lost("issuers") {
+                    let message = "no issuer is named, and none is defined";
+                    let hint = "define one below 'issuers:'";
+                    self.problems.error(at, message, hint);
+                }
                 return Vec::new();
             };
             return vec![self.use_issuer(first)];
@@ -243,7 +249,8 @@ impl Build<'_> {
                 found.push(self.use_issuer(name));
             } else {
                 let at = at.index(index);
-                self.dangling(&at, "issuer", "issuers", raw.issuers.keys(), name);
+                let known = raw.issuers.keys().map(String::as_str);
+                self.dangling(&at, "issuer", "issuers", known, name);
             }
         }
         found

@@ -93,7 +93,7 @@ impl<'c> Check<'c> {
         let mut meant: Vec<&str> = Vec::new();
         let mut unknown = false;
         for (key, entry) in &map.entries {
-            let at = at.key(key);
+            let here = at.key(key);
             let property = properties.and_then(|properties| properties.get(key));
             let Some(json) = property.or(others) else {
                 unknown = true;
@@ -101,17 +101,22 @@ impl<'c> Check<'c> {
                     .into_iter()
                     .flat_map(|map| map.keys())
                     .map(String::as_str);
-                meant.extend(nearest(key, known.clone()));
+                if let Some(near) = nearest(key, known.clone()) {
+                    meant.push(near);
+                    if !map.entries.contains_key(near) {
+                        self.problems.lose(at, near);
+                    }
+                }
                 let hint = match &**key {
                     "<<" => "merge keys have no meaning here: write the keys out".to_owned(),
                     _ => suggest(key, known),
                 };
                 let message = format!("the key {} is unknown", quote(key));
-                self.problems.broken(&at.at_key(), message, hint);
+                self.problems.broken(&here.at_key(), message, hint);
                 continue;
             };
             let shape = self.shape(json);
-            let value = self.value(&at, &entry.value, shape);
+            let value = self.value(&here, &entry.value, shape);
             // A named entry stays, so that what refers to it is not reported as well.
             let value = match property {
                 Some(_) => value,
@@ -142,7 +147,10 @@ impl<'c> Check<'c> {
 
     /// Reports too few or too many keys where they exclude each other.
     fn count(&mut self, at: &At<'_>, map: &Map, shape: Shape<'c>) {
-        if shape.number("maxProperties") != Some(1.0) || map.entries.len() == 1 {
+        let least = shape.number("minProperties").unwrap_or(0.0);
+        let none_is_fine = map.entries.is_empty() && least < 1.0;
+        let exclusive = shape.number("maxProperties") == Some(1.0);
+        if !exclusive || map.entries.len() == 1 || none_is_fine {
             return;
         }
         let properties = shape.json.get("properties").and_then(Json::as_object);
@@ -199,11 +207,10 @@ impl<'c> Check<'c> {
             if let Some(words) = noun::words(shape.json)
                 && !words.contains(&&*text)
             {
-                let known = words.iter().copied();
-                let hint = if reference {
-                    format!("give one of {}", words.join(", "))
-                } else {
-                    suggest(&text, known)
+                let near = nearest(&text, words.iter().copied()).filter(|_| !reference);
+                let hint = match near {
+                    Some(near) => format!("did you mean '{near}'?"),
+                    None => format!("give one of {}", words.join(", ")),
                 };
                 let message = format!("{} is not known here", quote(&scalar.text));
                 self.problems.broken(at, message, hint);
@@ -272,7 +279,10 @@ impl<'c> Check<'c> {
             Kind::List(_) => by_kind(&["array"]),
             Kind::Scalar(scalar) if has_reference(&scalar.text) => by_kind(&["string"]),
             Kind::Scalar(scalar) => match noun::resolve(scalar) {
-                noun::Resolved::Text => by_kind(&["string"]),
+                noun::Resolved::Text => by_kind(&["string"]).filter(|form| {
+                    let words = noun::words(form.json);
+                    words.is_none_or(|words| words.contains(&&*scalar.text))
+                }),
                 noun::Resolved::Number => by_kind(&["integer", "number"]),
                 noun::Resolved::Truth => by_kind(&["boolean"]),
                 noun::Resolved::Nothing => by_kind(&["object", "array"]),

@@ -50,7 +50,7 @@ impl Reader<'_> {
             Err((what, hint)) => {
                 match from {
                     Some(at) => {
-                        let what = format!("the file {} {what}", shown.display());
+                        let what = format!("the file {} {what}", name(at, shown));
                         self.problems.broken(at, what, hint);
                     }
                     None => {
@@ -155,15 +155,15 @@ impl Reader<'_> {
         if let Some((directory, error)) = found.error {
             let message = format!(
                 "the directory {} cannot be read: {error}",
-                directory.display()
+                name(at, &directory)
             );
             let hint = "let the user that Snigate starts as read it";
             self.problems.broken(at, message, hint);
         }
         for path in found.files {
             let path = match path.strip_prefix(self.sources.resolve(file, Path::new(""))) {
-                Ok(inside) => base.join(inside),
-                Err(_) => path,
+                Ok(inside) if !base.as_os_str().is_empty() => base.join(inside),
+                _ => self.sources.shorten(&path),
             };
             self.file(&path, Some(at));
         }
@@ -180,7 +180,7 @@ impl Reader<'_> {
             return true;
         };
         if let Some(at) = from {
-            let name = quote(&path.display().to_string());
+            let name = name(at, path);
             let message = match seen.place {
                 Some(place) => {
                     let place = self.sources.describe(place);
@@ -192,6 +192,15 @@ impl Reader<'_> {
                 .broken(at, message, "include each file once, and none in a circle");
         }
         false
+    }
+}
+
+/// What a path is called, unless it comes from a reference.
+fn name(at: &At<'_>, path: &Path) -> String {
+    if at.is_reference() {
+        at.quoted()
+    } else {
+        quote(&path.display().to_string())
     }
 }
 

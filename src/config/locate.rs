@@ -40,6 +40,20 @@ impl Place {
         }
     }
 
+    /// The end of the last line, where the place lies beyond it.
+    fn within(self, text: &str) -> Self {
+        let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX);
+        if self.line <= lines {
+            return self;
+        }
+        let last = text.lines().last().unwrap_or_default().chars().count();
+        Self {
+            file: self.file,
+            line: lines.max(1),
+            column: u32::try_from(last + 1).unwrap_or(u32::MAX),
+        }
+    }
+
     fn new(file: u32, marker: &Marker) -> Self {
         Self {
             file,
@@ -165,7 +179,7 @@ pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> 
     let mut documents = 0;
     let text = mask::mask(text);
     for event in Parser::new_from_str(&text) {
-        let (event, span) = event.map_err(|error| scan_error(file, &error))?;
+        let (event, span) = event.map_err(|error| scan_error(file, &text, &error))?;
         let place = Place::new(file, &span.start);
         match event {
             Event::DocumentStart(_) => {
@@ -234,11 +248,7 @@ impl Tree {
 
     fn begin(&mut self, place: Place, kind: Kind, anchor: usize) -> Result<(), SyntaxError> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(refuse(
-                place,
-                "lists and mappings nest deeper than 64 levels",
-                "no key needs that much: look for a bracket that is never closed",
-            ));
+            return Err(refuse_depth(place));
         }
         if matches!(self.open.last(), Some(Open { key: None, node, .. }) if matches!(node.kind, Kind::Map(_)))
         {
@@ -344,6 +354,14 @@ fn refuse(place: Place, message: &str, hint: &str) -> SyntaxError {
     }
 }
 
+fn refuse_depth(place: Place) -> SyntaxError {
+    refuse(
+        place,
+        "lists and mappings nest deeper than 64 levels",
+        "no key needs that much: look for a bracket that is never closed",
+    )
+}
+
 fn refuse_tag(place: Place, tagged: bool) -> Result<(), SyntaxError> {
     if tagged {
         return Err(refuse(
@@ -355,8 +373,12 @@ fn refuse_tag(place: Place, tagged: bool) -> Result<(), SyntaxError> {
     Ok(())
 }
 
-fn scan_error(file: u32, error: &ScanError) -> SyntaxError {
+fn scan_error(file: u32, text: &str, error: &ScanError) -> SyntaxError {
     let info = error.info();
+    let place = Place::new(file, error.marker()).within(text);
+    if info.contains("recursion limit") {
+        return refuse_depth(place);
+    }
     let hint = if info.contains("tab") {
         Some("indent with spaces, never with tabs")
     } else if info.contains("mapping values") {
@@ -367,7 +389,7 @@ fn scan_error(file: u32, error: &ScanError) -> SyntaxError {
         Some("check the indentation, brackets and quotes here and in the lines before")
     };
     SyntaxError {
-        place: Place::new(file, error.marker()),
+        place,
         message: format!("this is not valid YAML: {info}"),
         hint: hint.map(str::to_owned),
     }

@@ -4,12 +4,17 @@
 //! code that finds a problem never deals with lines or paths. [`Problems`] takes what is found and
 //! keeps back what is only a consequence of something reported already.
 
+mod words;
+
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::interpolate::has_reference;
 use super::locate::{Kind, Node, Place};
 use super::source::Sources;
+
+pub(super) use words::{nearest, quote, suggest};
 
 /// How many problems are reported at most: who made more will start with these.
 const MAX_PROBLEMS: usize = 1_000;
@@ -108,6 +113,14 @@ impl<'a> At<'a> {
         }
     }
 
+    /// Whether the value has a reference in it, so that what it stands for is not to be shown.
+    pub(super) fn is_reference(&self) -> bool {
+        match self.node.map(|node| &node.kind) {
+            Some(Kind::Scalar(scalar)) => has_reference(&scalar.text),
+            Some(Kind::List(_) | Kind::Map(_)) | None => false,
+        }
+    }
+
     /// The path of the key: `sites[3].hosts[0]`.
     pub(super) fn path(&self) -> String {
         let mut path = match self.parent {
@@ -129,61 +142,6 @@ impl<'a> At<'a> {
     }
 }
 
-/// A text in quotes on one line, shortened where it is long.
-pub(super) fn quote(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut quoted = String::from("'");
-    for (count, char) in text.chars().enumerate() {
-        if count == LONGEST {
-            quoted.push('…');
-            break;
-        }
-        if char.is_control() {
-            quoted.extend(char.escape_default());
-        } else {
-            quoted.push(char);
-        }
-    }
-    quoted.push('\'');
-    quoted
-}
-
-/// The name most like `name`, where one is like it at all.
-pub(super) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let limit = 1 + name.chars().count() / 3;
-    // Distances cost the product of the lengths, and no name is that long.
-    if limit > 32 {
-        return None;
-    }
-    known
-        .into_iter()
-        .filter(|known| known.len() <= 4 * name.len() + 8)
-        .map(|known| {
-            let folded = strsim::osa_distance(&name.to_lowercase(), &known.to_lowercase());
-            (folded, known)
-        })
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}
-
-/// What to do about an unknown name: the nearest one, or all there are.
-pub(super) fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
-    const MOST: usize = 24;
-    if let Some(nearest) = nearest(name, known.clone()) {
-        return format!("did you mean '{nearest}'?");
-    }
-    let mut all: Vec<&str> = known.take(MOST + 1).collect();
-    if all.is_empty() {
-        return "there are none yet".to_owned();
-    }
-    if all.len() > MOST {
-        all.truncate(MOST);
-        return format!("there are {}, and more", all.join(", "));
-    }
-    format!("there are {}", all.join(", "))
-}
-
 /// Something wrong, or odd, at a place.
 #[derive(Debug)]
 struct Problem {
@@ -203,6 +161,8 @@ pub(super) struct Problems {
     errors: usize,
     /// Paths of values that have the wrong shape, and so are missing from the decoded values.
     broken: Vec<String>,
+    /// Paths of keys that are there under a misspelt name.
+    lost: HashSet<String>,
     /// Lines that hold a secret, and are not quoted.
     secret_lines: HashSet<(u32, u32)>,
 }
@@ -226,6 +186,16 @@ impl Problems {
             message.into(),
             Some(hint.into()),
         );
+    }
+
+    /// Notes that a key of the mapping here is not there only because it is misspelt.
+    pub(super) fn lose(&mut self, at: &At<'_>, key: &str) {
+        self.lost.insert(at.key(key).path());
+    }
+
+    /// Whether a section is there but misspelt or of the wrong type as a whole.
+    pub(super) fn is_lost(&self, section: &str) -> bool {
+        self.lost.contains(section) || self.broken.iter().any(|broken| broken == section)
     }
 
     /// Notes an error in the meaning of a value.
@@ -285,6 +255,16 @@ impl Problems {
     /// Notes that the line at this place is not to be quoted.
     pub(super) fn hide(&mut self, place: Place) {
         self.secret_lines.insert((place.file, place.line));
+    }
+
+    /// Whether the value here, or a part of it, has the wrong shape.
+    pub(super) fn is_broken(&self, at: &At<'_>) -> bool {
+        !self.broken.is_empty() && self.follows(&at.path())
+    }
+
+    /// Whether more problems are only counted, so that hints for them are work for nothing.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS
     }
 
     /// How many errors there are.

@@ -1,5 +1,6 @@
 //! The files that a configuration is made of: reads them within bounds and remembers which.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ struct Source {
     /// What relative paths in it are relative to, absolute.
     directory: PathBuf,
     text: Arc<str>,
+    /// Where each line ends, once someone asks.
+    line_ends: OnceCell<Vec<usize>>,
 }
 
 impl Sources {
@@ -35,6 +38,7 @@ impl Sources {
             shown: Arc::new(shown),
             directory,
             text,
+            line_ends: OnceCell::new(),
         });
         number
     }
@@ -77,8 +81,18 @@ impl Sources {
 
     /// The line at a place, without its end.
     pub(super) fn line(&self, place: Place) -> Option<&str> {
+        let source = self.get(place.file)?;
         let number = usize::try_from(place.line).ok()?.checked_sub(1)?;
-        self.get(place.file)?.text.lines().nth(number)
+        let ends = source.line_ends.get_or_init(|| {
+            let ends = memchr::memchr_iter(b'\n', source.text.as_bytes());
+            ends.chain([source.text.len()]).collect()
+        });
+        let start = match number.checked_sub(1) {
+            Some(before) => ends.get(before)? + 1,
+            None => 0,
+        };
+        let line = source.text.get(start..*ends.get(number)?)?;
+        Some(line.trim_end_matches('\r'))
     }
 
     /// `FILE:LINE:COLUMN`.

@@ -14,6 +14,9 @@ use crate::certificate::loader::File as Part;
 use crate::certificate::{CertificateError, Loaded, Loader, Source};
 use crate::clock::UnixTime;
 
+/// A file's content: wiped from memory when dropped, since it may hold a private key.
+type Bytes = Zeroizing<Vec<u8>>;
+
 /// The largest file that is read. A chain with its key takes some 10 KiB.
 pub(super) const MAX_FILE: u64 = 1 << 20;
 
@@ -135,8 +138,8 @@ fn parse(
     id: &EntryId,
     kind: Kind,
     loader: &Loader,
-    chain: Result<Zeroizing<Vec<u8>>, FileError>,
-    key: Option<Result<Zeroizing<Vec<u8>>, FileError>>,
+    chain: Result<Bytes, FileError>,
+    key: Option<Result<Bytes, FileError>>,
 ) -> Result<Content, (PathBuf, FileError)> {
     let in_chain = |error| (id.chain.clone(), error);
     let chain = chain.map_err(in_chain)?;
@@ -174,7 +177,7 @@ fn parse(
 }
 
 /// Reads a whole file, where it is a regular one of a sane size.
-fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+fn read_file(path: &Path) -> Result<Bytes, FileError> {
     // A named pipe would block the open until somebody writes to it.
     let file = OpenOptions::new()
         .read(true)
@@ -190,7 +193,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     read_at_most(file, metadata.len())
 }
 
-fn read_at_most(file: File, size: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+fn read_at_most(file: File, size: u64) -> Result<Bytes, FileError> {
     let capacity = usize::try_from(size).unwrap_or_default() + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
@@ -200,7 +203,7 @@ fn read_at_most(file: File, size: u64) -> Result<Zeroizing<Vec<u8>>, FileError> 
     }
 }
 
-fn digest(hasher: &RandomState, files: [Option<&Result<Zeroizing<Vec<u8>>, FileError>>; 2]) -> u64 {
+fn digest(hasher: &RandomState, files: [Option<&Result<Bytes, FileError>>; 2]) -> u64 {
     let mut hash = hasher.build_hasher();
     for file in files.into_iter().flatten() {
         match file {

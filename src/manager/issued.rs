@@ -27,6 +27,9 @@ pub(super) struct Access {
 pub(super) struct Issued {
     access: Access,
     open: HashMap<Arc<str>, Arc<LocalCa>>,
+    /// Issuers that have been tried in this pass without being opened, with the reason where they
+    /// cannot be: some wait long for storage, and many may ask for them.
+    tried: HashMap<Arc<str>, Option<String>>,
     certificates: HashMap<Need, Arc<TlsCertificate>>,
 }
 
@@ -38,6 +41,7 @@ impl Issued {
         Self {
             access,
             open: HashMap::new(),
+            tried: HashMap::new(),
             certificates: HashMap::new(),
         }
     }
@@ -53,23 +57,53 @@ impl Issued {
         let Some(Issuer::LocalCa { name: common_name }) = issuers.get(name) else {
             return Err(format!("there is no issuer {name:?}"));
         };
-        if self.access.dry {
-            let stored = LocalCa::stored_root_pem(self.access.storage.as_ref());
-            return stored.map(|_| None).map_err(|error| error.to_string());
-        }
         if let Some(ca) = self.open.get(name) {
             return Ok(Some(Arc::clone(ca)));
         }
+        if let Some(tried) = self.tried.get(name) {
+            return tried.clone().map_or(Ok(None), Err);
+        }
+        match self.open_local_ca(name, common_name) {
+            Ok(Some(ca)) => {
+                self.open.insert(Arc::clone(name), Arc::clone(&ca));
+                Ok(Some(ca))
+            }
+            Ok(None) => {
+                self.tried.insert(Arc::clone(name), None);
+                Ok(None)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                self.tried.insert(Arc::clone(name), Some(reason.clone()));
+                Err(reason)
+            }
+        }
+    }
+
+    fn open_local_ca(
+        &self,
+        name: &Arc<str>,
+        common_name: &str,
+    ) -> Result<Option<Arc<LocalCa>>, LocalCaError> {
+        let Access {
+            storage,
+            clock,
+            loader,
+            dry,
+        } = &self.access;
+        if *dry {
+            LocalCa::stored_root_pem(storage.as_ref())?;
+            return Ok(None);
+        }
+        let (storage, clock) = (Arc::clone(storage), Arc::clone(clock));
         let ca = LocalCa::open(
             Arc::clone(name),
             common_name,
-            Arc::clone(&self.access.storage),
-            Arc::clone(&self.access.clock),
-            Arc::clone(&self.access.loader),
-        );
-        let ca = Arc::new(ca.map_err(|error| error.to_string())?);
-        self.open.insert(Arc::clone(name), Arc::clone(&ca));
-        Ok(Some(ca))
+            storage,
+            clock,
+            Arc::clone(loader),
+        )?;
+        Ok(Some(Arc::new(ca)))
     }
 
     /// Forgets the issuers that `issuers` no longer has as they were.
@@ -82,8 +116,9 @@ impl Issued {
             .retain(|name, _| before.get(name) == issuers.get(name));
     }
 
-    /// Lets every open issuer do what is due.
-    pub(super) fn maintain(&self, problems: &mut Vec<Problem>) {
+    /// Begins a pass: lets every open issuer do what is due.
+    pub(super) fn maintain(&mut self, problems: &mut Vec<Problem>) {
+        self.tried.clear();
         for (name, ca) in &self.open {
             if let Err(error) = ca.maintain() {
                 let message = format!("issuer {name}: {error}");

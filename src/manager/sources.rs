@@ -10,10 +10,11 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::directory::{self, Listing};
+use super::entry::Entry;
 use super::files::{self, Content, EntryId, Kind, Reading, Stamps};
 use super::parallel;
 use super::report::{Change, Problem};
-use crate::certificate::{CertificateWarning, Loaded, Loader, TlsCertificate, Validity};
+use crate::certificate::{CertificateWarning, Loaded, Loader, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Origin};
 
@@ -26,6 +27,8 @@ pub(super) struct Sources {
     /// What the loader knew when incomplete chains were last looked at.
     generation: u64,
     hasher: RandomState,
+    /// The directories in which a change may concern an entry.
+    watch: BTreeSet<PathBuf>,
 }
 
 struct Directory {
@@ -34,21 +37,6 @@ struct Directory {
     /// Why it could not be listed.
     problem: Option<String>,
     lone_keys: Vec<PathBuf>,
-}
-
-struct Entry {
-    kind: Kind,
-    origin: Arc<Origin>,
-    stamps: Stamps,
-    /// Whether the stamps are enough to tell that nothing changed.
-    sure: bool,
-    digest: u64,
-    certificate: Option<Arc<TlsCertificate>>,
-    warnings: Vec<CertificateWarning>,
-    /// Whether the file is named after a host that the certificate does not cover.
-    misnamed: bool,
-    /// Why the files, as they are now, cannot be used.
-    problem: Option<(PathBuf, String)>,
 }
 
 /// Which entries a pass looks at.
@@ -71,6 +59,7 @@ impl Sources {
     pub(super) fn configure(&mut self, sources: &[CertificateSource]) {
         self.files.clear();
         self.directories.clear();
+        self.watch.clear();
         for source in sources {
             match source {
                 CertificateSource::Directory { path, origin } => {
@@ -137,6 +126,10 @@ impl Sources {
             changes.extend(self.take(stale, reading, now));
         }
         changes.extend(self.complete(loader));
+        // Links may lead elsewhere where something changed, and hardly where nothing did.
+        if self.watch.is_empty() || !changes.is_empty() {
+            self.watch = self.find_directories();
+        }
         changes
     }
 
@@ -180,7 +173,11 @@ impl Sources {
     }
 
     /// The directories in which a change may concern an entry.
-    pub(super) fn watch(&self) -> BTreeSet<PathBuf> {
+    pub(super) fn watch(&self) -> &BTreeSet<PathBuf> {
+        &self.watch
+    }
+
+    fn find_directories(&self) -> BTreeSet<PathBuf> {
         let mut watch: BTreeSet<_> = self
             .directories
             .iter()
@@ -329,23 +326,6 @@ struct Stale {
     before: Option<u64>,
 }
 
-impl Entry {
-    fn warnings(&self, now: UnixTime) -> impl Iterator<Item = String> {
-        let certificate = self.certificate.as_deref();
-        let validity = certificate.and_then(|certificate| match certificate.validity(now) {
-            Validity::Expired => Some(CertificateWarning::Expired(date(certificate.not_after()))),
-            Validity::NotYet => Some(CertificateWarning::NotYetValid(date(
-                certificate.not_before(),
-            ))),
-            Validity::Valid => None,
-        });
-        let misnamed = certificate.filter(|_| self.misnamed).map(misnamed);
-        let own = self.warnings.iter().map(ToString::to_string);
-        own.chain(validity.map(|warning| warning.to_string()))
-            .chain(misnamed)
-    }
-}
-
 impl Directory {
     /// Adds what is in this directory, and what went; where it cannot be listed, what was there.
     fn survey(&mut self, known: &BTreeMap<EntryId, Entry>, survey: &mut Survey) {
@@ -388,21 +368,4 @@ fn is_turned_link(path: &Path, directory: &Path) -> bool {
 fn is_beside(path: &Path, file: &Path) -> bool {
     file.parent()
         .is_some_and(|directory| is_turned_link(path, directory))
-}
-
-fn date(time: UnixTime) -> String {
-    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
-}
-
-fn misnamed(certificate: &TlsCertificate) -> String {
-    let names: Vec<_> = certificate
-        .names()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    format!(
-        "is named after a host that its certificate does not cover (it is for {}); is it the right \
-         file?",
-        names.join(", ")
-    )
 }

@@ -1,6 +1,7 @@
 //! Which host a request is for, and whether its connection may ask for it.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use http::header::HOST;
 use pingora_http::RequestHeader;
@@ -97,6 +98,15 @@ impl std::fmt::Display for Authority<'_> {
 }
 
 impl Channel<'_> {
+    /// What the handshake left for the first request of its connection: a client that connects
+    /// while the configuration changes sees certificate and answer of one state.
+    pub(crate) fn attachment<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        match self {
+            Self::Tls(Some(info)) => info.take_attachment()?.downcast().ok(),
+            Self::Tls(None) | Self::Plain => None,
+        }
+    }
+
     /// Whether the client may take an answer for `host` from this connection.
     ///
     /// On TLS the certificate that the client was shown must be valid for `host`, and it must be

@@ -1,5 +1,6 @@
 //! What a failure means: whose fault it is, and what the client is told.
 
+use std::io;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -73,10 +74,20 @@ impl Failure {
                 StatusCode::REQUEST_TIMEOUT,
                 "The request's body did not come in time.",
             ),
+            (ErrorSource::Downstream, E::ReadError) => match refusal(error) {
+                Some(io::ErrorKind::TimedOut) => Self::Client(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "The request's body came too slowly.",
+                ),
+                Some(io::ErrorKind::InvalidData) => Self::Client(
+                    StatusCode::BAD_REQUEST,
+                    "The request's body is not valid HTTP.",
+                ),
+                _ => Self::Gone,
+            },
             (
                 ErrorSource::Downstream,
                 E::ConnectionClosed
-                | E::ReadError
                 | E::WriteError
                 | E::WriteTimedout
                 | E::H2Error
@@ -104,6 +115,12 @@ impl Failure {
     const fn internal() -> Self {
         Self::Gateway(StatusCode::INTERNAL_SERVER_ERROR, "The gateway failed.")
     }
+}
+
+/// Why the edge, not the system, ended a read: it watches over bodies of HTTP/1.
+fn refusal(error: &Error) -> Option<io::ErrorKind> {
+    let cause = error.root_cause().downcast_ref::<io::Error>()?;
+    cause.raw_os_error().is_none().then(|| cause.kind())
 }
 
 /// Lets one log line through in a second, and counts the others.
@@ -189,6 +206,19 @@ mod tests {
         for gone in [E::ConnectionClosed, E::ReadError, E::WriteError, E::H2Error] {
             assert_eq!(status(&Error::new_down(gone), true), None);
         }
+    }
+
+    #[test]
+    fn what_the_edge_refuses_to_read_is_told_to_the_client() {
+        let error = |kind| {
+            let cause = io::Error::new(kind, "as the edge has it");
+            Error::because(ErrorType::ReadError, "reading", cause)
+                .more_context("again")
+                .into_down()
+        };
+        assert_eq!(status(&error(io::ErrorKind::TimedOut), false), Some(408));
+        assert_eq!(status(&error(io::ErrorKind::InvalidData), false), Some(400));
+        assert_eq!(status(&error(io::ErrorKind::ConnectionReset), false), None);
     }
 
     #[test]

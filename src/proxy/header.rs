@@ -159,14 +159,23 @@ pub(crate) fn origin_form(request: &RequestHeader) -> &[u8] {
 /// Whether a request asks for a WebSocket, in the one way that is passed on (RFC 6455,
 /// section 4.1).
 pub(crate) fn is_websocket(request: &RequestHeader) -> bool {
+    let all = |name: HeaderName, is: fn(&[u8]) -> bool| {
+        request
+            .headers
+            .get_all(name)
+            .iter()
+            .all(|value| is(value.as_bytes()))
+    };
     request.version == Version::HTTP_11
         && request.method == Method::GET
-        && !request.headers.contains_key(CONTENT_LENGTH)
         && !request.headers.contains_key(TRANSFER_ENCODING)
-        && request
-            .headers
-            .get(UPGRADE)
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && all(CONTENT_LENGTH, |length| {
+            length.iter().all(|&digit| digit == b'0')
+        })
+        && request.headers.contains_key(UPGRADE)
+        && all(UPGRADE, |protocol| {
+            protocol.eq_ignore_ascii_case(b"websocket")
+        })
         && connection_names(&request.headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
 }
 
@@ -329,6 +338,7 @@ mod tests {
             ("GET", &[upgrade, ("Connection", "keep-alive")]),
             ("GET", &[("Upgrade", "h2c"), connection]),
             ("GET", &[("Upgrade", "websocket, h2c"), connection]),
+            ("GET", &[upgrade, ("Upgrade", "h2c"), connection]),
             ("GET", &[upgrade, connection, ("Content-Length", "3")]),
             (
                 "GET",

@@ -151,13 +151,14 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        // The edge watches over bodies of HTTP/1.
         let part = body.as_ref().map_or(0, Bytes::len);
-        if end_of_stream || exchange.websocket || exchange.body_rate.is_fast_enough(part) {
+        if !session.is_http2() || end_of_stream || exchange.body_rate.is_fast_enough(part) {
             return Ok(());
         }
         let why = "the request's body comes too slowly";

@@ -236,9 +236,12 @@ impl Live {
         let loaded = match config::load(&self.file) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
-                // The files that were read stay watched: mending one is the next change.
-                let paths: Vec<PathBuf> = writer.stamps.keys().cloned().collect();
-                writer.stamps = stamps(&paths);
+                // Watched are the files of what is served and of what was refused: mending one of
+                // the latter is the next change.
+                writer.stamps.extend(stamps(&diagnostics.files));
+                for (path, stamp) in &mut writer.stamps {
+                    *stamp = Stamp::of(path);
+                }
                 return Err(Refused::Invalid(Arc::new(diagnostics)));
             }
         };

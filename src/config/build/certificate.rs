@@ -69,7 +69,8 @@ impl Build<'_> {
                     && !root.dns.contains_key(dns)
                 {
                     let at = at.key("dns");
-                    self.dangling(&at, "entry in 'dns'", "dns", root.dns.keys(), dns);
+                    let known = root.dns.keys().map(String::as_str);
+                    self.dangling(&at, "entry in 'dns'", "dns", known, dns);
                 }
                 let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
                 Some(CertificateSource::Managed {

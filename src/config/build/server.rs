@@ -94,7 +94,7 @@ impl Build<'_> {
             Some((_, first)) => {
                 let message = format!(
                     "{} is taken by {} already, at {}",
-                    address,
+                    at.quoted(),
                     first.path(),
                     self.sources.describe(first.place()),
                 );

@@ -1,6 +1,6 @@
 //! `sites` and their routes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode, Uri};
@@ -12,7 +12,7 @@ use crate::config::locate::Place;
 use crate::config::model::{
     Action, CertificateSource, Config, Proxy, Route, Site, SiteTls, Upstream,
 };
-use crate::config::problem::{At, suggest};
+use crate::config::problem::At;
 use crate::config::schema;
 use crate::host::Pattern;
 
@@ -76,8 +76,7 @@ impl Build<'_> {
             name => {
                 let known = ["auto", "off"].into_iter();
                 let known = known.chain(raw.issuers.keys().map(String::as_str));
-                let message = format!("there is no issuer {}", at.quoted());
-                self.problems.error(at, message, suggest(name, known));
+                self.dangling(at, "issuer", "issuers", known, name);
                 SiteTls::Off
             }
         }
@@ -118,6 +117,10 @@ impl Build<'_> {
         for (index, route) in raw.iter().enumerate() {
             let at = routes_at.index(index);
             let path_at = at.key("path");
+            // Whose path may be misspelt has none to compare.
+            if !path_at.is_written() && self.problems.is_broken(&at) {
+                continue;
+            }
             if let Some(first) = seen.insert(&route.path, index) {
                 let at = if path_at.is_written() { path_at } else { at };
                 let message = format!("routes[{first}] has the same path");
@@ -215,12 +218,8 @@ impl Build<'_> {
         );
         let read = self.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
         let Some((name, upstream)) = upstreams.get_key_value(name) else {
-            let message = format!("there is no upstream {}", at.quoted());
-            let hint = match upstreams.is_empty() {
-                true => "define it below 'upstreams:'".to_owned(),
-                false => suggest(name, upstreams.keys().map(|name| &**name)),
-            };
-            self.problems.error(at, message, hint);
+            let known = upstreams.keys().map(|name| &**name);
+            self.dangling(at, "upstream", "upstreams", known, name);
             return None;
         };
         self.used_upstreams.insert(Arc::clone(name));
@@ -266,7 +265,7 @@ impl Build<'_> {
             return None;
         };
         if matches!(status.as_u16(), 204 | 205 | 304) && !raw.body.is_empty() {
-            let message = format!("an answer with status {} has no body", status.as_u16());
+            let message = "an answer with this status has no body";
             self.problems
                 .error(&at.key("body"), message, "remove the body");
         }
@@ -289,23 +288,12 @@ impl Build<'_> {
 
     /// Warns of sites that clients will hardly see.
     pub(super) fn odd_sites(&mut self, config: &Config, root: &At<'_>) {
-        let mut names = HashSet::new();
-        let mut any = config.on_demand.is_some();
-        for source in &config.certificates {
-            match source {
-                CertificateSource::Managed { names: managed, .. } => names.extend(managed),
-                // What these hold is seen when they are read.
-                CertificateSource::Directory { .. } | CertificateSource::Files { .. } => any = true,
-            }
-        }
-        let covered = |host: &Pattern| match host {
-            Pattern::Any => config.tls.default_certificate.is_some(),
-            Pattern::Wildcard(_) => names.contains(host),
-            Pattern::Exact(name) => {
-                let wildcard = || names.iter().any(|pattern| pattern.covers(name.as_str()));
-                names.contains(host) || wildcard()
-            }
-        };
+        // What files and directories hold is seen when they are read.
+        let open = config.on_demand.is_some()
+            || config.certificates.iter().any(|source| match source {
+                CertificateSource::Directory { .. } | CertificateSource::Files { .. } => true,
+                CertificateSource::Managed { .. } => false,
+            });
         let sites = root.key("sites");
         for (index, site) in config.sites.iter().enumerate() {
             let at = sites.index(index);
@@ -328,23 +316,25 @@ impl Build<'_> {
                     .warn(&at, message, "give an address there, or 'tls: off' here");
                 continue;
             }
-            let issued = |host: &Pattern| issuers && *host != Pattern::Any;
-            if any {
+            if open {
                 continue;
             }
-            if let Some(host) = site
-                .hosts
-                .iter()
-                .find(|host| !issued(host) && !covered(host))
-            {
-                let message = format!("no certificate can cover '{host}'");
+            let covered = |host: &Pattern| match host {
+                Pattern::Any => config.tls.default_certificate.is_some(),
+                Pattern::Exact(_) | Pattern::Wildcard(_) => issuers,
+            };
+            let mut hosts = site.hosts.iter().enumerate();
+            let bare = hosts.find(|(_, host)| !covered(host));
+            if let Some((index, host)) = bare {
+                let hosts_at = at.key("hosts");
+                let at = hosts_at.index(index);
+                let message = format!("no certificate can cover {}", at.quoted());
                 let hint = match host {
                     Pattern::Any => "give 'tls.default_certificate', 'certificates' or 'on_demand'",
                     Pattern::Exact(_) | Pattern::Wildcard(_) => {
                         "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
                     }
                 };
-                let at = at.key("hosts");
                 self.problems.warn(&at, message, hint);
             }
         }

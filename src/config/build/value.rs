@@ -99,7 +99,8 @@ impl Build<'_> {
         if let Ok(address) = raw.parse() {
             return Some(address);
         }
-        let hint = match raw.rsplit_once(':') {
+        let parts = raw.rsplit_once(':').filter(|_| !at.is_reference());
+        let hint = match parts {
             Some(("" | "*", port)) if port.parse::<u16>().is_ok() => {
                 format!("write 0.0.0.0:{port} for every IPv4 address, [::]:{port} for IPv6")
             }

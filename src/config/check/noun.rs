@@ -119,6 +119,9 @@ pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &st
                 (_, Some("string"), _) if words(schema).is_none() => "put it in quotes".to_owned(),
                 (_, Some("object"), _) => MAPPING.to_owned(),
                 (_, Some("array"), _) => "write it as a list: [first, second]".to_owned(),
+                (_, Some("integer"), Resolved::Number) => {
+                    "write a whole number, 0 or more".to_owned()
+                }
                 (_, Some("integer" | "number" | "boolean"), Resolved::Text) if !scalar.plain => {
                     format!("write {expected} without quotes")
                 }
@@ -126,6 +129,8 @@ pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &st
             }
         }
         Kind::List(_) if kind == Some("string") => "write one value without brackets".to_owned(),
+        Kind::Map(_) if kind == Some("string") => "write one value without keys".to_owned(),
+        Kind::Map(_) if kind == Some("array") => "begin each entry with '- '".to_owned(),
         Kind::List(_) if kind == Some("object") => MAPPING.to_owned(),
         Kind::List(_) | Kind::Map(_) | Kind::Scalar(_) => format!("write {expected}"),
     }

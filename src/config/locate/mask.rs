@@ -15,6 +15,9 @@ const MASKS: [(char, char); 5] = [
     (',', '\u{10fff4}'),
 ];
 
+/// What ends a search for the closing brace: the value has ended before it.
+const UNREFERABLE: [char; 4] = ['\n', '"', '\'', '{'];
+
 /// Hides the braces of `${…}` from the parser, so that references need no quotes anywhere.
 pub(super) fn mask(text: &str) -> Cow<'_, str> {
     let taken = |(_, mask): &(char, char)| text.contains(*mask);
@@ -27,7 +30,7 @@ pub(super) fn mask(text: &str) -> Cow<'_, str> {
         out.push_str(before);
         out.push('$');
         let (reference, after) = match after.split_once('}') {
-            Some((reference, rest)) if !reference.contains('\n') => (reference, rest),
+            Some((reference, rest)) if !reference.contains(UNREFERABLE) => (reference, rest),
             _ => {
                 out.push('{');
                 rest = after;
@@ -73,6 +76,7 @@ mod tests {
             "a: ${",
             "a: ${B\n}",
             "a: $${B} ${${C}}",
+            "{ a: \"${B\" }",
             "ü: ${ü}",
         ] {
             let masked = mask(text);

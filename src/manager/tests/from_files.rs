@@ -1,0 +1,226 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::*;
+
+#[test]
+fn a_pair_of_files_is_replaced_as_one() {
+    let mut fixture = Fixture::new();
+    fixture.write_pair("a", &["a.example"]);
+    let config = config(vec![fixture.files("a")], vec![site(&["a.example"], auto())]);
+    let report = fixture.manager.apply(&config);
+    assert_clean(&report);
+    assert_eq!((report.added.len(), report.certificates), (1, 1));
+    assert_eq!(report.watch[0], fixture.directory.path());
+    let before = fixture.serial("a.example").expect("served");
+    assert!(fixture.manager.refresh().is_unchanged());
+
+    // The certificate is there, its key is not yet.
+    let renewed = fixture.ca.leaf(&["a.example"]);
+    fixture.write("a.pem", &fixture.ca.chain(&renewed));
+    let report = fixture.manager.refresh();
+    let told = messages(&report.problems);
+    assert_eq!(told.len(), 1);
+    let place = format!(
+        "/etc/snigate.yaml:3:5: certificates[0]: {}: the private key does not belong",
+        fixture.path("a.key").display()
+    );
+    assert!(told[0].starts_with(&place), "{told:?}");
+    assert!(
+        told[0].ends_with("the certificate loaded before is still served"),
+        "{told:?}"
+    );
+    assert!(report.problems[0].is_new);
+    assert_eq!(fixture.serial("a.example"), Some(before.clone()));
+    assert!(!fixture.manager.refresh().problems[0].is_new, "told once");
+
+    // Half of the key, then all of it.
+    fixture.write("a.key", &renewed.key[..renewed.key.len() / 2]);
+    let report = fixture.manager.refresh_paths(&[fixture.path("a.key")]);
+    assert!(
+        messages(&report.problems)[0].contains("half written"),
+        "{:?}",
+        report.problems
+    );
+    fixture.write("a.key", &renewed.key);
+    let report = fixture.manager.refresh_paths(&[fixture.path("a.key")]);
+    assert_clean(&report);
+    assert_eq!(report.changed.len(), 1);
+    assert_ne!(fixture.serial("a.example"), Some(before));
+
+    // Gone, but still configured.
+    let before = fixture.serial("a.example");
+    fs::remove_file(fixture.path("a.pem")).expect("there");
+    let report = fixture.manager.refresh();
+    assert!(
+        messages(&report.problems)[0].contains("cannot be read"),
+        "{:?}",
+        report.problems
+    );
+    assert_eq!(fixture.serial("a.example"), before);
+
+    let report = fixture.manager.apply(&self::config(Vec::new(), Vec::new()));
+    assert_eq!(report.removed.len(), 1);
+    assert_eq!(fixture.serial("a.example"), None);
+}
+
+#[test]
+fn broken_files_in_a_directory_leave_the_others_alone() {
+    let mut fixture = Fixture::new();
+    for i in 0..40 {
+        fixture.write_pair(&format!("{i}.example.com"), &[&format!("{i}.example.com")]);
+    }
+    let own = fixture.ca.leaf(&["*.wild.example"]);
+    fixture.write(
+        "_wildcard.wild.example.pem",
+        &(fixture.ca.chain(&own) + &own.key),
+    );
+    fixture.write("empty.pem", "");
+    fixture.write(
+        "keyless.pem",
+        &fixture.ca.leaf(&["keyless.example"]).certificate,
+    );
+    let large = fs::File::create(fixture.path("large.pem")).expect("writable");
+    large.set_len(10 << 20).expect("sparse");
+    fixture.write(".hidden.pem", "x");
+    fixture.write("README", "x");
+    fixture.write("lone.key", &own.key);
+    fixture.write_pair("other.example.com", &["unlike.example"]);
+    let report = fixture
+        .manager
+        .apply(&config(vec![fixture.directory()], Vec::new()));
+    assert_eq!(report.certificates, 42);
+    let told = messages(&report.problems);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].contains("empty.pem: is empty"), "{told:?}");
+    assert!(
+        told[1].contains("keyless.pem: holds no private key, and there is no "),
+        "{told:?}"
+    );
+    assert!(
+        told[2].contains("large.pem: is 10485760 bytes long"),
+        "{told:?}"
+    );
+    let warned = messages(&report.warnings);
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    assert!(
+        warned[0].contains("lone.key: is a private key without"),
+        "{warned:?}"
+    );
+    assert!(warned[1].contains("it is for unlike.example"), "{warned:?}");
+    assert!(
+        fixture.serial("x.wild.example").is_some() && fixture.serial("7.example.com").is_some()
+    );
+
+    fs::remove_file(fixture.path("7.example.com.pem")).expect("there");
+    let report = fixture
+        .manager
+        .refresh_paths(&[fixture.path("7.example.com.pem")]);
+    assert_eq!(report.removed.len(), 1);
+    assert_eq!(fixture.serial("7.example.com"), None);
+    fixture.write_pair("new.example", &["new.example"]);
+    let report = fixture
+        .manager
+        .refresh_paths(&[fixture.path("new.example.key")]);
+    assert_eq!(report.added.len(), 1);
+    assert!(fixture.serial("new.example").is_some());
+
+    let directory = fixture.directory.path().to_owned();
+    let away = directory.with_extension("away");
+    fs::rename(&directory, &away).expect("movable");
+    let report = fixture.manager.refresh();
+    fs::rename(&away, &directory).expect("movable");
+    assert!(
+        messages(&report.problems)[0].contains("cannot be listed"),
+        "{:?}",
+        report.problems
+    );
+    assert!(report.removed.is_empty() && fixture.serial("8.example.com").is_some());
+}
+
+#[test]
+fn kubernetes_secrets_are_followed() {
+    let mut fixture = Fixture::new();
+    let mount = |name: &str, leaf: &TestLeaf| {
+        fs::create_dir(fixture.path(name)).expect("writable");
+        fixture.write(&format!("{name}/tls.crt"), &fixture.ca.chain(leaf));
+        fixture.write(&format!("{name}/tls.key"), &leaf.key);
+    };
+    mount("..2025_1", &fixture.ca.leaf(&["a.example"]));
+    mount("..2025_2", &fixture.ca.leaf(&["a.example"]));
+    let (new, data) = (fixture.path("..data_tmp"), fixture.path("..data"));
+    let turn = |to: &str| {
+        symlink(to, &new).expect("a link");
+        fs::rename(&new, &data).expect("turned");
+    };
+    turn("..2025_1");
+    for name in ["tls.crt", "tls.key"] {
+        symlink(Path::new("..data").join(name), fixture.path(name)).expect("a link");
+    }
+    assert_clean(
+        &fixture
+            .manager
+            .apply(&config(vec![fixture.directory()], Vec::new())),
+    );
+    let before = fixture.serial("a.example").expect("served");
+    turn("..2025_2");
+    let report = fixture.manager.refresh_paths(&[fixture.path("..data")]);
+    assert_eq!(report.changed.len(), 1);
+    assert_ne!(fixture.serial("a.example"), Some(before));
+}
+
+#[test]
+fn intermediates_in_the_directory_complete_chains() {
+    let mut fixture = Fixture::new();
+    let leaf = fixture.ca.leaf(&["a.example"]);
+    fixture.write("a.pem", &(leaf.certificate.clone() + &leaf.key));
+    let config = config(vec![fixture.directory()], Vec::new());
+    let report = fixture.manager.apply(&config);
+    assert!(messages(&report.warnings)[0].contains("CN=manager intermediate"));
+    fixture.write("chain.pem", &fixture.ca.intermediate.pem());
+    let report = fixture.manager.refresh();
+    assert_clean(&report);
+    assert_eq!((report.changed.len(), report.certificates), (1, 1));
+    assert_eq!(report.changed[0].chain_len(), 2);
+}
+
+#[test]
+fn an_invalid_certificate_never_replaces_a_valid_one() {
+    let mut fixture = Fixture::new();
+    fixture.write_pair("good", &["a.example"]);
+    let config = config(
+        vec![fixture.directory()],
+        vec![site(&["a.example"], auto())],
+    );
+    fixture.manager.apply(&config);
+    let good = fixture.serial("a.example");
+    for (name, from, to) in [("expired", -90, -1), ("future", 1, 900)] {
+        let leaf = fixture
+            .ca
+            .leaf_at(&["a.example"], NOW + from * DAY, NOW + to * DAY);
+        fixture.write(
+            &format!("{name}.pem"),
+            &(fixture.ca.chain(&leaf) + &leaf.key),
+        );
+    }
+    let report = fixture.manager.refresh();
+    let warned = messages(&report.warnings);
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    assert!(
+        warned[0].contains("expired on 2025-09-14T00:00:00Z"),
+        "{warned:?}"
+    );
+    assert!(
+        warned[1].contains("not valid before 2025-09-16T00:00:00Z"),
+        "{warned:?}"
+    );
+    assert_eq!(fixture.serial("a.example"), good);
+    fixture.clock.advance(95 * DAY);
+    fixture.manager.tick();
+    assert_ne!(
+        fixture.serial("a.example"),
+        good,
+        "the future one, now that it is time"
+    );
+}
