@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::Place;
+use super::farewell::{Connected, Farewell};
 use crate::config::model::Admin;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -235,11 +236,16 @@ async fn accept(
 }
 
 async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownWatch) {
+    let farewell = Farewell::default();
+    let service = Connected {
+        router: TowerToHyperService::new(router),
+        farewell: farewell.clone(),
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
@@ -256,4 +262,5 @@ async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownW
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the admin interface broke");
     }
+    farewell.take_leave();
 }
