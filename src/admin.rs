@@ -14,6 +14,7 @@
 
 mod access;
 mod api;
+mod farewell;
 mod listener;
 mod problem;
 mod view;

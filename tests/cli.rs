@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use support::{Port, read_head};
+use support::{Ca, Port, read_head};
 
 fn snigate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snigate"));
@@ -205,6 +205,35 @@ fn every_mistake_is_told_at_its_place() {
         assert!(said.contains("did you mean 'respond'?"), "{verb}: {said}");
         assert!(!said.contains("panicked"), "{verb}: {said}");
     }
+}
+
+#[test]
+fn a_certificate_with_another_key_is_told_with_its_file() {
+    let (dir, path) = configured(&format!(
+        "{VALID}certificates: [{{ files: {{ cert: b.pem, key: b.key }} }}]\n"
+    ));
+    let ca = Ca::new("Test CA");
+    let pair = ca.leaf(&["b.example"]).make();
+    let other = ca.leaf(&["b.example"]).make();
+    pair.with_key_of(&other).write(dir.path(), "b");
+    let output = run(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    assert!(said.starts_with(&format!("{path}:8:")), "{said}");
+    assert!(said.contains("b.key"), "{said}");
+
+    // Well, but for a root that nobody is known to trust.
+    pair.write(dir.path(), "b");
+    let output = run(&["check", "--strict", "--config", &path]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("warning: "), "{}", stderr(&output));
+    let output = run(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("1 certificate)"),
+        "{}",
+        stdout(&output)
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use http::{Method, StatusCode, Uri, header};
 use serde_json::json;
 
 use super::access::Trusted;
+use super::farewell::Farewell;
 use super::{AdminState, CertificateView, Problem, ReloadError, ReloadSummary, SiteView, Status};
 
 pub(super) async fn healthz() -> &'static str {
@@ -84,9 +85,19 @@ pub(super) async fn reload(
     }
 }
 
-pub(super) async fn stop(State(state): State<AdminState>) -> Response {
-    state.control.stop();
-    (StatusCode::ACCEPTED, Json(json!({ "stopping": true }))).into_response()
+/// Closes the connection, whose end is the beginning of the stop.
+pub(super) async fn stop(
+    State(state): State<AdminState>,
+    Extension(farewell): Extension<Farewell>,
+) -> Response {
+    farewell.stop(state.control);
+    let close = [(header::CONNECTION, "close")];
+    (
+        StatusCode::ACCEPTED,
+        close,
+        Json(json!({ "stopping": true })),
+    )
+        .into_response()
 }
 
 pub(super) async fn not_found(uri: Uri) -> Problem {

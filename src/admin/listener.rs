@@ -17,11 +17,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::Place;
+use super::farewell::{Connected, Farewell};
 use crate::config::model::Admin;
+use crate::shutdown::{ShutdownWatch, requested};
 
 const BACKLOG: i32 = 128;
 const MAX_CONNECTIONS: usize = 128;
@@ -183,7 +185,7 @@ impl Drop for SocketFile {
 }
 
 /// Answers until `shutdown` turns true; then lets the requests in flight finish.
-pub async fn serve(listener: Listener, router: Router, mut shutdown: watch::Receiver<bool>) {
+pub async fn serve(listener: Listener, router: Router, mut shutdown: ShutdownWatch) {
     let listener = match listener
         .0
         .map(TcpListener::from_std, UnixListener::from_std)
@@ -198,7 +200,7 @@ pub async fn serve(listener: Listener, router: Router, mut shutdown: watch::Rece
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stopped(&mut shutdown) => break,
+            () = requested(&mut shutdown) => break,
             accepted = accept(&listener, &room) => accepted,
         };
         match accepted {
@@ -233,16 +235,21 @@ async fn accept(
     Ok((stream, permit))
 }
 
-async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: watch::Receiver<bool>) {
+async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownWatch) {
+    let farewell = Farewell::default();
+    let service = Connected {
+        router: TowerToHyperService::new(router),
+        farewell: farewell.clone(),
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = stopped(&mut shutdown) => None,
+        () = requested(&mut shutdown) => None,
         () = sleep(LIFETIME) => None,
     };
     let ended = match ended {
@@ -255,9 +262,5 @@ async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: watch::Re
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the admin interface broke");
     }
-}
-
-/// Returns once `shutdown` is true, or nobody is left who could say so.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
+    farewell.take_leave();
 }

@@ -97,6 +97,8 @@ async fn ask(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
+    let farewell = farewell::Farewell::default();
+    let request = request.extension(farewell.clone());
     let request = request.body(Body::empty()).expect("a request");
     let response = router(state.clone())
         .oneshot(request)
@@ -104,6 +106,7 @@ async fn ask(
         .expect("infallible");
     let (parts, body) = response.into_parts();
     let body = body.collect().await.expect("a body").to_bytes().to_vec();
+    farewell.take_leave();
     (Response::from_parts(parts, Body::empty()), body)
 }
 
