@@ -17,5 +17,6 @@ pub mod readiness;
 pub mod secret;
 pub mod service;
 pub mod shutdown;
+pub mod stamp;
 pub mod storage;
 pub mod tls;
