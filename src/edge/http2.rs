@@ -196,14 +196,18 @@ mod tests {
             .write_all(&stream[..PREFACE + 5])
             .await
             .expect("room");
-        let mut got = vec![0; 1 << 16];
+        let mut got = [0; 15];
         let mut at = PREFACE + 5;
-        guard.read(&mut got).await.expect("a part");
+        let mut begin = [0; PREFACE + 5];
+        guard.read_exact(&mut begin).await.expect("the beginning");
         while at + 15 < stream.len() {
             tokio::time::sleep(Duration::from_secs(4)).await;
             client.write_all(&stream[at..at + 15]).await.expect("room");
             at += 15;
-            guard.read(&mut got).await.expect("the client keeps time");
+            guard
+                .read_exact(&mut got)
+                .await
+                .expect("the client keeps time");
         }
         let error = guard.read(&mut got).await.expect_err("nothing more comes");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

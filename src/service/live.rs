@@ -194,6 +194,8 @@ impl Live {
     /// # Errors
     /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
+        // It may have been rotated away: a reload is how that is told.
+        self.access.load().reopen();
         let mut writer = self.writer();
         let outcome = self.try_reload(&mut writer);
         let at = self.clock.now();
@@ -238,6 +240,7 @@ impl Live {
     }
 
     fn try_reload(&self, writer: &mut Writer) -> Result<Reloaded, Refused> {
+        let began = self.clock.now();
         let loaded = match config::load(&self.file) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
@@ -245,11 +248,11 @@ impl Live {
                 // the latter is the next change.
                 let known = writer.stamps.paths().chain(&diagnostics.files).cloned();
                 let known: Vec<PathBuf> = known.collect();
-                writer.stamps = Stamps::take(&known, self.clock.now());
+                writer.stamps = Stamps::take(&known, began);
                 return Err(Refused::Invalid(Arc::new(diagnostics)));
             }
         };
-        writer.stamps = Stamps::take(&loaded.files, self.clock.now());
+        writer.stamps = Stamps::take(&loaded.files, began);
         let new = &loaded.config;
         let old = self.current.load();
         let settings = settings(&self.certificates, new)?;
@@ -281,13 +284,16 @@ impl Live {
     /// Looks at the files: reloads where the configuration's own have changed, else reads only the
     /// certificates that have. `paths` says which may have; none means any. Blocks on files.
     pub fn look(&self, paths: &[PathBuf]) {
-        let mut writer = self.writer();
-        if writer.stamps.may_have_changed() {
-            drop(writer);
+        let mut paths = paths;
+        if !self.is_current() {
             // The outcome has been logged.
-            let _ = self.reload();
-            return;
+            if self.reload().is_ok() {
+                return;
+            }
+            // What goes on being served gets its new certificates all the same.
+            paths = &[];
         }
+        let mut writer = self.writer();
         let report = if paths.is_empty() {
             writer.manager.refresh()
         } else {
@@ -303,6 +309,31 @@ impl Live {
         }
         let config = &self.current.load().config;
         self.publish_certificates(config, &mut writer, &report);
+    }
+
+    /// Whether the configuration's files are those that were taken last.
+    fn is_current(&self) -> bool {
+        let mut writer = self.writer();
+        if writer.stamps.have_changed() {
+            return false;
+        }
+        if writer.stamps.are_sure() {
+            return true;
+        }
+        let is_refused = self.last().is_some_and(|outcome| outcome.refused.is_some());
+        let began = self.clock.now();
+        match config::load(&self.file) {
+            Ok(loaded) if !is_refused && loaded == **self.current.load() => {
+                writer.stamps = Stamps::take(&loaded.files, began);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until the access lines of what has been answered are written.
+    pub fn flush_log(&self, patience: Duration) {
+        self.access.load().flush(patience);
     }
 
     /// Publishes certificates and sites as one state.
@@ -387,6 +418,10 @@ fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
         ("server.https", old.https != new_server.https),
         ("server.http", old.http != new_server.http),
         ("server.admin", old.admin != new_server.admin),
+        (
+            "server.limits.h2_streams",
+            old.limits.h2_streams != new_server.limits.h2_streams,
+        ),
         ("server.threads", old.threads != new_server.threads),
         ("server.user", old.user != new_server.user),
         ("storage", start.storage != new.storage),
@@ -395,4 +430,92 @@ fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::certificate::testing::TestCa;
+    use crate::clock::SystemClock;
+    use crate::storage::MemoryStorage;
+
+    fn live(file: &Path) -> Arc<Live> {
+        let loaded = config::load(file).expect("a valid configuration");
+        let metrics = Metrics::new().expect("metrics");
+        let certificates = GlobalCertificate::new(metrics.clone()).expect("OpenSSL");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
+        let storage = Arc::new(MemoryStorage::default());
+        let manager = TlsManager::new(Arc::clone(&map), storage, Arc::clone(&clock), None);
+        let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
+        let access = Arc::new(ArcSwap::from_pointee(AccessLog::off()));
+        let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
+        let edge = Edge::new(
+            Arc::new(proxy::http_proxy(gateway, &loaded.config)),
+            certificates.clone(),
+            settings(&certificates, &loaded.config).expect("settings"),
+            metrics.clone(),
+            100,
+        );
+        let (live, _) = Live::start(Parts {
+            file: file.to_owned(),
+            loaded,
+            clock,
+            metrics,
+            readiness: Readiness::default(),
+            certificates,
+            map,
+            sites,
+            access,
+            edge,
+            manager: manager.expect("OpenSSL"),
+            set_level: Box::new(|_| Ok(())),
+        });
+        live
+    }
+
+    fn write_certificate(directory: &Path) {
+        let leaf = TestCa::new("live").leaf(&["a.test"]);
+        let pem = format!("{}{}", leaf.certificate, leaf.key);
+        fs::write(directory.join("a.test.pem"), pem).expect("written");
+    }
+
+    #[test]
+    fn certificates_are_renewed_while_a_configuration_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let certs = directory.path().join("certs");
+        fs::create_dir(&certs).expect("made");
+        write_certificate(&certs);
+        let file = directory.path().join("snigate.yaml");
+        let text = "certificates: [{ directory: certs }]\n";
+        fs::write(&file, text).expect("written");
+        let live = live(&file);
+        let served = |live: &Live| live.certificates()[0].fingerprint();
+        let first = served(&live);
+
+        fs::write(&file, "sites: 5\n").expect("written");
+        write_certificate(&certs);
+        live.look(&[file.clone(), certs.join("a.test.pem")]);
+        assert!(live.last().expect("an outcome").refused.is_some());
+        assert_ne!(served(&live), first);
+
+        // Back to what is served: that is taken again, and told.
+        fs::write(&file, text).expect("written");
+        live.look(std::slice::from_ref(&file));
+        assert!(live.last().expect("an outcome").refused.is_none());
+    }
+
+    #[test]
+    fn a_fresh_file_that_says_the_same_is_no_reload() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("snigate.yaml");
+        let text =
+            "sites: [{ hosts: [a.test], tls: off, routes: [{ respond: { status: 204 } }] }]\n";
+        fs::write(&file, text).expect("written");
+        let live = live(&file);
+        live.look(&[]);
+        assert!(live.last().is_none());
+    }
 }

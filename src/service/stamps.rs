@@ -15,19 +15,24 @@ pub(super) struct Stamps {
 }
 
 impl Stamps {
-    pub(super) fn take(paths: &[PathBuf], now: UnixTime) -> Self {
+    /// The stamps of `paths`, which have been read since `began`.
+    pub(super) fn take(paths: &[PathBuf], began: UnixTime) -> Self {
         let stamped = paths.iter().map(|path| (path.clone(), Stamp::of(path)));
         let files: BTreeMap<_, _> = stamped.collect();
-        let sure = files.values().flatten().all(|stamp| stamp.is_sure(now));
+        let sure = files.values().flatten().all(|stamp| stamp.is_sure(began));
         Self { files, sure }
     }
 
-    pub(super) fn may_have_changed(&self) -> bool {
-        !self.sure
-            || self
-                .files
-                .iter()
-                .any(|(path, stamp)| Stamp::of(path) != *stamp)
+    /// Whether [`Self::have_changed`] sees every change.
+    pub(super) fn are_sure(&self) -> bool {
+        self.sure
+    }
+
+    /// Whether a file is another than it was.
+    pub(super) fn have_changed(&self) -> bool {
+        self.files
+            .iter()
+            .any(|(path, stamp)| Stamp::of(path) != *stamp)
     }
 
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {

@@ -5,7 +5,8 @@
 //! directories that are watched. It says that something changed; what changed its users find out
 //! by looking.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,8 +28,30 @@ const MAX_LINKS: usize = 16;
 /// A watch over the directories of some files.
 pub struct Watch {
     watcher: RecommendedWatcher,
-    directories: BTreeSet<PathBuf>,
+    directories: BTreeMap<PathBuf, Option<Identity>>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
+    /// What changed and has not been told yet.
+    pending: Option<Pending>,
+}
+
+/// Device and inode of a directory: one that was made again is another.
+type Identity = (u64, u64);
+
+/// What came of [`Watch::follow`].
+#[derive(Debug)]
+pub struct Followed {
+    /// Whether a directory is watched that was not before.
+    pub is_new: bool,
+    /// Which directories cannot be watched, and why.
+    pub errors: Vec<notify::Error>,
+}
+
+/// Changes that wait for quiet.
+struct Pending {
+    paths: BTreeSet<PathBuf>,
+    all_known: bool,
+    /// When they are told at the latest.
+    patience: Instant,
 }
 
 impl Watch {
@@ -50,63 +73,96 @@ impl Watch {
         })?;
         Ok(Self {
             watcher,
-            directories: BTreeSet::new(),
+            directories: BTreeMap::new(),
             events,
+            pending: None,
         })
     }
 
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
-    /// them are watched themselves. The directories that cannot be watched come back.
-    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Vec<notify::Error> {
+    /// them are watched themselves.
+    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
         let wanted: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories_of).collect();
-        for gone in self.directories.difference(&wanted) {
+        for gone in self.directories.keys().filter(|one| !wanted.contains(*one)) {
             // It may have been deleted, and its watch with it.
             let _ = self.watcher.unwatch(gone);
         }
-        let mut errors = Vec::new();
-        let mut watched = BTreeSet::new();
+        let mut followed = Followed {
+            is_new: false,
+            errors: Vec::new(),
+        };
+        let mut watched = BTreeMap::new();
         for directory in wanted {
+            let identity = identity(&directory);
             // A directory that was deleted and made again has lost its watch, hence the renewal.
             match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    watched.insert(directory);
+                    followed.is_new |= self.directories.get(&directory) != Some(&identity);
+                    watched.insert(directory, identity);
                 }
-                Err(error) => errors.push(error.add_path(directory)),
+                Err(error) => followed.errors.push(error.add_path(directory)),
             }
         }
         self.directories = watched;
-        errors
+        followed
     }
 
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
-    /// which.
+    /// which. Nothing is lost where the wait is given up and begun again.
     pub async fn changed(&mut self) -> Vec<PathBuf> {
-        let Some(first) = self.events.recv().await else {
-            // The watcher lives as long as `self`; this is not reached.
-            return std::future::pending().await;
-        };
-        let mut all_known = !first.is_empty();
-        let mut paths: BTreeSet<PathBuf> = first.into_iter().collect();
-        let patience = Instant::now() + PATIENCE;
         loop {
-            let quiet = (Instant::now() + QUIET).min(patience);
-            match tokio::time::timeout_at(quiet, self.events.recv()).await {
-                Ok(Some(more)) => {
-                    all_known &= !more.is_empty();
-                    paths.extend(more);
-                    if Instant::now() >= patience {
-                        break;
-                    }
+            let event = match &self.pending {
+                None => self.events.recv().await,
+                Some(pending) => {
+                    let quiet = (Instant::now() + QUIET).min(pending.patience);
+                    let event = tokio::time::timeout_at(quiet, self.events.recv()).await;
+                    event.unwrap_or_default()
                 }
-                Ok(None) | Err(_) => break,
+            };
+            let is_quiet = event.is_none();
+            if let Some(paths) = event {
+                self.pending.get_or_insert_default().add(paths);
+            }
+            match self.pending.take() {
+                Some(pending) if is_quiet || Instant::now() >= pending.patience => {
+                    return pending.tell();
+                }
+                // The watcher lives as long as `self`: the end of the events is not reached.
+                None => return std::future::pending().await,
+                waiting => self.pending = waiting,
             }
         }
-        if all_known {
-            paths.into_iter().collect()
+    }
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self {
+            paths: BTreeSet::new(),
+            all_known: true,
+            patience: Instant::now() + PATIENCE,
+        }
+    }
+}
+
+impl Pending {
+    fn add(&mut self, paths: Vec<PathBuf>) {
+        self.all_known &= !paths.is_empty();
+        self.paths.extend(paths);
+    }
+
+    fn tell(self) -> Vec<PathBuf> {
+        if self.all_known {
+            self.paths.into_iter().collect()
         } else {
             Vec::new()
         }
     }
+}
+
+fn identity(directory: &Path) -> Option<Identity> {
+    let metadata = directory.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Whether an event can mean that a file's content is another: opening and reading does not.
@@ -177,7 +233,9 @@ mod tests {
         let file = dir.path().join("a.yaml");
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
-        assert!(watch.follow([&*file]).is_empty());
+        let followed = watch.follow([&*file]);
+        assert!(followed.is_new && followed.errors.is_empty());
+        assert!(!watch.follow([&*file]).is_new);
 
         fs::write(&file, "2").expect("written");
         assert!(told(&mut watch).await, "rewritten");
@@ -187,6 +245,31 @@ mod tests {
         assert!(told(&mut watch).await, "replaced");
         fs::remove_file(&file).expect("removed");
         assert!(told(&mut watch).await, "removed");
+    }
+
+    #[tokio::test]
+    async fn a_change_outlives_a_wait_that_is_given_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a.yaml");
+        let mut watch = Watch::new().expect("inotify");
+        watch.follow([&*file]);
+        fs::write(&file, "1").expect("written");
+        // Long enough for the event to come, too short for it to be told.
+        let given_up = tokio::time::timeout(QUIET / 2, watch.changed()).await;
+        assert!(given_up.is_err());
+        assert!(told(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_made_again_is_new() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).expect("made");
+        let mut watch = Watch::new().expect("inotify");
+        assert!(watch.follow([&*inner]).is_new);
+        fs::rename(&inner, dir.path().join("old")).expect("moved");
+        fs::create_dir(&inner).expect("made again");
+        assert!(watch.follow([&*inner]).is_new);
     }
 
     #[tokio::test]
