@@ -1,6 +1,7 @@
 //! What runs beside the edge: watching files, reloading, stopping.
 
 pub mod live;
+mod outcome;
 pub mod reload;
 mod stamps;
 pub mod stop;

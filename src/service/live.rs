@@ -11,13 +11,15 @@ use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tracing_subscriber::filter::ParseError;
 
+use super::outcome::restart_needed;
+pub use super::outcome::{Outcome, Refused, Reloaded};
 use super::stamps::Stamps;
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
-use crate::clock::{Clock, UnixTime};
+use crate::clock::Clock;
 use crate::config::model::{Config, Log};
-use crate::config::{self, Diagnostics, Loaded};
+use crate::config::{self, Loaded};
 use crate::edge::{Edge, Settings};
 use crate::manager::{Report, TlsManager};
 use crate::metrics::Metrics;
@@ -58,35 +60,6 @@ struct Writer {
     watch: Vec<PathBuf>,
     /// The keys that wait for a restart.
     start: Config,
-}
-
-/// How the last reload went.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    pub at: UnixTime,
-    /// Why it was refused; `None` where it was taken.
-    pub refused: Option<Refused>,
-}
-
-/// A reload that was taken.
-#[derive(Clone, Debug)]
-pub struct Reloaded {
-    pub sites: usize,
-    pub certificates: usize,
-    /// What is odd about the configuration.
-    pub warnings: Vec<config::Diagnostic>,
-    /// What is wrong or odd with single certificates, for people.
-    pub problems: Vec<String>,
-    /// Keys whose change waits for a restart.
-    pub restart_needed: Vec<&'static str>,
-}
-
-/// Why a reload was refused; nothing has changed.
-#[derive(Clone, Debug)]
-pub enum Refused {
-    Invalid(Arc<Diagnostics>),
-    /// The configuration is valid, but this machine cannot do what it asks.
-    Unable(String),
 }
 
 /// What a [`Live`] is made of.
@@ -409,27 +382,6 @@ fn tell(report: &Report) {
     for warning in report.warnings.iter().filter(|warning| warning.is_new) {
         tracing::warn!("{warning}");
     }
-}
-
-/// The keys that differ and that only a start applies.
-fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
-    let (old, new_server) = (&start.server, &new.server);
-    [
-        ("server.https", old.https != new_server.https),
-        ("server.http", old.http != new_server.http),
-        ("server.admin", old.admin != new_server.admin),
-        (
-            "server.limits.h2_streams",
-            old.limits.h2_streams != new_server.limits.h2_streams,
-        ),
-        ("server.threads", old.threads != new_server.threads),
-        ("server.user", old.user != new_server.user),
-        ("storage", start.storage != new.storage),
-        ("log.format", start.log.format != new.log.format),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
 }
 
 #[cfg(test)]
