@@ -132,13 +132,14 @@ impl AsyncRead for FrameGuard {
         let this = &mut *self;
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if read.is_ready() {
-            this.frames
+        let settled = read.is_ready()
+            && this
+                .frames
                 .advance(buf.filled().get(before..).unwrap_or_default());
-        }
-        if !this.frames.is_owed() {
+        if settled || !this.frames.is_owed() {
             this.timer.clear();
-        } else if this.timer.poll_after(cx, this.deadline).is_ready() {
+        }
+        if this.frames.is_owed() && this.timer.poll_after(cx, this.deadline).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client leaves a frame or a block of fields unfinished",
@@ -175,6 +176,37 @@ mod tests {
         let mut frame = vec![len[1], len[2], len[3], kind, flags, 0, 0, 0, 1];
         frame.resize(FRAME_HEADER + usize::from(len[3]), 0);
         frame
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_finishes_what_it_begins_is_never_cut() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let mut guard = FrameGuard {
+            inner: Box::new(server),
+            frames: Frames::default(),
+            deadline: Duration::from_secs(10),
+            timer: Timer::default(),
+        };
+        // Each write ends in the middle of a frame that the next one finishes.
+        let mut stream = vec![0; PREFACE];
+        (0..20).for_each(|_| stream.extend(frame(4, 0, 6)));
+        client
+            .write_all(&stream[..PREFACE + 5])
+            .await
+            .expect("room");
+        let mut got = vec![0; 1 << 16];
+        let mut at = PREFACE + 5;
+        guard.read(&mut got).await.expect("a part");
+        while at + 15 < stream.len() {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            client.write_all(&stream[at..at + 15]).await.expect("room");
+            at += 15;
+            guard.read(&mut got).await.expect("the client keeps time");
+        }
+        let error = guard.read(&mut got).await.expect_err("nothing more comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
