@@ -21,6 +21,7 @@ mod gateway;
 mod http1;
 mod origin;
 mod port;
+mod program;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};
 pub use origin::{Act, Origin, Received};
 pub use port::Port;
+pub use program::{Printed, check, check_json, snigate};
 
 /// How long anything may take on a busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
