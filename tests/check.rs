@@ -42,7 +42,10 @@ fn what_is_no_yaml_is_refused_at_its_place() {
         (b"sites: \"unclosed\n", "1:8:"),
         (b"sites: *nowhere\n", "1:8:"),
         (b"\xff\xfes\0i\0", "1:1:"),
-        (b"sites: \xc3\x28\n", "1:8:"),
+        (
+            b"sites: \xc3\x28\n",
+            "1:1: the file is not valid UTF-8 in line 1",
+        ),
         (b"", "1:1:"),
         (b"- a\n- b\n", "1:1:"),
         (b"\0\0\0", "1:1:"),

@@ -303,7 +303,10 @@ impl TlsStream {
     /// The newest session that the server gave. In TLS 1.3 it comes after the handshake, with the
     /// first bytes that are read.
     pub fn session(&self) -> Option<SslSession> {
-        self.sessions.lock().unwrap().last().cloned()
+        let sessions = self.sessions.lock().unwrap();
+        // A copy: the end of a connection without a closing alert spoils its own session.
+        let der = sessions.last()?.to_der().unwrap();
+        Some(SslSession::from_der(&der).unwrap())
     }
 
     /// Sends bytes as they are and reads one response.

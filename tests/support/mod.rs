@@ -26,7 +26,7 @@ mod program;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use certs::{Ca, KeyType, Leaf, Pair};
+pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
 pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};
