@@ -232,9 +232,9 @@ fn a_session_is_good_across_a_reload_but_not_across_another_policy() {
         assert_eq!(stream.get("a.example", "/").status, 200);
         stream.session().expect("a ticket")
     };
-    let resumes = |gateway: &Gateway, session: &openssl::ssl::SslSession| {
+    let resumes = |gateway: &Gateway, session: &openssl::ssl::SslSessionRef| {
         let client = TlsClient::named("a.example").version(SslVersion::TLS1_3);
-        let mut stream = client.session(session.clone()).connect(gateway.https);
+        let mut stream = client.session(session).connect(gateway.https);
         assert_eq!(stream.get("a.example", "/").text(), "a.example");
         stream.resumed()
     };
