@@ -338,6 +338,30 @@ async fn a_connection_carries_the_state_of_its_handshake_to_its_first_request() 
 }
 
 #[tokio::test]
+async fn a_long_connection_keeps_no_replaced_state() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let state = Arc::downgrade(&server.snapshot());
+    let acceptor = server.acceptor(&settings()).expect("an acceptor");
+    let context = SslContext::builder(SslMethod::tls_client()).expect("a context");
+    let mut ssl = Ssl::new(&context.build()).expect("a client");
+    ssl.set_hostname("a.test").expect("set");
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let mut client = SslStream::new(ssl, near).expect("a stream");
+    let (connected, accepted) = tokio::join!(
+        async { Pin::new(&mut client).connect().await },
+        handshake_with_callback(&acceptor, far, &server)
+    );
+    connected.expect("a handshake");
+    let _open = accepted.expect("a handshake");
+    server.publish(Snapshot {
+        certificates: Arc::default(),
+        unknown_sni: UnknownSni::Default,
+        attachment: None,
+    });
+    assert!(state.upgrade().is_none());
+}
+
+#[tokio::test]
 async fn only_current_versions_and_protocols_are_spoken() {
     let server = server(SITES, false, UnknownSni::Default);
     let name = Some("a.test");

@@ -7,7 +7,7 @@
 use http::StatusCode;
 
 /// The longest request line in bytes.
-const MAX_REQUEST_LINE: usize = 16 * 1024;
+pub(super) const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// The most fields of a head.
 const MAX_FIELDS: usize = 100;
