@@ -2,6 +2,6 @@
 
 pub mod live;
 pub mod reload;
-mod stamp;
+mod stamps;
 pub mod stop;
 pub mod watch;

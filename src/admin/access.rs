@@ -57,6 +57,15 @@ fn check(place: Place, token: Option<&Secret>, request: &Request) -> Result<(), 
     let headers = request.headers();
     match (token, place) {
         (Some(token), _) => authorize(token, headers)?,
+        // The configuration has no token only where it listens on loopback, but where it listens
+        // changes at the next start, the token at once.
+        (None, Place::Tcp(listen)) if !listen.ip().to_canonical().is_loopback() => {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "the admin interface still listens where others reach it, and its token was \
+                 removed: restart the gateway, or configure a token again",
+            ));
+        }
         (None, Place::Tcp(listen)) => refuse_rebinding(listen, request)?,
         (None, Place::Unix) => {}
     }

@@ -341,3 +341,15 @@ async fn a_socket_is_private_and_replaces_only_a_dead_one() {
     assert!(matches!(Listener::bind(&at), Err(BindError::NotASocket(_))));
     assert!(path.exists());
 }
+
+#[tokio::test]
+async fn without_a_token_only_loopback_is_trusted() {
+    let (_, mut state) = admin(Fake::default());
+    state.place = Place::Tcp("192.0.2.7:9180".parse().expect("an address"));
+    for host in ["192.0.2.7:9180", "127.0.0.1:9180", "localhost"] {
+        let answer = ask(&state, Method::GET, "/api/v1/status", &[("host", host)]).await;
+        assert_eq!(answer.0.status(), StatusCode::FORBIDDEN, "{host}");
+    }
+    let alive = ask(&state, Method::GET, "/healthz", &[]).await;
+    assert_eq!(alive.0.status(), StatusCode::OK);
+}

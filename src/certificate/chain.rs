@@ -192,3 +192,43 @@ fn issued(issuer: &X509Ref, subject: &X509Ref, verify: bool) -> bool {
         .and_then(|key| subject.verify(&key))
         .unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The roots of public trust that bundled certificates lead to.
+    const ROOTS: [&str; 2] = ["CN=ISRG Root X1", "CN=ISRG Root X2"];
+
+    #[test]
+    fn every_bundled_certificate_is_completed_up_to_a_public_root() {
+        let bundled = Intermediates::bundled().expect("the bundle is PEM");
+        let all = X509::stack_from_pem(BUNDLED).expect("the bundle is PEM");
+        assert!(!all.is_empty());
+        for certificate in &all {
+            let chain = bundled.build(certificate, Vec::new()).expect("built");
+            let top = chain.certificates.last().map_or(certificate, |top| top);
+            let root = name_text(top.issuer_name());
+            assert!(ROOTS.iter().any(|known| root.contains(known)), "{root}");
+        }
+    }
+
+    #[test]
+    fn a_chain_of_lets_encrypt_is_completed_through_its_cross_signed_root() {
+        let bundled = Intermediates::bundled().expect("the bundle is PEM");
+        let issuer = X509::stack_from_pem(BUNDLED)
+            .expect("the bundle is PEM")
+            .into_iter()
+            .find(|one| name_text(one.subject_name()).contains("CN=YE2"))
+            .expect("bundled");
+        let chain = bundled.build(&issuer, Vec::new()).expect("built");
+        let names: Vec<_> = chain
+            .certificates
+            .iter()
+            .map(|certificate| name_text(certificate.subject_name()))
+            .collect();
+        assert!(!chain.incomplete);
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert!(names[0].contains("CN=Root YE") && names[1].contains("CN=ISRG Root X2"));
+    }
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::client::Address;
 use super::failure::Failure;
 use super::output::Output;
-use crate::app;
+use crate::app::{self, StartError};
 use crate::certificate::Loader;
 use crate::clock::SystemClock;
 use crate::config::model::{self, Admin, Config, Issuer, Origin};
@@ -120,7 +120,13 @@ pub(super) fn run(output: &Output, config: &Path) -> Result<(), Failure> {
         output.diagnostic(warning);
     }
     let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
-    Ok(app::run(file, loaded).context("cannot start the gateway")?)
+    match app::run(file, loaded) {
+        Err(StartError::Configuration(why)) => {
+            output.mistake(why);
+            Err(Failure::Invalid)
+        }
+        outcome => Ok(outcome.context("cannot start the gateway")?),
+    }
 }
 
 /// The root certificate of the configured local CA, PEM, as it is stored.

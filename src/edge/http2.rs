@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::{Shutdown, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::config::model::Limits;
 use crate::shutdown::ShutdownWatch;
@@ -132,49 +132,20 @@ impl AsyncRead for FrameGuard {
         let this = &mut *self;
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if read.is_ready() {
-            this.frames
+        let settled = read.is_ready()
+            && this
+                .frames
                 .advance(buf.filled().get(before..).unwrap_or_default());
-        }
-        if !this.frames.is_owed() {
+        if settled || !this.frames.is_owed() {
             this.timer.clear();
-        } else if this.timer.poll_after(cx, this.deadline).is_ready() {
+        }
+        if this.frames.is_owed() && this.timer.poll_after(cx, this.deadline).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client leaves a frame or a block of fields unfinished",
             )));
         }
         read
-    }
-}
-
-impl AsyncWrite for FrameGuard {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
@@ -205,6 +176,37 @@ mod tests {
         let mut frame = vec![len[1], len[2], len[3], kind, flags, 0, 0, 0, 1];
         frame.resize(FRAME_HEADER + usize::from(len[3]), 0);
         frame
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_finishes_what_it_begins_is_never_cut() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let mut guard = FrameGuard {
+            inner: Box::new(server),
+            frames: Frames::default(),
+            deadline: Duration::from_secs(10),
+            timer: Timer::default(),
+        };
+        // Each write ends in the middle of a frame that the next one finishes.
+        let mut stream = vec![0; PREFACE];
+        (0..20).for_each(|_| stream.extend(frame(4, 0, 6)));
+        client
+            .write_all(&stream[..PREFACE + 5])
+            .await
+            .expect("room");
+        let mut got = vec![0; 1 << 16];
+        let mut at = PREFACE + 5;
+        guard.read(&mut got).await.expect("a part");
+        while at + 15 < stream.len() {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            client.write_all(&stream[at..at + 15]).await.expect("room");
+            at += 15;
+            guard.read(&mut got).await.expect("the client keeps time");
+        }
+        let error = guard.read(&mut got).await.expect_err("nothing more comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]

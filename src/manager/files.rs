@@ -1,9 +1,9 @@
 //! Reads certificate files: whether one changed, what is in it, why it cannot be used.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ahash::RandomState;
@@ -13,16 +13,13 @@ use zeroize::Zeroizing;
 use crate::certificate::loader::File as Part;
 use crate::certificate::{CertificateError, Loaded, Loader, Source};
 use crate::clock::UnixTime;
+use crate::stamp::Stamp;
 
 /// A file's content: wiped from memory when dropped, since it may hold a private key.
 type Bytes = Zeroizing<Vec<u8>>;
 
 /// The largest file that is read. A chain with its key takes some 10 KiB.
 pub(super) const MAX_FILE: u64 = 1 << 20;
-
-/// How long after a change a file may change again without a sign of it in its [`Stamp`], in
-/// seconds: coarse clocks and file systems give two writes the same time.
-const UNSURE: i64 = 2;
 
 /// A certificate by its files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,50 +39,24 @@ pub(super) enum Kind {
     Files,
 }
 
-/// What tells a file from its former self without reading it; `None` for an absent file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 /// The stamps of both files of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamps([Option<Stamp>; 2]);
 
 impl Stamps {
     pub(super) fn take(id: &EntryId) -> Self {
-        let stamp = |path: &Path| fs::metadata(path).ok().map(|found| Stamp::of(&found));
-        let chain = stamp(&id.chain);
+        let chain = Stamp::of(&id.chain);
         let key = if id.key == id.chain {
             chain
         } else {
-            stamp(&id.key)
+            Stamp::of(&id.key)
         };
         Self([chain, key])
     }
 
     /// Whether these stamps would differ if the files had changed since, at `now`.
     pub(super) fn are_sure(&self, now: UnixTime) -> bool {
-        self.0
-            .iter()
-            .flatten()
-            .all(|stamp| stamp.changed.0.max(stamp.modified.0) < now.saturating_sub(UNSURE))
+        self.0.iter().flatten().all(|stamp| stamp.is_sure(now))
     }
 }
 

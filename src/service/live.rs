@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tracing_subscriber::filter::ParseError;
 
-use super::stamp::Stamps;
+use super::stamps::Stamps;
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
@@ -125,6 +125,7 @@ impl Live {
             manager,
             set_level,
         } = parts;
+        let now = clock.now();
         let live = Arc::new(Self {
             file,
             clock,
@@ -138,7 +139,7 @@ impl Live {
             set_level,
             writer: Mutex::new(Writer {
                 manager,
-                stamps: Stamps::now(&loaded.files),
+                stamps: Stamps::take(&loaded.files, now),
                 watch: Vec::new(),
                 start: loaded.config.clone(),
             }),
@@ -153,7 +154,7 @@ impl Live {
             report
         };
         live.metrics.last_reload_successful.set(1);
-        live.metrics.last_reload_timestamp.set(live.clock.now());
+        live.metrics.last_reload_timestamp.set(now);
         (live, report)
     }
 
@@ -242,11 +243,13 @@ impl Live {
             Err(diagnostics) => {
                 // Watched are the files of what is served and of what was refused: mending one of
                 // the latter is the next change.
-                writer.stamps.add(&diagnostics.files);
+                let known = writer.stamps.paths().chain(&diagnostics.files).cloned();
+                let known: Vec<PathBuf> = known.collect();
+                writer.stamps = Stamps::take(&known, self.clock.now());
                 return Err(Refused::Invalid(Arc::new(diagnostics)));
             }
         };
-        writer.stamps = Stamps::now(&loaded.files);
+        writer.stamps = Stamps::take(&loaded.files, self.clock.now());
         let new = &loaded.config;
         let old = self.current.load();
         let settings = settings(&self.certificates, new)?;
@@ -279,7 +282,7 @@ impl Live {
     /// certificates that have. `paths` says which may have; none means any. Blocks on files.
     pub fn look(&self, paths: &[PathBuf]) {
         let mut writer = self.writer();
-        if writer.stamps.have_changed() {
+        if writer.stamps.may_have_changed() {
             drop(writer);
             // The outcome has been logged.
             let _ = self.reload();

@@ -308,11 +308,8 @@ impl TlsStream {
     /// The newest session that the server gave. In TLS 1.3 it comes after the handshake, with the
     /// first bytes that are read.
     pub fn session(&self) -> Option<SslSession> {
-        self.sessions
-            .lock()
-            .unwrap()
-            .last()
-            .map(|session| copy(session))
+        let sessions = self.sessions.lock().unwrap();
+        sessions.last().map(|session| copy(session))
     }
 
     /// Sends bytes as they are and reads one response.
