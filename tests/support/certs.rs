@@ -92,6 +92,7 @@ impl Ca {
             key: Key::New(KeyType::Ecdsa),
             not_before: -DAY,
             not_after: 90 * DAY,
+            serial: None,
         }
     }
 
@@ -150,6 +151,7 @@ pub struct Leaf<'a> {
     key: Key,
     not_before: i64,
     not_after: i64,
+    serial: Option<u32>,
 }
 
 impl Leaf<'_> {
@@ -161,6 +163,12 @@ impl Leaf<'_> {
     /// Valid between these times, in days from now.
     pub fn valid(mut self, from: i64, to: i64) -> Self {
         (self.not_before, self.not_after) = (from * DAY, to * DAY);
+        self
+    }
+
+    /// With this serial number instead of a random one.
+    pub fn serial(mut self, serial: u32) -> Self {
+        self.serial = Some(serial);
         self
     }
 
@@ -182,6 +190,10 @@ impl Leaf<'_> {
         };
         let first = self.names.first().map_or("", String::as_str);
         let mut builder = begin(first, &key, self.not_before, self.not_after);
+        if let Some(serial) = self.serial {
+            let serial = BigNum::from_u32(serial).unwrap().to_asn1_integer();
+            builder.set_serial_number(&serial.unwrap()).unwrap();
+        }
         let issuer = &self.ca.certificate;
         builder.set_issuer_name(issuer.subject_name()).unwrap();
         builder
