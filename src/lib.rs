@@ -1,4 +1,18 @@
 //! Snigate, an edge gateway that hosts many TLS sites on one address.
+//!
+//! The modules stand in five layers; each uses those below it and none above, which
+//! `tests/layers.rs` watches over.
+//!
+//! | layer | modules | what they are |
+//! |---|---|---|
+//! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
+//! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
+//! | 3 | [`manager`], [`local_ca`] | which certificates are served, and where they come from |
+//! | 2 | [`storage`], [`certificate`], [`access_log`], [`config`] | what is kept, parsed, written, configured |
+//! | 1 | [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
+//!
+//! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
+//! the rest.
 
 pub mod access_log;
 pub mod admin;

@@ -12,6 +12,7 @@ mod ticket;
 use std::any::Any;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -317,9 +318,14 @@ impl TlsAccept for GlobalCertificate {
             certificates: hello.certificates(&snapshot),
             fell_back: hello.fell_back,
             attachment: Mutex::new(snapshot.attachment.clone()),
+            since: Instant::now(),
         }))
     }
 }
+
+/// How long after the handshake a first request belongs to the state of the handshake. Browsers
+/// open connections ahead of need; what they ask for later is answered as things stand then.
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// What is known of a TLS connection when its requests are routed.
 ///
@@ -333,6 +339,8 @@ pub struct TlsInfo {
     /// Whether the client asked for a name that it did not get a certificate for.
     pub fell_back: bool,
     attachment: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    /// When the handshake ended.
+    since: Instant,
 }
 
 impl TlsInfo {
@@ -347,6 +355,7 @@ impl TlsInfo {
             certificates,
             fell_back,
             attachment: Mutex::default(),
+            since: Instant::now(),
         }
     }
 
@@ -365,9 +374,10 @@ impl TlsInfo {
     }
 
     /// The attachment of the snapshot that the handshake worked from, for the first request of
-    /// the connection; `None` for those after it.
+    /// the connection; `None` for those after it, and for one that was long in coming.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        lock(&self.attachment).take()
+        let attachment = lock(&self.attachment).take();
+        attachment.filter(|_| self.since.elapsed() < FIRST_REQUEST)
     }
 }
 

@@ -17,6 +17,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "metrics",
             "readiness",
             "shutdown",
+            "stamp",
         ],
     ),
     (2, &["config", "access_log", "certificate", "storage"]),

@@ -8,9 +8,10 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::config::model::{Log, LogFormat};
 
-/// What Pingora logs of itself: its warnings, but not the connections that clients break, which
-/// are ours to count.
-const PINGORA: &str = "pingora_core=warn,pingora_proxy=error,pingora_cache=warn";
+/// What Pingora may log of itself. Not what clients do to their connections: whoever sends garbage
+/// would fill the log, and what matters of it is counted. `log.level` can ask for more.
+const PINGORA: &str = "pingora_core=error,pingora_core::apps=off,pingora_core::protocols=off,\
+    pingora_proxy=off,pingora_cache=off";
 
 /// Changes the level of the running log.
 #[derive(Clone)]

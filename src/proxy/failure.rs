@@ -85,13 +85,15 @@ impl Failure {
                 ),
                 _ => Self::Gone,
             },
+            // The edge hands on nothing behind a message but what follows the request for an
+            // upgrade, and Pingora calls that so.
+            (ErrorSource::Downstream, E::ConnectError) => Self::Client(
+                StatusCode::BAD_REQUEST,
+                "Nothing may be sent until the upgrade is granted.",
+            ),
             (
                 ErrorSource::Downstream,
-                E::ConnectionClosed
-                | E::WriteError
-                | E::WriteTimedout
-                | E::H2Error
-                | E::ConnectError,
+                E::ConnectionClosed | E::WriteError | E::WriteTimedout | E::H2Error,
             ) => Self::Gone,
             (ErrorSource::Downstream, _) => {
                 Self::Client(StatusCode::BAD_REQUEST, "The request is not valid HTTP.")
@@ -203,6 +205,7 @@ mod tests {
         );
         assert_eq!(status(&Error::new_down(E::ReadTimedout), false), Some(408));
         assert_eq!(status(&Error::new_up(E::ReadTimedout), false), Some(408));
+        assert_eq!(status(&Error::new_down(E::ConnectError), true), Some(400));
         for gone in [E::ConnectionClosed, E::ReadError, E::WriteError, E::H2Error] {
             assert_eq!(status(&Error::new_down(gone), true), None);
         }

@@ -53,6 +53,8 @@ impl ProxyHttp for Gateway {
         } else {
             session.req_header_mut().remove_header(&UPGRADE);
         }
+        // An interim answer that makes the client send its body must not end the connection.
+        session.set_close_on_response_before_downstream_finish(false);
         Ok(false)
     }
 
@@ -182,6 +184,7 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> Result<()> {
         if !response.status.is_informational() {
+            session.set_close_on_response_before_downstream_finish(true);
             response.insert_header(header::REQUEST_ID, exchange.request_id_value())?;
         }
         if session.req_header().version == Version::HTTP_10 {

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Mutex as StdMutex;
-use std::time::Duration;
 
 use openssl::ssl::{
     SslContext, SslContextBuilder, SslMethod, SslSession, SslSessionCacheMode, SslVersion,
@@ -203,6 +202,7 @@ async fn serve(
         certificates: info.certificates.clone(),
         fell_back: info.fell_back,
         attachment: Mutex::new(info.take_attachment()),
+        since: info.since,
     }))
 }
 

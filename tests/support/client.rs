@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use openssl::ssl::{
-    Ssl, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode, SslStream,
-    SslVerifyMode, SslVersion,
+    Ssl, SslConnector, SslConnectorBuilder, SslMethod, SslSession, SslSessionCacheMode,
+    SslSessionRef, SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::X509;
 
@@ -217,8 +217,8 @@ impl TlsClient {
     }
 
     /// Offers to resume this session.
-    pub fn session(mut self, session: SslSession) -> Self {
-        self.session = Some(session);
+    pub fn session(mut self, session: &SslSessionRef) -> Self {
+        self.session = Some(copy(session));
         self
     }
 
@@ -255,6 +255,11 @@ impl TlsClient {
         self.try_connect(address)
             .unwrap_or_else(|error| panic!("no TLS handshake: {error}"))
     }
+}
+
+/// A session of its own: the end of a connection without a closing alert spoils the one in use.
+fn copy(session: &SslSessionRef) -> SslSession {
+    SslSession::from_der(&session.to_der().unwrap()).unwrap()
 }
 
 /// A TLS connection.
@@ -303,7 +308,8 @@ impl TlsStream {
     /// The newest session that the server gave. In TLS 1.3 it comes after the handshake, with the
     /// first bytes that are read.
     pub fn session(&self) -> Option<SslSession> {
-        self.sessions.lock().unwrap().last().cloned()
+        let sessions = self.sessions.lock().unwrap();
+        sessions.last().map(|session| copy(session))
     }
 
     /// Sends bytes as they are and reads one response.

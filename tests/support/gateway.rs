@@ -265,9 +265,14 @@ impl Gateway {
     /// Starts it again, on the same ports and with the same files, and waits until it is ready.
     #[track_caller]
     pub fn restart(&mut self) {
+        self.restart_unready();
+        self.wait_until_ready();
+    }
+
+    /// Starts it again without waiting for anything.
+    pub fn restart_unready(&mut self) {
         self.kill();
         self.launch();
-        self.wait_until_ready();
     }
 
     /// A request to the admin interface.

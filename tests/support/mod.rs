@@ -17,20 +17,28 @@
 
 mod certs;
 mod client;
+mod frames;
 mod gateway;
 mod http1;
+mod http2;
 mod origin;
 mod port;
+mod program;
+mod site;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use certs::{Ca, KeyType, Leaf, Pair};
+pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
+pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};
+pub use http2::{H2, H2Reply};
 pub use origin::{Act, Origin, Received};
 pub use port::Port;
+pub use program::{Printed, check, check_json, snigate};
+pub use site::{ROOT, serving};
 
 /// How long anything may take on a busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);

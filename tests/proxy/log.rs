@@ -1,0 +1,124 @@
+//! The access log.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::support::{Gateway, Origin, TlsClient, connect, exchange, serving, wait_for};
+use super::{VERSIONS, over};
+
+fn gateway(origin: &Origin, format: &str) -> Gateway {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n\
+             log: {{ format: {format}, access: access.log }}\n",
+            origin.address()
+        ),
+    )
+    .start()
+}
+
+/// The lines, once there are so many.
+fn lines(gateway: &Gateway, count: usize) -> Vec<String> {
+    wait_for(&format!("{count} lines in the access log"), || {
+        let log = fs::read_to_string(gateway.dir().join("access.log")).unwrap_or_default();
+        let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+#[test]
+fn a_text_line_tells_of_each_request() {
+    let origin = Origin::named("hello");
+    let gateway = gateway(&origin, "text");
+    for (number, version) in VERSIONS.into_iter().enumerate() {
+        let reply = over(version, &gateway, "a.test", "/x?y=z")
+            .args(["-A", "agent/1", "-e", "https://from.test/"])
+            .send();
+        let line = lines(&gateway, number + 1).remove(number);
+        let protocol = if version == "2" { "2.0" } else { "1.1" };
+        assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+        assert!(
+            line.contains(&format!(
+                "] \"GET /x?y=z HTTP/{protocol}\" 200 5 \"https://from.test/\" \"agent/1\" \
+                 host=\"a.test:{}\" id={} duration=0.",
+                gateway.https.port(),
+                reply.header("x-request-id").expect("a name"),
+            )),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(&format!("upstream={}", origin.address())),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_json_line_is_json() {
+    let origin = Origin::named("hello");
+    let gateway = gateway(&origin, "json");
+    let reply = over("2", &gateway, "a.test", "/x")
+        .args(["-A", "a\"b\\"])
+        .send();
+    let line: Value = serde_json::from_str(&lines(&gateway, 1)[0]).expect("JSON");
+    assert_eq!(line["method"], "GET");
+    assert_eq!(line["target"], "/x");
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["bytes"], 5);
+    assert_eq!(line["user_agent"], "a\"b\\");
+    assert_eq!(line["version"], "HTTP/2.0");
+    assert_eq!(
+        line["request_id"],
+        reply.header("x-request-id").expect("a name")
+    );
+    assert_eq!(line["upstream"], origin.address().to_string());
+    let unanswered = gateway.curl_http("a.test", "/").send();
+    assert_eq!(unanswered.status, 308);
+    let line: Value = serde_json::from_str(&lines(&gateway, 2)[1]).expect("JSON");
+    assert_eq!(
+        (line["status"].as_u64(), &line["upstream"]),
+        (Some(308), &Value::Null)
+    );
+}
+
+#[test]
+fn no_request_forges_a_line() {
+    let origin = Origin::named("hello");
+    for format in ["text", "json"] {
+        let gateway = gateway(&origin, format);
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        // Every octet that a field may have, and a few that would hurt.
+        let octets: Vec<u8> = (0x21..=0xff).filter(|octet| *octet != 0x7f).collect();
+        let request = [
+            b"GET /\"id=1\\x%0d%0a\xe2\x80\xa8\xc2\x9b\xff HTTP/1.1\r\nHost: a.test\r\nUser-Agent: ",
+            &octets[..],
+            b"\r\nReferer: \" 200 0 \"-\" \"forged\xc2\x85\r\n\r\n",
+        ]
+        .concat();
+        let reply = stream.request(request);
+        let count = if reply.status == 200 {
+            1
+        } else {
+            // Refused before it could be logged; what is refused leaves no line of the client's.
+            assert_eq!(reply.status, 400);
+            0
+        };
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        assert_eq!(stream.get("a.test", "/last").status, 200);
+        let lines = lines(&gateway, count + 1);
+        assert_eq!(lines.len(), count + 1, "{lines:?}");
+        for line in &lines {
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+            if format == "json" {
+                let line: Value = serde_json::from_str(line).expect("JSON");
+                assert_eq!(line["status"], 200);
+            }
+        }
+    }
+    let gateway = gateway(&origin, "text");
+    let evil = "GET / HTTP/1.1\r\nHost: a.test\r\nUser-Agent: x\ny\r\n\r\n";
+    assert!(exchange(&mut connect(gateway.http), evil).starts_with(b"HTTP/1.1 400"));
+}
