@@ -57,7 +57,10 @@ impl Task {
             .ok();
         let mut looked = Instant::now();
         loop {
-            follow(watch.as_mut(), &self.live);
+            if follow(watch.as_mut(), &self.live) {
+                self.look(Vec::new()).await;
+                continue;
+            }
             let every = match watch {
                 Some(_) => self.live.current().config.renewal.check_every,
                 None => WITHOUT_WATCH,
@@ -109,11 +112,13 @@ async fn changed(watch: Option<&mut Watch>) -> Vec<std::path::PathBuf> {
     }
 }
 
-/// Watches what is used now.
-fn follow(watch: Option<&mut Watch>, live: &Live) {
-    let Some(watch) = watch else { return };
+/// Watches what is used now; whether that is more than before.
+fn follow(watch: Option<&mut Watch>, live: &Live) -> bool {
+    let Some(watch) = watch else { return false };
     let paths = live.watched();
-    for error in watch.follow(paths.iter().map(|path| &**path)) {
+    let followed = watch.follow(paths.iter().map(|path| &**path));
+    for error in followed.errors {
         tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
     }
+    followed.is_more
 }

@@ -56,8 +56,8 @@ impl Watch {
     }
 
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
-    /// them are watched themselves. The directories that cannot be watched come back.
-    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Vec<notify::Error> {
+    /// them are watched themselves.
+    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
         let wanted: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories_of).collect();
         for gone in self.directories.difference(&wanted) {
             // It may have been deleted, and its watch with it.
@@ -74,8 +74,9 @@ impl Watch {
                 Err(error) => errors.push(error.add_path(directory)),
             }
         }
+        let is_more = !watched.is_subset(&self.directories);
         self.directories = watched;
-        errors
+        Followed { is_more, errors }
     }
 
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
@@ -107,6 +108,15 @@ impl Watch {
             Vec::new()
         }
     }
+}
+
+/// What became of a wish to watch.
+#[derive(Debug)]
+pub struct Followed {
+    /// Whether directories are watched now that were not: what changed in them before was not told.
+    pub is_more: bool,
+    /// The directories that cannot be watched.
+    pub errors: Vec<notify::Error>,
 }
 
 /// Whether an event can mean that a file's content is another: opening and reading does not.
@@ -177,7 +187,9 @@ mod tests {
         let file = dir.path().join("a.yaml");
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
-        assert!(watch.follow([&*file]).is_empty());
+        let followed = watch.follow([&*file]);
+        assert!(followed.errors.is_empty() && followed.is_more);
+        assert!(!watch.follow([&*file]).is_more);
 
         fs::write(&file, "2").expect("written");
         assert!(told(&mut watch).await, "rewritten");
