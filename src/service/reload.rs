@@ -136,5 +136,5 @@ fn follow(watch: Option<&mut Watch>, live: &Live) -> bool {
     for error in followed.errors {
         tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
     }
-    followed.is_new
+    followed.is_more
 }

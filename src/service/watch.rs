@@ -41,7 +41,7 @@ type Identity = (u64, u64);
 #[derive(Debug)]
 pub struct Followed {
     /// Whether a directory is watched that was not before.
-    pub is_new: bool,
+    pub is_more: bool,
     /// Which directories cannot be watched, and why.
     pub errors: Vec<notify::Error>,
 }
@@ -88,7 +88,7 @@ impl Watch {
             let _ = self.watcher.unwatch(gone);
         }
         let mut followed = Followed {
-            is_new: false,
+            is_more: false,
             errors: Vec::new(),
         };
         let mut watched = BTreeMap::new();
@@ -97,7 +97,7 @@ impl Watch {
             // A directory that was deleted and made again has lost its watch, hence the renewal.
             match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    followed.is_new |= self.directories.get(&directory) != Some(&identity);
+                    followed.is_more |= self.directories.get(&directory) != Some(&identity);
                     watched.insert(directory, identity);
                 }
                 Err(error) => followed.errors.push(error.add_path(directory)),
@@ -234,8 +234,8 @@ mod tests {
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
         let followed = watch.follow([&*file]);
-        assert!(followed.is_new && followed.errors.is_empty());
-        assert!(!watch.follow([&*file]).is_new);
+        assert!(followed.is_more && followed.errors.is_empty());
+        assert!(!watch.follow([&*file]).is_more);
 
         fs::write(&file, "2").expect("written");
         assert!(told(&mut watch).await, "rewritten");
@@ -261,15 +261,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_was_made_again_is_new() {
+    async fn a_directory_that_was_made_again_is_more() {
         let dir = tempfile::tempdir().expect("a directory");
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).expect("made");
         let mut watch = Watch::new().expect("inotify");
-        assert!(watch.follow([&*inner]).is_new);
+        assert!(watch.follow([&*inner]).is_more);
         fs::rename(&inner, dir.path().join("old")).expect("moved");
         fs::create_dir(&inner).expect("made again");
-        assert!(watch.follow([&*inner]).is_new);
+        assert!(watch.follow([&*inner]).is_more);
     }
 
     #[tokio::test]
