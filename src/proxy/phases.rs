@@ -43,11 +43,17 @@ impl ProxyHttp for Gateway {
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
         exchange.client = client(session);
+        let websocket = header::is_websocket(session.req_header());
+        if websocket {
+            // What follows such a request may be no HTTP, whatever it is answered: the edge reads
+            // no other request after it.
+            session.set_keepalive(None);
+        }
         if let Some(answer) = self.decide(&sites, session, exchange) {
             answer.send(session, exchange.request_id_value()).await?;
             return Ok(true);
         }
-        if header::is_websocket(session.req_header()) {
+        if websocket {
             exchange.websocket = true;
             session.set_read_timeout(Some(UPGRADED_IDLE));
         } else {
@@ -189,7 +195,9 @@ impl ProxyHttp for Gateway {
         }
         if session.req_header().version == Version::HTTP_10 {
             // The end of the connection ends the body there.
-            response.remove_header(&TRANSFER_ENCODING);
+            if response.remove_header(&TRANSFER_ENCODING).is_some() {
+                session.set_keepalive(None);
+            }
         }
         Ok(())
     }

@@ -104,7 +104,12 @@ async fn bodies_pass_both_ways() {
         "{seen:?}"
     );
     // An old client gets the same body, ended by the connection.
-    let answer = ask(gateway, "GET / HTTP/1.0\r\nHost: a.example\r\n\r\n").await;
+    let old = "GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n";
+    let answer = ask(gateway, old).await;
+    assert!(
+        answer.to_lowercase().contains("connection: close\r\n"),
+        "{answer}"
+    );
     assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
     assert!(
         !answer.to_lowercase().contains("transfer-encoding"),
