@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
-use tracing_subscriber::filter::ParseError;
 
+use super::next::{Next, Read};
+pub use super::next::{SetLevel, access_log, settings};
+use super::outcome::{self, restart_needed};
+pub use super::outcome::{Outcome, Refused, Reloaded};
 use super::stamps::Stamps;
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
-use crate::clock::{Clock, UnixTime};
-use crate::config::model::{Config, Log};
-use crate::config::{self, Diagnostics, Loaded};
-use crate::edge::{Edge, Settings};
+use crate::clock::Clock;
+use crate::config::model::Config;
+use crate::config::{self, Loaded};
+use crate::edge::Edge;
 use crate::manager::{Report, TlsManager};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
@@ -30,6 +33,9 @@ pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
 
 /// The part of [`Readiness`] that speaks of names without a certificate.
 const CERTIFICATES: &str = "certificates";
+
+/// How often a reload begins anew where the files change while they are read.
+const MOVING: usize = 3;
 
 /// Everything that a reload can change, and what it needs to do so.
 pub struct Live {
@@ -60,35 +66,6 @@ struct Writer {
     start: Config,
 }
 
-/// How the last reload went.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    pub at: UnixTime,
-    /// Why it was refused; `None` where it was taken.
-    pub refused: Option<Refused>,
-}
-
-/// A reload that was taken.
-#[derive(Clone, Debug)]
-pub struct Reloaded {
-    pub sites: usize,
-    pub certificates: usize,
-    /// What is odd about the configuration.
-    pub warnings: Vec<config::Diagnostic>,
-    /// What is wrong or odd with single certificates, for people.
-    pub problems: Vec<String>,
-    /// Keys whose change waits for a restart.
-    pub restart_needed: Vec<&'static str>,
-}
-
-/// Why a reload was refused; nothing has changed.
-#[derive(Clone, Debug)]
-pub enum Refused {
-    Invalid(Arc<Diagnostics>),
-    /// The configuration is valid, but this machine cannot do what it asks.
-    Unable(String),
-}
-
 /// What a [`Live`] is made of.
 pub struct Parts {
     pub file: PathBuf,
@@ -104,9 +81,6 @@ pub struct Parts {
     pub manager: TlsManager,
     pub set_level: SetLevel,
 }
-
-/// Takes another log level, or says why not.
-pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
 
 impl Live {
     /// Begins with the configuration that was loaded, and publishes it.
@@ -150,6 +124,7 @@ impl Live {
             let mut writer = live.writer();
             let config = &live.current.load().config;
             let report = writer.manager.apply(config);
+            outcome::tell_certificates(&report);
             live.publish(config, &mut writer, &report);
             report
         };
@@ -195,97 +170,16 @@ impl Live {
     /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
         let mut writer = self.writer();
-        let outcome = self.try_reload(&mut writer);
-        let at = self.clock.now();
-        match &outcome {
-            Ok(reloaded) => {
-                self.metrics.reloads.with_label_values(&["ok"]).inc();
-                self.metrics.last_reload_successful.set(1);
-                self.metrics.last_reload_timestamp.set(at);
-                tracing::info!(
-                    file = %self.file.display(),
-                    sites = reloaded.sites,
-                    certificates = reloaded.certificates,
-                    "configuration reloaded"
-                );
-                for key in &reloaded.restart_needed {
-                    tracing::warn!(key, "this change takes effect at the next start");
-                }
-                for warning in &reloaded.warnings {
-                    tracing::warn!("{warning}");
-                }
-            }
-            Err(refused) => {
-                self.metrics.reloads.with_label_values(&["refused"]).inc();
-                self.metrics.last_reload_successful.set(0);
-                match refused {
-                    Refused::Invalid(diagnostics) => {
-                        for error in diagnostics.errors() {
-                            tracing::error!("configuration refused, the old one goes on: {error}");
-                        }
-                    }
-                    Refused::Unable(why) => {
-                        tracing::error!("configuration refused, the old one goes on: {why}");
-                    }
-                }
-            }
-        }
-        self.last.store(Arc::new(Some(Outcome {
-            at,
-            refused: outcome.as_ref().err().cloned(),
-        })));
-        outcome
-    }
-
-    fn try_reload(&self, writer: &mut Writer) -> Result<Reloaded, Refused> {
-        let loaded = match config::load(&self.file) {
-            Ok(loaded) => loaded,
-            Err(diagnostics) => {
-                // Watched are the files of what is served and of what was refused: mending one of
-                // the latter is the next change.
-                let known = writer.stamps.paths().chain(&diagnostics.files).cloned();
-                let known: Vec<PathBuf> = known.collect();
-                writer.stamps = Stamps::take(&known, self.clock.now());
-                return Err(Refused::Invalid(Arc::new(diagnostics)));
-            }
-        };
-        writer.stamps = Stamps::take(&loaded.files, self.clock.now());
-        let new = &loaded.config;
-        let old = self.current.load();
-        let settings = settings(&self.certificates, new)?;
-        let access = if new.log == old.config.log {
-            None
-        } else {
-            Some(access_log(new)?)
-        };
-        (self.set_level)(&new.log)
-            .map_err(|error| Refused::Unable(format!("log.level: {error}")))?;
-        // From here on nothing fails.
-        let report = writer.manager.apply(new);
-        self.publish(new, writer, &report);
-        self.edge.update(settings);
-        if let Some(access) = access {
-            self.access.store(Arc::new(access));
-        }
-        let reloaded = Reloaded {
-            sites: new.sites.len(),
-            certificates: report.certificates,
-            warnings: loaded.warnings.clone(),
-            problems: report.problems.iter().map(ToString::to_string).collect(),
-            restart_needed: restart_needed(&writer.start, new),
-        };
-        self.current.store(Arc::new(loaded));
-        Ok(reloaded)
+        let read = self.read(&mut writer);
+        self.take(&mut writer, read)
     }
 
     /// Looks at the files: reloads where the configuration's own have changed, else reads only the
     /// certificates that have. `paths` says which may have; none means any. Blocks on files.
     pub fn look(&self, paths: &[PathBuf]) {
         let mut writer = self.writer();
-        if writer.stamps.may_have_changed() {
-            drop(writer);
-            // The outcome has been logged.
-            let _ = self.reload();
+        // Certificates are looked after whether or not the configuration is in order.
+        if self.reload_changed(&mut writer) {
             return;
         }
         let report = if paths.is_empty() {
@@ -301,8 +195,130 @@ impl Live {
                 "certificates changed"
             );
         }
-        let config = &self.current.load().config;
-        self.publish_certificates(config, &mut writer, &report);
+        outcome::tell_certificates(&report);
+        // As in `take`: these may be the certificates of another configuration.
+        if !self.reload_changed(&mut writer) {
+            let config = &self.current.load().config;
+            self.publish_certificates(config, &mut writer, &report);
+        }
+    }
+
+    /// Reloads where a file of the configuration is another. Whether that was taken.
+    fn reload_changed(&self, writer: &mut Writer) -> bool {
+        let changed = writer.stamps.have_changed();
+        if !changed && writer.stamps.are_sure() {
+            return false;
+        }
+        let read = self.read(writer);
+        // What the stamps are too fresh to tell apart, the content does.
+        (changed || !self.is_known(&read)) && self.take(writer, read).is_ok()
+    }
+
+    /// Loads the configuration. Its files are stamped as they were before they were read, so that
+    /// what changes meanwhile is seen at the next look.
+    fn read(&self, writer: &mut Writer) -> Read {
+        let now = self.clock.now();
+        let before = writer.stamps.again(now);
+        let read = config::load(&self.file);
+        writer.stamps = match &read {
+            Ok(loaded) => before.with(&loaded.files, now),
+            Err(diagnostics) => {
+                // Watched are the files of what is served and of what was refused: mending one of
+                // the latter is the next change.
+                let files = before.paths().chain(&diagnostics.files).cloned();
+                before.with(&files.collect::<Vec<_>>(), now)
+            }
+        };
+        read
+    }
+
+    /// Whether this is what was read, and taken or refused, before.
+    fn is_known(&self, read: &Read) -> bool {
+        let last = self.last.load();
+        let refused = last
+            .as_ref()
+            .as_ref()
+            .and_then(|last| last.refused.as_ref());
+        match (read, refused) {
+            (Ok(loaded), None) => *loaded == **self.current.load(),
+            (Err(diagnostics), Some(Refused::Invalid(before))) => *diagnostics == **before,
+            _ => false,
+        }
+    }
+
+    /// Takes a configuration that was read, tells and remembers how that went.
+    fn take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
+        let outcome = self.try_take(writer, read);
+        let at = self.clock.now();
+        let result = match &outcome {
+            Ok(_) => {
+                self.metrics.last_reload_timestamp.set(at);
+                "ok"
+            }
+            Err(_) => "refused",
+        };
+        self.metrics.reloads.with_label_values(&[result]).inc();
+        let successful = i64::from(outcome.is_ok());
+        self.metrics.last_reload_successful.set(successful);
+        outcome::tell(&self.file, &outcome);
+        self.last.store(Arc::new(Some(Outcome {
+            at,
+            refused: outcome.as_ref().err().cloned(),
+        })));
+        outcome
+    }
+
+    fn try_take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
+        let mut next = self.prepare(read)?;
+        // From here on nothing fails.
+        let mut report = writer.manager.apply(&next.loaded.config);
+        outcome::tell_certificates(&report);
+        // Configuration and certificates may lie in one volume that changes as a whole: then these
+        // certificates may be those of another configuration. One that is refused is told by the
+        // look that its change calls for.
+        for _ in 0..MOVING {
+            if !writer.stamps.have_changed() {
+                break;
+            }
+            let stamps = writer.stamps.clone();
+            let read = self.read(writer);
+            let Ok(newer) = self.prepare(read) else {
+                writer.stamps = stamps;
+                break;
+            };
+            next = newer;
+            report = writer.manager.apply(&next.loaded.config);
+            outcome::tell_certificates(&report);
+        }
+        let Next {
+            loaded,
+            settings,
+            access,
+        } = next;
+        self.publish(&loaded.config, writer, &report);
+        self.edge.update(settings);
+        if let Some(access) = access {
+            self.access.store(Arc::new(access));
+        }
+        let reloaded = Reloaded {
+            sites: loaded.config.sites.len(),
+            certificates: report.certificates,
+            warnings: loaded.warnings.clone(),
+            problems: report.problems.iter().map(ToString::to_string).collect(),
+            restart_needed: restart_needed(&writer.start, &loaded.config),
+        };
+        self.current.store(Arc::new(loaded));
+        Ok(reloaded)
+    }
+
+    fn prepare(&self, read: Read) -> Result<Next, Refused> {
+        let current = self.current.load();
+        Next::prepare(
+            read,
+            &self.certificates,
+            &current.config.log,
+            &self.set_level,
+        )
     }
 
     /// Publishes certificates and sites as one state.
@@ -325,7 +341,6 @@ impl Live {
             self.certificates.publish(snapshot);
         }
         writer.watch.clone_from(&report.watch);
-        tell(report);
         let missing = report
             .missing
             .iter()
@@ -345,54 +360,4 @@ fn resolve(sites: &SiteTable) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.block_on(proxy::resolve_due(sites, Duration::MAX));
     }
-}
-
-/// What the edge works with under a configuration.
-///
-/// # Errors
-/// Where OpenSSL refuses a setting.
-pub fn settings(certificates: &GlobalCertificate, config: &Config) -> Result<Settings, Refused> {
-    let acceptor = certificates
-        .acceptor(&config.tls)
-        .map_err(|error| Refused::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
-    Ok(Settings {
-        limits: config.server.limits,
-        acceptor,
-    })
-}
-
-/// The access log of a configuration.
-///
-/// # Errors
-/// Where its file cannot be opened.
-pub fn access_log(config: &Config) -> Result<AccessLog, Refused> {
-    AccessLog::open(&config.log.access, config.log.format)
-        .map_err(|error| Refused::Unable(format!("log.access: cannot open the log: {error}")))
-}
-
-/// Logs what is wrong, once for as long as it stays.
-fn tell(report: &Report) {
-    for problem in report.problems.iter().filter(|problem| problem.is_new) {
-        tracing::error!("{problem}");
-    }
-    for warning in report.warnings.iter().filter(|warning| warning.is_new) {
-        tracing::warn!("{warning}");
-    }
-}
-
-/// The keys that differ and that only a start applies.
-fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
-    let (old, new_server) = (&start.server, &new.server);
-    [
-        ("server.https", old.https != new_server.https),
-        ("server.http", old.http != new_server.http),
-        ("server.admin", old.admin != new_server.admin),
-        ("server.threads", old.threads != new_server.threads),
-        ("server.user", old.user != new_server.user),
-        ("storage", start.storage != new.storage),
-        ("log.format", start.log.format != new.log.format),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
 }

@@ -1,0 +1,93 @@
+//! How a reload went, and what the log says of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock::UnixTime;
+use crate::config::model::Config;
+use crate::config::{Diagnostic, Diagnostics};
+use crate::manager::Report;
+
+/// How the last reload went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub at: UnixTime,
+    /// Why it was refused; `None` where it was taken.
+    pub refused: Option<Refused>,
+}
+
+/// A reload that was taken.
+#[derive(Clone, Debug)]
+pub struct Reloaded {
+    pub sites: usize,
+    pub certificates: usize,
+    /// What is odd about the configuration.
+    pub warnings: Vec<Diagnostic>,
+    /// What is wrong or odd with single certificates, for people.
+    pub problems: Vec<String>,
+    /// Keys whose change waits for a restart.
+    pub restart_needed: Vec<&'static str>,
+}
+
+/// Why a reload was refused; nothing has changed.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    Invalid(Arc<Diagnostics>),
+    /// The configuration is valid, but this machine cannot do what it asks.
+    Unable(String),
+}
+
+/// Logs how a reload of `file` went.
+pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
+    match outcome {
+        Ok(reloaded) => {
+            tracing::info!(
+                file = %file.display(),
+                sites = reloaded.sites,
+                certificates = reloaded.certificates,
+                "configuration reloaded"
+            );
+            for key in &reloaded.restart_needed {
+                tracing::warn!(key, "this change takes effect at the next start");
+            }
+            for warning in &reloaded.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        Err(Refused::Invalid(diagnostics)) => {
+            for error in diagnostics.errors() {
+                tracing::error!("configuration refused, the old one goes on: {error}");
+            }
+        }
+        Err(Refused::Unable(why)) => {
+            tracing::error!("configuration refused, the old one goes on: {why}");
+        }
+    }
+}
+
+/// Logs what is wrong with certificates, once for as long as it stays.
+pub(super) fn tell_certificates(report: &Report) {
+    for problem in report.problems.iter().filter(|problem| problem.is_new) {
+        tracing::error!("{problem}");
+    }
+    for warning in report.warnings.iter().filter(|warning| warning.is_new) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The keys that differ and that only a start applies.
+pub(super) fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
+    let (old, new_server) = (&start.server, &new.server);
+    [
+        ("server.https", old.https != new_server.https),
+        ("server.http", old.http != new_server.http),
+        ("server.admin", old.admin != new_server.admin),
+        ("server.threads", old.threads != new_server.threads),
+        ("server.user", old.user != new_server.user),
+        ("storage", start.storage != new.storage),
+        ("log.format", start.log.format != new.log.format),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
