@@ -8,9 +8,10 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::config::model::{Log, LogFormat};
 
-/// What Pingora may log of itself. Not what clients do to their connections: whoever sends garbage
-/// would fill the log, and what matters of it is counted. `log.level` can ask for more.
-const PINGORA: &str = "pingora_core=error,pingora_core::apps=off,pingora_core::protocols=off,\
+/// What libraries may log of themselves. Not what clients do to their connections: whoever sends
+/// garbage would fill the log, and what matters of it is counted. Nor that a watched directory is
+/// gone, which is a change like any other. `log.level` can ask for more.
+const LIBRARIES: &str = "notify=warn,pingora_core=error,pingora_core::apps=off,pingora_core::protocols=off,\
     pingora_proxy=off,pingora_cache=off";
 
 /// Changes the level of the running log.
@@ -55,5 +56,5 @@ impl Level {
 }
 
 fn filter(log: &Log) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(format!("{PINGORA},{}", log.level))
+    EnvFilter::try_new(format!("{LIBRARIES},{}", log.level))
 }

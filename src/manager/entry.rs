@@ -28,17 +28,26 @@ impl Entry {
     /// What is odd about what is served at `now`.
     pub(super) fn warnings(&self, now: UnixTime) -> impl Iterator<Item = String> {
         let certificate = self.certificate.as_deref();
-        let validity = certificate.and_then(|certificate| match certificate.validity(now) {
-            Validity::Expired => Some(CertificateWarning::Expired(date(certificate.not_after()))),
-            Validity::NotYet => Some(CertificateWarning::NotYetValid(date(
-                certificate.not_before(),
-            ))),
-            Validity::Valid => None,
-        });
+        let validity = certificate.and_then(|certificate| invalidity(certificate, now));
         let misnamed = certificate.filter(|_| self.misnamed).map(misnamed);
         let own = self.warnings.iter().map(ToString::to_string);
         own.chain(validity.map(|warning| warning.to_string()))
             .chain(misnamed)
+    }
+}
+
+/// Why `certificate` is not valid at `now`; `None` where it is.
+pub(super) fn invalidity(
+    certificate: &TlsCertificate,
+    now: UnixTime,
+) -> Option<CertificateWarning> {
+    match certificate.validity(now) {
+        Validity::Expired => Some(CertificateWarning::Expired(date(certificate.not_after()))),
+        Validity::NotYet => {
+            let begin = date(certificate.not_before());
+            Some(CertificateWarning::NotYetValid(begin))
+        }
+        Validity::Valid => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use super::directory::{self, Listing};
-use super::entry::Entry;
+use super::entry::{self, Entry};
 use super::files::{self, Content, EntryId, Kind, Reading, Stamps};
 use super::parallel;
 use super::report::{Change, Problem};
@@ -296,6 +296,15 @@ impl Sources {
                     certificate,
                     warnings,
                 } = *loaded;
+                let kept = entry.certificate.as_ref();
+                if let Some(why) = entry::invalidity(&certificate, now)
+                    && kept.is_some_and(|kept| entry::invalidity(kept, now).is_none())
+                {
+                    // Looked at anew in each pass: this one may begin, and the kept one may end.
+                    (entry.sure, entry.digest) = (false, !reading.digest);
+                    entry.problem = Some((id.chain, why.to_string()));
+                    return None;
+                }
                 entry.misnamed =
                     kind == Kind::Directory && directory::is_misnamed(&id.chain, &certificate);
                 entry.warnings = warnings;

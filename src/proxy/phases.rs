@@ -216,19 +216,27 @@ impl ProxyHttp for Gateway {
             !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
         });
         let mut error_code = failure::CLIENT_GONE;
+        let mut can_reuse_downstream = false;
         if let Some((status, why)) = failure.answer() {
             error_code = status.as_u16();
             if !begun {
                 let accept = answer::accept(session);
                 let page = Answer::error(status, why, accept, exchange.request_id());
-                session.set_keepalive(None);
+                // An upstream's fault costs the client no connection, and so no handshake, where
+                // its request has come whole.
+                let keep =
+                    status.is_server_error() && session.is_body_done() && !exchange.websocket;
+                if !keep {
+                    session.set_keepalive(None);
+                }
                 // Where the client cannot take it there is nobody to tell.
-                _ = page.send(session, exchange.request_id_value()).await;
+                let sent = page.send(session, exchange.request_id_value()).await;
+                can_reuse_downstream = keep && sent.is_ok();
             }
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream: false,
+            can_reuse_downstream,
         }
     }
 

@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
-use tracing_subscriber::filter::ParseError;
 
-use super::outcome::restart_needed;
+use super::next::{Next, Read};
+pub use super::next::{SetLevel, access_log, settings};
+use super::outcome::{self, restart_needed};
 pub use super::outcome::{Outcome, Refused, Reloaded};
 use super::stamps::Stamps;
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
 use crate::clock::Clock;
-use crate::config::model::{Config, Log};
+use crate::config::model::Config;
 use crate::config::{self, Loaded};
-use crate::edge::{Edge, Settings};
+use crate::edge::Edge;
 use crate::manager::{Report, TlsManager};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
@@ -32,6 +33,9 @@ pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
 
 /// The part of [`Readiness`] that speaks of names without a certificate.
 const CERTIFICATES: &str = "certificates";
+
+/// How often a reload begins anew where the files change while they are read.
+const MOVING: usize = 3;
 
 /// Everything that a reload can change, and what it needs to do so.
 pub struct Live {
@@ -78,9 +82,6 @@ pub struct Parts {
     pub set_level: SetLevel,
 }
 
-/// Takes another log level, or says why not.
-pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
-
 impl Live {
     /// Begins with the configuration that was loaded, and publishes it.
     pub fn start(parts: Parts) -> (Arc<Self>, Report) {
@@ -123,6 +124,7 @@ impl Live {
             let mut writer = live.writer();
             let config = &live.current.load().config;
             let report = writer.manager.apply(config);
+            outcome::tell_certificates(&report);
             live.publish(config, &mut writer, &report);
             report
         };
@@ -170,103 +172,18 @@ impl Live {
         // It may have been rotated away: a reload is how that is told.
         self.access.load().reopen();
         let mut writer = self.writer();
-        let outcome = self.try_reload(&mut writer);
-        let at = self.clock.now();
-        match &outcome {
-            Ok(reloaded) => {
-                self.metrics.reloads.with_label_values(&["ok"]).inc();
-                self.metrics.last_reload_successful.set(1);
-                self.metrics.last_reload_timestamp.set(at);
-                tracing::info!(
-                    file = %self.file.display(),
-                    sites = reloaded.sites,
-                    certificates = reloaded.certificates,
-                    "configuration reloaded"
-                );
-                for key in &reloaded.restart_needed {
-                    tracing::warn!(key, "this change takes effect at the next start");
-                }
-                for warning in &reloaded.warnings {
-                    tracing::warn!("{warning}");
-                }
-            }
-            Err(refused) => {
-                self.metrics.reloads.with_label_values(&["refused"]).inc();
-                self.metrics.last_reload_successful.set(0);
-                match refused {
-                    Refused::Invalid(diagnostics) => {
-                        for error in diagnostics.errors() {
-                            tracing::error!("configuration refused, the old one goes on: {error}");
-                        }
-                    }
-                    Refused::Unable(why) => {
-                        tracing::error!("configuration refused, the old one goes on: {why}");
-                    }
-                }
-            }
-        }
-        self.last.store(Arc::new(Some(Outcome {
-            at,
-            refused: outcome.as_ref().err().cloned(),
-        })));
-        outcome
-    }
-
-    fn try_reload(&self, writer: &mut Writer) -> Result<Reloaded, Refused> {
-        let began = self.clock.now();
-        let loaded = match config::load(&self.file) {
-            Ok(loaded) => loaded,
-            Err(diagnostics) => {
-                // Watched are the files of what is served and of what was refused: mending one of
-                // the latter is the next change.
-                let known = writer.stamps.paths().chain(&diagnostics.files).cloned();
-                let known: Vec<PathBuf> = known.collect();
-                writer.stamps = Stamps::take(&known, began);
-                return Err(Refused::Invalid(Arc::new(diagnostics)));
-            }
-        };
-        writer.stamps = Stamps::take(&loaded.files, began);
-        let new = &loaded.config;
-        let old = self.current.load();
-        let settings = settings(&self.certificates, new)?;
-        let access = if new.log == old.config.log {
-            None
-        } else {
-            Some(access_log(new)?)
-        };
-        (self.set_level)(&new.log)
-            .map_err(|error| Refused::Unable(format!("log.level: {error}")))?;
-        // From here on nothing fails.
-        let report = writer.manager.apply(new);
-        self.publish(new, writer, &report);
-        self.edge.update(settings);
-        if let Some(access) = access {
-            self.access.store(Arc::new(access));
-        }
-        let reloaded = Reloaded {
-            sites: new.sites.len(),
-            certificates: report.certificates,
-            warnings: loaded.warnings.clone(),
-            problems: report.problems.iter().map(ToString::to_string).collect(),
-            restart_needed: restart_needed(&writer.start, new),
-        };
-        self.current.store(Arc::new(loaded));
-        Ok(reloaded)
+        let read = self.read(&mut writer);
+        self.take(&mut writer, read)
     }
 
     /// Looks at the files: reloads where the configuration's own have changed, else reads only the
     /// certificates that have. `paths` says which may have; none means any. Blocks on files.
     pub fn look(&self, paths: &[PathBuf]) {
-        let mut paths = paths;
-        if !self.is_current() {
-            // The outcome has been logged.
-            if self.reload().is_ok() {
-                return;
-            }
-            // What goes on being served gets its new certificates all the same.
-            paths = &[];
-        }
         let mut writer = self.writer();
+        // Certificates are looked after whether or not the configuration is in order.
+        if self.reload_changed(&mut writer) {
+            return;
+        }
         let report = if paths.is_empty() {
             writer.manager.refresh()
         } else {
@@ -280,28 +197,130 @@ impl Live {
                 "certificates changed"
             );
         }
-        let config = &self.current.load().config;
-        self.publish_certificates(config, &mut writer, &report);
+        outcome::tell_certificates(&report);
+        // As in `take`: these may be the certificates of another configuration.
+        if !self.reload_changed(&mut writer) {
+            let config = &self.current.load().config;
+            self.publish_certificates(config, &mut writer, &report);
+        }
     }
 
-    /// Whether the configuration's files are those that were taken last.
-    fn is_current(&self) -> bool {
-        let mut writer = self.writer();
-        if writer.stamps.have_changed() {
+    /// Reloads where a file of the configuration is another. Whether that was taken.
+    fn reload_changed(&self, writer: &mut Writer) -> bool {
+        let changed = writer.stamps.have_changed();
+        if !changed && writer.stamps.are_sure() {
             return false;
         }
-        if writer.stamps.are_sure() {
-            return true;
-        }
-        let is_refused = self.last().is_some_and(|outcome| outcome.refused.is_some());
-        let began = self.clock.now();
-        match config::load(&self.file) {
-            Ok(loaded) if !is_refused && loaded == **self.current.load() => {
-                writer.stamps = Stamps::take(&loaded.files, began);
-                true
+        let read = self.read(writer);
+        // What the stamps are too fresh to tell apart, the content does.
+        (changed || !self.is_known(&read)) && self.take(writer, read).is_ok()
+    }
+
+    /// Loads the configuration. Its files are stamped as they were before they were read, so that
+    /// what changes meanwhile is seen at the next look.
+    fn read(&self, writer: &mut Writer) -> Read {
+        let now = self.clock.now();
+        let before = writer.stamps.again(now);
+        let read = config::load(&self.file);
+        writer.stamps = match &read {
+            Ok(loaded) => before.with(&loaded.files, now),
+            Err(diagnostics) => {
+                // Watched are the files of what is served and of what was refused: mending one of
+                // the latter is the next change.
+                let files = before.paths().chain(&diagnostics.files).cloned();
+                before.with(&files.collect::<Vec<_>>(), now)
             }
+        };
+        read
+    }
+
+    /// Whether this is what was read, and taken or refused, before.
+    fn is_known(&self, read: &Read) -> bool {
+        let last = self.last.load();
+        let refused = last
+            .as_ref()
+            .as_ref()
+            .and_then(|last| last.refused.as_ref());
+        match (read, refused) {
+            (Ok(loaded), None) => *loaded == **self.current.load(),
+            (Err(diagnostics), Some(Refused::Invalid(before))) => *diagnostics == **before,
             _ => false,
         }
+    }
+
+    /// Takes a configuration that was read, tells and remembers how that went.
+    fn take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
+        let outcome = self.try_take(writer, read);
+        let at = self.clock.now();
+        let result = match &outcome {
+            Ok(_) => {
+                self.metrics.last_reload_timestamp.set(at);
+                "ok"
+            }
+            Err(_) => "refused",
+        };
+        self.metrics.reloads.with_label_values(&[result]).inc();
+        let successful = i64::from(outcome.is_ok());
+        self.metrics.last_reload_successful.set(successful);
+        outcome::tell(&self.file, &outcome);
+        self.last.store(Arc::new(Some(Outcome {
+            at,
+            refused: outcome.as_ref().err().cloned(),
+        })));
+        outcome
+    }
+
+    fn try_take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
+        let mut next = self.prepare(read)?;
+        // From here on nothing fails.
+        let mut report = writer.manager.apply(&next.loaded.config);
+        outcome::tell_certificates(&report);
+        // Configuration and certificates may lie in one volume that changes as a whole: then these
+        // certificates may be those of another configuration. One that is refused is told by the
+        // look that its change calls for.
+        for _ in 0..MOVING {
+            if !writer.stamps.have_changed() {
+                break;
+            }
+            let stamps = writer.stamps.clone();
+            let read = self.read(writer);
+            let Ok(newer) = self.prepare(read) else {
+                writer.stamps = stamps;
+                break;
+            };
+            next = newer;
+            report = writer.manager.apply(&next.loaded.config);
+            outcome::tell_certificates(&report);
+        }
+        let Next {
+            loaded,
+            settings,
+            access,
+        } = next;
+        self.publish(&loaded.config, writer, &report);
+        self.edge.update(settings);
+        if let Some(access) = access {
+            self.access.store(Arc::new(access));
+        }
+        let reloaded = Reloaded {
+            sites: loaded.config.sites.len(),
+            certificates: report.certificates,
+            warnings: loaded.warnings.clone(),
+            problems: report.problems.iter().map(ToString::to_string).collect(),
+            restart_needed: restart_needed(&writer.start, &loaded.config),
+        };
+        self.current.store(Arc::new(loaded));
+        Ok(reloaded)
+    }
+
+    fn prepare(&self, read: Read) -> Result<Next, Refused> {
+        let current = self.current.load();
+        Next::prepare(
+            read,
+            &self.certificates,
+            &current.config.log,
+            &self.set_level,
+        )
     }
 
     /// Waits until the access lines of what has been answered are written.
@@ -329,7 +348,6 @@ impl Live {
             self.certificates.publish(snapshot);
         }
         writer.watch.clone_from(&report.watch);
-        tell(report);
         let missing = report
             .missing
             .iter()
@@ -348,126 +366,5 @@ impl Live {
 fn resolve(sites: &SiteTable) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.block_on(proxy::resolve_due(sites, Duration::MAX));
-    }
-}
-
-/// What the edge works with under a configuration.
-///
-/// # Errors
-/// Where OpenSSL refuses a setting.
-pub fn settings(certificates: &GlobalCertificate, config: &Config) -> Result<Settings, Refused> {
-    let acceptor = certificates
-        .acceptor(&config.tls)
-        .map_err(|error| Refused::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
-    Ok(Settings {
-        limits: config.server.limits,
-        acceptor,
-    })
-}
-
-/// The access log of a configuration.
-///
-/// # Errors
-/// Where its file cannot be opened.
-pub fn access_log(config: &Config) -> Result<AccessLog, Refused> {
-    AccessLog::open(&config.log.access, config.log.format)
-        .map_err(|error| Refused::Unable(format!("log.access: cannot open the log: {error}")))
-}
-
-/// Logs what is wrong, once for as long as it stays.
-fn tell(report: &Report) {
-    for problem in report.problems.iter().filter(|problem| problem.is_new) {
-        tracing::error!("{problem}");
-    }
-    for warning in report.warnings.iter().filter(|warning| warning.is_new) {
-        tracing::warn!("{warning}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::certificate::testing::TestCa;
-    use crate::clock::SystemClock;
-    use crate::storage::MemoryStorage;
-
-    fn live(file: &Path) -> Arc<Live> {
-        let loaded = config::load(file).expect("a valid configuration");
-        let metrics = Metrics::new().expect("metrics");
-        let certificates = GlobalCertificate::new(metrics.clone()).expect("OpenSSL");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-        let storage = Arc::new(MemoryStorage::default());
-        let manager = TlsManager::new(Arc::clone(&map), storage, Arc::clone(&clock), None);
-        let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
-        let access = Arc::new(ArcSwap::from_pointee(AccessLog::off()));
-        let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
-        let edge = Edge::new(
-            Arc::new(proxy::http_proxy(gateway, &loaded.config)),
-            certificates.clone(),
-            settings(&certificates, &loaded.config).expect("settings"),
-            metrics.clone(),
-            100,
-        );
-        let (live, _) = Live::start(Parts {
-            file: file.to_owned(),
-            loaded,
-            clock,
-            metrics,
-            readiness: Readiness::default(),
-            certificates,
-            map,
-            sites,
-            access,
-            edge,
-            manager: manager.expect("OpenSSL"),
-            set_level: Box::new(|_| Ok(())),
-        });
-        live
-    }
-
-    fn write_certificate(directory: &Path) {
-        let leaf = TestCa::new("live").leaf(&["a.test"]);
-        let pem = format!("{}{}", leaf.certificate, leaf.key);
-        fs::write(directory.join("a.test.pem"), pem).expect("written");
-    }
-
-    #[test]
-    fn certificates_are_renewed_while_a_configuration_is_refused() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let certs = directory.path().join("certs");
-        fs::create_dir(&certs).expect("made");
-        write_certificate(&certs);
-        let file = directory.path().join("snigate.yaml");
-        let text = "certificates: [{ directory: certs }]\n";
-        fs::write(&file, text).expect("written");
-        let live = live(&file);
-        let served = |live: &Live| live.certificates()[0].fingerprint();
-        let first = served(&live);
-
-        fs::write(&file, "sites: 5\n").expect("written");
-        write_certificate(&certs);
-        live.look(&[file.clone(), certs.join("a.test.pem")]);
-        assert!(live.last().expect("an outcome").refused.is_some());
-        assert_ne!(served(&live), first);
-
-        // Back to what is served: that is taken again, and told.
-        fs::write(&file, text).expect("written");
-        live.look(std::slice::from_ref(&file));
-        assert!(live.last().expect("an outcome").refused.is_none());
-    }
-
-    #[test]
-    fn a_fresh_file_that_says_the_same_is_no_reload() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("snigate.yaml");
-        let text =
-            "sites: [{ hosts: [a.test], tls: off, routes: [{ respond: { status: 204 } }] }]\n";
-        fs::write(&file, text).expect("written");
-        let live = live(&file);
-        live.look(&[]);
-        assert!(live.last().is_none());
     }
 }

@@ -1,10 +1,12 @@
-//! How a reload went, for logs and for whoever asked for it.
+//! How a reload went, and what the log says of it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::UnixTime;
 use crate::config::model::Config;
-use crate::config::{self, Diagnostics};
+use crate::config::{Diagnostic, Diagnostics};
+use crate::manager::Report;
 
 /// How the last reload went.
 #[derive(Clone, Debug)]
@@ -20,7 +22,7 @@ pub struct Reloaded {
     pub sites: usize,
     pub certificates: usize,
     /// What is odd about the configuration.
-    pub warnings: Vec<config::Diagnostic>,
+    pub warnings: Vec<Diagnostic>,
     /// What is wrong or odd with single certificates, for people.
     pub problems: Vec<String>,
     /// Keys whose change waits for a restart.
@@ -35,6 +37,44 @@ pub enum Refused {
     Unable(String),
 }
 
+/// Logs how a reload of `file` went.
+pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
+    match outcome {
+        Ok(reloaded) => {
+            tracing::info!(
+                file = %file.display(),
+                sites = reloaded.sites,
+                certificates = reloaded.certificates,
+                "configuration reloaded"
+            );
+            for key in &reloaded.restart_needed {
+                tracing::warn!(key, "this change takes effect at the next start");
+            }
+            for warning in &reloaded.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        Err(Refused::Invalid(diagnostics)) => {
+            for error in diagnostics.errors() {
+                tracing::error!("configuration refused, the old one goes on: {error}");
+            }
+        }
+        Err(Refused::Unable(why)) => {
+            tracing::error!("configuration refused, the old one goes on: {why}");
+        }
+    }
+}
+
+/// Logs what is wrong with certificates, once for as long as it stays.
+pub(super) fn tell_certificates(report: &Report) {
+    for problem in report.problems.iter().filter(|problem| problem.is_new) {
+        tracing::error!("{problem}");
+    }
+    for warning in report.warnings.iter().filter(|warning| warning.is_new) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// The keys that differ and that only a start applies.
 pub(super) fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> {
     let (old, new_server) = (&start.server, &new.server);
@@ -42,10 +82,6 @@ pub(super) fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> 
         ("server.https", old.https != new_server.https),
         ("server.http", old.http != new_server.http),
         ("server.admin", old.admin != new_server.admin),
-        (
-            "server.limits.h2_streams",
-            old.limits.h2_streams != new_server.limits.h2_streams,
-        ),
         ("server.threads", old.threads != new_server.threads),
         ("server.user", old.user != new_server.user),
         ("storage", start.storage != new.storage),

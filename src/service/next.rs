@@ -1,0 +1,75 @@
+//! A configuration on its way to be served: all of its making that can fail.
+
+use std::sync::Arc;
+
+use tracing_subscriber::filter::ParseError;
+
+use super::outcome::Refused;
+use crate::access_log::AccessLog;
+use crate::config::model::{Config, Log};
+use crate::config::{Diagnostics, Loaded};
+use crate::edge::Settings;
+use crate::tls::GlobalCertificate;
+
+/// A configuration that was read, or why it is none.
+pub(super) type Read = Result<Loaded, Diagnostics>;
+
+/// Takes another log level, or says why not.
+pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
+
+/// A configuration that can be carried out, with what was made for it.
+pub(super) struct Next {
+    pub(super) loaded: Loaded,
+    pub(super) settings: Settings,
+    /// `None` where it is the one in use.
+    pub(super) access: Option<AccessLog>,
+}
+
+impl Next {
+    /// Makes what follows a configuration that logs to `log`.
+    pub(super) fn prepare(
+        read: Read,
+        certificates: &GlobalCertificate,
+        log: &Log,
+        set_level: &SetLevel,
+    ) -> Result<Self, Refused> {
+        let loaded = read.map_err(|diagnostics| Refused::Invalid(Arc::new(diagnostics)))?;
+        let config = &loaded.config;
+        let settings = settings(certificates, config)?;
+        let access = if config.log == *log {
+            None
+        } else {
+            Some(access_log(config)?)
+        };
+        // The last step, since it is in force at once.
+        set_level(&config.log).map_err(|error| Refused::Unable(format!("log.level: {error}")))?;
+        Ok(Self {
+            loaded,
+            settings,
+            access,
+        })
+    }
+}
+
+/// What the edge works with under a configuration.
+///
+/// # Errors
+/// Where OpenSSL refuses a setting.
+pub fn settings(certificates: &GlobalCertificate, config: &Config) -> Result<Settings, Refused> {
+    let acceptor = certificates
+        .acceptor(&config.tls)
+        .map_err(|error| Refused::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
+    Ok(Settings {
+        limits: config.server.limits,
+        acceptor,
+    })
+}
+
+/// The access log of a configuration.
+///
+/// # Errors
+/// Where its file cannot be opened.
+pub fn access_log(config: &Config) -> Result<AccessLog, Refused> {
+    AccessLog::open(&config.log.access, config.log.format)
+        .map_err(|error| Refused::Unable(format!("log.access: cannot open the log: {error}")))
+}
