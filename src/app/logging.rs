@@ -10,7 +10,8 @@ use crate::config::model::{Log, LogFormat};
 
 /// What Pingora logs of itself: its warnings, but not the connections that clients break, which
 /// are ours to count.
-const PINGORA: &str = "pingora_core=warn,pingora_proxy=error,pingora_cache=warn";
+const PINGORA: &str =
+    "pingora_core=warn,pingora_core::apps=off,pingora_proxy=error,pingora_cache=warn";
 
 /// Changes the level of the running log.
 #[derive(Clone)]
