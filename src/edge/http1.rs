@@ -21,6 +21,7 @@ use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::{Head, Refusal};
 use self::stream::MessageStream;
+use super::last_call;
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<A>(
@@ -42,7 +43,11 @@ pub(super) async fn serve<A>(
         if !begun {
             return;
         }
-        let head = match read_head(&mut stream, limits).await {
+        let head = tokio::select! {
+            head = read_head(&mut stream, limits) => head,
+            () = last_call(&mut shutdown) => return,
+        };
+        let head = match head {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(refusal) => {

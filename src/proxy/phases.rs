@@ -191,6 +191,9 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if !response.status.is_informational() {
             session.set_close_on_response_before_downstream_finish(true);
+            if session.is_process_shutting_down() {
+                session.set_keepalive(None);
+            }
             response.insert_header(header::REQUEST_ID, exchange.request_id_value())?;
         }
         if session.req_header().version == Version::HTTP_10 {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::support::{
-    Act, Gateway, H2, Origin, TlsClient, TlsStream, connect, curl, read_response, within,
+    Act, Frames, Gateway, H2, Origin, TlsClient, TlsStream, connect, curl, read_response, within,
 };
 use super::{SECOND, in_front_of};
 
@@ -82,7 +82,11 @@ fn idle_connections_do_not_hold_it() {
         let _unused = TlsClient::named("a.test")
             .alpn(&["h2"])
             .connect(gateway.https);
+        // Told that it is over, this one does not answer.
+        let _deaf = Frames::connect(gateway.https, "a.test", &[]);
         let _plain = connect(gateway.http);
+        let mut half = connect(gateway.http);
+        half.write_all(b"GET / HTTP/1.1\r\n").expect("taken");
         let _unshaken = connect(gateway.https);
         let start = Instant::now();
         if stop == "signal" {

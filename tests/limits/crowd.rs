@@ -1,7 +1,7 @@
 //! Many slow clients at once, and one that is not.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::support::{Act, Frame, Frames, Gateway, Origin, TlsClient, connect, within};
 use super::{SECOND, limited};
@@ -58,7 +58,7 @@ fn two_hundred_slow_clients_cost_little_and_hinder_nobody() {
     let crowd: Vec<Slow> = (0..4 * EACH)
         .map(|number| slow(number % 4, &gateway))
         .collect();
-    let mut worst = SECOND * 0;
+    let mut worst = Duration::ZERO;
     for version in ["--http1.1", "--http2"].into_iter().cycle().take(20) {
         let start = Instant::now();
         let reply = gateway

@@ -19,6 +19,8 @@ fn the_preface_has_a_deadline() {
     begun.0.write_all(&Frames::PREFACE[..10]).expect("taken");
     about_a_second(closed_after(&mut silent.0, start).1);
     about_a_second(closed_after(&mut begun.0, start).1);
+    let log = gateway.log();
+    assert!(!log.contains("ERROR"), "a client's fault is none: {log}");
 }
 
 #[test]

@@ -182,7 +182,14 @@ async fn answers_of_our_own_keep_the_connection() {
         ("GET /x/../old HTTP/1.1\r\nHost: a.example\r\n\r\n", 400),
     ] {
         client.send(request).await;
-        assert_status(&client.answer().await, status);
+        let answer = client.answer().await;
+        assert_status(&answer, status);
+        // A client that cannot be understood is not listened to further.
+        let closes = answer.to_lowercase().contains("connection: close");
+        assert_eq!(closes, status == 400, "{answer}");
+        if closes {
+            client = Client::to(gateway).await;
+        }
     }
 }
 
