@@ -57,7 +57,9 @@ impl Task {
             .ok();
         let mut looked = Instant::now();
         loop {
-            follow(watch.as_mut(), &self.live);
+            while follow(watch.as_mut(), &self.live) {
+                self.look(Vec::new()).await;
+            }
             let every = match watch {
                 Some(_) => self.live.current().config.renewal.check_every,
                 None => WITHOUT_WATCH,
@@ -109,11 +111,13 @@ async fn changed(watch: Option<&mut Watch>) -> Vec<std::path::PathBuf> {
     }
 }
 
-/// Watches what is used now.
-fn follow(watch: Option<&mut Watch>, live: &Live) {
-    let Some(watch) = watch else { return };
+/// Watches what is used now. Whether there is something in it that may have changed unseen.
+fn follow(watch: Option<&mut Watch>, live: &Live) -> bool {
+    let Some(watch) = watch else { return false };
     let paths = live.watched();
-    for error in watch.follow(paths.iter().map(|path| &**path)) {
+    let followed = watch.follow(paths.iter().map(|path| &**path));
+    for error in followed.errors {
         tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
     }
+    followed.has_new
 }

@@ -5,7 +5,8 @@
 //! directories that are watched. It says that something changed; what changed its users find out
 //! by looking.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,10 +25,24 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How many symbolic links are followed on the way to one file.
 const MAX_LINKS: usize = 16;
 
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// What came of a change of what is watched.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Whether a directory is watched that was not before: what changed in it until now went
+    /// unseen, and is to be looked at.
+    pub has_new: bool,
+    /// The directories that cannot be watched.
+    pub errors: Vec<notify::Error>,
+}
+
 /// A watch over the directories of some files.
 pub struct Watch {
     watcher: RecommendedWatcher,
-    directories: BTreeSet<PathBuf>,
+    /// What is watched, with what tells a directory from another of its name.
+    directories: BTreeMap<PathBuf, Option<Identity>>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
 }
 
@@ -50,32 +65,37 @@ impl Watch {
         })?;
         Ok(Self {
             watcher,
-            directories: BTreeSet::new(),
+            directories: BTreeMap::new(),
             events,
         })
     }
 
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
-    /// them are watched themselves. The directories that cannot be watched come back.
-    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Vec<notify::Error> {
+    /// them are watched themselves.
+    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
         let wanted: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories_of).collect();
-        for gone in self.directories.difference(&wanted) {
+        for gone in self
+            .directories
+            .keys()
+            .filter(|path| !wanted.contains(*path))
+        {
             // It may have been deleted, and its watch with it.
             let _ = self.watcher.unwatch(gone);
         }
-        let mut errors = Vec::new();
-        let mut watched = BTreeSet::new();
+        let before = std::mem::take(&mut self.directories);
+        let mut followed = Followed::default();
         for directory in wanted {
             // A directory that was deleted and made again has lost its watch, hence the renewal.
             match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    watched.insert(directory);
+                    let identity = identity(&directory);
+                    followed.has_new |= before.get(&directory) != Some(&identity);
+                    self.directories.insert(directory, identity);
                 }
-                Err(error) => errors.push(error.add_path(directory)),
+                Err(error) => followed.errors.push(error.add_path(directory)),
             }
         }
-        self.directories = watched;
-        errors
+        followed
     }
 
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
@@ -153,6 +173,11 @@ fn directories_of(path: &Path) -> Vec<PathBuf> {
     directories
 }
 
+fn identity(directory: &Path) -> Option<Identity> {
+    let metadata = directory.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// The nearest ancestor that exists, `path` included.
 fn existing(path: Option<&Path>) -> Option<&Path> {
     path?.ancestors().find(|ancestor| ancestor.is_dir())
@@ -177,7 +202,9 @@ mod tests {
         let file = dir.path().join("a.yaml");
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
-        assert!(watch.follow([&*file]).is_empty());
+        let followed = watch.follow([&*file]);
+        assert!(followed.has_new && followed.errors.is_empty());
+        assert!(!watch.follow([&*file]).has_new);
 
         fs::write(&file, "2").expect("written");
         assert!(told(&mut watch).await, "rewritten");
@@ -187,6 +214,22 @@ mod tests {
         assert!(told(&mut watch).await, "replaced");
         fs::remove_file(&file).expect("removed");
         assert!(told(&mut watch).await, "removed");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_made_again_is_a_new_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (inner, aside) = (dir.path().join("inner"), dir.path().join("aside"));
+        fs::create_dir(&inner).expect("made");
+        let mut watch = Watch::new().expect("inotify");
+        watch.follow([&*inner]);
+        // Aside and not removed, so that the new one cannot get its inode.
+        fs::rename(&inner, &aside).expect("renamed");
+        fs::create_dir(&inner).expect("made");
+        assert!(watch.follow([&*inner]).has_new);
+        assert!(told(&mut watch).await, "of the change itself");
+        fs::write(inner.join("a.yaml"), "1").expect("written");
+        assert!(told(&mut watch).await, "of one inside");
     }
 
     #[tokio::test]
