@@ -1,5 +1,12 @@
 //! Certificate files of every kind, good and bad: what is served of them, and what is said.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
+
 mod support;
 
 use std::fs;
@@ -367,8 +374,8 @@ fn an_incomplete_chain_is_completed_from_the_directory() {
         lower.leaf(&["a.example"]).make(),
         other.leaf(&["b.example"]).make(),
     );
-    alone(a.clone()).write(&certs, "a.example");
-    alone(b.clone()).write(&certs, "b.example");
+    alone(a).write(&certs, "a.example");
+    alone(b).write(&certs, "b.example");
     // In no order, and with the root, which is not sent.
     let bundle = [root.pem(), upper.pem(), lower.pem()].concat();
     fs::write(certs.join("bundle.pem"), bundle).expect("written");

@@ -1,5 +1,12 @@
 //! `snigate check`: everything that is wrong, each thing at its place, in one go.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,12 @@
 //! Changes while it runs: every way in which files change, and nobody notices who should not.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may fail loudly"
+)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! The local CA from outside: its root, its certificates, and what happens when it is damaged.
 
+#![allow(clippy::expect_used, reason = "a test may fail loudly")]
+
 mod support;
 
 use std::ffi::OsStr;

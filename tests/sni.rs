@@ -1,5 +1,12 @@
 //! TLS by server name: which certificate, which sessions, which versions, ciphers and protocols.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
+
 mod support;
 
 use std::io::{Read, Write};
