@@ -94,6 +94,20 @@ fn named(name: &str) -> Option<Pattern> {
     }
 }
 
+/// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
+pub(super) fn is_turned_link(path: &Path, directory: &Path) -> bool {
+    path.parent() == Some(directory)
+        && path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+}
+
+/// Whether `path` is such a link beside `file`.
+pub(super) fn is_beside(path: &Path, file: &Path) -> bool {
+    file.parent()
+        .is_some_and(|directory| is_turned_link(path, directory))
+}
+
 fn chain(path: &Path) -> Option<EntryId> {
     let is_chain = CHAINS.contains(&extension(path)?);
     is_chain.then(|| EntryId {

@@ -221,7 +221,8 @@ impl Sources {
         for path in paths {
             let mut is_known = false;
             // A directory or a link on the way may have been replaced.
-            let leads_to = |file: &PathBuf| file.starts_with(path) || is_beside(path, file);
+            let leads_to =
+                |file: &PathBuf| file.starts_with(path) || directory::is_beside(path, file);
             for (id, origin) in self
                 .files
                 .iter()
@@ -234,7 +235,9 @@ impl Sources {
             }
             for directory in &mut self.directories {
                 is_known |= path.parent() == Some(&directory.path);
-                if directory.path.starts_with(path) || is_turned_link(path, &directory.path) {
+                if directory.path.starts_with(path)
+                    || directory::is_turned_link(path, &directory.path)
+                {
                     is_known = true;
                     directory.survey(&self.entries, &mut survey);
                 } else if path.parent() == Some(&directory.path) && !directory::is_hidden(path) {
@@ -386,17 +389,4 @@ impl Directory {
             survey.found.entry(id).or_insert(place);
         }
     }
-}
-
-/// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
-fn is_turned_link(path: &Path, directory: &Path) -> bool {
-    path.parent() == Some(directory)
-        && path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
-}
-
-fn is_beside(path: &Path, file: &Path) -> bool {
-    file.parent()
-        .is_some_and(|directory| is_turned_link(path, directory))
 }
