@@ -37,7 +37,7 @@ use crate::tls::GlobalCertificate;
 
 use self::control::AppControl;
 use self::logging::Level;
-use self::process::UserError;
+use self::process::{Descriptors, UserError};
 
 /// The part of [`Readiness`] that speaks until every listener is served.
 const START: &str = "start";
@@ -147,12 +147,13 @@ impl App {
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
         let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config)?));
         let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
+        let descriptors = Descriptors::claim();
         let edge = Edge::new(
-            Arc::new(proxy::http_proxy(gateway, &config)),
+            Arc::new(proxy::http_proxy(gateway, &config, descriptors.kept)),
             certificates.clone(),
             live::settings(&certificates, &config)?,
             metrics.clone(),
-            process::connections_by_descriptors(),
+            descriptors.clients,
         );
         let (live, _) = Live::start(Parts {
             file,

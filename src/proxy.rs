@@ -43,7 +43,7 @@ use crate::host::NameBuffer;
 use crate::metrics::Metrics;
 use crate::tls::TlsInfo;
 
-/// Connections to upstreams that are kept for reuse, for each worker thread.
+/// The most connections to upstreams that each worker thread keeps for reuse.
 const KEPT_CONNECTIONS: usize = 1024;
 
 /// The most tries at upstreams for one request, whatever routes say.
@@ -175,11 +175,13 @@ impl Gateway {
     }
 }
 
-/// Makes the proxy that `edge` hands connections and requests to.
-pub fn http_proxy(gateway: Gateway, config: &Config) -> HttpProxy<Gateway> {
+/// Makes the proxy that `edge` hands connections and requests to. It keeps at most `kept` idle
+/// connections to upstreams.
+pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<Gateway> {
     let server = ServerConf {
         threads: config.server.threads,
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
+        upstream_keepalive_pool_size: (kept / config.server.threads.max(1))
+            .clamp(1, KEPT_CONNECTIONS),
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     };

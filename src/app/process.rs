@@ -10,24 +10,38 @@ use thiserror::Error;
 /// and connections to CAs. A gateway that is full must still be able to renew and to be told.
 const RESERVE: u64 = 64;
 
-/// Raises the limit on open files as far as it goes, and says how many client connections fit: a
-/// proxied one takes a descriptor to the client and one to the upstream.
-pub(super) fn connections_by_descriptors() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-            .map(|()| hard)
-            .or(Ok(soft))
-    });
-    let limit = limit.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the limit on open files is unknown, taking 1024");
-        1024
-    });
-    connections_within(limit)
+/// What the limit on open files allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    /// Connections of clients. Each may take another one to an upstream.
+    pub(super) clients: usize,
+    /// Connections to upstreams that wait to be used again.
+    pub(super) kept: usize,
 }
 
-fn connections_within(descriptors: u64) -> usize {
-    let fit = (descriptors.saturating_sub(RESERVE) / 2).max(8);
-    usize::try_from(fit).unwrap_or(usize::MAX)
+impl Descriptors {
+    /// Raises the limit on open files as far as it goes, and divides what it allows.
+    pub(super) fn claim() -> Self {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+                .map(|()| hard)
+                .or(Ok(soft))
+        });
+        Self::within(limit.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the limit on open files is unknown, taking 1024");
+            1024
+        }))
+    }
+
+    /// Two fifths for clients, as much for the upstreams they are passed to, the rest to keep.
+    fn within(limit: u64) -> Self {
+        let fifth = limit.saturating_sub(RESERVE) / 5;
+        let count = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
+        Self {
+            clients: count(fifth * 2).max(8),
+            kept: count(fifth),
+        }
+    }
 }
 
 /// Why the process cannot run as the configured user.
@@ -73,9 +87,13 @@ mod tests {
 
     #[test]
     fn a_reserve_of_descriptors_is_kept() {
-        assert_eq!(connections_within(256), 96);
-        assert_eq!(connections_within(65_536), 32_736);
-        assert_eq!(connections_within(10), 8);
+        let within = |limit| {
+            let Descriptors { clients, kept } = Descriptors::within(limit);
+            (clients, kept)
+        };
+        assert_eq!(within(256), (76, 38));
+        assert_eq!(within(65_536), (26_188, 13_094));
+        assert_eq!(within(10), (8, 0));
     }
 
     #[test]

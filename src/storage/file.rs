@@ -53,11 +53,12 @@ impl FileStorage {
         Ok(directory.to_owned())
     }
 
-    /// Sees to the modes of `directory` and all above it, up to the root of this storage.
+    /// Sees to the modes of `directory` and all above it, below the root of this storage. The root
+    /// may be anybody's directory, and what it holds of ours is closed anyway.
     fn mend_directories(&self, directory: &Path) -> io::Result<()> {
         directory
             .ancestors()
-            .take_while(|path| path.starts_with(&self.root))
+            .take_while(|path| path.starts_with(&self.root) && *path != self.root)
             .try_for_each(|path| {
                 mend(path, &fs::metadata(path)?, DIRECTORY_MODE);
                 Ok(())
@@ -227,13 +228,14 @@ mod tests {
             (mode(&root), mode(&inner), mode(&file)),
             (0o700, 0o700, 0o600)
         );
+        // The root may be shared with others: it is left as it is.
         for path in [&root, &inner, &file] {
             fs::set_permissions(path, Permissions::from_mode(0o755)).expect("ours");
         }
         storage.load(&key).expect("readable");
         assert_eq!(
             (mode(&root), mode(&inner), mode(&file)),
-            (0o700, 0o700, 0o600)
+            (0o755, 0o700, 0o600)
         );
         let left: Vec<_> = fs::read_dir(&inner).expect("a directory").collect();
         assert_eq!(left.len(), 1, "no temporary file is left");

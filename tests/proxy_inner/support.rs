@@ -308,7 +308,7 @@ pub(crate) async fn gateway(sites: Vec<Arc<Site>>) -> SocketAddr {
         &metrics,
         Arc::new(ArcSwap::from_pointee(AccessLog::off())),
     );
-    let mut proxy = http_proxy(gateway, &config);
+    let mut proxy = http_proxy(gateway, &config, 64);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     proxy.server_options = Some(options);
