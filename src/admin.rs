@@ -46,7 +46,7 @@ pub trait Control: Send + Sync {
     /// Every site, in the order of the configuration.
     fn sites(&self) -> Vec<SiteView>;
 
-    /// Every certificate that is served.
+    /// Every certificate that is served. May block for as long as a reload takes.
     fn certificates(&self) -> Vec<CertificateView>;
 
     /// Reads the configuration again and takes it, or keeps the old one. Runs to its end even

@@ -42,6 +42,9 @@ use self::process::UserError;
 /// The part of [`Readiness`] that speaks until every listener is served.
 const START: &str = "start";
 
+/// How long the end of the process waits for the last access lines to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Why a gateway cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -186,7 +189,8 @@ impl App {
             })
         };
         let (stop, stopper, stopping) = Stop::new(self.readiness.clone(), drain);
-        let (task, reloader) = reload::task(Arc::clone(&self.live));
+        let live = Arc::clone(&self.live);
+        let (task, reloader) = reload::task(Arc::clone(&live));
 
         let admin = match sockets.admin {
             None => None,
@@ -232,6 +236,7 @@ impl App {
         server.run(RunArgs {
             shutdown_signal: Box::new(stop),
         });
+        live.flush_log(LOG_PATIENCE);
         Ok(())
     }
 }

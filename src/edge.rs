@@ -26,7 +26,7 @@ use pingora_core::protocols::{ALPN, Ssl as _};
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
-use crate::shutdown::ShutdownWatch;
+use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::GlobalCertificate;
 
 pub use self::accept::{BindError, Listener, ListenerKind};
@@ -123,17 +123,22 @@ where
     }
 
     /// Terminates TLS and serves what is inside.
-    async fn serve_tls(self: Arc<Self>, socket: Socket, shutdown: ShutdownWatch) {
+    async fn serve_tls(self: Arc<Self>, socket: Socket, mut shutdown: ShutdownWatch) {
         let settings = self.settings.load_full();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let tls = match tokio::time::timeout(settings.limits.handshake, handshake).await {
-            Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => {
+        let shaken = tokio::select! {
+            shaken = handshake => Some(shaken),
+            () = tokio::time::sleep(settings.limits.handshake) => None,
+            () = last_call(&mut shutdown) => None,
+        };
+        let tls = match shaken {
+            Some(Ok(tls)) => tls,
+            Some(Err(error)) => {
                 self.handshake_failed("failed");
                 tracing::debug!(%error, "TLS handshake failed");
                 return;
             }
-            Err(_) => {
+            None => {
                 self.handshake_failed("timeout");
                 tracing::debug!("TLS handshake took too long");
                 return;
@@ -141,7 +146,7 @@ where
         };
         let limits = &settings.limits;
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
-            http2::serve(&self.app, Box::new(tls), limits, &shutdown).await;
+            http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
         } else {
             http1::serve(&self.app, Box::new(tls), limits, &self.metrics, shutdown).await;
         }
@@ -153,6 +158,15 @@ where
             .with_label_values(&[result, "none", "none", "false"])
             .inc();
     }
+}
+
+/// How long a client that has not come to its first request may take once the gateway stops.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// Waits until the gateway stops and what is on its way has had the time to come.
+async fn last_call(shutdown: &mut ShutdownWatch) {
+    requested(shutdown).await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 /// Implements the parts of Pingora's `IO` that a wrapper passes to its `inner` unchanged: all but

@@ -47,7 +47,7 @@ pub struct TlsManager {
     clock: Arc<dyn Clock>,
     loader: Arc<Loader>,
     dry: bool,
-    config: Option<Config>,
+    config: Option<Arc<Config>>,
     sources: Sources,
     issued: Issued,
     candidates: Candidates,
@@ -123,7 +123,7 @@ impl TlsManager {
     /// Serves what `config` asks for. Certificates that it still names stay as they are.
     pub fn apply(&mut self, config: &Config) -> Report {
         self.sources.configure(&config.certificates);
-        if let Some(before) = self.config.replace(config.clone()) {
+        if let Some(before) = self.config.replace(Arc::new(config.clone())) {
             self.issued.close_others(&before.issuers, &config.issuers);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
@@ -171,8 +171,7 @@ impl TlsManager {
 
     fn pass(&mut self, scope: Option<Scope<'_>>) -> Report {
         let mut report = Report::default();
-        // Taken out for the pass, so that what it asks for can be borrowed throughout.
-        let Some(config) = self.config.take() else {
+        let Some(config) = self.config.clone() else {
             return report;
         };
         let now = self.clock.now();
@@ -192,7 +191,6 @@ impl TlsManager {
         report.watch = self.sources.watch().iter().cloned().collect();
         report.certificates = self.certificates().count();
         self.note_new(&mut report);
-        self.config = Some(config);
         report
     }
 

@@ -11,7 +11,8 @@ mod ticket;
 
 use std::any::Any;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -130,9 +131,11 @@ enum Choice {
     Refuse,
 }
 
-/// What the client-hello callback found out, kept with the connection until the handshake ends.
+/// What the client-hello callback found out, kept with the connection.
 struct Hello {
-    snapshot: Arc<Snapshot>,
+    /// Taken out when the handshake ends: a connection that lives long must not keep a state of
+    /// the configuration that has long been replaced.
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
     server_name: Option<HostName>,
     certificates: Option<Arc<CertificateSet>>,
     fell_back: bool,
@@ -253,7 +256,7 @@ impl GlobalCertificate {
         ssl.set_ex_data(
             shared.hello,
             Hello {
-                snapshot,
+                snapshot: Mutex::new(Some(snapshot)),
                 server_name,
                 certificates,
                 fell_back,
@@ -261,17 +264,16 @@ impl GlobalCertificate {
         );
         Ok(ClientHelloResponse::SUCCESS)
     }
+}
 
+impl Hello {
     /// The certificates of a connection whose ClientHello has been read, made now where the name
     /// gets them on demand.
-    fn certificates(hello: &Hello) -> Option<Arc<CertificateSet>> {
-        hello.certificates.clone().or_else(|| {
-            let name = hello.server_name.as_ref()?;
-            hello
-                .snapshot
-                .certificates
-                .on_demand()?
-                .certificate(name.as_str())
+    fn certificates(&self, snapshot: &Snapshot) -> Option<Arc<CertificateSet>> {
+        self.certificates.clone().or_else(|| {
+            let name = self.server_name.as_ref()?;
+            let on_demand = snapshot.certificates.on_demand()?;
+            on_demand.certificate(name.as_str())
         })
     }
 }
@@ -279,7 +281,11 @@ impl GlobalCertificate {
 #[async_trait]
 impl TlsAccept for GlobalCertificate {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let Some(set) = ssl.ex_data(self.0.hello).and_then(Self::certificates) else {
+        let set = ssl.ex_data(self.0.hello).and_then(|hello| {
+            let snapshot = lock(&hello.snapshot).clone()?;
+            hello.certificates(&snapshot)
+        });
+        let Some(set) = set else {
             // Without a certificate the handshake ends in the alert handshake_failure.
             return;
         };
@@ -306,14 +312,20 @@ impl TlsAccept for GlobalCertificate {
             .with_label_values(&["ok", ssl.version_str(), ffi::group_name(ssl), resumed])
             .inc();
         let hello = ssl.ex_data(self.0.hello)?;
+        let snapshot = lock(&hello.snapshot).take()?;
         Some(Arc::new(TlsInfo {
             server_name: hello.server_name.clone(),
-            certificates: Self::certificates(hello),
+            certificates: hello.certificates(&snapshot),
             fell_back: hello.fell_back,
-            attachment: Mutex::new(hello.snapshot.attachment.clone()),
+            attachment: Mutex::new(snapshot.attachment.clone()),
+            since: Instant::now(),
         }))
     }
 }
+
+/// How long after the handshake a first request belongs to the state of the handshake. Browsers
+/// open connections ahead of need; what they ask for later is answered as things stand then.
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// What is known of a TLS connection when its requests are routed.
 ///
@@ -327,6 +339,8 @@ pub struct TlsInfo {
     /// Whether the client asked for a name that it did not get a certificate for.
     pub fell_back: bool,
     attachment: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    /// When the handshake ended.
+    since: Instant,
 }
 
 impl TlsInfo {
@@ -341,6 +355,7 @@ impl TlsInfo {
             certificates,
             fell_back,
             attachment: Mutex::default(),
+            since: Instant::now(),
         }
     }
 
@@ -359,13 +374,16 @@ impl TlsInfo {
     }
 
     /// The attachment of the snapshot that the handshake worked from, for the first request of
-    /// the connection; `None` for those after it.
+    /// the connection; `None` for those after it, and for one that was long in coming.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.attachment
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        let attachment = lock(&self.attachment).take();
+        attachment.filter(|_| self.since.elapsed() < FIRST_REQUEST)
     }
+}
+
+/// What is guarded here is replaced as a whole, so a panic leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

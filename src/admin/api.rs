@@ -58,8 +58,17 @@ pub(super) async fn sites(State(state): State<AdminState>) -> Json<Vec<SiteView>
     Json(state.control.sites())
 }
 
-pub(super) async fn certificates(State(state): State<AdminState>) -> Json<Vec<CertificateView>> {
-    Json(state.control.certificates())
+pub(super) async fn certificates(
+    State(state): State<AdminState>,
+) -> Result<Json<Vec<CertificateView>>, Problem> {
+    // It waits for a reload that is under way, and thousands take their time: the probes must not.
+    let listed = tokio::task::spawn_blocking(move || state.control.certificates()).await;
+    listed.map(Json).map_err(|_| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the certificates cannot be listed. See the log",
+        )
+    })
 }
 
 pub(super) async fn reload(

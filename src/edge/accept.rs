@@ -132,7 +132,11 @@ where
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
-            () = requested(&mut shutdown) => return,
+            () = requested(&mut shutdown) => {
+                // The application tells clients with a request in flight that it is the last.
+                edge.app.http_cleanup().await;
+                return;
+            }
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

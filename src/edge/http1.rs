@@ -21,6 +21,7 @@ use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::{Head, Refusal};
 use self::stream::MessageStream;
+use super::last_call;
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<A>(
@@ -42,7 +43,11 @@ pub(super) async fn serve<A>(
         if !begun {
             return;
         }
-        let head = match read_head(&mut stream, limits).await {
+        let head = tokio::select! {
+            head = read_head(&mut stream, limits) => head,
+            () = last_call(&mut shutdown) => return,
+        };
+        let head = match head {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(refusal) => {
@@ -106,9 +111,9 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
             return Ok(Some(head));
         }
         let before = stream.unread().len();
-        let count = match tokio::time::timeout_at(deadline, stream.fill()).await {
+        match tokio::time::timeout_at(deadline, stream.fill()).await {
             Ok(Ok(0) | Err(_)) => return Ok(None),
-            Ok(Ok(count)) => count,
+            Ok(Ok(_)) => {}
             // Nothing but the empty line that some clients send after a body.
             Err(_) if before == 0 => return Ok(None),
             Err(_) => {
@@ -117,10 +122,15 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
                     reason: "the request head took too long",
                 });
             }
-        };
-        // A head that comes byte by byte is looked at once a line, not once a byte.
-        let new = stream.unread().get(before..).unwrap_or_default();
-        worth_a_look = count > 64 || memchr::memchr(b'\n', new).is_some();
+        }
+        // A head that comes in crumbs is looked at once a line, not once a crumb, as long as it
+        // may still be a good one.
+        let unread = stream.unread();
+        let new = unread.get(before..).unwrap_or_default();
+        worth_a_look = before == 0
+            || memchr::memchr(b'\n', new).is_some()
+            || unread.len() > limits.max_header_bytes
+            || (before <= head::MAX_REQUEST_LINE && unread.len() > head::MAX_REQUEST_LINE);
     }
 }
 
@@ -136,4 +146,45 @@ fn answer(refusal: Refusal) -> Vec<u8> {
         body.len(),
     )
     .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_head_in_crumbs_without_a_line_end_is_bounded() {
+        let limits = Limits {
+            handshake: Duration::from_secs(10),
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(10),
+            max_header_bytes: 4096,
+            max_connections: 0,
+            max_connections_per_ip: 0,
+            h2_streams: 100,
+        };
+        // Each read sees one crumb, as with a TLS record for each.
+        let (mut client, server) = tokio::io::duplex(32);
+        let mut stream = MessageStream::new(Box::new(server));
+        let crumbs = tokio::spawn(async move {
+            let begin = b"GET / HTTP/1.1\r\nX: ";
+            let mut sent = begin.len();
+            let mut written = client.write_all(begin).await;
+            while written.is_ok() && sent < 1 << 20 {
+                written = client.write_all(&[b'a'; 32]).await;
+                sent += 32;
+            }
+            sent
+        });
+        let refusal = read_head(&mut stream, &limits)
+            .await
+            .expect_err("too large");
+        assert_eq!(refusal.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        drop(stream);
+        assert!(crumbs.await.expect("no panic") < 8192);
+    }
 }

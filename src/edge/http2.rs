@@ -3,6 +3,8 @@
 //! The guard reads the frame headers that pass (RFC 9113, section 4.1) and fails the connection
 //! where the preface or a block of fields takes too long. It changes no byte.
 
+mod streams;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::config::model::Limits;
 use crate::shutdown::ShutdownWatch;
 
+use self::streams::Streams;
+use super::last_call;
 use super::timer::Timer;
 
 /// Serves one connection until it ends.
@@ -24,7 +28,7 @@ pub(super) async fn serve<A>(
     app: &Arc<A>,
     connection: Stream,
     limits: &Limits,
-    shutdown: &ShutdownWatch,
+    mut shutdown: ShutdownWatch,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -34,8 +38,17 @@ pub(super) async fn serve<A>(
         deadline: limits.header_read,
         timer: Timer::default(),
     };
-    // An HTTP/2 connection is never handed back.
-    let _ = app.process_new(Box::new(guarded), shutdown).await;
+    let streams = Streams::new(app);
+    let told = shutdown.clone();
+    let over = async {
+        last_call(&mut shutdown).await;
+        streams.at_rest().await;
+    };
+    tokio::select! {
+        // An HTTP/2 connection is never handed back.
+        _ = streams.process_new(Box::new(guarded), &told) => {}
+        () = over => {}
+    }
 }
 
 /// The length of the client's connection preface (RFC 9113, section 3.4).
@@ -196,14 +209,18 @@ mod tests {
             .write_all(&stream[..PREFACE + 5])
             .await
             .expect("room");
-        let mut got = vec![0; 1 << 16];
+        let mut got = [0; 15];
         let mut at = PREFACE + 5;
-        guard.read(&mut got).await.expect("a part");
+        let mut begin = [0; PREFACE + 5];
+        guard.read_exact(&mut begin).await.expect("the beginning");
         while at + 15 < stream.len() {
             tokio::time::sleep(Duration::from_secs(4)).await;
             client.write_all(&stream[at..at + 15]).await.expect("room");
             at += 15;
-            guard.read(&mut got).await.expect("the client keeps time");
+            guard
+                .read_exact(&mut got)
+                .await
+                .expect("the client keeps time");
         }
         let error = guard.read(&mut got).await.expect_err("nothing more comes");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -29,6 +29,8 @@ pub(super) struct Sources {
     hasher: RandomState,
     /// The directories in which a change may concern an entry.
     watch: BTreeSet<PathBuf>,
+    /// What the configured files are when links are followed.
+    targets: BTreeSet<PathBuf>,
 }
 
 struct Directory {
@@ -129,7 +131,7 @@ impl Sources {
         changes.extend(self.complete(loader));
         // Links may lead elsewhere where something changed, and hardly where nothing did.
         if self.watch.is_empty() || !changes.is_empty() {
-            self.watch = self.find_directories();
+            self.find_directories();
         }
         changes
     }
@@ -178,19 +180,21 @@ impl Sources {
         &self.watch
     }
 
-    fn find_directories(&self) -> BTreeSet<PathBuf> {
-        let mut watch: BTreeSet<_> = self
+    fn find_directories(&mut self) {
+        self.watch = self
             .directories
             .iter()
             .map(|directory| directory.path.clone())
             .collect();
+        self.targets.clear();
         for path in self.files.iter().flat_map(|(id, _)| [&id.chain, &id.key]) {
-            watch.extend(path.parent().map(Path::to_owned));
+            self.watch.extend(path.parent().map(Path::to_owned));
             // A symbolic link may stay while what it leads to changes.
-            let target = fs::canonicalize(path).ok();
-            watch.extend(target.as_deref().and_then(Path::parent).map(Path::to_owned));
+            if let Ok(target) = fs::canonicalize(path) {
+                self.watch.extend(target.parent().map(Path::to_owned));
+                self.targets.insert(target);
+            }
         }
-        watch
     }
 
     fn survey_all(&mut self) -> Survey {
@@ -215,16 +219,23 @@ impl Sources {
     fn survey_paths(&mut self, paths: &[PathBuf]) -> Survey {
         let mut survey = Survey::default();
         for path in paths {
-            for (id, origin) in self.files.iter().filter(|(id, _)| {
-                // A link on the way may have been turned.
-                id.chain == *path || id.key == *path || is_beside(path, &id.chain)
-            }) {
+            let mut is_known = false;
+            // A directory or a link on the way may have been replaced.
+            let leads_to = |file: &PathBuf| file.starts_with(path) || is_beside(path, file);
+            for (id, origin) in self
+                .files
+                .iter()
+                .filter(|(id, _)| leads_to(&id.chain) || leads_to(&id.key))
+            {
+                is_known = true;
                 survey
                     .found
                     .insert(id.clone(), (Kind::Files, Arc::clone(origin)));
             }
             for directory in &mut self.directories {
-                if *path == directory.path || is_turned_link(path, &directory.path) {
+                is_known |= path.parent() == Some(&directory.path);
+                if directory.path.starts_with(path) || is_turned_link(path, &directory.path) {
+                    is_known = true;
                     directory.survey(&self.entries, &mut survey);
                 } else if path.parent() == Some(&directory.path) && !directory::is_hidden(path) {
                     for id in directory::entries_of(path) {
@@ -237,9 +248,19 @@ impl Sources {
                     }
                 }
             }
+            if !is_known && self.may_be_led_through(path) {
+                return self.survey_all();
+            }
         }
         survey.gone.retain(|id| !survey.found.contains_key(id));
         survey
+    }
+
+    /// Whether links may lead to files through `path`, which none of them names: all but other
+    /// people's files, a log in the same directory say.
+    fn may_be_led_through(&self, path: &Path) -> bool {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+        !is_file || self.targets.contains(path)
     }
 
     fn take(&mut self, stale: Stale, reading: Reading, now: UnixTime) -> Option<Change> {

@@ -90,6 +90,10 @@ impl Answer {
 
     /// Sends this answer, and keeps an HTTP/1 connection where the request's body allows it.
     pub(crate) async fn send(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
+        if self.status == StatusCode::BAD_REQUEST {
+            // Who cannot be understood once is not listened to further.
+            session.set_keepalive(None);
+        }
         drain(session).await;
         let head = self.head(request_id)?;
         let bodiless = session.req_header().method == Method::HEAD

@@ -206,6 +206,9 @@ pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool)
     if switching && !upgrade_asked {
         return invalid("101 to a request that did not ask for an upgrade");
     }
+    if switching && response.version != Version::HTTP_11 {
+        return invalid("101 in an HTTP/1.0 answer");
+    }
     let codings = || response.headers.get_all(TRANSFER_ENCODING).iter();
     if codings().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
         || codings().count() > 1
@@ -350,6 +353,18 @@ mod tests {
                 "{method} {fields:?}"
             );
         }
+    }
+
+    #[test]
+    fn only_an_upgrade_that_was_asked_for_is_agreed_to() {
+        let switching = |version, asked| {
+            let mut response = ResponseHeader::build(101, None).expect("a head");
+            response.set_version(version);
+            clean_response(&mut response, asked).is_ok()
+        };
+        assert!(switching(Version::HTTP_11, true));
+        assert!(!switching(Version::HTTP_11, false));
+        assert!(!switching(Version::HTTP_10, true));
     }
 
     #[test]

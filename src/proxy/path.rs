@@ -14,21 +14,34 @@ pub(crate) struct Reading {
     decodes_separators: bool,
     /// Merges slashes and resolves `.` and `..` (RFC 3986, section 5.2.4).
     cleans: bool,
+    /// Cuts parameters off segments, `/a;x=y/b` being `/a/b`, as servlet containers do.
+    cuts_parameters: bool,
 }
 
 /// The readings beside the plain one that a path with anything doubtful in it is checked under.
-const READINGS: [Reading; 3] = [
+const READINGS: [Reading; 5] = [
     Reading {
-        decodes_separators: false,
         cleans: true,
+        ..PLAIN
     },
     Reading {
         decodes_separators: true,
-        cleans: false,
+        ..PLAIN
     },
     Reading {
         decodes_separators: true,
         cleans: true,
+        ..PLAIN
+    },
+    Reading {
+        cleans: true,
+        cuts_parameters: true,
+        ..PLAIN
+    },
+    Reading {
+        decodes_separators: true,
+        cleans: true,
+        cuts_parameters: true,
     },
 ];
 
@@ -36,6 +49,7 @@ const READINGS: [Reading; 3] = [
 const PLAIN: Reading = Reading {
     decodes_separators: false,
     cleans: false,
+    cuts_parameters: false,
 };
 
 /// Finds what a path leads to by asking `route` for each way to read it.
@@ -79,8 +93,8 @@ fn is_doubtful(path: &[u8]) -> bool {
     for (at, &octet) in path.iter().enumerate() {
         let doubtful = match octet {
             b'/' | b'.' => last == b'/',
-            b'%' => matches!(decode_escape(path, at), Some(b'/' | b'\\' | b'.')),
-            b'\\' => true,
+            b'%' => matches!(decode_escape(path, at), Some(b'/' | b'\\' | b'.' | b';')),
+            b'\\' | b';' => true,
             _ => false,
         };
         if doubtful {
@@ -113,7 +127,11 @@ impl Reading {
                 other => out.push(other),
             }
         }
-        Cow::Owned(if self.cleans { clean(&out) } else { out })
+        Cow::Owned(if self.cleans {
+            clean(&out, self.cuts_parameters)
+        } else {
+            out
+        })
     }
 }
 
@@ -128,8 +146,8 @@ fn decode_escape(path: &[u8], at: usize) -> Option<u8> {
 }
 
 /// Merges slashes and resolves dot segments. `..;x` counts as `..`: some servers cut parameters
-/// off a segment before they look at it.
-fn clean(path: &[u8]) -> Vec<u8> {
+/// off a segment before they look at it. `cut` says to cut them off all segments.
+fn clean(path: &[u8], cut: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len() + 1);
     let mut ends_in_directory = false;
     for segment in path.split(|&octet| octet == b'/') {
@@ -138,9 +156,10 @@ fn clean(path: &[u8]) -> Vec<u8> {
             .next()
             .unwrap_or(segment);
         ends_in_directory =
-            matches!(name, b"" | b"." | b"..") && (name == segment || !name.is_empty());
+            matches!(name, b"" | b"." | b"..") && (cut || name == segment || !name.is_empty());
         match name {
             _ if segment.is_empty() => {}
+            b"" if cut => {}
             b"." => {}
             b".." => {
                 let parent = memchr::memrchr(b'/', &out).unwrap_or(0);
@@ -148,7 +167,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
             }
             _ => {
                 out.push(b'/');
-                out.extend_from_slice(segment);
+                out.extend_from_slice(if cut { name } else { segment });
             }
         }
     }
@@ -219,6 +238,11 @@ mod tests {
             "/admin/..%2fpublic",
             "/admin%2fx",
             "/admin%5Cx",
+            "/admin;x",
+            "/admin;x=y/z",
+            "/admin%3bx/z",
+            "/;x/admin",
+            "/public;x/../admin",
         ] {
             assert_eq!(route(&routes, path), None, "{path}");
         }
@@ -227,6 +251,8 @@ mod tests {
             ("/admin//x", 0),
             ("/admin/a/../b", 0),
             ("/admin/a%2fb", 0),
+            ("/admin/a;x=y", 0),
+            ("/public/a;jsessionid=1", 1),
             ("/public//x", 1),
             ("/public/a/../b", 1),
             ("/.well-known/x", 1),
@@ -247,11 +273,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_clean_path_is_absolute_and_has_no_dot_segments(path in "/[a/.;%2ef\\\\]{0,40}") {
-            let clean = clean(path.as_bytes());
-            let clean = String::from_utf8(clean).expect("ASCII stays ASCII");
-            prop_assert!(clean.starts_with('/'));
-            prop_assert!(!clean.contains("//"));
-            prop_assert!(clean.split('/').all(|segment| segment != "." && segment != ".."));
+            for cut in [false, true] {
+                let clean = clean(path.as_bytes(), cut);
+                let clean = String::from_utf8(clean).expect("ASCII stays ASCII");
+                prop_assert!(clean.starts_with('/'));
+                prop_assert!(!clean.contains("//"));
+                prop_assert!(clean.split('/').all(|segment| segment != "." && segment != ".."));
+                prop_assert!(!cut || !clean.contains(';'));
+            }
         }
 
         #[test]

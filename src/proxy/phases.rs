@@ -43,11 +43,17 @@ impl ProxyHttp for Gateway {
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
         exchange.client = client(session);
+        let websocket = header::is_websocket(session.req_header());
+        if websocket {
+            // What follows such a request may be no HTTP, whatever it is answered: the edge reads
+            // no other request after it.
+            session.set_keepalive(None);
+        }
         if let Some(answer) = self.decide(&sites, session, exchange) {
             answer.send(session, exchange.request_id_value()).await?;
             return Ok(true);
         }
-        if header::is_websocket(session.req_header()) {
+        if websocket {
             exchange.websocket = true;
             session.set_read_timeout(Some(UPGRADED_IDLE));
         } else {
@@ -185,11 +191,16 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if !response.status.is_informational() {
             session.set_close_on_response_before_downstream_finish(true);
+            if session.is_process_shutting_down() {
+                session.set_keepalive(None);
+            }
             response.insert_header(header::REQUEST_ID, exchange.request_id_value())?;
         }
         if session.req_header().version == Version::HTTP_10 {
             // The end of the connection ends the body there.
-            response.remove_header(&TRANSFER_ENCODING);
+            if response.remove_header(&TRANSFER_ENCODING).is_some() {
+                session.set_keepalive(None);
+            }
         }
         Ok(())
     }
@@ -208,19 +219,27 @@ impl ProxyHttp for Gateway {
             !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
         });
         let mut error_code = failure::CLIENT_GONE;
+        let mut can_reuse_downstream = false;
         if let Some((status, why)) = failure.answer() {
             error_code = status.as_u16();
             if !begun {
                 let accept = answer::accept(session);
                 let page = Answer::error(status, why, accept, exchange.request_id());
-                session.set_keepalive(None);
+                // An upstream's fault costs the client no connection, and so no handshake, where
+                // its request has come whole.
+                let keep =
+                    status.is_server_error() && session.is_body_done() && !exchange.websocket;
+                if !keep {
+                    session.set_keepalive(None);
+                }
                 // Where the client cannot take it there is nobody to tell.
-                _ = page.send(session, exchange.request_id_value()).await;
+                let sent = page.send(session, exchange.request_id_value()).await;
+                can_reuse_downstream = keep && sent.is_ok();
             }
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream: false,
+            can_reuse_downstream,
         }
     }
 

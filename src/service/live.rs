@@ -169,6 +169,8 @@ impl Live {
     /// # Errors
     /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
     pub fn reload(&self) -> Result<Reloaded, Refused> {
+        // It may have been rotated away: a reload is how that is told.
+        self.access.load().reopen();
         let mut writer = self.writer();
         let read = self.read(&mut writer);
         self.take(&mut writer, read)
@@ -319,6 +321,11 @@ impl Live {
             &current.config.log,
             &self.set_level,
         )
+    }
+
+    /// Waits until the access lines of what has been answered are written.
+    pub fn flush_log(&self, patience: Duration) {
+        self.access.load().flush(patience);
     }
 
     /// Publishes certificates and sites as one state.

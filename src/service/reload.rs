@@ -15,6 +15,9 @@ use crate::shutdown::{ShutdownWatch, requested};
 /// How often files are looked at where the system gives no watch.
 const WITHOUT_WATCH: Duration = Duration::from_secs(5);
 
+/// How often in a row what is used may lead to more that is to be watched.
+const FOLLOWED: usize = 4;
+
 /// Asks the task for a reload.
 #[derive(Clone)]
 pub struct Reloader(mpsc::Sender<oneshot::Sender<Result<Reloaded, Refused>>>);
@@ -57,7 +60,11 @@ impl Task {
             .ok();
         let mut looked = Instant::now();
         loop {
-            while follow(watch.as_mut(), &self.live) {
+            for _ in 0..FOLLOWED {
+                if !follow(watch.as_mut(), &self.live) {
+                    break;
+                }
+                // What changed there before it was watched has told nobody.
                 self.look(Vec::new()).await;
             }
             let every = match watch {
@@ -67,12 +74,18 @@ impl Task {
             tokio::select! {
                 () = received(&mut hangup) => {
                     // The outcome has been logged.
-                    let _ = self.reload().await;
+                    drop(self.reload().await);
                 }
-                Some(reply) = self.asked.recv() => {
-                    if let Some(outcome) = self.reload().await {
+                Some(first) = self.asked.recv() => {
+                    // One reload answers all who asked before it began.
+                    let mut replies = vec![first];
+                    while let Ok(more) = self.asked.try_recv() {
+                        replies.push(more);
+                    }
+                    let outcome = self.reload().await;
+                    for reply in replies {
                         // Who asked may have gone.
-                        let _ = reply.send(outcome);
+                        let _ = reply.send(outcome.clone());
                     }
                 }
                 paths = changed(watch.as_mut()) => self.look(paths).await,
@@ -85,9 +98,13 @@ impl Task {
         }
     }
 
-    async fn reload(&self) -> Option<Result<Reloaded, Refused>> {
+    async fn reload(&self) -> Result<Reloaded, Refused> {
         let live = Arc::clone(&self.live);
-        blocking(move || live.reload()).await
+        let outcome = blocking(move || live.reload()).await;
+        outcome.unwrap_or_else(|| {
+            let why = "the reload broke off, which is a defect; see the log";
+            Err(Refused::Unable(why.to_owned()))
+        })
     }
 
     async fn look(&self, paths: Vec<std::path::PathBuf>) {
@@ -111,7 +128,7 @@ async fn changed(watch: Option<&mut Watch>) -> Vec<std::path::PathBuf> {
     }
 }
 
-/// Watches what is used now. Whether there is something in it that may have changed unseen.
+/// Watches what is used now, and says whether that is more than before.
 fn follow(watch: Option<&mut Watch>, live: &Live) -> bool {
     let Some(watch) = watch else { return false };
     let paths = live.watched();
@@ -119,5 +136,5 @@ fn follow(watch: Option<&mut Watch>, live: &Live) -> bool {
     for error in followed.errors {
         tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
     }
-    followed.has_new
+    followed.is_more
 }

@@ -25,25 +25,33 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How many symbolic links are followed on the way to one file.
 const MAX_LINKS: usize = 16;
 
-/// Device and inode.
-type Identity = (u64, u64);
-
-/// What came of a change of what is watched.
-#[derive(Debug, Default)]
-pub struct Followed {
-    /// Whether a directory is watched that was not before: what changed in it until now went
-    /// unseen, and is to be looked at.
-    pub has_new: bool,
-    /// The directories that cannot be watched.
-    pub errors: Vec<notify::Error>,
-}
-
 /// A watch over the directories of some files.
 pub struct Watch {
     watcher: RecommendedWatcher,
-    /// What is watched, with what tells a directory from another of its name.
     directories: BTreeMap<PathBuf, Option<Identity>>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
+    /// What changed and has not been told yet.
+    pending: Option<Pending>,
+}
+
+/// Device and inode of a directory: one that was made again is another.
+type Identity = (u64, u64);
+
+/// What came of [`Watch::follow`].
+#[derive(Debug)]
+pub struct Followed {
+    /// Whether a directory is watched that was not before.
+    pub is_more: bool,
+    /// Which directories cannot be watched, and why.
+    pub errors: Vec<notify::Error>,
+}
+
+/// Changes that wait for quiet.
+struct Pending {
+    paths: BTreeSet<PathBuf>,
+    all_known: bool,
+    /// When they are told at the latest.
+    patience: Instant,
 }
 
 impl Watch {
@@ -67,6 +75,7 @@ impl Watch {
             watcher,
             directories: BTreeMap::new(),
             events,
+            pending: None,
         })
     }
 
@@ -74,59 +83,86 @@ impl Watch {
     /// them are watched themselves.
     pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
         let wanted: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories_of).collect();
-        for gone in self
-            .directories
-            .keys()
-            .filter(|path| !wanted.contains(*path))
-        {
+        for gone in self.directories.keys().filter(|one| !wanted.contains(*one)) {
             // It may have been deleted, and its watch with it.
             let _ = self.watcher.unwatch(gone);
         }
-        let before = std::mem::take(&mut self.directories);
-        let mut followed = Followed::default();
+        let mut followed = Followed {
+            is_more: false,
+            errors: Vec::new(),
+        };
+        let mut watched = BTreeMap::new();
         for directory in wanted {
+            let identity = identity(&directory);
             // A directory that was deleted and made again has lost its watch, hence the renewal.
             match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    let identity = identity(&directory);
-                    followed.has_new |= before.get(&directory) != Some(&identity);
-                    self.directories.insert(directory, identity);
+                    followed.is_more |= self.directories.get(&directory) != Some(&identity);
+                    watched.insert(directory, identity);
                 }
                 Err(error) => followed.errors.push(error.add_path(directory)),
             }
         }
+        self.directories = watched;
         followed
     }
 
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
-    /// which.
+    /// which. Nothing is lost where the wait is given up and begun again.
     pub async fn changed(&mut self) -> Vec<PathBuf> {
-        let Some(first) = self.events.recv().await else {
-            // The watcher lives as long as `self`; this is not reached.
-            return std::future::pending().await;
-        };
-        let mut all_known = !first.is_empty();
-        let mut paths: BTreeSet<PathBuf> = first.into_iter().collect();
-        let patience = Instant::now() + PATIENCE;
         loop {
-            let quiet = (Instant::now() + QUIET).min(patience);
-            match tokio::time::timeout_at(quiet, self.events.recv()).await {
-                Ok(Some(more)) => {
-                    all_known &= !more.is_empty();
-                    paths.extend(more);
-                    if Instant::now() >= patience {
-                        break;
-                    }
+            let event = match &self.pending {
+                None => self.events.recv().await,
+                Some(pending) => {
+                    let quiet = (Instant::now() + QUIET).min(pending.patience);
+                    let event = tokio::time::timeout_at(quiet, self.events.recv()).await;
+                    event.unwrap_or_default()
                 }
-                Ok(None) | Err(_) => break,
+            };
+            let is_quiet = event.is_none();
+            if let Some(paths) = event {
+                self.pending.get_or_insert_default().add(paths);
+            }
+            match self.pending.take() {
+                Some(pending) if is_quiet || Instant::now() >= pending.patience => {
+                    return pending.tell();
+                }
+                // The watcher lives as long as `self`: the end of the events is not reached.
+                None => return std::future::pending().await,
+                waiting => self.pending = waiting,
             }
         }
-        if all_known {
-            paths.into_iter().collect()
+    }
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self {
+            paths: BTreeSet::new(),
+            all_known: true,
+            patience: Instant::now() + PATIENCE,
+        }
+    }
+}
+
+impl Pending {
+    fn add(&mut self, paths: Vec<PathBuf>) {
+        self.all_known &= !paths.is_empty();
+        self.paths.extend(paths);
+    }
+
+    fn tell(self) -> Vec<PathBuf> {
+        if self.all_known {
+            self.paths.into_iter().collect()
         } else {
             Vec::new()
         }
     }
+}
+
+fn identity(directory: &Path) -> Option<Identity> {
+    let metadata = directory.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Whether an event can mean that a file's content is another: opening and reading does not.
@@ -173,11 +209,6 @@ fn directories_of(path: &Path) -> Vec<PathBuf> {
     directories
 }
 
-fn identity(directory: &Path) -> Option<Identity> {
-    let metadata = directory.metadata().ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
 /// The nearest ancestor that exists, `path` included.
 fn existing(path: Option<&Path>) -> Option<&Path> {
     path?.ancestors().find(|ancestor| ancestor.is_dir())
@@ -203,8 +234,8 @@ mod tests {
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
         let followed = watch.follow([&*file]);
-        assert!(followed.has_new && followed.errors.is_empty());
-        assert!(!watch.follow([&*file]).has_new);
+        assert!(followed.is_more && followed.errors.is_empty());
+        assert!(!watch.follow([&*file]).is_more);
 
         fs::write(&file, "2").expect("written");
         assert!(told(&mut watch).await, "rewritten");
@@ -217,19 +248,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_made_again_is_a_new_one() {
+    async fn a_change_outlives_a_wait_that_is_given_up() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (inner, aside) = (dir.path().join("inner"), dir.path().join("aside"));
+        let file = dir.path().join("a.yaml");
+        let mut watch = Watch::new().expect("inotify");
+        watch.follow([&*file]);
+        fs::write(&file, "1").expect("written");
+        // Long enough for the event to come, too short for it to be told.
+        let given_up = tokio::time::timeout(QUIET / 2, watch.changed()).await;
+        assert!(given_up.is_err());
+        assert!(told(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_made_again_is_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = dir.path().join("inner");
         fs::create_dir(&inner).expect("made");
         let mut watch = Watch::new().expect("inotify");
-        watch.follow([&*inner]);
-        // Aside and not removed, so that the new one cannot get its inode.
-        fs::rename(&inner, &aside).expect("renamed");
-        fs::create_dir(&inner).expect("made");
-        assert!(watch.follow([&*inner]).has_new);
-        assert!(told(&mut watch).await, "of the change itself");
-        fs::write(inner.join("a.yaml"), "1").expect("written");
-        assert!(told(&mut watch).await, "of one inside");
+        assert!(watch.follow([&*inner]).is_more);
+        fs::rename(&inner, dir.path().join("old")).expect("moved");
+        fs::create_dir(&inner).expect("made again");
+        assert!(watch.follow([&*inner]).is_more);
     }
 
     #[tokio::test]

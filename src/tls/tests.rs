@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Mutex as StdMutex;
-use std::time::Duration;
 
 use openssl::ssl::{
     SslContext, SslContextBuilder, SslMethod, SslSession, SslSessionCacheMode, SslVersion,
@@ -203,6 +202,7 @@ async fn serve(
         certificates: info.certificates.clone(),
         fell_back: info.fell_back,
         attachment: Mutex::new(info.take_attachment()),
+        since: info.since,
     }))
 }
 
@@ -335,6 +335,30 @@ async fn a_connection_carries_the_state_of_its_handshake_to_its_first_request() 
     let attachment = seen.info.take_attachment().expect("for the first request");
     assert_eq!(attachment.downcast_ref(), Some(&"first state"));
     assert!(seen.info.take_attachment().is_none(), "and for it alone");
+}
+
+#[tokio::test]
+async fn a_long_connection_keeps_no_replaced_state() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let state = Arc::downgrade(&server.snapshot());
+    let acceptor = server.acceptor(&settings()).expect("an acceptor");
+    let context = SslContext::builder(SslMethod::tls_client()).expect("a context");
+    let mut ssl = Ssl::new(&context.build()).expect("a client");
+    ssl.set_hostname("a.test").expect("set");
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let mut client = SslStream::new(ssl, near).expect("a stream");
+    let (connected, accepted) = tokio::join!(
+        async { Pin::new(&mut client).connect().await },
+        handshake_with_callback(&acceptor, far, &server)
+    );
+    connected.expect("a handshake");
+    let _open = accepted.expect("a handshake");
+    server.publish(Snapshot {
+        certificates: Arc::default(),
+        unknown_sni: UnknownSni::Default,
+        attachment: None,
+    });
+    assert!(state.upgrade().is_none());
 }
 
 #[tokio::test]

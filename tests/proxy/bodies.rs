@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 
 use super::in_front_of;
-use super::support::{Act, H2, Origin, TlsClient, read_head, read_response};
+use super::support::{Act, H2, Origin, TlsClient, read_head, read_response, serving};
 
 const SIZE: usize = 10 * 1024 * 1024;
 
@@ -177,4 +177,36 @@ fn an_answer_before_the_body_is_not_waited_for() {
     let _ = stream.read_to_end(&mut rest);
     assert!(rest.is_empty(), "the connection is not used again");
     assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn a_server_may_wait_for_the_body_for_longer_than_for_its_own_answer() {
+    let origin = mirror();
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], routes: [\
+             {{ upstream: app, timeout: {{ connect: 1s, read: 500ms }} }}] }}]\n",
+            origin.address()
+        ),
+    )
+    .start();
+    let part = [b'x'; 100];
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2000\r\n\r\n")
+        .expect("taken");
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("POST", "/").body(()).expect("a request");
+    let (answer, mut upload) = h2.begin(request, true);
+    for left in (0..20).rev() {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        stream.write_all(&part).expect("taken");
+        let part = Bytes::copy_from_slice(&part);
+        upload.send_data(part, left == 0).expect("taken");
+    }
+    assert_eq!(read_response(&mut stream).expect("an answer").status, 200);
+    let answer = h2.block_on(answer).expect("an answer");
+    assert_eq!(answer.status(), 200);
 }

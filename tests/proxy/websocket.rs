@@ -152,6 +152,7 @@ fn an_upgrade_that_is_refused_is_an_ordinary_answer() {
     for _ in 0..3 {
         let answer = stream.request(UPGRADE);
         assert_eq!((answer.status, &*answer.text()), (200, "no"));
+        assert_eq!(answer.header("connection"), Some("close"));
         drop(stream);
         stream = tls(&gateway);
     }

@@ -104,7 +104,12 @@ async fn bodies_pass_both_ways() {
         "{seen:?}"
     );
     // An old client gets the same body, ended by the connection.
-    let answer = ask(gateway, "GET / HTTP/1.0\r\nHost: a.example\r\n\r\n").await;
+    let old = "GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n";
+    let answer = ask(gateway, old).await;
+    assert!(
+        answer.to_lowercase().contains("connection: close\r\n"),
+        "{answer}"
+    );
     assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
     assert!(
         !answer.to_lowercase().contains("transfer-encoding"),
@@ -177,7 +182,14 @@ async fn answers_of_our_own_keep_the_connection() {
         ("GET /x/../old HTTP/1.1\r\nHost: a.example\r\n\r\n", 400),
     ] {
         client.send(request).await;
-        assert_status(&client.answer().await, status);
+        let answer = client.answer().await;
+        assert_status(&answer, status);
+        // A client that cannot be understood is not listened to further.
+        let closes = answer.to_lowercase().contains("connection: close");
+        assert_eq!(closes, status == 400, "{answer}");
+        if closes {
+            client = Client::to(gateway).await;
+        }
     }
 }
 

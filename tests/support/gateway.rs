@@ -25,6 +25,7 @@ pub struct Builder {
     rest: String,
     token: Option<String>,
     environment: Vec<(String, String)>,
+    descriptors: Option<u32>,
 }
 
 impl Builder {
@@ -50,6 +51,12 @@ impl Builder {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives it no more file descriptors than these.
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -106,6 +113,7 @@ impl Gateway {
             rest: String::new(),
             token: None,
             environment: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -163,7 +171,17 @@ impl Gateway {
     }
 
     fn launch(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_snigate"))
+        let program = env!("CARGO_BIN_EXE_snigate");
+        let mut command = match self.builder.descriptors {
+            None => Command::new(program),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, program]);
+                shell
+            }
+        };
+        let mut child = command
             .arg("run")
             .arg("--config")
             .arg(&self.config)

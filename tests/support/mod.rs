@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
-pub use frames::{Frame, Frames};
+pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};
 pub use http2::{H2, H2Reply};

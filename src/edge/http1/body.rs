@@ -136,16 +136,24 @@ impl Chunks {
             }
             (State::Trailer, b'\r') => State::TrailerLf,
             (State::TrailerStart | State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.trailers += 1;
-                if self.trailers > MAX_TRAILERS {
-                    return Err(malformed("the trailers are too large"));
-                }
+                self.trailer(1)?;
                 State::Trailer
             }
-            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::TrailerLf, b'\n') => {
+                self.trailer(2)?;
+                State::TrailerStart
+            }
             (State::EndLf, b'\n') => State::End,
             _ => return Err(malformed("a chunk is malformed")),
         };
+        Ok(())
+    }
+
+    fn trailer(&mut self, bytes: usize) -> io::Result<()> {
+        self.trailers += bytes;
+        if self.trailers > MAX_TRAILERS {
+            return Err(malformed("the trailers are too large"));
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 use http::StatusCode;
 
 /// The longest request line in bytes.
-const MAX_REQUEST_LINE: usize = 16 * 1024;
+pub(super) const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// The most fields of a head.
 const MAX_FIELDS: usize = 100;
@@ -160,10 +160,8 @@ impl<'a> RequestLine<'a> {
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit() =>
             {
-                return Err(Refusal {
-                    status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                    reason: "this HTTP version is not spoken here",
-                });
+                // 505 would be the word for it, but a client's fault is no 5xx here.
+                return Err(bad("this HTTP version is not spoken here"));
             }
             _ => return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'")),
         };
@@ -411,8 +409,8 @@ mod tests {
             (" GET / HTTP/1.1", 400),
             ("GET / http/1.1", 400),
             ("GET / HTTP/1.10", 400),
-            ("GET / HTTP/2.0", 505),
-            ("GET / HTTP/1.2", 505),
+            ("GET / HTTP/2.0", 400),
+            ("GET / HTTP/1.2", 400),
             ("G(T / HTTP/1.1", 400),
             ("GET /a\tb HTTP/1.1", 400),
             ("GET /a#b HTTP/1.1", 400),

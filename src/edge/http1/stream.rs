@@ -193,10 +193,17 @@ fn poll_read_limited(
     limit: usize,
 ) -> Poll<io::Result<()>> {
     let mut limited = buf.take(limit);
+    let begin = limited.filled().as_ptr();
     ready!(stream.poll_read(cx, &mut limited))?;
     let new = limited.filled().len();
-    // SAFETY: `limited` is a view of the beginning of `buf`'s unfilled part, and its first `new`
-    // bytes have been written.
+    if limited.filled().as_ptr() != begin {
+        // Safe code could do so, and the bytes would be elsewhere.
+        return Poll::Ready(Err(io::Error::other(
+            "the reader put another buffer in place",
+        )));
+    }
+    // SAFETY: `limited` is still a view of the beginning of `buf`'s unfilled part, and its first
+    // `new` bytes have been written.
     unsafe { buf.assume_init(new) };
     buf.advance(new);
     Poll::Ready(Ok(()))

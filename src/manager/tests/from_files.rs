@@ -224,3 +224,39 @@ fn an_invalid_certificate_never_replaces_a_valid_one() {
         "the future one, now that it is time"
     );
 }
+
+#[test]
+fn whatever_leads_to_a_file_may_change() {
+    let mut fixture = Fixture::new();
+    let release = |fixture: &Fixture, name: &str| {
+        fs::create_dir(fixture.path(name)).expect("made");
+        fixture.write_pair(&format!("{name}/a"), &["a.example"]);
+    };
+    release(&fixture, "one");
+    symlink("one", fixture.path("latest")).expect("a link");
+    symlink("latest", fixture.path("current")).expect("a link");
+    let sources = vec![fixture.files("current/a")];
+    assert_clean(&fixture.manager.apply(&config(sources, Vec::new())));
+    let changes = |fixture: &mut Fixture, path: &str| {
+        let path = fixture.path(path);
+        fixture.manager.refresh_paths(&[path]).changed.len()
+    };
+
+    // The file itself, by another name than the configured one.
+    fixture.write_pair("one/a", &["a.example"]);
+    assert_eq!(changes(&mut fixture, "one/a.pem"), 1);
+    // A link on the way that the configured path names, and one that it does not.
+    release(&fixture, "two");
+    fs::remove_file(fixture.path("current")).expect("there");
+    symlink("two", fixture.path("current")).expect("a link");
+    assert_eq!(changes(&mut fixture, "current"), 1);
+    fs::remove_file(fixture.path("current")).expect("there");
+    symlink("latest", fixture.path("current")).expect("a link");
+    assert_eq!(changes(&mut fixture, "current"), 1);
+    fs::remove_file(fixture.path("latest")).expect("there");
+    symlink("two", fixture.path("latest")).expect("a link");
+    assert_eq!(changes(&mut fixture, "latest"), 1);
+
+    fixture.write("other.log", "a line");
+    assert_eq!(changes(&mut fixture, "other.log"), 0);
+}

@@ -1,0 +1,34 @@
+//! Starting and stopping, in order and not.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod gone;
+mod start;
+mod stop;
+
+use std::time::Duration;
+
+use support::{Builder, Origin, serving};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A gateway that passes `a.test` to this origin.
+fn in_front_of(origin: &Origin) -> Builder {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n\
+             log: {{ access: off }}\n",
+            origin.address()
+        ),
+    )
+}
