@@ -234,7 +234,9 @@ impl Sources {
             }
             for directory in &mut self.directories {
                 is_known |= path.parent() == Some(&directory.path);
-                if directory.path.starts_with(path) || is_turned_link(path, &directory.path) {
+                if directory.path.starts_with(path)
+                    || directory::is_turned_link(path, &directory.path)
+                {
                     is_known = true;
                     directory.survey(&self.entries, &mut survey);
                 } else if path.parent() == Some(&directory.path) && !directory::is_hidden(path) {
@@ -388,15 +390,7 @@ impl Directory {
     }
 }
 
-/// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
-fn is_turned_link(path: &Path, directory: &Path) -> bool {
-    path.parent() == Some(directory)
-        && path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
-}
-
 fn is_beside(path: &Path, file: &Path) -> bool {
     file.parent()
-        .is_some_and(|directory| is_turned_link(path, directory))
+        .is_some_and(|directory| directory::is_turned_link(path, directory))
 }
