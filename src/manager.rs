@@ -32,7 +32,7 @@ use self::sources::{Scope, Sources};
 use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{self, Config, Origin};
+use crate::config::model::{self, Config};
 use crate::host::Pattern;
 use crate::local_ca::LocalCa;
 use crate::local_ca::on_demand::{self, LocalOnDemand};
@@ -264,7 +264,7 @@ impl TlsManager {
             }
         }
         report.problems.push(Problem::new(
-            &somewhere_in(config, "on_demand"),
+            &config.places.on_demand,
             None,
             format!("no certificates on demand: {}", reasons.join("; ")),
         ));
@@ -306,7 +306,7 @@ impl TlsManager {
                     && (issued.contains(&pattern) || on_demand::allows(allow, name.as_str())))
             {
                 report.problems.push(Problem::new(
-                    &somewhere_in(config, "tls.default_certificate"),
+                    &config.places.default_certificate,
                     None,
                     format!(
                         "no certificate covers {name}; clients without SNI get none: add one \
@@ -345,19 +345,6 @@ impl TlsManager {
             problem.is_new = !before.contains(&text);
             self.reported.insert(text);
         }
-    }
-}
-
-/// A key of the configuration whose line is not known.
-fn somewhere_in(config: &Config, path: &str) -> Origin {
-    let file = config
-        .sites
-        .first()
-        .map(|site| Arc::clone(&site.origin.file));
-    Origin {
-        file: file.unwrap_or_default(),
-        path: path.to_owned(),
-        ..Origin::default()
     }
 }
 

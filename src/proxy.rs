@@ -279,6 +279,7 @@ mod tests {
             on_demand: None,
             upstreams: IndexMap::new(),
             sites: Vec::new(),
+            places: Default::default(),
             log: Log {
                 level: "info".to_owned(),
                 format: LogFormat::Text,

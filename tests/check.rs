@@ -293,6 +293,30 @@ sites: [{{ hosts: [expired.example], routes: [{{ respond: {{}} }}] }}]
 }
 
 #[test]
+fn what_shows_late_is_told_at_its_place_too_and_in_order() {
+    let (dir, path) = configured(&format!(
+        "{SERVER}include: [more.yaml]\nsites:\n  \
+         - {{ hosts: [a.example], routes: [{{ respond: {{}} }}] }}\n"
+    ));
+    let ca = Ca::new("Root");
+    ca.leaf(&["b.example"]).make().write(dir.path(), "b");
+    let more = "certificates:\n  - files: { cert: gone.pem, key: b.key }\n  \
+                - files: { cert: b.pem, key: b.key }\n\
+                tls:\n  default_certificate: c.example\n";
+    fs::write(dir.path().join("more.yaml"), more).expect("written");
+    let lines = refused(&path);
+    let places = [
+        "more.yaml:2:5: certificates[0]",
+        "more.yaml:5:24: tls.",
+        "4:5: sites[0]",
+    ];
+    assert_eq!(lines.len(), places.len(), "{lines:#?}");
+    for (line, place) in lines.iter().zip(places) {
+        assert!(line.contains(place), "{place}: {lines:#?}");
+    }
+}
+
+#[test]
 fn a_site_without_any_certificate_is_an_error_at_the_site() {
     let (dir, path) = configured(&format!(
         "{SERVER}certificates: [{{ files: {{ cert: a.pem, key: a.key }} }}]\nsites:\n  \

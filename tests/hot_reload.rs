@@ -614,7 +614,7 @@ fn long(body: &str, certificate: &str) -> String {
         "certificates: [{{ files: {{ cert: {certificate}.pem, key: {certificate}.key }} }}]\nsites:\n{}",
         site("a.example", body)
     );
-    for number in 0..1500 {
+    for number in 0..1000 {
         let host = format!("plain{number}.example");
         text.push_str(&format!(
             "  - {{ hosts: [{host}], tls: off, routes: [{{ respond: {{ body: x }} }}] }}\n"
@@ -624,7 +624,7 @@ fn long(body: &str, certificate: &str) -> String {
 }
 
 /// How long after its beginning a reload is met, in parts of a whole one.
-const MOMENTS: u32 = 8;
+const MOMENTS: u32 = 5;
 
 #[test]
 fn a_change_during_a_reload_is_not_lost() {

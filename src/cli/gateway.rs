@@ -84,6 +84,15 @@ fn check_certificates(loaded: Loaded) -> Report {
             format!("OpenSSL cannot be used: {error}"),
         )),
     }
+    // As in the files, to be gone through from top to bottom.
+    for found in [&mut report.errors, &mut report.warnings] {
+        found.sort_by(|one, other| {
+            let place = |one: &Diagnostic| (one.line, one.column);
+            one.file
+                .cmp(&other.file)
+                .then(place(one).cmp(&place(other)))
+        });
+    }
     report
 }
 

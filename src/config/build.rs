@@ -16,7 +16,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::locate::Node;
-use super::model::{Config, Issuer, Origin, Storage};
+use super::model::{Config, Issuer, Origin, Places, Storage};
 use super::problem::{At, Problems, quote, suggest};
 use super::schema;
 use super::source::Sources;
@@ -78,6 +78,10 @@ impl Build<'_> {
             upstreams,
             sites,
             log,
+            places: Places {
+                default_certificate: self.origin(&root.key("tls").key("default_certificate")),
+                on_demand: self.origin(&root.key("on_demand")),
+            },
         };
         // With errors, much looks unused that is only misspelt.
         if self.problems.errors() == 0 {

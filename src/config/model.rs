@@ -30,6 +30,14 @@ pub struct Config {
     pub upstreams: IndexMap<Arc<str>, Arc<Upstream>>,
     pub sites: Vec<Arc<Site>>,
     pub log: Log,
+    pub places: Places,
+}
+
+/// Where keys stand whose faults only show when the configuration is carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    pub default_certificate: Origin,
+    pub on_demand: Origin,
 }
 
 /// Listeners and limits.

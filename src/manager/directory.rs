@@ -68,6 +68,20 @@ pub(super) fn is_hidden(path: &Path) -> bool {
         .is_none_or(|name| name.starts_with('.'))
 }
 
+/// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
+pub(super) fn is_turned_link(path: &Path, directory: &Path) -> bool {
+    path.parent() == Some(directory)
+        && path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+}
+
+/// Whether `path` is such a link beside `file`.
+pub(super) fn is_beside(path: &Path, file: &Path) -> bool {
+    file.parent()
+        .is_some_and(|directory| is_turned_link(path, directory))
+}
+
 /// Whether the name of a certificate's file says a host that it does not cover.
 pub(super) fn is_misnamed(path: &Path, certificate: &TlsCertificate) -> bool {
     let Some(name) = path.file_stem().and_then(OsStr::to_str) else {
@@ -92,20 +106,6 @@ fn named(name: &str) -> Option<Pattern> {
         Some(parent) => format!("*.{parent}").parse().ok(),
         None => name.parse().ok(),
     }
-}
-
-/// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
-pub(super) fn is_turned_link(path: &Path, directory: &Path) -> bool {
-    path.parent() == Some(directory)
-        && path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
-}
-
-/// Whether `path` is such a link beside `file`.
-pub(super) fn is_beside(path: &Path, file: &Path) -> bool {
-    file.parent()
-        .is_some_and(|directory| is_turned_link(path, directory))
 }
 
 fn chain(path: &Path) -> Option<EntryId> {

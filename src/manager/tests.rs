@@ -255,7 +255,7 @@ fn the_default_is_the_certificate_of_its_name() {
     let report = fixture.manager.apply(&config);
     let told = messages(&report.problems);
     assert!(
-        told[0].starts_with("/etc/snigate.yaml: tls.default_certificate: no certificate covers b"),
+        told[0].contains("yaml:3:5: tls.default_certificate: no certificate covers b.example"),
         "{told:?}"
     );
     assert!(fixture.manager.published().load().default_set().is_none());

@@ -288,6 +288,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         on_demand: None,
         upstreams,
         sites,
+        places: Default::default(),
         log: Log {
             level: "info".into(),
             format: LogFormat::Text,

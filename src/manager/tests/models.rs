@@ -55,6 +55,10 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
         on_demand: None,
         upstreams: IndexMap::new(),
         sites: sites.into_iter().map(Arc::new).collect(),
+        places: Places {
+            default_certificate: origin("tls.default_certificate"),
+            on_demand: origin("on_demand"),
+        },
         log: Log {
             level: "info".to_owned(),
             format: LogFormat::Text,
