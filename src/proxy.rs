@@ -23,7 +23,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, Session};
@@ -185,15 +184,10 @@ pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<G
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     };
-    let limits = &config.server.limits;
     let mut proxy = HttpProxy::new(gateway, Arc::new(server));
     proxy.handle_init_modules();
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.idle);
-    proxy.server_options = Some(options);
     let mut h2 = H2Options::default();
     h2.max_header_list_size(MAX_HEADER_LIST)
-        .max_concurrent_streams(limits.h2_streams)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)

@@ -38,7 +38,7 @@ pub(super) async fn serve<A>(
         deadline: limits.header_read,
         timer: Timer::default(),
     };
-    let streams = Streams::new(app);
+    let streams = Streams::new(app, limits);
     let told = shutdown.clone();
     let over = async {
         last_call(&mut shutdown).await;

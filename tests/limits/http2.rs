@@ -171,3 +171,24 @@ fn a_body_that_stops_is_cut() {
     about_a_second(start.elapsed());
     assert!(origin.requests().is_empty());
 }
+
+#[test]
+fn limits_change_with_a_reload() {
+    let origin = Origin::named("x");
+    let gateway = limited(&origin, "h2_streams: 7");
+    let told = |streams: usize| {
+        let client = H2::connect(gateway.https, "a.test");
+        within(SECOND * 5, "the server's settings", || {
+            (client.max_streams() == streams).then_some(())
+        });
+    };
+    told(7);
+    let config = std::fs::read_to_string(&gateway.config).expect("a file");
+    let config = config.replace("h2_streams: 7", "h2_streams: 9, idle: 1s");
+    gateway.write("snigate.yaml", &config);
+    assert_eq!(gateway.reload().0, 200);
+    told(9);
+    let mut idle = Frames::connect(gateway.https, "a.test", &[]);
+    let start = Instant::now();
+    about_a_second(closed_after(&mut idle.0, start).1);
+}

@@ -77,6 +77,11 @@ impl H2 {
         }
     }
 
+    /// How many streams the server lets be open at once, once it has said so.
+    pub fn max_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     /// A request to the host of this connection.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         Request::builder()

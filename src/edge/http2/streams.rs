@@ -13,6 +13,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use tokio::time::Instant;
 
+use crate::config::model::Limits;
 use crate::shutdown::ShutdownWatch;
 
 /// How long the last octets of an answer may be on their way to the client.
@@ -21,17 +22,23 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How often a connection that is to end is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The application, as one connection uses it.
+/// The application, as one connection uses it: under the limits that are in force when it begins.
 pub(super) struct Streams<A> {
     app: Arc<A>,
+    options: HttpServerOptions,
+    max_streams: u32,
     open: AtomicUsize,
     last_end: Mutex<Option<Instant>>,
 }
 
-impl<A> Streams<A> {
-    pub(super) fn new(app: &Arc<A>) -> Arc<Self> {
+impl<A: HttpServerApp> Streams<A> {
+    pub(super) fn new(app: &Arc<A>, limits: &Limits) -> Arc<Self> {
+        let mut options = app.server_options().cloned().unwrap_or_default();
+        options.h2_idle_timeout = Some(limits.idle);
         Arc::new(Self {
             app: Arc::clone(app),
+            options,
+            max_streams: limits.h2_streams,
             open: AtomicUsize::new(0),
             last_end: Mutex::new(None),
         })
@@ -88,10 +95,12 @@ where
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.app.h2_options()
+        let mut options = self.app.h2_options().unwrap_or_default();
+        options.max_concurrent_streams(self.max_streams);
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.app.server_options()
+        Some(&self.options)
     }
 }
