@@ -82,6 +82,7 @@ impl From<Refused> for StartError {
 /// # Errors
 /// Where it cannot start; nothing is left behind then.
 pub fn run(file: PathBuf, loaded: Loaded) -> Result<(), StartError> {
+    process::ignore_hangup();
     let level = Level::init(&loaded.config.log)?;
     let config = loaded.config.clone();
     let sockets = Sockets::bind(&config)?;

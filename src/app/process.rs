@@ -3,6 +3,7 @@
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use thiserror::Error;
 
@@ -41,6 +42,15 @@ impl Descriptors {
             clients: count(fifth * 2).max(8),
             kept: count(fifth),
         }
+    }
+}
+
+/// Lets a SIGHUP pass that comes before anybody listens for it; it would end the process.
+pub(super) fn ignore_hangup() {
+    // SAFETY: to ignore a signal installs no handler that could run at a bad moment.
+    let ignored = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
+    if let Err(error) = ignored {
+        tracing::warn!(%error, "a SIGHUP would end this process until it is up");
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn serve<A>(
             () = requested(&mut shutdown) => false,
         };
         if !begun {
-            return;
+            return stream.close().await;
         }
         let head = tokio::select! {
             head = read_head(&mut stream, limits) => head,
@@ -49,7 +49,7 @@ pub(super) async fn serve<A>(
         };
         let head = match head {
             Ok(Some(head)) => head,
-            Ok(None) => return,
+            Ok(None) => return stream.close().await,
             Err(refusal) => {
                 metrics.refused.with_label_values(&[refusal.reason]).inc();
                 tracing::debug!(

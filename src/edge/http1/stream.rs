@@ -95,6 +95,13 @@ impl MessageStream {
         self.head == 0 && self.framing.is_done()
     }
 
+    /// Closes an idle connection in order: over TLS with a close_notify, so that the client does
+    /// not take it for cut.
+    pub(super) async fn close(&mut self) {
+        // Either way the connection is over.
+        let _ = tokio::time::timeout(LINGER, self.inner.shutdown()).await;
+    }
+
     /// Writes `answer` and closes, with patience for a client that is still sending.
     pub(super) async fn refuse(&mut self, answer: &[u8]) {
         use tokio::io::AsyncWriteExt;
