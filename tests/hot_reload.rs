@@ -257,6 +257,54 @@ fn volumes_of_kubernetes_are_followed() {
 }
 
 #[test]
+fn links_in_a_certificate_directory_are_followed_to_the_end() {
+    // As certbot has it: what is in the directory leads to `live`, that to `archive`.
+    let (gateway, ca) = gateway();
+    let at = |path: &str| gateway.dir().join(path);
+    for directory in ["archive", "live"] {
+        fs::create_dir(at(directory)).expect("made");
+    }
+    let write = |version: &str| {
+        let pair = ca.leaf(&["a.example"]).make();
+        pair.write(&at("archive"), version);
+        pair
+    };
+    let lead = |version: &str| {
+        for kind in ["pem", "key"] {
+            turn(
+                &at(&format!("live/a.{kind}")),
+                &format!("../archive/{version}.{kind}"),
+            );
+        }
+    };
+    let first = write("a1");
+    lead("a1");
+    for kind in ["pem", "key"] {
+        turn(
+            &at(&format!("certs/a.{kind}")),
+            &format!("../live/a.{kind}"),
+        );
+    }
+    for kind in ["pem", "key"] {
+        fs::remove_file(at(&format!("certs/a.example.{kind}"))).expect("removed");
+    }
+    wait_for("the first", || {
+        presents(&gateway, "a.example", &first).then_some(())
+    });
+    // The inner link turns, as at a renewal.
+    let second = write("a2");
+    lead("a2");
+    wait_for("the second", || {
+        presents(&gateway, "a.example", &second).then_some(())
+    });
+    // And the file at the end is written anew.
+    let third = write("a2");
+    wait_for("the third", || {
+        presents(&gateway, "a.example", &third).then_some(())
+    });
+}
+
+#[test]
 fn a_hangup_and_the_command_reload_at_once() {
     let (mut gateway, _) = gateway();
     assert_eq!(reloads(&gateway, "ok"), 0.0);

@@ -26,6 +26,8 @@ pub(super) struct Listing {
     pub(super) entries: Vec<EntryId>,
     /// Keys without a chain.
     pub(super) lone_keys: Vec<PathBuf>,
+    /// Those of all these files that are symbolic links.
+    pub(super) links: Vec<PathBuf>,
 }
 
 impl Listing {
@@ -33,9 +35,13 @@ impl Listing {
         let mut listing = Self::default();
         let (mut keys, mut paired) = (Vec::new(), BTreeSet::new());
         for found in fs::read_dir(directory)? {
-            let path = found?.path();
+            let found = found?;
+            let path = found.path();
             if is_hidden(&path) {
                 continue;
+            }
+            if found.file_type()?.is_symlink() {
+                listing.links.push(path.clone());
             }
             if let Some(id) = chain(&path) {
                 paired.insert(id.key.clone());
@@ -47,6 +53,13 @@ impl Listing {
         keys.retain(|key| !paired.contains(key));
         listing.lone_keys = keys;
         Ok(listing)
+    }
+
+    /// Notes that `path`, which came after the listing was made, is a symbolic link, if it is one.
+    pub(super) fn note_link(&mut self, path: &Path) {
+        if path.is_symlink() && !self.links.iter().any(|link| link == path) {
+            self.links.push(path.to_owned());
+        }
     }
 }
 

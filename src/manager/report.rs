@@ -24,7 +24,7 @@ pub struct Report {
     pub missing: Vec<Pattern>,
     /// How many certificates are loaded.
     pub certificates: usize,
-    /// Directories whose changes call for a pass.
+    /// Files and directories whose changes, or those of links that lead to them, call for a pass.
     pub watch: Vec<PathBuf>,
 }
 

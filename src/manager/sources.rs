@@ -27,9 +27,9 @@ pub(super) struct Sources {
     /// What the loader knew when incomplete chains were last looked at.
     generation: u64,
     hasher: RandomState,
-    /// The directories in which a change may concern an entry.
+    /// The directories and files of which a change may concern an entry.
     watch: BTreeSet<PathBuf>,
-    /// What the configured files are when links are followed.
+    /// What configured files, and links in directories, are when links are followed.
     targets: BTreeSet<PathBuf>,
 }
 
@@ -38,7 +38,8 @@ struct Directory {
     origin: Arc<Origin>,
     /// Why it could not be listed.
     problem: Option<String>,
-    lone_keys: Vec<PathBuf>,
+    /// What it held when it was last listed.
+    listing: Listing,
 }
 
 /// Which entries a pass looks at.
@@ -69,7 +70,7 @@ impl Sources {
                         path: path.clone(),
                         origin: Arc::new(origin.clone()),
                         problem: None,
-                        lone_keys: Vec::new(),
+                        listing: Listing::default(),
                     });
                 }
                 CertificateSource::Files { cert, key, origin } => {
@@ -148,7 +149,7 @@ impl Sources {
                 let path = Some(directory.path.clone());
                 problems.push(Problem::new(&directory.origin, path, problem.clone()));
             }
-            for key in &directory.lone_keys {
+            for key in &directory.listing.lone_keys {
                 let message = "is a private key without a certificate beside it".to_owned();
                 warnings.push(Problem::new(&directory.origin, Some(key.clone()), message));
             }
@@ -175,7 +176,7 @@ impl Sources {
             .filter_map(|entry| entry.certificate.as_ref())
     }
 
-    /// The directories in which a change may concern an entry.
+    /// The directories and files of which a change may concern an entry.
     pub(super) fn watch(&self) -> &BTreeSet<PathBuf> {
         &self.watch
     }
@@ -187,13 +188,15 @@ impl Sources {
             .map(|directory| directory.path.clone())
             .collect();
         self.targets.clear();
-        for path in self.files.iter().flat_map(|(id, _)| [&id.chain, &id.key]) {
-            self.watch.extend(path.parent().map(Path::to_owned));
+        let files = self.files.iter().flat_map(|(id, _)| [&id.chain, &id.key]);
+        let links = self
+            .directories
+            .iter()
+            .flat_map(|directory| &directory.listing.links);
+        for path in files.chain(links) {
+            self.watch.insert(path.clone());
             // A symbolic link may stay while what it leads to changes.
-            if let Ok(target) = fs::canonicalize(path) {
-                self.watch.extend(target.parent().map(Path::to_owned));
-                self.targets.insert(target);
-            }
+            self.targets.extend(fs::canonicalize(path));
         }
     }
 
@@ -241,6 +244,7 @@ impl Sources {
                     is_known = true;
                     directory.survey(&self.entries, &mut survey);
                 } else if path.parent() == Some(&directory.path) && !directory::is_hidden(path) {
+                    directory.listing.note_link(path);
                     for id in directory::entries_of(path) {
                         if fs::symlink_metadata(&id.chain).is_ok() {
                             let place = (Kind::Directory, Arc::clone(&directory.origin));
@@ -263,7 +267,8 @@ impl Sources {
     /// people's files, a log in the same directory say.
     fn may_be_led_through(&self, path: &Path) -> bool {
         let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
-        !is_file || self.targets.contains(path)
+        // It may be told by a way that goes through other directories.
+        !is_file || fs::canonicalize(path).is_ok_and(|path| self.targets.contains(&path))
     }
 
     fn take(&mut self, stale: Stale, reading: Reading, now: UnixTime) -> Option<Change> {
@@ -372,9 +377,9 @@ impl Directory {
         let found = match Listing::read(&self.path) {
             Ok(listing) => {
                 self.problem = None;
-                self.lone_keys = listing.lone_keys;
+                self.listing = listing;
                 survey.gone.extend(here);
-                listing.entries
+                std::mem::take(&mut self.listing.entries)
             }
             Err(error) => {
                 self.problem = Some(format!(
