@@ -8,11 +8,11 @@ mod entry;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
+
+use prometheus::IntCounter;
 
 pub use self::entry::Entry;
 use crate::config::model::{self, LogFormat};
@@ -25,7 +25,8 @@ const QUEUE: usize = 8192;
 pub struct AccessLog {
     queue: Option<SyncSender<Message>>,
     format: LogFormat,
-    lost: Arc<AtomicU64>,
+    /// `None` where nothing can be lost.
+    lost: Option<IntCounter>,
 }
 
 /// What the writer is told.
@@ -37,11 +38,15 @@ enum Message {
 }
 
 impl AccessLog {
-    /// Opens the log that the configuration names.
+    /// Opens the log that the configuration names. `lost` counts the lines that it has to drop.
     ///
     /// # Errors
     /// Where the file cannot be opened for appending, or no thread can be started.
-    pub fn open(target: &model::AccessLog, format: LogFormat) -> io::Result<Self> {
+    pub fn open(
+        target: &model::AccessLog,
+        format: LogFormat,
+        lost: IntCounter,
+    ) -> io::Result<Self> {
         let sink = match target {
             model::AccessLog::Off => return Ok(Self::off()),
             model::AccessLog::Stdout => Sink::Stdout,
@@ -54,7 +59,7 @@ impl AccessLog {
         Ok(Self {
             queue: Some(queue),
             format,
-            lost: Arc::default(),
+            lost: Some(lost),
         })
     }
 
@@ -63,7 +68,7 @@ impl AccessLog {
         Self {
             queue: None,
             format: LogFormat::Text,
-            lost: Arc::default(),
+            lost: None,
         }
     }
 
@@ -81,8 +86,10 @@ impl AccessLog {
             LogFormat::Json => entry.to_json(),
             LogFormat::Text => entry.to_text(),
         };
-        if queue.try_send(Message::Line(line.into_bytes())).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        if queue.try_send(Message::Line(line.into_bytes())).is_err()
+            && let Some(lost) = &self.lost
+        {
+            lost.inc();
         }
     }
 
@@ -102,11 +109,6 @@ impl AccessLog {
         {
             _ = wait.recv_timeout(patience);
         }
-    }
-
-    /// How many lines were lost so far.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -185,7 +187,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("access.log");
         let target = model::AccessLog::File(path.clone());
-        let log = AccessLog::open(&target, LogFormat::Text).expect("a log");
+        let lost = IntCounter::new("lost", "lost").expect("a valid name");
+        let log = AccessLog::open(&target, LogFormat::Text, lost.clone()).expect("a log");
         log.write(&entry());
         log.flush(Duration::from_secs(5));
         let rotated = folder.path().join("access.log.1");
@@ -200,6 +203,6 @@ mod tests {
                 .lines()
                 .count()
         };
-        assert_eq!((lines(&rotated), lines(&path), log.lost()), (1, 2, 0));
+        assert_eq!((lines(&rotated), lines(&path), lost.get()), (1, 2, 0));
     }
 }

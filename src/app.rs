@@ -146,7 +146,7 @@ impl App {
         )?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
-        let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config)?));
+        let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config, &metrics)?));
         let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
         let descriptors = Descriptors::claim();
         let edge = Edge::new(

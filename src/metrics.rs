@@ -34,6 +34,8 @@ pub struct Metrics {
     pub last_reload_successful: IntGauge,
     /// Unix time of the last reload that was taken.
     pub last_reload_timestamp: IntGauge,
+    /// Lines of the access log that were dropped.
+    pub access_lines_lost: IntCounter,
     /// Connections that are open, by listener kind.
     pub connections: IntGaugeVec,
     /// Connections closed for a limit, by limit.
@@ -62,11 +64,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let unknown_names = IntCounter::new(
-            "snigate_tls_unknown_names_total",
-            "TLS handshakes whose server name has no certificate.",
-        )?;
-        registry.register(Box::new(unknown_names.clone()))?;
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
         let request_duration = HistogramVec::new(
             HistogramOpts::new(
                 "snigate_request_duration_seconds",
@@ -84,7 +86,10 @@ impl Metrics {
                 "TLS handshakes by how they ended.",
                 &["result", "version", "group", "resumed"],
             )?,
-            unknown_names,
+            unknown_names: counter(
+                "snigate_tls_unknown_names_total",
+                "TLS handshakes whose server name has no certificate.",
+            )?,
             certificates: gauges(
                 "snigate_certificates",
                 "Certificates that are loaded, by source.",
@@ -123,6 +128,10 @@ impl Metrics {
             last_reload_timestamp: gauge(
                 "snigate_config_last_reload_timestamp_seconds",
                 "Unix time of the last reload that was taken.",
+            )?,
+            access_lines_lost: counter(
+                "snigate_access_log_lines_lost_total",
+                "Lines of the access log that were dropped because it is written too slowly.",
             )?,
             connections: gauges(
                 "snigate_connections",

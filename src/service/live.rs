@@ -319,6 +319,7 @@ impl Live {
             read,
             &self.certificates,
             &current.config.log,
+            &self.metrics,
             &self.set_level,
         )
     }

@@ -9,6 +9,7 @@ use crate::access_log::AccessLog;
 use crate::config::model::{Config, Log};
 use crate::config::{Diagnostics, Loaded};
 use crate::edge::Settings;
+use crate::metrics::Metrics;
 use crate::tls::GlobalCertificate;
 
 /// A configuration that was read, or why it is none.
@@ -31,6 +32,7 @@ impl Next {
         read: Read,
         certificates: &GlobalCertificate,
         log: &Log,
+        metrics: &Metrics,
         set_level: &SetLevel,
     ) -> Result<Self, Refused> {
         let loaded = read.map_err(|diagnostics| Refused::Invalid(Arc::new(diagnostics)))?;
@@ -39,7 +41,7 @@ impl Next {
         let access = if config.log == *log {
             None
         } else {
-            Some(access_log(config)?)
+            Some(access_log(config, metrics)?)
         };
         // The last step, since it is in force at once.
         set_level(&config.log).map_err(|error| Refused::Unable(format!("log.level: {error}")))?;
@@ -69,7 +71,8 @@ pub fn settings(certificates: &GlobalCertificate, config: &Config) -> Result<Set
 ///
 /// # Errors
 /// Where its file cannot be opened.
-pub fn access_log(config: &Config) -> Result<AccessLog, Refused> {
-    AccessLog::open(&config.log.access, config.log.format)
+pub fn access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, Refused> {
+    let lost = metrics.access_lines_lost.clone();
+    AccessLog::open(&config.log.access, config.log.format, lost)
         .map_err(|error| Refused::Unable(format!("log.access: cannot open the log: {error}")))
 }
