@@ -7,9 +7,9 @@
 //! |---|---|---|
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
-//! | 3 | [`manager`], [`local_ca`] | which certificates are served, and where they come from |
-//! | 2 | [`storage`], [`certificate`], [`access_log`], [`config`] | what is kept, parsed, written, configured |
-//! | 1 | [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
+//! | 3 | [`manager`], [`local_ca`], [`challenge`], [`issuer`] | which certificates are served, and where they come from |
+//! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
+//! | 1 | [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
 //!
 //! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
 //! the rest.
@@ -18,16 +18,20 @@ pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod certificate;
+pub mod challenge;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+pub mod event;
 pub mod host;
+pub mod issuer;
 pub mod local_ca;
 pub mod manager;
 pub mod metrics;
 pub mod proxy;
 pub mod readiness;
+pub mod schedule;
 pub mod secret;
 pub mod service;
 pub mod shutdown;

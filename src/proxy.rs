@@ -253,6 +253,7 @@ mod tests {
                     max_connections_per_ip: 0,
                     h2_streams: 100,
                 },
+                https_optional: false,
             },
             tls: Tls {
                 profile: TlsProfile::Intermediate,
@@ -269,6 +270,7 @@ mod tests {
             renewal: Renewal {
                 window: 0.3,
                 check_every: second,
+                required_at_start: false,
             },
             on_demand: None,
             upstreams: IndexMap::new(),

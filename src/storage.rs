@@ -1,4 +1,5 @@
-//! Where state is kept that must outlive the process: today the local CA's root.
+//! Where state is kept that must outlive the process: certificates with their keys, accounts at
+//! CAs, orders under way, failures, the local CA's root. [`keys`] has the layout.
 //!
 //! A [`Storage`] maps [`Key`]s to values and knows nothing of what they mean. Its calls block, for
 //! those who use it are threads of their own (the start, the manager's passes), never a handshake
@@ -6,15 +7,22 @@
 //! code comes in through `spawn_blocking`. Two nodes agree through [`Storage::lock`].
 
 mod file;
+pub mod keys;
 mod memory;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
+
+use crate::clock::UnixTime;
 
 pub use self::file::FileStorage;
 pub use self::memory::MemoryStorage;
@@ -49,26 +57,128 @@ pub trait Storage: Send + Sync {
     /// Where the storage cannot be read.
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError>;
 
-    /// Waits until nobody else holds `key`, and holds it until the lease is dropped or the process
-    /// is gone.
+    /// Sets the value of `key` as [`Self::store`] does, but only while `lease` is held: who has
+    /// been away for so long that another took over writes nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Lost`] where the lease is no longer held; else as for `store`.
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError>;
+
+    /// Whether there is a value of `key`.
+    ///
+    /// # Errors
+    /// Where the storage cannot be read.
+    fn exists(&self, key: &Key) -> Result<bool, StorageError> {
+        Ok(self.stat(key)?.is_some())
+    }
+
+    /// What is known of the value of `key` without reading it, `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the storage cannot be read.
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError>;
+
+    /// Holds `key` until the lease is dropped or the process is gone, `None` where another does.
+    /// Blocks for no longer than a read.
     ///
     /// Whoever gets a lease looks first whether its work has been done meanwhile.
     ///
     /// # Errors
-    /// Where another holds it for too long.
-    fn lock(&self, key: &Key) -> Result<Lease, StorageError>;
+    /// Where the storage cannot be written.
+    fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError>;
+
+    /// Waits until nobody else holds `key`, and holds it as [`Self::try_lock`] does.
+    ///
+    /// # Errors
+    /// [`StorageError::Busy`] where another holds it for too long; else as for `try_lock`.
+    fn lock(&self, key: &Key) -> Result<Lease, StorageError> {
+        let start = Instant::now();
+        loop {
+            if let Some(lease) = self.try_lock(key)? {
+                return Ok(lease);
+            }
+            if start.elapsed() >= LOCK_PATIENCE {
+                return Err(StorageError::Busy {
+                    key: key.to_string(),
+                });
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+    }
+
+    /// Tells when something under `prefix` may have changed, whoever changed it.
+    ///
+    /// # Errors
+    /// Where the storage cannot be watched.
+    fn watch(&self, prefix: &Key) -> Result<Watch, StorageError>;
+}
+
+/// How long a lock is waited for by who cannot do without.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is known of a value without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// In octets.
+    pub size: u64,
+    pub modified: UnixTime,
 }
 
 /// The right to be the only one at work on something.
 #[must_use = "a lease ends when it is dropped"]
 pub struct Lease {
-    _held: Box<dyn Send>,
+    held: Box<dyn Held>,
+}
+
+/// What stands behind a lease: dropped, it is over.
+trait Held: Send + Sync {
+    /// See [`Lease::token`].
+    fn token(&self) -> u64;
+
+    /// See [`Lease::is_held`].
+    fn is_held(&self) -> bool;
 }
 
 impl Lease {
-    fn new(held: impl Send + 'static) -> Self {
+    fn new(held: impl Held + 'static) -> Self {
         Self {
-            _held: Box::new(held),
+            held: Box::new(held),
+        }
+    }
+
+    /// A number that is higher with each lease on the same key (a fencing token).
+    pub fn token(&self) -> u64 {
+        self.held.token()
+    }
+
+    /// Whether nobody has taken over meanwhile. The answer may be out of date at once: what must
+    /// not be written twice goes through [`Storage::store_under`].
+    pub fn is_held(&self) -> bool {
+        self.held.is_held()
+    }
+}
+
+/// Tells of changes. Several at once may come as one; none is lost.
+pub struct Watch {
+    changes: watch::Receiver<u64>,
+    /// Ends the watching when dropped.
+    _watching: Option<Arc<dyn Send + Sync>>,
+}
+
+impl Watch {
+    fn new(changes: watch::Receiver<u64>, watching: Option<Arc<dyn Send + Sync>>) -> Self {
+        Self {
+            changes,
+            _watching: watching,
+        }
+    }
+
+    /// Waits until something may have changed since the last call.
+    pub async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            // Nobody is left who could change anything.
+            std::future::pending().await
         }
     }
 }
@@ -122,6 +232,9 @@ pub enum StorageError {
     /// Another process holds the lock.
     #[error("{key:?} is locked by another process; is another gateway at work on this storage?")]
     Busy { key: String },
+    /// Another has taken over.
+    #[error("the lock on {key:?} was lost to another process, for this one was away for too long")]
+    Lost { key: String },
     /// A file or directory cannot be used.
     #[error("cannot {action} {}: {source}; check that it is there and who owns it", path.display())]
     Io {

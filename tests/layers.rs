@@ -18,10 +18,14 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "readiness",
             "shutdown",
             "stamp",
+            "event",
         ],
     ),
-    (2, &["config", "access_log", "certificate", "storage"]),
-    (3, &["local_ca", "manager"]),
+    (
+        2,
+        &["config", "access_log", "schedule", "certificate", "storage"],
+    ),
+    (3, &["issuer", "challenge", "acme", "local_ca", "manager"]),
     (4, &["tls", "proxy", "edge", "admin", "service"]),
     (5, &["app", "cli", "main", "lib"]),
 ];

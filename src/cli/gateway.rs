@@ -182,9 +182,13 @@ fn load(output: &Output, config: &Path) -> Result<Loaded, Failure> {
 
 fn local_ca(config: &Config) -> Result<(&Arc<str>, &str), Failure> {
     // The first one: a second local CA would be kept in the same place of the same storage.
-    let mut cas = config.issuers.iter().map(|(issuer, kind)| match kind {
-        Issuer::LocalCa { name } => (issuer, name.as_str()),
-    });
+    let mut cas = config
+        .issuers
+        .iter()
+        .filter_map(|(issuer, kind)| match kind {
+            Issuer::LocalCa { name } => Some((issuer, name.as_str())),
+            Issuer::Acme(_) => None,
+        });
     cas.next().ok_or_else(|| {
         Failure::hinted(
             anyhow!("the configuration has no local CA"),

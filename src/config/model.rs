@@ -54,6 +54,8 @@ pub struct Server {
     /// How long a graceful stop waits for requests in flight.
     pub grace_period: Duration,
     pub limits: Limits,
+    /// Whether sites without any certificate are served on the HTTP listeners meanwhile.
+    pub https_optional: bool,
 }
 
 /// Where the admin API listens.
@@ -131,8 +133,76 @@ pub enum Storage {
 /// Who issues certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Issuer {
+    /// A CA with ACME (RFC 8555).
+    Acme(Arc<Acme>),
     /// The local CA, with the common name of its root.
     LocalCa { name: String },
+}
+
+/// A CA with ACME, and how it is dealt with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// The URL of its directory.
+    pub directory: String,
+    /// The URL of the directory of its staging environment, where it is known to have one: asked
+    /// first once an order has failed.
+    pub staging: Option<String>,
+    pub email: Option<String>,
+    /// Most wanted first. Never empty.
+    pub challenges: Vec<ChallengeType>,
+    /// A profile of the CA that is asked for where the CA has it.
+    pub profile: Option<String>,
+    pub key_type: KeyType,
+    /// Whether a renewed certificate has the key of the one before.
+    pub reuse_key: bool,
+    /// Roots to trust for the directory instead of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    pub eab: Option<ExternalAccount>,
+    /// A proxy that the CA is reached through, `http://HOST:PORT`.
+    pub proxy: Option<Uri>,
+    pub order_limit: OrderLimit,
+}
+
+/// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChallengeType {
+    Http01,
+    TlsAlpn01,
+}
+
+impl ChallengeType {
+    /// The name in ACME.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+}
+
+/// The kind of the key of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    P256,
+    P384,
+    Rsa2048,
+    Rsa4096,
+    Ed25519,
+}
+
+/// External account binding (RFC 8555, section 7.3.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalAccount {
+    pub key_id: String,
+    /// The MAC key in base64url.
+    pub hmac_key: Secret,
+}
+
+/// How many orders may be begun in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrderLimit {
+    pub orders: u32,
+    pub per: Duration,
 }
 
 /// Certificates to serve, beside those that sites ask issuers for.
@@ -171,6 +241,8 @@ pub struct Renewal {
     /// The part of the lifetime, over 0 and under 1, at whose beginning a renewal is due.
     pub window: f64,
     pub check_every: Duration,
+    /// Whether a start fails that cannot obtain what is missing.
+    pub required_at_start: bool,
 }
 
 /// Certificates made when first asked for.

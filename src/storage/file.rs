@@ -8,21 +8,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::{Key, Lease, Storage, StorageError, Value};
+use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
 
 /// The mode bits that let others than the owner in.
 const OTHERS: u32 = 0o077;
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
-
-/// How long a lock is waited for. What is done under one takes milliseconds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(15);
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Values in files under one directory, which is made when first written to.
 #[derive(Clone, Debug)]
@@ -142,8 +136,29 @@ impl Storage for FileStorage {
         Ok(keys)
     }
 
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        if !lease.is_held() {
+            return Err(StorageError::Lost {
+                key: key.to_string(),
+            });
+        }
+        self.store(key, value)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
+        let path = self.path(key);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(Stat {
+                size: metadata.len(),
+                modified: metadata.mtime(),
+            })),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed("read", &path, error)),
+        }
+    }
+
     /// The kernel gives the lock back when the process ends, however it ends.
-    fn lock(&self, key: &Key) -> Result<Lease, StorageError> {
+    fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
         let name = format!(".{}.lock", key.as_str().replace('/', "+"));
         let path = self.root.join(name);
         self.make_directory(&path)?;
@@ -154,21 +169,28 @@ impl Storage for FileStorage {
             .mode(FILE_MODE)
             .open(&path)
             .map_err(|error| failed("open", &path, error))?;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lease::new(file)),
-                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_PATIENCE => {
-                    thread::sleep(LOCK_PAUSE);
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(StorageError::Busy {
-                        key: key.to_string(),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &path, error)),
-            }
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lease::new(FileLock(file)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed("lock", &path, error)),
         }
+    }
+
+    fn watch(&self, _prefix: &Key) -> Result<Watch, StorageError> {
+        let (_, changes) = tokio::sync::watch::channel(0);
+        Ok(Watch::new(changes, None))
+    }
+}
+
+struct FileLock(#[expect(dead_code, reason = "held")] File);
+
+impl Held for FileLock {
+    fn token(&self) -> u64 {
+        0
+    }
+
+    fn is_held(&self) -> bool {
+        true
     }
 }
 

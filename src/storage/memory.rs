@@ -1,11 +1,11 @@
 //! A storage that lasts as long as the process: for tests and for trying things out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::{Key, Lease, Storage, StorageError, Value};
+use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
 
 /// Values in memory. A handle; clones share the values.
 #[derive(Clone, Default)]
@@ -17,19 +17,27 @@ pub struct MemoryStorage {
 #[derive(Default)]
 struct Locks {
     held: Mutex<BTreeSet<Key>>,
-    released: Condvar,
 }
 
 /// Releases a lock when dropped.
-struct Held {
+struct MemoryLock {
     locks: Arc<Locks>,
     key: Key,
 }
 
-impl Drop for Held {
+impl Drop for MemoryLock {
     fn drop(&mut self) {
         lock(&self.locks.held).remove(&self.key);
-        self.locks.released.notify_all();
+    }
+}
+
+impl Held for MemoryLock {
+    fn token(&self) -> u64 {
+        0
+    }
+
+    fn is_held(&self) -> bool {
+        true
     }
 }
 
@@ -58,18 +66,35 @@ impl Storage for MemoryStorage {
             .collect())
     }
 
-    fn lock(&self, key: &Key) -> Result<Lease, StorageError> {
-        let held = lock(&self.locks.held);
-        let mut held = self
-            .locks
-            .released
-            .wait_while(held, |held| held.contains(key))
-            .unwrap_or_else(PoisonError::into_inner);
-        held.insert(key.clone());
-        Ok(Lease::new(Held {
-            locks: Arc::clone(&self.locks),
-            key: key.clone(),
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        if !lease.is_held() {
+            return Err(StorageError::Lost {
+                key: key.to_string(),
+            });
+        }
+        self.store(key, value)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
+        Ok(lock(&self.values).get(key).map(|value| Stat {
+            size: value.len() as u64,
+            modified: 0,
         }))
+    }
+
+    fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
+        let mut held = lock(&self.locks.held);
+        Ok(held.insert(key.clone()).then(|| {
+            Lease::new(MemoryLock {
+                locks: Arc::clone(&self.locks),
+                key: key.clone(),
+            })
+        }))
+    }
+
+    fn watch(&self, _prefix: &Key) -> Result<Watch, StorageError> {
+        let (_, changes) = tokio::sync::watch::channel(0);
+        Ok(Watch::new(changes, None))
     }
 }
 

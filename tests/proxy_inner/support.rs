@@ -268,6 +268,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
                 max_connections_per_ip: 0,
                 h2_streams: 100,
             },
+            https_optional: false,
         },
         tls: Tls {
             profile: TlsProfile::Intermediate,
@@ -284,6 +285,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
+            required_at_start: false,
         },
         on_demand: None,
         upstreams,

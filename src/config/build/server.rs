@@ -68,6 +68,7 @@ impl Build<'_> {
                 Duration::from_secs(24 * 3600),
             ),
             limits: self.limits(&raw.limits, &at.key("limits")),
+            https_optional: raw.https_optional,
         }
     }
 
@@ -241,6 +242,7 @@ impl Build<'_> {
                 Duration::from_secs(1),
                 FOREVER,
             ),
+            required_at_start: raw.required_at_start,
         }
     }
 }

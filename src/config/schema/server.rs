@@ -30,6 +30,9 @@ pub(crate) struct Server {
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// What one client may take.
     pub(crate) limits: Limits,
+    /// Whether sites without any certificate yet are served on the HTTP listeners meanwhile,
+    /// instead of being redirected to HTTPS.
+    pub(crate) https_optional: bool,
 }
 
 impl Default for Server {
@@ -44,6 +47,7 @@ impl Default for Server {
             grace_period: Duration::new("30s"),
             proxy_protocol: None,
             limits: Limits::default(),
+            https_optional: false,
         }
     }
 }

@@ -235,6 +235,9 @@ pub(crate) struct Renewal {
     pub(crate) check_every: Duration,
     /// Whether to follow the CA's advice on when to renew (RFC 9773), where it gives any.
     pub(crate) ari: bool,
+    /// Whether a start fails that cannot obtain a certificate which is missing. By default the
+    /// gateway starts, serves the other sites and goes on trying.
+    pub(crate) required_at_start: bool,
 }
 
 impl Default for Renewal {
@@ -243,6 +246,7 @@ impl Default for Renewal {
             window: 0.33,
             check_every: Duration::new("10m"),
             ari: true,
+            required_at_start: false,
         }
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
                 max_connections_per_ip: 0,
                 h2_streams: 1,
             },
+            https_optional: false,
         },
         tls: Tls {
             profile: TlsProfile::Intermediate,
@@ -51,6 +52,7 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
+            required_at_start: false,
         },
         on_demand: None,
         upstreams: IndexMap::new(),

@@ -1,0 +1,61 @@
+//! What every issuer of certificates can be asked, whoever it is.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
+use crate::host::Pattern;
+use crate::schedule::Failure;
+use crate::storage::Lease;
+
+/// Issues certificates.
+#[async_trait]
+pub trait Issuer: Send + Sync {
+    /// Its name in the configuration.
+    fn name(&self) -> &Arc<str>;
+
+    /// The segment of storage keys that stands for the CA behind it, see
+    /// [`crate::storage::keys::ca`].
+    fn ca(&self) -> &str;
+
+    /// Obtains a certificate. Takes seconds to minutes. Dropped before its end, it leaves behind
+    /// what a later call can go on from, and nothing else that matters.
+    ///
+    /// # Errors
+    /// Why there is no certificate.
+    async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
+}
+
+/// What an issuer is asked for.
+pub struct Request {
+    /// The names of the certificate; never empty.
+    pub names: Vec<Pattern>,
+    /// Their segment of storage keys, see [`crate::storage::keys::subject`].
+    pub subject: String,
+    /// How often in a row this has failed before.
+    pub failures: u32,
+    /// The private key (PEM) of the certificate to be replaced, for issuers that are configured to
+    /// keep keys.
+    pub previous_key: Option<Zeroizing<Vec<u8>>>,
+    /// Held while this goes on: what is stored is stored under it.
+    pub lease: Arc<Lease>,
+}
+
+impl Request {
+    /// The first name, by which people know the certificate.
+    pub fn domain(&self) -> String {
+        self.names
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+}
+
+/// What an issuer gave. Nobody has looked at it yet.
+pub struct Issued {
+    /// The chain, leaf first, PEM.
+    pub chain: Vec<u8>,
+    /// The private key, PEM.
+    pub key: Zeroizing<Vec<u8>>,
+}

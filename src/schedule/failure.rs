@@ -1,0 +1,68 @@
+//! Why an issuer gave no certificate, in the classes that need different patience.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixTime;
+
+/// Why an issuer gave no certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub class: FailureClass,
+    /// What failed, where and why, for people, with what to do next.
+    pub message: String,
+    /// Before when the CA does not want to be asked again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after: Option<UnixTime>,
+    /// What the CA's limit is on, where it is rate limited: a domain that names are below of, or
+    /// the whole account where it is `None`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scope: Option<String>,
+    /// A page of the CA about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub url: Option<String>,
+}
+
+/// What kind of failure it was, which decides how soon to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The CA cannot be reached, or answers with a fault of its own: fast at first.
+    Network,
+    /// The CA looked and did not find the proof: the name may not point here yet.
+    Validation,
+    /// The CA refuses the name, by policy or CAA: a person has to act.
+    Refused,
+    /// Too many requests: not before the CA says so.
+    RateLimited,
+    /// The CA has paused the account or the name until somebody acts at its portal: never by
+    /// itself.
+    Paused,
+    /// The account, its external binding or the request is not accepted: the configuration has to
+    /// change.
+    Configuration,
+    /// The storage cannot be used.
+    Storage,
+    /// The certificate that came is not what was asked for, or something broke here.
+    Internal,
+}
+
+impl Failure {
+    /// A failure with nothing but these.
+    pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            retry_after: None,
+            scope: None,
+            url: None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
