@@ -299,12 +299,12 @@ mod tests {
         assert_eq!((load(&one), load(&two)), (None, Some(b"2".to_vec())));
 
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     let lease = storage.lock(&key("a/lock")).expect("a lease");
                     most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    thread::sleep(Duration::from_millis(5));
                     inside.fetch_sub(1, Ordering::SeqCst);
                     drop(lease);
                 });
