@@ -23,6 +23,7 @@ use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::X509;
+use zeroize::Zeroizing;
 
 pub use self::error::{CertificateError, CertificateWarning};
 pub use self::loader::{Loaded, Loader};
@@ -139,6 +140,14 @@ impl TlsCertificate {
             pem.extend(certificate.to_pem()?);
         }
         Ok(pem)
+    }
+
+    /// The private key in PEM (PKCS #8).
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn key_pem(&self) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+        self.key.private_key_to_pem_pkcs8().map(Zeroizing::new)
     }
 
     /// Hands chain and key to one handshake.

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub certificates: IntGaugeVec,
     /// When the certificate of a name ends.
     pub certificate_not_after: IntGaugeVec,
+    /// Certificates that issuers were asked for, by issuer and result.
+    pub renewals: IntCounterVec,
     /// Requests by site and status class.
     pub requests: IntCounterVec,
     /// Requests refused before they reached a site, by reason.
@@ -99,6 +101,11 @@ impl Metrics {
                 "snigate_certificate_not_after_seconds",
                 "Unix time at which the certificate of a site's name ends.",
                 &["name", "source"],
+            )?,
+            renewals: counters(
+                "snigate_certificate_renewals_total",
+                "Certificates that issuers were asked for, by issuer and result.",
+                &["issuer", "result"],
             )?,
             requests: counters(
                 "snigate_requests_total",

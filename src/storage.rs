@@ -147,6 +147,11 @@ impl Lease {
         }
     }
 
+    /// A lease that nobody vouches for, for who has to go on where the storage cannot lock.
+    pub fn unstored() -> Self {
+        Self::new(Unstored)
+    }
+
     /// A number that is higher with each lease on the same key (a fencing token).
     pub fn token(&self) -> u64 {
         self.held.token()
@@ -156,6 +161,19 @@ impl Lease {
     /// not be written twice goes through [`Storage::store_under`].
     pub fn is_held(&self) -> bool {
         self.held.is_held()
+    }
+}
+
+/// See [`Lease::unstored`].
+struct Unstored;
+
+impl Held for Unstored {
+    fn token(&self) -> u64 {
+        0
+    }
+
+    fn is_held(&self) -> bool {
+        true
     }
 }
 
@@ -232,6 +250,9 @@ pub enum StorageError {
     /// Another process holds the lock.
     #[error("{key:?} is locked by another process; is another gateway at work on this storage?")]
     Busy { key: String },
+    /// Work on it broke off, which is a defect.
+    #[error("work on the storage broke off, which is a defect; see the log")]
+    BrokeOff,
     /// Another has taken over.
     #[error("the lock on {key:?} was lost to another process, for this one was away for too long")]
     Lost { key: String },
