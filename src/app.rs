@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::certificate::sni::SniMap;
+use crate::challenge::Challenges;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
@@ -144,7 +145,7 @@ impl App {
         let readiness = Readiness::default();
         readiness.set(START, vec!["the gateway is starting".to_owned()]);
 
-        let certificates = GlobalCertificate::new(metrics.clone())?;
+        let certificates = GlobalCertificate::new(metrics.clone(), Challenges::default())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
         let storage = storage(&config);
         let events = EventBus::default();
@@ -159,7 +160,12 @@ impl App {
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
         let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config, &metrics)?));
-        let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
+        let gateway = Gateway::new(
+            Arc::clone(&sites),
+            &metrics,
+            Arc::clone(&access),
+            certificates.clone(),
+        );
         let descriptors = Descriptors::claim();
         let edge = Edge::new(
             Arc::new(proxy::http_proxy(gateway, &config, descriptors.kept)),

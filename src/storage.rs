@@ -185,7 +185,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn new(changes: watch::Receiver<u64>, watching: Option<Arc<dyn Send + Sync>>) -> Self {
+    pub(crate) fn new(
+        changes: watch::Receiver<u64>,
+        watching: Option<Arc<dyn Send + Sync>>,
+    ) -> Self {
         Self {
             changes,
             _watching: watching,

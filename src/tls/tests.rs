@@ -50,7 +50,8 @@ fn server(sites: &[&[&str]], default: bool, unknown_sni: UnknownSni) -> GlobalCe
         let first = Arc::clone(&certificates[0]);
         map = map.with_default(Some(Arc::new(CertificateSet::single(first))));
     }
-    let server = GlobalCertificate::new(Metrics::new().expect("metrics")).expect("a server");
+    let server = GlobalCertificate::new(Metrics::new().expect("metrics"), Challenges::default())
+        .expect("a server");
     server.publish(Snapshot {
         certificates: Arc::new(map),
         unknown_sni,
