@@ -25,6 +25,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge, Listener, ListenerKind};
+use crate::event::EventBus;
 use crate::manager::TlsManager;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
@@ -203,6 +204,7 @@ impl App {
                         Arc::clone(&self.live),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
+                        EventBus::default(),
                         reloader,
                         stopper,
                     )),
