@@ -222,6 +222,7 @@ impl App {
                         Arc::clone(&self.live),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
+                        EventBus::default(),
                         reloader,
                         stopper,
                     )),

@@ -240,11 +240,11 @@ impl TlsManager {
         report
     }
 
-    /// Makes the certificates with `name` due now, whatever their schedule says. Whether there is
-    /// any.
-    pub fn request(&mut self, name: &Pattern) -> bool {
+    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
+    /// its schedule says. Whether there is any.
+    pub fn request(&mut self, subject: &str) -> bool {
         let now = self.clock.now();
-        self.managed.request(name, now)
+        self.managed.request(subject, now)
     }
 
     /// Whether all that CAs are asked for is there.

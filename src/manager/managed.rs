@@ -328,7 +328,7 @@ impl Managed {
                 .and_then(|key| storage.try_lock(&key))
                 .and_then(|lease| {
                     lease.map_or(Ok(false), |lease: Lease| {
-                        parcel.store(storage, &lease).map(|()| true)
+                        parcel.store_late(storage, &lease).map(|()| true)
                     })
                 });
             match stored {
@@ -346,13 +346,13 @@ impl Managed {
         }
     }
 
-    /// Makes a certificate due now, whatever its schedule says. Whether there is one with `name`.
-    pub(super) fn request(&mut self, name: &Pattern, now: UnixTime) -> bool {
+    /// Makes what `subject` stands for due now, whatever its schedule says. Whether there is any.
+    pub(super) fn request(&mut self, subject: &str, now: UnixTime) -> bool {
         let needs: Vec<_> = self
             .entries
-            .keys()
-            .filter(|need| need.names.contains(name))
-            .cloned()
+            .iter()
+            .filter(|(_, entry)| entry.subject == subject)
+            .map(|(need, _)| Arc::clone(need))
             .collect();
         for need in &needs {
             self.plan.request(need, now);

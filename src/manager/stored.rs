@@ -16,6 +16,7 @@ use crate::storage::{Key, Lease, Storage, StorageError, Value, keys};
 pub(super) struct Parcel {
     key: Key,
     metadata: Key,
+    order: Key,
     pem: Value,
     facts: Facts,
 }
@@ -75,6 +76,7 @@ impl Parcel {
         Ok(Self {
             key: keys::certificate(ca, subject)?,
             metadata: keys::metadata(ca, subject)?,
+            order: keys::order(ca, subject)?,
             pem,
             facts: Facts {
                 issuer: issuer.to_owned(),
@@ -98,6 +100,20 @@ impl Parcel {
         storage.store_under(lease, &self.key, &self.pem)?;
         let facts = serde_json::to_vec_pretty(&self.facts).unwrap_or_default();
         storage.store_under(lease, &self.metadata, &facts)
+    }
+
+    /// As [`Self::store`] long after it was issued: the order that it came from goes too, since the
+    /// next is another one.
+    ///
+    /// # Errors
+    /// As for [`Self::store`].
+    pub(super) fn store_late(
+        &self,
+        storage: &dyn Storage,
+        lease: &Lease,
+    ) -> Result<(), StorageError> {
+        self.store(storage, lease)?;
+        storage.delete(&self.order)
     }
 }
 

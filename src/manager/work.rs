@@ -251,7 +251,16 @@ impl Job {
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;
-                let certificate = self.check(issuer, &issued, tools)?;
+                let certificate = match self.check(issuer, &issued, tools) {
+                    Ok(certificate) => certificate,
+                    Err(failure) => {
+                        // By another clock it may be good: it is asked for again, not made anew.
+                        if failure.class != FailureClass::Clock {
+                            issuer.settled(&request).await;
+                        }
+                        return Err(failure);
+                    }
+                };
                 let unsaved = self.store(issuer, &certificate, lease, tools).await;
                 if unsaved.is_none() {
                     issuer.settled(&request).await;

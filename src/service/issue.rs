@@ -9,7 +9,6 @@ use super::outcome;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
-use crate::host::Pattern;
 use crate::manager::{Done, Job, Start, Tools};
 use crate::schedule::Upkeep;
 
@@ -58,10 +57,10 @@ impl Live {
         self.publish_certificates(config, &mut writer, &report);
     }
 
-    /// Makes the certificates with `name` due now, whatever their schedule says. Whether a CA is
-    /// asked for any such.
-    pub fn request(&self, name: &Pattern) -> bool {
-        let known = self.writer().manager.request(name);
+    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
+    /// its schedule says. Whether a CA is asked for any such.
+    pub fn request(&self, subject: &str) -> bool {
+        let known = self.writer().manager.request(subject);
         self.planned.notify_one();
         known
     }

@@ -275,8 +275,8 @@ fn failures_are_remembered_over_a_restart() {
     );
     assert!(matches!(next.manager.start_state(), Start::Failed(_)));
     // A person may.
-    assert!(next.manager.request(&"a.example".parse().expect("a name")));
-    assert!(!next.manager.request(&"b.example".parse().expect("a name")));
+    assert!(next.manager.request("a.example"));
+    assert!(!next.manager.request("b.example"));
     assert_eq!(next.work(), 1);
     assert!(next.serial().is_some());
     assert_eq!(next.manager.start_state(), Start::Complete);
