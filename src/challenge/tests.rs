@@ -266,6 +266,23 @@ async fn any_instance_with_the_storage_answers() {
 }
 
 #[tokio::test]
+async fn what_is_over_does_not_come_back_with_a_slow_look_at_the_storage() {
+    let one = Instance::new(&Shelf::new());
+    let ours = http01("a.example", "Ours");
+    assert!(one.challenges.own_keys().is_empty());
+    one.http01.present(&ours).await.expect("presented");
+    let stored = |challenge: &Challenge| Stored {
+        challenge: challenge.clone(),
+        expires: NOW + 3600,
+    };
+    let theirs = http01("b.example", "Theirs");
+    let found = [stored(&ours), stored(&theirs)];
+    one.http01.clean_up(&ours).await;
+    one.challenges.set_others(&found);
+    assert!(!one.answers(&ours) && one.answers(&theirs));
+}
+
+#[tokio::test]
 async fn what_a_killed_process_has_left_is_answered_for_a_while_and_swept() {
     let storage = Shelf::new();
     let gone = Instance::new(&storage);
