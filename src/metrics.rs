@@ -12,7 +12,8 @@ use prometheus::{
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// TLS handshakes by how they ended.
+    /// TLS handshakes by how they ended: `ok`, `failed`, `timeout`, or `challenge` where a CA
+    /// validated a name.
     pub handshakes: IntCounterVec,
     /// Handshakes whose SNI found no certificate.
     pub unknown_names: IntCounter,

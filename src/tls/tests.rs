@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::*;
 use crate::certificate::testing::{NOW, TestCa};
 use crate::certificate::{Loader, Source, TlsCertificate};
+use crate::challenge::Challenges;
 use crate::config::model::{SessionTickets, TlsProfile};
 
 const ALERT_UNRECOGNIZED_NAME: &str = "unrecognized name";
