@@ -7,6 +7,7 @@
 
 mod context;
 mod ffi;
+mod seen;
 mod ticket;
 
 use std::any::Any;
@@ -28,6 +29,7 @@ use crate::config::model::{Tls, UnknownSni};
 use crate::host::{HostName, NameBuffer};
 use crate::metrics::Metrics;
 
+pub use self::seen::{Seen, Watched, watched};
 use self::ticket::TicketKeys;
 
 /// What a handshake works from.
@@ -231,24 +233,28 @@ impl GlobalCertificate {
             return Ok(ClientHelloResponse::SUCCESS);
         }
         let mut buffer = NameBuffer::new();
-        let asked = Asked::parse(ffi::client_hello_server_name(ssl), &mut buffer);
+        let raw = ffi::client_hello_server_name(ssl);
+        let asked = Asked::parse(raw, &mut buffer);
+        let server_name: Option<HostName> = match asked {
+            Asked::Name(name) => name.parse().ok(),
+            Asked::Invalid | Asked::Nothing => None,
+        };
+        seen::note(server_name.as_ref(), raw);
         let snapshot = shared.live.load_full();
         let (certificates, fell_back) = match snapshot.choose(asked) {
             Choice::Present { set, fell_back } => (Some(set), fell_back),
             Choice::OnDemand => (None, false),
             Choice::Refuse => {
+                seen::note_unknown();
                 shared.metrics.unknown_names.inc();
                 *alert = SslAlert::UNRECOGNIZED_NAME;
                 return Err(ErrorStack::get());
             }
         };
         if fell_back {
+            seen::note_unknown();
             shared.metrics.unknown_names.inc();
         }
-        let server_name = match asked {
-            Asked::Name(name) => name.parse().ok(),
-            Asked::Invalid | Asked::Nothing => None,
-        };
         let context = context::session_context(policy, server_name.as_ref(), fell_back);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
