@@ -14,6 +14,7 @@ mod http2;
 mod limits;
 mod socket;
 mod timer;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +29,12 @@ use tokio::io::AsyncWriteExt as _;
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
 use crate::shutdown::{ShutdownWatch, requested};
-use crate::tls::GlobalCertificate;
+use crate::tls::{self, GlobalCertificate, Seen};
 
 pub use self::accept::{BindError, Listener, ListenerKind};
 use self::limits::Connections;
 use self::socket::Socket;
+use self::told::{Told, Unshaken};
 
 /// What can change while the edge runs.
 pub struct Settings {
@@ -47,6 +49,7 @@ pub struct Edge<A> {
     settings: ArcSwap<Settings>,
     connections: Arc<Connections>,
     metrics: Metrics,
+    told: Told,
     /// The most connections that this process has descriptors for.
     descriptors: usize,
 }
@@ -68,6 +71,7 @@ where
             app,
             certificates,
             connections: Arc::default(),
+            told: Told::new(metrics.clone()),
             metrics,
             descriptors,
             settings: ArcSwap::from_pointee(settings),
@@ -113,38 +117,32 @@ where
     /// Serves a plain connection.
     async fn serve_plain(self: Arc<Self>, socket: Socket, shutdown: ShutdownWatch) {
         let limits = self.settings.load().limits;
-        http1::serve(
-            &self.app,
-            Box::new(socket),
-            &limits,
-            &self.metrics,
-            shutdown,
-        )
-        .await;
+        http1::serve(&self.app, Box::new(socket), &limits, &self.told, shutdown).await;
     }
 
     /// Terminates TLS and serves what is inside.
     async fn serve_tls(self: Arc<Self>, socket: Socket, mut shutdown: ShutdownWatch) {
         let settings = self.settings.load_full();
+        let peer = socket.peer();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
+        let mut handshake = std::pin::pin!(tls::watched(handshake));
         let shaken = tokio::select! {
-            shaken = handshake => Some(shaken),
-            () = tokio::time::sleep(settings.limits.handshake) => None,
-            () = last_call(&mut shutdown) => None,
+            shaken = &mut handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
+            () = tokio::time::sleep(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
+            () = last_call(&mut shutdown) => Err((Unshaken::Stopped, None)),
         };
+        let seen = Seen::in_handshake(handshake.as_mut());
         let mut tls = match shaken {
-            Some(Ok(tls)) => tls,
-            Some(Err(error)) => {
-                self.handshake_failed("failed");
-                tracing::debug!(%error, "TLS handshake failed");
-                return;
-            }
-            None => {
-                self.handshake_failed("timeout");
-                tracing::debug!("TLS handshake took too long");
+            Ok(tls) => tls,
+            Err((how, error)) => {
+                let error = error.as_ref().map(|error| error as _);
+                self.told.handshake(how, peer, &seen, error);
                 return;
             }
         };
+        if seen.is_unknown {
+            self.told.unknown_name(peer, &seen);
+        }
         let limits = &settings.limits;
         if self.certificates.is_validation(tls.ssl()) {
             // A CA has seen what it came for.
@@ -154,15 +152,8 @@ where
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
             http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
         } else {
-            http1::serve(&self.app, Box::new(tls), limits, &self.metrics, shutdown).await;
+            http1::serve(&self.app, Box::new(tls), limits, &self.told, shutdown).await;
         }
-    }
-
-    fn handshake_failed(&self, result: &str) {
-        self.metrics
-            .handshakes
-            .with_label_values(&[result, "none", "none", "false"])
-            .inc();
     }
 }
 

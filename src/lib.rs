@@ -9,7 +9,7 @@
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
 //! | 3 | [`manager`], [`local_ca`], [`challenge`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
-//! | 1 | [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
+//! | 1 | [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
 //!
 //! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
 //! the rest.
@@ -37,4 +37,5 @@ pub mod service;
 pub mod shutdown;
 pub mod stamp;
 pub mod storage;
+pub mod throttle;
 pub mod tls;

@@ -7,6 +7,7 @@
 
 mod context;
 mod ffi;
+mod seen;
 mod snapshot;
 mod ticket;
 mod validation;
@@ -31,6 +32,7 @@ use crate::config::model::{Tls, UnknownSni};
 use crate::host::{HostName, NameBuffer};
 use crate::metrics::Metrics;
 
+pub use self::seen::{Seen, Watched, watched};
 pub use self::snapshot::Snapshot;
 
 use self::context::Purpose;
@@ -162,7 +164,13 @@ impl GlobalCertificate {
             return Ok(ClientHelloResponse::SUCCESS);
         }
         let mut buffer = NameBuffer::new();
-        let asked = Asked::parse(ffi::client_hello_server_name(ssl), &mut buffer);
+        let raw = ffi::client_hello_server_name(ssl);
+        let asked = Asked::parse(raw, &mut buffer);
+        let server_name: Option<HostName> = match asked {
+            Asked::Name(name) => name.parse().ok(),
+            Asked::Invalid | Asked::Nothing => None,
+        };
+        seen::note(server_name.as_ref(), raw);
         let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
         let snapshot = shared.live.load_full();
         let choice = if validates {
@@ -180,6 +188,7 @@ impl GlobalCertificate {
                 if validates {
                     *alert = SslAlert::NO_APPLICATION_PROTOCOL;
                 } else {
+                    seen::note_unknown();
                     shared.metrics.unknown_names.inc();
                     *alert = SslAlert::UNRECOGNIZED_NAME;
                 }
@@ -187,12 +196,9 @@ impl GlobalCertificate {
             }
         };
         if purpose == Purpose::FallBack {
+            seen::note_unknown();
             shared.metrics.unknown_names.inc();
         }
-        let server_name = match asked {
-            Asked::Name(name) => name.parse().ok(),
-            Asked::Invalid | Asked::Nothing => None,
-        };
         let context = context::session_context(policy, server_name.as_ref(), purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());

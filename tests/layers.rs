@@ -19,6 +19,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "shutdown",
             "stamp",
             "event",
+            "throttle",
         ],
     ),
     (

@@ -124,11 +124,12 @@ pub(super) fn schema() -> Value {
 
 /// Runs the gateway until it is told to stop.
 pub(super) fn run(output: &Output, config: &Path) -> Result<(), Failure> {
-    let loaded = load(output, config)?;
+    // Before it is loaded: a reload must find the same places in the same files as the start did.
+    let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
+    let loaded = load(output, &file)?;
     for warning in &loaded.warnings {
         output.diagnostic(warning);
     }
-    let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
     match app::run(file, loaded) {
         Err(StartError::Configuration(why)) => {
             output.mistake(why);

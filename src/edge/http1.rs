@@ -16,23 +16,25 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
-use crate::metrics::Metrics;
 use crate::shutdown::{ShutdownWatch, requested};
 
-use self::head::{Head, Refusal};
+use self::head::Head;
+pub(super) use self::head::Refusal;
 use self::stream::MessageStream;
 use super::last_call;
+use super::told::Told;
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<A>(
     app: &Arc<A>,
     connection: Stream,
     limits: &Limits,
-    metrics: &Metrics,
+    told: &Told,
     mut shutdown: ShutdownWatch,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let digest = connection.get_socket_digest();
     let mut stream = MessageStream::new(connection);
     loop {
         let begun = tokio::select! {
@@ -51,12 +53,7 @@ pub(super) async fn serve<A>(
             Ok(Some(head)) => head,
             Ok(None) => return stream.close().await,
             Err(refusal) => {
-                metrics.refused.with_label_values(&[refusal.reason]).inc();
-                tracing::debug!(
-                    status = refusal.status.as_u16(),
-                    reason = refusal.reason,
-                    "refused a request"
-                );
+                told.request(digest.as_deref(), &refusal);
                 stream.refuse(&answer(refusal)).await;
                 return;
             }

@@ -26,6 +26,7 @@ use super::timer::Timer;
 /// reader, has one already.
 pub(super) struct Socket {
     stream: TcpStream,
+    peer: SocketAddr,
     digest: Arc<SocketDigest>,
     accepted: TimingDigest,
     /// How long a write may make no progress.
@@ -46,12 +47,18 @@ impl Socket {
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             stream,
+            peer,
             digest: Arc::new(digest),
             accepted: TimingDigest::default(),
             write_stall,
             blocked: Timer::default(),
             _guard: guard,
         }
+    }
+
+    /// The client's address.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Passes a write's result on, and fails it once writes have been blocked for too long.

@@ -1,9 +1,6 @@
 //! What a failure means: whose fault it is, and what the client is told.
 
 use std::io;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType};
@@ -125,38 +122,6 @@ fn refusal(error: &Error) -> Option<io::ErrorKind> {
     cause.raw_os_error().is_none().then(|| cause.kind())
 }
 
-/// Lets one log line through in a second, and counts the others.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle {
-    /// The second of the last line, from 1.
-    last: AtomicU64,
-    suppressed: AtomicU64,
-}
-
-impl Throttle {
-    /// Whether a line may be written now; if so, how many were not since the last one.
-    pub(crate) fn admit(&self) -> Option<u64> {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        self.admit_at(START.elapsed().as_secs())
-    }
-
-    fn admit_at(&self, second: u64) -> Option<u64> {
-        let second = second.saturating_add(1);
-        let last = self.last.load(Ordering::Relaxed);
-        let first = last < second
-            && self
-                .last
-                .compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if first {
-            Some(self.suppressed.swap(0, Ordering::Relaxed))
-        } else {
-            self.suppressed.fetch_add(1, Ordering::Relaxed);
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,15 +187,5 @@ mod tests {
         assert_eq!(status(&error(io::ErrorKind::TimedOut), false), Some(408));
         assert_eq!(status(&error(io::ErrorKind::InvalidData), false), Some(400));
         assert_eq!(status(&error(io::ErrorKind::ConnectionReset), false), None);
-    }
-
-    #[test]
-    fn a_throttle_counts_what_it_holds_back() {
-        let throttle = Throttle::default();
-        assert_eq!(throttle.admit_at(0), Some(0));
-        assert_eq!(throttle.admit_at(0), None);
-        assert_eq!(throttle.admit_at(0), None);
-        assert_eq!(throttle.admit_at(1), Some(2));
-        assert_eq!(throttle.admit_at(2), Some(0));
     }
 }

@@ -14,8 +14,8 @@ use prometheus::IntCounter;
 use crate::config::model::Upstream;
 use crate::metrics::Metrics;
 use crate::proxy::balance;
-use crate::proxy::failure::Throttle;
 use crate::proxy::server::{Endpoint, Server, read_roots};
+use crate::throttle::Throttle;
 
 /// How long a server is passed over after a connection to it failed.
 const PASSED_OVER: Duration = Duration::from_secs(5);

@@ -67,6 +67,21 @@ fn a_crash_leaves_no_socket_in_the_way() {
 }
 
 #[test]
+fn a_relative_path_to_the_configuration_is_read_once() {
+    let origin = Origin::named("x");
+    let gateway = in_front_of(&origin).relative().start();
+    // The file is too fresh to trust its times, so it has been read again and compared by now:
+    // what is asked for is done in turn.
+    let (status, _) = gateway.reload();
+    assert_eq!(status, 200);
+    let reloads = gateway.metric("snigate_config_reloads_total{result=\"ok\"}");
+    assert_eq!(reloads, Some(1.0), "{}", gateway.log());
+    gateway.wait_for_log("configuration reloaded");
+    let warned = gateway.log().matches("the chain is incomplete").count();
+    assert_eq!(warned, 1, "once for as long as it stays: {}", gateway.log());
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let origin = Origin::named("x");
     let builder = in_front_of(&origin);

@@ -110,6 +110,32 @@ fn idle_connections_do_not_hold_it() {
 }
 
 #[test]
+fn a_handshake_that_a_stop_ends_is_no_timeout() {
+    let origin = slow();
+    let mut gateway = in_front_of(&origin).server("grace_period: 20s").start();
+    let mut busy = in_flight(&gateway, &origin);
+    let _unshaken = connect(gateway.https);
+    let open = "snigate_connections{listener=\"https\"}";
+    within(SECOND * 5, "it to be accepted", || {
+        (gateway.metric(open) == Some(2.0)).then_some(())
+    });
+    gateway.signal(Signal::SIGTERM);
+    let result = |result: &str| {
+        gateway.metric(&format!(
+            "snigate_tls_handshakes_total{{group=\"none\",result=\"{result}\",\
+             resumed=\"false\",version=\"none\"}}"
+        ))
+    };
+    within(SECOND * 5, "the handshake to be ended", || {
+        (result("stopped") == Some(1.0)).then_some(())
+    });
+    assert_eq!(result("timeout"), None);
+    origin.release();
+    assert_eq!(read_response(&mut busy).expect("an answer").status, 200);
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
 fn the_grace_period_ends_the_waiting() {
     let origin = slow();
     let mut gateway = in_front_of(&origin).server("grace_period: 1s").start();

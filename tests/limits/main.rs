@@ -15,6 +15,7 @@ mod crowd;
 mod descriptors;
 mod http1;
 mod http2;
+mod lines;
 
 use std::io::Read;
 use std::time::{Duration, Instant};

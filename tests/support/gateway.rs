@@ -26,6 +26,7 @@ pub struct Builder {
     token: Option<String>,
     environment: Vec<(String, String)>,
     descriptors: Option<u32>,
+    relative: bool,
 }
 
 impl Builder {
@@ -57,6 +58,12 @@ impl Builder {
     /// Gives it no more file descriptors than these.
     pub fn descriptors(mut self, limit: u32) -> Self {
         self.descriptors = Some(limit);
+        self
+    }
+
+    /// Starts it in the directory of its configuration, which it is given by a relative path.
+    pub fn relative(mut self) -> Self {
+        self.relative = true;
         self
     }
 
@@ -114,6 +121,7 @@ impl Gateway {
             token: None,
             environment: Vec::new(),
             descriptors: None,
+            relative: false,
         }
     }
 
@@ -181,10 +189,13 @@ impl Gateway {
                 shell
             }
         };
+        command.args(["run", "--config"]);
+        if self.builder.relative {
+            command.current_dir(self.dir()).arg("snigate.yaml");
+        } else {
+            command.arg(&self.config);
+        }
         let mut child = command
-            .arg("run")
-            .arg("--config")
-            .arg(&self.config)
             .envs(
                 self.builder
                     .environment

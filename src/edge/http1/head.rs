@@ -32,10 +32,10 @@ pub(super) enum Body {
 
 /// Why a request is refused before it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
+pub(in crate::edge) struct Refusal {
+    pub(in crate::edge) status: StatusCode,
     /// What is wrong, for the client and the log. It never repeats what the client sent.
-    pub(super) reason: &'static str,
+    pub(in crate::edge) reason: &'static str,
 }
 
 const fn bad(reason: &'static str) -> Refusal {

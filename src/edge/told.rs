@@ -1,0 +1,105 @@
+//! What operators learn of connections that come to nothing: each is counted, and one in a second
+//! has a line, since whoever sends garbage would fill the log.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use pingora_core::protocols::SocketDigest;
+
+use super::http1::Refusal;
+use crate::metrics::Metrics;
+use crate::throttle::Throttle;
+use crate::tls::Seen;
+
+/// Tells of what clients do wrong.
+pub(super) struct Told {
+    metrics: Metrics,
+    handshakes: Throttle,
+    unknown_names: Throttle,
+    requests: Throttle,
+}
+
+/// How a handshake ended that did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unshaken {
+    Failed,
+    /// The gateway stops.
+    Stopped,
+    TimedOut,
+}
+
+impl Unshaken {
+    /// The value of the metrics' `result` label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::TimedOut => "timeout",
+        }
+    }
+}
+
+impl Told {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            handshakes: Throttle::default(),
+            unknown_names: Throttle::default(),
+            requests: Throttle::default(),
+        }
+    }
+
+    /// A handshake did not succeed.
+    pub(super) fn handshake(
+        &self,
+        how: Unshaken,
+        peer: SocketAddr,
+        seen: &Seen,
+        error: Option<&dyn fmt::Display>,
+    ) {
+        let result = how.as_str();
+        self.metrics
+            .handshakes
+            .with_label_values(&[result, "none", "none", "false"])
+            .inc();
+        if let Some(held_back) = self.handshakes.admit() {
+            tracing::debug!(
+                %peer,
+                server_name = seen.server_name(),
+                unknown_name = seen.is_unknown,
+                result,
+                error = error.map(tracing::field::display),
+                held_back,
+                "TLS handshake failed"
+            );
+        }
+    }
+
+    /// A client got the default certificate for want of one for its name. Counted by `tls`.
+    pub(super) fn unknown_name(&self, peer: SocketAddr, seen: &Seen) {
+        if let Some(held_back) = self.unknown_names.admit() {
+            tracing::debug!(
+                %peer,
+                server_name = seen.server_name(),
+                held_back,
+                "no certificate for this name, presented the default one"
+            );
+        }
+    }
+
+    /// A request was refused before it was passed on.
+    pub(super) fn request(&self, peer: Option<&SocketDigest>, refusal: &Refusal) {
+        let reason = refusal.reason;
+        self.metrics.refused.with_label_values(&[reason]).inc();
+        if let Some(held_back) = self.requests.admit() {
+            let peer = peer.and_then(SocketDigest::peer_addr);
+            tracing::debug!(
+                peer = peer.map(tracing::field::display),
+                status = refusal.status.as_u16(),
+                reason,
+                held_back,
+                "refused a request"
+            );
+        }
+    }
+}
