@@ -4,9 +4,10 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `guard-XX` | one of 256 files, locked by the system for the moment in which a lease of the keys that share it is given; holds the last token |
-//! | `KEY/TOKEN` | a lease: a directory, from which its holder renames what it stores under the lease |
-//! | `KEY/TOKEN/holder` | locked by the system as long as the holder lives; holds its heartbeat |
+//! | `XX` | one of 256 parts, by the first digits of the key's digest, so that leases of different keys seldom wait for one another |
+//! | `XX/guard` | locked by the system for the moment in which a lease is given; holds the last token |
+//! | `XX/KEY.TOKEN` | a lease: a directory, from which its holder renames what it stores under the lease |
+//! | `XX/KEY.TOKEN/holder` | locked by the system as long as the holder lives; holds its heartbeat |
 //!
 //! A lease is over when its directory is gone: nothing can be renamed from there any more, however
 //! late its holder wakes up. Whoever takes over removes the directory first. It may do so when the
@@ -68,13 +69,12 @@ pub(super) struct Locks {
     held: Mutex<Vec<Weak<Life>>>,
     /// Ends the thread of the heartbeats when dropped.
     beating: Mutex<Option<mpsc::Sender<()>>>,
-    /// When a heartbeat of another was first seen, by key.
-    seen: Mutex<HashMap<String, Sight>>,
+    /// When a heartbeat of another was first seen, by the directory of its lease.
+    seen: Mutex<HashMap<PathBuf, Sight>>,
 }
 
 #[derive(Debug)]
 struct Sight {
-    lease: PathBuf,
     beat: Vec<u8>,
     since: Instant,
 }
@@ -82,7 +82,6 @@ struct Sight {
 /// A lease that this process has taken; dropped, it is given back.
 pub(super) struct Taken {
     locks: Arc<Locks>,
-    name: String,
     token: u64,
     directory: PathBuf,
     /// There until dropped.
@@ -117,66 +116,63 @@ impl Locks {
         self.beat_from_now_on()
             .map_err(|error| failed("start the heartbeat of", &self.directory, error))?;
         let name = name(key);
-        self.take_by(&name, key)
-            .map_err(|error| failed("lock", &self.directory.join(&name), error))
+        let part = self.part(&name);
+        self.take_in(&part, &name, key)
+            .map_err(|error| failed("lock a key in", &part, error))
     }
 
-    fn take_by(self: &Arc<Self>, name: &str, key: &Key) -> io::Result<Option<Taken>> {
-        let Some(guard) = self.guard(name)? else {
+    fn take_in(self: &Arc<Self>, part: &Path, name: &str, key: &Key) -> io::Result<Option<Taken>> {
+        write::make(part)?;
+        let Some(guard) = Guard::enter(part)? else {
             return Ok(None);
         };
-        let place = self.directory.join(name);
-        if self.is_taken(name, &place)? {
+        if self.is_taken(part, name)? {
             return Ok(None);
         }
         let token = guard.next_token()?;
-        let directory = place.join(token.to_string());
-        let made = make_lease(&directory).and_then(|()| hold(&directory, key));
-        match made {
-            Ok(file) => {
-                let life = Arc::new(Life {
-                    file,
-                    beat: AtomicU64::new(0),
-                });
-                lock(&self.held).push(Arc::downgrade(&life));
-                Ok(Some(Taken {
-                    locks: Arc::clone(self),
-                    name: name.to_owned(),
-                    token,
-                    directory,
-                    life: Some(life),
-                }))
-            }
-            Err(error) => {
-                // A disk that is full, say: whoever comes next clears up what cannot be now.
-                let _ = remove(&directory);
-                let _ = fs::remove_dir(&place);
-                Err(error)
-            }
-        }
+        let directory = part.join(format!("{name}.{token}"));
+        let held = write::make(&directory).and_then(|()| hold(&directory, key));
+        // A disk that is full, say: what cannot be removed now is by whoever comes next.
+        let file = held.inspect_err(|_| drop(remove(&directory)))?;
+        let life = Arc::new(Life {
+            file,
+            beat: AtomicU64::new(0),
+        });
+        lock(&self.held).push(Arc::downgrade(&life));
+        Ok(Some(Taken {
+            locks: Arc::clone(self),
+            token,
+            directory,
+            life: Some(life),
+        }))
     }
 
-    /// Whether somebody holds a lease in `place`. Those that nobody holds any more are removed. To be
-    /// called under the guard.
-    fn is_taken(&self, name: &str, place: &Path) -> io::Result<bool> {
-        let leases = match fs::read_dir(place) {
-            Ok(leases) => leases,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        for lease in leases {
-            let lease = lease?.path();
-            if self.is_alive(name, &lease)? {
-                return Ok(true);
+    /// Whether somebody holds a lease in `part` whose name begins with `name`. Those that nobody
+    /// holds any more are removed. To be called under the guard.
+    fn is_taken(&self, part: &Path, name: &str) -> io::Result<bool> {
+        let mut is_taken = false;
+        for entry in fs::read_dir(part)? {
+            let entry = entry?;
+            let file_name = entry.file_name();
+            let is_asked = file_name
+                .to_str()
+                .is_some_and(|other| other.starts_with(name));
+            let lease = entry.path();
+            if !is_asked || lease.ends_with(guard::FILE) {
+                continue;
             }
-            remove(&lease)?;
+            if self.is_alive(&lease)? {
+                is_taken = true;
+            } else {
+                remove(&lease)?;
+                lock(&self.seen).remove(&lease);
+            }
         }
-        lock(&self.seen).remove(name);
-        Ok(false)
+        Ok(is_taken)
     }
 
     /// Whether the holder of `lease` lives and has shown so in time.
-    fn is_alive(&self, name: &str, lease: &Path) -> io::Result<bool> {
+    fn is_alive(&self, lease: &Path) -> io::Result<bool> {
         let mut file = match File::open(lease.join(HOLDER)) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -190,29 +186,22 @@ impl Locks {
         let mut beat = Vec::new();
         file.read_to_end(&mut beat)?;
         let mut seen = lock(&self.seen);
-        match seen.get(name) {
-            Some(sight) if sight.lease == lease && sight.beat == beat => {
-                Ok(sight.since.elapsed() < self.terms.lasts)
-            }
-            _ => {
-                if seen.len() >= MANY_SIGHTS {
-                    let old = self.terms.lasts * 10;
-                    seen.retain(|_, sight| sight.since.elapsed() < old);
-                }
-                let sight = Sight {
-                    lease: lease.to_owned(),
-                    beat,
-                    since: Instant::now(),
-                };
-                seen.insert(name.to_owned(), sight);
-                Ok(true)
-            }
+        if let Some(sight) = seen.get(lease)
+            && sight.beat == beat
+        {
+            return Ok(sight.since.elapsed() < self.terms.lasts);
         }
+        if seen.len() >= MANY_SIGHTS {
+            let old = self.terms.lasts * 10;
+            seen.retain(|_, sight| sight.since.elapsed() < old);
+        }
+        let since = Instant::now();
+        seen.insert(lease.to_owned(), Sight { beat, since });
+        Ok(true)
     }
 
-    fn guard(&self, name: &str) -> io::Result<Option<Guard>> {
-        let part = name.get(..2).unwrap_or_default();
-        Guard::enter(&self.directory.join(format!("guard-{part}")))
+    fn part(&self, name: &str) -> PathBuf {
+        self.directory.join(name.get(..2).unwrap_or_default())
     }
 
     fn make_directory(&self) -> io::Result<()> {
@@ -225,19 +214,14 @@ impl Locks {
     /// Removes the leases whose holders were killed, which nobody may ask for any more. What fails is
     /// left to the next.
     fn sweep(&self) {
-        for place in fs::read_dir(&self.directory)
+        for part in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()
             .flatten()
         {
-            let file_name = place.file_name();
-            let Some(name) = file_name.to_str().filter(|name| !name.contains('-')) else {
-                continue;
-            };
-            if let Ok(Some(_guard)) = self.guard(name)
-                && let Ok(false) = self.is_taken(name, &place.path())
-            {
-                let _ = fs::remove_dir(place.path());
+            let part = part.path();
+            if let Ok(Some(_guard)) = Guard::enter(&part) {
+                let _ = self.is_taken(&part, "");
             }
         }
     }
@@ -295,7 +279,8 @@ impl Taken {
 
     /// Does `work` while nobody can take over, `None` where another has.
     pub(super) fn while_held<T>(&self, work: impl FnOnce() -> T) -> io::Result<Option<T>> {
-        let Some(_guard) = self.locks.guard(&self.name)? else {
+        let part = self.directory.parent().unwrap_or(&self.locks.directory);
+        let Some(_guard) = Guard::enter(part)? else {
             return Err(ErrorKind::TimedOut.into());
         };
         Ok(self.is_held().then(work))
@@ -308,9 +293,6 @@ impl Drop for Taken {
         // cleared up by the next, who finds that nobody lives here.
         self.life = None;
         let _ = remove(&self.directory);
-        if let Some(place) = self.directory.parent() {
-            let _ = fs::remove_dir(place);
-        }
     }
 }
 
@@ -319,22 +301,6 @@ impl Life {
         let beat = self.beat.fetch_add(1, Ordering::Relaxed) + 1;
         self.file.write_all_at(line(beat).as_bytes(), 0)
     }
-}
-
-/// Makes the directory of a lease. The one above goes away with the lease before, even just now.
-fn make_lease(directory: &Path) -> io::Result<()> {
-    let mut made = Ok(());
-    for _ in 0..ATTEMPTS {
-        made = directory
-            .parent()
-            .map_or(Ok(()), write::make)
-            .and_then(|()| write::make(directory));
-        match &made {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            _ => break,
-        }
-    }
-    made
 }
 
 /// Shows that there is life in the lease in `directory`, as long as the file is open.

@@ -22,7 +22,7 @@ fn storage() -> (TempDir, PathBuf, FileStorage) {
     (directory, root, storage)
 }
 
-/// Everything below `path`, hidden or not, without the guards of locks.
+/// Everything below `path`, hidden or not.
 fn all(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).into_iter().flatten() {
@@ -30,9 +30,7 @@ fn all(path: &Path) -> Vec<PathBuf> {
         if path.is_dir() {
             found.extend(all(&path));
         }
-        if !path.to_string_lossy().contains("guard-") {
-            found.push(path);
-        }
+        found.push(path);
     }
     found
 }
@@ -61,7 +59,14 @@ fn keeps_to_the_contract() {
         other: Arc::new(FileStorage::new(&root)),
         usurp: &|key| drop(usurp(&root, key)),
     });
-    assert!(all(&root.join(".locks")).is_empty(), "locks leave nothing");
+    for path in all(&root.join(".locks")) {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        let is_kept = name == "guard" || path.is_dir() && name.len() == 2;
+        assert!(is_kept, "locks leave nothing else: {}", path.display());
+    }
     assert!(all(&root.join(".new")).is_empty(), "nor do stores");
 }
 
@@ -158,18 +163,22 @@ fn directories_that_are_removed_are_made_again() {
 }
 
 #[test]
-fn a_full_life_of_a_lease_is_quick_where_its_holder_is_gone() {
+fn leases_of_killed_holders_are_swept() {
     let (_directory, root, storage) = storage();
     // As a killed process leaves it: the file is there, the lock on it is not.
-    let place = root.join(".locks").join("00".repeat(16));
-    for lease in ["1", "2"] {
-        fs::create_dir_all(place.join(lease)).expect("made");
-        fs::write(place.join(lease).join("holder"), "0").expect("written");
-        fs::write(place.join(lease).join("half written"), "0").expect("written");
+    let part = root.join(".locks/00");
+    for lease in ["00.1", "00.2", "01.3"] {
+        fs::create_dir_all(part.join(lease)).expect("made");
+        fs::write(part.join(lease).join("holder"), "0").expect("written");
+        fs::write(part.join(lease).join("half written"), "0").expect("written");
     }
-    fs::create_dir_all(place.join("3")).expect("made");
+    fs::create_dir_all(part.join("02.4")).expect("made");
     let _lease = storage.lock(&key("a")).expect("a lease");
-    assert!(!place.exists(), "swept with the first lease");
+    assert_eq!(
+        all(&part),
+        [part.join("guard")],
+        "swept with the first lease"
+    );
 }
 
 #[test]
@@ -263,8 +272,10 @@ fn usurp_where_stuck(root: &Path, lease: Lease, storage: &FileStorage) -> Lease 
 fn a_guard_that_is_held_by_one_who_is_stopped_means_busy() {
     let (_directory, root, storage) = storage();
     drop(storage.lock(&key("a")).expect("a lease"));
-    let guard = fs::read_dir(root.join(".locks")).expect("there").next();
-    let guard = guard.expect("a guard").expect("an entry").path();
+    let guard = all(&root.join(".locks"))
+        .into_iter()
+        .next()
+        .expect("a guard");
     let guard = OpenOptions::new().write(true).open(guard).expect("there");
     guard.try_lock().expect("free");
     assert!(storage.try_lock(&key("a")).expect("no error").is_none());

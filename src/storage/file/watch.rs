@@ -31,10 +31,10 @@ const LARGE: u64 = 1 << 18;
 
 /// Watches what is below `top`.
 pub(super) fn start(top: PathBuf) -> Result<Watch, StorageError> {
-    start_with(top, true)
+    start_with(top, true, LOOK_PAUSE)
 }
 
-fn start_with(top: PathBuf, by_system: bool) -> Result<Watch, StorageError> {
+fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, StorageError> {
     let top = std::path::absolute(&top).unwrap_or(top);
     let (tidings, incoming) = mpsc::channel();
     let (sender, changes) = watch::channel(0);
@@ -55,7 +55,7 @@ fn start_with(top: PathBuf, by_system: bool) -> Result<Watch, StorageError> {
     let top = eye.top.clone();
     thread::Builder::new()
         .name("storage-watch".into())
-        .spawn(move || eye.watch(&incoming, &sender))
+        .spawn(move || eye.watch(pause, &incoming, &sender))
         .map_err(|error| failed("watch", &top, error))?;
     Ok(Watch::new(changes, Some(Arc::new(End(tidings)))))
 }
@@ -102,12 +102,12 @@ struct Known {
 }
 
 impl Eye {
-    fn watch(mut self, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
+    fn watch(mut self, pause: Duration, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
         // A change may bear the same time as one before it that has been told: where only looking
         // helps, each is told twice.
         let mut again = false;
         loop {
-            let tiding = match incoming.recv_timeout(LOOK_PAUSE) {
+            let tiding = match incoming.recv_timeout(pause) {
                 Ok(tiding) => Some(tiding),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -302,4 +302,80 @@ fn is_local(path: &Path) -> bool {
         statfs::OVERLAYFS_SUPER_MAGIC,
     ];
     statfs(path).is_ok_and(|found| LOCAL.contains(&found.filesystem_type()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(40);
+
+    async fn told(watch: &mut Watch) {
+        let told = tokio::time::timeout(Duration::from_secs(20), watch.changed()).await;
+        told.expect("told in time");
+    }
+
+    /// Takes what is told without cause.
+    async fn settle(watch: &mut Watch) {
+        let long = SHORT * 5;
+        while tokio::time::timeout(long, watch.changed()).await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn looking_finds_what_the_system_does_not_tell() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let top = directory.path().join("a/b");
+        let mut watch = start_with(top.clone(), false, SHORT).expect("watched");
+        fs::create_dir_all(top.join("c/d")).expect("made");
+        told(&mut watch).await;
+        told(&mut watch).await;
+        settle(&mut watch).await;
+        fs::write(top.join("c/d/e"), "1").expect("written");
+        told(&mut watch).await;
+        settle(&mut watch).await;
+        fs::remove_file(top.join("c/d/e")).expect("removed");
+        told(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn directories_that_come_and_go_are_watched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (first, top) = (directory.path().join("a"), directory.path().join("a/b/c"));
+        let mut watch = start_with(top.clone(), true, SHORT).expect("watched");
+        for _ in 0..3 {
+            fs::create_dir_all(top.join("d")).expect("made");
+            told(&mut watch).await;
+            fs::write(top.join("d/e"), "1").expect("written");
+            told(&mut watch).await;
+            fs::rename(&first, directory.path().join("old")).expect("moved");
+            told(&mut watch).await;
+            fs::remove_dir_all(directory.path().join("old")).expect("removed");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_hidden_or_beside_is_not_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let top = directory.path().join("a");
+        fs::create_dir(&top).expect("made");
+        let mut watch = start_with(top, true, SHORT).expect("watched");
+        settle(&mut watch).await;
+        fs::create_dir(directory.path().join(".new")).expect("made");
+        fs::write(directory.path().join(".new/b"), "1").expect("written");
+        fs::write(directory.path().join("b"), "1").expect("written");
+        let quiet = tokio::time::timeout(SHORT * 5, watch.changed()).await;
+        assert!(quiet.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_watching_ends_with_the_watch() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let watch = start(directory.path().to_owned()).expect("watched");
+        let mut changes = watch.changes.clone();
+        drop(watch);
+        let ended = tokio::time::timeout(Duration::from_secs(20), async {
+            while changes.changed().await.is_ok() {}
+        });
+        ended.await.expect("its thread ends");
+    }
 }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use super::FILE_MODE;
 use crate::clock::{Clock, SystemClock};
 
+/// The name of the file.
+pub(super) const FILE: &str = "guard";
+
 /// How long others are waited for, which takes that long only where one has been stopped here.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(1);
@@ -24,15 +27,15 @@ const TOKENS: u64 = 1_000_000;
 pub(super) struct Guard(File);
 
 impl Guard {
-    /// Enters, `None` where another does not come out.
-    pub(super) fn enter(path: &Path) -> io::Result<Option<Self>> {
+    /// Enters the directory `part`, `None` where another does not come out.
+    pub(super) fn enter(part: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .mode(FILE_MODE)
-            .open(path)?;
+            .open(part.join(FILE))?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
