@@ -443,3 +443,6 @@ fn ready(entry: &Entry, window: f64, at: UnixTime) -> Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
