@@ -288,7 +288,7 @@ fn later(present: &mut Block, new: Block) {
 /// A CA's word for a domain in the form of ours.
 fn domain(text: &str) -> String {
     let text = text.strip_prefix("*.").unwrap_or(text);
-    text.trim_end_matches('.').to_ascii_lowercase()
+    text.trim_matches('.').to_ascii_lowercase()
 }
 
 #[cfg(test)]

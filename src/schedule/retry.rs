@@ -156,7 +156,11 @@ fn delay(
     }
     let steps = patience(class);
     let place = usize::try_from(count.saturating_sub(1)).unwrap_or(usize::MAX);
-    let mut delay = steps.get(place).or(steps.last()).copied().unwrap_or(HOUR);
+    let mut delay = steps
+        .get(place)
+        .or_else(|| steps.last())
+        .copied()
+        .unwrap_or(HOUR);
     if since >= LONG && class != FailureClass::Storage {
         delay = DAY;
     }
