@@ -20,15 +20,16 @@ use pingora_core::services::background::background_service;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
+use crate::acme::{self, AcmeIssuer};
 use crate::admin;
 use crate::certificate::sni::SniMap;
-use crate::challenge::Challenges;
+use crate::challenge::{self, ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge, Listener, ListenerKind};
 use crate::event::EventBus;
-use crate::manager::{Setup, TlsManager};
+use crate::manager::{MakeIssuer, Setup, TlsManager};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::readiness::Readiness;
@@ -135,6 +136,8 @@ struct App {
     sites: Arc<ArcSwap<SiteTable>>,
     edge: Arc<GatewayEdge>,
     live: Arc<Live>,
+    challenges: Challenges,
+    storage: Arc<dyn Storage>,
 }
 
 impl App {
@@ -145,7 +148,8 @@ impl App {
         let readiness = Readiness::default();
         readiness.set(START, vec!["the gateway is starting".to_owned()]);
 
-        let certificates = GlobalCertificate::new(metrics.clone(), Challenges::default())?;
+        let challenges = Challenges::default();
+        let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
         let storage = storage(&config);
         let events = EventBus::default();
@@ -155,7 +159,7 @@ impl App {
             clock: Arc::clone(&clock),
             metrics: Some(metrics.clone()),
             events: events.clone(),
-            make_issuer: Box::new(|name, _| Arc::new(crate::issuer::Nobody::new(name))),
+            make_issuer: make_issuer(&storage, &clock, &challenges, &events),
         })?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
@@ -195,6 +199,8 @@ impl App {
             sites,
             edge,
             live,
+            challenges,
+            storage,
         })
     }
 
@@ -256,6 +262,9 @@ impl App {
             parts: Some(Beside {
                 task,
                 sites: self.sites,
+                challenges: self.challenges,
+                storage: self.storage,
+                clock: self.clock,
                 admin,
             }),
             stopping,
@@ -266,6 +275,31 @@ impl App {
         live.flush_log(LOG_PATIENCE);
         gate.outcome().map_err(StartError::Certificates)
     }
+}
+
+/// Makes the issuers that the manager asks, which share their accounts and limits.
+fn make_issuer(
+    storage: &Arc<dyn Storage>,
+    clock: &Arc<dyn Clock>,
+    challenges: &Challenges,
+    events: &EventBus,
+) -> MakeIssuer {
+    let shared = Arc::new(acme::Shared::new(
+        Arc::clone(storage),
+        Arc::clone(clock),
+        events.clone(),
+    ));
+    let parts = || (challenges.clone(), Arc::clone(storage), Arc::clone(clock));
+    let (challenges, of_http, of_http_clock) = parts();
+    let http = Http01Solver::new(challenges, of_http, of_http_clock);
+    let (challenges, of_alpn, of_alpn_clock) = parts();
+    let alpn = TlsAlpn01Solver::new(challenges, of_alpn, of_alpn_clock);
+    let solvers: [Arc<dyn ChallengeSolver>; 2] = [Arc::new(http), Arc::new(alpn)];
+    Box::new(move |name, acme| {
+        let (name, acme) = (Arc::clone(name), Arc::clone(acme));
+        let shared = Arc::clone(&shared);
+        Arc::new(AcmeIssuer::new(name, acme, solvers.to_vec(), shared))
+    })
 }
 
 fn storage(config: &Config) -> Arc<dyn Storage> {
@@ -319,6 +353,9 @@ struct BesideService {
 struct Beside {
     task: reload::Task,
     sites: Arc<ArcSwap<SiteTable>>,
+    challenges: Challenges,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
     admin: Option<(admin::Listener, axum::Router)>,
 }
 
@@ -331,6 +368,12 @@ impl Service for BesideService {
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.task.run(self.stopping.clone()));
         tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
+        tasks.spawn(challenge::follow(
+            parts.challenges,
+            parts.storage,
+            parts.clock,
+            self.stopping.clone(),
+        ));
         if let Some((listener, router)) = parts.admin {
             // To the very end, so that the gateway can be watched while it drains.
             tasks.spawn(admin::serve(listener, router, end));
