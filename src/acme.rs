@@ -1,0 +1,1 @@
+//! Obtains certificates from CAs that speak ACME (RFC 8555).
