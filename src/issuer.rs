@@ -25,6 +25,10 @@ pub trait Issuer: Send + Sync {
     /// # Errors
     /// Why there is no certificate.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
+
+    /// Told once what [`Self::issue`] gave for this request is stored, or refused: what was left
+    /// behind for a later call can go.
+    async fn settled(&self, _request: &Request) {}
 }
 
 /// What an issuer is asked for.
