@@ -26,7 +26,8 @@ pub trait Issuer: Send + Sync {
     /// Why there is no certificate.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
 
-    /// Told once what [`Self::issue`] gave is stored: nothing of the way there is needed any more.
+    /// Told once what [`Self::issue`] gave for this request is stored, or refused: what was left
+    /// behind for a later call can go.
     async fn settled(&self, request: &Request);
 }
 
