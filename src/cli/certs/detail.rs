@@ -60,7 +60,7 @@ impl Facts {
 
     fn maybe(&mut self, name: &'static str, value: Option<&str>) {
         if let Some(value) = value {
-            self.tell(name, value.to_owned());
+            self.tell(name, clean(value));
         }
     }
 }

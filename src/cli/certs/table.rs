@@ -2,7 +2,7 @@
 
 use super::time::{date, span, until};
 use crate::admin::{CertificateState, CertificateView, RenewalView};
-use crate::cli::output::Style;
+use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
 
 const DAY: i64 = 86_400;
@@ -113,8 +113,7 @@ fn issuer(view: &CertificateView) -> String {
     };
     part("CN")
         .or_else(|| part("O"))
-        .unwrap_or(issuer)
-        .to_owned()
+        .map_or_else(|| clean(issuer), clean)
 }
 
 fn next(renewal: &RenewalView, now: UnixTime) -> String {

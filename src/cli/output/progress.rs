@@ -54,11 +54,12 @@ impl Progress {
     /// Shows that time passes.
     pub(in crate::cli) fn tick(&mut self) {
         if let (true, Some(step)) = (self.live, &self.current) {
-            let running = step.begin.elapsed().as_secs();
-            let line = format!("{}  {} ({running} s)", self.since(step), step.text);
+            let running = format!(" ({} s)", step.begin.elapsed().as_secs());
             // A line that wraps could not be written anew.
-            let width = width_of(io::stderr()).unwrap_or(80).saturating_sub(1);
-            let line: String = line.chars().take(width).collect();
+            let width = width_of(io::stderr()).unwrap_or(80);
+            let room = width.saturating_sub(running.len() + 1);
+            let line = format!("{}  {}", self.since(step), step.text);
+            let line: String = line.chars().take(room).chain(running.chars()).collect();
             let mut stderr = io::stderr().lock();
             // A closed stderr is no reason to fail.
             let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
