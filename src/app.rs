@@ -16,23 +16,29 @@ use async_trait::async_trait;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora_core::services::Service;
+use pingora_core::services::background::background_service;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::certificate::sni::SniMap;
+use crate::challenge::Challenges;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge, Listener, ListenerKind};
 use crate::event::EventBus;
-use crate::manager::TlsManager;
+use crate::manager::{Setup, TlsManager};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::readiness::Readiness;
+use crate::service::gate::Gate;
 use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
 use crate::service::reload;
+use crate::service::renewal::Renewal;
 use crate::service::stop::Stop;
+use crate::service::validity::Validity;
+use crate::shutdown::requested;
 use crate::storage::{FileStorage, Storage};
 use crate::tls::GlobalCertificate;
 
@@ -55,6 +61,8 @@ pub enum StartError {
     Bind(#[from] BindError),
     #[error("{0}")]
     Configuration(String),
+    #[error("{0}; 'renewal.required_at_start' is set, so the gateway does not start without it")]
+    Certificates(String),
     #[error("the metrics clash: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("OpenSSL cannot be used: {0}")]
@@ -137,18 +145,27 @@ impl App {
         let readiness = Readiness::default();
         readiness.set(START, vec!["the gateway is starting".to_owned()]);
 
-        let certificates = GlobalCertificate::new(metrics.clone())?;
+        let certificates = GlobalCertificate::new(metrics.clone(), Challenges::default())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-        let manager = TlsManager::new(
-            Arc::clone(&map),
-            storage(&config),
-            Arc::clone(&clock),
-            Some(metrics.clone()),
-        )?;
+        let storage = storage(&config);
+        let events = EventBus::default();
+        let manager = TlsManager::new(Setup {
+            published: Arc::clone(&map),
+            storage: Arc::clone(&storage),
+            clock: Arc::clone(&clock),
+            metrics: Some(metrics.clone()),
+            events: events.clone(),
+            make_issuer: Box::new(|name, _| Arc::new(crate::issuer::Nobody::new(name))),
+        })?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
         let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config, &metrics)?));
-        let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
+        let gateway = Gateway::new(
+            Arc::clone(&sites),
+            &metrics,
+            Arc::clone(&access),
+            certificates.clone(),
+        );
         let descriptors = Descriptors::claim();
         let edge = Edge::new(
             Arc::new(proxy::http_proxy(gateway, &config, descriptors.kept)),
@@ -194,6 +211,7 @@ impl App {
         let (stop, stopper, stopping) = Stop::new(self.readiness.clone(), drain);
         let live = Arc::clone(&self.live);
         let (task, reloader) = reload::task(Arc::clone(&live));
+        let gate = Gate::new(config.renewal.required_at_start, stopper.clone());
 
         let admin = match sockets.admin {
             None => None,
@@ -228,7 +246,12 @@ impl App {
             sites: Arc::clone(&self.sites),
             stopping: stopping.clone(),
             readiness: self.readiness,
+            gate: gate.clone(),
         });
+        let renewal = Renewal::new(Arc::clone(&live), gate.clone(), stopping.clone());
+        let validity = Validity::new(Arc::clone(&live), stopping.clone());
+        server.add_service(background_service("renewal", renewal));
+        server.add_service(background_service("validity", validity));
         server.add_service(BesideService {
             parts: Some(Beside {
                 task,
@@ -241,7 +264,7 @@ impl App {
             shutdown_signal: Box::new(stop),
         });
         live.flush_log(LOG_PATIENCE);
-        Ok(())
+        gate.outcome().map_err(StartError::Certificates)
     }
 }
 
@@ -258,6 +281,7 @@ struct EdgeService {
     sites: Arc<ArcSwap<SiteTable>>,
     stopping: ShutdownWatch,
     readiness: Readiness,
+    gate: Gate,
 }
 
 #[async_trait]
@@ -271,8 +295,13 @@ impl Service for EdgeService {
             tracing::info!(%address, ?kind, "listening");
             accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
         }
-        self.readiness.set(START, Vec::new());
-        notify(&[sd_notify::NotifyState::Ready]);
+        tokio::select! {
+            () = self.gate.opened() => {
+                self.readiness.set(START, Vec::new());
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+            () = requested(&mut self.stopping) => {}
+        }
         accepting.join_all().await;
     }
 

@@ -23,6 +23,7 @@ use openssl::ssl::SslAcceptor;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, Ssl as _};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
@@ -131,7 +132,7 @@ where
             () = tokio::time::sleep(settings.limits.handshake) => None,
             () = last_call(&mut shutdown) => None,
         };
-        let tls = match shaken {
+        let mut tls = match shaken {
             Some(Ok(tls)) => tls,
             Some(Err(error)) => {
                 self.handshake_failed("failed");
@@ -145,6 +146,11 @@ where
             }
         };
         let limits = &settings.limits;
+        if self.certificates.is_validation(tls.ssl()) {
+            // A CA has seen what it came for.
+            _ = tokio::time::timeout(limits.handshake, tls.shutdown()).await;
+            return;
+        }
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
             http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
         } else {

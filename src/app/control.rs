@@ -7,19 +7,22 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, LastReload, Managed, ReloadError, ReloadSummary, RenewError,
-    SiteView, Status,
+    CertificateView, Control, LastFailure, LastReload, Managed, ReloadError, ReloadSummary,
+    RenewError, SiteView, Status,
 };
-use crate::certificate::{Source, TlsCertificate};
+use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Config, SiteTls};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::local_ca::on_demand;
+use crate::manager::ManagedView;
+use crate::schedule::{CertState, Failure};
 use crate::secret::Secret;
 use crate::service::live::{GatewayEdge, Live, Refused, Reloaded};
 use crate::service::reload::Reloader;
 use crate::service::stop::Stopper;
+use crate::storage::keys;
 
 /// The gateway as the admin interface sees it.
 pub(super) struct AppControl {
@@ -52,37 +55,79 @@ impl AppControl {
         }
     }
 
-    /// What issuers are asked for. The local CA is asked in every pass of the manager, so all that
-    /// there is to know is in the certificates.
+    /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
     fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
+        let mut managed: Vec<_> = self.live.managed().into_iter().map(of_ca).collect();
+        let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
-        certificates
-            .iter()
-            .filter_map(|certificate| {
-                let Source::Issuer(issuer) = certificate.source() else {
-                    return None;
-                };
-                Some(Managed {
-                    names: certificate.names().to_vec(),
-                    issuers: vec![Arc::clone(issuer)],
-                    obtaining: false,
-                    next: Some(renewal_at(certificate, window)),
-                    failures: 0,
-                    last_failure: None,
-                    certificate: Some(Arc::clone(certificate)),
-                })
+        let local = certificates.iter().filter_map(|certificate| {
+            let Source::Issuer(issuer) = certificate.source() else {
+                return None;
+            };
+            if planned.contains(&certificate.fingerprint()) {
+                return None;
+            }
+            Some(Managed {
+                names: certificate.names().to_vec(),
+                issuers: vec![Arc::clone(issuer)],
+                obtaining: false,
+                next: Some(certificate.lifetime().due_at(window)),
+                failures: 0,
+                last_failure: None,
+                certificate: Some(Arc::clone(certificate)),
             })
-            .collect()
+        });
+        managed.extend(local);
+        managed
     }
 
-    /// Has issuers asked for the certificate of `subject` at once.
-    fn ask_issuers(&self, _subject: &str, _force: bool) -> Result<(), RenewError> {
-        Err(RenewError::Refused(
-            "the local CA gives each certificate by itself when it is due, and cannot be asked \
-             for one before"
-                .to_owned(),
-        ))
+    /// Has issuers asked for the certificate of `subject` at once; where that is not by `force`,
+    /// only if there is none that is valid.
+    fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
+        let now = self.clock.now();
+        let managed = self.live.managed();
+        let Some(view) = managed
+            .iter()
+            .find(|view| keys::subject(&view.names) == subject)
+        else {
+            return Err(RenewError::Refused(
+                "the local CA gives each certificate by itself when it is due, and cannot be \
+                 asked for one before"
+                    .to_owned(),
+            ));
+        };
+        let certificate = view.certificate.as_ref();
+        let is_valid = certificate.is_some_and(|one| one.validity(now) == Validity::Valid);
+        if force || !is_valid {
+            self.live.request(subject);
+        }
+        Ok(())
     }
+}
+
+/// What a CA is asked for, as the admin interface shows it.
+fn of_ca(view: ManagedView) -> Managed {
+    let retry = view.retry.as_ref();
+    Managed {
+        obtaining: view.state == CertState::Obtaining,
+        next: view.next,
+        failures: retry.map_or(0, |retry| retry.failures),
+        last_failure: retry.map(|retry| LastFailure {
+            at: retry.last,
+            issuer: retry.issuer.as_deref().map(Arc::from),
+            failure: Failure {
+                url: retry.url.clone(),
+                ..Failure::new(retry.class, retry.message.clone())
+            },
+        }),
+        names: view.names,
+        issuers: view.issuers,
+        certificate: view.certificate,
+    }
+}
+
+fn fingerprint(managed: &Managed) -> Option<Fingerprint> {
+    Some(managed.certificate.as_ref()?.fingerprint())
 }
 
 #[async_trait]
@@ -118,10 +163,7 @@ impl Control for AppControl {
         let loaded = self.live.certificates();
         let config = &self.live.current().config;
         let managed = self.managed(&loaded, config);
-        let kept_up: HashSet<_> = managed
-            .iter()
-            .filter_map(|one| Some(one.certificate.as_ref()?.fingerprint()))
-            .collect();
+        let kept_up: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let mut views: Vec<_> = managed
             .iter()
             .map(|one| CertificateView::managed(one, now))
@@ -173,14 +215,6 @@ impl Control for AppControl {
     fn stop(&self) {
         self.stopper.stop();
     }
-}
-
-/// When the renewal of an issued certificate is due.
-fn renewal_at(certificate: &TlsCertificate, window: f64) -> UnixTime {
-    let (begin, end) = (certificate.not_before(), certificate.not_after());
-    // Lifetimes are far below 2^52 seconds, where f64 is exact.
-    let left = (end.saturating_sub(begin) as f64 * window) as i64;
-    end.saturating_sub(left)
 }
 
 /// The hosts of sites that none of `views` is for.
