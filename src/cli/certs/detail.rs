@@ -133,6 +133,7 @@ fn kind(class: FailureClass) -> &'static str {
         FailureClass::Paused => "the CA has paused the account or the name",
         FailureClass::Configuration => "the account or the request is not accepted",
         FailureClass::Storage => "the storage cannot be used",
+        FailureClass::Clock => "what came is not valid by the clock of this machine",
         FailureClass::Internal => "what came was not what was asked for",
     }
 }
