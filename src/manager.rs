@@ -11,13 +11,16 @@ mod files;
 mod gauges;
 mod health;
 mod issued;
+mod job;
 mod managed;
+mod missing;
 mod needs;
 mod parallel;
 mod report;
 mod sources;
 mod stored;
 mod told;
+mod upkeep;
 mod work;
 
 use std::collections::HashSet;
@@ -31,24 +34,23 @@ use openssl::error::ErrorStack;
 use self::gauges::Gauges;
 use self::health::Health;
 use self::issued::{Access, Issued};
+pub use self::job::{Done, Job, Tools, Unfinished};
 use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start};
 use self::needs::Need;
 use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
 use self::sources::{Scope, Sources};
-pub use self::work::{Done, Job, Tools, Unfinished};
 use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
-use crate::certificate::{Loader, TlsCertificate, Validity};
+use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{self, Config, Issuer};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::Nobody;
 use crate::local_ca::LocalCa;
-use crate::local_ca::on_demand::{self, LocalOnDemand};
+use crate::local_ca::on_demand::LocalOnDemand;
 use crate::metrics::Metrics;
-use crate::schedule::Upkeep;
 use crate::storage::Storage;
 
 /// What a [`TlsManager`] is made of.
@@ -201,72 +203,6 @@ impl TlsManager {
             .chain(self.managed.certificates())
     }
 
-    /// Up to `max` certificates that a CA is to be asked for now. Each is held until
-    /// [`Self::settle`] says what came of it.
-    pub fn due(&mut self, max: usize) -> Vec<Job> {
-        let Some(config) = &self.config else {
-            return Vec::new();
-        };
-        let (issuers, window) = (&config.issuers, config.renewal.window);
-        let now = self.clock.now();
-        self.managed.save();
-        self.managed
-            .due(&mut self.issued, issuers, window, now, max)
-    }
-
-    /// When [`Self::due`] next has something; `None` where nothing is planned.
-    pub fn next_due(&self) -> Option<UnixTime> {
-        self.managed.next_due()
-    }
-
-    /// What [`Job::work`] needs.
-    pub fn tools(&self) -> &Tools {
-        self.managed.tools()
-    }
-
-    /// Takes what came of the work on certificates, and serves it at once.
-    pub fn settle(&mut self, done: impl IntoIterator<Item = Done>) -> Report {
-        let mut report = Report::default();
-        let Some(config) = self.config.clone() else {
-            return report;
-        };
-        let now = self.clock.now();
-        for done in done {
-            if let Some((need, change)) = self.managed.settle(done, now) {
-                self.take(change, need.standing, &mut report);
-            }
-        }
-        self.publish(&config, now, &mut report);
-        report
-    }
-
-    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
-    /// its schedule says. Whether there is any.
-    pub fn request(&mut self, subject: &str) -> bool {
-        let now = self.clock.now();
-        self.managed.request(subject, now)
-    }
-
-    /// Whether all that CAs are asked for is there.
-    pub fn start_state(&self) -> Start {
-        self.managed.start_state(self.clock.now())
-    }
-
-    /// Every certificate, with who replaces it before its end.
-    pub fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
-        let by_hand = self.sources.certificates().map(|one| (one, Upkeep::ByHand));
-        let others = self.managed.watched_over();
-        let certificates = by_hand.chain(others);
-        certificates
-            .map(|(one, upkeep)| (Arc::clone(one), upkeep))
-            .collect()
-    }
-
-    /// Everything that CAs are asked for.
-    pub fn managed(&self) -> Vec<ManagedView> {
-        self.managed.views(self.clock.now()).collect()
-    }
-
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
     ///
     /// # Errors
@@ -388,72 +324,6 @@ impl TlsManager {
         ));
     }
 
-    /// Reports hosts that have no certificate.
-    fn miss(&self, config: &Config, issued: &HashSet<Pattern>, report: &mut Report) {
-        let allow = config
-            .on_demand
-            .as_ref()
-            .map_or(&[][..], |on_demand| &on_demand.allow);
-        let has_one = |host: &Pattern| match host {
-            Pattern::Exact(name) => {
-                self.map.lookup(name.as_str()).is_some() || on_demand::allows(allow, name.as_str())
-            }
-            other => self.map.get(other).is_some() || allow.contains(other),
-        };
-        let lacking = self.managed.lacking(self.last_pass);
-        let mut seen = HashSet::new();
-        for (site, host) in needs::tls_hosts(config) {
-            // In a trial nothing is issued, but could be.
-            if !seen.insert(host) || self.dry && issued.contains(host) {
-                continue;
-            }
-            if let Some(why) = lacking.get(host) {
-                // Events tell of it, each attempt anew.
-                if !serves_valid(&self.map, host, self.last_pass) {
-                    report.missing.push(Missing {
-                        host: host.clone(),
-                        why: Arc::clone(why),
-                    });
-                }
-                continue;
-            }
-            if has_one(host) {
-                continue;
-            }
-            let why = if issued.contains(host) {
-                format!("{host} has no certificate, since its issuer fails")
-            } else {
-                format!(
-                    "no certificate covers {host}, and no issuer can be asked; add one under \
-                     'certificates', or an issuer, or set 'tls: off'"
-                )
-            };
-            report
-                .problems
-                .push(Problem::new(&site.origin, None, why.clone()));
-            report.missing.push(Missing {
-                host: host.clone(),
-                why: why.into(),
-            });
-        }
-        if let Some(name) = &config.tls.default_certificate {
-            let pattern = Pattern::Exact(name.clone());
-            if self.map.default_set().is_none()
-                && !(self.dry
-                    && (issued.contains(&pattern) || on_demand::allows(allow, name.as_str())))
-            {
-                report.problems.push(Problem::new(
-                    &config.places.default_certificate,
-                    None,
-                    format!(
-                        "no certificate covers {name}; clients without SNI get none: add one \
-                         under 'certificates', or name another"
-                    ),
-                ));
-            }
-        }
-    }
-
     fn take(&mut self, Change { old, new }: Change, standing: Standing, report: &mut Report) {
         if let Some(old) = &old {
             self.candidates.remove(old);
@@ -483,18 +353,6 @@ impl TlsManager {
             self.reported.insert(text);
         }
     }
-}
-
-/// Whether a certificate that is valid at `now` is served for `host`.
-fn serves_valid(map: &SniMap, host: &Pattern, now: UnixTime) -> bool {
-    let set = match host {
-        Pattern::Exact(name) => map.lookup(name.as_str()),
-        other => map.get(other),
-    };
-    set.is_some_and(|set| {
-        let mut certificates = set.by_kind.iter();
-        certificates.any(|certificate| certificate.validity(now) == Validity::Valid)
-    })
 }
 
 /// Whether the first issuer is over the network. What the local CA makes is made at once.

@@ -1,7 +1,7 @@
 //! Whether the storage can be used, told once when that changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::event::{Event, EventBus, EventKind, Severity};
@@ -11,7 +11,15 @@ use crate::storage::StorageError;
 pub(super) struct Health {
     events: EventBus,
     clock: Arc<dyn Clock>,
-    failing: AtomicBool,
+    /// A bit for each use that failed last.
+    failing: AtomicU8,
+}
+
+/// What the storage is used for: one may work where the other does not.
+#[derive(Clone, Copy)]
+pub(super) enum Use {
+    Reading = 1,
+    Writing = 2,
 }
 
 impl Health {
@@ -19,13 +27,13 @@ impl Health {
         Self {
             events,
             clock,
-            failing: AtomicBool::new(false),
+            failing: AtomicU8::new(0),
         }
     }
 
     /// Notes that something failed, and tells where it is the first time.
-    pub(super) fn failed(&self, error: &StorageError) {
-        if self.failing.swap(true, Ordering::Relaxed) {
+    pub(super) fn failed(&self, of: Use, error: &StorageError) {
+        if self.failing.fetch_or(of as u8, Ordering::Relaxed) != 0 {
             tracing::debug!(%error, "the storage fails still");
             return;
         }
@@ -36,9 +44,10 @@ impl Health {
         self.tell(EventKind::StorageFailed, Severity::Critical, message);
     }
 
-    /// Notes that something was written, and tells where that is new.
-    pub(super) fn works(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
+    /// Notes that something worked, and tells where all does again.
+    pub(super) fn works(&self, of: Use) {
+        let before = self.failing.fetch_and(!(of as u8), Ordering::Relaxed);
+        if before == of as u8 {
             let message = "the storage works again".to_owned();
             self.tell(EventKind::StorageRecovered, Severity::Info, message);
         }

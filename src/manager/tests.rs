@@ -12,6 +12,7 @@ use crate::storage::{MemoryStorage, Storage};
 mod from_cas;
 mod from_files;
 mod models;
+mod scripted;
 
 struct Fixture {
     directory: TempDir,

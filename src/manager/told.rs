@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::job::Tools;
 use super::needs::Need;
-use super::work::Tools;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};

@@ -5,118 +5,20 @@
 
 use std::sync::Arc;
 
-use prometheus::IntCounterVec;
 use zeroize::Zeroizing;
 
-use super::health::Health;
-use super::needs::Need;
+use super::health::Use;
+use super::job::{Authority, Done, Job, Outcome, Tools};
 use super::stored::{self, Parcel, StoredError};
-use crate::certificate::{Loader, Source, TlsCertificate, Validity};
-use crate::clock::{Clock, UnixTime};
-use crate::event::{Event, EventBus, EventKind, Severity};
+use crate::certificate::{Source, TlsCertificate, Validity};
+use crate::clock::UnixTime;
+use crate::event::{Event, EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer, Request};
-use crate::local_ca::LocalCa;
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Lease, Storage, StorageError, keys};
-
-/// What work on a certificate needs.
-#[derive(Clone)]
-pub struct Tools {
-    pub(super) storage: Arc<dyn Storage>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) loader: Arc<Loader>,
-    pub(super) events: EventBus,
-    pub(super) health: Arc<Health>,
-    /// Counts certificates that were asked for, by issuer and result.
-    pub(super) renewals: Option<IntCounterVec>,
-}
-
-impl Tools {
-    /// Where it is told what happens.
-    pub fn events(&self) -> &EventBus {
-        &self.events
-    }
-}
-
-/// A certificate to be obtained or renewed.
-pub struct Job {
-    pub(super) need: Arc<Need>,
-    pub(super) subject: String,
-    pub(super) issuers: Vec<Authority>,
-    /// How often in a row this has failed before.
-    pub(super) failures: u32,
-    /// The certificate to be replaced.
-    pub(super) present: Option<Arc<TlsCertificate>>,
-    /// See [`crate::config::model::Renewal::window`].
-    pub(super) window: f64,
-}
-
-/// Whom to ask for a certificate.
-#[derive(Clone)]
-pub(super) enum Authority {
-    Remote(Arc<dyn Issuer>),
-    Local(Arc<LocalCa>),
-}
-
-impl Authority {
-    fn name(&self) -> &Arc<str> {
-        match self {
-            Self::Remote(issuer) => issuer.name(),
-            Self::Local(ca) => ca.issuer(),
-        }
-    }
-}
-
-/// Work that broke off, which is a defect.
-pub struct Unfinished(Arc<Need>);
-
-impl Unfinished {
-    /// What is to be said of it.
-    pub fn broken_off(self) -> Done {
-        let Self(need) = self;
-        let why = "the work on it broke off, which is a defect; see the log";
-        let issuer = need.issuers.first().cloned();
-        Done {
-            need,
-            outcome: Outcome::Failed {
-                failure: Failure::new(FailureClass::Internal, why),
-                issuer: issuer.unwrap_or_else(|| "".into()),
-            },
-        }
-    }
-}
-
-/// What came of a [`Job`].
-pub struct Done {
-    pub(super) need: Arc<Need>,
-    pub(super) outcome: Outcome,
-}
-
-pub(super) enum Outcome {
-    /// There is a certificate.
-    Issued {
-        certificate: Arc<TlsCertificate>,
-        issuer: Arc<str>,
-        /// What could not be stored.
-        unsaved: Option<Parcel>,
-    },
-    /// Another instance has stored one.
-    Found(Arc<TlsCertificate>),
-    /// Another instance is at it.
-    Elsewhere,
-    Failed {
-        failure: Failure,
-        issuer: Arc<str>,
-    },
-}
+use crate::storage::{Lease, StorageError, keys};
 
 impl Job {
-    /// The first name, by which people know the certificate.
-    pub fn domain(&self) -> String {
-        self.need.domain()
-    }
-
     /// Obtains the certificate, or finds out why not.
     pub async fn work(self, tools: &Tools) -> Done {
         let outcome = self.carry_out(tools).await;
@@ -124,11 +26,6 @@ impl Job {
             need: self.need,
             outcome,
         }
-    }
-
-    /// What is left of this in case that the work breaks off.
-    pub fn unfinished(&self) -> Unfinished {
-        Unfinished(Arc::clone(&self.need))
     }
 
     fn failed(&self, failure: Failure) -> Outcome {
@@ -144,7 +41,7 @@ impl Job {
             Ok(Some(lease)) => lease,
             Ok(None) => return Outcome::Elsewhere,
             Err(error) => {
-                tools.health.failed(&error);
+                tools.health.failed(Use::Writing, &error);
                 if self.can_wait(tools.clock.now()) {
                     return self.failed(Failure::new(FailureClass::Storage, error.to_string()));
                 }
@@ -155,7 +52,7 @@ impl Job {
         match self.newer(tools).await {
             Ok(Some(certificate)) => return Outcome::Found(Arc::new(certificate)),
             Ok(None) => {}
-            Err(error) => tools.health.failed(&error),
+            Err(error) => tools.health.failed(Use::Reading, &error),
         }
         self.tell(tools, EventKind::CertificateObtaining, None, self.what());
         let lease = Arc::new(lease);
@@ -333,11 +230,11 @@ impl Job {
         let (storage, lease) = (Arc::clone(&tools.storage), Arc::clone(lease));
         let stored = blocking(move || match parcel.store(&*storage, &lease) {
             Ok(()) => Ok(()),
-            Err(error) => Err((parcel, error)),
+            Err(error) => Err((Box::new(parcel), error)),
         });
         match stored.await {
             Ok(Ok(())) => {
-                tools.health.works();
+                tools.health.works(Use::Writing);
                 None
             }
             Ok(Err((_, error @ StorageError::Lost { .. }))) => {
@@ -346,11 +243,11 @@ impl Job {
                 None
             }
             Ok(Err((parcel, error))) => {
-                tools.health.failed(&error);
-                Some(parcel)
+                tools.health.failed(Use::Writing, &error);
+                Some(*parcel)
             }
             Err(error) => {
-                tools.health.failed(&error);
+                tools.health.failed(Use::Writing, &error);
                 None
             }
         }

@@ -13,10 +13,10 @@ use crate::manager::{Done, Job, Start, Tools};
 use crate::schedule::Upkeep;
 
 impl Live {
-    /// Up to `max` certificates to be worked on now, and when more will be. Blocks on the storage.
-    pub(super) fn due(&self, max: usize) -> (Vec<Job>, Option<UnixTime>) {
+    /// The certificates to be worked on now, and when more will be. Blocks on the storage.
+    pub(super) fn due(&self) -> (Vec<Job>, Option<UnixTime>) {
         let mut writer = self.writer();
-        let jobs = writer.manager.due(max);
+        let jobs = writer.manager.due();
         (jobs, writer.manager.next_due())
     }
 

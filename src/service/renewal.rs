@@ -21,9 +21,6 @@ use crate::clock::UnixTime;
 use crate::manager::{Done, Start, Unfinished};
 use crate::shutdown::requested;
 
-/// How many certificates are worked on at a time.
-const AT_ONCE: usize = 64;
-
 /// How long it is waited at most until the clock is looked at again: it may have been set.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -115,12 +112,11 @@ struct Work {
 }
 
 impl Work {
-    /// Begins what is due, as far as there is room. Returns when more will be.
+    /// Begins what is due. Returns when more will be.
     async fn begin(&mut self, live: &Arc<Live>) -> Option<UnixTime> {
-        let room = AT_ONCE.saturating_sub(self.tasks.len());
         let due = {
             let live = Arc::clone(live);
-            blocking(move || live.due(room)).await
+            blocking(move || live.due()).await
         };
         let (jobs, next) = due?;
         let tools = live.tools();
@@ -130,8 +126,7 @@ impl Work {
             let task = self.tasks.spawn(async move { job.work(&tools).await });
             self.unfinished.insert(task.id(), unfinished);
         }
-        // Where all room is taken, the end of one is what is waited for.
-        next.filter(|_| self.tasks.len() < AT_ONCE)
+        next
     }
 
     /// Waits for the end of one; `None` at once where none is under way.

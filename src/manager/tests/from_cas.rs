@@ -1,176 +1,9 @@
 //! Certificates that CAs are asked for, with a CA that does as it is told.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
-
-use async_trait::async_trait;
-use zeroize::Zeroizing;
-
+use super::scripted::{Act, World};
 use super::*;
-use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
 use crate::event::{EventKind, Severity};
-use crate::issuer::{Issued, Request};
 use crate::schedule::{CertState, Failure, FailureClass};
-
-/// What the CA does next.
-enum Act {
-    /// Issues a certificate that lasts so many seconds from now.
-    Issue(i64),
-    /// Issues one for other names.
-    Wrong,
-    Fail(Failure),
-}
-
-/// A CA that follows a script, and issues for 90 days once that is over.
-struct Scripted {
-    name: Arc<str>,
-    ca: TestCa,
-    clock: Arc<ManualClock>,
-    script: Mutex<VecDeque<Act>>,
-    asked: Mutex<Vec<Vec<String>>>,
-    settled: Mutex<usize>,
-}
-
-#[async_trait]
-impl crate::issuer::Issuer for Scripted {
-    fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    fn ca(&self) -> &str {
-        "ca.test"
-    }
-
-    async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
-        let names: Vec<_> = request.names.iter().map(ToString::to_string).collect();
-        self.asked.lock().expect("whole").push(names.clone());
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let now = self.clock.now();
-        let issue = |names: &[&str], life| {
-            let leaf = self.ca.leaf_at(names, now - 60, now + life);
-            Issued {
-                chain: self.ca.chain(&leaf).into_bytes(),
-                key: Zeroizing::new(leaf.key.into_bytes()),
-            }
-        };
-        match self.script.lock().expect("whole").pop_front() {
-            None => Ok(issue(&names, 90 * DAY)),
-            Some(Act::Issue(life)) => Ok(issue(&names, life)),
-            Some(Act::Wrong) => Ok(issue(&["other.example"], 90 * DAY)),
-            Some(Act::Fail(failure)) => Err(failure),
-        }
-    }
-
-    async fn settled(&self, _: &Request) {
-        *self.settled.lock().expect("whole") += 1;
-    }
-}
-
-/// A manager with one CA, `ca`, over a storage that may hold something.
-struct World {
-    clock: Arc<ManualClock>,
-    storage: MemoryStorage,
-    issuer: Arc<Scripted>,
-    events: EventBus,
-    manager: TlsManager,
-    config: Config,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl World {
-    fn new(script: impl IntoIterator<Item = Act>) -> Self {
-        Self::over(MemoryStorage::default(), NOW, script)
-    }
-
-    fn over(storage: MemoryStorage, now: UnixTime, script: impl IntoIterator<Item = Act>) -> Self {
-        let clock = Arc::new(ManualClock::at(now));
-        let issuer = Arc::new(Scripted {
-            name: "ca".into(),
-            ca: TestCa::new("scripted"),
-            clock: Arc::clone(&clock),
-            script: Mutex::new(script.into_iter().collect()),
-            asked: Mutex::default(),
-            settled: Mutex::default(),
-        });
-        let events = EventBus::default();
-        let of_manager = Arc::clone(&issuer);
-        let manager = TlsManager::new(Setup {
-            published: Arc::default(),
-            storage: Arc::new(storage.clone()),
-            clock: clock.clone(),
-            metrics: None,
-            events: events.clone(),
-            make_issuer: Box::new(move |_, _| of_manager.clone()),
-        });
-        let acme = Acme {
-            directory: "https://ca.test/directory".to_owned(),
-            staging: None,
-            email: None,
-            challenges: vec![ChallengeType::Http01],
-            profile: None,
-            key_type: KeyType::P256,
-            reuse_key: false,
-            ca_file: None,
-            eab: None,
-            proxy: None,
-            order_limit: OrderLimit {
-                orders: 10,
-                per: std::time::Duration::from_secs(10),
-            },
-        };
-        let sites = vec![site(&["a.example"], SiteTls::Auto(vec!["ca".into()]))];
-        let mut config = config(Vec::new(), sites);
-        config
-            .issuers
-            .insert("ca".into(), Issuer::Acme(Arc::new(acme)));
-        Self {
-            clock,
-            storage,
-            issuer,
-            events,
-            manager: manager.expect("a manager"),
-            config,
-            runtime: tokio::runtime::Runtime::new().expect("a runtime"),
-        }
-    }
-
-    fn apply(&mut self) -> Report {
-        self.manager.apply(&self.config)
-    }
-
-    /// Works on all that is due, and returns how much that was.
-    fn work(&mut self) -> usize {
-        let jobs = self.manager.due(100);
-        let count = jobs.len();
-        let tools = self.manager.tools().clone();
-        let done = self.runtime.block_on(async {
-            let mut done = Vec::new();
-            for job in jobs {
-                done.push(job.work(&tools).await);
-            }
-            done
-        });
-        self.manager.settle(done);
-        count
-    }
-
-    fn serial(&self) -> Option<String> {
-        let map = self.manager.published().load();
-        map.lookup("a.example").map(|set| set.by_kind[0].serial())
-    }
-
-    fn told(&self) -> Vec<(EventKind, Severity)> {
-        let recent = self.events.recent();
-        recent
-            .iter()
-            .map(|event| (event.kind, event.severity))
-            .collect()
-    }
-
-    fn state(&self) -> CertState {
-        self.manager.managed()[0].state
-    }
-}
 
 fn network() -> Act {
     Act::Fail(Failure::new(FailureClass::Network, "the CA is away"))
@@ -404,4 +237,69 @@ fn a_clock_that_leaps_asks_each_once() {
     }
     assert!(asked <= 2, "asked {asked} times in an hour");
     assert_eq!(world.serial(), first, "nothing is deleted");
+}
+
+#[test]
+fn a_storage_that_is_full_is_told_of_once_and_written_to_as_soon_as_it_can_be() {
+    let mut world = World::new([]);
+    world.apply();
+    world.storage.fail(Some(std::io::ErrorKind::StorageFull));
+    assert_eq!(world.work(), 1);
+    let serial = world.serial().expect("served from memory");
+    assert!(world.manager.tick().missing.is_empty());
+    assert!(!world.manager.managed()[0].is_stored);
+    assert_eq!(world.work(), 0);
+    let failed = (EventKind::StorageFailed, Severity::Critical);
+    let told = world.told();
+    assert_eq!(
+        told.iter().filter(|told| **told == failed).count(),
+        1,
+        "{told:?}"
+    );
+
+    world.storage.fail(None);
+    assert_eq!(world.work(), 0);
+    assert!(world.manager.managed()[0].is_stored);
+    assert_eq!(
+        world.told().last(),
+        Some(&(EventKind::StorageRecovered, Severity::Info))
+    );
+    let mut next = World::over(world.storage.clone(), NOW, []);
+    next.apply();
+    assert_eq!(next.serial(), Some(serial));
+}
+
+#[test]
+fn a_storage_that_cannot_be_read_stops_neither_the_start_nor_the_back_off() {
+    let mut world = World::new([network()]);
+    world
+        .storage
+        .fail(Some(std::io::ErrorKind::PermissionDenied));
+    assert_eq!(world.apply().missing.len(), 1);
+    assert_eq!(world.work(), 1);
+    assert!(matches!(world.state(), CertState::Failed { .. }));
+    world.manager.tick();
+    assert_eq!(world.work(), 0, "a pass makes nobody forget");
+    world.storage.fail(None);
+    world.clock.advance(120);
+    world.manager.tick();
+    assert_eq!(world.work(), 1);
+    assert!(world.manager.managed()[0].is_stored);
+}
+
+#[test]
+fn another_ca_under_the_same_name_is_asked_at_once() {
+    let mut world = World::new([]);
+    world.apply();
+    world.work();
+    let first = world.serial();
+    if let Some(Issuer::Acme(acme)) = world.config.issuers.get_mut("ca") {
+        Arc::make_mut(acme).directory = "https://other.test/directory".to_owned();
+    }
+    world.issuer.move_to_another();
+    assert!(world.apply().missing.is_empty());
+    assert_eq!(world.serial(), first, "served on");
+    assert_eq!(world.work(), 1);
+    assert_ne!(world.serial(), first);
+    assert_eq!(world.work(), 0);
 }

@@ -1,0 +1,134 @@
+//! The plans of all certificates that CAs are asked for, one for each list of issuers.
+//!
+//! What is asked of one CA waits for that CA's pace and limits; what is asked of another does not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::needs::Need;
+use crate::clock::UnixTime;
+use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry};
+
+/// How many certificates are worked on at a time, for each list of issuers.
+const AT_ONCE: usize = 32;
+
+/// Every plan, and the part of its life in which a certificate is renewed.
+pub(super) struct Plans {
+    by_issuers: BTreeMap<Vec<Arc<str>>, Plan<Arc<Need>>>,
+    window: f64,
+}
+
+impl Plans {
+    pub(super) fn new(window: f64) -> Self {
+        Self {
+            by_issuers: BTreeMap::new(),
+            window,
+        }
+    }
+
+    pub(super) fn window(&self) -> f64 {
+        self.window
+    }
+
+    pub(super) fn set_window(&mut self, window: f64) {
+        if self.window.to_bits() == window.to_bits() {
+            return;
+        }
+        self.window = window;
+        for plan in self.by_issuers.values_mut() {
+            plan.set_window(window);
+        }
+    }
+
+    pub(super) fn set(&mut self, need: &Arc<Need>, facts: Facts, now: UnixTime) {
+        if !self.by_issuers.contains_key(&need.issuers) {
+            let plan = Plan::new(self.window);
+            self.by_issuers.insert(need.issuers.clone(), plan);
+        }
+        if let Some(plan) = self.of_mut(need) {
+            plan.set(Arc::clone(need), facts, now);
+        }
+    }
+
+    pub(super) fn remove(&mut self, need: &Arc<Need>) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.remove(need);
+            if plan.is_empty() {
+                self.by_issuers.remove(&need.issuers);
+            }
+        }
+    }
+
+    /// What is due at `now`, as far as there is room; begun, until one of the calls below ends it.
+    pub(super) fn begin(&mut self, now: UnixTime) -> Vec<Arc<Need>> {
+        let mut begun = Vec::new();
+        for plan in self.by_issuers.values_mut() {
+            let room = AT_ONCE.saturating_sub(plan.running());
+            for need in plan.due(now, room) {
+                if plan.start(&need) {
+                    begun.push(need);
+                }
+            }
+        }
+        begun
+    }
+
+    /// When [`Self::begin`] next has something.
+    pub(super) fn next_wake(&self) -> Option<UnixTime> {
+        let plans = self.by_issuers.values();
+        // Where there is no room, the end of what is under way is what is waited for.
+        let with_room = plans.filter(|plan| plan.running() < AT_ONCE);
+        with_room.filter_map(Plan::next_wake).min()
+    }
+
+    pub(super) fn succeed(&mut self, need: &Arc<Need>, life: Lifetime, now: UnixTime) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.succeed(need, life, now);
+        }
+    }
+
+    pub(super) fn fail(
+        &mut self,
+        need: &Arc<Need>,
+        failure: &Failure,
+        issuer: &str,
+        now: UnixTime,
+    ) -> Option<Retry> {
+        let plan = self.of_mut(need)?;
+        plan.fail(need, failure, Some(issuer), now, &mut fastrand::Rng::new())
+    }
+
+    pub(super) fn defer(&mut self, need: &Arc<Need>, until: UnixTime) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.defer(need, until);
+        }
+    }
+
+    pub(super) fn request(&mut self, need: &Arc<Need>, now: UnixTime) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.request(need, now);
+        }
+    }
+
+    pub(super) fn state(&self, need: &Arc<Need>, now: UnixTime) -> CertState {
+        let plan = self.of(need);
+        plan.and_then(|plan| plan.state(need, now))
+            .unwrap_or(CertState::Missing)
+    }
+
+    pub(super) fn retry(&self, need: &Arc<Need>) -> Option<&Retry> {
+        self.of(need)?.retry(need)
+    }
+
+    pub(super) fn next_attempt(&self, need: &Arc<Need>) -> Option<UnixTime> {
+        self.of(need)?.next_attempt(need)
+    }
+
+    fn of(&self, need: &Need) -> Option<&Plan<Arc<Need>>> {
+        self.by_issuers.get(&need.issuers)
+    }
+
+    fn of_mut(&mut self, need: &Need) -> Option<&mut Plan<Arc<Need>>> {
+        self.by_issuers.get_mut(&need.issuers)
+    }
+}

@@ -1,0 +1,112 @@
+//! What is known of the certificates that CAs are asked for, for whoever asks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::told;
+use super::Managed;
+use crate::certificate::{TlsCertificate, Validity};
+use crate::clock::UnixTime;
+use crate::host::Pattern;
+use crate::schedule::{CertState, Retry, Upkeep};
+
+/// A certificate that an issuer is asked for, for whoever wants to see it.
+#[derive(Clone, Debug)]
+pub struct ManagedView {
+    pub names: Vec<Pattern>,
+    /// Names of issuers, in the order in which they are asked.
+    pub issuers: Vec<Arc<str>>,
+    pub certificate: Option<Arc<TlsCertificate>>,
+    pub state: CertState,
+    /// The failures since the last success.
+    pub retry: Option<Retry>,
+    /// When something is done about it.
+    pub next: Option<UnixTime>,
+    /// Whether it is in the storage.
+    pub is_stored: bool,
+}
+
+/// How far a start is that has to wait for certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// All are there.
+    Complete,
+    /// One cannot be had, and why.
+    Failed(String),
+    /// Some are being obtained.
+    Pending,
+}
+
+impl Managed {
+    /// Every certificate, with how its renewal goes.
+    pub(in crate::manager) fn watched_over(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<TlsCertificate>, Upkeep)> {
+        self.entries.iter().filter_map(|(need, entry)| {
+            let failures = self.plans.retry(need).map_or(0, |retry| retry.failures);
+            let upkeep = Upkeep::Renewed {
+                window: self.plans.window(),
+                failures,
+            };
+            Some((entry.certificate.as_ref()?, upkeep))
+        })
+    }
+
+    /// Everything that issuers are asked for.
+    pub(in crate::manager) fn views(&self, now: UnixTime) -> impl Iterator<Item = ManagedView> {
+        self.entries.iter().map(move |(need, entry)| ManagedView {
+            names: need.names.clone(),
+            issuers: need.issuers.clone(),
+            certificate: entry.certificate.clone(),
+            state: self.plans.state(need, now),
+            retry: self.plans.retry(need).cloned(),
+            next: self.plans.next_attempt(need),
+            is_stored: entry.certificate.is_some() && entry.unsaved.is_none(),
+        })
+    }
+
+    /// Whether all certificates are there.
+    pub(in crate::manager) fn start_state(&self, now: UnixTime) -> Start {
+        let mut state = Start::Complete;
+        for (need, entry) in &self.entries {
+            if entry.certificate.is_some() && !entry.is_stale {
+                continue;
+            }
+            match self.plans.retry(need) {
+                Some(retry) if self.plans.next_attempt(need).is_none_or(|next| next > now) => {
+                    return Start::Failed(format!(
+                        "there is no certificate for {}: {}",
+                        need.domain(),
+                        told::last_failure(retry)
+                    ));
+                }
+                _ => state = Start::Pending,
+            }
+        }
+        state
+    }
+
+    /// The names that have no certificate, or none that was valid since the start, each with the
+    /// reason.
+    pub(in crate::manager) fn lacking(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
+        let mut lacking = HashMap::new();
+        for (need, entry) in &self.entries {
+            let what = match &entry.certificate {
+                None => "there is none yet",
+                Some(certificate)
+                    if entry.is_stale && certificate.validity(now) == Validity::Expired =>
+                {
+                    "the one at hand has expired"
+                }
+                Some(_) => continue,
+            };
+            let why: Arc<str> = match self.plans.retry(need) {
+                None => format!("{what}; {} is being asked", need.issuers.join(", ")),
+                Some(retry) => format!("{what}; {}", told::last_failure(retry)),
+            }
+            .into();
+            lacking.extend(need.names.iter().map(|name| (name, Arc::clone(&why))));
+        }
+        lacking
+    }
+}

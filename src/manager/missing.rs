@@ -1,0 +1,93 @@
+//! Which hosts of sites have no certificate, and why.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::report::{Missing, Problem, Report};
+use super::{TlsManager, needs};
+use crate::certificate::Validity;
+use crate::certificate::sni::SniMap;
+use crate::clock::UnixTime;
+use crate::config::model::Config;
+use crate::host::Pattern;
+use crate::local_ca::on_demand;
+
+impl TlsManager {
+    /// Reports hosts that have no certificate.
+    pub(super) fn miss(&self, config: &Config, issued: &HashSet<Pattern>, report: &mut Report) {
+        let allow = config
+            .on_demand
+            .as_ref()
+            .map_or(&[][..], |on_demand| &on_demand.allow);
+        let has_one = |host: &Pattern| match host {
+            Pattern::Exact(name) => {
+                self.map.lookup(name.as_str()).is_some() || on_demand::allows(allow, name.as_str())
+            }
+            other => self.map.get(other).is_some() || allow.contains(other),
+        };
+        let lacking = self.managed.lacking(self.last_pass);
+        let mut seen = HashSet::new();
+        for (site, host) in needs::tls_hosts(config) {
+            // In a trial nothing is issued, but could be.
+            if !seen.insert(host) || self.dry && issued.contains(host) {
+                continue;
+            }
+            if let Some(why) = lacking.get(host) {
+                // Events tell of it, each attempt anew.
+                if !serves_valid(&self.map, host, self.last_pass) {
+                    report.missing.push(Missing {
+                        host: host.clone(),
+                        why: Arc::clone(why),
+                    });
+                }
+                continue;
+            }
+            if has_one(host) {
+                continue;
+            }
+            let why = if issued.contains(host) {
+                format!("{host} has no certificate, since its issuer fails")
+            } else {
+                format!(
+                    "no certificate covers {host}, and no issuer can be asked; add one under \
+                     'certificates', or an issuer, or set 'tls: off'"
+                )
+            };
+            report
+                .problems
+                .push(Problem::new(&site.origin, None, why.clone()));
+            report.missing.push(Missing {
+                host: host.clone(),
+                why: why.into(),
+            });
+        }
+        if let Some(name) = &config.tls.default_certificate {
+            let pattern = Pattern::Exact(name.clone());
+            if self.map.default_set().is_none()
+                && !(self.dry
+                    && (issued.contains(&pattern) || on_demand::allows(allow, name.as_str())))
+            {
+                report.problems.push(Problem::new(
+                    &config.places.default_certificate,
+                    None,
+                    format!(
+                        "no certificate covers {name}; clients without SNI get none: add one \
+                         under 'certificates', or name another"
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a certificate that is valid at `now` is served for `host`.
+fn serves_valid(map: &SniMap, host: &Pattern, now: UnixTime) -> bool {
+    let set = match host {
+        Pattern::Exact(name) => map.lookup(name.as_str()),
+        other => map.get(other),
+    };
+    set.is_some_and(|set| {
+        let mut certificates = set.by_kind.iter();
+        certificates.any(|certificate| certificate.validity(now) == Validity::Valid)
+    })
+}

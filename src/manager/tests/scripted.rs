@@ -1,0 +1,190 @@
+//! A CA that does as it is told, and a manager that asks it.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
+use crate::event::{EventKind, Severity};
+use crate::issuer::{Issued, Request};
+use crate::schedule::{CertState, Failure};
+
+/// What the CA does next.
+pub(super) enum Act {
+    /// Issues a certificate that lasts so many seconds from now.
+    Issue(i64),
+    /// Issues one for other names.
+    Wrong,
+    Fail(Failure),
+}
+
+/// A CA that follows a script, and issues for 90 days once that is over.
+pub(super) struct Scripted {
+    pub(super) name: Arc<str>,
+    pub(super) ca: TestCa,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) script: Mutex<VecDeque<Act>>,
+    pub(super) asked: Mutex<Vec<Vec<String>>>,
+    pub(super) settled: Mutex<usize>,
+    moved: Mutex<bool>,
+}
+
+impl Scripted {
+    /// Goes on as another CA.
+    pub(super) fn move_to_another(&self) {
+        *self.moved.lock().expect("whole") = true;
+    }
+}
+
+#[async_trait]
+impl crate::issuer::Issuer for Scripted {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn ca(&self) -> &str {
+        if *self.moved.lock().expect("whole") {
+            "other.test"
+        } else {
+            "ca.test"
+        }
+    }
+
+    async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
+        let names: Vec<_> = request.names.iter().map(ToString::to_string).collect();
+        self.asked.lock().expect("whole").push(names.clone());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let now = self.clock.now();
+        let issue = |names: &[&str], life| {
+            let leaf = self.ca.leaf_at(names, now - 60, now + life);
+            Issued {
+                chain: self.ca.chain(&leaf).into_bytes(),
+                key: Zeroizing::new(leaf.key.into_bytes()),
+            }
+        };
+        match self.script.lock().expect("whole").pop_front() {
+            None => Ok(issue(&names, 90 * DAY)),
+            Some(Act::Issue(life)) => Ok(issue(&names, life)),
+            Some(Act::Wrong) => Ok(issue(&["other.example"], 90 * DAY)),
+            Some(Act::Fail(failure)) => Err(failure),
+        }
+    }
+
+    async fn settled(&self, _: &Request) {
+        *self.settled.lock().expect("whole") += 1;
+    }
+}
+
+/// A manager with one CA, `ca`, over a storage that may hold something.
+pub(super) struct World {
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) storage: MemoryStorage,
+    pub(super) issuer: Arc<Scripted>,
+    pub(super) events: EventBus,
+    pub(super) manager: TlsManager,
+    pub(super) config: Config,
+    pub(super) runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    pub(super) fn new(script: impl IntoIterator<Item = Act>) -> Self {
+        Self::over(MemoryStorage::default(), NOW, script)
+    }
+
+    pub(super) fn over(
+        storage: MemoryStorage,
+        now: UnixTime,
+        script: impl IntoIterator<Item = Act>,
+    ) -> Self {
+        let clock = Arc::new(ManualClock::at(now));
+        let issuer = Arc::new(Scripted {
+            name: "ca".into(),
+            ca: TestCa::new("scripted"),
+            clock: Arc::clone(&clock),
+            script: Mutex::new(script.into_iter().collect()),
+            asked: Mutex::default(),
+            settled: Mutex::default(),
+            moved: Mutex::default(),
+        });
+        let events = EventBus::default();
+        let of_manager = Arc::clone(&issuer);
+        let manager = TlsManager::new(Setup {
+            published: Arc::default(),
+            storage: Arc::new(storage.clone()),
+            clock: clock.clone(),
+            metrics: None,
+            events: events.clone(),
+            make_issuer: Box::new(move |_, _| of_manager.clone()),
+        });
+        let acme = Acme {
+            directory: "https://ca.test/directory".to_owned(),
+            staging: None,
+            email: None,
+            challenges: vec![ChallengeType::Http01],
+            profile: None,
+            key_type: KeyType::P256,
+            reuse_key: false,
+            ca_file: None,
+            eab: None,
+            proxy: None,
+            order_limit: OrderLimit {
+                orders: 10,
+                per: std::time::Duration::from_secs(10),
+            },
+        };
+        let sites = vec![site(&["a.example"], SiteTls::Auto(vec!["ca".into()]))];
+        let mut config = config(Vec::new(), sites);
+        config
+            .issuers
+            .insert("ca".into(), Issuer::Acme(Arc::new(acme)));
+        Self {
+            clock,
+            storage,
+            issuer,
+            events,
+            manager: manager.expect("a manager"),
+            config,
+            runtime: tokio::runtime::Runtime::new().expect("a runtime"),
+        }
+    }
+
+    pub(super) fn apply(&mut self) -> Report {
+        self.manager.apply(&self.config)
+    }
+
+    /// Works on all that is due, and returns how much that was.
+    pub(super) fn work(&mut self) -> usize {
+        let jobs = self.manager.due();
+        let count = jobs.len();
+        let tools = self.manager.tools().clone();
+        let done = self.runtime.block_on(async {
+            let mut done = Vec::new();
+            for job in jobs {
+                done.push(job.work(&tools).await);
+            }
+            done
+        });
+        self.manager.settle(done);
+        count
+    }
+
+    pub(super) fn serial(&self) -> Option<String> {
+        let map = self.manager.published().load();
+        map.lookup("a.example").map(|set| set.by_kind[0].serial())
+    }
+
+    pub(super) fn told(&self) -> Vec<(EventKind, Severity)> {
+        let recent = self.events.recent();
+        recent
+            .iter()
+            .map(|event| (event.kind, event.severity))
+            .collect()
+    }
+
+    pub(super) fn state(&self) -> CertState {
+        self.manager.managed()[0].state
+    }
+}

@@ -1,0 +1,74 @@
+//! What the services that keep certificates up ask of the manager.
+
+use std::sync::Arc;
+
+use super::{Done, Job, ManagedView, Report, Start, TlsManager, Tools};
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::schedule::Upkeep;
+
+impl TlsManager {
+    /// The certificates that a CA is to be asked for now, as many as may be worked on at a time.
+    /// Each is held until [`Self::settle`] says what came of it.
+    pub fn due(&mut self) -> Vec<Job> {
+        let Some(config) = &self.config else {
+            return Vec::new();
+        };
+        self.managed.save();
+        let now = self.clock.now();
+        self.managed.due(&mut self.issued, &config.issuers, now)
+    }
+
+    /// When [`Self::due`] next has something; `None` where nothing is planned.
+    pub fn next_due(&self) -> Option<UnixTime> {
+        self.managed.next_due()
+    }
+
+    /// What [`Job::work`] needs.
+    pub fn tools(&self) -> &Tools {
+        self.managed.tools()
+    }
+
+    /// Takes what came of the work on certificates, and serves it at once.
+    pub fn settle(&mut self, done: impl IntoIterator<Item = Done>) -> Report {
+        let mut report = Report::default();
+        let Some(config) = self.config.clone() else {
+            return report;
+        };
+        let now = self.clock.now();
+        for done in done {
+            if let Some((need, change)) = self.managed.settle(done, now) {
+                self.take(change, need.standing, &mut report);
+            }
+        }
+        self.publish(&config, now, &mut report);
+        report
+    }
+
+    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
+    /// its schedule says. Whether there is any.
+    pub fn request(&mut self, subject: &str) -> bool {
+        let now = self.clock.now();
+        self.managed.request(subject, now)
+    }
+
+    /// Whether all that CAs are asked for is there.
+    pub fn start_state(&self) -> Start {
+        self.managed.start_state(self.clock.now())
+    }
+
+    /// Every certificate, with who replaces it before its end.
+    pub fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
+        let by_hand = self.sources.certificates().map(|one| (one, Upkeep::ByHand));
+        let others = self.managed.watched_over();
+        let certificates = by_hand.chain(others);
+        certificates
+            .map(|(one, upkeep)| (Arc::clone(one), upkeep))
+            .collect()
+    }
+
+    /// Everything that CAs are asked for.
+    pub fn managed(&self) -> Vec<ManagedView> {
+        self.managed.views(self.clock.now()).collect()
+    }
+}
