@@ -323,11 +323,11 @@ impl Presented {
 
 impl Drop for Presented {
     fn drop(&mut self) {
-        let left = Self(std::mem::take(&mut self.0));
-        if !left.0.is_empty()
+        let left = std::mem::take(&mut self.0);
+        if !left.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(left.clean_up());
+            runtime.spawn(Self(left).clean_up());
         }
     }
 }
