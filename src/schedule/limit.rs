@@ -288,5 +288,186 @@ fn later(present: &mut Block, new: Block) {
 /// A CA's word for a domain in the form of ours.
 fn domain(text: &str) -> String {
     let text = text.strip_prefix("*.").unwrap_or(text);
-    text.trim_end_matches('.').to_ascii_lowercase()
+    text.trim_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_800_000_000;
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+
+    fn names(names: &[&str]) -> Vec<Pattern> {
+        names
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect()
+    }
+
+    fn limited(scope: Option<&str>, seconds: i64) -> Failure {
+        Failure {
+            retry_after: Some(NOW + seconds),
+            scope: scope.map(str::to_owned),
+            ..Failure::new(FailureClass::RateLimited, "too many certificates")
+        }
+    }
+
+    fn until(limiter: &Limiter, name: &str, now: UnixTime) -> Option<i64> {
+        let wait = limiter.check(&names(&[name]), now).err()?;
+        Some(wait.until - NOW)
+    }
+
+    #[test]
+    fn every_window_of_every_pace_is_kept() {
+        let paces = [(10, 10), (300, 3 * 3600)];
+        let mut limiter = Limiter::new(
+            paces
+                .map(|(orders, seconds)| Pace { orders, seconds })
+                .to_vec(),
+        );
+        let (mut now, mut taken) = (NOW, Vec::new());
+        while now < NOW + DAY {
+            match limiter.take(&[], now) {
+                Ok(()) => taken.push(now),
+                Err(wait) => {
+                    assert_eq!(wait.hold, Hold::Pace);
+                    assert!(wait.until > now);
+                    now = wait.until;
+                }
+            }
+        }
+        assert_eq!(taken.len(), 8 * 300, "and no slower than that");
+        for (orders, seconds) in paces {
+            for window in taken.windows(orders as usize + 1) {
+                assert!(window[orders as usize] - window[0] >= i64::from(seconds));
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_stops_the_names_that_it_is_on() {
+        let mut limiter = Limiter::default();
+        assert!(limiter.failed(&limited(Some("*.Example.com."), 3 * HOUR), NOW));
+        // (name, stopped)
+        for (name, stopped) in [
+            ("example.com", true),
+            ("a.b.example.com", true),
+            ("*.example.com", true),
+            ("*.a.example.com", true),
+            ("notexample.com", false),
+            ("com", false),
+            ("example.org", false),
+        ] {
+            let expected = stopped.then_some(3 * HOUR);
+            assert_eq!(until(&limiter, name, NOW), expected, "{name}");
+            assert_eq!(until(&limiter, name, NOW + 3 * HOUR), None, "{name}");
+        }
+        let wait = limiter
+            .take(&names(&["example.org", "a.example.com"]), NOW)
+            .expect_err("one of them is stopped");
+        assert!(wait.hold.is_of_names());
+        let said = wait.to_string();
+        assert!(
+            said.contains("example.com") && said.contains("too many"),
+            "{said}"
+        );
+
+        limiter.failed(&limited(None, HOUR), NOW);
+        assert_eq!(until(&limiter, "example.org", NOW), Some(HOUR));
+        limiter.failed(&limited(None, 60), NOW);
+        assert_eq!(
+            until(&limiter, "example.org", NOW),
+            Some(HOUR),
+            "the longer one"
+        );
+        limiter.lift();
+        assert_eq!(until(&limiter, "example.com", NOW), None);
+    }
+
+    #[test]
+    fn only_some_failures_are_limits() {
+        use FailureClass::{Clock, Network, Paused, RateLimited, Refused, Validation};
+        for (class, stopped) in [
+            (RateLimited, true),
+            (Clock, true),
+            (Network, false),
+            (Validation, false),
+            (Refused, false),
+            (Paused, false),
+        ] {
+            let mut limiter = Limiter::default();
+            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stopped);
+            let expected = stopped.then_some(HOUR);
+            assert_eq!(until(&limiter, "a.test", NOW), expected, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn nonsense_from_a_ca_lasts_a_week() {
+        let mut limiter = Limiter::default();
+        limiter.failed(&limited(None, 4000 * DAY), NOW);
+        assert_eq!(until(&limiter, "a.test", NOW), Some(7 * DAY));
+    }
+
+    #[test]
+    fn it_survives_a_restart_and_is_shared() {
+        let mut limiter = Limiter::default();
+        for _ in 0..10 {
+            limiter.take(&[], NOW).expect("free");
+        }
+        limiter.failed(&limited(Some("a.test"), HOUR), NOW);
+        let json = serde_json::to_string(&limiter).expect("JSON");
+        let mut read: Limiter = serde_json::from_str(&json).expect("the same");
+        read.set_paces(vec![Pace::default()]);
+        assert_eq!(read, limiter);
+        assert_eq!(until(&read, "b.test", NOW), Some(10));
+
+        let mut other = Limiter::default();
+        other.learn(&limiter);
+        assert_eq!(until(&other, "a.test", NOW), Some(HOUR));
+        assert_eq!(until(&other, "b.test", NOW), None, "a pace of its own");
+        let empty: Limiter = serde_json::from_str(r#"{"new": 1}"#).expect("tolerated");
+        assert_eq!(until(&empty, "a.test", NOW), None);
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_is_neither_licence_nor_prison() {
+        let pace = vec![Pace {
+            orders: 1,
+            seconds: 3600,
+        }];
+        let mut limiter = Limiter::new(pace);
+        limiter.take(&[], NOW).expect("free");
+        limiter.failed(&limited(Some("a.test"), 2 * HOUR), NOW);
+
+        limiter.leap(14 * 365 * DAY);
+        let mad = NOW + 14 * 365 * DAY;
+        assert_eq!(
+            limiter.take(&[], mad + 60).map_err(|wait| wait.until - mad),
+            Err(HOUR)
+        );
+        // Set back, and nobody was told.
+        let now = NOW + 120;
+        let wait = limiter.take(&[], now).expect_err("waits");
+        assert_eq!(wait.until - now, HOUR);
+        let wait = limiter.take(&names(&["a.test"]), now).expect_err("waits");
+        assert!(wait.until - now <= 2 * HOUR, "{}", wait.until - now);
+    }
+
+    #[test]
+    fn limits_that_are_over_take_no_room() {
+        let mut limiter = Limiter::default();
+        for index in 0..10_000 {
+            let now = NOW + index * 60;
+            let failure = Failure {
+                retry_after: Some(now + HOUR),
+                scope: Some(format!("{index}.test")),
+                ..limited(None, 0)
+            };
+            limiter.failed(&failure, now);
+        }
+        assert!(limiter.domains.len() < 300, "{}", limiter.domains.len());
+    }
 }

@@ -1,16 +1,19 @@
 //! Which of all managed certificates is worked on next.
 //!
-//! A [`Plan`] knows of each certificate until when it is valid and how often it has failed, and
+//! A [`Plan`] knows of each of its certificates until when it is valid and how often it has failed, and
 //! holds them in the order in which they need work. Each call costs a logarithm of their number.
 //! It asks no CA and knows no limits: the issuing service takes what is due, asks the limiter, and
 //! reports what came of it. What it holds is rebuilt from the storage at each start.
+
+mod entry;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use fastrand::Rng;
-use serde::Serialize;
 
+pub use self::entry::{CertState, Facts};
+use self::entry::{Entry, Place, Wish};
 use super::{Failure, Lifetime, Retry};
 use crate::clock::UnixTime;
 
@@ -21,7 +24,10 @@ const SET_BACK: i64 = 60;
 /// own dates say.
 const REST: i64 = 10;
 
-/// All managed certificates, by when they need work.
+/// All managed certificates of one list of issuers, by when they need work.
+///
+/// One plan for each list: where the account at their CA has to wait, see
+/// [`super::Hold::is_of_names`], all of the plan waits, and nothing of another plan does.
 #[derive(Clone, Debug)]
 pub struct Plan<K> {
     window: f64,
@@ -37,67 +43,6 @@ pub struct Plan<K> {
     running: usize,
     /// The latest time that was seen.
     seen: UnixTime,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    life: Option<Lifetime>,
-    /// Not before this time, which no rule of the certificate gives.
-    held: UnixTime,
-    retry: Option<Box<Retry>>,
-    wish: Wish,
-    place: Place,
-}
-
-/// Whether somebody asked for a certificate that is not due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    No,
-    /// Since this time, whatever the back-off says.
-    Now(UnixTime),
-    /// It has failed since: with back-off.
-    Again,
-}
-
-/// In which queue an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In none: it waits for a person.
-    Idle,
-    Running,
-    Waiting(UnixTime),
-    Asked(UnixTime),
-    Missing(UnixTime),
-    Renewal(UnixTime),
-}
-
-/// What is known of a certificate, to begin with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// That of the certificate at hand, `None` where there is none.
-    pub life: Option<Lifetime>,
-    /// Its failures since, as they were stored.
-    pub retry: Option<Retry>,
-}
-
-/// How a managed certificate stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum CertState {
-    /// There is none, and none was asked for yet.
-    Missing,
-    /// An issuer is being asked for it.
-    Obtaining,
-    /// There is one, and its renewal is not due.
-    Valid,
-    /// There is one, its renewal is due and was not tried yet.
-    Due,
-    /// There is none, or it is due or over, and trying has failed.
-    Failed { failures: u32, next: UnixTime },
-    /// It has failed, and is not tried until somebody has acted.
-    Paused,
-    /// There is one that is over, and no other was asked for yet.
-    Expired,
 }
 
 impl<K: Clone + Ord + Hash> Plan<K> {
@@ -129,13 +74,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             retry.mend(now);
             Box::new(retry)
         });
-        let entry = self.entries.entry(key.clone()).or_insert(Entry {
-            life: None,
-            held: UnixTime::MIN,
-            retry: None,
-            wish: Wish::No,
-            place: Place::Idle,
-        });
+        let entry = self.entries.entry(key.clone()).or_default();
         entry.life = facts.life;
         entry.held = UnixTime::MIN;
         entry.retry = retry;
@@ -255,7 +194,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     /// How a certificate stands, `None` where it is not in the plan.
     pub fn state(&self, key: &K, now: UnixTime) -> Option<CertState> {
         let entry = self.entries.get(key)?;
-        Some(self.state_of(entry, now))
+        Some(entry.state(self.window, now))
     }
 
     /// The life of the certificate at hand.
@@ -287,7 +226,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     pub fn iter(&self, now: UnixTime) -> impl Iterator<Item = (&K, CertState)> {
         self.entries
             .iter()
-            .map(move |(key, entry)| (key, self.state_of(entry, now)))
+            .map(move |(key, entry)| (key, entry.state(self.window, now)))
     }
 
     /// How many certificates there are.
@@ -303,27 +242,6 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     /// How many are being worked on.
     pub fn running(&self) -> usize {
         self.running
-    }
-
-    fn state_of(&self, entry: &Entry, now: UnixTime) -> CertState {
-        if entry.place == Place::Running {
-            return CertState::Obtaining;
-        }
-        let due =
-            entry.wish != Wish::No || entry.life.is_none_or(|life| life.is_due(self.window, now));
-        match (&entry.retry, entry.life) {
-            // Also where failures of the one before were left behind.
-            (_, Some(_)) if !due => CertState::Valid,
-            (Some(retry), _) => retry
-                .next
-                .map_or(CertState::Paused, |next| CertState::Failed {
-                    failures: retry.failures,
-                    next,
-                }),
-            (None, None) => CertState::Missing,
-            (None, Some(life)) if life.has_ended(now) => CertState::Expired,
-            (None, Some(_)) => CertState::Due,
-        }
     }
 
     /// Moves what has become due to the queues of what is due.
@@ -378,12 +296,12 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         if entry.place == Place::Running {
             return;
         }
-        let at = due_by_itself(entry, self.window);
+        let at = entry.due_at(self.window);
         let after = match (entry.wish, at) {
             (Wish::Now(since), _) => Place::Asked(since),
             (_, None) => Place::Idle,
             (_, Some(at)) if at > self.seen => Place::Waiting(at),
-            (_, Some(at)) => ready(entry, self.window, at),
+            (_, Some(at)) => entry.ready(self.window, at),
         };
         let before = std::mem::replace(&mut entry.place, after);
         self.unqueue(key, before);
@@ -418,28 +336,5 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     }
 }
 
-/// When an attempt is due by the facts, `None` for never.
-fn due_by_itself(entry: &Entry, window: f64) -> Option<UnixTime> {
-    let due = match (entry.life, entry.wish) {
-        (Some(life), Wish::No) => life.due_at(window).max(entry.held),
-        // Wanted, whatever there is.
-        _ => UnixTime::MIN,
-    };
-    match &entry.retry {
-        Some(retry) => retry.next.map(|next| next.max(due)),
-        None => Some(due),
-    }
-}
-
-/// The queue for what is due since `at`.
-fn ready(entry: &Entry, window: f64, at: UnixTime) -> Place {
-    match (entry.wish, entry.life) {
-        (Wish::Now(since), _) => Place::Asked(since),
-        (_, None) => Place::Missing(at),
-        // Urgent when a third of what was left is left, as for alerts.
-        (_, Some(life)) => {
-            let given = life.left(life.due_at(window));
-            Place::Renewal(life.not_after.saturating_sub(given / 3))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;
