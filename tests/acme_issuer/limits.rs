@@ -137,8 +137,6 @@ async fn a_limit_on_a_domain_stops_its_names_and_no_others() {
     assert_eq!(failure.class, FailureClass::RateLimited, "{failure}");
     assert_eq!(failure.retry_after, Some(until));
     assert_eq!(ca.orders(), 1, "the CA was not asked");
-    bench.issue(&["b.test"]).await.err().unwrap();
-    assert_eq!(ca.orders(), 2, "others are asked for");
     // Another process knows.
     let next = Bench::on(
         Arc::clone(&bench.storage),
@@ -148,8 +146,11 @@ async fn a_limit_on_a_domain_stops_its_names_and_no_others() {
         },
         vec![WebSolver::start()],
     );
-    next.issue(&["c.a.test"]).await.err().unwrap();
-    assert_eq!(ca.orders(), 2);
+    let failure = next.issue(&["c.a.test"]).await.err().unwrap();
+    assert_eq!(failure.scope.as_deref(), Some("a.test"));
+    assert_eq!(ca.orders(), 1);
+    bench.issue(&["b.test"]).await.err().unwrap();
+    assert_eq!(ca.orders(), 2, "others are asked for");
     // It has no profiles, and was asked for none.
     let mut told = Vec::new();
     while let Ok(event) = events.try_recv() {
