@@ -25,6 +25,7 @@ mod classify;
 mod flight;
 mod http;
 mod job;
+mod kept;
 mod key;
 mod limits;
 mod problem;

@@ -296,7 +296,7 @@ fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
             _ => return None,
         });
     }
-    while standard.len() % 4 != 0 {
+    while !standard.len().is_multiple_of(4) {
         standard.push('=');
     }
     openssl::base64::decode_block(&standard)

@@ -6,22 +6,19 @@ use std::sync::Arc;
 
 use instant_acme::{Account as AcmeAccount, Error, Identifier, NewOrder, Order, OrderStatus};
 use openssl::pkey::{PKey, Private};
-use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 use super::account::Account;
 use super::ca::Ca;
 use super::classify::{self, Step};
 use super::problem::Problem;
-use super::record::Record;
 use super::session::Session;
-use super::{AcmeIssuer, blocking, key};
-use crate::certificate::parse::unix_time;
+use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issued, Request};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Key, StorageError, keys};
+use crate::storage::{Key, keys};
 
 /// How many orders one attempt makes at most.
 const ORDERS: usize = 4;
@@ -34,7 +31,7 @@ pub(super) struct Job<'a> {
     pub(super) session: &'a Session,
     pub(super) account: AcmeAccount,
     /// Where the order is kept.
-    place: Key,
+    pub(super) place: Key,
 }
 
 /// Why an order goes no further.
@@ -135,54 +132,6 @@ impl<'a> Job<'a> {
         )))
     }
 
-    /// The order that a former attempt left, where it can be gone on with.
-    async fn resume(&self) -> Result<Option<(Order, PKey<Private>)>, Stop> {
-        let place = self.place.clone();
-        let load = blocking(&self.issuer.shared.storage, move |storage| {
-            storage.load(&place)
-        });
-        let Some(record) = load
-            .await
-            .ok()
-            .flatten()
-            .and_then(|value| Record::read(&value))
-        else {
-            return Ok(None);
-        };
-        if record.account != self.account.id() {
-            self.forget().await;
-            return Ok(None);
-        }
-        let mut order = match patiently!(self.account.order(record.url.clone()).await) {
-            Ok(order) => order,
-            Err(error) => {
-                let stop = self.stop(Step::Poll, &error);
-                return match &stop {
-                    Stop::Failed(_) if !may_go_on(&stop) => {
-                        self.forget().await;
-                        Ok(None)
-                    }
-                    _ => Err(stop),
-                };
-            }
-        };
-        let resumed = match order.state().status {
-            OrderStatus::Invalid => Err("it is invalid"),
-            _ => record.resume(&self.request.names, self.now()),
-        };
-        match resumed {
-            Ok(key) => {
-                self.progress(format!("going on with an order at {}", self.ca.host));
-                Ok(Some((order, key)))
-            }
-            Err(why) => {
-                self.progress(format!("gave up an order at {}: {why}", self.ca.host));
-                self.abandon(&mut order).await;
-                Ok(None)
-            }
-        }
-    }
-
     /// Makes an order, and keeps it with the key that its certificate will have.
     async fn begin(&self) -> Result<(Order, PKey<Private>), Stop> {
         let (config, shared) = (&self.issuer.config, &self.issuer.shared);
@@ -241,34 +190,6 @@ impl<'a> Job<'a> {
         None
     }
 
-    /// Stores an order, so that it is not lost with the process.
-    async fn keep(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
-        let names = &self.request.names;
-        let record = Record::new(order.url(), self.account.id(), names, key, self.now());
-        let value = record.map_err(|error| broken(&error))?.write();
-        let (place, lease) = (self.place.clone(), Arc::clone(&self.request.lease));
-        let stored = blocking(&self.issuer.shared.storage, move |storage| {
-            storage.store_under(&lease, &place, &value)
-        });
-        match stored.await {
-            Ok(()) => Ok(()),
-            Err(error @ StorageError::Lost { .. }) => {
-                // Whoever took over makes an order of their own.
-                self.abandon(order).await;
-                let message = format!("gave up an order: {error}; nothing is to be done");
-                Err(Stop::Failed(Failure::new(FailureClass::Storage, message)))
-            }
-            Err(error) => {
-                let message = format!(
-                    "an order at {} is not kept, and is lost when this process ends: {error}",
-                    self.ca.host
-                );
-                self.emit(EventKind::StorageFailed, Severity::Error, message);
-                Ok(())
-            }
-        }
-    }
-
     /// Brings an order to its end, whatever its state.
     async fn finish(
         &self,
@@ -307,31 +228,6 @@ impl<'a> Job<'a> {
         let request = key::request(key, &self.request.names).map_err(|error| broken(&error))?;
         let finalized = patiently!(order.finalize_csr(&request).await);
         finalized.map_err(|error| self.stop(Step::Finalize, &error))
-    }
-
-    /// Whether a certificate is not the one that has been stored already, and is young.
-    async fn is_news(&self, chain: &str) -> bool {
-        let Ok(leaf) = X509::from_pem(chain.as_bytes()) else {
-            return true;
-        };
-        let span = unix_time(leaf.not_before()).and_then(|from| {
-            let until = unix_time(leaf.not_after())?;
-            Ok((from, until))
-        });
-        if let Ok((from, until)) = span
-            && self.now().saturating_sub(from) > until.saturating_sub(from) / 3
-        {
-            return false;
-        }
-        let Ok(place) = keys::certificate(&self.ca.key, &self.request.subject) else {
-            return true;
-        };
-        let load = blocking(&self.issuer.shared.storage, move |storage| {
-            storage.load(&place)
-        });
-        let stored = load.await.ok().flatten();
-        let stored = stored.and_then(|pem| X509::stack_from_pem(&pem).ok()?.into_iter().next());
-        stored.is_none_or(|stored| stored != leaf)
     }
 
     /// Notes which types have failed.
@@ -373,11 +269,6 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Removes the kept order.
-    pub(super) async fn forget(&self) {
-        self.issuer.forget(self.place.clone()).await;
-    }
-
     pub(super) fn now(&self) -> i64 {
         self.issuer.shared.clock.now()
     }
@@ -403,7 +294,7 @@ impl<'a> Job<'a> {
         self.emit(EventKind::CertificateProgress, Severity::Info, message);
     }
 
-    fn emit(&self, kind: EventKind, severity: Severity, message: String) {
+    pub(super) fn emit(&self, kind: EventKind, severity: Severity, message: String) {
         let mut event = Event::new(self.now(), kind, severity, self.request.domain(), message);
         event.issuer = Some(Arc::clone(&self.issuer.name));
         event.attempt = Some(self.request.failures.saturating_add(1));
@@ -412,7 +303,7 @@ impl<'a> Job<'a> {
 }
 
 /// Whether a later attempt may go on with the order.
-fn may_go_on(stop: &Stop) -> bool {
+pub(super) fn may_go_on(stop: &Stop) -> bool {
     match stop {
         Stop::Failed(failure) => matches!(
             failure.class,
@@ -425,7 +316,7 @@ fn may_go_on(stop: &Stop) -> bool {
 }
 
 /// What should not be possible.
-fn broken(error: &dyn std::error::Error) -> Stop {
+pub(super) fn broken(error: &dyn std::error::Error) -> Stop {
     let message = format!("a key or a request cannot be made: {error}; please report this");
     Stop::Failed(Failure::new(FailureClass::Internal, message))
 }

@@ -324,7 +324,6 @@ impl Presented {
 impl Drop for Presented {
     fn drop(&mut self) {
         let left = std::mem::take(&mut self.0);
-        // Wrapped only where there is something: what is wrapped is dropped, which leads here.
         if !left.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

@@ -77,6 +77,7 @@ impl HttpClient for CurlClient {
         if is_head {
             run = run.arg("--head");
         }
+        let is_order = request.uri().path().contains("/my-order/");
         let is_post = request.method() == http::Method::POST;
         Box::pin(async move {
             let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -93,7 +94,15 @@ impl HttpClient for CurlClient {
             if let Some(nonce) = reply.header("replay-nonce") {
                 response = response.header("replay-nonce", nonce);
             }
-            let body = Full::new(Bytes::from(reply.body));
+            // Pebble says of orders what RFC 8555 says of authorizations alone.
+            let body = match is_order {
+                true => reply
+                    .text()
+                    .replace("\"deactivated\"", "\"invalid\"")
+                    .into_bytes(),
+                false => reply.body,
+            };
+            let body = Full::new(Bytes::from(body));
             Ok(BytesResponse::from(response.body(body).unwrap()))
         })
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +28,10 @@ pub struct WebSolver {
     port: Port,
     answers: Arc<Mutex<HashMap<String, String>>>,
     pub presented: AtomicUsize,
+    /// Leaves answers visible, as a process that is killed a moment later.
+    pub keeps: AtomicBool,
+    /// Never comes to an end with making an answer visible.
+    pub hangs: AtomicBool,
 }
 
 impl WebSolver {
@@ -68,6 +72,8 @@ impl WebSolver {
             port,
             answers,
             presented: AtomicUsize::new(0),
+            keeps: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
         })
     }
 
@@ -89,13 +95,18 @@ impl ChallengeSolver for WebSolver {
 
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure> {
         self.presented.fetch_add(1, Ordering::Relaxed);
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let (token, answer) = (challenge.token.clone(), challenge.key_authorization.clone());
         self.answers.lock().unwrap().insert(token, answer);
         Ok(())
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
-        self.answers.lock().unwrap().remove(&challenge.token);
+        if !self.keeps.load(Ordering::Relaxed) {
+            self.answers.lock().unwrap().remove(&challenge.token);
+        }
     }
 }
 

@@ -15,4 +15,5 @@ mod support;
 mod account;
 mod authorizations;
 mod bench;
+mod limits;
 mod order;

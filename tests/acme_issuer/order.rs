@@ -13,7 +13,7 @@ use snigate::storage::keys;
 
 use crate::authorizations::pending;
 use crate::bench::{Bench, Liar, WebSolver, config, leaf};
-use crate::support::Pebble;
+use crate::support::{Pebble, wait_for};
 
 fn orders(pebble: &Pebble) -> usize {
     pebble.log().matches("Added order").count()
@@ -135,6 +135,8 @@ async fn an_order_is_finished_by_whoever_comes_next() {
         Bench::on(storage, config, vec![web.clone()])
     };
     let storage = Bench::new(config(pebble.directory(), pebble.ca_file()), vec![]).storage;
+    // What is dropped takes its proofs back soon after, while the CA may be looking.
+    web.keeps.store(true, Ordering::Relaxed);
     let mut expected = 0;
     for (number, point) in ["order made", "validates", "asking", "downloaded"]
         .into_iter()
@@ -142,8 +144,16 @@ async fn an_order_is_finished_by_whoever_comes_next() {
     {
         let name = format!("n{number}.test");
         let names = [name.as_str()];
-        start(Arc::clone(&storage)).issue_until(&names, point).await;
+        let killed = start(Arc::clone(&storage));
+        // On a busy machine it comes further than it is told to.
+        web.hangs.store(point == "order made", Ordering::Relaxed);
+        match point {
+            // All is done, and nobody has been told that it is.
+            "downloaded" => drop(killed.issue(&names).await.unwrap()),
+            _ => killed.issue_until(&names, point).await,
+        }
         expected += 1;
+        web.hangs.store(false, Ordering::Relaxed);
         let bench = start(Arc::clone(&storage));
         let key = bench.stored("orders")[0]["key"]
             .as_str()
@@ -157,7 +167,6 @@ async fn an_order_is_finished_by_whoever_comes_next() {
         bench.issuer.settled(&request).await;
         assert!(bench.stored("orders").is_empty(), "{point}");
     }
-    assert_eq!(web.visible(), 0, "proofs are taken back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,8 +190,14 @@ async fn a_certificate_that_is_stored_is_not_given_again() {
 async fn orders_that_cannot_be_gone_on_with_are_given_up() {
     let web = WebSolver::start();
     let mut pebble = Pebble::builder().http_port(web.port()).start();
-    let bench = Bench::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
+    let bench = Bench::new(
+        config(pebble.directory(), pebble.ca_file()),
+        vec![web.clone()],
+    );
     bench.issue_until(&["a.test"], "order made").await;
+    wait_for("proofs to be taken back", || {
+        (web.visible() == 0).then_some(())
+    });
     let place = keys::order(bench.issuer.ca(), "a.test").unwrap();
     let mut record = bench.stored("orders").remove(0);
     record["created"] = 1.into();

@@ -62,14 +62,15 @@ impl PebbleBuilder {
     #[track_caller]
     pub fn start(self) -> Pebble {
         let dir = tempfile::tempdir().expect("a directory");
-        let ca = Ca::new("Roots of pebbles API");
+        let [api, management, dns, dns_management] =
+            [Port::take(), Port::take(), Port::take(), Port::take()];
+        // A name of its own, so that the roots of several go into one file.
+        let ca = Ca::new(&format!("Root of the API at {}", api.number()));
         let ca_file = ca.write(dir.path());
         let (cert, key) = ca
             .leaf(&["localhost", "127.0.0.1"])
             .make()
             .write(dir.path(), "api");
-        let [api, management, dns, dns_management] =
-            [Port::take(), Port::take(), Port::take(), Port::take()];
         let keys: serde_json::Map<String, Value> = self
             .eab
             .iter()

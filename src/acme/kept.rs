@@ -1,0 +1,130 @@
+//! The order under way that the storage keeps for a job: stored before it matters, gone on with by
+//! the next attempt, whoever makes it, and removed when it is over.
+//!
+//! An order that is over and still kept, since the process ended in between, does no harm: its
+//! certificate is the one that is stored, or old.
+
+use std::sync::Arc;
+
+use instant_acme::{Error, Order, OrderStatus};
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+
+use super::blocking;
+use super::classify::Step;
+use super::job::{Job, Stop, broken, may_go_on};
+use super::record::Record;
+use crate::certificate::parse::unix_time;
+use crate::event::{EventKind, Severity};
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::{StorageError, keys};
+
+impl Job<'_> {
+    /// The order that a former attempt left, where it can be gone on with.
+    pub(super) async fn resume(&self) -> Result<Option<(Order, PKey<Private>)>, Stop> {
+        let place = self.place.clone();
+        let load = blocking(&self.issuer.shared.storage, move |storage| {
+            storage.load(&place)
+        });
+        let Some(record) = load
+            .await
+            .ok()
+            .flatten()
+            .and_then(|value| Record::read(&value))
+        else {
+            return Ok(None);
+        };
+        if record.account != self.account.id() {
+            self.forget().await;
+            return Ok(None);
+        }
+        let mut order = match patiently!(self.account.order(record.url.clone()).await) {
+            Ok(order) => order,
+            Err(error) => {
+                let stop = self.stop(Step::Poll, &error);
+                // States that are not ACME's: pebble has orders that are "deactivated".
+                let is_strange =
+                    matches!(error, Error::Json(_)) && self.session.refusal().is_none();
+                let is_wanted = record.resume(&self.request.names, self.now()).is_ok();
+                if is_wanted && !is_strange && may_go_on(&stop) {
+                    return Err(stop);
+                }
+                self.forget().await;
+                return Ok(None);
+            }
+        };
+        let resumed = match order.state().status {
+            OrderStatus::Invalid => Err("it is invalid"),
+            _ => record.resume(&self.request.names, self.now()),
+        };
+        match resumed {
+            Ok(key) => {
+                self.progress(format!("going on with an order at {}", self.ca.host));
+                Ok(Some((order, key)))
+            }
+            Err(why) => {
+                self.progress(format!("gave up an order at {}: {why}", self.ca.host));
+                self.abandon(&mut order).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Stores an order, so that it is not lost with the process.
+    pub(super) async fn keep(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
+        let names = &self.request.names;
+        let record = Record::new(order.url(), self.account.id(), names, key, self.now());
+        let value = record.map_err(|error| broken(&error))?.write();
+        let (place, lease) = (self.place.clone(), Arc::clone(&self.request.lease));
+        let stored = blocking(&self.issuer.shared.storage, move |storage| {
+            storage.store_under(&lease, &place, &value)
+        });
+        match stored.await {
+            Ok(()) => Ok(()),
+            Err(error @ StorageError::Lost { .. }) => {
+                // Whoever took over makes an order of their own.
+                self.abandon(order).await;
+                let message = format!("gave up an order: {error}; nothing is to be done");
+                Err(Stop::Failed(Failure::new(FailureClass::Storage, message)))
+            }
+            Err(error) => {
+                let message = format!(
+                    "an order at {} is not kept, and is lost when this process ends: {error}",
+                    self.ca.host
+                );
+                self.emit(EventKind::StorageFailed, Severity::Error, message);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a certificate is not the one that has been stored already, and is young.
+    pub(super) async fn is_news(&self, chain: &str) -> bool {
+        let Ok(leaf) = X509::from_pem(chain.as_bytes()) else {
+            return true;
+        };
+        let span = unix_time(leaf.not_before()).and_then(|from| {
+            let until = unix_time(leaf.not_after())?;
+            Ok((from, until))
+        });
+        if let Ok((from, until)) = span
+            && self.now().saturating_sub(from) > until.saturating_sub(from) / 3
+        {
+            return false;
+        }
+        let Ok(place) = keys::certificate(&self.ca.key, &self.request.subject) else {
+            return true;
+        };
+        let load = blocking(&self.issuer.shared.storage, move |storage| {
+            storage.load(&place)
+        });
+        let stored = load.await.ok().flatten();
+        let stored = stored.and_then(|pem| X509::stack_from_pem(&pem).ok()?.into_iter().next());
+        stored.is_none_or(|stored| stored != leaf)
+    }
+
+    /// Removes the kept order.
+    pub(super) async fn forget(&self) {
+        self.issuer.forget(self.place.clone()).await;
+    }
+}
