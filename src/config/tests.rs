@@ -3,6 +3,7 @@
 mod accepted;
 mod files;
 mod hostile;
+mod later;
 mod refused;
 
 use super::*;
