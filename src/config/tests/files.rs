@@ -35,7 +35,7 @@ fn a_file_that_is_far_too_large_is_refused_unread() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("snigate.yaml");
     // It has holes, so it costs nothing to make.
-    let file = std::fs::File::create(&path).unwrap();
+    let file = fs::File::create(&path).unwrap();
     file.set_len(20 << 20).unwrap();
     let said = load(&path).unwrap_err().to_string();
     assert!(said.contains("larger than 16777216 bytes"), "{said}");

@@ -129,7 +129,9 @@ impl Ways {
                 return;
             };
             self.directories.insert(parent.to_owned());
-            let rest = directory.strip_prefix(&link).unwrap_or(Path::new(""));
+            let rest = directory
+                .strip_prefix(&link)
+                .unwrap_or_else(|_| Path::new(""));
             directory = if rest.as_os_str().is_empty() {
                 parent.join(target)
             } else {
