@@ -113,11 +113,11 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum CaVerb {
-    /// Print the root certificate, PEM
+    /// Print the root certificate, PEM; those of all local CAs where there are several
     #[command(after_long_help = "\
 Example:
   snigate ca root > root.pem && curl --cacert root.pem https://my.site/")]
-    Root(Configuration),
+    Root(RootArgs),
     /// Put the root certificate into the trust stores of this machine
     #[command(after_long_help = "\
 Knows the system's store of Debian and Fedora and their kin, and the NSS databases of browsers
@@ -134,6 +134,15 @@ struct Configuration {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct RootArgs {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// The local CA by its name under `issuers` [default: all]
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -180,7 +189,7 @@ struct StatusArgs {
 #[derive(Debug, Args)]
 struct TrustArgs {
     #[command(flatten)]
-    configuration: Configuration,
+    root: RootArgs,
     /// Only print the commands it would run
     #[arg(long)]
     dry_run: bool,
@@ -221,10 +230,15 @@ fn perform(output: &Output, verb: Verb) -> Result<(), Failure> {
             remote::status(output, &connect(output, arguments.remote)?, arguments.json)
         }
         Verb::Certs(verb) => certs::certs(output, verb),
-        Verb::Ca(CaVerb::Root(Configuration { config })) => ca::root(output, &config),
-        Verb::Ca(CaVerb::Trust(arguments)) => ca::trust(
+        Verb::Ca(CaVerb::Root(arguments)) => ca::root(
             output,
             &arguments.configuration.config,
+            arguments.issuer.as_deref(),
+        ),
+        Verb::Ca(CaVerb::Trust(arguments)) => ca::trust(
+            output,
+            &arguments.root.configuration.config,
+            arguments.root.issuer.as_deref(),
             arguments.dry_run,
             arguments.uninstall,
         ),

@@ -49,6 +49,22 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 12] = [
+        Self::CertificateLoaded,
+        Self::CertificateObtaining,
+        Self::CertificateProgress,
+        Self::CertificateObtained,
+        Self::CertificateRenewed,
+        Self::CertificateFailed,
+        Self::CertificateExpiring,
+        Self::CertificateExpired,
+        Self::CertificateNotYetValid,
+        Self::CertificateRevoked,
+        Self::StorageFailed,
+        Self::StorageRecovered,
+    ];
+
     /// The name by which programs know it, `certificate_failed`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@
 
 mod authority;
 pub mod on_demand;
+mod place;
 mod roots;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use self::authority::Authority;
+use self::place::Place;
 use self::roots::Roots;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
@@ -54,6 +56,7 @@ pub struct LocalCa {
     /// By which the configuration calls it.
     issuer: Arc<str>,
     storage: Arc<dyn Storage>,
+    place: Place,
     clock: Arc<dyn Clock>,
     loader: Arc<Loader>,
     /// The common name of roots made from now on.
@@ -83,11 +86,13 @@ impl LocalCa {
         loader: Arc<Loader>,
     ) -> Result<Self, LocalCaError> {
         let now = clock.now();
-        let roots = Roots::open(storage.as_ref(), name, now)?;
+        let place = Place::claim(storage.as_ref(), &issuer)?;
+        let roots = Roots::open(storage.as_ref(), &place, name, now)?;
         let intermediate = intermediate(&roots, name, now)?;
         Ok(Self {
             issuer,
             storage,
+            place,
             clock,
             loader,
             name: name.to_owned(),
@@ -99,13 +104,17 @@ impl LocalCa {
         })
     }
 
-    /// The certificates of the root and of its successor where there is one, in PEM, from
-    /// `storage` alone; `None` where no root has been made. Makes nothing.
+    /// The certificates of the root of the CA `issuer` and of its successor where there is one, in
+    /// PEM, from `storage` alone; `None` where no root has been made. Makes nothing.
     ///
     /// # Errors
     /// Where the storage fails, or holds a root that is damaged.
-    pub fn stored_root_pem(storage: &dyn Storage) -> Result<Option<String>, LocalCaError> {
-        Ok(Roots::load(storage)?.map(|roots| roots.pem()))
+    pub fn stored_root_pem(
+        storage: &dyn Storage,
+        issuer: &str,
+    ) -> Result<Option<String>, LocalCaError> {
+        let place = Place::find(storage, issuer)?;
+        Ok(Roots::load(storage, &place)?.map(|roots| roots.pem()))
     }
 
     /// What clients have to trust: the certificates of the root, of its successor and of its
@@ -156,7 +165,7 @@ impl LocalCa {
         let state = self.state.load_full();
         if state.roots.need_work(now) {
             let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let roots = Roots::open(self.storage.as_ref(), &self.name, now)?;
+            let roots = Roots::open(self.storage.as_ref(), &self.place, &self.name, now)?;
             let intermediate = intermediate(&roots, &self.name, now)?;
             self.state.store(Arc::new(State {
                 roots,
@@ -241,8 +250,7 @@ pub enum LocalCaError {
     /// What is stored is not what was stored.
     #[error(
         "the local CA's {key} in storage is damaged: {reason}; restore it from a backup, or delete \
-         everything under {} to have a new root made, which all clients then have to trust",
-        roots::PREFIX
+         it and the files beside it to have a new root made, which all clients then have to trust"
     )]
     Damaged { key: String, reason: String },
     /// A certificate cannot be made.

@@ -268,6 +268,16 @@ fn the_root_is_told_to_be_missing_where_it_is() {
     let output = run(&["ca", "root", "--config", &path]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("has no local CA"));
+
+    let two = VALID.replace("issuers: {", "issuers: { second: { local_ca: {} },");
+    let (_dir, path) = configured(&two);
+    let output = run(&["ca", "root", "--issuer", "third", "--config", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("\"third\"") && said.contains("second"),
+        "{said}"
+    );
 }
 
 #[test]

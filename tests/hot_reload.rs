@@ -524,6 +524,38 @@ fn what_needs_a_restart_is_named() {
 }
 
 #[test]
+fn the_log_changes_its_format_while_it_runs() {
+    let (gateway, _) = gateway();
+    let before = fs::read_to_string(&gateway.config).expect("readable");
+    for (format, begins) in [("json", "{\"timestamp\""), ("text", "20")] {
+        let told = gateway.log().len();
+        let text = format!("{before}log: {{ format: {format}, access: off }}\n");
+        gateway.write("snigate.yaml", &text);
+        let (status, summary) = gateway.reload();
+        assert_eq!(
+            (status, &summary["restart_needed"]),
+            (200, &serde_json::json!([]))
+        );
+        let line = wait_for("the reload in the log", || {
+            let log = gateway.log().split_off(told);
+            let line = log
+                .lines()
+                .find(|line| line.contains("configuration reloaded"));
+            line.map(str::to_owned)
+        });
+        assert!(line.starts_with(begins), "{line}");
+        if format == "json" {
+            let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(line["message"], "configuration reloaded");
+            assert_eq!(
+                (&line["level"], &line["sites"]),
+                (&"INFO".into(), &1.into())
+            );
+        }
+    }
+}
+
+#[test]
 fn a_certificate_that_breaks_keeps_the_old_one() {
     let builder = Gateway::builder();
     let ca = Ca::new("Break Root");
@@ -882,11 +914,6 @@ fn two_hundred_reloads_under_load_lose_nothing_and_mix_nothing() {
                   result=\"failed\",version=\"none\"}";
     assert_eq!(gateway.metric(failed).unwrap_or(0.0), 0.0);
     assert_eq!(lines_with(&gateway, &["ERROR"]), Vec::<String>::new());
-    assert!(
-        start.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        start.elapsed()
-    );
     eprintln!(
         "{connections} connections, {requests} requests in {:?}",
         start.elapsed()

@@ -124,6 +124,31 @@ fn the_root_persists_and_nobody_else_can_read_its_key() {
 }
 
 #[test]
+fn each_local_ca_has_a_root_of_its_own() {
+    let gateway = Gateway::start(
+        r#"
+issuers: { one: { local_ca: { name: One } }, two: { local_ca: { name: Two } } }
+sites:
+  - { hosts: [a.example], tls: one, routes: [{ respond: { body: a } }] }
+  - { hosts: [b.example], tls: two, routes: [{ respond: { body: b } }] }
+"#,
+    );
+    let printed = |words: &[&str]| ca(&gateway.config, words).stdout;
+    let [one, two] = ["one", "two"].map(|issuer| printed(&["root", "--issuer", issuer]));
+    assert_eq!(printed(&["root"]), format!("{one}{two}"));
+    for (root, own, other) in [
+        (one, "a.example", "b.example"),
+        (two, "b.example", "a.example"),
+    ] {
+        let path = gateway.dir().join("root.pem");
+        fs::write(&path, root).expect("written");
+        assert_eq!(gateway.curl(own, "/").cacert(&path).send().status, 200);
+        let reply = gateway.curl(other, "/").cacert(&path).try_send();
+        assert!(reply.is_err(), "{other} with the root of {own}: {reply:?}");
+    }
+}
+
+#[test]
 fn on_demand_serves_what_is_allowed_and_nothing_else() {
     let gateway = Gateway::start(
         r#"

@@ -195,17 +195,85 @@ fn issued(issuer: &X509Ref, subject: &X509Ref, verify: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use openssl::ec::EcKey;
+    use openssl::pkey::PKey;
+    use openssl::rsa::Rsa;
+
     use super::*;
 
     /// The roots of public trust that bundled certificates lead to.
     const ROOTS: [&str; 2] = ["CN=ISRG Root X1", "CN=ISRG Root X2"];
 
+    /// What Let's Encrypt issues from, keeps in reserve, or has retired while its leaves may live.
+    const ISSUING: [&str; 16] = [
+        "E5", "E6", "E7", "E8", "E9", "R10", "R11", "R12", "R13", "R14", "YE1", "YE2", "YE3",
+        "YR1", "YR2", "YR3",
+    ];
+
+    /// The day of the bundle, 21 August 2026.
+    const COLLECTED: crate::clock::UnixTime = 1_787_270_400;
+
+    /// What only a certificate of `issuer` has: its issuer's name and key identifier.
+    fn leaf_of(issuer: &X509Ref) -> X509 {
+        let mut leaf = X509::builder().expect("a builder");
+        leaf.set_version(2).expect("set");
+        leaf.set_issuer_name(issuer.subject_name()).expect("set");
+        let key_id = openssl::x509::extension::AuthorityKeyIdentifier::new()
+            .keyid(true)
+            .build(&leaf.x509v3_context(Some(issuer), None));
+        leaf.append_extension(key_id.expect("an identifier"))
+            .expect("set");
+        // What is no whole certificate is nobody's.
+        let like = issuer.public_key().expect("a key");
+        let key = match like.ec_key() {
+            Ok(like) => EcKey::generate(like.group()).and_then(PKey::from_ec_key),
+            Err(_) => Rsa::generate(2048).and_then(PKey::from_rsa),
+        };
+        let key = key.expect("a key");
+        leaf.set_pubkey(&key).expect("set");
+        for set in [
+            openssl::x509::X509Builder::set_not_before,
+            openssl::x509::X509Builder::set_not_after,
+        ] {
+            let now = openssl::asn1::Asn1Time::days_from_now(0).expect("a time");
+            set(&mut leaf, &now).expect("set");
+        }
+        leaf.sign(&key, openssl::hash::MessageDigest::sha256())
+            .expect("signed");
+        X509::from_der(&leaf.build().to_der().expect("DER")).expect("a certificate")
+    }
+
+    #[test]
+    fn every_intermediate_of_lets_encrypt_is_found_from_its_leaves() {
+        let bundled = Intermediates::bundled().expect("the bundle is PEM");
+        let all = X509::stack_from_pem(BUNDLED).expect("the bundle is PEM");
+        for name in ISSUING {
+            let common_name = format!("CN={name},");
+            let is_it = |one: &&X509| name_text(one.subject_name()).starts_with(&common_name);
+            let found: Vec<_> = all.iter().filter(is_it).collect();
+            assert_eq!(found.len(), 1, "{name}");
+            let leaf = leaf_of(found[0]);
+            assert!(leaf.authority_key_id().is_some());
+            let inner = bundled.lock();
+            let known = inner.known.get(&leaf.issuer_name_hash());
+            let fit: Vec<_> = known
+                .into_iter()
+                .flatten()
+                .filter(|issuer| issued(issuer, &leaf, false))
+                .collect();
+            assert_eq!(fit, [&Arc::new(found[0].clone())], "{name}");
+        }
+    }
+
     #[test]
     fn every_bundled_certificate_is_completed_up_to_a_public_root() {
         let bundled = Intermediates::bundled().expect("the bundle is PEM");
         let all = X509::stack_from_pem(BUNDLED).expect("the bundle is PEM");
-        assert!(!all.is_empty());
+        assert!(all.len() > ISSUING.len());
         for certificate in &all {
+            let not_after = unix_time(certificate.not_after()).expect("a time");
+            let name = name_text(certificate.subject_name());
+            assert!(not_after > COLLECTED, "{name} has ended");
             let chain = bundled.build(certificate, Vec::new()).expect("built");
             let top = chain.certificates.last().map_or(certificate, |top| top);
             let root = name_text(top.issuer_name());

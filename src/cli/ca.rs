@@ -13,9 +13,9 @@ use super::gateway;
 use super::output::Output;
 use super::trust::{Machine, Step, Store, nickname, quoted};
 
-/// Prints the root certificate.
-pub(super) fn root(output: &Output, config: &Path) -> Result<(), Failure> {
-    output.data(gateway::stored_root(output, config)?)
+/// Prints the root certificates.
+pub(super) fn root(output: &Output, config: &Path, issuer: Option<&str>) -> Result<(), Failure> {
+    output.data(gateway::stored_roots(output, config, issuer)?)
 }
 
 /// Puts the root certificate into every trust store that it finds, or takes it out again. Where
@@ -24,10 +24,11 @@ pub(super) fn root(output: &Output, config: &Path) -> Result<(), Failure> {
 pub(super) fn trust(
     output: &Output,
     config: &Path,
+    issuer: Option<&str>,
     dry_run: bool,
     uninstall: bool,
 ) -> Result<(), Failure> {
-    let pem = gateway::stored_root(output, config)?;
+    let pem = gateway::stored_roots(output, config, issuer)?;
     let roots = X509::stack_from_pem(pem.as_bytes()).context("the root cannot be read")?;
     let machine = Machine::look();
     let stores = machine.stores();
@@ -50,8 +51,9 @@ pub(super) fn trust(
         let shown = PathBuf::from(format!("root-{number}.pem"));
         let source = if dry_run { &shown } else { file.path() };
         if dry_run && !uninstall {
+            let of = issuer.map_or_else(String::new, |name| format!(" --issuer {name}"));
             output.data(format!(
-                "# {} is certificate {number} of: snigate ca root --config {}\n",
+                "# {} is certificate {number} of: snigate ca root{of} --config {}\n",
                 shown.display(),
                 quoted(config.as_os_str())
             ))?;

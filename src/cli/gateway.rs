@@ -139,23 +139,35 @@ pub(super) fn run(output: &Output, config: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The root certificate of the configured local CA, PEM, as it is stored.
-pub(super) fn stored_root(output: &Output, config: &Path) -> Result<String, Failure> {
+/// The root certificates of the configured local CAs, or of the one called `issuer`, PEM, as they
+/// are stored.
+pub(super) fn stored_roots(
+    output: &Output,
+    config: &Path,
+    issuer: Option<&str>,
+) -> Result<String, Failure> {
     let Loaded { config, .. } = load(output, config)?;
-    local_ca(&config)?;
-    let root = LocalCa::stored_root_pem(&storage(&config)).context("cannot read the root")?;
-    root.ok_or_else(|| {
-        Failure::hinted(
+    let storage = storage(&config);
+    let mut roots = String::new();
+    for (issuer, _) in local_cas(&config, issuer)? {
+        let root = LocalCa::stored_root_pem(&storage, issuer)
+            .with_context(|| format!("cannot read the root of the issuer {issuer}"))?;
+        roots.push_str(&root.unwrap_or_default());
+    }
+    if roots.is_empty() {
+        return Err(Failure::hinted(
             anyhow!("the local CA has no root certificate yet"),
             "it is made when the gateway first starts",
-        )
-    })
+        ));
+    }
+    Ok(roots)
 }
 
-/// The same, but the root is made where there is none yet.
+/// The root certificate of the first local CA, made where there is none yet.
 pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
     let Loaded { config, .. } = load(output, config)?;
-    let (issuer, name) = local_ca(&config)?;
+    let cas = local_cas(&config, None)?;
+    let (issuer, name) = cas.first().context("there is a local CA")?;
     let loader = Loader::new().context("cannot start OpenSSL")?;
     let ca = LocalCa::open(
         Arc::clone(issuer),
@@ -181,21 +193,37 @@ fn load(output: &Output, config: &Path) -> Result<Loaded, Failure> {
     }
 }
 
-fn local_ca(config: &Config) -> Result<(&Arc<str>, &str), Failure> {
-    // The first one: a second local CA would be kept in the same place of the same storage.
-    let mut cas = config
+/// The local CAs of a configuration, or the one called `issuer`, with the names of their roots;
+/// never none.
+fn local_cas<'c>(
+    config: &'c Config,
+    issuer: Option<&str>,
+) -> Result<Vec<(&'c Arc<str>, &'c str)>, Failure> {
+    let mut cas: Vec<(&Arc<str>, &str)> = config
         .issuers
         .iter()
         .filter_map(|(issuer, kind)| match kind {
             Issuer::LocalCa { name } => Some((issuer, name.as_str())),
             Issuer::Acme(_) => None,
-        });
-    cas.next().ok_or_else(|| {
-        Failure::hinted(
+        })
+        .collect();
+    if cas.is_empty() {
+        return Err(Failure::hinted(
             anyhow!("the configuration has no local CA"),
             "add one: issuers: { local: { local_ca: { name: My CA } } }",
-        )
-    })
+        ));
+    }
+    let Some(wanted) = issuer else {
+        return Ok(cas);
+    };
+    let names: Vec<&str> = cas.iter().map(|(name, _)| &***name).collect();
+    let known = format!("the local CAs are: {}", names.join(", "));
+    cas.retain(|(name, _)| &***name == wanted);
+    if cas.is_empty() {
+        let error = anyhow!("the configuration has no local CA called {wanted:?}");
+        return Err(Failure::hinted(error, known));
+    }
+    Ok(cas)
 }
 
 fn storage(config: &Config) -> FileStorage {

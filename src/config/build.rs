@@ -8,6 +8,7 @@ mod acme;
 mod certificate;
 mod coverage;
 mod issuer;
+mod later;
 mod preset;
 mod server;
 mod site;
@@ -55,7 +56,8 @@ impl Build<'_> {
         let tls = self.tls(&raw.tls, &root.key("tls"));
         let storage = self.storage(&raw.storage, &root.key("storage"));
         let issuers = self.issuers(raw, &root.key("issuers"));
-        self.absent(raw, root);
+        self.dns(raw, root);
+        self.events(raw, root);
         let certificates = self.certificates(raw, root);
         let renewal = self.renewal(&raw.renewal, &root.key("renewal"));
         let on_demand = self.on_demand(raw, root);
@@ -93,28 +95,14 @@ impl Build<'_> {
     }
 
     fn storage(&mut self, raw: &schema::Storage, at: &At<'_>) -> Storage {
-        if raw.etcd.is_some() {
-            self.unavailable(&at.key("etcd"));
+        if let Some(etcd) = &raw.etcd {
+            self.etcd(etcd, &at.key("etcd"));
         }
         let default = schema::FileStorage::default();
         let path = &raw.file.as_ref().unwrap_or(&default).path;
         let at = at.key("file");
         let path = self.path(&at.key("path"), path);
         Storage::File { path }
-    }
-
-    /// Reports the parts that are written and do nothing yet.
-    fn absent(&mut self, raw: &schema::Root, root: &At<'_>) {
-        let dns = root.key("dns");
-        for name in raw.dns.keys() {
-            self.unavailable(&dns.key(name).key("rfc2136"));
-        }
-        let events = root.key("events");
-        for index in 0..raw.events.len() {
-            let message = "'events' is not available in this build yet";
-            self.problems
-                .refuse(&events.index(index), message, "remove the entry for now");
-        }
     }
 
     /// Warns of what is accepted and hardly meant.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::locate::Place;
 
 /// The largest file of a configuration, in octets.
-const MAX_FILE: u64 = 64 << 20;
+const MAX_FILE: u64 = 16 << 20;
 
 /// All files of a configuration.
 #[derive(Debug, Default)]

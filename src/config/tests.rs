@@ -4,6 +4,7 @@ mod accepted;
 mod acme;
 mod files;
 mod hostile;
+mod later;
 mod refused;
 
 use super::*;

@@ -32,8 +32,18 @@ impl LocalOnDemand {
     /// Issues from `ca` for names that `allow` covers, and anew in the last `window` of a
     /// certificate's life.
     pub fn new(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, allow: Vec<Pattern>, window: f64) -> Self {
+        Self::bounded(ca, clock, allow, window, CAPACITY)
+    }
+
+    fn bounded(
+        ca: Arc<LocalCa>,
+        clock: Arc<dyn Clock>,
+        allow: Vec<Pattern>,
+        window: f64,
+        capacity: u64,
+    ) -> Self {
         let cache = Cache::builder()
-            .max_capacity(CAPACITY)
+            .max_capacity(capacity)
             .build_with_hasher(ahash::RandomState::new());
         Self {
             ca,
@@ -173,6 +183,23 @@ mod tests {
         assert!(any.certificate("a.example").is_some());
         assert!(any.certificate("single").is_none() && any.certificate("192.0.2.1").is_none());
         assert_eq!(on_demand.len(), 2);
+    }
+
+    #[test]
+    fn no_more_are_kept_than_there_is_room_for() {
+        const ROOM: usize = 20;
+        let clock = Arc::new(ManualClock::at(NOW));
+        let ca = open(&MemoryStorage::default(), &clock).expect("a CA");
+        let allow = vec!["*.a.example".parse().expect("a pattern")];
+        let on_demand = LocalOnDemand::bounded(Arc::new(ca), clock, allow, 0.33, ROOM as u64);
+        for number in 0..5 * ROOM {
+            let host = format!("{number}.a.example");
+            let set = on_demand.certificate(&host).expect("made");
+            assert!(set.covers(&host), "whether it is kept or not");
+        }
+        assert!((1..=ROOM).contains(&on_demand.len()), "{}", on_demand.len());
+        // One that had to go is made again.
+        assert!(on_demand.certificate("0.a.example").is_some());
     }
 
     #[test]

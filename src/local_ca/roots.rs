@@ -7,18 +7,16 @@
 use tracing::{info, warn};
 
 use super::authority::Authority;
+use super::place::Place;
 use super::{BACKDATE, DAY, LocalCaError};
 use crate::clock::UnixTime;
-use crate::storage::{Key, Storage};
+use crate::storage::Storage;
 
-/// What every key of the local CA begins with.
-pub(super) const PREFIX: &str = "local_ca";
-
-const ROOT_KEY: &str = "local_ca/root.key";
-const ROOT_CERTIFICATE: &str = "local_ca/root.crt";
-const NEXT_KEY: &str = "local_ca/next_root.key";
-const PREVIOUS_CERTIFICATE: &str = "local_ca/previous_root.crt";
-const LOCK: &str = "local_ca/lock";
+const ROOT_KEY: &str = "root.key";
+const ROOT_CERTIFICATE: &str = "root.crt";
+const NEXT_KEY: &str = "next_root.key";
+const PREVIOUS_CERTIFICATE: &str = "previous_root.crt";
+const LOCK: &str = "lock";
 
 /// How long a root is valid.
 const LIFETIME: i64 = 3650 * DAY;
@@ -42,37 +40,42 @@ impl Roots {
     /// The roots in `storage`, with those made and moved that are due.
     pub(super) fn open(
         storage: &dyn Storage,
+        place: &Place,
         name: &str,
         now: UnixTime,
     ) -> Result<Self, LocalCaError> {
-        if let Some(roots) = Self::load(storage)?
+        if let Some(roots) = Self::load(storage, place)?
             && !roots.need_work(now)
-            && storage.load(&key(ROOT_CERTIFICATE)?)?.is_some()
+            && storage.load(&place.key(ROOT_CERTIFICATE)?)?.is_some()
         {
             return Ok(roots);
         }
-        let _lease = storage.lock(&key(LOCK)?)?;
-        let mut roots = match Self::load(storage)? {
+        let _lease = storage.lock(&place.key(LOCK)?)?;
+        let mut roots = match Self::load(storage, place)? {
             Some(roots) => roots,
-            None => Self::first(storage, name, now)?,
+            None => Self::first(storage, place, name, now)?,
         };
         if roots.next.is_none() && roots.wants_successor(now) {
-            roots.make_successor(storage, name, now)?;
+            roots.make_successor(storage, place, name, now)?;
         }
         if roots.wants_take_over(now) {
-            roots.take_over(storage)?;
+            roots.take_over(storage, place)?;
         }
-        storage.store(&key(ROOT_CERTIFICATE)?, roots.current.pem().as_bytes())?;
+        storage.store(
+            &place.key(ROOT_CERTIFICATE)?,
+            roots.current.pem().as_bytes(),
+        )?;
         Ok(roots)
     }
 
     /// The roots in `storage` as they are, `None` where there are none.
-    pub(super) fn load(storage: &dyn Storage) -> Result<Option<Self>, LocalCaError> {
-        let certificate = load_text(storage, ROOT_CERTIFICATE)?;
-        let previous = load_text(storage, PREVIOUS_CERTIFICATE)?;
-        let Some(current) = load_authority(storage, ROOT_KEY)? else {
+    pub(super) fn load(storage: &dyn Storage, place: &Place) -> Result<Option<Self>, LocalCaError> {
+        let certificate = load_text(storage, place, ROOT_CERTIFICATE)?;
+        let previous = load_text(storage, place, PREVIOUS_CERTIFICATE)?;
+        let Some(current) = load_authority(storage, place, ROOT_KEY)? else {
             return match certificate {
                 Some(_) => Err(damaged(
+                    place,
                     ROOT_KEY,
                     "it is gone, but its certificate is there",
                 )),
@@ -84,12 +87,14 @@ impl Roots {
             certificate != current.pem() && Some(certificate) != previous.as_ref()
         }) {
             return Err(damaged(
+                place,
                 ROOT_CERTIFICATE,
                 "it is not the certificate in root.key",
             ));
         }
         // The same crash leaves the successor, which has become the current root.
-        let next = load_authority(storage, NEXT_KEY)?.filter(|next| next.pem() != current.pem());
+        let next =
+            load_authority(storage, place, NEXT_KEY)?.filter(|next| next.pem() != current.pem());
         let previous = previous.filter(|previous| previous != current.pem());
         Ok(Some(Self {
             current,
@@ -118,9 +123,14 @@ impl Roots {
         self.current.not_after() - now < TAKE_OVER
     }
 
-    fn first(storage: &dyn Storage, name: &str, now: UnixTime) -> Result<Self, LocalCaError> {
+    fn first(
+        storage: &dyn Storage,
+        place: &Place,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<Self, LocalCaError> {
         let current = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
-        storage.store(&key(ROOT_KEY)?, current.secret_pem().as_bytes())?;
+        storage.store(&place.key(ROOT_KEY)?, current.secret_pem().as_bytes())?;
         info!(name, "root of the local CA made");
         Ok(Self {
             current,
@@ -132,11 +142,12 @@ impl Roots {
     fn make_successor(
         &mut self,
         storage: &dyn Storage,
+        place: &Place,
         name: &str,
         now: UnixTime,
     ) -> Result<(), LocalCaError> {
         let next = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
-        storage.store(&key(NEXT_KEY)?, next.secret_pem().as_bytes())?;
+        storage.store(&place.key(NEXT_KEY)?, next.secret_pem().as_bytes())?;
         let days_left = (self.current.not_after() - now) / DAY;
         warn!(
             name,
@@ -149,14 +160,17 @@ impl Roots {
     }
 
     /// Each step can be followed by a crash; see `load`.
-    fn take_over(&mut self, storage: &dyn Storage) -> Result<(), LocalCaError> {
+    fn take_over(&mut self, storage: &dyn Storage, place: &Place) -> Result<(), LocalCaError> {
         let Some(next) = self.next.take() else {
             return Ok(());
         };
-        storage.store(&key(PREVIOUS_CERTIFICATE)?, self.current.pem().as_bytes())?;
-        storage.store(&key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
-        storage.store(&key(ROOT_CERTIFICATE)?, next.pem().as_bytes())?;
-        storage.delete(&key(NEXT_KEY)?)?;
+        storage.store(
+            &place.key(PREVIOUS_CERTIFICATE)?,
+            self.current.pem().as_bytes(),
+        )?;
+        storage.store(&place.key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
+        storage.store(&place.key(ROOT_CERTIFICATE)?, next.pem().as_bytes())?;
+        storage.delete(&place.key(NEXT_KEY)?)?;
         warn!("the new root of the local CA is in use: clients that do not trust it refuse");
         self.previous = Some(self.current.pem().to_owned());
         self.current = next;
@@ -164,27 +178,31 @@ impl Roots {
     }
 }
 
-fn key(text: &str) -> Result<Key, LocalCaError> {
-    Ok(text.parse()?)
-}
-
-fn load_text(storage: &dyn Storage, name: &str) -> Result<Option<String>, LocalCaError> {
-    let value = storage.load(&key(name)?)?;
+fn load_text(
+    storage: &dyn Storage,
+    place: &Place,
+    name: &str,
+) -> Result<Option<String>, LocalCaError> {
+    let value = storage.load(&place.key(name)?)?;
     Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
 }
 
-fn load_authority(storage: &dyn Storage, name: &str) -> Result<Option<Authority>, LocalCaError> {
-    let Some(value) = storage.load(&key(name)?)? else {
+fn load_authority(
+    storage: &dyn Storage,
+    place: &Place,
+    name: &str,
+) -> Result<Option<Authority>, LocalCaError> {
+    let Some(value) = storage.load(&place.key(name)?)? else {
         return Ok(None);
     };
     Authority::read(&value)
         .map(Some)
-        .map_err(|reason| damaged(name, &reason))
+        .map_err(|reason| damaged(place, name, &reason))
 }
 
-fn damaged(key: &str, reason: &str) -> LocalCaError {
+fn damaged(place: &Place, name: &str, reason: &str) -> LocalCaError {
     LocalCaError::Damaged {
-        key: key.to_owned(),
+        key: place.path(name),
         reason: reason.to_owned(),
     }
 }

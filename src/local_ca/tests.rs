@@ -17,8 +17,16 @@ pub(crate) fn open(
 }
 
 fn open_in(storage: Arc<dyn Storage>, clock: &Arc<ManualClock>) -> Result<LocalCa, LocalCaError> {
+    open_as("local", storage, clock)
+}
+
+fn open_as(
+    issuer: &str,
+    storage: Arc<dyn Storage>,
+    clock: &Arc<ManualClock>,
+) -> Result<LocalCa, LocalCaError> {
     let loader = Arc::new(Loader::new().expect("a loader"));
-    LocalCa::open("local".into(), "Test CA", storage, clock.clone(), loader)
+    LocalCa::open(issuer.into(), "Test CA", storage, clock.clone(), loader)
 }
 
 fn clock() -> Arc<ManualClock> {
@@ -106,7 +114,9 @@ fn the_root_lasts_and_the_intermediate_is_renewed() {
     let (storage, clock) = (MemoryStorage::default(), clock());
     let root = open(&storage, &clock).expect("a CA").root_pem();
     assert_eq!(
-        LocalCa::stored_root_pem(&storage).expect("sound").as_ref(),
+        LocalCa::stored_root_pem(&storage, "local")
+            .expect("sound")
+            .as_ref(),
         Some(&root)
     );
     let ca = open(&storage, &clock).expect("the same CA");
@@ -131,7 +141,10 @@ fn the_root_lasts_and_the_intermediate_is_renewed() {
 #[test]
 fn nothing_is_made_by_looking() {
     let storage = MemoryStorage::default();
-    assert_eq!(LocalCa::stored_root_pem(&storage).expect("nothing"), None);
+    assert_eq!(
+        LocalCa::stored_root_pem(&storage, "local").expect("nothing"),
+        None
+    );
     assert_eq!(storage.list(&key("local_ca")).expect("readable"), []);
 }
 
@@ -197,6 +210,36 @@ fn a_crash_after_the_first_write_is_mended() {
         .expect("readable")
         .expect("there");
     assert_eq!(copy.to_vec(), root.as_bytes());
+}
+
+#[test]
+fn each_ca_has_a_root_of_its_own() {
+    let (storage, clock) = (MemoryStorage::default(), clock());
+    let open = |issuer: &str| open_as(issuer, Arc::new(storage.clone()), &clock).expect("a CA");
+    let stored = |issuer| LocalCa::stored_root_pem(&storage, issuer).expect("sound");
+    // As it was kept before there could be two: it is the first one's that comes.
+    let old = open("a").root_pem();
+    storage.delete(&key("local_ca/owner")).expect("writable");
+    assert_eq!(stored("a").as_deref(), Some(&*old));
+    assert_eq!(open("a").root_pem(), old);
+    assert_eq!(stored("b"), None);
+    let other = open("b");
+    assert_ne!(other.root_pem(), old);
+    let leaf = other.issue(&patterns(&["b.example"])).expect("issued");
+    assert!(is_trusted(&leaf, &other.root_pem(), "b.example", NOW));
+    assert!(!is_trusted(&leaf, &old, "b.example", NOW));
+    // Whatever order they come in from then on.
+    for (issuer, root) in [("b", other.root_pem()), ("a", old)] {
+        assert_eq!(open(issuer).root_pem(), root);
+        assert_eq!(stored(issuer), Some(root));
+    }
+    // Deleted with the root, the owner's mark gives away nothing of the other's.
+    for name in ["owner", "root.key", "root.crt"] {
+        storage
+            .delete(&key(&format!("local_ca/{name}")))
+            .expect("writable");
+    }
+    assert_eq!(open("b").root_pem(), other.root_pem());
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Issued {
             dry,
         } = &self.access;
         if *dry {
-            LocalCa::stored_root_pem(storage.as_ref())?;
+            LocalCa::stored_root_pem(storage.as_ref(), name)?;
             return Ok(None);
         }
         let (storage, clock) = (Arc::clone(storage), Arc::clone(clock));

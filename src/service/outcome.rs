@@ -85,7 +85,6 @@ pub(super) fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> 
         ("server.threads", old.threads != new_server.threads),
         ("server.user", old.user != new_server.user),
         ("storage", start.storage != new.storage),
-        ("log.format", start.log.format != new.log.format),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

@@ -5,6 +5,8 @@
 //! directories that are watched. It says that something changed; what changed its users find out
 //! by looking.
 
+mod way;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,15 +17,14 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::way::Ways;
+
 /// How long it must have been quiet before a change is told, so that a pair of files that are
 /// written one after the other is one change.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// How long a change is held back at most where it is never quiet.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How many symbolic links are followed on the way to one file.
-const MAX_LINKS: usize = 16;
 
 /// A watch over the directories of some files.
 pub struct Watch {
@@ -82,7 +83,7 @@ impl Watch {
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
     /// them are watched themselves.
     pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
-        let wanted: BTreeSet<PathBuf> = paths.into_iter().flat_map(directories_of).collect();
+        let wanted = Ways::to(paths).into_directories();
         for gone in self.directories.keys().filter(|one| !wanted.contains(*one)) {
             // It may have been deleted, and its watch with it.
             let _ = self.watcher.unwatch(gone);
@@ -175,43 +176,6 @@ fn is_change(kind: EventKind) -> bool {
         | EventKind::Remove(_)
         | EventKind::Other => true,
     }
-}
-
-/// The directories in which a change can make `path` another file: its own and, for each symbolic
-/// link on the way, the link's.
-fn directories_of(path: &Path) -> Vec<PathBuf> {
-    let mut directories = Vec::new();
-    let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for _ in 0..MAX_LINKS {
-        if path.is_dir() {
-            directories.push(path.clone());
-        }
-        if let Some(parent) = existing(path.parent()) {
-            directories.push(parent.to_owned());
-        }
-        let link = path
-            .ancestors()
-            .filter(|ancestor| ancestor.is_symlink())
-            .last()
-            .map(Path::to_owned);
-        let Some(link) = link else { break };
-        let (Some(parent), Ok(target)) = (link.parent(), std::fs::read_link(&link)) else {
-            break;
-        };
-        directories.push(parent.to_owned());
-        let rest = path.strip_prefix(&link).unwrap_or_else(|_| Path::new(""));
-        path = if rest.as_os_str().is_empty() {
-            parent.join(target)
-        } else {
-            parent.join(target).join(rest)
-        };
-    }
-    directories
-}
-
-/// The nearest ancestor that exists, `path` included.
-fn existing(path: Option<&Path>) -> Option<&Path> {
-    path?.ancestors().find(|ancestor| ancestor.is_dir())
 }
 
 #[cfg(test)]

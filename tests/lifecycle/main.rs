@@ -13,6 +13,7 @@ mod support;
 mod gone;
 mod start;
 mod stop;
+mod user;
 
 use std::time::Duration;
 

@@ -110,6 +110,27 @@ fn idle_connections_do_not_hold_it() {
 }
 
 #[test]
+fn readiness_goes_before_the_listeners() {
+    let origin = slow();
+    let mut gateway = in_front_of(&origin).server("grace_period: 20s").start();
+    let _busy = in_flight(&gateway, &origin);
+    gateway.signal(Signal::SIGTERM);
+    within(SECOND * 5, "a new connection to be refused", || {
+        let refused = |address| std::net::TcpStream::connect(address).is_err();
+        (refused(gateway.http) || refused(gateway.https)).then_some(())
+    });
+    let readiness = gateway.ask("GET", "/readyz");
+    assert_eq!(readiness.status, 503, "{}", readiness.text());
+    assert!(
+        readiness.text().contains("stopping"),
+        "{}",
+        readiness.text()
+    );
+    origin.release();
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
 fn a_handshake_that_a_stop_ends_is_no_timeout() {
     let origin = slow();
     let mut gateway = in_front_of(&origin).server("grace_period: 20s").start();

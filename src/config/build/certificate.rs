@@ -106,12 +106,7 @@ impl Build<'_> {
     pub(super) fn on_demand(&mut self, raw: &schema::Root, root: &At<'_>) -> Option<OnDemand> {
         let on_demand = raw.on_demand.as_ref()?;
         let at = root.key("on_demand");
-        if on_demand.ask.is_some() {
-            self.unavailable(&at.key("ask"));
-        }
-        if on_demand.limits.is_some() {
-            self.unavailable(&at.key("limits"));
-        }
+        self.on_demand_later(on_demand, &at);
         let allow_at = at.key("allow");
         if on_demand.allow.is_none() && on_demand.ask.is_none() && !allow_at.is_written() {
             self.problems.error(

@@ -47,8 +47,8 @@ impl Build<'_> {
             self.problems
                 .error(&at, message, "name a user of this system");
         }
-        if raw.proxy_protocol.is_some() {
-            self.unavailable(&at.key("proxy_protocol"));
+        if let Some(protocol) = &raw.proxy_protocol {
+            self.proxy_protocol(protocol, &at.key("proxy_protocol"));
         }
         if raw.https_optional && raw.http.is_empty() {
             let message = "it has no effect: 'server.http' is empty";
@@ -156,8 +156,8 @@ impl Build<'_> {
 
     pub(super) fn tls(&mut self, raw: &schema::Tls, at: &At<'_>) -> Tls {
         const MINUTE: Duration = Duration::from_secs(60);
-        if matches!(raw.client_auth, schema::ClientAuth::Required(_)) {
-            self.unavailable(&at.key("client_auth"));
+        if let schema::ClientAuth::Required(authorities) = &raw.client_auth {
+            self.client_auth(authorities, &at.key("client_auth"));
         }
         let default_certificate = raw
             .default_certificate

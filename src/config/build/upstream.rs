@@ -29,8 +29,8 @@ impl Build<'_> {
     }
 
     fn upstream(&mut self, name: Arc<str>, raw: &schema::Upstream, at: &At<'_>) -> Upstream {
-        if raw.health.is_some() {
-            self.unavailable(&at.key("health"));
+        if let Some(health) = &raw.health {
+            self.health(health, &at.key("health"));
         }
         let tls = self.upstream_tls(&raw.tls, &at.key("tls"));
         let named = !matches!(
@@ -133,7 +133,7 @@ impl Build<'_> {
     }
 }
 
-fn named_address(raw: &str) -> Option<UpstreamAddress> {
+pub(super) fn named_address(raw: &str) -> Option<UpstreamAddress> {
     let (host, port) = raw.rsplit_once(':')?;
     let host = host.parse::<HostName>().ok()?;
     let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;

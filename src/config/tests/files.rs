@@ -31,6 +31,18 @@ fn error_lines(root: &tempfile::TempDir) -> Vec<String> {
 }
 
 #[test]
+fn a_file_that_is_far_too_large_is_refused_unread() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("snigate.yaml");
+    // It has holes, so it costs nothing to make.
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(20 << 20).unwrap();
+    let said = load(&path).unwrap_err().to_string();
+    assert!(said.contains("larger than 16777216 bytes"), "{said}");
+    assert!(said.contains("split it into several files"), "{said}");
+}
+
+#[test]
 fn files_are_put_together() {
     let root = tree(&[
         ("main.yaml", b"include: [\"sites.d/*.yaml\", extra/more.yaml]\nissuers: { a: { local_ca: } }\nsites:\n"),

@@ -1,0 +1,86 @@
+//! Features that are not there yet: what is written for them is checked before it is refused.
+
+use super::*;
+
+/// `KEY | what the message says | what is written`.
+const FAULTS: &str = r#"
+server.proxy_protocol.trusted[0] | is not a network | server: { proxy_protocol: { trusted: ["not-a-cidr"] } }
+server.proxy_protocol.trusted[1] | bits beyond its length | server: { proxy_protocol: { trusted: ["10.0.0.0/8", "10.1.2.3/16"] } }
+tls.client_auth.ca | path is empty | tls: { client_auth: { ca: "" } }
+storage.etcd.endpoints[0] | not the URL of a member | storage: { etcd: { endpoints: ["10.0.0.1:2379"] } }
+storage.etcd.endpoints[1] | not the URL of a member | storage: { etcd: { endpoints: ["http://a:1", "https://a/b"] } }
+storage.etcd.prefix | does not begin with '/' | storage: { etcd: { endpoints: ["http://a:1"], prefix: snigate } }
+storage.etcd.user | 'user' has no meaning without 'password' | storage: { etcd: { endpoints: ["http://a:1"], user: u } }
+storage.etcd.key | 'key' has no meaning without 'cert' | storage: { etcd: { endpoints: ["http://a:1"], key: k.pem } }
+dns.main.rfc2136.server | not a name server with a port | dns: { main: { rfc2136: { server: 10.0.0.53 } } }
+dns.main.rfc2136.server | not a name server with a port | dns: { main: { rfc2136: { server: "ns.example:0" } } }
+dns.main.rfc2136.tsig_name | has no meaning without 'tsig_secret' | dns: { main: { rfc2136: { server: "ns.example:53", tsig_name: k } } }
+dns.main.rfc2136.tsig_secret | the key is not base64 | dns: { main: { rfc2136: { server: "ns.example:53", tsig_name: k, tsig_secret: "%%" } } }
+on_demand.ask | not a URL of http | on_demand: { allow: ["*.b.example"], ask: "localhost:5555/check" }
+on_demand.ask | not a URL of http | on_demand: { ask: "ftp://a/check" }
+on_demand.limits.max_wait | is too short | on_demand: { allow: ["*.b.example"], limits: { max_wait: 0s } }
+events[0].on[0] | did you mean 'certificate_failed' | events: [{ on: [certificate_failing], exec: { command: [a] } }]
+events[0].webhook.url | not a URL of http | events: [{ on: ["*"], webhook: { url: alerts.example } }]
+events[0].exec.command[0] | begins with a program | events: [{ on: [config_rejected], exec: { command: [""] } }]
+events[0] | tells nobody | events: [{ on: [config_reloaded] }]
+events[0] | exclude each other | events: [{ on: ["*"], webhook: { url: "http://a/" }, exec: { command: [a] } }]
+"#;
+
+const UNAVAILABLE: &str = "not available in this build yet";
+
+#[test]
+fn what_comes_later_is_checked_now() {
+    for row in FAULTS.trim().lines() {
+        let [key, words, fault] = row.splitn(3, '|').map(str::trim).collect::<Vec<_>>()[..] else {
+            panic!("{row}")
+        };
+        expect(key, words, &format!("{fault}\n{GOOD}"));
+    }
+    for (key, words, health) in [
+        ("path", "not a path to ask for", "{ path: healthz }"),
+        ("path", "not a path to ask for", "{ path: \"/a b\" }"),
+        ("every", "is too short", "{ every: 1ms }"),
+        ("every", "not a duration", "{ every: often }"),
+    ] {
+        let text = format!(
+            "upstreams: {{ app: {{ servers: [\"a:1\"], health: {health} }} }}\n\
+             sites: [{{ hosts: [a.example], tls: off, upstream: app }}]\n"
+        );
+        expect(&format!("upstreams.app.health.{key}"), words, &text);
+    }
+}
+
+/// Checks that this has one fault, and that its feature is refused beside.
+fn expect(key: &str, words: &str, text: &str) {
+    let found = errors(text);
+    let (refused, faults): (Vec<_>, Vec<_>) =
+        found.iter().partition(|error| error.contains(UNAVAILABLE));
+    assert!(!refused.is_empty(), "{text}\n{found:#?}");
+    let [fault] = faults.as_slice() else {
+        panic!("{text}\n{found:#?}")
+    };
+    let key = format!(": {key}: ");
+    assert!(
+        fault.contains(&key) && fault.contains(words),
+        "{text}\n{fault}"
+    );
+}
+
+#[test]
+fn what_is_right_is_only_refused() {
+    for text in [
+        "server: { proxy_protocol: { trusted: [10.0.0.0/8, \"2001:db8::/32\"] } }",
+        "tls: { client_auth: { ca: roots.pem } }",
+        "storage: { etcd: { endpoints: [\"https://10.0.0.1:2379\"], user: u, password: p, cert: c, key: k } }",
+        "dns: { main: { rfc2136: { server: \"[::1]:53\", tsig_name: acme, tsig_secret: \"c2VjcmV0\" } } }",
+        "on_demand: { ask: \"http://127.0.0.1:5555/check\" }",
+        "events: [{ on: [certificate_failed, config_rejected, \"*\"], webhook: { url: \"https://alerts.example/hook\" } }]",
+        "events: [{ on: [storage_failed], exec: { command: [/usr/local/bin/notify, \"\"] } }]",
+    ] {
+        let found = errors(&format!("{text}\n{GOOD}"));
+        let [only] = found.as_slice() else {
+            panic!("{text}\n{found:#?}")
+        };
+        assert!(only.contains(UNAVAILABLE), "{only}");
+    }
+}
