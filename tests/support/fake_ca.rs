@@ -438,7 +438,7 @@ fn decode(base64url: &str) -> Value {
 
 fn unbase64(base64url: &str) -> Vec<u8> {
     let mut text = base64url.replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     openssl::base64::decode_block(&text).unwrap_or_default()
