@@ -90,8 +90,7 @@ fn a_wrong_renewal_leaves_the_old_one() {
     gateway.wait_until_ready();
     let file = stored_at(&gateway.dir().join("data"), &fake.directory(), "a.test");
     let stored = fs::read(&file).expect("stored");
-    let answer = gateway.ask("POST", "/api/v1/certificates/a.test/renew");
-    assert!((200..300).contains(&answer.status), "{}", answer.text());
+    super::press(&gateway, "a.test");
     gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
     assert_eq!(fs::read(&file).expect("stored"), stored);
     let after = super::presented(&gateway, "a.test");

@@ -37,7 +37,7 @@ use support::{Builder, FakeCa, Gateway, Pair, Pebble, PebbleBuilder, TlsClient, 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How long it may take until something that failed is tried again.
-const RETRY: Duration = Duration::from_secs(120);
+const RETRY: Duration = Duration::from_secs(100);
 
 /// Begins a CA that validates at the listeners of the gateway to be.
 fn pebble_for(gateway: &Builder) -> PebbleBuilder {
@@ -124,6 +124,34 @@ fn wait_until_served(gateway: &Gateway, host: &str, root: &X509) -> X509 {
             }
         }
     })
+}
+
+/// Asks for the certificate of `host` now, whatever the schedule says.
+#[track_caller]
+fn press(gateway: &Gateway, host: &str) {
+    let answer = gateway.ask("POST", &format!("/api/v1/certificates/{host}/renew"));
+    assert!((200..300).contains(&answer.status), "{}", answer.text());
+}
+
+/// Asks again after each failure until a client that believes nobody but `root` is served: the
+/// schedule would have minutes between the attempts.
+#[track_caller]
+fn insist(gateway: &Gateway, host: &str, root: &X509) -> X509 {
+    loop {
+        let before = gateway.count("certificate_failed", host);
+        press(gateway, host);
+        let served = within(
+            RETRY,
+            &format!("an outcome for {host}"),
+            || match try_served(gateway, host, root) {
+                Ok(certificate) => Some(Some(certificate)),
+                Err(_) => (gateway.count("certificate_failed", host) > before).then_some(None),
+            },
+        );
+        if let Some(certificate) = served {
+            return certificate;
+        }
+    }
 }
 
 /// The certificate that a client gets for `host` which believes everybody.

@@ -6,8 +6,8 @@ use super::support::{
     Caddy, FakeCa, Gateway, NameServer, Pebble, Port, Relay, Switch, in_own_network, within,
 };
 use super::{
-    RETRY, config, fake_issuer, issued, issuer, orders, pebble_for, pebble_issuer, presented, root,
-    serial, try_served, wait_until_served,
+    RETRY, config, fake_issuer, insist, issued, issuer, orders, pebble_for, pebble_issuer,
+    presented, press, root, serial, try_served, wait_until_served,
 };
 
 /// Sites ask these issuers in turn.
@@ -132,8 +132,12 @@ fn staging_is_asked_first_once_it_has_failed() {
     let mut gateway = builder.config(config(&issuer, &["a.test"])).spawn();
     gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
     assert_eq!((orders(&production), orders(&staging)), (1, 0));
+    press(&gateway, "a.test");
     within(RETRY, "the rehearsal", || {
         (issued(&staging) > 0).then_some(())
+    });
+    within(RETRY, "production to fail again", || {
+        (gateway.count("certificate_failed", "a.test") >= 2).then_some(())
     });
     let rehearsal = root(&staging);
     assert!(
@@ -142,7 +146,7 @@ fn staging_is_asked_first_once_it_has_failed() {
     );
     looking.turn(Switch::Pass);
     let real = root(&production);
-    wait_until_served(&gateway, "a.test", &real);
+    insist(&gateway, "a.test", &real);
     gateway.wait_until_ready();
     assert!(try_served(&gateway, "a.test", &rehearsal).is_err());
     gateway.restart();
@@ -175,16 +179,14 @@ fn production_waits_for_the_rehearsal() {
         ),
     );
     let gateway = builder.config(config(&issuer, &["a.test"])).spawn();
-    within(RETRY * 2, "the rehearsal to fail", || {
+    gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
+    press(&gateway, "a.test");
+    within(RETRY, "the rehearsal to fail", || {
         (gateway.count("certificate_failed", "a.test") >= 2).then_some(())
     });
     assert_eq!((orders(&production), orders(&staging)), (1, 1));
     looking.turn(Switch::Pass);
-    let real = root(&production);
-    within(RETRY * 4, "the certificate", || {
-        std::net::TcpStream::connect(gateway.https).ok()?;
-        try_served(&gateway, "a.test", &real).ok()
-    });
+    insist(&gateway, "a.test", &root(&production));
 }
 
 /// An issuer's certificate is not thrown away when another comes first in the list.

@@ -2,7 +2,7 @@
 
 use super::support::{Gateway, Pebble, Relay, Switch, within};
 use super::{
-    RETRY, config, issued, issuer, orders, pebble_for, pebble_issuer, root, wait_until_served,
+    RETRY, config, insist, issued, issuer, orders, pebble_for, pebble_issuer, press, root,
 };
 
 const HOSTS: [&str; 8] = [
@@ -44,7 +44,7 @@ fn a_ca_that_is_away_in_the_middle_of_orders() {
     way.turn(Switch::Pass);
     let root = root(&pebble);
     for host in HOSTS {
-        wait_until_served(&gateway, host, &root);
+        insist(&gateway, host, &root);
     }
     assert_eq!(
         orders(&pebble),
@@ -73,7 +73,7 @@ fn a_ca_that_dies_in_the_middle_of_orders() {
     pebble.restart();
     let root = root(&pebble);
     for host in HOSTS {
-        wait_until_served(&gateway, host, &root);
+        insist(&gateway, host, &root);
     }
     gateway.wait_until_ready();
 }
@@ -98,7 +98,15 @@ fn a_ca_that_dies_again_and_again() {
         }
     }
     for host in HOSTS {
+        let failed = gateway.count("certificate_failed", host);
+        let mut pressed = 0;
         within(RETRY, "a certificate", || {
+            // The schedule would have minutes between the attempts.
+            let now = gateway.count("certificate_failed", host);
+            if now > pressed && now >= failed {
+                pressed = now;
+                press(&gateway, host);
+            }
             gateway
                 .curl(host, "/")
                 .arg("--insecure")

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::support::{CaReply, FakeCa, Gateway, within};
-use super::{RETRY, SECOND, config, fake_issuer, wait_until_served};
+use super::{RETRY, SECOND, config, fake_issuer, insist, press, wait_until_served};
 
 /// Nobody is asked before the time that the CA gave, for any name.
 #[test]
@@ -116,8 +116,7 @@ fn a_paused_account_is_left_alone_until_somebody_acts() {
 
     // Somebody has acted, and says so.
     open.store(true, Ordering::SeqCst);
-    let answer = gateway.ask("POST", "/api/v1/certificates/a.test/renew");
-    assert!((200..300).contains(&answer.status), "{}", answer.text());
+    press(&gateway, "a.test");
     wait_until_served(&gateway, "a.test", fake.root().certificate());
 }
 
@@ -139,13 +138,13 @@ fn faults_of_the_ca_are_tried_again_soon() {
         let gateway = Gateway::builder()
             .config(config(&fake_issuer(&fake), &["a.test"]))
             .spawn();
-        wait_until_served(&gateway, "a.test", fake.root().certificate());
-        let told = gateway.events();
-        let failed: Vec<_> = told
-            .iter()
-            .filter(|event| event.is("certificate_failed", "a.test"))
-            .collect();
-        assert!(failed.len() <= 1, "{failed:?}");
+        let failed =
+            gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
+        let next = failed.next.expect("a next try");
+        let until = next.duration_since(jiff::Timestamp::now()).as_secs();
+        assert!(until <= 75, "{until} s: {failed:?}");
+        insist(&gateway, "a.test", fake.root().certificate());
+        assert_eq!(fake.asked("order").len(), 2);
     }
 }
 

@@ -6,8 +6,8 @@ use super::support::{
     Gateway, Pair, Pebble, Port, ROOT, Relay, Switch, TlsClient, snigate, wait_for, within,
 };
 use super::{
-    RETRY, config, issuer, orders, pebble_for, pebble_issuer, plain, presented, root, serial,
-    sites, store, stored_at, try_served, wait_until_served,
+    RETRY, config, insist, issuer, orders, pebble_for, pebble_issuer, plain, presented, root,
+    serial, sites, store, stored_at, try_served, wait_until_served,
 };
 
 /// A CA with a switch before it.
@@ -158,7 +158,7 @@ fn a_stored_certificate_is_served_without_the_ca() {
     assert_eq!(gateway.waiting(), Vec::<String>::new());
 
     ca.way.turn(Switch::Pass);
-    wait_until_served(&gateway, "due.test", &root(&ca.pebble));
+    insist(&gateway, "due.test", &root(&ca.pebble));
     assert_eq!(
         serial(&presented(&gateway, "fresh.test")),
         serial(&fresh.certificate)
@@ -188,7 +188,7 @@ fn a_stored_certificate_that_has_expired_is_told() {
     }
     assert_eq!(gateway.ask("GET", "/readyz").status, 503, "it stays so");
     ca.way.turn(Switch::Pass);
-    wait_until_served(&gateway, "a.test", &root(&ca.pebble));
+    insist(&gateway, "a.test", &root(&ca.pebble));
     gateway.wait_until_ready();
 }
 
@@ -242,8 +242,8 @@ fn https_optional_serves_over_http_meanwhile() {
     assert_eq!(plain(&gateway, "a.test"), Some((200, "a.test".to_owned())));
     ca.way.turn(Switch::Pass);
     let root = root(&ca.pebble);
-    wait_until_served(&gateway, "a.test", &root);
-    wait_until_served(&gateway, "b.test", &root);
+    insist(&gateway, "a.test", &root);
+    insist(&gateway, "b.test", &root);
     gateway.wait_until_ready();
     let (status, _) = plain(&gateway, "a.test").expect("a reply");
     assert_eq!(status / 100, 3, "from now on HTTP leads to HTTPS");

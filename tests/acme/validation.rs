@@ -201,9 +201,9 @@ fn a_validation_that_fails_is_explained_and_leaves_nothing() {
     let failed = gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
     assert_eq!(failed.issuer.as_deref(), Some("pebble"), "{failed:?}");
     assert_eq!(
-        (failed.severity.as_str(), failed.attempt),
-        ("warning", Some(1)),
-        "{failed:?}"
+        (failed.level.as_str(), failed.attempt),
+        ("ERROR", Some(1)),
+        "nothing is served: {failed:?}"
     );
     assert!(failed.next.is_some(), "{failed:?}");
     assert!(
