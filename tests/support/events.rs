@@ -43,7 +43,7 @@ impl Gateway {
         log.lines()
             .filter(|line| line.starts_with('{'))
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|line| line.get("kind").is_some())
+            .filter(|line| line.get("severity").is_some())
             .map(|line| {
                 let shown = line.to_string();
                 serde_json::from_value(line).unwrap_or_else(|error| panic!("{error}: {shown}"))
@@ -74,14 +74,11 @@ impl Gateway {
             return Vec::new();
         }
         let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        let waiting = body["waiting"].as_array().cloned().unwrap_or_default();
-        waiting
-            .iter()
-            .map(|reason| {
-                reason
-                    .as_str()
-                    .map_or_else(|| reason.to_string(), str::to_owned)
-            })
+        let parts = body["waiting"].as_object().into_iter().flatten();
+        parts
+            .filter_map(|(_, reasons)| reasons.as_array())
+            .flatten()
+            .map(|reason| reason.as_str().expect("a text").to_owned())
             .collect()
     }
 
