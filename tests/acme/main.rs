@@ -140,14 +140,13 @@ fn insist(gateway: &Gateway, host: &str, root: &X509) -> X509 {
     loop {
         let before = gateway.count("certificate_failed", host);
         press(gateway, host);
-        let served = within(
-            RETRY,
-            &format!("an outcome for {host}"),
-            || match try_served(gateway, host, root) {
+        let served = within(RETRY, &format!("an outcome for {host}"), || {
+            assert!(gateway.is_running(), "the gateway has ended");
+            match try_served(gateway, host, root) {
                 Ok(certificate) => Some(Some(certificate)),
                 Err(_) => (gateway.count("certificate_failed", host) > before).then_some(None),
-            },
-        );
+            }
+        });
         if let Some(certificate) = served {
             return certificate;
         }
