@@ -8,7 +8,7 @@ use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{HasPublic, PKey, PKeyRef, Private, Public};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
@@ -166,6 +166,12 @@ impl Leaf<'_> {
         self
     }
 
+    /// Valid between these times, in seconds from now.
+    pub fn valid_seconds(mut self, from: i64, to: i64) -> Self {
+        (self.not_before, self.not_after) = (from, to);
+        self
+    }
+
     /// With this serial number instead of a random one.
     pub fn serial(mut self, serial: u32) -> Self {
         self.serial = Some(serial);
@@ -184,12 +190,23 @@ impl Leaf<'_> {
 
     /// Makes and signs it.
     pub fn make(self) -> Pair {
-        let key = match self.key {
-            Key::Given(key) => key,
+        let key = match &self.key {
+            Key::Given(key) => key.clone(),
             Key::New(kind) => kind.generate(),
         };
+        let public = PKey::public_key_from_der(&key.public_key_to_der().unwrap()).unwrap();
+        let (chain, certificate) = self.sign(&public);
+        Pair {
+            chain,
+            key: String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap(),
+            certificate,
+        }
+    }
+
+    /// Signs it for a key whose private part somebody else has: its chain, and the certificate.
+    pub fn sign(&self, key: &PKeyRef<Public>) -> (String, X509) {
         let first = self.names.first().map_or("", String::as_str);
-        let mut builder = begin(first, &key, self.not_before, self.not_after);
+        let mut builder = begin(first, key, self.not_before, self.not_after);
         if let Some(serial) = self.serial {
             let serial = BigNum::from_u32(serial).unwrap().to_asn1_integer();
             builder.set_serial_number(&serial.unwrap()).unwrap();
@@ -225,11 +242,7 @@ impl Leaf<'_> {
         let certificate = builder.build();
         let mut chain = pem(&certificate);
         chain.extend(self.ca.chain.iter().map(pem));
-        Pair {
-            chain,
-            key: String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap(),
-            certificate,
-        }
+        (chain, certificate)
     }
 }
 
@@ -269,7 +282,7 @@ impl Pair {
     }
 }
 
-fn begin(name: &str, key: &PKey<Private>, from: i64, to: i64) -> X509Builder {
+fn begin<K: HasPublic>(name: &str, key: &PKeyRef<K>, from: i64, to: i64) -> X509Builder {
     let mut builder = X509Builder::new().unwrap();
     builder.set_version(2).unwrap();
     let mut serial = BigNum::new().unwrap();

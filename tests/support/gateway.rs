@@ -25,8 +25,9 @@ pub struct Builder {
     rest: String,
     token: Option<String>,
     environment: Vec<(String, String)>,
-    descriptors: Option<u32>,
     relative: bool,
+    /// What the shell does that becomes the program; none where empty.
+    prelude: String,
 }
 
 impl Builder {
@@ -57,7 +58,7 @@ impl Builder {
 
     /// Gives it no more file descriptors than these.
     pub fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+        self.prelude.push_str(&format!("ulimit -n {limit}; "));
         self
     }
 
@@ -65,6 +66,22 @@ impl Builder {
     pub fn relative(mut self) -> Self {
         self.relative = true;
         self
+    }
+
+    /// Lets it live where a file may grow no further, see [`Gateway::fill_disk`].
+    pub fn disk(mut self) -> Self {
+        self.prelude.push_str("trap '' XFSZ; ");
+        self
+    }
+
+    /// Where its HTTPS listener will be.
+    pub fn https(&self) -> SocketAddr {
+        self.ports[0].address()
+    }
+
+    /// Where its HTTP listener will be.
+    pub fn http(&self) -> SocketAddr {
+        self.ports[1].address()
     }
 
     /// Where the configuration and all that it names by relative paths will be.
@@ -120,8 +137,8 @@ impl Gateway {
             rest: String::new(),
             token: None,
             environment: Vec::new(),
-            descriptors: None,
             relative: false,
+            prelude: String::new(),
         }
     }
 
@@ -180,14 +197,14 @@ impl Gateway {
 
     fn launch(&mut self) {
         let program = env!("CARGO_BIN_EXE_snigate");
-        let mut command = match self.builder.descriptors {
-            None => Command::new(program),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
-                shell.args(["-c", &script, program]);
-                shell
-            }
+        let prelude = &self.builder.prelude;
+        let mut command = if prelude.is_empty() {
+            Command::new(program)
+        } else {
+            let mut shell = Command::new("sh");
+            let script = format!("{prelude}exec \"$0\" \"$@\"");
+            shell.args(["-c", &script, program]);
+            shell
         };
         command.args(["run", "--config"]);
         if self.builder.relative {
@@ -256,6 +273,16 @@ impl Gateway {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running gateway").id()
+    }
+
+    /// Whether it runs; a crash of it is no reason to wait for anything.
+    pub fn is_running(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()));
+            let stat = stat.unwrap_or_default();
+            let state = stat.rsplit(") ").next().unwrap_or_default();
+            !state.is_empty() && !state.starts_with('Z')
+        })
     }
 
     /// How it ended, where it has.
@@ -337,6 +364,17 @@ impl Gateway {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         line.trim().parse().ok()
+    }
+
+    /// Makes every write to a file fail as on a full disk, or no longer.
+    pub fn fill_disk(&self, full: bool) {
+        let limit = if full { "0:unlimited" } else { "unlimited" };
+        let done = Command::new("prlimit")
+            .args(["--pid", &self.pid().to_string()])
+            .arg(format!("--fsize={limit}"))
+            .status()
+            .expect("Debian's package util-linux is installed");
+        assert!(done.success(), "prlimit: {done}");
     }
 
     /// How many file descriptors it has open.
