@@ -144,7 +144,8 @@ impl AcmeIssuer {
     }
 
     /// Asks the staging CA first where the last attempt failed: what would fail again fails there,
-    /// and costs nothing of the limits of the other.
+    /// and costs nothing of the limits of the other. Where that CA has troubles of its own, which
+    /// say nothing of the other, there is no rehearsal.
     async fn rehearse(&self, staging: &Ca, request: &Request) -> Result<(), Failure> {
         self.progress(request, format!("rehearsing at {}", staging.host));
         match self.obtain_and_learn(staging, request).await {
@@ -156,6 +157,15 @@ impl AcmeIssuer {
                     request,
                     format!("the rehearsal at {} succeeded", staging.host),
                 );
+                Ok(())
+            }
+            Err(failure)
+                if matches!(
+                    failure.class,
+                    FailureClass::Network | FailureClass::RateLimited
+                ) =>
+            {
+                self.progress(request, format!("no rehearsal: {failure}"));
                 Ok(())
             }
             Err(mut failure) => {
