@@ -62,7 +62,10 @@ impl Gateway {
     pub fn wait_for_event(&self, what: &str, fits: impl Fn(&Told) -> bool) -> Told {
         within(super::PATIENCE * 4, &format!("the event {what}"), || {
             let found = self.events().into_iter().find(|event| fits(event));
-            assert!(found.is_some() || self.is_running(), "the gateway has ended");
+            assert!(
+                found.is_some() || self.is_running(),
+                "the gateway has ended"
+            );
             found
         })
     }
