@@ -111,6 +111,15 @@ impl Pattern {
             Self::Wildcard(of) => parent(host) == Some(of.as_str()),
         }
     }
+
+    /// The wildcard that covers this very name; `None` for what is no single name, and for a name
+    /// of one label.
+    pub fn wildcard_over(&self) -> Option<Self> {
+        match self {
+            Self::Exact(name) => name.parent()?.parse().ok().map(Self::Wildcard),
+            Self::Any | Self::Wildcard(_) => None,
+        }
+    }
 }
 
 impl FromStr for Pattern {

@@ -247,12 +247,13 @@ impl TlsManager {
             let asked = match step {
                 0 => managed.clone(),
                 // What was issued in the first step may cover a site.
-                _ => needs::of_sites(config, &self.candidates, now),
+                _ => needs::of_sites(config, &managed, &self.candidates, now),
             };
             let (remote, local) = asked
                 .iter()
                 .cloned()
                 .partition::<Vec<_>, _>(|(need, _)| is_remote(need, config));
+            report.to_obtain += remote.len();
             let problems = &mut report.problems;
             let mut served = self
                 .issued

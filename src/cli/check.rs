@@ -23,6 +23,7 @@ pub(super) fn check(
             "valid": valid,
             "sites": report.sites,
             "certificates": report.certificates,
+            "to_obtain": report.to_obtain,
             "errors": report.errors,
             "warnings": report.warnings,
         }))
@@ -34,8 +35,12 @@ pub(super) fn check(
             output.diagnostic(diagnostic);
         }
         if valid {
+            let to_obtain = match report.to_obtain {
+                0 => String::new(),
+                some => format!(", {some} by CAs"),
+            };
             output.data(format!(
-                "{}: {} ({}, {})\n",
+                "{}: {} ({}, {}{to_obtain})\n",
                 config.display(),
                 output.style().green("valid"),
                 count(report.sites, "site"),

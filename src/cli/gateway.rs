@@ -24,6 +24,8 @@ use crate::storage::FileStorage;
 pub(super) struct Report {
     pub(super) sites: usize,
     pub(super) certificates: usize,
+    /// How many CAs are asked for.
+    pub(super) to_obtain: usize,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
 }
@@ -73,6 +75,7 @@ fn check_certificates(loaded: Loaded) -> Report {
                     .map(move |one| diagnostic(one, severity))
             };
             report.certificates = found.certificates;
+            report.to_obtain = found.to_obtain;
             report.errors.extend(told(found.problems, Severity::Error));
             report
                 .warnings

@@ -1,6 +1,6 @@
 //! Which certificates the configuration asks issuers for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::certificate::sni::{Candidates, Standing};
@@ -54,12 +54,19 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
     needs
 }
 
-/// What sites ask for: one certificate for each host, where none at hand is valid for it.
+/// What sites ask for: one certificate for each host, where none at hand is valid for it, and none
+/// of `managed`, which are asked for anyway, will be.
 pub(super) fn of_sites<'a>(
     config: &'a Config,
+    managed: &[Asked<'_>],
     candidates: &Candidates,
     now: UnixTime,
 ) -> Vec<Asked<'a>> {
+    let coming: HashSet<&Pattern> = managed.iter().flat_map(|(need, _)| &need.names).collect();
+    let is_coming = |host: &Pattern| {
+        let above = host.wildcard_over();
+        coming.contains(host) || above.is_some_and(|above| coming.contains(&above))
+    };
     let mut seen = BTreeSet::new();
     let mut needs = Vec::new();
     for (site, host) in tls_hosts(config) {
@@ -67,7 +74,7 @@ pub(super) fn of_sites<'a>(
             SiteTls::Off => continue,
             SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Standing::Demanded),
             SiteTls::Auto(issuers) if issuers.is_empty() => continue,
-            SiteTls::Auto(_) if candidates.covers(host, now) => continue,
+            SiteTls::Auto(_) if candidates.covers(host, now) || is_coming(host) => continue,
             SiteTls::Auto(issuers) => (issuers.clone(), Standing::Fallback),
         };
         if seen.insert((host, standing)) {

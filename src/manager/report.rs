@@ -24,6 +24,8 @@ pub struct Report {
     pub missing: Vec<Missing>,
     /// How many certificates are loaded.
     pub certificates: usize,
+    /// How many certificates CAs are asked for, those that are there among them.
+    pub to_obtain: usize,
     /// Files and directories whose changes, or those of links that lead to them, call for a pass.
     pub watch: Vec<PathBuf>,
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::health::Use;
 use super::job::{Authority, Done, Job, Outcome, Tools};
 use super::stored::{self, Parcel, StoredError};
-use crate::certificate::{Source, TlsCertificate, Validity};
+use crate::certificate::{CertificateWarning, Source, TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
 use crate::host::Pattern;
@@ -59,7 +59,12 @@ impl Job {
         let mut failures = Vec::new();
         for authority in &self.issuers {
             match self.ask(authority, &lease, tools).await {
-                Ok(outcome) => return outcome,
+                Ok(outcome) => {
+                    for (issuer, failure) in failures {
+                        self.tell_of_failed(tools, issuer, authority.name(), &failure);
+                    }
+                    return outcome;
+                }
                 Err(failure) => failures.push((authority.name(), failure)),
             }
         }
@@ -194,6 +199,16 @@ impl Job {
             .loader
             .load(&pem, source)
             .map_err(|error| refuse(error.to_string()))?;
+        let has = |fits: fn(&CertificateWarning) -> bool| loaded.warnings.iter().any(fits);
+        if has(|one| matches!(one, CertificateWarning::Unrelated { .. }))
+            && has(|one| matches!(one, CertificateWarning::Incomplete { .. }))
+        {
+            return Err(refuse(
+                "its chain does not hang together: the certificate of its issuer is missing, and \
+                 others are there"
+                    .to_owned(),
+            ));
+        }
         for warning in &loaded.warnings {
             tracing::warn!(domain = %self.domain(), issuer = %issuer.name(), %warning, "issued");
         }
@@ -265,6 +280,24 @@ impl Job {
             self.domain(),
             issuers.join(", else ")
         )
+    }
+
+    /// Tells that an issuer failed in whose place another gave the certificate.
+    fn tell_of_failed(
+        &self,
+        tools: &Tools,
+        issuer: &Arc<str>,
+        instead: &Arc<str>,
+        failure: &Failure,
+    ) {
+        let message = format!("{issuer} gave no certificate, {instead} did: {failure}");
+        let (kind, severity) = (EventKind::CertificateFailed, Severity::Warning);
+        let at = tools.clock.now();
+        let mut event = Event::new(at, kind, severity, self.domain(), message);
+        event.issuer = Some(Arc::clone(issuer));
+        event.attempt = Some(self.failures.saturating_add(1));
+        event.url.clone_from(&failure.url);
+        tools.events.emit(event);
     }
 
     fn tell(&self, tools: &Tools, kind: EventKind, issuer: Option<Arc<str>>, message: String) {

@@ -67,7 +67,7 @@ impl BackgroundService for Renewal {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
         let mut work = Work::default();
-        let mut tell = None;
+        let (mut tell, mut told) = (None, None::<Instant>);
         loop {
             let next = work.begin(&self.live).await;
             self.decide().await;
@@ -75,10 +75,13 @@ impl BackgroundService for Renewal {
             tokio::select! {
                 Some(done) = work.next() => {
                     self.live.settle(done).await;
-                    tell.get_or_insert_with(|| Instant::now() + TELL_EVERY);
+                    tell = tell.or_else(|| {
+                        let now = Instant::now();
+                        Some(told.map_or(now, |told| now.max(told + TELL_EVERY)))
+                    });
                 }
                 () = at(tell) => {
-                    tell = None;
+                    (tell, told) = (None, Some(Instant::now()));
                     let live = Arc::clone(&self.live);
                     blocking(move || live.tick()).await;
                 }

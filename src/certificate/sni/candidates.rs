@@ -96,7 +96,10 @@ impl Candidates {
                     .any(|one| is_configured(one) && is_valid(one, now))
             })
         };
-        any(pattern) || wildcard_over(pattern).is_some_and(|wildcard| any(&wildcard))
+        any(pattern)
+            || pattern
+                .wildcard_over()
+                .is_some_and(|wildcard| any(&wildcard))
     }
 
     /// Whether nothing happened since the last update.
@@ -110,7 +113,10 @@ impl Candidates {
         let mut dirty = std::mem::take(&mut self.dirty);
         for name in &self.invalid {
             let name = Pattern::Exact(name.clone());
-            if wildcard_over(&name).is_some_and(|wildcard| dirty.contains(&wildcard)) {
+            if name
+                .wildcard_over()
+                .is_some_and(|wildcard| dirty.contains(&wildcard))
+            {
                 dirty.insert(name);
             }
         }
@@ -143,7 +149,8 @@ impl Candidates {
                 self.invalid.remove(name);
             } else {
                 self.invalid.insert(name.clone());
-                let covered = wildcard_over(pattern)
+                let covered = pattern
+                    .wildcard_over()
                     .and_then(|wildcard| self.by_pattern.get(&wildcard))
                     .is_some_and(|wildcard| has_valid(wildcard, now));
                 if covered {
@@ -203,12 +210,4 @@ fn rank(candidate: &Candidate) -> impl Ord + use<> {
         certificate.not_before(),
         certificate.fingerprint(),
     )
-}
-
-/// The wildcard that covers an exact name.
-fn wildcard_over(pattern: &Pattern) -> Option<Pattern> {
-    match pattern {
-        Pattern::Exact(name) => name.parent()?.parse().ok().map(Pattern::Wildcard),
-        Pattern::Any | Pattern::Wildcard(_) => None,
-    }
 }

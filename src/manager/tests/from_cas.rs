@@ -303,3 +303,25 @@ fn another_ca_under_the_same_name_is_asked_at_once() {
     assert_ne!(world.serial(), first);
     assert_eq!(world.work(), 0);
 }
+
+#[test]
+fn a_site_is_left_to_the_certificate_that_is_configured_for_its_host() {
+    let mut world = World::new([]);
+    world.config.certificates.push(CertificateSource::Managed {
+        names: ["a.example", "b.example"]
+            .map(|name| name.parse().expect("a name"))
+            .to_vec(),
+        issuers: vec!["ca".into()],
+        origin: origin("certificates[0]"),
+    });
+    let report = world.apply();
+    assert_eq!(report.to_obtain, 1);
+    assert_eq!(report.missing.len(), 1);
+    assert_eq!(world.work(), 1);
+    assert_eq!(
+        *world.issuer.asked.lock().expect("whole"),
+        [["a.example", "b.example"]]
+    );
+    assert!(world.manager.tick().missing.is_empty());
+    assert_eq!(world.work(), 0);
+}
