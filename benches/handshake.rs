@@ -23,6 +23,7 @@ use pingora_core::protocols::tls::server::{handshake, handshake_with_callback};
 use rcgen::{CertificateParams, KeyPair};
 use snigate::certificate::sni::{CertificateSet, SniMap};
 use snigate::certificate::{Loader, Source};
+use snigate::challenge::Challenges;
 use snigate::config::model::{SessionTickets, Tls, TlsProfile, UnknownSni};
 use snigate::host::Pattern;
 use snigate::metrics::Metrics;
@@ -81,7 +82,8 @@ fn ours(leaf: &Leaf) -> (SslAcceptor, GlobalCertificate) {
         let name: Pattern = format!("site{number}.example").parse().expect("a name");
         (name, Some(Arc::clone(&set)))
     });
-    let server = GlobalCertificate::new(Metrics::new().expect("metrics")).expect("OpenSSL");
+    let server = GlobalCertificate::new(Metrics::new().expect("metrics"), Challenges::default())
+        .expect("OpenSSL");
     server.publish(Snapshot {
         certificates: Arc::new(SniMap::default().with_changes(names)),
         unknown_sni: UnknownSni::Default,

@@ -6,6 +6,9 @@
 //! | `GET /readyz` | 200, or 503 and what it waits for |
 //! | `GET /metrics` | every metric in Prometheus's text format |
 //! | `GET /api/v1/status` `/sites` `/certificates` | what runs, as JSON; never a private key |
+//! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
+//! | `POST /api/v1/certificates/NAME/renew` `/obtain` | has it asked for now; `obtain` only where none is valid |
+//! | `GET /api/v1/events` | what happened and what happens, as server-sent events |
 //! | `POST /api/v1/reload` | reads the configuration again, waits and reports |
 //! | `POST /api/v1/stop` | begins a graceful stop |
 //!
@@ -14,7 +17,9 @@
 
 mod access;
 mod api;
-mod farewell;
+mod certificate;
+mod connection;
+mod events;
 mod listener;
 mod problem;
 mod view;
@@ -22,14 +27,19 @@ mod view;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 
 pub use access::Place;
+pub use certificate::{
+    CertificateState, CertificateView, FailureView, LastFailure, Managed, RenewalView, find,
+};
+pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
 pub use problem::Problem;
-pub use view::{CertificateView, LastReload, ReloadSummary, RouteView, SiteView, Status, time};
+pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
+use crate::event::EventBus;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::secret::Secret;
@@ -46,8 +56,23 @@ pub trait Control: Send + Sync {
     /// Every site, in the order of the configuration.
     fn sites(&self) -> Vec<SiteView>;
 
-    /// Every certificate that is served. May block for as long as a reload takes.
+    /// Every certificate that is served or ought to be. May block for as long as a reload takes.
     fn certificates(&self) -> Vec<CertificateView>;
+
+    /// The certificates that clients are sent, PEM, where the first of them has this fingerprint.
+    /// May block.
+    fn chain(&self, fingerprint: &str) -> Option<String>;
+
+    /// Has the certificate with this [`RenewalView::subject`] asked for at once, whatever the
+    /// schedule says; where one is valid only by `force`. Returns how it stands, and does not wait
+    /// for the issuer. May block.
+    ///
+    /// # Errors
+    /// Why nobody is asked.
+    fn renew(&self, subject: &str, force: bool) -> Result<CertificateView, RenewError>;
+
+    /// What happens to certificates.
+    fn events(&self) -> EventBus;
 
     /// Reads the configuration again and takes it, or keeps the old one. Runs to its end even
     /// where the client that asked for it has gone.
@@ -63,6 +88,17 @@ pub enum ReloadError {
     /// The new configuration is invalid: its diagnostics as JSON. The old one goes on.
     Rejected(Vec<serde_json::Value>),
     /// The gateway cannot reload now, and why.
+    Unavailable(String),
+}
+
+/// Why an issuer is not asked for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RenewError {
+    /// No certificate is known by this.
+    Unknown,
+    /// It cannot be asked for, and why.
+    Refused(String),
+    /// The gateway cannot ask now, and why.
     Unavailable(String),
 }
 
@@ -85,10 +121,15 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/sites", get(api::sites))
         .route("/api/v1/certificates", get(api::certificates))
+        .route("/api/v1/certificates/{name}", get(api::certificate))
+        .route("/api/v1/certificates/{name}/renew", post(api::renew))
+        .route("/api/v1/certificates/{name}/obtain", post(api::obtain))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/reload", post(api::reload))
         .route("/api/v1/stop", post(api::stop))
         .fallback(api::not_found)
         .method_not_allowed_fallback(api::method_not_allowed)
+        .layer(Extension(events::Subscribers::default()))
         .layer(axum::middleware::from_fn_with_state(
             state.clone(),
             access::guard,

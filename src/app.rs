@@ -16,22 +16,30 @@ use async_trait::async_trait;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora_core::services::Service;
+use pingora_core::services::background::background_service;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
+use crate::acme::{self, AcmeIssuer};
 use crate::admin;
 use crate::certificate::sni::SniMap;
+use crate::challenge::{self, ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge, Listener, ListenerKind};
-use crate::manager::TlsManager;
+use crate::event::EventBus;
+use crate::manager::{MakeIssuer, Setup, TlsManager};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::readiness::Readiness;
+use crate::service::gate::Gate;
 use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
 use crate::service::reload;
+use crate::service::renewal::Renewal;
 use crate::service::stop::Stop;
+use crate::service::validity::Validity;
+use crate::shutdown::requested;
 use crate::storage::{FileStorage, Storage};
 use crate::tls::GlobalCertificate;
 
@@ -54,6 +62,8 @@ pub enum StartError {
     Bind(#[from] BindError),
     #[error("{0}")]
     Configuration(String),
+    #[error("{0}; 'renewal.required_at_start' is set, so the gateway does not start without it")]
+    Certificates(String),
     #[error("the metrics clash: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("OpenSSL cannot be used: {0}")]
@@ -126,6 +136,8 @@ struct App {
     sites: Arc<ArcSwap<SiteTable>>,
     edge: Arc<GatewayEdge>,
     live: Arc<Live>,
+    challenges: Challenges,
+    storage: Arc<dyn Storage>,
 }
 
 impl App {
@@ -136,18 +148,28 @@ impl App {
         let readiness = Readiness::default();
         readiness.set(START, vec!["the gateway is starting".to_owned()]);
 
-        let certificates = GlobalCertificate::new(metrics.clone())?;
+        let challenges = Challenges::default();
+        let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-        let manager = TlsManager::new(
-            Arc::clone(&map),
-            storage(&config),
-            Arc::clone(&clock),
-            Some(metrics.clone()),
-        )?;
+        let storage = storage(&config);
+        let events = EventBus::default();
+        let manager = TlsManager::new(Setup {
+            published: Arc::clone(&map),
+            storage: Arc::clone(&storage),
+            clock: Arc::clone(&clock),
+            metrics: Some(metrics.clone()),
+            events: events.clone(),
+            make_issuer: make_issuer(&storage, &clock, &challenges, &events),
+        })?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
         let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config, &metrics)?));
-        let gateway = Gateway::new(Arc::clone(&sites), &metrics, Arc::clone(&access));
+        let gateway = Gateway::new(
+            Arc::clone(&sites),
+            &metrics,
+            Arc::clone(&access),
+            certificates.clone(),
+        );
         let descriptors = Descriptors::claim();
         let edge = Edge::new(
             Arc::new(proxy::http_proxy(gateway, &config, descriptors.kept)),
@@ -177,6 +199,8 @@ impl App {
             sites,
             edge,
             live,
+            challenges,
+            storage,
         })
     }
 
@@ -193,6 +217,7 @@ impl App {
         let (stop, stopper, stopping) = Stop::new(self.readiness.clone(), drain);
         let live = Arc::clone(&self.live);
         let (task, reloader) = reload::task(Arc::clone(&live));
+        let gate = Gate::new(config.renewal.required_at_start, stopper.clone());
 
         let admin = match sockets.admin {
             None => None,
@@ -203,6 +228,7 @@ impl App {
                         Arc::clone(&self.live),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
+                        EventBus::default(),
                         reloader,
                         stopper,
                     )),
@@ -226,11 +252,19 @@ impl App {
             sites: Arc::clone(&self.sites),
             stopping: stopping.clone(),
             readiness: self.readiness,
+            gate: gate.clone(),
         });
+        let renewal = Renewal::new(Arc::clone(&live), gate.clone(), stopping.clone());
+        let validity = Validity::new(Arc::clone(&live), stopping.clone());
+        server.add_service(background_service("renewal", renewal));
+        server.add_service(background_service("validity", validity));
         server.add_service(BesideService {
             parts: Some(Beside {
                 task,
                 sites: self.sites,
+                challenges: self.challenges,
+                storage: self.storage,
+                clock: self.clock,
                 admin,
             }),
             stopping,
@@ -239,8 +273,33 @@ impl App {
             shutdown_signal: Box::new(stop),
         });
         live.flush_log(LOG_PATIENCE);
-        Ok(())
+        gate.outcome().map_err(StartError::Certificates)
     }
+}
+
+/// Makes the issuers that the manager asks, which share their accounts and limits.
+fn make_issuer(
+    storage: &Arc<dyn Storage>,
+    clock: &Arc<dyn Clock>,
+    challenges: &Challenges,
+    events: &EventBus,
+) -> MakeIssuer {
+    let shared = Arc::new(acme::Shared::new(
+        Arc::clone(storage),
+        Arc::clone(clock),
+        events.clone(),
+    ));
+    let parts = || (challenges.clone(), Arc::clone(storage), Arc::clone(clock));
+    let (challenges, of_http, of_http_clock) = parts();
+    let http = Http01Solver::new(challenges, of_http, of_http_clock);
+    let (challenges, of_alpn, of_alpn_clock) = parts();
+    let alpn = TlsAlpn01Solver::new(challenges, of_alpn, of_alpn_clock);
+    let solvers: [Arc<dyn ChallengeSolver>; 2] = [Arc::new(http), Arc::new(alpn)];
+    Box::new(move |name, acme| {
+        let (name, acme) = (Arc::clone(name), Arc::clone(acme));
+        let shared = Arc::clone(&shared);
+        Arc::new(AcmeIssuer::new(name, acme, solvers.to_vec(), shared))
+    })
 }
 
 fn storage(config: &Config) -> Arc<dyn Storage> {
@@ -256,6 +315,7 @@ struct EdgeService {
     sites: Arc<ArcSwap<SiteTable>>,
     stopping: ShutdownWatch,
     readiness: Readiness,
+    gate: Gate,
 }
 
 #[async_trait]
@@ -269,8 +329,13 @@ impl Service for EdgeService {
             tracing::info!(%address, ?kind, "listening");
             accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
         }
-        self.readiness.set(START, Vec::new());
-        notify(&[sd_notify::NotifyState::Ready]);
+        tokio::select! {
+            () = self.gate.opened() => {
+                self.readiness.set(START, Vec::new());
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+            () = requested(&mut self.stopping) => {}
+        }
         accepting.join_all().await;
     }
 
@@ -288,6 +353,9 @@ struct BesideService {
 struct Beside {
     task: reload::Task,
     sites: Arc<ArcSwap<SiteTable>>,
+    challenges: Challenges,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
     admin: Option<(admin::Listener, axum::Router)>,
 }
 
@@ -300,6 +368,12 @@ impl Service for BesideService {
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.task.run(self.stopping.clone()));
         tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
+        tasks.spawn(challenge::follow(
+            parts.challenges,
+            parts.storage,
+            parts.clock,
+            self.stopping.clone(),
+        ));
         if let Some((listener, router)) = parts.admin {
             // To the very end, so that the gateway can be watched while it drains.
             tasks.spawn(admin::serve(listener, router, end));

@@ -23,12 +23,14 @@ use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::X509;
+use zeroize::Zeroizing;
 
 pub use self::error::{CertificateError, CertificateWarning};
 pub use self::loader::{Loaded, Loader};
 
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::schedule::Lifetime;
 
 /// A certificate chain with its private key, checked to belong together.
 pub struct TlsCertificate {
@@ -84,12 +86,15 @@ impl TlsCertificate {
         }
     }
 
-    /// Whether the last `window` of the life of this certificate, a part of it, has begun.
+    /// From when to when it is valid, for those who decide about renewals.
+    pub fn lifetime(&self) -> Lifetime {
+        Lifetime::new(self.not_before, self.not_after, &self.fingerprint.0)
+    }
+
+    /// Whether a renewal is due, where `window` is a part of the life of this certificate, its
+    /// last; see [`Lifetime::due_at`].
     pub fn is_due(&self, window: f64, now: UnixTime) -> bool {
-        let lifetime = self.not_after.saturating_sub(self.not_before);
-        // Lifetimes are far below 2^52 seconds, where f64 is exact.
-        let left = (lifetime as f64 * window) as i64;
-        now >= self.not_after.saturating_sub(left)
+        self.lifetime().is_due(window, now)
     }
 
     /// The kind of the key.
@@ -135,6 +140,14 @@ impl TlsCertificate {
             pem.extend(certificate.to_pem()?);
         }
         Ok(pem)
+    }
+
+    /// The private key in PEM (PKCS #8).
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn key_pem(&self) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+        self.key.private_key_to_pem_pkcs8().map(Zeroizing::new)
     }
 
     /// Hands chain and key to one handshake.

@@ -2,19 +2,33 @@
 //!
 //! Solvers put answers into [`Challenges`], listeners look them up. Listeners look often and find
 //! hardly ever something: while no validation is under way a look-up is one load of a flag.
+//! Answers go through the storage as well, from where [`follow`] takes those of other instances:
+//! a CA may come to any of them. Nothing here speaks to a CA or to a client.
 
-use std::collections::HashMap;
+mod certificate;
+mod follow;
+mod solver;
+mod stored;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
 use crate::certificate::sni::CertificateSet;
+use crate::clock::UnixTime;
 use crate::host::HostName;
 use crate::schedule::Failure;
+use crate::storage::{Key, StorageError, keys};
 
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
 pub use crate::config::model::ChallengeType;
+
+pub use self::follow::follow;
+pub use self::solver::{Http01Solver, TlsAlpn01Solver};
+
+use self::stored::Stored;
 
 /// One validation that a CA is about to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,38 +70,232 @@ struct Shared {
 
 #[derive(Default)]
 struct Answers {
-    /// Key authorizations with their domain, by token.
-    http01: HashMap<String, (HostName, Arc<str>)>,
-    /// Certificates by domain.
-    tls_alpn01: HashMap<HostName, Arc<CertificateSet>>,
+    /// To validations that this process has asked for.
+    own: Table,
+    /// To validations that other instances have asked for.
+    others: Table,
+    /// While the storage is read: where answers of this process have been stored meanwhile.
+    meanwhile: Option<HashSet<Key>>,
+}
+
+/// Answers by what is asked. There may be several to one question, where two certificates with a
+/// name in common are ordered at a time; the last one answers.
+#[derive(Default)]
+struct Table(HashMap<Question, Vec<Answer>>);
+
+/// What a CA asks by: the token over HTTP, the name over TLS.
+type Question = (ChallengeType, String);
+
+#[derive(Clone)]
+struct Answer {
+    domain: HostName,
+    key_authorization: Arc<str>,
+    /// For validations by TLS alone.
+    certificate: Option<Arc<CertificateSet>>,
+    /// Where it is stored for other instances.
+    key: Key,
+    /// The last second in which it is of use to anybody.
+    expires: UnixTime,
 }
 
 impl Challenges {
     /// What `/.well-known/acme-challenge/TOKEN` answers on `host`, a name in normal form.
     pub fn http01(&self, host: &str, token: &str) -> Option<Arc<str>> {
-        if self.0.pending.load(Ordering::Acquire) == 0 {
+        if self.is_empty() || !keys::is_token(token) {
             return None;
         }
-        let answers = self
-            .0
-            .answers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (domain, answer) = answers.http01.get(token)?;
-        (domain.as_str() == host).then(|| Arc::clone(answer))
+        let answer = self.look_up((ChallengeType::Http01, token.to_owned()))?;
+        (answer.domain.as_str() == host).then_some(answer.key_authorization)
     }
 
     /// The certificate for a client that speaks nothing but `acme-tls/1` and asks for `host`, a
     /// name in normal form.
     pub fn tls_alpn01(&self, host: &str) -> Option<Arc<CertificateSet>> {
-        if self.0.pending.load(Ordering::Acquire) == 0 {
+        if self.is_empty() {
             return None;
         }
-        let answers = self
+        let answer = self.look_up((ChallengeType::TlsAlpn01, host.to_owned()))?;
+        answer.certificate
+    }
+
+    /// Whether no validation is under way.
+    pub fn is_empty(&self) -> bool {
+        self.0.pending.load(Ordering::Acquire) == 0
+    }
+
+    fn look_up(&self, question: Question) -> Option<Answer> {
+        let answers = self.read();
+        let find = |table: &Table| table.0.get(&question)?.last().cloned();
+        find(&answers.own).or_else(|| find(&answers.others))
+    }
+
+    /// Answers a validation of this process from now on.
+    fn add(&self, stored: &Stored) -> Result<(), Failure> {
+        let answer = Answer::new(stored)?;
+        self.change(|answers| {
+            if let Some(meanwhile) = &mut answers.meanwhile {
+                meanwhile.insert(answer.key.clone());
+            }
+            answers.own.add(&stored.challenge, answer);
+        });
+        Ok(())
+    }
+
+    /// Ends one [`Self::add`] of this challenge, and what others are known to answer to it.
+    /// Whether this process answers to it no longer.
+    fn remove(&self, challenge: &Challenge) -> bool {
+        self.change(|answers| {
+            answers.own.remove(challenge);
+            let is_over = answers.own.find(challenge).is_none();
+            while is_over && answers.others.remove(challenge) {}
+            is_over
+        })
+    }
+
+    /// To be called before the storage is read for [`Self::set_others`]. Where the answers of this
+    /// process are stored: they need not be read.
+    fn own_keys(&self) -> HashSet<Key> {
+        self.change(|answers| {
+            answers.meanwhile = Some(HashSet::new());
+            let own = answers.own.0.values().flatten();
+            own.map(|answer| answer.key.clone()).collect()
+        })
+    }
+
+    /// Replaces what other instances answer by what was read. Certificates that are there already
+    /// are kept.
+    fn set_others(&self, stored: &[Stored]) {
+        let mut others = Vec::with_capacity(stored.len());
+        for stored in stored {
+            let known = self.read().others.find(&stored.challenge).cloned();
+            match known.map_or_else(|| Answer::new(stored), Ok) {
+                Ok(answer) => others.push((&stored.challenge, answer)),
+                Err(error) => tracing::warn!(
+                    domain = %stored.challenge.domain,
+                    %error,
+                    "cannot answer a validation that another instance has asked for"
+                ),
+            }
+        }
+        self.change(|answers| {
+            // What this process has stored since is its own; it may be over by now.
+            let own = answers.meanwhile.take().unwrap_or_default();
+            answers.others = Table::default();
+            for (challenge, answer) in others {
+                if !own.contains(&answer.key) {
+                    answers.others.add(challenge, answer);
+                }
+            }
+        });
+    }
+
+    /// Drops answers of this process that are of use to nobody at `now`: of orders that were
+    /// given up in the middle.
+    fn expire(&self, now: UnixTime) {
+        if !self.is_empty() {
+            self.change(|answers| answers.own.retain(|answer| answer.expires >= now));
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Answers) -> T) -> T {
+        let mut answers = self
             .0
             .answers
-            .read()
+            .write()
             .unwrap_or_else(PoisonError::into_inner);
-        answers.tls_alpn01.get(host).cloned()
+        let result = change(&mut answers);
+        let pending = answers.own.0.len() + answers.others.0.len();
+        self.0.pending.store(pending, Ordering::Release);
+        result
+    }
+
+    /// A panic in between leaves no answer half made.
+    fn read(&self) -> RwLockReadGuard<'_, Answers> {
+        self.0
+            .answers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Challenge {
+    fn question(&self) -> Question {
+        let asked = match self.kind {
+            ChallengeType::Http01 => self.token.clone(),
+            ChallengeType::TlsAlpn01 => self.domain.to_string(),
+        };
+        (self.kind, asked)
+    }
+
+    /// Where it is stored for other instances.
+    fn key(&self) -> Result<Key, StorageError> {
+        match self.kind {
+            ChallengeType::Http01 => keys::http01_challenge(&self.token),
+            ChallengeType::TlsAlpn01 => keys::tls_alpn01_challenge(&self.domain),
+        }
+    }
+}
+
+impl Answer {
+    fn new(stored: &Stored) -> Result<Self, Failure> {
+        let challenge = &stored.challenge;
+        let key = challenge.check()?;
+        let certificate = match challenge.kind {
+            ChallengeType::Http01 => None,
+            ChallengeType::TlsAlpn01 => {
+                let certificate =
+                    certificate::make(&challenge.domain, &challenge.key_authorization)?;
+                Some(Arc::new(CertificateSet::single(Arc::new(certificate))))
+            }
+        };
+        Ok(Self {
+            domain: challenge.domain.clone(),
+            key_authorization: challenge.key_authorization.as_str().into(),
+            certificate,
+            key,
+            expires: stored.expires,
+        })
+    }
+
+    fn is_of(&self, challenge: &Challenge) -> bool {
+        self.domain == challenge.domain && *self.key_authorization == *challenge.key_authorization
+    }
+}
+
+impl Table {
+    fn add(&mut self, challenge: &Challenge, answer: Answer) {
+        self.0.entry(challenge.question()).or_default().push(answer);
+    }
+
+    fn find(&self, challenge: &Challenge) -> Option<&Answer> {
+        let answers = self.0.get(&challenge.question())?;
+        answers.iter().find(|answer| answer.is_of(challenge))
+    }
+
+    /// Removes one answer to this challenge; whether there was one.
+    fn remove(&mut self, challenge: &Challenge) -> bool {
+        let question = challenge.question();
+        let Some(answers) = self.0.get_mut(&question) else {
+            return false;
+        };
+        let at = answers.iter().position(|answer| answer.is_of(challenge));
+        if let Some(at) = at {
+            answers.remove(at);
+        }
+        if answers.is_empty() {
+            self.0.remove(&question);
+        }
+        at.is_some()
+    }
+
+    /// Keeps the answers that `keep` says, and no question without one.
+    fn retain(&mut self, keep: impl Fn(&Answer) -> bool) {
+        self.0.retain(|_, answers| {
+            answers.retain(&keep);
+            !answers.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

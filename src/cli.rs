@@ -1,9 +1,10 @@
 //! The command line: what can be typed, and which part does it.
 //!
 //! Data goes to stdout, all else to stderr. Exit codes: 0 well, 1 it failed, 2 wrong usage,
-//! 3 configuration invalid.
+//! 3 configuration invalid, 4 certificates found that someone has to look after.
 
 mod ca;
+mod certs;
 mod check;
 mod client;
 mod demo;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use certs::CertsVerb;
 use client::Address;
 use failure::Failure;
 use output::Output;
@@ -34,9 +36,11 @@ Examples:
   snigate check --config my.yaml      Every mistake with its place, and what to do about it
   snigate run --config my.yaml        The gateway, in the foreground
   snigate reload                      Takes the changed configuration, or says why not
+  snigate certs list                  How every certificate stands, the most urgent first
   snigate completions bash > /etc/bash_completion.d/snigate
 
-Exit codes: 0 well, 1 it failed, 2 wrong usage, 3 configuration invalid";
+Exit codes: 0 well, 1 it failed, 2 wrong usage, 3 configuration invalid,
+4 `certs list --fail-within` found some";
 
 /// An edge gateway that hosts many TLS sites on one address
 #[derive(Debug, Parser)]
@@ -77,6 +81,9 @@ Examples:
     Stop(Remote),
     /// Show what the running gateway does
     Status(StatusArgs),
+    /// The certificates of the running gateway: list, show, obtain, renew
+    #[command(subcommand)]
+    Certs(CertsVerb),
     /// The local CA's root certificate
     #[command(subcommand)]
     Ca(CaVerb),
@@ -222,6 +229,7 @@ fn perform(output: &Output, verb: Verb) -> Result<(), Failure> {
         Verb::Status(arguments) => {
             remote::status(output, &connect(output, arguments.remote)?, arguments.json)
         }
+        Verb::Certs(verb) => certs::certs(output, verb),
         Verb::Ca(CaVerb::Root(arguments)) => ca::root(
             output,
             &arguments.configuration.config,

@@ -6,6 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Seconds since the Unix epoch, negative before it.
 pub type UnixTime = i64;
 
+/// `time` in UTC as RFC 3339 has it, for people.
+pub fn rfc3339(time: UnixTime) -> String {
+    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
+}
+
 /// Where the time of day comes from.
 pub trait Clock: Send + Sync {
     /// The time now.

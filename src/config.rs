@@ -35,8 +35,8 @@ pub struct Loaded {
     pub config: model::Config,
     /// What is accepted but hardly meant.
     pub warnings: Vec<Diagnostic>,
-    /// Every file that was read (`include` and `${file:…}` too) and every directory in which a
-    /// pattern of `include` may find more, as absolute paths in order: what a watcher watches.
+    /// Every file that was read (`include`, `${file:…}` and the roots of issuers too) and every
+    /// directory in which a pattern of `include` may find more, as absolute paths in order: what a watcher watches.
     pub files: Vec<PathBuf>,
 }
 
@@ -123,7 +123,7 @@ impl<'e> Loader<'e> {
         let mut config = None;
         if whole {
             match serde_yaml::from_value::<schema::Root>(decoded) {
-                Ok(raw) => config = Some(build::build(&raw, &root, &sources, &mut problems)),
+                Ok(raw) => config = Some(build::build(&raw, &root, &mut sources, &mut problems)),
                 // What passes the schema decodes: this is for the reader of a bug report. The
                 // error's own text may hold a secret.
                 Err(_) => problems.error(

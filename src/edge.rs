@@ -24,6 +24,7 @@ use openssl::ssl::SslAcceptor;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, Ssl as _};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
@@ -131,7 +132,7 @@ where
             () = last_call(&mut shutdown) => Err((Unshaken::Stopped, None)),
         };
         let seen = Seen::in_handshake(handshake.as_mut());
-        let tls = match shaken {
+        let mut tls = match shaken {
             Ok(tls) => tls,
             Err((how, error)) => {
                 let error = error.as_ref().map(|error| error as _);
@@ -143,6 +144,11 @@ where
             self.told.unknown_name(peer, &seen);
         }
         let limits = &settings.limits;
+        if self.certificates.is_validation(tls.ssl()) {
+            // A CA has seen what it came for.
+            _ = tokio::time::timeout(limits.handshake, tls.shutdown()).await;
+            return;
+        }
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
             http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
         } else {

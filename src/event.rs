@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::clock::UnixTime;
+use crate::clock::{UnixTime, rfc3339};
 
 /// How many events are kept for those who come later.
 const KEPT: usize = 1000;
@@ -216,8 +216,8 @@ fn log(event: &Event) {
                 domain = %event.domain,
                 issuer = event.issuer.as_deref(),
                 attempt = event.attempt,
-                next = event.next.map(text).as_deref(),
-                not_after = event.not_after.map(text).as_deref(),
+                next = event.next.map(rfc3339).as_deref(),
+                not_after = event.not_after.map(rfc3339).as_deref(),
                 url = event.url.as_deref(),
                 "{}",
                 event.message
@@ -230,10 +230,6 @@ fn log(event: &Event) {
         Severity::Warning => write_with!(warn),
         Severity::Error | Severity::Critical => write_with!(error),
     }
-}
-
-fn text(time: UnixTime) -> String {
-    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
 }
 
 #[cfg(test)]

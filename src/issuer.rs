@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::host::Pattern;
-use crate::schedule::Failure;
+use crate::schedule::{Failure, FailureClass};
 use crate::storage::Lease;
 
 /// Issues certificates.
@@ -25,6 +25,44 @@ pub trait Issuer: Send + Sync {
     /// # Errors
     /// Why there is no certificate.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
+
+    /// Told once what [`Self::issue`] gave for this request is stored, or refused: what was left
+    /// behind for a later call can go.
+    async fn settled(&self, request: &Request);
+}
+
+/// An issuer that issues nothing, for trials in which nobody may be asked.
+pub struct Nobody {
+    name: Arc<str>,
+}
+
+impl Nobody {
+    /// Stands in for the issuer with this name.
+    pub fn new(name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+        }
+    }
+}
+
+#[async_trait]
+impl Issuer for Nobody {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn ca(&self) -> &str {
+        "nobody"
+    }
+
+    async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
+        Err(Failure::new(
+            FailureClass::Configuration,
+            format!("nobody is asked for {}", request.domain()),
+        ))
+    }
+
+    async fn settled(&self, _: &Request) {}
 }
 
 /// What an issuer is asked for.

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
-//! | 3 | [`manager`], [`local_ca`], [`challenge`], [`issuer`] | which certificates are served, and where they come from |
+//! | 3 | [`manager`], [`local_ca`], [`acme`], [`challenge`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
 //! | 1 | [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
 //!
@@ -15,6 +15,7 @@
 //! the rest.
 
 pub mod access_log;
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod certificate;

@@ -9,11 +9,16 @@ mod directory;
 mod entry;
 mod files;
 mod gauges;
+mod health;
 mod issued;
+mod managed;
 mod needs;
 mod parallel;
 mod report;
 mod sources;
+mod stored;
+mod told;
+mod work;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -24,20 +29,39 @@ use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
 use self::gauges::Gauges;
+use self::health::Health;
 use self::issued::{Access, Issued};
+use self::managed::Managed;
+pub use self::managed::{MakeIssuer, ManagedView, Start};
 use self::needs::Need;
 use self::report::Change;
-pub use self::report::{Problem, Report};
+pub use self::report::{Missing, Problem, Report};
 use self::sources::{Scope, Sources};
+pub use self::work::{Done, Job, Tools, Unfinished};
 use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
-use crate::certificate::{Loader, TlsCertificate};
+use crate::certificate::{Loader, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{self, Config};
+use crate::config::model::{self, Config, Issuer};
+use crate::event::EventBus;
 use crate::host::Pattern;
+use crate::issuer::Nobody;
 use crate::local_ca::LocalCa;
 use crate::local_ca::on_demand::{self, LocalOnDemand};
 use crate::metrics::Metrics;
+use crate::schedule::Upkeep;
 use crate::storage::Storage;
+
+/// What a [`TlsManager`] is made of.
+pub struct Setup {
+    /// What it publishes to.
+    pub published: Arc<ArcSwap<SniMap>>,
+    /// Holds what was issued, and the local CA.
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Option<Metrics>,
+    pub events: EventBus,
+    pub make_issuer: MakeIssuer,
+}
 
 /// Keeps the certificates that are served as the configuration asks.
 pub struct TlsManager {
@@ -50,6 +74,7 @@ pub struct TlsManager {
     config: Option<Arc<Config>>,
     sources: Sources,
     issued: Issued,
+    managed: Managed,
     candidates: Candidates,
     on_demand: Option<Arc<LocalOnDemand>>,
     gauges: Option<Gauges>,
@@ -59,17 +84,12 @@ pub struct TlsManager {
 }
 
 impl TlsManager {
-    /// A manager that publishes to `published`. `storage` holds the local CA.
+    /// A manager with nothing to serve yet.
     ///
     /// # Errors
     /// Where OpenSSL cannot make a context, which is for want of memory.
-    pub fn new(
-        published: Arc<ArcSwap<SniMap>>,
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        metrics: Option<Metrics>,
-    ) -> Result<Self, ErrorStack> {
-        Self::build(published, storage, clock, metrics, false)
+    pub fn new(setup: Setup) -> Result<Self, ErrorStack> {
+        Self::build(setup, false)
     }
 
     /// What applying `config` would report: reads all it names, publishes and makes nothing.
@@ -81,22 +101,40 @@ impl TlsManager {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
     ) -> Result<Report, ErrorStack> {
-        Ok(Self::build(Arc::default(), storage, clock, None, true)?.apply(config))
+        let setup = Setup {
+            published: Arc::default(),
+            storage,
+            clock,
+            metrics: None,
+            events: EventBus::default(),
+            make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+        };
+        Ok(Self::build(setup, true)?.apply(config))
     }
 
-    fn build(
-        published: Arc<ArcSwap<SniMap>>,
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        metrics: Option<Metrics>,
-        dry: bool,
-    ) -> Result<Self, ErrorStack> {
+    fn build(setup: Setup, dry: bool) -> Result<Self, ErrorStack> {
+        let Setup {
+            published,
+            storage,
+            clock,
+            metrics,
+            events,
+            make_issuer,
+        } = setup;
         let loader = Arc::new(Loader::new()?);
         let access = Access {
-            storage,
+            storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
             loader: Arc::clone(&loader),
             dry,
+        };
+        let tools = Tools {
+            storage,
+            clock: Arc::clone(&clock),
+            loader: Arc::clone(&loader),
+            health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
+            renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
+            events,
         };
         Ok(Self {
             published,
@@ -108,6 +146,7 @@ impl TlsManager {
             config: None,
             sources: Sources::default(),
             issued: Issued::new(access),
+            managed: Managed::new(tools, make_issuer),
             candidates: Candidates::default(),
             on_demand: None,
             gauges: metrics.map(Gauges::new),
@@ -125,6 +164,7 @@ impl TlsManager {
         self.sources.configure(&config.certificates);
         if let Some(before) = self.config.replace(Arc::new(config.clone())) {
             self.issued.close_others(&before.issuers, &config.issuers);
+            self.managed.close_others(&config.issuers);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
                 || before.issuers != config.issuers
@@ -156,7 +196,75 @@ impl TlsManager {
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         let from_files = self.sources.certificates();
-        from_files.chain(self.issued.certificates())
+        from_files
+            .chain(self.issued.certificates())
+            .chain(self.managed.certificates())
+    }
+
+    /// Up to `max` certificates that a CA is to be asked for now. Each is held until
+    /// [`Self::settle`] says what came of it.
+    pub fn due(&mut self, max: usize) -> Vec<Job> {
+        let Some(config) = &self.config else {
+            return Vec::new();
+        };
+        let (issuers, window) = (&config.issuers, config.renewal.window);
+        let now = self.clock.now();
+        self.managed.save();
+        self.managed
+            .due(&mut self.issued, issuers, window, now, max)
+    }
+
+    /// When [`Self::due`] next has something; `None` where nothing is planned.
+    pub fn next_due(&self) -> Option<UnixTime> {
+        self.managed.next_due()
+    }
+
+    /// What [`Job::work`] needs.
+    pub fn tools(&self) -> &Tools {
+        self.managed.tools()
+    }
+
+    /// Takes what came of the work on certificates, and serves it at once.
+    pub fn settle(&mut self, done: impl IntoIterator<Item = Done>) -> Report {
+        let mut report = Report::default();
+        let Some(config) = self.config.clone() else {
+            return report;
+        };
+        let now = self.clock.now();
+        for done in done {
+            if let Some((need, change)) = self.managed.settle(done, now) {
+                self.take(change, need.standing, &mut report);
+            }
+        }
+        self.publish(&config, now, &mut report);
+        report
+    }
+
+    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
+    /// its schedule says. Whether there is any.
+    pub fn request(&mut self, subject: &str) -> bool {
+        let now = self.clock.now();
+        self.managed.request(subject, now)
+    }
+
+    /// Whether all that CAs are asked for is there.
+    pub fn start_state(&self) -> Start {
+        self.managed.start_state(self.clock.now())
+    }
+
+    /// Every certificate, with who replaces it before its end.
+    pub fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
+        let by_hand = self.sources.certificates().map(|one| (one, Upkeep::ByHand));
+        let others = self.managed.watched_over();
+        let certificates = by_hand.chain(others);
+        certificates
+            .map(|(one, upkeep)| (Arc::clone(one), upkeep))
+            .collect()
+    }
+
+    /// Everything that CAs are asked for.
+    pub fn managed(&self) -> Vec<ManagedView> {
+        self.managed.views(self.clock.now()).collect()
     }
 
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
@@ -205,14 +313,24 @@ impl TlsManager {
                 // What was issued in the first step may cover a site.
                 _ => needs::of_sites(config, &self.candidates, now),
             };
+            let (remote, local) = asked
+                .iter()
+                .cloned()
+                .partition::<Vec<_>, _>(|(need, _)| is_remote(need, config));
             let problems = &mut report.problems;
-            let served = self
+            let mut served = self
                 .issued
-                .issue(&asked, &config.issuers, window, now, problems);
+                .issue(&local, &config.issuers, window, now, problems);
+            if !self.dry {
+                served.extend(self.managed.ensure(&remote, &config.issuers, window, now));
+            }
             for (need, change) in served {
                 self.take(change, need.standing, report);
             }
             needs.extend(asked.into_iter().map(|(need, _)| need));
+        }
+        for (need, change) in self.managed.retain(|need| needs.contains(need)) {
+            self.take(change, need.standing, report);
         }
         for change in self.issued.retain(|need| needs.contains(need)) {
             self.take(change, Standing::Fallback, report);
@@ -282,10 +400,24 @@ impl TlsManager {
             }
             other => self.map.get(other).is_some() || allow.contains(other),
         };
+        let lacking = self.managed.lacking(self.last_pass);
         let mut seen = HashSet::new();
         for (site, host) in needs::tls_hosts(config) {
             // In a trial nothing is issued, but could be.
-            if !seen.insert(host) || has_one(host) || self.dry && issued.contains(host) {
+            if !seen.insert(host) || self.dry && issued.contains(host) {
+                continue;
+            }
+            if let Some(why) = lacking.get(host) {
+                // Events tell of it, each attempt anew.
+                if !serves_valid(&self.map, host, self.last_pass) {
+                    report.missing.push(Missing {
+                        host: host.clone(),
+                        why: Arc::clone(why),
+                    });
+                }
+                continue;
+            }
+            if has_one(host) {
                 continue;
             }
             let why = if issued.contains(host) {
@@ -296,8 +428,13 @@ impl TlsManager {
                      'certificates', or an issuer, or set 'tls: off'"
                 )
             };
-            report.problems.push(Problem::new(&site.origin, None, why));
-            report.missing.push(host.clone());
+            report
+                .problems
+                .push(Problem::new(&site.origin, None, why.clone()));
+            report.missing.push(Missing {
+                host: host.clone(),
+                why: why.into(),
+            });
         }
         if let Some(name) = &config.tls.default_certificate {
             let pattern = Pattern::Exact(name.clone());
@@ -346,6 +483,24 @@ impl TlsManager {
             self.reported.insert(text);
         }
     }
+}
+
+/// Whether a certificate that is valid at `now` is served for `host`.
+fn serves_valid(map: &SniMap, host: &Pattern, now: UnixTime) -> bool {
+    let set = match host {
+        Pattern::Exact(name) => map.lookup(name.as_str()),
+        other => map.get(other),
+    };
+    set.is_some_and(|set| {
+        let mut certificates = set.by_kind.iter();
+        certificates.any(|certificate| certificate.validity(now) == Validity::Valid)
+    })
+}
+
+/// Whether the first issuer is over the network. What the local CA makes is made at once.
+fn is_remote(need: &Need, config: &Config) -> bool {
+    let first = need.issuers.first();
+    first.is_some_and(|name| matches!(config.issuers.get(name), Some(Issuer::Acme(_))))
 }
 
 #[cfg(test)]

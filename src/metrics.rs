@@ -12,7 +12,8 @@ use prometheus::{
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// TLS handshakes by how they ended.
+    /// TLS handshakes by how they ended: `ok`, `failed`, `timeout`, or `challenge` where a CA
+    /// validated a name.
     pub handshakes: IntCounterVec,
     /// Handshakes whose SNI found no certificate.
     pub unknown_names: IntCounter,
@@ -20,6 +21,8 @@ pub struct Metrics {
     pub certificates: IntGaugeVec,
     /// When the certificate of a name ends.
     pub certificate_not_after: IntGaugeVec,
+    /// Certificates that issuers were asked for, by issuer and result.
+    pub renewals: IntCounterVec,
     /// Requests by site and status class.
     pub requests: IntCounterVec,
     /// Requests refused before they reached a site, by reason.
@@ -99,6 +102,11 @@ impl Metrics {
                 "snigate_certificate_not_after_seconds",
                 "Unix time at which the certificate of a site's name ends.",
                 &["name", "source"],
+            )?,
+            renewals: counters(
+                "snigate_certificate_renewals_total",
+                "Certificates that issuers were asked for, by issuer and result.",
+                &["issuer", "result"],
             )?,
             requests: counters(
                 "snigate_requests_total",

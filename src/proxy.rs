@@ -7,6 +7,7 @@
 mod answer;
 mod authority;
 mod balance;
+mod challenge;
 mod deadline;
 mod exchange;
 mod failure;
@@ -32,7 +33,7 @@ pub use self::resolve::{resolve_due, resolve_loop};
 pub use self::route::{Site, SiteTable};
 
 use self::answer::Answer;
-use self::authority::{Authority, Channel};
+use self::authority::{Authority, Channel, Host};
 use self::exchange::Exchange;
 use self::header::Refusal;
 use self::route::{Action, Admission};
@@ -40,7 +41,7 @@ use crate::access_log::AccessLog;
 use crate::config::model::Config;
 use crate::host::NameBuffer;
 use crate::metrics::Metrics;
-use crate::tls::TlsInfo;
+use crate::tls::{GlobalCertificate, TlsInfo};
 
 /// The most connections to upstreams that each worker thread keeps for reuse.
 const KEPT_CONNECTIONS: usize = 1024;
@@ -65,6 +66,7 @@ const MAX_RESETS: usize = 256;
 pub struct Gateway {
     sites: Arc<ArcSwap<SiteTable>>,
     access: Arc<ArcSwap<AccessLog>>,
+    certificates: GlobalCertificate,
     refused: Refused,
 }
 
@@ -77,16 +79,19 @@ struct Refused {
 
 impl Gateway {
     /// A gateway for the sites that `sites` holds at the time of each request. `access` may be
-    /// replaced while it runs.
+    /// replaced while it runs. `certificates` says what CAs that validate names are answered, and
+    /// which hosts can be reached by TLS.
     pub fn new(
         sites: Arc<ArcSwap<SiteTable>>,
         metrics: &Metrics,
         access: Arc<ArcSwap<AccessLog>>,
+        certificates: GlobalCertificate,
     ) -> Self {
         let refused = |reason| metrics.refused.with_label_values(&[reason]);
         Self {
             sites,
             access,
+            certificates,
             refused: Refused {
                 invalid: refused("invalid"),
                 misdirected: refused("misdirected"),
@@ -101,6 +106,14 @@ impl Gateway {
         channel(session)
             .attachment()
             .unwrap_or_else(|| self.sites.load_full())
+    }
+
+    /// Whether a client that is sent to TLS is presented a certificate for `host`.
+    fn has_tls(&self, host: Host<'_>) -> bool {
+        match host {
+            Host::Name(name) => self.certificates.covers(name),
+            Host::Ip(address) => self.certificates.covers_ip(address),
+        }
     }
 
     /// Decides what to do with a request: the answer to give at once, or `None` where a route
@@ -134,6 +147,10 @@ impl Gateway {
             ));
         };
         let target = header::origin_form(request);
+        let challenges = self.certificates.challenges();
+        if let Some(answer) = challenge::answer(challenges, request, authority.host, target) {
+            return Some(answer);
+        }
         let site = match sites.admit(authority.host, channel(session)) {
             Admission::Serve(site) => site,
             Admission::Misdirected => {
@@ -142,6 +159,9 @@ impl Gateway {
                     StatusCode::MISDIRECTED_REQUEST,
                     "This host is not served on this connection.",
                 ));
+            }
+            Admission::ToTls(site, _) if sites.https_optional && !self.has_tls(authority.host) => {
+                site
             }
             Admission::ToTls(site, port) => {
                 exchange.site = Some(Arc::clone(site));

@@ -2,7 +2,42 @@
 //!
 //! Everything here is a function of what is known and of the time; nothing here waits, stores or
 //! asks anyone. `manager` and `service` carry out what is decided.
+//!
+//! | part | decides |
+//! |---|---|
+//! | [`window`] | when in its life a certificate is renewed |
+//! | [`alert`] | what people have to be told about a certificate |
+//! | [`retry`] | when a certificate is tried again that could not be had |
+//! | [`limit`] | whether a CA may be asked now |
+//! | [`plan`] | which of all certificates is worked on next |
+//! | [`leap`] | whether the clock was set |
 
+pub mod alert;
 pub mod failure;
+pub mod leap;
+pub mod limit;
+pub mod plan;
+pub mod retry;
+pub mod window;
 
+pub use self::alert::{Alert, Upkeep, Watch};
 pub use self::failure::{Failure, FailureClass};
+pub use self::leap::Steadiness;
+pub use self::limit::{Hold, Limiter, Pace, Wait};
+pub use self::plan::{CertState, Facts, Plan};
+pub use self::retry::Retry;
+pub use self::window::Lifetime;
+
+use crate::clock::UnixTime;
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 3600;
+const DAY: i64 = 86_400;
+
+/// A time for people.
+fn text(time: UnixTime) -> String {
+    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,22 @@
-//! What runs beside the edge: watching files, reloading, stopping.
+//! What runs beside the edge: watching files, reloading, obtaining certificates, watching over
+//! their validity, stopping.
 
+pub mod gate;
+mod issue;
 pub mod live;
 mod next;
 mod outcome;
 pub mod reload;
+pub mod renewal;
 mod stamps;
 pub mod stop;
+pub mod validity;
 pub mod watch;
+
+/// Runs what blocks, on files or for long, off the runtime's threads; `None` where it panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .inspect_err(|error| tracing::error!(%error, "work broke off, the old state goes on"))
+        .ok()
+}

@@ -6,31 +6,54 @@
 //! or a request; a storage over the network waits on its own runtime inside of them, and async
 //! code comes in through `spawn_blocking`. Two nodes agree through [`Storage::lock`].
 
+#[cfg(test)]
+mod conformance;
+mod error;
 mod file;
 pub mod keys;
 mod memory;
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
 
-pub use self::file::FileStorage;
+pub use self::error::StorageError;
+pub use self::file::{FileStorage, LeaseTerms};
 pub use self::memory::MemoryStorage;
 
 /// What is stored: wiped from memory when dropped, since it may hold a private key.
 pub type Value = Zeroizing<Vec<u8>>;
 
-/// A place for values.
+/// A place for values, which many processes may share. `conformance`, among the tests, holds every
+/// backend to what follows.
+///
+/// **Values.** A value is replaced as a whole. Whoever loads while another stores gets the old or
+/// the new one, never a mixture and never none. Of several who store at once one comes last. What a
+/// call has stored or deleted when it returns is seen by every process from then on, and outlives
+/// power failures. A call that fails, or whose process is killed, has left the old or the new value.
+/// An empty value is a value.
+///
+/// **Keys.** Those that a key is the beginning of (`a` of `a/b`) hold no value themselves: whoever
+/// lays out keys sees to that. Loading, deleting and looking at such a key finds nothing there.
+///
+/// **Leases.** One at most holds a key at a time, among all processes, all handles and all threads;
+/// nobody holds twice. A lock needs no value and is none: it is not listed, and a key may be locked
+/// that also has a value. A lease ends when it is dropped, and at once when its process is gone. A
+/// process that is stuck (stopped, or on a suspended machine) loses its leases after a while, though
+/// it may not know: then another may hold the key. Hence two things besides the lease itself: its
+/// [token](Lease::token) is higher than that of all leases of this key before it, so that others can
+/// tell late messages; and [`Self::store_under`] stores nothing once the lease is lost. Once a lease
+/// has been given to another, no store under an earlier one takes effect any more.
+///
+/// **Watches.** A watch tells of what is stored and deleted from the moment it is there, whoever
+/// does it; at times it tells without cause. It does not say what changed: look.
 pub trait Storage: Send + Sync {
     /// The value of `key`, `None` where there is none.
     ///
@@ -45,24 +68,29 @@ pub trait Storage: Send + Sync {
     /// Where the storage cannot be written.
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError>;
 
+    /// Sets the value of `key` as [`Self::store`] does, but only while `lease`, one of this storage,
+    /// is held: who has been away for so long that another took over writes nothing. Checking and
+    /// writing are one step, between which nobody takes over.
+    ///
+    /// `key` need not be the key that is locked: a lease covers what its users agree on.
+    ///
+    /// # Errors
+    /// [`StorageError::Lost`] where the lease is no longer held; else as for `store`.
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        lease.held.store(key, value)
+    }
+
     /// Removes `key`, where it is there.
     ///
     /// # Errors
     /// Where the storage cannot be written.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
-    /// Every key under `prefix`, a key's first segments, in order.
+    /// Every key under `prefix`, a key's first segments, in order. `a` is not under `a`, nor is `ab`.
     ///
     /// # Errors
     /// Where the storage cannot be read.
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError>;
-
-    /// Sets the value of `key` as [`Self::store`] does, but only while `lease` is held: who has
-    /// been away for so long that another took over writes nothing.
-    ///
-    /// # Errors
-    /// [`StorageError::Lost`] where the lease is no longer held; else as for `store`.
-    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError>;
 
     /// Whether there is a value of `key`.
     ///
@@ -93,6 +121,7 @@ pub trait Storage: Send + Sync {
     /// [`StorageError::Busy`] where another holds it for too long; else as for `try_lock`.
     fn lock(&self, key: &Key) -> Result<Lease, StorageError> {
         let start = Instant::now();
+        let mut pause = FIRST_LOCK_PAUSE;
         loop {
             if let Some(lease) = self.try_lock(key)? {
                 return Ok(lease);
@@ -102,20 +131,25 @@ pub trait Storage: Send + Sync {
                     key: key.to_string(),
                 });
             }
-            thread::sleep(LOCK_PAUSE);
+            thread::sleep(pause);
+            pause = (pause * 2).min(LAST_LOCK_PAUSE);
         }
     }
 
-    /// Tells when something under `prefix` may have changed, whoever changed it.
+    /// Tells when something under `prefix` may have changed, whoever changed it. There need be
+    /// nothing under it yet.
     ///
     /// # Errors
     /// Where the storage cannot be watched.
     fn watch(&self, prefix: &Key) -> Result<Watch, StorageError>;
 }
 
-/// How long a lock is waited for by who cannot do without.
-const LOCK_PATIENCE: Duration = Duration::from_secs(15);
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// How long a lock is waited for by who cannot do without: longer than it takes to take over from
+/// one that is stuck.
+const LOCK_PATIENCE: Duration = Duration::from_secs(40);
+
+const FIRST_LOCK_PAUSE: Duration = Duration::from_millis(5);
+const LAST_LOCK_PAUSE: Duration = Duration::from_millis(80);
 
 /// What is known of a value without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +172,9 @@ trait Held: Send + Sync {
 
     /// See [`Lease::is_held`].
     fn is_held(&self) -> bool;
+
+    /// See [`Storage::store_under`].
+    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError>;
 }
 
 impl Lease {
@@ -147,15 +184,40 @@ impl Lease {
         }
     }
 
+    /// A lease that nobody vouches for, for who has to go on where the storage cannot lock. Nothing
+    /// can be stored under it.
+    pub fn unstored() -> Self {
+        Self::new(Unstored)
+    }
+
     /// A number that is higher with each lease on the same key (a fencing token).
     pub fn token(&self) -> u64 {
         self.held.token()
     }
 
-    /// Whether nobody has taken over meanwhile. The answer may be out of date at once: what must
+    /// Whether nobody has taken over meanwhile. Blocks for no longer than a read. The answer may be out of date at once: what must
     /// not be written twice goes through [`Storage::store_under`].
     pub fn is_held(&self) -> bool {
         self.held.is_held()
+    }
+}
+
+/// See [`Lease::unstored`].
+struct Unstored;
+
+impl Held for Unstored {
+    fn token(&self) -> u64 {
+        0
+    }
+
+    fn is_held(&self) -> bool {
+        true
+    }
+
+    fn store(&self, key: &Key, _: &[u8]) -> Result<(), StorageError> {
+        Err(StorageError::Unlocked {
+            key: key.to_string(),
+        })
     }
 }
 
@@ -167,7 +229,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn new(changes: watch::Receiver<u64>, watching: Option<Arc<dyn Send + Sync>>) -> Self {
+    pub(crate) fn new(
+        changes: watch::Receiver<u64>,
+        watching: Option<Arc<dyn Send + Sync>>,
+    ) -> Self {
         Self {
             changes,
             _watching: watching,
@@ -226,42 +291,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// Why a storage did not do what it was asked.
-#[derive(Debug, Error)]
-pub enum StorageError {
-    /// Another process holds the lock.
-    #[error("{key:?} is locked by another process; is another gateway at work on this storage?")]
-    Busy { key: String },
-    /// Another has taken over.
-    #[error("the lock on {key:?} was lost to another process, for this one was away for too long")]
-    Lost { key: String },
-    /// A file or directory cannot be used.
-    #[error("cannot {action} {}: {source}; check that it is there and who owns it", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// The text is no key.
-    #[error("{0:?} is no storage key")]
-    Key(String),
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-
-    fn key(text: &str) -> Key {
-        text.parse().expect("a key")
-    }
 
     #[test]
     fn keys_lead_nowhere_else() {
         for good in ["a", "local_ca/root.key", "certs/*.a.example/meta.json"] {
-            assert_eq!(key(good).as_str(), good);
+            assert_eq!(good.parse::<Key>().expect("a key").as_str(), good);
         }
         let long = "a".repeat(201);
         for bad in [
@@ -272,60 +309,5 @@ mod tests {
                 "{bad:?}"
             );
         }
-    }
-
-    /// What every storage keeps to.
-    fn keeps_the_contract(storage: Arc<dyn Storage>) {
-        let (one, two) = (key("a/one"), key("a/b/two"));
-        assert!(storage.load(&one).expect("readable").is_none());
-        assert_eq!(storage.list(&key("a")).expect("readable"), []);
-        storage.delete(&one).expect("nothing to delete is well");
-        storage.store(&one, b"1").expect("writable");
-        storage.store(&two, b"2").expect("writable");
-        storage.store(&one, b"one").expect("writable");
-        storage.store(&key("ab"), b"3").expect("writable");
-        let load = |key: &Key| {
-            storage
-                .load(key)
-                .expect("readable")
-                .map(|value| value.to_vec())
-        };
-        assert_eq!(load(&one), Some(b"one".to_vec()));
-        assert_eq!(
-            storage.list(&key("a")).expect("readable"),
-            [two.clone(), one.clone()]
-        );
-        storage.delete(&one).expect("writable");
-        assert_eq!((load(&one), load(&two)), (None, Some(b"2".to_vec())));
-
-        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let lease = storage.lock(&key("a/lock")).expect("a lease");
-                    most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    thread::sleep(Duration::from_millis(5));
-                    inside.fetch_sub(1, Ordering::SeqCst);
-                    drop(lease);
-                });
-            }
-        });
-        assert_eq!(most.into_inner(), 1, "one at a time");
-        assert_eq!(
-            storage.list(&key("a")).expect("readable"),
-            [two],
-            "locks are no values"
-        );
-    }
-
-    #[test]
-    fn file_storage_keeps_the_contract() {
-        let directory = tempfile::tempdir().expect("a directory");
-        keeps_the_contract(Arc::new(FileStorage::new(directory.path().join("data"))));
-    }
-
-    #[test]
-    fn memory_storage_keeps_the_contract() {
-        keeps_the_contract(Arc::new(MemoryStorage::default()));
     }
 }

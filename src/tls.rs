@@ -1,14 +1,16 @@
 //! TLS termination: the certificate by SNI, sessions, protocols.
 //!
 //! [`GlobalCertificate`] answers every handshake from one immutable [`Snapshot`], which is
-//! replaced as a whole. It never loads, parses or issues a certificate itself. Any Pingora
-//! listener can use it ([`GlobalCertificate::tls_settings`]); Snigate's own accept loop, in
+//! replaced as a whole, and validations by CAs from the [`Challenges`] that are pending. It never
+//! loads, parses or issues a certificate itself. Any Pingora listener can use it ([`GlobalCertificate::tls_settings`]); Snigate's own accept loop, in
 //! `edge`, uses [`GlobalCertificate::acceptor`].
 
 mod context;
 mod ffi;
 mod seen;
+mod snapshot;
 mod ticket;
+mod validation;
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -25,113 +27,17 @@ use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
 
 use crate::certificate::sni::{CertificateSet, SniMap};
+use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
 use crate::host::{HostName, NameBuffer};
 use crate::metrics::Metrics;
 
 pub use self::seen::{Seen, Watched, watched};
+pub use self::snapshot::Snapshot;
+
+use self::context::Purpose;
+use self::snapshot::{Asked, Choice};
 use self::ticket::TicketKeys;
-
-/// What a handshake works from.
-pub struct Snapshot {
-    /// The certificates by name.
-    pub certificates: Arc<SniMap>,
-    /// What a name without a certificate gets.
-    pub unknown_sni: UnknownSni,
-    /// Whatever else belongs to the same state of the configuration, handed to the first request
-    /// of the connection ([`TlsInfo::take_attachment`]). So a client that connects while the
-    /// configuration changes sees the certificate and the answer of one state, not of two.
-    pub attachment: Option<Arc<dyn Any + Send + Sync>>,
-}
-
-impl Snapshot {
-    /// Whether both say the same by being made of the same parts.
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        let attachments = match (&self.attachment, &other.attachment) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            _ => false,
-        };
-        attachments
-            && Arc::ptr_eq(&self.certificates, &other.certificates)
-            && self.unknown_sni == other.unknown_sni
-    }
-
-    /// What to present to a client that asks for `asked`.
-    fn choose(&self, asked: Asked<'_>) -> Choice {
-        let default = || self.certificates.default_set().cloned();
-        match asked {
-            Asked::Nothing => default().map_or(Choice::Refuse, |set| Choice::Present {
-                set,
-                fell_back: false,
-            }),
-            Asked::Name(name) => {
-                if let Some(set) = self.certificates.lookup(name) {
-                    return Choice::Present {
-                        set: Arc::clone(set),
-                        fell_back: false,
-                    };
-                }
-                if self
-                    .certificates
-                    .on_demand()
-                    .is_some_and(|by| by.allows(name))
-                {
-                    return Choice::OnDemand;
-                }
-                self.choose(Asked::Invalid)
-            }
-            Asked::Invalid => match self.unknown_sni {
-                UnknownSni::Default => default().map_or(Choice::Refuse, |set| Choice::Present {
-                    set,
-                    fell_back: true,
-                }),
-                UnknownSni::Reject => Choice::Refuse,
-            },
-        }
-    }
-}
-
-/// What a ClientHello asks for.
-#[derive(Clone, Copy)]
-enum Asked<'a> {
-    /// No name, or an IP address, which is none (RFC 6066, section 3).
-    Nothing,
-    /// A host name in normal form.
-    Name(&'a str),
-    /// Something that is no host name.
-    Invalid,
-}
-
-impl<'a> Asked<'a> {
-    fn parse(raw: Option<&[u8]>, buffer: &'a mut NameBuffer) -> Self {
-        let Some(raw) = raw else {
-            return Self::Nothing;
-        };
-        let is_address = || {
-            std::str::from_utf8(raw).is_ok_and(|text| {
-                let bare = text
-                    .strip_prefix('[')
-                    .and_then(|text| text.strip_suffix(']'));
-                bare.unwrap_or(text).parse::<IpAddr>().is_ok()
-            })
-        };
-        match buffer.normalize(raw) {
-            Some(name) => Self::Name(name),
-            None if is_address() => Self::Nothing,
-            None => Self::Invalid,
-        }
-    }
-}
-
-enum Choice {
-    OnDemand,
-    Present {
-        set: Arc<CertificateSet>,
-        fell_back: bool,
-    },
-    Refuse,
-}
 
 /// What the client-hello callback found out, kept with the connection.
 struct Hello {
@@ -140,7 +46,7 @@ struct Hello {
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     server_name: Option<HostName>,
     certificates: Option<Arc<CertificateSet>>,
-    fell_back: bool,
+    purpose: Purpose,
 }
 
 /// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
@@ -155,14 +61,16 @@ struct Shared {
     hello: Index<Ssl, Hello>,
     tickets: context::Tickets,
     metrics: Metrics,
+    challenges: Challenges,
 }
 
 impl GlobalCertificate {
-    /// Begins with no certificate at all.
+    /// Begins with no certificate at all. CAs that validate a name by TLS are answered what
+    /// `challenges` has pending.
     ///
     /// # Errors
     /// Where OpenSSL has no more room for data beside a connection.
-    pub fn new(metrics: Metrics) -> Result<Self, ErrorStack> {
+    pub fn new(metrics: Metrics, challenges: Challenges) -> Result<Self, ErrorStack> {
         Ok(Self(Arc::new(Shared {
             live: ArcSwap::from_pointee(Snapshot {
                 certificates: Arc::new(SniMap::default()),
@@ -172,7 +80,20 @@ impl GlobalCertificate {
             hello: Ssl::new_ex_index()?,
             tickets: context::Tickets::default(),
             metrics,
+            challenges,
         })))
+    }
+
+    /// What is answered to CAs that validate names.
+    pub fn challenges(&self) -> &Challenges {
+        &self.0.challenges
+    }
+
+    /// Whether a connection, whose ClientHello has been read, is a CA's that validates a name by
+    /// TLS (RFC 8737). It ends with the handshake.
+    pub fn is_validation(&self, ssl: &SslRef) -> bool {
+        let hello = ssl.ex_data(self.0.hello);
+        hello.is_some_and(|hello| hello.purpose == Purpose::Validate)
     }
 
     /// Replaces what handshakes work from. Handshakes under way finish with what they began with;
@@ -184,6 +105,16 @@ impl GlobalCertificate {
     /// What handshakes work from now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.live.load_full()
+    }
+
+    /// Whether [`Snapshot::covers`] holds now.
+    pub fn covers(&self, host: &str) -> bool {
+        self.0.live.load().covers(host)
+    }
+
+    /// Whether [`Snapshot::covers_ip`] holds now.
+    pub fn covers_ip(&self, host: IpAddr) -> bool {
+        self.0.live.load().covers_ip(host)
     }
 
     /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks.
@@ -240,24 +171,40 @@ impl GlobalCertificate {
             Asked::Invalid | Asked::Nothing => None,
         };
         seen::note(server_name.as_ref(), raw);
+        let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
         let snapshot = shared.live.load_full();
-        let (certificates, fell_back) = match snapshot.choose(asked) {
-            Choice::Present { set, fell_back } => (Some(set), fell_back),
-            Choice::OnDemand => (None, false),
+        let choice = if validates {
+            // Before all policy: the first certificate of a name is not there yet.
+            self.choose_validation(asked)
+        } else {
+            snapshot.choose(asked)
+        };
+        let (certificates, purpose) = match choice {
+            Choice::Present { set, .. } if validates => (Some(set), Purpose::Validate),
+            Choice::Present { set, fell_back } if fell_back => (Some(set), Purpose::FallBack),
+            Choice::Present { set, .. } => (Some(set), Purpose::Serve),
+            Choice::OnDemand => (None, Purpose::Serve),
             Choice::Refuse => {
-                seen::note_unknown();
-                shared.metrics.unknown_names.inc();
-                *alert = SslAlert::UNRECOGNIZED_NAME;
+                if validates {
+                    *alert = SslAlert::NO_APPLICATION_PROTOCOL;
+                } else {
+                    seen::note_unknown();
+                    shared.metrics.unknown_names.inc();
+                    *alert = SslAlert::UNRECOGNIZED_NAME;
+                }
                 return Err(ErrorStack::get());
             }
         };
-        if fell_back {
+        if purpose == Purpose::FallBack {
             seen::note_unknown();
             shared.metrics.unknown_names.inc();
         }
-        let context = context::session_context(policy, server_name.as_ref(), fell_back);
+        let context = context::session_context(policy, server_name.as_ref(), purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
+        }
+        if validates {
+            ffi::forbid_tickets(ssl)?;
         }
         ssl.set_ex_data(
             shared.hello,
@@ -265,10 +212,22 @@ impl GlobalCertificate {
                 snapshot: Mutex::new(Some(snapshot)),
                 server_name,
                 certificates,
-                fell_back,
+                purpose,
             },
         );
         Ok(ClientHelloResponse::SUCCESS)
+    }
+
+    /// What to present to a client that speaks nothing but the protocol of validations.
+    fn choose_validation(&self, asked: Asked<'_>) -> Choice {
+        match asked {
+            Asked::Name(name) => self.0.challenges.tls_alpn01(name),
+            Asked::Nothing | Asked::Invalid => None,
+        }
+        .map_or(Choice::Refuse, |set| Choice::Present {
+            set,
+            fell_back: false,
+        })
     }
 }
 
@@ -312,17 +271,22 @@ impl TlsAccept for GlobalCertificate {
         } else {
             "false"
         };
+        let result = if self.is_validation(ssl) {
+            "challenge"
+        } else {
+            "ok"
+        };
         self.0
             .metrics
             .handshakes
-            .with_label_values(&["ok", ssl.version_str(), ffi::group_name(ssl), resumed])
+            .with_label_values(&[result, ssl.version_str(), ffi::group_name(ssl), resumed])
             .inc();
         let hello = ssl.ex_data(self.0.hello)?;
         let snapshot = lock(&hello.snapshot).take()?;
         Some(Arc::new(TlsInfo {
             server_name: hello.server_name.clone(),
             certificates: hello.certificates(&snapshot),
-            fell_back: hello.fell_back,
+            fell_back: hello.purpose == Purpose::FallBack,
             attachment: Mutex::new(snapshot.attachment.clone()),
             since: Instant::now(),
         }))

@@ -132,6 +132,36 @@ fn the_json_says_the_same() {
 }
 
 #[test]
+fn certificates_by_acme_are_judged_without_asking_the_ca() {
+    let listen = "server: { https: [\"127.0.0.1:0\"], http: [\"127.0.0.1:0\"], admin: off }\n";
+    // Nobody answers at this directory.
+    let issuers = "issuers:\n  own: { acme: { directory: \"https://127.0.0.1:1/dir\" } }\n  \
+                   public: { acme: { email: ops@example.com } }\n";
+    let rest = "certificates: [{ names: [b.example.com], issuer: [public, own] }]\n\
+                sites: [{ hosts: [a.internal, b.example.com], routes: [{ respond: {} }] }]\n";
+    let (_dir, path) = configured(&format!("{listen}{issuers}{rest}"));
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.contains("valid (1 site"), "{printed:?}");
+    assert_eq!(printed.stderr, "", "{printed:?}");
+
+    let wrong = "issuers: { own: { acme: { directory: \"http://ca.corp/dir\", eab: { key_id: k, \
+                 hmac_key: \"a+b\" }, ca_file: root.pem } } }\n\
+                 sites: [{ hosts: [\"*.example.com\"], tls: own, routes: [{ respond: {} }] }]\n";
+    let (_dir, path) = configured(&format!("{listen}{wrong}"));
+    let lines = refused(&path);
+    for (line, wanted) in lines.iter().zip([
+        "2:38: issuers.own.acme.directory: ",
+        "2:88: issuers.own.acme.eab.hmac_key: ",
+        "2:106: issuers.own.acme.ca_file: ",
+        "3:19: sites[0].hosts[0]: the wildcard ",
+    ]) {
+        assert!(line.starts_with(wanted), "{wanted}\n{lines:#?}");
+    }
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+}
+
+#[test]
 fn a_mistake_in_an_included_file_names_that_file() {
     let (dir, path) = configured(&format!("include: [\"sites.d/*.yaml\"]\n{SERVER}"));
     let included = dir.path().join("sites.d");

@@ -4,12 +4,14 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use support::{Ca, Port, read_head};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Ca, Gateway, Port, read_head};
 
 fn snigate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snigate"));
@@ -32,7 +34,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
 
-const VERBS: [&[&str]; 13] = [
+const VERBS: [&[&str]; 18] = [
     &[],
     &["run"],
     &["demo"],
@@ -40,6 +42,11 @@ const VERBS: [&[&str]; 13] = [
     &["reload"],
     &["stop"],
     &["status"],
+    &["certs"],
+    &["certs", "list"],
+    &["certs", "show"],
+    &["certs", "obtain"],
+    &["certs", "renew"],
     &["ca"],
     &["ca", "root"],
     &["ca", "trust"],
@@ -126,6 +133,18 @@ fn wrong_usage_ends_with_2() {
         &["run", "--frobnicate"],
         &["check", "extra"],
         &["status", "--admin", "nonsense"],
+        &["certs", "list", "--fail-within", "14"],
+        &["certs", "show"],
+        &["certs", "show", "../status"],
+        &["certs", "show", "a.example", "--json", "--pem"],
+        &[
+            "certs",
+            "renew",
+            "a.example",
+            "--no-wait",
+            "--timeout",
+            "1m",
+        ],
     ] {
         let output = run(wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
@@ -286,14 +305,22 @@ fn the_admin_address_is_taken_from_the_configuration() {
 fn a_gateway_that_does_not_run_is_named_with_what_to_do() {
     let port = Port::take();
     let address = port.address().to_string();
-    for verb in ["reload", "status", "stop"] {
-        let output = run(&[verb, "--admin", &address]);
-        assert_eq!(output.status.code(), Some(1), "{verb}");
-        assert_eq!(stdout(&output), "", "{verb}");
+    for verb in [
+        &["reload"][..],
+        &["status"],
+        &["stop"],
+        &["certs", "list", "--fail-within", "14d"],
+        &["certs", "show", "a.example"],
+        &["certs", "obtain", "a.example"],
+        &["certs", "renew", "a.example", "--no-wait"],
+    ] {
+        let output = run(&[verb, &["--admin", &address]].concat());
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+        assert_eq!(stdout(&output), "", "{verb:?}");
         let said = stderr(&output);
         assert!(
             said.contains(&address) && said.contains("hint:"),
-            "{verb}: {said}"
+            "{verb:?}: {said}"
         );
     }
     let output = run(&["status", "--admin", "unix:/nonexistent/admin.sock"]);
@@ -417,4 +444,376 @@ fn demo_s_directory_must_be_usable() {
         "{}",
         stderr(&output)
     );
+}
+
+/// Certificates of a CA, given as files: one of each age.
+fn gateway_with_files() -> Gateway {
+    let builder = Gateway::builder();
+    let ca = Ca::new("Files CA");
+    for (name, from, to) in [("soon", -80, 10), ("late", -1, 300)] {
+        let names = [&format!("{name}.example")[..], &format!("*.{name}.example")];
+        let pair = ca.leaf(&names).valid(from, to).make();
+        pair.write(&builder.dir().join("certs"), name);
+    }
+    builder
+        .config(
+            r#"
+issuers: { local: { local_ca: { name: "Test CA" } } }
+certificates: [{ directory: certs }]
+sites:
+  - hosts: [soon.example, late.example, issued.example]
+    routes: [{ respond: { status: 200, body: hello } }]
+"#,
+        )
+        .start()
+}
+
+/// The certificates of this gateway.
+fn certs(gateway: &Gateway, arguments: &[&str]) -> Output {
+    let admin = gateway.admin.to_string();
+    run(&[&["certs"], arguments, &["--admin", &admin]].concat())
+}
+
+#[test]
+fn certificates_are_listed_the_most_urgent_first() {
+    let gateway = gateway_with_files();
+    let output = certs(&gateway, &["list"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+    let table = stdout(&output);
+    assert!(!table.contains('\x1b'), "colour in a pipe: {table}");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[0],
+        [
+            "NAME", "NAMES", "ISSUER", "STATE", "EXPIRES", "LEFT", "NEXT"
+        ]
+    );
+    let soon = table
+        .lines()
+        .position(|line| line.starts_with("soon.example"));
+    let late = table
+        .lines()
+        .position(|line| line.starts_with("late.example"));
+    let issued = rows.iter().find(|row| row[0] == "issued.example");
+    assert!(soon.is_some() && soon < late, "{table}");
+    assert_eq!(issued.expect("a row")[2], "local", "{table}");
+    let soon = &table.lines().nth(soon.expect("a row")).expect("a row");
+    for part in ["+ *.soon.example", "Files CA", "valid"] {
+        assert!(soon.contains(part), "{part}: {soon}");
+    }
+    // Ten days from when it was made, a moment ago.
+    assert!(soon.contains(" 9 d ") || soon.contains(" 10 d "), "{soon}");
+
+    let output = certs(&gateway, &["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(list.as_array().map(Vec::len), Some(3));
+    assert!(!stdout(&output).contains("PRIVATE"));
+}
+
+#[test]
+fn what_ends_soon_ends_with_4() {
+    let gateway = gateway_with_files();
+    // The local CA's own live for days, so that only hours tell them apart.
+    let output = certs(&gateway, &["list", "--fail-within", "1h"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+
+    for json in [&[][..], &["--json"]] {
+        let arguments = [&["list", "--fail-within", "14d"], json].concat();
+        let output = certs(&gateway, &arguments);
+        assert_eq!(output.status.code(), Some(4));
+        assert!(stdout(&output).contains("late.example"), "all are listed");
+        let said = stderr(&output);
+        assert!(said.contains("soon.example"), "{said}");
+        assert!(!said.contains("late.example"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_missing_ends_with_4() {
+    let mut gateway = Gateway::builder()
+        .config(
+            "sites:\n  - hosts: [wanted.example]\n    routes: [{ respond: { status: 200, body: x } }]\n",
+        )
+        .spawn();
+    support::wait_for("the admin interface", || {
+        assert!(gateway.exited().is_none(), "{}", gateway.log());
+        std::net::TcpStream::connect(gateway.admin).ok()
+    });
+    let output = certs(&gateway, &["list", "--fail-within", "1s"]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stdout(&output).contains("missing"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("wanted.example (missing)"));
+
+    let output = certs(&gateway, &["show", "wanted.example"]);
+    assert!(stdout(&output).contains("state         missing: "));
+    let output = certs(&gateway, &["show", "wanted.example", "--pem"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let output = certs(&gateway, &["obtain", "wanted.example"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no issuer"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_certificate_is_shown_by_any_of_its_names() {
+    let gateway = gateway_with_files();
+    let output = certs(&gateway, &["show", "www.Late.example"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let shown = stdout(&output);
+    for part in [
+        "late.example\n",
+        "names         late.example, *.late.example\n",
+        "issued by     CN=Files CA\n",
+        "certs/late.pem\n",
+        " d left)\n",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+
+    let output = certs(&gateway, &["show", "*.late.example", "--pem"]);
+    let chain = openssl::x509::X509::stack_from_pem(&output.stdout).expect("PEM");
+    assert_eq!(chain.len(), 1);
+    assert!(!stdout(&output).contains("PRIVATE"));
+
+    let output = certs(&gateway, &["show", "issued.example", "--json"]);
+    let view: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(view["source"], "local");
+    assert_eq!(view["renewal"]["issuers"][0], "local");
+    assert!(view["renewal"]["next"].is_string(), "{view}");
+    assert_eq!(
+        view["chain"].as_str().map(|pem| pem.contains("BEGIN")),
+        Some(true)
+    );
+
+    let output = certs(&gateway, &["show", "lat.example"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let said = stderr(&output);
+    assert!(said.contains("did you mean late.example"), "{said}");
+}
+
+#[test]
+fn a_certificate_from_a_file_is_not_renewed() {
+    let gateway = gateway_with_files();
+    for verb in [
+        &["renew", "late.example"][..],
+        &["renew", "late.example", "--no-wait"],
+        &["obtain", "late.example"],
+    ] {
+        let output = certs(&gateway, verb);
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+        assert_eq!(stdout(&output), "", "{verb:?}");
+        let said = stderr(&output);
+        assert!(said.contains("late.pem"), "{verb:?}: {said}");
+    }
+    // What is valid need not be obtained.
+    let output = certs(&gateway, &["obtain", "issued.example"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stderr(&output).starts_with("nothing to do"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+const VIEW: &str = r#"{"name":"a.example","names":["a.example"],"state":"STATE","source":"test",
+"issuer":null,"not_before":null,"not_after":null,"days_left":null,"key":null,"serial":null,
+"fingerprint":null,"file":null,"renewal":{"subject":"a.example","issuers":["test"],
+"obtaining":OBTAINING,"next":"2030-01-01T00:00:00Z","failures":FAILURES,"last_failure":FAILURE}}"#;
+
+fn view(state: &str, obtaining: bool, failure: Option<&str>) -> String {
+    let told = failure.map_or_else(
+        || "null".to_owned(),
+        |message| {
+            format!(
+                r#"{{"at":"2026-01-01T00:00:00Z","issuer":"test","class":"validation",
+                "message":"{message}","url":"https://ca.example/why","retry_after":null}}"#
+            )
+        },
+    );
+    VIEW.replace("STATE", state)
+        .replace("OBTAINING", if obtaining { "true" } else { "false" })
+        .replace("FAILURES", if failure.is_some() { "1" } else { "0" })
+        .replace("FAILURE", &told)
+}
+
+fn event(kind: &str, message: &str, not_after: &str) -> String {
+    format!(
+        "data: {{\"at\":\"2026-01-01T00:00:00Z\",\"kind\":\"{kind}\",\"severity\":\"info\",\
+         \"domain\":\"a.example\",\"issuer\":\"test\",\"attempt\":1,\"next\":null,\
+         \"not_after\":{not_after},\"message\":\"{message}\",\"url\":null}}\n\n"
+    )
+}
+
+/// A gateway that asks an issuer when it is told to: then come these events, and `after` is how the
+/// certificate stands. The stream of events ends where `ends` says so.
+fn issuing(events: String, after: String, ends: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    thread::spawn(move || {
+        let mut asked = false;
+        let mut subscriber = None;
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            let Ok(Some(head)) = read_head(&mut stream) else {
+                continue;
+            };
+            let head = String::from_utf8(head).expect("text");
+            let path = head.split(' ').nth(1).expect("a path").to_owned();
+            let (status, body) = match &path[..] {
+                "/api/v1/events?domain=a.example&live=true" => {
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                                Connection: close\r\n\r\n: hello\n\n";
+                    stream.write_all(head.as_bytes()).expect("taken");
+                    subscriber = Some(stream);
+                    continue;
+                }
+                "/api/v1/certificates/a.example/renew" => {
+                    asked = true;
+                    ("202 Accepted", view("obtaining", true, None))
+                }
+                "/api/v1/certificates/a.example" if asked => ("200 OK", after.clone()),
+                "/api/v1/certificates/a.example" => ("200 OK", view("missing", false, None)),
+                other => panic!("{other}"),
+            };
+            let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{body}");
+            // Whoever was interrupted reads no more.
+            let _ = stream.write_all(answer.as_bytes());
+            drop(stream);
+            if path.ends_with("/renew")
+                && let Some(mut stream) = subscriber.take()
+            {
+                let _ = stream.write_all(events.as_bytes());
+                if !ends {
+                    subscriber = Some(stream);
+                }
+            }
+        }
+    });
+    address
+}
+
+fn steps() -> String {
+    event("certificate_obtaining", "asking for a certificate", "null")
+        + &event(
+            "certificate_progress",
+            "http-01: waiting for the CA",
+            "null",
+        )
+        + &event(
+            "certificate_progress",
+            "http-01: waiting for the CA",
+            "null",
+        )
+}
+
+#[test]
+fn the_steps_to_a_certificate_are_shown() {
+    let given = event(
+        "certificate_obtained",
+        "a certificate",
+        "\"2030-01-01T00:00:00Z\"",
+    );
+    let address = issuing(steps() + &given, view("obtaining", true, None), false);
+    let output = run(&["certs", "renew", "A.example", "--admin", &address]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(stdout(&output), "");
+    assert!(!said.contains(['\x1b', '\r']), "{said:?}");
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    assert_eq!(lines.len(), 4, "{said}");
+    assert!(lines[0].ends_with(" s  asked for a.example"), "{said}");
+    assert!(
+        lines[1].ends_with("test: asking for a certificate"),
+        "{said}"
+    );
+    assert!(
+        lines[2].ends_with("test: http-01: waiting for the CA"),
+        "{said}"
+    );
+    assert!(
+        lines[3].starts_with("obtained: a certificate for a.example, valid until 2030-01-01T"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_failure_is_shown_in_the_words_of_the_ca() {
+    let failed = event("certificate_failed", "no answer from 192.0.2.1", "null");
+    let after = view("failed", false, Some("no answer\\u001b[2J from 192.0.2.1"));
+    let address = issuing(steps() + &failed, after, false);
+    let output = run(&["certs", "renew", "a.example", "--admin", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    for part in [
+        "error: no certificate for a.example",
+        "from 192.0.2.1\nsee https://ca.example/why\n",
+        "hint: the gateway tries again",
+        "2030-01-01T00:00:00Z",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(
+        !said.contains('\x1b'),
+        "a CA commands no terminal: {said:?}"
+    );
+}
+
+/// An event may be lost; the gateway knows how it stands all the same.
+#[test]
+fn an_end_without_an_event_is_seen() {
+    let address = issuing(String::new(), view("failed", false, Some("no")), false);
+    let output = run(&["certs", "renew", "a.example", "--admin", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no certificate for a.example"));
+}
+
+#[test]
+fn watching_ends_where_the_watcher_or_the_gateway_does() {
+    let under_way = || view("obtaining", true, None);
+    let address = issuing(steps(), under_way(), false);
+    let arguments = ["certs", "renew", "a.example", "--admin", &address];
+    let output = run(&[&arguments[..], &["--timeout", "1s"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("within 1s") && said.contains("goes on"),
+        "{said}"
+    );
+
+    let output = run(&[
+        "certs",
+        "renew",
+        "a.example",
+        "--no-wait",
+        "--admin",
+        &address,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    let address = issuing(steps(), under_way(), true);
+    let output = run(&["certs", "renew", "a.example", "--admin", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("stopped"), "{}", stderr(&output));
+
+    let address = issuing(steps(), under_way(), false);
+    let mut child = snigate(&["certs", "renew", "a.example", "--admin", &address])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut said = String::new();
+    while !said.contains("waiting for the CA") {
+        assert_ne!(stderr.read_line(&mut said).expect("text"), 0, "{said}");
+    }
+    let pid = i32::try_from(child.id()).expect("a process id");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("a signal");
+    stderr.read_to_string(&mut said).expect("text");
+    assert_eq!(child.wait().expect("an end").code(), Some(1), "{said}");
+    assert!(said.contains("the gateway goes on"), "{said}");
 }

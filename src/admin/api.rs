@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{Method, StatusCode, Uri, header};
 use serde_json::json;
 
 use super::access::Trusted;
-use super::farewell::Farewell;
-use super::{AdminState, CertificateView, Problem, ReloadError, ReloadSummary, SiteView, Status};
+use super::certificate::nearest;
+use super::connection::Connection;
+use super::{
+    AdminState, CertificateView, Control, Problem, ReloadError, ReloadSummary, RenewError,
+    SiteView, Status, find,
+};
 
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
@@ -61,14 +66,123 @@ pub(super) async fn sites(State(state): State<AdminState>) -> Json<Vec<SiteView>
 pub(super) async fn certificates(
     State(state): State<AdminState>,
 ) -> Result<Json<Vec<CertificateView>>, Problem> {
-    // It waits for a reload that is under way, and thousands take their time: the probes must not.
-    let listed = tokio::task::spawn_blocking(move || state.control.certificates()).await;
-    listed.map(Json).map_err(|_| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the certificates cannot be listed. See the log",
-        )
+    listed(&state).await.map(Json)
+}
+
+/// Every certificate.
+pub(super) async fn listed(state: &AdminState) -> Result<Vec<CertificateView>, Problem> {
+    asked(state, |control| Ok(control.certificates())).await
+}
+
+/// The name that a path ends in.
+type Named = Result<Path<String>, PathRejection>;
+
+fn named(name: Named) -> Result<String, Problem> {
+    name.map(|Path(name)| name)
+        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))
+}
+
+pub(super) async fn certificate(
+    State(state): State<AdminState>,
+    name: Named,
+) -> Result<Json<CertificateView>, Problem> {
+    let name = named(name)?;
+    asked(&state, move |control| {
+        let mut view = found(&control.certificates(), &name)?;
+        view.chain = view
+            .fingerprint
+            .as_ref()
+            .and_then(|fingerprint| control.chain(fingerprint));
+        Ok(Json(view))
     })
+    .await
+}
+
+pub(super) async fn renew(
+    State(state): State<AdminState>,
+    name: Named,
+) -> Result<Response, Problem> {
+    let name = named(name)?;
+    asked(&state, move |control| ask_issuers(control, &name, true)).await
+}
+
+pub(super) async fn obtain(
+    State(state): State<AdminState>,
+    name: Named,
+) -> Result<Response, Problem> {
+    let name = named(name)?;
+    asked(&state, move |control| ask_issuers(control, &name, false)).await
+}
+
+/// 202 where issuers are asked, 200 where there is nothing to ask for.
+fn ask_issuers(control: &dyn Control, name: &str, force: bool) -> Result<Response, Problem> {
+    let view = found(&control.certificates(), name)?;
+    let Some(renewal) = &view.renewal else {
+        return Err(Problem::new(StatusCode::CONFLICT, unmanaged(&view)));
+    };
+    if !force && view.is_usable() {
+        return Ok(Json(view).into_response());
+    }
+    match control.renew(&renewal.subject, force) {
+        Ok(view) => Ok((StatusCode::ACCEPTED, Json(view)).into_response()),
+        Err(RenewError::Unknown) => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("the certificate for {name} is no longer asked for"),
+        )),
+        Err(RenewError::Refused(why)) => Err(Problem::new(StatusCode::CONFLICT, why)),
+        Err(RenewError::Unavailable(why)) => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))
+        }
+    }
+}
+
+/// Why nobody can be asked for a certificate, and what to do.
+fn unmanaged(view: &CertificateView) -> String {
+    let name = &view.name;
+    match &view.file {
+        Some(file) => format!(
+            "the certificate for {name} comes from {}, and no issuer is asked for it: replace the \
+             file, and it is taken at once",
+            file.display()
+        ),
+        None => format!(
+            "no issuer is configured that could be asked for a certificate for {name}: add one \
+             under 'issuers', or the certificate under 'certificates'"
+        ),
+    }
+}
+
+fn found(views: &[CertificateView], name: &str) -> Result<CertificateView, Problem> {
+    if let Some(view) = find(views, name) {
+        return Ok(view.clone());
+    }
+    let nearest = nearest(views, name);
+    let detail = if nearest.is_empty() {
+        format!("no certificate is for {name}")
+    } else {
+        format!(
+            "no certificate is for {name}; did you mean {}?",
+            nearest.join(" or ")
+        )
+    };
+    Err(Problem::new(StatusCode::NOT_FOUND, detail).with("nearest", nearest))
+}
+
+/// What the gateway answers to a question that may block: it waits for a reload that is under way,
+/// and thousands of certificates take their time. The probes must not.
+async fn asked<T: Send + 'static>(
+    state: &AdminState,
+    question: impl FnOnce(&dyn Control) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let control = Arc::clone(&state.control);
+    tokio::task::spawn_blocking(move || question(&*control))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the certificates cannot be looked at. See the log",
+            ))
+        })
 }
 
 pub(super) async fn reload(
@@ -97,9 +211,9 @@ pub(super) async fn reload(
 /// Closes the connection, whose end is the beginning of the stop.
 pub(super) async fn stop(
     State(state): State<AdminState>,
-    Extension(farewell): Extension<Farewell>,
+    Extension(connection): Extension<Connection>,
 ) -> Response {
-    farewell.stop(state.control);
+    connection.stop_at_end(state.control);
     let close = [(header::CONNECTION, "close")];
     (
         StatusCode::ACCEPTED,

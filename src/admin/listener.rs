@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::Place;
-use super::farewell::{Connected, Farewell};
+use super::connection::{Connected, Connection, Patient};
 use crate::config::model::Admin;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -29,8 +29,11 @@ const BACKLOG: i32 = 128;
 const MAX_CONNECTIONS: usize = 128;
 const HEADER_READ: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
-/// A connection is asked to end after this long, so that none is held for ever.
-const LIFETIME: Duration = Duration::from_secs(300);
+/// How long the other side may leave a write waiting.
+pub(super) const WRITE: Duration = Duration::from_secs(30);
+/// A connection is asked to end after this long, so that none is held for ever; one that events
+/// are streamed on stays.
+pub(super) const LIFETIME: Duration = Duration::from_secs(300);
 /// How long a connection that was asked to end may take.
 const FAREWELL: Duration = Duration::from_secs(30);
 /// The wait after a failed accept, most likely for want of file descriptors.
@@ -125,7 +128,7 @@ impl Kind<TcpListener, UnixListener> {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -235,22 +238,26 @@ async fn accept(
     Ok((stream, permit))
 }
 
-async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownWatch) {
-    let farewell = Farewell::default();
+pub(super) async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownWatch) {
+    let state = Connection::new(shutdown.clone());
     let service = Connected {
         router: TowerToHyperService::new(router),
-        farewell: farewell.clone(),
+        connection: state.clone(),
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, WRITE)), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = requested(&mut shutdown) => None,
-        () = sleep(LIFETIME) => None,
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break Some(ended),
+            () = requested(&mut shutdown) => break None,
+            () = sleep(LIFETIME) => if !state.is_streaming() {
+                break None;
+            },
+        }
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -262,5 +269,5 @@ async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownW
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the admin interface broke");
     }
-    farewell.take_leave();
+    state.ended();
 }

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::config::model::{Action, Site, SiteTls};
 
@@ -101,47 +100,6 @@ impl From<&Site> for SiteView {
     }
 }
 
-/// One of `GET /api/v1/certificates`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct CertificateView {
-    /// The first of its names.
-    pub name: String,
-    pub names: Vec<String>,
-    /// The issuer's distinguished name.
-    pub issuer: String,
-    #[serde(with = "rfc3339")]
-    pub not_before: UnixTime,
-    #[serde(with = "rfc3339")]
-    pub not_after: UnixTime,
-    /// SHA-256 of the certificate, in hexadecimal.
-    pub fingerprint: String,
-    /// The kind of its key: `ecdsa`, `ed25519`, `rsa`.
-    pub key: String,
-    /// `file`, `directory`, or the name of the issuer it was asked of.
-    pub source: String,
-    /// The file it was read from.
-    pub file: Option<PathBuf>,
-}
-
-impl From<&TlsCertificate> for CertificateView {
-    fn from(certificate: &TlsCertificate) -> Self {
-        let hosts = certificate.names().iter().map(ToString::to_string);
-        let addresses = certificate.addresses().iter().map(ToString::to_string);
-        let names: Vec<String> = hosts.chain(addresses).collect();
-        Self {
-            name: names.first().cloned().unwrap_or_default(),
-            names,
-            issuer: certificate.issuer(),
-            not_before: certificate.not_before(),
-            not_after: certificate.not_after(),
-            fingerprint: certificate.fingerprint().to_string(),
-            key: certificate.kind().to_string(),
-            source: certificate.source().label().to_owned(),
-            file: certificate.source().path().cloned(),
-        }
-    }
-}
-
 /// What a reload that was taken brought.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct ReloadSummary {
@@ -153,25 +111,49 @@ pub struct ReloadSummary {
 }
 
 /// Unix time as RFC 3339.
-mod rfc3339 {
+pub(super) mod rfc3339 {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::clock::UnixTime;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::admin) fn serialize<S: Serializer>(
         time: &UnixTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&super::time(*time))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::admin) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<UnixTime, D::Error> {
         let text = String::deserialize(deserializer)?;
         let time: jiff::Timestamp = text.parse().map_err(Error::custom)?;
         Ok(time.as_second())
+    }
+
+    /// The same where there may be none.
+    pub(in crate::admin) mod option {
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        use crate::clock::UnixTime;
+
+        #[derive(Deserialize, Serialize)]
+        struct Time(#[serde(with = "super")] UnixTime);
+
+        pub(in crate::admin) fn serialize<S: Serializer>(
+            time: &Option<UnixTime>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            time.map(Time).serialize(serializer)
+        }
+
+        pub(in crate::admin) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<UnixTime>, D::Error> {
+            let time = Option::<Time>::deserialize(deserializer)?;
+            Ok(time.map(|Time(time)| time))
+        }
     }
 }
 

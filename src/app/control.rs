@@ -1,24 +1,35 @@
 //! What the admin interface can ask of this gateway.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, LastReload, ReloadError, ReloadSummary, SiteView, Status,
+    CertificateView, Control, LastFailure, LastReload, Managed, ReloadError, ReloadSummary,
+    RenewError, SiteView, Status,
 };
+use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
+use crate::config::model::{Config, SiteTls};
+use crate::event::EventBus;
+use crate::host::Pattern;
+use crate::local_ca::on_demand;
+use crate::manager::ManagedView;
+use crate::schedule::{CertState, Failure};
 use crate::secret::Secret;
 use crate::service::live::{GatewayEdge, Live, Refused, Reloaded};
 use crate::service::reload::Reloader;
 use crate::service::stop::Stopper;
+use crate::storage::keys;
 
 /// The gateway as the admin interface sees it.
 pub(super) struct AppControl {
     live: Arc<Live>,
     edge: Arc<GatewayEdge>,
     clock: Arc<dyn Clock>,
+    events: EventBus,
     started: UnixTime,
     reloader: Reloader,
     stopper: Stopper,
@@ -29,6 +40,7 @@ impl AppControl {
         live: Arc<Live>,
         edge: Arc<GatewayEdge>,
         clock: Arc<dyn Clock>,
+        events: EventBus,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
@@ -37,10 +49,85 @@ impl AppControl {
             edge,
             started: clock.now(),
             clock,
+            events,
             reloader,
             stopper,
         }
     }
+
+    /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
+    fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
+        let mut managed: Vec<_> = self.live.managed().into_iter().map(of_ca).collect();
+        let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
+        let window = config.renewal.window;
+        let local = certificates.iter().filter_map(|certificate| {
+            let Source::Issuer(issuer) = certificate.source() else {
+                return None;
+            };
+            if planned.contains(&certificate.fingerprint()) {
+                return None;
+            }
+            Some(Managed {
+                names: certificate.names().to_vec(),
+                issuers: vec![Arc::clone(issuer)],
+                obtaining: false,
+                next: Some(certificate.lifetime().due_at(window)),
+                failures: 0,
+                last_failure: None,
+                certificate: Some(Arc::clone(certificate)),
+            })
+        });
+        managed.extend(local);
+        managed
+    }
+
+    /// Has issuers asked for the certificate of `subject` at once; where that is not by `force`,
+    /// only if there is none that is valid.
+    fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
+        let now = self.clock.now();
+        let managed = self.live.managed();
+        let Some(view) = managed
+            .iter()
+            .find(|view| keys::subject(&view.names) == subject)
+        else {
+            return Err(RenewError::Refused(
+                "the local CA gives each certificate by itself when it is due, and cannot be \
+                 asked for one before"
+                    .to_owned(),
+            ));
+        };
+        let certificate = view.certificate.as_ref();
+        let is_valid = certificate.is_some_and(|one| one.validity(now) == Validity::Valid);
+        if force || !is_valid {
+            self.live.request(subject);
+        }
+        Ok(())
+    }
+}
+
+/// What a CA is asked for, as the admin interface shows it.
+fn of_ca(view: ManagedView) -> Managed {
+    let retry = view.retry.as_ref();
+    Managed {
+        obtaining: view.state == CertState::Obtaining,
+        next: view.next,
+        failures: retry.map_or(0, |retry| retry.failures),
+        last_failure: retry.map(|retry| LastFailure {
+            at: retry.last,
+            issuer: retry.issuer.as_deref().map(Arc::from),
+            failure: Failure {
+                url: retry.url.clone(),
+                ..Failure::new(retry.class, retry.message.clone())
+            },
+        }),
+        names: view.names,
+        issuers: view.issuers,
+        certificate: view.certificate,
+    }
+}
+
+fn fingerprint(managed: &Managed) -> Option<Fingerprint> {
+    Some(managed.certificate.as_ref()?.fingerprint())
 }
 
 #[async_trait]
@@ -72,9 +159,47 @@ impl Control for AppControl {
     }
 
     fn certificates(&self) -> Vec<CertificateView> {
+        let now = self.clock.now();
+        let loaded = self.live.certificates();
+        let config = &self.live.current().config;
+        let managed = self.managed(&loaded, config);
+        let kept_up: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
+        let mut views: Vec<_> = managed
+            .iter()
+            .map(|one| CertificateView::managed(one, now))
+            .collect();
+        views.extend(
+            loaded
+                .iter()
+                .filter(|one| !kept_up.contains(&one.fingerprint()))
+                .map(|one| CertificateView::loaded(one, now)),
+        );
+        let missing = missing(config, &views);
+        views.extend(missing);
+        views
+    }
+
+    fn chain(&self, fingerprint: &str) -> Option<String> {
         let certificates = self.live.certificates();
-        let views = certificates.iter().map(|one| CertificateView::from(&**one));
-        views.collect()
+        let certificate = certificates
+            .iter()
+            .find(|one| one.fingerprint().to_string() == fingerprint)?;
+        let pem = certificate.chain_pem().ok()?;
+        String::from_utf8(pem).ok()
+    }
+
+    fn renew(&self, subject: &str, force: bool) -> Result<CertificateView, RenewError> {
+        self.ask_issuers(subject, force)?;
+        let is_meant = |view: &CertificateView| {
+            let renewal = view.renewal.as_ref();
+            renewal.is_some_and(|renewal| renewal.subject == subject)
+        };
+        let mut views = self.certificates().into_iter();
+        views.find(is_meant).ok_or(RenewError::Unknown)
+    }
+
+    fn events(&self) -> EventBus {
+        self.events.clone()
     }
 
     async fn reload(&self) -> Result<ReloadSummary, ReloadError> {
@@ -90,6 +215,35 @@ impl Control for AppControl {
     fn stop(&self) {
         self.stopper.stop();
     }
+}
+
+/// The hosts of sites that none of `views` is for.
+fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
+    let allow = config
+        .on_demand
+        .as_ref()
+        .map_or(&[][..], |on_demand| &on_demand.allow);
+    let mut known: HashSet<String> = views
+        .iter()
+        .flat_map(|view| view.names.iter().cloned())
+        .collect();
+    let mut missing = Vec::new();
+    let sites = config.sites.iter().filter(|site| site.tls != SiteTls::Off);
+    for host in sites.flat_map(|site| &site.hosts) {
+        let given = match host {
+            Pattern::Any => true,
+            Pattern::Exact(name) => {
+                let above = name.parent().map(|parent| format!("*.{parent}"));
+                above.is_some_and(|above| known.contains(&above))
+                    || on_demand::allows(allow, name.as_str())
+            }
+            Pattern::Wildcard(_) => allow.contains(host),
+        };
+        if !given && known.insert(host.to_string()) {
+            missing.push(CertificateView::missing(vec![host.to_string()]));
+        }
+    }
+    missing
 }
 
 fn summary(reloaded: Reloaded) -> ReloadSummary {

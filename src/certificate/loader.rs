@@ -84,6 +84,32 @@ impl Loader {
         })
     }
 
+    /// Makes a certificate from one that `key` has signed for itself. It is taken as it is, with
+    /// no chain: whoever made it in this process knows that the two belong together.
+    ///
+    /// # Errors
+    /// Where its names or its dates cannot be read.
+    pub fn self_signed(
+        leaf: X509,
+        key: PKey<Private>,
+        source: Source,
+    ) -> Result<TlsCertificate, CertificateError> {
+        let names = parse::Names::read(&leaf, &mut Vec::new())?;
+        Ok(TlsCertificate {
+            kind: parse::key_kind(&key)?,
+            not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
+            not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
+            fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
+            leaf,
+            key,
+            chain: Box::default(),
+            incomplete: false,
+            names: names.dns.into(),
+            addresses: names.addresses.into(),
+            source,
+        })
+    }
+
     /// Takes the certificates of a PEM file without a key as known intermediates.
     ///
     /// # Errors

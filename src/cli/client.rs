@@ -1,5 +1,7 @@
 //! A small HTTP client for the admin interface, over TCP or a socket.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -10,16 +12,19 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+pub(super) use self::events::Events;
 use super::failure::Failure;
 use crate::secret::Secret;
 
@@ -143,39 +148,62 @@ impl Client {
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
-        self.ask(Method::GET, path)
+        runtime()?.block_on(self.ask(Method::GET, path))
     }
 
     pub(super) fn post(&self, path: &str) -> Result<Answer, Failure> {
-        self.ask(Method::POST, path)
+        runtime()?.block_on(self.ask(Method::POST, path))
     }
 
     /// Asks; the caller judges the answer, but for one that wants a token.
-    fn ask(&self, method: Method, path: &str) -> Result<Answer, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start")?;
-        let answer = runtime.block_on(async {
-            match &self.address {
-                Address::Tcp { host, port } => {
-                    let stream = connected(TcpStream::connect((host.as_str(), *port))).await;
-                    self.exchange(self.reached(stream)?, method, path).await
-                }
-                Address::Unix(socket) => {
-                    let stream = connected(UnixStream::connect(socket)).await;
-                    self.exchange(self.reached(stream)?, method, path).await
-                }
-            }
-        })?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            let detail = answer.refusal().detail;
-            return Err(Failure::hinted(
-                anyhow!("the gateway at {} refuses: {detail}", self.address),
-                "give the token with --token or SNIGATE_TOKEN",
-            ));
+    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Answer, Failure> {
+        let answer = async { received(self.send(method, path).await?).await };
+        self.judged(self.in_time(answer).await?)
+    }
+
+    /// Opens a stream of events.
+    pub(super) async fn events(&self, path: &str) -> Result<Events, Failure> {
+        let response = self.in_time(self.send(Method::GET, path)).await?;
+        if response.status().is_success() {
+            return Ok(Events::new(response.into_body()));
         }
-        Ok(answer)
+        let answer = self.judged(self.in_time(received(response)).await?)?;
+        Err(anyhow!(answer.refusal().detail).into())
+    }
+
+    /// An answer, unless it says that a token is wanted.
+    fn judged(&self, answer: Answer) -> Result<Answer, Failure> {
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let detail = answer.refusal().detail;
+        Err(Failure::hinted(
+            anyhow!("the gateway at {} refuses: {detail}", self.address),
+            "give the token with --token or SNIGATE_TOKEN",
+        ))
+    }
+
+    async fn in_time<T>(
+        &self,
+        answering: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        timeout(ANSWER, answering).await.unwrap_or_else(|_| {
+            Err(anyhow!("no answer from the gateway at {}", self.address).into())
+        })
+    }
+
+    /// Sends a request and waits for the head of the response.
+    async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+        match &self.address {
+            Address::Tcp { host, port } => {
+                let stream = connected(TcpStream::connect((host.as_str(), *port))).await;
+                self.exchange(self.reached(stream)?, method, path).await
+            }
+            Address::Unix(socket) => {
+                let stream = connected(UnixStream::connect(socket)).await;
+                self.exchange(self.reached(stream)?, method, path).await
+            }
+        }
     }
 
     fn reached<S>(&self, stream: io::Result<S>) -> Result<S, Failure> {
@@ -200,7 +228,7 @@ impl Client {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         method: Method,
         path: &str,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response<Incoming>, Failure> {
         let answer = async {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -218,24 +246,32 @@ impl Client {
                 request =
                     request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
             }
-            let response = sender
-                .send_request(request.body(Empty::<Bytes>::new())?)
-                .await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| anyhow!(error))?
-                .to_bytes();
-            Ok::<_, anyhow::Error>(Answer { status, body })
+            let request = request.body(Empty::<Bytes>::new())?;
+            Ok::<_, anyhow::Error>(sender.send_request(request).await?)
         };
-        match timeout(ANSWER, answer).await {
-            Ok(answer) => Ok(answer.with_context(|| {
-                format!("no proper answer from the gateway at {}", self.address)
-            })?),
-            Err(_) => Err(anyhow!("no answer from the gateway at {}", self.address).into()),
-        }
+        let answer = answer.await;
+        Ok(answer
+            .with_context(|| format!("no proper answer from the gateway at {}", self.address))?)
     }
+}
+
+/// What the calls of a client run on.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    Ok(runtime.context("cannot start")?)
+}
+
+/// The whole of an answer.
+async fn received(response: Response<Incoming>) -> Result<Answer, Failure> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| anyhow!(error).context("the gateway's answer breaks off"))?
+        .to_bytes();
+    Ok(Answer { status, body })
 }
 
 async fn connected<S>(connecting: impl Future<Output = io::Result<S>>) -> io::Result<S> {

@@ -14,6 +14,8 @@ pub(super) enum Failure {
     UsageShown,
     /// The configuration is invalid, and the diagnostics have been shown: 3.
     Invalid,
+    /// Certificates were found that someone has to look after, and have been shown: 4.
+    Found,
     /// Whoever read stdout has read enough: 0.
     ReaderGone,
 }
@@ -34,6 +36,7 @@ impl Failure {
             Self::Failed { .. } => 1,
             Self::Usage(_) | Self::UsageShown => 2,
             Self::Invalid => 3,
+            Self::Found => 4,
         }
     }
 }

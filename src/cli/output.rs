@@ -3,9 +3,13 @@
 
 #![allow(clippy::print_stderr, reason = "this is where stderr is written")]
 
+mod progress;
+
 use std::env;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
 
+pub(super) use self::progress::Progress;
 use super::failure::Failure;
 use crate::config::Diagnostic;
 
@@ -16,17 +20,20 @@ pub(super) struct Output {
     stderr: Style,
     /// Whether a person reads stderr.
     person: bool,
+    /// Whether a line on stderr can be written anew.
+    live: bool,
 }
 
 impl Output {
     /// Colour on terminals, unless `NO_COLOR` is set or the terminal is dumb.
     pub(super) fn from_environment() -> Self {
-        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let able = env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && able;
         Self {
             stdout: Style(wanted && io::stdout().is_terminal()),
             stderr: Style(wanted && io::stderr().is_terminal()),
             person: io::stderr().is_terminal(),
+            live: able && io::stderr().is_terminal(),
         }
     }
 
@@ -37,12 +44,23 @@ impl Output {
             stdout: Style(false),
             stderr: Style(false),
             person: false,
+            live: false,
         }
     }
 
     /// How text for stdout is coloured.
     pub(super) fn style(&self) -> Style {
         self.stdout
+    }
+
+    /// How wide a line of data may be; `None` where no person looks at it.
+    pub(super) fn width(&self) -> Option<usize> {
+        width_of(io::stdout())
+    }
+
+    /// Shows how something goes that takes its time.
+    pub(super) fn progress(&self) -> Progress {
+        Progress::new(self.stderr, self.live)
     }
 
     /// Prints data.
@@ -93,7 +111,7 @@ impl Output {
         let (error, hint) = match failure {
             Failure::Failed { error, hint } => (format!("{error:#}"), hint.as_deref()),
             Failure::Usage(error) => (error.clone(), Some("see snigate --help")),
-            Failure::UsageShown | Failure::Invalid | Failure::ReaderGone => return,
+            Failure::UsageShown | Failure::Invalid | Failure::Found | Failure::ReaderGone => return,
         };
         say(&format!("{} {error}", self.stderr.red("error:")));
         if let Some(hint) = hint {
@@ -117,6 +135,26 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// The columns of a terminal.
+fn width_of(stream: impl AsFd + IsTerminal) -> Option<usize> {
+    if !stream.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// What others have written, without what would command a terminal.
+pub(super) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|char| match char {
+            '\n' => char,
+            char if char.is_control() => '\u{fffd}',
+            char => char,
+        })
+        .collect()
+}
+
 fn written(result: io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Failure::ReaderGone,
@@ -131,6 +169,12 @@ fn written(result: io::Result<()>) -> Result<(), Failure> {
 pub(super) struct Style(bool);
 
 impl Style {
+    /// In colour, for tests.
+    #[cfg(test)]
+    pub(super) fn always() -> Self {
+        Self(true)
+    }
+
     pub(super) fn bold(self, text: &str) -> String {
         self.wrap("1", text)
     }

@@ -4,8 +4,12 @@
 //! parts that contradict each other, features that are not there yet. Each function reports what
 //! is wrong and goes on with a stand-in, which nobody sees: a model with errors is thrown away.
 
+mod acme;
 mod certificate;
+mod coverage;
+mod issuer;
 mod later;
+mod preset;
 mod server;
 mod site;
 mod upstream;
@@ -14,10 +18,8 @@ mod value;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
 use super::locate::Node;
-use super::model::{Config, Issuer, Origin, Places, Storage};
+use super::model::{Config, Origin, Places, Storage};
 use super::problem::{At, Problems, quote, suggest};
 use super::schema;
 use super::source::Sources;
@@ -26,7 +28,7 @@ use super::source::Sources;
 pub(super) fn build(
     raw: &schema::Root,
     root: &Node,
-    sources: &Sources,
+    sources: &mut Sources,
     problems: &mut Problems,
 ) -> Config {
     let root = At::root(root);
@@ -41,7 +43,7 @@ pub(super) fn build(
 
 /// What the building functions share.
 struct Build<'b> {
-    sources: &'b Sources,
+    sources: &'b mut Sources,
     problems: &'b mut Problems,
     /// Names that something refers to.
     used_issuers: HashSet<Arc<str>>,
@@ -53,7 +55,7 @@ impl Build<'_> {
         let server = self.server(&raw.server, &root.key("server"));
         let tls = self.tls(&raw.tls, &root.key("tls"));
         let storage = self.storage(&raw.storage, &root.key("storage"));
-        let issuers = self.issuers(&raw.issuers, &root.key("issuers"));
+        let issuers = self.issuers(raw, &root.key("issuers"));
         self.dns(raw, root);
         self.events(raw, root);
         let certificates = self.certificates(raw, root);
@@ -103,49 +105,6 @@ impl Build<'_> {
         Storage::File { path }
     }
 
-    fn issuers(
-        &mut self,
-        raw: &IndexMap<String, schema::Issuer>,
-        at: &At<'_>,
-    ) -> IndexMap<Arc<str>, Issuer> {
-        let mut issuers = IndexMap::new();
-        for (name, issuer) in raw {
-            let at = at.key(name);
-            self.name(&at, name);
-            if matches!(&**name, "auto" | "off") {
-                self.problems.error(
-                    &at.at_key(),
-                    format!("an issuer cannot have the name {}", quote(name)),
-                    "choose another: a site's 'tls' has a meaning for this word",
-                );
-            }
-            if issuer.acme.is_some() {
-                self.unavailable(&at.key("acme"));
-            }
-            if issuer.zerossl.is_some() {
-                self.unavailable(&at.key("zerossl"));
-            }
-            if let Some(ca) = &issuer.local_ca {
-                let at = at.key("local_ca");
-                let at = at.key("name");
-                let length = ca.name.chars().count();
-                // RFC 5280, appendix A.1: ub-common-name.
-                if !(1..=64).contains(&length) || ca.name.chars().any(char::is_control) {
-                    let message = "the name of a root certificate has 1 to 64 characters";
-                    self.problems.error(&at, message, "choose another name");
-                }
-                let name = Arc::from(name.as_str());
-                issuers.insert(
-                    name,
-                    Issuer::LocalCa {
-                        name: ca.name.clone(),
-                    },
-                );
-            }
-        }
-        issuers
-    }
-
     /// Warns of what is accepted and hardly meant.
     fn odd(&mut self, config: &Config, raw: &schema::Root, root: &At<'_>) {
         let upstreams = root.key("upstreams");
@@ -166,7 +125,7 @@ impl Build<'_> {
                 self.problems.warn(&at.at_key(), message, hint);
             }
         }
-        self.odd_sites(config, root);
+        self.odd_sites(config, raw, root);
     }
 
     /// Reports a feature that is part of the schema and not there yet.

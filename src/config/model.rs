@@ -148,7 +148,7 @@ pub struct Acme {
     /// first once an order has failed.
     pub staging: Option<String>,
     pub email: Option<String>,
-    /// Most wanted first. Never empty.
+    /// Those for which there is a listener, most wanted first. Never empty.
     pub challenges: Vec<ChallengeType>,
     /// A profile of the CA that is asked for where the CA has it.
     pub profile: Option<String>,
@@ -194,7 +194,7 @@ pub enum KeyType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAccount {
     pub key_id: String,
-    /// The MAC key in base64url.
+    /// The MAC key in base64url without padding.
     pub hmac_key: Secret,
 }
 

@@ -1,6 +1,7 @@
 //! The way of a whole configuration, from text to model or diagnostics.
 
 mod accepted;
+mod acme;
 mod files;
 mod hostile;
 mod later;

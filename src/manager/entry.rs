@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::files::{Kind, Stamps};
 use crate::certificate::{CertificateWarning, TlsCertificate, Validity};
-use crate::clock::UnixTime;
+use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Origin;
 
 /// One entry of a configured directory, or a configured pair of files.
@@ -42,17 +42,15 @@ pub(super) fn invalidity(
     now: UnixTime,
 ) -> Option<CertificateWarning> {
     match certificate.validity(now) {
-        Validity::Expired => Some(CertificateWarning::Expired(date(certificate.not_after()))),
+        Validity::Expired => Some(CertificateWarning::Expired(rfc3339(
+            certificate.not_after(),
+        ))),
         Validity::NotYet => {
-            let begin = date(certificate.not_before());
+            let begin = rfc3339(certificate.not_before());
             Some(CertificateWarning::NotYetValid(begin))
         }
         Validity::Valid => None,
     }
-}
-
-fn date(time: UnixTime) -> String {
-    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
 }
 
 fn misnamed(certificate: &TlsCertificate) -> String {

@@ -9,12 +9,22 @@ use crate::config::model::{CertificateSource, Config, Origin, Site, SiteTls};
 use crate::host::Pattern;
 
 /// A certificate that an issuer is to be asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Need {
     pub(super) names: Vec<Pattern>,
     /// Tried in order.
     pub(super) issuers: Vec<Arc<str>>,
     pub(super) standing: Standing,
+}
+
+impl Need {
+    /// The first name, by which people know the certificate.
+    pub(super) fn domain(&self) -> String {
+        self.names
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
 }
 
 /// A need with the entry of the configuration that has it.

@@ -20,8 +20,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What is odd, but served.
     pub warnings: Vec<Problem>,
-    /// Hosts of sites without any certificate; each is among the problems too.
-    pub missing: Vec<Pattern>,
+    /// Hosts of sites that no certificate is served for, or none that was valid since the start.
+    pub missing: Vec<Missing>,
     /// How many certificates are loaded.
     pub certificates: usize,
     /// Files and directories whose changes, or those of links that lead to them, call for a pass.
@@ -32,6 +32,20 @@ impl Report {
     /// Whether no certificate came, went or changed.
     pub fn is_unchanged(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// A host of a site that cannot be served as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub host: Pattern,
+    /// Why, for people.
+    pub why: Arc<str>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no certificate for {}: {}", self.host, self.why)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::clock::ManualClock;
 use crate::config::model::{CertificateSource, SiteTls};
 use crate::storage::{MemoryStorage, Storage};
 
+mod from_cas;
 mod from_files;
 mod models;
 
@@ -20,16 +21,22 @@ struct Fixture {
     manager: TlsManager,
 }
 
+fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metrics>) -> Setup {
+    Setup {
+        published: Arc::default(),
+        storage: Arc::new(storage.clone()),
+        clock: clock.clone(),
+        metrics,
+        events: EventBus::default(),
+        make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+    }
+}
+
 impl Fixture {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::at(NOW));
         let storage = MemoryStorage::default();
-        let manager = TlsManager::new(
-            Arc::default(),
-            Arc::new(storage.clone()),
-            clock.clone(),
-            None,
-        );
+        let manager = TlsManager::new(setup(&storage, &clock, None));
         Self {
             directory: tempfile::tempdir().expect("a directory"),
             ca: TestCa::new("manager"),
@@ -132,7 +139,8 @@ fn sites_get_what_they_ask_for() {
         told[0].contains("sites[0]: no certificate covers bare.example"),
         "{told:?}"
     );
-    assert_eq!(report.missing, ["bare.example".parse().expect("a name")]);
+    let missing: Vec<_> = report.missing.iter().map(|missing| &missing.host).collect();
+    assert_eq!(missing, [&"bare.example".parse().expect("a name")]);
     assert_eq!(report.certificates, 4);
     for (host, source) in [
         ("file.example", Some("file")),
@@ -310,10 +318,8 @@ fn a_pass_publishes_only_what_changed() {
 fn metrics_follow() {
     let mut fixture = Fixture::new();
     let metrics = Metrics::new().expect("unique names");
-    let storage = Arc::new(fixture.storage.clone());
-    let clock = fixture.clock.clone();
-    fixture.manager =
-        TlsManager::new(Arc::default(), storage, clock, Some(metrics.clone())).expect("a manager");
+    let setup = setup(&fixture.storage, &fixture.clock, Some(metrics.clone()));
+    fixture.manager = TlsManager::new(setup).expect("a manager");
     fixture.write_pair("a", &["a.example"]);
     fixture
         .manager

@@ -39,6 +39,14 @@ impl Answer {
         }
     }
 
+    /// This answer, for this one request alone.
+    pub(crate) fn uncacheable(self) -> Self {
+        Self {
+            cacheable: false,
+            ..self
+        }
+    }
+
     /// An answer that is nothing but its status.
     pub(crate) fn status(status: StatusCode) -> Self {
         Self {
@@ -82,10 +90,7 @@ impl Answer {
                 format!("{code} {title}\n\n{why}\nRequest {request_id}\n"),
             ),
         };
-        Self {
-            cacheable: false,
-            ..Self::new(status, HeaderValue::from_static(content_type), body.into())
-        }
+        Self::new(status, HeaderValue::from_static(content_type), body.into()).uncacheable()
     }
 
     /// Sends this answer, and keeps an HTTP/1 connection where the request's body allows it.

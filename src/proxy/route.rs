@@ -28,6 +28,8 @@ pub struct SiteTable {
     pools: HashMap<Arc<str>, Arc<Pool>, RandomState>,
     /// Where a plain request is redirected to, `None` where TLS is not served.
     pub(crate) https_port: Option<u16>,
+    /// Whether a plain request is served where TLS has no certificate for its host yet.
+    pub(crate) https_optional: bool,
     /// How long a client may make no progress.
     pub(crate) idle: Duration,
 }
@@ -80,6 +82,7 @@ impl SiteTable {
     pub fn build(config: &Config, metrics: &Metrics, previous: Option<&Self>) -> Self {
         let mut table = Self {
             https_port: config.server.https.first().map(|address| address.port()),
+            https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
             ..Self::default()
         };

@@ -25,7 +25,9 @@ pub struct Failure {
 }
 
 /// What kind of failure it was, which decides how soon to try again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// The CA cannot be reached, or answers with a fault of its own: fast at first.
@@ -44,7 +46,13 @@ pub enum FailureClass {
     Configuration,
     /// The storage cannot be used.
     Storage,
-    /// The certificate that came is not what was asked for, or something broke here.
+    /// The certificate that came is not valid by this machine's clock: a person has to set one of
+    /// the two clocks.
+    Clock,
+    /// The certificate that came is not what was asked for, or something broke here. Also any class
+    /// that another version has stored.
+    #[default]
+    #[serde(other)]
     Internal,
 }
 

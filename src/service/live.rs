@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
+use tokio::sync::Notify;
 
 use super::next::{Next, Read};
 pub use super::next::{SetLevel, access_log, settings};
@@ -22,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::edge::Edge;
-use crate::manager::{Report, TlsManager};
+use crate::manager::{ManagedView, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::readiness::Readiness;
@@ -40,7 +41,7 @@ const MOVING: usize = 3;
 /// Everything that a reload can change, and what it needs to do so.
 pub struct Live {
     file: PathBuf,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     metrics: Metrics,
     readiness: Readiness,
     certificates: GlobalCertificate,
@@ -53,11 +54,15 @@ pub struct Live {
     /// What was loaded last, for whoever asks.
     current: ArcSwap<Loaded>,
     last: ArcSwap<Option<Outcome>>,
+    /// What work on certificates needs.
+    pub(super) tools: Tools,
+    /// Told when what is due may have changed.
+    pub(super) planned: Notify,
 }
 
 /// What only the writer touches.
-struct Writer {
-    manager: TlsManager,
+pub(super) struct Writer {
+    pub(super) manager: TlsManager,
     /// The configuration's files as they were when they were read.
     stamps: Stamps,
     /// What is watched beside them.
@@ -100,6 +105,7 @@ impl Live {
             set_level,
         } = parts;
         let now = clock.now();
+        let tools = manager.tools().clone();
         let live = Arc::new(Self {
             file,
             clock,
@@ -119,6 +125,8 @@ impl Live {
             }),
             current: ArcSwap::from_pointee(loaded),
             last: ArcSwap::from_pointee(None),
+            tools,
+            planned: Notify::new(),
         });
         let report = {
             let mut writer = live.writer();
@@ -151,6 +159,11 @@ impl Live {
     /// Every certificate that is loaded or issued.
     pub fn certificates(&self) -> Vec<Arc<TlsCertificate>> {
         self.writer().manager.certificates().cloned().collect()
+    }
+
+    /// Everything that CAs are asked for.
+    pub fn managed(&self) -> Vec<ManagedView> {
+        self.writer().manager.managed()
     }
 
     /// What is to be watched: the configuration's files, certificates' files and directories.
@@ -338,8 +351,27 @@ impl Live {
         self.publish_certificates(config, writer, report);
     }
 
-    /// Publishes certificates, where they changed, beside the sites that are served.
-    fn publish_certificates(&self, config: &Config, writer: &mut Writer, report: &Report) {
+    /// Publishes certificates, where they changed, beside the sites that are served, and tells
+    /// what is missing.
+    pub(super) fn publish_certificates(
+        &self,
+        config: &Config,
+        writer: &mut Writer,
+        report: &Report,
+    ) {
+        self.publish_map(config);
+        writer.watch.clone_from(&report.watch);
+        let missing = report.missing.iter().map(ToString::to_string);
+        let missing = if config.server.https_optional {
+            Vec::new()
+        } else {
+            missing.collect()
+        };
+        self.readiness.set(CERTIFICATES, missing);
+        self.planned.notify_one();
+    }
+
+    pub(super) fn publish_map(&self, config: &Config) {
         let snapshot = Snapshot {
             certificates: self.map.load_full(),
             unknown_sni: config.tls.unknown_sni,
@@ -348,15 +380,9 @@ impl Live {
         if !snapshot.is_same_as(&self.certificates.snapshot()) {
             self.certificates.publish(snapshot);
         }
-        writer.watch.clone_from(&report.watch);
-        let missing = report
-            .missing
-            .iter()
-            .map(|name| format!("no certificate for {name}"));
-        self.readiness.set(CERTIFICATES, missing.collect());
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         // A panic in between has published nothing: what there is goes on.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

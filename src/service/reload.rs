@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::blocking;
 use super::live::{Live, Refused, Reloaded};
 use super::stop::received;
 use super::watch::Watch;
@@ -111,14 +112,6 @@ impl Task {
         let live = Arc::clone(&self.live);
         blocking(move || live.look(&paths)).await;
     }
-}
-
-/// Runs what blocks on files off the runtime's threads; `None` where it panicked.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .inspect_err(|error| tracing::error!(%error, "a reload broke off, the old state goes on"))
-        .ok()
 }
 
 async fn changed(watch: Option<&mut Watch>) -> Vec<std::path::PathBuf> {

@@ -1,62 +1,70 @@
 //! A storage in a directory, a file for each key.
 //!
-//! A value is written to a temporary file beside its place, synced, and renamed over it; then the
-//! directory is synced: a crash at any point leaves the old or the new value. Files have mode 0600
-//! and directories 0700. A looser mode, which exposes private keys, is mended and reported.
+//! A value is written to a temporary file, synced, and renamed to its place; then the directory is
+//! synced: a crash at any point leaves the old or the new value. Files have mode 0600 and
+//! directories 0700. A looser mode, which exposes private keys, is mended and reported.
+//!
+//! What the directory holds besides values is hidden: `.new`, temporary files, and `.locks`. It may
+//! lie on a network file system that several machines share. On NFS that takes locks over the
+//! network: version 4, or 3 with its lock service, never the mount options `nolock` and `local_lock`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+mod locks;
+mod modes;
+mod watch;
+mod write;
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use self::locks::{Locks, Taken};
+use self::write::Writer;
 use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
 
-/// The mode bits that let others than the owner in.
-const OTHERS: u32 = 0o077;
+pub use self::locks::LeaseTerms;
+
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Values in files under one directory, which is made when first written to.
+/// Values in files under one directory, which is made when first written to. A handle; clones are
+/// the same storage.
 #[derive(Clone, Debug)]
 pub struct FileStorage {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     root: PathBuf,
+    writer: Writer,
+    locks: Arc<Locks>,
 }
 
 impl FileStorage {
     /// The storage in the directory `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::with_terms(root, LeaseTerms::default())
+    }
+
+    /// The storage in the directory `root`, with leases on these terms, which all that use the
+    /// directory have in common.
+    pub fn with_terms(root: impl Into<PathBuf>, terms: LeaseTerms) -> Self {
+        let root = root.into();
+        Self {
+            shared: Arc::new(Shared {
+                writer: Writer::new(root.clone()),
+                locks: Arc::new(Locks::new(root.join(".locks"), terms)),
+                root,
+            }),
+        }
     }
 
     fn path(&self, key: &Key) -> PathBuf {
-        self.root.join(key.as_str())
-    }
-
-    /// Makes the directory of `path` with all above it, and sees to their modes.
-    fn make_directory(&self, path: &Path) -> Result<PathBuf, StorageError> {
-        let directory = path.parent().unwrap_or(&self.root);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(directory)
-            .map_err(|error| failed("create", directory, error))?;
-        self.mend_directories(directory)
-            .map_err(|error| failed("read", directory, error))?;
-        Ok(directory.to_owned())
-    }
-
-    /// Sees to the modes of `directory` and all above it, below the root of this storage. The root
-    /// may be anybody's directory, and what it holds of ours is closed anyway.
-    fn mend_directories(&self, directory: &Path) -> io::Result<()> {
-        directory
-            .ancestors()
-            .take_while(|path| path.starts_with(&self.root) && *path != self.root)
-            .try_for_each(|path| {
-                mend(path, &fs::metadata(path)?, DIRECTORY_MODE);
-                Ok(())
-            })
+        self.shared.root.join(key.as_str())
     }
 }
 
@@ -66,160 +74,164 @@ impl Storage for FileStorage {
         let read = || {
             let mut file = File::open(&path)?;
             let metadata = file.metadata()?;
-            mend(&path, &metadata, FILE_MODE);
-            self.mend_directories(path.parent().unwrap_or(&self.root))?;
+            if metadata.is_dir() {
+                return Ok(None);
+            }
+            modes::mend(&path, &metadata, FILE_MODE);
+            modes::mend_directories(&self.shared.root, directory(&path))?;
             let size = usize::try_from(metadata.len()).unwrap_or_default();
-            let mut value = Zeroizing::new(Vec::with_capacity(size));
+            // With room to find the end, so that nothing is moved and left behind unwiped.
+            let mut value = Zeroizing::new(Vec::with_capacity(size + 1));
             file.read_to_end(&mut value)?;
-            Ok(value)
+            Ok(Some(value))
         };
-        match read() {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(failed("read", &path, error)),
-        }
+        present(read()).map_err(|error| failed("read", &path, error))
     }
 
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
         let path = self.path(key);
-        let directory = self.make_directory(&path)?;
-        let write = || {
-            let mut temporary = tempfile::Builder::new()
-                .prefix(".new-")
-                .permissions(Permissions::from_mode(FILE_MODE))
-                .tempfile_in(&directory)?;
-            temporary.write_all(value)?;
-            temporary.as_file().sync_all()?;
-            temporary.persist(&path)?;
-            File::open(&directory)?.sync_all()
-        };
-        write().map_err(|error: io::Error| failed("write", &path, error))
+        let written = self.shared.writer.store(&path, value);
+        written.map_err(|error| failed("write", &path, error))
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let path = self.path(key);
-        match fs::remove_file(&path) {
-            Ok(()) => {
-                let directory = path.parent().unwrap_or(&self.root);
-                File::open(directory)
-                    .and_then(|directory| directory.sync_all())
-                    .map_err(|error| failed("write", directory, error))
+        let remove = || {
+            // What is no file is no value.
+            if fs::metadata(&path)?.is_dir() {
+                return Ok(None);
             }
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(failed("delete", &path, error)),
-        }
+            fs::remove_file(&path)?;
+            write::sync_directory(directory(&path)).map(Some)
+        };
+        present(remove())
+            .map(|_| ())
+            .map_err(|error| failed("delete", &path, error))
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
         let mut keys = Vec::new();
         let mut directories = vec![self.path(prefix)];
         while let Some(directory) = directories.pop() {
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                Err(error) if is_absent(&error) => continue,
-                Err(error) => return Err(failed("list", &directory, error)),
-            };
-            for entry in entries {
-                let path = entry
-                    .map_err(|error| failed("list", &directory, error))?
-                    .path();
-                // What is no key is not ours: temporary files, locks.
-                let key = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
-                match key.and_then(|key| key.parse().ok()) {
-                    Some(_) if path.is_dir() => directories.push(path),
-                    Some(key) => keys.push(key),
-                    None => {}
-                }
-            }
+            let found = self.list_one(&directory, &mut keys, &mut directories);
+            present(found.map(Some)).map_err(|error| failed("list", &directory, error))?;
         }
         keys.sort();
         Ok(keys)
     }
 
-    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
-        if !lease.is_held() {
-            return Err(StorageError::Lost {
-                key: key.to_string(),
-            });
-        }
-        self.store(key, value)
-    }
-
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
         let path = self.path(key);
-        match fs::metadata(&path) {
-            Ok(metadata) => Ok(Some(Stat {
+        let look = || {
+            let metadata = fs::metadata(&path)?;
+            Ok((!metadata.is_dir()).then(|| Stat {
                 size: metadata.len(),
                 modified: metadata.mtime(),
-            })),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(failed("read", &path, error)),
-        }
+            }))
+        };
+        present(look()).map_err(|error| failed("read", &path, error))
     }
 
-    /// The kernel gives the lock back when the process ends, however it ends.
     fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
-        let name = format!(".{}.lock", key.as_str().replace('/', "+"));
-        let path = self.root.join(name);
-        self.make_directory(&path)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(|error| failed("open", &path, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lease::new(FileLock(file)))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &path, error)),
-        }
+        let taken = self.shared.locks.take(key)?;
+        Ok(taken.map(|taken| {
+            Lease::new(FileLease {
+                storage: self.clone(),
+                taken,
+            })
+        }))
     }
 
-    fn watch(&self, _prefix: &Key) -> Result<Watch, StorageError> {
-        let (_, changes) = tokio::sync::watch::channel(0);
-        Ok(Watch::new(changes, None))
+    fn watch(&self, prefix: &Key) -> Result<Watch, StorageError> {
+        watch::start(self.path(prefix))
     }
 }
 
-struct FileLock(#[expect(dead_code, reason = "held")] File);
+impl FileStorage {
+    /// Adds the keys in `directory` to `keys`, and the directories in it to `directories`.
+    fn list_one(
+        &self,
+        directory: &Path,
+        keys: &mut Vec<Key>,
+        directories: &mut Vec<PathBuf>,
+    ) -> io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            // What is no key is not ours: temporary files, locks.
+            let key = path.strip_prefix(&self.shared.root).ok();
+            let Some(key) = key.and_then(Path::to_str).and_then(|key| key.parse().ok()) else {
+                continue;
+            };
+            let kind = entry.file_type()?;
+            if kind.is_dir() || kind.is_symlink() && path.is_dir() {
+                directories.push(path);
+            } else {
+                keys.push(key);
+            }
+        }
+        Ok(())
+    }
+}
 
-impl Held for FileLock {
+/// A lease with the storage that it is for.
+struct FileLease {
+    storage: FileStorage,
+    taken: Taken,
+}
+
+impl Held for FileLease {
     fn token(&self) -> u64 {
-        0
+        self.taken.token()
     }
 
     fn is_held(&self) -> bool {
-        true
+        self.taken.is_held()
+    }
+
+    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        let path = self.storage.path(key);
+        let lost = || StorageError::Lost {
+            key: key.to_string(),
+        };
+        if !self.is_held() {
+            return Err(lost());
+        }
+        // A file can be renamed only from a directory that is there, and whoever takes over removes
+        // this one first: that makes one step of checking and writing.
+        let writer = &self.storage.shared.writer;
+        let written = match writer.store_from(self.taken.directory(), &path, value) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                match self.taken.while_held(|| writer.store(&path, value)) {
+                    Ok(Some(written)) => written,
+                    Ok(None) => return Err(lost()),
+                    Err(error) => Err(error),
+                }
+            }
+            written => written,
+        };
+        match written {
+            Err(_) if !self.is_held() => Err(lost()),
+            written => written.map_err(|error| failed("write", &path, error)),
+        }
     }
 }
 
-/// Takes away what `mode` does not grant, and says so.
-///
-/// A directory with the sticky bit is shared on purpose, like `/tmp`.
-fn mend(path: &Path, metadata: &fs::Metadata, mode: u32) {
-    let found = metadata.mode() & 0o7777;
-    if found & OTHERS == 0 || found & 0o1000 != 0 {
-        return;
-    }
-    match fs::set_permissions(path, Permissions::from_mode(mode)) {
-        Ok(()) => tracing::warn!(
-            path = %path.display(),
-            found = format_args!("{found:04o}"),
-            now = format_args!("{mode:04o}"),
-            "others could get at stored keys: mode mended"
-        ),
-        Err(error) => tracing::error!(
-            path = %path.display(),
-            found = format_args!("{found:04o}"),
-            %error,
-            "others can get at stored keys, and the mode cannot be mended"
-        ),
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
+/// Makes nothing of what is not there.
+fn present<T>(found: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> StorageError {
@@ -231,50 +243,4 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> StorageError 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("there").mode() & 0o7777
-    }
-
-    #[test]
-    fn modes_are_tight_and_loose_ones_are_mended() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path().join("data");
-        let storage = FileStorage::new(&root);
-        let key: Key = "local_ca/root.key".parse().expect("a key");
-        storage.store(&key, b"secret").expect("writable");
-        let (file, inner) = (root.join("local_ca/root.key"), root.join("local_ca"));
-        assert_eq!(
-            (mode(&root), mode(&inner), mode(&file)),
-            (0o700, 0o700, 0o600)
-        );
-        // The root may be shared with others: it is left as it is.
-        for path in [&root, &inner, &file] {
-            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("ours");
-        }
-        storage.load(&key).expect("readable");
-        assert_eq!(
-            (mode(&root), mode(&inner), mode(&file)),
-            (0o755, 0o700, 0o600)
-        );
-        let left: Vec<_> = fs::read_dir(&inner).expect("a directory").collect();
-        assert_eq!(left.len(), 1, "no temporary file is left");
-    }
-
-    #[test]
-    fn errors_name_the_path() {
-        let directory = tempfile::tempdir().expect("a directory");
-        fs::write(
-            directory.path().join("a"),
-            "a file where a directory should be",
-        )
-        .expect("ours");
-        let storage = FileStorage::new(directory.path());
-        let error = storage
-            .store(&"a/b".parse().expect("a key"), b"1")
-            .expect_err("no directory");
-        assert!(error.to_string().contains("/a"), "{error}");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! | `certificates/CA/NAME.json` | what is known of that certificate beside |
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
 //! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
-//! | `challenges/TYPE/NAME.json` | what any instance needs to answer a validation |
+//! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
 //! | `limits/CA.json` | what a CA has told us not to do for now |
 //! | `locks/NAME` | held by whoever works on a certificate |
@@ -18,7 +18,10 @@
 use openssl::sha::sha256;
 
 use super::{Key, StorageError};
-use crate::host::Pattern;
+use crate::host::{HostName, Pattern};
+
+/// The longest token of a validation; CAs have some 43 characters.
+const MAX_TOKEN: usize = 128;
 
 /// The longest segment made from a name as it is; what is longer is cut and gets a digest.
 const MAX_NAME: usize = 150;
@@ -75,6 +78,42 @@ pub fn order(ca: &str, subject: &str) -> Result<Key, StorageError> {
 pub fn account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
     let contact = email.map_or_else(|| "default".to_owned(), fitting);
     format!("accounts/{ca}/{contact}.json").parse()
+}
+
+/// What is above every validation under way.
+///
+/// # Errors
+/// Never.
+pub fn challenges() -> Result<Key, StorageError> {
+    "challenges".parse()
+}
+
+/// What answers the validation of this token by HTTP.
+///
+/// # Errors
+/// Where `token` is none: it comes from outside, and may be of base64url alone (RFC 8555,
+/// section 8.3).
+pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
+    if is_token(token) {
+        format!("challenges/http-01/{token}.json").parse()
+    } else {
+        Err(StorageError::Key(token.to_owned()))
+    }
+}
+
+/// What answers the validation of this name by TLS.
+///
+/// # Errors
+/// Never.
+pub fn tls_alpn01_challenge(domain: &HostName) -> Result<Key, StorageError> {
+    let name = fitting(domain.as_str());
+    format!("challenges/tls-alpn-01/{name}.json").parse()
+}
+
+/// Whether `text` may be the token of a validation.
+pub fn is_token(text: &str) -> bool {
+    let base64url = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(base64url)
 }
 
 /// The failures of a certificate.
@@ -148,6 +187,21 @@ mod tests {
         let long = format!("{}.example", ["a"; 120].join("."));
         let key = certificate("ca", &subject(&names(&[&long]))).expect("a key");
         assert!(key.as_str().len() < 220, "{key}");
+    }
+
+    #[test]
+    fn tokens_of_validations_are_base64url_and_bounded() {
+        let key = http01_challenge("-evaGxfADs6_x").expect("a token");
+        assert_eq!(key.as_str(), "challenges/http-01/-evaGxfADs6_x.json");
+        let long = "a".repeat(129);
+        for bad in ["", "..", "a/b", "../a", "a.b", "a b", "a=", "\u{fc}", &long] {
+            assert!(http01_challenge(bad).is_err(), "{bad:?}");
+        }
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        for name in ["a.example", "_x.example", &longest] {
+            let key = tls_alpn01_challenge(&name.parse().expect("a name")).expect("a key");
+            assert!(key.as_str().starts_with("challenges/tls-alpn-01/"), "{key}");
+        }
     }
 
     #[test]

@@ -1,104 +1,279 @@
 //! A storage that lasts as long as the process: for tests and for trying things out.
+//!
+//! It keeps the contract as any other, and besides can be made to fail as a full or unreadable disk
+//! does, and to lose its leases as a process that was stuck for too long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
+use crate::clock::{Clock, SystemClock, UnixTime};
 
 /// Values in memory. A handle; clones share the values.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryStorage {
-    values: Arc<Mutex<BTreeMap<Key, Value>>>,
-    locks: Arc<Locks>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Locks {
-    held: Mutex<BTreeSet<Key>>,
+struct State {
+    values: BTreeMap<Key, (Value, UnixTime)>,
+    /// Who holds what, by token.
+    leases: BTreeMap<Key, u64>,
+    last_token: u64,
+    failing: Option<ErrorKind>,
+    watches: Vec<(Key, watch::Sender<u64>)>,
 }
 
-/// Releases a lock when dropped.
-struct MemoryLock {
-    locks: Arc<Locks>,
-    key: Key,
-}
+impl MemoryStorage {
+    /// A storage without values, whose times are those of `clock`.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                clock,
+                state: Mutex::default(),
+            }),
+        }
+    }
 
-impl Drop for MemoryLock {
-    fn drop(&mut self) {
-        lock(&self.locks.held).remove(&self.key);
+    /// Makes what follows fail with `kind`, or work again. A full disk, an exhausted quota and a
+    /// read-only file system still can be read.
+    pub fn fail(&self, kind: Option<ErrorKind>) {
+        self.shared.state().failing = kind;
+    }
+
+    /// Takes `key` from whoever holds it, as if it had been stuck and another had taken over and
+    /// finished.
+    pub fn revoke(&self, key: &Key) {
+        self.shared.state().leases.remove(key);
     }
 }
 
-impl Held for MemoryLock {
-    fn token(&self) -> u64 {
-        0
-    }
-
-    fn is_held(&self) -> bool {
-        true
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::with_clock(Arc::new(SystemClock))
     }
 }
 
 impl Storage for MemoryStorage {
     fn load(&self, key: &Key) -> Result<Option<Value>, StorageError> {
-        Ok(lock(&self.values).get(key).cloned())
+        let state = self.shared.state().readable(key)?;
+        Ok(state.values.get(key).map(|(value, _)| value.clone()))
     }
 
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
-        lock(&self.values).insert(key.clone(), Zeroizing::new(value.to_vec()));
+        let mut state = self.shared.state().writable(key)?;
+        state.set(key, value, self.shared.clock.now());
         Ok(())
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
-        lock(&self.values).remove(key);
+        let mut state = self.shared.state().writable(key)?;
+        state.values.remove(key);
+        state.tell(key);
         Ok(())
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
-        let under = format!("{prefix}/");
-        let values = lock(&self.values);
-        Ok(values
-            .keys()
-            .filter(|key| key.as_str().starts_with(&under))
-            .cloned()
-            .collect())
-    }
-
-    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
-        if !lease.is_held() {
-            return Err(StorageError::Lost {
-                key: key.to_string(),
-            });
-        }
-        self.store(key, value)
+        let state = self.shared.state().readable(prefix)?;
+        let keys = state.values.keys();
+        Ok(keys.filter(|key| is_under(key, prefix)).cloned().collect())
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
-        Ok(lock(&self.values).get(key).map(|value| Stat {
+        let state = self.shared.state().readable(key)?;
+        Ok(state.values.get(key).map(|(value, modified)| Stat {
             size: value.len() as u64,
-            modified: 0,
+            modified: *modified,
         }))
     }
 
     fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
-        let mut held = lock(&self.locks.held);
-        Ok(held.insert(key.clone()).then(|| {
-            Lease::new(MemoryLock {
-                locks: Arc::clone(&self.locks),
-                key: key.clone(),
-            })
-        }))
+        let mut state = self.shared.state().writable(key)?;
+        if state.leases.contains_key(key) {
+            return Ok(None);
+        }
+        state.last_token += 1;
+        let token = state.last_token;
+        state.leases.insert(key.clone(), token);
+        Ok(Some(Lease::new(MemoryLease {
+            shared: Arc::clone(&self.shared),
+            key: key.clone(),
+            token,
+        })))
     }
 
-    fn watch(&self, _prefix: &Key) -> Result<Watch, StorageError> {
-        let (_, changes) = tokio::sync::watch::channel(0);
+    fn watch(&self, prefix: &Key) -> Result<Watch, StorageError> {
+        let (sender, changes) = watch::channel(0);
+        let mut state = self.shared.state();
+        state.watches.retain(|(_, watch)| !watch.is_closed());
+        state.watches.push((prefix.clone(), sender));
         Ok(Watch::new(changes, None))
     }
 }
 
-/// Each critical section here leaves its collection whole, even where it panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    /// Each critical section leaves the state whole, even where it panics.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What can be asked of a state under its lock.
+trait Usable: Sized {
+    fn readable(self, key: &Key) -> Result<Self, StorageError>;
+    fn writable(self, key: &Key) -> Result<Self, StorageError>;
+}
+
+impl Usable for MutexGuard<'_, State> {
+    fn readable(self, key: &Key) -> Result<Self, StorageError> {
+        match self.failing {
+            None
+            | Some(
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem,
+            ) => Ok(self),
+            Some(kind) => Err(failed("read", key, kind)),
+        }
+    }
+
+    fn writable(self, key: &Key) -> Result<Self, StorageError> {
+        match self.failing {
+            None => Ok(self),
+            Some(kind) => Err(failed("write", key, kind)),
+        }
+    }
+}
+
+impl State {
+    fn set(&mut self, key: &Key, value: &[u8], now: UnixTime) {
+        let value = Zeroizing::new(value.to_vec());
+        self.values.insert(key.clone(), (value, now));
+        self.tell(key);
+    }
+
+    fn tell(&self, key: &Key) {
+        for (_, watch) in self
+            .watches
+            .iter()
+            .filter(|(prefix, _)| key == prefix || is_under(key, prefix))
+        {
+            watch.send_modify(|changes| *changes += 1);
+        }
+    }
+}
+
+struct MemoryLease {
+    shared: Arc<Shared>,
+    key: Key,
+    token: u64,
+}
+
+impl MemoryLease {
+    fn is_in(&self, state: &State) -> bool {
+        state.leases.get(&self.key) == Some(&self.token)
+    }
+}
+
+impl Held for MemoryLease {
+    fn token(&self) -> u64 {
+        self.token
+    }
+
+    fn is_held(&self) -> bool {
+        self.is_in(&self.shared.state())
+    }
+
+    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        let mut state = self.shared.state().writable(key)?;
+        if !self.is_in(&state) {
+            return Err(StorageError::Lost {
+                key: key.to_string(),
+            });
+        }
+        state.set(key, value, self.shared.clock.now());
+        Ok(())
+    }
+}
+
+impl Drop for MemoryLease {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if self.is_in(&state) {
+            state.leases.remove(&self.key);
+        }
+    }
+}
+
+fn is_under(key: &Key, prefix: &Key) -> bool {
+    key.as_str()
+        .strip_prefix(prefix.as_str())
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn failed(action: &'static str, key: &Key, kind: ErrorKind) -> StorageError {
+    StorageError::Io {
+        action,
+        path: key.as_str().into(),
+        source: io::Error::from(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::storage::conformance::{Backend, keeps_the_contract};
+
+    fn key(text: &str) -> Key {
+        text.parse().expect("a key")
+    }
+
+    #[test]
+    fn keeps_to_the_contract() {
+        let storage = MemoryStorage::default();
+        keeps_the_contract(&Backend {
+            one: Arc::new(storage.clone()),
+            other: Arc::new(storage.clone()),
+            usurp: &|key| storage.revoke(key),
+        });
+    }
+
+    #[test]
+    fn fails_as_it_is_told() {
+        let storage = MemoryStorage::default();
+        storage.store(&key("a"), b"1").expect("writable");
+        storage.fail(Some(ErrorKind::StorageFull));
+        let error = storage.store(&key("a"), b"2").expect_err("it is full");
+        assert!(error.to_string().contains("free space"), "{error}");
+        assert!(storage.try_lock(&key("a")).is_err());
+        assert_eq!(
+            **storage.load(&key("a")).expect("readable").expect("there"),
+            *b"1"
+        );
+        storage.fail(Some(ErrorKind::PermissionDenied));
+        assert!(storage.load(&key("a")).is_err());
+        storage.fail(None);
+        storage.store(&key("a"), b"2").expect("writable again");
+    }
+
+    #[test]
+    fn times_are_those_of_the_clock() {
+        let clock = Arc::new(ManualClock::at(1_000));
+        let storage = MemoryStorage::with_clock(clock.clone());
+        storage.store(&key("a"), b"12").expect("writable");
+        clock.advance(5);
+        storage.store(&key("b"), b"").expect("writable");
+        let stat = |name| storage.stat(&key(name)).expect("readable").expect("there");
+        assert_eq!((stat("a").modified, stat("a").size), (1_000, 2));
+        assert_eq!((stat("b").modified, stat("b").size), (1_005, 0));
+    }
 }

@@ -13,7 +13,7 @@ use openssl::ssl::{
 use crate::config::model::{SessionTickets, Tls, TlsProfile};
 use crate::host::HostName;
 
-use super::{GlobalCertificate, TicketKeys, ffi};
+use super::{GlobalCertificate, TicketKeys, ffi, validation};
 
 /// TLS 1.2 ciphers: ECDHE and AEAD alone. Mozilla's intermediate list less finite-field DHE.
 const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
@@ -58,8 +58,15 @@ pub(super) fn configure(
 
     configure_sessions(certificates, builder, tls.session_tickets)?;
 
-    builder.set_alpn_select_callback(|_, offered| {
-        select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
+    builder.set_alpn_select_callback({
+        let certificates = certificates.clone();
+        move |ssl, offered| {
+            if certificates.is_validation(ssl) {
+                // It is all that was offered.
+                return Ok(validation::PROTOCOL);
+            }
+            select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
+        }
     });
     let policy = policy(tls);
     let certificates = certificates.clone();
@@ -115,17 +122,28 @@ fn policy(tls: &Tls) -> Vec<u8> {
     format!("snigate 1 {:?}", tls.profile).into_bytes()
 }
 
+/// What a handshake has come to, as far as sessions of one name must not be mixed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The name is served.
+    Serve = 0,
+    /// The name is unknown, the default is presented.
+    FallBack = 1,
+    /// A CA validates the name.
+    Validate = 2,
+}
+
 /// The context of sessions of one name under one policy.
 ///
 /// Without it OpenSSL resumes a session of one site under the name of any other.
 pub(super) fn session_context(
     policy: &[u8],
     server_name: Option<&HostName>,
-    fell_back: bool,
+    purpose: Purpose,
 ) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(policy);
-    hash.update(&[u8::from(fell_back)]);
+    hash.update(&[purpose as u8]);
     if let Some(name) = server_name {
         hash.update(name.as_str().as_bytes());
     }
@@ -183,14 +201,16 @@ mod tests {
     fn sessions_are_bound_to_name_and_policy() {
         let a: HostName = "a.test".parse().expect("valid");
         let b: HostName = "b.test".parse().expect("valid");
-        let of = |policy: &[u8], name| session_context(policy, name, false);
+        let of = |policy: &[u8], name| session_context(policy, name, Purpose::Serve);
         assert_eq!(of(b"1", Some(&a)), of(b"1", Some(&a)));
         assert_ne!(of(b"1", Some(&a)), of(b"1", Some(&b)));
         assert_ne!(of(b"1", Some(&a)), of(b"1", None));
         assert_ne!(of(b"1", Some(&a)), of(b"2", Some(&a)));
-        assert_ne!(
-            session_context(b"1", Some(&a), true),
-            session_context(b"1", Some(&a), false)
-        );
+        for other in [Purpose::FallBack, Purpose::Validate] {
+            assert_ne!(
+                session_context(b"1", Some(&a), other),
+                session_context(b"1", Some(&a), Purpose::Serve)
+            );
+        }
     }
 }

@@ -9,13 +9,16 @@ use std::sync::{Arc, LazyLock};
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
+use openssl::ssl::{SslContext, SslContextBuilder, SslOptions, SslRef};
 use openssl_sys as sys;
 
 use super::ticket::TicketKeys;
 
 /// The extension number of `server_name` (RFC 6066, section 3).
 const EXTENSION_SERVER_NAME: c_uint = 0;
+
+/// The extension number of `application_layer_protocol_negotiation` (RFC 7301, section 3.1).
+const EXTENSION_PROTOCOLS: c_uint = 16;
 
 /// The name type of a DNS host name in `server_name`.
 const HOST_NAME: u8 = 0;
@@ -25,24 +28,30 @@ const HOST_NAME: u8 = 0;
 /// Only of use in the client-hello callback: before it `server_name` has not been read, and in a
 /// resumed TLS 1.2 session OpenSSL's own accessor later answers with the old session's name.
 pub(super) fn client_hello_server_name(ssl: &SslRef) -> Option<&[u8]> {
+    parse_server_name(client_hello_extension(ssl, EXTENSION_SERVER_NAME)?)
+}
+
+/// The protocols that the client offers, as they stand in the ClientHello: a list with its length
+/// before it (RFC 7301, section 3.1). Only of use in the client-hello callback.
+pub(super) fn client_hello_protocols(ssl: &SslRef) -> Option<&[u8]> {
+    client_hello_extension(ssl, EXTENSION_PROTOCOLS)
+}
+
+/// The content of an extension of the ClientHello, unparsed.
+fn client_hello_extension(ssl: &SslRef, number: c_uint) -> Option<&[u8]> {
     let mut data: *const c_uchar = ptr::null();
     let mut len = 0;
     // SAFETY: `ssl` is a live SSL; on success OpenSSL points `data` at `len` bytes of the
     // ClientHello, which it keeps for as long as the callback runs and so as long as this borrow.
-    let extension = unsafe {
-        if sys::SSL_client_hello_get0_ext(
-            ssl.as_ptr(),
-            EXTENSION_SERVER_NAME,
-            &raw mut data,
-            &raw mut len,
-        ) != 1
+    // Outside of the callback there is no ClientHello, and OpenSSL says so.
+    unsafe {
+        if sys::SSL_client_hello_get0_ext(ssl.as_ptr(), number, &raw mut data, &raw mut len) != 1
             || data.is_null()
         {
             return None;
         }
-        std::slice::from_raw_parts(data, len)
-    };
-    parse_server_name(extension)
+        Some(std::slice::from_raw_parts(data, len))
+    }
 }
 
 /// Reads the one host name of a `server_name` extension.
@@ -78,6 +87,22 @@ pub(super) fn set_session_id_context(ssl: &mut SslRef, context: &[u8; 32]) -> bo
     // SAFETY: `ssl` is a live SSL that we hold exclusively; OpenSSL copies the 32 bytes, the most
     // it takes (SSL_MAX_SID_CTX_LENGTH).
     unsafe { SSL_set_session_id_context(ssl.as_ptr(), context.as_ptr(), 32) == 1 }
+}
+
+/// Gives no ticket on this connection and takes none.
+///
+/// To be called in the client-hello callback, which runs before OpenSSL looks at tickets.
+///
+/// # Errors
+/// Where OpenSSL refuses, which it does not.
+pub(super) fn forbid_tickets(ssl: &mut SslRef) -> Result<(), ErrorStack> {
+    unsafe extern "C" {
+        fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
+    }
+    // SAFETY: `ssl` is a live SSL that we hold exclusively.
+    unsafe { SSL_set_options(ssl.as_ptr(), SslOptions::NO_TICKET.bits()) };
+    // With the option alone TLS 1.3 gives tickets that stand for a session in a cache.
+    ssl.set_num_tickets(0)
 }
 
 /// The key exchange group of a finished handshake by OpenSSL's name, `X25519MLKEM768`.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::*;
 use crate::certificate::testing::{NOW, TestCa};
 use crate::certificate::{Loader, Source, TlsCertificate};
+use crate::challenge::Challenges;
 use crate::config::model::{SessionTickets, TlsProfile};
 
 const ALERT_UNRECOGNIZED_NAME: &str = "unrecognized name";
@@ -50,7 +51,8 @@ fn server(sites: &[&[&str]], default: bool, unknown_sni: UnknownSni) -> GlobalCe
         let first = Arc::clone(&certificates[0]);
         map = map.with_default(Some(Arc::new(CertificateSet::single(first))));
     }
-    let server = GlobalCertificate::new(Metrics::new().expect("metrics")).expect("a server");
+    let server = GlobalCertificate::new(Metrics::new().expect("metrics"), Challenges::default())
+        .expect("a server");
     server.publish(Snapshot {
         certificates: Arc::new(map),
         unknown_sni,

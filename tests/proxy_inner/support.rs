@@ -14,9 +14,11 @@ use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest};
 use snigate::access_log::AccessLog;
+use snigate::challenge::Challenges;
 use snigate::config::model::{AccessLog as AccessLines, Origin as Place, *};
 use snigate::metrics::Metrics;
 use snigate::proxy::{Gateway, SiteTable, http_proxy, resolve_due};
+use snigate::tls::GlobalCertificate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -310,6 +312,7 @@ pub(crate) async fn gateway(sites: Vec<Arc<Site>>) -> SocketAddr {
         sites,
         &metrics,
         Arc::new(ArcSwap::from_pointee(AccessLog::off())),
+        GlobalCertificate::new(metrics.clone(), Challenges::default()).expect("OpenSSL"),
     );
     let mut proxy = http_proxy(gateway, &config, 64);
     let mut options = HttpServerOptions::default();

@@ -1,8 +1,9 @@
 //! `certificates` and `on_demand`.
 
 use super::Build;
+use super::issuer::acme_of;
 use crate::config::model::{CertificateSource, OnDemand};
-use crate::config::problem::At;
+use crate::config::problem::{At, quote};
 use crate::config::schema;
 use crate::host::Pattern;
 
@@ -53,17 +54,17 @@ impl Build<'_> {
             }
             (None, None, Some(names)) => {
                 let names_at = at.key("names");
-                let mut patterns: Vec<Pattern> = Vec::with_capacity(names.len());
+                let mut named: Vec<(At<'_>, Pattern)> = Vec::with_capacity(names.len());
                 for (index, name) in names.iter().enumerate() {
                     let at = names_at.index(index);
                     let Some(pattern) = self.issuable(&at, name) else {
                         continue;
                     };
-                    if patterns.contains(&pattern) {
+                    if named.iter().any(|(_, before)| *before == pattern) {
                         let message = format!("the name {} stands here twice", at.quoted());
                         self.problems.error(&at, message, "remove one of the two");
                     }
-                    patterns.push(pattern);
+                    named.push((at, pattern));
                 }
                 if let Some(dns) = &raw.dns
                     && !root.dns.contains_key(dns)
@@ -73,6 +74,14 @@ impl Build<'_> {
                     self.dangling(&at, "entry in 'dns'", "dns", known, dns);
                 }
                 let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
+                for (name_at, pattern) in &named {
+                    // What 'dns' names is not available either, and says so itself.
+                    if raw.dns.is_none() {
+                        self.provable(name_at, pattern, &issuers, root);
+                    }
+                    self.refused_by_public(name_at, pattern, &issuers, root);
+                }
+                let patterns = named.into_iter().map(|(_, pattern)| pattern).collect();
                 Some(CertificateSource::Managed {
                     names: patterns,
                     issuers,
@@ -118,7 +127,32 @@ impl Build<'_> {
             }
             allow.extend(pattern);
         }
-        let issuers = self.issuer_names(&at.key("issuer"), on_demand.issuer.as_ref(), raw);
+        let issuer_at = at.key("issuer");
+        let issuers = self.issuer_names(&issuer_at, on_demand.issuer.as_ref(), raw);
+        match &on_demand.issuer {
+            None => {
+                if let Some(first) = issuers.first() {
+                    self.ready_on_demand(&issuer_at, first, raw);
+                }
+            }
+            Some(names) => {
+                for (index, name) in names.as_slice().iter().enumerate() {
+                    self.ready_on_demand(&issuer_at.index(index), name, raw);
+                }
+            }
+        }
         Some(OnDemand { issuers, allow })
+    }
+
+    /// Reports an issuer that cannot issue within a handshake.
+    fn ready_on_demand(&mut self, at: &At<'_>, issuer: &str, raw: &schema::Root) {
+        if acme_of(raw, issuer).is_some() {
+            let message = format!(
+                "certificates on demand from a CA with ACME ({}) are not available in this build yet",
+                quote(issuer),
+            );
+            let hint = "name an issuer with a 'local_ca' in 'issuer'";
+            self.problems.error(at, message, hint);
+        }
     }
 }

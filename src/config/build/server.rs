@@ -50,6 +50,11 @@ impl Build<'_> {
         if let Some(protocol) = &raw.proxy_protocol {
             self.proxy_protocol(protocol, &at.key("proxy_protocol"));
         }
+        if raw.https_optional && raw.http.is_empty() {
+            let message = "it has no effect: 'server.http' is empty";
+            let hint = "give an address there, or remove this";
+            self.problems.warn(&at.key("https_optional"), message, hint);
+        }
         let threads = match usize::try_from(raw.threads) {
             Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
             Ok(threads) => threads,

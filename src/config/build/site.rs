@@ -9,9 +9,7 @@ use indexmap::IndexMap;
 use super::Build;
 use super::value::{FOREVER, MOMENT};
 use crate::config::locate::Place;
-use crate::config::model::{
-    Action, CertificateSource, Config, Proxy, Route, Site, SiteTls, Upstream,
-};
+use crate::config::model::{Action, Proxy, Route, Site, SiteTls, Upstream};
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::host::Pattern;
@@ -31,6 +29,7 @@ impl Build<'_> {
         let mut sites = Vec::with_capacity(raw.sites.len());
         for (index, site) in raw.sites.iter().enumerate() {
             let at = at.index(index);
+            let tls = self.site_tls(site, raw, &at.key("tls"));
             let hosts_at = at.key("hosts");
             let mut hosts = Vec::with_capacity(site.hosts.len());
             for (host_index, host) in site.hosts.iter().enumerate() {
@@ -46,13 +45,16 @@ impl Build<'_> {
                     );
                     self.problems.error(&at, message, "keep it in one site");
                 } else {
+                    if let SiteTls::Issuer(issuer) = &tls {
+                        self.provable(&at, &pattern, std::slice::from_ref(issuer), raw);
+                    }
                     taken.insert(pattern.clone(), (index, at.place()));
                     hosts.push(pattern);
                 }
             }
             sites.push(Arc::new(Site {
                 hosts,
-                tls: self.site_tls(site, raw, &at.key("tls")),
+                tls,
                 routes: self.routes(site, upstreams, &at),
                 origin: self.origin(&at),
             }));
@@ -284,60 +286,6 @@ impl Build<'_> {
             body: bytes::Bytes::from(raw.body.clone()),
             content_type,
         })
-    }
-
-    /// Warns of sites that clients will hardly see.
-    pub(super) fn odd_sites(&mut self, config: &Config, root: &At<'_>) {
-        // What files and directories hold is seen when they are read.
-        let open = config.on_demand.is_some()
-            || config.certificates.iter().any(|source| match source {
-                CertificateSource::Directory { .. } | CertificateSource::Files { .. } => true,
-                CertificateSource::Managed { .. } => false,
-            });
-        let sites = root.key("sites");
-        for (index, site) in config.sites.iter().enumerate() {
-            let at = sites.index(index);
-            let issuers = match &site.tls {
-                SiteTls::Off => {
-                    if config.server.http.is_empty() {
-                        let message = "no listener serves the site: it has 'tls: off', and \
-                                       'server.http' is empty";
-                        self.problems
-                            .warn(&at, message, "give an address in 'server.http'");
-                    }
-                    continue;
-                }
-                SiteTls::Auto(issuers) => !issuers.is_empty(),
-                SiteTls::Issuer(_) => true,
-            };
-            if config.server.https.is_empty() {
-                let message = "no listener serves the site: 'server.https' is empty";
-                self.problems
-                    .warn(&at, message, "give an address there, or 'tls: off' here");
-                continue;
-            }
-            if open {
-                continue;
-            }
-            let covered = |host: &Pattern| match host {
-                Pattern::Any => config.tls.default_certificate.is_some(),
-                Pattern::Exact(_) | Pattern::Wildcard(_) => issuers,
-            };
-            let mut hosts = site.hosts.iter().enumerate();
-            let bare = hosts.find(|(_, host)| !covered(host));
-            if let Some((index, host)) = bare {
-                let hosts_at = at.key("hosts");
-                let at = hosts_at.index(index);
-                let message = format!("no certificate can cover {}", at.quoted());
-                let hint = match host {
-                    Pattern::Any => "give 'tls.default_certificate', 'certificates' or 'on_demand'",
-                    Pattern::Exact(_) | Pattern::Wildcard(_) => {
-                        "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
-                    }
-                };
-                self.problems.warn(&at, message, hint);
-            }
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::SecretText;
+use super::text::{Duration, SecretText};
 
 /// Who issues certificates: exactly one of the keys.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,12 +18,17 @@ pub(crate) struct Issuer {
     pub(crate) local_ca: Option<LocalCa>,
 }
 
-/// An authority with ACME (RFC 8555).
+/// An authority with ACME (RFC 8555). Whoever configures it agrees to its terms of service.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Acme {
-    /// `letsencrypt`, `letsencrypt-staging`, or the URL of a directory.
+    /// The authority: `letsencrypt`, `letsencrypt-staging`, `google`, `google-staging`, `zerossl`,
+    /// `sslcom`, `sslcom-rsa`, or the https:// URL of another one's directory.
     pub(crate) directory: String,
+    /// Where an order is rehearsed once it has failed, before the authority itself is asked again:
+    /// a directory as above, or `off`. By default the authority's own staging environment where
+    /// it has one that takes the same account data: that is so for `letsencrypt`.
+    pub(crate) staging: Option<String>,
     /// Where the authority may write to.
     pub(crate) email: Option<String>,
     /// How to prove control of a name, most wanted first.
@@ -33,22 +38,53 @@ pub(crate) struct Acme {
     pub(crate) profile: Option<String>,
     /// The kind of the certificates' keys.
     pub(crate) key_type: KeyType,
+    /// Whether a renewed certificate keeps the key of the one before. By default each has a new
+    /// one.
+    pub(crate) reuse_key: bool,
     /// A PEM file with the roots to trust for the directory instead of the system's.
     pub(crate) ca_file: Option<String>,
     /// External account binding, where the authority asks for it.
     pub(crate) eab: Option<Eab>,
+    /// A proxy to reach the authority through, `http://HOST:PORT`.
+    pub(crate) proxy: Option<String>,
+    /// How many orders may be begun in which time.
+    pub(crate) limit: OrderLimit,
 }
 
 impl Default for Acme {
     fn default() -> Self {
         Self {
             directory: "letsencrypt".to_owned(),
+            staging: None,
             email: None,
             challenges: vec![Challenge::TlsAlpn01, Challenge::Http01],
             profile: None,
             key_type: KeyType::P256,
+            reuse_key: false,
             ca_file: None,
             eab: None,
+            proxy: None,
+            limit: OrderLimit::default(),
+        }
+    }
+}
+
+/// How many orders may be begun in which time, to stay within the limits of the authority.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OrderLimit {
+    /// The number of orders.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) orders: u64,
+    /// The time, from 1s to 24h.
+    pub(crate) per: Duration,
+}
+
+impl Default for OrderLimit {
+    fn default() -> Self {
+        Self {
+            orders: 10,
+            per: Duration::new("10s"),
         }
     }
 }
@@ -72,6 +108,7 @@ pub(crate) enum KeyType {
     P384,
     Rsa2048,
     Rsa4096,
+    Ed25519,
 }
 
 /// External account binding (RFC 8555, section 7.3.4).

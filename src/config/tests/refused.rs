@@ -46,6 +46,52 @@ fn faults_of_issuers_and_upstreams() {
 }
 
 #[test]
+fn faults_of_issuers_with_acme() {
+    let site = "sites: [{ hosts: [a.example.com], tls: off, routes: [{ respond: {} }] }]";
+    let whole = |fault: &str| format!("issuers: {{ a: {{ acme: {{ {fault} }} }} }}\n{site}\n");
+    each(include_str!("refused/acme.txt"), whole);
+}
+
+#[test]
+fn faults_of_names_for_acme() {
+    let rest = "issuers: { acme: { acme: }, other: { acme: }, local: { local_ca: } }";
+    let whole = |fault: &str| format!("{fault}\n{rest}\n");
+    each(include_str!("refused/acme_names.txt"), whole);
+}
+
+#[test]
+fn a_challenge_needs_a_listener() {
+    let site = "sites: [{ hosts: [a.example.com], routes: [{ respond: {} }] }]";
+    for (server, challenges, place, words) in [
+        (
+            "http: []",
+            "challenges: [http-01]",
+            "2:37: issuers.a.acme.challenges",
+            "(http-01: it needs a listener, and 'server.http' is empty)",
+        ),
+        (
+            "https: []",
+            "challenges: [tls-alpn-01]",
+            "2:37: issuers.a.acme.challenges",
+            "'server.https' is empty",
+        ),
+    ] {
+        let issuers = format!("issuers: {{ a: {{ acme: {{ {challenges} }} }} }}");
+        one(
+            &format!("server: {{ {server} }}\n{issuers}\n{site}\n"),
+            place,
+            words,
+        );
+    }
+    // Told once, where it comes from.
+    one(
+        &format!("server: {{ http: [], https: [] }}\nissuers: {{ a: {{ acme: }} }}\n{site}"),
+        "1:9: server",
+        "there is no listener",
+    );
+}
+
+#[test]
 fn faults_of_sites() {
     let rest = "issuers: { local: { local_ca: } }\nupstreams: { app: { servers: [\"a:1\"] } }";
     let whole = |site: &str| format!("sites: [{{ {site} }}]\n{rest}\n");
@@ -103,9 +149,22 @@ fn what_a_reference_stands_for_is_never_shown() {
         "log: { level: ${SECRET} }",
         "log: { access: ${SECRET} }",
         "certificates: [{ names: [a.example], issuer: ${SECRET} }]",
+        "issuers: { a: { acme: { directory: ${SECRET} } } }",
+        "issuers: { a: { acme: { staging: ${SECRET} } } }",
+        "issuers: { a: { acme: { email: ${SECRET} } } }",
+        "issuers: { a: { acme: { ca_file: ${SECRET} } } }",
+        "issuers: { a: { acme: { proxy: ${SECRET} } } }",
+        "issuers: { a: { acme: { proxy: \"http://me:${SECRET}@a:1\" } } }",
+        "issuers: { a: { acme: { profile: \"${SECRET} \" } } }",
+        "issuers: { a: { acme: { eab: { key_id: k, hmac_key: \"${SECRET}+\" } } } }",
         "include: [\"${SECRET}\"]",
     ] {
-        let diagnostics = refuse(&format!("{text}\n{GOOD}"));
+        let good = if text.starts_with("issuers") {
+            GOOD.split_once('\n').map_or(GOOD, |(_, rest)| rest)
+        } else {
+            GOOD
+        };
+        let diagnostics = refuse(&format!("{text}\n{good}"));
         let shown = format!(
             "{diagnostics}{}{}",
             diagnostics.render(true),
@@ -114,6 +173,14 @@ fn what_a_reference_stands_for_is_never_shown() {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     // A secret written out is not quoted from the file either.
-    let rendered = refuse("server: { admin_token: hunter2, thread: 1 }").render(false);
-    assert!(!rendered.contains("hunter2"), "{rendered}");
+    for text in [
+        "server: { admin_token: hunter2, thread: 1 }",
+        "issuers: { a: { acme: { proxy: \"http://me:hunter2@a:1\" } } }",
+        "issuers: { a: { acme: { directory: \"https://me:hunter2@a/\" } } }",
+        "issuers: { a: { acme: { eab: { key_id: k, hmac_key: \"hunter2 \" } } } }",
+    ] {
+        let diagnostics = refuse(text);
+        let rendered = format!("{diagnostics}{}", diagnostics.render(false));
+        assert!(!rendered.contains("hunter2"), "{rendered}");
+    }
 }

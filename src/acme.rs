@@ -1,0 +1,257 @@
+//! Certificates from CAs that speak ACME (RFC 8555), on instant-acme over OpenSSL.
+//!
+//! An [`AcmeIssuer`] obtains one certificate per call: account, order, validation, key, download.
+//! What the process must not lose is in the storage before it matters, so that a later call goes on
+//! with an order instead of making another. It serves nothing and stores no certificate; when to
+//! call it is decided elsewhere.
+
+/// Makes a call again as often as the CA did not take the nonce, beyond the few times that
+/// instant-acme does so itself. A macro, since the calls lend what a closure cannot.
+macro_rules! patiently {
+    ($call:expr) => {{
+        let mut left = 6_u32;
+        loop {
+            match $call {
+                Err(error) if left > 0 && $crate::acme::classify::is_bad_nonce(&error) => left -= 1,
+                result => break result,
+            }
+        }
+    }};
+}
+
+mod account;
+mod ca;
+mod classify;
+mod flight;
+mod http;
+mod job;
+mod key;
+mod limits;
+mod problem;
+mod record;
+mod session;
+mod validation;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::account::Accounts;
+use self::ca::Ca;
+use self::job::{Job, Stop};
+use self::limits::Limits;
+use crate::challenge::{ChallengeSolver, ChallengeType};
+use crate::clock::Clock;
+use crate::config::model::Acme;
+use crate::event::{Event, EventBus, EventKind, Severity};
+use crate::host::Pattern;
+use crate::issuer::{Issued, Issuer, Request};
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::{Key, Storage, StorageError, keys};
+
+/// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
+pub struct Shared {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    events: EventBus,
+    accounts: Accounts,
+    limits: Limits,
+}
+
+impl Shared {
+    /// Reads nothing yet.
+    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
+        Self {
+            accounts: Accounts::new(Arc::clone(&storage), Arc::clone(&clock), events.clone()),
+            limits: Limits::new(Arc::clone(&storage), Arc::clone(&clock)),
+            storage,
+            clock,
+            events,
+        }
+    }
+}
+
+/// An issuer of the configuration with `acme`.
+pub struct AcmeIssuer {
+    name: Arc<str>,
+    config: Arc<Acme>,
+    solvers: Vec<Arc<dyn ChallengeSolver>>,
+    shared: Arc<Shared>,
+    ca: Ca,
+    staging: Option<Ca>,
+}
+
+impl AcmeIssuer {
+    /// Reads and asks nothing yet: what is wrong with a CA, its roots or its account comes out when
+    /// a certificate is wanted.
+    pub fn new(
+        name: Arc<str>,
+        config: Arc<Acme>,
+        solvers: Vec<Arc<dyn ChallengeSolver>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let ca = |url: &String| Ca::new(url, Arc::clone(&config), Arc::clone(&shared.clock));
+        Self {
+            ca: ca(&config.directory),
+            staging: config.staging.as_ref().map(ca),
+            name,
+            solvers,
+            shared,
+            config,
+        }
+    }
+
+    /// Obtains a certificate from one CA.
+    async fn obtain(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
+        let session = ca.session().await?;
+        let (accounts, config) = (&self.shared.accounts, &self.config);
+        let mut account = accounts.get(ca, config, &session).await?;
+        let mut is_replaced = false;
+        loop {
+            let job = Job::open(self, ca, request, &session, &account).await?;
+            match job.run().await {
+                Ok(issued) => return Ok(issued),
+                Err(Stop::AccountLost) if !is_replaced => {
+                    self.progress(
+                        request,
+                        format!("{} has lost the account: making one", ca.host),
+                    );
+                    account = accounts.replace(&account, ca, config, &session).await?;
+                    is_replaced = true;
+                }
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::AccountLost | Stop::Unproved(_)) => {
+                    let message = format!(
+                        "{} does not know the account that it has just made; report it to the CA",
+                        ca.host
+                    );
+                    return Err(Failure::new(FailureClass::Network, message));
+                }
+            }
+        }
+    }
+
+    /// As [`Self::obtain`], with what others have to know of a failure.
+    async fn obtain_and_learn(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
+        let obtained = self.obtain(ca, request).await;
+        if let Err(failure) = &obtained {
+            self.shared.limits.learn(ca, &self.config, failure).await;
+        }
+        obtained
+    }
+
+    /// Asks the staging CA first where the last attempt failed: what would fail again fails there,
+    /// and costs nothing of the limits of the other.
+    async fn rehearse(&self, staging: &Ca, request: &Request) -> Result<(), Failure> {
+        self.progress(request, format!("rehearsing at {}", staging.host));
+        match self.obtain_and_learn(staging, request).await {
+            Ok(_) => {
+                if let Ok(place) = keys::order(&staging.key, &request.subject) {
+                    self.forget(place).await;
+                }
+                self.progress(
+                    request,
+                    format!("the rehearsal at {} succeeded", staging.host),
+                );
+                Ok(())
+            }
+            Err(mut failure) => {
+                failure.message = format!(
+                    "the rehearsal at the staging CA failed, {} was not asked: {}",
+                    self.ca.host, failure.message
+                );
+                Err(failure)
+            }
+        }
+    }
+
+    /// The configured types of challenge that there is a solver for, most wanted first.
+    fn kinds(&self) -> impl Iterator<Item = ChallengeType> {
+        let kinds = self.config.challenges.iter().copied();
+        kinds.filter(|kind| self.solver(*kind).is_some())
+    }
+
+    fn solver(&self, kind: ChallengeType) -> Option<&Arc<dyn ChallengeSolver>> {
+        self.solvers.iter().find(|solver| solver.kind() == kind)
+    }
+
+    /// Removes a kept order. One that stays is recognized by its certificate.
+    async fn forget(&self, place: Key) {
+        let removed = blocking(&self.shared.storage, move |storage| storage.delete(&place));
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "an order that is over is still kept");
+        }
+    }
+
+    fn progress(&self, request: &Request, message: String) {
+        let now = self.shared.clock.now();
+        let (kind, severity) = (EventKind::CertificateProgress, Severity::Info);
+        let mut event = Event::new(now, kind, severity, request.domain(), message);
+        event.issuer = Some(Arc::clone(&self.name));
+        event.attempt = Some(request.failures.saturating_add(1));
+        self.shared.events.emit(event);
+    }
+}
+
+#[async_trait]
+impl Issuer for AcmeIssuer {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn ca(&self) -> &str {
+        &self.ca.key
+    }
+
+    async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
+        let attempt = async {
+            check(&request.names)?;
+            if let Some(staging) = self.staging.as_ref().filter(|_| request.failures > 0) {
+                self.rehearse(staging, request).await?;
+            }
+            self.obtain_and_learn(&self.ca, request).await
+        };
+        attempt.await.map_err(|mut failure| {
+            failure.message = format!("{}: {}", request.domain(), failure.message);
+            failure
+        })
+    }
+
+    async fn settled(&self, request: &Request) {
+        if let Ok(place) = keys::order(&self.ca.key, &request.subject) {
+            self.forget(place).await;
+        }
+    }
+}
+
+/// Whether names can be validated by the types of challenge that there are.
+fn check(names: &[Pattern]) -> Result<(), Failure> {
+    for name in names {
+        if !matches!(name, Pattern::Exact(_)) {
+            let message = format!(
+                "a certificate for {name} takes a validation over DNS, which is not to be had yet; \
+                 name the hosts one by one, or give the certificate in files"
+            );
+            return Err(Failure::new(FailureClass::Configuration, message));
+        }
+    }
+    Ok(())
+}
+
+/// Does something with the storage, whose calls block.
+async fn blocking<T: Send + 'static>(
+    storage: &Arc<dyn Storage>,
+    work: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let storage = Arc::clone(storage);
+    let done = tokio::task::spawn_blocking(move || work(storage.as_ref())).await;
+    done.unwrap_or_else(|error| {
+        Err(StorageError::Io {
+            action: "use",
+            path: PathBuf::from("the storage"),
+            source: io::Error::other(error),
+        })
+    })
+}

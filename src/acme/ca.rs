@@ -1,0 +1,158 @@
+//! A CA: where it is, what its directory says, and the connections to it.
+//!
+//! Nothing is read or fetched before it is needed: a CA that is down, or a file of roots that is
+//! missing, does not keep the gateway from its start.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::uri::Uri;
+use instant_acme::BodyWrapper;
+use serde::Deserialize;
+
+use super::classify;
+use super::flight::Flight;
+use super::http::{HttpClient, HttpError, Patience};
+use super::session::{Refusal, Session};
+use crate::clock::Clock;
+use crate::config::model::Acme;
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::keys;
+
+/// How long a directory is used before it is fetched again.
+const DIRECTORY_LASTS: Duration = Duration::from_secs(3600);
+
+/// One directory of a CA.
+pub(super) struct Ca {
+    /// The URL of its directory.
+    pub(super) url: String,
+    /// Host and port of that, by which people know it.
+    pub(super) host: String,
+    /// Its segment of storage keys.
+    pub(super) key: String,
+    config: Arc<Acme>,
+    clock: Arc<dyn Clock>,
+    http: Flight<Arc<HttpClient>>,
+    directory: Flight<Arc<Directory>>,
+}
+
+/// What is at that URL.
+pub(super) struct Directory {
+    pub(super) url: Uri,
+    pub(super) body: Bytes,
+    pub(super) meta: Meta,
+}
+
+/// What a CA says of itself (RFC 8555, section 7.1.1; draft-ietf-acme-profiles).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Meta {
+    #[serde(default)]
+    pub(super) external_account_required: bool,
+    #[serde(default)]
+    pub(super) profiles: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The members without which it is none.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Members {
+    #[serde(rename = "newNonce")]
+    _new_nonce: String,
+    #[serde(rename = "newAccount")]
+    _new_account: String,
+    #[serde(rename = "newOrder")]
+    _new_order: String,
+    #[serde(default)]
+    meta: Meta,
+}
+
+impl Ca {
+    pub(super) fn new(url: &str, config: Arc<Acme>, clock: Arc<dyn Clock>) -> Self {
+        let authority = url.parse().ok().and_then(|uri: Uri| {
+            let authority = uri.authority()?;
+            Some(authority.as_str().to_owned())
+        });
+        Self {
+            url: url.to_owned(),
+            host: authority.unwrap_or_else(|| url.to_owned()),
+            key: keys::ca(url),
+            config,
+            clock,
+            http: Flight::default(),
+            directory: Flight::default(),
+        }
+    }
+
+    /// A client for one certificate.
+    ///
+    /// # Errors
+    /// Where the directory cannot be had.
+    pub(super) async fn session(&self) -> Result<Session, Failure> {
+        let http = self.http.get(Duration::MAX, self.connect()).await?;
+        let directory = self
+            .directory
+            .get(DIRECTORY_LASTS, self.fetch(&http))
+            .await?;
+        Ok(Session::new(http, directory, Arc::clone(&self.clock)))
+    }
+
+    async fn connect(&self) -> Result<Arc<HttpClient>, Failure> {
+        let config = Arc::clone(&self.config);
+        let make = move || {
+            let file = config.ca_file.as_deref().map(Path::new);
+            HttpClient::new(file, config.proxy.as_ref(), Patience::default())
+        };
+        match tokio::task::spawn_blocking(make).await {
+            Ok(Ok(client)) => Ok(Arc::new(client)),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(error) => Err(Failure::new(FailureClass::Internal, error.to_string())),
+        }
+    }
+
+    async fn fetch(&self, http: &HttpClient) -> Result<Arc<Directory>, Failure> {
+        let wrong = |why: &str| {
+            let message = format!(
+                "{} is no ACME directory: {why}; correct 'directory' or 'staging' of the issuer",
+                self.url
+            );
+            Failure::new(FailureClass::Configuration, message)
+        };
+        let url: Uri = self.url.parse().map_err(|_| wrong("this is no URL"))?;
+        let request = Request::builder()
+            .uri(url.clone())
+            .body(BodyWrapper::default())
+            .map_err(|_| wrong("this is no URL"))?;
+        let reply = http.send(request).await;
+        let reply = reply.map_err(|error| self.unreachable(&error))?;
+        if let Some(refusal) = Refusal::of(&reply, self.clock.now()) {
+            let failure = classify::refused(
+                &self.host,
+                classify::Step::Directory,
+                &refusal,
+                &[],
+                self.clock.now(),
+            );
+            // Anything else that a CA does not show is not there.
+            return Err(match failure.class {
+                FailureClass::Network | FailureClass::RateLimited => failure,
+                _ => wrong(&format!("the answer is {}", refusal.status)),
+            });
+        }
+        let body = reply.into_body();
+        let members: Members = serde_json::from_slice(&body)
+            .map_err(|error| wrong(&format!("what is there cannot be read: {error}")))?;
+        Ok(Arc::new(Directory {
+            url,
+            body,
+            meta: members.meta,
+        }))
+    }
+
+    fn unreachable(&self, error: &HttpError) -> Failure {
+        classify::unreachable(&self.host, error)
+    }
+}

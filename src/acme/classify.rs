@@ -1,0 +1,449 @@
+//! What an error means for when to try again, and what people have to do about it.
+//!
+//! Pure functions from what a CA said (or that it said nothing) to a [`Failure`]. They name the CA
+//! and what it said; the domain is added where the failure leaves `acme`.
+
+use std::fmt::{self, Write as _};
+
+use http::StatusCode;
+use instant_acme::Error;
+
+use super::http::HttpError;
+use super::problem::Problem;
+use super::session::{Refusal, Session};
+use crate::challenge::ChallengeType;
+use crate::clock::UnixTime;
+use crate::host::Pattern;
+use crate::schedule::{Failure, FailureClass};
+
+/// What a CA was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Directory,
+    Account,
+    Order,
+    Authorization,
+    Challenge,
+    Finalize,
+    Poll,
+    Download,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "did not show its directory",
+            Self::Account => "did not take the account",
+            Self::Order => "refused the order",
+            Self::Authorization => "did not show the authorizations",
+            Self::Challenge => "did not take the challenge",
+            Self::Finalize => "refused the certificate request",
+            Self::Poll => "did not tell how the order stands",
+            Self::Download => "did not give the certificate",
+        })
+    }
+}
+
+/// The failure where a CA gave no answer.
+pub(super) fn unreachable(host: &str, error: &HttpError) -> Failure {
+    if error.is_permanent() {
+        let message =
+            format!("{host} cannot be asked: {error}; correct the issuer's configuration");
+        return Failure::new(FailureClass::Configuration, message);
+    }
+    let message = format!(
+        "{host} cannot be reached: {error}; if it lasts, see whether this machine gets there and \
+         trusts its certificate ('proxy' and 'ca_file' of the issuer)"
+    );
+    Failure::new(FailureClass::Network, message)
+}
+
+/// The failure where instant-acme gave an error in `session`.
+pub(super) fn failed(
+    host: &str,
+    step: Step,
+    error: &Error,
+    session: &Session,
+    names: &[Pattern],
+    now: UnixTime,
+) -> Failure {
+    if let Some(refusal) = session.refusal() {
+        return refused(host, step, &refusal, names, now);
+    }
+    match error {
+        Error::Other(inner) => match inner.downcast_ref::<HttpError>() {
+            Some(error) => unreachable(host, error),
+            None => {
+                let message = format!("{host} {step}: {inner}");
+                Failure::new(FailureClass::Network, message)
+            }
+        },
+        // It refused with a success: a problem inside of an order or a challenge.
+        Error::Api(problem) => problem_in(host, step, &problem.into(), names, now),
+        Error::Crypto | Error::KeyRejected => {
+            let message = format!(
+                "the stored key of the account at {host} cannot be used: {error}; remove the \
+                 account from the storage for a new one"
+            );
+            Failure::new(FailureClass::Internal, message)
+        }
+        _ => {
+            let message = format!("{host} gave an answer that cannot be read: {error}");
+            Failure::new(FailureClass::Network, message)
+        }
+    }
+}
+
+/// The failure where a CA states a problem of an order within a reply that is a success.
+pub(super) fn problem_in(
+    host: &str,
+    step: Step,
+    problem: &Problem,
+    names: &[Pattern],
+    now: UnixTime,
+) -> Failure {
+    let refusal = Refusal {
+        status: StatusCode::OK,
+        retry_after: None,
+        problem: Some(problem.clone()),
+        terms: None,
+    };
+    refused(host, step, &refusal, names, now)
+}
+
+/// The failure where a CA refused something; `names` are those of the certificate.
+pub(super) fn refused(
+    host: &str,
+    step: Step,
+    refusal: &Refusal,
+    names: &[Pattern],
+    now: UnixTime,
+) -> Failure {
+    let problem = refusal.problem.clone().unwrap_or_default();
+    let detail = problem.detail.as_deref().unwrap_or_default();
+    let class = match pause(&problem) {
+        true => FailureClass::Paused,
+        false => class(&problem, refusal.status, step),
+    };
+    let mut message = match refusal.problem {
+        Some(_) => format!("{host} {step}: {problem}"),
+        None => format!("{host} {step}: its answer is {}", refusal.status),
+    };
+    let mut failure = Failure::new(class, "");
+    failure.retry_after = refusal.retry_after.filter(|at| *at > now);
+    failure.url = match class {
+        FailureClass::Paused => portal(detail).or_else(|| problem.instance.clone()),
+        _ if problem.kind() == "userActionRequired" => {
+            problem.instance.clone().or_else(|| refusal.terms.clone())
+        }
+        _ => problem.instance.clone(),
+    };
+    if class == FailureClass::RateLimited {
+        failure.retry_after = failure
+            .retry_after
+            .or_else(|| date_in(detail).filter(|at| *at > now));
+        failure.scope = domain_in(detail, names);
+    }
+    let advice = match (class, problem.kind()) {
+        (FailureClass::Paused, _) => {
+            "nothing is tried until someone has unpaused it there; find out first why it failed so \
+             often"
+        }
+        (FailureClass::RateLimited, _) => "it is tried again when the CA allows it",
+        (FailureClass::Refused, "caa") => {
+            "let the domain's CAA records name this CA, or choose another"
+        }
+        (FailureClass::Refused, _) => "choose another CA for it, or remove the name",
+        (_, "externalAccountRequired") => {
+            "get a key for external account binding from the CA and set 'eab' of the issuer"
+        }
+        (_, "userActionRequired") => "do what it asks for at its page",
+        (_, "unsupportedContact" | "invalidContact") => "correct 'email' of the issuer",
+        (_, "badCSR" | "badPublicKey") => "choose another 'key_type' of the issuer",
+        (_, "invalidProfile") => "choose another 'profile' of the issuer, or none",
+        (FailureClass::Configuration, _) if step == Step::Account => {
+            "check 'eab' and 'email' of the issuer"
+        }
+        (FailureClass::Configuration, "unauthorized") => {
+            "if the account was deactivated, remove it from the storage for a new one"
+        }
+        (FailureClass::Configuration, _) => "check the configuration of the issuer",
+        (FailureClass::Network, _) => "the fault is the CA's, and mends itself as a rule",
+        (FailureClass::Validation, _) => "see that the names lead to this gateway",
+        (FailureClass::Clock | FailureClass::Storage | FailureClass::Internal, _) => {
+            "please report this as a defect, with this message"
+        }
+    };
+    // Writing to a text does not fail.
+    let _ = write!(message, "; {advice}");
+    failure.message = message;
+    failure
+}
+
+/// The failure where a CA looked for the proof of `name` and did not find it.
+pub(super) fn not_validated(
+    host: &str,
+    name: &str,
+    kind: ChallengeType,
+    problem: &Problem,
+) -> Failure {
+    let class = match class(problem, StatusCode::OK, Step::Challenge) {
+        FailureClass::Configuration | FailureClass::Internal => FailureClass::Validation,
+        class => class,
+    };
+    let port = match kind {
+        ChallengeType::Http01 => 80,
+        ChallengeType::TlsAlpn01 => 443,
+    };
+    let advice = match (class, problem.kind()) {
+        (_, "caa") => format!("let the CAA records of {name} name this CA, or choose another"),
+        (FailureClass::Refused, _) => "choose another CA for it, or remove the name".to_owned(),
+        (_, "dns") => format!("give {name} records of type A or AAAA that lead to this gateway"),
+        (_, "connection") => format!(
+            "see that all addresses of {name} lead to this gateway, and that its port {port} can \
+             be reached from the internet"
+        ),
+        _ => format!(
+            "another server seems to answer for {name} on port {port}: see that all its addresses \
+             lead to this gateway, with nothing between that answers itself"
+        ),
+    };
+    let kind = kind.as_str();
+    let message = format!("{host} did not validate {name} by {kind}: {problem}; {advice}");
+    Failure::new(class, message)
+}
+
+/// Whether another type of challenge may succeed where one failed with this.
+pub(super) fn may_fall_back(problem: &Problem) -> bool {
+    !matches!(
+        problem.kind(),
+        "caa" | "rejectedIdentifier" | "rateLimited" | "unsupportedIdentifier"
+    )
+}
+
+/// Whether the CA knows nothing of the account that asked.
+pub(super) fn is_account_lost(error: &Error, session: &Session) -> bool {
+    let kind = match (session.refusal(), error) {
+        (Some(refusal), _) => refusal.problem.map(|problem| problem.kind().to_owned()),
+        (None, Error::Api(problem)) => Some(Problem::from(problem).kind().to_owned()),
+        (None, _) => None,
+    };
+    kind.as_deref() == Some("accountDoesNotExist")
+}
+
+/// Whether the CA did not take a nonce, which says nothing about the request.
+pub(super) fn is_bad_nonce(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if Problem::from(problem).kind() == "badNonce")
+}
+
+fn class(problem: &Problem, status: StatusCode, step: Step) -> FailureClass {
+    if matches!(problem.kind(), "compound" | "malformed" | "") {
+        let told = problem
+            .subproblems
+            .iter()
+            .map(|problem| class_of(problem.kind(), status, step))
+            .find(|class| *class != FailureClass::Internal);
+        if let Some(class) = told {
+            return class;
+        }
+    }
+    class_of(problem.kind(), status, step)
+}
+
+fn class_of(kind: &str, status: StatusCode, step: Step) -> FailureClass {
+    match kind {
+        "rateLimited" => FailureClass::RateLimited,
+        "rejectedIdentifier" | "unsupportedIdentifier" | "caa" => FailureClass::Refused,
+        "dns" | "connection" | "tls" | "incorrectResponse" => FailureClass::Validation,
+        "serverInternal" | "badNonce" | "orderNotReady" => FailureClass::Network,
+        "accountDoesNotExist"
+        | "badCSR"
+        | "badPublicKey"
+        | "badSignatureAlgorithm"
+        | "externalAccountRequired"
+        | "invalidContact"
+        | "invalidProfile"
+        | "unauthorized"
+        | "unsupportedContact"
+        | "userActionRequired" => FailureClass::Configuration,
+        "malformed" if step == Step::Account => FailureClass::Configuration,
+        _ if status == StatusCode::TOO_MANY_REQUESTS => FailureClass::RateLimited,
+        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            FailureClass::Network
+        }
+        _ => FailureClass::Internal,
+    }
+}
+
+/// Whether the CA has paused issuing until somebody acts, as Let's Encrypt does after very many
+/// failures; ACME has no type for it.
+fn pause(problem: &Problem) -> bool {
+    let detail = problem.detail.as_deref().unwrap_or_default();
+    matches!(problem.kind(), "rateLimited" | "unauthorized")
+        && (portal(detail).is_some()
+            || detail.contains(" paused")
+            || detail.contains("unpause")
+            || detail.contains("temporarily prevented from requesting"))
+}
+
+/// The address of a CA's portal in what it says.
+fn portal(detail: &str) -> Option<String> {
+    let start = detail.find("https://portal.")?;
+    let rest = detail.get(start..)?;
+    let url = rest.split([' ', '\n', '"', '<', '>']).next()?;
+    Some(url.trim_end_matches(['.', ',', ')', ';']).to_owned())
+}
+
+/// The first domain in what a CA says that is one of the names, or above one.
+fn domain_in(detail: &str, names: &[Pattern]) -> Option<String> {
+    detail
+        .split_whitespace()
+        .filter(|word| !word.contains("://"))
+        .flat_map(|word| {
+            word.split(|char: char| !(char.is_ascii_alphanumeric() || matches!(char, '.' | '-')))
+        })
+        .map(|word| word.trim_matches('.').to_ascii_lowercase())
+        .filter(|word| word.contains('.'))
+        .find(|word| names.iter().any(|name| is_within(name, word)))
+}
+
+/// Whether a name is this domain or below it.
+pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
+    let name = match name {
+        Pattern::Exact(name) | Pattern::Wildcard(name) => name.as_str(),
+        Pattern::Any => return false,
+    };
+    name.strip_suffix(domain)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// The time after "retry after" in what a CA says, as Let's Encrypt writes it.
+fn date_in(detail: &str) -> Option<UnixTime> {
+    let (_, rest) = detail.split_once("retry after ")?;
+    let date = rest.get(.."2026-01-01 00:00:00 UTC".len())?;
+    let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S UTC", date).ok()?;
+    let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(zoned.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_700_000_000;
+
+    fn names() -> Vec<Pattern> {
+        ["www.a.example", "b.example"]
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect()
+    }
+
+    fn refuse(step: Step, status: u16, problem: Option<Problem>) -> Failure {
+        let refusal = Refusal {
+            status: StatusCode::from_u16(status).expect("a status"),
+            retry_after: None,
+            problem,
+            terms: Some("https://ca/terms".to_owned()),
+        };
+        refused("ca.example", step, &refusal, &names(), NOW)
+    }
+
+    #[test]
+    fn types_of_problems_have_their_class() {
+        use FailureClass::{Configuration, Internal, Network, RateLimited, Refused, Validation};
+        for (kind, status, step, class) in [
+            ("rateLimited", 429, Step::Order, RateLimited),
+            ("rejectedIdentifier", 400, Step::Order, Refused),
+            ("caa", 403, Step::Finalize, Refused),
+            ("serverInternal", 500, Step::Order, Network),
+            ("badNonce", 400, Step::Order, Network),
+            ("externalAccountRequired", 403, Step::Account, Configuration),
+            ("malformed", 400, Step::Account, Configuration),
+            ("malformed", 400, Step::Order, Internal),
+            ("badCSR", 400, Step::Finalize, Configuration),
+            ("badSignatureAlgorithm", 400, Step::Finalize, Configuration),
+            ("unauthorized", 403, Step::Order, Configuration),
+            ("invalidContact", 400, Step::Account, Configuration),
+            ("connection", 400, Step::Finalize, Validation),
+            ("of tomorrow", 400, Step::Order, Internal),
+            ("of tomorrow", 503, Step::Order, Network),
+        ] {
+            let failure = refuse(step, status, Some(Problem::of(kind, "because")));
+            assert_eq!(failure.class, class, "{kind} {status}");
+            let message = &failure.message;
+            assert!(
+                message.contains("ca.example") && message.contains("because"),
+                "{message}"
+            );
+        }
+        assert_eq!(refuse(Step::Order, 502, None).class, Network);
+        assert_eq!(refuse(Step::Order, 429, None).class, RateLimited);
+    }
+
+    #[test]
+    fn the_worst_of_several_names_decides() {
+        let problem: Problem = serde_json::from_str(
+            r#"{ "type": "urn:ietf:params:acme:error:malformed", "subproblems": [
+                { "type": "urn:ietf:params:acme:error:malformed" },
+                { "type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no",
+                  "identifier": { "type": "dns", "value": "b.example" } } ] }"#,
+        )
+        .expect("a problem");
+        let failure = refuse(Step::Order, 400, Some(problem));
+        assert_eq!(failure.class, FailureClass::Refused);
+        assert!(failure.message.contains("b.example: no"), "{failure}");
+    }
+
+    #[test]
+    fn a_limit_has_a_scope_and_an_end() {
+        let limited =
+            |detail: &str| refuse(Step::Order, 429, Some(Problem::of("rateLimited", detail)));
+        let failure = limited(
+            "too many certificates (50) already issued for \"a.example\" in the last 168h0m0s, \
+             retry after 2026-11-25 10:00:00 UTC: see https://b.example/docs",
+        );
+        assert_eq!(failure.scope.as_deref(), Some("a.example"));
+        assert_eq!(failure.retry_after, Some(1_795_600_800));
+        let failure = limited("too many new orders (300) from this account in the last 3h0m0s");
+        assert_eq!((failure.scope, failure.retry_after), (None, None));
+        // Not every domain that ends in the same letters is above it.
+        assert_eq!(
+            limited("too many for example.org and w.a.example").scope,
+            None
+        );
+        let failure =
+            limited("too many already issued for this exact set: b.example,www.a.example");
+        assert_eq!(failure.scope.as_deref(), Some("b.example"));
+    }
+
+    #[test]
+    fn a_pause_leads_to_the_portal() {
+        let detail = "Your account is temporarily prevented from requesting certificates for \
+                      www.a.example and possibly others. Please visit: \
+                      https://portal.letsencrypt.org/sfe/v1/unpause?jwt=a.b.c";
+        let failure = refuse(Step::Order, 429, Some(Problem::of("rateLimited", detail)));
+        assert_eq!(failure.class, FailureClass::Paused);
+        assert_eq!(
+            failure.url.as_deref(),
+            Some("https://portal.letsencrypt.org/sfe/v1/unpause?jwt=a.b.c")
+        );
+        let problem = Problem::of("userActionRequired", "terms changed");
+        let failure = refuse(Step::Order, 403, Some(problem));
+        assert_eq!(failure.url.as_deref(), Some("https://ca/terms"));
+    }
+
+    #[test]
+    fn what_was_not_validated_says_where_to_look() {
+        let problem = Problem::of("connection", "10.0.0.1: Connection refused");
+        let failure = not_validated("ca", "b.example", ChallengeType::Http01, &problem);
+        assert_eq!(failure.class, FailureClass::Validation);
+        for part in ["b.example", "http-01", "port 80", "10.0.0.1", "ca "] {
+            assert!(failure.message.contains(part), "{part}: {failure}");
+        }
+        let caa = Problem::of("caa", "CAA record prevents issuance");
+        let failure = not_validated("ca", "b.example", ChallengeType::Http01, &caa);
+        assert_eq!(failure.class, FailureClass::Refused);
+        assert!(!may_fall_back(&caa) && may_fall_back(&problem));
+    }
+}

@@ -1,0 +1,431 @@
+//! One certificate from one CA: from the order that a former attempt left, or a new one, to the
+//! chain; and on to another order where a type of challenge failed and there is another type.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use instant_acme::{Account as AcmeAccount, Error, Identifier, NewOrder, Order, OrderStatus};
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+use zeroize::Zeroizing;
+
+use super::account::Account;
+use super::ca::Ca;
+use super::classify::{self, Step};
+use super::problem::Problem;
+use super::record::Record;
+use super::session::Session;
+use super::{AcmeIssuer, blocking, key};
+use crate::certificate::parse::unix_time;
+use crate::challenge::ChallengeType;
+use crate::event::{Event, EventKind, Severity};
+use crate::issuer::{Issued, Request};
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::{Key, StorageError, keys};
+
+/// How many orders one attempt makes at most.
+const ORDERS: usize = 4;
+
+/// A certificate on its way.
+pub(super) struct Job<'a> {
+    pub(super) issuer: &'a AcmeIssuer,
+    pub(super) ca: &'a Ca,
+    pub(super) request: &'a Request,
+    pub(super) session: &'a Session,
+    pub(super) account: AcmeAccount,
+    /// Where the order is kept.
+    place: Key,
+}
+
+/// Why an order goes no further.
+pub(super) enum Stop {
+    /// The CA knows nothing of the account.
+    AccountLost,
+    /// The CA did not find the proof of some names.
+    Unproved(Vec<Unproved>),
+    Failed(Failure),
+}
+
+/// A name that was not validated.
+pub(super) struct Unproved {
+    pub(super) name: String,
+    /// By which type; `None` where the CA does not say.
+    pub(super) kind: Option<ChallengeType>,
+    pub(super) problem: Problem,
+}
+
+/// Types of challenge that have failed for a name.
+pub(super) type Tried = HashSet<(String, ChallengeType)>;
+
+impl<'a> Job<'a> {
+    /// # Errors
+    /// Where what is stored of the account cannot be used.
+    pub(super) async fn open(
+        issuer: &'a AcmeIssuer,
+        ca: &'a Ca,
+        request: &'a Request,
+        session: &'a Session,
+        account: &Arc<Account>,
+    ) -> Result<Self, Failure> {
+        let now = issuer.shared.clock.now();
+        let opened = account.open(session).await.map_err(|error| {
+            classify::failed(
+                &ca.host,
+                Step::Account,
+                &error,
+                session,
+                &request.names,
+                now,
+            )
+        })?;
+        let place = keys::order(&ca.key, &request.subject)
+            .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
+        Ok(Self {
+            issuer,
+            ca,
+            request,
+            session,
+            account: opened,
+            place,
+        })
+    }
+
+    /// Brings the certificate.
+    pub(super) async fn run(&self) -> Result<Issued, Stop> {
+        let mut tried = Tried::new();
+        let mut left = self.resume().await?;
+        for _ in 0..ORDERS {
+            let is_left = left.is_some();
+            let (mut order, key) = match left.take() {
+                Some(resumed) => resumed,
+                None => self.begin().await?,
+            };
+            let unproved = match self.finish(&mut order, &key, &tried).await {
+                Ok(chain) if is_left && !self.is_news(&chain).await => {
+                    self.forget().await;
+                    continue;
+                }
+                Ok(chain) => {
+                    let key = key
+                        .private_key_to_pem_pkcs8()
+                        .map_err(|error| broken(&error))?;
+                    return Ok(Issued {
+                        chain: chain.into_bytes(),
+                        key: Zeroizing::new(key),
+                    });
+                }
+                Err(Stop::Unproved(unproved)) => unproved,
+                Err(stop) => {
+                    if !may_go_on(&stop) {
+                        self.abandon(&mut order).await;
+                    }
+                    return Err(stop);
+                }
+            };
+            self.abandon(&mut order).await;
+            self.fall_back(unproved, &mut tried)?;
+        }
+        let message = format!(
+            "{} did not validate all names within {ORDERS} orders, by whatever type of challenge",
+            self.ca.host
+        );
+        Err(Stop::Failed(Failure::new(
+            FailureClass::Validation,
+            message,
+        )))
+    }
+
+    /// The order that a former attempt left, where it can be gone on with.
+    async fn resume(&self) -> Result<Option<(Order, PKey<Private>)>, Stop> {
+        let place = self.place.clone();
+        let load = blocking(&self.issuer.shared.storage, move |storage| {
+            storage.load(&place)
+        });
+        let Some(record) = load
+            .await
+            .ok()
+            .flatten()
+            .and_then(|value| Record::read(&value))
+        else {
+            return Ok(None);
+        };
+        if record.account != self.account.id() {
+            self.forget().await;
+            return Ok(None);
+        }
+        let mut order = match patiently!(self.account.order(record.url.clone()).await) {
+            Ok(order) => order,
+            Err(error) => {
+                let stop = self.stop(Step::Poll, &error);
+                return match &stop {
+                    Stop::Failed(_) if !may_go_on(&stop) => {
+                        self.forget().await;
+                        Ok(None)
+                    }
+                    _ => Err(stop),
+                };
+            }
+        };
+        let resumed = match order.state().status {
+            OrderStatus::Invalid => Err("it is invalid"),
+            _ => record.resume(&self.request.names, self.now()),
+        };
+        match resumed {
+            Ok(key) => {
+                self.progress(format!("going on with an order at {}", self.ca.host));
+                Ok(Some((order, key)))
+            }
+            Err(why) => {
+                self.progress(format!("gave up an order at {}: {why}", self.ca.host));
+                self.abandon(&mut order).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes an order, and keeps it with the key that its certificate will have.
+    async fn begin(&self) -> Result<(Order, PKey<Private>), Stop> {
+        let (config, shared) = (&self.issuer.config, &self.issuer.shared);
+        let key = self.key().await?;
+        let waiting = |wait: &crate::schedule::Wait| {
+            self.progress(format!("an order at {} {wait}", self.ca.host));
+        };
+        let names = &self.request.names;
+        let turn = shared.limits.turn(self.ca, config, names, waiting);
+        turn.await.map_err(Stop::Failed)?;
+        let identifiers: Vec<Identifier> = names
+            .iter()
+            .map(|name| Identifier::Dns(name.to_string()))
+            .collect();
+        let mut new = NewOrder::new(&identifiers);
+        if let Some(profile) = self.profile() {
+            new = new.profile(profile);
+        }
+        let made = patiently!(self.account.new_order(&new).await);
+        let mut order = made.map_err(|error| self.stop(Step::Order, &error))?;
+        self.keep(&mut order, &key).await?;
+        self.progress(format!("order made at {}", self.ca.host));
+        Ok((order, key))
+    }
+
+    async fn key(&self) -> Result<PKey<Private>, Stop> {
+        let config = &self.issuer.config;
+        let previous = self.request.previous_key.as_deref();
+        if config.reuse_key
+            && let Some(key) = previous.and_then(|pem| key::reuse(pem, config.key_type))
+        {
+            return Ok(key);
+        }
+        let kind = config.key_type;
+        match tokio::task::spawn_blocking(move || key::generate(kind)).await {
+            Ok(key) => key.map_err(|error| broken(&error)),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    /// The configured profile, where the CA has it.
+    fn profile(&self) -> Option<&str> {
+        let profile = self.issuer.config.profile.as_deref()?;
+        if self.session.directory().meta.profiles.contains_key(profile) {
+            return Some(profile);
+        }
+        let host = &self.ca.host;
+        tracing::warn!(
+            ca = host,
+            profile,
+            "the CA has no such profile: its default is used"
+        );
+        self.progress(format!(
+            "{host} has no profile {profile:?}: its default is used"
+        ));
+        None
+    }
+
+    /// Stores an order, so that it is not lost with the process.
+    async fn keep(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
+        let names = &self.request.names;
+        let record = Record::new(order.url(), self.account.id(), names, key, self.now());
+        let value = record.map_err(|error| broken(&error))?.write();
+        let (place, lease) = (self.place.clone(), Arc::clone(&self.request.lease));
+        let stored = blocking(&self.issuer.shared.storage, move |storage| {
+            storage.store_under(&lease, &place, &value)
+        });
+        match stored.await {
+            Ok(()) => Ok(()),
+            Err(error @ StorageError::Lost { .. }) => {
+                // Whoever took over makes an order of their own.
+                self.abandon(order).await;
+                let message = format!("gave up an order: {error}; nothing is to be done");
+                Err(Stop::Failed(Failure::new(FailureClass::Storage, message)))
+            }
+            Err(error) => {
+                let message = format!(
+                    "an order at {} is not kept, and is lost when this process ends: {error}",
+                    self.ca.host
+                );
+                self.emit(EventKind::StorageFailed, Severity::Error, message);
+                Ok(())
+            }
+        }
+    }
+
+    /// Brings an order to its end, whatever its state.
+    async fn finish(
+        &self,
+        order: &mut Order,
+        key: &PKey<Private>,
+        tried: &Tried,
+    ) -> Result<String, Stop> {
+        let mut is_finalized = false;
+        loop {
+            match order.state().status {
+                OrderStatus::Pending => self.prove(order, tried).await?,
+                OrderStatus::Ready if !is_finalized => {
+                    self.progress(format!("validated; asking {} for it", self.ca.host));
+                    self.finalize(order, key).await?;
+                    is_finalized = true;
+                }
+                OrderStatus::Ready | OrderStatus::Processing => self.await_issue(order).await?,
+                OrderStatus::Valid => break,
+                OrderStatus::Invalid => return Err(self.diagnose(order).await),
+            }
+        }
+        let chain = patiently!(order.certificate().await);
+        match chain.map_err(|error| self.stop(Step::Download, &error))? {
+            Some(chain) => {
+                self.progress(format!("downloaded from {}", self.ca.host));
+                Ok(chain)
+            }
+            None => Err(Stop::Failed(Failure::new(
+                FailureClass::Network,
+                format!("{} takes back that the certificate is ready", self.ca.host),
+            ))),
+        }
+    }
+
+    async fn finalize(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
+        let request = key::request(key, &self.request.names).map_err(|error| broken(&error))?;
+        let finalized = patiently!(order.finalize_csr(&request).await);
+        finalized.map_err(|error| self.stop(Step::Finalize, &error))
+    }
+
+    /// Whether a certificate is not the one that has been stored already, and is young.
+    async fn is_news(&self, chain: &str) -> bool {
+        let Ok(leaf) = X509::from_pem(chain.as_bytes()) else {
+            return true;
+        };
+        let span = unix_time(leaf.not_before()).and_then(|from| {
+            let until = unix_time(leaf.not_after())?;
+            Ok((from, until))
+        });
+        if let Ok((from, until)) = span
+            && self.now().saturating_sub(from) > until.saturating_sub(from) / 3
+        {
+            return false;
+        }
+        let Ok(place) = keys::certificate(&self.ca.key, &self.request.subject) else {
+            return true;
+        };
+        let load = blocking(&self.issuer.shared.storage, move |storage| {
+            storage.load(&place)
+        });
+        let stored = load.await.ok().flatten();
+        let stored = stored.and_then(|pem| X509::stack_from_pem(&pem).ok()?.into_iter().next());
+        stored.is_none_or(|stored| stored != leaf)
+    }
+
+    /// Notes which types have failed.
+    ///
+    /// # Errors
+    /// Where there is no other for one of the names.
+    fn fall_back(&self, unproved: Vec<Unproved>, tried: &mut Tried) -> Result<(), Stop> {
+        for unproved in &unproved {
+            tried.extend(unproved.kind.map(|kind| (unproved.name.clone(), kind)));
+        }
+        let others = unproved.len().saturating_sub(1);
+        for Unproved {
+            name,
+            kind,
+            problem,
+        } in unproved
+        {
+            let kind_or_any = kind.unwrap_or(ChallengeType::Http01);
+            let mut failure = classify::not_validated(&self.ca.host, &name, kind_or_any, &problem);
+            let next = self
+                .issuer
+                .kinds()
+                .find(|kind| !tried.contains(&(name.clone(), *kind)));
+            match next {
+                Some(next) if kind.is_some() && classify::may_fall_back(&problem) => {
+                    let next = next.as_str();
+                    self.progress(format!("{}; trying {next} instead", failure.message));
+                }
+                _ => {
+                    if others > 0 {
+                        failure
+                            .message
+                            .push_str(&format!(" (and {others} more of its names)"));
+                    }
+                    return Err(Stop::Failed(failure));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the kept order.
+    pub(super) async fn forget(&self) {
+        self.issuer.forget(self.place.clone()).await;
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        self.issuer.shared.clock.now()
+    }
+
+    /// What an error of instant-acme's means.
+    pub(super) fn stop(&self, step: Step, error: &Error) -> Stop {
+        if classify::is_account_lost(error, self.session) {
+            return Stop::AccountLost;
+        }
+        let (host, names) = (&self.ca.host, &self.request.names);
+        Stop::Failed(classify::failed(
+            host,
+            step,
+            error,
+            self.session,
+            names,
+            self.now(),
+        ))
+    }
+
+    /// Tells a step on the way.
+    pub(super) fn progress(&self, message: String) {
+        self.emit(EventKind::CertificateProgress, Severity::Info, message);
+    }
+
+    fn emit(&self, kind: EventKind, severity: Severity, message: String) {
+        let mut event = Event::new(self.now(), kind, severity, self.request.domain(), message);
+        event.issuer = Some(Arc::clone(&self.issuer.name));
+        event.attempt = Some(self.request.failures.saturating_add(1));
+        self.issuer.shared.events.emit(event);
+    }
+}
+
+/// Whether a later attempt may go on with the order.
+fn may_go_on(stop: &Stop) -> bool {
+    match stop {
+        Stop::Failed(failure) => matches!(
+            failure.class,
+            FailureClass::Network | FailureClass::RateLimited | FailureClass::Storage
+        ),
+        // Nobody can do anything with it, and nobody is there to be asked.
+        Stop::AccountLost => true,
+        Stop::Unproved(_) => false,
+    }
+}
+
+/// What should not be possible.
+fn broken(error: &dyn std::error::Error) -> Stop {
+    let message = format!("a key or a request cannot be made: {error}; please report this");
+    Stop::Failed(Failure::new(FailureClass::Internal, message))
+}

@@ -1,0 +1,120 @@
+//! An order under way, as it is kept in the storage: whoever comes next goes on with it.
+
+use openssl::pkey::{PKey, Private};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::clock::UnixTime;
+use crate::host::Pattern;
+
+/// How long an order is gone on with, in seconds. CAs keep them for a week or so, but a certificate
+/// that waits there grows old.
+const LASTS: i64 = 86_400;
+
+/// What is kept of an order.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The URL of the order.
+    pub(super) url: String,
+    /// The URL of the account that it belongs to.
+    pub(super) account: String,
+    names: Vec<String>,
+    /// The private key of its certificate, PEM.
+    key: String,
+    created: UnixTime,
+}
+
+impl Record {
+    /// # Errors
+    /// Where the key cannot be written as PEM.
+    pub(super) fn new(
+        url: &str,
+        account: &str,
+        names: &[Pattern],
+        key: &PKey<Private>,
+        now: UnixTime,
+    ) -> Result<Self, openssl::error::ErrorStack> {
+        let pem = Zeroizing::new(key.private_key_to_pem_pkcs8()?);
+        Ok(Self {
+            url: url.to_owned(),
+            account: account.to_owned(),
+            names: sorted(names),
+            key: String::from_utf8_lossy(&pem).into_owned(),
+            created: now,
+        })
+    }
+
+    /// What `value` holds, `None` where it cannot be read.
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        serde_json::from_slice(value).ok()
+    }
+
+    /// As it is stored.
+    pub(super) fn write(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(serde_json::to_vec_pretty(self).unwrap_or_default())
+    }
+
+    /// Its key, where the order can be gone on with for these names: else why it cannot.
+    pub(super) fn resume(
+        &self,
+        names: &[Pattern],
+        now: UnixTime,
+    ) -> Result<PKey<Private>, &'static str> {
+        if self.names != sorted(names) {
+            return Err("it is for other names");
+        }
+        // A clock that went back makes it one of the future, whose age nobody knows.
+        if !(0..LASTS).contains(&now.saturating_sub(self.created)) {
+            return Err("it is too old");
+        }
+        PKey::private_key_from_pem(self.key.as_bytes()).map_err(|_| "its key cannot be read")
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+fn sorted(names: &[Pattern]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acme::key::generate;
+    use crate::config::model::KeyType;
+
+    fn names(names: &[&str]) -> Vec<Pattern> {
+        names
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect()
+    }
+
+    #[test]
+    fn an_order_is_gone_on_with_for_the_same_names_and_not_forever() {
+        let key = generate(KeyType::P256).expect("a key");
+        let both = names(&["a.test", "b.test"]);
+        let record = Record::new(
+            "https://ca/order/1",
+            "https://ca/account/1",
+            &both,
+            &key,
+            1000,
+        );
+        let value = record.expect("a record").write();
+        let record = Record::read(&value).expect("a record");
+        assert_eq!(record.url, "https://ca/order/1");
+        let resumed = record.resume(&names(&["b.test", "a.test"]), 1000 + LASTS - 1);
+        assert!(resumed.expect("its key").public_eq(&key));
+        assert!(record.resume(&names(&["a.test"]), 1000).is_err());
+        assert!(record.resume(&both, 1000 + LASTS).is_err());
+        assert!(record.resume(&both, 999).is_err());
+        assert!(Record::read(b"{\"url\": 1}").is_none());
+    }
+}

@@ -1,0 +1,352 @@
+//! What the admin interface shows of certificates: of those that are served, and of those that
+//! there ought to be.
+//!
+//! [`CertificateView`] is made from a certificate that is loaded, or from what is known of one that
+//! issuers are asked for, [`Managed`]. Nothing here has a place for a private key.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::view::rfc3339;
+use crate::certificate::{TlsCertificate, Validity};
+use crate::clock::UnixTime;
+use crate::host::Pattern;
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::keys;
+
+const DAY: i64 = 86_400;
+
+/// One of `GET /api/v1/certificates`: a certificate, or the want of one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct CertificateView {
+    /// The first of its names.
+    pub name: String,
+    pub names: Vec<String>,
+    pub state: CertificateState,
+    /// `file`, `directory`, or the name of the issuer that gave it or is asked first; `none` where
+    /// it is missing and nobody is asked.
+    pub source: String,
+    /// The issuer's distinguished name.
+    pub issuer: Option<String>,
+    #[serde(with = "rfc3339::option")]
+    pub not_before: Option<UnixTime>,
+    #[serde(with = "rfc3339::option")]
+    pub not_after: Option<UnixTime>,
+    /// Whole days until it ends, negative once it has.
+    pub days_left: Option<i64>,
+    /// The kind of its key: `ecdsa`, `ed25519`, `rsa`.
+    pub key: Option<String>,
+    /// In hexadecimal.
+    pub serial: Option<String>,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: Option<String>,
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+    /// How it is kept up; `None` where issuers are not asked for it.
+    pub renewal: Option<RenewalView>,
+    /// The certificates that clients are sent, PEM; only where one certificate is asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain: Option<String>,
+}
+
+/// How a certificate is kept up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RenewalView {
+    /// By which it is known in the storage.
+    pub subject: String,
+    /// The names of the issuers, tried in order.
+    pub issuers: Vec<String>,
+    /// Whether one of them is being asked now.
+    pub obtaining: bool,
+    /// When it is renewed or, after a failure, tried again.
+    #[serde(with = "rfc3339::option")]
+    pub next: Option<UnixTime>,
+    /// How often in a row no issuer gave a certificate.
+    pub failures: u32,
+    pub last_failure: Option<FailureView>,
+}
+
+/// Why no certificate was given.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FailureView {
+    #[serde(with = "rfc3339")]
+    pub at: UnixTime,
+    /// The name of the issuer that was asked.
+    pub issuer: Option<String>,
+    pub class: FailureClass,
+    /// What failed, where and why, with the CA's words.
+    pub message: String,
+    /// A page of the CA about it.
+    pub url: Option<String>,
+    /// Before when the CA does not want to be asked again.
+    #[serde(with = "rfc3339::option")]
+    pub retry_after: Option<UnixTime>,
+}
+
+/// How a certificate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateState {
+    /// It is valid, and nothing is due.
+    Valid,
+    /// It is valid, and waits for its renewal.
+    Due,
+    /// An issuer is being asked for the first or the next one.
+    Obtaining,
+    /// There is none, and nobody has been asked yet, or nobody can be.
+    Missing,
+    /// Nobody gave the first or the next one the last time; it is tried again.
+    Failed,
+    /// The CA wants a person to act first; it is not tried again.
+    Paused,
+    /// It has ended.
+    Expired,
+    /// Its validity has not begun.
+    NotYetValid,
+}
+
+impl CertificateState {
+    /// The word for it, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Due => "due",
+            Self::Obtaining => "obtaining",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+            Self::Paused => "paused",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+        }
+    }
+}
+
+impl fmt::Display for CertificateState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is known of a certificate that issuers are asked for.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    pub names: Vec<Pattern>,
+    /// Tried in order.
+    pub issuers: Vec<Arc<str>>,
+    /// What is served; `None` before the first.
+    pub certificate: Option<Arc<TlsCertificate>>,
+    /// Whether an issuer is being asked now.
+    pub obtaining: bool,
+    /// When it is renewed or tried again.
+    pub next: Option<UnixTime>,
+    pub failures: u32,
+    pub last_failure: Option<LastFailure>,
+}
+
+/// The last time that no issuer gave a certificate.
+#[derive(Clone, Debug)]
+pub struct LastFailure {
+    pub at: UnixTime,
+    pub issuer: Option<Arc<str>>,
+    pub failure: Failure,
+}
+
+impl CertificateView {
+    /// A certificate that is loaded and that nobody is asked for.
+    pub fn loaded(certificate: &TlsCertificate, now: UnixTime) -> Self {
+        let state = invalid(certificate, now).unwrap_or(CertificateState::Valid);
+        let hosts = certificate.names().iter().map(ToString::to_string);
+        let addresses = certificate.addresses().iter().map(ToString::to_string);
+        let names: Vec<String> = hosts.chain(addresses).collect();
+        Self {
+            name: names.first().cloned().unwrap_or_default(),
+            names,
+            state,
+            source: certificate.source().label().to_owned(),
+            issuer: Some(certificate.issuer()),
+            not_before: Some(certificate.not_before()),
+            not_after: Some(certificate.not_after()),
+            days_left: Some(certificate.not_after().saturating_sub(now).div_euclid(DAY)),
+            key: Some(certificate.kind().to_string()),
+            serial: Some(certificate.serial()),
+            fingerprint: Some(certificate.fingerprint().to_string()),
+            file: certificate.source().path().cloned(),
+            renewal: None,
+            chain: None,
+        }
+    }
+
+    /// A certificate that issuers are asked for.
+    pub fn managed(managed: &Managed, now: UnixTime) -> Self {
+        let certificate = managed.certificate.as_deref();
+        let state = certificate
+            .and_then(|certificate| invalid(certificate, now))
+            .unwrap_or_else(|| standing(managed, now));
+        let names: Vec<String> = managed.names.iter().map(ToString::to_string).collect();
+        let mut view = match certificate {
+            Some(certificate) => Self::loaded(certificate, now),
+            None => Self::missing(names.clone()),
+        };
+        view.state = state;
+        view.name = names.first().cloned().unwrap_or_default();
+        view.names = names;
+        if let (None, Some(first)) = (certificate, managed.issuers.first()) {
+            view.source = first.to_string();
+        }
+        view.renewal = Some(RenewalView {
+            subject: keys::subject(&managed.names),
+            issuers: managed.issuers.iter().map(ToString::to_string).collect(),
+            obtaining: managed.obtaining,
+            next: managed.next,
+            failures: managed.failures,
+            last_failure: managed.last_failure.as_ref().map(FailureView::from),
+        });
+        view
+    }
+
+    /// A certificate with these names that there ought to be, and that nobody can be asked for.
+    pub fn missing(names: Vec<String>) -> Self {
+        Self {
+            name: names.first().cloned().unwrap_or_default(),
+            names,
+            state: CertificateState::Missing,
+            source: "none".to_owned(),
+            issuer: None,
+            not_before: None,
+            not_after: None,
+            days_left: None,
+            key: None,
+            serial: None,
+            fingerprint: None,
+            file: None,
+            renewal: None,
+            chain: None,
+        }
+    }
+
+    /// Whether there is a certificate and its validity has begun and not ended.
+    pub fn is_usable(&self) -> bool {
+        self.fingerprint.is_some()
+            && !matches!(
+                self.state,
+                CertificateState::Expired | CertificateState::NotYetValid
+            )
+    }
+
+    /// Whether it is for `name`, which is in normal form.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        self.rank(name).is_some()
+    }
+
+    /// How well `name`, in normal form, names this certificate: the less the better.
+    fn rank(&self, name: &str) -> Option<u8> {
+        let covers = |own: &String| {
+            let above = own.strip_prefix("*.");
+            above.is_some() && above == crate::host::parent(name)
+        };
+        if self.fingerprint.as_deref() == Some(name) {
+            Some(0)
+        } else if self.names.iter().any(|own| own == name) {
+            Some(1)
+        } else {
+            self.names.iter().any(covers).then_some(2)
+        }
+    }
+}
+
+impl From<&LastFailure> for FailureView {
+    fn from(last: &LastFailure) -> Self {
+        let Failure {
+            class,
+            message,
+            retry_after,
+            scope: _,
+            url,
+        } = &last.failure;
+        Self {
+            at: last.at,
+            issuer: last.issuer.as_deref().map(str::to_owned),
+            class: *class,
+            message: message.clone(),
+            url: url.clone(),
+            retry_after: *retry_after,
+        }
+    }
+}
+
+fn invalid(certificate: &TlsCertificate, now: UnixTime) -> Option<CertificateState> {
+    match certificate.validity(now) {
+        Validity::Expired => Some(CertificateState::Expired),
+        Validity::NotYet => Some(CertificateState::NotYetValid),
+        Validity::Valid => None,
+    }
+}
+
+/// How a certificate stands that is valid or not there.
+fn standing(managed: &Managed, now: UnixTime) -> CertificateState {
+    let class = managed.last_failure.as_ref().map(|last| last.failure.class);
+    if managed.obtaining {
+        CertificateState::Obtaining
+    } else if managed.failures > 0 && class == Some(FailureClass::Paused) {
+        CertificateState::Paused
+    } else if managed.failures > 0 {
+        CertificateState::Failed
+    } else if managed.certificate.is_none() {
+        CertificateState::Missing
+    } else if managed.next.is_some_and(|next| next <= now) {
+        CertificateState::Due
+    } else {
+        CertificateState::Valid
+    }
+}
+
+/// The certificate that `name` stands for: a name that it covers, or its fingerprint. Of several
+/// the one that names it best, is kept up, is usable, and lasts longest.
+pub fn find<'v>(views: &'v [CertificateView], name: &str) -> Option<&'v CertificateView> {
+    let name = normal(name);
+    views
+        .iter()
+        .filter_map(|view| Some((view.rank(&name)?, view)))
+        .min_by_key(|(rank, view)| {
+            (
+                *rank,
+                view.renewal.is_none(),
+                !view.is_usable(),
+                Reverse(view.not_after),
+            )
+        })
+        .map(|(_, view)| view)
+}
+
+/// Names like `name`, for those who mistyped; the nearest first.
+pub(super) fn nearest<'v>(views: &'v [CertificateView], name: &str) -> Vec<&'v str> {
+    const MOST: usize = 3;
+    // Distances cost the product of the lengths.
+    const LONGEST: usize = 64;
+    let name = normal(name);
+    // Names of one machine mostly end alike.
+    let limit = 1 + name.len() / 6;
+    if name.len() > LONGEST {
+        return Vec::new();
+    }
+    let mut near: Vec<(usize, &str)> = views
+        .iter()
+        .flat_map(|view| &view.names)
+        .filter(|known| known.len() <= LONGEST && known.len().abs_diff(name.len()) <= limit)
+        .map(|known| (strsim::osa_distance(&name, known), known.as_str()))
+        .filter(|(distance, _)| *distance <= limit)
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    near.into_iter().take(MOST).map(|(_, name)| name).collect()
+}
+
+/// A name as certificates have it, where it is one.
+pub(super) fn normal(name: &str) -> String {
+    name.parse::<Pattern>()
+        .map_or_else(|_| name.to_ascii_lowercase(), |pattern| pattern.to_string())
+}

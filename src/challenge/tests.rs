@@ -1,0 +1,345 @@
+//! Solvers and followers around one storage.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::schedule::FailureClass;
+use crate::shutdown::ShutdownWatch;
+use crate::storage::{Lease, MemoryStorage, Stat, Storage, Value, Watch};
+
+const NOW: UnixTime = 1_757_894_400;
+
+/// A storage in memory that tells of changes, and fails on demand.
+struct Shelf {
+    inner: MemoryStorage,
+    changes: watch::Sender<u64>,
+    is_broken: AtomicBool,
+    /// How often it has been looked at as a whole.
+    looks: AtomicUsize,
+}
+
+impl Shelf {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryStorage::default(),
+            changes: watch::Sender::new(0),
+            is_broken: AtomicBool::new(false),
+            looks: AtomicUsize::new(0),
+        })
+    }
+
+    fn works(&self) -> Result<&MemoryStorage, StorageError> {
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(StorageError::Io {
+                action: "use",
+                path: "/broken".into(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
+        Ok(&self.inner)
+    }
+
+    fn stored(&self) -> Vec<String> {
+        let keys = self.inner.list(&keys::challenges().expect("a key"));
+        let keys = keys.expect("readable");
+        keys.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Storage for Shelf {
+    fn load(&self, key: &Key) -> Result<Option<Value>, StorageError> {
+        self.works()?.load(key)
+    }
+
+    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        self.works()?.store(key, value)?;
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        self.works()?.delete(key)?;
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.works()?.list(prefix)
+    }
+
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        self.works()?.store_under(lease, key, value)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
+        self.works()?.stat(key)
+    }
+
+    fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
+        self.works()?.try_lock(key)
+    }
+
+    fn watch(&self, _: &Key) -> Result<Watch, StorageError> {
+        Ok(Watch::new(self.changes.subscribe(), None))
+    }
+}
+
+/// One gateway of several.
+struct Instance {
+    challenges: Challenges,
+    http01: Http01Solver,
+    tls_alpn01: TlsAlpn01Solver,
+    storage: Arc<Shelf>,
+    clock: Arc<ManualClock>,
+}
+
+impl Instance {
+    fn new(storage: &Arc<Shelf>) -> Self {
+        let (challenges, clock) = (Challenges::default(), Arc::new(ManualClock::at(NOW)));
+        let shared = || (challenges.clone(), Arc::clone(storage), Arc::clone(&clock));
+        let (one, other) = (shared(), shared());
+        Self {
+            http01: Http01Solver::new(one.0, one.1, one.2),
+            tls_alpn01: TlsAlpn01Solver::new(other.0, other.1, other.2),
+            challenges,
+            storage: Arc::clone(storage),
+            clock,
+        }
+    }
+
+    fn follow(&self, shutdown: &ShutdownWatch) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(follow(
+            self.challenges.clone(),
+            Arc::clone(&self.storage) as _,
+            Arc::clone(&self.clock) as _,
+            shutdown.clone(),
+        ))
+    }
+
+    fn answers(&self, challenge: &Challenge) -> bool {
+        match challenge.kind {
+            ChallengeType::Http01 => self
+                .challenges
+                .http01(challenge.domain.as_str(), &challenge.token)
+                .is_some_and(|answer| *answer == *challenge.key_authorization),
+            ChallengeType::TlsAlpn01 => self
+                .challenges
+                .tls_alpn01(challenge.domain.as_str())
+                .is_some_and(|set| set.covers(challenge.domain.as_str())),
+        }
+    }
+}
+
+fn challenge(kind: ChallengeType, domain: &str, token: &str) -> Challenge {
+    Challenge {
+        kind,
+        domain: domain.parse().expect("a name"),
+        token: token.to_owned(),
+        key_authorization: format!("{token}.thumbprint"),
+    }
+}
+
+fn http01(domain: &str, token: &str) -> Challenge {
+    challenge(ChallengeType::Http01, domain, token)
+}
+
+fn tls_alpn01(domain: &str, token: &str) -> Challenge {
+    challenge(ChallengeType::TlsAlpn01, domain, token)
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_is_answered_from_present_to_clean_up_and_no_longer() {
+    let one = Instance::new(&Shelf::new());
+    let http = http01("a.example", "Token");
+    let tls = tls_alpn01("a.example", "Token");
+    assert!(one.challenges.is_empty());
+    assert!(!one.answers(&http) && !one.answers(&tls));
+    one.http01.present(&http).await.expect("presented");
+    assert!(one.answers(&http) && !one.answers(&tls));
+    assert!(one.challenges.http01("b.example", "Token").is_none());
+    assert!(one.challenges.http01("a.example", "token").is_none());
+    one.tls_alpn01.present(&tls).await.expect("presented");
+    assert!(one.answers(&tls));
+    assert!(one.challenges.tls_alpn01("b.example").is_none());
+    assert_eq!(
+        one.storage.stored(),
+        [
+            "challenges/http-01/Token.json",
+            "challenges/tls-alpn-01/a.example.json"
+        ]
+    );
+    one.http01.clean_up(&http).await;
+    one.tls_alpn01.clean_up(&tls).await;
+    one.tls_alpn01.clean_up(&tls).await;
+    assert!(one.challenges.is_empty());
+    assert!(!one.answers(&http) && !one.answers(&tls));
+    assert!(one.storage.stored().is_empty());
+}
+
+#[tokio::test]
+async fn two_orders_with_one_name_do_not_end_each_others_validation() {
+    let one = Instance::new(&Shelf::new());
+    // A CA gives both the same authorization, where it is one account, else two.
+    let (first, second) = (tls_alpn01("a.example", "1"), tls_alpn01("a.example", "2"));
+    one.tls_alpn01.present(&first).await.expect("presented");
+    let certificate = |one: &Instance| {
+        let set = one.challenges.tls_alpn01("a.example").expect("an answer");
+        set.by_kind[0].fingerprint()
+    };
+    let of_first = certificate(&one);
+    one.tls_alpn01.present(&second).await.expect("presented");
+    one.tls_alpn01.present(&first).await.expect("presented");
+    one.tls_alpn01.clean_up(&second).await;
+    assert_eq!(one.storage.stored().len(), 1, "the first's is stored again");
+    one.tls_alpn01.clean_up(&first).await;
+    assert!(one.answers(&first), "presented twice");
+    assert_eq!(
+        one.challenges.0.answers.read().expect("sound").own.0.len(),
+        1
+    );
+    assert_ne!(certificate(&one), of_first, "the later of the two is left");
+    one.tls_alpn01.clean_up(&first).await;
+    assert!(one.challenges.is_empty());
+    assert!(one.storage.stored().is_empty());
+}
+
+#[tokio::test]
+async fn what_no_ca_may_send_or_the_wrong_solver_is_refused() {
+    let one = Instance::new(&Shelf::new());
+    let failure = one.http01.present(&http01("a.example", "../x")).await;
+    assert_eq!(failure.expect_err("refused").class, FailureClass::Network);
+    let failure = one.http01.present(&tls_alpn01("a.example", "Token")).await;
+    assert_eq!(failure.expect_err("refused").class, FailureClass::Internal);
+    assert!(one.challenges.is_empty());
+    assert!(one.storage.stored().is_empty());
+}
+
+#[tokio::test]
+async fn any_instance_with_the_storage_answers() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let (stop, stopped) = watch::channel(false);
+    let followers = [one.follow(&stopped), two.follow(&stopped)];
+    let (http, tls) = (http01("a.example", "T1"), tls_alpn01("b.example", "T2"));
+    one.http01.present(&http).await.expect("presented");
+    one.tls_alpn01.present(&tls).await.expect("presented");
+    until("the other answers", || {
+        two.answers(&http) && two.answers(&tls)
+    })
+    .await;
+    let made = two.challenges.tls_alpn01("b.example").expect("an answer");
+
+    // Another challenge of the same name takes the place of the first.
+    let next = tls_alpn01("b.example", "T3");
+    one.tls_alpn01.present(&next).await.expect("presented");
+    until("the other answers anew", || {
+        let set = two.challenges.tls_alpn01("b.example");
+        set.is_some_and(|set| set.by_kind[0].fingerprint() != made.by_kind[0].fingerprint())
+    })
+    .await;
+    for (solver, challenge) in [
+        (&one.tls_alpn01 as &dyn ChallengeSolver, &tls),
+        (&one.tls_alpn01, &next),
+        (&one.http01, &http),
+    ] {
+        solver.clean_up(challenge).await;
+    }
+    assert!(one.challenges.is_empty());
+    until("the other has nothing", || two.challenges.is_empty()).await;
+    stop.send(true).expect("heard");
+    for follower in followers {
+        follower.await.expect("it ends");
+    }
+}
+
+#[tokio::test]
+async fn what_is_over_does_not_come_back_with_a_slow_look_at_the_storage() {
+    let one = Instance::new(&Shelf::new());
+    let ours = http01("a.example", "Ours");
+    assert!(one.challenges.own_keys().is_empty());
+    one.http01.present(&ours).await.expect("presented");
+    let stored = |challenge: &Challenge| Stored {
+        challenge: challenge.clone(),
+        expires: NOW + 3600,
+    };
+    let theirs = http01("b.example", "Theirs");
+    let found = [stored(&ours), stored(&theirs)];
+    one.http01.clean_up(&ours).await;
+    one.challenges.set_others(&found);
+    assert!(!one.answers(&ours) && one.answers(&theirs));
+}
+
+#[tokio::test]
+async fn what_a_killed_process_has_left_is_answered_for_a_while_and_swept() {
+    let storage = Shelf::new();
+    let gone = Instance::new(&storage);
+    let left = http01("a.example", "Left");
+    gone.http01.present(&left).await.expect("presented");
+    storage
+        .store(
+            &"challenges/http-01/Odd.json".parse().expect("a key"),
+            b"{}",
+        )
+        .expect("stored");
+    drop(gone);
+
+    let (_keep, stopped) = watch::channel(false);
+    let next = Instance::new(&storage);
+    let follower = next.follow(&stopped);
+    until("it is taken over", || next.answers(&left)).await;
+    // The order goes on where it stood.
+    next.http01.present(&left).await.expect("presented");
+    next.http01.clean_up(&left).await;
+    assert!(next.challenges.is_empty());
+    follower.abort();
+
+    next.http01.present(&left).await.expect("presented");
+    next.clock.advance(3601);
+    let later = Instance::new(&storage);
+    later.clock.advance(3601);
+    let _followers = [later.follow(&stopped), next.follow(&stopped)];
+    until("it is swept", || {
+        storage.stored() == ["challenges/http-01/Odd.json"] && next.challenges.is_empty()
+    })
+    .await;
+    assert!(later.challenges.is_empty());
+}
+
+#[tokio::test]
+async fn a_broken_storage_keeps_nobody_from_answering() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let (_keep, stopped) = watch::channel(false);
+    let _followers = [one.follow(&stopped), two.follow(&stopped)];
+    let before = http01("a.example", "Before");
+    one.http01.present(&before).await.expect("presented");
+    until("the other answers", || two.answers(&before)).await;
+
+    storage.is_broken.store(true, Ordering::SeqCst);
+    let challenge = http01("a.example", "Token");
+    one.http01.present(&challenge).await.expect("presented");
+    assert!(one.answers(&challenge));
+    let looks = || storage.looks.load(Ordering::SeqCst);
+    let before_the_change = looks();
+    // A look of either may be on its way, so that four make sure of one of each.
+    while looks() < before_the_change + 4 {
+        storage.changes.send_modify(|count| *count += 1);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(two.answers(&before), "what was known is answered on");
+    one.http01.clean_up(&challenge).await;
+    assert!(!one.answers(&challenge));
+}

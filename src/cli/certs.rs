@@ -1,0 +1,216 @@
+//! `snigate certs`: the certificates of the running gateway, for people and for programs.
+//!
+//! All it knows comes from the admin interface. `table` and `detail` show, `watch` follows an
+//! issuer's work; what can be typed is in `arguments`.
+
+mod arguments;
+mod detail;
+mod table;
+mod time;
+mod watch;
+
+use anyhow::{Context, anyhow};
+use http::StatusCode;
+use serde::Serialize;
+
+pub(super) use self::arguments::{AskArgs, CertsVerb, Name};
+use self::arguments::{ListArgs, ShowArgs, Within};
+use super::client::Client;
+use super::failure::Failure;
+use super::output::Output;
+use crate::admin::{CertificateState, CertificateView};
+use crate::clock::{Clock, SystemClock, UnixTime};
+
+/// Where all certificates are.
+const PATH: &str = "/api/v1/certificates";
+
+/// Does what the verb says.
+pub(super) fn certs(output: &Output, verb: CertsVerb) -> Result<(), Failure> {
+    let now = SystemClock.now();
+    match verb {
+        CertsVerb::List(arguments) => list(output, arguments, now),
+        CertsVerb::Show(arguments) => show(output, arguments, now),
+        CertsVerb::Obtain(arguments) => ask(output, arguments, "obtain"),
+        CertsVerb::Renew(arguments) => ask(output, arguments, "renew"),
+    }
+}
+
+fn list(output: &Output, arguments: ListArgs, now: UnixTime) -> Result<(), Failure> {
+    let client = super::connect(output, arguments.remote)?;
+    let mut views: Vec<CertificateView> = client.get(PATH)?.decode()?;
+    // What is not there is most urgent.
+    views.sort_by(|a, b| (a.not_after, &a.name).cmp(&(b.not_after, &b.name)));
+    if arguments.json {
+        output.data(json(&views)?)?;
+    } else if views.is_empty() {
+        output.note("there are no certificates, and no site needs one");
+    } else {
+        output.data(table::table(&views, now, output.style(), output.width()))?;
+    }
+    match arguments.fail_within {
+        Some(within) => alarm(output, &views, within, now),
+        None => Ok(()),
+    }
+}
+
+/// Fails where something is not as it should be for this long.
+fn alarm(
+    output: &Output,
+    views: &[CertificateView],
+    within: Within,
+    now: UnixTime,
+) -> Result<(), Failure> {
+    const MOST: usize = 10;
+    let found: Vec<String> = views
+        .iter()
+        .filter(|view| is_alarming(view, within, now))
+        .map(|view| format!("{} ({})", view.name, view.state.as_str().replace('_', " ")))
+        .collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut told: Vec<&str> = found.iter().take(MOST).map(String::as_str).collect();
+    let more = format!("{} more", found.len().saturating_sub(MOST));
+    if found.len() > MOST {
+        told.push(&more);
+    }
+    output.warning(format!(
+        "not well, or not for another {within}: {}",
+        told.join(", ")
+    ));
+    Err(Failure::Found)
+}
+
+/// Whether a certificate ends before `within` is over, is not there, or cannot be had.
+fn is_alarming(view: &CertificateView, within: Within, now: UnixTime) -> bool {
+    let ends = view
+        .not_after
+        .is_none_or(|end| end.saturating_sub(now) < within.seconds());
+    ends || match view.state {
+        CertificateState::Valid | CertificateState::Due | CertificateState::Obtaining => false,
+        CertificateState::Missing
+        | CertificateState::Failed
+        | CertificateState::Paused
+        | CertificateState::Expired
+        | CertificateState::NotYetValid => true,
+    }
+}
+
+fn show(output: &Output, arguments: ShowArgs, now: UnixTime) -> Result<(), Failure> {
+    let client = super::connect(output, arguments.remote)?;
+    let view = view(&client, &arguments.name)?;
+    if arguments.pem {
+        let chain = view.chain.ok_or_else(|| {
+            anyhow!(
+                "there is no certificate for {} yet: it is {}",
+                view.name,
+                view.state
+            )
+        })?;
+        return output.data(chain);
+    }
+    if arguments.json {
+        return output.data(json(&view)?);
+    }
+    output.data(detail::detail(&view, now, output.style()))
+}
+
+fn ask(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
+    let AskArgs {
+        name,
+        no_wait,
+        timeout,
+        remote,
+    } = arguments;
+    let client = super::connect(output, remote)?;
+    let path = path(&name, verb);
+    if !no_wait {
+        return watch::watch(output, &client, &name, &path, timeout);
+    }
+    let answer = client.post(&path)?;
+    let view: CertificateView = answer.decode()?;
+    if answer.status == StatusCode::ACCEPTED {
+        output.note(format!(
+            "asked for {}; see `snigate certs show {}`",
+            view.name, view.name
+        ));
+    } else {
+        output.note(watch::needless(&view));
+    }
+    Ok(())
+}
+
+fn view(client: &Client, name: &Name) -> Result<CertificateView, Failure> {
+    client.get(&format!("{PATH}/{name}"))?.decode()
+}
+
+fn path(name: &Name, verb: &str) -> String {
+    format!("{PATH}/{name}/{verb}")
+}
+
+fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let mut text = serde_json::to_string_pretty(value).context("cannot encode the answer")?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod testing {
+    use crate::admin::{CertificateState, CertificateView, RenewalView};
+    use crate::clock::UnixTime;
+
+    pub(super) const NOW: UnixTime = 1_757_894_400;
+    pub(super) const DAY: i64 = 86_400;
+
+    /// A certificate that was issued, with so many days left of 90.
+    pub(super) fn issued(name: &str, left: i64) -> CertificateView {
+        CertificateView {
+            state: CertificateState::Valid,
+            source: "letsencrypt".to_owned(),
+            issuer: Some("CN=R11, O=Let's Encrypt, C=US".to_owned()),
+            not_before: Some(NOW + (left - 90) * DAY),
+            not_after: Some(NOW + left * DAY),
+            days_left: Some(left),
+            key: Some("ecdsa".to_owned()),
+            serial: Some("0A".to_owned()),
+            fingerprint: Some("ab".repeat(32)),
+            renewal: Some(RenewalView {
+                subject: name.to_owned(),
+                issuers: vec!["letsencrypt".to_owned(), "zerossl".to_owned()],
+                obtaining: false,
+                next: Some(NOW + (left - 30) * DAY),
+                failures: 0,
+                last_failure: None,
+            }),
+            ..CertificateView::missing(vec![name.to_owned()])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{NOW, issued};
+    use super::*;
+
+    #[test]
+    fn alarming_is_what_ends_soon_and_what_is_not_there() {
+        let within: Within = "14d".parse().expect("a duration");
+        let of = |view: &CertificateView| is_alarming(view, within, NOW);
+        assert!(!of(&issued("a.example", 14)));
+        assert!(of(&issued("a.example", 13)));
+        assert!(of(&CertificateView::missing(vec!["a.example".to_owned()])));
+        for (state, alarming) in [
+            (CertificateState::Due, false),
+            (CertificateState::Obtaining, false),
+            (CertificateState::Failed, true),
+            (CertificateState::Paused, true),
+            (CertificateState::NotYetValid, true),
+        ] {
+            let view = CertificateView {
+                state,
+                ..issued("a.example", 60)
+            };
+            assert_eq!(of(&view), alarming, "{state}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! All that is known of one certificate, for people.
+
+use super::table::{left_paint, state_paint};
+use super::time::{span, until};
+use crate::admin::{CertificateState, CertificateView, FailureView, RenewalView, time};
+use crate::cli::output::{Style, clean};
+use crate::clock::UnixTime;
+use crate::schedule::FailureClass;
+
+/// A paragraph of facts, each on lines of its own.
+pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> String {
+    let mut facts = Facts::default();
+    let state = view.state.as_str().replace('_', " ");
+    facts.tell(
+        "state",
+        format!(
+            "{}: {}",
+            state_paint(view.state)(style, &state),
+            meaning(view.state)
+        ),
+    );
+    facts.tell("names", view.names.join(", "));
+    if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
+        let left = end.saturating_sub(now);
+        let told = match left {
+            ..0 => format!("ended {} ago", span(left.saturating_neg())),
+            _ => format!("{} left", span(left)),
+        };
+        facts.tell("valid from", time(begin).to_string());
+        let told = left_paint(view, left)(style, &told);
+        facts.tell("valid until", format!("{} ({told})", time(end)));
+    }
+    facts.maybe("issued by", view.issuer.as_deref());
+    facts.tell("source", source(view));
+    facts.maybe("key", view.key.as_deref());
+    facts.maybe("serial", view.serial.as_deref());
+    facts.maybe("SHA-256", view.fingerprint.as_deref());
+    if let Some(renewal) = &view.renewal {
+        tell_renewal(&mut facts, renewal, now);
+    }
+    let mut text = style.bold(&view.name);
+    text.push('\n');
+    for (name, value) in facts.0 {
+        for (number, line) in value.lines().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            text.push_str(&format!("  {name:<13} {line}\n"));
+        }
+    }
+    text
+}
+
+/// What is told, by name.
+#[derive(Default)]
+struct Facts(Vec<(&'static str, String)>);
+
+impl Facts {
+    fn tell(&mut self, name: &'static str, value: String) {
+        self.0.push((name, value));
+    }
+
+    fn maybe(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.tell(name, clean(value));
+        }
+    }
+}
+
+fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
+    facts.tell("issuers", renewal.issuers.join(", "));
+    facts.tell("stored as", renewal.subject.clone());
+    let which = if renewal.failures > 0 {
+        "next attempt"
+    } else {
+        "renewal"
+    };
+    let next = match renewal.next {
+        Some(at) => format!("{} ({})", time(at), until(at, now)),
+        None if renewal.obtaining => "under way".to_owned(),
+        None => "none is planned".to_owned(),
+    };
+    facts.tell(which, next);
+    if renewal.failures > 0 {
+        facts.tell("failures", format!("{} in a row", renewal.failures));
+    }
+    if let Some(failure) = &renewal.last_failure {
+        facts.tell("last failure", last_failure(failure, now));
+    }
+}
+
+/// The last failure in full: when, at whom, of what kind; then the CA's words.
+pub(super) fn last_failure(failure: &FailureView, now: UnixTime) -> String {
+    let ago = span(now.saturating_sub(failure.at).max(0));
+    let issuer = failure.issuer.as_deref();
+    let at = issuer.map_or_else(String::new, |issuer| format!(" at {issuer}"));
+    let mut text = format!("{ago} ago{at}: {}\n", kind(failure.class));
+    text.push_str(&clean(&failure.message));
+    if let Some(after) = failure.retry_after {
+        text.push_str(&format!("\nnot to be asked again before {}", time(after)));
+    }
+    if let Some(url) = &failure.url {
+        text.push_str(&format!("\nsee {}", clean(url)));
+    }
+    text
+}
+
+fn source(view: &CertificateView) -> String {
+    match (&view.file, &view.renewal) {
+        (Some(file), _) => format!("{} {}", view.source, file.display()),
+        (None, Some(_)) => format!("issuer {}", view.source),
+        (None, None) => view.source.clone(),
+    }
+}
+
+fn meaning(state: CertificateState) -> &'static str {
+    match state {
+        CertificateState::Valid => "nothing is to be done",
+        CertificateState::Due => "waits for its renewal",
+        CertificateState::Obtaining => "an issuer is being asked now",
+        CertificateState::Missing => "a site needs it, and there is none",
+        CertificateState::Failed => "no issuer gave one the last time; it is tried again",
+        CertificateState::Paused => "the CA wants you to act first; it is not tried again",
+        CertificateState::Expired => "clients refuse it",
+        CertificateState::NotYetValid => "clients refuse it until its time begins",
+    }
+}
+
+fn kind(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Network => "the CA cannot be reached or has a fault",
+        FailureClass::Validation => "the CA did not find the proof that the names point here",
+        FailureClass::Refused => "the CA refuses",
+        FailureClass::RateLimited => "too many requests for the CA's limits",
+        FailureClass::Paused => "the CA has paused the account or the name",
+        FailureClass::Configuration => "the account or the request is not accepted",
+        FailureClass::Storage => "the storage cannot be used",
+        FailureClass::Clock => "what came is not valid by the clock of this machine",
+        FailureClass::Internal => "what came was not what was asked for",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DAY, NOW, issued};
+    use super::*;
+    use crate::cli::output::Output;
+
+    fn plain(view: &CertificateView) -> String {
+        detail(view, NOW, Output::plain().style())
+    }
+
+    #[test]
+    fn a_certificate_is_told_in_full() {
+        let mut view = issued("a.example", 60);
+        view.names.push("www.a.example".to_owned());
+        assert_eq!(
+            plain(&view),
+            format!(
+                "a.example\n\
+                 \x20 state         valid: nothing is to be done\n\
+                 \x20 names         a.example, www.a.example\n\
+                 \x20 valid from    2025-08-16T00:00:00Z\n\
+                 \x20 valid until   2025-11-14T00:00:00Z (60 d left)\n\
+                 \x20 issued by     CN=R11, O=Let's Encrypt, C=US\n\
+                 \x20 source        issuer letsencrypt\n\
+                 \x20 key           ecdsa\n\
+                 \x20 serial        0A\n\
+                 \x20 SHA-256       {}\n\
+                 \x20 issuers       letsencrypt, zerossl\n\
+                 \x20 stored as     a.example\n\
+                 \x20 renewal       2025-10-15T00:00:00Z (in 30 d)\n",
+                "ab".repeat(32)
+            )
+        );
+        let mut ended = issued("a.example", -3);
+        ended.state = CertificateState::Expired;
+        assert!(
+            plain(&ended).contains("(ended 3 d ago)"),
+            "{}",
+            plain(&ended)
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_with_the_words_of_the_ca() {
+        let mut view = CertificateView {
+            state: CertificateState::Failed,
+            renewal: issued("a.example", 0).renewal,
+            ..CertificateView::missing(vec!["a.example".to_owned()])
+        };
+        if let Some(renewal) = &mut view.renewal {
+            renewal.failures = 4;
+            renewal.next = Some(NOW + 2 * DAY);
+            renewal.last_failure = Some(FailureView {
+                at: NOW - 300,
+                issuer: Some("zerossl".to_owned()),
+                class: FailureClass::RateLimited,
+                message: "too many certificates\nfor a.example".to_owned(),
+                url: Some("https://ca.example/limits".to_owned()),
+                retry_after: Some(NOW + DAY),
+            });
+        }
+        let text = plain(&view);
+        let told = "\
+\x20 next attempt  2025-09-17T00:00:00Z (in 2 d)
+\x20 failures      4 in a row
+\x20 last failure  5 min ago at zerossl: too many requests for the CA's limits
+\x20               too many certificates
+\x20               for a.example
+\x20               not to be asked again before 2025-09-16T00:00:00Z
+\x20               see https://ca.example/limits
+";
+        assert!(text.ends_with(told), "{text}");
+        assert!(!text.contains("valid until"), "{text}");
+    }
+}

@@ -1,0 +1,274 @@
+//! The table of certificates: as wide as the terminal at most, and whole where it is piped.
+
+use super::time::{date, span, until};
+use crate::admin::{CertificateState, CertificateView, RenewalView};
+use crate::cli::output::{Style, clean};
+use crate::clock::UnixTime;
+
+const DAY: i64 = 86_400;
+
+/// Between two columns.
+const GAP: &str = "  ";
+
+/// To what a column is narrowed at most.
+const NARROWEST: usize = 12;
+
+const HEADER: [&str; 7] = [
+    "NAME", "NAMES", "ISSUER", "STATE", "EXPIRES", "LEFT", "NEXT",
+];
+
+/// The columns that are narrowed where the terminal is, in this order.
+const NARROWED: [usize; 3] = [1, 2, 0];
+
+/// How a cell is coloured.
+type Paint = fn(Style, &str) -> String;
+
+struct Cell {
+    text: String,
+    paint: Paint,
+}
+
+impl Cell {
+    fn plain(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            paint: |_, text| text.to_owned(),
+        }
+    }
+}
+
+/// A line for each certificate, in their order, under a header.
+pub(super) fn table(
+    views: &[CertificateView],
+    now: UnixTime,
+    style: Style,
+    width: Option<usize>,
+) -> String {
+    let header = HEADER.map(|text| Cell {
+        text: text.to_owned(),
+        paint: Style::bold,
+    });
+    let rows: Vec<[Cell; 7]> = std::iter::once(header)
+        .chain(views.iter().map(|view| row(view, now)))
+        .collect();
+    let widths = widths(&rows, width);
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        let mut blanks = 0;
+        for (cell, width) in row.iter().zip(widths) {
+            let text = fitting(&cell.text, width);
+            line.push_str(&" ".repeat(blanks));
+            line.push_str(&(cell.paint)(style, &text));
+            blanks = width.saturating_sub(length(&text)) + GAP.len();
+        }
+        table.push_str(&line);
+        table.push('\n');
+    }
+    table
+}
+
+fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
+    let left = view.not_after.map(|end| end.saturating_sub(now));
+    let none = || "-".to_owned();
+    [
+        Cell::plain(&view.name),
+        Cell::plain(other_names(&view.names)),
+        Cell::plain(issuer(view)),
+        Cell {
+            text: view.state.as_str().replace('_', " "),
+            paint: state_paint(view.state),
+        },
+        Cell::plain(view.not_after.map_or_else(none, date)),
+        Cell {
+            text: left.map_or_else(none, span),
+            paint: left.map_or(Style::red, |left| left_paint(view, left)),
+        },
+        Cell::plain(view.renewal.as_ref().map_or_else(none, |it| next(it, now))),
+    ]
+}
+
+/// The names after the first, or their number where they are many.
+fn other_names(names: &[String]) -> String {
+    match names.get(1..).unwrap_or_default() {
+        [] => "-".to_owned(),
+        [one] => format!("+ {one}"),
+        [one, two] => format!("+ {one}, {two}"),
+        many => format!("+ {} more", many.len()),
+    }
+}
+
+/// The issuer by the name that is best known: that of the configuration, else what the certificate
+/// calls it.
+fn issuer(view: &CertificateView) -> String {
+    if view.renewal.is_some() {
+        return view.source.clone();
+    }
+    let Some(issuer) = &view.issuer else {
+        return "-".to_owned();
+    };
+    let part = |name: &str| {
+        let mut parts = issuer.split(", ");
+        parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+    };
+    part("CN")
+        .or_else(|| part("O"))
+        .map_or_else(|| clean(issuer), clean)
+}
+
+fn next(renewal: &RenewalView, now: UnixTime) -> String {
+    let when = match renewal.next {
+        None => "-".to_owned(),
+        Some(at) if at.saturating_sub(now) >= 2 * DAY => date(at),
+        Some(at) => until(at, now),
+    };
+    match renewal.failures {
+        0 => when,
+        1 => format!("{when} (1 failure)"),
+        failures => format!("{when} ({failures} failures)"),
+    }
+}
+
+pub(super) fn state_paint(state: CertificateState) -> Paint {
+    match state {
+        CertificateState::Valid => Style::green,
+        CertificateState::Due | CertificateState::Obtaining => Style::cyan,
+        CertificateState::NotYetValid => Style::yellow,
+        CertificateState::Missing
+        | CertificateState::Failed
+        | CertificateState::Paused
+        | CertificateState::Expired => Style::red,
+    }
+}
+
+/// Green above 30 days, red below 7; sooner for certificates of short life.
+pub(super) fn left_paint(view: &CertificateView, left: i64) -> Paint {
+    let begin = view.not_before.unwrap_or_default();
+    let lifetime = view.not_after.unwrap_or_default().saturating_sub(begin);
+    if left < (7 * DAY).min(lifetime / 10) {
+        Style::red
+    } else if left < (30 * DAY).min(lifetime / 3) {
+        Style::yellow
+    } else {
+        Style::green
+    }
+}
+
+/// The width of each column, narrowed until the table is no wider than `most`.
+fn widths(rows: &[[Cell; 7]], most: Option<usize>) -> [usize; 7] {
+    let mut widths = [0; 7];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = length(&cell.text).max(*width);
+        }
+    }
+    let total = widths.iter().sum::<usize>() + GAP.len() * (widths.len() - 1);
+    let mut excess = most.map_or(0, |most| total.saturating_sub(most));
+    for column in NARROWED {
+        if let Some(width) = widths.get_mut(column) {
+            let cut = excess.min(width.saturating_sub(NARROWEST));
+            *width -= cut;
+            excess -= cut;
+        }
+    }
+    widths
+}
+
+/// What is too long ends in an ellipsis.
+fn fitting(text: &str, width: usize) -> String {
+    if length(text) <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+/// Names of hosts are ASCII; those of issuers mostly.
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{NOW, issued};
+    use super::*;
+    use crate::cli::output::Output;
+
+    fn plain(views: &[CertificateView], width: Option<usize>) -> Vec<String> {
+        let table = table(views, NOW, Output::plain().style(), width);
+        table.lines().map(str::to_owned).collect()
+    }
+
+    fn some() -> Vec<CertificateView> {
+        let mut failed = issued("failed.example", 6);
+        failed.state = CertificateState::Failed;
+        if let Some(renewal) = &mut failed.renewal {
+            renewal.failures = 3;
+            renewal.next = Some(NOW + 720);
+        }
+        let mut file = issued("file.example", 300);
+        file.renewal = None;
+        file.names.push("www.file.example".to_owned());
+        vec![
+            CertificateView::missing(vec!["missing.example".to_owned()]),
+            failed,
+            issued("a.example", 60),
+            file,
+        ]
+    }
+
+    #[test]
+    fn each_certificate_has_a_line() {
+        assert_eq!(
+            plain(&some(), None),
+            [
+                "NAME             NAMES               ISSUER       STATE    EXPIRES     LEFT   NEXT",
+                "missing.example  -                   -            missing  -           -      -",
+                "failed.example   -                   letsencrypt  failed   2025-09-21  6 d    in 12 min (3 failures)",
+                "a.example        -                   letsencrypt  valid    2025-11-14  60 d   2025-10-15",
+                "file.example     + www.file.example  R11          valid    2026-07-12  300 d  -",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_a_narrow_table() {
+        let all = plain(&some(), Some(500));
+        assert_eq!(all, plain(&some(), None));
+        let narrow = plain(&some(), Some(94));
+        assert!(
+            narrow.iter().all(|line| line.chars().count() <= 94),
+            "{narrow:#?}"
+        );
+        assert!(narrow[4].contains("+ www.file.…"), "{narrow:#?}");
+        // What cannot be narrower stays whole.
+        let tiny = plain(&some(), Some(1));
+        assert!(tiny[2].contains("3 failures"), "{tiny:#?}");
+    }
+
+    #[test]
+    fn many_names_are_counted() {
+        let names = |number: usize| -> Vec<String> {
+            (0..number).map(|one| format!("{one}.example")).collect()
+        };
+        assert_eq!(other_names(&names(0)), "-");
+        assert_eq!(other_names(&names(3)), "+ 1.example, 2.example");
+        assert_eq!(other_names(&names(100)), "+ 99 more");
+    }
+
+    #[test]
+    fn colour_warns_in_time() {
+        let colour = |left| left_paint(&issued("a.example", left), left * DAY)(Style::always(), "");
+        let named = |paint: Paint| paint(Style::always(), "");
+        assert_eq!(colour(31), named(Style::green));
+        assert_eq!(colour(29), named(Style::yellow));
+        assert_eq!(colour(6), named(Style::red));
+        let mut short = issued("a.example", 2);
+        short.not_before = Some(NOW - 4 * DAY);
+        assert_eq!(
+            left_paint(&short, 2 * DAY)(Style::always(), ""),
+            named(Style::green)
+        );
+    }
+}

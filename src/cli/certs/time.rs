@@ -1,0 +1,61 @@
+//! Times for people: how long until, and how long ago.
+
+use crate::clock::UnixTime;
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 3_600;
+const DAY: i64 = 86_400;
+
+/// A time that passes, in the one unit that says enough: `89 d`, `36 h`, `45 min`, `20 s`; with a
+/// minus where it is negative.
+pub(super) fn span(seconds: i64) -> String {
+    let length = seconds.saturating_abs();
+    let (unit, name) = if length >= 2 * DAY {
+        (DAY, "d")
+    } else if length >= 2 * HOUR {
+        (HOUR, "h")
+    } else if length >= 2 * MINUTE {
+        (MINUTE, "min")
+    } else {
+        (1, "s")
+    };
+    let sign = if seconds < 0 { "-" } else { "" };
+    format!("{sign}{} {name}", length / unit)
+}
+
+/// When something will be: `in 3 h`, `now`.
+pub(super) fn until(at: UnixTime, now: UnixTime) -> String {
+    match at.saturating_sub(now) {
+        ..=0 => "now".to_owned(),
+        left => format!("in {}", span(left)),
+    }
+}
+
+/// The day of a time, in UTC.
+pub(super) fn date(at: UnixTime) -> String {
+    let zoned = crate::admin::time(at).to_zoned(jiff::tz::TimeZone::UTC);
+    zoned.date().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_the_unit_that_says_enough() {
+        for (seconds, text) in [
+            (90 * DAY, "90 d"),
+            (2 * DAY, "2 d"),
+            (2 * DAY - 1, "47 h"),
+            (2 * HOUR - 1, "119 min"),
+            (119, "119 s"),
+            (0, "0 s"),
+            (-3 * DAY, "-3 d"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+        assert_eq!(until(10, 10), "now");
+        assert_eq!(until(130, 10), "in 2 min");
+        assert_eq!(date(1_757_894_400), "2025-09-15");
+    }
+}

@@ -1,0 +1,93 @@
+//! Progress of what takes its time, on stderr: a line for each step, and on a terminal the last one
+//! alive.
+
+use std::io::{self, Write};
+
+use tokio::time::Instant;
+
+use super::{Style, clean, say, width_of};
+
+/// The steps so far.
+#[derive(Debug)]
+pub(in crate::cli) struct Progress {
+    style: Style,
+    /// Whether the last line can be written anew.
+    live: bool,
+    begin: Instant,
+    current: Option<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    begin: Instant,
+    text: String,
+}
+
+impl Progress {
+    pub(super) fn new(style: Style, live: bool) -> Self {
+        Self {
+            style,
+            live,
+            begin: Instant::now(),
+            current: None,
+        }
+    }
+
+    /// Begins the next step. The same once more is the one that goes on.
+    pub(in crate::cli) fn step(&mut self, text: impl AsRef<str>) {
+        let text = clean(&text.as_ref().replace('\n', " "));
+        if self.current.as_ref().is_some_and(|step| step.text == text) {
+            return;
+        }
+        self.settle();
+        let step = Step {
+            begin: Instant::now(),
+            text,
+        };
+        if !self.live {
+            say(&self.line(&step));
+        }
+        self.current = Some(step);
+        self.tick();
+    }
+
+    /// Shows that time passes.
+    pub(in crate::cli) fn tick(&mut self) {
+        if let (true, Some(step)) = (self.live, &self.current) {
+            let running = format!(" ({} s)", step.begin.elapsed().as_secs());
+            // A line that wraps could not be written anew.
+            let width = width_of(io::stderr()).unwrap_or(80);
+            let room = width.saturating_sub(running.len() + 1);
+            let line = format!("{}  {}", self.since(step), step.text);
+            let line: String = line.chars().take(room).chain(running.chars()).collect();
+            let mut stderr = io::stderr().lock();
+            // A closed stderr is no reason to fail.
+            let _ = write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush());
+        }
+    }
+
+    /// Leaves the last step as it is; what is printed next has a line of its own.
+    pub(in crate::cli) fn settle(&mut self) {
+        if let Some(step) = self.current.take()
+            && self.live
+        {
+            say(&format!("\r\x1b[K{}", self.line(&step)));
+        }
+    }
+
+    fn line(&self, step: &Step) -> String {
+        format!("{}  {}", self.style.dim(&self.since(step)), step.text)
+    }
+
+    /// How long after the first step this one began.
+    fn since(&self, step: &Step) -> String {
+        let seconds = step.begin.duration_since(self.begin).as_secs();
+        format!("{:>5}", format!("{seconds} s"))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

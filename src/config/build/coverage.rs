@@ -1,0 +1,192 @@
+//! Whether what is to be served can have a certificate at all.
+//!
+//! What only the CA can tell is not guessed at: here are names that cannot be proved to any, or
+//! that every public one refuses by its policy, and sites that no certificate can be for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Build;
+use super::issuer::acme_of;
+use super::preset;
+use crate::config::model::{CertificateSource, Config, SiteTls};
+use crate::config::problem::{At, quote};
+use crate::config::schema;
+use crate::host::{HostName, Pattern};
+
+/// What to do about a wildcard that cannot be proved.
+const INSTEAD_OF_A_WILDCARD: &str =
+    "name the hosts one by one, give a certificate in files, or use an issuer with a 'local_ca'";
+
+impl Build<'_> {
+    /// Reports a wildcard that these issuers cannot issue for.
+    pub(super) fn provable(
+        &mut self,
+        at: &At<'_>,
+        pattern: &Pattern,
+        issuers: &[Arc<str>],
+        raw: &schema::Root,
+    ) {
+        if !matches!(pattern, Pattern::Wildcard(_)) {
+            return;
+        }
+        let mut by_acme = issuers.iter().filter(|name| acme_of(raw, name).is_some());
+        let Some(first) = by_acme.next() else {
+            return;
+        };
+        if issuers.iter().all(|name| acme_of(raw, name).is_some()) {
+            let message = format!(
+                "the wildcard {} can be proved to {} by dns-01 alone, which is not available in \
+                 this build yet",
+                at.quoted(),
+                quote(first),
+            );
+            self.problems.error(at, message, INSTEAD_OF_A_WILDCARD);
+        } else {
+            let message = format!(
+                "{} cannot issue for the wildcard {}: that takes dns-01, which is not available \
+                 in this build yet",
+                quote(first),
+                at.quoted(),
+            );
+            self.problems
+                .warn(at, message, "leave it out of the 'issuer' of this entry");
+        }
+    }
+
+    /// Warns of a name that a public CA among these issuers will refuse.
+    pub(super) fn refused_by_public(
+        &mut self,
+        at: &At<'_>,
+        pattern: &Pattern,
+        issuers: &[Arc<str>],
+        raw: &schema::Root,
+    ) {
+        let Pattern::Exact(host) = pattern else {
+            return;
+        };
+        let public = |issuer: &&Arc<str>| {
+            let acme = acme_of(raw, issuer);
+            acme.is_some_and(|acme| preset::find(&acme.directory).is_some())
+        };
+        if let Some(issuer) = issuers.iter().find(public)
+            && let Some(why) = preset::never_certified(host)
+        {
+            let message = format!(
+                "public CAs certify no name such as {}, since {why}: {} will refuse it",
+                at.quoted(),
+                quote(issuer),
+            );
+            let hint = "use an issuer with a 'local_ca' for it, or a certificate in files";
+            self.problems.warn(at, message, hint);
+        }
+    }
+
+    /// Warns of sites that clients will hardly see.
+    pub(super) fn odd_sites(&mut self, config: &Config, raw: &schema::Root, root: &At<'_>) {
+        // What files and directories hold is seen when they are read.
+        let open = config.on_demand.is_some()
+            || config.certificates.iter().any(|source| match source {
+                CertificateSource::Directory { .. } | CertificateSource::Files { .. } => true,
+                CertificateSource::Managed { .. } => false,
+            });
+        let managed = Managed::new(config);
+        let sites = root.key("sites");
+        for (index, site) in config.sites.iter().enumerate() {
+            let at = sites.index(index);
+            let (issuer, auto) = match &site.tls {
+                SiteTls::Off => {
+                    if config.server.http.is_empty() {
+                        let message = "no listener serves the site: it has 'tls: off', and \
+                                       'server.http' is empty";
+                        self.problems
+                            .warn(&at, message, "give an address in 'server.http'");
+                    }
+                    continue;
+                }
+                SiteTls::Auto(issuers) => (issuers.first(), true),
+                SiteTls::Issuer(issuer) => (Some(issuer), false),
+            };
+            if config.server.https.is_empty() {
+                let message = "no listener serves the site: 'server.https' is empty";
+                self.problems
+                    .warn(&at, message, "give an address there, or 'tls: off' here");
+                continue;
+            }
+            let hosts_at = at.key("hosts");
+            let at_hand = |host: &Pattern| auto && (open || managed.covers(host));
+            if let Some(issuer) = issuer {
+                for (index, host) in site.hosts.iter().enumerate() {
+                    if !at_hand(host) {
+                        let at = hosts_at.index(index);
+                        self.refused_by_public(&at, host, std::slice::from_ref(issuer), raw);
+                    }
+                }
+            }
+            if open {
+                continue;
+            }
+            let acme = issuer.filter(|issuer| acme_of(raw, issuer).is_some());
+            let covered = |host: &Pattern| match host {
+                Pattern::Any => config.tls.default_certificate.is_some(),
+                Pattern::Exact(_) => issuer.is_some(),
+                Pattern::Wildcard(_) => issuer.is_some() && acme.is_none() || managed.covers(host),
+            };
+            let mut hosts = site.hosts.iter().enumerate();
+            let bare = hosts.find(|(_, host)| !covered(host));
+            let Some((index, host)) = bare else {
+                continue;
+            };
+            let at = hosts_at.index(index);
+            let mut message = format!("no certificate can cover {}", at.quoted());
+            let hint = match (host, acme) {
+                (Pattern::Any, _) => {
+                    "give 'tls.default_certificate', 'certificates' or 'on_demand'"
+                }
+                (Pattern::Wildcard(_), Some(issuer)) => {
+                    message.push_str(": it can be proved to ");
+                    message.push_str(&quote(issuer));
+                    message.push_str(" by dns-01 alone, which is not available in this build yet");
+                    INSTEAD_OF_A_WILDCARD
+                }
+                (Pattern::Exact(_) | Pattern::Wildcard(_), _) => {
+                    "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
+                }
+            };
+            self.problems.warn(&at, message, hint);
+        }
+    }
+}
+
+/// Names that issuers are asked for by entries of `certificates`.
+struct Managed<'c>(HashSet<&'c Pattern>);
+
+impl<'c> Managed<'c> {
+    fn new(config: &'c Config) -> Self {
+        let names = config
+            .certificates
+            .iter()
+            .filter_map(|source| match source {
+                CertificateSource::Managed { names, .. } => Some(names),
+                CertificateSource::Directory { .. } | CertificateSource::Files { .. } => None,
+            });
+        Self(names.flatten().collect())
+    }
+
+    /// Whether one of them covers a host.
+    fn covers(&self, host: &Pattern) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        if self.0.contains(host) {
+            return true;
+        }
+        let Pattern::Exact(name) = host else {
+            return false;
+        };
+        let parent = name
+            .parent()
+            .and_then(|parent| parent.parse::<HostName>().ok());
+        parent.is_some_and(|parent| self.0.contains(&Pattern::Wildcard(parent)))
+    }
+}

@@ -1,0 +1,153 @@
+//! Issued certificates in the storage: one value holds chain and key, so that they change as one.
+
+use std::sync::Arc;
+
+use openssl::error::ErrorStack;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
+use crate::clock::UnixTime;
+use crate::schedule::Retry;
+use crate::storage::{Key, Lease, Storage, StorageError, Value, keys};
+
+/// A certificate that can be written to the storage.
+pub(super) struct Parcel {
+    key: Key,
+    metadata: Key,
+    order: Key,
+    pem: Value,
+    facts: Facts,
+}
+
+/// What is kept beside a certificate, for people and programs that look into the storage. What
+/// matters is read from the certificate itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    issuer: String,
+    names: Vec<String>,
+    fingerprint: String,
+    not_after: UnixTime,
+    obtained: UnixTime,
+}
+
+/// Why a stored certificate cannot be used.
+#[derive(Debug, Error)]
+pub(super) enum StoredError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the stored certificate {key} cannot be used: {error}; it is obtained anew")]
+    Damaged { key: Key, error: CertificateError },
+}
+
+/// The certificate of `subject` that `issuer` gave, whose CA is `ca`; `None` where there is none.
+pub(super) fn load(
+    storage: &dyn Storage,
+    loader: &Loader,
+    ca: &str,
+    subject: &str,
+    issuer: &Arc<str>,
+) -> Result<Option<TlsCertificate>, StoredError> {
+    let key = keys::certificate(ca, subject)?;
+    let Some(pem) = storage.load(&key)? else {
+        return Ok(None);
+    };
+    match loader.load(&pem, Source::Issuer(Arc::clone(issuer))) {
+        Ok(loaded) => Ok(Some(loaded.certificate)),
+        Err(error) => Err(StoredError::Damaged { key, error }),
+    }
+}
+
+impl Parcel {
+    /// Packs `certificate` as given by `issuer`, whose CA is `ca`.
+    ///
+    /// # Errors
+    /// Where the storage has no key for it; or where OpenSSL is out of memory.
+    pub(super) fn pack(
+        certificate: &TlsCertificate,
+        ca: &str,
+        subject: &str,
+        issuer: &str,
+        now: UnixTime,
+    ) -> Result<Self, PackError> {
+        let mut pem = Zeroizing::new(certificate.chain_pem()?);
+        pem.extend_from_slice(&certificate.key_pem()?);
+        Ok(Self {
+            key: keys::certificate(ca, subject)?,
+            metadata: keys::metadata(ca, subject)?,
+            order: keys::order(ca, subject)?,
+            pem,
+            facts: Facts {
+                issuer: issuer.to_owned(),
+                names: certificate
+                    .names()
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+                fingerprint: certificate.fingerprint().to_string(),
+                not_after: certificate.not_after(),
+                obtained: now,
+            },
+        })
+    }
+
+    /// Writes it, under `lease`.
+    ///
+    /// # Errors
+    /// Where the storage cannot be written; what was there before is there still.
+    pub(super) fn store(&self, storage: &dyn Storage, lease: &Lease) -> Result<(), StorageError> {
+        storage.store_under(lease, &self.key, &self.pem)?;
+        let facts = serde_json::to_vec_pretty(&self.facts).unwrap_or_default();
+        storage.store_under(lease, &self.metadata, &facts)
+    }
+
+    /// As [`Self::store`] long after it was issued: the order that it came from goes too, since the
+    /// next is another one.
+    ///
+    /// # Errors
+    /// As for [`Self::store`].
+    pub(super) fn store_late(
+        &self,
+        storage: &dyn Storage,
+        lease: &Lease,
+    ) -> Result<(), StorageError> {
+        self.store(storage, lease)?;
+        storage.delete(&self.order)
+    }
+}
+
+/// Why a certificate cannot be packed.
+#[derive(Debug, Error)]
+pub(super) enum PackError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("OpenSSL cannot encode it: {0}")]
+    OpenSsl(#[from] ErrorStack),
+}
+
+/// What is known of the failures of `subject`; none where it cannot be read as such.
+pub(super) fn load_retry(
+    storage: &dyn Storage,
+    subject: &str,
+) -> Result<Option<Retry>, StorageError> {
+    let value = storage.load(&keys::retry(subject)?)?;
+    Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+}
+
+/// Keeps, or with `None` forgets, the failures of `subject`.
+pub(super) fn store_retry(
+    storage: &dyn Storage,
+    subject: &str,
+    retry: Option<&Retry>,
+) -> Result<(), StorageError> {
+    let key = keys::retry(subject)?;
+    match retry {
+        Some(retry) => {
+            let value = serde_json::to_vec_pretty(retry).unwrap_or_default();
+            storage.store(&key, &value)
+        }
+        None if storage.exists(&key)? => storage.delete(&key),
+        None => Ok(()),
+    }
+}

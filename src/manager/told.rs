@@ -1,0 +1,134 @@
+//! What is told of certificates that CAs are asked for.
+
+use std::sync::Arc;
+
+use super::needs::Need;
+use super::work::Tools;
+use crate::certificate::{TlsCertificate, Validity};
+use crate::clock::{UnixTime, rfc3339};
+use crate::event::{Event, EventKind, Severity};
+use crate::schedule::{Alert, Failure, FailureClass, Retry, Upkeep};
+
+/// Tells of one certificate.
+pub(super) struct Teller<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) need: &'a Need,
+    pub(super) now: UnixTime,
+}
+
+impl Teller<'_> {
+    /// A stored certificate is served.
+    pub(super) fn loaded(&self, certificate: &TlsCertificate) {
+        let domain = self.need.domain();
+        let end = rfc3339(certificate.not_after());
+        let (severity, message) = match certificate.validity(self.now) {
+            Validity::Valid => (
+                Severity::Info,
+                format!("the stored certificate for {domain} is served; it is valid until {end}"),
+            ),
+            Validity::Expired => (
+                Severity::Critical,
+                format!(
+                    "the stored certificate for {domain} expired at {end}; it is renewed as soon \
+                     as that can be"
+                ),
+            ),
+            Validity::NotYet => (
+                Severity::Error,
+                format!(
+                    "the stored certificate for {domain} is not valid before {}; is this \
+                     machine's clock right?",
+                    rfc3339(certificate.not_before())
+                ),
+            ),
+        };
+        let mut event = self.event(EventKind::CertificateLoaded, severity, message);
+        event.issuer = Some(certificate.source().label().into());
+        event.not_after = Some(certificate.not_after());
+        self.tools.events.emit(event);
+    }
+
+    /// A certificate was obtained, or took the place of another.
+    pub(super) fn issued(&self, certificate: &TlsCertificate, issuer: Arc<str>, renewed: bool) {
+        self.count(&issuer, "ok");
+        let (kind, verb) = if renewed {
+            (EventKind::CertificateRenewed, "renewed")
+        } else {
+            (EventKind::CertificateObtained, "obtained")
+        };
+        let message = format!(
+            "{verb} the certificate for {} from {issuer}; it is valid until {}",
+            self.need.domain(),
+            rfc3339(certificate.not_after())
+        );
+        let mut event = self.event(kind, Severity::Info, message);
+        event.issuer = Some(issuer);
+        event.not_after = Some(certificate.not_after());
+        self.tools.events.emit(event);
+    }
+
+    /// A certificate was not obtained; `present` is served meanwhile, which is renewed in the last
+    /// `window` of its life.
+    pub(super) fn failed(
+        &self,
+        present: Option<&TlsCertificate>,
+        issuer: Arc<str>,
+        failure: &Failure,
+        retry: &Retry,
+        window: f64,
+    ) {
+        self.count(&issuer, "failed");
+        let severity = match present {
+            _ if failure.class == FailureClass::Paused => Severity::Critical,
+            None => Severity::Error,
+            Some(present) => {
+                let failures = retry.failures;
+                let upkeep = Upkeep::Renewed { window, failures };
+                let alert = Alert::of(&present.lifetime(), upkeep, self.now);
+                alert.map_or(Severity::Warning, |alert| alert.severity)
+            }
+        };
+        let meanwhile = match present.map(|present| present.validity(self.now)) {
+            None => "there is none",
+            Some(Validity::Expired) => "the one at hand has expired and is served all the same",
+            Some(_) => "the one at hand is served on",
+        };
+        let message = format!(
+            "no new certificate for {}: {failure}; {meanwhile}; {}",
+            self.need.domain(),
+            then(retry)
+        );
+        let mut event = self.event(EventKind::CertificateFailed, severity, message);
+        event.issuer = Some(issuer);
+        event.attempt = Some(retry.failures);
+        event.next = retry.next;
+        event.not_after = present.map(TlsCertificate::not_after);
+        event.url.clone_from(&failure.url);
+        self.tools.events.emit(event);
+    }
+
+    fn event(&self, kind: EventKind, severity: Severity, message: String) -> Event {
+        Event::new(self.now, kind, severity, self.need.domain(), message)
+    }
+
+    fn count(&self, issuer: &str, result: &str) {
+        if let Some(renewals) = &self.tools.renewals {
+            renewals.with_label_values(&[issuer, result]).inc();
+        }
+    }
+}
+
+/// The last failure in a line.
+pub(super) fn last_failure(retry: &Retry) -> String {
+    let Retry {
+        message, failures, ..
+    } = retry;
+    format!("{message} (attempt {failures}; {})", then(retry))
+}
+
+fn then(retry: &Retry) -> String {
+    match retry.next {
+        Some(next) => format!("the next attempt is at {}", rfc3339(next)),
+        None => "nothing is tried by itself until somebody acts".to_owned(),
+    }
+}

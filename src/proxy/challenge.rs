@@ -1,0 +1,38 @@
+//! Answers CAs that validate a name over HTTP (RFC 8555, section 8.3).
+//!
+//! Only what is pending is answered, on any listener: a front, or our own redirect, may have sent
+//! the CA to TLS. Any other request under that path goes the way of all requests, for the server
+//! behind a route may obtain certificates of its own.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use pingora_http::RequestHeader;
+
+use super::answer::Answer;
+use super::authority::Host;
+use super::path;
+use crate::challenge::Challenges;
+
+/// Where CAs look.
+const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
+
+/// The answer to a request that validates `host`, `None` to any other. `target` is in origin form.
+pub(super) fn answer(
+    challenges: &Challenges,
+    request: &RequestHeader,
+    host: Host<'_>,
+    target: &[u8],
+) -> Option<Answer> {
+    if challenges.is_empty() || !target.starts_with(PREFIX) {
+        return None;
+    }
+    let Host::Name(name) = host else { return None };
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let token = path::without_query(target).strip_prefix(PREFIX)?;
+    let answer = challenges.http01(name, std::str::from_utf8(token).ok()?)?;
+    let content_type = HeaderValue::from_static("application/octet-stream");
+    let body = Bytes::copy_from_slice(answer.as_bytes());
+    Some(Answer::new(StatusCode::OK, content_type, body).uncacheable())
+}

@@ -1,0 +1,276 @@
+//! What people have to be told about a certificate, and how loudly.
+//!
+//! [`Alert::of`] judges one certificate at one moment by shares of its life, with bounds in days
+//! for long ones. [`Watch`] remembers what was told, so that each change is told once. Neither
+//! sends anything: the validity checker makes events of it.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::{DAY, Lifetime, MINUTE};
+use crate::clock::UnixTime;
+use crate::event::{EventKind, Severity};
+
+/// A validity that begins within this time may be a matter of two clocks.
+const SOON: i64 = 5 * MINUTE;
+
+/// Who replaces a certificate before its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Upkeep {
+    /// We do, from the beginning of this part of its life on.
+    Renewed {
+        window: f64,
+        /// How often in a row that has failed by now.
+        failures: u32,
+    },
+    /// Somebody else: it comes from a file.
+    ByHand,
+}
+
+/// What a certificate deserves to be told about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alert {
+    pub kind: EventKind,
+    pub severity: Severity,
+}
+
+/// With how much left which severity begins, in seconds.
+struct Thresholds {
+    warning: i64,
+    error: i64,
+    critical: i64,
+}
+
+impl Alert {
+    /// What this certificate deserves at `now`; `None` where all is well.
+    pub fn of(life: &Lifetime, upkeep: Upkeep, now: UnixTime) -> Option<Self> {
+        let alert = |kind, severity| Some(Self { kind, severity });
+        if life.has_ended(now) {
+            return alert(EventKind::CertificateExpired, Severity::Critical);
+        }
+        if !life.has_begun(now) {
+            let soon = life.not_before.saturating_sub(now) <= SOON;
+            let severity = if soon {
+                Severity::Warning
+            } else {
+                Severity::Error
+            };
+            return alert(EventKind::CertificateNotYetValid, severity);
+        }
+        let left = life.left(now);
+        let thresholds = match upkeep {
+            Upkeep::Renewed { window, failures } => renewed(life, window, failures),
+            Upkeep::ByHand => by_hand(life.length()),
+        };
+        let severity = if left <= thresholds.critical {
+            Severity::Critical
+        } else if left <= thresholds.error {
+            Severity::Error
+        } else if left <= thresholds.warning {
+            Severity::Warning
+        } else {
+            return None;
+        };
+        alert(EventKind::CertificateExpiring, severity)
+    }
+}
+
+/// From when its renewal was due on, this much was left for it. A third of that is an error, a
+/// tenth or a day is critical, where a day is not more than a fifth of it.
+fn renewed(life: &Lifetime, window: f64, failures: u32) -> Thresholds {
+    let given = life.left(life.due_at(window));
+    Thresholds {
+        // It may have to wait for its turn.
+        warning: if failures > 0 { given } else { given / 4 * 3 },
+        error: (given / 3).min(30 * DAY),
+        critical: (given / 10).max(DAY.min(given / 5)).min(7 * DAY),
+    }
+}
+
+/// People need days, and are told days before; for certificates that live no longer than that,
+/// a program replaces them, late in their lives.
+fn by_hand(length: i64) -> Thresholds {
+    Thresholds {
+        warning: (length / 10).clamp(14 * DAY, 30 * DAY).min(length / 3),
+        error: (7 * DAY).min(length / 6),
+        critical: DAY.min(length / 20),
+    }
+}
+
+/// What was told about each certificate.
+#[derive(Clone, Debug)]
+pub struct Watch<K> {
+    told: HashMap<K, Alert>,
+}
+
+impl<K> Default for Watch<K> {
+    fn default() -> Self {
+        Self {
+            told: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Watch<K> {
+    /// Looks at all certificates, and gives what is to be told about them now.
+    ///
+    /// What was told is not told again until it changes; what became well, or is no longer among
+    /// them, is forgotten. A key stands for one certificate: its fingerprint, or the names for which
+    /// there is one at a time.
+    pub fn look(
+        &mut self,
+        certificates: impl IntoIterator<Item = (K, Lifetime, Upkeep)>,
+        now: UnixTime,
+    ) -> Vec<(K, Alert)> {
+        let mut told = HashMap::new();
+        let mut new = Vec::new();
+        for (key, life, upkeep) in certificates {
+            let Some(alert) = Alert::of(&life, upkeep, now) else {
+                continue;
+            };
+            if self.told.get(&key) != Some(&alert) {
+                new.push((key.clone(), alert));
+            }
+            told.insert(key, alert);
+        }
+        self.told = told;
+        new
+    }
+
+    /// What stands about a certificate since the last look.
+    pub fn standing(&self, key: &K) -> Option<Alert> {
+        self.told.get(key).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_800_000_000;
+    const HOUR: i64 = 3600;
+
+    fn lasting(length: i64) -> Lifetime {
+        Lifetime {
+            not_before: NOW - length,
+            not_after: NOW,
+            seed: 0,
+        }
+    }
+
+    fn expiring(life: &Lifetime, upkeep: Upkeep, left: i64) -> Option<Severity> {
+        let alert = Alert::of(life, upkeep, life.not_after - left)?;
+        assert_eq!(alert.kind, EventKind::CertificateExpiring);
+        Some(alert.severity)
+    }
+
+    #[test]
+    fn what_is_renewed_gets_louder_as_what_was_left_for_it_runs_out() {
+        // (length, from how much left on: a failing one warns, a waiting one warns, error, critical)
+        let table = [
+            (90 * DAY, 30 * DAY, 22 * DAY + DAY / 2, 10 * DAY, 3 * DAY),
+            (45 * DAY, 15 * DAY, 11 * DAY + DAY / 4, 5 * DAY, 36 * HOUR),
+            (160 * HOUR, 80 * HOUR, 60 * HOUR, 80 * HOUR / 3, 16 * HOUR),
+            (60, 30, 21, 10, 6),
+            (3660 * DAY, 1220 * DAY, 915 * DAY, 30 * DAY, 7 * DAY),
+        ];
+        for (length, failing, waiting, error, critical) in table {
+            let life = lasting(length);
+            let at = |failures, left| {
+                let window = 1.0 / 3.0;
+                expiring(&life, Upkeep::Renewed { window, failures }, left)
+            };
+            assert_eq!(at(3, failing + 1), None, "{length}");
+            assert_eq!(at(3, failing), Some(Severity::Warning), "{length}");
+            assert_eq!(at(0, waiting + 1), None, "{length}");
+            assert_eq!(at(0, waiting), Some(Severity::Warning), "{length}");
+            assert_eq!(at(1, error + 1), Some(Severity::Warning), "{length}");
+            assert_eq!(at(1, error), Some(Severity::Error), "{length}");
+            assert_eq!(at(1, critical + 1), Some(Severity::Error), "{length}");
+            assert_eq!(at(0, critical), Some(Severity::Critical), "{length}");
+            assert_eq!(at(0, 0), Some(Severity::Critical), "{length}");
+        }
+    }
+
+    #[test]
+    fn people_are_told_days_before_or_late_in_a_short_life() {
+        // (length, from how much left on: warning, error, critical)
+        let table = [
+            (90 * DAY, 14 * DAY, 7 * DAY, DAY),
+            (200 * DAY, 20 * DAY, 7 * DAY, DAY),
+            (365 * DAY, 30 * DAY, 7 * DAY, DAY),
+            (3650 * DAY, 30 * DAY, 7 * DAY, DAY),
+            (6 * DAY, 2 * DAY, DAY, 6 * DAY / 20),
+            (60, 20, 10, 3),
+        ];
+        for (length, warning, error, critical) in table {
+            let life = lasting(length);
+            let at = |left| expiring(&life, Upkeep::ByHand, left);
+            assert_eq!(at(warning + 1), None, "{length}");
+            assert_eq!(at(warning), Some(Severity::Warning), "{length}");
+            assert_eq!(at(error + 1), Some(Severity::Warning), "{length}");
+            assert_eq!(at(error), Some(Severity::Error), "{length}");
+            assert_eq!(at(critical + 1), Some(Severity::Error), "{length}");
+            assert_eq!(at(critical), Some(Severity::Critical), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_or_has_not_begun_is_told_whoever_renews_it() {
+        let life = lasting(90 * DAY);
+        let renewed = Upkeep::Renewed {
+            window: 0.33,
+            failures: 0,
+        };
+        for upkeep in [renewed, Upkeep::ByHand] {
+            let at = |now| Alert::of(&life, upkeep, now).map(|alert| (alert.kind, alert.severity));
+            let not_yet = EventKind::CertificateNotYetValid;
+            assert_eq!(at(life.not_before - DAY), Some((not_yet, Severity::Error)));
+            assert_eq!(at(life.not_before - 60), Some((not_yet, Severity::Warning)));
+            assert_eq!(at(life.not_before), None);
+            assert_eq!(
+                at(life.not_after + 1),
+                Some((EventKind::CertificateExpired, Severity::Critical))
+            );
+        }
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut watch = Watch::default();
+        let life = lasting(90 * DAY);
+        let mut told = Vec::new();
+        for day in 0..95 {
+            let now = life.not_before + day * DAY;
+            for (key, alert) in watch.look([("a", life, Upkeep::ByHand)], now) {
+                assert_eq!(key, "a");
+                told.push((90 - day, alert.severity, alert.kind));
+            }
+        }
+        let expiring = EventKind::CertificateExpiring;
+        assert_eq!(
+            told,
+            [
+                (14, Severity::Warning, expiring),
+                (7, Severity::Error, expiring),
+                (1, Severity::Critical, expiring),
+                (-1, Severity::Critical, EventKind::CertificateExpired),
+            ]
+        );
+        assert!(watch.standing(&"a").is_some());
+
+        // Replaced, and years later the same again.
+        let next = Lifetime {
+            not_before: NOW,
+            not_after: NOW + 90 * DAY,
+            ..life
+        };
+        assert_eq!(watch.look([("a", next, Upkeep::ByHand)], NOW), []);
+        assert_eq!(watch.standing(&"a"), None);
+        let late = next.not_after - 3 * DAY;
+        assert_eq!(watch.look([("a", next, Upkeep::ByHand)], late).len(), 1);
+        // No longer served: forgotten.
+        assert_eq!(watch.look(std::iter::empty(), late), []);
+        assert_eq!(watch.standing(&"a"), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! Whether the clock was set, told by a second one that nobody sets.
+//!
+//! The time of day says what is due and what is valid. It may leap: a wrong time server, a machine
+//! that slept. What is measured as a span (the pace at which a CA is asked) is moved along, so that
+//! a leap is no licence for another burst.
+
+use std::time::Duration;
+
+use crate::clock::UnixTime;
+
+/// Differences below this are drift, which clocks have, in seconds.
+const DRIFT: i64 = 5;
+
+/// Compares the time of day to one that only goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steadiness {
+    offset: Option<i64>,
+}
+
+impl Steadiness {
+    /// By how many seconds the time of day leapt since the last call: forward where positive, 0
+    /// where it did not.
+    ///
+    /// `steady` is the time since any moment, as `Instant::elapsed` gives it.
+    pub fn leap(&mut self, now: UnixTime, steady: Duration) -> i64 {
+        let steady = i64::try_from(steady.as_secs()).unwrap_or(i64::MAX);
+        let offset = now.saturating_sub(steady);
+        let before = self.offset.replace(offset).unwrap_or(offset);
+        let leap = offset.saturating_sub(before);
+        if leap.abs() < DRIFT { 0 } else { leap }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaps_are_told_once_and_drift_is_none() {
+        let mut steadiness = Steadiness::default();
+        // (time of day, steady time, leap)
+        let table = [
+            (1000, 10, 0),
+            (1600, 610, 0),
+            (1603, 611, 0),
+            (5603, 612, 3999),
+            (5604, 613, 0),
+            (1604, 614, -4001),
+            (1704, 714, 0),
+        ];
+        for (now, steady, leap) in table {
+            let told = steadiness.leap(now, Duration::from_secs(steady));
+            assert_eq!(told, leap, "at {now}");
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Whether a CA may be asked for a certificate now.
+//!
+//! A [`Limiter`] belongs to one account at one CA. It keeps the pace that is configured, so that a
+//! wave of orders is no burst, and remembers what the CA has limited, so that nobody runs into the
+//! same limit again. It is stored by whoever uses it; it never waits itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::retry::{LONGEST_LIMIT, UNSAID_LIMIT};
+use super::{Failure, FailureClass, text};
+use crate::clock::UnixTime;
+use crate::host::{Pattern, parent};
+
+/// So many orders within so many seconds, whenever one begins to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    pub orders: u32,
+    pub seconds: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            orders: 10,
+            seconds: 10,
+        }
+    }
+}
+
+/// What is known of the limits of one account at one CA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limiter {
+    /// All of them are kept. Configuration, not state.
+    #[serde(skip)]
+    paces: Vec<Pace>,
+    /// When orders were made, the oldest first; as many as the paces need.
+    taken: VecDeque<UnixTime>,
+    /// The limit on the whole account.
+    account: Option<Block>,
+    /// Limits on names at or below a domain.
+    domains: BTreeMap<String, Block>,
+    /// The latest time that was seen: an earlier one means that the clock was set back.
+    seen: UnixTime,
+}
+
+/// A limit of the CA that was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Block {
+    since: UnixTime,
+    until: UnixTime,
+    message: String,
+}
+
+/// Why and until when a CA may not be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Not before.
+    pub until: UnixTime,
+    pub hold: Hold,
+}
+
+/// What keeps from asking a CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Our own pace: nobody can be asked for at this account until then.
+    Pace,
+    /// The CA's limit on the account, with what it said: nobody can be asked for until then.
+    Account(String),
+    /// The CA's limit on names at or below a domain, with what it said: others can be asked for.
+    Domain(String, String),
+}
+
+impl Hold {
+    /// Whether it concerns these names alone, and others may be asked for meanwhile.
+    pub fn is_of_names(&self) -> bool {
+        matches!(self, Self::Domain(..))
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let until = text(self.until);
+        match &self.hold {
+            Hold::Pace => write!(f, "waits for its turn until {until}"),
+            Hold::Account(said) => write!(f, "the CA limits this account until {until}: {said}"),
+            Hold::Domain(domain, said) => {
+                write!(f, "the CA limits names of {domain} until {until}: {said}")
+            }
+        }
+    }
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self::new(vec![Pace::default()])
+    }
+}
+
+impl Limiter {
+    /// A limiter that keeps these paces.
+    pub fn new(paces: Vec<Pace>) -> Self {
+        Self {
+            paces,
+            taken: VecDeque::new(),
+            account: None,
+            domains: BTreeMap::new(),
+            seen: UnixTime::MIN,
+        }
+    }
+
+    /// Goes on with other paces. A stored limiter comes back with the default one.
+    pub fn set_paces(&mut self, paces: Vec<Pace>) {
+        self.paces = paces;
+        self.trim();
+    }
+
+    /// Takes one order for a certificate with these names.
+    ///
+    /// # Errors
+    /// Until when and why to wait. Nothing is taken then.
+    pub fn take(&mut self, names: &[Pattern], now: UnixTime) -> Result<(), Wait> {
+        self.mend(now);
+        self.check(names, now)?;
+        self.taken.push_back(now);
+        self.trim();
+        Ok(())
+    }
+
+    /// As [`Self::take`], but takes nothing.
+    ///
+    /// # Errors
+    /// Until when and why to wait.
+    pub fn check(&self, names: &[Pattern], now: UnixTime) -> Result<(), Wait> {
+        if let Some(block) = self.account.as_ref().filter(|block| block.until > now) {
+            return Err(Wait {
+                until: block.until,
+                hold: Hold::Account(block.message.clone()),
+            });
+        }
+        let blocks = names.iter().filter_map(|name| self.blocked(name, now));
+        if let Some((domain, block)) = blocks.max_by_key(|(_, block)| block.until) {
+            return Err(Wait {
+                until: block.until,
+                hold: Hold::Domain(domain.to_owned(), block.message.clone()),
+            });
+        }
+        match self
+            .paces
+            .iter()
+            .filter_map(|pace| self.free_at(*pace))
+            .max()
+        {
+            Some(until) if until > now => Err(Wait {
+                until,
+                hold: Hold::Pace,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Learns from a failure at this CA. Says whether there was something to learn, which is worth
+    /// storing.
+    ///
+    /// A rate limit stops the names that it is on, or the account. A certificate that is not valid
+    /// by the clock stops the account for a while: all others would come the same.
+    pub fn failed(&mut self, failure: &Failure, now: UnixTime) -> bool {
+        if !matches!(
+            failure.class,
+            FailureClass::RateLimited | FailureClass::Clock
+        ) {
+            return false;
+        }
+        self.mend(now);
+        let asked = failure
+            .retry_after
+            .filter(|until| *until > now)
+            .unwrap_or_else(|| now.saturating_add(UNSAID_LIMIT));
+        let block = Block {
+            since: now,
+            until: asked.min(now.saturating_add(LONGEST_LIMIT)),
+            message: failure.message.clone(),
+        };
+        match failure.scope.as_deref().map(domain) {
+            Some(domain) => {
+                later(self.domains.entry(domain).or_default(), block);
+                // Now and then, so that the cost is spread.
+                if self.domains.len().is_power_of_two() {
+                    self.domains.retain(|_, block| block.until > now);
+                }
+            }
+            None => later(self.account.get_or_insert_default(), block),
+        }
+        true
+    }
+
+    /// Takes over what another instance has learnt, as it was stored.
+    pub fn learn(&mut self, other: &Self) {
+        self.seen = self.seen.max(other.seen);
+        if let Some(block) = &other.account {
+            later(self.account.get_or_insert_default(), block.clone());
+        }
+        for (domain, block) in &other.domains {
+            later(
+                self.domains.entry(domain.clone()).or_default(),
+                block.clone(),
+            );
+        }
+    }
+
+    /// Forgets the limits of the CA, where a person knows better. The pace is kept.
+    pub fn lift(&mut self) {
+        self.account = None;
+        self.domains.clear();
+    }
+
+    /// The clock leapt by so many seconds, see [`super::Steadiness`]: all that is remembered moves
+    /// along, so that what was waited for is waited for.
+    pub fn leap(&mut self, seconds: i64) {
+        self.seen = self.seen.saturating_add(seconds);
+        for taken in &mut self.taken {
+            *taken = taken.saturating_add(seconds);
+        }
+        for block in self.domains.values_mut().chain(&mut self.account) {
+            block.since = block.since.saturating_add(seconds);
+            block.until = block.until.saturating_add(seconds);
+        }
+    }
+
+    /// When another order fits into this pace, `None` for at any time.
+    fn free_at(&self, pace: Pace) -> Option<UnixTime> {
+        let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
+        let place = self.taken.len().checked_sub(orders)?;
+        let oldest = self.taken.get(place)?;
+        Some(oldest.saturating_add(i64::from(pace.seconds)))
+    }
+
+    /// The limit on this name that lasts longest, with its domain.
+    fn blocked(&self, name: &Pattern, now: UnixTime) -> Option<(&str, &Block)> {
+        let first = match name {
+            Pattern::Any => None,
+            Pattern::Exact(name) | Pattern::Wildcard(name) => Some(name.as_str()),
+        };
+        std::iter::successors(first, |name| parent(name))
+            .filter_map(|domain| self.domains.get_key_value(domain))
+            .filter(|(_, block)| block.until > now)
+            .max_by_key(|(_, block)| block.until)
+            .map(|(domain, block)| (domain.as_str(), block))
+    }
+
+    /// Brings near what lies in the future, where the clock was set back: what is waited for is
+    /// waited for no longer than it was meant to be.
+    fn mend(&mut self, now: UnixTime) {
+        if now >= self.seen {
+            self.seen = now;
+            return;
+        }
+        self.seen = now;
+        for taken in &mut self.taken {
+            *taken = (*taken).min(now);
+        }
+        for block in self.domains.values_mut().chain(&mut self.account) {
+            let ahead = block.since.saturating_sub(now).max(0);
+            block.since = block.since.saturating_sub(ahead);
+            block.until = block.until.saturating_sub(ahead);
+        }
+    }
+
+    fn trim(&mut self) {
+        let most = self.paces.iter().map(|pace| pace.orders).max().unwrap_or(0);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let extra = self.taken.len().saturating_sub(most);
+        self.taken.drain(..extra);
+    }
+}
+
+/// Keeps the one that lasts longer.
+fn later(present: &mut Block, new: Block) {
+    if new.until > present.until {
+        *present = new;
+    }
+}
+
+/// A CA's word for a domain in the form of ours.
+fn domain(text: &str) -> String {
+    let text = text.strip_prefix("*.").unwrap_or(text);
+    text.trim_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_800_000_000;
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+
+    fn names(names: &[&str]) -> Vec<Pattern> {
+        names
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect()
+    }
+
+    fn limited(scope: Option<&str>, seconds: i64) -> Failure {
+        Failure {
+            retry_after: Some(NOW + seconds),
+            scope: scope.map(str::to_owned),
+            ..Failure::new(FailureClass::RateLimited, "too many certificates")
+        }
+    }
+
+    fn until(limiter: &Limiter, name: &str, now: UnixTime) -> Option<i64> {
+        let wait = limiter.check(&names(&[name]), now).err()?;
+        Some(wait.until - NOW)
+    }
+
+    #[test]
+    fn every_window_of_every_pace_is_kept() {
+        let paces = [(10, 10), (300, 3 * 3600)];
+        let mut limiter = Limiter::new(
+            paces
+                .map(|(orders, seconds)| Pace { orders, seconds })
+                .to_vec(),
+        );
+        let (mut now, mut taken) = (NOW, Vec::new());
+        while now < NOW + DAY {
+            match limiter.take(&[], now) {
+                Ok(()) => taken.push(now),
+                Err(wait) => {
+                    assert_eq!(wait.hold, Hold::Pace);
+                    assert!(wait.until > now);
+                    now = wait.until;
+                }
+            }
+        }
+        assert_eq!(taken.len(), 8 * 300, "and no slower than that");
+        for (orders, seconds) in paces {
+            for window in taken.windows(orders as usize + 1) {
+                assert!(window[orders as usize] - window[0] >= i64::from(seconds));
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_stops_the_names_that_it_is_on() {
+        let mut limiter = Limiter::default();
+        assert!(limiter.failed(&limited(Some("*.Example.com."), 3 * HOUR), NOW));
+        // (name, stopped)
+        for (name, stopped) in [
+            ("example.com", true),
+            ("a.b.example.com", true),
+            ("*.example.com", true),
+            ("*.a.example.com", true),
+            ("notexample.com", false),
+            ("com", false),
+            ("example.org", false),
+        ] {
+            let expected = stopped.then_some(3 * HOUR);
+            assert_eq!(until(&limiter, name, NOW), expected, "{name}");
+            assert_eq!(until(&limiter, name, NOW + 3 * HOUR), None, "{name}");
+        }
+        let wait = limiter
+            .take(&names(&["example.org", "a.example.com"]), NOW)
+            .expect_err("one of them is stopped");
+        assert!(wait.hold.is_of_names());
+        let said = wait.to_string();
+        assert!(
+            said.contains("example.com") && said.contains("too many"),
+            "{said}"
+        );
+
+        limiter.failed(&limited(None, HOUR), NOW);
+        assert_eq!(until(&limiter, "example.org", NOW), Some(HOUR));
+        limiter.failed(&limited(None, 60), NOW);
+        assert_eq!(
+            until(&limiter, "example.org", NOW),
+            Some(HOUR),
+            "the longer one"
+        );
+        limiter.lift();
+        assert_eq!(until(&limiter, "example.com", NOW), None);
+    }
+
+    #[test]
+    fn only_some_failures_are_limits() {
+        use FailureClass::{Clock, Network, Paused, RateLimited, Refused, Validation};
+        for (class, stopped) in [
+            (RateLimited, true),
+            (Clock, true),
+            (Network, false),
+            (Validation, false),
+            (Refused, false),
+            (Paused, false),
+        ] {
+            let mut limiter = Limiter::default();
+            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stopped);
+            let expected = stopped.then_some(HOUR);
+            assert_eq!(until(&limiter, "a.test", NOW), expected, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn nonsense_from_a_ca_lasts_a_week() {
+        let mut limiter = Limiter::default();
+        limiter.failed(&limited(None, 4000 * DAY), NOW);
+        assert_eq!(until(&limiter, "a.test", NOW), Some(7 * DAY));
+    }
+
+    #[test]
+    fn it_survives_a_restart_and_is_shared() {
+        let mut limiter = Limiter::default();
+        for _ in 0..10 {
+            limiter.take(&[], NOW).expect("free");
+        }
+        limiter.failed(&limited(Some("a.test"), HOUR), NOW);
+        let json = serde_json::to_string(&limiter).expect("JSON");
+        let mut read: Limiter = serde_json::from_str(&json).expect("the same");
+        read.set_paces(vec![Pace::default()]);
+        assert_eq!(read, limiter);
+        assert_eq!(until(&read, "b.test", NOW), Some(10));
+
+        let mut other = Limiter::default();
+        other.learn(&limiter);
+        assert_eq!(until(&other, "a.test", NOW), Some(HOUR));
+        assert_eq!(until(&other, "b.test", NOW), None, "a pace of its own");
+        let empty: Limiter = serde_json::from_str(r#"{"new": 1}"#).expect("tolerated");
+        assert_eq!(until(&empty, "a.test", NOW), None);
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_is_neither_licence_nor_prison() {
+        let pace = vec![Pace {
+            orders: 1,
+            seconds: 3600,
+        }];
+        let mut limiter = Limiter::new(pace);
+        limiter.take(&[], NOW).expect("free");
+        limiter.failed(&limited(Some("a.test"), 2 * HOUR), NOW);
+
+        limiter.leap(14 * 365 * DAY);
+        let mad = NOW + 14 * 365 * DAY;
+        assert_eq!(
+            limiter.take(&[], mad + 60).map_err(|wait| wait.until - mad),
+            Err(HOUR)
+        );
+        // Set back, and nobody was told.
+        let now = NOW + 120;
+        let wait = limiter.take(&[], now).expect_err("waits");
+        assert_eq!(wait.until - now, HOUR);
+        let wait = limiter.take(&names(&["a.test"]), now).expect_err("waits");
+        assert!(wait.until - now <= 2 * HOUR, "{}", wait.until - now);
+    }
+
+    #[test]
+    fn limits_that_are_over_take_no_room() {
+        let mut limiter = Limiter::default();
+        for index in 0..10_000 {
+            let now = NOW + index * 60;
+            let failure = Failure {
+                retry_after: Some(now + HOUR),
+                scope: Some(format!("{index}.test")),
+                ..limited(None, 0)
+            };
+            limiter.failed(&failure, now);
+        }
+        assert!(limiter.domains.len() < 300, "{}", limiter.domains.len());
+    }
+}

@@ -1,0 +1,340 @@
+//! Which of all managed certificates is worked on next.
+//!
+//! A [`Plan`] knows of each of its certificates until when it is valid and how often it has failed, and
+//! holds them in the order in which they need work. Each call costs a logarithm of their number.
+//! It asks no CA and knows no limits: the issuing service takes what is due, asks the limiter, and
+//! reports what came of it. What it holds is rebuilt from the storage at each start.
+
+mod entry;
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+use fastrand::Rng;
+
+pub use self::entry::{CertState, Facts};
+use self::entry::{Entry, Place, Wish};
+use super::{Failure, Lifetime, Retry};
+use crate::clock::UnixTime;
+
+/// A clock set back by less than this makes no difference, in seconds.
+const SET_BACK: i64 = 60;
+
+/// A new certificate is not renewed before this share of what remains of it: 1/10, whatever its
+/// own dates say.
+const REST: i64 = 10;
+
+/// All managed certificates of one list of issuers, by when they need work.
+///
+/// One plan for each list: where the account at their CA has to wait, see
+/// [`super::Hold::is_of_names`], all of the plan waits, and nothing of another plan does.
+#[derive(Clone, Debug)]
+pub struct Plan<K> {
+    window: f64,
+    entries: HashMap<K, Entry>,
+    /// By when they are due.
+    waiting: BTreeSet<(UnixTime, K)>,
+    /// Those that somebody asked for, by when that was.
+    asked: BTreeSet<(UnixTime, K)>,
+    /// Due and without a certificate, by when they became so: those never tried first.
+    missing: BTreeSet<(UnixTime, K)>,
+    /// Due for renewal, by when that becomes urgent.
+    renewals: BTreeSet<(UnixTime, K)>,
+    running: usize,
+    /// The latest time that was seen.
+    seen: UnixTime,
+}
+
+impl<K: Clone + Ord + Hash> Plan<K> {
+    /// An empty plan that renews from the beginning of the last `window` of each life on, see
+    /// [`Lifetime::due_at`].
+    pub fn new(window: f64) -> Self {
+        Self {
+            window,
+            entries: HashMap::new(),
+            waiting: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            renewals: BTreeSet::new(),
+            running: 0,
+            seen: UnixTime::MIN,
+        }
+    }
+
+    /// Goes on with another window.
+    pub fn set_window(&mut self, window: f64) {
+        self.window = window;
+        self.place_all();
+    }
+
+    /// Sets what is known of a certificate, and takes it into the plan where it is not yet. What is
+    /// being worked on goes on.
+    pub fn set(&mut self, key: K, facts: Facts, now: UnixTime) {
+        let retry = facts.retry.map(|mut retry| {
+            retry.mend(now);
+            Box::new(retry)
+        });
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.life = facts.life;
+        entry.held = UnixTime::MIN;
+        entry.retry = retry;
+        self.place(&key);
+    }
+
+    /// Takes a certificate out of the plan. What is being worked on goes on, and its end is ignored.
+    pub fn remove(&mut self, key: &K) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.unqueue(key, entry.place);
+        }
+    }
+
+    /// What is due at `now` and not being worked on, at most `max`, the most urgent first: what
+    /// somebody asked for, renewals that are late, what is missing, other renewals. Calling it
+    /// changes nothing for them: each stays due until [`Self::start`] or [`Self::defer`].
+    pub fn due(&mut self, now: UnixTime, max: usize) -> Vec<K> {
+        self.advance(now);
+        let late = self.renewals.iter().take_while(|(at, _)| *at <= now);
+        let others = self.renewals.iter().skip_while(|(at, _)| *at <= now);
+        self.asked
+            .iter()
+            .chain(late)
+            .chain(&self.missing)
+            .chain(others)
+            .take(max)
+            .map(|(_, key)| key.clone())
+            .collect()
+    }
+
+    /// When to look for what is due next: at `now` or before where something is due already, `None`
+    /// where nothing ever will be by itself.
+    pub fn next_wake(&self) -> Option<UnixTime> {
+        if self.asked.is_empty() && self.missing.is_empty() && self.renewals.is_empty() {
+            return self.waiting.first().map(|(at, _)| *at);
+        }
+        Some(self.seen)
+    }
+
+    /// Begins the work on a certificate. `false` where it is not in the plan, or already being
+    /// worked on.
+    pub fn start(&mut self, key: &K) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
+        if entry.place == Place::Running {
+            return false;
+        }
+        let before = std::mem::replace(&mut entry.place, Place::Running);
+        self.unqueue(key, before);
+        self.running += 1;
+        true
+    }
+
+    /// Puts a certificate off until a time, whether it is being worked on or not: a limit of the CA
+    /// stands against it, or another instance holds its lock. It is no failure.
+    pub fn defer(&mut self, key: &K, until: UnixTime) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let before = std::mem::replace(&mut entry.place, Place::Waiting(until));
+        self.unqueue(key, before);
+        self.waiting.insert((until, key.clone()));
+    }
+
+    /// There is a certificate: it came from an issuer, or another instance has stored it.
+    pub fn succeed(&mut self, key: &K, life: Lifetime, now: UnixTime) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.life = Some(life);
+        entry.held = now.saturating_add(life.left(now).max(0) / REST);
+        entry.retry = None;
+        entry.wish = Wish::No;
+        self.finish(key);
+    }
+
+    /// An attempt has failed. Gives what is to be stored; `None` where the certificate is not in
+    /// the plan.
+    pub fn fail(
+        &mut self,
+        key: &K,
+        failure: &Failure,
+        issuer: Option<&str>,
+        now: UnixTime,
+        rng: &mut Rng,
+    ) -> Option<Retry> {
+        let entry = self.entries.get_mut(key)?;
+        let previous = entry.retry.as_deref();
+        let retry = Retry::after(previous, failure, issuer, entry.life.as_ref(), now, rng);
+        entry.retry = Some(Box::new(retry.clone()));
+        if entry.wish != Wish::No {
+            entry.wish = Wish::Again;
+        }
+        self.finish(key);
+        Some(retry)
+    }
+
+    /// Ends the work on a certificate as if it had not begun.
+    pub fn release(&mut self, key: &K) {
+        self.finish(key);
+    }
+
+    /// Somebody wants this certificate now, due or not, whatever the back-off says. `false` where
+    /// it is not in the plan. What is being worked on is not started twice.
+    pub fn request(&mut self, key: &K, now: UnixTime) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
+        if entry.place != Place::Running {
+            entry.wish = Wish::Now(now);
+            self.place(key);
+        }
+        true
+    }
+
+    /// How a certificate stands, `None` where it is not in the plan.
+    pub fn state(&self, key: &K, now: UnixTime) -> Option<CertState> {
+        let entry = self.entries.get(key)?;
+        Some(entry.state(self.window, now))
+    }
+
+    /// The life of the certificate at hand.
+    pub fn life(&self, key: &K) -> Option<Lifetime> {
+        self.entries.get(key)?.life
+    }
+
+    /// Its failures since it was last obtained.
+    pub fn retry(&self, key: &K) -> Option<&Retry> {
+        self.entries.get(key)?.retry.as_deref()
+    }
+
+    /// When a renewal is due by the certificate's life, `None` where there is none.
+    pub fn due_at(&self, key: &K) -> Option<UnixTime> {
+        Some(self.life(key)?.due_at(self.window))
+    }
+
+    /// When the next attempt is made: in the past where it is due and waits for its turn, `None`
+    /// where it is being worked on, or not tried by itself.
+    pub fn next_attempt(&self, key: &K) -> Option<UnixTime> {
+        match self.entries.get(key)?.place {
+            Place::Idle | Place::Running => None,
+            Place::Waiting(at) | Place::Asked(at) => Some(at),
+            Place::Missing(_) | Place::Renewal(_) => Some(self.seen),
+        }
+    }
+
+    /// All certificates with their states, in no order.
+    pub fn iter(&self, now: UnixTime) -> impl Iterator<Item = (&K, CertState)> {
+        self.entries
+            .iter()
+            .map(move |(key, entry)| (key, entry.state(self.window, now)))
+    }
+
+    /// How many certificates there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many are being worked on.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Moves what has become due to the queues of what is due.
+    fn advance(&mut self, now: UnixTime) {
+        let set_back = now < self.seen.saturating_sub(SET_BACK);
+        self.seen = now;
+        if set_back {
+            for entry in self.entries.values_mut() {
+                entry.held = UnixTime::MIN;
+                if let Some(retry) = &mut entry.retry {
+                    retry.mend(now);
+                }
+            }
+            self.place_all();
+        }
+        while let Some((at, key)) = self.waiting.pop_first() {
+            if at > now {
+                self.waiting.insert((at, key));
+                break;
+            }
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.place = Place::Idle;
+                self.place(&key);
+            }
+        }
+    }
+
+    /// Puts every entry where it belongs by its facts.
+    fn place_all(&mut self) {
+        let keys: Vec<K> = self.entries.keys().cloned().collect();
+        for key in keys {
+            self.place(&key);
+        }
+    }
+
+    fn finish(&mut self, key: &K) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        if entry.place == Place::Running {
+            entry.place = Place::Idle;
+            self.running -= 1;
+        }
+        self.place(key);
+    }
+
+    /// Puts an entry that is not being worked on where it belongs by its facts.
+    fn place(&mut self, key: &K) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        if entry.place == Place::Running {
+            return;
+        }
+        let at = entry.due_at(self.window);
+        let after = match (entry.wish, at) {
+            (Wish::Now(since), _) => Place::Asked(since),
+            (_, None) => Place::Idle,
+            (_, Some(at)) if at > self.seen => Place::Waiting(at),
+            (_, Some(at)) => entry.ready(self.window, at),
+        };
+        let before = std::mem::replace(&mut entry.place, after);
+        self.unqueue(key, before);
+        self.queue(key);
+    }
+
+    fn queue(&mut self, key: &K) {
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        match entry.place {
+            Place::Idle | Place::Running => false,
+            Place::Waiting(at) => self.waiting.insert((at, key.clone())),
+            Place::Asked(at) => self.asked.insert((at, key.clone())),
+            Place::Missing(at) => self.missing.insert((at, key.clone())),
+            Place::Renewal(at) => self.renewals.insert((at, key.clone())),
+        };
+    }
+
+    fn unqueue(&mut self, key: &K, place: Place) {
+        match place {
+            Place::Idle => false,
+            Place::Running => {
+                self.running -= 1;
+                false
+            }
+            Place::Waiting(at) => self.waiting.remove(&(at, key.clone())),
+            Place::Asked(at) => self.asked.remove(&(at, key.clone())),
+            Place::Missing(at) => self.missing.remove(&(at, key.clone())),
+            Place::Renewal(at) => self.renewals.remove(&(at, key.clone())),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

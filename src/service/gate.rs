@@ -1,0 +1,58 @@
+//! Whether the start is over: where certificates are required for it, once they are there.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::stop::Stopper;
+
+/// Holds a start back until its certificates are there, or ends it. A handle; clones share the
+/// state.
+#[derive(Clone)]
+pub struct Gate {
+    open: Arc<watch::Sender<bool>>,
+    failed: Arc<OnceLock<String>>,
+    stopper: Stopper,
+}
+
+impl Gate {
+    /// A gate that is open from the beginning unless certificates are `required`.
+    pub fn new(required: bool, stopper: Stopper) -> Self {
+        Self {
+            open: Arc::new(watch::Sender::new(!required)),
+            failed: Arc::default(),
+            stopper,
+        }
+    }
+
+    /// Waits until the start is over.
+    pub async fn opened(&self) {
+        if self.open.subscribe().wait_for(|open| *open).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the start is still held back.
+    pub(super) fn is_shut(&self) -> bool {
+        !*self.open.borrow() && self.failed.get().is_none()
+    }
+
+    pub(super) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Ends the start, and the gateway.
+    pub(super) fn fail(&self, why: String) {
+        // The first reason counts.
+        let _ = self.failed.set(why);
+        self.stopper.stop();
+    }
+
+    /// How the start went, once the gateway has stopped.
+    ///
+    /// # Errors
+    /// Why it was ended.
+    pub fn outcome(&self) -> Result<(), String> {
+        self.failed.get().cloned().map_or(Ok(()), Err)
+    }
+}

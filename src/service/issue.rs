@@ -1,0 +1,87 @@
+//! What the services for certificates ask of what is live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::blocking;
+use super::live::Live;
+use super::outcome;
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::event::EventBus;
+use crate::manager::{Done, Job, Start, Tools};
+use crate::schedule::Upkeep;
+
+impl Live {
+    /// Up to `max` certificates to be worked on now, and when more will be. Blocks on the storage.
+    pub(super) fn due(&self, max: usize) -> (Vec<Job>, Option<UnixTime>) {
+        let mut writer = self.writer();
+        let jobs = writer.manager.due(max);
+        (jobs, writer.manager.next_due())
+    }
+
+    /// Whether all that CAs are asked for is there.
+    pub(super) fn start_state(&self) -> Start {
+        self.writer().manager.start_state()
+    }
+
+    /// How long it is until `time`.
+    pub(super) fn until(&self, time: UnixTime) -> Duration {
+        let seconds = time.saturating_sub(self.clock.now());
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    }
+
+    /// Waits until what is due may have changed.
+    pub(super) async fn planned(&self) {
+        self.planned.notified().await;
+    }
+
+    /// Takes what came of the work on a certificate, and serves it at once.
+    pub(super) async fn settle(self: &Arc<Self>, done: Done) {
+        let live = Arc::clone(self);
+        blocking(move || {
+            let mut writer = live.writer();
+            let report = writer.manager.settle([done]);
+            outcome::tell_certificates(&report);
+            live.publish_map(&live.current().config);
+        })
+        .await;
+    }
+
+    /// Does what time asks for, and tells anew what is missing. Blocks on the storage.
+    pub(super) fn tick(&self) {
+        let mut writer = self.writer();
+        let report = writer.manager.tick();
+        outcome::tell_certificates(&report);
+        let config = &self.current().config;
+        self.publish_certificates(config, &mut writer, &report);
+    }
+
+    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
+    /// its schedule says. Whether a CA is asked for any such.
+    pub fn request(&self, subject: &str) -> bool {
+        let known = self.writer().manager.request(subject);
+        self.planned.notify_one();
+        known
+    }
+
+    /// What work on certificates needs.
+    pub(super) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    /// What happens to certificates.
+    pub fn events(&self) -> &EventBus {
+        self.tools.events()
+    }
+
+    /// Every certificate, with who replaces it before its end.
+    pub(super) fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
+        self.writer().manager.watched_over()
+    }
+
+    /// The time by which validity is judged.
+    pub(super) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,154 @@
+//! The service that obtains and renews certificates.
+//!
+//! It takes what the manager says is due, has it worked on, some at a time, and hands back what
+//! came of it. It decides nothing: when a certificate is due is the manager's to say, how it is
+//! obtained the issuer's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::blocking;
+use super::gate::Gate;
+use super::live::Live;
+use crate::clock::UnixTime;
+use crate::manager::{Done, Start, Unfinished};
+use crate::shutdown::requested;
+
+/// How many certificates are worked on at a time.
+const AT_ONCE: usize = 64;
+
+/// How long it is waited at most until the clock is looked at again: it may have been set.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How long work under way may go on once the gateway stops.
+const LAST_CALL: Duration = Duration::from_secs(3);
+
+/// How often what is missing is told anew while certificates come in.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Obtains and renews certificates until the gateway stops.
+pub struct Renewal {
+    live: Arc<Live>,
+    gate: Gate,
+    stopping: ShutdownWatch,
+}
+
+impl Renewal {
+    /// The service for what `live` needs, until `stopping` says stop. It opens `gate`, or shuts
+    /// it for good.
+    pub fn new(live: Arc<Live>, gate: Gate, stopping: ShutdownWatch) -> Self {
+        Self {
+            live,
+            gate,
+            stopping,
+        }
+    }
+
+    /// Ends a start that is held back, one way or the other, where it is decided.
+    async fn decide(&self) {
+        if !self.gate.is_shut() {
+            return;
+        }
+        let live = Arc::clone(&self.live);
+        match blocking(move || live.start_state()).await {
+            Some(Start::Complete) => self.gate.open(),
+            Some(Start::Failed(why)) => self.gate.fail(why),
+            Some(Start::Pending) | None => {}
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Renewal {
+    async fn start(&self, _: ShutdownWatch) {
+        let mut stopping = self.stopping.clone();
+        let mut work = Work::default();
+        let mut tell = None;
+        loop {
+            let next = work.begin(&self.live).await;
+            self.decide().await;
+            let pause = next.map_or(LONGEST_WAIT, |next| self.live.until(next));
+            tokio::select! {
+                Some(done) = work.next() => {
+                    self.live.settle(done).await;
+                    tell.get_or_insert_with(|| Instant::now() + TELL_EVERY);
+                }
+                () = at(tell) => {
+                    tell = None;
+                    let live = Arc::clone(&self.live);
+                    blocking(move || live.tick()).await;
+                }
+                () = self.live.planned() => {}
+                () = tokio::time::sleep(pause.min(LONGEST_WAIT)) => {}
+                () = requested(&mut stopping) => break,
+            }
+        }
+        let _ = tokio::time::timeout(LAST_CALL, async {
+            while let Some(done) = work.next().await {
+                self.live.settle(done).await;
+            }
+        })
+        .await;
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The certificates that are worked on.
+#[derive(Default)]
+struct Work {
+    tasks: JoinSet<Done>,
+    /// What to say of those that break off.
+    unfinished: HashMap<Id, Unfinished>,
+}
+
+impl Work {
+    /// Begins what is due, as far as there is room. Returns when more will be.
+    async fn begin(&mut self, live: &Arc<Live>) -> Option<UnixTime> {
+        let room = AT_ONCE.saturating_sub(self.tasks.len());
+        let due = {
+            let live = Arc::clone(live);
+            blocking(move || live.due(room)).await
+        };
+        let (jobs, next) = due?;
+        let tools = live.tools();
+        for job in jobs {
+            let unfinished = job.unfinished();
+            let tools = tools.clone();
+            let task = self.tasks.spawn(async move { job.work(&tools).await });
+            self.unfinished.insert(task.id(), unfinished);
+        }
+        // Where all room is taken, the end of one is what is waited for.
+        next.filter(|_| self.tasks.len() < AT_ONCE)
+    }
+
+    /// Waits for the end of one; `None` at once where none is under way.
+    async fn next(&mut self) -> Option<Done> {
+        match self.tasks.join_next_with_id().await? {
+            Ok((id, done)) => {
+                self.unfinished.remove(&id);
+                Some(done)
+            }
+            Err(error) => self.broken_off(&error),
+        }
+    }
+
+    fn broken_off(&mut self, error: &JoinError) -> Option<Done> {
+        tracing::error!(%error, "work on a certificate broke off, which is a defect");
+        self.unfinished
+            .remove(&error.id())
+            .map(Unfinished::broken_off)
+    }
+}

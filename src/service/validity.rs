@@ -1,0 +1,114 @@
+//! The service that watches over the validity of all certificates, whoever made them.
+//!
+//! It tells of each that ends soon, has ended, or has not begun, once for as long as that stays.
+//! It renews nothing: that is planned from the beginning, and goes its own way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+
+use super::blocking;
+use super::live::Live;
+use crate::certificate::{Fingerprint, TlsCertificate};
+use crate::clock::{UnixTime, rfc3339};
+use crate::event::{Event, EventKind};
+use crate::schedule::{Alert, Upkeep, Watch};
+use crate::shutdown::requested;
+
+/// How often a certificate is looked at whose life is counted in minutes.
+const OFTEN: Duration = Duration::from_secs(5);
+
+/// Watches until the gateway stops.
+pub struct Validity {
+    live: Arc<Live>,
+    stopping: ShutdownWatch,
+}
+
+impl Validity {
+    /// The service for the certificates of `live`, until `stopping` says stop.
+    pub fn new(live: Arc<Live>, stopping: ShutdownWatch) -> Self {
+        Self { live, stopping }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Validity {
+    async fn start(&self, _: ShutdownWatch) {
+        let mut stopping = self.stopping.clone();
+        let mut watch = Watch::default();
+        loop {
+            let live = Arc::clone(&self.live);
+            let looked = blocking(move || {
+                let shortest = look(&live, &mut watch);
+                (shortest, watch)
+            });
+            let shortest;
+            (shortest, watch) = looked.await.unwrap_or_default();
+            let every = self.live.current().config.renewal.check_every;
+            // A check in time for the certificate that lives shortest.
+            let pause = shortest.map_or(every, |life| every.min(life / 20).max(OFTEN.min(every)));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = requested(&mut stopping) => return,
+            }
+        }
+    }
+}
+
+/// Tells what is new about all certificates. Returns the shortest life among them.
+fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
+    let now = live.now();
+    let all = live.watched_over();
+    let lives = all.iter().map(|(certificate, upkeep)| {
+        let key = certificate.fingerprint();
+        (key, certificate.lifetime(), *upkeep)
+    });
+    let alerts: HashMap<_, _> = watch.look(lives, now).into_iter().collect();
+    if !alerts.is_empty() {
+        for (certificate, upkeep) in &all {
+            if let Some(alert) = alerts.get(&certificate.fingerprint()) {
+                live.events().emit(event(certificate, *upkeep, *alert, now));
+            }
+        }
+    }
+    let lengths = all.iter().map(|(one, _)| one.lifetime().length());
+    let shortest = lengths.min()?;
+    Some(Duration::from_secs(
+        u64::try_from(shortest).unwrap_or_default(),
+    ))
+}
+
+fn event(certificate: &TlsCertificate, upkeep: Upkeep, alert: Alert, now: UnixTime) -> Event {
+    let domain = certificate
+        .names()
+        .first()
+        .map_or_else(String::new, ToString::to_string);
+    let end = rfc3339(certificate.not_after());
+    let place = certificate
+        .source()
+        .path()
+        .map_or_else(String::new, |path| format!(" ({})", path.display()));
+    let what = match alert.kind {
+        EventKind::CertificateExpired => format!("expired at {end} and is served all the same"),
+        EventKind::CertificateNotYetValid => {
+            format!("is not valid before {}", rfc3339(certificate.not_before()))
+        }
+        _ => format!("ends at {end}"),
+    };
+    let then = match upkeep {
+        Upkeep::ByHand => "replace its file; the new one is taken at once".to_owned(),
+        Upkeep::Renewed { failures: 0, .. } => "its renewal is due".to_owned(),
+        Upkeep::Renewed { failures, .. } => format!(
+            "its renewal has failed {failures} times; `snigate certs show {domain}` says why"
+        ),
+    };
+    let message = format!("the certificate for {domain}{place} {what}; {then}");
+    let mut event = Event::new(now, alert.kind, alert.severity, domain, message);
+    event.issuer = Some(certificate.source().label().into());
+    event.not_after = Some(certificate.not_after());
+    event
+}

@@ -1,0 +1,47 @@
+//! Who may read what is stored: modes that let others in are taken away and reported.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::DIRECTORY_MODE;
+
+/// The mode bits that let others than the owner in.
+const OTHERS: u32 = 0o077;
+
+/// Takes away what `mode` does not grant, and says so.
+///
+/// A directory with the sticky bit is shared on purpose, like `/tmp`.
+pub(super) fn mend(path: &Path, metadata: &Metadata, mode: u32) {
+    let found = metadata.mode() & 0o7777;
+    if found & OTHERS == 0 || found & 0o1000 != 0 {
+        return;
+    }
+    match fs::set_permissions(path, Permissions::from_mode(mode)) {
+        Ok(()) => tracing::warn!(
+            path = %path.display(),
+            found = format_args!("{found:04o}"),
+            now = format_args!("{mode:04o}"),
+            "others could get at stored keys: mode mended"
+        ),
+        Err(error) => tracing::error!(
+            path = %path.display(),
+            found = format_args!("{found:04o}"),
+            %error,
+            "others can get at stored keys, and the mode cannot be mended"
+        ),
+    }
+}
+
+/// Sees to the modes of `directory` and all above it, below `root`. The root may be anybody's
+/// directory, and what it holds of ours is closed anyway.
+pub(super) fn mend_directories(root: &Path, directory: &Path) -> io::Result<()> {
+    directory
+        .ancestors()
+        .take_while(|path| path.starts_with(root) && *path != root)
+        .try_for_each(|path| {
+            mend(path, &fs::metadata(path)?, DIRECTORY_MODE);
+            Ok(())
+        })
+}

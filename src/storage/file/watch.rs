@@ -1,0 +1,381 @@
+//! Tells of changes below a directory, which need not be there yet.
+//!
+//! The system tells of changes on this machine (inotify). On network file systems it does not tell
+//! of those by other machines, and it may refuse to watch: hence a look at the directories each
+//! second besides, which costs a call for each of them. Values are renamed to their places, so that
+//! every change of one is a change of its directory.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::statfs::{self, statfs};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::watch;
+
+use super::super::{StorageError, Watch};
+use super::failed;
+
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// A directory of this size in octets is large: thousands of files. Nobody keeps a symbolic link to
+/// a directory among them.
+const LARGE: u64 = 1 << 18;
+
+/// Watches what is below `top`.
+pub(super) fn start(top: PathBuf) -> Result<Watch, StorageError> {
+    start_with(top, true, LOOK_PAUSE)
+}
+
+fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, StorageError> {
+    let top = std::path::absolute(&top).unwrap_or(top);
+    let (tidings, incoming) = mpsc::channel();
+    let (sender, changes) = watch::channel(0);
+    let watcher = if by_system {
+        watcher(top.clone(), tidings.clone())
+    } else {
+        None
+    };
+    let mut eye = Eye {
+        watcher,
+        is_unsure: !by_system,
+        above: None,
+        known: BTreeMap::new(),
+        top,
+    };
+    // Before the return: what changes from then on is told.
+    eye.look();
+    let top = eye.top.clone();
+    thread::Builder::new()
+        .name("storage-watch".into())
+        .spawn(move || eye.watch(pause, &incoming, &sender))
+        .map_err(|error| failed("watch", &top, error))?;
+    Ok(Watch::new(changes, Some(Arc::new(End(tidings)))))
+}
+
+/// What the watching thread hears.
+enum Tiding {
+    /// Something has changed below the top.
+    Change,
+    /// Something has changed on the way to the top.
+    Look,
+    End,
+}
+
+/// Ends the watching when dropped.
+struct End(Sender<Tiding>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Where the thread is gone already, so is the watching.
+        let _ = self.0.send(Tiding::End);
+    }
+}
+
+/// What is known of the directories.
+struct Eye {
+    top: PathBuf,
+    watcher: Option<RecommendedWatcher>,
+    /// Whether the system may keep changes to itself.
+    is_unsure: bool,
+    /// The nearest directory above the top that is there, watched as long as the top is not.
+    above: Option<(PathBuf, Identity)>,
+    known: BTreeMap<PathBuf, Known>,
+}
+
+/// Device and inode of a directory: one that was made again is another.
+type Identity = (u64, u64);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    identity: Identity,
+    /// When it was last changed, to the nanosecond, twice; and how many directories it holds.
+    mark: (i64, i64, i64, i64, u64),
+    directories: Vec<PathBuf>,
+}
+
+impl Eye {
+    fn watch(mut self, pause: Duration, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
+        // A change may bear the same time as one before it that has been told: where only looking
+        // helps, each is told twice.
+        let mut again = false;
+        loop {
+            let tiding = match incoming.recv_timeout(pause) {
+                Ok(tiding) => Some(tiding),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let was_quiet = tiding.is_none();
+            let mut is_change = false;
+            for tiding in tiding.into_iter().chain(incoming.try_iter()) {
+                match tiding {
+                    Tiding::Change => is_change = true,
+                    Tiding::Look => {}
+                    Tiding::End => return,
+                }
+            }
+            // First looked at, then told: what the look has seen is told.
+            is_change |= self.look();
+            if is_change || was_quiet && again {
+                changes.send_modify(|changes| *changes += 1);
+            }
+            again = self.is_unsure && (is_change || again && !was_quiet);
+        }
+    }
+
+    /// Looks at all directories, and has the new ones watched. Whether any has changed.
+    fn look(&mut self) -> bool {
+        let mut found = BTreeMap::new();
+        let mut directories = vec![self.top.clone()];
+        while let Some(directory) = directories.pop() {
+            if let Ok(known) = self.look_at(&directory) {
+                directories.extend(known.directories.iter().cloned());
+                found.insert(directory, known);
+            }
+        }
+        let is_change = found != self.known;
+        self.known = found;
+        if self.known.is_empty() {
+            self.look_above();
+        } else if let Some((above, _)) = self.above.take() {
+            self.unwatch(&above);
+        }
+        is_change
+    }
+
+    fn look_at(&mut self, path: &Path) -> io::Result<Known> {
+        let metadata = directory(path)?;
+        let identity = identity(&metadata);
+        if self
+            .known
+            .get(path)
+            .is_none_or(|known| known.identity != identity)
+        {
+            self.watch_one(path);
+        }
+        // Once it is watched: what changes after this is told.
+        let metadata = directory(path)?;
+        let mark = (
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+            metadata.nlink(),
+        );
+        let directories = match self.known.get(path) {
+            Some(known) if known.mark == mark && known.identity == identity => {
+                known.directories.clone()
+            }
+            // One link from above and one from itself: there is none from below, and no need to go
+            // through very many files.
+            _ if metadata.nlink() == 2 && metadata.len() >= LARGE => Vec::new(),
+            _ => directories_in(path)?,
+        };
+        Ok(Known {
+            identity,
+            mark,
+            directories,
+        })
+    }
+
+    /// Has the nearest directory above the top watched, for the top is not there.
+    fn look_above(&mut self) {
+        // As many times as directories can be made meanwhile.
+        for _ in 0..self.top.components().count() {
+            let nearest = self.top.ancestors().skip(1).find_map(|path| {
+                let metadata = directory(path).ok()?;
+                Some((path.to_owned(), identity(&metadata)))
+            });
+            if self.above == nearest {
+                return;
+            }
+            if let Some((above, _)) = self.above.take() {
+                self.unwatch(&above);
+            }
+            if let Some((path, _)) = &nearest {
+                self.watch_one(path);
+            }
+            self.above = nearest;
+        }
+    }
+
+    fn watch_one(&mut self, path: &Path) {
+        self.is_unsure |= match &mut self.watcher {
+            // What cannot be watched, at a limit of the system say, is looked at.
+            Some(watcher) => {
+                watcher.watch(path, RecursiveMode::NonRecursive).is_err() || !is_local(path)
+            }
+            None => true,
+        };
+    }
+
+    fn unwatch(&mut self, path: &Path) {
+        if let Some(watcher) = &mut self.watcher {
+            // It may have been deleted, and its watch with it.
+            let _ = watcher.unwatch(path);
+        }
+    }
+}
+
+/// Has the system send what changes. `None` where it gives no watch.
+fn watcher(top: PathBuf, tidings: Sender<Tiding>) -> Option<RecommendedWatcher> {
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let tiding = match event {
+            Ok(event) if event.need_rescan() => Tiding::Change,
+            Ok(event) if !is_change(event.kind) => return,
+            Ok(event) if event.paths.iter().any(|path| is_value(path, &top)) => Tiding::Change,
+            Ok(_) => Tiding::Look,
+            // A queue that overflowed, say, hides changes.
+            Err(_) => Tiding::Change,
+        };
+        // Nobody listens any more once the watching has ended.
+        let _ = tidings.send(tiding);
+    });
+    watcher
+        .inspect_err(|error| {
+            tracing::warn!(
+                %error,
+                "the system gives no watch over the storage, which is looked at each second instead"
+            );
+        })
+        .ok()
+}
+
+fn is_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        EventKind::Modify(ModifyKind::Metadata(_)) => false,
+        _ => true,
+    }
+}
+
+/// Whether `path` is that of a value below `top`, or of a directory of some.
+fn is_value(path: &Path, top: &Path) -> bool {
+    path.strip_prefix(top).is_ok_and(|inner| {
+        inner
+            .components()
+            .all(|part| !part.as_os_str().as_encoded_bytes().starts_with(b"."))
+    })
+}
+
+fn directory(path: &Path) -> io::Result<Metadata> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() {
+        Ok(metadata)
+    } else {
+        Err(io::ErrorKind::NotADirectory.into())
+    }
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+fn directories_in(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let kind = entry.file_type()?;
+        if !is_hidden && (kind.is_dir() || kind.is_symlink() && entry.path().is_dir()) {
+            directories.push(entry.path());
+        }
+    }
+    directories.sort();
+    Ok(directories)
+}
+
+/// Whether only this machine changes what is at `path`, so that the system knows of all changes.
+fn is_local(path: &Path) -> bool {
+    const LOCAL: [statfs::FsType; 5] = [
+        statfs::EXT4_SUPER_MAGIC,
+        statfs::XFS_SUPER_MAGIC,
+        statfs::BTRFS_SUPER_MAGIC,
+        statfs::TMPFS_MAGIC,
+        statfs::OVERLAYFS_SUPER_MAGIC,
+    ];
+    statfs(path).is_ok_and(|found| LOCAL.contains(&found.filesystem_type()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(40);
+
+    async fn told(watch: &mut Watch) {
+        let told = tokio::time::timeout(Duration::from_secs(20), watch.changed()).await;
+        told.expect("told in time");
+    }
+
+    /// Takes what is told without cause.
+    async fn settle(watch: &mut Watch) {
+        let long = SHORT * 5;
+        while tokio::time::timeout(long, watch.changed()).await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn looking_finds_what_the_system_does_not_tell() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let top = directory.path().join("a/b");
+        let mut watch = start_with(top.clone(), false, SHORT).expect("watched");
+        fs::create_dir_all(top.join("c/d")).expect("made");
+        told(&mut watch).await;
+        told(&mut watch).await;
+        settle(&mut watch).await;
+        fs::write(top.join("c/d/e"), "1").expect("written");
+        told(&mut watch).await;
+        settle(&mut watch).await;
+        fs::remove_file(top.join("c/d/e")).expect("removed");
+        told(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn directories_that_come_and_go_are_watched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (first, top) = (directory.path().join("a"), directory.path().join("a/b/c"));
+        let mut watch = start_with(top.clone(), true, SHORT).expect("watched");
+        for _ in 0..3 {
+            fs::create_dir_all(top.join("d")).expect("made");
+            told(&mut watch).await;
+            fs::write(top.join("d/e"), "1").expect("written");
+            told(&mut watch).await;
+            fs::rename(&first, directory.path().join("old")).expect("moved");
+            told(&mut watch).await;
+            fs::remove_dir_all(directory.path().join("old")).expect("removed");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_hidden_or_beside_is_not_told() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let top = directory.path().join("a");
+        fs::create_dir(&top).expect("made");
+        let mut watch = start_with(top, true, SHORT).expect("watched");
+        settle(&mut watch).await;
+        fs::create_dir(directory.path().join(".new")).expect("made");
+        fs::write(directory.path().join(".new/b"), "1").expect("written");
+        fs::write(directory.path().join("b"), "1").expect("written");
+        let quiet = tokio::time::timeout(SHORT * 5, watch.changed()).await;
+        assert!(quiet.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_watching_ends_with_the_watch() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let watch = start(directory.path().to_owned()).expect("watched");
+        let mut changes = watch.changes.clone();
+        drop(watch);
+        let ended = tokio::time::timeout(Duration::from_secs(20), async {
+            while changes.changed().await.is_ok() {}
+        });
+        ended.await.expect("its thread ends");
+    }
+}

@@ -1,0 +1,126 @@
+//! What handshakes work from, and which certificate a name gets.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::certificate::sni::{CertificateSet, SniMap};
+use crate::config::model::UnknownSni;
+use crate::host::NameBuffer;
+
+/// What a handshake works from.
+pub struct Snapshot {
+    /// The certificates by name.
+    pub certificates: Arc<SniMap>,
+    /// What a name without a certificate gets.
+    pub unknown_sni: UnknownSni,
+    /// Whatever else belongs to the same state of the configuration, handed to the first request
+    /// of the connection ([`TlsInfo::take_attachment`]). So a client that connects while the
+    /// configuration changes sees the certificate and the answer of one state, not of two.
+    pub attachment: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Snapshot {
+    /// Whether a client that asks for `host`, a name in normal form, is presented a certificate
+    /// for that name.
+    pub fn covers(&self, host: &str) -> bool {
+        let on_demand = || self.certificates.on_demand();
+        self.certificates.lookup(host).is_some() || on_demand().is_some_and(|by| by.allows(host))
+    }
+
+    /// Whether a client that comes to the address `host` is presented a certificate for it.
+    pub fn covers_ip(&self, host: IpAddr) -> bool {
+        let default = self.certificates.default_set();
+        default.is_some_and(|set| set.covers_ip(host))
+    }
+
+    /// Whether both say the same by being made of the same parts.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let attachments = match (&self.attachment, &other.attachment) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        attachments
+            && Arc::ptr_eq(&self.certificates, &other.certificates)
+            && self.unknown_sni == other.unknown_sni
+    }
+
+    /// What to present to a client that asks for `asked`.
+    pub(super) fn choose(&self, asked: Asked<'_>) -> Choice {
+        let default = || self.certificates.default_set().cloned();
+        match asked {
+            Asked::Nothing => default().map_or(Choice::Refuse, |set| Choice::Present {
+                set,
+                fell_back: false,
+            }),
+            Asked::Name(name) => {
+                if let Some(set) = self.certificates.lookup(name) {
+                    return Choice::Present {
+                        set: Arc::clone(set),
+                        fell_back: false,
+                    };
+                }
+                if self
+                    .certificates
+                    .on_demand()
+                    .is_some_and(|by| by.allows(name))
+                {
+                    return Choice::OnDemand;
+                }
+                self.choose(Asked::Invalid)
+            }
+            Asked::Invalid => match self.unknown_sni {
+                UnknownSni::Default => default().map_or(Choice::Refuse, |set| Choice::Present {
+                    set,
+                    fell_back: true,
+                }),
+                UnknownSni::Reject => Choice::Refuse,
+            },
+        }
+    }
+}
+
+/// What a ClientHello asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Asked<'a> {
+    /// No name, or an IP address, which is none (RFC 6066, section 3).
+    Nothing,
+    /// A host name in normal form.
+    Name(&'a str),
+    /// Something that is no host name.
+    Invalid,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn parse(raw: Option<&[u8]>, buffer: &'a mut NameBuffer) -> Self {
+        let Some(raw) = raw else {
+            return Self::Nothing;
+        };
+        let is_address = || {
+            std::str::from_utf8(raw).is_ok_and(|text| {
+                let bare = text
+                    .strip_prefix('[')
+                    .and_then(|text| text.strip_suffix(']'));
+                bare.unwrap_or(text).parse::<IpAddr>().is_ok()
+            })
+        };
+        match buffer.normalize(raw) {
+            Some(name) => Self::Name(name),
+            None if is_address() => Self::Nothing,
+            None => Self::Invalid,
+        }
+    }
+}
+
+/// What a client is presented.
+pub(super) enum Choice {
+    /// A certificate that is made when it is asked for.
+    OnDemand,
+    Present {
+        set: Arc<CertificateSet>,
+        fell_back: bool,
+    },
+    /// An alert.
+    Refuse,
+}

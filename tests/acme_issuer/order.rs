@@ -1,0 +1,265 @@
+//! Orders: finished by whoever comes next, on to the next type of challenge, nothing left pending.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use openssl::pkey::Id;
+use snigate::config::model::{ChallengeType, KeyType, OrderLimit};
+use snigate::issuer::Issuer;
+use snigate::schedule::FailureClass;
+use snigate::storage::keys;
+
+use crate::authorizations::pending;
+use crate::bench::{Bench, Liar, WebSolver, config, leaf};
+use crate::support::Pebble;
+
+fn orders(pebble: &Pebble) -> usize {
+    pebble.log().matches("Added order").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_type_of_key_is_made_or_its_refusal_shown() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    for (kind, id, bits) in [
+        (KeyType::P256, Id::EC, 256),
+        (KeyType::P384, Id::EC, 384),
+        (KeyType::Rsa2048, Id::RSA, 2048),
+        (KeyType::Ed25519, Id::ED25519, 256),
+    ] {
+        let mut config = config(pebble.directory(), pebble.ca_file());
+        config.key_type = kind;
+        let bench = Bench::new(config, vec![web.clone()]);
+        match bench.issue(&["a.test", "b.test"]).await {
+            Ok(issued) => {
+                let leaf = leaf(&issued, &["a.test", "b.test"]);
+                let key = leaf.public_key().unwrap();
+                assert_eq!((key.id(), key.bits()), (id, bits));
+            }
+            Err(failure) => {
+                assert_eq!(kind, KeyType::Ed25519, "{failure}");
+                assert_eq!(failure.class, FailureClass::Configuration, "{failure}");
+                assert!(failure.message.contains("key_type"), "{failure}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_new_unless_they_are_to_be_kept() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let mut config = config(pebble.directory(), pebble.ca_file());
+    let renew = async |config, kind: KeyType| {
+        let bench = Bench::new(config, vec![web.clone()]);
+        let first = bench.issue(&["a.test"]).await.unwrap();
+        let mut request = bench.request(&["b.test"]);
+        request.previous_key = Some(first.key.clone());
+        let second = bench.issuer.issue(&request).await.unwrap();
+        leaf(&second, &["b.test"]);
+        let _ = kind;
+        first.key == second.key
+    };
+    assert!(!renew(config.clone(), KeyType::P256).await);
+    config.reuse_key = true;
+    assert!(renew(config, KeyType::P256).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_type_of_challenge_is_tried_where_one_fails() {
+    let (web, liar) = (WebSolver::start(), Arc::new(Liar::default()));
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let mut config = config(pebble.directory(), pebble.ca_file());
+    config.challenges = vec![ChallengeType::TlsAlpn01, ChallengeType::Http01];
+    let bench = Bench::new(config, vec![web.clone(), liar.clone()]);
+    let issued = bench.issue(&["a.test"]).await.unwrap();
+    leaf(&issued, &["a.test"]);
+    assert_eq!(orders(&pebble), 2, "one for each type");
+    assert_eq!(liar.presented.load(Ordering::Relaxed), 1);
+    assert_eq!(liar.cleaned.load(Ordering::Relaxed), 1);
+    assert_eq!(web.visible(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_pending_after_a_failure() {
+    let (web, liar) = (WebSolver::start(), Arc::new(Liar::default()));
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let bench = Bench::new(
+        config(pebble.directory(), pebble.ca_file()),
+        vec![web.clone()],
+    );
+    // The second name leads nowhere; what is left of the third is given up.
+    pebble.resolve("nowhere.test", &[]);
+    let names = ["a.test", "nowhere.test", "c.test"];
+    let failure = bench.issue(&names).await.err().unwrap();
+    assert_eq!(failure.class, FailureClass::Validation);
+    for part in ["a.test: ", "nowhere.test", "http-01"] {
+        assert!(failure.message.contains(part), "{part}: {failure}");
+    }
+    assert_eq!(pending(&bench, &pebble).await, Vec::<String>::new());
+    assert!(bench.stored("orders").is_empty(), "no order is kept");
+    assert_eq!(web.visible(), 0, "proofs are taken back");
+    // A CA that offers nothing that we can do.
+    let mut config = config(pebble.directory(), pebble.ca_file());
+    config.challenges = vec![ChallengeType::Http01];
+    let bench = Bench::on(Arc::clone(&bench.storage), config, vec![liar]);
+    let failure = bench.issue(&["d.test"]).await.err().unwrap();
+    assert_eq!(failure.class, FailureClass::Configuration);
+    assert!(failure.message.contains("http-01"), "{failure}");
+    assert_eq!(pending(&bench, &pebble).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_names_are_shown_with_what_the_ca_said() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder()
+        .http_port(web.port())
+        .blocked("blocked.test")
+        .start();
+    let bench = Bench::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
+    let failure = bench.issue(&["blocked.test"]).await.err().unwrap();
+    assert_eq!(failure.class, FailureClass::Refused, "{failure}");
+    assert!(failure.message.contains("blocked.test"), "{failure}");
+    let failure = bench.issue(&["*.a.test"]).await.err().unwrap();
+    assert_eq!(failure.class, FailureClass::Configuration, "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_finished_by_whoever_comes_next() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let start = |storage| {
+        let config = config(pebble.directory(), pebble.ca_file());
+        Bench::on(storage, config, vec![web.clone()])
+    };
+    let storage = Bench::new(config(pebble.directory(), pebble.ca_file()), vec![]).storage;
+    let mut expected = 0;
+    for (number, point) in ["order made", "validates", "asking", "downloaded"]
+        .into_iter()
+        .enumerate()
+    {
+        let name = format!("n{number}.test");
+        let names = [name.as_str()];
+        start(Arc::clone(&storage)).issue_until(&names, point).await;
+        expected += 1;
+        let bench = start(Arc::clone(&storage));
+        let key = bench.stored("orders")[0]["key"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let request = bench.request(&names);
+        let issued = bench.issuer.issue(&request).await.unwrap();
+        leaf(&issued, &names);
+        assert_eq!(orders(&pebble), expected, "{point}: the same order");
+        assert_eq!(issued.key.as_slice(), key.as_bytes(), "{point}");
+        bench.issuer.settled(&request).await;
+        assert!(bench.stored("orders").is_empty(), "{point}");
+    }
+    assert_eq!(web.visible(), 0, "proofs are taken back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_stored_is_not_given_again() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let bench = Bench::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
+    let first = bench.issue(&["a.test"]).await.unwrap();
+    // Not stored yet: the same order gives the same certificate.
+    let again = bench.issue(&["a.test"]).await.unwrap();
+    assert_eq!((orders(&pebble), &first.chain), (1, &again.chain));
+    // Stored, and the process was killed before it could settle the order.
+    let place = keys::certificate(bench.issuer.ca(), "a.test").unwrap();
+    bench.storage.store(&place, &first.chain).unwrap();
+    let renewed = bench.issue(&["a.test"]).await.unwrap();
+    assert_eq!(orders(&pebble), 2);
+    assert_ne!(first.chain, renewed.chain);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_cannot_be_gone_on_with_are_given_up() {
+    let web = WebSolver::start();
+    let mut pebble = Pebble::builder().http_port(web.port()).start();
+    let bench = Bench::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
+    bench.issue_until(&["a.test"], "order made").await;
+    let place = keys::order(bench.issuer.ca(), "a.test").unwrap();
+    let mut record = bench.stored("orders").remove(0);
+    record["created"] = 1.into();
+    bench
+        .storage
+        .store(&place, record.to_string().as_bytes())
+        .unwrap();
+    bench.issue(&["a.test"]).await.unwrap();
+    assert_eq!(orders(&pebble), 2);
+    assert_eq!(pending(&bench, &pebble).await, Vec::<String>::new());
+    // An account and an order that the CA has lost.
+    bench.issue_until(&["b.test"], "order made").await;
+    pebble.restart();
+    bench.issue(&["b.test"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_wait_for_their_turn() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let mut config = config(pebble.directory(), pebble.ca_file());
+    config.order_limit = OrderLimit {
+        orders: 2,
+        per: Duration::from_secs(2),
+    };
+    let bench = Bench::new(config, vec![web]);
+    let start = Instant::now();
+    let issued = join_all((0..5).map(|number| {
+        let bench = &bench;
+        async move { bench.issue(&[&format!("n{number}.test")]).await.map(|_| ()) }
+    }));
+    for issued in issued.await {
+        issued.unwrap();
+    }
+    // Seconds of the clock: the second and third pair begin 2 s later each, less a part of one.
+    assert!(
+        start.elapsed() > Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failure_staging_comes_first() {
+    let web = WebSolver::start();
+    let production = Pebble::builder().http_port(web.port()).start();
+    let mut staging = Pebble::builder()
+        .http_port(web.port())
+        .blocked("never.test")
+        .start();
+    // One file of roots for both.
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    let both = [production.ca_file(), staging.ca_file()]
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .concat();
+    std::fs::write(roots.path(), both).unwrap();
+    let mut config = config(production.directory(), roots.path());
+    config.staging = Some(staging.directory());
+    let bench = Bench::new(config, vec![web]);
+    bench.issue(&["first.test"]).await.unwrap();
+    assert_eq!((orders(&staging), orders(&production)), (0, 1));
+    let mut request = bench.request(&["a.test"]);
+    request.failures = 1;
+    let issued = bench.issuer.issue(&request).await.unwrap();
+    leaf(&issued, &["a.test"]);
+    assert_eq!((orders(&staging), orders(&production)), (1, 2));
+    let chain = openssl::x509::X509::stack_from_pem(&issued.chain).unwrap();
+    let issuer = openssl::x509::X509::from_pem(production.root().as_bytes()).unwrap();
+    let root = issuer.public_key().unwrap();
+    assert!(chain[1].verify(&root).unwrap(), "it is production's");
+    assert_eq!(bench.stored("accounts").len(), 2, "an account at each");
+    assert_eq!(bench.stored("orders").len(), 2, "none of staging's");
+    let mut request = bench.request(&["never.test"]);
+    request.failures = 3;
+    let failure = bench.issuer.issue(&request).await.err().unwrap();
+    assert_eq!(failure.class, FailureClass::Refused);
+    assert!(failure.message.contains("rehearsal"), "{failure}");
+    assert_eq!(orders(&production), 2, "production was not asked");
+    staging.stop();
+}
