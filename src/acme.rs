@@ -235,6 +235,12 @@ impl Issuer for AcmeIssuer {
             self.forget(place).await;
         }
     }
+
+    async fn refused(&self, request: &Request, refused: &Failure) {
+        if refused.class != FailureClass::Clock {
+            self.settled(request).await;
+        }
+    }
 }
 
 /// Whether names can be validated by the types of challenge that there are.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::Lease;
 
 /// Issues certificates.
@@ -26,9 +26,25 @@ pub trait Issuer: Send + Sync {
     /// Why there is no certificate.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
 
-    /// Told once what [`Self::issue`] gave for this request is stored, or refused: what was left
-    /// behind for a later call can go.
+    /// Whether a certificate for `names` may be asked for now: neither our own pace nor a limit of
+    /// the CA that is known stands against it. Asks nobody and does not block.
+    ///
+    /// # Errors
+    /// Until when to wait, and whether that concerns these names alone.
+    fn ready(&self, _names: &[Pattern]) -> Result<(), Wait> {
+        Ok(())
+    }
+
+    /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
+    fn lift(&self, _names: &[Pattern]) {}
+
+    /// Told once what [`Self::issue`] gave for this request is stored: what was left behind for a
+    /// later call can go.
     async fn settled(&self, request: &Request);
+
+    /// Told that what [`Self::issue`] gave for this request was `refused`. Unless that is for the
+    /// clock, by which it may be good later, what was left behind for a later call can go.
+    async fn refused(&self, _request: &Request, _refused: &Failure) {}
 }
 
 /// An issuer that issues nothing, for trials in which nobody may be asked.

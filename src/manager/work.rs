@@ -156,10 +156,7 @@ impl Job {
                 let certificate = match self.check(issuer, &issued, tools) {
                     Ok(certificate) => certificate,
                     Err(failure) => {
-                        // By another clock it may be good: it is asked for again, not made anew.
-                        if failure.class != FailureClass::Clock {
-                            issuer.settled(&request).await;
-                        }
+                        issuer.refused(&request, &failure).await;
                         return Err(failure);
                     }
                 };
