@@ -182,10 +182,12 @@ impl Managed {
                 return None;
             }
             Outcome::Failed { failure, issuer } => {
-                let present = entry.certificate.as_deref();
+                let present = entry.certificate.clone();
                 let retry = self.plans.fail(&need, &failure, &issuer, now)?;
-                teller.failed(present, issuer, &failure, &retry, self.plans.window());
+                // Kept before it is told: a restart must not forget what others know.
                 self.keep_retry(&need, Some(&retry));
+                let (present, window) = (present.as_deref(), self.plans.window());
+                teller.failed(present, issuer, &failure, &retry, window);
                 return None;
             }
         };
