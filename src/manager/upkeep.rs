@@ -14,7 +14,6 @@ impl TlsManager {
         let Some(config) = &self.config else {
             return Vec::new();
         };
-        self.managed.save();
         let now = self.clock.now();
         self.managed.due(&mut self.issued, &config.issuers, now)
     }
@@ -60,8 +59,14 @@ impl TlsManager {
     /// Every certificate, with who replaces it before its end.
     pub fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
         let by_hand = self.sources.certificates().map(|one| (one, Upkeep::ByHand));
+        let window = self.config.as_ref().map(|config| config.renewal.window);
+        let upkeep = Upkeep::Renewed {
+            window: window.unwrap_or(0.5),
+            failures: 0,
+        };
+        let local = self.issued.certificates().map(|one| (one, upkeep));
         let others = self.managed.watched_over();
-        let certificates = by_hand.chain(others);
+        let certificates = by_hand.chain(local).chain(others);
         certificates
             .map(|(one, upkeep)| (Arc::clone(one), upkeep))
             .collect()

@@ -15,6 +15,7 @@ use crate::schedule::Upkeep;
 impl Live {
     /// The certificates to be worked on now, and when more will be. Blocks on the storage.
     pub(super) fn due(&self) -> (Vec<Job>, Option<UnixTime>) {
+        self.tools.save();
         let mut writer = self.writer();
         let jobs = writer.manager.due();
         (jobs, writer.manager.next_due())

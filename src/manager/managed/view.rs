@@ -61,7 +61,7 @@ impl Managed {
             state: self.plans.state(need, now),
             retry: self.plans.retry(need).cloned(),
             next: self.plans.next_attempt(need),
-            is_stored: entry.certificate.is_some() && entry.unsaved.is_none(),
+            is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
         })
     }
 
