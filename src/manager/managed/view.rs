@@ -72,8 +72,11 @@ impl Managed {
             if entry.certificate.is_some() && !entry.is_stale {
                 continue;
             }
+            let is_asked = self.plans.state(need, now) == CertState::Obtaining;
             match self.plans.retry(need) {
-                Some(retry) if self.plans.next_attempt(need).is_none_or(|next| next > now) => {
+                Some(retry)
+                    if !is_asked && self.plans.next_attempt(need).is_none_or(|next| next > now) =>
+                {
                     return Start::Failed(format!(
                         "there is no certificate for {}: {}",
                         need.domain(),
