@@ -85,7 +85,7 @@ fn another_issuer_goes_on_with_what_is_good_for_long() {
 fn the_failure_of_a_peer_counts_too() {
     let storage = MemoryStorage::default();
     let mut one = World::over(storage.clone(), NOW, [network(), network()]);
-    let mut other = World::over(storage.clone(), NOW, []);
+    let mut other = World::over(storage, NOW, []);
     one.apply();
     other.apply();
     one.work();
