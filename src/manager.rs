@@ -38,7 +38,7 @@ use self::health::Health;
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::managed::Managed;
-pub use self::managed::{MakeIssuer, ManagedView, Start};
+pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::Need;
 use self::outbox::Outbox;
 use self::report::Change;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use self::plans::Plans;
-pub use self::view::{ManagedView, Start};
+pub use self::view::{ManagedView, Start, Watched};
 use super::issued::{Issued, Served};
 use super::job::{Authority, Done, Job, Lost, Outcome, Tools};
 use super::needs::Need;
