@@ -63,7 +63,7 @@ impl Subscription {
 async fn what_is_kept_comes_first_then_what_happens() {
     let (control, state) = admin(Fake::default());
     let bus = &control.events;
-    bus.emit(event(EventKind::CertificateLoaded, "a.example"));
+    bus.emit(event(EventKind::CertificateObtained, "a.example"));
     bus.emit(event(EventKind::StorageFailed, ""));
     let router = router(state);
     let mut all = subscribe(&router, "/api/v1/events").await;
@@ -73,7 +73,7 @@ async fn what_is_kept_comes_first_then_what_happens() {
         Some("text/event-stream")
     );
     let first = all.event().await;
-    assert_eq!(first.kind, EventKind::CertificateLoaded);
+    assert_eq!(first.kind, EventKind::CertificateObtained);
     assert_eq!(all.event().await.kind, EventKind::StorageFailed);
     let mut live = subscribe(&router, "/api/v1/events?live=true").await;
     assert_eq!(live.status().await, 200);
