@@ -232,7 +232,7 @@ fn log(event: &Event) {
         };
     }
     match event.severity {
-        _ if is_passing(event) => write_with!(debug),
+        _ if event.kind == EventKind::CertificateProgress => write_with!(debug),
         Severity::Info => write_with!(info),
         Severity::Warning => write_with!(warn),
         Severity::Error | Severity::Critical => write_with!(error),
