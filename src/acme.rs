@@ -49,7 +49,7 @@ use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::{Key, Storage, StorageError, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
@@ -104,43 +104,42 @@ impl AcmeIssuer {
         }
     }
 
-    /// Obtains a certificate from one CA.
+    /// Obtains a certificate from one CA, and lets others know of the limits that are met.
     async fn obtain(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
-        let session = ca.session().await?;
-        let (accounts, config) = (&self.shared.accounts, &self.config);
-        let mut account = accounts.get(ca, config, &session).await?;
-        let mut is_replaced = false;
-        loop {
-            let job = Job::open(self, ca, request, &session, &account).await?;
-            match job.run().await {
-                Ok(issued) => return Ok(issued),
-                Err(Stop::AccountLost) if !is_replaced => {
-                    self.progress(
-                        request,
-                        format!("{} has lost the account: making one", ca.host),
-                    );
-                    account = accounts.replace(&account, ca, config, &session).await?;
-                    is_replaced = true;
-                }
-                Err(Stop::Failed(failure)) => return Err(failure),
-                Err(Stop::AccountLost | Stop::Unproved(_)) => {
-                    let message = format!(
-                        "{} does not know the account that it has just made; report it to the CA",
-                        ca.host
-                    );
-                    return Err(Failure::new(FailureClass::Network, message));
-                }
+        match self.attempt(ca, request).await {
+            Ok(issued) => Ok(issued),
+            Err(Stop::Failed(failure)) => {
+                self.shared.limits.learn(ca, &self.config, &failure).await;
+                Err(failure)
+            }
+            // Known: it is what held it.
+            Err(Stop::Held(failure)) => Err(failure),
+            Err(Stop::AccountLost | Stop::Unproved(_)) => {
+                let message = format!(
+                    "{} does not know the account that it has just made; report it to the CA",
+                    ca.host
+                );
+                Err(Failure::new(FailureClass::Network, message))
             }
         }
     }
 
-    /// As [`Self::obtain`], with what others have to know of a failure.
-    async fn obtain_and_learn(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
-        let obtained = self.obtain(ca, request).await;
-        if let Err(failure) = &obtained {
-            self.shared.limits.learn(ca, &self.config, failure).await;
+    async fn attempt(&self, ca: &Ca, request: &Request) -> Result<Issued, Stop> {
+        let session = ca.session().await?;
+        let (accounts, config) = (&self.shared.accounts, &self.config);
+        let account = accounts.get(ca, config, &session).await?;
+        let job = Job::open(self, ca, request, &session, &account).await?;
+        match job.run().await {
+            Err(Stop::AccountLost) => {}
+            result => return result,
         }
-        obtained
+        self.progress(
+            request,
+            format!("{} has lost the account: making one", ca.host),
+        );
+        let account = accounts.replace(&account, ca, config, &session).await?;
+        let job = Job::open(self, ca, request, &session, &account).await?;
+        job.run().await
     }
 
     /// Asks the staging CA first where the last attempt failed: what would fail again fails there,
@@ -148,7 +147,7 @@ impl AcmeIssuer {
     /// say nothing of the other, there is no rehearsal.
     async fn rehearse(&self, staging: &Ca, request: &Request) -> Result<(), Failure> {
         self.progress(request, format!("rehearsing at {}", staging.host));
-        match self.obtain_and_learn(staging, request).await {
+        match self.obtain(staging, request).await {
             Ok(_) => {
                 if let Ok(place) = keys::order(&staging.key, &request.subject) {
                     self.forget(place).await;
@@ -222,12 +221,23 @@ impl Issuer for AcmeIssuer {
             if let Some(staging) = self.staging.as_ref().filter(|_| request.failures > 0) {
                 self.rehearse(staging, request).await?;
             }
-            self.obtain_and_learn(&self.ca, request).await
+            self.obtain(&self.ca, request).await
         };
         attempt.await.map_err(|mut failure| {
             failure.message = format!("{}: {}", request.domain(), failure.message);
             failure
         })
+    }
+
+    /// Where the answer is yes, a place at the configured pace is kept for the moment until
+    /// [`Self::issue`] is called: of many jobs that start at once as many are let through as there
+    /// are places.
+    fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
+        self.shared.limits.ready(&self.ca, &self.config, names)
+    }
+
+    fn lift(&self, names: &[Pattern]) {
+        self.shared.limits.lift(&self.ca, &self.config, names);
     }
 
     async fn settled(&self, request: &Request) {
