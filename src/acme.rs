@@ -247,8 +247,13 @@ impl Issuer for AcmeIssuer {
     }
 
     async fn refused(&self, request: &Request, refused: &Failure) {
-        if refused.class != FailureClass::Clock {
-            self.settled(request).await;
+        // By another time it may be good: the order stays, and no other is made for a while.
+        match refused.class {
+            FailureClass::Clock => {
+                let limits = &self.shared.limits;
+                limits.learn(&self.ca, &self.config, refused).await;
+            }
+            _ => self.settled(request).await,
         }
     }
 }

@@ -100,17 +100,21 @@ impl<'a> Job<'a> {
         let mut tried = Tried::new();
         let mut left = self.resume().await?;
         for _ in 0..ORDERS {
-            let is_left = left.is_some();
-            let (mut order, key) = match left.take() {
-                Some(resumed) => resumed,
-                None => self.begin().await?,
+            let (mut order, key, created) = match left.take() {
+                Some((order, key, created)) => (order, key, Some(created)),
+                None => {
+                    let (order, key) = self.begin().await?;
+                    (order, key, None)
+                }
             };
             let unproved = match self.finish(&mut order, &key, &tried).await {
-                Ok(chain) if is_left && !self.is_news(&chain).await => {
-                    self.forget().await;
-                    continue;
-                }
                 Ok(chain) => {
+                    if let Some(created) = created
+                        && !self.is_news(&chain, created).await
+                    {
+                        self.forget().await;
+                        continue;
+                    }
                     let key = key
                         .private_key_to_pem_pkcs8()
                         .map_err(|error| broken(&error))?;

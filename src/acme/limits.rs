@@ -13,7 +13,7 @@ use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::Acme;
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Wait};
+use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Steadiness, Wait};
 use crate::storage::{Storage, StorageError, Value, keys};
 
 /// How long who is the first in a line waits for the pace, in seconds.
@@ -27,6 +27,7 @@ pub(super) struct Limits {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     steady: Steady,
+    steadiness: Mutex<Steadiness>,
     lines: Mutex<HashMap<(String, String), Arc<Line>>>,
     /// Held while what is stored is changed.
     writing: Arc<Mutex<()>>,
@@ -60,6 +61,7 @@ impl Limits {
             storage,
             clock,
             steady,
+            steadiness: Mutex::default(),
             lines: Mutex::default(),
             writing: Arc::default(),
         }
@@ -72,7 +74,7 @@ impl Limits {
     /// Until when and why to wait.
     pub(super) fn ready(&self, ca: &Ca, config: &Acme, names: &[Pattern]) -> Result<(), Wait> {
         let line = self.line(ca, config);
-        let now = self.clock.now();
+        let now = self.now();
         let mut limiter = lock(&line.limiter);
         limiter.mend(now);
         limiter.check(names, now)?;
@@ -121,7 +123,7 @@ impl Limits {
             }
         };
         // Who will not be let through does not stand in the line.
-        let now = self.clock.now();
+        let now = self.now();
         let looked = lock(&line.limiter).check(names, now);
         if let Err(wait) = looked {
             waited_for(&wait, now).ok_or_else(|| wait.clone())?;
@@ -129,7 +131,7 @@ impl Limits {
         }
         let _first = line.first.lock().await;
         loop {
-            let now = self.clock.now();
+            let now = self.now();
             let taken = lock(&line.limiter).take(names, now);
             let Err(wait) = taken else {
                 return Ok(());
@@ -145,11 +147,11 @@ impl Limits {
         let Ok(Some(stored)) = self.load(&ca.key, contact(config)).await else {
             return;
         };
-        let mut read = lock(&line.read);
+        let (now, mut read) = (self.now(), lock(&line.read));
         if read.as_ref() != Some(&stored) {
             let mut limiter = lock(&line.limiter);
             limiter.learn(&stored);
-            limiter.mend(self.clock.now());
+            limiter.mend(now);
             *read = Some(stored);
         }
     }
@@ -157,7 +159,8 @@ impl Limits {
     /// Learns from what a CA has said.
     pub(super) async fn learn(&self, ca: &Ca, config: &Acme, failure: &Failure) {
         let line = self.line(ca, config);
-        let is_news = lock(&line.limiter).failed(failure, self.clock.now());
+        let now = self.now();
+        let is_news = lock(&line.limiter).failed(failure, now);
         if is_news {
             let store = self.store(&line, ca, config);
             if let Err(error) = tokio::task::spawn_blocking(store).await {
@@ -169,7 +172,8 @@ impl Limits {
     /// Forgets what the CA has said that concerns these names.
     pub(super) fn lift(&self, ca: &Ca, config: &Acme, names: &[Pattern]) {
         let line = self.line(ca, config);
-        lock(&line.limiter).lift(names, self.clock.now());
+        let now = self.now();
+        lock(&line.limiter).lift(names, now);
         let store = self.store(&line, ca, config);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(store)),
@@ -203,6 +207,20 @@ impl Limits {
                 tracing::warn!(ca = host, %error, "a limit of a CA is not stored");
             }
         }
+    }
+
+    /// The time of day. Where the clock was set, all that is remembered moves along first.
+    fn now(&self) -> UnixTime {
+        // Held until they have moved: nobody is to see the new time with the old ones.
+        let mut steadiness = lock(&self.steadiness);
+        let now = self.clock.now();
+        let leap = steadiness.leap(now, (self.steady)());
+        if leap != 0 {
+            for line in lock(&self.lines).values() {
+                lock(&line.limiter).leap(leap);
+            }
+        }
+        now
     }
 
     fn line(&self, ca: &Ca, config: &Acme) -> Arc<Line> {
@@ -420,5 +438,41 @@ mod tests {
         while other.turn("a.test").await.is_err() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_gives_no_licence_and_ends_a_wave() {
+        let bench = Bench::new(1, 3600);
+        bench.turn("a.test").await.expect("a place");
+        for leap in [365 * 86_400, -400 * 86_400] {
+            bench.clock.advance(leap);
+            bench.pass(60);
+            assert!(bench.turn("a.test").await.is_err());
+        }
+        assert_eq!(bench.ready("a.test"), Err(3600 - 120));
+        bench.pass(3600);
+        assert_eq!(bench.ready("a.test"), Ok(()));
+        // What comes is not valid by our clock: nobody else is asked for, and nobody else is told.
+        let failure = Failure::new(FailureClass::Clock, "not yet valid");
+        bench.limits.learn(&bench.ca, &bench.config, &failure).await;
+        assert_eq!(bench.ready("b.test"), Err(3600));
+        assert!(bench.stored().is_none());
+        let failure = bench.turn("b.test").await.expect_err("held");
+        assert!(failure.message.contains("not yet valid"), "{failure}");
+        bench.pass(3600);
+        bench.turn("b.test").await.expect("a place");
+    }
+
+    #[tokio::test]
+    async fn a_stored_limit_of_the_future_is_read_once() {
+        let bench = Bench::new(10, 10);
+        bench.limited(None).await;
+        // By a clock that is behind the one that it was stored by.
+        let other = Bench::on(Arc::clone(&bench.storage), 10, 10);
+        other.clock.advance(-30 * 86_400);
+        other.turn("a.test").await.expect_err("limited");
+        assert_eq!(other.ready("a.test"), Err(3600));
+        other.pass(3600);
+        other.turn("a.test").await.expect("it is over");
     }
 }

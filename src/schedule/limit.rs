@@ -43,6 +43,9 @@ pub struct Limiter {
     account: Option<Block>,
     /// Limits on names at or below a domain.
     domains: BTreeMap<String, Block>,
+    /// Why nobody is asked while the clock and the CA disagree. A matter of this machine alone.
+    #[serde(skip)]
+    clock: Option<Block>,
     /// The latest time that was seen: an earlier one means that the clock was set back.
     seen: UnixTime,
 }
@@ -73,6 +76,8 @@ pub struct Wait {
 pub enum Hold {
     /// Our own pace: nobody can be asked for at this account until then.
     Pace,
+    /// What came was not valid by our clock, with what was said of it: nothing else would be.
+    Clock(String),
     /// The CA's limit on the account, with what it said: nobody can be asked for until then.
     Account(String),
     /// The CA's limit on names at or below a domain, with what it said: others can be asked for.
@@ -91,6 +96,7 @@ impl fmt::Display for Wait {
         let until = text(self.until);
         match &self.hold {
             Hold::Pace => write!(f, "waits for its turn until {until}"),
+            Hold::Clock(said) => write!(f, "the CA is asked for nothing until {until}: {said}"),
             Hold::Account(said) => write!(f, "the CA limits this account until {until}: {said}"),
             Hold::Domain(domain, said) => {
                 write!(f, "the CA limits names of {domain} until {until}: {said}")
@@ -113,6 +119,7 @@ impl Limiter {
             taken: VecDeque::new(),
             account: None,
             domains: BTreeMap::new(),
+            clock: None,
             seen: UnixTime::MIN,
         }
     }
@@ -144,6 +151,12 @@ impl Limiter {
             return Err(Wait {
                 until: block.until,
                 hold: Hold::Account(block.message.clone()),
+            });
+        }
+        if let Some(block) = self.clock.as_ref().filter(|block| block.holds(now)) {
+            return Err(Wait {
+                until: block.until,
+                hold: Hold::Clock(block.message.clone()),
             });
         }
         let blocks = names.iter().filter_map(|name| self.blocked(name, now));
@@ -179,14 +192,14 @@ impl Limiter {
     /// known, which is worth storing.
     ///
     /// A rate limit stops the names that it is on, or the account. A certificate that is not valid
-    /// by the clock stops the account for a while: all others would come the same.
+    /// by the clock stops the account for a while: all others would come the same. That is not
+    /// stored, since another machine has another clock.
     pub fn failed(&mut self, failure: &Failure, now: UnixTime) -> bool {
-        if !matches!(
-            failure.class,
-            FailureClass::RateLimited | FailureClass::Clock
-        ) {
-            return false;
-        }
+        let is_clock = match failure.class {
+            FailureClass::RateLimited => false,
+            FailureClass::Clock => true,
+            _ => return false,
+        };
         self.mend(now);
         let asked = failure
             .retry_after
@@ -198,6 +211,10 @@ impl Limiter {
             message: failure.message.clone(),
             lifted: false,
         };
+        if is_clock {
+            self.clock.get_or_insert_default().meet(block);
+            return false;
+        }
         match failure.scope.as_deref().map(domain) {
             Some(domain) => {
                 let is_new = self.domains.entry(domain).or_default().meet(block);
@@ -231,10 +248,11 @@ impl Limiter {
         }
     }
 
-    /// Forgets the limits of the CA on the account and on these names, where a person knows better.
-    /// The pace is kept.
+    /// Forgets the limits of the CA on the account and on these names, and what was wrong with the
+    /// clock, where a person knows better. The pace is kept.
     pub fn lift(&mut self, names: &[Pattern], now: UnixTime) {
         self.mend(now);
+        self.clock = None;
         self.account.get_or_insert_default().lift(now);
         for domain in names.iter().flat_map(domains) {
             let block = self.domains.entry(domain.to_owned()).or_default();
@@ -250,7 +268,7 @@ impl Limiter {
         for taken in &mut self.taken {
             *taken = taken.saturating_add(seconds);
         }
-        for block in self.domains.values_mut().chain(&mut self.account) {
+        for block in self.blocks() {
             block.since = block.since.saturating_add(seconds);
             block.until = block.until.saturating_add(seconds);
         }
@@ -284,11 +302,16 @@ impl Limiter {
         for taken in &mut self.taken {
             *taken = (*taken).min(now);
         }
-        for block in self.domains.values_mut().chain(&mut self.account) {
+        for block in self.blocks() {
             let ahead = block.since.saturating_sub(now).max(0);
             block.since = block.since.saturating_sub(ahead);
             block.until = block.until.saturating_sub(ahead);
         }
+    }
+
+    fn blocks(&mut self) -> impl Iterator<Item = &mut Block> {
+        let domains = self.domains.values_mut();
+        domains.chain(&mut self.account).chain(&mut self.clock)
     }
 
     fn trim(&mut self) {
@@ -505,18 +528,23 @@ mod tests {
     #[test]
     fn only_some_failures_are_limits() {
         use FailureClass::{Clock, Network, Paused, RateLimited, Refused, Validation};
-        for (class, stopped) in [
-            (RateLimited, true),
-            (Clock, true),
-            (Network, false),
-            (Validation, false),
-            (Refused, false),
-            (Paused, false),
+        for (class, stopped, stored) in [
+            (RateLimited, true, true),
+            (Clock, true, false),
+            (Network, false, false),
+            (Validation, false, false),
+            (Refused, false, false),
+            (Paused, false, false),
         ] {
             let mut limiter = Limiter::default();
-            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stopped);
+            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stored);
             let expected = stopped.then_some(HOUR);
             assert_eq!(until(&limiter, "a.test", NOW), expected, "{class:?}");
+            let json = serde_json::to_string(&limiter).expect("JSON");
+            let read: Limiter = serde_json::from_str(&json).expect("the same");
+            assert_eq!(until(&read, "a.test", NOW), stored.then_some(HOUR));
+            limiter.lift(&[], NOW);
+            assert_eq!(until(&limiter, "a.test", NOW), None, "{class:?}");
         }
     }
 

@@ -171,8 +171,17 @@ impl Bench {
         config: Acme,
         solvers: Vec<Arc<dyn ChallengeSolver>>,
     ) -> Self {
+        Self::with_clock(storage, Arc::new(SystemClock), config, solvers)
+    }
+
+    /// As [`Self::on`], by this clock.
+    pub fn with_clock(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        config: Acme,
+        solvers: Vec<Arc<dyn ChallengeSolver>>,
+    ) -> Self {
         let events = EventBus::default();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let shared = Shared::new(Arc::clone(&storage), clock, events.clone());
         let issuer = AcmeIssuer::new("ca".into(), Arc::new(config), solvers, Arc::new(shared));
         Self {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use openssl::pkey::Id;
+use snigate::challenge::ChallengeSolver;
+use snigate::clock::{Clock, ManualClock, SystemClock};
 use snigate::config::model::{ChallengeType, KeyType, OrderLimit};
 use snigate::issuer::Issuer;
-use snigate::schedule::FailureClass;
+use snigate::schedule::{Failure, FailureClass, Hold};
 use snigate::storage::keys;
 
 use crate::authorizations::pending;
@@ -184,6 +186,32 @@ async fn a_certificate_that_is_stored_is_not_given_again() {
     let renewed = bench.issue(&["a.test"]).await.unwrap();
     assert_eq!(orders(&pebble), 2);
     assert_ne!(first.chain, renewed.chain);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_costs_one_order() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let config = config(pebble.directory(), pebble.ca_file());
+    let storage = Bench::new(config.clone(), vec![]).storage;
+    // Nothing that the CA issues is valid by it.
+    let ahead = SystemClock.now() + 10 * 365 * 86_400;
+    let mut first = None;
+    for start in 0..3 {
+        let clock = Arc::new(ManualClock::at(ahead + start * 3600));
+        let solvers: Vec<Arc<dyn ChallengeSolver>> = vec![web.clone()];
+        let bench = Bench::with_clock(Arc::clone(&storage), clock, config.clone(), solvers);
+        let request = bench.request(&["a.test"]);
+        let issued = bench.issuer.issue(&request).await.unwrap();
+        let failure = Failure::new(FailureClass::Clock, "it has expired");
+        bench.issuer.refused(&request, &failure).await;
+        let other = ["b.test".parse().unwrap()];
+        let wait = bench.issuer.ready(&other).unwrap_err();
+        assert_eq!(wait.hold, Hold::Clock("it has expired".to_owned()));
+        assert_eq!(orders(&pebble), 1, "it is kept");
+        let first = first.get_or_insert_with(|| issued.chain.clone());
+        assert_eq!(*first, issued.chain);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
