@@ -127,7 +127,8 @@ impl AcmeIssuer {
     async fn attempt(&self, ca: &Ca, request: &Request) -> Result<Issued, Stop> {
         let session = ca.session().await?;
         let (accounts, config) = (&self.shared.accounts, &self.config);
-        let account = accounts.get(ca, config, &session).await?;
+        let can_wait = request.lease.is_stored();
+        let account = accounts.get(ca, config, &session, can_wait).await?;
         let job = Job::open(self, ca, request, &session, &account).await?;
         match job.run().await {
             Err(Stop::AccountLost) => {}
@@ -137,7 +138,8 @@ impl AcmeIssuer {
             request,
             format!("{} has lost the account: making one", ca.host),
         );
-        let account = accounts.replace(&account, ca, config, &session).await?;
+        let account = accounts.replace(&account, ca, config, &session, can_wait);
+        let account = account.await?;
         let job = Job::open(self, ca, request, &session, &account).await?;
         job.run().await
     }
