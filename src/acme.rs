@@ -145,8 +145,8 @@ impl AcmeIssuer {
     }
 
     /// Asks the staging CA first where the last attempt failed: what would fail again fails there,
-    /// and costs nothing of the limits of the other. Where that CA has troubles of its own, which
-    /// say nothing of the other, there is no rehearsal.
+    /// and costs nothing of the limits of the other. What it says of the names counts. Its own
+    /// troubles, and ours with it, say nothing of the other CA: there is no rehearsal then.
     async fn rehearse(&self, staging: &Ca, request: &Request) -> Result<(), Failure> {
         self.progress(request, format!("rehearsing at {}", staging.host));
         match self.obtain(staging, request).await {
@@ -160,21 +160,16 @@ impl AcmeIssuer {
                 );
                 Ok(())
             }
-            Err(failure)
-                if matches!(
-                    failure.class,
-                    FailureClass::Network | FailureClass::RateLimited
-                ) =>
-            {
-                self.progress(request, format!("no rehearsal: {failure}"));
-                Ok(())
-            }
-            Err(mut failure) => {
+            Err(mut failure) if is_of_the_names(failure.class) => {
                 failure.message = format!(
                     "the rehearsal at the staging CA failed, {} was not asked: {}",
                     self.ca.host, failure.message
                 );
                 Err(failure)
+            }
+            Err(failure) => {
+                self.progress(request, format!("no rehearsal: {failure}"));
+                Ok(())
             }
         }
     }
@@ -257,6 +252,19 @@ impl Issuer for AcmeIssuer {
             }
             _ => self.settled(request).await,
         }
+    }
+}
+
+/// Whether a failure at one CA is to be expected at another.
+fn is_of_the_names(class: FailureClass) -> bool {
+    match class {
+        FailureClass::Validation | FailureClass::Refused | FailureClass::Internal => true,
+        FailureClass::Network
+        | FailureClass::RateLimited
+        | FailureClass::Paused
+        | FailureClass::Configuration
+        | FailureClass::Storage
+        | FailureClass::Clock => false,
     }
 }
 

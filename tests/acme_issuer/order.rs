@@ -305,4 +305,40 @@ async fn after_a_failure_staging_comes_first() {
     assert!(failure.message.contains("rehearsal"), "{failure}");
     assert_eq!(orders(&production), 2, "production was not asked");
     staging.stop();
+    let mut request = bench.request(&["b.test"]);
+    request.failures = 1;
+    bench.issuer.issue(&request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn troubles_of_staging_do_not_stop_production() {
+    let web = WebSolver::start();
+    let production = Pebble::builder().http_port(web.port()).start();
+    // A CA that wants accounts to be bound: it would never take ours.
+    let staging = Pebble::builder()
+        .http_port(web.port())
+        .eab(
+            "kid-1",
+            "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+        )
+        .start();
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    let both = [production.ca_file(), staging.ca_file()]
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .concat();
+    std::fs::write(roots.path(), both).unwrap();
+    let mut config = config(production.directory(), roots.path());
+    config.staging = Some(staging.directory());
+    let bench = Bench::new(config, vec![web]);
+    let mut progress = bench.events.subscribe();
+    let mut request = bench.request(&["a.test"]);
+    request.failures = 1;
+    let issued = bench.issuer.issue(&request).await.unwrap();
+    leaf(&issued, &["a.test"]);
+    let mut told = Vec::new();
+    while let Ok(event) = progress.try_recv() {
+        told.push(event.message.clone());
+    }
+    let told = told.iter().find(|told| told.starts_with("no rehearsal"));
+    assert!(told.unwrap().contains("external account binding"));
 }
