@@ -49,7 +49,7 @@ use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::{Key, Storage, StorageError, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
@@ -104,51 +104,52 @@ impl AcmeIssuer {
         }
     }
 
-    /// Obtains a certificate from one CA.
+    /// Obtains a certificate from one CA, and lets others know of the limits that are met.
     async fn obtain(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
-        let session = ca.session().await?;
-        let (accounts, config) = (&self.shared.accounts, &self.config);
-        let mut account = accounts.get(ca, config, &session).await?;
-        let mut is_replaced = false;
-        loop {
-            let job = Job::open(self, ca, request, &session, &account).await?;
-            match job.run().await {
-                Ok(issued) => return Ok(issued),
-                Err(Stop::AccountLost) if !is_replaced => {
-                    self.progress(
-                        request,
-                        format!("{} has lost the account: making one", ca.host),
-                    );
-                    account = accounts.replace(&account, ca, config, &session).await?;
-                    is_replaced = true;
-                }
-                Err(Stop::Failed(failure)) => return Err(failure),
-                Err(Stop::AccountLost | Stop::Unproved(_)) => {
-                    let message = format!(
-                        "{} does not know the account that it has just made; report it to the CA",
-                        ca.host
-                    );
-                    return Err(Failure::new(FailureClass::Network, message));
-                }
+        match self.attempt(ca, request).await {
+            Ok(issued) => Ok(issued),
+            Err(Stop::Failed(failure)) => {
+                self.shared.limits.learn(ca, &self.config, &failure).await;
+                Err(failure)
+            }
+            // Known: it is what held it.
+            Err(Stop::Held(failure)) => Err(failure),
+            Err(Stop::AccountLost | Stop::Unproved(_)) => {
+                let message = format!(
+                    "{} does not know the account that it has just made; report it to the CA",
+                    ca.host
+                );
+                Err(Failure::new(FailureClass::Network, message))
             }
         }
     }
 
-    /// As [`Self::obtain`], with what others have to know of a failure.
-    async fn obtain_and_learn(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
-        let obtained = self.obtain(ca, request).await;
-        if let Err(failure) = &obtained {
-            self.shared.limits.learn(ca, &self.config, failure).await;
+    async fn attempt(&self, ca: &Ca, request: &Request) -> Result<Issued, Stop> {
+        let session = ca.session().await?;
+        let (accounts, config) = (&self.shared.accounts, &self.config);
+        let can_wait = request.lease.is_stored();
+        let account = accounts.get(ca, config, &session, can_wait).await?;
+        let job = Job::open(self, ca, request, &session, &account).await?;
+        match job.run().await {
+            Err(Stop::AccountLost) => {}
+            result => return result,
         }
-        obtained
+        self.progress(
+            request,
+            format!("{} has lost the account: making one", ca.host),
+        );
+        let account = accounts.replace(&account, ca, config, &session, can_wait);
+        let account = account.await?;
+        let job = Job::open(self, ca, request, &session, &account).await?;
+        job.run().await
     }
 
     /// Asks the staging CA first where the last attempt failed: what would fail again fails there,
-    /// and costs nothing of the limits of the other. Where that CA has troubles of its own, which
-    /// say nothing of the other, there is no rehearsal.
+    /// and costs nothing of the limits of the other. What it says of the names counts. Its own
+    /// troubles, and ours with it, say nothing of the other CA: there is no rehearsal then.
     async fn rehearse(&self, staging: &Ca, request: &Request) -> Result<(), Failure> {
         self.progress(request, format!("rehearsing at {}", staging.host));
-        match self.obtain_and_learn(staging, request).await {
+        match self.obtain(staging, request).await {
             Ok(_) => {
                 if let Ok(place) = keys::order(&staging.key, &request.subject) {
                     self.forget(place).await;
@@ -159,21 +160,16 @@ impl AcmeIssuer {
                 );
                 Ok(())
             }
-            Err(failure)
-                if matches!(
-                    failure.class,
-                    FailureClass::Network | FailureClass::RateLimited
-                ) =>
-            {
-                self.progress(request, format!("no rehearsal: {failure}"));
-                Ok(())
-            }
-            Err(mut failure) => {
+            Err(mut failure) if is_of_the_names(failure.class) => {
                 failure.message = format!(
                     "the rehearsal at the staging CA failed, {} was not asked: {}",
                     self.ca.host, failure.message
                 );
                 Err(failure)
+            }
+            Err(failure) => {
+                self.progress(request, format!("no rehearsal: {failure}"));
+                Ok(())
             }
         }
     }
@@ -222,12 +218,23 @@ impl Issuer for AcmeIssuer {
             if let Some(staging) = self.staging.as_ref().filter(|_| request.failures > 0) {
                 self.rehearse(staging, request).await?;
             }
-            self.obtain_and_learn(&self.ca, request).await
+            self.obtain(&self.ca, request).await
         };
         attempt.await.map_err(|mut failure| {
             failure.message = line(&format!("{}: {}", request.domain(), failure.message));
             failure
         })
+    }
+
+    /// Where the answer is yes, a place at the configured pace is kept for the moment until
+    /// [`Self::issue`] is called: of many jobs that start at once as many are let through as there
+    /// are places.
+    fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
+        self.shared.limits.ready(&self.ca, &self.config, names)
+    }
+
+    fn lift(&self, names: &[Pattern]) {
+        self.shared.limits.lift(&self.ca, &self.config, names);
     }
 
     async fn settled(&self, request: &Request) {
@@ -237,8 +244,13 @@ impl Issuer for AcmeIssuer {
     }
 
     async fn refused(&self, request: &Request, refused: &Failure) {
-        if refused.class != FailureClass::Clock {
-            self.settled(request).await;
+        // By another time it may be good: the order stays, and no other is made for a while.
+        match refused.class {
+            FailureClass::Clock => {
+                let limits = &self.shared.limits;
+                limits.learn(&self.ca, &self.config, refused).await;
+            }
+            _ => self.settled(request).await,
         }
     }
 }
@@ -256,6 +268,19 @@ fn line(text: &str) -> String {
         line.push('…');
     }
     line
+}
+
+/// Whether a failure at one CA is to be expected at another.
+fn is_of_the_names(class: FailureClass) -> bool {
+    match class {
+        FailureClass::Validation | FailureClass::Refused | FailureClass::Internal => true,
+        FailureClass::Network
+        | FailureClass::RateLimited
+        | FailureClass::Paused
+        | FailureClass::Configuration
+        | FailureClass::Storage
+        | FailureClass::Clock => false,
+    }
 }
 
 /// Whether names can be validated by the types of challenge that there are.

@@ -190,6 +190,11 @@ impl Lease {
         Self::new(Unstored)
     }
 
+    /// Whether the storage stands behind it, see [`Self::unstored`].
+    pub fn is_stored(&self) -> bool {
+        self.token() != 0
+    }
+
     /// A number that is higher with each lease on the same key (a fencing token).
     pub fn token(&self) -> u64 {
         self.held.token()

@@ -1,8 +1,9 @@
 //! Accounts at CAs: one for each CA and contact, made under a lock, kept in the storage.
 //!
 //! However many certificates are wanted at once, one account is made. Where the storage fails, the
-//! account lives in memory and is written when the storage is back; a CA that is down fails those
-//! who wait for it, and nobody else.
+//! account lives in memory and is written when the storage is back, unless one is found there then:
+//! what is stored is never replaced unread. A CA that is down fails those who wait for it, and
+//! nobody else.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +65,8 @@ impl Accounts {
         }
     }
 
-    /// The account of `config` at `ca`: known, stored, or made now.
+    /// The account of `config` at `ca`: known, stored, or made now. Who cannot wait gets one where
+    /// the storage cannot be read.
     ///
     /// # Errors
     /// Where there is none and none can be made.
@@ -73,20 +75,20 @@ impl Accounts {
         ca: &Ca,
         config: &Acme,
         session: &Session,
+        can_wait: bool,
     ) -> Result<Arc<Account>, Failure> {
         let place =
             keys::account(&ca.key, config.email.as_deref()).map_err(|error| internal(&error))?;
-        let find = self.find(ca, config, session, &place, None);
+        let find = self.find(ca, config, session, &place, None, can_wait);
         let mut account = self.flight(&place).get(Duration::MAX, find).await?;
         if !account.serves(config) {
             // Another external account was configured meanwhile.
             let flight = self.flight(&place);
             flight.forget(|known| Arc::ptr_eq(known, &account)).await;
-            let find = self.find(ca, config, session, &place, Some(&account));
+            let find = self.find(ca, config, session, &place, Some(&account), can_wait);
             account = flight.get(Duration::MAX, find).await?;
         }
-        self.save_late(&account).await;
-        Ok(account)
+        self.save_late(account, ca, config).await
     }
 
     /// Has another account made in the place of one that the CA has lost.
@@ -99,10 +101,11 @@ impl Accounts {
         ca: &Ca,
         config: &Acme,
         session: &Session,
+        can_wait: bool,
     ) -> Result<Arc<Account>, Failure> {
         let flight = self.flight(&lost.place);
         flight.forget(|known| Arc::ptr_eq(known, lost)).await;
-        let find = self.find(ca, config, session, &lost.place, Some(lost));
+        let find = self.find(ca, config, session, &lost.place, Some(lost), can_wait);
         flight.get(Duration::MAX, find).await
     }
 
@@ -119,36 +122,48 @@ impl Accounts {
         session: &Session,
         place: &Key,
         lost: Option<&Arc<Account>>,
+        can_wait: bool,
     ) -> Result<Arc<Account>, Failure> {
         let usable = |stored: &Stored| {
             lost.is_none_or(|lost| lost.stored.credentials != stored.credentials)
                 && stored.serves(config)
         };
-        match self.load(place).await {
+        // Which of a storage's failures keeps from storing what is made.
+        let mut unsaved = match self.load(place).await {
             Ok(Some(stored)) if usable(&stored) => return Ok(Account::new(stored, place, true)),
-            Ok(_) => {}
-            Err(error) => self.tell(&error),
-        }
+            Ok(_) => None,
+            Err(error) if can_wait => return Err(unread(&error)),
+            Err(error) => Some(error),
+        };
         // Held until the account is stored, so that one is made however many processes want one.
-        let _lease = match self.lock(ca).await {
-            Ok(lease) => {
-                // Who held the lock before may have made it.
-                match self.load(place).await {
-                    Ok(Some(stored)) if usable(&stored) => {
-                        return Ok(Account::new(stored, place, true));
-                    }
-                    _ => Some(lease),
+        let lease = match self.lock(ca).await {
+            Ok(lease) => Some(lease),
+            Err(error @ StorageError::Busy { .. }) => return Err(unread(&error)),
+            // Without a storage no lock; the process goes on alone.
+            Err(error) => {
+                unsaved.get_or_insert(error);
+                None
+            }
+        };
+        if lease.is_some() {
+            // Who held the lock before may have made it.
+            match self.load(place).await {
+                Ok(Some(stored)) if usable(&stored) => {
+                    return Ok(Account::new(stored, place, true));
+                }
+                Ok(_) => {}
+                Err(error) if can_wait => return Err(unread(&error)),
+                Err(error) => {
+                    unsaved.get_or_insert(error);
                 }
             }
-            Err(error @ StorageError::Busy { .. }) => {
-                return Err(Failure::new(FailureClass::Storage, error.to_string()));
-            }
-            // Without a storage no lock; the process goes on alone.
-            Err(_) => None,
-        };
+        }
         let stored = create(ca, config, session, self.clock.as_ref()).await?;
         let account = Account::new(stored, place, false);
-        if let Err(error) = self.save(&account).await {
+        if unsaved.is_none() {
+            unsaved = self.save(&account).await.err();
+        }
+        if let Some(error) = unsaved {
             self.tell(&error);
         }
         Ok(account)
@@ -166,6 +181,11 @@ impl Accounts {
         blocking(&self.storage, move |storage| storage.lock(&key)).await
     }
 
+    async fn try_lock(&self, ca: &Ca) -> Result<Option<Lease>, StorageError> {
+        let key = keys::lock(&format!("account_{}", ca.key))?;
+        blocking(&self.storage, move |storage| storage.try_lock(&key)).await
+    }
+
     async fn save(&self, account: &Account) -> Result<(), StorageError> {
         let value = serde_json::to_vec_pretty(&account.stored).unwrap_or_default();
         let (value, place) = (Zeroizing::new(value), account.place.clone());
@@ -174,11 +194,36 @@ impl Accounts {
         Ok(())
     }
 
-    /// Stores what could not be stored when it was made. It has been told then.
-    async fn save_late(&self, account: &Account) {
-        if !account.is_saved.load(Ordering::Relaxed) && self.save(account).await.is_ok() {
-            tracing::info!(account = %account.place, "stored an account that was in memory alone");
+    /// Stores what could not be stored when it was made, which has been told then. Where another is
+    /// in the storage, made by another process or not to be read at that time, it is taken instead.
+    async fn save_late(
+        &self,
+        account: Arc<Account>,
+        ca: &Ca,
+        config: &Acme,
+    ) -> Result<Arc<Account>, Failure> {
+        if account.is_saved.load(Ordering::Relaxed) {
+            return Ok(account);
         }
+        let Ok(Some(_lease)) = self.try_lock(ca).await else {
+            return Ok(account);
+        };
+        match self.load(&account.place).await {
+            Ok(Some(stored)) if stored.serves(config) => {
+                let place = &account.place;
+                tracing::info!(account = %place, "an account in memory gives way to the stored one");
+                let flight = self.flight(place);
+                flight.forget(|known| Arc::ptr_eq(known, &account)).await;
+                let stored = async { Ok(Account::new(stored, place, true)) };
+                return flight.get(Duration::MAX, stored).await;
+            }
+            Ok(_) if self.save(&account).await.is_ok() => {
+                let place = &account.place;
+                tracing::info!(account = %place, "stored an account that was in memory alone");
+            }
+            _ => {}
+        }
+        Ok(account)
     }
 
     fn tell(&self, error: &StorageError) {
@@ -302,6 +347,12 @@ fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     openssl::base64::decode_block(&standard)
         .ok()
         .map(Zeroizing::new)
+}
+
+/// The failure of who can wait until the storage works again.
+fn unread(error: &StorageError) -> Failure {
+    let message = format!("the account at the CA cannot be looked up: {error}");
+    Failure::new(FailureClass::Storage, message)
 }
 
 fn internal(error: &StorageError) -> Failure {

@@ -17,7 +17,7 @@ use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issued, Request};
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::{Key, keys};
 
 /// How many orders one attempt makes at most.
@@ -41,6 +41,14 @@ pub(super) enum Stop {
     /// The CA did not find the proof of some names.
     Unproved(Vec<Unproved>),
     Failed(Failure),
+    /// Our own limiter lets nothing through. The CA was not asked.
+    Held(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// A name that was not validated.
@@ -92,17 +100,21 @@ impl<'a> Job<'a> {
         let mut tried = Tried::new();
         let mut left = self.resume().await?;
         for _ in 0..ORDERS {
-            let is_left = left.is_some();
-            let (mut order, key) = match left.take() {
-                Some(resumed) => resumed,
-                None => self.begin().await?,
+            let (mut order, key, created) = match left.take() {
+                Some((order, key, created)) => (order, key, Some(created)),
+                None => {
+                    let (order, key) = self.begin().await?;
+                    (order, key, None)
+                }
             };
             let unproved = match self.finish(&mut order, &key, &tried).await {
-                Ok(chain) if is_left && !self.is_news(&chain).await => {
-                    self.forget().await;
-                    continue;
-                }
                 Ok(chain) => {
+                    if let Some(created) = created
+                        && !self.is_news(&chain, created).await
+                    {
+                        self.forget().await;
+                        continue;
+                    }
                     let key = key
                         .private_key_to_pem_pkcs8()
                         .map_err(|error| broken(&error))?;
@@ -135,13 +147,13 @@ impl<'a> Job<'a> {
     /// Makes an order, and keeps it with the key that its certificate will have.
     async fn begin(&self) -> Result<(Order, PKey<Private>), Stop> {
         let (config, shared) = (&self.issuer.config, &self.issuer.shared);
-        let key = self.key().await?;
-        let waiting = |wait: &crate::schedule::Wait| {
+        let waiting = |wait: &Wait| {
             self.progress(format!("an order at {} {wait}", self.ca.host));
         };
         let names = &self.request.names;
         let turn = shared.limits.turn(self.ca, config, names, waiting);
-        turn.await.map_err(Stop::Failed)?;
+        turn.await.map_err(Stop::Held)?;
+        let key = self.key().await?;
         let identifiers: Vec<Identifier> = names
             .iter()
             .map(|name| Identifier::Dns(name.to_string()))
@@ -310,7 +322,7 @@ pub(super) fn may_go_on(stop: &Stop) -> bool {
             FailureClass::Network | FailureClass::RateLimited | FailureClass::Storage
         ),
         // Nobody can do anything with it, and nobody is there to be asked.
-        Stop::AccountLost => true,
+        Stop::AccountLost | Stop::Held(_) => true,
         Stop::Unproved(_) => false,
     }
 }

@@ -2,26 +2,32 @@
 //! the next attempt, whoever makes it, and removed when it is over.
 //!
 //! An order that is over and still kept, since the process ended in between, does no harm: its
-//! certificate is the one that is stored, or old.
+//! certificate is the one that is stored, or old. How old is told by when the order was made, by our
+//! own clock: the CA may have another.
 
 use std::sync::Arc;
 
 use instant_acme::{Error, Order, OrderStatus};
 use openssl::pkey::{PKey, Private};
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Ref};
 
 use super::blocking;
 use super::classify::Step;
 use super::job::{Job, Stop, broken, may_go_on};
 use super::record::Record;
 use crate::certificate::parse::unix_time;
+use crate::clock::UnixTime;
 use crate::event::{EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{StorageError, keys};
 
+/// See [`Job::resume`].
+pub(super) type Resumed = (Order, PKey<Private>, UnixTime);
+
 impl Job<'_> {
-    /// The order that a former attempt left, where it can be gone on with.
-    pub(super) async fn resume(&self) -> Result<Option<(Order, PKey<Private>)>, Stop> {
+    /// The order that a former attempt left, where it can be gone on with, its key, and when it
+    /// was made.
+    pub(super) async fn resume(&self) -> Result<Option<Resumed>, Stop> {
         let place = self.place.clone();
         let load = blocking(&self.issuer.shared.storage, move |storage| {
             storage.load(&place)
@@ -60,7 +66,7 @@ impl Job<'_> {
         match resumed {
             Ok(key) => {
                 self.progress(format!("going on with an order at {}", self.ca.host));
-                Ok(Some((order, key)))
+                Ok(Some((order, key, record.created)))
             }
             Err(why) => {
                 self.progress(format!("gave up an order at {}: {why}", self.ca.host));
@@ -98,18 +104,13 @@ impl Job<'_> {
         }
     }
 
-    /// Whether a certificate is not the one that has been stored already, and is young.
-    pub(super) async fn is_news(&self, chain: &str) -> bool {
+    /// Whether the certificate of an order that was made at `created` is not the one that has been
+    /// stored already, and is young.
+    pub(super) async fn is_news(&self, chain: &str, created: UnixTime) -> bool {
         let Ok(leaf) = X509::from_pem(chain.as_bytes()) else {
             return true;
         };
-        let span = unix_time(leaf.not_before()).and_then(|from| {
-            let until = unix_time(leaf.not_after())?;
-            Ok((from, until))
-        });
-        if let Ok((from, until)) = span
-            && self.now().saturating_sub(from) > until.saturating_sub(from) / 3
-        {
+        if is_old(&leaf, self.now().saturating_sub(created)) {
             return false;
         }
         let Ok(place) = keys::certificate(&self.ca.key, &self.request.subject) else {
@@ -126,5 +127,41 @@ impl Job<'_> {
     /// Removes the kept order.
     pub(super) async fn forget(&self) {
         self.issuer.forget(self.place.clone()).await;
+    }
+}
+
+/// Whether a certificate whose order was made `age` seconds ago has lived a third of its life.
+fn is_old(leaf: &X509Ref, age: i64) -> bool {
+    let (Ok(from), Ok(until)) = (unix_time(leaf.not_before()), unix_time(leaf.not_after())) else {
+        return false;
+    };
+    age > until.saturating_sub(from) / 3
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::asn1::Asn1Time;
+    use openssl::hash::MessageDigest;
+
+    use super::*;
+    use crate::acme::key::generate;
+    use crate::config::model::KeyType;
+
+    #[test]
+    fn the_age_of_a_kept_order_is_that_by_our_clock() {
+        let key = generate(KeyType::P256).expect("a key");
+        // By the CA's clock, of which nothing is known.
+        for begin in [1_000_000_000_i64, 2_000_000_000] {
+            let mut builder = X509::builder().expect("a builder");
+            let time = |at| Asn1Time::from_unix(at).expect("a time");
+            builder.set_not_before(&time(begin)).expect("set");
+            builder.set_not_after(&time(begin + 900)).expect("set");
+            builder.set_pubkey(&key).expect("set");
+            builder.sign(&key, MessageDigest::sha256()).expect("signed");
+            let leaf = builder.build();
+            for (age, old) in [(0, false), (300, false), (301, true), (-5, false)] {
+                assert_eq!(is_old(&leaf, age), old, "{age}");
+            }
+        }
     }
 }

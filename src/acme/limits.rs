@@ -1,26 +1,40 @@
-//! Waiting until a CA may be asked: our own pace, and what the CA has told us not to do for now.
+//! Whether a CA may be asked: our own pace, and what the CA has told us not to do for now.
 //!
-//! [`Limiter`] decides; this waits, and keeps what CAs have said in the storage, for later starts
-//! and other instances. Each account at each CA has its own line.
+//! [`Limiter`] decides; this waits where that takes seconds, and keeps what CAs have said in the
+//! storage, for later starts and other instances. Each account at each CA has its own line. Who
+//! has longer to wait is sent away: certificates wait in the plan, not here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::blocking;
 use super::ca::Ca;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::model::Acme;
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Wait};
+use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Steadiness, Wait};
 use crate::storage::{Storage, StorageError, Value, keys};
+
+/// How long who is the first in a line waits for the pace, in seconds.
+const PATIENCE: i64 = 10;
+
+/// How long a place is kept for who was told that there is one: jobs begin within moments.
+const PROMISE: Duration = Duration::from_secs(30);
 
 /// The limits of all accounts that this process uses.
 pub(super) struct Limits {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
+    steady: Steady,
+    steadiness: Mutex<Steadiness>,
     lines: Mutex<HashMap<(String, String), Arc<Line>>>,
+    /// Held while what is stored is changed.
+    writing: Arc<Mutex<()>>,
 }
+
+/// A clock that nobody sets: the time since any moment.
+pub(super) type Steady = Box<dyn Fn() -> Duration + Send + Sync>;
 
 /// Where those wait who want something of one account.
 #[derive(Default)]
@@ -28,22 +42,60 @@ struct Line {
     /// Held by the first in the line.
     first: tokio::sync::Mutex<()>,
     limiter: Mutex<Limiter>,
+    /// When orders were promised that have not been taken yet, by the steady clock. Without this
+    /// all jobs that start at once would be told of the same place.
+    promised: Mutex<VecDeque<Duration>>,
+    /// What was in the storage when it was last read.
+    read: Mutex<Option<Limiter>>,
 }
 
 impl Limits {
     pub(super) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
+        let start = Instant::now();
+        Self::with(storage, clock, Box::new(move || start.elapsed()))
+    }
+
+    /// As [`Self::new`], by this steady clock.
+    fn with(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, steady: Steady) -> Self {
         Self {
             storage,
             clock,
+            steady,
+            steadiness: Mutex::default(),
             lines: Mutex::default(),
+            writing: Arc::default(),
         }
     }
 
-    /// Waits until an order with these names may be made, and counts it; `tell` is told where it
-    /// has to wait.
+    /// Whether an order with these names may be made now, by what is in memory. Keeps a place for
+    /// it for a moment.
     ///
     /// # Errors
-    /// Where the CA has said not to ask for so long that nobody waits for it.
+    /// Until when and why to wait.
+    pub(super) fn ready(&self, ca: &Ca, config: &Acme, names: &[Pattern]) -> Result<(), Wait> {
+        let line = self.line(ca, config);
+        let now = self.now();
+        let mut limiter = lock(&line.limiter);
+        limiter.mend(now);
+        limiter.check(names, now)?;
+        let mut promised = lock(&line.promised);
+        let (steady, lasts) = ((self.steady)(), PROMISE.min(config.order_limit.per));
+        promised.retain(|at| steady.saturating_sub(*at) < lasts);
+        if promised.len() >= limiter.room(now) {
+            return Err(Wait {
+                until: now.saturating_add(1),
+                hold: Hold::Pace,
+            });
+        }
+        promised.push_back(steady);
+        Ok(())
+    }
+
+    /// Waits a moment until an order with these names may be made, and counts it; `tell` is told
+    /// where it has to wait.
+    ///
+    /// # Errors
+    /// Where it may not be made for longer than that.
     pub(super) async fn turn(
         &self,
         ca: &Ca,
@@ -52,62 +104,123 @@ impl Limits {
         tell: impl FnOnce(&Wait),
     ) -> Result<(), Failure> {
         let line = self.line(ca, config);
-        if let Ok(Some(stored)) = self.load(&ca.key, contact(config)).await {
-            lock(&line.limiter).learn(&stored);
-        }
+        self.refresh(&line, ca, config).await;
+        let turn = self.take(&line, names, tell).await;
+        lock(&line.promised).pop_front();
+        turn.map_err(|wait| limited(&ca.host, &wait))
+    }
+
+    async fn take(
+        &self,
+        line: &Line,
+        names: &[Pattern],
+        tell: impl FnOnce(&Wait),
+    ) -> Result<(), Wait> {
         let mut tell = Some(tell);
-        // Who will not be let through does not stand in the line.
-        match lock(&line.limiter).check(names, self.clock.now()) {
-            Err(wait) if wait.hold != Hold::Pace => return Err(limited(&ca.host, &wait)),
-            Err(wait) => {
-                if let Some(tell) = tell.take() {
-                    tell(&wait);
-                }
+        let mut tell_once = |wait: &Wait| {
+            if let Some(tell) = tell.take() {
+                tell(wait);
             }
-            Ok(()) => {}
+        };
+        // Who will not be let through does not stand in the line.
+        let now = self.now();
+        let looked = lock(&line.limiter).check(names, now);
+        if let Err(wait) = looked {
+            waited_for(&wait, now).ok_or_else(|| wait.clone())?;
+            tell_once(&wait);
         }
         let _first = line.first.lock().await;
         loop {
-            let now = self.clock.now();
+            let now = self.now();
             let taken = lock(&line.limiter).take(names, now);
-            match taken {
-                Ok(()) => return Ok(()),
-                Err(wait) if wait.hold != Hold::Pace => return Err(limited(&ca.host, &wait)),
-                Err(wait) => {
-                    let seconds = u64::try_from(wait.until.saturating_sub(now)).unwrap_or_default();
-                    if let Some(tell) = tell.take() {
-                        tell(&wait);
-                    }
-                    // Seconds of the clock begin when they like.
-                    tokio::time::sleep(Duration::from_secs(seconds.clamp(1, 60))).await;
-                }
-            }
+            let Err(wait) = taken else {
+                return Ok(());
+            };
+            let pause = waited_for(&wait, now).ok_or_else(|| wait.clone())?;
+            tell_once(&wait);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Takes over what is in the storage, where that is another than before.
+    async fn refresh(&self, line: &Line, ca: &Ca, config: &Acme) {
+        let Ok(Some(stored)) = self.load(&ca.key, contact(config)).await else {
+            return;
+        };
+        let (now, mut read) = (self.now(), lock(&line.read));
+        if read.as_ref() != Some(&stored) {
+            let mut limiter = lock(&line.limiter);
+            limiter.learn(&stored);
+            limiter.mend(now);
+            *read = Some(stored);
         }
     }
 
     /// Learns from what a CA has said.
     pub(super) async fn learn(&self, ca: &Ca, config: &Acme, failure: &Failure) {
         let line = self.line(ca, config);
-        let now = self.clock.now();
-        let limiter = {
-            let mut limiter = lock(&line.limiter);
-            if !limiter.failed(failure, now) {
-                return;
+        let now = self.now();
+        let is_news = lock(&line.limiter).failed(failure, now);
+        if is_news {
+            let store = self.store(&line, ca, config);
+            if let Err(error) = tokio::task::spawn_blocking(store).await {
+                tracing::error!(%error, "storing a limit of a CA broke off");
             }
-            limiter.clone()
-        };
-        let (key, contact) = (ca.key.clone(), contact(config).to_owned());
-        let stored = blocking(&self.storage, move |storage| {
+        }
+    }
+
+    /// Forgets what the CA has said that concerns these names.
+    pub(super) fn lift(&self, ca: &Ca, config: &Acme, names: &[Pattern]) {
+        let line = self.line(ca, config);
+        let now = self.now();
+        lock(&line.limiter).lift(names, now);
+        let store = self.store(&line, ca, config);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(store)),
+            Err(_) => store(),
+        }
+    }
+
+    /// What brings into the storage what is known, to be called where it may block.
+    fn store(&self, line: &Line, ca: &Ca, config: &Acme) -> impl FnOnce() + Send + 'static {
+        let limiter = lock(&line.limiter).clone();
+        let (storage, writing) = (Arc::clone(&self.storage), Arc::clone(&self.writing));
+        let (key, host, contact) = (ca.key.clone(), ca.host.clone(), contact(config).to_owned());
+        let store = move || {
             let place = keys::limits(&key)?;
+            let _writing = lock(&writing);
             let mut all = read(storage.load(&place)?.as_ref());
-            all.entry(contact).or_default().learn(&limiter);
+            let known = all.entry(contact).or_default();
+            let before = known.clone();
+            known.learn(&limiter);
+            if *known == before {
+                return Ok(());
+            }
             let value = serde_json::to_vec_pretty(&all).unwrap_or_default();
             storage.store(&place, &value)
-        });
-        if let Err(error) = stored.await {
-            // It is known here, and that it is not stored is told by whoever stores certificates.
-            tracing::warn!(ca = ca.host, %error, "a limit of a CA is not stored");
+        };
+        move || {
+            let stored: Result<(), StorageError> = store();
+            if let Err(error) = stored {
+                // It is known here, and that it is not stored is told by whoever stores
+                // certificates.
+                tracing::warn!(ca = host, %error, "a limit of a CA is not stored");
+            }
         }
+    }
+
+    /// The time of day. Where the clock was set, all that is remembered moves along first.
+    fn now(&self) -> UnixTime {
+        // Held until they have moved: nobody is to see the new time with the old ones.
+        let mut steadiness = lock(&self.steadiness);
+        let now = self.clock.now();
+        let leap = steadiness.leap(now, (self.steady)());
+        if leap != 0 {
+            for line in lock(&self.lines).values() {
+                lock(&line.limiter).leap(leap);
+            }
+        }
+        now
     }
 
     fn line(&self, ca: &Ca, config: &Acme) -> Arc<Line> {
@@ -139,6 +252,15 @@ fn read(value: Option<&Value>) -> BTreeMap<String, Limiter> {
         .unwrap_or_default()
 }
 
+/// How long to wait here, `None` for longer than anybody does.
+fn waited_for(wait: &Wait, now: UnixTime) -> Option<Duration> {
+    let seconds = wait.until.saturating_sub(now);
+    let is_short = wait.hold == Hold::Pace && seconds <= PATIENCE;
+    // Seconds of the clock begin when they like.
+    let seconds = u64::try_from(seconds.max(1)).ok().filter(|_| is_short)?;
+    Some(Duration::from_secs(seconds))
+}
+
 fn contact(config: &Acme) -> &str {
     config.email.as_deref().unwrap_or("default")
 }
@@ -156,4 +278,201 @@ fn limited(host: &str, wait: &Wait) -> Failure {
 /// Each critical section here leaves what it changes whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::model::{KeyType, OrderLimit};
+    use crate::storage::MemoryStorage;
+
+    const NOW: UnixTime = 1_800_000_000;
+
+    /// Limits whose clocks go on when they are told to.
+    struct Bench {
+        storage: Arc<dyn Storage>,
+        clock: Arc<ManualClock>,
+        steady: Arc<AtomicU64>,
+        config: Arc<Acme>,
+        ca: Ca,
+        limits: Limits,
+    }
+
+    impl Bench {
+        fn new(orders: u32, seconds: u64) -> Self {
+            Self::on(Arc::new(MemoryStorage::default()), orders, seconds)
+        }
+
+        fn on(storage: Arc<dyn Storage>, orders: u32, seconds: u64) -> Self {
+            let config = Arc::new(Acme {
+                directory: "https://ca.test/dir".to_owned(),
+                staging: None,
+                email: None,
+                challenges: Vec::new(),
+                profile: None,
+                key_type: KeyType::P256,
+                reuse_key: false,
+                ca_file: None,
+                eab: None,
+                proxy: None,
+                order_limit: OrderLimit {
+                    orders,
+                    per: Duration::from_secs(seconds),
+                },
+            });
+            let clock = Arc::new(ManualClock::at(NOW));
+            let steady = Arc::new(AtomicU64::new(0));
+            let told = Arc::clone(&steady);
+            let tell = move || Duration::from_secs(told.load(Ordering::Relaxed));
+            let dyn_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
+            Self {
+                ca: Ca::new(
+                    &config.directory,
+                    Arc::clone(&config),
+                    Arc::clone(&dyn_clock),
+                ),
+                limits: Limits::with(Arc::clone(&storage), dyn_clock, Box::new(tell)),
+                storage,
+                clock,
+                steady,
+                config,
+            }
+        }
+
+        /// Time goes on.
+        fn pass(&self, seconds: u32) {
+            self.clock.advance(seconds.into());
+            self.steady.fetch_add(seconds.into(), Ordering::Relaxed);
+        }
+
+        /// For how many seconds `name` has to wait.
+        fn ready(&self, name: &str) -> Result<(), i64> {
+            let ready = self.limits.ready(&self.ca, &self.config, &names(name));
+            ready.map_err(|wait| wait.until - self.clock.now())
+        }
+
+        async fn turn(&self, name: &str) -> Result<(), Failure> {
+            let (ca, config) = (&self.ca, &self.config);
+            self.limits.turn(ca, config, &names(name), |_| {}).await
+        }
+
+        async fn limited(&self, scope: Option<&str>) {
+            let mut failure = Failure::new(FailureClass::RateLimited, "too many");
+            failure.scope = scope.map(str::to_owned);
+            self.limits.learn(&self.ca, &self.config, &failure).await;
+        }
+
+        fn stored(&self) -> Option<Value> {
+            let place = keys::limits(&self.ca.key).expect("a key");
+            self.storage.load(&place).expect("readable")
+        }
+    }
+
+    fn names(name: &str) -> Vec<Pattern> {
+        vec![name.parse().expect("a name")]
+    }
+
+    #[tokio::test]
+    async fn as_many_are_let_through_as_there_are_places() {
+        let bench = Bench::new(3, 3 * 3600);
+        bench.turn("a.test").await.expect("a place");
+        let let_through = (0..32).filter(|_| bench.ready("a.test").is_ok()).count();
+        assert_eq!(let_through, 2);
+        assert_eq!(bench.ready("a.test"), Err(1));
+        bench.turn("a.test").await.expect("it was promised");
+        // The other never came.
+        bench.pass(31);
+        assert_eq!(bench.ready("a.test"), Ok(()));
+        bench.turn("a.test").await.expect("it was promised");
+        assert_eq!(bench.ready("a.test"), Err(3 * 3600 - 31));
+        // Who was let through all the same is sent away at once, and that is no news.
+        let failure = bench.turn("a.test").await.expect_err("no place");
+        assert_eq!(failure.class, FailureClass::RateLimited);
+        assert_eq!(failure.retry_after, Some(NOW + 3 * 3600));
+        assert!(bench.stored().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_short_wait_for_the_pace_is_waited() {
+        let bench = Bench::new(1, 10);
+        bench.turn("a.test").await.expect("a place");
+        bench.pass(9);
+        assert_eq!(bench.ready("b.test"), Err(1), "the plan waits");
+        let names = names("b.test");
+        let tell = |wait: &Wait| {
+            assert_eq!(wait.until, NOW + 10);
+            bench.pass(1);
+        };
+        let turn = bench.limits.turn(&bench.ca, &bench.config, &names, tell);
+        turn.await.expect("who is there waits");
+    }
+
+    #[tokio::test]
+    async fn what_a_ca_limits_is_known_until_it_is_lifted() {
+        let bench = Bench::new(10, 10);
+        bench.limited(Some("a.test")).await;
+        assert_eq!(bench.ready("www.a.test"), Err(3600));
+        assert_eq!(bench.ready("b.test"), Ok(()));
+        let before = bench.stored().expect("stored");
+        bench.limited(Some("a.test")).await;
+        assert_eq!(bench.stored().expect("stored"), before, "no news");
+        // Another process knows when it has read it, and keeps what it is told by nobody.
+        let other = Bench::on(Arc::clone(&bench.storage), 10, 10);
+        let failure = other.turn("a.test").await.expect_err("limited");
+        assert_eq!(failure.scope.as_deref(), Some("a.test"));
+        assert_eq!(other.ready("a.test"), Err(3600));
+        bench.limited(None).await;
+        assert_eq!(bench.ready("b.test"), Err(3600));
+
+        bench.pass(1);
+        bench
+            .limits
+            .lift(&bench.ca, &bench.config, &names("www.a.test"));
+        assert_eq!(bench.ready("www.a.test"), Ok(()));
+        assert_eq!(bench.ready("b.test"), Ok(()));
+        // All who use the storage learn it, whenever it gets there.
+        other.pass(1);
+        while other.turn("a.test").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_gives_no_licence_and_ends_a_wave() {
+        let bench = Bench::new(1, 3600);
+        bench.turn("a.test").await.expect("a place");
+        for leap in [365 * 86_400, -400 * 86_400] {
+            bench.clock.advance(leap);
+            bench.pass(60);
+            assert!(bench.turn("a.test").await.is_err());
+        }
+        assert_eq!(bench.ready("a.test"), Err(3600 - 120));
+        bench.pass(3600);
+        assert_eq!(bench.ready("a.test"), Ok(()));
+        // What comes is not valid by our clock: nobody else is asked for, and nobody else is told.
+        let failure = Failure::new(FailureClass::Clock, "not yet valid");
+        bench.limits.learn(&bench.ca, &bench.config, &failure).await;
+        assert_eq!(bench.ready("b.test"), Err(3600));
+        assert!(bench.stored().is_none());
+        let failure = bench.turn("b.test").await.expect_err("held");
+        assert!(failure.message.contains("not yet valid"), "{failure}");
+        bench.pass(3600);
+        bench.turn("b.test").await.expect("a place");
+    }
+
+    #[tokio::test]
+    async fn a_stored_limit_of_the_future_is_read_once() {
+        let bench = Bench::new(10, 10);
+        bench.limited(None).await;
+        // By a clock that is behind the one that it was stored by.
+        let other = Bench::on(Arc::clone(&bench.storage), 10, 10);
+        other.clock.advance(-30 * 86_400);
+        other.turn("a.test").await.expect_err("limited");
+        assert_eq!(other.ready("a.test"), Err(3600));
+        other.pass(3600);
+        other.turn("a.test").await.expect("it is over");
+    }
 }

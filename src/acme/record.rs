@@ -21,7 +21,7 @@ pub(super) struct Record {
     names: Vec<String>,
     /// The private key of its certificate, PEM.
     key: String,
-    created: UnixTime,
+    pub(super) created: UnixTime,
 }
 
 impl Record {

@@ -43,6 +43,9 @@ pub struct Limiter {
     account: Option<Block>,
     /// Limits on names at or below a domain.
     domains: BTreeMap<String, Block>,
+    /// Why nobody is asked while the clock and the CA disagree. A matter of this machine alone.
+    #[serde(skip)]
+    clock: Option<Block>,
     /// The latest time that was seen: an earlier one means that the clock was set back.
     seen: UnixTime,
 }
@@ -54,6 +57,10 @@ struct Block {
     since: UnixTime,
     until: UnixTime,
     message: String,
+    /// Whether a person said at `since` that it is over. It stays known until its end, so that
+    /// instances which still keep to it learn so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lifted: bool,
 }
 
 /// Why and until when a CA may not be asked.
@@ -69,6 +76,8 @@ pub struct Wait {
 pub enum Hold {
     /// Our own pace: nobody can be asked for at this account until then.
     Pace,
+    /// What came was not valid by our clock, with what was said of it: nothing else would be.
+    Clock(String),
     /// The CA's limit on the account, with what it said: nobody can be asked for until then.
     Account(String),
     /// The CA's limit on names at or below a domain, with what it said: others can be asked for.
@@ -87,6 +96,7 @@ impl fmt::Display for Wait {
         let until = text(self.until);
         match &self.hold {
             Hold::Pace => write!(f, "waits for its turn until {until}"),
+            Hold::Clock(said) => write!(f, "the CA is asked for nothing until {until}: {said}"),
             Hold::Account(said) => write!(f, "the CA limits this account until {until}: {said}"),
             Hold::Domain(domain, said) => {
                 write!(f, "the CA limits names of {domain} until {until}: {said}")
@@ -109,6 +119,7 @@ impl Limiter {
             taken: VecDeque::new(),
             account: None,
             domains: BTreeMap::new(),
+            clock: None,
             seen: UnixTime::MIN,
         }
     }
@@ -136,10 +147,16 @@ impl Limiter {
     /// # Errors
     /// Until when and why to wait.
     pub fn check(&self, names: &[Pattern], now: UnixTime) -> Result<(), Wait> {
-        if let Some(block) = self.account.as_ref().filter(|block| block.until > now) {
+        if let Some(block) = self.account.as_ref().filter(|block| block.holds(now)) {
             return Err(Wait {
                 until: block.until,
                 hold: Hold::Account(block.message.clone()),
+            });
+        }
+        if let Some(block) = self.clock.as_ref().filter(|block| block.holds(now)) {
+            return Err(Wait {
+                until: block.until,
+                hold: Hold::Clock(block.message.clone()),
             });
         }
         let blocks = names.iter().filter_map(|name| self.blocked(name, now));
@@ -149,12 +166,8 @@ impl Limiter {
                 hold: Hold::Domain(domain.to_owned(), block.message.clone()),
             });
         }
-        match self
-            .paces
-            .iter()
-            .filter_map(|pace| self.free_at(*pace))
-            .max()
-        {
+        let free_at = self.paces.iter().filter_map(|pace| self.free_at(*pace));
+        match free_at.max() {
             Some(until) if until > now => Err(Wait {
                 until,
                 hold: Hold::Pace,
@@ -163,18 +176,30 @@ impl Limiter {
         }
     }
 
-    /// Learns from a failure at this CA. Says whether there was something to learn, which is worth
-    /// storing.
+    /// How many orders the paces allow now.
+    pub fn room(&self, now: UnixTime) -> usize {
+        let room = |pace: &Pace| {
+            let end = |taken: UnixTime| taken.saturating_add(i64::from(pace.seconds));
+            let latest = self.taken.iter().rev();
+            let counting = latest.take_while(|taken| end(**taken) > now).count();
+            let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
+            orders.saturating_sub(counting)
+        };
+        self.paces.iter().map(room).min().unwrap_or(usize::MAX)
+    }
+
+    /// Learns from a failure at this CA. Says whether there was something to learn that was not
+    /// known, which is worth storing.
     ///
     /// A rate limit stops the names that it is on, or the account. A certificate that is not valid
-    /// by the clock stops the account for a while: all others would come the same.
+    /// by the clock stops the account for a while: all others would come the same. That is not
+    /// stored, since another machine has another clock.
     pub fn failed(&mut self, failure: &Failure, now: UnixTime) -> bool {
-        if !matches!(
-            failure.class,
-            FailureClass::RateLimited | FailureClass::Clock
-        ) {
-            return false;
-        }
+        let is_clock = match failure.class {
+            FailureClass::RateLimited => false,
+            FailureClass::Clock => true,
+            _ => return false,
+        };
         self.mend(now);
         let asked = failure
             .retry_after
@@ -184,38 +209,56 @@ impl Limiter {
             since: now,
             until: asked.min(now.saturating_add(LONGEST_LIMIT)),
             message: failure.message.clone(),
+            lifted: false,
         };
+        if is_clock {
+            self.clock.get_or_insert_default().meet(block);
+            return false;
+        }
         match failure.scope.as_deref().map(domain) {
             Some(domain) => {
-                later(self.domains.entry(domain).or_default(), block);
+                let is_new = self.domains.entry(domain).or_default().meet(block);
                 // Now and then, so that the cost is spread.
                 if self.domains.len().is_power_of_two() {
                     self.domains.retain(|_, block| block.until > now);
                 }
+                is_new
             }
-            None => later(self.account.get_or_insert_default(), block),
+            None => self.account.get_or_insert_default().meet(block),
         }
-        true
     }
 
     /// Takes over what another instance has learnt, as it was stored.
     pub fn learn(&mut self, other: &Self) {
         self.seen = self.seen.max(other.seen);
         if let Some(block) = &other.account {
-            later(self.account.get_or_insert_default(), block.clone());
+            match &mut self.account {
+                Some(present) => present.learn(block),
+                None => self.account = Some(block.clone()).filter(|block| !block.lifted),
+            }
         }
         for (domain, block) in &other.domains {
-            later(
-                self.domains.entry(domain.clone()).or_default(),
-                block.clone(),
-            );
+            match self.domains.get_mut(domain) {
+                Some(present) => present.learn(block),
+                None if block.lifted => {}
+                None => {
+                    self.domains.insert(domain.clone(), block.clone());
+                }
+            }
         }
     }
 
-    /// Forgets the limits of the CA, where a person knows better. The pace is kept.
-    pub fn lift(&mut self) {
-        self.account = None;
-        self.domains.clear();
+    /// Forgets the limits of the CA on the account and on these names, and what was wrong with the
+    /// clock, where a person knows better. The pace is kept.
+    pub fn lift(&mut self, names: &[Pattern], now: UnixTime) {
+        self.mend(now);
+        self.clock = None;
+        self.account.get_or_insert_default().lift(now);
+        for domain in names.iter().flat_map(domains) {
+            let block = self.domains.entry(domain.to_owned()).or_default();
+            block.lift(now);
+        }
+        self.domains.retain(|_, block| block.until > now);
     }
 
     /// The clock leapt by so many seconds, see [`super::Steadiness`]: all that is remembered moves
@@ -225,7 +268,7 @@ impl Limiter {
         for taken in &mut self.taken {
             *taken = taken.saturating_add(seconds);
         }
-        for block in self.domains.values_mut().chain(&mut self.account) {
+        for block in self.blocks() {
             block.since = block.since.saturating_add(seconds);
             block.until = block.until.saturating_add(seconds);
         }
@@ -241,20 +284,16 @@ impl Limiter {
 
     /// The limit on this name that lasts longest, with its domain.
     fn blocked(&self, name: &Pattern, now: UnixTime) -> Option<(&str, &Block)> {
-        let first = match name {
-            Pattern::Any => None,
-            Pattern::Exact(name) | Pattern::Wildcard(name) => Some(name.as_str()),
-        };
-        std::iter::successors(first, |name| parent(name))
+        domains(name)
             .filter_map(|domain| self.domains.get_key_value(domain))
-            .filter(|(_, block)| block.until > now)
+            .filter(|(_, block)| block.holds(now))
             .max_by_key(|(_, block)| block.until)
             .map(|(domain, block)| (domain.as_str(), block))
     }
 
     /// Brings near what lies in the future, where the clock was set back: what is waited for is
     /// waited for no longer than it was meant to be.
-    fn mend(&mut self, now: UnixTime) {
+    pub fn mend(&mut self, now: UnixTime) {
         if now >= self.seen {
             self.seen = now;
             return;
@@ -263,11 +302,16 @@ impl Limiter {
         for taken in &mut self.taken {
             *taken = (*taken).min(now);
         }
-        for block in self.domains.values_mut().chain(&mut self.account) {
+        for block in self.blocks() {
             let ahead = block.since.saturating_sub(now).max(0);
             block.since = block.since.saturating_sub(ahead);
             block.until = block.until.saturating_sub(ahead);
         }
+    }
+
+    fn blocks(&mut self) -> impl Iterator<Item = &mut Block> {
+        let domains = self.domains.values_mut();
+        domains.chain(&mut self.account).chain(&mut self.clock)
     }
 
     fn trim(&mut self) {
@@ -278,11 +322,54 @@ impl Limiter {
     }
 }
 
-/// Keeps the one that lasts longer.
-fn later(present: &mut Block, new: Block) {
-    if new.until > present.until {
-        *present = new;
+impl Block {
+    fn holds(&self, now: UnixTime) -> bool {
+        self.until > now && !self.lifted
     }
+
+    /// Takes `new`, which a CA has said just now, unless it is known to last longer. Whether it did.
+    fn meet(&mut self, new: Self) -> bool {
+        let is_news = self.lifted || new.until > self.until;
+        if is_news {
+            *self = new;
+        }
+        is_news
+    }
+
+    /// Takes over what another instance knows. What was lifted after it was met is over, and a CA
+    /// may say it again after that.
+    fn learn(&mut self, other: &Self) {
+        match (self.lifted, other.lifted) {
+            (false, true) if other.since >= self.since => {
+                let until = self.until.max(other.until);
+                *self = Self {
+                    until,
+                    ..other.clone()
+                };
+            }
+            (true, false) if other.since > self.since => *self = other.clone(),
+            (true, false) => self.until = self.until.max(other.until),
+            (false, false) if other.until > self.until => *self = other.clone(),
+            _ => {}
+        }
+    }
+
+    fn lift(&mut self, now: UnixTime) {
+        self.lifted = true;
+        self.since = now;
+        // What is in the storage may not have been read yet.
+        self.until = self.until.max(now.saturating_add(UNSAID_LIMIT));
+        self.message.clear();
+    }
+}
+
+/// The domain of a name, and all that it is below.
+fn domains(name: &Pattern) -> impl Iterator<Item = &str> {
+    let first = match name {
+        Pattern::Any => None,
+        Pattern::Exact(name) | Pattern::Wildcard(name) => Some(name.as_str()),
+    };
+    std::iter::successors(first, |name| parent(name))
 }
 
 /// A CA's word for a domain in the form of ours.
@@ -382,25 +469,82 @@ mod tests {
             Some(HOUR),
             "the longer one"
         );
-        limiter.lift();
-        assert_eq!(until(&limiter, "example.com", NOW), None);
+    }
+
+    #[test]
+    fn a_person_lifts_the_limits_on_a_name_for_all_instances() {
+        let mut limiter = Limiter::default();
+        for scope in [Some("example.com"), Some("example.org"), None] {
+            assert!(limiter.failed(&limited(scope, 3 * HOUR), NOW));
+        }
+        let stored = limiter.clone();
+        let mut peer = limiter.clone();
+        limiter.lift(&names(&["www.example.com"]), NOW + 60);
+        let check = |limiter: &Limiter| {
+            assert_eq!(until(limiter, "a.example.com", NOW + 60), None);
+            assert_eq!(until(limiter, "example.org", NOW + 60), Some(3 * HOUR));
+            assert_eq!(until(limiter, "other.test", NOW + 60), None);
+        };
+        check(&limiter);
+        // What was stored before does not bring them back, and peers learn that they are over.
+        limiter.learn(&stored);
+        check(&limiter);
+        peer.learn(&limiter);
+        check(&peer);
+        // Lifted before the storage was read.
+        let mut other = Limiter::default();
+        other.lift(&names(&["www.example.com"]), NOW + 60);
+        other.learn(&stored);
+        check(&other);
+        // A CA that says it again is believed, by all.
+        assert!(limiter.failed(&limited(Some("example.com"), 2 * HOUR), NOW + 90));
+        assert_eq!(until(&limiter, "example.com", NOW + 90), Some(2 * HOUR));
+        assert!(!limiter.failed(&limited(Some("example.com"), HOUR), NOW + 90));
+        peer.learn(&limiter);
+        assert_eq!(until(&peer, "example.com", NOW + 90), Some(2 * HOUR));
+        let json = serde_json::to_string(&peer).expect("JSON");
+        let read: Limiter = serde_json::from_str(&json).expect("the same");
+        assert_eq!(until(&read, "other.test", NOW + 90), None);
+    }
+
+    #[test]
+    fn the_room_in_a_pace_is_what_can_be_taken() {
+        let mut limiter = Limiter::new(vec![
+            Pace::default(),
+            Pace {
+                orders: 12,
+                seconds: 3600,
+            },
+        ]);
+        for (now, room) in [(NOW, 10), (NOW + 9, 0), (NOW + 10, 2), (NOW + 3600, 10)] {
+            assert_eq!(limiter.room(now), room, "{}", now - NOW);
+            for _ in 0..room {
+                limiter.take(&[], now).expect("room");
+            }
+            assert!(limiter.take(&[], now).is_err());
+        }
     }
 
     #[test]
     fn only_some_failures_are_limits() {
         use FailureClass::{Clock, Network, Paused, RateLimited, Refused, Validation};
-        for (class, stopped) in [
-            (RateLimited, true),
-            (Clock, true),
-            (Network, false),
-            (Validation, false),
-            (Refused, false),
-            (Paused, false),
+        for (class, stopped, stored) in [
+            (RateLimited, true, true),
+            (Clock, true, false),
+            (Network, false, false),
+            (Validation, false, false),
+            (Refused, false, false),
+            (Paused, false, false),
         ] {
             let mut limiter = Limiter::default();
-            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stopped);
+            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stored);
             let expected = stopped.then_some(HOUR);
             assert_eq!(until(&limiter, "a.test", NOW), expected, "{class:?}");
+            let json = serde_json::to_string(&limiter).expect("JSON");
+            let read: Limiter = serde_json::from_str(&json).expect("the same");
+            assert_eq!(until(&read, "a.test", NOW), stored.then_some(HOUR));
+            limiter.lift(&[], NOW);
+            assert_eq!(until(&limiter, "a.test", NOW), None, "{class:?}");
         }
     }
 

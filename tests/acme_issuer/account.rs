@@ -1,13 +1,16 @@
 //! Accounts: one is made, kept, used by all, bound, and made anew where the CA lost it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 use snigate::config::model::ExternalAccount;
+use snigate::issuer::Issuer;
 use snigate::schedule::FailureClass;
 use snigate::secret::Secret;
+use snigate::storage::keys;
 
-use crate::bench::{Bench, WebSolver, config, leaf};
+use crate::bench::{Bench, Faulty, WebSolver, config, leaf};
 use crate::support::Pebble;
 
 const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
@@ -67,6 +70,58 @@ async fn an_account_that_the_ca_has_lost_is_made_anew() {
     }
     assert_eq!(accounts(&pebble), 2, "one before and one after");
     assert_ne!(bench.stored("accounts"), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_of_a_full_disk_is_stored_later() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let storage = Arc::new(Faulty::default());
+    let config = config(pebble.directory(), pebble.ca_file());
+    let bench = Bench::on(Arc::clone(&storage) as _, config, vec![web]);
+    storage.writes_fail.store(true, Ordering::Relaxed);
+    for name in ["a.test", "b.test"] {
+        let request = bench.unstored_request(&[name]);
+        bench.issuer.issue(&request).await.unwrap();
+    }
+    assert!(bench.stored("accounts").is_empty());
+    storage.writes_fail.store(false, Ordering::Relaxed);
+    bench.issue(&["c.test"]).await.unwrap();
+    assert_eq!(bench.stored("accounts").len(), 1);
+    assert_eq!(accounts(&pebble), 1, "one for all of them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_cannot_be_read_is_not_replaced() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let storage = Arc::new(Faulty::default());
+    let start = || {
+        let config = config(pebble.directory(), pebble.ca_file());
+        Bench::on(Arc::clone(&storage) as _, config, vec![web.clone()])
+    };
+    start().issue(&["a.test"]).await.unwrap();
+    let stored = start().stored("accounts");
+
+    let bench = start();
+    storage.reads_fail.store(true, Ordering::Relaxed);
+    let failure = bench.issue(&["b.test"]).await.err().unwrap();
+    assert_eq!(failure.class, FailureClass::Storage, "{failure}");
+    assert_eq!(accounts(&pebble), 1);
+    // Who has no storage at all does not wait for it.
+    let request = bench.unstored_request(&["b.test"]);
+    bench.issuer.issue(&request).await.unwrap();
+    assert_eq!(accounts(&pebble), 2);
+
+    storage.reads_fail.store(false, Ordering::Relaxed);
+    assert_eq!(bench.stored("accounts"), stored);
+    bench.issue(&["c.test"]).await.unwrap();
+    assert_eq!(bench.stored("accounts"), stored, "it is used again");
+    let order = keys::order(bench.issuer.ca(), "c.test").unwrap();
+    let order = bench.storage.load(&order).unwrap().unwrap();
+    let order: serde_json::Value = serde_json::from_slice(&order).unwrap();
+    assert_eq!(order["account"], stored[0]["credentials"]["id"]);
+    assert_eq!(accounts(&pebble), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,9 @@ use snigate::event::EventBus;
 use snigate::host::Pattern;
 use snigate::issuer::{Issued, Issuer, Request};
 use snigate::schedule::Failure;
-use snigate::storage::{MemoryStorage, Storage, keys};
+use snigate::storage::{
+    Key, Lease, MemoryStorage, Stat, Storage, StorageError, Value, Watch, keys,
+};
 
 use crate::support::Port;
 
@@ -133,6 +135,68 @@ impl ChallengeSolver for Liar {
     }
 }
 
+/// A storage that fails as it is told.
+#[derive(Default)]
+pub struct Faulty {
+    inner: MemoryStorage,
+    pub reads_fail: AtomicBool,
+    pub writes_fail: AtomicBool,
+}
+
+impl Faulty {
+    fn fail(switch: &AtomicBool) -> Result<(), StorageError> {
+        match switch.load(Ordering::Relaxed) {
+            true => Err(StorageError::Io {
+                action: "use",
+                path: "faulty".into(),
+                source: std::io::Error::other("it was told to fail"),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Storage for Faulty {
+    fn load(&self, key: &Key) -> Result<Option<Value>, StorageError> {
+        Self::fail(&self.reads_fail)?;
+        self.inner.load(key)
+    }
+
+    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        Self::fail(&self.writes_fail)?;
+        self.inner.store(key, value)
+    }
+
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        Self::fail(&self.writes_fail)?;
+        self.inner.store_under(lease, key, value)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        Self::fail(&self.writes_fail)?;
+        self.inner.delete(key)
+    }
+
+    fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
+        Self::fail(&self.reads_fail)?;
+        self.inner.list(prefix)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
+        Self::fail(&self.reads_fail)?;
+        self.inner.stat(key)
+    }
+
+    fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
+        Self::fail(&self.writes_fail)?;
+        self.inner.try_lock(key)
+    }
+
+    fn watch(&self, prefix: &Key) -> Result<Watch, StorageError> {
+        self.inner.watch(prefix)
+    }
+}
+
 /// The configuration of an issuer at this CA, by http-01.
 pub fn config(directory: String, ca_file: &Path) -> Acme {
     Acme {
@@ -171,14 +235,35 @@ impl Bench {
         config: Acme,
         solvers: Vec<Arc<dyn ChallengeSolver>>,
     ) -> Self {
+        Self::with_clock(storage, Arc::new(SystemClock), config, solvers)
+    }
+
+    /// As [`Self::on`], by this clock.
+    pub fn with_clock(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        config: Acme,
+        solvers: Vec<Arc<dyn ChallengeSolver>>,
+    ) -> Self {
         let events = EventBus::default();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let shared = Shared::new(Arc::clone(&storage), clock, events.clone());
         let issuer = AcmeIssuer::new("ca".into(), Arc::new(config), solvers, Arc::new(shared));
         Self {
             storage,
             events,
             issuer: Arc::new(issuer),
+        }
+    }
+
+    /// As [`Self::request`], where the storage cannot lock.
+    pub fn unstored_request(&self, names: &[&str]) -> Request {
+        let names: Vec<Pattern> = names.iter().map(|name| name.parse().unwrap()).collect();
+        Request {
+            subject: keys::subject(&names),
+            names,
+            failures: 0,
+            previous_key: None,
+            lease: Arc::new(Lease::unstored()),
         }
     }
 

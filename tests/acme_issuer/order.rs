@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use openssl::pkey::Id;
+use snigate::challenge::ChallengeSolver;
+use snigate::clock::{Clock, ManualClock, SystemClock};
 use snigate::config::model::{ChallengeType, KeyType, OrderLimit};
 use snigate::issuer::Issuer;
-use snigate::schedule::FailureClass;
+use snigate::schedule::{Failure, FailureClass, Hold};
 use snigate::storage::keys;
 
 use crate::authorizations::pending;
@@ -187,6 +189,32 @@ async fn a_certificate_that_is_stored_is_not_given_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_costs_one_order() {
+    let web = WebSolver::start();
+    let pebble = Pebble::builder().http_port(web.port()).start();
+    let config = config(pebble.directory(), pebble.ca_file());
+    let storage = Bench::new(config.clone(), vec![]).storage;
+    // Nothing that the CA issues is valid by it.
+    let ahead = SystemClock.now() + 10 * 365 * 86_400;
+    let mut first = None;
+    for start in 0..3 {
+        let clock = Arc::new(ManualClock::at(ahead + start * 3600));
+        let solvers: Vec<Arc<dyn ChallengeSolver>> = vec![web.clone()];
+        let bench = Bench::with_clock(Arc::clone(&storage), clock, config.clone(), solvers);
+        let request = bench.request(&["a.test"]);
+        let issued = bench.issuer.issue(&request).await.unwrap();
+        let failure = Failure::new(FailureClass::Clock, "it has expired");
+        bench.issuer.refused(&request, &failure).await;
+        let other = ["b.test".parse().unwrap()];
+        let wait = bench.issuer.ready(&other).unwrap_err();
+        assert_eq!(wait.hold, Hold::Clock("it has expired".to_owned()));
+        assert_eq!(orders(&pebble), 1, "it is kept");
+        let first = first.get_or_insert_with(|| issued.chain.clone());
+        assert_eq!(*first, issued.chain);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_that_cannot_be_gone_on_with_are_given_up() {
     let web = WebSolver::start();
     let mut pebble = Pebble::builder().http_port(web.port()).start();
@@ -277,4 +305,40 @@ async fn after_a_failure_staging_comes_first() {
     assert!(failure.message.contains("rehearsal"), "{failure}");
     assert_eq!(orders(&production), 2, "production was not asked");
     staging.stop();
+    let mut request = bench.request(&["b.test"]);
+    request.failures = 1;
+    bench.issuer.issue(&request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn troubles_of_staging_do_not_stop_production() {
+    let web = WebSolver::start();
+    let production = Pebble::builder().http_port(web.port()).start();
+    // A CA that wants accounts to be bound: it would never take ours.
+    let staging = Pebble::builder()
+        .http_port(web.port())
+        .eab(
+            "kid-1",
+            "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+        )
+        .start();
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    let both = [production.ca_file(), staging.ca_file()]
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .concat();
+    std::fs::write(roots.path(), both).unwrap();
+    let mut config = config(production.directory(), roots.path());
+    config.staging = Some(staging.directory());
+    let bench = Bench::new(config, vec![web]);
+    let mut progress = bench.events.subscribe();
+    let mut request = bench.request(&["a.test"]);
+    request.failures = 1;
+    let issued = bench.issuer.issue(&request).await.unwrap();
+    leaf(&issued, &["a.test"]);
+    let mut told = Vec::new();
+    while let Ok(event) = progress.try_recv() {
+        told.push(event.message.clone());
+    }
+    let told = told.iter().find(|told| told.starts_with("no rehearsal"));
+    assert!(told.unwrap().contains("external account binding"));
 }
