@@ -192,6 +192,7 @@ impl App {
             manager,
             set_level: Box::new(move |log| level.set(log)),
         });
+        challenge::read_once(&challenges, &storage, &clock);
         Ok(Self {
             clock,
             metrics,

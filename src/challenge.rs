@@ -12,7 +12,7 @@ mod stored;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
@@ -25,7 +25,7 @@ use crate::storage::{Key, StorageError, keys};
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
 pub use crate::config::model::ChallengeType;
 
-pub use self::follow::follow;
+pub use self::follow::{follow, read_once};
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
 
 use self::stored::Stored;
@@ -66,6 +66,8 @@ struct Shared {
     /// How many answers there are.
     pending: AtomicUsize,
     answers: RwLock<Answers>,
+    /// Held by whoever looks at the storage as a whole.
+    looking: Mutex<()>,
 }
 
 #[derive(Default)]

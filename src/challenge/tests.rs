@@ -18,6 +18,8 @@ struct Shelf {
     inner: MemoryStorage,
     changes: watch::Sender<u64>,
     is_broken: AtomicBool,
+    /// Held while nothing of it can be listed.
+    hanging: Mutex<()>,
     /// How often it has been looked at as a whole.
     looks: AtomicUsize,
 }
@@ -28,6 +30,7 @@ impl Shelf {
             inner: MemoryStorage::default(),
             changes: watch::Sender::new(0),
             is_broken: AtomicBool::new(false),
+            hanging: Mutex::new(()),
             looks: AtomicUsize::new(0),
         })
     }
@@ -69,6 +72,7 @@ impl Storage for Shelf {
 
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
         self.looks.fetch_add(1, Ordering::SeqCst);
+        drop(self.hanging.lock());
         self.works()?.list(prefix)
     }
 
@@ -119,6 +123,14 @@ impl Instance {
             Arc::clone(&self.clock) as _,
             shutdown.clone(),
         ))
+    }
+
+    fn read_once(&self) {
+        read_once(
+            &self.challenges,
+            &(Arc::clone(&self.storage) as _),
+            &(Arc::clone(&self.clock) as _),
+        );
     }
 
     fn answers(&self, challenge: &Challenge) -> bool {
@@ -316,6 +328,30 @@ async fn what_a_killed_process_has_left_is_answered_for_a_while_and_swept() {
     })
     .await;
     assert!(later.challenges.is_empty());
+}
+
+#[tokio::test]
+async fn a_start_answers_what_was_stored_before_it() {
+    let storage = Shelf::new();
+    let left = http01("a.example", "Left");
+    let gone = Instance::new(&storage);
+    gone.http01.present(&left).await.expect("presented");
+    let next = Instance::new(&storage);
+    next.read_once();
+    assert!(next.answers(&left));
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_storage_that_is_broken_or_hangs() {
+    let storage = Shelf::new();
+    storage.is_broken.store(true, Ordering::SeqCst);
+    Instance::new(&storage).read_once();
+    storage.is_broken.store(false, Ordering::SeqCst);
+    let hanging = storage.hanging.lock().expect("sound");
+    // It comes to an end while it hangs.
+    Instance::new(&storage).read_once();
+    assert_eq!(storage.looks.load(Ordering::SeqCst), 2);
+    drop(hanging);
 }
 
 #[tokio::test]
