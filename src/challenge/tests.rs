@@ -18,10 +18,12 @@ struct Shelf {
     inner: MemoryStorage,
     changes: watch::Sender<u64>,
     is_broken: AtomicBool,
-    /// Held while nothing of it can be listed.
+    /// Held while nothing of it can be read.
     hanging: Mutex<()>,
     /// How often it has been looked at as a whole.
     looks: AtomicUsize,
+    /// How often something of it has been read.
+    loads: AtomicUsize,
 }
 
 impl Shelf {
@@ -32,6 +34,7 @@ impl Shelf {
             is_broken: AtomicBool::new(false),
             hanging: Mutex::new(()),
             looks: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
         })
     }
 
@@ -55,6 +58,8 @@ impl Shelf {
 
 impl Storage for Shelf {
     fn load(&self, key: &Key) -> Result<Option<Value>, StorageError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        drop(self.hanging.lock());
         self.works()?.load(key)
     }
 
@@ -104,7 +109,8 @@ struct Instance {
 
 impl Instance {
     fn new(storage: &Arc<Shelf>) -> Self {
-        let (challenges, clock) = (Challenges::default(), Arc::new(ManualClock::at(NOW)));
+        let clock = Arc::new(ManualClock::at(NOW));
+        let challenges = Challenges::stored_in(Arc::clone(storage) as _, Arc::clone(&clock) as _);
         let shared = || (challenges.clone(), Arc::clone(storage), Arc::clone(&clock));
         let (one, other) = (shared(), shared());
         Self {
@@ -339,6 +345,46 @@ async fn a_start_answers_what_was_stored_before_it() {
     let next = Instance::new(&storage);
     next.read_once();
     assert!(next.answers(&left));
+}
+
+#[tokio::test]
+async fn what_another_instance_has_just_stored_is_looked_for() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let asked = http01("a.example", "Token");
+    two.challenges.look_for("Token").await;
+    assert!(two.challenges.is_empty());
+    one.http01.present(&asked).await.expect("presented");
+    assert!(!two.answers(&asked), "nobody has told it");
+    two.challenges.look_for("../Token").await;
+    assert!(two.challenges.is_empty());
+    two.challenges.look_for("Token").await;
+    two.challenges.look_for("Token").await;
+    assert!(two.answers(&asked));
+    assert!(two.challenges.remove(&asked) && two.challenges.is_empty());
+
+    two.clock.advance(3601);
+    two.challenges.look_for("Token").await;
+    assert!(two.challenges.is_empty(), "it has expired");
+    two.clock.advance(-3601);
+    storage.is_broken.store(true, Ordering::SeqCst);
+    two.challenges.look_for("Token").await;
+    assert!(two.challenges.is_empty());
+}
+
+#[test]
+fn nobody_waits_long_for_a_look_up_or_causes_too_many() {
+    let storage = Shelf::new();
+    let one = Instance::new(&storage);
+    let hanging = storage.hanging.lock().expect("sound");
+    let asked: Vec<String> = (0..200).map(|number| format!("T{number}")).collect();
+    let looking = asked.iter().map(|token| one.challenges.look_for(token));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // It comes to an end while the storage hangs.
+    runtime.block_on(futures::future::join_all(looking));
+    drop(hanging);
+    let loads = storage.loads.load(Ordering::SeqCst);
+    assert!((1..=8).contains(&loads), "{loads} at a time");
 }
 
 #[test]
