@@ -7,6 +7,7 @@
 
 mod certificate;
 mod follow;
+mod instance;
 mod look_up;
 mod solver;
 mod stored;
@@ -29,6 +30,7 @@ pub use crate::config::model::ChallengeType;
 pub use self::follow::{follow, read_once};
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
 
+use self::instance::Instance;
 use self::look_up::LookUps;
 use self::stored::Stored;
 
@@ -70,6 +72,8 @@ struct Shared {
     answers: RwLock<Answers>,
     /// Held by whoever looks at the storage as a whole.
     looking: Mutex<()>,
+    /// This process among those with the same storage.
+    instance: Instance,
     /// Where to look for what is not known.
     look_ups: Option<LookUps>,
 }

@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a start waits for the storage.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a stop waits for the storage.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Looks at the storage once, for a start that is about to accept connections: a CA that looks
 /// again right after a crash finds the answer.
 ///
@@ -71,6 +74,7 @@ pub async fn follow(
         () = follower.run() => {}
         () = requested(&mut shutdown) => {}
     }
+    follower.leave().await;
 }
 
 struct Follower {
@@ -128,6 +132,18 @@ impl Follower {
         }
         self.failing = outcome.is_err();
     }
+
+    /// Lets others know that this instance answers no longer, as well as it can.
+    async fn leave(self) {
+        let (challenges, storage) = (self.challenges, self.storage);
+        let leave = task::spawn_blocking(move || {
+            if let Err(error) = challenges.0.instance.leave(&*storage) {
+                tracing::debug!(%error, "cannot take the record of this instance back");
+            }
+        });
+        // Others notice that it is gone.
+        let _ = tokio::time::timeout(END_PATIENCE, leave).await;
+    }
 }
 
 fn warn(error: &str) {
@@ -144,6 +160,13 @@ fn look(challenges: &Challenges, storage: &dyn Storage, now: UnixTime) -> Result
     // One after the other: that of a start may be late.
     let looking = challenges.0.looking.lock();
     let _looking = looking.unwrap_or_else(PoisonError::into_inner);
+    // Before it is read: whoever stores something after this knows that somebody is to be told.
+    if let Err(error) = challenges.0.instance.announce(storage) {
+        tracing::debug!(
+            %error,
+            "cannot store a record of this instance: others do not wait for it"
+        );
+    }
     challenges.expire(now);
     let own = challenges.own_keys();
     let found = find(storage, &own, now).map_err(|error| error.to_string())?;

@@ -76,8 +76,10 @@ impl Storage for Shelf {
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
-        self.looks.fetch_add(1, Ordering::SeqCst);
-        drop(self.hanging.lock());
+        if *prefix == keys::challenges()? {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            drop(self.hanging.lock());
+        }
         self.works()?.list(prefix)
     }
 
@@ -385,6 +387,53 @@ fn nobody_waits_long_for_a_look_up_or_causes_too_many() {
     drop(hanging);
     let loads = storage.loads.load(Ordering::SeqCst);
     assert!((1..=8).contains(&loads), "{loads} at a time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_given_time_to_hear_of_a_challenge_as_long_as_they_live() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let took = async |token: &str| {
+        let (start, challenge) = (tokio::time::Instant::now(), http01("a.example", token));
+        one.http01.present(&challenge).await.expect("presented");
+        start.elapsed()
+    };
+    one.read_once();
+    assert!(took("Alone").await < Duration::from_millis(100));
+    two.read_once();
+    assert!(took("Two").await >= Duration::from_millis(300));
+
+    // One that was killed leaves its record, and gives up its lock.
+    let records = || {
+        let keys = storage.list(&keys::instances().expect("a key"));
+        keys.expect("readable").len()
+    };
+    assert_eq!(records(), 2);
+    drop(two);
+    assert!(took("Killed").await < Duration::from_millis(100));
+    assert_eq!(records(), 1);
+
+    // One of another machine.
+    let key = keys::instance("elsewhere").expect("a key");
+    let _lease = storage.lock(&key).expect("free");
+    storage.store(&key, b"{}").expect("stored");
+    assert!(took("Elsewhere").await >= Duration::from_millis(1200));
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_takes_its_record_back() {
+    let storage = Shelf::new();
+    let one = Instance::new(&storage);
+    let (stop, stopped) = watch::channel(false);
+    let follower = one.follow(&stopped);
+    let is_known = || {
+        let keys = storage.list(&keys::instances().expect("a key"));
+        !keys.expect("readable").is_empty()
+    };
+    until("it is known", is_known).await;
+    stop.send(true).expect("heard");
+    follower.await.expect("it ends");
+    assert!(!is_known());
 }
 
 #[test]
