@@ -148,10 +148,10 @@ impl App {
         let readiness = Readiness::default();
         readiness.set(START, vec!["the gateway is starting".to_owned()]);
 
-        let challenges = Challenges::default();
+        let storage = storage(&config);
+        let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-        let storage = storage(&config);
         let events = EventBus::default();
         let manager = TlsManager::new(Setup {
             published: Arc::clone(&map),
@@ -192,6 +192,7 @@ impl App {
             manager,
             set_level: Box::new(move |log| level.set(log)),
         });
+        challenge::read_once(&challenges, &storage, &clock);
         Ok(Self {
             clock,
             metrics,

@@ -7,27 +7,31 @@
 
 mod certificate;
 mod follow;
+mod instance;
+mod look_up;
 mod solver;
 mod stored;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
 use crate::certificate::sni::CertificateSet;
-use crate::clock::UnixTime;
+use crate::clock::{Clock, UnixTime};
 use crate::host::HostName;
 use crate::schedule::Failure;
-use crate::storage::{Key, StorageError, keys};
+use crate::storage::{Key, Storage, StorageError, keys};
 
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
 pub use crate::config::model::ChallengeType;
 
-pub use self::follow::follow;
+pub use self::follow::{follow, read_once};
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
 
+use self::instance::Instance;
+use self::look_up::LookUps;
 use self::stored::Stored;
 
 /// One validation that a CA is about to carry out.
@@ -66,6 +70,12 @@ struct Shared {
     /// How many answers there are.
     pending: AtomicUsize,
     answers: RwLock<Answers>,
+    /// Held by whoever looks at the storage as a whole.
+    looking: Mutex<()>,
+    /// This process among those with the same storage.
+    instance: Instance,
+    /// Where to look for what is not known.
+    look_ups: Option<LookUps>,
 }
 
 #[derive(Default)]
@@ -99,6 +109,14 @@ struct Answer {
 }
 
 impl Challenges {
+    /// Answers that [`Self::look_for`] looks for in `storage`; without one nothing is looked for.
+    pub fn stored_in(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Shared {
+            look_ups: Some(LookUps::new(storage, clock)),
+            ..Shared::default()
+        }))
+    }
+
     /// What `/.well-known/acme-challenge/TOKEN` answers on `host`, a name in normal form.
     pub fn http01(&self, host: &str, token: &str) -> Option<Arc<str>> {
         if self.is_empty() || !keys::is_token(token) {
@@ -185,6 +203,20 @@ impl Challenges {
                 if !own.contains(&answer.key) {
                     answers.others.add(challenge, answer);
                 }
+            }
+        });
+    }
+
+    /// Answers what was found of another instance, until the storage is read the next time.
+    fn add_other(&self, stored: &Stored) {
+        let Ok(answer) = Answer::new(stored) else {
+            return;
+        };
+        self.change(|answers| {
+            let challenge = &stored.challenge;
+            let tables = [&answers.own, &answers.others];
+            if tables.iter().all(|table| table.find(challenge).is_none()) {
+                answers.others.add(challenge, answer);
             }
         });
     }

@@ -49,6 +49,7 @@ struct Here {
     certificates: GlobalCertificate,
     metrics: Metrics,
     solvers: [Box<dyn ChallengeSolver>; 2],
+    storage: Arc<dyn Storage>,
     runtime: Runtime,
     stop: watch::Sender<bool>,
     dir: TempDir,
@@ -74,7 +75,9 @@ impl Here {
             .expect("a good configuration")
             .config;
         let metrics = Metrics::new().expect("metrics");
-        let challenges = Challenges::default();
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+        let clock = Arc::new(SystemClock);
+        let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock) as _);
         let certificates =
             GlobalCertificate::new(metrics.clone(), challenges.clone()).expect("OpenSSL");
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::build(
@@ -94,8 +97,6 @@ impl Here {
             metrics.clone(),
             100,
         );
-        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
-        let clock = Arc::new(SystemClock);
         let runtime = Runtime::new().expect("a runtime");
         let (stop, stopped) = watch::channel(false);
         let listen = |kind| {
@@ -119,8 +120,13 @@ impl Here {
                     Arc::clone(&storage),
                     Arc::clone(&clock) as _,
                 )),
-                Box::new(TlsAlpn01Solver::new(challenges, storage, clock)),
+                Box::new(TlsAlpn01Solver::new(
+                    challenges,
+                    Arc::clone(&storage),
+                    clock,
+                )),
             ],
+            storage,
             runtime,
             stop,
             dir,
@@ -382,6 +388,38 @@ fn a_pending_token_is_answered_on_every_listener_before_all_else() {
         .lines()
         .filter(|line| line.contains("Token_-1") && line.contains("200"));
     assert!(answered.count() >= 6, "{lines}");
+}
+
+#[test]
+fn a_token_that_another_instance_has_just_stored_is_answered() {
+    let here = Here::start("");
+    let path = "/.well-known/acme-challenge/Token_-1";
+    assert_eq!(here.ask("GET", "a.example", path).status, 308);
+    // This one is told of nothing: it looks.
+    let other = Http01Solver::new(
+        Challenges::default(),
+        Arc::clone(&here.storage),
+        Arc::new(SystemClock),
+    );
+    let challenge = Challenge {
+        kind: ChallengeType::Http01,
+        domain: "a.example".parse().expect("a name"),
+        token: "Token_-1".to_owned(),
+        key_authorization: "Token_-1.thumbprint".to_owned(),
+    };
+    let presented = other.present(&challenge);
+    here.runtime.block_on(presented).expect("presented");
+    for (host, path) in [
+        ("b.example", path),
+        ("a.example", "/.well-known/acme-challenge/1"),
+    ] {
+        assert_eq!(here.ask("GET", host, path).status, 308, "{host} {path}");
+    }
+    assert_eq!(here.ask("POST", "a.example", path).status, 308);
+    assert_eq!(
+        here.ask("GET", "a.example", path).text(),
+        "Token_-1.thumbprint"
+    );
 }
 
 #[test]

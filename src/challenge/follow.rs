@@ -2,7 +2,9 @@
 //! asked a CA to validate, and sweeps what killed processes have left there.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use tokio::task;
@@ -22,6 +24,39 @@ const WITHOUT_WATCH: Duration = Duration::from_secs(2);
 /// The shortest time from one look to the next: hundreds of orders begin at a time.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a start waits for the storage.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a stop waits for the storage.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Looks at the storage once, for a start that is about to accept connections: a CA that looks
+/// again right after a crash finds the answer.
+///
+/// Blocks until that is done, for 2 s at most. What comes later than that is answered when it
+/// comes; what fails is logged.
+pub fn read_once(challenges: &Challenges, storage: &Arc<dyn Storage>, clock: &Arc<dyn Clock>) {
+    let (done, outcome) = mpsc::channel();
+    let (challenges, storage, now) = (challenges.clone(), Arc::clone(storage), clock.now());
+    let started = thread::Builder::new()
+        .name("challenges".into())
+        .spawn(move || {
+            // Nobody listens any more where it took too long.
+            let _ = done.send(look(&challenges, &*storage, now));
+        });
+    let error = match started.map(|_| outcome.recv_timeout(START_PATIENCE)) {
+        Ok(Ok(Ok(()))) => return,
+        Ok(Ok(Err(error))) => error,
+        Ok(Err(RecvTimeoutError::Timeout)) => format!(
+            "the storage has not answered for {} s",
+            START_PATIENCE.as_secs()
+        ),
+        Ok(Err(RecvTimeoutError::Disconnected)) => "it broke off".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    warn(&error);
+}
+
 /// Keeps `challenges` equal to what other instances have stored, until `shutdown` says stop.
 pub async fn follow(
     challenges: Challenges,
@@ -39,6 +74,7 @@ pub async fn follow(
         () = follower.run() => {}
         () = requested(&mut shutdown) => {}
     }
+    follower.leave().await;
 }
 
 struct Follower {
@@ -85,31 +121,57 @@ impl Follower {
     }
 
     async fn look(&mut self) {
+        let (challenges, storage) = (self.challenges.clone(), Arc::clone(&self.storage));
         let now = self.clock.now();
-        self.challenges.expire(now);
-        let own = self.challenges.own_keys();
-        let storage = Arc::clone(&self.storage);
-        let found = task::spawn_blocking(move || find(&*storage, &own, now)).await;
-        let error = match found {
-            Ok(Ok(found)) => {
-                self.challenges.set_others(&found.stored);
-                found.error.map(|error| error.to_string())
-            }
-            // What was known is answered on.
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(broken) => Some(broken.to_string()),
-        };
-        if let Some(error) = &error
+        let looked = task::spawn_blocking(move || look(&challenges, &*storage, now)).await;
+        let outcome = looked.unwrap_or_else(|broken| Err(broken.to_string()));
+        if let Err(error) = &outcome
             && !self.failing
         {
-            tracing::warn!(
-                %error,
-                "cannot read the storage for challenges: validations that other instances have \
-                 asked for may fail"
-            );
+            warn(error);
         }
-        self.failing = error.is_some();
+        self.failing = outcome.is_err();
     }
+
+    /// Lets others know that this instance answers no longer, as well as it can.
+    async fn leave(self) {
+        let (challenges, storage) = (self.challenges, self.storage);
+        let leave = task::spawn_blocking(move || {
+            if let Err(error) = challenges.0.instance.leave(&*storage) {
+                tracing::debug!(%error, "cannot take the record of this instance back");
+            }
+        });
+        // Others notice that it is gone.
+        let _ = tokio::time::timeout(END_PATIENCE, leave).await;
+    }
+}
+
+fn warn(error: &str) {
+    tracing::warn!(
+        %error,
+        "cannot read the storage for challenges: validations that other instances, or this one \
+         before a crash, have asked for may fail"
+    );
+}
+
+/// Looks at the storage as a whole; the first error as text. What was known is answered on where
+/// it cannot be read.
+fn look(challenges: &Challenges, storage: &dyn Storage, now: UnixTime) -> Result<(), String> {
+    // One after the other: that of a start may be late.
+    let looking = challenges.0.looking.lock();
+    let _looking = looking.unwrap_or_else(PoisonError::into_inner);
+    // Before it is read: whoever stores something after this knows that somebody is to be told.
+    if let Err(error) = challenges.0.instance.announce(storage) {
+        tracing::debug!(
+            %error,
+            "cannot store a record of this instance: others do not wait for it"
+        );
+    }
+    challenges.expire(now);
+    let own = challenges.own_keys();
+    let found = find(storage, &own, now).map_err(|error| error.to_string())?;
+    challenges.set_others(&found.stored);
+    found.error.map_or(Ok(()), |error| Err(error.to_string()))
 }
 
 /// Everything that is stored but for what is under `own` keys; deletes what has expired.

@@ -1,7 +1,7 @@
 //! The solvers of the two types of challenge that the gateway's own listeners answer.
 //!
 //! A solver answers in this process at once, and stores the challenge so that every instance with
-//! the same storage answers as well. A storage that fails is no reason not to try: most gateways
+//! the same storage answers as well; where others live they are given time to hear of it. A storage that fails is no reason not to try: most gateways
 //! are alone.
 
 use std::sync::Arc;
@@ -109,14 +109,21 @@ impl Solver {
         let json = stored
             .to_json()
             .map_err(|error| internal(format!("cannot encode a challenge: {error}")))?;
-        let storage = Arc::clone(&self.storage);
-        if let Err(error) = in_time(move || storage.store(&key, &json)).await {
-            tracing::warn!(
+        let (storage, challenges) = (Arc::clone(&self.storage), self.challenges.clone());
+        let store = move || {
+            storage.store(&key, &json)?;
+            challenges.0.instance.delay(&*storage)
+        };
+        match in_time(store).await {
+            // The CA may come to others, which have to hear of it first.
+            Ok(Some(delay)) => tokio::time::sleep(delay).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
                 domain = %challenge.domain,
                 challenge = challenge.kind.as_str(),
                 %error,
                 "cannot store a challenge: only this instance can answer the CA"
-            );
+            ),
         }
         Ok(())
     }
@@ -156,9 +163,9 @@ fn delete(storage: &dyn Storage, key: &Key, challenge: &Challenge) -> Result<(),
 }
 
 /// Does something with the storage on a thread that may block; the error as text.
-async fn in_time(
-    work: impl FnOnce() -> Result<(), StorageError> + Send + 'static,
-) -> Result<(), String> {
+async fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, task::spawn_blocking(work)).await {
         Ok(Ok(done)) => done.map_err(|error| error.to_string()),
         Ok(Err(broken)) => Err(format!("it broke off: {broken}")),

@@ -18,8 +18,12 @@ struct Shelf {
     inner: MemoryStorage,
     changes: watch::Sender<u64>,
     is_broken: AtomicBool,
+    /// Held while nothing of it can be read.
+    hanging: Mutex<()>,
     /// How often it has been looked at as a whole.
     looks: AtomicUsize,
+    /// How often something of it has been read.
+    loads: AtomicUsize,
 }
 
 impl Shelf {
@@ -28,7 +32,9 @@ impl Shelf {
             inner: MemoryStorage::default(),
             changes: watch::Sender::new(0),
             is_broken: AtomicBool::new(false),
+            hanging: Mutex::new(()),
             looks: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
         })
     }
 
@@ -52,6 +58,8 @@ impl Shelf {
 
 impl Storage for Shelf {
     fn load(&self, key: &Key) -> Result<Option<Value>, StorageError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        drop(self.hanging.lock());
         self.works()?.load(key)
     }
 
@@ -68,7 +76,10 @@ impl Storage for Shelf {
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
-        self.looks.fetch_add(1, Ordering::SeqCst);
+        if *prefix == keys::challenges()? {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            drop(self.hanging.lock());
+        }
         self.works()?.list(prefix)
     }
 
@@ -100,7 +111,8 @@ struct Instance {
 
 impl Instance {
     fn new(storage: &Arc<Shelf>) -> Self {
-        let (challenges, clock) = (Challenges::default(), Arc::new(ManualClock::at(NOW)));
+        let clock = Arc::new(ManualClock::at(NOW));
+        let challenges = Challenges::stored_in(Arc::clone(storage) as _, Arc::clone(&clock) as _);
         let shared = || (challenges.clone(), Arc::clone(storage), Arc::clone(&clock));
         let (one, other) = (shared(), shared());
         Self {
@@ -119,6 +131,14 @@ impl Instance {
             Arc::clone(&self.clock) as _,
             shutdown.clone(),
         ))
+    }
+
+    fn read_once(&self) {
+        read_once(
+            &self.challenges,
+            &(Arc::clone(&self.storage) as _),
+            &(Arc::clone(&self.clock) as _),
+        );
     }
 
     fn answers(&self, challenge: &Challenge) -> bool {
@@ -316,6 +336,117 @@ async fn what_a_killed_process_has_left_is_answered_for_a_while_and_swept() {
     })
     .await;
     assert!(later.challenges.is_empty());
+}
+
+#[tokio::test]
+async fn a_start_answers_what_was_stored_before_it() {
+    let storage = Shelf::new();
+    let left = http01("a.example", "Left");
+    let gone = Instance::new(&storage);
+    gone.http01.present(&left).await.expect("presented");
+    let next = Instance::new(&storage);
+    next.read_once();
+    assert!(next.answers(&left));
+}
+
+#[tokio::test]
+async fn what_another_instance_has_just_stored_is_looked_for() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let asked = http01("a.example", "Token");
+    two.challenges.look_for("Token").await;
+    assert!(two.challenges.is_empty());
+    one.http01.present(&asked).await.expect("presented");
+    assert!(!two.answers(&asked), "nobody has told it");
+    two.challenges.look_for("../Token").await;
+    assert!(two.challenges.is_empty());
+    two.challenges.look_for("Token").await;
+    two.challenges.look_for("Token").await;
+    assert!(two.answers(&asked));
+    assert!(two.challenges.remove(&asked) && two.challenges.is_empty());
+
+    two.clock.advance(3601);
+    two.challenges.look_for("Token").await;
+    assert!(two.challenges.is_empty(), "it has expired");
+    two.clock.advance(-3601);
+    storage.is_broken.store(true, Ordering::SeqCst);
+    two.challenges.look_for("Token").await;
+    assert!(two.challenges.is_empty());
+}
+
+#[test]
+fn nobody_waits_long_for_a_look_up_or_causes_too_many() {
+    let storage = Shelf::new();
+    let one = Instance::new(&storage);
+    let hanging = storage.hanging.lock().expect("sound");
+    let asked: Vec<String> = (0..200).map(|number| format!("T{number}")).collect();
+    let looking = asked.iter().map(|token| one.challenges.look_for(token));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // It comes to an end while the storage hangs.
+    runtime.block_on(futures::future::join_all(looking));
+    drop(hanging);
+    let loads = storage.loads.load(Ordering::SeqCst);
+    assert!((1..=8).contains(&loads), "{loads} at a time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_given_time_to_hear_of_a_challenge_as_long_as_they_live() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let took = async |token: &str| {
+        let (start, challenge) = (tokio::time::Instant::now(), http01("a.example", token));
+        one.http01.present(&challenge).await.expect("presented");
+        start.elapsed()
+    };
+    one.read_once();
+    assert!(took("Alone").await < Duration::from_millis(100));
+    two.read_once();
+    assert!(took("Two").await >= Duration::from_millis(300));
+
+    // One that was killed leaves its record, and gives up its lock.
+    let records = || {
+        let keys = storage.list(&keys::instances().expect("a key"));
+        keys.expect("readable").len()
+    };
+    assert_eq!(records(), 2);
+    drop(two);
+    assert!(took("Killed").await < Duration::from_millis(100));
+    assert_eq!(records(), 1);
+
+    // One of another machine.
+    let key = keys::instance("elsewhere").expect("a key");
+    let _lease = storage.lock(&key).expect("free");
+    storage.store(&key, b"{}").expect("stored");
+    assert!(took("Elsewhere").await >= Duration::from_millis(1200));
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_takes_its_record_back() {
+    let storage = Shelf::new();
+    let one = Instance::new(&storage);
+    let (stop, stopped) = watch::channel(false);
+    let follower = one.follow(&stopped);
+    let is_known = || {
+        let keys = storage.list(&keys::instances().expect("a key"));
+        !keys.expect("readable").is_empty()
+    };
+    until("it is known", is_known).await;
+    stop.send(true).expect("heard");
+    follower.await.expect("it ends");
+    assert!(!is_known());
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_storage_that_is_broken_or_hangs() {
+    let storage = Shelf::new();
+    storage.is_broken.store(true, Ordering::SeqCst);
+    Instance::new(&storage).read_once();
+    storage.is_broken.store(false, Ordering::SeqCst);
+    let hanging = storage.hanging.lock().expect("sound");
+    // It comes to an end while it hangs.
+    Instance::new(&storage).read_once();
+    assert_eq!(storage.looks.load(Ordering::SeqCst), 2);
+    drop(hanging);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Answers CAs that validate a name over HTTP (RFC 8555, section 8.3).
 //!
-//! Only what is pending is answered, on any listener: a front, or our own redirect, may have sent
-//! the CA to TLS. Any other request under that path goes the way of all requests, for the server
+//! Only what is pending, here or at another instance, is answered, on any listener: a front, or our
+//! own redirect, may have sent the CA to TLS. Any other request under that path goes the way of all requests, for the server
 //! behind a route may obtain certificates of its own.
 
 use bytes::Bytes;
@@ -10,11 +10,19 @@ use pingora_http::RequestHeader;
 
 use super::answer::Answer;
 use super::authority::Host;
-use super::path;
+use super::{header, path};
 use crate::challenge::Challenges;
 
 /// Where CAs look.
 const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
+
+/// Looks in the storage for what a request asks for, where that is no validation known here: another
+/// instance may have stored it a moment ago.
+pub(super) async fn look_for(challenges: &Challenges, request: &RequestHeader) {
+    if let Some(token) = token(request, header::origin_form(request)) {
+        challenges.look_for(token).await;
+    }
+}
 
 /// The answer to a request that validates `host`, `None` to any other. `target` is in origin form.
 pub(super) fn answer(
@@ -23,16 +31,19 @@ pub(super) fn answer(
     host: Host<'_>,
     target: &[u8],
 ) -> Option<Answer> {
-    if challenges.is_empty() || !target.starts_with(PREFIX) {
+    if challenges.is_empty() {
         return None;
     }
     let Host::Name(name) = host else { return None };
-    if !matches!(request.method, Method::GET | Method::HEAD) {
-        return None;
-    }
-    let token = path::without_query(target).strip_prefix(PREFIX)?;
-    let answer = challenges.http01(name, std::str::from_utf8(token).ok()?)?;
+    let answer = challenges.http01(name, token(request, target)?)?;
     let content_type = HeaderValue::from_static("application/octet-stream");
     let body = Bytes::copy_from_slice(answer.as_bytes());
     Some(Answer::new(StatusCode::OK, content_type, body).uncacheable())
+}
+
+/// What stands in the place of a token.
+fn token<'a>(request: &RequestHeader, target: &'a [u8]) -> Option<&'a str> {
+    let token = path::without_query(target).strip_prefix(PREFIX)?;
+    let is_read = matches!(request.method, Method::GET | Method::HEAD);
+    std::str::from_utf8(token).ok().filter(|_| is_read)
 }

@@ -22,7 +22,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{self, Failure};
 use crate::proxy::header::{self, Forwarded};
 use crate::proxy::upstream::UPGRADED_IDLE;
-use crate::proxy::{Gateway, channel};
+use crate::proxy::{Gateway, challenge, channel};
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -49,6 +49,7 @@ impl ProxyHttp for Gateway {
             // no other request after it.
             session.set_keepalive(None);
         }
+        challenge::look_for(self.certificates.challenges(), session.req_header()).await;
         if let Some(answer) = self.decide(&sites, session, exchange) {
             answer.send(session, exchange.request_id_value()).await?;
             return Ok(true);

@@ -7,6 +7,7 @@
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
 //! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
+//! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
 //! | `limits/CA.json` | what a CA has told us not to do for now |
 //! | `locks/NAME` | held by whoever works on a certificate |
@@ -116,6 +117,22 @@ pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
 pub fn tls_alpn01_challenge(domain: &HostName) -> Result<Key, StorageError> {
     let name = fitting(domain.as_str());
     format!("challenges/tls-alpn-01/{name}.json").parse()
+}
+
+/// What is above every instance that answers validations.
+///
+/// # Errors
+/// Never.
+pub fn instances() -> Result<Key, StorageError> {
+    "instances".parse()
+}
+
+/// An instance that answers validations.
+///
+/// # Errors
+/// Where `id` is not made by one.
+pub fn instance(id: &str) -> Result<Key, StorageError> {
+    format!("instances/{id}.json").parse()
 }
 
 /// Whether `text` may be the token of a validation.
