@@ -228,7 +228,7 @@ impl App {
                         Arc::clone(&self.live),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
-                        EventBus::default(),
+                        live.events().clone(),
                         reloader,
                         stopper,
                     )),
