@@ -6,24 +6,22 @@
 mod control;
 mod logging;
 mod process;
+mod services;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
-use pingora_core::services::Service;
+use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use thiserror::Error;
-use tokio::task::JoinSet;
 
 use crate::acme::{self, AcmeIssuer};
 use crate::admin;
 use crate::certificate::sni::SniMap;
-use crate::challenge::{self, ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
+use crate::challenge::{ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
@@ -39,16 +37,13 @@ use crate::service::reload;
 use crate::service::renewal::Renewal;
 use crate::service::stop::Stop;
 use crate::service::validity::Validity;
-use crate::shutdown::requested;
 use crate::storage::{FileStorage, Storage};
 use crate::tls::GlobalCertificate;
 
 use self::control::AppControl;
 use self::logging::Level;
 use self::process::{Descriptors, UserError};
-
-/// The part of [`Readiness`] that speaks until every listener is served.
-const START: &str = "start";
+use self::services::{Beside, BesideService, EdgeService, START};
 
 /// How long the end of the process waits for the last access lines to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -99,7 +94,8 @@ pub fn run(file: PathBuf, loaded: Loaded) -> Result<(), StartError> {
     if let Some(user) = &config.server.user {
         process::become_user(user)?;
     }
-    let app = App::new(file, loaded, level)?;
+    let storage = storage(&config);
+    let app = App::new(file, loaded, level, storage)?;
     app.serve(sockets, &config)
 }
 
@@ -141,7 +137,12 @@ struct App {
 }
 
 impl App {
-    fn new(file: PathBuf, loaded: Loaded, level: Level) -> Result<Self, StartError> {
+    fn new(
+        file: PathBuf,
+        loaded: Loaded,
+        level: Level,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new()?;
@@ -229,7 +230,7 @@ impl App {
                         Arc::clone(&self.live),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
-                        EventBus::default(),
+                        live.events().clone(),
                         reloader,
                         stopper,
                     )),
@@ -309,91 +310,5 @@ fn storage(config: &Config) -> Arc<dyn Storage> {
     }
 }
 
-/// The edge with all listeners: one Pingora service, so that `server.threads` is what it says.
-struct EdgeService {
-    edge: Arc<GatewayEdge>,
-    listeners: Vec<Listener>,
-    sites: Arc<ArcSwap<SiteTable>>,
-    stopping: ShutdownWatch,
-    readiness: Readiness,
-    gate: Gate,
-}
-
-#[async_trait]
-impl Service for EdgeService {
-    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        // So that the first request finds its upstream's address.
-        proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
-        let mut accepting = JoinSet::new();
-        for listener in self.listeners.drain(..) {
-            let (address, kind) = (listener.address(), listener.kind());
-            tracing::info!(%address, ?kind, "listening");
-            accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
-        }
-        tokio::select! {
-            () = self.gate.opened() => {
-                self.readiness.set(START, Vec::new());
-                notify(&[sd_notify::NotifyState::Ready]);
-            }
-            () = requested(&mut self.stopping) => {}
-        }
-        accepting.join_all().await;
-    }
-
-    fn name(&self) -> &'static str {
-        "edge"
-    }
-}
-
-/// What runs beside the edge, on a thread of its own.
-struct BesideService {
-    parts: Option<Beside>,
-    stopping: ShutdownWatch,
-}
-
-struct Beside {
-    task: reload::Task,
-    sites: Arc<ArcSwap<SiteTable>>,
-    challenges: Challenges,
-    storage: Arc<dyn Storage>,
-    clock: Arc<dyn Clock>,
-    admin: Option<(admin::Listener, axum::Router)>,
-}
-
-#[async_trait]
-impl Service for BesideService {
-    async fn start_service(&mut self, _: Option<ListenFds>, end: ShutdownWatch, _: usize) {
-        let Some(parts) = self.parts.take() else {
-            return;
-        };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(parts.task.run(self.stopping.clone()));
-        tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
-        tasks.spawn(challenge::follow(
-            parts.challenges,
-            parts.storage,
-            parts.clock,
-            self.stopping.clone(),
-        ));
-        if let Some((listener, router)) = parts.admin {
-            // To the very end, so that the gateway can be watched while it drains.
-            tasks.spawn(admin::serve(listener, router, end));
-        }
-        tasks.join_all().await;
-    }
-
-    fn name(&self) -> &'static str {
-        "beside"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
-    }
-}
-
-/// Tells systemd, where it started us and listens.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "cannot notify systemd");
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod issue;
 pub mod live;
 mod next;
 mod outcome;
+mod publish;
 pub mod reload;
 pub mod renewal;
 mod stamps;

@@ -25,15 +25,12 @@ use crate::config::{self, Loaded};
 use crate::edge::Edge;
 use crate::manager::{ManagedView, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
-use crate::proxy::{self, Gateway, SiteTable};
+use crate::proxy::{Gateway, SiteTable};
 use crate::readiness::Readiness;
-use crate::tls::{GlobalCertificate, Snapshot};
+use crate::tls::GlobalCertificate;
 
 /// The edge in front of our proxy.
 pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
-
-/// The part of [`Readiness`] that speaks of names without a certificate.
-const CERTIFICATES: &str = "certificates";
 
 /// How often a reload begins anew where the files change while they are read.
 const MOVING: usize = 3;
@@ -42,11 +39,11 @@ const MOVING: usize = 3;
 pub struct Live {
     file: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
-    metrics: Metrics,
-    readiness: Readiness,
-    certificates: GlobalCertificate,
-    map: Arc<ArcSwap<SniMap>>,
-    sites: Arc<ArcSwap<SiteTable>>,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) certificates: GlobalCertificate,
+    pub(super) map: Arc<ArcSwap<SniMap>>,
+    pub(super) sites: Arc<ArcSwap<SiteTable>>,
     access: Arc<ArcSwap<AccessLog>>,
     edge: Arc<GatewayEdge>,
     set_level: SetLevel,
@@ -54,6 +51,8 @@ pub struct Live {
     /// What was loaded last, for whoever asks.
     current: ArcSwap<Loaded>,
     last: ArcSwap<Option<Outcome>>,
+    /// What is to be watched, for whoever must not wait for the writer.
+    pub(super) watched: ArcSwap<Vec<PathBuf>>,
     /// What work on certificates needs.
     pub(super) tools: Tools,
     /// Told when what is due may have changed.
@@ -64,9 +63,9 @@ pub struct Live {
 pub(super) struct Writer {
     pub(super) manager: TlsManager,
     /// The configuration's files as they were when they were read.
-    stamps: Stamps,
+    pub(super) stamps: Stamps,
     /// What is watched beside them.
-    watch: Vec<PathBuf>,
+    pub(super) watch: Vec<PathBuf>,
     /// The keys that wait for a restart.
     start: Config,
 }
@@ -123,6 +122,7 @@ impl Live {
                 watch: Vec::new(),
                 start: loaded.config.clone(),
             }),
+            watched: ArcSwap::from_pointee(loaded.files.clone()),
             current: ArcSwap::from_pointee(loaded),
             last: ArcSwap::from_pointee(None),
             tools,
@@ -167,14 +167,8 @@ impl Live {
     }
 
     /// What is to be watched: the configuration's files, certificates' files and directories.
-    pub fn watched(&self) -> Vec<PathBuf> {
-        let writer = self.writer();
-        writer
-            .stamps
-            .paths()
-            .chain(&writer.watch)
-            .cloned()
-            .collect()
+    pub fn watched(&self) -> Arc<Vec<PathBuf>> {
+        self.watched.load_full()
     }
 
     /// Reads everything again and takes it, or keeps what there is. Blocks on files.
@@ -244,6 +238,7 @@ impl Live {
                 before.with(&files.collect::<Vec<_>>(), now)
             }
         };
+        self.note_watched(writer);
         read
     }
 
@@ -299,6 +294,7 @@ impl Live {
             let read = self.read(writer);
             let Ok(newer) = self.prepare(read) else {
                 writer.stamps = stamps;
+                self.note_watched(writer);
                 break;
             };
             next = newer;
@@ -342,56 +338,8 @@ impl Live {
         self.access.load().flush(patience);
     }
 
-    /// Publishes certificates and sites as one state.
-    fn publish(&self, config: &Config, writer: &mut Writer, report: &Report) {
-        let previous = self.sites.load();
-        let sites = SiteTable::build(config, &self.metrics, Some(&previous));
-        resolve(&sites);
-        self.sites.store(Arc::new(sites));
-        self.publish_certificates(config, writer, report);
-    }
-
-    /// Publishes certificates, where they changed, beside the sites that are served, and tells
-    /// what is missing.
-    pub(super) fn publish_certificates(
-        &self,
-        config: &Config,
-        writer: &mut Writer,
-        report: &Report,
-    ) {
-        self.publish_map(config);
-        writer.watch.clone_from(&report.watch);
-        let missing = report.missing.iter().map(ToString::to_string);
-        let missing = if config.server.https_optional {
-            Vec::new()
-        } else {
-            missing.collect()
-        };
-        self.readiness.set(CERTIFICATES, missing);
-        self.planned.notify_one();
-    }
-
-    pub(super) fn publish_map(&self, config: &Config) {
-        let snapshot = Snapshot {
-            certificates: self.map.load_full(),
-            unknown_sni: config.tls.unknown_sni,
-            attachment: Some(self.sites.load_full()),
-        };
-        if !snapshot.is_same_as(&self.certificates.snapshot()) {
-            self.certificates.publish(snapshot);
-        }
-    }
-
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         // A panic in between has published nothing: what there is goes on.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Looks up the upstreams' names that are new, so that no request meets a server without an
-/// address. At the start there is no runtime yet; the edge waits for the first look-up itself.
-fn resolve(sites: &SiteTable) {
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.block_on(proxy::resolve_due(sites, Duration::MAX));
     }
 }

@@ -15,6 +15,7 @@ mod support;
 
 mod accounts;
 mod answers;
+mod certs;
 mod cluster;
 mod crash;
 mod many;

@@ -1,0 +1,116 @@
+//! The gateway's Pingora services: the edge, and what runs beside it.
+//!
+//! They begin and end tasks and decide nothing. The app puts them together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::challenge::{self, Challenges};
+use crate::clock::Clock;
+use crate::edge::Listener;
+use crate::proxy::{self, SiteTable};
+use crate::readiness::Readiness;
+use crate::service::gate::Gate;
+use crate::service::live::GatewayEdge;
+use crate::service::reload;
+use crate::shutdown::requested;
+use crate::storage::Storage;
+
+/// The part of [`Readiness`] that speaks until every listener is served.
+pub(super) const START: &str = "start";
+
+/// The edge with all listeners: one Pingora service, so that `server.threads` is what it says.
+pub(super) struct EdgeService {
+    pub(super) edge: Arc<GatewayEdge>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) sites: Arc<ArcSwap<SiteTable>>,
+    pub(super) stopping: ShutdownWatch,
+    pub(super) readiness: Readiness,
+    pub(super) gate: Gate,
+}
+
+#[async_trait]
+impl Service for EdgeService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        // So that the first request finds its upstream's address.
+        proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners.drain(..) {
+            let (address, kind) = (listener.address(), listener.kind());
+            tracing::info!(%address, ?kind, "listening");
+            accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
+        }
+        tokio::select! {
+            () = self.gate.opened() => {
+                self.readiness.set(START, Vec::new());
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+            () = requested(&mut self.stopping) => {}
+        }
+        accepting.join_all().await;
+    }
+
+    fn name(&self) -> &'static str {
+        "edge"
+    }
+}
+
+/// What runs beside the edge, on a thread of its own.
+pub(super) struct BesideService {
+    pub(super) parts: Option<Beside>,
+    pub(super) stopping: ShutdownWatch,
+}
+
+pub(super) struct Beside {
+    pub(super) task: reload::Task,
+    pub(super) sites: Arc<ArcSwap<SiteTable>>,
+    pub(super) challenges: Challenges,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) admin: Option<(admin::Listener, axum::Router)>,
+}
+
+#[async_trait]
+impl Service for BesideService {
+    async fn start_service(&mut self, _: Option<ListenFds>, end: ShutdownWatch, _: usize) {
+        let Some(parts) = self.parts.take() else {
+            return;
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(parts.task.run(self.stopping.clone()));
+        tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
+        tasks.spawn(challenge::follow(
+            parts.challenges,
+            parts.storage,
+            parts.clock,
+            self.stopping.clone(),
+        ));
+        if let Some((listener, router)) = parts.admin {
+            // To the very end, so that the gateway can be watched while it drains.
+            tasks.spawn(admin::serve(listener, router, end));
+        }
+        tasks.join_all().await;
+    }
+
+    fn name(&self) -> &'static str {
+        "beside"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Tells systemd, where it started us and listens.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+}

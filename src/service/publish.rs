@@ -1,0 +1,81 @@
+//! The last step of every change: what was made is served, and what is missing is told.
+//!
+//! Only the writer calls it, on a thread that may wait. Handshakes, requests and probes read what
+//! is put down here and wait for nobody.
+
+use std::time::Duration;
+
+use super::live::{Live, Writer};
+use crate::config::model::Config;
+use crate::manager::Report;
+use crate::proxy::{self, SiteTable};
+use crate::tls::Snapshot;
+
+/// The part of [`crate::readiness::Readiness`] that speaks of names without a certificate.
+const CERTIFICATES: &str = "certificates";
+
+/// How long a new table of sites waits for its upstreams' names. Those that take longer are looked
+/// up again and again while it is served.
+const LOOKUP: Duration = Duration::from_secs(2);
+
+impl Live {
+    /// Publishes certificates and sites as one state.
+    pub(super) fn publish(&self, config: &Config, writer: &mut Writer, report: &Report) {
+        let previous = self.sites.load();
+        let sites = SiteTable::build(config, &self.metrics, Some(&previous));
+        resolve(&sites);
+        self.sites.store(sites.into());
+        self.publish_certificates(config, writer, report);
+    }
+
+    /// Publishes certificates, where they changed, beside the sites that are served, and tells
+    /// what is missing.
+    pub(super) fn publish_certificates(
+        &self,
+        config: &Config,
+        writer: &mut Writer,
+        report: &Report,
+    ) {
+        self.publish_map(config);
+        if writer.watch != report.watch {
+            writer.watch.clone_from(&report.watch);
+            self.note_watched(writer);
+        }
+        let missing = report.missing.iter().map(ToString::to_string);
+        let missing = if config.server.https_optional {
+            Vec::new()
+        } else {
+            missing.collect()
+        };
+        self.readiness.set(CERTIFICATES, missing);
+        self.planned.notify_one();
+    }
+
+    pub(super) fn publish_map(&self, config: &Config) {
+        let snapshot = Snapshot {
+            certificates: self.map.load_full(),
+            unknown_sni: config.tls.unknown_sni,
+            attachment: Some(self.sites.load_full()),
+        };
+        if !snapshot.is_same_as(&self.certificates.snapshot()) {
+            self.certificates.publish(snapshot);
+        }
+    }
+
+    /// Notes what is to be watched now.
+    pub(super) fn note_watched(&self, writer: &Writer) {
+        let paths = writer.stamps.paths().chain(&writer.watch);
+        let paths: Vec<_> = paths.cloned().collect();
+        self.watched.store(paths.into());
+    }
+}
+
+/// Looks up the upstreams' names that are new, so that no request meets a server without an
+/// address. At the start there is no runtime yet; the edge waits for the first look-up itself.
+fn resolve(sites: &SiteTable) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let looked_up = proxy::resolve_due(sites, Duration::MAX);
+        // What is not found in time is looked up while it is served.
+        let _ = runtime.block_on(async { tokio::time::timeout(LOOKUP, looked_up).await });
+    }
+}
