@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::acme::{self, AcmeIssuer};
 use crate::admin;
 use crate::certificate::sni::SniMap;
-use crate::challenge::{ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
+use crate::challenge::{self, ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
@@ -149,7 +149,6 @@ impl App {
         let readiness = Readiness::default();
         readiness.set(START, vec!["the gateway is starting".to_owned()]);
 
-        let storage = storage(&config);
         let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
