@@ -34,6 +34,10 @@ impl Hanging {
         self.changed.notify_all();
     }
 
+    fn hangs(&self) -> bool {
+        *self.hangs.lock().expect("no poison")
+    }
+
     fn waits(&self) -> bool {
         *self.waiting.lock().expect("no poison") > 0
     }
@@ -138,7 +142,14 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
 
     storage.hang(true);
     let live = Arc::clone(&app.live);
-    let pass = thread::spawn(move || live.look(&[]));
+    let hanging = Arc::clone(&storage);
+    let pass = thread::spawn(move || {
+        // What could not be read is not read again at once.
+        while hanging.hangs() {
+            live.look(&[]);
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
     within("a pass to hang", || storage.waits().then_some(()));
     let serving = thread::spawn(move || app.serve(sockets, &config).map_err(|e| e.to_string()));
 
