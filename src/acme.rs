@@ -33,8 +33,6 @@ mod record;
 mod session;
 mod validation;
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -50,7 +48,7 @@ use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer, Request};
 use crate::schedule::{Failure, FailureClass, Wait};
-use crate::storage::{Key, Storage, StorageError, keys};
+use crate::storage::{Key, Storage, blocking, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
 pub struct Shared {
@@ -295,20 +293,4 @@ fn check(names: &[Pattern]) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Does something with the storage, whose calls block.
-async fn blocking<T: Send + 'static>(
-    storage: &Arc<dyn Storage>,
-    work: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    let storage = Arc::clone(storage);
-    let done = tokio::task::spawn_blocking(move || work(storage.as_ref())).await;
-    done.unwrap_or_else(|error| {
-        Err(StorageError::Io {
-            action: "use",
-            path: PathBuf::from("the storage"),
-            source: io::Error::other(error),
-        })
-    })
 }

@@ -4,7 +4,7 @@
 //! A [`Storage`] maps [`Key`]s to values and knows nothing of what they mean. Its calls block, for
 //! those who use it are threads of their own (the start, the manager's passes), never a handshake
 //! or a request; a storage over the network waits on its own runtime inside of them, and async
-//! code comes in through `spawn_blocking`. Two nodes agree through [`Storage::lock`].
+//! code comes in through [`blocking`]. Two nodes agree through [`Storage::lock`].
 
 #[cfg(test)]
 mod conformance;
@@ -142,6 +142,20 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// Where the storage cannot be watched.
     fn watch(&self, prefix: &Key) -> Result<Watch, StorageError>;
+}
+
+/// Does something with the storage from async code, on a thread that may block. Given up, it is
+/// done all the same.
+///
+/// # Errors
+/// That of `work`, or [`StorageError::BrokeOff`] where it panicked.
+pub async fn blocking<T: Send + 'static>(
+    storage: &Arc<dyn Storage>,
+    work: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let storage = Arc::clone(storage);
+    let done = tokio::task::spawn_blocking(move || work(&*storage)).await;
+    done.unwrap_or(Err(StorageError::BrokeOff))
 }
 
 /// How long a lock is waited for by who cannot do without: longer than it takes to take over from
@@ -299,6 +313,20 @@ impl fmt::Display for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_off_is_an_error() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+        let key: Key = "a".parse().expect("a key");
+        let stored = blocking(&storage, move |storage| {
+            storage.store(&key, b"1")?;
+            storage.load(&key)
+        });
+        let stored = stored.await.expect("works").expect("stored");
+        assert_eq!(stored.as_slice(), b"1");
+        let broken = blocking::<()>(&storage, |_| panic!("a defect"));
+        assert!(matches!(broken.await, Err(StorageError::BrokeOff)));
+    }
 
     #[test]
     fn keys_lead_nowhere_else() {

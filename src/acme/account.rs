@@ -16,7 +16,6 @@ use instant_acme::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::blocking;
 use super::ca::Ca;
 use super::classify::{self, Step};
 use super::flight::Flight;
@@ -25,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::model::{Acme, ExternalAccount};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Key, Lease, Storage, StorageError, keys};
+use crate::storage::{Key, Lease, Storage, StorageError, blocking, keys};
 
 /// All accounts of this process.
 pub(super) struct Accounts {

@@ -11,7 +11,6 @@ use instant_acme::{Error, Order, OrderStatus};
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref};
 
-use super::blocking;
 use super::classify::Step;
 use super::job::{Job, Stop, broken, may_go_on};
 use super::record::Record;
@@ -19,7 +18,7 @@ use crate::certificate::parse::unix_time;
 use crate::clock::UnixTime;
 use crate::event::{EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{StorageError, keys};
+use crate::storage::{StorageError, blocking, keys};
 
 /// See [`Job::resume`].
 pub(super) type Resumed = (Order, PKey<Private>, UnixTime);

@@ -8,13 +8,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::blocking;
 use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::Acme;
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Steadiness, Wait};
-use crate::storage::{Storage, StorageError, Value, keys};
+use crate::storage::{Storage, StorageError, Value, blocking, keys};
 
 /// How long who is the first in a line waits for the pace, in seconds.
 const PATIENCE: i64 = 10;

@@ -1,5 +1,8 @@
 //! How an order's names are validated (RFC 8555, sections 7.5 and 8): proofs are made visible, the
 //! CA is told to look, and when it has looked they are taken back, whatever it found.
+//!
+//! Where it may look still though nobody waits for it, since it cannot be reached or this stops,
+//! they stay, as after a crash: the next attempt finishes the order. They expire by themselves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +10,7 @@ use std::time::{Duration, Instant};
 use instant_acme::{AuthorizationStatus, ChallengeStatus, Error, Order, OrderStatus};
 
 use super::classify::Step;
-use super::job::{Job, Stop, Tried, Unproved};
+use super::job::{Job, Stop, Tried, Unproved, may_go_on};
 use super::problem::Problem;
 use crate::challenge::{Challenge, ChallengeSolver, ChallengeType};
 use crate::host::HostName;
@@ -35,6 +38,9 @@ impl Job<'_> {
             Ok(()) => self.poll(order, OrderStatus::Pending).await,
             Err(stop) => Err(stop),
         };
+        if matches!(&result, Err(stop @ Stop::Failed(_)) if may_go_on(stop)) {
+            presented.leave_asked_for();
+        }
         presented.clean_up().await;
         result
     }
@@ -84,7 +90,9 @@ impl Job<'_> {
             let Some(mut challenge) = authorization.challenge(acme_kind(chosen)) else {
                 continue;
             };
-            // A former attempt may have said so, and the CA is looking already.
+            // From now on the CA may look, whether it says so or not. A former attempt may have
+            // said that it can, and it is looking already.
+            presented.note_asked();
             if challenge.status != ChallengeStatus::Pending {
                 continue;
             }
@@ -297,10 +305,17 @@ impl Offered {
     }
 }
 
-/// Proofs that are visible; those that are left when this is dropped are taken back behind its
-/// back.
+/// Proofs that are visible. When this is dropped, which is in the middle of things, those that the
+/// CA has been told of stay, and others are taken back behind its back.
 #[derive(Default)]
-struct Presented(Vec<(Arc<dyn ChallengeSolver>, Challenge)>);
+struct Presented(Vec<Proof>);
+
+struct Proof {
+    solver: Arc<dyn ChallengeSolver>,
+    challenge: Challenge,
+    /// Whether the CA has been told to look.
+    is_asked_for: bool,
+}
 
 impl Presented {
     async fn present(
@@ -309,13 +324,29 @@ impl Presented {
         challenge: Challenge,
     ) -> Result<(), Failure> {
         // Noted first: it may be cancelled half way, and half of a proof is to be taken back too.
-        self.0.push((Arc::clone(solver), challenge.clone()));
+        self.0.push(Proof {
+            solver: Arc::clone(solver),
+            challenge: challenge.clone(),
+            is_asked_for: false,
+        });
         solver.present(&challenge).await
     }
 
+    /// The CA is about to be told of the latest.
+    fn note_asked(&mut self) {
+        if let Some(proof) = self.0.last_mut() {
+            proof.is_asked_for = true;
+        }
+    }
+
+    /// Lets go of what the CA may still look for.
+    fn leave_asked_for(&mut self) {
+        self.0.retain(|proof| !proof.is_asked_for);
+    }
+
     async fn clean_up(mut self) {
-        while let Some((solver, challenge)) = self.0.last() {
-            solver.clean_up(challenge).await;
+        while let Some(proof) = self.0.last() {
+            proof.solver.clean_up(&proof.challenge).await;
             self.0.pop();
         }
     }
@@ -323,6 +354,7 @@ impl Presented {
 
 impl Drop for Presented {
     fn drop(&mut self) {
+        self.leave_asked_for();
         let left = std::mem::take(&mut self.0);
         if !left.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

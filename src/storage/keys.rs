@@ -33,19 +33,17 @@ pub fn subject(names: &[Pattern]) -> String {
     let mut sorted: Vec<String> = names.iter().map(ToString::to_string).collect();
     let first = sorted.first().cloned().unwrap_or_default();
     if sorted.len() == 1 {
-        return fitting(&first);
+        return name(&first);
     }
     sorted.sort();
-    format!("{}_{}", fitting(&first), digest(&sorted.join(" ")))
+    format!("{}_{}", name(&first), digest(&sorted.join(" ")))
 }
 
 /// The segment for a CA by the URL of its directory: `https://ca.example/acme/directory` becomes
 /// `ca.example-acme-directory`.
 pub fn ca(directory: &str) -> String {
-    let bare = directory
-        .split_once("://")
-        .map_or(directory, |(_, rest)| rest);
-    fitting(bare.trim_end_matches('/'))
+    let bare = directory.strip_prefix("https://").unwrap_or(directory);
+    fitting(bare.trim_end_matches('/'), url)
 }
 
 /// What all certificates are under.
@@ -85,7 +83,10 @@ pub fn order(ca: &str, subject: &str) -> Result<Key, StorageError> {
 /// # Errors
 /// Never for segments made here.
 pub fn account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
-    let contact = email.map_or_else(|| "default".to_owned(), fitting);
+    let contact = email.map_or_else(
+        || "default".to_owned(),
+        |email| fitting(email, |plain| plain.replacen('-', "@", 1)),
+    );
     format!("accounts/{ca}/{contact}.json").parse()
 }
 
@@ -115,7 +116,7 @@ pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
 /// # Errors
 /// Never.
 pub fn tls_alpn01_challenge(domain: &HostName) -> Result<Key, StorageError> {
-    let name = fitting(domain.as_str());
+    let name = name(domain.as_str());
     format!("challenges/tls-alpn-01/{name}.json").parse()
 }
 
@@ -165,9 +166,14 @@ pub fn lock(subject: &str) -> Result<Key, StorageError> {
     format!("locks/{subject}").parse()
 }
 
-/// `text` as a segment of a key: other characters become `-`, and what is long, or would become
-/// the same as another, gets a digest.
-fn fitting(text: &str) -> String {
+/// The segment for the name of a host.
+fn name(text: &str) -> String {
+    fitting(text, str::to_owned)
+}
+
+/// `text` as a segment of a key: other characters become `-`. What is long gets a digest, and so
+/// does what `reading` does not read out of the segment again: something else may become the same.
+fn fitting(text: &str, reading: impl Fn(&str) -> String) -> String {
     let plain: String = text
         .chars()
         .map(|char| match char {
@@ -176,11 +182,34 @@ fn fitting(text: &str) -> String {
         })
         .collect();
     let plain = plain.trim_start_matches('.');
-    if plain.len() <= MAX_NAME && !plain.is_empty() {
+    let is_plain = !plain.is_empty() && plain.len() <= MAX_NAME;
+    if is_plain && !ends_in_digest(plain) && reading(plain) == text {
         return plain.to_owned();
     }
     let head: String = plain.chars().take(MAX_NAME).collect();
     format!("{head}_{}", digest(text))
+}
+
+/// The URL, without its scheme, that a segment most likely stands for: the host ends at the first
+/// `-` after the last dot, what follows is its port where it is a number, and then comes the path.
+fn url(segment: &str) -> String {
+    let top = segment.rfind('.').unwrap_or_default();
+    let (before, rest) = segment.split_at(top);
+    let Some((end, path)) = rest.split_once('-') else {
+        return segment.to_owned();
+    };
+    let first = path.split('-').next().unwrap_or_default();
+    let is_port = !first.is_empty() && first.bytes().all(|octet| octet.is_ascii_digit());
+    let mark = if is_port { ':' } else { '/' };
+    format!("{before}{end}{mark}{}", path.replace('-', "/"))
+}
+
+/// Whether a segment looks as if a digest had been added to it.
+fn ends_in_digest(segment: &str) -> bool {
+    segment.rsplit_once('_').is_some_and(|(_, end)| {
+        let is_hexadecimal = |octet: u8| matches!(octet, b'0'..=b'9' | b'a'..=b'f');
+        end.len() == 16 && end.bytes().all(is_hexadecimal)
+    })
 }
 
 fn digest(text: &str) -> String {
@@ -238,5 +267,66 @@ mod tests {
         assert_eq!(ca("https://127.0.0.1:14000/dir"), "127.0.0.1-14000-dir");
         let key = account(&ca("https://ca/dir"), Some("ops@example.com")).expect("a key");
         assert_eq!(key.as_str(), "accounts/ca-dir/ops-example.com.json");
+    }
+
+    #[test]
+    fn what_is_different_has_different_keys() {
+        // (address, segment without a digest)
+        let urls = [
+            ("https://ca.example/a/b", Some("ca.example-a-b")),
+            ("https://ca.example/a-b", None),
+            ("https://ca.example-a/b", None),
+            ("https://ca.example-a.b", Some("ca.example-a.b")),
+            ("http://ca.example/a/b", None),
+            ("https://ca.example/a/b?c", None),
+            ("https://ca.example/a_b", Some("ca.example-a_b")),
+            ("https://ca.example:8443/a/b", Some("ca.example-8443-a-b")),
+            ("https://ca.example/8443/a/b", None),
+            ("https://ca.example/v1.0/a", None),
+            ("https://ca/a", Some("ca-a")),
+            ("https://ca-a", None),
+            (
+                "https://acme-v02.api.letsencrypt.org/directory",
+                Some("acme-v02.api.letsencrypt.org-directory"),
+            ),
+            (
+                "https://acme.zerossl.com/v2/DV90",
+                Some("acme.zerossl.com-v2-DV90"),
+            ),
+            (
+                "https://dv.acme-v02.api.pki.goog/directory",
+                Some("dv.acme-v02.api.pki.goog-directory"),
+            ),
+            ("https://localhost:14000/dir", Some("localhost-14000-dir")),
+            ("https://[::1]:14000/dir", None),
+        ];
+        let emails = [
+            ("ops@example.com", Some("ops-example.com")),
+            ("ops@my-example.com", Some("ops-my-example.com")),
+            ("ops-x@d.example", None),
+            ("ops+x@d.example", None),
+            ("ops@x-d.example", Some("ops-x-d.example")),
+            (".ops@example.com", None),
+            ("ops@example.com_0123456789abcdef", None),
+        ];
+        let email = |email: &str| {
+            let key = account("ca", Some(email)).expect("a key");
+            let name = key.as_str().trim_start_matches("accounts/ca/");
+            name.trim_end_matches(".json").to_owned()
+        };
+        let urls = urls.map(|(text, plain)| (text, ca(text), plain));
+        let emails = emails.map(|(text, plain)| (text, email(text), plain));
+        for all in [&urls[..], &emails[..]] {
+            let mut segments: Vec<_> = all.iter().map(|(_, segment, _)| segment).collect();
+            segments.sort_unstable();
+            segments.dedup();
+            assert_eq!(segments.len(), all.len(), "{segments:?}");
+            for (text, segment, plain) in all {
+                match plain {
+                    Some(plain) => assert_eq!(segment, plain, "{text}"),
+                    None => assert!(ends_in_digest(segment), "{text}: {segment}"),
+                }
+            }
+        }
     }
 }

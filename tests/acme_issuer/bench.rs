@@ -30,8 +30,7 @@ pub struct WebSolver {
     port: Port,
     answers: Arc<Mutex<HashMap<String, String>>>,
     pub presented: AtomicUsize,
-    /// Leaves answers visible, as a process that is killed a moment later.
-    pub keeps: AtomicBool,
+    pub cleaned: AtomicUsize,
     /// Never comes to an end with making an answer visible.
     pub hangs: AtomicBool,
 }
@@ -74,7 +73,7 @@ impl WebSolver {
             port,
             answers,
             presented: AtomicUsize::new(0),
-            keeps: AtomicBool::new(false),
+            cleaned: AtomicUsize::new(0),
             hangs: AtomicBool::new(false),
         })
     }
@@ -106,9 +105,8 @@ impl ChallengeSolver for WebSolver {
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
-        if !self.keeps.load(Ordering::Relaxed) {
-            self.answers.lock().unwrap().remove(&challenge.token);
-        }
+        self.answers.lock().unwrap().remove(&challenge.token);
+        self.cleaned.fetch_add(1, Ordering::Relaxed);
     }
 }
 
