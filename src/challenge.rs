@@ -11,6 +11,7 @@ mod instance;
 mod look_up;
 mod solver;
 mod stored;
+mod turn;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +34,7 @@ pub use self::solver::{Http01Solver, TlsAlpn01Solver};
 use self::instance::Instance;
 use self::look_up::LookUps;
 use self::stored::Stored;
+use self::turn::Turns;
 
 /// One validation that a CA is about to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,8 @@ struct Shared {
     looking: Mutex<()>,
     /// This process among those with the same storage.
     instance: Instance,
+    /// Whose turn it is with a name over TLS.
+    turns: Turns,
     /// Where to look for what is not known.
     look_ups: Option<LookUps>,
 }
@@ -88,8 +92,8 @@ struct Answers {
     meanwhile: Option<HashSet<Key>>,
 }
 
-/// Answers by what is asked. There may be several to one question, where two certificates with a
-/// name in common are ordered at a time; the last one answers.
+/// Answers by what is asked. There may be several to one question, where other instances have asked
+/// as well or the same challenge is of two orders; the last one answers.
 #[derive(Default)]
 struct Table(HashMap<Question, Vec<Answer>>);
 

@@ -44,6 +44,16 @@ impl Default for Instance {
 }
 
 impl Instance {
+    /// Its name among those that share the storage.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether another instance of this name lives.
+    pub(super) fn is_other(&self, storage: &dyn Storage, id: &str) -> Result<bool, StorageError> {
+        Ok(id != self.id && is_alive(storage, &keys::instance(id)?)?)
+    }
+
     /// Makes known that this instance answers from now on, where that is not known already.
     pub(super) fn announce(&self, storage: &dyn Storage) -> Result<(), StorageError> {
         let key = keys::instance(&self.id)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task;
+use tokio::time::Instant;
 
 use super::stored::Stored;
 use super::{Challenge, ChallengeSolver, ChallengeType, Challenges};
@@ -21,6 +22,14 @@ const LIFE: UnixTime = 3600;
 
 /// How long the storage may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a validation by TLS waits for another one of the same name: as long as this, and some
+/// milliseconds more up to the second.
+const TURN_PATIENCE: Duration = Duration::from_secs(90);
+const TURN_SPREAD: u64 = 30_000;
+
+/// How often it is looked whether that of another instance is over.
+const TURN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Solves `http-01` (RFC 8555, section 8.3) on the HTTP listeners.
 pub struct Http01Solver(Solver);
@@ -81,15 +90,71 @@ impl ChallengeSolver for TlsAlpn01Solver {
     }
 
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure> {
-        self.0.present(self.kind(), challenge).await
+        let start = Instant::now();
+        // Two orders with two names in common may each wait for the other: chance says which one
+        // gives up first.
+        let patience = TURN_PATIENCE + Duration::from_millis(fastrand::u64(..TURN_SPREAD));
+        let turn = self.0.challenges.0.turns.take(challenge, patience).await;
+        let turn = turn.ok_or_else(|| is_taken(challenge))?;
+        let rest = patience.saturating_sub(start.elapsed());
+        self.0.let_others_finish(challenge, rest).await?;
+        self.0.present(self.kind(), challenge).await?;
+        turn.keep();
+        Ok(())
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
+        // Given back whatever becomes of the rest, and after it.
+        let _turn = self.0.challenges.0.turns.return_of(challenge);
         self.0.clean_up(challenge).await;
     }
 }
 
+/// Why a name cannot be validated by TLS now.
+fn is_taken(challenge: &Challenge) -> Failure {
+    Failure::new(
+        FailureClass::Network,
+        format!(
+            "another order has {} validated by {} and does not come to an end: a name answers one \
+             such validation at a time; the next attempt tries again",
+            challenge.domain,
+            challenge.kind.as_str(),
+        ),
+    )
+}
+
 impl Solver {
+    /// Waits until no other instance that lives has a challenge of its own where this one is to be
+    /// stored, for so long at most. Two that store at the same moment may miss each other.
+    async fn let_others_finish(
+        &self,
+        challenge: &Challenge,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        let key = challenge.check()?;
+        let start = Instant::now();
+        loop {
+            let (storage, challenges) = (Arc::clone(&self.storage), self.challenges.clone());
+            let (key, ours, now) = (key.clone(), challenge.clone(), self.clock.now());
+            let look = move || {
+                let value = storage.load(&key)?;
+                let stored = value.and_then(|value| Stored::from_json(&key, &value));
+                let theirs =
+                    stored.filter(|stored| stored.challenge != ours && stored.expires >= now);
+                match theirs.and_then(|theirs| theirs.instance) {
+                    Some(instance) => challenges.0.instance.is_other(&*storage, &instance),
+                    None => Ok(false),
+                }
+            };
+            match in_time(look).await {
+                Ok(true) if start.elapsed() < patience => tokio::time::sleep(TURN_PAUSE).await,
+                Ok(true) => return Err(is_taken(challenge)),
+                // A storage that fails is no reason not to try.
+                Ok(false) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
     async fn present(&self, kind: ChallengeType, challenge: &Challenge) -> Result<(), Failure> {
         let internal = |why: String| Failure::new(FailureClass::Internal, why);
         if challenge.kind != kind {
@@ -103,6 +168,7 @@ impl Solver {
         let stored = Stored {
             challenge: challenge.clone(),
             expires: self.clock.now().saturating_add(LIFE),
+            instance: Some(self.challenges.0.instance.id().to_owned()),
         };
         self.challenges.add(&stored)?;
         let key = challenge.check()?;

@@ -16,6 +16,8 @@ pub(super) struct Stored {
     pub(super) challenge: Challenge,
     /// The last second in which it is of use to anybody: who stored it may be gone.
     pub(super) expires: UnixTime,
+    /// The instance that stored it.
+    pub(super) instance: Option<String>,
 }
 
 /// Its form in JSON.
@@ -27,6 +29,7 @@ struct Raw {
     token: String,
     key_authorization: String,
     expires: UnixTime,
+    instance: Option<String>,
 }
 
 impl Stored {
@@ -38,6 +41,7 @@ impl Stored {
             token: challenge.token.clone(),
             key_authorization: challenge.key_authorization.clone(),
             expires: self.expires,
+            instance: self.instance.clone(),
         })
     }
 
@@ -58,6 +62,7 @@ impl Stored {
         (challenge.check().ok()? == *key).then_some(Self {
             challenge,
             expires: raw.expires,
+            instance: raw.instance,
         })
     }
 }
@@ -102,6 +107,7 @@ mod tests {
                 key_authorization: format!("{token}.thumb-print_1"),
             },
             expires: 1_757_894_400,
+            instance: Some("1".to_owned()),
         }
     }
 

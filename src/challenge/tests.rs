@@ -209,31 +209,94 @@ async fn a_challenge_is_answered_from_present_to_clean_up_and_no_longer() {
     assert!(one.storage.stored().is_empty());
 }
 
-#[tokio::test]
-async fn two_orders_with_one_name_do_not_end_each_others_validation() {
+/// Whether what is under way has come to an end, given a moment to go on.
+async fn goes_on<T>(under_way: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    tokio::time::timeout(Duration::from_secs(1), under_way)
+        .await
+        .is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_orders_with_one_name_are_validated_one_after_the_other() {
     let one = Instance::new(&Shelf::new());
-    // A CA gives both the same authorization, where it is one account, else two.
+    let solver = &one.tls_alpn01;
     let (first, second) = (tls_alpn01("a.example", "1"), tls_alpn01("a.example", "2"));
-    one.tls_alpn01.present(&first).await.expect("presented");
-    let certificate = |one: &Instance| {
+    let certificate = || {
         let set = one.challenges.tls_alpn01("a.example").expect("an answer");
         set.by_kind[0].fingerprint()
     };
-    let of_first = certificate(&one);
-    one.tls_alpn01.present(&second).await.expect("presented");
-    one.tls_alpn01.present(&first).await.expect("presented");
-    one.tls_alpn01.clean_up(&second).await;
-    assert_eq!(one.storage.stored().len(), 1, "the first's is stored again");
-    one.tls_alpn01.clean_up(&first).await;
-    assert!(one.answers(&first), "presented twice");
-    assert_eq!(
-        one.challenges.0.answers.read().expect("sound").own.0.len(),
-        1
-    );
-    assert_ne!(certificate(&one), of_first, "the later of the two is left");
-    one.tls_alpn01.clean_up(&first).await;
-    assert!(one.challenges.is_empty());
-    assert!(one.storage.stored().is_empty());
+    solver.present(&first).await.expect("presented");
+    let of_first = certificate();
+    let mut waiting = solver.present(&second);
+    assert!(!goes_on(&mut waiting).await);
+    assert_eq!(certificate(), of_first);
+    // Another name waits for nobody, nor does another type.
+    solver
+        .present(&tls_alpn01("b.example", "3"))
+        .await
+        .expect("presented");
+    one.http01
+        .present(&http01("a.example", "4"))
+        .await
+        .expect("presented");
+    // The same challenge, of one account, is answered for both until the last one has done.
+    solver.present(&first).await.expect("presented");
+    solver.clean_up(&first).await;
+    assert!(!goes_on(&mut waiting).await);
+    assert!(one.answers(&first));
+    solver.clean_up(&first).await;
+    waiting.await.expect("presented");
+    assert_ne!(certificate(), of_first);
+    solver.clean_up(&second).await;
+    assert!(!one.answers(&second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_nobody_waits_for_any_longer_is_the_next_ones() {
+    let one = Instance::new(&Shelf::new());
+    let solver = &one.tls_alpn01;
+    let [first, second, third] = ["1", "2", "3"].map(|token| tls_alpn01("a.example", token));
+    solver.present(&first).await.expect("presented");
+    let mut dropped = solver.present(&second);
+    assert!(!goes_on(&mut dropped).await);
+    let mut waiting = solver.present(&third);
+    assert!(!goes_on(&mut waiting).await);
+    drop(dropped);
+    // Whoever drops it takes it back as well.
+    solver.clean_up(&second).await;
+    assert!(!goes_on(&mut waiting).await);
+    solver.clean_up(&first).await;
+    waiting.await.expect("presented");
+
+    let start = tokio::time::Instant::now();
+    let failure = solver.present(&first).await.expect_err("not in time");
+    assert_eq!(failure.class, FailureClass::Network);
+    assert!(start.elapsed() <= Duration::from_secs(120));
+    solver.clean_up(&first).await;
+    assert!(one.answers(&third));
+    solver.clean_up(&third).await;
+    solver.present(&first).await.expect("presented");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validation_of_another_instance_that_lives_is_waited_for() {
+    let storage = Shelf::new();
+    let (one, two) = (Instance::new(&storage), Instance::new(&storage));
+    let (theirs, ours) = (tls_alpn01("a.example", "1"), tls_alpn01("a.example", "2"));
+    one.read_once();
+    one.tls_alpn01.present(&theirs).await.expect("presented");
+    let mut waiting = two.tls_alpn01.present(&ours);
+    assert!(!goes_on(&mut waiting).await);
+    one.tls_alpn01.clean_up(&theirs).await;
+    waiting.await.expect("presented");
+    two.tls_alpn01.clean_up(&ours).await;
+
+    // One that was killed is not.
+    one.tls_alpn01.present(&theirs).await.expect("presented");
+    drop(one);
+    let start = tokio::time::Instant::now();
+    two.tls_alpn01.present(&ours).await.expect("presented");
+    assert!(start.elapsed() < Duration::from_millis(100));
 }
 
 #[tokio::test]
@@ -263,6 +326,7 @@ async fn any_instance_with_the_storage_answers() {
     let made = two.challenges.tls_alpn01("b.example").expect("an answer");
 
     // Another challenge of the same name takes the place of the first.
+    one.tls_alpn01.clean_up(&tls).await;
     let next = tls_alpn01("b.example", "T3");
     one.tls_alpn01.present(&next).await.expect("presented");
     until("the other answers anew", || {
@@ -271,8 +335,7 @@ async fn any_instance_with_the_storage_answers() {
     })
     .await;
     for (solver, challenge) in [
-        (&one.tls_alpn01 as &dyn ChallengeSolver, &tls),
-        (&one.tls_alpn01, &next),
+        (&one.tls_alpn01 as &dyn ChallengeSolver, &next),
         (&one.http01, &http),
     ] {
         solver.clean_up(challenge).await;
@@ -294,6 +357,7 @@ async fn what_is_over_does_not_come_back_with_a_slow_look_at_the_storage() {
     let stored = |challenge: &Challenge| Stored {
         challenge: challenge.clone(),
         expires: NOW + 3600,
+        instance: None,
     };
     let theirs = http01("b.example", "Theirs");
     let found = [stored(&ours), stored(&theirs)];
