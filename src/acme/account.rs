@@ -14,7 +14,7 @@ use instant_acme::{
     Account as AcmeAccount, AccountCredentials, Error, ExternalAccountKey, NewAccount,
 };
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::ca::Ca;
 use super::classify::{self, Step};
@@ -253,8 +253,8 @@ impl Account {
     /// # Errors
     /// Where what is stored of it cannot be used.
     pub(super) async fn open(&self, session: &Session) -> Result<AcmeAccount, Error> {
-        let credentials: AccountCredentials =
-            serde_json::from_value(self.stored.credentials.clone())?;
+        // By reference, so that the key is not copied on the way.
+        let credentials = AccountCredentials::deserialize(&self.stored.credentials)?;
         AcmeAccount::builder_with_http(Box::new(session.clone()))
             .from_credentials(credentials)
             .await
@@ -269,6 +269,22 @@ impl Stored {
             .eab
             .as_ref()
             .is_none_or(|eab| self.bound_to.as_deref() == Some(&eab.key_id))
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        wipe(&mut self.credentials);
+    }
+}
+
+/// Overwrites all text in a value.
+fn wipe(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.zeroize(),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(wipe),
+        serde_json::Value::Object(members) => members.values_mut().for_each(wipe),
+        _ => {}
     }
 }
 
@@ -361,6 +377,13 @@ fn internal(error: &StorageError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_wiped_wherever_they_stand() {
+        let mut value = serde_json::json!({ "a": "secret", "b": [{ "c": "secret" }, 1] });
+        wipe(&mut value);
+        assert_eq!(value, serde_json::json!({ "a": "", "b": [{ "c": "" }, 1] }));
+    }
 
     #[test]
     fn keys_for_binding_are_base64url() {
