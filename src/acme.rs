@@ -199,7 +199,7 @@ impl AcmeIssuer {
     fn progress(&self, request: &Request, message: String) {
         let now = self.shared.clock.now();
         let (kind, severity) = (EventKind::CertificateProgress, Severity::Info);
-        let mut event = Event::new(now, kind, severity, request.domain(), message);
+        let mut event = Event::new(now, kind, severity, request.domain(), line(&message));
         event.issuer = Some(Arc::clone(&self.name));
         event.attempt = Some(request.failures.saturating_add(1));
         self.shared.events.emit(event);
@@ -225,7 +225,7 @@ impl Issuer for AcmeIssuer {
             self.obtain_and_learn(&self.ca, request).await
         };
         attempt.await.map_err(|mut failure| {
-            failure.message = format!("{}: {}", request.domain(), failure.message);
+            failure.message = line(&format!("{}: {}", request.domain(), failure.message));
             failure
         })
     }
@@ -241,6 +241,21 @@ impl Issuer for AcmeIssuer {
             self.settled(request).await;
         }
     }
+}
+
+/// What may hold words of a CA, as one line of bearable length: they go into logs.
+fn line(text: &str) -> String {
+    const LONGEST: usize = 2000;
+    let mut chars = text.chars();
+    let mut line: String = chars
+        .by_ref()
+        .take(LONGEST)
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .collect();
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    line
 }
 
 /// Whether names can be validated by the types of challenge that there are.

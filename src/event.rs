@@ -22,7 +22,7 @@ const BEHIND: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A stored certificate was loaded and is served.
+    /// A stored certificate was loaded and is served; not kept where all is well with it.
     CertificateLoaded,
     /// An issuer is being asked for a certificate.
     CertificateObtaining,
@@ -183,7 +183,7 @@ impl EventBus {
     pub fn emit(&self, event: Event) {
         log(&event);
         let event = Arc::new(event);
-        if event.kind != EventKind::CertificateProgress {
+        if !is_passing(&event) {
             let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() == KEPT {
                 kept.pop_front();
@@ -206,6 +206,13 @@ impl EventBus {
     }
 }
 
+/// Whether an event is of no interest once it is over: what a start with thousands of certificates
+/// loads must not push out what went wrong.
+fn is_passing(event: &Event) -> bool {
+    event.kind == EventKind::CertificateProgress
+        || event.kind == EventKind::CertificateLoaded && event.severity == Severity::Info
+}
+
 /// Tracing has no level above error: the severity is a field.
 fn log(event: &Event) {
     macro_rules! write_with {
@@ -225,7 +232,7 @@ fn log(event: &Event) {
         };
     }
     match event.severity {
-        _ if event.kind == EventKind::CertificateProgress => write_with!(debug),
+        _ if is_passing(event) => write_with!(debug),
         Severity::Info => write_with!(info),
         Severity::Warning => write_with!(warn),
         Severity::Error | Severity::Critical => write_with!(error),

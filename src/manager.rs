@@ -15,8 +15,10 @@ mod job;
 mod managed;
 mod missing;
 mod needs;
+mod outbox;
 mod parallel;
 mod report;
+mod retired;
 mod sources;
 mod stored;
 mod told;
@@ -34,10 +36,11 @@ use openssl::error::ErrorStack;
 use self::gauges::Gauges;
 use self::health::Health;
 use self::issued::{Access, Issued};
-pub use self::job::{Done, Job, Tools, Unfinished};
+pub use self::job::{Done, Job, Tools};
 use self::managed::Managed;
-pub use self::managed::{MakeIssuer, ManagedView, Start};
+pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::Need;
+use self::outbox::Outbox;
 use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
 use self::sources::{Scope, Sources};
@@ -77,6 +80,10 @@ pub struct TlsManager {
     sources: Sources,
     issued: Issued,
     managed: Managed,
+    /// See [`retired`].
+    retired: Vec<Arc<TlsCertificate>>,
+    /// Whether no configuration has been applied yet.
+    is_new: bool,
     candidates: Candidates,
     on_demand: Option<Arc<LocalOnDemand>>,
     gauges: Option<Gauges>,
@@ -135,6 +142,7 @@ impl TlsManager {
             clock: Arc::clone(&clock),
             loader: Arc::clone(&loader),
             health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
+            outbox: Outbox::default(),
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
             events,
         };
@@ -149,6 +157,8 @@ impl TlsManager {
             sources: Sources::default(),
             issued: Issued::new(access),
             managed: Managed::new(tools, make_issuer),
+            retired: Vec::new(),
+            is_new: true,
             candidates: Candidates::default(),
             on_demand: None,
             gauges: metrics.map(Gauges::new),
@@ -166,7 +176,8 @@ impl TlsManager {
         self.sources.configure(&config.certificates);
         if let Some(before) = self.config.replace(Arc::new(config.clone())) {
             self.issued.close_others(&before.issuers, &config.issuers);
-            self.managed.close_others(&config.issuers);
+            let now = self.clock.now();
+            self.managed.close_others(&config.issuers, now);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
                 || before.issuers != config.issuers
@@ -201,6 +212,7 @@ impl TlsManager {
         from_files
             .chain(self.issued.certificates())
             .chain(self.managed.certificates())
+            .chain(&self.retired)
     }
 
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
@@ -227,7 +239,14 @@ impl TlsManager {
             }
         }
         self.issued.maintain(&mut report.problems);
+        self.sweep_retired(&config, now, &mut report);
         let issued = self.issue(&config, now, &mut report);
+        if std::mem::take(&mut self.is_new) && !self.dry {
+            self.stand_in(now, &mut report);
+            if config.renewal.required_at_start {
+                self.managed.ask_again(now);
+            }
+        }
         self.publish(&config, now, &mut report);
         self.sources
             .report(now, &mut report.problems, &mut report.warnings);
@@ -247,7 +266,10 @@ impl TlsManager {
             let asked = match step {
                 0 => managed.clone(),
                 // What was issued in the first step may cover a site.
-                _ => needs::of_sites(config, &managed, &self.candidates, now),
+                _ => {
+                    let has = |need: &Need| self.managed.has(need) || self.issued.has(need);
+                    needs::of_sites(config, &managed, &self.candidates, has, now)
+                }
             };
             let (remote, local) = asked
                 .iter()
@@ -266,8 +288,8 @@ impl TlsManager {
             }
             needs.extend(asked.into_iter().map(|(need, _)| need));
         }
-        for (need, change) in self.managed.retain(|need| needs.contains(need)) {
-            self.take(change, need.standing, report);
+        for (_, change) in self.managed.retain(|need| needs.contains(need)) {
+            self.retire(change, config, now, report);
         }
         for change in self.issued.retain(|need| needs.contains(need)) {
             self.take(change, Standing::Fallback, report);

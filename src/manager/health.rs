@@ -33,7 +33,7 @@ impl Health {
 
     /// Notes that something failed, and tells where it is the first time.
     pub(super) fn failed(&self, of: Use, error: &StorageError) {
-        if self.failing.fetch_or(of as u8, Ordering::Relaxed) != 0 {
+        if self.failing.fetch_or(of as u8, Ordering::Relaxed) & of as u8 != 0 {
             tracing::debug!(%error, "the storage fails still");
             return;
         }

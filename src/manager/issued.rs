@@ -192,6 +192,11 @@ impl Issued {
         changes
     }
 
+    /// Whether there is a certificate for this very need.
+    pub(super) fn has(&self, need: &Need) -> bool {
+        self.certificates.contains_key(need)
+    }
+
     pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         self.certificates.values()
     }

@@ -1,18 +1,18 @@
 //! Work on one certificate, as it goes from the manager to whoever does it and back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounterVec;
 
 use super::health::Health;
 use super::needs::Need;
-use super::stored::Parcel;
+use super::outbox::Outbox;
 use crate::certificate::{Loader, TlsCertificate};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, Retry};
 use crate::storage::Storage;
 
 /// What work on a certificate needs.
@@ -23,6 +23,7 @@ pub struct Tools {
     pub(super) loader: Arc<Loader>,
     pub(super) events: EventBus,
     pub(super) health: Arc<Health>,
+    pub(super) outbox: Outbox,
     /// Counts certificates that were asked for, by issuer and result.
     pub(super) renewals: Option<IntCounterVec>,
 }
@@ -32,15 +33,22 @@ impl Tools {
     pub fn events(&self) -> &EventBus {
         &self.events
     }
+
+    /// Stores what could not be stored before. Blocks on the storage; the manager is not held.
+    pub fn save(&self) {
+        self.outbox.flush(&*self.storage, &self.health);
+    }
 }
 
 /// A certificate to be obtained or renewed.
 pub struct Job {
-    pub(super) need: Arc<Need>,
+    pub(super) ticket: Ticket,
     pub(super) subject: String,
     pub(super) issuers: Vec<Authority>,
-    /// How often in a row this has failed before.
-    pub(super) failures: u32,
+    /// The failures before.
+    pub(super) retry: Option<Retry>,
+    /// Whether a person asked for it: then nobody's back-off counts.
+    pub(super) is_asked: bool,
     /// The certificate to be replaced.
     pub(super) present: Option<Arc<TlsCertificate>>,
     /// See [`crate::config::model::Renewal::window`].
@@ -50,12 +58,52 @@ pub struct Job {
 impl Job {
     /// The first name, by which people know the certificate.
     pub fn domain(&self) -> String {
-        self.need.domain()
+        self.ticket.need.domain()
+    }
+}
+
+/// Stands for a certificate that is being worked on. Where it is lost before the manager has it
+/// back, the manager learns of that.
+pub(super) struct Ticket {
+    pub(super) need: Arc<Need>,
+    lost: Lost,
+    is_open: bool,
+}
+
+/// The certificates whose tickets were lost.
+#[derive(Clone, Default)]
+pub(super) struct Lost(Arc<Mutex<Vec<Arc<Need>>>>);
+
+impl Lost {
+    /// A ticket whose loss is noted here.
+    pub(super) fn ticket(&self, need: &Arc<Need>) -> Ticket {
+        Ticket {
+            need: Arc::clone(need),
+            lost: self.clone(),
+            is_open: true,
+        }
     }
 
-    /// What is left of this in case that the work breaks off.
-    pub fn unfinished(&self) -> Unfinished {
-        Unfinished(Arc::clone(&self.need))
+    /// What was lost since the last call.
+    pub(super) fn take(&self) -> Vec<Arc<Need>> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Ticket {
+    /// Gives the ticket back.
+    pub(super) fn close(mut self) -> Arc<Need> {
+        self.is_open = false;
+        Arc::clone(&self.need)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.is_open {
+            let mut lost = self.lost.0.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.push(Arc::clone(&self.need));
+        }
     }
 }
 
@@ -75,28 +123,9 @@ impl Authority {
     }
 }
 
-/// Work that broke off, which is a defect.
-pub struct Unfinished(Arc<Need>);
-
-impl Unfinished {
-    /// What is to be said of it.
-    pub fn broken_off(self) -> Done {
-        let Self(need) = self;
-        let why = "the work on it broke off, which is a defect; see the log";
-        let issuer = need.issuers.first().cloned();
-        Done {
-            need,
-            outcome: Outcome::Failed {
-                failure: Failure::new(FailureClass::Internal, why),
-                issuer: issuer.unwrap_or_else(|| "".into()),
-            },
-        }
-    }
-}
-
 /// What came of a [`Job`].
 pub struct Done {
-    pub(super) need: Arc<Need>,
+    pub(super) ticket: Ticket,
     pub(super) outcome: Outcome,
 }
 
@@ -105,15 +134,21 @@ pub(super) enum Outcome {
     Issued {
         certificate: Arc<TlsCertificate>,
         issuer: Arc<str>,
-        /// What could not be stored.
-        unsaved: Option<Parcel>,
     },
     /// Another instance has stored one.
     Found(Arc<TlsCertificate>),
     /// Another instance is at it.
     Elsewhere,
+    /// Another instance has failed at it, and this is what is known after that.
+    BackedOff(Retry),
+    /// Limits stand against it until then.
+    Later(UnixTime),
     Failed {
         failure: Failure,
         issuer: Arc<str>,
+        /// What is known after it, as it was stored.
+        retry: Retry,
+        /// The issuers that do not want to be asked again before somebody has acted.
+        paused: Vec<Arc<str>>,
     },
 }

@@ -13,20 +13,17 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use self::plans::Plans;
-pub use self::view::{ManagedView, Start};
-use super::health::Use;
+pub use self::view::{ManagedView, Start, Watched};
 use super::issued::{Issued, Served};
-use super::job::{Authority, Done, Job, Outcome, Tools};
+use super::job::{Authority, Done, Job, Lost, Outcome, Tools};
 use super::needs::Need;
 use super::report::Change;
-use super::stored::{self, Parcel};
 use super::told::Teller;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
-use crate::schedule::Retry;
-use crate::storage::{Lease, keys};
+use crate::schedule::{Failure, FailureClass, Hold, Retry, Wait};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
 pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
@@ -44,6 +41,9 @@ pub(super) struct Managed {
     open: HashMap<Arc<str>, Open>,
     entries: HashMap<Arc<Need>, Entry>,
     plans: Plans,
+    lost: Lost,
+    /// When the storage could last not be read.
+    unread: Option<UnixTime>,
 }
 
 /// An issuer with what the configuration says of it.
@@ -53,14 +53,16 @@ type Open = (Arc<Acme>, Arc<dyn Issuer>);
 struct Entry {
     subject: String,
     certificate: Option<Arc<TlsCertificate>>,
-    /// What was issued and could not be stored.
-    unsaved: Option<Parcel>,
     /// Whether the storage has said what it holds.
     is_read: bool,
     /// Whether nothing but an expired certificate was there from the start.
     is_stale: bool,
     /// Whether the certificate is of a CA that the configuration no longer names.
     is_foreign: bool,
+    /// Whether a person has asked for it.
+    is_asked: bool,
+    /// The issuers that do not want to be asked before a person has acted.
+    paused: Vec<Arc<str>>,
 }
 
 impl Managed {
@@ -71,6 +73,8 @@ impl Managed {
             open: HashMap::new(),
             entries: HashMap::new(),
             plans: Plans::new(WINDOW),
+            lost: Lost::default(),
+            unread: None,
         }
     }
 
@@ -80,21 +84,41 @@ impl Managed {
 
     /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
     /// another has taken the place of is served until there is one of the other.
-    pub(super) fn close_others(&mut self, issuers: &IndexMap<Arc<str>, Configured>) {
-        let mut moved = Vec::new();
+    pub(super) fn close_others(&mut self, issuers: &IndexMap<Arc<str>, Configured>, now: UnixTime) {
+        let (mut moved, mut mended) = (Vec::new(), Vec::new());
         self.open
             .retain(|name, (before, _)| match issuers.get(name) {
-                Some(Configured::Acme(now)) => {
-                    if now.directory != before.directory {
-                        moved.push(Arc::clone(name));
-                    }
-                    now == before
+                Some(Configured::Acme(now)) if now == before => true,
+                Some(Configured::Acme(now)) if now.directory == before.directory => {
+                    mended.push(Arc::clone(name));
+                    false
                 }
-                _ => false,
+                _ => {
+                    moved.push(Arc::clone(name));
+                    false
+                }
             });
+        let names = |need: &Need, of: &[Arc<str>]| need.issuers.iter().any(|one| of.contains(one));
         for (need, entry) in &mut self.entries {
-            if need.issuers.iter().any(|name| moved.contains(name)) {
+            if names(need, &moved) {
                 (entry.is_foreign, entry.is_read) = (true, false);
+            }
+            if names(need, &mended) {
+                entry.paused.clear();
+                if self.plans.retry(need).is_some_and(may_be_mended) {
+                    self.plans.request(need, now);
+                }
+            }
+        }
+    }
+
+    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
+    /// forbid it: a start depends on it.
+    pub(super) fn ask_again(&mut self, now: UnixTime) {
+        for (need, entry) in &self.entries {
+            let is_missing = entry.certificate.is_none() || entry.is_stale;
+            if is_missing && self.plans.retry(need).is_some_and(may_be_mended) {
+                self.plans.request(need, now);
             }
         }
     }
@@ -128,20 +152,38 @@ impl Managed {
         issuers: &IndexMap<Arc<str>, Configured>,
         now: UnixTime,
     ) -> Vec<Job> {
+        for need in self.lost.take() {
+            let why = "the work on it broke off, which is a defect; see the log";
+            let failure = Failure::new(FailureClass::Internal, why);
+            self.plans.fail(&need, &failure, now);
+        }
+        let issuers_of: HashMap<_, _> = self
+            .plans
+            .lists()
+            .map(|list| (list.clone(), self.authorities_of(list, issued, issuers)))
+            .collect();
+        let none = Vec::new();
+        let begun = self.plans.begin(now, |need| {
+            ready(issuers_of.get(&need.issuers).unwrap_or(&none), need)
+        });
         let mut jobs = Vec::new();
-        for need in self.plans.begin(now) {
-            let authorities = self.authorities(&need, issued, issuers);
-            let Some(entry) = self.entries.get(&need) else {
+        for need in begun {
+            let Some(entry) = self.entries.get_mut(&need) else {
                 continue;
             };
             let present = entry.certificate.clone();
+            let authorities = issuers_of.get(&need.issuers).unwrap_or(&none).iter();
             jobs.push(Job {
                 subject: entry.subject.clone(),
                 present: present.filter(|_| !entry.is_foreign),
-                issuers: authorities,
-                failures: self.plans.retry(&need).map_or(0, |retry| retry.failures),
+                issuers: authorities
+                    .filter(|authority| !entry.paused.contains(authority.name()))
+                    .cloned()
+                    .collect(),
+                retry: self.plans.retry(&need).cloned(),
+                is_asked: std::mem::take(&mut entry.is_asked),
                 window: self.plans.window(),
-                need,
+                ticket: self.lost.ticket(&need),
             });
         }
         jobs
@@ -154,7 +196,8 @@ impl Managed {
 
     /// Takes what came of the work on a certificate: what changes in what is served.
     pub(super) fn settle(&mut self, done: Done, now: UnixTime) -> Option<Served> {
-        let Done { need, outcome } = done;
+        let Done { ticket, outcome } = done;
+        let need = ticket.close();
         let Some(entry) = self.entries.get_mut(&need) else {
             // It is not asked for any more.
             return None;
@@ -164,86 +207,75 @@ impl Managed {
             need: &need,
             now,
         };
-        let (certificate, unsaved) = match outcome {
+        let certificate = match outcome {
             Outcome::Issued {
                 certificate,
                 issuer,
-                unsaved,
             } => {
                 teller.issued(&certificate, issuer, entry.certificate.is_some());
-                (certificate, unsaved)
+                certificate
             }
             Outcome::Found(certificate) => {
                 teller.loaded(&certificate);
-                (certificate, None)
+                certificate
             }
             Outcome::Elsewhere => {
                 self.plans.defer(&need, now.saturating_add(LOOK_AGAIN));
                 return None;
             }
-            Outcome::Failed { failure, issuer } => {
+            Outcome::Later(until) => {
+                self.plans.defer(&need, until.max(now.saturating_add(1)));
+                return None;
+            }
+            Outcome::BackedOff(retry) => {
+                self.plans.failed(&need, retry);
+                return None;
+            }
+            Outcome::Failed {
+                failure,
+                issuer,
+                retry,
+                paused,
+            } => {
+                let pauses = (self.plans.window(), !paused.is_empty());
+                entry.paused.extend(paused);
                 let present = entry.certificate.as_deref();
-                let retry = self.plans.fail(&need, &failure, &issuer, now)?;
-                teller.failed(present, issuer, &failure, &retry, self.plans.window());
-                self.keep_retry(&need, Some(&retry));
+                teller.failed(present, issuer, &failure, &retry, pauses);
+                self.plans.failed(&need, retry);
                 return None;
             }
         };
-        entry.unsaved = unsaved;
         (entry.is_stale, entry.is_foreign) = (false, false);
-        let had_failed = self.plans.retry(&need).is_some();
+        entry.paused.clear();
         self.plans.succeed(&need, certificate.lifetime(), now);
         let change = Change {
             old: entry.certificate.replace(Arc::clone(&certificate)),
             new: Some(certificate),
         };
-        if had_failed {
-            self.keep_retry(&need, None);
-        }
         Some(((*need).clone(), change))
-    }
-
-    /// Stores what could not be stored before.
-    pub(super) fn save(&mut self) {
-        let storage = &*self.tools.storage;
-        for entry in self.entries.values_mut() {
-            let Some(parcel) = &entry.unsaved else {
-                continue;
-            };
-            let stored = keys::lock(&entry.subject)
-                .and_then(|key| storage.try_lock(&key))
-                .and_then(|lease| {
-                    lease.map_or(Ok(false), |lease: Lease| {
-                        parcel.store_late(storage, &lease).map(|()| true)
-                    })
-                });
-            match stored {
-                Ok(true) => {
-                    entry.unsaved = None;
-                    self.tools.health.works(Use::Writing);
-                }
-                // A peer is at work on it.
-                Ok(false) => {}
-                Err(error) => {
-                    self.tools.health.failed(Use::Writing, &error);
-                    return;
-                }
-            }
-        }
     }
 
     /// Makes what `subject` stands for due now, whatever its schedule says. Whether there is any.
     pub(super) fn request(&mut self, subject: &str, now: UnixTime) -> bool {
-        let needs: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.subject == subject)
-            .map(|(need, _)| Arc::clone(need))
-            .collect();
-        for need in &needs {
+        let mut is_known = false;
+        for (need, entry) in &mut self.entries {
+            if entry.subject != subject {
+                continue;
+            }
+            is_known = true;
+            entry.is_asked = true;
+            entry.paused.clear();
+            let open = need.issuers.iter().filter_map(|name| self.open.get(name));
+            open.for_each(|(_, issuer)| issuer.lift(&need.names));
             self.plans.request(need, now);
         }
-        !needs.is_empty()
+        is_known
+    }
+
+    /// Whether there is a certificate for this very need.
+    pub(super) fn has(&self, need: &Need) -> bool {
+        let entry = self.entries.get(need);
+        entry.is_some_and(|entry| entry.certificate.is_some())
     }
 
     pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
@@ -276,17 +308,18 @@ impl Managed {
         Arc::clone(issuer)
     }
 
-    fn authorities(
-        &mut self,
-        need: &Need,
+    fn authorities_of(
+        &self,
+        list: &[Arc<str>],
         issued: &mut Issued,
         issuers: &IndexMap<Arc<str>, Configured>,
     ) -> Vec<Authority> {
-        let mut authorities = Vec::with_capacity(need.issuers.len());
-        for name in &need.issuers {
+        let mut authorities = Vec::with_capacity(list.len());
+        for name in list {
             match issuers.get(name) {
-                Some(Configured::Acme(acme)) => {
-                    authorities.push(Authority::Remote(self.issuer(name, acme)));
+                Some(Configured::Acme(_)) => {
+                    let open = self.open.get(name);
+                    authorities.extend(open.map(|(_, one)| Authority::Remote(Arc::clone(one))));
                 }
                 Some(Configured::LocalCa { .. }) => match issued.local_ca(name, issuers) {
                     Ok(ca) => authorities.extend(ca.map(Authority::Local)),
@@ -297,11 +330,34 @@ impl Managed {
         }
         authorities
     }
+}
 
-    fn keep_retry(&self, need: &Need, retry: Option<&Retry>) {
-        let subject = keys::subject(&need.names);
-        if let Err(error) = stored::store_retry(&*self.tools.storage, &subject, retry) {
-            self.tools.health.failed(Use::Writing, &error);
+/// Whether a certificate can be asked for now. A limit of one CA leaves it to the next one, the pace
+/// at which we ask does not.
+fn ready(authorities: &[Authority], need: &Need) -> Result<(), Wait> {
+    let mut soonest: Option<Wait> = None;
+    for authority in authorities {
+        let Authority::Remote(issuer) = authority else {
+            return Ok(());
+        };
+        let Err(wait) = issuer.ready(&need.names) else {
+            return Ok(());
+        };
+        let is_pace = wait.hold == Hold::Pace;
+        if soonest.as_ref().is_none_or(|one| wait.until < one.until) {
+            soonest = Some(wait);
+        }
+        if is_pace {
+            break;
         }
     }
+    soonest.map_or(Ok(()), Err)
+}
+
+/// Whether what failed may have been mended by a change of the configuration, or by a new start.
+fn may_be_mended(retry: &Retry) -> bool {
+    !matches!(
+        retry.class,
+        FailureClass::RateLimited | FailureClass::Paused
+    )
 }

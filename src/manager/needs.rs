@@ -55,11 +55,13 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
 }
 
 /// What sites ask for: one certificate for each host, where none at hand is valid for it, and none
-/// of `managed`, which are asked for anyway, will be.
+/// of `managed`, which are asked for anyway, will be. What the site `has` of its own already goes on
+/// until then.
 pub(super) fn of_sites<'a>(
     config: &'a Config,
     managed: &[Asked<'_>],
     candidates: &Candidates,
+    has: impl Fn(&Need) -> bool,
     now: UnixTime,
 ) -> Vec<Asked<'a>> {
     let coming: HashSet<&Pattern> = managed.iter().flat_map(|(need, _)| &need.names).collect();
@@ -74,19 +76,19 @@ pub(super) fn of_sites<'a>(
             SiteTls::Off => continue,
             SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Standing::Demanded),
             SiteTls::Auto(issuers) if issuers.is_empty() => continue,
-            SiteTls::Auto(_) if candidates.covers(host, now) || is_coming(host) => continue,
+            SiteTls::Auto(_) if candidates.covers(host, now) => continue,
             SiteTls::Auto(issuers) => (issuers.clone(), Standing::Fallback),
         };
+        let need = Need {
+            names: vec![host.clone()],
+            issuers,
+            standing,
+        };
+        if standing == Standing::Fallback && is_coming(host) && !has(&need) {
+            continue;
+        }
         if seen.insert((host, standing)) {
-            let names = vec![host.clone()];
-            needs.push((
-                Need {
-                    names,
-                    issuers,
-                    standing,
-                },
-                &site.origin,
-            ));
+            needs.push((need, &site.origin));
         }
     }
     needs

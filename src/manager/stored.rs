@@ -1,5 +1,6 @@
 //! Issued certificates in the storage: one value holds chain and key, so that they change as one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
@@ -9,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
+use crate::host::Pattern;
 use crate::schedule::Retry;
 use crate::storage::{Key, Lease, Storage, StorageError, Value, keys};
 
@@ -126,6 +128,37 @@ pub(super) enum PackError {
     OpenSsl(#[from] ErrorStack),
 }
 
+/// The certificates, of whatever CA, that are valid at `now` and for one of `names`. Looks through
+/// all that is known beside certificates; reads only those that are meant.
+pub(super) fn search(
+    storage: &dyn Storage,
+    loader: &Loader,
+    names: &HashSet<Pattern>,
+    now: UnixTime,
+) -> Result<Vec<TlsCertificate>, StorageError> {
+    let mut found = Vec::new();
+    for key in storage.list(&keys::certificates()?)? {
+        let Some(stem) = key.as_str().strip_suffix(".json") else {
+            continue;
+        };
+        let Some(value) = storage.load(&key)? else {
+            continue;
+        };
+        let Ok(facts) = serde_json::from_slice::<Facts>(&value) else {
+            continue;
+        };
+        let is_meant = |name: &String| name.parse().is_ok_and(|name| names.contains(&name));
+        if facts.not_after <= now || !facts.names.iter().any(is_meant) {
+            continue;
+        }
+        let pem = storage.load(&format!("{stem}.pem").parse()?)?;
+        let issuer = Source::Issuer(facts.issuer.into());
+        let loaded = pem.and_then(|pem| loader.load(&pem, issuer).ok());
+        found.extend(loaded.map(|loaded| loaded.certificate));
+    }
+    Ok(found)
+}
+
 /// What is known of the failures of `subject`; none where it cannot be read as such.
 pub(super) fn load_retry(
     storage: &dyn Storage,
@@ -135,9 +168,10 @@ pub(super) fn load_retry(
     Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
 }
 
-/// Keeps, or with `None` forgets, the failures of `subject`.
+/// Keeps, or with `None` forgets, the failures of `subject`, under `lease`.
 pub(super) fn store_retry(
     storage: &dyn Storage,
+    lease: &Lease,
     subject: &str,
     retry: Option<&Retry>,
 ) -> Result<(), StorageError> {
@@ -145,9 +179,9 @@ pub(super) fn store_retry(
     match retry {
         Some(retry) => {
             let value = serde_json::to_vec_pretty(retry).unwrap_or_default();
-            storage.store(&key, &value)
+            storage.store_under(lease, &key, &value)
         }
-        None if storage.exists(&key)? => storage.delete(&key),
+        None if lease.is_held() && storage.exists(&key)? => storage.delete(&key),
         None => Ok(()),
     }
 }

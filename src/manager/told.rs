@@ -7,7 +7,7 @@ use super::needs::Need;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};
-use crate::schedule::{Alert, Failure, FailureClass, Retry, Upkeep};
+use crate::schedule::{Alert, Failure, Retry, Upkeep};
 
 /// Tells of one certificate.
 pub(super) struct Teller<'a> {
@@ -68,18 +68,18 @@ impl Teller<'_> {
     }
 
     /// A certificate was not obtained; `present` is served meanwhile, which is renewed in the last
-    /// `window` of its life.
+    /// `window` of its life. A CA that has paused waits for a person.
     pub(super) fn failed(
         &self,
         present: Option<&TlsCertificate>,
         issuer: Arc<str>,
         failure: &Failure,
         retry: &Retry,
-        window: f64,
+        (window, is_paused): (f64, bool),
     ) {
         self.count(&issuer, "failed");
         let severity = match present {
-            _ if failure.class == FailureClass::Paused => Severity::Critical,
+            _ if is_paused => Severity::Critical,
             None => Severity::Error,
             Some(present) => {
                 let failures = retry.failures;

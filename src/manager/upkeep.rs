@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Done, Job, ManagedView, Report, Start, TlsManager, Tools};
+use super::{Done, Job, ManagedView, Report, Start, TlsManager, Tools, Watched};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::schedule::Upkeep;
@@ -14,7 +14,6 @@ impl TlsManager {
         let Some(config) = &self.config else {
             return Vec::new();
         };
-        self.managed.save();
         let now = self.clock.now();
         self.managed.due(&mut self.issued, &config.issuers, now)
     }
@@ -58,13 +57,24 @@ impl TlsManager {
     }
 
     /// Every certificate, with who replaces it before its end.
-    pub fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
-        let by_hand = self.sources.certificates().map(|one| (one, Upkeep::ByHand));
+    pub fn watched_over(&self) -> Vec<Watched> {
+        let watched = |certificate: &Arc<TlsCertificate>, upkeep| Watched {
+            certificate: Arc::clone(certificate),
+            upkeep,
+            retry: None,
+        };
+        let files = self.sources.certificates();
+        let by_hand = files.map(|one| watched(one, Upkeep::ByHand));
+        let window = self.config.as_ref().map(|config| config.renewal.window);
+        let local = self.issued.certificates().map(|one| {
+            let upkeep = Upkeep::Renewed {
+                window: window.unwrap_or(0.5),
+                failures: 0,
+            };
+            watched(one, upkeep)
+        });
         let others = self.managed.watched_over();
-        let certificates = by_hand.chain(others);
-        certificates
-            .map(|(one, upkeep)| (Arc::clone(one), upkeep))
-            .collect()
+        by_hand.chain(local).chain(others).collect()
     }
 
     /// Everything that CAs are asked for.

@@ -1,64 +1,96 @@
 //! Work on one certificate: ask its issuers in turn, check what comes, store it.
 //!
 //! [`Job::work`] runs beside the manager and touches nothing of it; what came of it is handed back
-//! to [`super::TlsManager::settle`], which alone decides what is served.
+//! to [`super::TlsManager::settle`], which alone decides what is served. All that is stored is
+//! stored under the certificate's lock.
+
+mod check;
+mod verdict;
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
+pub(super) use self::check::covers;
 use super::health::Use;
 use super::job::{Authority, Done, Job, Outcome, Tools};
 use super::stored::{self, Parcel, StoredError};
-use crate::certificate::{CertificateWarning, Source, TlsCertificate, Validity};
+use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
-use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, FailureClass};
+use crate::issuer::{Issuer, Request};
+use crate::schedule::{Failure, FailureClass, Hold, Retry};
 use crate::storage::{Lease, StorageError, keys};
+
+/// What the storage has of a certificate once its lock is held.
+#[derive(Default)]
+struct Shelf {
+    certificates: Vec<TlsCertificate>,
+    retry: Option<Retry>,
+}
 
 impl Job {
     /// Obtains the certificate, or finds out why not.
     pub async fn work(self, tools: &Tools) -> Done {
         let outcome = self.carry_out(tools).await;
         Done {
-            need: self.need,
+            ticket: self.ticket,
             outcome,
-        }
-    }
-
-    fn failed(&self, failure: Failure) -> Outcome {
-        let issuer = self.issuers.first().map(Authority::name);
-        Outcome::Failed {
-            failure,
-            issuer: issuer.cloned().unwrap_or_else(|| "".into()),
         }
     }
 
     async fn carry_out(&self, tools: &Tools) -> Outcome {
         let lease = match self.lease(tools).await {
-            Ok(Some(lease)) => lease,
+            Ok(Some(lease)) => Arc::new(lease),
             Ok(None) => return Outcome::Elsewhere,
             Err(error) => {
                 tools.health.failed(Use::Writing, &error);
-                if self.can_wait(tools.clock.now()) {
-                    return self.failed(Failure::new(FailureClass::Storage, error.to_string()));
-                }
                 // Better a certificate that is not kept than none.
-                Lease::unstored()
+                let lease = Arc::new(Lease::unstored());
+                if self.can_wait(tools.clock.now()) {
+                    let failure = Failure::new(FailureClass::Storage, error.to_string());
+                    return self
+                        .failed(vec![(&self.first(), failure)], &lease, tools)
+                        .await;
+                }
+                lease
             }
         };
-        match self.newer(tools).await {
-            Ok(Some(certificate)) => return Outcome::Found(Arc::new(certificate)),
-            Ok(None) => {}
-            Err(error) => tools.health.failed(Use::Reading, &error),
+        let outcome = self.carry_out_under(&lease, tools).await;
+        // Its end is a matter of files too.
+        let _ = blocking(move || drop(lease)).await;
+        outcome
+    }
+
+    async fn carry_out_under(&self, lease: &Arc<Lease>, tools: &Tools) -> Outcome {
+        let shelf = self.look(tools).await.unwrap_or_else(|error| {
+            tools.health.failed(Use::Reading, &error);
+            Shelf::default()
+        });
+        let now = tools.clock.now();
+        let peers = shelf.retry.filter(|stored| {
+            let own = self.retry.as_ref();
+            own.is_none_or(|own| stored.last > own.last)
+        });
+        if let Some(certificate) = self.newest(shelf.certificates, now) {
+            return Outcome::Found(Arc::new(certificate));
         }
-        self.tell(tools, EventKind::CertificateObtaining, None, self.what());
-        let lease = Arc::new(lease);
-        let mut failures = Vec::new();
+        if let Some(retry) = &peers
+            && !self.is_asked
+            && retry.next.is_none_or(|next| next > now)
+        {
+            return Outcome::BackedOff(retry.clone());
+        }
+        let (mut failures, mut later) = (Vec::new(), None);
+        let mut is_told = false;
         for authority in &self.issuers {
-            match self.ask(authority, &lease, tools).await {
+            if let Some(until) = self.held(authority) {
+                later = later.into_iter().chain([until]).min();
+                continue;
+            }
+            if !is_told {
+                self.tell_of_begin(tools);
+                is_told = true;
+            }
+            match self.ask(authority, lease, tools).await {
                 Ok(outcome) => {
                     for (issuer, failure) in failures {
                         self.tell_of_failed(tools, issuer, authority.name(), &failure);
@@ -68,18 +100,77 @@ impl Job {
                 Err(failure) => failures.push((authority.name(), failure)),
             }
         }
-        let issuer = failures.first().map(|(issuer, _)| Arc::clone(issuer));
+        match later {
+            Some(until) if failures.is_empty() => Outcome::Later(until),
+            _ => self.failed(failures, lease, tools).await,
+        }
+    }
+
+    /// Until when a limit of the CA stands against asking; our own pace is waited for.
+    fn held(&self, authority: &Authority) -> Option<UnixTime> {
+        let Authority::Remote(issuer) = authority else {
+            return None;
+        };
+        let wait = issuer.ready(&self.ticket.need.names).err()?;
+        (wait.hold != Hold::Pace).then_some(wait.until)
+    }
+
+    /// What is known after these failures, which is stored before anybody learns of it: a restart
+    /// must not forget what others know.
+    async fn failed(
+        &self,
+        failures: Vec<(&Arc<str>, Failure)>,
+        lease: &Arc<Lease>,
+        tools: &Tools,
+    ) -> Outcome {
+        let is_paused = |failure: &Failure| failure.class == FailureClass::Paused;
+        let paused = failures.iter().filter(|(_, failure)| is_paused(failure));
+        let paused = paused.map(|(issuer, _)| Arc::clone(issuer)).collect();
+        let (issuer, failure) = verdict::sum(failures);
+        let life = self.present.as_deref().map(TlsCertificate::lifetime);
+        let retry = Retry::after(
+            self.retry.as_ref(),
+            &failure,
+            Some(&issuer),
+            life.as_ref(),
+            tools.clock.now(),
+            &mut fastrand::Rng::new(),
+        );
+        self.keep(Some(retry.clone()), lease, tools).await;
         Outcome::Failed {
-            failure: sum(failures),
-            issuer: issuer.unwrap_or_else(|| "".into()),
+            failure,
+            issuer,
+            retry,
+            paused,
+        }
+    }
+
+    /// Keeps, or with `None` forgets, the failures.
+    async fn keep(&self, retry: Option<Retry>, lease: &Arc<Lease>, tools: &Tools) {
+        let (storage, lease) = (Arc::clone(&tools.storage), Arc::clone(lease));
+        let subject = self.subject.clone();
+        let kept =
+            blocking(move || stored::store_retry(&*storage, &lease, &subject, retry.as_ref()));
+        match kept.await.flatten() {
+            Ok(()) => tools.health.works(Use::Writing),
+            // The peer that took over keeps its own.
+            Err(StorageError::Lost { .. }) => {}
+            Err(error) => tools.health.failed(Use::Writing, &error),
         }
     }
 
     /// Whether it does no harm to leave the certificate as it is for now.
     fn can_wait(&self, now: UnixTime) -> bool {
-        self.present
-            .as_ref()
-            .is_some_and(|present| !present.is_due(self.window / 2.0, now))
+        let present = self.present.as_ref();
+        present.is_some_and(|present| !present.is_due(self.window / 2.0, now))
+    }
+
+    fn first(&self) -> Arc<str> {
+        let first = self
+            .issuers
+            .first()
+            .map(|authority| Arc::clone(authority.name()));
+        first.unwrap_or_else(|| "".into())
     }
 
     async fn lease(&self, tools: &Tools) -> Result<Option<Lease>, StorageError> {
@@ -88,9 +179,8 @@ impl Job {
         blocking(move || storage.try_lock(&key)).await?
     }
 
-    /// A certificate in the storage that is better than the present one: a peer has been at work,
-    /// or this instance before it was killed.
-    async fn newer(&self, tools: &Tools) -> Result<Option<TlsCertificate>, StorageError> {
+    /// What the storage has: a peer may have been at work, or this instance before it was killed.
+    async fn look(&self, tools: &Tools) -> Result<Shelf, StorageError> {
         let (storage, loader) = (Arc::clone(&tools.storage), Arc::clone(&tools.loader));
         let subject = self.subject.clone();
         let issuers: Vec<_> = self
@@ -101,26 +191,35 @@ impl Job {
                 Authority::Local(_) => None,
             })
             .collect();
-        let stored = blocking(move || {
-            let mut found = Vec::new();
+        let looked = blocking(move || {
+            let mut shelf = Shelf {
+                retry: stored::load_retry(&*storage, &subject)?,
+                ..Shelf::default()
+            };
             for issuer in issuers {
                 match stored::load(&*storage, &loader, issuer.ca(), &subject, issuer.name()) {
-                    Ok(certificate) => found.extend(certificate),
+                    Ok(certificate) => shelf.certificates.extend(certificate),
                     // It is about to be replaced.
                     Err(StoredError::Damaged { .. }) => {}
                     Err(StoredError::Storage(error)) => return Err(error),
                 }
             }
-            Ok(found)
+            Ok(shelf)
         });
-        let now = tools.clock.now();
+        let shelf = looked.await??;
+        tools.health.works(Use::Reading);
+        Ok(shelf)
+    }
+
+    /// One of `stored` that is better than the present certificate.
+    fn newest(&self, stored: Vec<TlsCertificate>, now: UnixTime) -> Option<TlsCertificate> {
         let end = self.present.as_ref().map(|present| present.not_after());
-        Ok(stored.await??.into_iter().find(|stored| {
-            covers(stored, &self.need.names)
+        stored.into_iter().find(|stored| {
+            covers(stored, &self.ticket.need.names)
                 && stored.validity(now) == Validity::Valid
                 && !stored.is_due(self.window, now)
                 && end.is_none_or(|end| stored.not_after() > end)
-        }))
+        })
     }
 
     async fn ask(
@@ -129,26 +228,20 @@ impl Job {
         lease: &Arc<Lease>,
         tools: &Tools,
     ) -> Result<Outcome, Failure> {
-        match authority {
+        let names = &self.ticket.need.names;
+        let certificate = match authority {
             Authority::Local(ca) => {
-                let (ca, names) = (Arc::clone(ca), self.need.names.clone());
+                let (ca, names) = (Arc::clone(ca), names.clone());
                 let made = blocking(move || ca.issue(&names)).await;
-                let issuer = Arc::clone(authority.name());
-                match made.map_err(|error| internal(&issuer, &error))? {
-                    Ok(certificate) => Ok(Outcome::Issued {
-                        certificate: Arc::new(certificate),
-                        issuer,
-                        unsaved: None,
-                    }),
-                    Err(error) => Err(internal(&issuer, &error)),
-                }
+                let made = made.map_err(|error| internal(authority, &error))?;
+                made.map_err(|error| internal(authority, &error))?
             }
             Authority::Remote(issuer) => {
                 let previous_key = self.present.as_ref();
                 let request = Request {
-                    names: self.need.names.clone(),
+                    names: names.clone(),
                     subject: self.subject.clone(),
-                    failures: self.failures,
+                    failures: self.retry.as_ref().map_or(0, telling),
                     previous_key: previous_key.and_then(|present| present.key_pem().ok()),
                     lease: Arc::clone(lease),
                 };
@@ -160,123 +253,72 @@ impl Job {
                         return Err(failure);
                     }
                 };
-                let unsaved = self.store(issuer, &certificate, lease, tools).await;
-                if unsaved.is_none() {
+                if self.store(issuer, &certificate, lease, tools).await {
                     issuer.settled(&request).await;
                 }
-                Ok(Outcome::Issued {
-                    certificate: Arc::new(certificate),
-                    issuer: Arc::clone(issuer.name()),
-                    unsaved,
-                })
+                certificate
             }
-        }
-    }
-
-    /// Makes sure that what came is what was asked for, before anything is replaced by it.
-    fn check(
-        &self,
-        issuer: &Arc<dyn Issuer>,
-        issued: &Issued,
-        tools: &Tools,
-    ) -> Result<TlsCertificate, Failure> {
-        let source = Source::Issuer(Arc::clone(issuer.name()));
-        let mut pem = Zeroizing::new(issued.chain.clone());
-        pem.extend_from_slice(b"\n");
-        pem.extend_from_slice(&issued.key);
-        let refuse = |why: String| {
-            let message = format!(
-                "the certificate for {} that {} issued cannot be used: {why}",
-                self.domain(),
-                issuer.name()
-            );
-            Failure::new(FailureClass::Internal, message)
         };
-        let loaded = tools
-            .loader
-            .load(&pem, source)
-            .map_err(|error| refuse(error.to_string()))?;
-        let has = |fits: fn(&CertificateWarning) -> bool| loaded.warnings.iter().any(fits);
-        if has(|one| matches!(one, CertificateWarning::Unrelated { .. }))
-            && has(|one| matches!(one, CertificateWarning::Incomplete { .. }))
-        {
-            return Err(refuse(
-                "its chain does not hang together: the certificate of its issuer is missing, and \
-                 others are there"
-                    .to_owned(),
-            ));
+        if self.retry.is_some() {
+            self.keep(None, lease, tools).await;
         }
-        for warning in &loaded.warnings {
-            tracing::warn!(domain = %self.domain(), issuer = %issuer.name(), %warning, "issued");
-        }
-        let certificate = loaded.certificate;
-        if !covers(&certificate, &self.need.names) {
-            let names: Vec<_> = certificate
-                .names()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            return Err(refuse(format!("it is for {}", names.join(", "))));
-        }
-        certificate.lifetime().check_issued(tools.clock.now())?;
-        Ok(certificate)
+        Ok(Outcome::Issued {
+            certificate: Arc::new(certificate),
+            issuer: Arc::clone(authority.name()),
+        })
     }
 
-    /// Stores a new certificate, and returns it packed where that fails.
+    /// Stores a new certificate, now or as soon as that can be. Whether it is stored.
     async fn store(
         &self,
         issuer: &Arc<dyn Issuer>,
         certificate: &TlsCertificate,
         lease: &Arc<Lease>,
         tools: &Tools,
-    ) -> Option<Parcel> {
+    ) -> bool {
         let now = tools.clock.now();
         let packed = Parcel::pack(certificate, issuer.ca(), &self.subject, issuer.name(), now);
         let parcel = match packed {
             Ok(parcel) => parcel,
             Err(error) => {
                 tracing::error!(domain = %self.domain(), %error, "a certificate cannot be stored");
-                return None;
+                return false;
             }
         };
+        // First of all, so that it is there whatever becomes of this.
+        tools.outbox.put(&self.subject, parcel);
         let (storage, lease) = (Arc::clone(&tools.storage), Arc::clone(lease));
-        let stored = blocking(move || match parcel.store(&*storage, &lease) {
-            Ok(()) => Ok(()),
-            Err(error) => Err((Box::new(parcel), error)),
-        });
-        match stored.await {
-            Ok(Ok(())) => {
+        let (outbox, subject) = (tools.outbox.clone(), self.subject.clone());
+        let stored = blocking(move || outbox.store(&*storage, &lease, &subject)).await;
+        match stored.flatten() {
+            Ok(()) => {
                 tools.health.works(Use::Writing);
-                None
+                true
             }
-            Ok(Err((_, error @ StorageError::Lost { .. }))) => {
+            Err(error @ StorageError::Lost { .. }) => {
                 // The peer that took over stores its own.
+                tools.outbox.forget(&self.subject);
                 tracing::warn!(domain = %self.domain(), %error, "a new certificate is not stored");
-                None
-            }
-            Ok(Err((parcel, error))) => {
-                tools.health.failed(Use::Writing, &error);
-                Some(*parcel)
+                false
             }
             Err(error) => {
                 tools.health.failed(Use::Writing, &error);
-                None
+                false
             }
         }
     }
 
-    fn what(&self) -> String {
+    fn tell_of_begin(&self, tools: &Tools) {
         let issuers: Vec<_> = self.issuers.iter().map(|one| &**one.name()).collect();
         let verb = if self.present.is_some() {
             "renewing"
         } else {
             "obtaining"
         };
-        format!(
-            "{verb} the certificate for {} from {}",
-            self.domain(),
-            issuers.join(", else ")
-        )
+        let (domain, issuers) = (self.domain(), issuers.join(", else "));
+        let message = format!("{verb} the certificate for {domain} from {issuers}");
+        let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
+        self.tell(tools, &self.first(), kind, severity, message, None);
     }
 
     /// Tells that an issuer failed in whose place another gave the certificate.
@@ -288,70 +330,50 @@ impl Job {
         failure: &Failure,
     ) {
         let message = format!("{issuer} gave no certificate, {instead} did: {failure}");
-        let (kind, severity) = (EventKind::CertificateFailed, Severity::Warning);
+        let severity = if failure.class == FailureClass::Paused {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        };
+        let kind = EventKind::CertificateFailed;
+        self.tell(tools, issuer, kind, severity, message, failure.url.clone());
+    }
+
+    fn tell(
+        &self,
+        tools: &Tools,
+        issuer: &Arc<str>,
+        kind: EventKind,
+        severity: Severity,
+        message: String,
+        url: Option<String>,
+    ) {
         let at = tools.clock.now();
+        let failures = self.retry.as_ref().map_or(0, |retry| retry.failures);
         let mut event = Event::new(at, kind, severity, self.domain(), message);
         event.issuer = Some(Arc::clone(issuer));
-        event.attempt = Some(self.failures.saturating_add(1));
-        event.url.clone_from(&failure.url);
-        tools.events.emit(event);
-    }
-
-    fn tell(&self, tools: &Tools, kind: EventKind, issuer: Option<Arc<str>>, message: String) {
-        let at = tools.clock.now();
-        let mut event = Event::new(at, kind, Severity::Info, self.domain(), message);
-        event.issuer = issuer.or_else(|| self.issuers.first().map(|one| Arc::clone(one.name())));
-        event.attempt = Some(self.failures.saturating_add(1));
+        event.attempt = Some(failures.saturating_add(1));
+        event.url = url;
         tools.events.emit(event);
     }
 }
 
-/// Whether `certificate` is for all of `names`, each as it stands.
-pub(super) fn covers(certificate: &TlsCertificate, names: &[Pattern]) -> bool {
-    names.iter().all(|name| certificate.names().contains(name))
+/// How many of the failures say something of the certificate, and not of a day on which nothing
+/// worked.
+fn telling(retry: &Retry) -> u32 {
+    let passing = [
+        FailureClass::RateLimited,
+        FailureClass::Storage,
+        FailureClass::Clock,
+    ];
+    let classes = retry.classes.iter();
+    let telling = classes.filter(|(class, _)| !passing.contains(class));
+    telling.map(|(_, count)| count).sum()
 }
 
-/// The failures of all issuers as one, with the patience of the least patient.
-fn sum(failures: Vec<(&Arc<str>, Failure)>) -> Failure {
-    let several = failures.len() > 1;
-    let messages: Vec<_> = failures
-        .iter()
-        .map(|(issuer, failure)| {
-            if several {
-                format!("{issuer}: {failure}")
-            } else {
-                failure.to_string()
-            }
-        })
-        .collect();
-    let message = messages.join("; ");
-    let soonest = failures
-        .into_iter()
-        .map(|(_, failure)| failure)
-        .min_by_key(|failure| patience(failure.class));
-    match soonest {
-        Some(failure) => Failure { message, ..failure },
-        None => Failure::new(FailureClass::Configuration, "no issuer can be asked"),
-    }
-}
-
-/// Which of several failures of one attempt decides when the next is: the one that may be over
-/// first.
-fn patience(class: FailureClass) -> u8 {
-    match class {
-        FailureClass::Storage => 0,
-        FailureClass::Network => 1,
-        FailureClass::Validation => 2,
-        FailureClass::Internal => 3,
-        FailureClass::RateLimited | FailureClass::Clock => 4,
-        FailureClass::Refused => 5,
-        FailureClass::Configuration => 6,
-        FailureClass::Paused => 7,
-    }
-}
-
-fn internal(issuer: &str, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(FailureClass::Internal, format!("issuer {issuer}: {error}"))
+fn internal(issuer: &Authority, error: &dyn std::fmt::Display) -> Failure {
+    let message = format!("issuer {}: {error}", issuer.name());
+    Failure::new(FailureClass::Internal, message)
 }
 
 /// Runs what blocks on the storage off the runtime's threads.

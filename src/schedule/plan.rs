@@ -162,15 +162,23 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         now: UnixTime,
         rng: &mut Rng,
     ) -> Option<Retry> {
-        let entry = self.entries.get_mut(key)?;
+        let entry = self.entries.get(key)?;
         let previous = entry.retry.as_deref();
         let retry = Retry::after(previous, failure, issuer, entry.life.as_ref(), now, rng);
-        entry.retry = Some(Box::new(retry.clone()));
+        self.failed(key, retry.clone());
+        Some(retry)
+    }
+
+    /// An attempt has failed, here or at another instance, and this is what is known after it.
+    pub fn failed(&mut self, key: &K, retry: Retry) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.retry = Some(Box::new(retry));
         if entry.wish != Wish::No {
             entry.wish = Wish::Again;
         }
         self.finish(key);
-        Some(retry)
     }
 
     /// Ends the work on a certificate as if it had not begun.

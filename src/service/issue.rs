@@ -6,15 +6,14 @@ use std::time::Duration;
 use super::blocking;
 use super::live::Live;
 use super::outcome;
-use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
-use crate::manager::{Done, Job, Start, Tools};
-use crate::schedule::Upkeep;
+use crate::manager::{Done, Job, Start, Tools, Watched};
 
 impl Live {
     /// The certificates to be worked on now, and when more will be. Blocks on the storage.
     pub(super) fn due(&self) -> (Vec<Job>, Option<UnixTime>) {
+        self.tools.save();
         let mut writer = self.writer();
         let jobs = writer.manager.due();
         (jobs, writer.manager.next_due())
@@ -76,7 +75,7 @@ impl Live {
     }
 
     /// Every certificate, with who replaces it before its end.
-    pub(super) fn watched_over(&self) -> Vec<(Arc<TlsCertificate>, Upkeep)> {
+    pub(super) fn watched_over(&self) -> Vec<Watched> {
         self.writer().manager.watched_over()
     }
 

@@ -4,14 +4,13 @@
 //! came of it. It decides nothing: when a certificate is due is the manager's to say, how it is
 //! obtained the issuer's.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::blocking;
@@ -19,7 +18,7 @@ use super::gate::Gate;
 use super::halt::Halt;
 use super::live::Live;
 use crate::clock::UnixTime;
-use crate::manager::{Done, Start, Unfinished};
+use crate::manager::{Done, Start};
 use crate::shutdown::requested;
 
 /// How long it is waited at most until the clock is looked at again: it may have been set.
@@ -122,8 +121,6 @@ async fn at(moment: Option<Instant>) {
 #[derive(Default)]
 struct Work {
     tasks: JoinSet<Done>,
-    /// What to say of those that break off.
-    unfinished: HashMap<Id, Unfinished>,
 }
 
 impl Work {
@@ -136,29 +133,18 @@ impl Work {
         let (jobs, next) = due?;
         let tools = live.tools();
         for job in jobs {
-            let unfinished = job.unfinished();
             let tools = tools.clone();
-            let task = self.tasks.spawn(async move { job.work(&tools).await });
-            self.unfinished.insert(task.id(), unfinished);
+            self.tasks.spawn(async move { job.work(&tools).await });
         }
         next
     }
 
-    /// Waits for the end of one; `None` at once where none is under way.
+    /// Waits for the end of one; `None` at once where none is under way. Of one that breaks off the
+    /// manager learns by itself.
     async fn next(&mut self) -> Option<Done> {
-        match self.tasks.join_next_with_id().await? {
-            Ok((id, done)) => {
-                self.unfinished.remove(&id);
-                Some(done)
-            }
-            Err(error) => self.broken_off(&error),
-        }
-    }
-
-    fn broken_off(&mut self, error: &JoinError) -> Option<Done> {
-        tracing::error!(%error, "work on a certificate broke off, which is a defect");
-        self.unfinished
-            .remove(&error.id())
-            .map(Unfinished::broken_off)
+        let ended = self.tasks.join_next().await?;
+        ended
+            .inspect_err(|error| tracing::error!(%error, "work on a certificate broke off"))
+            .ok()
     }
 }

@@ -13,9 +13,10 @@ use pingora_core::services::background::BackgroundService;
 
 use super::blocking;
 use super::live::Live;
-use crate::certificate::{Fingerprint, TlsCertificate};
+use crate::certificate::Fingerprint;
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind};
+use crate::manager::Watched;
 use crate::schedule::{Alert, Upkeep, Watch};
 use crate::shutdown::requested;
 
@@ -63,26 +64,31 @@ impl BackgroundService for Validity {
 fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
     let now = live.now();
     let all = live.watched_over();
-    let lives = all.iter().map(|(certificate, upkeep)| {
-        let key = certificate.fingerprint();
-        (key, certificate.lifetime(), *upkeep)
+    let lives = all.iter().map(|one| {
+        let key = one.certificate.fingerprint();
+        (key, one.certificate.lifetime(), one.upkeep)
     });
     let alerts: HashMap<_, _> = watch.look(lives, now).into_iter().collect();
     if !alerts.is_empty() {
-        for (certificate, upkeep) in &all {
-            if let Some(alert) = alerts.get(&certificate.fingerprint()) {
-                live.events().emit(event(certificate, *upkeep, *alert, now));
+        for one in &all {
+            if let Some(alert) = alerts.get(&one.certificate.fingerprint()) {
+                live.events().emit(event(one, *alert, now));
             }
         }
     }
-    let lengths = all.iter().map(|(one, _)| one.lifetime().length());
+    let lengths = all.iter().map(|one| one.certificate.lifetime().length());
     let shortest = lengths.min()?;
     Some(Duration::from_secs(
         u64::try_from(shortest).unwrap_or_default(),
     ))
 }
 
-fn event(certificate: &TlsCertificate, upkeep: Upkeep, alert: Alert, now: UnixTime) -> Event {
+fn event(watched: &Watched, alert: Alert, now: UnixTime) -> Event {
+    let Watched {
+        certificate,
+        upkeep,
+        retry,
+    } = watched;
     let domain = certificate
         .names()
         .first()
@@ -99,16 +105,22 @@ fn event(certificate: &TlsCertificate, upkeep: Upkeep, alert: Alert, now: UnixTi
         }
         _ => format!("ends at {end}"),
     };
-    let then = match upkeep {
-        Upkeep::ByHand => "replace its file; the new one is taken at once".to_owned(),
-        Upkeep::Renewed { failures: 0, .. } => "its renewal is due".to_owned(),
-        Upkeep::Renewed { failures, .. } => format!(
-            "its renewal has failed {failures} times; `snigate certs show {domain}` says why"
+    let then = match (upkeep, retry) {
+        (Upkeep::ByHand, _) => "replace its file; the new one is taken at once".to_owned(),
+        (Upkeep::Renewed { .. }, None) => "its renewal is due".to_owned(),
+        (Upkeep::Renewed { .. }, Some(retry)) => format!(
+            "its renewal has failed {} times: {}",
+            retry.failures, retry.message
         ),
     };
     let message = format!("the certificate for {domain}{place} {what}; {then}");
     let mut event = Event::new(now, alert.kind, alert.severity, domain, message);
     event.issuer = Some(certificate.source().label().into());
     event.not_after = Some(certificate.not_after());
+    if let Some(retry) = retry {
+        event.attempt = Some(retry.failures);
+        event.next = retry.next;
+        event.url.clone_from(&retry.url);
+    }
     event
 }

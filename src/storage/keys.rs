@@ -47,6 +47,14 @@ pub fn ca(directory: &str) -> String {
     fitting(bare.trim_end_matches('/'))
 }
 
+/// What all certificates are under.
+///
+/// # Errors
+/// Never.
+pub fn certificates() -> Result<Key, StorageError> {
+    "certificates".parse()
+}
+
 /// The chain and key of a certificate.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ fn a_certificate_that_has_ended_is_not_taken() {
 #[test]
 fn a_chain_that_does_not_hang_together_is_not_taken() {
     not_taken("chain", |ca, key| {
-        let stranger = Ca::new("Stranger");
+        let stranger = Ca::new("Stranger").intermediate("Strange Intermediate");
         format!("{}{}", ca.leaf(&["a.test"]).sign(key).0, stranger.pem())
     });
 }

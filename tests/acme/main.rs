@@ -119,7 +119,8 @@ fn wait_until_served(gateway: &Gateway, host: &str, root: &X509) -> X509 {
             Ok(certificate) => Some(certificate),
             Err(error) => {
                 if error != last {
-                    eprintln!("{host}: {error}");
+                    let reason = error.split("reason: ").nth(1).unwrap_or(&error);
+                    eprintln!("{host}: {}", reason.split(',').next().unwrap_or(reason));
                     last = error;
                 }
                 None

@@ -3,6 +3,7 @@
 use super::support::{Gateway, Pebble, Relay, Switch, within};
 use super::{
     RETRY, config, insist, issued, issuer, orders, pebble_for, pebble_issuer, press, root,
+    wait_until_served,
 };
 
 const HOSTS: [&str; 8] = [
@@ -40,11 +41,20 @@ fn a_ca_that_is_away_in_the_middle_of_orders() {
     for host in HOSTS {
         gateway.wait_for_event("failed", |event| event.is("certificate_failed", host));
     }
-    looking.turn(Switch::Pass);
     way.turn(Switch::Pass);
+    for host in HOSTS {
+        press(&gateway, host);
+    }
+    // The CA goes on looking at all of them, once all are answered again.
+    let proofs = gateway.dir().join("data/challenges/http-01");
+    within(RETRY, "the proofs", || {
+        let there = std::fs::read_dir(&proofs).map_or(0, Iterator::count);
+        (there == HOSTS.len()).then_some(())
+    });
+    looking.turn(Switch::Pass);
     let root = root(&pebble);
     for host in HOSTS {
-        insist(&gateway, host, &root);
+        wait_until_served(&gateway, host, &root);
     }
     assert_eq!(
         orders(&pebble),
@@ -87,6 +97,11 @@ fn a_ca_that_dies_again_and_again() {
     let mut gateway = builder.config(config(&issuer, &HOSTS)).spawn();
     for round in 0..3 {
         let log = pebble.log().len();
+        for host in HOSTS {
+            if gateway.count("certificate_failed", host) > 0 {
+                press(&gateway, host);
+            }
+        }
         within(RETRY, "the CA to be asked", || {
             (pebble.log().len() > log).then_some(())
         });

@@ -37,6 +37,8 @@ struct Candidate {
 /// What the configuration thinks of a certificate, the least wanted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Standing {
+    /// No longer asked for, and served until there is another.
+    Retired,
     /// Issued for want of any other.
     Fallback,
     /// Configured as a certificate.

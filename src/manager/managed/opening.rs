@@ -1,9 +1,12 @@
 //! What is taken up when a certificate is first needed: its place in the plan, and what the
 //! storage has of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indexmap::IndexMap;
+use zeroize::Zeroizing;
 
 use super::super::health::Use;
 use super::super::issued::Served;
@@ -15,12 +18,17 @@ use super::super::stored::{self, StoredError};
 use super::super::told::Teller;
 use super::super::work;
 use super::{Entry, Managed};
+use crate::certificate::sni::Standing;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
+use crate::host::Pattern;
 use crate::issuer::Issuer;
 use crate::schedule::{Facts, Retry};
 use crate::storage::{StorageError, keys};
+
+/// After how many seconds a storage that could not be read is read again.
+const READ_AGAIN: i64 = 5;
 
 /// What the storage holds of a certificate.
 #[derive(Default)]
@@ -41,21 +49,38 @@ impl Managed {
     ) -> Vec<Served> {
         self.plans.set_window(window);
         let mut unread = Vec::new();
+        // A storage that answers with a time-out is not to be waited for in every pass.
+        let is_soon = |last: UnixTime| (last..last.saturating_add(READ_AGAIN)).contains(&now);
+        let is_resting = self.unread.is_some_and(is_soon);
         for (need, _) in asked {
+            if is_resting && self.entries.contains_key(need) {
+                continue;
+            }
             if self.entries.get(need).is_some_and(|entry| entry.is_read) {
                 continue;
             }
             let remote = self.remote(need, issuers);
             unread.push((Arc::new(need.clone()), keys::subject(&need.names), remote));
         }
-        let tools = &self.tools;
+        if unread.is_empty() {
+            return Vec::new();
+        }
+        let (tools, failed) = (&self.tools, AtomicBool::new(false));
         let read = parallel::map(&unread, |(need, subject, remote)| {
-            read(tools, need, subject, remote)
+            if failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            let read = read(tools, need, subject, remote);
+            failed.fetch_or(read.is_err(), Ordering::Relaxed);
+            Some(read)
         });
+        self.unread = failed.into_inner().then_some(now);
+        let at_hand = self.by_names();
         let mut served = Vec::new();
         let mut loaded = 0_usize;
         for ((need, subject, _), read) in unread.into_iter().zip(read) {
-            if let Some(change) = self.take_read(&need, subject, read, now) {
+            let others = at_hand.get(&need.names).map_or(&[][..], Vec::as_slice);
+            if let Some(change) = self.take_read(&need, subject, read, others, now) {
                 loaded += usize::from(change.new.is_some());
                 served.push(((*need).clone(), change));
             }
@@ -70,18 +95,20 @@ impl Managed {
         &mut self,
         need: &Arc<Need>,
         subject: String,
-        read: Result<Read, StorageError>,
+        read: Option<Result<Read, StorageError>>,
+        others: &[Arc<TlsCertificate>],
         now: UnixTime,
     ) -> Option<Change> {
         let (read, is_read) = match read {
-            Ok(read) => {
+            Some(Ok(read)) => {
                 self.tools.health.works(Use::Reading);
                 (read, true)
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 self.tools.health.failed(Use::Reading, &error);
                 (Read::default(), false)
             }
+            None => (Read::default(), false),
         };
         if let Some(error) = read.damaged {
             tracing::error!(domain = %need.domain(), "{error}");
@@ -93,10 +120,11 @@ impl Managed {
             .or_insert_with(|| Entry {
                 subject,
                 certificate: None,
-                unsaved: None,
                 is_read,
                 is_stale: false,
                 is_foreign: false,
+                is_asked: false,
+                paused: Vec::new(),
             });
         entry.is_read = is_read;
         let better = read.certificate.filter(|stored| {
@@ -104,7 +132,13 @@ impl Managed {
             let is_later = |present: &Arc<TlsCertificate>| stored.not_after() > present.not_after();
             entry.is_foreign || present.is_none_or(is_later)
         });
-        let new = better.map(Arc::new);
+        let is_missing = better.is_none() && entry.certificate.is_none();
+        let taken_over = others
+            .iter()
+            .filter(|_| is_missing)
+            .find(|other| may_take_over(need, other, now))
+            .and_then(|other| again(&self.tools, other));
+        let new = better.or(taken_over).map(Arc::new);
         let change = new.map(|new| {
             entry.is_stale = new.validity(now) == Validity::Expired;
             entry.is_foreign = false;
@@ -125,9 +159,14 @@ impl Managed {
             return None;
         }
         let is_foreign = entry.is_foreign;
+        let own = self.plans.retry(need).cloned();
         let facts = Facts {
             life: entry.certificate.as_deref().map(TlsCertificate::lifetime),
-            retry: read.retry,
+            // What is known here may not have been stored.
+            retry: own
+                .into_iter()
+                .chain(read.retry)
+                .max_by_key(|retry| retry.last),
         };
         self.plans.set(need, facts, now);
         if is_foreign {
@@ -135,6 +174,38 @@ impl Managed {
         }
         change
     }
+
+    /// The certificates at hand, by the names that they were asked for.
+    fn by_names(&self) -> HashMap<Vec<Pattern>, Vec<Arc<TlsCertificate>>> {
+        let mut by_names: HashMap<_, Vec<_>> = HashMap::new();
+        for (need, entry) in &self.entries {
+            let certificate = entry.certificate.iter().cloned();
+            by_names
+                .entry(need.names.clone())
+                .or_default()
+                .extend(certificate);
+        }
+        by_names
+    }
+}
+
+/// Whether `need`, which is new, may go on with a certificate that was asked for by another with the
+/// same names: another list of issuers is no reason to burden a CA with what is good for weeks,
+/// unless it no longer has the one that issued it and is chosen for a site on purpose.
+fn may_take_over(need: &Need, other: &TlsCertificate, now: UnixTime) -> bool {
+    let is_listed = need
+        .issuers
+        .iter()
+        .any(|issuer| &**issuer == other.source().label());
+    other.validity(now) == Validity::Valid && (is_listed || need.standing == Standing::Fallback)
+}
+
+/// `certificate` once more: each need has its own.
+fn again(tools: &Tools, certificate: &TlsCertificate) -> Option<TlsCertificate> {
+    let mut pem = Zeroizing::new(certificate.chain_pem().ok()?);
+    pem.extend_from_slice(&certificate.key_pem().ok()?);
+    let loaded = tools.loader.load(&pem, certificate.source().clone());
+    loaded.ok().map(|loaded| loaded.certificate)
 }
 
 fn read(

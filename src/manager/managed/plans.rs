@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::needs::Need;
 use crate::clock::UnixTime;
-use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry};
+use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry, Wait};
 
 /// How many certificates are worked on at a time, for each list of issuers.
 const AT_ONCE: usize = 32;
@@ -15,6 +15,8 @@ const AT_ONCE: usize = 32;
 /// Every plan, and the part of its life in which a certificate is renewed.
 pub(super) struct Plans {
     by_issuers: BTreeMap<Vec<Arc<str>>, Plan<Arc<Need>>>,
+    /// Until when a whole plan waits for a limit or for the pace.
+    held: BTreeMap<Vec<Arc<str>>, UnixTime>,
     window: f64,
 }
 
@@ -22,6 +24,7 @@ impl Plans {
     pub(super) fn new(window: f64) -> Self {
         Self {
             by_issuers: BTreeMap::new(),
+            held: BTreeMap::new(),
             window,
         }
     }
@@ -55,18 +58,43 @@ impl Plans {
             plan.remove(need);
             if plan.is_empty() {
                 self.by_issuers.remove(&need.issuers);
+                self.held.remove(&need.issuers);
             }
         }
     }
 
-    /// What is due at `now`, as far as there is room; begun, until one of the calls below ends it.
-    pub(super) fn begin(&mut self, now: UnixTime) -> Vec<Arc<Need>> {
+    /// The lists of issuers that there are plans for.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &Vec<Arc<str>>> {
+        self.by_issuers.keys()
+    }
+
+    /// What is due at `now` and `ready`, as far as there is room; begun, until one of the calls
+    /// below ends it. What is not ready is put off, alone or with all of its plan.
+    pub(super) fn begin(
+        &mut self,
+        now: UnixTime,
+        ready: impl Fn(&Need) -> Result<(), Wait>,
+    ) -> Vec<Arc<Need>> {
         let mut begun = Vec::new();
-        for plan in self.by_issuers.values_mut() {
+        for (issuers, plan) in &mut self.by_issuers {
+            if self.held.get(issuers).is_some_and(|until| *until > now) {
+                continue;
+            }
+            self.held.remove(issuers);
             let room = AT_ONCE.saturating_sub(plan.running());
             for need in plan.due(now, room) {
-                if plan.start(&need) {
-                    begun.push(need);
+                match ready(&need) {
+                    Ok(()) => {
+                        if plan.start(&need) {
+                            begun.push(need);
+                        }
+                    }
+                    Err(wait) if wait.hold.is_of_names() => plan.defer(&need, wait.until),
+                    Err(wait) => {
+                        let until = wait.until.max(now.saturating_add(1));
+                        self.held.insert(issuers.clone(), until);
+                        break;
+                    }
                 }
             }
         }
@@ -75,10 +103,16 @@ impl Plans {
 
     /// When [`Self::begin`] next has something.
     pub(super) fn next_wake(&self) -> Option<UnixTime> {
-        let plans = self.by_issuers.values();
         // Where there is no room, the end of what is under way is what is waited for.
-        let with_room = plans.filter(|plan| plan.running() < AT_ONCE);
-        with_room.filter_map(Plan::next_wake).min()
+        let with_room = self
+            .by_issuers
+            .iter()
+            .filter(|(_, plan)| plan.running() < AT_ONCE);
+        let wakes = with_room.filter_map(|(issuers, plan)| {
+            let held = self.held.get(issuers).copied();
+            Some(plan.next_wake()?.max(held.unwrap_or(UnixTime::MIN)))
+        });
+        wakes.min()
     }
 
     pub(super) fn succeed(&mut self, need: &Arc<Need>, life: Lifetime, now: UnixTime) {
@@ -87,15 +121,16 @@ impl Plans {
         }
     }
 
-    pub(super) fn fail(
-        &mut self,
-        need: &Arc<Need>,
-        failure: &Failure,
-        issuer: &str,
-        now: UnixTime,
-    ) -> Option<Retry> {
-        let plan = self.of_mut(need)?;
-        plan.fail(need, failure, Some(issuer), now, &mut fastrand::Rng::new())
+    pub(super) fn fail(&mut self, need: &Arc<Need>, failure: &Failure, now: UnixTime) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.fail(need, failure, None, now, &mut fastrand::Rng::new());
+        }
+    }
+
+    pub(super) fn failed(&mut self, need: &Arc<Need>, retry: Retry) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.failed(need, retry);
+        }
     }
 
     pub(super) fn defer(&mut self, need: &Arc<Need>, until: UnixTime) {
@@ -105,6 +140,7 @@ impl Plans {
     }
 
     pub(super) fn request(&mut self, need: &Arc<Need>, now: UnixTime) {
+        self.held.remove(&need.issuers);
         if let Some(plan) = self.of_mut(need) {
             plan.request(need, now);
         }

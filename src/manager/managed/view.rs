@@ -26,6 +26,16 @@ pub struct ManagedView {
     pub is_stored: bool,
 }
 
+/// A certificate whose validity is watched over.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    pub certificate: Arc<TlsCertificate>,
+    /// Who replaces it before its end.
+    pub upkeep: Upkeep,
+    /// The failures to replace it.
+    pub retry: Option<Retry>,
+}
+
 /// How far a start is that has to wait for certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -39,16 +49,18 @@ pub enum Start {
 
 impl Managed {
     /// Every certificate, with how its renewal goes.
-    pub(in crate::manager) fn watched_over(
-        &self,
-    ) -> impl Iterator<Item = (&Arc<TlsCertificate>, Upkeep)> {
+    pub(in crate::manager) fn watched_over(&self) -> impl Iterator<Item = Watched> {
         self.entries.iter().filter_map(|(need, entry)| {
-            let failures = self.plans.retry(need).map_or(0, |retry| retry.failures);
+            let retry = self.plans.retry(need).cloned();
             let upkeep = Upkeep::Renewed {
                 window: self.plans.window(),
-                failures,
+                failures: retry.as_ref().map_or(0, |retry| retry.failures),
             };
-            Some((entry.certificate.as_ref()?, upkeep))
+            Some(Watched {
+                certificate: Arc::clone(entry.certificate.as_ref()?),
+                upkeep,
+                retry,
+            })
         })
     }
 
@@ -61,7 +73,7 @@ impl Managed {
             state: self.plans.state(need, now),
             retry: self.plans.retry(need).cloned(),
             next: self.plans.next_attempt(need),
-            is_stored: entry.certificate.is_some() && entry.unsaved.is_none(),
+            is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
         })
     }
 
@@ -72,8 +84,11 @@ impl Managed {
             if entry.certificate.is_some() && !entry.is_stale {
                 continue;
             }
+            let is_asked = self.plans.state(need, now) == CertState::Obtaining;
             match self.plans.retry(need) {
-                Some(retry) if self.plans.next_attempt(need).is_none_or(|next| next > now) => {
+                Some(retry)
+                    if !is_asked && self.plans.next_attempt(need).is_none_or(|next| next > now) =>
+                {
                     return Start::Failed(format!(
                         "there is no certificate for {}: {}",
                         need.domain(),

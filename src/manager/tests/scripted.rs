@@ -10,7 +10,7 @@ use super::*;
 use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request};
-use crate::schedule::{CertState, Failure};
+use crate::schedule::{CertState, Failure, FailureClass, Hold, Wait};
 
 /// What the CA does next.
 pub(super) enum Act {
@@ -30,9 +30,15 @@ pub(super) struct Scripted {
     pub(super) asked: Mutex<Vec<Vec<String>>>,
     pub(super) settled: Mutex<usize>,
     moved: Mutex<bool>,
+    limit: Mutex<Option<UnixTime>>,
 }
 
 impl Scripted {
+    /// Limits the account until then.
+    pub(super) fn limit(&self, until: Option<UnixTime>) {
+        *self.limit.lock().expect("whole") = until;
+    }
+
     /// Goes on as another CA.
     pub(super) fn move_to_another(&self) {
         *self.moved.lock().expect("whole") = true;
@@ -73,6 +79,17 @@ impl crate::issuer::Issuer for Scripted {
         }
     }
 
+    fn ready(&self, _: &[Pattern]) -> Result<(), Wait> {
+        let limit = *self.limit.lock().expect("whole");
+        match limit.filter(|until| *until > self.clock.now()) {
+            Some(until) => Err(Wait {
+                until,
+                hold: Hold::Account("too many".to_owned()),
+            }),
+            None => Ok(()),
+        }
+    }
+
     async fn settled(&self, _: &Request) {
         *self.settled.lock().expect("whole") += 1;
     }
@@ -108,6 +125,7 @@ impl World {
             asked: Mutex::default(),
             settled: Mutex::default(),
             moved: Mutex::default(),
+            limit: Mutex::default(),
         });
         let events = EventBus::default();
         let of_manager = Arc::clone(&issuer);
@@ -157,6 +175,7 @@ impl World {
 
     /// Works on all that is due, and returns how much that was.
     pub(super) fn work(&mut self) -> usize {
+        self.manager.tools().save();
         let jobs = self.manager.due();
         let count = jobs.len();
         let tools = self.manager.tools().clone();
@@ -187,4 +206,8 @@ impl World {
     pub(super) fn state(&self) -> CertState {
         self.manager.managed()[0].state
     }
+}
+
+pub(super) fn network() -> Act {
+    Act::Fail(Failure::new(FailureClass::Network, "the CA is away"))
 }

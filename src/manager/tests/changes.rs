@@ -1,0 +1,162 @@
+//! What becomes of certificates from CAs when something changes around them.
+
+use super::scripted::{Act, World, network};
+use super::*;
+use crate::event::Severity;
+use crate::schedule::{CertState, Failure, FailureClass};
+
+fn names(names: &[&str]) -> Vec<Pattern> {
+    let names = names.iter();
+    names.map(|name| name.parse().expect("a name")).collect()
+}
+
+fn managed(hosts: &[&str], issuers: &[&str]) -> CertificateSource {
+    CertificateSource::Managed {
+        names: names(hosts),
+        issuers: issuers.iter().map(|issuer| (*issuer).into()).collect(),
+        origin: origin("certificates[0]"),
+    }
+}
+
+#[test]
+fn a_certificate_for_more_names_replaces_the_one_at_hand_only_once_it_is_there() {
+    for first in [&["a.example"][..], &["b.example", "a.example"]] {
+        let mut world = World::new([Act::Issue(90 * DAY), network()]);
+        if first.len() > 1 {
+            world.config.certificates = vec![managed(first, &["ca"])];
+        }
+        world.apply();
+        assert_eq!(world.work(), 1);
+        let serial = world.serial().expect("served");
+
+        let three = ["a.example", "b.example", "c.example"];
+        world.config.certificates = vec![managed(&three, &["ca"])];
+        assert!(world.apply().missing.is_empty(), "{first:?}");
+        assert_eq!(world.serial().as_ref(), Some(&serial), "served on");
+        world.work();
+        world.manager.tick();
+        assert_eq!(world.serial().as_ref(), Some(&serial), "the CA was away");
+
+        // A restart makes no difference.
+        let mut next = World::over(world.storage.clone(), NOW + 300, []);
+        next.config.certificates = vec![managed(&three, &["ca"])];
+        assert!(next.apply().missing.is_empty(), "{first:?}");
+        assert_eq!(next.serial().as_ref(), Some(&serial));
+        assert_eq!(next.work(), 1);
+        assert_ne!(next.serial().as_ref(), Some(&serial));
+        next.manager.tick();
+        assert_eq!(next.manager.certificates().count(), 1, "nothing is left");
+    }
+}
+
+#[test]
+fn another_issuer_goes_on_with_what_is_good_for_long() {
+    let mut world = World::new([]);
+    world.apply();
+    world.work();
+    let serial = world.serial();
+    let acme = world.config.issuers["ca"].clone();
+    world.config.issuers.insert("other".into(), acme);
+    world.config.sites = vec![Arc::new(site(
+        &["a.example"],
+        SiteTls::Auto(vec!["other".into()]),
+    ))];
+    let report = world.apply();
+    assert!(report.missing.is_empty());
+    assert_eq!(world.serial(), serial);
+    assert_eq!(world.work(), 0, "not before it is due");
+    world.manager.tick();
+    assert_eq!(world.manager.certificates().count(), 1);
+
+    // A site that asks for one issuer gets it from that one.
+    world.config.sites = vec![Arc::new(site(
+        &["a.example"],
+        SiteTls::Issuer("ca2".into()),
+    ))];
+    let acme = world.config.issuers["ca"].clone();
+    world.config.issuers.insert("ca2".into(), acme);
+    assert!(world.apply().missing.is_empty());
+    assert_eq!(world.serial(), serial, "served until then");
+    assert_eq!(world.work(), 1);
+    assert_ne!(world.serial(), serial);
+}
+
+#[test]
+fn the_failure_of_a_peer_counts_too() {
+    let storage = MemoryStorage::default();
+    let mut one = World::over(storage.clone(), NOW, [network(), network()]);
+    let mut other = World::over(storage, NOW, []);
+    one.apply();
+    other.apply();
+    one.work();
+    assert_eq!(other.work(), 1);
+    assert!(other.issuer.asked.lock().expect("whole").is_empty());
+    assert!(matches!(
+        other.state(),
+        CertState::Failed { failures: 1, .. }
+    ));
+    // A person may all the same.
+    assert!(other.manager.request("a.example"));
+    assert_eq!(other.work(), 1);
+    assert!(other.serial().is_some());
+}
+
+#[test]
+fn work_that_is_lost_is_done_again() {
+    let mut world = World::new([]);
+    world.apply();
+    drop(world.manager.due());
+    assert!(world.manager.due().is_empty(), "not at once");
+    assert!(matches!(world.state(), CertState::Failed { .. }));
+    world.clock.advance(3600);
+    assert_eq!(world.work(), 1);
+    assert!(world.serial().is_some());
+}
+
+#[test]
+fn limits_put_off_and_are_no_failures() {
+    let mut world = World::new([]);
+    world.apply();
+    world.issuer.limit(Some(NOW + 600));
+    assert_eq!(world.work(), 0);
+    assert_eq!(world.manager.next_due(), Some(NOW + 600));
+    assert_eq!(world.state(), CertState::Missing);
+    assert_eq!(world.told(), []);
+    world.clock.advance(601);
+    assert_eq!(world.work(), 1);
+    assert!(world.serial().is_some());
+}
+
+#[test]
+fn a_ca_that_has_paused_is_left_alone_until_somebody_asks() {
+    let paused = Failure {
+        url: Some("https://ca.test/unpause".to_owned()),
+        ..Failure::new(FailureClass::Paused, "the account is paused")
+    };
+    let mut world = World::new([Act::Fail(paused)]);
+    world.apply();
+    world.work();
+    let events = world.events.recent();
+    let last = events.last().expect("told");
+    assert_eq!(last.severity, Severity::Critical);
+    assert_eq!(last.url.as_deref(), Some("https://ca.test/unpause"));
+    world.clock.advance(400 * DAY);
+    assert_eq!(world.work(), 0);
+    assert_eq!(world.state(), CertState::Paused);
+    assert!(world.manager.request("a.example"));
+    assert_eq!(world.work(), 1);
+    assert!(world.serial().is_some());
+}
+
+#[test]
+fn a_start_that_depends_on_it_asks_once_more() {
+    let mut world = World::new([network()]);
+    world.apply();
+    world.work();
+    let mut next = World::over(world.storage.clone(), NOW + 1, [network()]);
+    next.config.renewal.required_at_start = true;
+    next.apply();
+    assert_eq!(next.manager.start_state(), Start::Pending);
+    assert_eq!(next.work(), 1);
+    assert!(matches!(next.manager.start_state(), Start::Failed(_)));
+}

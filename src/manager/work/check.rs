@@ -1,0 +1,67 @@
+//! Whether what an issuer gave is what was asked for, looked at before anything is replaced by it.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::super::job::{Job, Tools};
+use crate::certificate::{CertificateWarning, Source, TlsCertificate};
+use crate::host::Pattern;
+use crate::issuer::{Issued, Issuer};
+use crate::schedule::{Failure, FailureClass};
+
+impl Job {
+    /// Makes sure that what came is what was asked for, before anything is replaced by it.
+    pub(super) fn check(
+        &self,
+        issuer: &Arc<dyn Issuer>,
+        issued: &Issued,
+        tools: &Tools,
+    ) -> Result<TlsCertificate, Failure> {
+        let source = Source::Issuer(Arc::clone(issuer.name()));
+        let mut pem = Zeroizing::new(issued.chain.clone());
+        pem.extend_from_slice(b"\n");
+        pem.extend_from_slice(&issued.key);
+        let refuse = |why: String| {
+            let message = format!(
+                "the certificate for {} that {} issued cannot be used: {why}",
+                self.domain(),
+                issuer.name()
+            );
+            Failure::new(FailureClass::Internal, message)
+        };
+        let loaded = tools
+            .loader
+            .load(&pem, source)
+            .map_err(|error| refuse(error.to_string()))?;
+        let has = |fits: fn(&CertificateWarning) -> bool| loaded.warnings.iter().any(fits);
+        if has(|one| matches!(one, CertificateWarning::Unrelated { .. }))
+            && has(|one| matches!(one, CertificateWarning::Incomplete { .. }))
+        {
+            return Err(refuse(
+                "its chain does not hang together: the certificate of its issuer is missing, and \
+                 others are there"
+                    .to_owned(),
+            ));
+        }
+        for warning in &loaded.warnings {
+            tracing::warn!(domain = %self.domain(), issuer = %issuer.name(), %warning, "issued");
+        }
+        let certificate = loaded.certificate;
+        if !covers(&certificate, &self.ticket.need.names) {
+            let names: Vec<_> = certificate
+                .names()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            return Err(refuse(format!("it is for {}", names.join(", "))));
+        }
+        certificate.lifetime().check_issued(tools.clock.now())?;
+        Ok(certificate)
+    }
+}
+
+/// Whether `certificate` is for all of `names`, each as it stands.
+pub(in crate::manager) fn covers(certificate: &TlsCertificate, names: &[Pattern]) -> bool {
+    names.iter().all(|name| certificate.names().contains(name))
+}
