@@ -17,6 +17,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::acme::{self, AcmeIssuer};
 use crate::admin;
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::readiness::Readiness;
 use crate::service::gate::Gate;
+use crate::service::halt::Halt;
 use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
 use crate::service::reload;
 use crate::service::renewal::Renewal;
@@ -47,6 +49,9 @@ use self::services::{Beside, BesideService, EdgeService, START};
 
 /// How long the end of the process waits for the last access lines to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it waits at most for a certificate that is being stored.
+const HALT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a gateway cannot start.
 #[derive(Debug, Error)]
@@ -134,6 +139,9 @@ struct App {
     live: Arc<Live>,
     challenges: Challenges,
     storage: Arc<dyn Storage>,
+    /// Says that the gateway stops.
+    stop: watch::Sender<bool>,
+    halt: Halt,
 }
 
 impl App {
@@ -153,13 +161,15 @@ impl App {
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
         let events = EventBus::default();
+        let (stop, stopping) = watch::channel(false);
+        let halt = Halt::new(stopping);
         let manager = TlsManager::new(Setup {
             published: Arc::clone(&map),
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
             metrics: Some(metrics.clone()),
             events: events.clone(),
-            make_issuer: make_issuer(&storage, &clock, &challenges, &events),
+            make_issuer: make_issuer(&storage, &clock, &challenges, &events, &halt),
         })?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
@@ -202,6 +212,8 @@ impl App {
             live,
             challenges,
             storage,
+            stop,
+            halt,
         })
     }
 
@@ -209,13 +221,18 @@ impl App {
     fn serve(self, sockets: Sockets, config: &Config) -> Result<(), StartError> {
         let drain = {
             let (edge, live) = (Arc::clone(&self.edge), Arc::clone(&self.live));
+            let halt = self.halt.clone();
             Box::new(move || {
                 let grace = live.current().config.server.grace_period;
-                let edge = Arc::clone(&edge);
-                Box::pin(async move { edge.drained(grace).await }) as _
+                let (edge, halt) = (Arc::clone(&edge), halt.clone());
+                Box::pin(async move {
+                    let halted = tokio::time::timeout(HALT_PATIENCE, halt.ended());
+                    tokio::join!(edge.drained(grace), halted).0
+                }) as _
             })
         };
-        let (stop, stopper, stopping) = Stop::new(self.readiness.clone(), drain);
+        let stopping = self.stop.subscribe();
+        let (stop, stopper) = Stop::new(self.readiness.clone(), self.stop, drain);
         let live = Arc::clone(&self.live);
         let (task, reloader) = reload::task(Arc::clone(&live));
         let gate = Gate::new(config.renewal.required_at_start, stopper.clone());
@@ -255,7 +272,7 @@ impl App {
             readiness: self.readiness,
             gate: gate.clone(),
         });
-        let renewal = Renewal::new(Arc::clone(&live), gate.clone(), stopping.clone());
+        let renewal = Renewal::new(Arc::clone(&live), gate.clone(), self.halt, stopping.clone());
         let validity = Validity::new(Arc::clone(&live), stopping.clone());
         server.add_service(background_service("renewal", renewal));
         server.add_service(background_service("validity", validity));
@@ -284,7 +301,9 @@ fn make_issuer(
     clock: &Arc<dyn Clock>,
     challenges: &Challenges,
     events: &EventBus,
+    halt: &Halt,
 ) -> MakeIssuer {
+    let halt = halt.clone();
     let shared = Arc::new(acme::Shared::new(
         Arc::clone(storage),
         Arc::clone(clock),
@@ -299,7 +318,12 @@ fn make_issuer(
     Box::new(move |name, acme| {
         let (name, acme) = (Arc::clone(name), Arc::clone(acme));
         let shared = Arc::clone(&shared);
-        Arc::new(AcmeIssuer::new(name, acme, solvers.to_vec(), shared))
+        halt.around(Arc::new(AcmeIssuer::new(
+            name,
+            acme,
+            solvers.to_vec(),
+            shared,
+        )))
     })
 }
 

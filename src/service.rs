@@ -2,6 +2,7 @@
 //! their validity, stopping.
 
 pub mod gate;
+pub mod halt;
 mod issue;
 pub mod live;
 mod next;

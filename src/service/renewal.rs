@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::blocking;
 use super::gate::Gate;
+use super::halt::Halt;
 use super::live::Live;
 use crate::clock::UnixTime;
 use crate::manager::{Done, Start};
@@ -23,8 +24,8 @@ use crate::shutdown::requested;
 /// How long it is waited at most until the clock is looked at again: it may have been set.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// How long work under way may go on once the gateway stops.
-const LAST_CALL: Duration = Duration::from_secs(3);
+/// How long what is being stored may take once the gateway stops.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// How often what is missing is told anew while certificates come in.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -33,16 +34,18 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 pub struct Renewal {
     live: Arc<Live>,
     gate: Gate,
+    halt: Halt,
     stopping: ShutdownWatch,
 }
 
 impl Renewal {
     /// The service for what `live` needs, until `stopping` says stop. It opens `gate`, or shuts
-    /// it for good.
-    pub fn new(live: Arc<Live>, gate: Gate, stopping: ShutdownWatch) -> Self {
+    /// it for good. `halt` is what the issuers break off by.
+    pub fn new(live: Arc<Live>, gate: Gate, halt: Halt, stopping: ShutdownWatch) -> Self {
         Self {
             live,
             gate,
+            halt,
             stopping,
         }
     }
@@ -57,6 +60,18 @@ impl Renewal {
             Some(Start::Complete) => self.gate.open(),
             Some(Start::Failed(why)) => self.gate.fail(why),
             Some(Start::Pending) | None => {}
+        }
+    }
+
+    /// Takes what is done, until nothing is left but what waits for an issuer.
+    async fn finish(&self, work: &mut Work) {
+        loop {
+            let left = work.tasks.len();
+            tokio::select! {
+                biased;
+                Some(done) = work.next() => self.live.settle(done).await,
+                () = self.halt.stands(left) => return,
+            }
         }
     }
 }
@@ -89,12 +104,9 @@ impl BackgroundService for Renewal {
                 () = requested(&mut stopping) => break,
             }
         }
-        let _ = tokio::time::timeout(LAST_CALL, async {
-            while let Some(done) = work.next().await {
-                self.live.settle(done).await;
-            }
-        })
-        .await;
+        let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
+        drop(work);
+        self.halt.end();
     }
 }
 

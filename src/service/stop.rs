@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -38,17 +38,21 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A stop that nobody has asked for yet. `drain` is called once it is asked for.
-    pub fn new(readiness: Readiness, drain: Drain) -> (Self, Stopper, ShutdownWatch) {
+    /// A stop that nobody has asked for yet. Once it is asked for, `stopping` is told, and `drain`
+    /// is called.
+    pub fn new(
+        readiness: Readiness,
+        stopping: watch::Sender<bool>,
+        drain: Drain,
+    ) -> (Self, Stopper) {
         let (ask, asked) = mpsc::channel(1);
-        let (stopping, told) = watch::channel(false);
         let stop = Self {
             asked: Mutex::new(asked),
             stopping,
             readiness,
             drain,
         };
-        (stop, Stopper(ask), told)
+        (stop, Stopper(ask))
     }
 
     async fn in_order(&self, interrupt: &mut Option<Signal>) {

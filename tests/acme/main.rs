@@ -25,6 +25,7 @@ mod outage;
 mod refusals;
 mod renewal;
 mod start;
+mod stop;
 mod storage;
 mod validation;
 

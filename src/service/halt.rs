@@ -1,0 +1,184 @@
+//! Where work on certificates is broken off once the gateway stops: while an issuer is asked, and
+//! nowhere else.
+//!
+//! The listeners close at the same moment, so that a CA that looks for a proof finds nobody: what
+//! came of the order then would be a failure that is none. An order that is left alone is gone on
+//! with at the next start. All other steps are short, and are let come to their end.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::host::Pattern;
+use crate::issuer::{Issued, Issuer, Request};
+use crate::schedule::{Failure, Wait};
+use crate::shutdown::{ShutdownWatch, requested};
+
+/// Breaks work off. A handle; clones share the state.
+#[derive(Clone)]
+pub struct Halt {
+    stopping: ShutdownWatch,
+    /// How many jobs were broken off, and stand still since.
+    standing: Arc<watch::Sender<usize>>,
+    /// Whether no work is under way that matters.
+    over: Arc<watch::Sender<bool>>,
+}
+
+impl Halt {
+    /// Breaks work off once `stopping` says stop.
+    pub fn new(stopping: ShutdownWatch) -> Self {
+        Self {
+            stopping,
+            standing: Arc::default(),
+            over: Arc::default(),
+        }
+    }
+
+    /// An issuer that asks `issuer`, and gives no answer any more once the gateway stops.
+    pub fn around(&self, issuer: Arc<dyn Issuer>) -> Arc<dyn Issuer> {
+        Arc::new(Halting {
+            issuer,
+            halt: self.clone(),
+        })
+    }
+
+    /// Waits until this many jobs stand still.
+    pub(super) async fn stands(&self, jobs: usize) {
+        reached(&self.standing, |standing| *standing >= jobs).await;
+    }
+
+    /// Says that what is left of the work may be dropped.
+    pub(super) fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Waits until the process may end as far as certificates are concerned.
+    pub async fn ended(&self) {
+        reached(&self.over, |over| *over).await;
+    }
+}
+
+async fn reached<T>(sender: &watch::Sender<T>, fits: impl FnMut(&T) -> bool) {
+    // The sender is there for as long as it is waited: no error.
+    let _ = sender.subscribe().wait_for(fits).await;
+}
+
+struct Halting {
+    issuer: Arc<dyn Issuer>,
+    halt: Halt,
+}
+
+#[async_trait]
+impl Issuer for Halting {
+    fn name(&self) -> &Arc<str> {
+        self.issuer.name()
+    }
+
+    fn ca(&self) -> &str {
+        self.issuer.ca()
+    }
+
+    async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
+        let mut stopping = self.halt.stopping.clone();
+        tokio::select! {
+            // The stop goes first: a failure that comes with it may come from it.
+            biased;
+            () = requested(&mut stopping) => {}
+            issued = self.issuer.issue(request) => return issued,
+        }
+        self.halt.standing.send_modify(|standing| *standing += 1);
+        std::future::pending().await
+    }
+
+    fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
+        self.issuer.ready(names)
+    }
+
+    fn lift(&self, names: &[Pattern]) {
+        self.issuer.lift(names);
+    }
+
+    async fn settled(&self, request: &Request) {
+        self.issuer.settled(request).await;
+    }
+
+    async fn refused(&self, request: &Request, refused: &Failure) {
+        self.issuer.refused(request, refused).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::schedule::FailureClass;
+    use crate::storage::Lease;
+
+    /// Waits for a CA that finds nobody at the listeners once the gateway stops.
+    struct Validating {
+        name: Arc<str>,
+        stopping: ShutdownWatch,
+        dropped: Arc<AtomicBool>,
+    }
+
+    struct SetOnDrop(Arc<AtomicBool>);
+
+    impl Drop for SetOnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[async_trait]
+    impl Issuer for Validating {
+        fn name(&self) -> &Arc<str> {
+            &self.name
+        }
+
+        fn ca(&self) -> &str {
+            "ca"
+        }
+
+        async fn issue(&self, _: &Request) -> Result<Issued, Failure> {
+            let _dropped = SetOnDrop(Arc::clone(&self.dropped));
+            requested(&mut self.stopping.clone()).await;
+            Err(Failure::new(FailureClass::Validation, "nobody is there"))
+        }
+
+        async fn settled(&self, _: &Request) {}
+    }
+
+    #[tokio::test]
+    async fn an_order_under_way_is_left_alone_and_is_no_failure() {
+        let (stop, stopping) = watch::channel(false);
+        let halt = Halt::new(stopping.clone());
+        let dropped = Arc::new(AtomicBool::new(false));
+        let issuer = halt.around(Arc::new(Validating {
+            name: "ca".into(),
+            stopping,
+            dropped: Arc::clone(&dropped),
+        }));
+        let job = tokio::spawn(async move {
+            let request = Request {
+                names: Vec::new(),
+                subject: String::new(),
+                failures: 0,
+                previous_key: None,
+                lease: Arc::new(Lease::unstored()),
+            };
+            issuer.issue(&request).await.is_ok()
+        });
+        halt.stands(0).await;
+        tokio::task::yield_now().await;
+        stop.send(true).expect("somebody listens");
+        let patience = Duration::from_secs(10);
+        let stands = tokio::time::timeout(patience, halt.stands(1)).await;
+        assert!(stands.is_ok(), "it stands still");
+        assert!(dropped.load(Ordering::Relaxed), "the CA is left alone");
+        assert!(!job.is_finished(), "nothing is told of it");
+        job.abort();
+    }
+}
