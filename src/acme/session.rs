@@ -129,7 +129,8 @@ impl instant_acme::HttpClient for Session {
 fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u32>() {
-        return Some(now.saturating_add(seconds.into()));
+        // Times are whole seconds: `now` may lie almost one back, and too early is not obeyed.
+        return Some(now.saturating_add(seconds.into()).saturating_add(1));
     }
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text);
     Some(date.ok()?.as_second())
@@ -163,7 +164,7 @@ mod tests {
         let body = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slowly"}"#;
         let refusal = Refusal::of(&reply(429, &[("retry-after", "60")], body), 1000);
         let refusal = refusal.expect("a refusal");
-        assert_eq!(refusal.retry_after, Some(1060));
+        assert_eq!(refusal.retry_after, Some(1061));
         assert_eq!(refusal.problem.expect("a problem").kind(), "rateLimited");
         let date = "Fri, 31 Dec 1999 23:59:59 GMT";
         let refusal = Refusal::of(&reply(503, &[("retry-after", date)], "<html>"), 1000);
