@@ -61,6 +61,10 @@ pub trait ChallengeSolver: Send + Sync {
 
     /// Takes the proof back, as well as it can.
     async fn clean_up(&self, challenge: &Challenge);
+
+    /// Leaves the proof where it is, until it expires: nobody comes to clean it up, and nobody is
+    /// to wait for that.
+    fn leave(&self, _challenge: &Challenge) {}
 }
 
 /// The answers to validations under way. A handle; clones share the answers.

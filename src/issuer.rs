@@ -27,7 +27,8 @@ pub trait Issuer: Send + Sync {
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
 
     /// Whether a certificate for `names` may be asked for now: neither our own pace nor a limit of
-    /// the CA that is known stands against it. Asks nobody and does not block.
+    /// the CA that is known stands against it. Asks nobody and does not block. A yes may keep a
+    /// place for a moment: it is for who then calls [`Self::issue`].
     ///
     /// # Errors
     /// Until when to wait, and whether that concerns these names alone.

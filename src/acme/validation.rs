@@ -341,7 +341,12 @@ impl Presented {
 
     /// Lets go of what the CA may still look for.
     fn leave_asked_for(&mut self) {
-        self.0.retain(|proof| !proof.is_asked_for);
+        self.0.retain(|proof| {
+            if proof.is_asked_for {
+                proof.solver.leave(&proof.challenge);
+            }
+            !proof.is_asked_for
+        });
     }
 
     async fn clean_up(mut self) {

@@ -108,6 +108,10 @@ impl ChallengeSolver for TlsAlpn01Solver {
         let _turn = self.0.challenges.0.turns.return_of(challenge);
         self.0.clean_up(challenge).await;
     }
+
+    fn leave(&self, challenge: &Challenge) {
+        drop(self.0.challenges.0.turns.return_of(challenge));
+    }
 }
 
 /// Why a name cannot be validated by TLS now.

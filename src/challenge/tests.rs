@@ -279,6 +279,21 @@ async fn a_turn_that_nobody_waits_for_any_longer_is_the_next_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proof_that_is_left_answers_on_and_keeps_nobody_waiting() {
+    let one = Instance::new(&Shelf::new());
+    let solver = &one.tls_alpn01;
+    let [first, second] = ["1", "2"].map(|token| tls_alpn01("a.example", token));
+    solver.present(&first).await.expect("presented");
+    solver.leave(&first);
+    assert!(one.answers(&first));
+    let start = tokio::time::Instant::now();
+    solver.present(&second).await.expect("presented");
+    assert!(start.elapsed() < Duration::from_millis(100));
+    assert!(one.answers(&second));
+    solver.clean_up(&second).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_validation_of_another_instance_that_lives_is_waited_for() {
     let storage = Shelf::new();
     let (one, two) = (Instance::new(&storage), Instance::new(&storage));

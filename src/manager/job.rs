@@ -8,7 +8,7 @@ use super::health::Health;
 use super::needs::Need;
 use super::outbox::Outbox;
 use crate::certificate::{Loader, TlsCertificate};
-use crate::clock::{Clock, UnixTime};
+use crate::clock::Clock;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
@@ -141,8 +141,6 @@ pub(super) enum Outcome {
     Elsewhere,
     /// Another instance has failed at it, and this is what is known after that.
     BackedOff(Retry),
-    /// Limits stand against it until then.
-    Later(UnixTime),
     Failed {
         failure: Failure,
         issuer: Arc<str>,

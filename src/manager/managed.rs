@@ -167,7 +167,7 @@ impl Managed {
             ready(issuers_of.get(&need.issuers).unwrap_or(&none), need)
         });
         let mut jobs = Vec::new();
-        for need in begun {
+        for (need, first) in begun {
             let Some(entry) = self.entries.get_mut(&need) else {
                 continue;
             };
@@ -177,6 +177,7 @@ impl Managed {
                 subject: entry.subject.clone(),
                 present: present.filter(|_| !entry.is_foreign),
                 issuers: authorities
+                    .skip(first)
                     .filter(|authority| !entry.paused.contains(authority.name()))
                     .cloned()
                     .collect(),
@@ -221,10 +222,6 @@ impl Managed {
             }
             Outcome::Elsewhere => {
                 self.plans.defer(&need, now.saturating_add(LOOK_AGAIN));
-                return None;
-            }
-            Outcome::Later(until) => {
-                self.plans.defer(&need, until.max(now.saturating_add(1)));
                 return None;
             }
             Outcome::BackedOff(retry) => {
@@ -332,16 +329,16 @@ impl Managed {
     }
 }
 
-/// Whether a certificate can be asked for now. A limit of one CA leaves it to the next one, the pace
-/// at which we ask does not.
-fn ready(authorities: &[Authority], need: &Need) -> Result<(), Wait> {
+/// The place of the first issuer that can be asked for a certificate now. A limit of one CA leaves it
+/// to the next one, the pace at which we ask does not.
+fn ready(authorities: &[Authority], need: &Need) -> Result<usize, Wait> {
     let mut soonest: Option<Wait> = None;
-    for authority in authorities {
+    for (place, authority) in authorities.iter().enumerate() {
         let Authority::Remote(issuer) = authority else {
-            return Ok(());
+            return Ok(place);
         };
         let Err(wait) = issuer.ready(&need.names) else {
-            return Ok(());
+            return Ok(place);
         };
         let is_pace = wait.hold == Hold::Pace;
         if soonest.as_ref().is_none_or(|one| wait.until < one.until) {
@@ -351,7 +348,7 @@ fn ready(authorities: &[Authority], need: &Need) -> Result<(), Wait> {
             break;
         }
     }
-    soonest.map_or(Ok(()), Err)
+    soonest.map_or(Ok(0), Err)
 }
 
 /// Whether what failed may have been mended by a change of the configuration, or by a new start.

@@ -79,11 +79,11 @@ impl Job {
         {
             return Outcome::BackedOff(retry.clone());
         }
-        let (mut failures, mut later) = (Vec::new(), None);
+        let mut failures = Vec::new();
         let mut is_told = false;
-        for authority in &self.issuers {
-            if let Some(until) = self.held(authority) {
-                later = later.into_iter().chain([until]).min();
+        for (place, authority) in self.issuers.iter().enumerate() {
+            // The first has said yes before this began.
+            if place > 0 && self.is_held(authority) {
                 continue;
             }
             if !is_told {
@@ -100,19 +100,16 @@ impl Job {
                 Err(failure) => failures.push((authority.name(), failure)),
             }
         }
-        match later {
-            Some(until) if failures.is_empty() => Outcome::Later(until),
-            _ => self.failed(failures, lease, tools).await,
-        }
+        self.failed(failures, lease, tools).await
     }
 
-    /// Until when a limit of the CA stands against asking; our own pace is waited for.
-    fn held(&self, authority: &Authority) -> Option<UnixTime> {
+    /// Whether a limit of the CA stands against asking; our own pace is waited for.
+    fn is_held(&self, authority: &Authority) -> bool {
         let Authority::Remote(issuer) = authority else {
-            return None;
+            return false;
         };
-        let wait = issuer.ready(&self.ticket.need.names).err()?;
-        (wait.hold != Hold::Pace).then_some(wait.until)
+        let wait = issuer.ready(&self.ticket.need.names).err();
+        wait.is_some_and(|wait| wait.hold != Hold::Pace)
     }
 
     /// What is known after these failures, which is stored before anybody learns of it: a restart

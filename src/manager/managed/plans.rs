@@ -69,12 +69,13 @@ impl Plans {
     }
 
     /// What is due at `now` and `ready`, as far as there is room; begun, until one of the calls
-    /// below ends it. What is not ready is put off, alone or with all of its plan.
-    pub(super) fn begin(
+    /// below ends it, and given with what `ready` says. What is not ready is put off, alone or with
+    /// all of its plan.
+    pub(super) fn begin<T>(
         &mut self,
         now: UnixTime,
-        ready: impl Fn(&Need) -> Result<(), Wait>,
-    ) -> Vec<Arc<Need>> {
+        ready: impl Fn(&Need) -> Result<T, Wait>,
+    ) -> Vec<(Arc<Need>, T)> {
         let mut begun = Vec::new();
         for (issuers, plan) in &mut self.by_issuers {
             if self.held.get(issuers).is_some_and(|until| *until > now) {
@@ -84,9 +85,9 @@ impl Plans {
             let room = AT_ONCE.saturating_sub(plan.running());
             for need in plan.due(now, room) {
                 match ready(&need) {
-                    Ok(()) => {
+                    Ok(with) => {
                         if plan.start(&need) {
-                            begun.push(need);
+                            begun.push((need, with));
                         }
                     }
                     Err(wait) if wait.hold.is_of_names() => plan.defer(&need, wait.until),
