@@ -157,11 +157,12 @@ impl Managed {
             let failure = Failure::new(FailureClass::Internal, why);
             self.plans.fail(&need, &failure, now);
         }
-        let issuers_of: HashMap<_, _> = self
-            .plans
-            .lists()
-            .map(|list| (list.clone(), self.authorities_of(list, issued, issuers)))
-            .collect();
+        let lists: Vec<_> = self.plans.lists().cloned().collect();
+        let mut issuers_of = HashMap::with_capacity(lists.len());
+        for list in lists {
+            let authorities = self.authorities_of(&list, issued, issuers);
+            issuers_of.insert(list, authorities);
+        }
         let none = Vec::new();
         let begun = self.plans.begin(now, |need| {
             ready(issuers_of.get(&need.issuers).unwrap_or(&none), need)
@@ -306,7 +307,7 @@ impl Managed {
     }
 
     fn authorities_of(
-        &self,
+        &mut self,
         list: &[Arc<str>],
         issued: &mut Issued,
         issuers: &IndexMap<Arc<str>, Configured>,
@@ -314,9 +315,9 @@ impl Managed {
         let mut authorities = Vec::with_capacity(list.len());
         for name in list {
             match issuers.get(name) {
-                Some(Configured::Acme(_)) => {
-                    let open = self.open.get(name);
-                    authorities.extend(open.map(|(_, one)| Authority::Remote(Arc::clone(one))));
+                Some(Configured::Acme(acme)) => {
+                    // A change of the configuration may have closed it.
+                    authorities.push(Authority::Remote(self.issuer(name, acme)));
                 }
                 Some(Configured::LocalCa { .. }) => match issued.local_ca(name, issuers) {
                     Ok(ca) => authorities.extend(ca.map(Authority::Local)),

@@ -161,3 +161,20 @@ fn a_start_that_depends_on_it_asks_once_more() {
     assert_eq!(next.work(), 1);
     assert!(matches!(next.manager.start_state(), Start::Failed(_)));
 }
+
+#[test]
+fn an_issuer_whose_account_changes_goes_on_renewing() {
+    let mut world = World::new([]);
+    world.apply();
+    assert_eq!(world.work(), 1);
+    let serial = world.serial();
+    if let Some(Issuer::Acme(acme)) = world.config.issuers.get_mut("ca") {
+        Arc::make_mut(acme).email = Some("ops@example.com".to_owned());
+    }
+    world.apply();
+    assert_eq!(world.work(), 0, "it is good for long");
+    world.clock.advance(70 * DAY);
+    assert_eq!(world.work(), 1);
+    assert_eq!(world.manager.managed()[0].retry, None);
+    assert_ne!(world.serial(), serial);
+}
