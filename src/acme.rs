@@ -191,8 +191,13 @@ impl AcmeIssuer {
     }
 
     fn progress(&self, request: &Request, message: String) {
+        let kind = EventKind::CertificateProgress;
+        self.emit(request, kind, Severity::Info, message);
+    }
+
+    /// Tells what happens on the way to a certificate.
+    fn emit(&self, request: &Request, kind: EventKind, severity: Severity, message: String) {
         let now = self.shared.clock.now();
-        let (kind, severity) = (EventKind::CertificateProgress, Severity::Info);
         let mut event = Event::new(now, kind, severity, request.domain(), line(&message));
         event.issuer = Some(Arc::clone(&self.name));
         event.attempt = Some(request.failures.saturating_add(1));

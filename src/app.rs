@@ -246,7 +246,6 @@ impl App {
                         Arc::clone(&self.live),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
-                        live.events().clone(),
                         reloader,
                         stopper,
                     )),

@@ -142,6 +142,16 @@ impl TlsCertificate {
         Ok(pem)
     }
 
+    /// Chain and private key in one PEM, as the loader takes them.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn bundle_pem(&self) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+        let mut pem = Zeroizing::new(self.chain_pem()?);
+        pem.extend_from_slice(&self.key_pem()?);
+        Ok(pem)
+    }
+
     /// The private key in PEM (PKCS #8).
     ///
     /// # Errors

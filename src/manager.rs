@@ -288,7 +288,7 @@ impl TlsManager {
             }
             needs.extend(asked.into_iter().map(|(need, _)| need));
         }
-        for (_, change) in self.managed.retain(|need| needs.contains(need)) {
+        for change in self.managed.retain(|need| needs.contains(need)) {
             self.retire(change, config, now, report);
         }
         for change in self.issued.retain(|need| needs.contains(need)) {

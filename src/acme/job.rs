@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::session::Session;
 use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
-use crate::event::{Event, EventKind, Severity};
+use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request};
 use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::{Key, keys};
@@ -307,10 +307,7 @@ impl<'a> Job<'a> {
     }
 
     pub(super) fn emit(&self, kind: EventKind, severity: Severity, message: String) {
-        let mut event = Event::new(self.now(), kind, severity, self.request.domain(), message);
-        event.issuer = Some(Arc::clone(&self.issuer.name));
-        event.attempt = Some(self.request.failures.saturating_add(1));
-        self.issuer.shared.events.emit(event);
+        self.issuer.emit(self.request, kind, severity, message);
     }
 }
 

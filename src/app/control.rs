@@ -29,7 +29,6 @@ pub(super) struct AppControl {
     live: Arc<Live>,
     edge: Arc<GatewayEdge>,
     clock: Arc<dyn Clock>,
-    events: EventBus,
     started: UnixTime,
     reloader: Reloader,
     stopper: Stopper,
@@ -40,7 +39,6 @@ impl AppControl {
         live: Arc<Live>,
         edge: Arc<GatewayEdge>,
         clock: Arc<dyn Clock>,
-        events: EventBus,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
@@ -49,7 +47,6 @@ impl AppControl {
             edge,
             started: clock.now(),
             clock,
-            events,
             reloader,
             stopper,
         }
@@ -199,7 +196,7 @@ impl Control for AppControl {
     }
 
     fn events(&self) -> EventBus {
-        self.events.clone()
+        self.live.events().clone()
     }
 
     async fn reload(&self) -> Result<ReloadSummary, ReloadError> {

@@ -124,7 +124,7 @@ impl Managed {
     }
 
     /// Forgets what `is_needed` does not ask for any more.
-    pub(super) fn retain(&mut self, is_needed: impl Fn(&Need) -> bool) -> Vec<(Need, Change)> {
+    pub(super) fn retain(&mut self, is_needed: impl Fn(&Need) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
         let plans = &mut self.plans;
         self.entries.retain(|need, entry| {
@@ -133,11 +133,10 @@ impl Managed {
             }
             plans.remove(need);
             if let Some(old) = entry.certificate.take() {
-                let change = Change {
+                changes.push(Change {
                     old: Some(old),
                     new: None,
-                };
-                changes.push(((**need).clone(), change));
+                });
             }
             false
         });

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use openssl::error::ErrorStack;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
@@ -73,13 +72,11 @@ impl Parcel {
         issuer: &str,
         now: UnixTime,
     ) -> Result<Self, PackError> {
-        let mut pem = Zeroizing::new(certificate.chain_pem()?);
-        pem.extend_from_slice(&certificate.key_pem()?);
         Ok(Self {
             key: keys::certificate(ca, subject)?,
             metadata: keys::metadata(ca, subject)?,
             order: keys::order(ca, subject)?,
-            pem,
+            pem: certificate.bundle_pem()?,
             facts: Facts {
                 issuer: issuer.to_owned(),
                 names: certificate

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indexmap::IndexMap;
-use zeroize::Zeroizing;
 
 use super::super::health::Use;
 use super::super::issued::Served;
@@ -202,8 +201,7 @@ fn may_take_over(need: &Need, other: &TlsCertificate, now: UnixTime) -> bool {
 
 /// `certificate` once more: each need has its own.
 fn again(tools: &Tools, certificate: &TlsCertificate) -> Option<TlsCertificate> {
-    let mut pem = Zeroizing::new(certificate.chain_pem().ok()?);
-    pem.extend_from_slice(&certificate.key_pem().ok()?);
+    let pem = certificate.bundle_pem().ok()?;
     let loaded = tools.loader.load(&pem, certificate.source().clone());
     loaded.ok().map(|loaded| loaded.certificate)
 }
