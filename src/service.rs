@@ -12,6 +12,7 @@ pub mod reload;
 pub mod renewal;
 mod stamps;
 pub mod stop;
+pub mod systemd;
 pub mod validity;
 pub mod watch;
 

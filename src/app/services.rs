@@ -19,7 +19,7 @@ use crate::proxy::{self, SiteTable};
 use crate::readiness::Readiness;
 use crate::service::gate::Gate;
 use crate::service::live::GatewayEdge;
-use crate::service::reload;
+use crate::service::{reload, systemd};
 use crate::shutdown::requested;
 use crate::storage::Storage;
 
@@ -50,7 +50,7 @@ impl Service for EdgeService {
         tokio::select! {
             () = self.gate.opened() => {
                 self.readiness.set(START, Vec::new());
-                notify(&[sd_notify::NotifyState::Ready]);
+                systemd::ready();
             }
             () = requested(&mut self.stopping) => {}
         }
@@ -105,12 +105,5 @@ impl Service for BesideService {
 
     fn threads(&self) -> Option<usize> {
         Some(1)
-    }
-}
-
-/// Tells systemd, where it started us and listens.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "cannot notify systemd");
     }
 }

@@ -1,5 +1,6 @@
 //! What the services for certificates ask of what is live.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::live::Live;
 use super::outcome;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
+use crate::host::Pattern;
 use crate::manager::{Done, Job, Start, Tools, Watched};
 
 impl Live {
@@ -19,9 +21,23 @@ impl Live {
         (jobs, writer.manager.next_due())
     }
 
-    /// Whether all that CAs are asked for is there.
-    pub(super) fn start_state(&self) -> Start {
-        self.writer().manager.start_state()
+    /// Whether all hosts have certificates, and how many have none.
+    pub(super) fn start_state(&self) -> (Start, usize) {
+        let writer = self.writer();
+        let missing = writer.missing.len();
+        if missing > 0 {
+            let views = writer.manager.managed();
+            let asked: HashSet<_> = views.iter().flat_map(|view| &view.names).collect();
+            let is_asked = |host: &Pattern| {
+                let wildcard = host.wildcard_over();
+                asked.contains(host) || wildcard.is_some_and(|above| asked.contains(&above))
+            };
+            // No CA will ever bring these.
+            if let Some(lost) = writer.missing.iter().find(|one| !is_asked(&one.host)) {
+                return (Start::Failed(lost.to_string()), missing);
+            }
+        }
+        (writer.manager.start_state(), missing)
     }
 
     /// How long it is until `time`.

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::edge::Edge;
-use crate::manager::{ManagedView, Report, TlsManager, Tools};
+use crate::manager::{ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
 use crate::proxy::{Gateway, SiteTable};
 use crate::readiness::Readiness;
@@ -66,6 +66,8 @@ pub(super) struct Writer {
     pub(super) stamps: Stamps,
     /// What is watched beside them.
     pub(super) watch: Vec<PathBuf>,
+    /// What the last pass found missing.
+    pub(super) missing: Vec<Missing>,
     /// The keys that wait for a restart.
     start: Config,
 }
@@ -120,6 +122,7 @@ impl Live {
                 manager,
                 stamps: Stamps::take(&loaded.files, now),
                 watch: Vec::new(),
+                missing: Vec::new(),
                 start: loaded.config.clone(),
             }),
             watched: ArcSwap::from_pointee(loaded.files.clone()),

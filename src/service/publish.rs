@@ -41,6 +41,7 @@ impl Live {
             writer.watch.clone_from(&report.watch);
             self.note_watched(writer);
         }
+        writer.missing.clone_from(&report.missing);
         let missing = report.missing.iter().map(ToString::to_string);
         let missing = if config.server.https_optional {
             Vec::new()

@@ -17,6 +17,7 @@ use super::blocking;
 use super::gate::Gate;
 use super::halt::Halt;
 use super::live::Live;
+use super::systemd;
 use crate::clock::UnixTime;
 use crate::manager::{Done, Start};
 use crate::shutdown::requested;
@@ -29,6 +30,10 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// How often what is missing is told anew while certificates come in.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// The rest after telling, as a multiple of what it took: with very many certificates it takes
+/// long, and is to keep no core busy.
+const TELL_SHARE: u32 = 20;
 
 /// Obtains and renews certificates until the gateway stops.
 pub struct Renewal {
@@ -57,9 +62,11 @@ impl Renewal {
         }
         let live = Arc::clone(&self.live);
         match blocking(move || live.start_state()).await {
-            Some(Start::Complete) => self.gate.open(),
-            Some(Start::Failed(why)) => self.gate.fail(why),
-            Some(Start::Pending) | None => {}
+            Some((Start::Complete, _)) => self.gate.open(),
+            Some((Start::Failed(why), _)) => self.gate.fail(why),
+            // From here, so that a start that hangs says nothing.
+            Some((Start::Pending, missing)) => systemd::starting(missing),
+            None => {}
         }
     }
 
@@ -81,26 +88,35 @@ impl BackgroundService for Renewal {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
         let mut work = Work::default();
-        let (mut tell, mut told) = (None, None::<Instant>);
+        let (mut tell, mut not_before) = (None, Instant::now());
+        let mut is_told = true;
         loop {
             let next = work.begin(&self.live).await;
-            self.decide().await;
+            // Once for all certificates that come in until what is missing is told anew.
+            if is_told {
+                self.decide().await;
+            }
+            is_told = true;
             let pause = next.map_or(LONGEST_WAIT, |next| self.live.until(next));
+            let longest = if self.gate.is_shut() {
+                systemd::NUDGE
+            } else {
+                LONGEST_WAIT
+            };
             tokio::select! {
                 Some(done) = work.next() => {
                     self.live.settle(done).await;
-                    tell = tell.or_else(|| {
-                        let now = Instant::now();
-                        Some(told.map_or(now, |told| now.max(told + TELL_EVERY)))
-                    });
+                    is_told = false;
+                    tell = tell.or_else(|| Some(Instant::now().max(not_before)));
                 }
                 () = at(tell) => {
-                    (tell, told) = (None, Some(Instant::now()));
-                    let live = Arc::clone(&self.live);
+                    tell = None;
+                    let (live, begun) = (Arc::clone(&self.live), Instant::now());
                     blocking(move || live.tick()).await;
+                    not_before = Instant::now() + rest(begun.elapsed());
                 }
                 () = self.live.planned() => {}
-                () = tokio::time::sleep(pause.min(LONGEST_WAIT)) => {}
+                () = tokio::time::sleep(pause.min(longest)) => {}
                 () = requested(&mut stopping) => break,
             }
         }
@@ -108,6 +124,11 @@ impl BackgroundService for Renewal {
         drop(work);
         self.halt.end();
     }
+}
+
+/// How long after a telling that took so long there is no other.
+fn rest(took: Duration) -> Duration {
+    TELL_EVERY.max(took.saturating_mul(TELL_SHARE))
 }
 
 async fn at(moment: Option<Instant>) {

@@ -141,6 +141,71 @@ fn required_at_start_refuses_to_start_without() {
 }
 
 #[test]
+fn required_at_start_is_required_of_files_too() {
+    let builder = Gateway::builder();
+    let yaml = format!(
+        "certificates: [{{ files: {{ cert: late.pem, key: late.key }} }}]\n\
+         renewal: {{ required_at_start: true }}\n{}",
+        sites(&["files.test"])
+    );
+    let mut gateway = builder.config(yaml).spawn();
+    let status = within(RETRY, "the gateway to end", || gateway.exited());
+    assert_eq!(status.code(), Some(1), "{}", gateway.log());
+    wait_for("a clear error", || {
+        let log = gateway.log();
+        let last = log.lines().rev().find(|line| line.contains("error"))?;
+        (last.contains("files.test") && last.contains("required_at_start")).then_some(())
+    });
+    ROOT.leaf(&["files.test"])
+        .make()
+        .write(gateway.dir(), "late");
+    gateway.restart();
+}
+
+#[test]
+fn systemd_hears_how_far_a_start_is_that_has_to_wait() {
+    let builder = Gateway::builder();
+    let ca = Switched::new(&builder);
+    ca.way.turn(Switch::Hold);
+    let path = builder.dir().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    let patience = Some(super::support::PATIENCE);
+    socket.set_read_timeout(patience).expect("a socket");
+    let told = || {
+        let mut text = [0; 1024];
+        let length = socket.recv(&mut text).expect("a message in time");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    let yaml = config(&ca.issuer(), &["a.test", "b.test"]).replace(
+        "check_every: 1s",
+        "check_every: 1s, required_at_start: true",
+    );
+    let mut gateway = builder
+        .env("NOTIFY_SOCKET", &path.to_string_lossy())
+        .config(yaml)
+        .spawn();
+    // Again and again.
+    for _ in 0..2 {
+        let starting = told();
+        assert!(
+            starting.contains("EXTEND_TIMEOUT_USEC=30000000"),
+            "{starting}"
+        );
+        assert!(
+            starting.contains("STATUS=waiting for 2 certificates"),
+            "{starting}"
+        );
+    }
+    ca.way.turn(Switch::Pass);
+    let ready = within(RETRY, "the start", || {
+        let told = told();
+        told.contains("READY=1").then_some(told)
+    });
+    assert!(!ready.contains("waiting"), "{ready}");
+    gateway.wait_until_ready();
+}
+
+#[test]
 fn a_stored_certificate_is_served_without_the_ca() {
     let builder = Gateway::builder();
     let ca = Switched::new(&builder);

@@ -213,13 +213,13 @@ impl Gateway {
             command.arg(&self.config);
         }
         let mut child = command
+            .env_remove("NOTIFY_SOCKET")
             .envs(
                 self.builder
                     .environment
                     .iter()
                     .map(|(name, value)| (name, value)),
             )
-            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
