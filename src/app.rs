@@ -155,7 +155,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new()?;
         let readiness = Readiness::default();
-        readiness.set(START, vec!["the gateway is starting".to_owned()]);
+        readiness.set(START, ["the gateway is starting"]);
 
         let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;

@@ -1,7 +1,12 @@
 //! Whether this gateway should get traffic, and if not, why.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, RwLock};
+
+/// How many reasons of a part are told: a probe that asks each second must cost nothing, whatever
+/// is missing.
+const SHOWN: usize = 20;
 
 /// The reasons that speak against readiness. Ready is: none.
 ///
@@ -10,8 +15,15 @@ use std::sync::{Arc, RwLock};
 pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Vec<String>>>>);
 
 impl Readiness {
-    /// Names what a part waits for or lacks; an empty list says that the part is ready.
-    pub fn set(&self, part: &'static str, reasons: Vec<String>) {
+    /// Names what a part waits for or lacks, the first of many; none says that the part is ready.
+    pub fn set(&self, part: &'static str, reasons: impl IntoIterator<Item = impl Display>) {
+        let mut all = reasons.into_iter();
+        let first = all.by_ref().take(SHOWN);
+        let mut reasons: Vec<_> = first.map(|reason| reason.to_string()).collect();
+        let more = all.count();
+        if more > 0 {
+            reasons.push(format!("and {more} more"));
+        }
         let mut parts = self
             .0
             .write()
@@ -37,5 +49,24 @@ impl Readiness {
             .read()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_reasons_the_first_are_told_and_the_rest_counted() {
+        let readiness = Readiness::default();
+        readiness.set("a", 0..SHOWN);
+        assert_eq!(readiness.reasons()["a"].len(), SHOWN);
+        readiness.set("a", 0..10_000);
+        let told = &readiness.reasons()["a"];
+        assert_eq!(told.len(), SHOWN + 1);
+        assert_eq!(told[0], "0");
+        assert_eq!(told[SHOWN], "and 9980 more");
+        readiness.set("a", None::<String>);
+        assert!(readiness.is_ready());
     }
 }

@@ -49,7 +49,7 @@ impl Service for EdgeService {
         }
         tokio::select! {
             () = self.gate.opened() => {
-                self.readiness.set(START, Vec::new());
+                self.readiness.set(START, None::<String>);
                 systemd::ready();
             }
             () = requested(&mut self.stopping) => {}

@@ -56,8 +56,7 @@ impl Stop {
     }
 
     async fn in_order(&self, interrupt: &mut Option<Signal>) {
-        self.readiness
-            .set(PART, vec!["the gateway is stopping".to_owned()]);
+        self.readiness.set(PART, ["the gateway is stopping"]);
         tracing::info!("stopping: no new connections, waiting for open requests");
         // Nobody listening means that nothing is left to stop.
         let _ = self.stopping.send(true);
@@ -84,7 +83,7 @@ impl ShutdownSignalWatch for Stop {
             () = received(&mut terminate) => self.in_order(&mut interrupt).await,
             Some(()) = asked.recv() => self.in_order(&mut interrupt).await,
             () = received(&mut interrupt) => {
-                self.readiness.set(PART, vec!["the gateway is stopping".to_owned()]);
+                self.readiness.set(PART, ["the gateway is stopping"]);
                 tracing::info!("stopped at once");
             }
         }
