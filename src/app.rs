@@ -179,7 +179,8 @@ impl App {
             &metrics,
             Arc::clone(&access),
             certificates.clone(),
-        );
+        )
+        .since(clock.now());
         let descriptors = Descriptors::claim();
         let edge = Edge::new(
             Arc::new(proxy::http_proxy(gateway, &config, descriptors.kept)),

@@ -38,6 +38,8 @@ use self::exchange::Exchange;
 use self::header::Refusal;
 use self::route::{Action, Admission};
 use crate::access_log::AccessLog;
+use crate::certificate::sni::CertificateSet;
+use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::NameBuffer;
 use crate::metrics::Metrics;
@@ -67,6 +69,8 @@ pub struct Gateway {
     sites: Arc<ArcSwap<SiteTable>>,
     access: Arc<ArcSwap<AccessLog>>,
     certificates: GlobalCertificate,
+    /// Certificates that ended before are of no use.
+    started: UnixTime,
     refused: Refused,
 }
 
@@ -92,6 +96,7 @@ impl Gateway {
             sites,
             access,
             certificates,
+            started: UnixTime::MIN,
             refused: Refused {
                 invalid: refused("invalid"),
                 misdirected: refused("misdirected"),
@@ -108,12 +113,26 @@ impl Gateway {
             .unwrap_or_else(|| self.sites.load_full())
     }
 
-    /// Whether a client that is sent to TLS is presented a certificate for `host`.
+    /// Counts certificates as none that had ended at `started`.
+    pub fn since(self, started: UnixTime) -> Self {
+        Self { started, ..self }
+    }
+
+    /// Whether a client that is sent to TLS is presented a certificate for `host` that has been of
+    /// use since the start. One that ends meanwhile goes on to count: what has been HTTPS is not
+    /// taken back to plain HTTP.
     fn has_tls(&self, host: Host<'_>) -> bool {
-        match host {
-            Host::Name(name) => self.certificates.covers(name),
-            Host::Ip(address) => self.certificates.covers_ip(address),
-        }
+        let snapshot = self.certificates.snapshot();
+        let map = &snapshot.certificates;
+        let (covers, set) = match host {
+            Host::Name(name) => (snapshot.covers(name), map.lookup(name)),
+            Host::Ip(address) => (snapshot.covers_ip(address), map.default_set()),
+        };
+        let is_of_use = |set: &Arc<CertificateSet>| {
+            let mut certificates = set.by_kind.iter();
+            certificates.any(|certificate| certificate.not_after() >= self.started)
+        };
+        covers && set.is_none_or(is_of_use)
     }
 
     /// Decides what to do with a request: the answer to give at once, or `None` where a route

@@ -107,16 +107,6 @@ impl GlobalCertificate {
         self.0.live.load_full()
     }
 
-    /// Whether [`Snapshot::covers`] holds now.
-    pub fn covers(&self, host: &str) -> bool {
-        self.0.live.load().covers(host)
-    }
-
-    /// Whether [`Snapshot::covers_ip`] holds now.
-    pub fn covers_ip(&self, host: IpAddr) -> bool {
-        self.0.live.load().covers_ip(host)
-    }
-
     /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks.
     ///
     /// # Errors

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use super::live::{Live, Writer};
+use crate::certificate::sni::SniMap;
 use crate::config::model::Config;
-use crate::manager::Report;
+use crate::host::Pattern;
+use crate::manager::{Missing, Report};
 use crate::proxy::{self, SiteTable};
 use crate::tls::Snapshot;
 
@@ -42,8 +44,10 @@ impl Live {
             self.note_watched(writer);
         }
         writer.missing.clone_from(&report.missing);
-        let is_told = !config.server.https_optional;
-        let missing = report.missing.iter().filter(|_| is_told);
+        // Without a certificate they are served on plain HTTP; with an old one that has to be told.
+        let map = self.map.load();
+        let counts = |missing: &&Missing| !config.server.https_optional || has_any(&map, missing);
+        let missing = report.missing.iter().filter(counts);
         self.readiness.set(CERTIFICATES, missing);
         self.planned.notify_one();
     }
@@ -64,6 +68,14 @@ impl Live {
         let paths = writer.stamps.paths().chain(&writer.watch);
         let paths: Vec<_> = paths.cloned().collect();
         self.watched.store(paths.into());
+    }
+}
+
+/// Whether there is a certificate, good or not.
+fn has_any(map: &SniMap, missing: &Missing) -> bool {
+    match &missing.host {
+        Pattern::Exact(name) => map.lookup(name.as_str()).is_some(),
+        other => map.get(other).is_some(),
     }
 }
 

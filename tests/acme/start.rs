@@ -322,6 +322,33 @@ fn https_optional_serves_over_http_meanwhile() {
 }
 
 #[test]
+fn https_optional_hides_no_certificate_that_has_expired() {
+    let builder = Gateway::builder();
+    let ca = Switched::new(&builder);
+    let old = ROOT.leaf(&["old.test"]).expired().make();
+    stored(&builder, &ca, "old.test", &old);
+    let mut gateway = builder
+        .server("https_optional: true")
+        .config(config(&ca.issuer(), &["old.test", "none.test"]))
+        .spawn();
+    let reason = gateway.wait_until_waiting_for("old.test");
+    assert!(reason.contains("expired"), "{reason}");
+    wait_for("nothing else to be missing", || {
+        (gateway.waiting().len() == 1).then_some(())
+    });
+    // Neither has a certificate that would be of use to a client.
+    for host in ["old.test", "none.test"] {
+        let reply = plain(&gateway, host);
+        assert_eq!(reply, Some((200, host.to_owned())));
+    }
+    ca.way.turn(Switch::Pass);
+    insist(&gateway, "old.test", &root(&ca.pebble));
+    gateway.wait_until_ready();
+    let (status, _) = plain(&gateway, "old.test").expect("a reply");
+    assert_eq!(status / 100, 3, "from now on HTTP leads to HTTPS");
+}
+
+#[test]
 fn https_is_not_optional_by_default() {
     let builder = Gateway::builder();
     let ca = Switched::new(&builder);
