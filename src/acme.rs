@@ -23,7 +23,6 @@ mod account;
 mod ca;
 mod classify;
 mod flight;
-mod http;
 mod job;
 mod kept;
 mod key;

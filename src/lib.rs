@@ -7,9 +7,9 @@
 //! |---|---|---|
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
-//! | 3 | [`manager`], [`local_ca`], [`acme`], [`challenge`], [`issuer`] | which certificates are served, and where they come from |
+//! | 3 | [`manager`], [`local_ca`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
-//! | 1 | [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
+//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
 //!
 //! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
 //! the rest.
@@ -23,9 +23,11 @@ pub mod challenge;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dns;
 pub mod edge;
 pub mod event;
 pub mod host;
+pub mod http_client;
 pub mod issuer;
 pub mod local_ca;
 pub mod manager;

@@ -20,13 +20,17 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "stamp",
             "event",
             "throttle",
+            "http_client",
         ],
     ),
     (
         2,
         &["config", "access_log", "schedule", "certificate", "storage"],
     ),
-    (3, &["issuer", "challenge", "acme", "local_ca", "manager"]),
+    (
+        3,
+        &["issuer", "dns", "challenge", "acme", "local_ca", "manager"],
+    ),
     (4, &["tls", "proxy", "edge", "admin", "service"]),
     (5, &["app", "cli", "main", "lib"]),
 ];

@@ -3,22 +3,20 @@
 //! Nothing is read or fetched before it is needed: a CA that is down, or a file of roots that is
 //! missing, does not keep the gateway from its start.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http::uri::Uri;
-use instant_acme::BodyWrapper;
 use serde::Deserialize;
 
 use super::classify;
 use super::flight::Flight;
-use super::http::{HttpClient, HttpError, Patience};
 use super::session::{Refusal, Session};
 use crate::clock::Clock;
 use crate::config::model::Acme;
+use crate::http_client::{Body, HttpClient, HttpError, Options};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::keys;
 
@@ -103,8 +101,11 @@ impl Ca {
     async fn connect(&self) -> Result<Arc<HttpClient>, Failure> {
         let config = Arc::clone(&self.config);
         let make = move || {
-            let file = config.ca_file.as_deref().map(Path::new);
-            HttpClient::new(file, config.proxy.as_ref(), Patience::default())
+            HttpClient::new(Options {
+                ca_file: config.ca_file.as_deref(),
+                proxy: config.proxy.as_ref(),
+                ..Options::default()
+            })
         };
         match tokio::task::spawn_blocking(make).await {
             Ok(Ok(client)) => Ok(Arc::new(client)),
@@ -124,7 +125,7 @@ impl Ca {
         let url: Uri = self.url.parse().map_err(|_| wrong("this is no URL"))?;
         let request = Request::builder()
             .uri(url.clone())
-            .body(BodyWrapper::default())
+            .body(Body::default())
             .map_err(|_| wrong("this is no URL"))?;
         let reply = http.send(request).await;
         let reply = reply.map_err(|error| self.unreachable(&error))?;

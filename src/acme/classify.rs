@@ -8,12 +8,12 @@ use std::fmt::{self, Write as _};
 use http::StatusCode;
 use instant_acme::Error;
 
-use super::http::HttpError;
 use super::problem::Problem;
 use super::session::{Refusal, Session};
 use crate::challenge::ChallengeType;
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::http_client::HttpError;
 use crate::schedule::{Failure, FailureClass};
 
 /// What a CA was asked for.

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::header::{HeaderMap, LINK, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
 
 use super::ca::Directory;
-use super::http::HttpClient;
 use super::problem::Problem;
 use crate::clock::{Clock, UnixTime};
+use crate::http_client::HttpClient;
 
 /// A reply that is no success.
 #[derive(Clone, Debug)]
@@ -102,6 +103,10 @@ impl Inner {
             let body = Box::new(self.directory.body.clone());
             return Ok(BytesResponse { parts, body });
         }
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(Collected::to_bytes);
+        let body = body.map_err(|error| Error::Other(Box::new(error)))?;
+        let request = Request::from_parts(head, body.into());
         let reply = self.http.send(request).await;
         let reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
         let now = self.clock.now();

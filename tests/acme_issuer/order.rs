@@ -198,8 +198,8 @@ async fn proofs_that_the_ca_may_look_for_stay() {
     bench.issue_until(&["b.test"], "validates").await;
     assert_eq!((web.visible(), web.cleaned.load(Ordering::Relaxed)), (1, 1));
     bench.issue(&["b.test"]).await.unwrap();
+    // Whether it had looked by then or not; what is left of the proof expires.
     assert_eq!(orders(&pebble), 2, "the order is finished");
-    assert_eq!(web.visible(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

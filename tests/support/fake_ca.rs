@@ -24,14 +24,19 @@ use super::http1::{read_body, read_head};
 /// A request as it came, with what it was asked for.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// `account`, `order`, `orders` (looking at one), `authz`, `challenge`, `finalize` or `cert`.
+    /// The first segment of its path: `account`, `order`, `orders` (looking at one), `authz`,
+    /// `challenge`, `finalize` or `cert`.
     pub kind: String,
+    /// Its whole path.
+    pub path: String,
     /// How many of this kind there were before.
     pub number: usize,
     /// The number of the order, where it is about one.
     pub order: usize,
     /// The names of the order, where it is about one.
     pub names: Vec<String>,
+    /// The protected header of the JWS, null where there is none.
+    pub protected: Value,
     /// The payload of the JWS, null where it was empty.
     pub payload: Value,
     pub at: Instant,
@@ -61,7 +66,7 @@ impl Reply {
         self
     }
 
-    fn json(status: u16, body: &Value) -> Self {
+    pub fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
             headers: vec![("Content-Type".into(), "application/json".into())],
@@ -84,6 +89,27 @@ impl Reply {
 
 type Script = dyn Fn(&Ask) -> Option<Reply> + Send + Sync;
 
+/// What a CA has beyond the least of them.
+#[derive(Clone)]
+pub struct Features {
+    /// Members of the directory; a value that begins with `/` is made a URL.
+    pub directory: Value,
+    /// Its `meta`.
+    pub meta: Value,
+    /// The challenges that it offers, as types with further members.
+    pub challenges: Vec<(&'static str, Value)>,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self {
+            directory: json!({}),
+            meta: json!({}),
+            challenges: vec![("http-01", json!({})), ("tls-alpn-01", json!({}))],
+        }
+    }
+}
+
 /// Runs until dropped.
 pub struct FakeCa {
     dir: TempDir,
@@ -95,6 +121,7 @@ struct Shared {
     address: SocketAddr,
     acceptor: SslAcceptor,
     root: Ca,
+    features: Features,
     script: Box<Script>,
     state: Mutex<State>,
     stop: AtomicBool,
@@ -118,6 +145,14 @@ struct Order {
 impl FakeCa {
     /// Answers as a CA in order would where `script` has no answer of its own.
     pub fn start(script: impl Fn(&Ask) -> Option<Reply> + Send + Sync + 'static) -> Self {
+        Self::start_with(Features::default(), script)
+    }
+
+    /// A CA that has more than others.
+    pub fn start_with(
+        features: Features,
+        script: impl Fn(&Ask) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let api = Ca::new("Root of the API");
         let ca_file = api.write(dir.path());
@@ -132,6 +167,7 @@ impl FakeCa {
             address: listener.local_addr().expect("an address"),
             acceptor: acceptor.build(),
             root: Ca::new("Issuing Root"),
+            features,
             script: Box::new(script),
             state: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -156,7 +192,12 @@ impl FakeCa {
 
     /// The URL of its directory.
     pub fn directory(&self) -> String {
-        format!("https://{}/dir", self.shared.address)
+        self.url("/dir")
+    }
+
+    /// The URL of a path at it.
+    pub fn url(&self, path: &str) -> String {
+        self.shared.url(path)
     }
 
     /// What to trust for its directory.
@@ -274,7 +315,8 @@ impl Shared {
             _ => {}
         }
         let jws: Value = serde_json::from_slice(body).unwrap_or_default();
-        let payload = decode(jws["payload"].as_str().unwrap_or_default());
+        let part = |name: &str| decode(jws[name].as_str().unwrap_or_default());
+        let payload = part("payload");
         let order = numbers.first().copied().unwrap_or_default();
         let ask = {
             let mut state = self.state();
@@ -287,9 +329,11 @@ impl Shared {
             };
             let ask = Ask {
                 kind,
+                path: path.to_owned(),
                 number,
                 order,
                 names,
+                protected: part("protected"),
                 payload,
                 at: Instant::now(),
             };
@@ -301,14 +345,21 @@ impl Shared {
     }
 
     fn directory(&self) -> Value {
-        json!({
+        let mut directory = json!({
             "newNonce": self.url("/nonce"),
             "newAccount": self.url("/account"),
             "newOrder": self.url("/order"),
             "revokeCert": self.url("/revoke"),
             "keyChange": self.url("/key"),
-            "meta": {},
-        })
+            "meta": self.features.meta,
+        });
+        for (name, value) in self.features.directory.as_object().into_iter().flatten() {
+            directory[name] = match value.as_str() {
+                Some(path) if path.starts_with('/') => json!(self.url(path)),
+                _ => value.clone(),
+            };
+        }
+        directory
     }
 
     fn properly(&self, ask: &Ask, part: usize) -> Reply {
@@ -348,15 +399,19 @@ impl Shared {
                     *status = "valid".to_owned();
                 }
                 let state = status.clone();
-                let kinds = ["http-01", "tls-alpn-01"].iter().enumerate();
+                let kinds = self.features.challenges.iter().enumerate();
                 let challenges: Vec<Value> = kinds
-                    .map(|(kind, name)| {
-                        json!({
+                    .map(|(kind, (name, members))| {
+                        let mut challenge = json!({
                             "type": name,
                             "url": self.url(&format!("/challenge/{number}/{part}/{kind}")),
                             "token": format!("token-{number}-{part}-{kind}-aaaaaaaaaaaaaaaa"),
                             "status": if state == "deactivated" { "pending" } else { &state },
-                        })
+                        });
+                        for (name, value) in members.as_object().into_iter().flatten() {
+                            challenge[name] = value.clone();
+                        }
+                        challenge
                     })
                     .collect();
                 if ask.kind == "challenge" {

@@ -1,8 +1,8 @@
-//! HTTP to a CA: hyper over OpenSSL, with the roots, the proxy and the patience that are configured.
+//! HTTP to the servers of others, CAs and DNS providers: hyper over OpenSSL, with the roots, the
+//! proxy and the patience that are configured.
 //!
-//! It speaks HTTPS alone, limits how long an answer may take and how long it may be, and decides
-//! nothing about what an answer means. `session` gives it to instant-acme, `ca` asks it for
-//! directories.
+//! It speaks HTTPS alone unless it is told otherwise, limits how long an answer may take and how
+//! long it may be, and decides nothing about what an answer means.
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
@@ -15,13 +15,12 @@ use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::uri::{Scheme, Uri};
 use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_openssl::client::legacy::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use instant_acme::BodyWrapper;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVersion};
 use openssl::x509::X509;
@@ -38,13 +37,13 @@ const MAX_ANSWER: usize = 1 << 20;
 /// that meets a closing connection fails.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// How long a CA may take.
+/// How long a server may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub struct Patience {
     /// For one address to be connected to.
-    pub(super) connect: Duration,
+    pub connect: Duration,
     /// From the beginning to the end of the answer.
-    pub(super) request: Duration,
+    pub request: Duration,
 }
 
 impl Default for Patience {
@@ -56,30 +55,46 @@ impl Default for Patience {
     }
 }
 
-type Body = BodyWrapper<Bytes>;
+/// The body of a request.
+pub type Body = Full<Bytes>;
 
-/// A client of one CA with its connections.
-pub(super) struct HttpClient {
+/// How servers are reached, and which are trusted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The roots to trust (PEM); the system's where `None`.
+    pub ca_file: Option<&'a Path>,
+    /// A proxy to go through, `http://HOST:PORT`.
+    pub proxy: Option<&'a Uri>,
+    /// Whether plain HTTP is spoken where a URL says so.
+    pub allow_plain: bool,
+    pub patience: Patience,
+}
+
+/// A client with its connections.
+pub struct HttpClient {
     path: Way,
+    allow_plain: bool,
     patience: Patience,
 }
 
-/// How the CA is reached.
+/// How servers are reached.
 enum Way {
     Direct(Client<HttpsConnector<HttpConnector>, Body>),
     Proxy(Client<HttpsConnector<Tunnel<HttpConnector>>, Body>),
 }
 
 impl HttpClient {
-    /// A client that trusts the roots in `ca_file`, or the system's. Reads files.
+    /// A client. Reads the roots from their file.
     ///
     /// # Errors
     /// Where the roots cannot be read.
-    pub(super) fn new(
-        ca_file: Option<&Path>,
-        proxy: Option<&Uri>,
-        patience: Patience,
-    ) -> Result<Self, HttpError> {
+    pub fn new(options: Options<'_>) -> Result<Self, HttpError> {
+        let Options {
+            ca_file,
+            proxy,
+            allow_plain,
+            patience,
+        } = options;
         let tls = tls(ca_file)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -100,18 +115,22 @@ impl HttpClient {
                 Way::Proxy(builder.build(HttpsConnector::with_connector(tunnel, tls)?))
             }
         };
-        Ok(Self { path, patience })
+        Ok(Self {
+            path,
+            allow_plain,
+            patience,
+        })
     }
 
     /// Sends a request and takes the whole answer, whatever its status.
     ///
     /// # Errors
     /// Where there is no whole answer.
-    pub(super) async fn send(
-        &self,
-        mut request: Request<Body>,
-    ) -> Result<Response<Bytes>, HttpError> {
-        if request.uri().scheme() != Some(&Scheme::HTTPS) {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Bytes>, HttpError> {
+        let is_known = |scheme: &Scheme| {
+            *scheme == Scheme::HTTPS || (self.allow_plain && *scheme == Scheme::HTTP)
+        };
+        if !request.uri().scheme().is_some_and(is_known) {
             return Err(HttpError::Scheme(request.uri().clone()));
         }
         request
@@ -138,8 +157,8 @@ impl HttpClient {
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(super) enum HttpError {
-    #[error("{0} is not asked, for CAs are asked over https alone")]
+pub enum HttpError {
+    #[error("{0} is not asked: only URLs of https are")]
     Scheme(Uri),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -157,7 +176,7 @@ pub(super) enum HttpError {
 
 impl HttpError {
     /// Whether it will stay so until the configuration or the machine is changed.
-    pub(super) fn is_permanent(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         matches!(
             self,
             Self::Scheme(_) | Self::Roots { .. } | Self::NoRoots(_) | Self::Tls(_)
@@ -235,6 +254,19 @@ mod tests {
         request: Duration::from_millis(1500),
     };
 
+    fn open(
+        ca_file: &Path,
+        proxy: Option<&Uri>,
+        patience: Patience,
+    ) -> Result<HttpClient, HttpError> {
+        HttpClient::new(Options {
+            ca_file: Some(ca_file),
+            proxy,
+            allow_plain: false,
+            patience,
+        })
+    }
+
     /// A server for `localhost` that answers everything with this; its address and root.
     fn server(answer: &'static [u8]) -> (SocketAddr, tempfile::NamedTempFile) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
@@ -272,7 +304,7 @@ mod tests {
     }
 
     async fn get(client: &HttpClient, url: String) -> Result<Response<Bytes>, HttpError> {
-        let request = Request::builder().uri(url).body(BodyWrapper::default());
+        let request = Request::builder().uri(url).body(Body::default());
         client.send(request.expect("a request")).await
     }
 
@@ -284,14 +316,14 @@ mod tests {
     async fn a_ca_with_the_right_root_is_asked_and_others_are_not() {
         let (address, root) =
             server(b"HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nno");
-        let client = HttpClient::new(Some(root.path()), None, SHORT).expect("a client");
+        let client = open(root.path(), None, SHORT).expect("a client");
         let reply = get(&client, url(address)).await.expect("an answer");
         assert_eq!(
             (reply.status().as_u16(), &reply.body()[..]),
             (503, &b"no"[..])
         );
         let (_, other) = server(b"");
-        let client = HttpClient::new(Some(other.path()), None, SHORT).expect("a client");
+        let client = open(other.path(), None, SHORT).expect("a client");
         let error = get(&client, url(address)).await.expect_err("not trusted");
         assert!(
             error.to_string().contains("certificate verify failed"),
@@ -299,7 +331,7 @@ mod tests {
         );
         assert!(!error.is_permanent());
         // The name counts too.
-        let client = HttpClient::new(Some(root.path()), None, SHORT).expect("a client");
+        let client = open(root.path(), None, SHORT).expect("a client");
         let error = get(&client, url(address).replace("localhost", "127.0.0.1")).await;
         assert!(error.is_err(), "it has no certificate for an address");
         let error = get(&client, url(address).replace("https", "http")).await;
@@ -309,12 +341,12 @@ mod tests {
     #[tokio::test]
     async fn answers_that_do_not_end_are_given_up() {
         let (address, root) = server(b"");
-        let client = HttpClient::new(Some(root.path()), None, SHORT).expect("a client");
+        let client = open(root.path(), None, SHORT).expect("a client");
         let error = get(&client, url(address)).await.expect_err("silence");
         assert!(matches!(error, HttpError::Timeout(_)), "{error}");
         let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(MAX_ANSWER + 1));
         let (address, root) = server(long.leak().as_bytes());
-        let client = HttpClient::new(Some(root.path()), None, Patience::default());
+        let client = open(root.path(), None, Patience::default());
         let error = get(&client.expect("a client"), url(address)).await;
         assert!(matches!(error, Err(HttpError::TooLong)), "{error:?}");
     }
@@ -322,17 +354,13 @@ mod tests {
     #[test]
     fn roots_that_are_not_there_are_named() {
         let missing = Path::new("/nowhere/roots.pem");
-        let error = HttpClient::new(Some(missing), None, SHORT)
-            .err()
-            .expect("no file");
+        let error = open(missing, None, SHORT).err().expect("no file");
         assert!(
             error.is_permanent() && error.to_string().contains("/nowhere"),
             "{error}"
         );
         let empty = tempfile::NamedTempFile::new().expect("a file");
-        let error = HttpClient::new(Some(empty.path()), None, SHORT)
-            .err()
-            .expect("no roots");
+        let error = open(empty.path(), None, SHORT).err().expect("no roots");
         assert!(matches!(error, HttpError::NoRoots(_)), "{error}");
     }
 
@@ -359,7 +387,7 @@ mod tests {
             let _ = io::copy(&mut reader, &mut &server);
         });
         let uri: Uri = format!("http://user:word@{proxy}").parse().expect("a URL");
-        let client = HttpClient::new(Some(root.path()), Some(&uri), SHORT).expect("a client");
+        let client = open(root.path(), Some(&uri), SHORT).expect("a client");
         let url = format!("https://localhost:{}/", address.port());
         assert_eq!(get(&client, url).await.expect("an answer").body(), "ok");
         let head = hear.recv().expect("a request").to_ascii_lowercase();

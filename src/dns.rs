@@ -1,0 +1,60 @@
+//! Records in the DNS that prove control of a name, and who is asked to set them.
+//!
+//! A [`DnsProvider`] sets and removes TXT records with one service or protocol; it knows nothing of
+//! ACME. Which record proves what is for `challenge` to say.
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::host::HostName;
+
+/// A TXT record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TxtRecord {
+    /// Its name, in full.
+    pub name: HostName,
+    /// Its one text, of at most 255 octets.
+    pub value: String,
+}
+
+/// Sets and removes TXT records.
+///
+/// There may be several records of one name: a record is always meant with its very value, and
+/// others of the name are left as they are. Each call is a unit of work that may be dropped before
+/// its end; [`Self::remove`] then takes back what half of it was done.
+#[async_trait]
+pub trait DnsProvider: Send + Sync {
+    /// Its name in the configuration.
+    fn name(&self) -> &str;
+
+    /// Sets a record in `zone`, the nearest name at or above it with an SOA record. One that is
+    /// there already is no error.
+    ///
+    /// # Errors
+    /// Where the record cannot be set.
+    async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
+
+    /// Removes a record from `zone`. One that is not there is no error.
+    ///
+    /// # Errors
+    /// Where the record may still be there.
+    async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
+
+    /// The values of the TXT records at `name` in `zone`; `None` where the provider cannot tell.
+    ///
+    /// # Errors
+    /// Where it can tell, but does not.
+    async fn list(&self, zone: &HostName, name: &HostName)
+    -> Result<Option<Vec<String>>, DnsError>;
+}
+
+/// Why a record was not set, removed or found.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum DnsError {
+    /// It cannot be reached, does not answer in time or has troubles of its own: later it may work.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refuses, and goes on to until the configuration or the account is changed.
+    #[error("{0}")]
+    Refused(String),
+}
