@@ -3,6 +3,9 @@
 //! A [`DnsProvider`] sets and removes TXT records with one service or protocol; it knows nothing of
 //! ACME. Which record proves what is for `challenge` to say.
 
+mod exchange;
+pub mod lookup;
+
 use async_trait::async_trait;
 use thiserror::Error;
 
