@@ -305,6 +305,7 @@ mod tests {
                 path: "data".into(),
             },
             issuers: IndexMap::new(),
+            dns: IndexMap::new(),
             certificates: Vec::new(),
             renewal: Renewal {
                 window: 0.3,

@@ -311,6 +311,7 @@ mod tests {
                 staging: None,
                 email: None,
                 challenges: Vec::new(),
+                dns: None,
                 profile: None,
                 key_type: KeyType::P256,
                 reuse_key: false,

@@ -7,6 +7,7 @@
 mod acme;
 mod certificate;
 mod coverage;
+mod dns;
 mod issuer;
 mod later;
 mod preset;
@@ -35,6 +36,7 @@ pub(super) fn build(
     let mut build = Build {
         sources,
         problems,
+        used_dns: HashSet::new(),
         used_issuers: HashSet::new(),
         used_upstreams: HashSet::new(),
     };
@@ -46,6 +48,7 @@ struct Build<'b> {
     sources: &'b mut Sources,
     problems: &'b mut Problems,
     /// Names that something refers to.
+    used_dns: HashSet<Arc<str>>,
     used_issuers: HashSet<Arc<str>>,
     used_upstreams: HashSet<Arc<str>>,
 }
@@ -56,7 +59,7 @@ impl Build<'_> {
         let tls = self.tls(&raw.tls, &root.key("tls"));
         let storage = self.storage(&raw.storage, &root.key("storage"));
         let issuers = self.issuers(raw, &root.key("issuers"));
-        self.dns(raw, root);
+        let dns = self.dns(raw, root);
         self.events(raw, root);
         let certificates = self.certificates(raw, root);
         let renewal = self.renewal(&raw.renewal, &root.key("renewal"));
@@ -76,6 +79,7 @@ impl Build<'_> {
             tls,
             storage,
             issuers,
+            dns,
             certificates,
             renewal,
             on_demand,
@@ -125,6 +129,7 @@ impl Build<'_> {
                 self.problems.warn(&at.at_key(), message, hint);
             }
         }
+        self.odd_dns(config, root);
         self.odd_sites(config, raw, root);
     }
 

@@ -4,16 +4,22 @@
 //! an issuer's) have been resolved or proved to exist, paths are absolute, durations are positive
 //! where zero means nothing. Only `config::build` makes them.
 
+mod dns;
+mod site;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, Uri};
+use http::Uri;
 use indexmap::IndexMap;
 
 use crate::host::{HostName, Pattern};
 use crate::secret::Secret;
+
+pub use dns::*;
+pub use site::*;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +29,8 @@ pub struct Config {
     pub storage: Storage,
     /// By name, in the order of the file.
     pub issuers: IndexMap<Arc<str>, Issuer>,
+    /// By name, in the order of the file.
+    pub dns: IndexMap<Arc<str>, Arc<Dns>>,
     pub certificates: Vec<CertificateSource>,
     pub renewal: Renewal,
     /// Names that get a certificate when a client first asks for one.
@@ -150,6 +158,8 @@ pub struct Acme {
     pub email: Option<String>,
     /// Those for which there is a listener, most wanted first. Never empty.
     pub challenges: Vec<ChallengeType>,
+    /// The entry of [`Config::dns`] that is used where a certificate names none.
+    pub dns: Option<Arc<str>>,
     /// A profile of the CA that is asked for where the CA has it.
     pub profile: Option<String>,
     pub key_type: KeyType,
@@ -221,6 +231,8 @@ pub enum CertificateSource {
         names: Vec<Pattern>,
         /// Names of issuers, tried in order. Never empty.
         issuers: Vec<Arc<str>>,
+        /// The entry of [`Config::dns`] to prove by, before that of the issuer.
+        dns: Option<Arc<str>>,
         origin: Origin,
     },
 }
@@ -252,115 +264,6 @@ pub struct OnDemand {
     pub issuers: Vec<Arc<str>>,
     /// Never empty.
     pub allow: Vec<Pattern>,
-}
-
-/// A pool of servers that requests are passed to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    pub name: Arc<str>,
-    /// Never empty.
-    pub servers: Vec<UpstreamServer>,
-    pub balance: Balance,
-    pub tls: UpstreamTls,
-}
-
-/// One server of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamServer {
-    pub address: UpstreamAddress,
-    /// Its share of the requests beside that of others, 1 to 1,000.
-    pub weight: u32,
-}
-
-/// Where an upstream server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamAddress {
-    Ip(SocketAddr),
-    /// A name that is resolved again and again, never on a request's path.
-    Name {
-        host: HostName,
-        port: u16,
-    },
-    Unix(PathBuf),
-}
-
-/// How a server of an upstream is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
-}
-
-/// Whether and how TLS is spoken to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamTls {
-    Off,
-    On {
-        /// The name for SNI and verification; the server's own where `None`.
-        server_name: Option<HostName>,
-        verify: bool,
-        /// Roots to trust instead of the system's, PEM.
-        ca_file: Option<PathBuf>,
-    },
-}
-
-/// A site: some hosts, their certificates and their routes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Site {
-    /// Never empty.
-    pub hosts: Vec<Pattern>,
-    pub tls: SiteTls,
-    /// Longest path first; among equal paths the earlier in the file.
-    pub routes: Vec<Route>,
-    pub origin: Origin,
-}
-
-/// Where a site's certificate comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SiteTls {
-    /// A certificate at hand that covers the host, else one from these issuers in turn (the first
-    /// configured issuer; none where there is no issuer).
-    Auto(Vec<Arc<str>>),
-    /// One from this issuer.
-    Issuer(Arc<str>),
-    /// The site is served on the HTTP listeners only, and not redirected to HTTPS.
-    Off,
-}
-
-/// What to do with requests under a path.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// A path prefix, beginning with `/`. It covers whole segments: `/api` and `/api/` both cover
-    /// `/api/x`; `/api` covers `/api` but not `/apis`.
-    pub path: Arc<str>,
-    pub action: Action,
-}
-
-/// What to do with a request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    Proxy(Proxy),
-    /// Answer with a `Location`.
-    Redirect {
-        to: Uri,
-        status: StatusCode,
-    },
-    /// Answer with this.
-    Respond {
-        status: StatusCode,
-        body: bytes::Bytes,
-        content_type: http::HeaderValue,
-    },
-}
-
-/// Passing a request to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    pub upstream: Arc<Upstream>,
-    pub connect_timeout: Duration,
-    /// Between two reads from the upstream, the wait for the head included.
-    pub read_timeout: Duration,
-    /// How often a request that can be repeated is tried again.
-    pub retries: u32,
 }
 
 /// What is logged.

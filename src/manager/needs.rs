@@ -38,6 +38,7 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
             names,
             issuers,
             origin,
+            ..
         } = source
         {
             let (names, issuers) = (names.clone(), issuers.clone());

@@ -115,6 +115,7 @@ fn sites_get_what_they_ask_for() {
                     "*.m.example".parse().expect("a name"),
                 ],
                 issuers: vec!["local".into()],
+                dns: None,
                 origin: origin("certificates[1]"),
             },
         ],

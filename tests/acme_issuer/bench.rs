@@ -202,6 +202,7 @@ pub fn config(directory: String, ca_file: &Path) -> Acme {
         staging: None,
         email: Some("ops@example.com".to_owned()),
         challenges: vec![ChallengeType::Http01],
+        dns: None,
         profile: None,
         key_type: KeyType::P256,
         reuse_key: false,

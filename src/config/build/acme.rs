@@ -26,12 +26,7 @@ const MAX_ROOTS: u64 = 1 << 20;
 type Ca = (String, Option<&'static Preset>);
 
 impl Build<'_> {
-    pub(super) fn acme(
-        &mut self,
-        raw: &schema::Acme,
-        server: &schema::Server,
-        at: &At<'_>,
-    ) -> Acme {
+    pub(super) fn acme(&mut self, raw: &schema::Acme, root: &schema::Root, at: &At<'_>) -> Acme {
         let directory_at = at.key("directory");
         let (directory, preset) = self
             .directory(&directory_at, &raw.directory)
@@ -70,7 +65,11 @@ impl Build<'_> {
             directory,
             staging,
             email: self.email(raw.email.as_deref(), &at.key("email")),
-            challenges: self.challenges(raw, server, at),
+            challenges: self.challenges(raw, &root.server, at),
+            dns: raw
+                .dns
+                .as_deref()
+                .and_then(|dns| self.dns_name(&at.key("dns"), dns, root)),
             profile: self.profile(raw.profile.as_deref(), &at.key("profile")),
             key_type,
             reuse_key: raw.reuse_key,
@@ -85,7 +84,7 @@ impl Build<'_> {
             proxy: raw
                 .proxy
                 .as_deref()
-                .and_then(|proxy| self.proxy_of_ca(&at.key("proxy"), proxy)),
+                .and_then(|proxy| self.http_proxy(&at.key("proxy"), proxy)),
             order_limit: self.order_limit(&raw.limit, &at.key("limit")),
         }
     }
@@ -256,7 +255,7 @@ impl Build<'_> {
         })
     }
 
-    fn proxy_of_ca(&mut self, at: &At<'_>, raw: &str) -> Option<Uri> {
+    pub(super) fn http_proxy(&mut self, at: &At<'_>, raw: &str) -> Option<Uri> {
         if raw.contains('@') {
             self.no_user(at);
             return None;
@@ -290,8 +289,8 @@ impl Build<'_> {
         }
     }
 
-    /// A file of roots. The CA could not be asked without it, so that it is looked into at once.
-    fn roots(&mut self, at: &At<'_>, raw: &str) -> PathBuf {
+    /// A file of roots. Nobody could be asked without it, so that it is looked into at once.
+    pub(super) fn roots(&mut self, at: &At<'_>, raw: &str) -> PathBuf {
         let path = self.path(at, raw);
         if raw.is_empty() || raw.contains('\0') {
             return path;
@@ -305,7 +304,7 @@ impl Build<'_> {
     }
 
     /// Reports a URL with a user in it, without showing it: there may be a password.
-    fn no_user(&mut self, at: &At<'_>) {
+    pub(super) fn no_user(&mut self, at: &At<'_>) {
         self.problems.hide(at.place());
         let message = "a URL with a user or a password in it cannot be used here";
         self.problems
@@ -316,7 +315,7 @@ impl Build<'_> {
 /// Looks whether a file has roots in it. The error says what is wrong and what to do.
 fn read_roots(path: &Path) -> Result<(), (String, &'static str)> {
     const PATH: &str = "check the path; a relative one is relative to the file it stands in";
-    const CONTENT: &str = "give the root certificate of the CA's own HTTPS, in PEM";
+    const CONTENT: &str = "give the root certificate of its HTTPS, in PEM";
     let failed = |error: std::io::Error| (format!("cannot be read: {error}"), PATH);
     // Others, such as pipes, could keep a reader waiting.
     if !fs::metadata(path).map_err(failed)?.is_file() {

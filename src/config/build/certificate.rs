@@ -66,25 +66,20 @@ impl Build<'_> {
                     }
                     named.push((at, pattern));
                 }
-                if let Some(dns) = &raw.dns
-                    && !root.dns.contains_key(dns)
-                {
-                    let at = at.key("dns");
-                    let known = root.dns.keys().map(String::as_str);
-                    self.dangling(&at, "entry in 'dns'", "dns", known, dns);
-                }
+                let dns = raw
+                    .dns
+                    .as_deref()
+                    .and_then(|dns| self.dns_name(&at.key("dns"), dns, root));
                 let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
                 for (name_at, pattern) in &named {
-                    // What 'dns' names is not available either, and says so itself.
-                    if raw.dns.is_none() {
-                        self.provable(name_at, pattern, &issuers, root);
-                    }
+                    self.provable(name_at, pattern, &issuers, root);
                     self.refused_by_public(name_at, pattern, &issuers, root);
                 }
                 let patterns = named.into_iter().map(|(_, pattern)| pattern).collect();
                 Some(CertificateSource::Managed {
                     names: patterns,
                     issuers,
+                    dns,
                     origin,
                 })
             }

@@ -28,7 +28,7 @@ impl Build<'_> {
             }
             let name = Arc::from(name.as_str());
             if let Some(acme) = &issuer.acme {
-                let acme = self.acme(acme, &raw.server, &at.key("acme"));
+                let acme = self.acme(acme, raw, &at.key("acme"));
                 issuers.insert(name, Issuer::Acme(Arc::new(acme)));
             } else if let Some(ca) = &issuer.local_ca {
                 let ca = self.local_ca(ca, &at.key("local_ca"));

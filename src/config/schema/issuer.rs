@@ -1,4 +1,4 @@
-//! `issuers`, `dns` and `events`.
+//! `issuers` and `events`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub(crate) struct Acme {
     /// How to prove control of a name, most wanted first.
     #[schemars(length(min = 1))]
     pub(crate) challenges: Vec<Challenge>,
+    /// The name of an entry in `dns`, where records to prove by are set, unless a certificate
+    /// names another. The only entry there is where it is left out.
+    pub(crate) dns: Option<String>,
     /// A profile of the authority, such as `tlsserver` or `shortlived`.
     pub(crate) profile: Option<String>,
     /// The kind of the certificates' keys.
@@ -58,6 +61,7 @@ impl Default for Acme {
             staging: None,
             email: None,
             challenges: vec![Challenge::TlsAlpn01, Challenge::Http01],
+            dns: None,
             profile: None,
             key_type: KeyType::P256,
             reuse_key: false,
@@ -145,52 +149,6 @@ impl Default for LocalCa {
             name: "Snigate Local CA".to_owned(),
         }
     }
-}
-
-/// Where DNS records are set: exactly one of the keys.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(crate) struct Dns {
-    /// A name server with dynamic updates.
-    pub(crate) rfc2136: Option<Rfc2136>,
-}
-
-/// A name server with dynamic updates (RFC 2136), signed by TSIG.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["server"]))]
-pub(crate) struct Rfc2136 {
-    /// The server's address, `ADDRESS:PORT`.
-    pub(crate) server: String,
-    /// The name of the key.
-    pub(crate) tsig_name: Option<String>,
-    /// The algorithm of the key.
-    pub(crate) tsig_algorithm: TsigAlgorithm,
-    /// The key, in base64.
-    pub(crate) tsig_secret: Option<SecretText>,
-}
-
-impl Default for Rfc2136 {
-    fn default() -> Self {
-        Self {
-            server: String::new(),
-            tsig_name: None,
-            tsig_algorithm: TsigAlgorithm::HmacSha256,
-            tsig_secret: None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub(crate) enum TsigAlgorithm {
-    #[serde(rename = "hmac-sha256")]
-    HmacSha256,
-    #[serde(rename = "hmac-sha384")]
-    HmacSha384,
-    #[serde(rename = "hmac-sha512")]
-    HmacSha512,
 }
 
 /// Whom to tell of which events: one of `webhook` and `exec`.

@@ -209,7 +209,8 @@ pub(crate) struct Certificate {
     pub(crate) names: Option<Vec<String>>,
     /// Names of issuers, tried in order; with `names`. The first issuer where it is left out.
     pub(crate) issuer: Option<Names>,
-    /// The name of an entry in `dns`, to prove by dns-01; with `names`.
+    /// The name of an entry in `dns`, where records to prove by are set; with `names`. That of
+    /// the issuer where it is left out.
     pub(crate) dns: Option<String>,
 }
 

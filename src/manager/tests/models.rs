@@ -48,6 +48,7 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
             path: "/nowhere".into(),
         },
         issuers: IndexMap::new(),
+        dns: IndexMap::new(),
         certificates,
         renewal: Renewal {
             window: 0.33,

@@ -142,6 +142,7 @@ impl World {
             staging: None,
             email: None,
             challenges: vec![ChallengeType::Http01],
+            dns: None,
             profile: None,
             key_type: KeyType::P256,
             reuse_key: false,
