@@ -5,11 +5,14 @@
 
 mod exchange;
 pub mod lookup;
+mod rfc2136;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::host::HostName;
+
+pub use rfc2136::Rfc2136Provider;
 
 /// A TXT record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, RData, RecordType};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -144,5 +144,28 @@ impl Answer {
             && message.message_type == MessageType::Response
             && message.op_code == question.op_code
             && (message.queries == question.queries || (may_be_bare && message.queries.is_empty()))
+    }
+}
+
+/// The value of a TXT record, its parts joined.
+pub(super) fn text(data: &RData) -> Option<String> {
+    let RData::TXT(txt) = data else {
+        return None;
+    };
+    Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned())
+}
+
+/// A code as people know it.
+pub(super) fn code_name(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::NoError => "NOERROR".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::NotAuth => "NOTAUTH".to_owned(),
+        ResponseCode::NotZone => "NOTZONE".to_owned(),
+        other => format!("with the code {}", u16::from(other)),
     }
 }

@@ -15,10 +15,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::dns::DnsError;
-use crate::dns::exchange::{self, PORT};
+use crate::dns::exchange::{self, PORT, code_name, text};
 use crate::host::HostName;
 
 pub use caa::{Caa, CaaRecord};
@@ -336,33 +336,10 @@ fn follow(
     }
 }
 
-fn is(record: &hickory_proto::rr::Record, name: &Name, kind: RecordType) -> bool {
+fn is(record: &Record, name: &Name, kind: RecordType) -> bool {
     record.record_type() == kind && record.name == *name
 }
 
 fn host(name: &Name) -> Option<HostName> {
     name.to_ascii().parse().ok()
-}
-
-/// The value of a TXT record, its parts joined.
-pub(super) fn text(data: &RData) -> Option<String> {
-    let RData::TXT(txt) = data else {
-        return None;
-    };
-    Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned())
-}
-
-/// A code as people know it.
-pub(super) fn code_name(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::NoError => "NOERROR".to_owned(),
-        ResponseCode::FormErr => "FORMERR".to_owned(),
-        ResponseCode::ServFail => "SERVFAIL".to_owned(),
-        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-        ResponseCode::NotImp => "NOTIMP".to_owned(),
-        ResponseCode::Refused => "REFUSED".to_owned(),
-        ResponseCode::NotAuth => "NOTAUTH".to_owned(),
-        ResponseCode::NotZone => "NOTZONE".to_owned(),
-        other => format!("with the code {}", u16::from(other)),
-    }
 }

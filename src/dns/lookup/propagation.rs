@@ -6,8 +6,9 @@ use futures::future::join_all;
 use hickory_proto::rr::RecordType;
 use tokio::time::{Instant, sleep};
 
-use super::{Lookups, Server, is, text};
-use crate::dns::{DnsError, TxtRecord, exchange};
+use super::{Lookups, Server, is};
+use crate::dns::exchange::{self, text};
+use crate::dns::{DnsError, TxtRecord};
 use crate::host::HostName;
 
 /// How it is waited for a record.
