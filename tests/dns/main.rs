@@ -11,7 +11,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod lies;
 mod lookup;
+mod rfc2136;
 
 use std::net::SocketAddr;
 use std::time::Duration;
