@@ -8,9 +8,12 @@ mod acme_dns;
 mod api;
 mod cloudflare;
 mod digitalocean;
+mod exchange;
 mod exec;
 mod hetzner;
 mod httpreq;
+pub mod lookup;
+mod rfc2136;
 mod route53;
 mod zone_file;
 
@@ -31,6 +34,7 @@ pub use digitalocean::DigitalOceanProvider;
 pub use exec::ExecProvider;
 pub use hetzner::HetznerProvider;
 pub use httpreq::HttpReqProvider;
+pub use rfc2136::Rfc2136Provider;
 pub use route53::Route53Provider;
 
 /// A TXT record.
@@ -90,10 +94,7 @@ pub enum DnsError {
 /// Where its roots cannot be read or its credentials cannot be sent.
 pub fn open(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsError> {
     Ok(match &dns.provider {
-        DnsService::Rfc2136(_) => {
-            let what = format!("dns.{name}: 'rfc2136' is not available in this build yet");
-            return Err(DnsError::Refused(what));
-        }
+        DnsService::Rfc2136(config) => Arc::new(Rfc2136Provider::new(name, config, dns.ttl)?),
         DnsService::Cloudflare(config) => Arc::new(CloudflareProvider::new(name, config, dns)?),
         DnsService::Route53(config) => Arc::new(Route53Provider::new(name, config, dns)?),
         DnsService::DigitalOcean(config) => Arc::new(DigitalOceanProvider::new(name, config, dns)?),

@@ -120,6 +120,7 @@ async fn tells_trouble_from_refusal(provider: &dyn DnsProvider, stand_in: &Stand
 #[test]
 fn entries_are_opened() {
     for provider in [
+        "rfc2136: { server: \"127.0.0.1:53\", tsig_name: k, tsig_secret: \"c2VjcmV0\" }",
         "cloudflare: { api_token: t }",
         "route53: { access_key_id: a, secret_access_key: s }",
         "digitalocean: { api_token: t }",
