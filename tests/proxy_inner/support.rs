@@ -283,7 +283,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             path: "/nonexistent".into(),
         },
         issuers: IndexMap::new(),
-        dns: indexmap::IndexMap::new(),
+        dns: IndexMap::new(),
         certificates: Vec::new(),
         renewal: Renewal {
             window: 0.33,
