@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::sync::Mutex;
 
@@ -111,6 +111,8 @@ impl Route53Provider {
             .sign(&request, SystemClock.now())
             .map_err(|error| self.api.refused(&format!("cannot sign a request: {error}")))?;
         let mut headers = HeaderMap::new();
+        // As it is signed, with a port that is not needed too.
+        headers.insert(HOST, self.api.sensitive(&self.host)?);
         headers.insert(AUTHORIZATION, self.api.sensitive(&signed.authorization)?);
         headers.insert(
             HeaderName::from_static("x-amz-date"),
