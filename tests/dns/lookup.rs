@@ -198,7 +198,7 @@ async fn a_record_is_waited_for_at_all_servers_of_its_zone() {
         late,
         DnsError::Unreachable(
             "the TXT record of _acme-challenge.example.test was not seen within 0.3 s: \
-             ns2.example.test (127.0.0.3) has 1 others there"
+             ns2.example.test (127.0.0.3) has another value there"
                 .to_owned()
         )
     );
@@ -252,7 +252,7 @@ async fn configured_servers_are_asked_instead_and_waited_after() {
         ..record()
     };
     let error = dns.wait_for(&zone, &missing, &soon()).await.unwrap_err();
-    let who = format!("{} has 1 others there", server.address());
+    let who = format!("{} has another value there", server.address());
     assert!(error.to_string().ends_with(&who), "{error}");
 }
 

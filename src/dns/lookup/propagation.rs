@@ -93,7 +93,10 @@ impl Lookups {
             match seen {
                 Seen::Record => {}
                 Seen::Others(0) => lacking.push(format!("{server} has none there")),
-                Seen::Others(count) => lacking.push(format!("{server} has {count} others there")),
+                Seen::Others(1) => lacking.push(format!("{server} has another value there")),
+                Seen::Others(count) => {
+                    lacking.push(format!("{server} has {count} other values there"));
+                }
                 Seen::Nothing(why) => silent.push(format!("{server} {why}")),
             }
         }
