@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use snigate::dns::lookup::{LookupOptions, Lookups, Propagation};
 use snigate::dns::{DnsError, TxtRecord};
 
-use crate::support::{Knot, in_own_network};
+use crate::support::{Bind, Knot, in_own_network};
 use crate::{lookups, name};
 
 const ZONE: &str = "
@@ -51,6 +51,21 @@ async fn aliases_lead_to_the_name_they_stand_for() {
                 .to_owned()
         ))
     );
+}
+
+#[tokio::test]
+async fn aliases_that_a_resolver_followed_are_followed() {
+    let server = Bind::start(&[
+        ("example.test", ZONE),
+        ("other.test", "acme TXT \"token\"\nacme A 192.0.2.2"),
+    ]);
+    let dns = lookups(&[server.address()]);
+    let (far, acme) = (name("far.example.test"), name("acme.other.test"));
+    assert_eq!(dns.target(&far).await, Ok(acme));
+    assert_eq!(dns.txt(&far).await, Ok(vec!["token".to_owned()]));
+    assert_eq!(dns.zone(&far).await, Ok(name("example.test")));
+    let gone = dns.target(&name("gone.example.test")).await;
+    assert_eq!(gone, Ok(name("nowhere.other.test")));
 }
 
 #[tokio::test]

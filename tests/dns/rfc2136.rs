@@ -49,7 +49,7 @@ async fn records_come_and_go_by_their_very_value() {
 
 #[tokio::test]
 async fn records_come_and_go_at_bind_too() {
-    let server = Bind::start("example.test", "");
+    let server = Bind::start(&[("example.test", "")]);
     come_and_go(server.address(), || {
         server.txt("_acme-challenge.example.test")
     })
@@ -122,7 +122,7 @@ async fn a_refusal_says_what_to_change() {
 
 #[tokio::test]
 async fn a_refusal_of_bind_says_so_too() {
-    let server = Bind::start("example.test", "");
+    let server = Bind::start(&[("example.test", "")]);
     refusals(
         server.address(),
         [

@@ -1,5 +1,7 @@
-//! Another real name server: ISC's `named`, with a zone of the test's own that takes signed updates.
+//! Another real name server: ISC's `named`, with zones of the test's own that take signed updates.
+//! It is a resolver too, and so follows aliases from one zone into another.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -18,10 +20,10 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// Starts one that serves a zone with these records, as [`super::KnotBuilder::zone`] takes them,
-    /// and waits until it answers.
+    /// Starts one that serves zones with these records, as [`super::KnotBuilder::zone`] takes them,
+    /// and waits until it answers. Names of no zone do not exist.
     #[track_caller]
-    pub fn start(zone: &str, records: &str) -> Self {
+    pub fn start(zones: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let port = Port::take();
         let keys: String = [KEY, READER]
@@ -30,20 +32,26 @@ impl Bind {
                 format!("key {name} {{ algorithm {algorithm}; secret \"{secret}\"; }};\n")
             })
             .concat();
-        let config = format!(
+        let mut config = format!(
             "options {{\n  directory \"{dir}\";\n  pid-file none;\n  session-keyfile none;\n\
              \x20 listen-on port {port} {{ 127.0.0.1; }};\n  listen-on-v6 {{ none; }};\n\
-             \x20 recursion no;\n  dnssec-validation no;\n}};\ncontrols {{}};\n{keys}\
-             zone \"{zone}\" {{\n  type primary;\n  file \"zone\";\n\
-             \x20 allow-update {{ key {name}; }};\n}};\n",
+             \x20 recursion yes;\n  dnssec-validation no;\n}};\ncontrols {{}};\n{keys}",
             dir = dir.path().display(),
             port = port.number(),
-            name = KEY.name,
         );
+        for (number, (zone, records)) in [(".", "")].iter().chain(zones).enumerate() {
+            let text = zone_file(zone, records, port.address());
+            fs::write(dir.path().join(format!("{number}.zone")), text).expect("ours");
+            writeln!(
+                config,
+                "zone \"{zone}\" {{ type primary; file \"{number}.zone\"; \
+                 allow-update {{ key {}; }}; }};",
+                KEY.name
+            )
+            .expect("a text takes it");
+        }
         let file = dir.path().join("named.conf");
         fs::write(&file, config).expect("ours");
-        let text = zone_file(zone, records, port.address());
-        fs::write(dir.path().join("zone"), text).expect("ours");
         let log = File::create(dir.path().join("log")).expect("ours");
         let process = Command::new("named")
             .args(["-g", "-n", "1", "-c"])
@@ -55,7 +63,7 @@ impl Bind {
             .expect("Debian's package bind9 is installed");
         let server = Self { dir, port, process };
         wait_for("the name server", || {
-            (!dig(server.address(), &[zone, "SOA"]).is_empty()).then_some(())
+            (!dig(server.address(), &[".", "SOA"]).is_empty()).then_some(())
         });
         server
     }

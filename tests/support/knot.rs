@@ -68,7 +68,7 @@ impl KnotBuilder {
         };
         // So that a name of no zone does not exist, rather than being refused.
         if self.zones.iter().all(|(zone, _)| zone != ".") {
-            self.zone_of_all();
+            self = self.zone(".", "");
         }
         let mut config = format!(
             "server:\n    listen: {}@{}\n    rundir: {dir}\n    pidfile: {dir}/knot.pid\n\
@@ -112,10 +112,6 @@ impl KnotBuilder {
         };
         knot.resume();
         knot
-    }
-
-    fn zone_of_all(&mut self) {
-        self.zones.push((".".to_owned(), "@ NS ns.\n".to_owned()));
     }
 }
 
