@@ -75,16 +75,23 @@ pub(super) async fn ask(
     let sent = question
         .to_vec()
         .map_err(|error| NoAnswer::Nonsense(format!("the question is too long: {error}")))?;
+    let mut late = true;
     for _ in 0..DATAGRAMS {
         match timeout(patience, over_udp(server, question, &sent)).await {
-            Ok(Ok(answer)) if answer.message.truncation => break,
+            Ok(Ok(answer)) if answer.message.truncation => {
+                late = false;
+                break;
+            }
             Ok(answer) => return answer,
             Err(_) => {}
         }
     }
-    timeout(patience, over_tcp(server, question, &sent))
-        .await
-        .unwrap_or(Err(NoAnswer::Late(patience)))
+    match timeout(patience, over_tcp(server, question, &sent)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        // That there is nobody for TCP either says less than the silence.
+        Ok(Err(trouble)) if !late => Err(trouble),
+        Ok(Err(_)) | Err(_) => Err(NoAnswer::Late(patience)),
+    }
 }
 
 async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result<Answer, NoAnswer> {

@@ -74,6 +74,12 @@ impl fmt::Display for Server {
     }
 }
 
+/// A zone, and who has the word about it.
+struct Zone {
+    name: HostName,
+    servers: Vec<Server>,
+}
+
 /// What is found behind all aliases of a name.
 struct Found {
     /// Where the aliases lead to; the name itself where there are none.
@@ -188,10 +194,20 @@ impl Lookups {
 
     /// The records of a type, behind all aliases.
     async fn look_up(&self, name: &HostName, kind: RecordType) -> Result<Found, DnsError> {
+        self.look_up_in(&mut None, name, kind).await
+    }
+
+    /// [`Self::look_up`] of a name whose zone may be known, and is afterwards.
+    async fn look_up_in(
+        &self,
+        zone: &mut Option<Zone>,
+        name: &HostName,
+        kind: RecordType,
+    ) -> Result<Found, DnsError> {
         let mut aliases = vec![name.clone()];
         let mut at = name.clone();
+        let mut answer = self.at_servers(zone, &at, kind).await?;
         loop {
-            let answer = self.at_servers(&at, kind).await?;
             let followed = follow(&answer, &at, &mut aliases)?;
             let wire = exchange::wire(&followed)?;
             let own = answer.answers.into_iter();
@@ -207,13 +223,23 @@ impl Lookups {
             }
             // Other servers may have the word about the target.
             at = followed;
+            answer = self.at_servers(&mut None, &at, kind).await?;
         }
     }
 
     /// What the servers of a name's zone say; the resolvers where none of them can be asked.
-    async fn at_servers(&self, name: &HostName, kind: RecordType) -> Result<Message, DnsError> {
-        if let Ok(servers) = self.servers_of(name).await {
-            let mut answers: FuturesUnordered<_> = servers
+    async fn at_servers(
+        &self,
+        zone: &mut Option<Zone>,
+        name: &HostName,
+        kind: RecordType,
+    ) -> Result<Message, DnsError> {
+        if zone.is_none() {
+            *zone = self.zone_of(name).await.ok();
+        }
+        if let Some(zone) = zone {
+            let mut answers: FuturesUnordered<_> = zone
+                .servers
                 .iter()
                 .take(ASKED_AT_ONCE)
                 .map(|server| self.at_server(server, name, kind))
@@ -227,12 +253,17 @@ impl Lookups {
         self.resolve(name, kind).await
     }
 
-    async fn servers_of(&self, name: &HostName) -> Result<Vec<Server>, DnsError> {
-        if self.options.servers.is_empty() {
-            self.servers(&self.zone(name).await?).await
+    async fn zone_of(&self, name: &HostName) -> Result<Zone, DnsError> {
+        // Configured servers are asked for all names.
+        let zone = if self.options.servers.is_empty() {
+            self.zone(name).await?
         } else {
-            self.servers(name).await
-        }
+            name.clone()
+        };
+        Ok(Zone {
+            servers: self.servers(&zone).await?,
+            name: zone,
+        })
     }
 
     /// What a server of a zone says, or, for people, why it says nothing of use.

@@ -135,7 +135,7 @@ impl Rfc2136Provider {
         if let (Some(key), Some(error)) =
             (&key, message.signature().and_then(|tsig| tsig.data.error))
         {
-            return Err(key_trouble(server, key, error));
+            return Err(key_trouble(server, zone, key, error));
         }
         let code = message.response_code;
         // Who cannot sign for want of a key that both know tells it unsigned; good news must be
@@ -162,9 +162,19 @@ impl Rfc2136Provider {
                      'tsig_secret' of a key that may"
                 ),
             }),
-            ResponseCode::NotAuth => DnsError::Refused(format!(
-                "{who} is not the primary server of the zone {zone} (NOTAUTH): let 'server' be that"
-            )),
+            // Some answer so to whom they do not let change the zone: knot, for one.
+            ResponseCode::NotAuth => DnsError::Refused(match key {
+                Some(key) => format!(
+                    "{who} is not the primary server of the zone {zone}, or does not let the key \
+                     '{key}' change it (NOTAUTH): let 'server' be the primary, and allow the key \
+                     there"
+                ),
+                None => format!(
+                    "{who} is not the primary server of the zone {zone}, or does not let us change \
+                     it without a key (NOTAUTH): let 'server' be the primary, and give 'tsig_name' \
+                     and 'tsig_secret'"
+                ),
+            }),
             ResponseCode::NotImp => DnsError::Refused(format!(
                 "{who} takes no dynamic updates (NOTIMP): allow them there"
             )),
@@ -196,12 +206,13 @@ fn is_good(code: ResponseCode) -> bool {
 }
 
 /// What a server has against the key or its use (RFC 8945, section 5.2).
-fn key_trouble(server: SocketAddr, key: &str, error: TsigError) -> DnsError {
+fn key_trouble(server: SocketAddr, zone: &HostName, key: &str, error: TsigError) -> DnsError {
     let who = format!("the name server {server}");
     DnsError::Refused(match error {
+        // Some answer so where they know the key but let it change nothing: knot, for one.
         TsigError::BadKey => format!(
-            "{who} knows no key '{key}' of this algorithm (BADKEY): correct 'tsig_name' or \
-             'tsig_algorithm', or give it the key"
+            "{who} knows no key '{key}' of this algorithm for the zone {zone} (BADKEY): correct \
+             'tsig_name' or 'tsig_algorithm', or let the key change the zone there"
         ),
         TsigError::BadSig => {
             format!("{who} has another secret for the key '{key}' (BADSIG): correct 'tsig_secret'")

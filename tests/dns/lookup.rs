@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use snigate::dns::lookup::{LookupOptions, Lookups, Propagation};
 use snigate::dns::{DnsError, TxtRecord};
 
-use crate::support::{Knot, in_own_network};
+use crate::support::{Bind, Knot, in_own_network};
 use crate::{lookups, name};
 
 const ZONE: &str = "
@@ -51,6 +51,21 @@ async fn aliases_lead_to_the_name_they_stand_for() {
                 .to_owned()
         ))
     );
+}
+
+#[tokio::test]
+async fn aliases_that_a_resolver_followed_are_followed() {
+    let server = Bind::start(&[
+        ("example.test", ZONE),
+        ("other.test", "acme TXT \"token\"\nacme A 192.0.2.2"),
+    ]);
+    let dns = lookups(&[server.address()]);
+    let (far, acme) = (name("far.example.test"), name("acme.other.test"));
+    assert_eq!(dns.target(&far).await, Ok(acme));
+    assert_eq!(dns.txt(&far).await, Ok(vec!["token".to_owned()]));
+    assert_eq!(dns.zone(&far).await, Ok(name("example.test")));
+    let gone = dns.target(&name("gone.example.test")).await;
+    assert_eq!(gone, Ok(name("nowhere.other.test")));
 }
 
 #[tokio::test]
@@ -198,7 +213,7 @@ async fn a_record_is_waited_for_at_all_servers_of_its_zone() {
         late,
         DnsError::Unreachable(
             "the TXT record of _acme-challenge.example.test was not seen within 0.3 s: \
-             ns2.example.test (127.0.0.3) has 1 others there"
+             ns2.example.test (127.0.0.3) has another value there"
                 .to_owned()
         )
     );
@@ -252,7 +267,7 @@ async fn configured_servers_are_asked_instead_and_waited_after() {
         ..record()
     };
     let error = dns.wait_for(&zone, &missing, &soon()).await.unwrap_err();
-    let who = format!("{} has 1 others there", server.address());
+    let who = format!("{} has another value there", server.address());
     assert!(error.to_string().ends_with(&who), "{error}");
 }
 

@@ -8,7 +8,7 @@ use snigate::dns::{DnsError, DnsProvider, Rfc2136Provider, TxtRecord};
 use snigate::secret::Secret;
 
 use crate::name;
-use crate::support::{Knot, Port, TSIG_KEY, TSIG_READER, TsigKey};
+use crate::support::{Bind, Knot, Port, TSIG_KEY, TSIG_READER, TsigKey};
 
 fn provider(server: SocketAddr, key: Option<TsigKey>) -> Rfc2136Provider {
     at(NameServer::Ip(server), key)
@@ -41,10 +41,25 @@ fn server() -> Knot {
 #[tokio::test]
 async fn records_come_and_go_by_their_very_value() {
     let server = server();
-    let dns = provider(server.address(), Some(TSIG_KEY));
+    come_and_go(server.address(), || {
+        server.txt("_acme-challenge.example.test")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn records_come_and_go_at_bind_too() {
+    let server = Bind::start(&[("example.test", "")]);
+    come_and_go(server.address(), || {
+        server.txt("_acme-challenge.example.test")
+    })
+    .await;
+}
+
+async fn come_and_go(server: SocketAddr, there: impl Fn() -> Vec<String>) {
+    let dns = provider(server, Some(TSIG_KEY));
     assert_eq!(dns.name(), "main");
     let (zone, at) = (name("example.test"), record("").name);
-    let there = || server.txt("_acme-challenge.example.test");
     assert_eq!(dns.list(&zone, &at).await, Ok(Some(Vec::new())));
     for value in ["one", "two", "one"] {
         assert_eq!(dns.add(&zone, &record(value)).await, Ok(()));
@@ -93,40 +108,60 @@ async fn many_values_are_set_at_once_and_all_listed() {
 #[tokio::test]
 async fn a_refusal_says_what_to_change() {
     let server = server();
-    let who = server.address();
-    let zone = name("example.test");
-    let other = |key: TsigKey| Some(key);
-    for (key, zone, said) in [
-        (
-            None,
-            "example.test",
+    let not_ours = "is not the primary server of the zone example.test, or does not let";
+    refusals(
+        server.address(),
+        [
+            &format!("{not_ours} us change it without a key (NOTAUTH): let 'server' be"),
+            "knows no key 'reader' of this algorithm for the zone example.test (BADKEY)",
+        ],
+    )
+    .await;
+    assert_eq!(server.txt("_acme-challenge.example.test"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_bind_says_so_too() {
+    let server = Bind::start(&[("example.test", "")]);
+    refusals(
+        server.address(),
+        [
             "does not let us change the zone example.test (REFUSED): give 'tsig_name'",
-        ),
+            "does not let the key 'reader' change the zone example.test (REFUSED): allow",
+        ],
+    )
+    .await;
+    assert_eq!(server.txt("_acme-challenge.example.test"), [""; 0]);
+}
+
+/// Asks for what is refused; the servers differ in what they say to those who may not.
+async fn refusals(who: SocketAddr, [without_key, with_reader]: [&str; 2]) {
+    let nobody = TsigKey {
+        name: "nobody",
+        ..TSIG_KEY
+    };
+    let wrong = TsigKey {
+        secret: "d3Jvbmc=",
+        ..TSIG_KEY
+    };
+    let below = "_acme-challenge.example.test";
+    for (key, zone, said) in [
+        (None, "example.test", without_key),
+        (Some(TSIG_READER), "example.test", with_reader),
         (
-            other(TSIG_READER),
+            Some(nobody),
             "example.test",
-            "does not let the key 'reader' change the zone example.test (REFUSED)",
+            "knows no key 'nobody' of this algorithm for the zone example.test (BADKEY): correct",
         ),
         (
-            other(TsigKey {
-                name: "nobody",
-                ..TSIG_KEY
-            }),
-            "example.test",
-            "knows no key 'nobody' of this algorithm (BADKEY): correct 'tsig_name'",
-        ),
-        (
-            other(TsigKey {
-                secret: "d3Jvbmc=",
-                ..TSIG_KEY
-            }),
+            Some(wrong),
             "example.test",
             "has another secret for the key 'acme' (BADSIG): correct 'tsig_secret'",
         ),
         (
-            other(TSIG_KEY),
-            "_acme-challenge.example.test",
-            "is not the primary server of the zone _acme-challenge.example.test (NOTAUTH)",
+            Some(TSIG_KEY),
+            below,
+            "is not the primary server of the zone _acme-challenge.example.test, or",
         ),
     ] {
         let dns = provider(who, key);
@@ -138,9 +173,12 @@ async fn a_refusal_says_what_to_change() {
         assert!(text.starts_with(&expected), "{text}\n{expected}");
         assert!(!text.contains(TSIG_KEY.secret), "{text}");
     }
-    assert_eq!(server.txt("_acme-challenge.example.test"), [""; 0]);
+}
 
-    let dns = provider(who, Some(TSIG_KEY));
+#[tokio::test]
+async fn what_no_server_could_take_is_not_sent() {
+    let dns = provider(Port::take().address(), Some(TSIG_KEY));
+    let zone = name("example.test");
     let outside = TxtRecord {
         name: name("www.other.test"),
         value: "x".to_owned(),

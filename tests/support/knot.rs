@@ -68,7 +68,7 @@ impl KnotBuilder {
         };
         // So that a name of no zone does not exist, rather than being refused.
         if self.zones.iter().all(|(zone, _)| zone != ".") {
-            self.zone_of_all();
+            self = self.zone(".", "");
         }
         let mut config = format!(
             "server:\n    listen: {}@{}\n    rundir: {dir}\n    pidfile: {dir}/knot.pid\n\
@@ -113,13 +113,10 @@ impl KnotBuilder {
         knot.resume();
         knot
     }
-
-    fn zone_of_all(&mut self) {
-        self.zones.push((".".to_owned(), "@ NS ns.\n".to_owned()));
-    }
 }
 
-fn zone_file(zone: &str, records: &str, address: SocketAddr) -> String {
+/// A zone file of these records; its server is at `address` where they name none.
+pub(super) fn zone_file(zone: &str, records: &str, address: SocketAddr) -> String {
     let origin = if zone == "." {
         ".".to_owned()
     } else {
@@ -156,13 +153,7 @@ impl Knot {
 
     /// The values of the TXT records of a name, in order.
     pub fn txt(&self, name: &str) -> Vec<String> {
-        let mut values: Vec<_> = self
-            .dig(&[name, "TXT"])
-            .lines()
-            .map(|line| line.trim_matches('"').to_owned())
-            .collect();
-        values.sort();
-        values
+        texts(self.address, name)
     }
 
     /// Changes a zone with one signed update of lines such as `add www.example.test. 60 A 192.0.2.1`.
@@ -213,27 +204,38 @@ impl Knot {
             .expect("Debian's package knot is installed");
         self.process = Some(process);
         wait_for("the name server", || {
-            (!self.dig(&[".", "SOA"]).is_empty()).then_some(())
+            (!dig(self.address, &[".", "SOA"]).is_empty()).then_some(())
         });
-    }
-
-    fn dig(&self, question: &[&str]) -> String {
-        let output = Command::new("kdig")
-            .args(["+short", "+timeout=1", "+retry=0"])
-            .arg(format!("@{}", self.address.ip()))
-            .args(["-p", &self.address.port().to_string()])
-            .args(question)
-            .output()
-            .expect("Debian's package knot-dnsutils is installed");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter(|line| !line.starts_with(";;"))
-            .fold(String::new(), |text, line| text + line + "\n")
     }
 
     fn log_file(&self) -> PathBuf {
         self.dir.path().join("knot.log")
     }
+}
+
+/// The values of the TXT records that a server has of a name, in order.
+pub fn texts(server: SocketAddr, name: &str) -> Vec<String> {
+    let mut values: Vec<_> = dig(server, &[name, "TXT"])
+        .lines()
+        .map(|line| line.trim_matches('"').to_owned())
+        .collect();
+    values.sort();
+    values
+}
+
+/// What a server answers, a line for each record; nothing where it does not answer.
+pub(super) fn dig(server: SocketAddr, question: &[&str]) -> String {
+    let output = Command::new("kdig")
+        .args(["+short", "+timeout=1", "+retry=0"])
+        .arg(format!("@{}", server.ip()))
+        .args(["-p", &server.port().to_string()])
+        .args(question)
+        .output()
+        .expect("Debian's package knot-dnsutils is installed");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| !line.starts_with(";;"))
+        .fold(String::new(), |text, line| text + line + "\n")
 }
 
 fn printed(output: &Output) -> String {

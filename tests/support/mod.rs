@@ -15,6 +15,7 @@
     reason = "a test may fail loudly, and no test uses everything"
 )]
 
+mod bind;
 mod caddy;
 mod certs;
 mod client;
@@ -37,6 +38,7 @@ mod site;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use bind::Bind;
 pub use caddy::Caddy;
 pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};

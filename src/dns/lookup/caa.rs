@@ -52,8 +52,9 @@ impl Lookups {
     /// Where they cannot be found out, which forbids a CA to issue.
     pub async fn caa(&self, name: &HostName) -> Result<Caa, DnsError> {
         let mut at = Some(name.clone());
+        let mut zone = None;
         while let Some(here) = at {
-            let found = self.look_up(&here, RecordType::CAA).await?;
+            let found = self.look_up_in(&mut zone, &here, RecordType::CAA).await?;
             let records: Vec<_> = found.records.iter().filter_map(record).collect();
             if !records.is_empty() {
                 return Ok(Caa {
@@ -62,6 +63,8 @@ impl Lookups {
                 });
             }
             at = here.parent().and_then(|parent| parent.parse().ok());
+            // What is above a name is of the same zone, up to the zone's own name.
+            zone = zone.filter(|zone| zone.name != here);
         }
         Ok(Caa::default())
     }

@@ -55,16 +55,9 @@ impl Lookups {
         propagation: &Propagation,
     ) -> Result<(), DnsError> {
         let deadline = Instant::now() + propagation.timeout;
-        let mut servers = Err(DnsError::Unreachable(String::new()));
+        let mut servers = Vec::new();
         loop {
-            if servers.is_err() {
-                servers = self.servers(zone).await;
-            }
-            let trouble = match &servers {
-                Ok(servers) => self.missing(zone, record, servers).await,
-                Err(error) => Some(error.to_string()),
-            };
-            let Some(trouble) = trouble else {
+            let Err(trouble) = self.look_at_all(&mut servers, zone, record).await else {
                 sleep(propagation.wait).await;
                 return Ok(());
             };
@@ -76,6 +69,22 @@ impl Lookups {
                 )));
             }
             sleep(propagation.interval).await;
+        }
+    }
+
+    /// Whether all servers have the record; they are found at the first look.
+    async fn look_at_all(
+        &self,
+        servers: &mut Vec<Server>,
+        zone: &HostName,
+        record: &TxtRecord,
+    ) -> Result<(), DnsError> {
+        if servers.is_empty() {
+            *servers = self.servers(zone).await?;
+        }
+        match self.missing(zone, record, servers).await {
+            None => Ok(()),
+            Some(trouble) => Err(DnsError::Unreachable(trouble)),
         }
     }
 
@@ -93,7 +102,10 @@ impl Lookups {
             match seen {
                 Seen::Record => {}
                 Seen::Others(0) => lacking.push(format!("{server} has none there")),
-                Seen::Others(count) => lacking.push(format!("{server} has {count} others there")),
+                Seen::Others(1) => lacking.push(format!("{server} has another value there")),
+                Seen::Others(count) => {
+                    lacking.push(format!("{server} has {count} other values there"));
+                }
                 Seen::Nothing(why) => silent.push(format!("{server} {why}")),
             }
         }
