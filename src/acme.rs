@@ -28,9 +28,11 @@ mod kept;
 mod key;
 mod limits;
 mod problem;
+mod proofs;
 mod record;
 mod session;
 mod validation;
+mod ways;
 
 use std::sync::Arc;
 
@@ -40,7 +42,8 @@ use self::account::Accounts;
 use self::ca::Ca;
 use self::job::{Job, Stop};
 use self::limits::Limits;
-use crate::challenge::{ChallengeSolver, ChallengeType};
+use self::ways::Ways;
+use crate::challenge::{ChallengeSolver, DnsSolvers};
 use crate::clock::Clock;
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
@@ -56,6 +59,7 @@ pub struct Shared {
     events: EventBus,
     accounts: Accounts,
     limits: Limits,
+    dns: Option<DnsSolvers>,
 }
 
 impl Shared {
@@ -67,7 +71,14 @@ impl Shared {
             storage,
             clock,
             events,
+            dns: None,
         }
+    }
+
+    /// Lets names be proved over the DNS.
+    pub fn with_dns(mut self, dns: DnsSolvers) -> Self {
+        self.dns = Some(dns);
+        self
     }
 }
 
@@ -171,16 +182,6 @@ impl AcmeIssuer {
         }
     }
 
-    /// The configured types of challenge that there is a solver for, most wanted first.
-    fn kinds(&self) -> impl Iterator<Item = ChallengeType> {
-        let kinds = self.config.challenges.iter().copied();
-        kinds.filter(|kind| self.solver(*kind).is_some())
-    }
-
-    fn solver(&self, kind: ChallengeType) -> Option<&Arc<dyn ChallengeSolver>> {
-        self.solvers.iter().find(|solver| solver.kind() == kind)
-    }
-
     /// Removes a kept order. One that stays is recognized by its certificate.
     async fn forget(&self, place: Key) {
         let removed = blocking(&self.shared.storage, move |storage| storage.delete(&place));
@@ -216,7 +217,7 @@ impl Issuer for AcmeIssuer {
 
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let attempt = async {
-            check(&request.names)?;
+            Ways::of(self, request).check(&request.names)?;
             if let Some(staging) = self.staging.as_ref().filter(|_| request.failures > 0) {
                 self.rehearse(staging, request).await?;
             }
@@ -283,18 +284,4 @@ fn is_of_the_names(class: FailureClass) -> bool {
         | FailureClass::Storage
         | FailureClass::Clock => false,
     }
-}
-
-/// Whether names can be validated by the types of challenge that there are.
-fn check(names: &[Pattern]) -> Result<(), Failure> {
-    for name in names {
-        if !matches!(name, Pattern::Exact(_)) {
-            let message = format!(
-                "a certificate for {name} takes a validation over DNS, which is not to be had yet; \
-                 name the hosts one by one, or give the certificate in files"
-            );
-            return Err(Failure::new(FailureClass::Configuration, message));
-        }
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 //! a CA may come to any of them. Nothing here speaks to a CA or to a client.
 
 mod certificate;
+mod dns;
 mod follow;
 mod instance;
 mod look_up;
@@ -28,6 +29,7 @@ use crate::storage::{Key, Storage, StorageError, keys};
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
 pub use crate::config::model::ChallengeType;
 
+pub use self::dns::{Dns01Solver, DnsPersist01Solver, DnsSolvers};
 pub use self::follow::{follow, read_once};
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
 
@@ -45,6 +47,18 @@ pub struct Challenge {
     pub token: String,
     /// Token and account thumbprint (RFC 8555, section 8.1).
     pub key_authorization: String,
+    /// For types over the DNS alone.
+    pub dns: Option<OverDns>,
+}
+
+/// What a proof in the DNS takes beside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OverDns {
+    /// The URL of the account at the CA.
+    pub account: String,
+    pub is_wildcard: bool,
+    /// The names by which the CA may be named in a lasting record; empty where it does not say.
+    pub issuers: Vec<String>,
 }
 
 /// Makes the proof visible that one type of challenge asks for.
@@ -261,17 +275,20 @@ impl Challenges {
 impl Challenge {
     fn question(&self) -> Question {
         let asked = match self.kind {
-            ChallengeType::Http01 => self.token.clone(),
             ChallengeType::TlsAlpn01 => self.domain.to_string(),
+            _ => self.token.clone(),
         };
         (self.kind, asked)
     }
 
-    /// Where it is stored for other instances.
+    /// Where it is stored for other instances. What is answered by the DNS is not for them.
     fn key(&self) -> Result<Key, StorageError> {
         match self.kind {
             ChallengeType::Http01 => keys::http01_challenge(&self.token),
             ChallengeType::TlsAlpn01 => keys::tls_alpn01_challenge(&self.domain),
+            ChallengeType::Dns01 | ChallengeType::DnsAccount01 | ChallengeType::DnsPersist01 => {
+                Err(StorageError::Key(self.kind.as_str().to_owned()))
+            }
         }
     }
 }
@@ -281,12 +298,12 @@ impl Answer {
         let challenge = &stored.challenge;
         let key = challenge.check()?;
         let certificate = match challenge.kind {
-            ChallengeType::Http01 => None,
             ChallengeType::TlsAlpn01 => {
                 let certificate =
                     certificate::make(&challenge.domain, &challenge.key_authorization)?;
                 Some(Arc::new(CertificateSet::single(Arc::new(certificate))))
             }
+            _ => None,
         };
         Ok(Self {
             domain: challenge.domain.clone(),

@@ -42,6 +42,8 @@ pub enum EventKind {
     CertificateNotYetValid,
     /// A certificate was revoked.
     CertificateRevoked,
+    /// A record that proves a name for good ends soon, or has ended.
+    ValidationExpiring,
     /// The storage cannot be read or written.
     StorageFailed,
     /// The storage can be used again.
@@ -50,7 +52,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CertificateLoaded,
         Self::CertificateObtaining,
         Self::CertificateProgress,
@@ -61,6 +63,7 @@ impl EventKind {
         Self::CertificateExpired,
         Self::CertificateNotYetValid,
         Self::CertificateRevoked,
+        Self::ValidationExpiring,
         Self::StorageFailed,
         Self::StorageRecovered,
     ];
@@ -78,6 +81,7 @@ impl EventKind {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
             Self::CertificateRevoked => "certificate_revoked",
+            Self::ValidationExpiring => "validation_expiring",
             Self::StorageFailed => "storage_failed",
             Self::StorageRecovered => "storage_recovered",
         }

@@ -93,6 +93,9 @@ pub struct Request {
     /// The private key (PEM) of the certificate to be replaced, for issuers that are configured to
     /// keep keys.
     pub previous_key: Option<Zeroizing<Vec<u8>>>,
+    /// The entry of `dns` in the configuration over which to prove the names, where the certificate
+    /// names one.
+    pub dns: Option<Arc<str>>,
     /// Held while this goes on: what is stored is stored under it.
     pub lease: Arc<Lease>,
 }

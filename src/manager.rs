@@ -46,6 +46,7 @@ pub use self::report::{Missing, Problem, Report};
 use self::sources::{Scope, Sources};
 use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
+use crate::challenge::DnsSolvers;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{self, Config, Issuer};
 use crate::event::EventBus;
@@ -66,6 +67,8 @@ pub struct Setup {
     pub metrics: Option<Metrics>,
     pub events: EventBus,
     pub make_issuer: MakeIssuer,
+    /// What issuers prove names with over the DNS: told of each configuration.
+    pub dns: Option<DnsSolvers>,
 }
 
 /// Keeps the certificates that are served as the configuration asks.
@@ -80,6 +83,7 @@ pub struct TlsManager {
     sources: Sources,
     issued: Issued,
     managed: Managed,
+    dns: Option<DnsSolvers>,
     /// See [`retired`].
     retired: Vec<Arc<TlsCertificate>>,
     /// Whether no configuration has been applied yet.
@@ -117,6 +121,7 @@ impl TlsManager {
             metrics: None,
             events: EventBus::default(),
             make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+            dns: None,
         };
         Ok(Self::build(setup, true)?.apply(config))
     }
@@ -129,6 +134,7 @@ impl TlsManager {
             metrics,
             events,
             make_issuer,
+            dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
         let access = Access {
@@ -157,6 +163,7 @@ impl TlsManager {
             sources: Sources::default(),
             issued: Issued::new(access),
             managed: Managed::new(tools, make_issuer),
+            dns,
             retired: Vec::new(),
             is_new: true,
             candidates: Candidates::default(),
@@ -174,10 +181,15 @@ impl TlsManager {
     /// Serves what `config` asks for. Certificates that it still names stay as they are.
     pub fn apply(&mut self, config: &Config) -> Report {
         self.sources.configure(&config.certificates);
+        if let Some(dns) = &self.dns {
+            dns.configure(&config.dns);
+        }
         if let Some(before) = self.config.replace(Arc::new(config.clone())) {
             self.issued.close_others(&before.issuers, &config.issuers);
             let now = self.clock.now();
-            self.managed.close_others(&config.issuers, now);
+            let is_other_dns = before.dns != config.dns;
+            self.managed
+                .close_others(&config.issuers, is_other_dns, now);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
                 || before.issuers != config.issuers

@@ -192,12 +192,20 @@ pub(super) fn not_validated(
         class => class,
     };
     let port = match kind {
-        ChallengeType::Http01 => 80,
         ChallengeType::TlsAlpn01 => 443,
+        _ => 80,
     };
     let advice = match (class, problem.kind()) {
         (_, "caa") => format!("let the CAA records of {name} name this CA, or choose another"),
         (FailureClass::Refused, _) => "choose another CA for it, or remove the name".to_owned(),
+        _ if kind == ChallengeType::DnsPersist01 => {
+            "see that all name servers of the zone have the record that this gateway found"
+                .to_owned()
+        }
+        _ if kind.is_over_dns() => "the record was there by the name servers that were asked: see \
+                                    that the world asks the same, and give slow ones time \
+                                    ('propagation' of the entry in 'dns')"
+            .to_owned(),
         (_, "dns") => format!("give {name} records of type A or AAAA that lead to this gateway"),
         (_, "connection") => format!(
             "see that all addresses of {name} lead to this gateway, and that its port {port} can \

@@ -13,6 +13,7 @@ use super::ca::Ca;
 use super::classify::{self, Step};
 use super::problem::Problem;
 use super::session::Session;
+use super::ways::Ways;
 use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
 use crate::event::{EventKind, Severity};
@@ -30,6 +31,8 @@ pub(super) struct Job<'a> {
     pub(super) request: &'a Request,
     pub(super) session: &'a Session,
     pub(super) account: AcmeAccount,
+    /// By what its names may be proved.
+    pub(super) ways: Ways,
     /// Where the order is kept.
     pub(super) place: Key,
 }
@@ -91,6 +94,7 @@ impl<'a> Job<'a> {
             request,
             session,
             account: opened,
+            ways: Ways::of(issuer, request),
             place,
         })
     }
@@ -259,9 +263,9 @@ impl<'a> Job<'a> {
         {
             let kind_or_any = kind.unwrap_or(ChallengeType::Http01);
             let mut failure = classify::not_validated(&self.ca.host, &name, kind_or_any, &problem);
-            let next = self
-                .issuer
-                .kinds()
+            let ways = self.ways.for_name(name.starts_with("*."));
+            let next = ways
+                .map(|solver| solver.kind())
                 .find(|kind| !tried.contains(&(name.clone(), *kind)));
             match next {
                 Some(next) if kind.is_some() && classify::may_fall_back(&problem) => {

@@ -1,9 +1,10 @@
 //! The HTTP client that instant-acme uses for one certificate, and what is lost on the way through
-//! it: Retry-After and the whole of the last refusal.
+//! it: Retry-After, the whole of the last refusal, and members of challenges that it does not know.
 //!
 //! A session is made for each certificate from what is shared: the CA's connections and its
 //! directory, which is not fetched again each time.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use http::header::{HeaderMap, LINK, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
+use serde::Deserialize;
 
 use super::ca::Directory;
 use super::problem::Problem;
@@ -52,6 +54,33 @@ struct Inner {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     last: Mutex<Last>,
+    /// What challenges say of lasting records, by the URL of the challenge.
+    lasting: Mutex<HashMap<String, Lasting>>,
+}
+
+/// What a challenge says of a lasting record (draft-ietf-acme-dns-persist, section 3.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Lasting {
+    /// The account that the record is to name.
+    #[serde(rename = "accounturi")]
+    pub(super) account: Option<String>,
+    /// The names of the CA of which the record has one.
+    #[serde(rename = "issuer-domain-names", default)]
+    pub(super) issuers: Vec<String>,
+}
+
+/// An authorization as far as it has such challenges.
+#[derive(Deserialize)]
+struct Authorization {
+    #[serde(default)]
+    challenges: Vec<LastingChallenge>,
+}
+
+#[derive(Deserialize)]
+struct LastingChallenge {
+    url: String,
+    #[serde(flatten)]
+    lasting: Lasting,
 }
 
 /// What the last reply said.
@@ -72,6 +101,7 @@ impl Session {
             directory,
             clock,
             last: Mutex::default(),
+            lasting: Mutex::default(),
         }))
     }
 
@@ -84,6 +114,11 @@ impl Session {
         self.0.last().refusal.clone()
     }
 
+    /// What the challenge at `url` says of a lasting record.
+    pub(super) fn lasting(&self, url: &str) -> Option<Lasting> {
+        self.0.lasting().get(url).cloned()
+    }
+
     /// Before when the last reply asked not to be asked again.
     pub(super) fn retry_after(&self) -> Option<UnixTime> {
         self.0.last().retry_after
@@ -94,6 +129,21 @@ impl Inner {
     /// Nothing in here leaves it half changed.
     fn last(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lasting(&self) -> MutexGuard<'_, HashMap<String, Lasting>> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what is offered for lasting records.
+    fn note_lasting(&self, body: &[u8]) {
+        if memchr::memmem::find(body, b"\"issuer-domain-names\"").is_some()
+            && let Ok(authorization) = serde_json::from_slice::<Authorization>(body)
+        {
+            let challenges = authorization.challenges.into_iter();
+            let lasting = challenges.map(|challenge| (challenge.url, challenge.lasting));
+            self.lasting().extend(lasting);
+        }
     }
 
     async fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
@@ -114,6 +164,7 @@ impl Inner {
             refusal: Refusal::of(&reply, now),
             retry_after: retry_after(reply.headers(), now),
         };
+        self.note_lasting(reply.body());
         let (parts, body) = reply.into_parts();
         let body = Box::new(body);
         Ok(BytesResponse { parts, body })

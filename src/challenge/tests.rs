@@ -151,6 +151,7 @@ impl Instance {
                 .challenges
                 .tls_alpn01(challenge.domain.as_str())
                 .is_some_and(|set| set.covers(challenge.domain.as_str())),
+            other => panic!("no listener answers {other:?}"),
         }
     }
 }
@@ -161,6 +162,7 @@ fn challenge(kind: ChallengeType, domain: &str, token: &str) -> Challenge {
         domain: domain.parse().expect("a name"),
         token: token.to_owned(),
         key_authorization: format!("{token}.thumbprint"),
+        dns: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod acme;
 mod certificate;
+mod challenge;
 mod coverage;
 mod dns;
 mod issuer;

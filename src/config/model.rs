@@ -173,19 +173,43 @@ pub struct Acme {
     pub order_limit: OrderLimit,
 }
 
-/// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
+/// A way to prove control of a name (RFC 8555, section 8; RFC 8737;
+/// draft-ietf-acme-dns-account-label; draft-ietf-acme-dns-persist).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChallengeType {
     Http01,
     TlsAlpn01,
+    Dns01,
+    DnsAccount01,
+    DnsPersist01,
 }
 
 impl ChallengeType {
+    /// Every type there is.
+    pub const ALL: [Self; 5] = [
+        Self::Http01,
+        Self::TlsAlpn01,
+        Self::Dns01,
+        Self::DnsAccount01,
+        Self::DnsPersist01,
+    ];
+
     /// The name in ACME.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
+            Self::DnsAccount01 => "dns-account-01",
+            Self::DnsPersist01 => "dns-persist-01",
+        }
+    }
+
+    /// Whether the proof is a record in the DNS: no listener is needed, and wildcards can be proved.
+    pub fn is_over_dns(self) -> bool {
+        match self {
+            Self::Http01 | Self::TlsAlpn01 => false,
+            Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01 => true,
         }
     }
 }

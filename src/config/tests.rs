@@ -2,6 +2,7 @@
 
 mod accepted;
 mod acme;
+mod challenges;
 mod dns;
 mod files;
 mod hostile;

@@ -83,8 +83,14 @@ impl Managed {
     }
 
     /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
-    /// another has taken the place of is served until there is one of the other.
-    pub(super) fn close_others(&mut self, issuers: &IndexMap<Arc<str>, Configured>, now: UnixTime) {
+    /// another has taken the place of is served until there is one of the other. What failed over
+    /// the DNS may be mended where `is_other_dns`.
+    pub(super) fn close_others(
+        &mut self,
+        issuers: &IndexMap<Arc<str>, Configured>,
+        is_other_dns: bool,
+        now: UnixTime,
+    ) {
         let (mut moved, mut mended) = (Vec::new(), Vec::new());
         self.open
             .retain(|name, (before, _)| match issuers.get(name) {
@@ -103,7 +109,7 @@ impl Managed {
             if names(need, &moved) {
                 (entry.is_foreign, entry.is_read) = (true, false);
             }
-            if names(need, &mended) {
+            if names(need, &mended) || is_other_dns && is_over_dns(need, issuers) {
                 entry.paused.clear();
                 if self.plans.retry(need).is_some_and(may_be_mended) {
                     self.plans.request(need, now);
@@ -349,6 +355,15 @@ fn ready(authorities: &[Authority], need: &Need) -> Result<usize, Wait> {
         }
     }
     soonest.map_or(Ok(0), Err)
+}
+
+/// Whether names of a need may be proved over the DNS.
+fn is_over_dns(need: &Need, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
+    let is_configured = |name: &Arc<str>| match issuers.get(name) {
+        Some(Configured::Acme(acme)) => acme.challenges.iter().any(|kind| kind.is_over_dns()),
+        _ => false,
+    };
+    need.dns.is_some() || need.issuers.iter().any(is_configured)
 }
 
 /// Whether what failed may have been mended by a change of the configuration, or by a new start.

@@ -31,6 +31,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
         metrics,
         events: EventBus::default(),
         make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+        dns: None,
     }
 }
 

@@ -241,6 +241,7 @@ impl Job {
                     subject: self.subject.clone(),
                     failures: self.retry.as_ref().map_or(0, telling),
                     previous_key: previous_key.and_then(|present| present.key_pem().ok()),
+                    dns: self.ticket.need.dns.clone(),
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;

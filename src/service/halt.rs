@@ -167,6 +167,7 @@ mod tests {
                 subject: String::new(),
                 failures: 0,
                 previous_key: None,
+                dns: None,
                 lease: Arc::new(Lease::unstored()),
             };
             issuer.issue(&request).await.is_ok()

@@ -7,6 +7,8 @@
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
 //! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
+//! | `dns/set/ID.json` | a record that has been set in the DNS; its lock is held while it is wanted |
+//! | `dns/persistent/NAME.json` | until when a record proves a name that somebody has set for good |
 //! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
 //! | `limits/CA.json` | what a CA has told us not to do for now |
@@ -118,6 +120,39 @@ pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
 pub fn tls_alpn01_challenge(domain: &HostName) -> Result<Key, StorageError> {
     let name = name(domain.as_str());
     format!("challenges/tls-alpn-01/{name}.json").parse()
+}
+
+/// What is above every record that has been set in the DNS.
+///
+/// # Errors
+/// Never.
+pub fn dns_records() -> Result<Key, StorageError> {
+    "dns/set".parse()
+}
+
+/// A record that has been set in the DNS: `text` says it all.
+///
+/// # Errors
+/// Never.
+pub fn dns_record(text: &str) -> Result<Key, StorageError> {
+    format!("dns/set/{}.json", digest(text)).parse()
+}
+
+/// What is above every name that a lasting record proves.
+///
+/// # Errors
+/// Never.
+pub fn persistent_proofs() -> Result<Key, StorageError> {
+    "dns/persistent".parse()
+}
+
+/// Until when a lasting record proves a name.
+///
+/// # Errors
+/// Never.
+pub fn persistent_proof(domain: &HostName) -> Result<Key, StorageError> {
+    let name = name(domain.as_str());
+    format!("dns/persistent/{name}.json").parse()
 }
 
 /// What is above every instance that answers validations.

@@ -262,6 +262,7 @@ impl Bench {
             names,
             failures: 0,
             previous_key: None,
+            dns: None,
             lease: Arc::new(Lease::unstored()),
         }
     }
@@ -275,6 +276,7 @@ impl Bench {
             names,
             failures: 0,
             previous_key: None,
+            dns: None,
             lease: Arc::new(lease),
         }
     }

@@ -13,7 +13,7 @@ use openssl::x509::X509;
 
 use super::Build;
 use super::preset::{self, Preset};
-use crate::config::model::{Acme, ChallengeType, ExternalAccount, KeyType, OrderLimit};
+use crate::config::model::{Acme, ExternalAccount, KeyType, OrderLimit};
 use crate::config::problem::{At, nearest};
 use crate::config::schema;
 use crate::host::HostName;
@@ -65,7 +65,7 @@ impl Build<'_> {
             directory,
             staging,
             email: self.email(raw.email.as_deref(), &at.key("email")),
-            challenges: self.challenges(raw, &root.server, at),
+            challenges: self.challenges(raw, root, at),
             dns: raw
                 .dns
                 .as_deref()
@@ -169,63 +169,6 @@ impl Build<'_> {
         let message = format!("{} is not an e-mail address", at.quoted());
         self.problems.error(at, message, hint);
         None
-    }
-
-    /// The challenges that can be answered, in order.
-    fn challenges(
-        &mut self,
-        raw: &schema::Acme,
-        server: &schema::Server,
-        at: &At<'_>,
-    ) -> Vec<ChallengeType> {
-        let at = at.key("challenges");
-        let mut known: Vec<(ChallengeType, bool, &str)> = Vec::with_capacity(raw.challenges.len());
-        let mut later = false;
-        for (index, challenge) in raw.challenges.iter().enumerate() {
-            let at = at.index(index);
-            let (kind, listeners, key) = match challenge {
-                schema::Challenge::Http01 => (ChallengeType::Http01, &server.http, "server.http"),
-                schema::Challenge::TlsAlpn01 => {
-                    (ChallengeType::TlsAlpn01, &server.https, "server.https")
-                }
-                schema::Challenge::Dns01 => {
-                    let message = "'dns-01' is not available in this build yet";
-                    self.problems
-                        .error(&at, message, "use tls-alpn-01 or http-01 for now");
-                    later = true;
-                    continue;
-                }
-            };
-            if known.iter().any(|(before, ..)| *before == kind) {
-                let message = format!("the challenge {} stands here twice", at.quoted());
-                self.problems.error(&at, message, "remove one of the two");
-            }
-            known.push((kind, listeners.is_empty(), key));
-        }
-        let deaf = |key| format!("it needs a listener, and '{key}' is empty");
-        // Errors already; what is left of the lists says nothing.
-        if later || server.http.is_empty() && server.https.is_empty() {
-            return Vec::new();
-        }
-        if known.iter().all(|(_, deaf, _)| *deaf) {
-            let reasons: Vec<_> = known
-                .iter()
-                .map(|(kind, _, key)| format!("{}: {}", kind.as_str(), deaf(key)))
-                .collect();
-            let message = format!("no challenge can be answered ({})", reasons.join("; "));
-            self.problems.error(&at, message, "give an address there");
-        } else if at.is_written() {
-            for (index, (kind, _, key)) in known.iter().enumerate().filter(|(_, one)| one.1) {
-                let message = format!("{} cannot be used: {}", kind.as_str(), deaf(key));
-                self.problems.warn(
-                    &at.index(index),
-                    message,
-                    "remove it, or give an address there",
-                );
-            }
-        }
-        known.retain(|(_, deaf, _)| !deaf);
-        known.into_iter().map(|(kind, ..)| kind).collect()
     }
 
     fn profile(&mut self, raw: Option<&str>, at: &At<'_>) -> Option<String> {

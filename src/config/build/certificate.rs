@@ -72,7 +72,10 @@ impl Build<'_> {
                     .and_then(|dns| self.dns_name(&at.key("dns"), dns, root));
                 let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
                 for (name_at, pattern) in &named {
-                    self.provable(name_at, pattern, &issuers, root);
+                    // One that names an entry is proved over it, whatever the issuers do else.
+                    if raw.dns.is_none() {
+                        self.provable(name_at, pattern, &issuers, root);
+                    }
                     self.refused_by_public(name_at, pattern, &issuers, root);
                 }
                 let patterns = named.into_iter().map(|(_, pattern)| pattern).collect();

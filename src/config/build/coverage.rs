@@ -7,16 +7,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Build;
+use super::challenge::unprovable;
 use super::issuer::acme_of;
 use super::preset;
 use crate::config::model::{CertificateSource, Config, SiteTls};
 use crate::config::problem::{At, quote};
 use crate::config::schema;
 use crate::host::{HostName, Pattern};
-
-/// What to do about a wildcard that cannot be proved.
-const INSTEAD_OF_A_WILDCARD: &str =
-    "name the hosts one by one, give a certificate in files, or use an issuer with a 'local_ca'";
 
 impl Build<'_> {
     /// Reports a wildcard that these issuers cannot issue for.
@@ -30,27 +27,27 @@ impl Build<'_> {
         if !matches!(pattern, Pattern::Wildcard(_)) {
             return;
         }
-        let mut by_acme = issuers.iter().filter(|name| acme_of(raw, name).is_some());
-        let Some(first) = by_acme.next() else {
+        let cannot = |name: &Arc<str>| unprovable(acme_of(raw, name)?, raw);
+        let mut unable = issuers
+            .iter()
+            .filter_map(|name| Some((name, cannot(name)?)));
+        let Some((first, (why, hint))) = unable.next() else {
             return;
         };
-        if issuers.iter().all(|name| acme_of(raw, name).is_some()) {
+        if issuers.iter().all(|name| cannot(name).is_some()) {
             let message = format!(
-                "the wildcard {} can be proved to {} by dns-01 alone, which is not available in \
-                 this build yet",
+                "the wildcard {} can be proved to {} over the DNS alone, and {why}",
                 at.quoted(),
                 quote(first),
             );
-            self.problems.error(at, message, INSTEAD_OF_A_WILDCARD);
+            self.problems.error(at, message, hint);
         } else {
             let message = format!(
-                "{} cannot issue for the wildcard {}: that takes dns-01, which is not available \
-                 in this build yet",
+                "{} cannot issue for the wildcard {}: that is proved over the DNS alone, and {why}",
                 quote(first),
                 at.quoted(),
             );
-            self.problems
-                .warn(at, message, "leave it out of the 'issuer' of this entry");
+            self.problems.warn(at, message, hint);
         }
     }
 
@@ -126,11 +123,12 @@ impl Build<'_> {
             if open {
                 continue;
             }
-            let acme = issuer.filter(|issuer| acme_of(raw, issuer).is_some());
+            let why = issuer.and_then(|issuer| unprovable(acme_of(raw, issuer)?, raw));
+            let can_wildcard = issuer.is_some() && why.is_none();
             let covered = |host: &Pattern| match host {
                 Pattern::Any => config.tls.default_certificate.is_some(),
                 Pattern::Exact(_) => issuer.is_some(),
-                Pattern::Wildcard(_) => issuer.is_some() && acme.is_none() || managed.covers(host),
+                Pattern::Wildcard(_) => can_wildcard || managed.covers(host),
             };
             let mut hosts = site.hosts.iter().enumerate();
             let bare = hosts.find(|(_, host)| !covered(host));
@@ -139,15 +137,16 @@ impl Build<'_> {
             };
             let at = hosts_at.index(index);
             let mut message = format!("no certificate can cover {}", at.quoted());
-            let hint = match (host, acme) {
+            let hint = match (host, issuer.zip(why)) {
                 (Pattern::Any, _) => {
                     "give 'tls.default_certificate', 'certificates' or 'on_demand'"
                 }
-                (Pattern::Wildcard(_), Some(issuer)) => {
+                (Pattern::Wildcard(_), Some((issuer, (why, hint)))) => {
                     message.push_str(": it can be proved to ");
                     message.push_str(&quote(issuer));
-                    message.push_str(" by dns-01 alone, which is not available in this build yet");
-                    INSTEAD_OF_A_WILDCARD
+                    message.push_str(" over the DNS alone, and ");
+                    message.push_str(why);
+                    hint
                 }
                 (Pattern::Exact(_) | Pattern::Wildcard(_), _) => {
                     "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"

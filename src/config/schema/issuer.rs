@@ -31,9 +31,10 @@ pub(crate) struct Acme {
     pub(crate) staging: Option<String>,
     /// Where the authority may write to.
     pub(crate) email: Option<String>,
-    /// How to prove control of a name, most wanted first.
+    /// How to prove control of a name, most wanted first. By default `tls-alpn-01`, `http-01`, and
+    /// `dns-01` where there is an entry in `dns` for it.
     #[schemars(length(min = 1))]
-    pub(crate) challenges: Vec<Challenge>,
+    pub(crate) challenges: Option<Vec<Challenge>>,
     /// The name of an entry in `dns`, where records to prove by are set, unless a certificate
     /// names another. The only entry there is where it is left out.
     pub(crate) dns: Option<String>,
@@ -60,7 +61,7 @@ impl Default for Acme {
             directory: "letsencrypt".to_owned(),
             staging: None,
             email: None,
-            challenges: vec![Challenge::TlsAlpn01, Challenge::Http01],
+            challenges: None,
             dns: None,
             profile: None,
             key_type: KeyType::P256,
@@ -98,6 +99,10 @@ impl Default for OrderLimit {
 pub(crate) enum Challenge {
     #[serde(rename = "dns-01")]
     Dns01,
+    #[serde(rename = "dns-account-01")]
+    DnsAccount01,
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
     #[serde(rename = "http-01")]
     Http01,
     #[serde(rename = "tls-alpn-01")]

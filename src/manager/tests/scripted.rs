@@ -136,6 +136,7 @@ impl World {
             metrics: None,
             events: events.clone(),
             make_issuer: Box::new(move |_, _| of_manager.clone()),
+            dns: None,
         });
         let acme = Acme {
             directory: "https://ca.test/directory".to_owned(),
