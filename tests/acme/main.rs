@@ -18,6 +18,7 @@ mod answers;
 mod certs;
 mod cluster;
 mod crash;
+mod dns;
 mod many;
 mod obtain;
 mod other_ca;

@@ -417,11 +417,16 @@ impl Shared {
                 if ask.kind == "challenge" {
                     return Reply::json(200, &challenges[0]);
                 }
-                let identifier = json!({ "type": "dns", "value": order.names[part] });
-                let body = json!({
+                let name = &order.names[part];
+                let bare = name.strip_prefix("*.");
+                let identifier = json!({ "type": "dns", "value": bare.unwrap_or(name) });
+                let mut body = json!({
                     "identifier": identifier, "status": state, "challenges": challenges,
                     "expires": "2099-01-01T00:00:00Z",
                 });
+                if bare.is_some() {
+                    body["wildcard"] = json!(true);
+                }
                 Reply::json(200, &body)
             }
             "finalize" => {

@@ -32,6 +32,7 @@ mod origin;
 mod pebble;
 mod port;
 mod program;
+mod recursor;
 mod relay;
 mod site;
 
@@ -44,7 +45,7 @@ pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
 pub use dns::NameServer;
 pub use events::Told;
-pub use fake_ca::{Ask, FakeCa, Reply as CaReply, csr_key};
+pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr_key};
 pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};
@@ -55,6 +56,7 @@ pub use origin::{Act, Origin, Received};
 pub use pebble::{Pebble, PebbleBuilder};
 pub use port::Port;
 pub use program::{Printed, check, check_json, snigate};
+pub use recursor::Recursor;
 pub use relay::{Relay, Switch};
 pub use site::{ROOT, serving};
 
