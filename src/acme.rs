@@ -29,6 +29,7 @@ mod key;
 mod limits;
 mod problem;
 mod record;
+mod renewal_info;
 mod session;
 mod validation;
 
@@ -40,13 +41,14 @@ use self::account::Accounts;
 use self::ca::Ca;
 use self::job::{Job, Stop};
 use self::limits::Limits;
+use crate::certificate::TlsCertificate;
 use crate::challenge::{ChallengeSolver, ChallengeType};
 use crate::clock::Clock;
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, FailureClass, Wait};
+use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
 use crate::storage::{Key, Storage, blocking, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
@@ -226,6 +228,13 @@ impl Issuer for AcmeIssuer {
             failure.message = line(&format!("{}: {}", request.domain(), failure.message));
             failure
         })
+    }
+
+    async fn renewal_info(
+        &self,
+        certificate: &TlsCertificate,
+    ) -> Result<Option<RenewalInfo>, Failure> {
+        renewal_info::ask(&self.ca, certificate, self.shared.clock.now()).await
     }
 
     /// Where the answer is yes, a place at the configured pace is kept for the moment until

@@ -115,6 +115,14 @@ impl TlsCertificate {
             .unwrap_or_default()
     }
 
+    /// How it is known at its CA (RFC 9773, section 4.1); `None` where it does not say by which key
+    /// it was signed.
+    pub fn renewal_id(&self) -> Option<String> {
+        let authority = self.leaf.authority_key_id()?.as_slice();
+        let serial = self.leaf.serial_number().to_bn().ok()?;
+        Some(renewal_id(authority, serial.to_vec()))
+    }
+
     /// The distinguished name of the issuer, `CN=..., O=...`.
     pub fn issuer(&self) -> String {
         parse::name_text(self.leaf.issuer_name())
@@ -176,6 +184,22 @@ impl TlsCertificate {
             .iter()
             .try_for_each(|certificate| ssl.add_chain_cert(X509::clone(certificate)))
     }
+}
+
+/// The key that signed a certificate and its serial number, as RFC 9773 puts them together.
+fn renewal_id(authority: &[u8], mut serial: Vec<u8>) -> String {
+    // As in DER, where a number with its highest bit set would be negative.
+    if serial.first().is_none_or(|first| *first >= 0x80) {
+        serial.insert(0, 0);
+    }
+    format!("{}.{}", base64url(authority), base64url(&serial))
+}
+
+/// RFC 4648, section 5, without padding.
+fn base64url(octets: &[u8]) -> String {
+    let text = openssl::base64::encode_block(octets);
+    let url = text.replace('+', "-").replace('/', "_");
+    url.trim_end_matches('=').to_owned()
 }
 
 /// Never shows the key.

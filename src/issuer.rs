@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
+use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Wait};
+use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
 use crate::storage::Lease;
 
 /// Issues certificates.
@@ -25,6 +26,15 @@ pub trait Issuer: Send + Sync {
     /// # Errors
     /// Why there is no certificate.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
+
+    /// When this certificate, which came from here, ought to be renewed (RFC 9773); `None` where
+    /// the CA gives no such advice.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    async fn renewal_info(&self, _: &TlsCertificate) -> Result<Option<RenewalInfo>, Failure> {
+        Ok(None)
+    }
 
     /// Whether a certificate for `names` may be asked for now: neither our own pace nor a limit of
     /// the CA that is known stands against it. Asks nobody and does not block. A yes may keep a
@@ -93,6 +103,9 @@ pub struct Request {
     /// The private key (PEM) of the certificate to be replaced, for issuers that are configured to
     /// keep keys.
     pub previous_key: Option<Zeroizing<Vec<u8>>>,
+    /// How the certificate to be replaced is known at this issuer, see
+    /// [`TlsCertificate::renewal_id`]; `None` where it is of another, or nobody is to be told.
+    pub replaces: Option<String>,
     /// Held while this goes on: what is stored is stored under it.
     pub lease: Arc<Lease>,
 }

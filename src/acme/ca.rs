@@ -41,6 +41,8 @@ pub(super) struct Ca {
 pub(super) struct Directory {
     pub(super) url: Uri,
     pub(super) body: Bytes,
+    /// Below which advice on renewals is (RFC 9773, section 3), where the CA gives any.
+    pub(super) renewal_info: Option<String>,
     pub(super) meta: Meta,
 }
 
@@ -64,6 +66,7 @@ struct Members {
     _new_account: String,
     #[serde(rename = "newOrder")]
     _new_order: String,
+    renewal_info: Option<String>,
     #[serde(default)]
     meta: Meta,
 }
@@ -149,6 +152,7 @@ impl Ca {
         Ok(Arc::new(Directory {
             url,
             body,
+            renewal_info: members.renewal_info,
             meta: members.meta,
         }))
     }

@@ -27,6 +27,7 @@ pub(super) enum Step {
     Finalize,
     Poll,
     Download,
+    RenewalInfo,
 }
 
 impl fmt::Display for Step {
@@ -40,6 +41,7 @@ impl fmt::Display for Step {
             Self::Finalize => "refused the certificate request",
             Self::Poll => "did not tell how the order stands",
             Self::Download => "did not give the certificate",
+            Self::RenewalInfo => "did not tell when to renew",
         })
     }
 }

@@ -158,11 +158,15 @@ impl<'a> Job<'a> {
             .iter()
             .map(|name| Identifier::Dns(name.to_string()))
             .collect();
-        let mut new = NewOrder::new(&identifiers);
-        if let Some(profile) = self.profile() {
-            new = new.profile(profile);
-        }
-        let made = patiently!(self.account.new_order(&new).await);
+        let profile = self.profile();
+        let new = || {
+            let new = NewOrder::new(&identifiers);
+            match profile {
+                Some(profile) => new.profile(profile),
+                None => new,
+            }
+        };
+        let made = self.place_order(new).await;
         let mut order = made.map_err(|error| self.stop(Step::Order, &error))?;
         self.keep(&mut order, &key).await?;
         self.progress(format!("order made at {}", self.ca.host));

@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::header::{HeaderMap, LINK, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
 
 use super::ca::Directory;
 use super::problem::Problem;
 use crate::clock::{Clock, UnixTime};
-use crate::http_client::HttpClient;
+use crate::http_client::{Body, HttpClient, HttpError};
 
 /// A reply that is no success.
 #[derive(Clone, Debug)]
@@ -79,6 +79,16 @@ impl Session {
         &self.0.directory
     }
 
+    /// Fetches what nobody has to sign for. It leaves no trace in what is remembered.
+    ///
+    /// # Errors
+    /// Where there is no whole answer.
+    pub(super) async fn get(&self, url: Uri) -> Result<Response<Bytes>, HttpError> {
+        let mut request = Request::new(Body::default());
+        *request.uri_mut() = url;
+        self.0.http.send(request).await
+    }
+
     /// What the last reply refused, `None` where it was a success or there was none.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.0.last().refusal.clone()
@@ -131,7 +141,7 @@ impl instant_acme::HttpClient for Session {
 }
 
 /// When a reply asks to be asked again: seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
+pub(super) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u32>() {
         // Times are whole seconds: `now` may lie almost one back, and too early is not obeyed.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, Wait};
+use crate::schedule::{Failure, RenewalInfo, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// Breaks work off. A handle; clones share the state.
@@ -91,6 +92,13 @@ impl Issuer for Halting {
         std::future::pending().await
     }
 
+    async fn renewal_info(
+        &self,
+        certificate: &TlsCertificate,
+    ) -> Result<Option<RenewalInfo>, Failure> {
+        self.issuer.renewal_info(certificate).await
+    }
+
     fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
         self.issuer.ready(names)
     }
@@ -167,6 +175,7 @@ mod tests {
                 subject: String::new(),
                 failures: 0,
                 previous_key: None,
+                replaces: None,
                 lease: Arc::new(Lease::unstored()),
             };
             issuer.issue(&request).await.is_ok()

@@ -261,6 +261,7 @@ impl Bench {
             names,
             failures: 0,
             previous_key: None,
+            replaces: None,
             lease: Arc::new(Lease::unstored()),
         }
     }
@@ -274,6 +275,7 @@ impl Bench {
             names,
             failures: 0,
             previous_key: None,
+            replaces: None,
             lease: Arc::new(lease),
         }
     }

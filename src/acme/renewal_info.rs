@@ -1,0 +1,184 @@
+//! What a CA advises on renewals (RFC 9773): when a certificate ought to be renewed, and the word
+//! in an order for which certificate it takes the place of.
+
+use http::Uri;
+use instant_acme::{CertificateIdentifier, Error, NewOrder, Order};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::ca::Ca;
+use super::classify::{self, Step};
+use super::job::Job;
+use super::session::{Refusal, retry_after};
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::http_client::HttpError;
+use crate::schedule::{Failure, FailureClass, RenewalInfo};
+
+/// An answer, as section 4.2 has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    suggested_window: SuggestedWindow,
+    #[serde(rename = "explanationURL")]
+    explanation_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SuggestedWindow {
+    start: String,
+    end: String,
+}
+
+/// When `ca`, which issued `certificate`, advises to renew it; `None` where it gives no advice.
+pub(super) async fn ask(
+    ca: &Ca,
+    certificate: &TlsCertificate,
+    now: UnixTime,
+) -> Result<Option<RenewalInfo>, Failure> {
+    let session = ca.session().await?;
+    let Some(id) = certificate.renewal_id() else {
+        return Ok(None);
+    };
+    let Some(place) = &session.directory().renewal_info else {
+        return Ok(None);
+    };
+    let url = format!("{}/{id}", place.trim_end_matches('/'));
+    let url: Uri = url.parse().map_err(|_| {
+        let message = format!(
+            "the directory of {} has {place:?} as 'renewalInfo', which is no URL",
+            ca.host
+        );
+        Failure::new(FailureClass::Internal, message)
+    })?;
+    let reply = session.get(url).await;
+    let reply = reply.map_err(|error| classify::unreachable(&ca.host, &error))?;
+    if let Some(refusal) = Refusal::of(&reply, now) {
+        let step = Step::RenewalInfo;
+        return Err(classify::refused(&ca.host, step, &refusal, &[], now));
+    }
+    let mut info = read(reply.body()).map_err(|why| {
+        let message = format!("{} tells when to renew in a wrong way: {why}", ca.host);
+        Failure::new(FailureClass::Internal, message)
+    })?;
+    info.ask_at = retry_after(reply.headers(), now);
+    Ok(Some(info))
+}
+
+/// What an answer says, or what is wrong with it.
+fn read(body: &[u8]) -> Result<RenewalInfo, String> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let time = |text: &str| {
+        let time: Result<Timestamp, _> = text.parse();
+        time.map_err(|_| format!("{text:?} is no time"))
+    };
+    let SuggestedWindow { start, end } = answer.suggested_window;
+    let (start, end) = (time(&start)?, time(&end)?);
+    if end <= start {
+        return Err(format!(
+            "the window ends at {end}, and begins only at {start}"
+        ));
+    }
+    // Whatever else is written there ends up in front of people as a link.
+    let url = answer.explanation_url.filter(|url| {
+        let uri = url.parse::<Uri>();
+        uri.is_ok_and(|uri| matches!(uri.scheme_str(), Some("https" | "http")))
+    });
+    Ok(RenewalInfo {
+        start: start.as_second(),
+        end: end.as_second(),
+        url,
+        ask_at: None,
+    })
+}
+
+impl Job<'_> {
+    /// Places an order, and says which certificate it takes the place of where the CA wants to know
+    /// (section 5). Where it refuses that, for whatever reason, it is asked once more without.
+    pub(super) async fn place_order<'n>(
+        &self,
+        new: impl Fn() -> NewOrder<'n>,
+    ) -> Result<Order, Error> {
+        if let Some(replaced) = self.replaced() {
+            let made = patiently!({
+                let new = new().replaces(replaced.clone());
+                self.account.new_order(&new).await
+            });
+            match made {
+                Err(error) if self.may_be_for_replacing(&error) => {
+                    let host = &self.ca.host;
+                    self.progress(format!(
+                        "{host} takes no order in the place of the certificate at hand ({error}): \
+                         asking for one of its own"
+                    ));
+                }
+                made => return made,
+            }
+        }
+        patiently!(self.account.new_order(&new()).await)
+    }
+
+    /// The certificate at hand, as the CA knows it. A staging environment does not.
+    fn replaced(&self) -> Option<CertificateIdentifier<'static>> {
+        let is_own = std::ptr::eq(self.ca, &raw const self.issuer.ca);
+        let directory = self.session.directory();
+        if !is_own || directory.renewal_info.is_none() {
+            return None;
+        }
+        let (authority, serial) = self.request.replaces.as_deref()?.split_once('.')?;
+        Some(CertificateIdentifier {
+            authority_key_identifier: authority.to_owned().into(),
+            serial: serial.to_owned().into(),
+        })
+    }
+
+    /// Whether an order may have been refused for what it replaces: not where the CA asks to wait,
+    /// or knows no such account.
+    fn may_be_for_replacing(&self, error: &Error) -> bool {
+        match (self.session.refusal(), error) {
+            (Some(refusal), _) => {
+                let kind = refusal.problem.as_ref().map(|problem| problem.kind());
+                let other = ["rateLimited", "accountDoesNotExist"];
+                refusal.retry_after.is_none() && !kind.is_some_and(|kind| other.contains(&kind))
+            }
+            // It took the order and says nothing of what is replaced.
+            (None, Error::Other(inner)) => !inner.is::<HttpError>(),
+            (None, _) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_the_rfc_is_read() {
+        let body = br#"{ "suggestedWindow": { "start": "2025-01-02T04:00:00Z",
+            "end": "2025-01-03T04:00:00Z" },
+            "explanationURL": "https://acme.example.com/docs/ari" }"#;
+        let info = read(body).expect("well formed");
+        assert_eq!((info.start, info.end), (1_735_790_400, 1_735_876_800));
+        let url = info.url.as_deref();
+        assert_eq!(url, Some("https://acme.example.com/docs/ari"));
+        let offset = br#"{"suggestedWindow":{"start":"2025-01-02T06:00:00+02:00",
+            "end":"2025-01-02T05:00:00.5Z"},"explanationURL":"javascript:alert(1)"}"#;
+        let info = read(offset).expect("well formed");
+        assert_eq!((info.start, info.end), (1_735_790_400, 1_735_794_000));
+        assert_eq!(info.url, None, "no link for people");
+    }
+
+    #[test]
+    fn a_window_that_is_none_is_no_answer() {
+        for body in [
+            r#"{"suggestedWindow":{"start":"2025-01-02T04:00:00Z","end":"2025-01-02T04:00:00Z"}}"#,
+            r#"{"suggestedWindow":{"start":"2025-01-03T04:00:00Z","end":"2025-01-02T04:00:00Z"}}"#,
+            r#"{"suggestedWindow":{"start":"tomorrow","end":"2025-01-02T04:00:00Z"}}"#,
+            r#"{"suggestedWindow":{"start":"2025-01-02T04:00:00Z"}}"#,
+            "{}",
+            "<html>",
+        ] {
+            assert!(read(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}
