@@ -32,7 +32,8 @@ use axum::{Extension, Router};
 
 pub use access::Place;
 pub use certificate::{
-    CertificateState, CertificateView, FailureView, LastFailure, Managed, RenewalView, find,
+    AdviceView, CertificateState, CertificateView, FailureView, LastFailure, Managed, RenewalView,
+    find,
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};

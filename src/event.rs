@@ -24,6 +24,8 @@ const BEHIND: usize = 1024;
 pub enum EventKind {
     /// A stored certificate was loaded and is served; not kept where all is well with it.
     CertificateLoaded,
+    /// A CA advises to renew a certificate sooner than was known, or says why.
+    CertificateRenewalAdvised,
     /// An issuer is being asked for a certificate.
     CertificateObtaining,
     /// A step on the way to a certificate; not kept.
@@ -50,8 +52,9 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CertificateLoaded,
+        Self::CertificateRenewalAdvised,
         Self::CertificateObtaining,
         Self::CertificateProgress,
         Self::CertificateObtained,
@@ -69,6 +72,7 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CertificateLoaded => "certificate_loaded",
+            Self::CertificateRenewalAdvised => "certificate_renewal_advised",
             Self::CertificateObtaining => "certificate_obtaining",
             Self::CertificateProgress => "certificate_progress",
             Self::CertificateObtained => "certificate_obtained",

@@ -10,6 +10,7 @@ mod entry;
 mod files;
 mod gauges;
 mod health;
+mod inquiry;
 mod issued;
 mod job;
 mod managed;
@@ -35,6 +36,7 @@ use openssl::error::ErrorStack;
 
 use self::gauges::Gauges;
 use self::health::Health;
+pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::managed::Managed;
@@ -260,6 +262,7 @@ impl TlsManager {
     /// Sees that all that issuers are asked for is there, and nothing else. Returns the names.
     fn issue(&mut self, config: &Config, now: UnixTime, report: &mut Report) -> HashSet<Pattern> {
         let window = config.renewal.window;
+        self.managed.set_ari(config.renewal.ari, now);
         let mut needs: HashSet<Need> = HashSet::new();
         let managed = needs::managed(config);
         for step in 0..2 {

@@ -309,6 +309,7 @@ mod tests {
             renewal: Renewal {
                 window: 0.3,
                 check_every: second,
+                ari: true,
                 required_at_start: false,
             },
             on_demand: None,

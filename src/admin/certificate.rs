@@ -15,6 +15,7 @@ use super::view::rfc3339;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::schedule::advice::Window;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::keys;
 
@@ -65,9 +66,26 @@ pub struct RenewalView {
     /// When it is renewed or, after a failure, tried again.
     #[serde(with = "rfc3339::option")]
     pub next: Option<UnixTime>,
+    /// When the CA advises to renew it; `None` where it does not.
+    pub advice: Option<AdviceView>,
     /// How often in a row no issuer gave a certificate.
     pub failures: u32,
     pub last_failure: Option<FailureView>,
+}
+
+/// When a CA advises to renew a certificate (RFC 9773).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct AdviceView {
+    #[serde(with = "rfc3339")]
+    pub start: UnixTime,
+    #[serde(with = "rfc3339")]
+    pub end: UnixTime,
+    /// The time in between that was drawn; [`RenewalView::next`] is no later, unless the CA's
+    /// advice is followed too often.
+    #[serde(with = "rfc3339")]
+    pub drawn: UnixTime,
+    /// A page of the CA that says why.
+    pub url: Option<String>,
 }
 
 /// Why no certificate was given.
@@ -143,6 +161,7 @@ pub struct Managed {
     pub obtaining: bool,
     /// When it is renewed or tried again.
     pub next: Option<UnixTime>,
+    pub advice: Option<Window>,
     pub failures: u32,
     pub last_failure: Option<LastFailure>,
 }
@@ -202,6 +221,7 @@ impl CertificateView {
             issuers: managed.issuers.iter().map(ToString::to_string).collect(),
             obtaining: managed.obtaining,
             next: managed.next,
+            advice: managed.advice.as_ref().map(AdviceView::from),
             failures: managed.failures,
             last_failure: managed.last_failure.as_ref().map(FailureView::from),
         });
@@ -254,6 +274,17 @@ impl CertificateView {
             Some(1)
         } else {
             self.names.iter().any(covers).then_some(2)
+        }
+    }
+}
+
+impl From<&Window> for AdviceView {
+    fn from(window: &Window) -> Self {
+        Self {
+            start: window.start,
+            end: window.end,
+            drawn: window.at,
+            url: window.url.clone(),
         }
     }
 }

@@ -69,6 +69,7 @@ impl AppControl {
                 issuers: vec![Arc::clone(issuer)],
                 obtaining: false,
                 next: Some(certificate.lifetime().due_at(window)),
+                advice: None,
                 failures: 0,
                 last_failure: None,
                 certificate: Some(Arc::clone(certificate)),
@@ -108,6 +109,7 @@ fn of_ca(view: ManagedView) -> Managed {
     Managed {
         obtaining: view.state == CertState::Obtaining,
         next: view.next,
+        advice: view.advice,
         failures: retry.map_or(0, |retry| retry.failures),
         last_failure: retry.map(|retry| LastFailure {
             at: retry.last,

@@ -179,6 +179,7 @@ mod testing {
                 issuers: vec!["letsencrypt".to_owned(), "zerossl".to_owned()],
                 obtaining: false,
                 next: Some(NOW + (left - 30) * DAY),
+                advice: None,
                 failures: 0,
                 last_failure: None,
             }),

@@ -241,6 +241,8 @@ pub struct Renewal {
     /// The part of the lifetime, over 0 and under 1, at whose beginning a renewal is due.
     pub window: f64,
     pub check_every: Duration,
+    /// Whether CAs are asked when they advise to renew (RFC 9773).
+    pub ari: bool,
     /// Whether a start fails that cannot obtain what is missing.
     pub required_at_start: bool,
 }

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
+use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retry};
 use crate::storage::Storage;
 
@@ -49,6 +50,10 @@ pub struct Job {
     pub(super) retry: Option<Retry>,
     /// Whether a person asked for it: then nobody's back-off counts.
     pub(super) is_asked: bool,
+    /// The CA's advice, where that is why it is renewed.
+    pub(super) advised: Option<Window>,
+    /// Whether the CA is told which certificate is to be replaced.
+    pub(super) tells_replaced: bool,
     /// The certificate to be replaced.
     pub(super) present: Option<Arc<TlsCertificate>>,
     /// See [`crate::config::model::Renewal::window`].

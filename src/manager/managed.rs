@@ -3,6 +3,7 @@
 //! The plan of [`crate::schedule`] decides when; [`super::work`] does the asking, elsewhere. What
 //! is stored is read when a certificate is first needed, and served at once.
 
+mod advised;
 mod opening;
 mod plans;
 mod view;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use self::advised::Advised;
 use self::plans::Plans;
 pub use self::view::{ManagedView, Start, Watched};
 use super::issued::{Issued, Served};
@@ -41,6 +43,7 @@ pub(super) struct Managed {
     open: HashMap<Arc<str>, Open>,
     entries: HashMap<Arc<Need>, Entry>,
     plans: Plans,
+    advised: Advised,
     lost: Lost,
     /// When the storage could last not be read.
     unread: Option<UnixTime>,
@@ -73,6 +76,7 @@ impl Managed {
             open: HashMap::new(),
             entries: HashMap::new(),
             plans: Plans::new(WINDOW),
+            advised: Advised::default(),
             lost: Lost::default(),
             unread: None,
         }
@@ -126,12 +130,13 @@ impl Managed {
     /// Forgets what `is_needed` does not ask for any more.
     pub(super) fn retain(&mut self, is_needed: impl Fn(&Need) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
-        let plans = &mut self.plans;
+        let (plans, advised) = (&mut self.plans, &mut self.advised);
         self.entries.retain(|need, entry| {
             if is_needed(need) {
                 return true;
             }
             plans.remove(need);
+            advised.forget(need);
             if let Some(old) = entry.certificate.take() {
                 changes.push(Change {
                     old: Some(old),
@@ -168,6 +173,7 @@ impl Managed {
         });
         let mut jobs = Vec::new();
         for (need, first) in begun {
+            let advised = self.followed(&need, now);
             let Some(entry) = self.entries.get_mut(&need) else {
                 continue;
             };
@@ -182,6 +188,8 @@ impl Managed {
                     .cloned()
                     .collect(),
                 retry: self.plans.retry(&need).cloned(),
+                advised: advised.filter(|_| !entry.is_asked),
+                tells_replaced: self.advised.is_on(),
                 is_asked: std::mem::take(&mut entry.is_asked),
                 window: self.plans.window(),
                 ticket: self.lost.ticket(&need),
@@ -245,6 +253,7 @@ impl Managed {
         (entry.is_stale, entry.is_foreign) = (false, false);
         entry.paused.clear();
         self.plans.succeed(&need, certificate.lifetime(), now);
+        self.advised.ask(&need, now);
         let change = Change {
             old: entry.certificate.replace(Arc::clone(&certificate)),
             new: Some(certificate),

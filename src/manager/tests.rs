@@ -9,6 +9,7 @@ use crate::clock::ManualClock;
 use crate::config::model::{CertificateSource, SiteTls};
 use crate::storage::{MemoryStorage, Storage};
 
+mod advised;
 mod changes;
 mod from_cas;
 mod from_files;

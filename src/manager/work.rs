@@ -241,6 +241,7 @@ impl Job {
                     subject: self.subject.clone(),
                     failures: self.retry.as_ref().map_or(0, telling),
                     previous_key: previous_key.and_then(|present| present.key_pem().ok()),
+                    replaces: self.replaces(issuer),
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;
@@ -264,6 +265,13 @@ impl Job {
             certificate: Arc::new(certificate),
             issuer: Arc::clone(authority.name()),
         })
+    }
+
+    /// How `issuer` knows the certificate to be replaced, where it is of the same.
+    fn replaces(&self, issuer: &Arc<dyn Issuer>) -> Option<String> {
+        let present = self.present.as_ref().filter(|_| self.tells_replaced)?;
+        let is_same = present.source().label() == &**issuer.name();
+        is_same.then(|| present.renewal_id()).flatten()
     }
 
     /// Stores a new certificate, now or as soon as that can be. Whether it is stored.
@@ -316,9 +324,14 @@ impl Job {
             "obtaining"
         };
         let (domain, issuers) = (self.domain(), issuers.join(", else "));
-        let message = format!("{verb} the certificate for {domain} from {issuers}");
+        let mut message = format!("{verb} the certificate for {domain} from {issuers}");
+        let mut url = None;
+        if let Some(window) = &self.advised {
+            message.push_str(", as its CA advises");
+            url.clone_from(&window.url);
+        }
         let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
-        self.tell(tools, &self.first(), kind, severity, message, None);
+        self.tell(tools, &self.first(), kind, severity, message, url);
     }
 
     /// Tells that an issuer failed in whose place another gave the certificate.

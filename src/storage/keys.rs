@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `certificates/CA/NAME.pem` | a chain and its private key, as one value: they change as one |
 //! | `certificates/CA/NAME.json` | what is known of that certificate beside |
+//! | `renewal_info/CA/NAME.json` | when the CA advises to renew that certificate; locked while it is asked |
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
 //! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
@@ -68,6 +69,14 @@ pub fn certificate(ca: &str, subject: &str) -> Result<Key, StorageError> {
 /// Never for segments made here.
 pub fn metadata(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("certificates/{ca}/{subject}.json").parse()
+}
+
+/// When the CA advises to renew a certificate.
+///
+/// # Errors
+/// Never for segments made here.
+pub fn renewal_info(ca: &str, subject: &str) -> Result<Key, StorageError> {
+    format!("renewal_info/{ca}/{subject}.json").parse()
 }
 
 /// An order under way.

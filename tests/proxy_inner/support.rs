@@ -287,6 +287,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
+            ari: true,
             required_at_start: false,
         },
         on_demand: None,

@@ -224,6 +224,11 @@ impl Leaf<'_> {
         builder.append_extension(usage).unwrap();
         let server = ExtendedKeyUsage::new().server_auth().build().unwrap();
         builder.append_extension(server).unwrap();
+        let above = AuthorityKeyIdentifier::new()
+            .keyid(true)
+            .build(&builder.x509v3_context(Some(issuer), None))
+            .unwrap();
+        builder.append_extension(above).unwrap();
         let mut names = SubjectAlternativeName::new();
         for name in &self.names {
             if name.parse::<std::net::IpAddr>().is_ok() {

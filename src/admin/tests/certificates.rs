@@ -4,6 +4,7 @@ use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::UnixTime;
+use crate::schedule::advice::Window;
 use crate::schedule::{Failure, FailureClass};
 
 fn loaded(names: &[&str], not_before: UnixTime, not_after: UnixTime) -> Arc<TlsCertificate> {
@@ -18,6 +19,12 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
             .map(|name| name.parse().expect("a name"))
             .collect(),
         issuers: vec!["letsencrypt".into(), "zerossl".into()],
+        advice: certificate.as_ref().map(|_| Window {
+            start: NOW + 59 * DAY,
+            end: NOW + 61 * DAY,
+            at: NOW + 60 * DAY,
+            url: None,
+        }),
         certificate,
         obtaining: false,
         next: Some(NOW + 60 * DAY),
@@ -131,6 +138,15 @@ async fn certificates_are_listed_with_all_that_is_known() {
     assert_eq!(issued["renewal"]["subject"], "issued.example");
     assert_eq!(issued["renewal"]["next"], "2025-11-14T00:00:00Z");
     assert_eq!(issued["renewal"]["obtaining"], false);
+    assert_eq!(
+        issued["renewal"]["advice"],
+        json!({
+            "start": "2025-11-13T00:00:00Z",
+            "end": "2025-11-15T00:00:00Z",
+            "drawn": "2025-11-14T00:00:00Z",
+            "url": null,
+        })
+    );
 
     let wanted = &list[2];
     assert_eq!(wanted["state"], "failed");
@@ -143,6 +159,7 @@ async fn certificates_are_listed_with_all_that_is_known() {
             "issuers": ["letsencrypt", "zerossl"],
             "obtaining": false,
             "next": "2025-09-15T00:10:00Z",
+            "advice": null,
             "failures": 3,
             "last_failure": {
                 "at": "2025-09-14T23:59:00Z",

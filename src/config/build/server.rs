@@ -247,6 +247,7 @@ impl Build<'_> {
                 Duration::from_secs(1),
                 FOREVER,
             ),
+            ari: raw.ari,
             required_at_start: raw.required_at_start,
         }
     }

@@ -168,6 +168,9 @@ impl Managed {
                 .max_by_key(|retry| retry.last),
         };
         self.plans.set(need, facts, now);
+        if change.is_some() {
+            self.advised.ask(need, now);
+        }
         if is_foreign {
             self.plans.request(need, now);
         }

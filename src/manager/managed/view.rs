@@ -8,6 +8,7 @@ use super::Managed;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::schedule::advice::Window;
 use crate::schedule::{CertState, Retry, Upkeep};
 
 /// A certificate that an issuer is asked for, for whoever wants to see it.
@@ -22,6 +23,8 @@ pub struct ManagedView {
     pub retry: Option<Retry>,
     /// When something is done about it.
     pub next: Option<UnixTime>,
+    /// When its CA advises to renew it.
+    pub advice: Option<Window>,
     /// Whether it is in the storage.
     pub is_stored: bool,
 }
@@ -73,6 +76,7 @@ impl Managed {
             state: self.plans.state(need, now),
             retry: self.plans.retry(need).cloned(),
             next: self.plans.next_attempt(need),
+            advice: self.advised.advice(need).and_then(|it| it.window.clone()),
             is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
         })
     }

@@ -52,6 +52,7 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
+            ari: true,
             required_at_start: false,
         },
         on_demand: None,

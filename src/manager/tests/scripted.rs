@@ -10,7 +10,7 @@ use super::*;
 use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request};
-use crate::schedule::{CertState, Failure, FailureClass, Hold, Wait};
+use crate::schedule::{CertState, Failure, FailureClass, Hold, RenewalInfo, Wait};
 
 /// What the CA does next.
 pub(super) enum Act {
@@ -29,6 +29,11 @@ pub(super) struct Scripted {
     pub(super) script: Mutex<VecDeque<Act>>,
     pub(super) asked: Mutex<Vec<Vec<String>>>,
     pub(super) settled: Mutex<usize>,
+    /// What it says about when to renew, and how it knew the certificates it was asked about.
+    pub(super) info: Mutex<Result<Option<RenewalInfo>, Failure>>,
+    pub(super) asked_about: Mutex<Vec<String>>,
+    /// What each order was to replace.
+    pub(super) replaced: Mutex<Vec<Option<String>>>,
     moved: Mutex<bool>,
     limit: Mutex<Option<UnixTime>>,
 }
@@ -63,6 +68,8 @@ impl crate::issuer::Issuer for Scripted {
         let names: Vec<_> = request.names.iter().map(ToString::to_string).collect();
         self.asked.lock().expect("whole").push(names.clone());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let replaces = request.replaces.clone();
+        self.replaced.lock().expect("whole").push(replaces);
         let now = self.clock.now();
         let issue = |names: &[&str], life| {
             let leaf = self.ca.leaf_at(names, now - 60, now + life);
@@ -77,6 +84,15 @@ impl crate::issuer::Issuer for Scripted {
             Some(Act::Wrong) => Ok(issue(&["other.example"], 90 * DAY)),
             Some(Act::Fail(failure)) => Err(failure),
         }
+    }
+
+    async fn renewal_info(
+        &self,
+        certificate: &TlsCertificate,
+    ) -> Result<Option<RenewalInfo>, Failure> {
+        let id = certificate.renewal_id().expect("an id");
+        self.asked_about.lock().expect("whole").push(id);
+        self.info.lock().expect("whole").clone()
     }
 
     fn ready(&self, _: &[Pattern]) -> Result<(), Wait> {
@@ -124,6 +140,9 @@ impl World {
             script: Mutex::new(script.into_iter().collect()),
             asked: Mutex::default(),
             settled: Mutex::default(),
+            info: Mutex::new(Ok(None)),
+            asked_about: Mutex::default(),
+            replaced: Mutex::default(),
             moved: Mutex::default(),
             limit: Mutex::default(),
         });
@@ -188,6 +207,23 @@ impl World {
         });
         self.manager.settle(done);
         count
+    }
+
+    /// Asks the CA of all whose time it is when to renew them, and returns how many those are.
+    pub(super) fn inquire(&mut self) -> usize {
+        let inquiries = self.manager.inquiries(100);
+        let count = inquiries.len();
+        let tools = self.manager.tools().clone();
+        for inquiry in inquiries {
+            let answer = self.runtime.block_on(inquiry.work(&tools));
+            self.manager.advise(answer);
+        }
+        count
+    }
+
+    /// The certificate that is served, as its CA knows it.
+    pub(super) fn id(&self) -> Option<String> {
+        self.manager.managed()[0].certificate.as_ref()?.renewal_id()
     }
 
     pub(super) fn serial(&self) -> Option<String> {
