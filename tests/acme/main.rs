@@ -15,6 +15,7 @@ mod support;
 
 mod accounts;
 mod answers;
+mod ari;
 mod certs;
 mod cluster;
 mod crash;

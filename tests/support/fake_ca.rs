@@ -140,6 +140,8 @@ struct Order {
     /// Of each name: `pending`, `valid`, `invalid`, `deactivated`.
     authorizations: Vec<String>,
     key: Option<PKey<Public>>,
+    /// What it was said to replace, null where nothing was.
+    replaces: Value,
 }
 
 impl FakeCa {
@@ -376,6 +378,7 @@ impl Shared {
                     authorizations: vec!["pending".to_owned(); ask.names.len()],
                     names: ask.names.clone(),
                     key: None,
+                    replaces: ask.payload["replaces"].clone(),
                 });
             }
             _ => {}
@@ -466,6 +469,9 @@ impl Shared {
             "finalize": self.url(&format!("/finalize/{number}")),
             "expires": "2099-01-01T00:00:00Z",
         });
+        if order.replaces.is_string() {
+            body["replaces"] = order.replaces.clone();
+        }
         if status == "valid" {
             body["certificate"] = json!(self.url(&format!("/cert/{number}")));
         }
