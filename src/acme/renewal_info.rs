@@ -12,7 +12,6 @@ use super::job::Job;
 use super::session::{Refusal, retry_after};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
-use crate::http_client::HttpError;
 use crate::schedule::{Failure, FailureClass, RenewalInfo};
 
 /// An answer, as section 4.2 has it.
@@ -105,12 +104,20 @@ impl Job<'_> {
                 self.account.new_order(&new).await
             });
             match made {
-                Err(error) if self.may_be_for_replacing(&error) => {
+                Err(error) if self.may_be_for_replacing() => {
                     let host = &self.ca.host;
                     self.progress(format!(
                         "{host} takes no order in the place of the certificate at hand ({error}): \
                          asking for one of its own"
                     ));
+                }
+                // It took the order and does not say what that replaces, which instant-acme does
+                // not take. A CA may not know the word, and then the order is as good as any.
+                Err(error @ Error::Other(_)) => {
+                    return match self.session.location() {
+                        Some(url) => patiently!(self.account.order(url.clone()).await),
+                        None => Err(error),
+                    };
                 }
                 made => return made,
             }
@@ -134,17 +141,13 @@ impl Job<'_> {
 
     /// Whether an order may have been refused for what it replaces: not where the CA asks to wait,
     /// or knows no such account.
-    fn may_be_for_replacing(&self, error: &Error) -> bool {
-        match (self.session.refusal(), error) {
-            (Some(refusal), _) => {
-                let kind = refusal.problem.as_ref().map(|problem| problem.kind());
-                let other = ["rateLimited", "accountDoesNotExist"];
-                refusal.retry_after.is_none() && !kind.is_some_and(|kind| other.contains(&kind))
-            }
-            // It took the order and says nothing of what is replaced.
-            (None, Error::Other(inner)) => !inner.is::<HttpError>(),
-            (None, _) => false,
-        }
+    fn may_be_for_replacing(&self) -> bool {
+        let Some(refusal) = self.session.refusal() else {
+            return false;
+        };
+        let kind = refusal.problem.as_ref().map(|problem| problem.kind());
+        let other = ["rateLimited", "accountDoesNotExist"];
+        refusal.retry_after.is_none() && !kind.is_some_and(|kind| other.contains(&kind))
     }
 }
 

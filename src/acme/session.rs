@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, LINK, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderName, LINK, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
@@ -59,6 +59,7 @@ struct Inner {
 struct Last {
     refusal: Option<Refusal>,
     retry_after: Option<UnixTime>,
+    location: Option<String>,
 }
 
 impl Session {
@@ -94,6 +95,12 @@ impl Session {
         self.0.last().refusal.clone()
     }
 
+    /// Where the last reply, a success, says that something has been made.
+    pub(super) fn location(&self) -> Option<String> {
+        let last = self.0.last();
+        last.location.clone().filter(|_| last.refusal.is_none())
+    }
+
     /// Before when the last reply asked not to be asked again.
     pub(super) fn retry_after(&self) -> Option<UnixTime> {
         self.0.last().retry_after
@@ -123,6 +130,7 @@ impl Inner {
         *self.last() = Last {
             refusal: Refusal::of(&reply, now),
             retry_after: retry_after(reply.headers(), now),
+            location: header(reply.headers(), LOCATION),
         };
         let (parts, body) = reply.into_parts();
         let body = Box::new(body);
@@ -138,6 +146,11 @@ impl instant_acme::HttpClient for Session {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { inner.request(request).await })
     }
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    Some(value.to_owned())
 }
 
 /// When a reply asks to be asked again: seconds or a date (RFC 9110, section 10.2.3).

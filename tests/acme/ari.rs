@@ -8,7 +8,7 @@ use std::thread;
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
-use super::support::{Ask, Builder, CaReply, FakeCa, Features, Gateway, within};
+use super::support::{Acme2Certifier, Ask, Builder, CaReply, FakeCa, Features, Gateway, within};
 use super::{RETRY, SECOND, config, fake_issuer, serial, wait_until_served};
 
 /// What the CA says of a certificate, as it is known there.
@@ -347,4 +347,33 @@ fn two_gateways_ask_once_and_renew_once() {
         (one.is_object() && one == two).then_some(())
     });
     assert_eq!(asked_about(&ca).len(), 2, "and one asks about the new one");
+}
+
+/// A real peer. It takes orders that replace a certificate and does not say so: such an order is
+/// gone on with, and no other is made.
+#[test]
+fn acme2certifier_is_obeyed() {
+    let ca = Acme2Certifier::start();
+    let issuer = super::issuer("peer", &ca.directory(), ca.ca_file(), "");
+    let gateway = Gateway::builder()
+        .config(config(&issuer, &["a.test"]))
+        .spawn();
+    let old = wait_until_served(&gateway, "a.test", ca.root());
+    let advice = within(RETRY, "the advice to be shown", || {
+        let advice = view(&gateway)["renewal"]["advice"].take();
+        advice.is_object().then_some(advice)
+    });
+    let drawn = time(&advice["drawn"]);
+    assert!(
+        time(&advice["start"]) <= drawn && drawn <= time(&advice["end"]),
+        "{advice}"
+    );
+    wait_until_renewed(&gateway, 1);
+    assert!(Timestamp::now() >= drawn);
+    let new = wait_until_served(&gateway, "a.test", ca.root());
+    assert_ne!(serial(&new), serial(&old));
+    assert_eq!(gateway.count("certificate_failed", "a.test"), 0);
+    let log = ca.log();
+    let orders = log.matches("POST /acme/neworders").count();
+    assert_eq!(orders, 2, "{log}");
 }

@@ -109,6 +109,11 @@ impl Ca {
         pem(&self.certificate)
     }
 
+    /// Its private key, PKCS #8, PEM.
+    pub fn key_pem(&self) -> Vec<u8> {
+        self.key.private_key_to_pem_pkcs8().unwrap()
+    }
+
     pub fn certificate(&self) -> &X509 {
         &self.certificate
     }

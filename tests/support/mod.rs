@@ -15,6 +15,7 @@
     reason = "a test may fail loudly, and no test uses everything"
 )]
 
+mod acme2certifier;
 mod caddy;
 mod certs;
 mod client;
@@ -36,6 +37,7 @@ mod site;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use acme2certifier::Acme2Certifier;
 pub use caddy::Caddy;
 pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};

@@ -45,7 +45,7 @@ fn a_certificate_is_renewed_at_a_time_in_the_window_and_says_what_it_replaces() 
     say(&world, info(NOW + 20 * DAY, NOW + 22 * DAY));
     assert_eq!(world.inquire(), 1);
     let first = world.id().expect("a certificate");
-    assert_eq!(asked_about(&world), [first.clone()]);
+    assert_eq!(asked_about(&world), std::slice::from_ref(&first));
     let view = world.manager.managed().remove(0);
     let drawn = view.advice.expect("there is advice").at;
     assert!(
