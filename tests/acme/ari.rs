@@ -354,7 +354,12 @@ fn two_gateways_ask_once_and_renew_once() {
 #[test]
 fn acme2certifier_is_obeyed() {
     let ca = Acme2Certifier::start();
-    let issuer = super::issuer("peer", &ca.directory(), ca.ca_file(), "");
+    let issuer = super::issuer(
+        "peer",
+        &ca.directory(),
+        ca.ca_file(),
+        "email: ops@example.com",
+    );
     let gateway = Gateway::builder()
         .config(config(&issuer, &["a.test"]))
         .spawn();

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from wsgiref.simple_server import make_server
 
-import acme2certifier
+# This file's own directory, where it would be found in the place of the package.
+del sys.path[0]
+import acme2certifier  # noqa: E402
 
 program = Path(acme2certifier.__file__).parent / "share" / "acme2certifier_wsgi.py"
 application = runpy.run_path(str(program))["application"]
