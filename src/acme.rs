@@ -27,6 +27,7 @@ mod job;
 mod kept;
 mod key;
 mod limits;
+mod order;
 mod problem;
 mod record;
 mod session;
@@ -288,7 +289,7 @@ fn is_of_the_names(class: FailureClass) -> bool {
 /// Whether names can be validated by the types of challenge that there are.
 fn check(names: &[Pattern]) -> Result<(), Failure> {
     for name in names {
-        if !matches!(name, Pattern::Exact(_)) {
+        if matches!(name, Pattern::Any | Pattern::Wildcard(_)) {
             let message = format!(
                 "a certificate for {name} takes a validation over DNS, which is not to be had yet; \
                  name the hosts one by one, or give the certificate in files"

@@ -41,7 +41,6 @@ pub struct TlsCertificate {
     /// Whether the issuer of the leaf is unknown.
     incomplete: bool,
     names: Box<[Pattern]>,
-    addresses: Box<[IpAddr]>,
     kind: KeyKind,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -50,19 +49,19 @@ pub struct TlsCertificate {
 }
 
 impl TlsCertificate {
-    /// The DNS names of the subject alternative name extension.
+    /// The names and addresses of the subject alternative name extension.
     pub fn names(&self) -> &[Pattern] {
         &self.names
-    }
-
-    /// The IP addresses of the subject alternative name extension.
-    pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
     }
 
     /// Whether this certificate is valid for `host`, a name in normal form.
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.covers(host))
+    }
+
+    /// Whether this certificate is valid for `address`.
+    pub fn covers_ip(&self, address: IpAddr) -> bool {
+        self.names.contains(&Pattern::Ip(address.to_canonical()))
     }
 
     /// The first second of validity.
@@ -183,7 +182,6 @@ impl fmt::Debug for TlsCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsCertificate")
             .field("names", &self.names)
-            .field("addresses", &self.addresses)
             .field("kind", &self.kind)
             .field("not_before", &self.not_before)
             .field("not_after", &self.not_after)

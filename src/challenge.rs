@@ -21,7 +21,7 @@ use async_trait::async_trait;
 
 use crate::certificate::sni::CertificateSet;
 use crate::clock::{Clock, UnixTime};
-use crate::host::HostName;
+use crate::host::{Host, Identifier};
 use crate::schedule::Failure;
 use crate::storage::{Key, Storage, StorageError, keys};
 
@@ -40,8 +40,8 @@ use self::turn::Turns;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
     pub kind: ChallengeType,
-    /// The name to be proved; of a wildcard the name without its first label.
-    pub domain: HostName,
+    /// The name or address to be proved; of a wildcard the name without its first label.
+    pub domain: Identifier,
     pub token: String,
     /// Token and account thumbprint (RFC 8555, section 8.1).
     pub key_authorization: String,
@@ -106,7 +106,7 @@ type Question = (ChallengeType, String);
 
 #[derive(Clone)]
 struct Answer {
-    domain: HostName,
+    domain: Identifier,
     key_authorization: Arc<str>,
     /// For validations by TLS alone.
     certificate: Option<Arc<CertificateSet>>,
@@ -125,17 +125,17 @@ impl Challenges {
         }))
     }
 
-    /// What `/.well-known/acme-challenge/TOKEN` answers on `host`, a name in normal form.
-    pub fn http01(&self, host: &str, token: &str) -> Option<Arc<str>> {
+    /// What `/.well-known/acme-challenge/TOKEN` answers on `host`.
+    pub fn http01(&self, host: Host<'_>, token: &str) -> Option<Arc<str>> {
         if self.is_empty() || !keys::is_token(token) {
             return None;
         }
         let answer = self.look_up((ChallengeType::Http01, token.to_owned()))?;
-        (answer.domain.as_str() == host).then_some(answer.key_authorization)
+        answer.domain.is(host).then_some(answer.key_authorization)
     }
 
     /// The certificate for a client that speaks nothing but `acme-tls/1` and asks for `host`, a
-    /// name in normal form.
+    /// name in normal form. For an address it asks by [`Identifier::dns_name`].
     pub fn tls_alpn01(&self, host: &str) -> Option<Arc<CertificateSet>> {
         if self.is_empty() {
             return None;
@@ -262,7 +262,7 @@ impl Challenge {
     fn question(&self) -> Question {
         let asked = match self.kind {
             ChallengeType::Http01 => self.token.clone(),
-            ChallengeType::TlsAlpn01 => self.domain.to_string(),
+            ChallengeType::TlsAlpn01 => self.domain.dns_name().to_string(),
         };
         (self.kind, asked)
     }
@@ -271,7 +271,7 @@ impl Challenge {
     fn key(&self) -> Result<Key, StorageError> {
         match self.kind {
             ChallengeType::Http01 => keys::http01_challenge(&self.token),
-            ChallengeType::TlsAlpn01 => keys::tls_alpn01_challenge(&self.domain),
+            ChallengeType::TlsAlpn01 => keys::tls_alpn01_challenge(&self.domain.dns_name()),
         }
     }
 }

@@ -304,8 +304,11 @@ impl TlsManager {
             map = self.candidates.update(&map, now);
         }
         let default = config.tls.default_certificate.as_ref().and_then(|name| {
-            let present = map.lookup(name.as_str()).cloned();
-            present.or_else(|| self.on_demand.as_ref()?.certificate(name.as_str()))
+            let present = map.find(name).cloned();
+            present.or_else(|| {
+                let on_demand = self.on_demand.as_ref()?;
+                on_demand.certificate(name.name()?.as_str())
+            })
         });
         map = map.with_default(default);
         let on_demand = self.on_demand.clone();

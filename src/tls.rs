@@ -50,7 +50,9 @@ struct Hello {
 }
 
 /// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
-/// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3).
+/// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3). A client without
+/// SNI gets the one of the address that it has come to, where the handshake is [`watched`] and so
+/// that is known, else the default one.
 ///
 /// A handle; clones share the state.
 #[derive(Clone)]
@@ -167,7 +169,7 @@ impl GlobalCertificate {
             // Before all policy: the first certificate of a name is not there yet.
             self.choose_validation(asked)
         } else {
-            snapshot.choose(asked)
+            snapshot.choose(asked, seen::local())
         };
         let (certificates, purpose) = match choice {
             Choice::Present { set, .. } if validates => (Some(set), Purpose::Validate),

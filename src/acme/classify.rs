@@ -311,6 +311,7 @@ fn domain_in(detail: &str, names: &[Pattern]) -> Option<String> {
 pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
     let name = match name {
         Pattern::Exact(name) | Pattern::Wildcard(name) => name.as_str(),
+        Pattern::Ip(address) => return address.to_string() == domain,
         Pattern::Any => return false,
     };
     name.strip_suffix(domain)

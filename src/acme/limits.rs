@@ -285,7 +285,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::model::{KeyType, OrderLimit};
+    use crate::config::model::{KeyType, OrderLimit, OrderTerms};
     use crate::storage::MemoryStorage;
 
     const NOW: UnixTime = 1_800_000_000;
@@ -311,7 +311,7 @@ mod tests {
                 staging: None,
                 email: None,
                 challenges: Vec::new(),
-                profile: None,
+                order: OrderTerms::default(),
                 key_type: KeyType::P256,
                 reuse_key: false,
                 ca_file: None,

@@ -13,7 +13,7 @@ use super::classify::Step;
 use super::job::{Job, Stop, Tried, Unproved, may_go_on};
 use super::problem::Problem;
 use crate::challenge::{Challenge, ChallengeSolver, ChallengeType};
-use crate::host::HostName;
+use crate::host::Identifier;
 use crate::schedule::{Failure, FailureClass};
 
 /// How long a CA may take to validate, and then to issue, before the order is left for later.
@@ -117,7 +117,7 @@ impl Job<'_> {
         tried: &Tried,
         presented: &mut Presented,
     ) -> Result<ChallengeType, Stop> {
-        let domain: HostName = name.parse().map_err(|_| {
+        let domain: Identifier = name.parse().map_err(|_| {
             let message = format!("{} asks for the proof of {name:?}, no name", self.ca.host);
             Stop::Failed(Failure::new(FailureClass::Internal, message))
         })?;

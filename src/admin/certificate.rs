@@ -159,9 +159,11 @@ impl CertificateView {
     /// A certificate that is loaded and that nobody is asked for.
     pub fn loaded(certificate: &TlsCertificate, now: UnixTime) -> Self {
         let state = invalid(certificate, now).unwrap_or(CertificateState::Valid);
-        let hosts = certificate.names().iter().map(ToString::to_string);
-        let addresses = certificate.addresses().iter().map(ToString::to_string);
-        let names: Vec<String> = hosts.chain(addresses).collect();
+        let names: Vec<String> = certificate
+            .names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         Self {
             name: names.first().cloned().unwrap_or_default(),
             names,

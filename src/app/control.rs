@@ -234,6 +234,7 @@ fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
                 above.is_some_and(|above| known.contains(&above))
                     || on_demand::allows(allow, name.as_str())
             }
+            Pattern::Ip(_) => false,
             Pattern::Wildcard(_) => allow.contains(host),
         };
         if !given && known.insert(host.to_string()) {

@@ -9,6 +9,7 @@ mod certificate;
 mod coverage;
 mod issuer;
 mod later;
+mod order;
 mod preset;
 mod server;
 mod site;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{StatusCode, Uri};
 use indexmap::IndexMap;
 
-use crate::host::{HostName, Pattern};
+use crate::host::{HostName, Identifier, Pattern};
 use crate::secret::Secret;
 
 /// A whole configuration.
@@ -91,9 +91,9 @@ pub struct Tls {
     pub profile: TlsProfile,
     /// Key exchange groups by OpenSSL's names, most wanted first.
     pub groups: Vec<String>,
-    /// The name whose certificate is served without SNI, and for unknown names where
-    /// [`UnknownSni::Default`] says so.
-    pub default_certificate: Option<HostName>,
+    /// The name or address whose certificate is served without SNI, where the address that a client
+    /// comes to has none of its own, and for unknown names where [`UnknownSni::Default`] says so.
+    pub default_certificate: Option<Identifier>,
     pub unknown_sni: UnknownSni,
     pub session_tickets: SessionTickets,
 }
@@ -150,8 +150,8 @@ pub struct Acme {
     pub email: Option<String>,
     /// Those for which there is a listener, most wanted first. Never empty.
     pub challenges: Vec<ChallengeType>,
-    /// A profile of the CA that is asked for where the CA has it.
-    pub profile: Option<String>,
+    /// What is asked of it beside the names.
+    pub order: OrderTerms,
     pub key_type: KeyType,
     /// Whether a renewed certificate has the key of the one before.
     pub reuse_key: bool,
@@ -161,6 +161,39 @@ pub struct Acme {
     /// A proxy that the CA is reached through, `http://HOST:PORT`.
     pub proxy: Option<Uri>,
     pub order_limit: OrderLimit,
+}
+
+/// What is asked of a CA in an order, beside its names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderTerms {
+    pub profile: Option<Profile>,
+    /// The chain to take where the CA has several.
+    pub preferred_chain: Option<PreferredChain>,
+    /// How long the certificate is to be valid.
+    pub lifetime: Option<Duration>,
+    /// Whether the first name is the common name too.
+    pub common_name: bool,
+    /// Whether the certificate has the TLS feature `status_request` (RFC 7633).
+    pub must_staple: bool,
+}
+
+/// A profile of a CA (draft-ietf-acme-profiles).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    pub name: String,
+    /// Whether nothing is asked of a CA that does not have it.
+    pub required: bool,
+}
+
+/// Which of several chains of one certificate is taken (RFC 8555, section 7.4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PreferredChain {
+    /// One in which a certificate was issued by an authority of this common name.
+    Issuer(String),
+    /// One that leads to a root of this common name.
+    Root(String),
+    /// The one of the fewest certificates.
+    Shortest,
 }
 
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).

@@ -14,7 +14,7 @@ use openssl::x509::X509;
 use snigate::acme::{AcmeIssuer, Shared};
 use snigate::challenge::{Challenge, ChallengeSolver};
 use snigate::clock::{Clock, SystemClock};
-use snigate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
+use snigate::config::model::{Acme, ChallengeType, KeyType, OrderLimit, OrderTerms};
 use snigate::event::EventBus;
 use snigate::host::Pattern;
 use snigate::issuer::{Issued, Issuer, Request};
@@ -202,7 +202,7 @@ pub fn config(directory: String, ca_file: &Path) -> Acme {
         staging: None,
         email: Some("ops@example.com".to_owned()),
         challenges: vec![ChallengeType::Http01],
-        profile: None,
+        order: OrderTerms::default(),
         key_type: KeyType::P256,
         reuse_key: false,
         ca_file: Some(ca_file.to_owned()),

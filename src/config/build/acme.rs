@@ -71,7 +71,7 @@ impl Build<'_> {
             staging,
             email: self.email(raw.email.as_deref(), &at.key("email")),
             challenges: self.challenges(raw, server, at),
-            profile: self.profile(raw.profile.as_deref(), &at.key("profile")),
+            order: self.order_terms(raw, [preset, staging_preset], at),
             key_type,
             reuse_key: raw.reuse_key,
             ca_file: raw
@@ -227,16 +227,6 @@ impl Build<'_> {
         }
         known.retain(|(_, deaf, _)| !deaf);
         known.into_iter().map(|(kind, ..)| kind).collect()
-    }
-
-    fn profile(&mut self, raw: Option<&str>, at: &At<'_>) -> Option<String> {
-        let raw = raw?;
-        if raw.is_empty() || raw.len() > 64 || !raw.bytes().all(|octet| octet.is_ascii_graphic()) {
-            let message = format!("{} is not the name of a profile", at.quoted());
-            let hint = "write it as the CA does, such as tlsserver or shortlived";
-            self.problems.error(at, message, hint);
-        }
-        Some(raw.to_owned())
     }
 
     fn external_account(&mut self, raw: &schema::Eab, at: &At<'_>) -> Option<ExternalAccount> {

@@ -120,6 +120,11 @@ impl Build<'_> {
         for (index, name) in on_demand.allow.iter().flatten().enumerate() {
             let at = allow_at.index(index);
             let pattern = self.pattern(&at, name);
+            if let Some(Pattern::Ip(_)) = pattern {
+                let message = "clients name no address when they ask for a certificate";
+                let hint = "list it below 'certificates' or as a host of a site";
+                self.problems.error(&at, message, hint);
+            }
             if pattern == Some(Pattern::Any) {
                 let message = "everyone can have certificates made for any name";
                 self.problems

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Build;
 use super::issuer::acme_of;
-use super::preset;
+use super::preset::{self, Addresses};
 use crate::config::model::{CertificateSource, Config, SiteTls};
 use crate::config::problem::{At, quote};
 use crate::config::schema;
@@ -27,8 +27,10 @@ impl Build<'_> {
         issuers: &[Arc<str>],
         raw: &schema::Root,
     ) {
-        if !matches!(pattern, Pattern::Wildcard(_)) {
-            return;
+        match pattern {
+            Pattern::Wildcard(_) => {}
+            Pattern::Ip(_) => return self.provable_address(at, issuers, raw),
+            Pattern::Any | Pattern::Exact(_) => return,
         }
         let mut by_acme = issuers.iter().filter(|name| acme_of(raw, name).is_some());
         let Some(first) = by_acme.next() else {
@@ -54,6 +56,27 @@ impl Build<'_> {
         }
     }
 
+    /// Reports an address that these issuers are known not to issue for.
+    fn provable_address(&mut self, at: &At<'_>, issuers: &[Arc<str>], raw: &schema::Root) {
+        let refusals: Vec<_> = issuers
+            .iter()
+            .filter_map(|name| Some((name, no_addresses(acme_of(raw, name)?)?)))
+            .collect();
+        let Some((issuer, (why, hint))) = refusals.first() else {
+            return;
+        };
+        let message = format!(
+            "{} issues no certificate for the address {}: {why}",
+            quote(issuer),
+            at.quoted(),
+        );
+        if refusals.len() == issuers.len() {
+            self.problems.error(at, message, *hint);
+        } else {
+            self.problems.warn(at, message, *hint);
+        }
+    }
+
     /// Warns of a name that a public CA among these issuers will refuse.
     pub(super) fn refused_by_public(
         &mut self,
@@ -62,18 +85,20 @@ impl Build<'_> {
         issuers: &[Arc<str>],
         raw: &schema::Root,
     ) {
-        let Pattern::Exact(host) = pattern else {
-            return;
+        let why = match pattern {
+            Pattern::Exact(host) => preset::never_certified(host),
+            Pattern::Ip(address) => preset::never_routed(*address),
+            Pattern::Any | Pattern::Wildcard(_) => None,
         };
         let public = |issuer: &&Arc<str>| {
             let acme = acme_of(raw, issuer);
             acme.is_some_and(|acme| preset::find(&acme.directory).is_some())
         };
         if let Some(issuer) = issuers.iter().find(public)
-            && let Some(why) = preset::never_certified(host)
+            && let Some(why) = why
         {
             let message = format!(
-                "public CAs certify no name such as {}, since {why}: {} will refuse it",
+                "public CAs certify nothing such as {}, since {why}: {} will refuse it",
                 at.quoted(),
                 quote(issuer),
             );
@@ -129,7 +154,7 @@ impl Build<'_> {
             let acme = issuer.filter(|issuer| acme_of(raw, issuer).is_some());
             let covered = |host: &Pattern| match host {
                 Pattern::Any => config.tls.default_certificate.is_some(),
-                Pattern::Exact(_) => issuer.is_some(),
+                Pattern::Exact(_) | Pattern::Ip(_) => issuer.is_some(),
                 Pattern::Wildcard(_) => issuer.is_some() && acme.is_none() || managed.covers(host),
             };
             let mut hosts = site.hosts.iter().enumerate();
@@ -149,12 +174,40 @@ impl Build<'_> {
                     message.push_str(" by dns-01 alone, which is not available in this build yet");
                     INSTEAD_OF_A_WILDCARD
                 }
-                (Pattern::Exact(_) | Pattern::Wildcard(_), _) => {
+                (Pattern::Exact(_) | Pattern::Ip(_) | Pattern::Wildcard(_), _) => {
                     "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
                 }
             };
             self.problems.warn(&at, message, hint);
         }
+    }
+}
+
+/// Why a CA issues for no address, where that is known, and what to do.
+fn no_addresses(acme: &schema::Acme) -> Option<(String, &'static str)> {
+    let is_provable = |challenge: &schema::Challenge| match challenge {
+        schema::Challenge::Http01 | schema::Challenge::TlsAlpn01 => true,
+        schema::Challenge::Dns01 => false,
+    };
+    if !acme.challenges.iter().any(is_provable) {
+        let why = "addresses are proved by http-01 or tls-alpn-01 alone".to_owned();
+        return Some((why, "add one of the two to the issuer's 'challenges'"));
+    }
+    let preset = preset::find(&acme.directory)?;
+    let profile = acme.profile.as_ref().map(schema::Profile::name);
+    match preset.addresses {
+        Addresses::No => Some((
+            format!("'{}' does not do that over ACME", preset.name),
+            "choose another CA, such as letsencrypt with 'profile: shortlived', or a 'local_ca'",
+        )),
+        Addresses::Profile(needed) if profile != Some(needed) => Some((
+            format!(
+                "'{}' does that with its profile {needed} alone",
+                preset.name
+            ),
+            "set 'profile: shortlived' of an issuer, and name that issuer here",
+        )),
+        Addresses::Profile(_) | Addresses::Yes => None,
     }
 }
 

@@ -1,13 +1,13 @@
 //! Single values: durations, sizes, paths, addresses, host names.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Build;
 use crate::config::problem::{At, nearest};
 use crate::config::schema;
-use crate::host::{HostName, Pattern};
+use crate::host::{HostName, Identifier, Pattern};
 
 /// The longest duration: about ten years.
 pub(super) const FOREVER: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -127,7 +127,15 @@ impl Build<'_> {
         }
     }
 
-    /// A host name, a wildcard, or the catch-all.
+    /// A host name or an IP address.
+    pub(super) fn identifier(&mut self, at: &At<'_>, raw: &str) -> Option<Identifier> {
+        match raw.parse::<IpAddr>() {
+            Ok(_) => raw.parse().ok(),
+            Err(_) => self.host(at, raw).map(Identifier::Dns),
+        }
+    }
+
+    /// A host name, an IP address, a wildcard, or the catch-all.
     pub(super) fn pattern(&mut self, at: &At<'_>, raw: &str) -> Option<Pattern> {
         match raw.parse() {
             Ok(pattern) => Some(pattern),
@@ -135,6 +143,9 @@ impl Build<'_> {
                 let message = format!("the host {} {}", at.quoted(), reason(&error));
                 let hint = match bare_host(raw) {
                     Some(_) => "leave out the scheme, the port and the path",
+                    None if raw.starts_with('[') => {
+                        "write an address without brackets and a port, such as 2001:db8::1"
+                    }
                     None => "write a name such as www.example.com or *.example.com",
                 };
                 self.problems.error(at, message, hint);

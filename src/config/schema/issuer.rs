@@ -34,8 +34,21 @@ pub(crate) struct Acme {
     /// How to prove control of a name, most wanted first.
     #[schemars(length(min = 1))]
     pub(crate) challenges: Vec<Challenge>,
-    /// A profile of the authority, such as `tlsserver` or `shortlived`.
-    pub(crate) profile: Option<String>,
+    /// A profile of the authority, such as `tlsserver` or `shortlived`: asked for where the
+    /// authority has it.
+    pub(crate) profile: Option<Profile>,
+    /// Which chain is served where the authority has several to choose from. By default its own
+    /// choice.
+    pub(crate) preferred_chain: Option<PreferredChain>,
+    /// How long certificates are to be valid, from 1h to 398d, at an authority that lets this be
+    /// chosen.
+    pub(crate) lifetime: Option<Duration>,
+    /// Whether the first name is the certificate's common name too, for clients that look at
+    /// nothing else.
+    pub(crate) common_name: bool,
+    /// Whether certificates say that they come with a stapled OCSP response (RFC 7633). Most
+    /// public authorities refuse that by now.
+    pub(crate) must_staple: bool,
     /// The kind of the certificates' keys.
     pub(crate) key_type: KeyType,
     /// Whether a renewed certificate keeps the key of the one before. By default each has a new
@@ -59,6 +72,10 @@ impl Default for Acme {
             email: None,
             challenges: vec![Challenge::TlsAlpn01, Challenge::Http01],
             profile: None,
+            preferred_chain: None,
+            lifetime: None,
+            common_name: false,
+            must_staple: false,
             key_type: KeyType::P256,
             reuse_key: false,
             ca_file: None,
@@ -67,6 +84,62 @@ impl Default for Acme {
             limit: OrderLimit::default(),
         }
     }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum Profile {
+    Name(String),
+    Named(NamedProfile),
+}
+
+impl Profile {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Named(named) => &named.name,
+        }
+    }
+}
+
+/// A profile of an authority.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
+pub(crate) struct NamedProfile {
+    /// Its name, as the authority writes it.
+    pub(crate) name: String,
+    /// Whether nothing is asked of an authority that does not have it, instead of a certificate
+    /// of its default profile.
+    pub(crate) required: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum PreferredChain {
+    Shortest(Shortest),
+    Names(ChainNames),
+}
+
+/// The word `shortest`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Shortest {
+    Shortest,
+}
+
+/// Whose chain is preferred: one of `root` and `issuer`.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(crate) struct ChainNames {
+    /// The common name of the root that the chain leads to.
+    pub(crate) root: Option<String>,
+    /// The common name of an authority that has issued a certificate of the chain.
+    pub(crate) issuer: Option<String>,
 }
 
 /// How many orders may be begun in which time, to stay within the limits of the authority.

@@ -44,7 +44,7 @@ fn lets_encrypt_is_the_default() {
             staging: Some("https://acme-staging-v02.api.letsencrypt.org/directory".to_owned()),
             email: None,
             challenges: vec![ChallengeType::TlsAlpn01, ChallengeType::Http01],
-            profile: None,
+            order: OrderTerms::default(),
             key_type: KeyType::P256,
             reuse_key: false,
             ca_file: None,
@@ -70,7 +70,8 @@ fn everything_about_a_ca_can_be_chosen() {
     fs::write(dir.path().join("root.pem"), root.pem()).unwrap();
     let text = configured(
         "directory: \"https://ca.corp:8443/acme/directory\", staging: \"https://stage.corp/dir\", \
-         email: Ops@Bücher.Example, challenges: [http-01], profile: shortlived, key_type: rsa4096, \
+         email: Ops@Bücher.Example, challenges: [http-01], profile: { name: shortlived, required: true }, \
+         preferred_chain: { root: Corp Root }, lifetime: 7d, common_name: true, key_type: rsa4096, \
          reuse_key: true, ca_file: ./root.pem, eab: { key_id: kid-1, hmac_key: \"ab-_cQ==\" }, \
          proxy: \"http://[::1]:3128\", limit: { orders: 300, per: 3h }",
     );
@@ -86,7 +87,16 @@ fn everything_about_a_ca_can_be_chosen() {
             staging: Some("https://stage.corp/dir".to_owned()),
             email: Some("Ops@xn--bcher-kva.example".to_owned()),
             challenges: vec![ChallengeType::Http01],
-            profile: Some("shortlived".to_owned()),
+            order: OrderTerms {
+                profile: Some(Profile {
+                    name: "shortlived".to_owned(),
+                    required: true,
+                }),
+                preferred_chain: Some(PreferredChain::Root("Corp Root".to_owned())),
+                lifetime: Some(Duration::from_secs(7 * 86_400)),
+                common_name: true,
+                must_staple: false,
+            },
             key_type: KeyType::Rsa4096,
             reuse_key: true,
             ca_file: Some(ca_file),

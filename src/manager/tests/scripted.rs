@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
+use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit, OrderTerms};
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request};
 use crate::schedule::{CertState, Failure, FailureClass, Hold, Wait};
@@ -142,7 +142,7 @@ impl World {
             staging: None,
             email: None,
             challenges: vec![ChallengeType::Http01],
-            profile: None,
+            order: OrderTerms::default(),
             key_type: KeyType::P256,
             reuse_key: false,
             ca_file: None,
