@@ -20,6 +20,7 @@ macro_rules! patiently {
 }
 
 mod account;
+mod base64url;
 mod ca;
 mod classify;
 mod flight;
@@ -31,6 +32,7 @@ mod order;
 mod problem;
 mod record;
 mod session;
+mod signed;
 mod validation;
 
 use std::sync::Arc;
