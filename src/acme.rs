@@ -22,6 +22,7 @@ macro_rules! patiently {
 mod account;
 mod base64url;
 mod ca;
+mod chain;
 mod classify;
 mod flight;
 mod job;

@@ -30,6 +30,8 @@ pub(super) struct Job<'a> {
     pub(super) request: &'a Request,
     pub(super) session: &'a Session,
     pub(super) account: AcmeAccount,
+    /// The same as it is kept, with its key.
+    pub(super) kept: Arc<Account>,
     /// Where the order is kept.
     pub(super) place: Key,
 }
@@ -91,6 +93,7 @@ impl<'a> Job<'a> {
             request,
             session,
             account: opened,
+            kept: Arc::clone(account),
             place,
         })
     }
@@ -200,7 +203,9 @@ impl<'a> Job<'a> {
         let chain = patiently!(order.certificate().await);
         match chain.map_err(|error| self.stop(Step::Download, &error))? {
             Some(chain) => {
+                let chain = self.prefer(chain).await;
                 self.progress(format!("downloaded from {}", self.ca.host));
+                self.note_lifetime(&chain);
                 Ok(chain)
             }
             None => Err(Stop::Failed(Failure::new(

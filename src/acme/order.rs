@@ -1,22 +1,91 @@
 //! What an order asks for (RFC 8555, section 7.4): identifiers, and what the terms add to them.
 
-use instant_acme::{Identifier, NewOrder, Order};
+use std::time::Duration;
+
+use http::header::LOCATION;
+use instant_acme::{Error, Identifier, NewOrder, Order};
+use openssl::x509::X509;
+use serde_json::{Value, json};
 
 use super::classify::Step;
 use super::job::{Job, Stop};
+use super::signed;
+use crate::certificate::parse::unix_time;
+use crate::clock::{UnixTime, rfc3339};
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass};
 
 impl Job<'_> {
     /// Makes an order at the CA.
     pub(super) async fn place_order(&self, profile: Option<&str>) -> Result<Order, Stop> {
-        let identifiers: Vec<Identifier> = self.request.names.iter().map(identifier).collect();
-        let mut new = NewOrder::new(&identifiers);
-        if let Some(profile) = profile {
-            new = new.profile(profile);
+        let terms = &self.issuer.config.order;
+        let made = match terms.lifetime {
+            None => {
+                let names = self.request.names.iter();
+                let identifiers: Vec<Identifier> = names.map(identifier).collect();
+                let mut new = NewOrder::new(&identifiers);
+                if let Some(profile) = profile {
+                    new = new.profile(profile);
+                }
+                patiently!(self.account.new_order(&new).await)
+            }
+            Some(lifetime) => self.place_order_until(self.end(lifetime), profile).await,
+        };
+        made.map_err(|error| match self.stop(Step::Order, &error) {
+            Stop::Failed(failure) if terms.lifetime.is_some() => {
+                Stop::Failed(with_lifetime(failure))
+            }
+            stop => stop,
+        })
+    }
+
+    /// Makes an order of a certificate that is valid until then, of which instant-acme knows
+    /// nothing. It is valid from when the CA likes: our clock may be ahead of the CA's, which then
+    /// refuses a beginning.
+    async fn place_order_until(
+        &self,
+        end: UnixTime,
+        profile: Option<&str>,
+    ) -> Result<Order, Error> {
+        let identifiers: Vec<Value> = self.request.names.iter().map(identifier_json).collect();
+        let mut new = json!({ "identifiers": identifiers, "notAfter": rfc3339(end) });
+        if let (Some(profile), Some(members)) = (profile, new.as_object_mut()) {
+            members.insert("profile".to_owned(), json!(profile));
         }
-        let made = patiently!(self.account.new_order(&new).await);
-        made.map_err(|error| self.stop(Step::Order, &error))
+        let signer = self.kept.signer()?;
+        let url = &self.session.directory().new_order;
+        let reply = signed::post(self.session, &signer, url, Some(&new)).await?;
+        let place = reply.headers().get(LOCATION);
+        let place = place.and_then(|place| place.to_str().ok());
+        let place = place.ok_or(Error::Str("the URL of the order"))?;
+        patiently!(self.account.order(place.to_owned()).await)
+    }
+
+    fn end(&self, lifetime: Duration) -> UnixTime {
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.now().saturating_add(seconds)
+    }
+
+    /// Tells where a CA took no notice of the lifetime that it was asked for.
+    pub(super) fn note_lifetime(&self, chain: &str) {
+        let Some(lifetime) = self.issuer.config.order.lifetime else {
+            return;
+        };
+        let given = X509::from_pem(chain.as_bytes()).ok().and_then(|leaf| {
+            let (from, until) = (unix_time(leaf.not_before()), unix_time(leaf.not_after()));
+            u64::try_from(until.ok()?.saturating_sub(from.ok()?)).ok()
+        });
+        let asked = lifetime.as_secs();
+        // CAs let certificates begin an hour or so before they are made.
+        let most = asked.saturating_add(asked / 10).saturating_add(2 * 3600);
+        if let Some(given) = given.filter(|given| *given > most) {
+            self.progress(format!(
+                "{} gave a certificate for {}, though 'lifetime' of the issuer asks for {}",
+                self.ca.host,
+                people(given),
+                people(asked),
+            ));
+        }
     }
 
     /// The configured profile, where the CA has it (draft-ietf-acme-profiles, section 3).
@@ -62,5 +131,78 @@ fn identifier(name: &Pattern) -> Identifier {
     match name {
         Pattern::Ip(address) => Identifier::Ip(*address),
         name => Identifier::Dns(name.to_string()),
+    }
+}
+
+fn identifier_json(name: &Pattern) -> Value {
+    let kind = match name {
+        Pattern::Ip(_) => "ip",
+        Pattern::Any | Pattern::Exact(_) | Pattern::Wildcard(_) => "dns",
+    };
+    json!({ "type": kind, "value": name.to_string() })
+}
+
+/// A failure of an order with a lifetime. ACME has no type for a CA that does not let it be chosen
+/// (RFC 8555, section 7.4), so that most call the order malformed.
+fn with_lifetime(failure: Failure) -> Failure {
+    if failure.class != FailureClass::Internal {
+        return failure;
+    }
+    let said = failure.message.rsplit_once("; ");
+    let said = said.map_or(&*failure.message, |(said, _)| said);
+    let message = format!(
+        "{said}; the order has a 'lifetime' of the issuer's: leave that out where the CA lets \
+         nobody choose"
+    );
+    Failure {
+        message,
+        class: FailureClass::Configuration,
+        ..failure
+    }
+}
+
+/// Seconds for people.
+fn people(seconds: u64) -> String {
+    match (seconds + 1) / 86_400 {
+        0 => format!("{} hours", (seconds + 1) / 3600),
+        days => format!("{days} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_may_be_refused_for_its_lifetime_says_so() {
+        let message = "ca.test refused the order: malformed: no; please report this as a defect";
+        let failure = with_lifetime(Failure::new(FailureClass::Internal, message));
+        assert_eq!(failure.class, FailureClass::Configuration);
+        assert!(failure.message.contains("malformed: no; the order has"));
+        assert!(!failure.message.contains("report"), "{failure}");
+        let limited = with_lifetime(Failure::new(FailureClass::RateLimited, "slowly"));
+        assert_eq!(limited.message, "slowly");
+    }
+
+    #[test]
+    fn identifiers_have_their_type() {
+        for (name, kind) in [
+            ("a.example", "dns"),
+            ("*.a.example", "dns"),
+            ("192.0.2.7", "ip"),
+            ("2001:db8::1", "ip"),
+        ] {
+            let name: Pattern = name.parse().expect("a name");
+            let ours = identifier_json(&name);
+            assert_eq!(ours["type"], kind);
+            let theirs = serde_json::to_value(identifier(&name)).expect("JSON");
+            assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn times_are_told_in_days() {
+        assert_eq!(people(7 * 86_400 - 1), "7 days");
+        assert_eq!(people(6 * 3600), "6 hours");
     }
 }

@@ -38,7 +38,9 @@ impl Refusal {
             status,
             retry_after: retry_after(reply.headers(), now),
             problem: serde_json::from_slice(reply.body()).ok(),
-            terms: link(reply.headers(), "terms-of-service"),
+            terms: links(reply.headers(), "terms-of-service")
+                .into_iter()
+                .next(),
         })
     }
 }
@@ -59,6 +61,7 @@ struct Inner {
 struct Last {
     refusal: Option<Refusal>,
     retry_after: Option<UnixTime>,
+    alternates: Vec<String>,
 }
 
 impl Session {
@@ -90,6 +93,11 @@ impl Session {
     /// Where there is no answer. What the answer is stays behind, a refusal too.
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         self.0.send(request).await
+    }
+
+    /// Where the last reply has the same in other forms: a certificate with another chain.
+    pub(super) fn alternates(&self) -> Vec<String> {
+        self.0.last().alternates.clone()
     }
 
     /// Before when the last reply asked not to be asked again.
@@ -128,6 +136,7 @@ impl Inner {
         *self.last() = Last {
             refusal: Refusal::of(&reply, now),
             retry_after: retry_after(reply.headers(), now),
+            alternates: links(reply.headers(), "alternate"),
         };
         Ok(reply)
     }
@@ -154,15 +163,24 @@ fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
     Some(date.ok()?.as_second())
 }
 
-/// The target of a link with this relation (RFC 8288).
-fn link(headers: &HeaderMap, relation: &str) -> Option<String> {
-    let wanted = format!("rel=\"{relation}\"");
-    headers.get_all(LINK).iter().find_map(|value| {
-        let (target, parameters) = value.to_str().ok()?.split_once('>')?;
-        parameters
-            .contains(&wanted)
-            .then(|| target.trim_start().trim_start_matches('<').to_owned())
-    })
+/// The targets of all links with this relation (RFC 8288): several may be in one field.
+fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
+    let has = |parameters: &str| {
+        parameters.split(';').any(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            let mut relations = value.trim().trim_matches('"').split(' ');
+            name.trim().eq_ignore_ascii_case("rel")
+                && relations.any(|one| one.eq_ignore_ascii_case(relation))
+        })
+    };
+    let fields = headers.get_all(LINK).iter();
+    let fields = fields.filter_map(|value| value.to_str().ok());
+    fields
+        .flat_map(|field| field.split('<').skip(1))
+        .filter_map(|link| link.split_once('>'))
+        .filter(|(_, parameters)| has(parameters.trim_end().trim_end_matches(',')))
+        .map(|(target, _)| target.to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -200,5 +218,28 @@ mod tests {
         ];
         let refusal = Refusal::of(&reply(403, &links, ""), 0).expect("a refusal");
         assert_eq!(refusal.terms.as_deref(), Some("https://ca/terms"));
+    }
+
+    #[test]
+    fn other_chains_are_found_in_every_form_of_a_link() {
+        let links = [
+            ("link", "<https://ca/dir>;rel=\"index\""),
+            ("link", "<https://ca/cert/1>;rel=\"alternate\""),
+            (
+                "link",
+                "<https://ca/cert/2>; title=x; rel=alternate, <https://ca/up>;rel=up, \
+                 <https://ca/cert/3>; Rel=\"up alternate\"",
+            ),
+            ("link", "nothing"),
+        ];
+        let reply = reply(200, &links, "");
+        assert_eq!(
+            super::links(reply.headers(), "alternate"),
+            [
+                "https://ca/cert/1",
+                "https://ca/cert/2",
+                "https://ca/cert/3"
+            ]
+        );
     }
 }

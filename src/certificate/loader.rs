@@ -147,7 +147,7 @@ impl Loader {
         }
         let chain = self
             .intermediates
-            .build(&certificate.leaf, Vec::new())
+            .build(&certificate.leaf, Vec::new(), false)
             .ok()?;
         if chain.incomplete {
             return None;
@@ -182,7 +182,10 @@ impl Loader {
         })?;
         let mut warnings = Vec::new();
         let names = parse::names(&leaf, &mut warnings)?;
-        let chain = self.intermediates.build(&leaf, others).map_err(refused)?;
+        // A CA gives the chain that it means, or that was preferred to others.
+        let whole = matches!(source, Source::Issuer(_));
+        let chain = self.intermediates.build(&leaf, others, whole);
+        let chain = chain.map_err(refused)?;
         warnings.extend(
             chain
                 .unrelated

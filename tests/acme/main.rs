@@ -20,6 +20,7 @@ mod cluster;
 mod crash;
 mod many;
 mod obtain;
+mod order;
 mod other_ca;
 mod outage;
 mod refusals;

@@ -473,10 +473,14 @@ impl Shared {
     }
 }
 
-/// The public key of the request (PKCS #10) that finalizes an order.
+/// The request (PKCS #10) that finalizes an order.
+pub fn csr(ask: &Ask) -> Option<X509Req> {
+    X509Req::from_der(&unbase64(ask.payload["csr"].as_str()?)).ok()
+}
+
+/// Its public key.
 pub fn csr_key(ask: &Ask) -> Option<PKey<Public>> {
-    let csr = unbase64(ask.payload["csr"].as_str()?);
-    X509Req::from_der(&csr).ok()?.public_key().ok()
+    csr(ask)?.public_key().ok()
 }
 
 fn names(payload: &Value) -> Vec<String> {
