@@ -128,7 +128,10 @@ impl Gateway {
             Host::Name(name) => (snapshot.covers(name), map.lookup(name)),
             Host::Ip(address) => {
                 let own = map.lookup_ip(address);
-                (snapshot.covers_ip(address), own.or(map.default_set()))
+                (
+                    snapshot.covers_ip(address),
+                    own.or_else(|| map.default_set()),
+                )
             }
         };
         let is_of_use = |set: &Arc<CertificateSet>| {

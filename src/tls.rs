@@ -29,7 +29,7 @@ use pingora_core::protocols::tls::TlsRef;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
-use crate::host::{HostName, NameBuffer};
+use crate::host::{HostName, Identifier, NameBuffer};
 use crate::metrics::Metrics;
 
 pub use self::seen::{Seen, Watched, watched};
@@ -165,11 +165,19 @@ impl GlobalCertificate {
         seen::note(server_name.as_ref(), raw);
         let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
         let snapshot = shared.live.load_full();
+        let local = seen::local();
+        // An address with a certificate of its own is as good as a name.
+        let address = match asked {
+            Asked::Nothing => {
+                local.filter(|local| snapshot.certificates.lookup_ip(*local).is_some())
+            }
+            Asked::Name(_) | Asked::Invalid => None,
+        };
         let choice = if validates {
             // Before all policy: the first certificate of a name is not there yet.
             self.choose_validation(asked)
         } else {
-            snapshot.choose(asked, seen::local())
+            snapshot.choose(asked, local)
         };
         let (certificates, purpose) = match choice {
             Choice::Present { set, .. } if validates => (Some(set), Purpose::Validate),
@@ -191,7 +199,9 @@ impl GlobalCertificate {
             seen::note_unknown();
             shared.metrics.unknown_names.inc();
         }
-        let context = context::session_context(policy, server_name.as_ref(), purpose);
+        let address = address.map(|address| Identifier::Ip(address).dns_name());
+        let whose = server_name.as_ref().or(address.as_ref());
+        let context = context::session_context(policy, whose, purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
         }

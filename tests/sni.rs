@@ -709,6 +709,14 @@ fn a_client_without_sni_gets_the_certificate_of_the_address() {
         assert!(status != 200 || reply.text() == host);
     }
 
+    // A session is of one address, as it is of one name.
+    let session = stream.session().expect("a session");
+    let second = SocketAddr::from(([127, 0, 0, 2], gateway.https.port()));
+    for (address, resumed) in [(gateway.https, true), (second, false)] {
+        let client = TlsClient::nameless().session(&session);
+        assert_eq!(client.connect(address).resumed(), resumed, "{address}");
+    }
+
     // Behind a translation of addresses no client comes to the one that it means.
     gateway.replace_config(format!("tls: {{ default_certificate: 127.0.0.2 }}\n{rest}"));
     assert_eq!(gateway.reload().0, 200);

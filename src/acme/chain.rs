@@ -50,7 +50,7 @@ impl Job<'_> {
                 PreferredChain::Shortest => ("of any", "length"),
             };
             let roots: Vec<String> = offers.iter().filter_map(Offer::root).collect();
-            self.progress(format!(
+            self.caution(format!(
                 "{} has no chain {what} {name:?}, but to {}: its default is taken",
                 self.ca.host,
                 roots.join(", "),
@@ -108,7 +108,7 @@ impl Offer {
         match wanted {
             PreferredChain::Issuer(name) => issuers().any(|issuer| is_named(issuer, name)),
             PreferredChain::Root(name) => issuers()
-                .last()
+                .next_back()
                 .is_some_and(|issuer| is_named(issuer, name)),
             // A leaf alone; else all have to be counted.
             PreferredChain::Shortest => self.certificates.len() == 1,

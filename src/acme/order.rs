@@ -79,7 +79,7 @@ impl Job<'_> {
         // CAs let certificates begin an hour or so before they are made.
         let most = asked.saturating_add(asked / 10).saturating_add(2 * 3600);
         if let Some(given) = given.filter(|given| *given > most) {
-            self.progress(format!(
+            self.caution(format!(
                 "{} gave a certificate for {}, though 'lifetime' of the issuer asks for {}",
                 self.ca.host,
                 people(given),
@@ -114,15 +114,16 @@ impl Job<'_> {
             let failure = Failure::new(FailureClass::Configuration, message);
             return Err(Stop::Failed(failure));
         }
-        tracing::warn!(
-            ca = host,
-            profile = name,
-            "the CA has no such profile: its default is used"
-        );
-        self.progress(format!(
+        self.caution(format!(
             "{host} has no profile {name:?}: its default is used"
         ));
         Ok(None)
+    }
+
+    /// Tells that a certificate will be other than the terms say, and good all the same.
+    pub(super) fn caution(&self, message: String) {
+        tracing::warn!(domain = %self.request.domain(), "{message}");
+        self.progress(message);
     }
 }
 

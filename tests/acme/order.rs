@@ -12,9 +12,7 @@ use super::support::{
     CaReply, FakeCa, Features, Gateway, Pebble, TlsClient, csr, curl, in_own_network, wait_for,
     within,
 };
-use super::{
-    RETRY, config, issuer, pebble_for, pebble_issuer, root, try_served, wait_until_served,
-};
+use super::{RETRY, issuer, pebble_for, pebble_issuer, root, try_served, wait_until_served};
 
 /// A CA that has these profiles.
 fn fake_with_profiles(
@@ -57,6 +55,12 @@ fn wait_for_progress(gateway: &Gateway, text: &str) {
     gateway.wait_for_event(text, |event| {
         event.kind == "certificate_progress" && event.message.contains(text)
     });
+}
+
+/// As [`super::config`], with every step in the log.
+fn config(issuers: &str, hosts: &[&str]) -> String {
+    let level = "log: { level: \"info,snigate::event=debug\",";
+    super::config(issuers, hosts).replace("log: {", level)
 }
 
 #[test]
