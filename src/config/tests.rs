@@ -5,6 +5,7 @@ mod acme;
 mod files;
 mod hostile;
 mod later;
+mod order;
 mod refused;
 
 use super::*;
