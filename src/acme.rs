@@ -20,6 +20,7 @@ macro_rules! patiently {
 }
 
 mod account;
+mod base64url;
 mod ca;
 mod classify;
 mod flight;
@@ -30,6 +31,7 @@ mod limits;
 mod problem;
 mod record;
 mod session;
+mod signed;
 mod validation;
 
 use std::sync::Arc;

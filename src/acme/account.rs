@@ -13,13 +13,16 @@ use std::time::Duration;
 use instant_acme::{
     Account as AcmeAccount, AccountCredentials, Error, ExternalAccountKey, NewAccount,
 };
+use openssl::pkey::PKey;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::base64url::decode;
 use super::ca::Ca;
 use super::classify::{self, Step};
 use super::flight::Flight;
 use super::session::Session;
+use super::signed::Signer;
 use crate::clock::Clock;
 use crate::config::model::{Acme, ExternalAccount};
 use crate::event::{Event, EventBus, EventKind, Severity};
@@ -248,6 +251,21 @@ impl Account {
         self.stored.serves(config)
     }
 
+    /// Who signs in its name.
+    ///
+    /// # Errors
+    /// Where what is stored of it cannot be used.
+    pub(super) fn signer(&self) -> Result<Signer, Error> {
+        let text = |member: &str| self.stored.credentials.get(member)?.as_str();
+        let kid = text("id").ok_or(Error::Str("the URL of the account"))?;
+        let key = text("key_pkcs8").and_then(decode);
+        let key = key.and_then(|der| PKey::private_key_from_der(&der).ok());
+        Ok(Signer::Account {
+            key: key.ok_or(Error::KeyRejected)?,
+            kid: kid.to_owned(),
+        })
+    }
+
     /// The account for use through `session`.
     ///
     /// # Errors
@@ -341,29 +359,6 @@ fn external_key(eab: &ExternalAccount) -> Result<ExternalAccountKey, Failure> {
     Ok(ExternalAccountKey::new(eab.key_id.clone(), &key))
 }
 
-/// Decodes base64url (RFC 4648, section 5) with or without its padding.
-fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let bare = text.trim().trim_end_matches('=');
-    if bare.is_empty() || bare.len() % 4 == 1 {
-        return None;
-    }
-    let mut standard = Zeroizing::new(String::with_capacity(bare.len() + 3));
-    for char in bare.chars() {
-        standard.push(match char {
-            '-' => '+',
-            '_' => '/',
-            'a'..='z' | 'A'..='Z' | '0'..='9' => char,
-            _ => return None,
-        });
-    }
-    while !standard.len().is_multiple_of(4) {
-        standard.push('=');
-    }
-    openssl::base64::decode_block(&standard)
-        .ok()
-        .map(Zeroizing::new)
-}
-
 /// The failure of who can wait until the storage works again.
 fn unread(error: &StorageError) -> Failure {
     let message = format!("the account at the CA cannot be looked up: {error}");
@@ -383,16 +378,5 @@ mod tests {
         let mut value = serde_json::json!({ "a": "secret", "b": [{ "c": "secret" }, 1] });
         wipe(&mut value);
         assert_eq!(value, serde_json::json!({ "a": "", "b": [{ "c": "" }, 1] }));
-    }
-
-    #[test]
-    fn keys_for_binding_are_base64url() {
-        let decoded = |text| decode(text).map(|key| key.to_vec());
-        assert_eq!(decoded("-_8"), Some(vec![0xfb, 0xff]));
-        assert_eq!(decoded("-_8="), Some(vec![0xfb, 0xff]));
-        assert_eq!(decoded(" YWJj\n"), Some(b"abc".to_vec()));
-        for wrong in ["", "a", "+/8=", "a b c", "a.bc", "=a=="] {
-            assert_eq!(decoded(wrong), None, "{wrong:?}");
-        }
     }
 }

@@ -84,6 +84,14 @@ impl Session {
         self.0.last().refusal.clone()
     }
 
+    /// Sends a request as it is, whoever made it.
+    ///
+    /// # Errors
+    /// Where there is no answer. What the answer is stays behind, a refusal too.
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        self.0.send(request).await
+    }
+
     /// Before when the last reply asked not to be asked again.
     pub(super) fn retry_after(&self) -> Option<UnixTime> {
         self.0.last().retry_after
@@ -97,8 +105,8 @@ impl Inner {
     }
 
     async fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
-        *self.last() = Last::default();
         if request.method() == Method::GET && *request.uri() == self.directory.url {
+            *self.last() = Last::default();
             let (parts, ()) = Response::new(()).into_parts();
             let body = Box::new(self.directory.body.clone());
             return Ok(BytesResponse { parts, body });
@@ -106,17 +114,22 @@ impl Inner {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(Collected::to_bytes);
         let body = body.map_err(|error| Error::Other(Box::new(error)))?;
-        let request = Request::from_parts(head, body.into());
-        let reply = self.http.send(request).await;
+        let reply = self.send(Request::from_parts(head, body)).await?;
+        let (parts, body) = reply.into_parts();
+        let body = Box::new(body);
+        Ok(BytesResponse { parts, body })
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        *self.last() = Last::default();
+        let reply = self.http.send(request.map(Into::into)).await;
         let reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
         let now = self.clock.now();
         *self.last() = Last {
             refusal: Refusal::of(&reply, now),
             retry_after: retry_after(reply.headers(), now),
         };
-        let (parts, body) = reply.into_parts();
-        let body = Box::new(body);
-        Ok(BytesResponse { parts, body })
+        Ok(reply)
     }
 }
 
