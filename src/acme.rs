@@ -30,15 +30,17 @@ mod key;
 mod limits;
 mod problem;
 mod record;
+mod revoke;
 mod session;
 mod signed;
 mod validation;
+mod zerossl;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::account::Accounts;
+use self::account::{Accounts, Want};
 use self::ca::Ca;
 use self::job::{Job, Stop};
 use self::limits::Limits;
@@ -47,7 +49,7 @@ use crate::clock::Clock;
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
+use crate::issuer::{AccountFacts, AccountTask, Issued, Issuer, Request, Revocation};
 use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::{Key, Storage, blocking, keys};
 
@@ -126,8 +128,14 @@ impl AcmeIssuer {
     async fn attempt(&self, ca: &Ca, request: &Request) -> Result<Issued, Stop> {
         let session = ca.session().await?;
         let (accounts, config) = (&self.shared.accounts, &self.config);
-        let can_wait = request.lease.is_stored();
-        let account = accounts.get(ca, config, &session, can_wait).await?;
+        let want = Want {
+            ca,
+            config,
+            session: &session,
+            can_wait: request.lease.is_stored(),
+        };
+        let _in_use = accounts.in_use(want).await?;
+        let account = accounts.get(want).await?;
         let job = Job::open(self, ca, request, &session, &account).await?;
         match job.run().await {
             Err(Stop::AccountLost) => {}
@@ -137,8 +145,7 @@ impl AcmeIssuer {
             request,
             format!("{} has lost the account: making one", ca.host),
         );
-        let account = accounts.replace(&account, ca, config, &session, can_wait);
-        let account = account.await?;
+        let account = accounts.replace(&account, want).await?;
         let job = Job::open(self, ca, request, &session, &account).await?;
         job.run().await
     }
@@ -257,6 +264,35 @@ impl Issuer for AcmeIssuer {
             _ => self.settled(request).await,
         }
     }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        self.revoke_at_ca(revocation).await.map_err(in_a_line)
+    }
+
+    async fn account(&self, task: &AccountTask) -> Result<AccountFacts, Failure> {
+        let (ca, config, accounts) = (&self.ca, &self.config, &self.shared.accounts);
+        let cared = match ca.session().await {
+            Ok(session) => {
+                let want = Want {
+                    ca,
+                    config,
+                    session: &session,
+                    can_wait: true,
+                };
+                accounts.care(task, want).await
+            }
+            Err(failure) if *task == AccountTask::Show => {
+                accounts.remember(ca, config, &failure).await
+            }
+            Err(failure) => Err(failure),
+        };
+        cared.map_err(in_a_line)
+    }
+}
+
+fn in_a_line(mut failure: Failure) -> Failure {
+    failure.message = line(&failure.message);
+    failure
 }
 
 /// What may hold words of a CA, as one line of bearable length: they go into logs.

@@ -1,10 +1,15 @@
 //! What every issuer of certificates can be asked, whoever it is.
 
+mod account;
+mod revocation;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
+pub use self::account::{AccountFacts, AccountTask};
+pub use self::revocation::{Revocation, RevocationReason};
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::Lease;
@@ -46,6 +51,24 @@ pub trait Issuer: Send + Sync {
     /// Told that what [`Self::issue`] gave for this request was `refused`. Unless that is for the
     /// clock, by which it may be good later, what was left behind for a later call can go.
     async fn refused(&self, _request: &Request, _refused: &Failure) {}
+
+    /// Has a certificate revoked that it issued. One that is revoked already is well.
+    ///
+    /// # Errors
+    /// Why it is not revoked.
+    async fn revoke(&self, _revocation: &Revocation) -> Result<(), Failure> {
+        let message = format!("{} revokes no certificates", self.name());
+        Err(Failure::new(FailureClass::Configuration, message))
+    }
+
+    /// Looks after the account at the CA, and tells how it stands then.
+    ///
+    /// # Errors
+    /// Why it stands as before, as far as that is known.
+    async fn account(&self, _task: &AccountTask) -> Result<AccountFacts, Failure> {
+        let message = format!("{} has no account anywhere", self.name());
+        Err(Failure::new(FailureClass::Configuration, message))
+    }
 }
 
 /// An issuer that issues nothing, for trials in which nobody may be asked.

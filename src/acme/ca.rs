@@ -43,6 +43,7 @@ pub(super) struct Directory {
     pub(super) body: Bytes,
     pub(super) new_nonce: String,
     pub(super) new_account: String,
+    #[allow(dead_code, reason = "orders with times of validity go there")]
     pub(super) new_order: String,
     pub(super) revoke_cert: Option<String>,
     pub(super) key_change: Option<String>,

@@ -27,6 +27,12 @@ pub(super) enum Step {
     Finalize,
     Poll,
     Download,
+    AccountShown,
+    KeyChange,
+    Contact,
+    Deactivation,
+    Binding,
+    Revocation,
 }
 
 impl fmt::Display for Step {
@@ -40,6 +46,12 @@ impl fmt::Display for Step {
             Self::Finalize => "refused the certificate request",
             Self::Poll => "did not tell how the order stands",
             Self::Download => "did not give the certificate",
+            Self::AccountShown => "did not show the account",
+            Self::KeyChange => "did not take the new key of the account",
+            Self::Contact => "did not take the contacts of the account",
+            Self::Deactivation => "did not deactivate the account",
+            Self::Binding => "gave no external account binding",
+            Self::Revocation => "did not revoke the certificate",
         })
     }
 }
@@ -160,12 +172,16 @@ pub(super) fn refused(
         (_, "userActionRequired") => "do what it asks for at its page",
         (_, "unsupportedContact" | "invalidContact") => "correct 'email' of the issuer",
         (_, "badCSR" | "badPublicKey") => "choose another 'key_type' of the issuer",
+        (_, "badRevocationReason") => "give another reason",
+        (FailureClass::Internal, _) if step == Step::Revocation => {
+            "see that this CA has issued the certificate, and that it has not expired"
+        }
         (_, "invalidProfile") => "choose another 'profile' of the issuer, or none",
         (FailureClass::Configuration, _) if step == Step::Account => {
             "check 'eab' and 'email' of the issuer"
         }
         (FailureClass::Configuration, "unauthorized") => {
-            "if the account was deactivated, remove it from the storage for a new one"
+            "if the account was deactivated, `snigate acme account create` makes another"
         }
         (FailureClass::Configuration, _) => "check the configuration of the issuer",
         (FailureClass::Network, _) => "the fault is the CA's, and mends itself as a rule",
@@ -259,6 +275,7 @@ fn class_of(kind: &str, status: StatusCode, step: Step) -> FailureClass {
         "accountDoesNotExist"
         | "badCSR"
         | "badPublicKey"
+        | "badRevocationReason"
         | "badSignatureAlgorithm"
         | "externalAccountRequired"
         | "invalidContact"

@@ -316,6 +316,7 @@ mod tests {
                 reuse_key: false,
                 ca_file: None,
                 eab: None,
+                zerossl: None,
                 proxy: None,
                 order_limit: OrderLimit {
                     orders,

@@ -32,7 +32,7 @@ pub(super) enum Signer {
 }
 
 impl Signer {
-    fn key(&self) -> &PKey<Private> {
+    pub(super) fn key(&self) -> &PKey<Private> {
         match self {
             Self::Account { key, .. } | Self::Certificate(key) => key,
         }

@@ -14,6 +14,7 @@ mod server;
 mod site;
 mod upstream;
 mod value;
+mod zerossl;
 
 use std::collections::HashSet;
 use std::sync::Arc;

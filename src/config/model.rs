@@ -4,6 +4,8 @@
 //! an issuer's) have been resolved or proved to exist, paths are absolute, durations are positive
 //! where zero means nothing. Only `config::build` makes them.
 
+mod zerossl;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use http::{StatusCode, Uri};
 use indexmap::IndexMap;
 
+pub use self::zerossl::{ZeroSsl, ZeroSslLogin};
 use crate::host::{HostName, Pattern};
 use crate::secret::Secret;
 
@@ -158,6 +161,8 @@ pub struct Acme {
     /// Roots to trust for the directory instead of the system's, PEM.
     pub ca_file: Option<PathBuf>,
     pub eab: Option<ExternalAccount>,
+    /// Who gives the key for external account binding, instead of `eab`.
+    pub zerossl: Option<ZeroSsl>,
     /// A proxy that the CA is reached through, `http://HOST:PORT`.
     pub proxy: Option<Uri>,
     pub order_limit: OrderLimit,

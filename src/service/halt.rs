@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
+use crate::issuer::{AccountFacts, AccountTask, Issued, Issuer, Request, Revocation};
 use crate::schedule::{Failure, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -105,6 +105,14 @@ impl Issuer for Halting {
 
     async fn refused(&self, request: &Request, refused: &Failure) {
         self.issuer.refused(request, refused).await;
+    }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        self.issuer.revoke(revocation).await
+    }
+
+    async fn account(&self, task: &AccountTask) -> Result<AccountFacts, Failure> {
+        self.issuer.account(task).await
     }
 }
 

@@ -6,6 +6,9 @@
 //! | `certificates/CA/NAME.json` | what is known of that certificate beside |
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
 //! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
+//! | `external_accounts/CA/EMAIL.json` | the key that ZeroSSL gave to bind an account by |
+//! | `revoked/FINGERPRINT.json` | that a certificate was revoked, until its end |
+//! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
 //! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
@@ -83,11 +86,39 @@ pub fn order(ca: &str, subject: &str) -> Result<Key, StorageError> {
 /// # Errors
 /// Never for segments made here.
 pub fn account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
-    let contact = email.map_or_else(
-        || "default".to_owned(),
-        |email| fitting(email, |plain| plain.replacen('-', "@", 1)),
-    );
-    format!("accounts/{ca}/{contact}.json").parse()
+    format!("accounts/{ca}/{}.json", contact(email)).parse()
+}
+
+/// The key that an account of this contact at a CA is bound to an external account by.
+///
+/// # Errors
+/// Never for segments made here.
+pub fn external_account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
+    format!("external_accounts/{ca}/{}.json", contact(email)).parse()
+}
+
+/// What is above all certificates that were revoked.
+///
+/// # Errors
+/// Never.
+pub fn all_revoked() -> Result<Key, StorageError> {
+    "revoked".parse()
+}
+
+/// That the certificate with this fingerprint was revoked.
+///
+/// # Errors
+/// Where `fingerprint` is none.
+pub fn revoked(fingerprint: &str) -> Result<Key, StorageError> {
+    format!("revoked/{fingerprint}.json").parse()
+}
+
+/// The certificate with the public key of this digest, which is compromised.
+///
+/// # Errors
+/// Where `digest` is none.
+pub fn compromised(digest: &str) -> Result<Key, StorageError> {
+    format!("compromised/{digest}.pem").parse()
 }
 
 /// What is above every validation under way.
@@ -164,6 +195,14 @@ pub fn limits(ca: &str) -> Result<Key, StorageError> {
 /// Never for segments made here.
 pub fn lock(subject: &str) -> Result<Key, StorageError> {
     format!("locks/{subject}").parse()
+}
+
+/// The segment for the contact of an account.
+fn contact(email: Option<&str>) -> String {
+    email.map_or_else(
+        || "default".to_owned(),
+        |email| fitting(email, |plain| plain.replacen('-', "@", 1)),
+    )
 }
 
 /// The segment for the name of a host.

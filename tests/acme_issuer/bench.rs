@@ -207,6 +207,7 @@ pub fn config(directory: String, ca_file: &Path) -> Acme {
         reuse_key: false,
         ca_file: Some(ca_file.to_owned()),
         eab: None,
+        zerossl: None,
         proxy: None,
         order_limit: OrderLimit {
             orders: 1000,

@@ -37,18 +37,6 @@ impl Build<'_> {
             .directory(&directory_at, &raw.directory)
             .unwrap_or_default();
         let staging = self.staging(raw, &directory, preset, &at.key("staging"));
-        let staging_preset = staging.as_deref().and_then(preset::find);
-        if raw.eab.is_none()
-            && let Some((name, source)) = [preset, staging_preset]
-                .into_iter()
-                .flatten()
-                .find_map(|preset| Some((preset.name, preset.eab?)))
-        {
-            let message =
-                format!("'{name}' asks for external account binding, and there is no 'eab'");
-            let hint = format!("{source}; then add 'eab: {{ key_id: …, hmac_key: … }}'");
-            self.problems.error(&at.key("eab"), message, hint);
-        }
         let key_type = match raw.key_type {
             schema::KeyType::P256 => KeyType::P256,
             schema::KeyType::P384 => KeyType::P384,
@@ -82,11 +70,32 @@ impl Build<'_> {
                 .eab
                 .as_ref()
                 .and_then(|eab| self.external_account(eab, &at.key("eab"))),
+            zerossl: None,
             proxy: raw
                 .proxy
                 .as_deref()
                 .and_then(|proxy| self.proxy_of_ca(&at.key("proxy"), proxy)),
             order_limit: self.order_limit(&raw.limit, &at.key("limit")),
+        }
+    }
+
+    /// Reports that a known CA asks for external account binding, and there is none.
+    pub(super) fn binding_is_given(&mut self, raw: &schema::Acme, at: &At<'_>) {
+        if raw.eab.is_some() {
+            return;
+        }
+        let preset = preset::find(&raw.directory);
+        let own = preset.and_then(|preset| preset.staging);
+        let staging = raw.staging.as_deref().or(own).and_then(preset::find);
+        if let Some((name, source)) = [preset, staging]
+            .into_iter()
+            .flatten()
+            .find_map(|preset| Some((preset.name, preset.eab?)))
+        {
+            let message =
+                format!("'{name}' asks for external account binding, and there is no 'eab'");
+            let hint = format!("{source}; then add 'eab: {{ key_id: …, hmac_key: … }}'");
+            self.problems.error(&at.key("eab"), message, hint);
         }
     }
 

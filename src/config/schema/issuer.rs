@@ -12,14 +12,14 @@ use super::text::{Duration, SecretText};
 pub(crate) struct Issuer {
     /// A certificate authority with ACME, such as Let's Encrypt.
     pub(crate) acme: Option<Acme>,
-    /// ZeroSSL by its own API.
+    /// ZeroSSL, known by an account there.
     pub(crate) zerossl: Option<ZeroSsl>,
     /// A certificate authority of Snigate's own, for development and internal names.
     pub(crate) local_ca: Option<LocalCa>,
 }
 
 /// An authority with ACME (RFC 8555). Whoever configures it agrees to its terms of service.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Acme {
     /// The authority: `letsencrypt`, `letsencrypt-staging`, `google`, `google-staging`, `zerossl`,
@@ -70,7 +70,7 @@ impl Default for Acme {
 }
 
 /// How many orders may be begun in which time, to stay within the limits of the authority.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OrderLimit {
     /// The number of orders.
@@ -112,7 +112,7 @@ pub(crate) enum KeyType {
 }
 
 /// External account binding (RFC 8555, section 7.3.4).
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["key_id", "hmac_key"]))]
 pub(crate) struct Eab {
@@ -122,13 +122,68 @@ pub(crate) struct Eab {
     pub(crate) hmac_key: Option<SecretText>,
 }
 
-/// ZeroSSL by its own API.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+/// ZeroSSL, known by an account there: one of `api_key` and `email`, or both. The rest is as in
+/// `acme`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["api_key"]))]
 pub(crate) struct ZeroSsl {
-    /// The access key of the account.
+    /// The access key of the account. ZeroSSL gives a key for external account binding for it.
     pub(crate) api_key: Option<SecretText>,
+    /// The address of the account, which does instead of `api_key`. Where both are given, ZeroSSL
+    /// may write to it.
+    pub(crate) email: Option<String>,
+    /// The https:// URL of ZeroSSL's own API.
+    pub(crate) endpoint: String,
+    /// The https:// URL of its ACME directory, or `zerossl`.
+    pub(crate) directory: String,
+    /// How to prove control of a name, most wanted first.
+    #[schemars(length(min = 1))]
+    pub(crate) challenges: Vec<Challenge>,
+    /// The kind of the certificates' keys.
+    pub(crate) key_type: KeyType,
+    /// Whether a renewed certificate keeps the key of the one before. By default each has a new
+    /// one.
+    pub(crate) reuse_key: bool,
+    /// A PEM file with the roots to trust for the API and the directory instead of the system's.
+    pub(crate) ca_file: Option<String>,
+    /// A proxy to reach both through, `http://HOST:PORT`.
+    pub(crate) proxy: Option<String>,
+    /// How many orders may be begun in which time.
+    pub(crate) limit: OrderLimit,
+}
+
+impl Default for ZeroSsl {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            email: None,
+            endpoint: "https://api.zerossl.com".to_owned(),
+            directory: "zerossl".to_owned(),
+            challenges: Acme::default().challenges,
+            key_type: KeyType::P256,
+            reuse_key: false,
+            ca_file: None,
+            proxy: None,
+            limit: OrderLimit::default(),
+        }
+    }
+}
+
+impl ZeroSsl {
+    /// What it is as an authority with ACME.
+    pub(crate) fn as_acme(&self) -> Acme {
+        Acme {
+            directory: self.directory.clone(),
+            email: self.email.clone(),
+            challenges: self.challenges.clone(),
+            key_type: self.key_type,
+            reuse_key: self.reuse_key,
+            ca_file: self.ca_file.clone(),
+            proxy: self.proxy.clone(),
+            limit: self.limit.clone(),
+            ..Acme::default()
+        }
+    }
 }
 
 /// A certificate authority of Snigate's own.

@@ -49,6 +49,7 @@ fn lets_encrypt_is_the_default() {
             reuse_key: false,
             ca_file: None,
             eab: None,
+            zerossl: None,
             proxy: None,
             order_limit: OrderLimit {
                 orders: 10,
@@ -94,6 +95,7 @@ fn everything_about_a_ca_can_be_chosen() {
                 key_id: "kid-1".to_owned(),
                 hmac_key: crate::secret::Secret::new("ab-_cQ".to_owned()),
             }),
+            zerossl: None,
             proxy: Some("http://[::1]:3128".parse().unwrap()),
             order_limit: OrderLimit {
                 orders: 300,
@@ -341,4 +343,38 @@ fn what_to_do_without_a_certificate() {
     assert!(!config.renewal.required_at_start && !config.server.https_optional);
     let deaf = format!("server: {{ https_optional: true, http: [] }}\n{GOOD}");
     assert_eq!(odd(&deaf), ["server.https_optional"]);
+}
+
+#[test]
+fn zerossl_is_a_ca_that_knows_an_account() {
+    let zerossl = |keys: &str| {
+        let text = format!(
+            "issuers: {{ z: {{ zerossl: {{ {keys} }} }} }}\n\
+             sites: [{{ hosts: [www.my-host.com], routes: [{{ respond: {{ body: a }} }}] }}]"
+        );
+        let loaded = accept(&text);
+        assert_eq!(loaded.warnings, []);
+        assert!(!format!("{loaded:?}").contains("secret-key"));
+        acme(&loaded.config)
+    };
+    let acme = zerossl("api_key: secret-key, key_type: p384");
+    assert_eq!(acme.directory, "https://acme.zerossl.com/v2/DV90");
+    assert_eq!((acme.key_type, &acme.email), (KeyType::P384, &None));
+    let known = acme.zerossl.as_ref().unwrap();
+    assert_eq!(known.endpoint, "https://api.zerossl.com");
+    let key = crate::secret::Secret::new("secret-key".to_owned());
+    assert_eq!(known.login, ZeroSslLogin::ApiKey(key.clone()));
+
+    let acme = zerossl("email: a@my-host.com, endpoint: \"https://api.corp:8443\"");
+    let known = acme.zerossl.as_ref().unwrap();
+    assert_eq!(known.login, ZeroSslLogin::Email("a@my-host.com".to_owned()));
+    assert_eq!(acme.email.as_deref(), Some("a@my-host.com"));
+    assert_eq!(known.endpoint, "https://api.corp:8443");
+
+    let acme = zerossl("email: a@my-host.com, api_key: secret-key");
+    assert_eq!(
+        acme.zerossl.as_ref().unwrap().login,
+        ZeroSslLogin::ApiKey(key)
+    );
+    assert_eq!(acme.email.as_deref(), Some("a@my-host.com"));
 }

@@ -147,6 +147,7 @@ impl World {
             reuse_key: false,
             ca_file: None,
             eab: None,
+            zerossl: None,
             proxy: None,
             order_limit: OrderLimit {
                 orders: 10,
