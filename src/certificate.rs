@@ -160,6 +160,23 @@ impl TlsCertificate {
         self.key.private_key_to_pem_pkcs8().map(Zeroizing::new)
     }
 
+    /// The certificate without its chain, DER.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn leaf_der(&self) -> Result<Vec<u8>, ErrorStack> {
+        self.leaf.to_der()
+    }
+
+    /// SHA-256 of its public key, in hexadecimal.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn key_digest(&self) -> Result<String, ErrorStack> {
+        let key = self.key.public_key_to_der()?;
+        Ok(Fingerprint(openssl::sha::sha256(&key)).to_string())
+    }
+
     /// Hands chain and key to one handshake.
     ///
     /// Applied for several kinds of key, the certificates stand side by side and OpenSSL takes the

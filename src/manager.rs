@@ -19,6 +19,7 @@ mod outbox;
 mod parallel;
 mod report;
 mod retired;
+mod revocation;
 mod sources;
 mod stored;
 mod told;
@@ -43,6 +44,8 @@ use self::needs::Need;
 use self::outbox::Outbox;
 use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
+use self::revocation::Looks;
+pub use self::revocation::{CareError, Revoke};
 use self::sources::{Scope, Sources};
 use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
@@ -143,6 +146,7 @@ impl TlsManager {
             loader: Arc::clone(&loader),
             health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
             outbox: Outbox::default(),
+            looks: Looks::default(),
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
             events,
         };

@@ -103,6 +103,8 @@ pub enum CertificateState {
     Failed,
     /// The CA wants a person to act first; it is not tried again.
     Paused,
+    /// It was revoked, and is served until there is another.
+    Revoked,
     /// It has ended.
     Expired,
     /// Its validity has not begun.
@@ -119,6 +121,7 @@ impl CertificateState {
             Self::Missing => "missing",
             Self::Failed => "failed",
             Self::Paused => "paused",
+            Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
         }
@@ -139,6 +142,8 @@ pub struct Managed {
     pub issuers: Vec<Arc<str>>,
     /// What is served; `None` before the first.
     pub certificate: Option<Arc<TlsCertificate>>,
+    /// Whether what is served was revoked.
+    pub revoked: bool,
     /// Whether an issuer is being asked now.
     pub obtaining: bool,
     /// When it is renewed or tried again.
@@ -297,6 +302,8 @@ fn standing(managed: &Managed, now: UnixTime) -> CertificateState {
         CertificateState::Failed
     } else if managed.certificate.is_none() {
         CertificateState::Missing
+    } else if managed.revoked {
+        CertificateState::Revoked
     } else if managed.next.is_some_and(|next| next <= now) {
         CertificateState::Due
     } else {

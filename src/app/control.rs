@@ -7,16 +7,17 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, LastFailure, LastReload, Managed, ReloadError, ReloadSummary,
-    RenewError, SiteView, Status,
+    CertificateView, Control, IssuerView, LastFailure, LastReload, Managed, ReloadError,
+    ReloadSummary, RenewError, SiteView, Status,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{Config, SiteTls};
+use crate::config::model::{Config, Issuer, SiteTls};
 use crate::event::EventBus;
 use crate::host::Pattern;
+use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
 use crate::local_ca::on_demand;
-use crate::manager::ManagedView;
+use crate::manager::{CareError, ManagedView};
 use crate::schedule::{CertState, Failure};
 use crate::secret::Secret;
 use crate::service::live::{GatewayEdge, Live, Refused, Reloaded};
@@ -67,6 +68,7 @@ impl AppControl {
             Some(Managed {
                 names: certificate.names().to_vec(),
                 issuers: vec![Arc::clone(issuer)],
+                revoked: false,
                 obtaining: false,
                 next: Some(certificate.lifetime().due_at(window)),
                 failures: 0,
@@ -106,6 +108,7 @@ impl AppControl {
 fn of_ca(view: ManagedView) -> Managed {
     let retry = view.retry.as_ref();
     Managed {
+        revoked: view.is_revoked,
         obtaining: view.state == CertState::Obtaining,
         next: view.next,
         failures: retry.map_or(0, |retry| retry.failures),
@@ -193,6 +196,32 @@ impl Control for AppControl {
         };
         let mut views = self.certificates().into_iter();
         views.find(is_meant).ok_or(RenewError::Unknown)
+    }
+
+    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError> {
+        self.live.revoke(fingerprint.to_owned(), reason).await
+    }
+
+    fn issuers(&self) -> Vec<IssuerView> {
+        let current = self.live.current();
+        let issuers = current.config.issuers.iter();
+        issuers
+            .map(|(name, issuer)| {
+                let (kind, directory) = match issuer {
+                    Issuer::Acme(acme) => ("acme", Some(acme.directory.clone())),
+                    Issuer::LocalCa { .. } => ("local_ca", None),
+                };
+                IssuerView {
+                    name: name.to_string(),
+                    kind: kind.to_owned(),
+                    directory,
+                }
+            })
+            .collect()
+    }
+
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError> {
+        self.live.account(issuer.to_owned(), &task).await
     }
 
     fn events(&self) -> EventBus {

@@ -1,5 +1,7 @@
 //! The account at a CA, for whoever looks after it by hand.
 
+use serde::{Deserialize, Serialize};
+
 /// What is done with the account at a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountTask {
@@ -16,7 +18,7 @@ pub enum AccountTask {
 }
 
 /// What is known of an account at a CA.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountFacts {
     /// The URL of the CA's directory.
     pub directory: String,

@@ -7,6 +7,7 @@ use prometheus::IntCounterVec;
 use super::health::Health;
 use super::needs::Need;
 use super::outbox::Outbox;
+use super::revocation::Looks;
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::Clock;
 use crate::event::EventBus;
@@ -24,6 +25,7 @@ pub struct Tools {
     pub(super) events: EventBus,
     pub(super) health: Arc<Health>,
     pub(super) outbox: Outbox,
+    pub(super) looks: Looks,
     /// Counts certificates that were asked for, by issuer and result.
     pub(super) renewals: Option<IntCounterVec>,
 }
@@ -51,6 +53,8 @@ pub struct Job {
     pub(super) is_asked: bool,
     /// The certificate to be replaced.
     pub(super) present: Option<Arc<TlsCertificate>>,
+    /// Whether that was revoked: then its key is not used again.
+    pub(super) is_revoked: bool,
     /// See [`crate::config::model::Renewal::window`].
     pub(super) window: f64,
 }

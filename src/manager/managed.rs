@@ -5,6 +5,7 @@
 
 mod opening;
 mod plans;
+mod revoked;
 mod view;
 
 use std::collections::HashMap;
@@ -59,6 +60,8 @@ struct Entry {
     is_stale: bool,
     /// Whether the certificate is of a CA that the configuration no longer names.
     is_foreign: bool,
+    /// Whether the certificate was revoked.
+    is_revoked: bool,
     /// Whether a person has asked for it.
     is_asked: bool,
     /// The issuers that do not want to be asked before a person has acted.
@@ -181,6 +184,7 @@ impl Managed {
                     .filter(|authority| !entry.paused.contains(authority.name()))
                     .cloned()
                     .collect(),
+                is_revoked: entry.is_revoked,
                 retry: self.plans.retry(&need).cloned(),
                 is_asked: std::mem::take(&mut entry.is_asked),
                 window: self.plans.window(),
@@ -242,7 +246,7 @@ impl Managed {
                 return None;
             }
         };
-        (entry.is_stale, entry.is_foreign) = (false, false);
+        (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
         entry.paused.clear();
         self.plans.succeed(&need, certificate.lifetime(), now);
         let change = Change {
@@ -296,7 +300,7 @@ impl Managed {
             .collect()
     }
 
-    fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
+    pub(super) fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
         let make = &self.make;
         let (_, issuer) = self
             .open

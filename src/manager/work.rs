@@ -235,16 +235,16 @@ impl Job {
                 made.map_err(|error| internal(authority, &error))?
             }
             Authority::Remote(issuer) => {
-                let previous_key = self.present.as_ref();
+                let previous_key = self.previous_key(tools).await;
                 let request = Request {
                     names: names.clone(),
                     subject: self.subject.clone(),
                     failures: self.retry.as_ref().map_or(0, telling),
-                    previous_key: previous_key.and_then(|present| present.key_pem().ok()),
+                    previous_key,
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;
-                let certificate = match self.check(issuer, &issued, tools) {
+                let certificate = match self.check(issuer, &issued, tools).await {
                     Ok(certificate) => certificate,
                     Err(failure) => {
                         issuer.refused(&request, &failure).await;

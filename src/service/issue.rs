@@ -16,7 +16,9 @@ impl Live {
     /// The certificates to be worked on now, and when more will be. Blocks on the storage.
     pub(super) fn due(&self) -> (Vec<Job>, Option<UnixTime>) {
         self.tools.save();
+        let revoked = self.tools.revoked();
         let mut writer = self.writer();
+        writer.manager.heed_revoked(&revoked);
         let jobs = writer.manager.due();
         (jobs, writer.manager.next_due())
     }
@@ -76,8 +78,13 @@ impl Live {
     /// its schedule says. Whether a CA is asked for any such.
     pub fn request(&self, subject: &str) -> bool {
         let known = self.writer().manager.request(subject);
-        self.planned.notify_one();
+        self.plan();
         known
+    }
+
+    /// Says that what is due may have changed.
+    pub(super) fn plan(&self) {
+        self.planned.notify_one();
     }
 
     /// What work on certificates needs.

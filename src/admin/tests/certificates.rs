@@ -19,6 +19,7 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
             .collect(),
         issuers: vec!["letsencrypt".into(), "zerossl".into()],
         certificate,
+        revoked: false,
         obtaining: false,
         next: Some(NOW + 60 * DAY),
         failures: 0,
@@ -90,6 +91,7 @@ fn states_tell_what_matters_most() {
     assert_eq!(with(|one| one.next = None, valid()), Valid);
     assert_eq!(with(|one| one.obtaining = true, valid()), Obtaining);
     assert_eq!(with(|one| one.obtaining = true, None), Obtaining);
+    assert_eq!(with(|one| one.revoked = true, valid()), Revoked);
     assert_eq!(with(|_| {}, None), Missing);
     let failed = |certificate, class| state(&failed(managed(names, certificate), class));
     assert_eq!(failed(None, FailureClass::Network), Failed);

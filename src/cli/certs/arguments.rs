@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::Remote;
 use crate::host::Pattern;
+use crate::issuer::RevocationReason;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum CertsVerb {
@@ -49,6 +50,24 @@ Examples:
   snigate certs renew www.example.com
   snigate certs renew '*.example.com' --timeout 10m")]
     Renew(AskArgs),
+    /// Have a certificate revoked by its CA, and another obtained in its place
+    #[command(after_long_help = "\
+Where another one is asked for, it has a new key, and the revoked one is served until it is there. With
+keyCompromise the key is set aside and never used again. It cannot be undone.
+
+Examples:
+  snigate certs revoke www.example.com --reason keyCompromise
+  snigate certs revoke www.example.com --reason superseded --no-wait")]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RevokeArgs {
+    /// Why: unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation
+    #[arg(long, value_name = "REASON", default_value = "unspecified")]
+    pub(super) reason: RevocationReason,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
 }
 
 #[derive(Debug, Args)]

@@ -119,6 +119,7 @@ fn meaning(state: CertificateState) -> &'static str {
         CertificateState::Missing => "a site needs it, and there is none",
         CertificateState::Failed => "no issuer gave one the last time; it is tried again",
         CertificateState::Paused => "the CA wants you to act first; it is not tried again",
+        CertificateState::Revoked => "it was revoked, and is served until there is another",
         CertificateState::Expired => "clients refuse it",
         CertificateState::NotYetValid => "clients refuse it until its time begins",
     }

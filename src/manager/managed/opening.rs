@@ -122,6 +122,7 @@ impl Managed {
                 is_read,
                 is_stale: false,
                 is_foreign: false,
+                is_revoked: false,
                 is_asked: false,
                 paused: Vec::new(),
             });
@@ -140,7 +141,7 @@ impl Managed {
         let new = better.or(taken_over).map(Arc::new);
         let change = new.map(|new| {
             entry.is_stale = new.validity(now) == Validity::Expired;
-            entry.is_foreign = false;
+            (entry.is_foreign, entry.is_revoked) = (false, false);
             Teller {
                 tools: &self.tools,
                 need,

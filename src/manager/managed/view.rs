@@ -18,6 +18,8 @@ pub struct ManagedView {
     pub issuers: Vec<Arc<str>>,
     pub certificate: Option<Arc<TlsCertificate>>,
     pub state: CertState,
+    /// Whether the certificate was revoked, and is served until another is there.
+    pub is_revoked: bool,
     /// The failures since the last success.
     pub retry: Option<Retry>,
     /// When something is done about it.
@@ -71,6 +73,7 @@ impl Managed {
             issuers: need.issuers.clone(),
             certificate: entry.certificate.clone(),
             state: self.plans.state(need, now),
+            is_revoked: entry.is_revoked,
             retry: self.plans.retry(need).cloned(),
             next: self.plans.next_attempt(need),
             is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
