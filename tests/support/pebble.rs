@@ -167,6 +167,12 @@ impl Pebble {
             .collect()
     }
 
+    /// What it knows of a certificate by its serial number: `Status`, and `Reason` of a revocation.
+    pub fn status(&self, serial: &str) -> Value {
+        let path = format!("/cert-status-by-serial/{serial}");
+        serde_json::from_str(&self.management(&path)).expect("JSON")
+    }
+
     /// Writes [`Self::root`] into a file for `curl --cacert` and the like.
     pub fn write_root(&self) -> PathBuf {
         let path = self.dir.path().join("issuing-root.pem");
