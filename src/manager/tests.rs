@@ -13,6 +13,7 @@ mod changes;
 mod from_cas;
 mod from_files;
 mod models;
+mod revoked;
 mod scripted;
 
 struct Fixture {

@@ -217,8 +217,14 @@ impl Job {
             covers(stored, &self.ticket.need.names)
                 && stored.validity(now) == Validity::Valid
                 && !stored.is_due(self.window, now)
-                && end.is_none_or(|end| stored.not_after() > end)
+                && (end.is_none_or(|end| stored.not_after() > end) || self.takes_the_place(stored))
         })
+    }
+
+    /// Whether a peer has stored this in the place of the present one, which was revoked.
+    fn takes_the_place(&self, stored: &TlsCertificate) -> bool {
+        let mut present = self.present.iter().filter(|_| self.is_revoked);
+        present.any(|present| present.fingerprint() != stored.fingerprint())
     }
 
     async fn ask(

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
 use crate::event::{EventKind, Severity};
-use crate::issuer::{Issued, Request};
+use crate::issuer::{Issued, Request, Revocation, RevocationReason};
 use crate::schedule::{CertState, Failure, FailureClass, Hold, Wait};
 
 /// What the CA does next.
@@ -29,6 +29,12 @@ pub(super) struct Scripted {
     pub(super) script: Mutex<VecDeque<Act>>,
     pub(super) asked: Mutex<Vec<Vec<String>>>,
     pub(super) settled: Mutex<usize>,
+    pub(super) revoked: Mutex<Vec<RevocationReason>>,
+    /// Whether it issues for the key of the first certificate again.
+    pub(super) repeats: Mutex<bool>,
+    /// Whether the key before was offered, each time.
+    pub(super) previous: Mutex<Vec<bool>>,
+    first: Mutex<Option<(String, Vec<u8>)>>,
     moved: Mutex<bool>,
     limit: Mutex<Option<UnixTime>>,
 }
@@ -64,10 +70,24 @@ impl crate::issuer::Issuer for Scripted {
         self.asked.lock().expect("whole").push(names.clone());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let now = self.clock.now();
-        let issue = |names: &[&str], life| {
+        let previous = request.previous_key.is_some();
+        self.previous.lock().expect("whole").push(previous);
+        let mut first = self.first.lock().expect("whole");
+        if let Some((key, chain)) = first
+            .as_ref()
+            .filter(|_| *self.repeats.lock().expect("whole"))
+        {
+            return Ok(Issued {
+                chain: chain.clone(),
+                key: Zeroizing::new(key.clone().into_bytes()),
+            });
+        }
+        let mut issue = |names: &[&str], life| {
             let leaf = self.ca.leaf_at(names, now - 60, now + life);
+            let chain = self.ca.chain(&leaf).into_bytes();
+            first.get_or_insert_with(|| (leaf.key.clone(), chain.clone()));
             Issued {
-                chain: self.ca.chain(&leaf).into_bytes(),
+                chain,
                 key: Zeroizing::new(leaf.key.into_bytes()),
             }
         };
@@ -92,6 +112,12 @@ impl crate::issuer::Issuer for Scripted {
 
     async fn settled(&self, _: &Request) {
         *self.settled.lock().expect("whole") += 1;
+    }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        let mut revoked = self.revoked.lock().expect("whole");
+        revoked.push(revocation.reason);
+        Ok(())
     }
 }
 
@@ -124,6 +150,10 @@ impl World {
             script: Mutex::new(script.into_iter().collect()),
             asked: Mutex::default(),
             settled: Mutex::default(),
+            revoked: Mutex::default(),
+            repeats: Mutex::default(),
+            previous: Mutex::default(),
+            first: Mutex::default(),
             moved: Mutex::default(),
             limit: Mutex::default(),
         });
