@@ -21,15 +21,18 @@ macro_rules! patiently {
 
 mod account;
 mod ca;
+mod caa;
 mod classify;
 mod flight;
 mod job;
 mod kept;
 mod key;
 mod limits;
+mod look;
 mod problem;
 mod record;
 mod session;
+mod trial;
 mod validation;
 
 use std::sync::Arc;
@@ -45,7 +48,7 @@ use crate::clock::Clock;
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
+use crate::issuer::{Finding, Issued, Issuer, Request, Trial};
 use crate::schedule::{Failure, FailureClass, Wait};
 use crate::storage::{Key, Storage, blocking, keys};
 
@@ -233,6 +236,10 @@ impl Issuer for AcmeIssuer {
     /// are places.
     fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
         self.shared.limits.ready(&self.ca, &self.config, names)
+    }
+
+    async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
+        self.findings(trial).await
     }
 
     fn lift(&self, names: &[Pattern]) {

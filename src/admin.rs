@@ -8,6 +8,7 @@
 //! | `GET /api/v1/status` `/sites` `/certificates` | what runs, as JSON; never a private key |
 //! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
 //! | `POST /api/v1/certificates/NAME/renew` `/obtain` | has it asked for now; `obtain` only where none is valid |
+//! | `POST /api/v1/certificates/NAME/check` | whether it would get one, found out without asking for it |
 //! | `GET /api/v1/events` | what happened and what happens, as server-sent events |
 //! | `POST /api/v1/reload` | reads the configuration again, waits and reports |
 //! | `POST /api/v1/stop` | begins a graceful stop |
@@ -22,6 +23,7 @@ mod connection;
 mod events;
 mod listener;
 mod problem;
+mod trial;
 mod view;
 
 use std::sync::Arc;
@@ -37,9 +39,12 @@ pub use certificate::{
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
 pub use problem::Problem;
+pub use trial::{IssuerTrial, TrialView};
 pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::event::EventBus;
+use crate::host::Pattern;
+use crate::issuer::Ports;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::secret::Secret;
@@ -70,6 +75,10 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// Why nobody is asked.
     fn renew(&self, subject: &str, force: bool) -> Result<CertificateView, RenewError>;
+
+    /// Tries whether `name` would get a certificate, without asking for one. Takes as long as
+    /// proofs take to be seen.
+    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView;
 
     /// What happens to certificates.
     fn events(&self) -> EventBus;
@@ -124,6 +133,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/certificates/{name}", get(api::certificate))
         .route("/api/v1/certificates/{name}/renew", post(api::renew))
         .route("/api/v1/certificates/{name}/obtain", post(api::obtain))
+        .route("/api/v1/certificates/{name}/check", post(trial::check))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/reload", post(api::reload))
         .route("/api/v1/stop", post(api::stop))

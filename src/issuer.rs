@@ -1,6 +1,10 @@
 //! What every issuer of certificates can be asked, whoever it is.
 
+mod trial;
+
 use std::sync::Arc;
+
+pub use self::trial::{Finding, Ports, Trial, Verdict, would_issue};
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
@@ -38,6 +42,11 @@ pub trait Issuer: Send + Sync {
 
     /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
     fn lift(&self, _names: &[Pattern]) {}
+
+    /// Tries whether it would give a certificate, without asking for one.
+    async fn try_out(&self, _trial: &Trial) -> Vec<Finding> {
+        Vec::new()
+    }
 
     /// Told once what [`Self::issue`] gave for this request is stored: what was left behind for a
     /// later call can go.

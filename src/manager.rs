@@ -5,6 +5,7 @@
 //! fails is reported and leaves what was served before. Its calls do file I/O and take their time:
 //! they belong on a thread of their own. When to call them is for others to decide.
 
+mod asked;
 mod directory;
 mod entry;
 mod files;
@@ -33,6 +34,7 @@ use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
+pub use self::asked::{Why, WouldAsk, WouldBe};
 use self::gauges::Gauges;
 use self::health::Health;
 use self::issued::{Access, Issued};

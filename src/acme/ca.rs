@@ -50,6 +50,9 @@ pub(super) struct Directory {
 pub(super) struct Meta {
     #[serde(default)]
     pub(super) external_account_required: bool,
+    /// The issuer domain names that it goes by in CAA records (RFC 8659, section 4.2).
+    #[serde(default)]
+    pub(super) caa_identities: Vec<String>,
     #[serde(default)]
     pub(super) profiles: serde_json::Map<String, serde_json::Value>,
 }

@@ -147,6 +147,7 @@ impl<'a> Job<'a> {
     /// Makes an order, and keeps it with the key that its certificate will have.
     async fn begin(&self) -> Result<(Order, PKey<Private>), Stop> {
         let (config, shared) = (&self.issuer.config, &self.issuer.shared);
+        self.check_caa().await?;
         let waiting = |wait: &Wait| {
             self.progress(format!("an order at {} {wait}", self.ca.host));
         };

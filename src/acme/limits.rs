@@ -90,6 +90,23 @@ impl Limits {
         Ok(())
     }
 
+    /// Whether an order with these names could be made now, by all that is known of the CA's
+    /// limits. Keeps no place for it.
+    ///
+    /// # Errors
+    /// Until when and why to wait.
+    pub(super) async fn look(&self, ca: &Ca, config: &Acme, names: &[Pattern]) -> Result<(), Wait> {
+        let line = self.line(ca, config);
+        self.refresh(&line, ca, config).await;
+        let now = self.now();
+        let looked = lock(&line.limiter).check(names, now);
+        match looked {
+            // It would be over before the order has its turn.
+            Err(wait) if waited_for(&wait, now).is_some() => Ok(()),
+            looked => looked,
+        }
+    }
+
     /// Waits a moment until an order with these names may be made, and counts it; `tell` is told
     /// where it has to wait.
     ///
@@ -317,6 +334,8 @@ mod tests {
                 ca_file: None,
                 eab: None,
                 proxy: None,
+                check_caa: true,
+                resolvers: Vec::new(),
                 order_limit: OrderLimit {
                     orders,
                     per: Duration::from_secs(seconds),

@@ -75,9 +75,9 @@ pub(super) async fn listed(state: &AdminState) -> Result<Vec<CertificateView>, P
 }
 
 /// The name that a path ends in.
-type Named = Result<Path<String>, PathRejection>;
+pub(super) type Named = Result<Path<String>, PathRejection>;
 
-fn named(name: Named) -> Result<String, Problem> {
+pub(super) fn named(name: Named) -> Result<String, Problem> {
     name.map(|Path(name)| name)
         .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))
 }

@@ -1,5 +1,7 @@
 //! What the admin interface can ask of this gateway.
 
+mod trial;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -8,13 +10,14 @@ use serde_json::{Value, json};
 
 use crate::admin::{
     CertificateView, Control, LastFailure, LastReload, Managed, ReloadError, ReloadSummary,
-    RenewError, SiteView, Status,
+    RenewError, SiteView, Status, TrialView,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Config, SiteTls};
 use crate::event::EventBus;
 use crate::host::Pattern;
+use crate::issuer::Ports;
 use crate::local_ca::on_demand;
 use crate::manager::ManagedView;
 use crate::schedule::{CertState, Failure};
@@ -193,6 +196,15 @@ impl Control for AppControl {
         };
         let mut views = self.certificates().into_iter();
         views.find(is_meant).ok_or(RenewError::Unknown)
+    }
+
+    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView {
+        let (live, asked) = (Arc::clone(&self.live), name.clone());
+        let would = tokio::task::spawn_blocking(move || live.would_ask(&asked)).await;
+        match would {
+            Ok(would) => trial::trial(&name, ports, would).await,
+            Err(_) => trial::broken(&name),
+        }
     }
 
     fn events(&self) -> EventBus {

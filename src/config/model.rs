@@ -161,6 +161,10 @@ pub struct Acme {
     /// A proxy that the CA is reached through, `http://HOST:PORT`.
     pub proxy: Option<Uri>,
     pub order_limit: OrderLimit,
+    /// Whether CAA records are looked up before an order.
+    pub check_caa: bool,
+    /// The name servers that are asked about names; the system's where empty.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).

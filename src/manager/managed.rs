@@ -296,7 +296,7 @@ impl Managed {
             .collect()
     }
 
-    fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
+    pub(super) fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
         let make = &self.make;
         let (_, issuer) = self
             .open

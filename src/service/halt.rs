@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
+use crate::issuer::{Finding, Issued, Issuer, Request, Trial};
 use crate::schedule::{Failure, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -97,6 +97,10 @@ impl Issuer for Halting {
 
     fn lift(&self, names: &[Pattern]) {
         self.issuer.lift(names);
+    }
+
+    async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
+        self.issuer.try_out(trial).await
     }
 
     async fn settled(&self, request: &Request) {

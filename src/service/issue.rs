@@ -10,7 +10,7 @@ use super::outcome;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
 use crate::host::Pattern;
-use crate::manager::{Done, Job, Start, Tools, Watched};
+use crate::manager::{Done, Job, Start, Tools, Watched, WouldAsk};
 
 impl Live {
     /// The certificates to be worked on now, and when more will be. Blocks on the storage.
@@ -78,6 +78,11 @@ impl Live {
         let known = self.writer().manager.request(subject);
         self.planned.notify_one();
         known
+    }
+
+    /// Who would be asked for a certificate for `name`.
+    pub fn would_ask(&self, name: &Pattern) -> WouldAsk {
+        self.writer().manager.would_ask(name)
     }
 
     /// What work on certificates needs.

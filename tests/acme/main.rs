@@ -27,6 +27,7 @@ mod renewal;
 mod start;
 mod stop;
 mod storage;
+mod trial;
 mod validation;
 
 use std::fs;

@@ -208,6 +208,8 @@ pub fn config(directory: String, ca_file: &Path) -> Acme {
         ca_file: Some(ca_file.to_owned()),
         eab: None,
         proxy: None,
+        check_caa: true,
+        resolvers: Vec::new(),
         order_limit: OrderLimit {
             orders: 1000,
             per: Duration::from_secs(1),

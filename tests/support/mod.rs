@@ -41,7 +41,7 @@ pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
 pub use dns::NameServer;
 pub use events::Told;
-pub use fake_ca::{Ask, FakeCa, Reply as CaReply, csr_key};
+pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr_key};
 pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};

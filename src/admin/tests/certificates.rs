@@ -314,3 +314,24 @@ async fn pages_of_other_sites_renew_nothing() {
     }
     assert!(control.renewed.lock().expect("not poisoned").is_empty());
 }
+
+#[tokio::test]
+async fn a_name_is_tried_whether_or_not_there_is_a_certificate_for_it() {
+    let (_, state) = admin(fake());
+    let path = "/api/v1/certificates/new.example/check";
+    let tried = json(&ask(&state, Method::POST, path, &[]).await, StatusCode::OK);
+    assert_eq!(tried["name"], "new.example");
+    assert_eq!(tried["note"], "looked at 80 and 443");
+    let ports = format!("{path}?http_port=5002&https_port=5001");
+    let tried = ask(&state, Method::POST, &ports, &[]).await;
+    let tried = json(&tried, StatusCode::OK);
+    assert_eq!(tried["note"], "looked at 5002 and 5001");
+    for wrong in [
+        "/api/v1/certificates/*/check",
+        "/api/v1/certificates/a..b/check",
+        "/api/v1/certificates/a.example/check?http_port=x",
+    ] {
+        let refused = ask(&state, Method::POST, wrong, &[]).await;
+        assert_eq!(refused.0.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
+}

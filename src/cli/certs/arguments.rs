@@ -49,6 +49,33 @@ Examples:
   snigate certs renew www.example.com
   snigate certs renew '*.example.com' --timeout 10m")]
     Renew(AskArgs),
+    /// Find out whether a name would get a certificate, without asking for one
+    #[command(after_long_help = "\
+Looks at what an order would come to grief on: the CA's directory and limits, CAA records, and each
+type of challenge, whose proof is shown for a moment and looked for from the gateway's own machine as
+the CA would look for it. Ends with 1 where there would be no certificate.
+
+Examples:
+  snigate certs check www.example.com
+  snigate certs check new.example.com --json")]
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArgs {
+    /// The name that a certificate would be for
+    pub(super) name: Name,
+    /// Show as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The port at which the CA looks by http-01, where it is not the usual one
+    #[arg(long, value_name = "PORT", default_value_t = 80)]
+    pub(super) http_port: u16,
+    /// The port at which the CA looks by tls-alpn-01, where it is not the usual one
+    #[arg(long, value_name = "PORT", default_value_t = 443)]
+    pub(super) https_port: u16,
+    #[command(flatten)]
+    pub(super) remote: Remote,
 }
 
 #[derive(Debug, Args)]

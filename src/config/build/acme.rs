@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,7 +88,26 @@ impl Build<'_> {
                 .as_deref()
                 .and_then(|proxy| self.proxy_of_ca(&at.key("proxy"), proxy)),
             order_limit: self.order_limit(&raw.limit, &at.key("limit")),
+            check_caa: raw.check_caa,
+            resolvers: self.resolvers(&raw.resolvers, &at.key("resolvers")),
         }
+    }
+
+    /// Name servers, each with its port.
+    fn resolvers(&mut self, raw: &[String], at: &At<'_>) -> Vec<SocketAddr> {
+        let mut resolvers = Vec::with_capacity(raw.len());
+        for (index, text) in raw.iter().enumerate() {
+            match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => resolvers.push(address),
+                _ => {
+                    let at = at.index(index);
+                    let message = format!("{} is not a name server with a port", at.quoted());
+                    let hint = "write ADDRESS:PORT, such as 10.0.0.53:53";
+                    self.problems.error(&at, message, hint);
+                }
+            }
+        }
+        resolvers
     }
 
     /// A CA by its name or by the URL of its directory.

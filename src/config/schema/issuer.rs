@@ -49,6 +49,11 @@ pub(crate) struct Acme {
     pub(crate) proxy: Option<String>,
     /// How many orders may be begun in which time.
     pub(crate) limit: OrderLimit,
+    /// Whether CAA records are looked up before an order, so that a refusal is explained and the
+    /// authority is not bothered.
+    pub(crate) check_caa: bool,
+    /// The name servers to ask about names, `ADDRESS:PORT`, instead of the system's.
+    pub(crate) resolvers: Vec<String>,
 }
 
 impl Default for Acme {
@@ -65,6 +70,8 @@ impl Default for Acme {
             eab: None,
             proxy: None,
             limit: OrderLimit::default(),
+            check_caa: true,
+            resolvers: Vec::new(),
         }
     }
 }

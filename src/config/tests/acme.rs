@@ -50,6 +50,8 @@ fn lets_encrypt_is_the_default() {
             ca_file: None,
             eab: None,
             proxy: None,
+            check_caa: true,
+            resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 10,
                 per: Duration::from_secs(10),
@@ -95,6 +97,8 @@ fn everything_about_a_ca_can_be_chosen() {
                 hmac_key: crate::secret::Secret::new("ab-_cQ".to_owned()),
             }),
             proxy: Some("http://[::1]:3128".parse().unwrap()),
+            check_caa: true,
+            resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 300,
                 per: Duration::from_secs(3 * 3600),

@@ -148,6 +148,8 @@ impl World {
             ca_file: None,
             eab: None,
             proxy: None,
+            check_caa: true,
+            resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 10,
                 per: std::time::Duration::from_secs(10),
