@@ -20,33 +20,49 @@ macro_rules! patiently {
 }
 
 mod account;
+mod base64url;
 mod ca;
+mod caa;
+mod chain;
 mod classify;
 mod flight;
 mod job;
 mod kept;
 mod key;
 mod limits;
+mod look;
+mod order;
 mod problem;
+mod proofs;
 mod record;
+mod renewal_info;
+mod revoke;
 mod session;
+mod signed;
+mod trial;
 mod validation;
+mod ways;
+mod zerossl;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::account::Accounts;
+use self::account::{Accounts, Want};
 use self::ca::Ca;
 use self::job::{Job, Stop};
 use self::limits::Limits;
-use crate::challenge::{ChallengeSolver, ChallengeType};
+use self::ways::Ways;
+use crate::certificate::TlsCertificate;
+use crate::challenge::{ChallengeSolver, DnsSolvers};
 use crate::clock::Clock;
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, FailureClass, Wait};
+use crate::issuer::{
+    AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
+};
+use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
 use crate::storage::{Key, Storage, blocking, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
@@ -56,6 +72,7 @@ pub struct Shared {
     events: EventBus,
     accounts: Accounts,
     limits: Limits,
+    dns: Option<DnsSolvers>,
 }
 
 impl Shared {
@@ -67,7 +84,14 @@ impl Shared {
             storage,
             clock,
             events,
+            dns: None,
         }
+    }
+
+    /// Lets names be proved over the DNS.
+    pub fn with_dns(mut self, dns: DnsSolvers) -> Self {
+        self.dns = Some(dns);
+        self
     }
 }
 
@@ -124,8 +148,14 @@ impl AcmeIssuer {
     async fn attempt(&self, ca: &Ca, request: &Request) -> Result<Issued, Stop> {
         let session = ca.session().await?;
         let (accounts, config) = (&self.shared.accounts, &self.config);
-        let can_wait = request.lease.is_stored();
-        let account = accounts.get(ca, config, &session, can_wait).await?;
+        let want = Want {
+            ca,
+            config,
+            session: &session,
+            can_wait: request.lease.is_stored(),
+        };
+        let _in_use = accounts.in_use(want).await?;
+        let account = accounts.get(want).await?;
         let job = Job::open(self, ca, request, &session, &account).await?;
         match job.run().await {
             Err(Stop::AccountLost) => {}
@@ -135,8 +165,7 @@ impl AcmeIssuer {
             request,
             format!("{} has lost the account: making one", ca.host),
         );
-        let account = accounts.replace(&account, ca, config, &session, can_wait);
-        let account = account.await?;
+        let account = accounts.replace(&account, want).await?;
         let job = Job::open(self, ca, request, &session, &account).await?;
         job.run().await
     }
@@ -169,16 +198,6 @@ impl AcmeIssuer {
                 Ok(())
             }
         }
-    }
-
-    /// The configured types of challenge that there is a solver for, most wanted first.
-    fn kinds(&self) -> impl Iterator<Item = ChallengeType> {
-        let kinds = self.config.challenges.iter().copied();
-        kinds.filter(|kind| self.solver(*kind).is_some())
-    }
-
-    fn solver(&self, kind: ChallengeType) -> Option<&Arc<dyn ChallengeSolver>> {
-        self.solvers.iter().find(|solver| solver.kind() == kind)
     }
 
     /// Removes a kept order. One that stays is recognized by its certificate.
@@ -216,7 +235,7 @@ impl Issuer for AcmeIssuer {
 
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let attempt = async {
-            check(&request.names)?;
+            Ways::of(self, request.dns.as_deref()).check(&request.names)?;
             if let Some(staging) = self.staging.as_ref().filter(|_| request.failures > 0) {
                 self.rehearse(staging, request).await?;
             }
@@ -228,11 +247,22 @@ impl Issuer for AcmeIssuer {
         })
     }
 
+    async fn renewal_info(
+        &self,
+        certificate: &TlsCertificate,
+    ) -> Result<Option<RenewalInfo>, Failure> {
+        renewal_info::ask(&self.ca, certificate, self.shared.clock.now()).await
+    }
+
     /// Where the answer is yes, a place at the configured pace is kept for the moment until
     /// [`Self::issue`] is called: of many jobs that start at once as many are let through as there
     /// are places.
     fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
         self.shared.limits.ready(&self.ca, &self.config, names)
+    }
+
+    async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
+        self.findings(trial).await
     }
 
     fn lift(&self, names: &[Pattern]) {
@@ -255,6 +285,35 @@ impl Issuer for AcmeIssuer {
             _ => self.settled(request).await,
         }
     }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        self.revoke_at_ca(revocation).await.map_err(in_a_line)
+    }
+
+    async fn account(&self, task: &AccountTask) -> Result<AccountFacts, Failure> {
+        let (ca, config, accounts) = (&self.ca, &self.config, &self.shared.accounts);
+        let cared = match ca.session().await {
+            Ok(session) => {
+                let want = Want {
+                    ca,
+                    config,
+                    session: &session,
+                    can_wait: true,
+                };
+                accounts.care(task, want).await
+            }
+            Err(failure) if *task == AccountTask::Show => {
+                accounts.remember(ca, config, &failure).await
+            }
+            Err(failure) => Err(failure),
+        };
+        cared.map_err(in_a_line)
+    }
+}
+
+fn in_a_line(mut failure: Failure) -> Failure {
+    failure.message = line(&failure.message);
+    failure
 }
 
 /// What may hold words of a CA, as one line of bearable length: they go into logs.
@@ -283,18 +342,4 @@ fn is_of_the_names(class: FailureClass) -> bool {
         | FailureClass::Storage
         | FailureClass::Clock => false,
     }
-}
-
-/// Whether names can be validated by the types of challenge that there are.
-fn check(names: &[Pattern]) -> Result<(), Failure> {
-    for name in names {
-        if !matches!(name, Pattern::Exact(_)) {
-            let message = format!(
-                "a certificate for {name} takes a validation over DNS, which is not to be had yet; \
-                 name the hosts one by one, or give the certificate in files"
-            );
-            return Err(Failure::new(FailureClass::Configuration, message));
-        }
-    }
-    Ok(())
 }

@@ -8,6 +8,10 @@
 //! | `GET /api/v1/status` `/sites` `/certificates` | what runs, as JSON; never a private key |
 //! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
 //! | `POST /api/v1/certificates/NAME/renew` `/obtain` | has it asked for now; `obtain` only where none is valid |
+//! | `POST /api/v1/certificates/NAME/check` | whether it would get one, found out without asking for it |
+//! | `POST /api/v1/certificates/NAME/revoke` | has it revoked, and another obtained in its place |
+//! | `GET /api/v1/issuers` `/issuers/NAME/account` | who issues certificates, and the account there |
+//! | `POST /api/v1/issuers/NAME/account/TASK` | looks after it: `create`, `rollover`, `contact`, `deactivate` |
 //! | `GET /api/v1/events` | what happened and what happens, as server-sent events |
 //! | `POST /api/v1/reload` | reads the configuration again, waits and reports |
 //! | `POST /api/v1/stop` | begins a graceful stop |
@@ -17,11 +21,13 @@
 
 mod access;
 mod api;
+mod care;
 mod certificate;
 mod connection;
 mod events;
 mod listener;
 mod problem;
+mod trial;
 mod view;
 
 use std::sync::Arc;
@@ -31,15 +37,21 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 pub use access::Place;
+pub use care::{AccountView, IssuerView};
 pub use certificate::{
-    CertificateState, CertificateView, FailureView, LastFailure, Managed, RenewalView, find,
+    AdviceView, CertificateState, CertificateView, FailureView, LastFailure, Managed, RenewalView,
+    find,
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
 pub use problem::Problem;
+pub use trial::{IssuerTrial, TrialView};
 pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::event::EventBus;
+use crate::host::Pattern;
+use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
+use crate::manager::CareError;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::secret::Secret;
@@ -70,6 +82,20 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// Why nobody is asked.
     fn renew(&self, subject: &str, force: bool) -> Result<CertificateView, RenewError>;
+
+    /// Tries whether `name` would get a certificate, without asking for one. Takes as long as
+    /// proofs take to be seen.
+    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView;
+    /// Has the certificate with this fingerprint revoked, waits for the CA, and has another one
+    /// obtained in its place where one is asked for. Whether a CA is asked. Runs to its end even
+    /// where the client that asked for it has gone.
+    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError>;
+
+    /// Every issuer, in the order of the configuration.
+    fn issuers(&self) -> Vec<IssuerView>;
+
+    /// Looks after the account of an issuer, waits for the CA, and tells how it stands then.
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError>;
 
     /// What happens to certificates.
     fn events(&self) -> EventBus;
@@ -124,6 +150,14 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/certificates/{name}", get(api::certificate))
         .route("/api/v1/certificates/{name}/renew", post(api::renew))
         .route("/api/v1/certificates/{name}/obtain", post(api::obtain))
+        .route("/api/v1/certificates/{name}/check", post(trial::check))
+        .route("/api/v1/certificates/{name}/revoke", post(care::revoke))
+        .route("/api/v1/issuers", get(care::issuers))
+        .route("/api/v1/issuers/{name}/account", get(care::account))
+        .route(
+            "/api/v1/issuers/{name}/account/{task}",
+            post(care::account_task),
+        )
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/reload", post(api::reload))
         .route("/api/v1/stop", post(api::stop))

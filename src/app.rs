@@ -22,7 +22,9 @@ use tokio::sync::watch;
 use crate::acme::{self, AcmeIssuer};
 use crate::admin;
 use crate::certificate::sni::SniMap;
-use crate::challenge::{self, ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
+use crate::challenge::{
+    self, ChallengeSolver, Challenges, DnsSolvers, Http01Solver, TlsAlpn01Solver,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
@@ -138,6 +140,7 @@ struct App {
     edge: Arc<GatewayEdge>,
     live: Arc<Live>,
     challenges: Challenges,
+    dns: DnsSolvers,
     storage: Arc<dyn Storage>,
     /// Says that the gateway stops.
     stop: watch::Sender<bool>,
@@ -161,6 +164,7 @@ impl App {
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
         let events = EventBus::default();
+        let dns = DnsSolvers::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
         let (stop, stopping) = watch::channel(false);
         let halt = Halt::new(stopping);
         let manager = TlsManager::new(Setup {
@@ -169,7 +173,8 @@ impl App {
             clock: Arc::clone(&clock),
             metrics: Some(metrics.clone()),
             events: events.clone(),
-            make_issuer: make_issuer(&storage, &clock, &challenges, &events, &halt),
+            make_issuer: make_issuer(&storage, &clock, &challenges, &dns, &events, &halt),
+            dns: Some(dns.clone()),
         })?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
@@ -212,6 +217,7 @@ impl App {
             edge,
             live,
             challenges,
+            dns,
             storage,
             stop,
             halt,
@@ -281,6 +287,7 @@ impl App {
                 task,
                 sites: self.sites,
                 challenges: self.challenges,
+                dns: self.dns,
                 storage: self.storage,
                 clock: self.clock,
                 admin,
@@ -300,15 +307,13 @@ fn make_issuer(
     storage: &Arc<dyn Storage>,
     clock: &Arc<dyn Clock>,
     challenges: &Challenges,
+    dns: &DnsSolvers,
     events: &EventBus,
     halt: &Halt,
 ) -> MakeIssuer {
     let halt = halt.clone();
-    let shared = Arc::new(acme::Shared::new(
-        Arc::clone(storage),
-        Arc::clone(clock),
-        events.clone(),
-    ));
+    let shared = acme::Shared::new(Arc::clone(storage), Arc::clone(clock), events.clone());
+    let shared = Arc::new(shared.with_dns(dns.clone()));
     let parts = || (challenges.clone(), Arc::clone(storage), Arc::clone(clock));
     let (challenges, of_http, of_http_clock) = parts();
     let http = Http01Solver::new(challenges, of_http, of_http_clock);

@@ -41,7 +41,6 @@ pub struct TlsCertificate {
     /// Whether the issuer of the leaf is unknown.
     incomplete: bool,
     names: Box<[Pattern]>,
-    addresses: Box<[IpAddr]>,
     kind: KeyKind,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -50,19 +49,19 @@ pub struct TlsCertificate {
 }
 
 impl TlsCertificate {
-    /// The DNS names of the subject alternative name extension.
+    /// The names and addresses of the subject alternative name extension.
     pub fn names(&self) -> &[Pattern] {
         &self.names
-    }
-
-    /// The IP addresses of the subject alternative name extension.
-    pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
     }
 
     /// Whether this certificate is valid for `host`, a name in normal form.
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.covers(host))
+    }
+
+    /// Whether this certificate is valid for `address`.
+    pub fn covers_ip(&self, address: IpAddr) -> bool {
+        self.names.contains(&Pattern::Ip(address.to_canonical()))
     }
 
     /// The first second of validity.
@@ -115,6 +114,14 @@ impl TlsCertificate {
             .unwrap_or_default()
     }
 
+    /// How it is known at its CA (RFC 9773, section 4.1); `None` where it does not say by which key
+    /// it was signed.
+    pub fn renewal_id(&self) -> Option<String> {
+        let authority = self.leaf.authority_key_id()?.as_slice();
+        let serial = self.leaf.serial_number().to_bn().ok()?;
+        Some(renewal_id(authority, serial.to_vec()))
+    }
+
     /// The distinguished name of the issuer, `CN=..., O=...`.
     pub fn issuer(&self) -> String {
         parse::name_text(self.leaf.issuer_name())
@@ -160,6 +167,23 @@ impl TlsCertificate {
         self.key.private_key_to_pem_pkcs8().map(Zeroizing::new)
     }
 
+    /// The certificate without its chain, DER.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn leaf_der(&self) -> Result<Vec<u8>, ErrorStack> {
+        self.leaf.to_der()
+    }
+
+    /// SHA-256 of its public key, in hexadecimal.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode it.
+    pub(crate) fn key_digest(&self) -> Result<String, ErrorStack> {
+        let key = self.key.public_key_to_der()?;
+        Ok(Fingerprint(openssl::sha::sha256(&key)).to_string())
+    }
+
     /// Hands chain and key to one handshake.
     ///
     /// Applied for several kinds of key, the certificates stand side by side and OpenSSL takes the
@@ -178,12 +202,27 @@ impl TlsCertificate {
     }
 }
 
+/// The key that signed a certificate and its serial number, as RFC 9773 puts them together.
+fn renewal_id(authority: &[u8], mut serial: Vec<u8>) -> String {
+    // As in DER, where a number with its highest bit set would be negative.
+    if serial.first().is_none_or(|first| *first >= 0x80) {
+        serial.insert(0, 0);
+    }
+    format!("{}.{}", base64url(authority), base64url(&serial))
+}
+
+/// RFC 4648, section 5, without padding.
+fn base64url(octets: &[u8]) -> String {
+    let text = openssl::base64::encode_block(octets);
+    let url = text.replace('+', "-").replace('/', "_");
+    url.trim_end_matches('=').to_owned()
+}
+
 /// Never shows the key.
 impl fmt::Debug for TlsCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsCertificate")
             .field("names", &self.names)
-            .field("addresses", &self.addresses)
             .field("kind", &self.kind)
             .field("not_before", &self.not_before)
             .field("not_after", &self.not_after)

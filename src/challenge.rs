@@ -6,6 +6,7 @@
 //! a CA may come to any of them. Nothing here speaks to a CA or to a client.
 
 mod certificate;
+mod dns;
 mod follow;
 mod instance;
 mod look_up;
@@ -21,13 +22,14 @@ use async_trait::async_trait;
 
 use crate::certificate::sni::CertificateSet;
 use crate::clock::{Clock, UnixTime};
-use crate::host::HostName;
+use crate::host::{Host, Identifier};
 use crate::schedule::Failure;
 use crate::storage::{Key, Storage, StorageError, keys};
 
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
 pub use crate::config::model::ChallengeType;
 
+pub use self::dns::{Dns01Solver, DnsPersist01Solver, DnsSolvers};
 pub use self::follow::{follow, read_once};
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
 
@@ -40,11 +42,23 @@ use self::turn::Turns;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
     pub kind: ChallengeType,
-    /// The name to be proved; of a wildcard the name without its first label.
-    pub domain: HostName,
+    /// The name or address to be proved; of a wildcard the name without its first label.
+    pub domain: Identifier,
     pub token: String,
     /// Token and account thumbprint (RFC 8555, section 8.1).
     pub key_authorization: String,
+    /// For types over the DNS alone.
+    pub dns: Option<OverDns>,
+}
+
+/// What a proof in the DNS takes beside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OverDns {
+    /// The URL of the account at the CA.
+    pub account: String,
+    pub is_wildcard: bool,
+    /// The names by which the CA may be named in a lasting record; empty where it does not say.
+    pub issuers: Vec<String>,
 }
 
 /// Makes the proof visible that one type of challenge asks for.
@@ -106,7 +120,7 @@ type Question = (ChallengeType, String);
 
 #[derive(Clone)]
 struct Answer {
-    domain: HostName,
+    domain: Identifier,
     key_authorization: Arc<str>,
     /// For validations by TLS alone.
     certificate: Option<Arc<CertificateSet>>,
@@ -125,17 +139,17 @@ impl Challenges {
         }))
     }
 
-    /// What `/.well-known/acme-challenge/TOKEN` answers on `host`, a name in normal form.
-    pub fn http01(&self, host: &str, token: &str) -> Option<Arc<str>> {
+    /// What `/.well-known/acme-challenge/TOKEN` answers on `host`.
+    pub fn http01(&self, host: Host<'_>, token: &str) -> Option<Arc<str>> {
         if self.is_empty() || !keys::is_token(token) {
             return None;
         }
         let answer = self.look_up((ChallengeType::Http01, token.to_owned()))?;
-        (answer.domain.as_str() == host).then_some(answer.key_authorization)
+        answer.domain.is(host).then_some(answer.key_authorization)
     }
 
     /// The certificate for a client that speaks nothing but `acme-tls/1` and asks for `host`, a
-    /// name in normal form.
+    /// name in normal form. For an address it asks by [`Identifier::dns_name`].
     pub fn tls_alpn01(&self, host: &str) -> Option<Arc<CertificateSet>> {
         if self.is_empty() {
             return None;
@@ -261,17 +275,20 @@ impl Challenges {
 impl Challenge {
     fn question(&self) -> Question {
         let asked = match self.kind {
-            ChallengeType::Http01 => self.token.clone(),
-            ChallengeType::TlsAlpn01 => self.domain.to_string(),
+            ChallengeType::TlsAlpn01 => self.domain.dns_name().to_string(),
+            _ => self.token.clone(),
         };
         (self.kind, asked)
     }
 
-    /// Where it is stored for other instances.
+    /// Where it is stored for other instances. What is answered by the DNS is not for them.
     fn key(&self) -> Result<Key, StorageError> {
         match self.kind {
             ChallengeType::Http01 => keys::http01_challenge(&self.token),
-            ChallengeType::TlsAlpn01 => keys::tls_alpn01_challenge(&self.domain),
+            ChallengeType::TlsAlpn01 => keys::tls_alpn01_challenge(&self.domain.dns_name()),
+            ChallengeType::Dns01 | ChallengeType::DnsAccount01 | ChallengeType::DnsPersist01 => {
+                Err(StorageError::Key(self.kind.as_str().to_owned()))
+            }
         }
     }
 }
@@ -281,12 +298,12 @@ impl Answer {
         let challenge = &stored.challenge;
         let key = challenge.check()?;
         let certificate = match challenge.kind {
-            ChallengeType::Http01 => None,
             ChallengeType::TlsAlpn01 => {
                 let certificate =
                     certificate::make(&challenge.domain, &challenge.key_authorization)?;
                 Some(Arc::new(CertificateSet::single(Arc::new(certificate))))
             }
+            _ => None,
         };
         Ok(Self {
             domain: challenge.domain.clone(),

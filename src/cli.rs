@@ -3,6 +3,7 @@
 //! Data goes to stdout, all else to stderr. Exit codes: 0 well, 1 it failed, 2 wrong usage,
 //! 3 configuration invalid, 4 certificates found that someone has to look after.
 
+mod acme;
 mod ca;
 mod certs;
 mod check;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use acme::AcmeVerb;
 use certs::CertsVerb;
 use client::Address;
 use failure::Failure;
@@ -81,9 +83,12 @@ Examples:
     Stop(Remote),
     /// Show what the running gateway does
     Status(StatusArgs),
-    /// The certificates of the running gateway: list, show, obtain, renew
+    /// The certificates of the running gateway: list, show, obtain, renew, revoke
     #[command(subcommand)]
     Certs(CertsVerb),
+    /// The accounts at CAs of the running gateway
+    #[command(subcommand)]
+    Acme(AcmeVerb),
     /// The local CA's root certificate
     #[command(subcommand)]
     Ca(CaVerb),
@@ -230,6 +235,7 @@ fn perform(output: &Output, verb: Verb) -> Result<(), Failure> {
             remote::status(output, &connect(output, arguments.remote)?, arguments.json)
         }
         Verb::Certs(verb) => certs::certs(output, verb),
+        Verb::Acme(verb) => acme::acme(output, verb),
         Verb::Ca(CaVerb::Root(arguments)) => ca::root(
             output,
             &arguments.configuration.config,

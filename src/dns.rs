@@ -1,12 +1,41 @@
 //! Records in the DNS that prove control of a name, and who is asked to set them.
 //!
 //! A [`DnsProvider`] sets and removes TXT records with one service or protocol; it knows nothing of
-//! ACME. Which record proves what is for `challenge` to say.
+//! ACME. Which record proves what is for `challenge` to say. [`open`] gives that of an entry of the
+//! configuration.
+
+mod acme_dns;
+mod api;
+mod cloudflare;
+mod digitalocean;
+mod exchange;
+mod exec;
+mod hetzner;
+mod httpreq;
+pub mod lookup;
+mod rfc2136;
+mod route53;
+mod zone_file;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
+use crate::config::model::{Dns, DnsService};
 use crate::host::HostName;
+
+pub use acme_dns::AcmeDnsProvider;
+pub use cloudflare::CloudflareProvider;
+pub use digitalocean::DigitalOceanProvider;
+pub use exec::ExecProvider;
+pub use hetzner::HetznerProvider;
+pub use httpreq::HttpReqProvider;
+pub use rfc2136::Rfc2136Provider;
+pub use route53::Route53Provider;
 
 /// A TXT record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,4 +86,21 @@ pub enum DnsError {
     /// It refuses, and goes on to until the configuration or the account is changed.
     #[error("{0}")]
     Refused(String),
+}
+
+/// The provider of an entry of `dns`. Nothing is asked of it yet.
+///
+/// # Errors
+/// Where its roots cannot be read or its credentials cannot be sent.
+pub fn open(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsError> {
+    Ok(match &dns.provider {
+        DnsService::Rfc2136(config) => Arc::new(Rfc2136Provider::new(name, config, dns.ttl)?),
+        DnsService::Cloudflare(config) => Arc::new(CloudflareProvider::new(name, config, dns)?),
+        DnsService::Route53(config) => Arc::new(Route53Provider::new(name, config, dns)?),
+        DnsService::DigitalOcean(config) => Arc::new(DigitalOceanProvider::new(name, config, dns)?),
+        DnsService::Hetzner(config) => Arc::new(HetznerProvider::new(name, config, dns)?),
+        DnsService::AcmeDns(config) => Arc::new(AcmeDnsProvider::new(name, config, dns)?),
+        DnsService::HttpReq(config) => Arc::new(HttpReqProvider::new(name, config, dns)?),
+        DnsService::Exec(config) => Arc::new(ExecProvider::new(name, config)),
+    })
 }

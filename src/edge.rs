@@ -124,8 +124,9 @@ where
     async fn serve_tls(self: Arc<Self>, socket: Socket, mut shutdown: ShutdownWatch) {
         let settings = self.settings.load_full();
         let peer = socket.peer();
+        let local = socket.local();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let mut handshake = std::pin::pin!(tls::watched(handshake));
+        let mut handshake = std::pin::pin!(tls::watched(handshake, local));
         let shaken = tokio::select! {
             shaken = &mut handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
             () = tokio::time::sleep(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),

@@ -24,6 +24,8 @@ const BEHIND: usize = 1024;
 pub enum EventKind {
     /// A stored certificate was loaded and is served; not kept where all is well with it.
     CertificateLoaded,
+    /// A CA advises to renew a certificate sooner than was known, or says why.
+    CertificateRenewalAdvised,
     /// An issuer is being asked for a certificate.
     CertificateObtaining,
     /// A step on the way to a certificate; not kept.
@@ -42,6 +44,8 @@ pub enum EventKind {
     CertificateNotYetValid,
     /// A certificate was revoked.
     CertificateRevoked,
+    /// A record that proves a name for good ends soon, or has ended.
+    ValidationExpiring,
     /// The storage cannot be read or written.
     StorageFailed,
     /// The storage can be used again.
@@ -50,8 +54,9 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::CertificateLoaded,
+        Self::CertificateRenewalAdvised,
         Self::CertificateObtaining,
         Self::CertificateProgress,
         Self::CertificateObtained,
@@ -61,6 +66,7 @@ impl EventKind {
         Self::CertificateExpired,
         Self::CertificateNotYetValid,
         Self::CertificateRevoked,
+        Self::ValidationExpiring,
         Self::StorageFailed,
         Self::StorageRecovered,
     ];
@@ -69,6 +75,7 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CertificateLoaded => "certificate_loaded",
+            Self::CertificateRenewalAdvised => "certificate_renewal_advised",
             Self::CertificateObtaining => "certificate_obtaining",
             Self::CertificateProgress => "certificate_progress",
             Self::CertificateObtained => "certificate_obtained",
@@ -78,6 +85,7 @@ impl EventKind {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
             Self::CertificateRevoked => "certificate_revoked",
+            Self::ValidationExpiring => "validation_expiring",
             Self::StorageFailed => "storage_failed",
             Self::StorageRecovered => "storage_recovered",
         }

@@ -1,8 +1,10 @@
-//! Host names: the one form in which Snigate compares, stores and looks them up.
+//! Hosts, by name and by address: the one form in which Snigate compares, stores and looks them up.
 //!
 //! A [`HostName`] is lower-case, in A-labels (punycode), without a trailing dot and at most 253
 //! octets long, whatever its origin: SNI, a `Host` field, a subject alternative name or the
 //! configuration. Code that holds a `HostName` never checks the string again.
+
+mod identifier;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,6 +13,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use thiserror::Error;
+
+pub use self::identifier::{Host, Identifier};
 
 /// The longest host name in octets, without the trailing dot (RFC 1035, section 2.3.4).
 pub const MAX_HOST_NAME: usize = 253;
@@ -91,13 +95,15 @@ impl fmt::Debug for HostName {
     }
 }
 
-/// Which host names a site or a certificate covers.
+/// Which hosts a site or a certificate covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pattern {
     /// Every name: the catch-all site.
     Any,
     /// This one name.
     Exact(HostName),
+    /// This one address. Clients that come to it name no host in TLS.
+    Ip(IpAddr),
     /// `*.parent`: exactly one label before the parent (RFC 6125, section 6.4.3).
     Wildcard(HostName),
 }
@@ -108,6 +114,7 @@ impl Pattern {
         match self {
             Self::Any => true,
             Self::Exact(name) => name.as_str() == host,
+            Self::Ip(_) => false,
             Self::Wildcard(of) => parent(host) == Some(of.as_str()),
         }
     }
@@ -117,7 +124,7 @@ impl Pattern {
     pub fn wildcard_over(&self) -> Option<Self> {
         match self {
             Self::Exact(name) => name.parent()?.parse().ok().map(Self::Wildcard),
-            Self::Any | Self::Wildcard(_) => None,
+            Self::Any | Self::Ip(_) | Self::Wildcard(_) => None,
         }
     }
 }
@@ -131,6 +138,9 @@ impl FromStr for Pattern {
         }
         if let Some(of) = text.strip_prefix("*.") {
             return exact(of).map(Self::Wildcard);
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Ip(address.to_canonical()));
         }
         exact(text).map(Self::Exact)
     }
@@ -149,6 +159,7 @@ impl fmt::Display for Pattern {
         match self {
             Self::Any => f.write_str("*"),
             Self::Exact(name) => name.fmt(f),
+            Self::Ip(address) => address.fmt(f),
             Self::Wildcard(of) => write!(f, "*.{of}"),
         }
     }

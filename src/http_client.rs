@@ -28,7 +28,7 @@ use openssl::x509::store::X509StoreBuilder;
 use thiserror::Error;
 
 /// How we name ourselves.
-const AGENT: &str = concat!("snigate/", env!("CARGO_PKG_VERSION"));
+pub const AGENT: &str = concat!("snigate/", env!("CARGO_PKG_VERSION"));
 
 /// A chain of certificates takes some KiB.
 const MAX_ANSWER: usize = 1 << 20;

@@ -1,12 +1,21 @@
 //! What every issuer of certificates can be asked, whoever it is.
 
+mod account;
+mod revocation;
+mod trial;
+
 use std::sync::Arc;
+
+pub use self::trial::{Finding, Ports, Trial, Verdict, would_issue};
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
+pub use self::account::{AccountFacts, AccountTask};
+pub use self::revocation::{Revocation, RevocationReason};
+use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Wait};
+use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
 use crate::storage::Lease;
 
 /// Issues certificates.
@@ -26,6 +35,15 @@ pub trait Issuer: Send + Sync {
     /// Why there is no certificate.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
 
+    /// When this certificate, which came from here, ought to be renewed (RFC 9773); `None` where
+    /// the CA gives no such advice.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    async fn renewal_info(&self, _: &TlsCertificate) -> Result<Option<RenewalInfo>, Failure> {
+        Ok(None)
+    }
+
     /// Whether a certificate for `names` may be asked for now: neither our own pace nor a limit of
     /// the CA that is known stands against it. Asks nobody and does not block. A yes may keep a
     /// place for a moment: it is for who then calls [`Self::issue`].
@@ -39,6 +57,11 @@ pub trait Issuer: Send + Sync {
     /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
     fn lift(&self, _names: &[Pattern]) {}
 
+    /// Tries whether it would give a certificate, without asking for one.
+    async fn try_out(&self, _trial: &Trial) -> Vec<Finding> {
+        Vec::new()
+    }
+
     /// Told once what [`Self::issue`] gave for this request is stored: what was left behind for a
     /// later call can go.
     async fn settled(&self, request: &Request);
@@ -46,6 +69,24 @@ pub trait Issuer: Send + Sync {
     /// Told that what [`Self::issue`] gave for this request was `refused`. Unless that is for the
     /// clock, by which it may be good later, what was left behind for a later call can go.
     async fn refused(&self, _request: &Request, _refused: &Failure) {}
+
+    /// Has a certificate revoked that it issued. One that is revoked already is well.
+    ///
+    /// # Errors
+    /// Why it is not revoked.
+    async fn revoke(&self, _revocation: &Revocation) -> Result<(), Failure> {
+        let message = format!("{} revokes no certificates", self.name());
+        Err(Failure::new(FailureClass::Configuration, message))
+    }
+
+    /// Looks after the account at the CA, and tells how it stands then.
+    ///
+    /// # Errors
+    /// Why it stands as before, as far as that is known.
+    async fn account(&self, _task: &AccountTask) -> Result<AccountFacts, Failure> {
+        let message = format!("{} has no account anywhere", self.name());
+        Err(Failure::new(FailureClass::Configuration, message))
+    }
 }
 
 /// An issuer that issues nothing, for trials in which nobody may be asked.
@@ -93,6 +134,12 @@ pub struct Request {
     /// The private key (PEM) of the certificate to be replaced, for issuers that are configured to
     /// keep keys.
     pub previous_key: Option<Zeroizing<Vec<u8>>>,
+    /// How the certificate to be replaced is known at this issuer, see
+    /// [`TlsCertificate::renewal_id`]; `None` where it is of another, or nobody is to be told.
+    pub replaces: Option<String>,
+    /// The entry of `dns` in the configuration over which to prove the names, where the certificate
+    /// names one.
+    pub dns: Option<Arc<str>>,
     /// Held while this goes on: what is stored is stored under it.
     pub lease: Arc<Lease>,
 }

@@ -215,10 +215,10 @@ fn intermediate(roots: &Roots, name: &str, now: UnixTime) -> Result<Authority, L
 fn leaf_params(names: &[Pattern]) -> Result<CertificateParams, LocalCaError> {
     let mut params = CertificateParams::default();
     for name in names.iter().filter(|name| **name != Pattern::Any) {
-        let text = name.to_string();
-        params
-            .subject_alt_names
-            .push(SanType::DnsName(text.try_into()?));
+        params.subject_alt_names.push(match name {
+            Pattern::Ip(address) => SanType::IpAddress(*address),
+            name => SanType::DnsName(name.to_string().try_into()?),
+        });
     }
     let first = names.iter().find(|name| **name != Pattern::Any);
     let first = first.ok_or(LocalCaError::NoName)?.to_string();

@@ -5,11 +5,13 @@
 //! fails is reported and leaves what was served before. Its calls do file I/O and take their time:
 //! they belong on a thread of their own. When to call them is for others to decide.
 
+mod asked;
 mod directory;
 mod entry;
 mod files;
 mod gauges;
 mod health;
+mod inquiry;
 mod issued;
 mod job;
 mod managed;
@@ -17,8 +19,10 @@ mod missing;
 mod needs;
 mod outbox;
 mod parallel;
+mod publish;
 mod report;
 mod retired;
+mod revocation;
 mod sources;
 mod stored;
 mod told;
@@ -33,8 +37,10 @@ use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
+pub use self::asked::{Why, WouldAsk, WouldBe};
 use self::gauges::Gauges;
 use self::health::Health;
+pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::managed::Managed;
@@ -43,11 +49,14 @@ use self::needs::Need;
 use self::outbox::Outbox;
 use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
+use self::revocation::Looks;
+pub use self::revocation::{CareError, Revoke};
 use self::sources::{Scope, Sources};
-use crate::certificate::sni::{Candidates, OnDemand, SniMap, Standing};
+use crate::certificate::sni::{Candidates, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
+use crate::challenge::DnsSolvers;
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{self, Config, Issuer};
+use crate::config::model::{Config, Issuer};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::Nobody;
@@ -66,6 +75,8 @@ pub struct Setup {
     pub metrics: Option<Metrics>,
     pub events: EventBus,
     pub make_issuer: MakeIssuer,
+    /// What issuers prove names with over the DNS: told of each configuration.
+    pub dns: Option<DnsSolvers>,
 }
 
 /// Keeps the certificates that are served as the configuration asks.
@@ -80,6 +91,7 @@ pub struct TlsManager {
     sources: Sources,
     issued: Issued,
     managed: Managed,
+    dns: Option<DnsSolvers>,
     /// See [`retired`].
     retired: Vec<Arc<TlsCertificate>>,
     /// Whether no configuration has been applied yet.
@@ -117,6 +129,7 @@ impl TlsManager {
             metrics: None,
             events: EventBus::default(),
             make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+            dns: None,
         };
         Ok(Self::build(setup, true)?.apply(config))
     }
@@ -129,6 +142,7 @@ impl TlsManager {
             metrics,
             events,
             make_issuer,
+            dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
         let access = Access {
@@ -143,6 +157,7 @@ impl TlsManager {
             loader: Arc::clone(&loader),
             health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
             outbox: Outbox::default(),
+            looks: Looks::default(),
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
             events,
         };
@@ -157,6 +172,7 @@ impl TlsManager {
             sources: Sources::default(),
             issued: Issued::new(access),
             managed: Managed::new(tools, make_issuer),
+            dns,
             retired: Vec::new(),
             is_new: true,
             candidates: Candidates::default(),
@@ -174,10 +190,15 @@ impl TlsManager {
     /// Serves what `config` asks for. Certificates that it still names stay as they are.
     pub fn apply(&mut self, config: &Config) -> Report {
         self.sources.configure(&config.certificates);
+        if let Some(dns) = &self.dns {
+            dns.configure(&config.dns);
+        }
         if let Some(before) = self.config.replace(Arc::new(config.clone())) {
             self.issued.close_others(&before.issuers, &config.issuers);
             let now = self.clock.now();
-            self.managed.close_others(&config.issuers, now);
+            let is_other_dns = before.dns != config.dns;
+            self.managed
+                .close_others(&config.issuers, is_other_dns, now);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
                 || before.issuers != config.issuers
@@ -260,6 +281,7 @@ impl TlsManager {
     /// Sees that all that issuers are asked for is there, and nothing else. Returns the names.
     fn issue(&mut self, config: &Config, now: UnixTime, report: &mut Report) -> HashSet<Pattern> {
         let window = config.renewal.window;
+        self.managed.set_ari(config.renewal.ari, now);
         let mut needs: HashSet<Need> = HashSet::new();
         let managed = needs::managed(config);
         for step in 0..2 {
@@ -295,56 +317,6 @@ impl TlsManager {
             self.take(change, Standing::Fallback, report);
         }
         needs.into_iter().flat_map(|need| need.names).collect()
-    }
-
-    fn publish(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
-        self.renew_on_demand(config, report);
-        let mut map = self.map.clone();
-        if !self.candidates.is_settled() {
-            map = self.candidates.update(&map, now);
-        }
-        let default = config.tls.default_certificate.as_ref().and_then(|name| {
-            let present = map.lookup(name.as_str()).cloned();
-            present.or_else(|| self.on_demand.as_ref()?.certificate(name.as_str()))
-        });
-        map = map.with_default(default);
-        let on_demand = self.on_demand.clone();
-        map = map.with_on_demand(on_demand.map(|on_demand| on_demand as Arc<dyn OnDemand>));
-        if !map.is_same_as(&self.map) {
-            self.map = map;
-            if !self.dry {
-                self.published.store(Arc::new(self.map.clone()));
-            }
-        }
-    }
-
-    fn renew_on_demand(&mut self, config: &Config, report: &mut Report) {
-        if let Some(on_demand) = &self.on_demand {
-            on_demand.sweep();
-            return;
-        }
-        let Some(model::OnDemand { issuers, allow }) = &config.on_demand else {
-            return;
-        };
-        let mut reasons = Vec::new();
-        for issuer in issuers {
-            match self.issued.local_ca(issuer, &config.issuers) {
-                Ok(ca) => {
-                    self.on_demand = ca.map(|ca| {
-                        let clock = Arc::clone(&self.clock);
-                        let window = config.renewal.window;
-                        Arc::new(LocalOnDemand::new(ca, clock, allow.clone(), window))
-                    });
-                    return;
-                }
-                Err(reason) => reasons.push(format!("issuer {issuer}: {reason}")),
-            }
-        }
-        report.problems.push(Problem::new(
-            &config.places.on_demand,
-            None,
-            format!("no certificates on demand: {}", reasons.join("; ")),
-        ));
     }
 
     fn take(&mut self, Change { old, new }: Change, standing: Standing, report: &mut Report) {

@@ -33,7 +33,7 @@ pub use self::resolve::{resolve_due, resolve_loop};
 pub use self::route::{Site, SiteTable};
 
 use self::answer::Answer;
-use self::authority::{Authority, Channel, Host};
+use self::authority::{Authority, Channel};
 use self::exchange::Exchange;
 use self::header::Refusal;
 use self::route::{Action, Admission};
@@ -41,7 +41,7 @@ use crate::access_log::AccessLog;
 use crate::certificate::sni::CertificateSet;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
-use crate::host::NameBuffer;
+use crate::host::{Host, NameBuffer};
 use crate::metrics::Metrics;
 use crate::tls::{GlobalCertificate, TlsInfo};
 
@@ -126,7 +126,13 @@ impl Gateway {
         let map = &snapshot.certificates;
         let (covers, set) = match host {
             Host::Name(name) => (snapshot.covers(name), map.lookup(name)),
-            Host::Ip(address) => (snapshot.covers_ip(address), map.default_set()),
+            Host::Ip(address) => {
+                let own = map.lookup_ip(address);
+                (
+                    snapshot.covers_ip(address),
+                    own.or_else(|| map.default_set()),
+                )
+            }
         };
         let is_of_use = |set: &Arc<CertificateSet>| {
             let mut certificates = set.by_kind.iter();
@@ -305,10 +311,12 @@ mod tests {
                 path: "data".into(),
             },
             issuers: IndexMap::new(),
+            dns: IndexMap::new(),
             certificates: Vec::new(),
             renewal: Renewal {
                 window: 0.3,
                 check_every: second,
+                ari: true,
                 required_at_start: false,
             },
             on_demand: None,

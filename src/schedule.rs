@@ -6,12 +6,14 @@
 //! | part | decides |
 //! |---|---|
 //! | [`window`] | when in its life a certificate is renewed |
+//! | [`advice`] | what becomes of a CA's advice on when to renew |
 //! | [`alert`] | what people have to be told about a certificate |
 //! | [`retry`] | when a certificate is tried again that could not be had |
 //! | [`limit`] | whether a CA may be asked now |
 //! | [`plan`] | which of all certificates is worked on next |
 //! | [`leap`] | whether the clock was set |
 
+pub mod advice;
 pub mod alert;
 pub mod failure;
 pub mod leap;
@@ -20,6 +22,7 @@ pub mod plan;
 pub mod retry;
 pub mod window;
 
+pub use self::advice::{Advice, RenewalInfo};
 pub use self::alert::{Alert, Upkeep, Watch};
 pub use self::failure::{Failure, FailureClass};
 pub use self::leap::Steadiness;

@@ -1,6 +1,7 @@
 //! What runs beside the edge: watching files, reloading, obtaining certificates, watching over
 //! their validity, stopping.
 
+mod care;
 pub mod gate;
 pub mod halt;
 mod issue;

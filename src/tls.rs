@@ -29,7 +29,7 @@ use pingora_core::protocols::tls::TlsRef;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
-use crate::host::{HostName, NameBuffer};
+use crate::host::{HostName, Identifier, NameBuffer};
 use crate::metrics::Metrics;
 
 pub use self::seen::{Seen, Watched, watched};
@@ -50,7 +50,9 @@ struct Hello {
 }
 
 /// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
-/// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3).
+/// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3). A client without
+/// SNI gets the one of the address that it has come to, where the handshake is [`watched`] and so
+/// that is known, else the default one.
 ///
 /// A handle; clones share the state.
 #[derive(Clone)]
@@ -163,11 +165,19 @@ impl GlobalCertificate {
         seen::note(server_name.as_ref(), raw);
         let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
         let snapshot = shared.live.load_full();
+        let local = seen::local();
+        // An address with a certificate of its own is as good as a name.
+        let address = match asked {
+            Asked::Nothing => {
+                local.filter(|local| snapshot.certificates.lookup_ip(*local).is_some())
+            }
+            Asked::Name(_) | Asked::Invalid => None,
+        };
         let choice = if validates {
             // Before all policy: the first certificate of a name is not there yet.
             self.choose_validation(asked)
         } else {
-            snapshot.choose(asked)
+            snapshot.choose(asked, local)
         };
         let (certificates, purpose) = match choice {
             Choice::Present { set, .. } if validates => (Some(set), Purpose::Validate),
@@ -189,7 +199,9 @@ impl GlobalCertificate {
             seen::note_unknown();
             shared.metrics.unknown_names.inc();
         }
-        let context = context::session_context(policy, server_name.as_ref(), purpose);
+        let address = address.map(|address| Identifier::Ip(address).dns_name());
+        let whose = server_name.as_ref().or(address.as_ref());
+        let context = context::session_context(policy, whose, purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
         }

@@ -508,8 +508,8 @@ fn odd_names_are_served_or_told() {
             .any(|line| line.contains("WARN") && line.contains("long.pem") && line.contains(text))
     };
     assert!(warned(&too_long) && warned(&wide), "{log}");
-    // An address is no name to be asked for by SNI; there is no default, so it is refused.
-    assert!(refused("127.0.0.1"));
+    // An address is no name to be asked for by SNI: who comes to it gets its certificate.
+    assert_eq!(served(&gateway, "127.0.0.1"), address.fingerprint());
     assert_eq!(served(&gateway, "address.example"), address.fingerprint());
     // Names are compared in one form, wherever they come from.
     let said = s_client(gateway.https, Some("XN--BCHER-KVA.example"), &["-brief"]);

@@ -167,6 +167,7 @@ impl Here {
             domain: domain.parse().expect("a name"),
             token: "Token_-1".to_owned(),
             key_authorization: "Token_-1.thumbprint".to_owned(),
+            dns: None,
         };
         let presented = self.solver(kind).present(&challenge);
         self.runtime.block_on(presented).expect("presented");
@@ -406,6 +407,7 @@ fn a_token_that_another_instance_has_just_stored_is_answered() {
         domain: "a.example".parse().expect("a name"),
         token: "Token_-1".to_owned(),
         key_authorization: "Token_-1.thumbprint".to_owned(),
+        dns: None,
     };
     let presented = other.present(&challenge);
     here.runtime.block_on(presented).expect("presented");

@@ -649,3 +649,90 @@ fn sni_and_host_must_agree() {
         assert_eq!(reply.status, 421, "{version}");
     }
 }
+
+/// What the certificate is for that a client without SNI gets at this address.
+fn nameless(gateway: &Gateway, address: [u8; 4]) -> Vec<String> {
+    let address = SocketAddr::from((address, gateway.https.port()));
+    let certificate = TlsClient::nameless().connect(address).certificate();
+    let names = certificate.subject_alt_names().expect("names");
+    let text = |octets: &[u8]| {
+        let octets: [u8; 4] = octets.try_into().expect("four octets");
+        std::net::Ipv4Addr::from(octets).to_string()
+    };
+    names
+        .iter()
+        .filter_map(|name| match (name.dnsname(), name.ipaddress()) {
+            (Some(name), _) => Some(name.to_owned()),
+            (None, address) => address.map(text),
+        })
+        .collect()
+}
+
+#[test]
+fn a_client_without_sni_gets_the_certificate_of_the_address() {
+    let builder = Gateway::builder();
+    let ca = Ca::new("Address Root");
+    let certs = builder.dir().join("certs");
+    for (file, host) in [
+        ("a", "a.example"),
+        ("one", "127.0.0.1"),
+        ("two", "127.0.0.2"),
+    ] {
+        ca.leaf(&[host]).make().write(&certs, file);
+    }
+    let site = |host: &str| {
+        format!("  - {{ hosts: [\"{host}\"], routes: [{{ respond: {{ body: \"{host}\" }} }}] }}\n")
+    };
+    let sites = ["a.example", "127.0.0.1", "127.0.0.2"].map(site).concat();
+    let rest = format!("certificates: [{{ directory: certs }}]\nsites:\n{sites}");
+    let mut gateway = builder
+        .also_at([127, 0, 0, 2])
+        .also_at([127, 0, 0, 3])
+        .config(format!("tls: {{ default_certificate: a.example }}\n{rest}"))
+        .start();
+    assert_eq!(nameless(&gateway, [127, 0, 0, 1]), ["127.0.0.1"]);
+    assert_eq!(nameless(&gateway, [127, 0, 0, 2]), ["127.0.0.2"]);
+    assert_eq!(nameless(&gateway, [127, 0, 0, 3]), ["a.example"]);
+    // A name is looked for by name, wherever the client has come to.
+    assert_eq!(names(&gateway, "a.example"), ["a.example"]);
+    assert_eq!(names(&gateway, "unknown.example"), ["a.example"]);
+
+    let mut stream = TlsClient::nameless().connect(gateway.https);
+    for (host, status) in [
+        ("127.0.0.1", 200),
+        ("127.0.0.2", 421),
+        ("a.example", 421),
+        ("127.0.0.1", 200),
+    ] {
+        let reply = stream.get(host, "/");
+        assert_eq!(reply.status, status, "{host}");
+        assert!(status != 200 || reply.text() == host);
+    }
+
+    // A session is of one address, as it is of one name.
+    let session = stream.session().expect("a session");
+    let second = SocketAddr::from(([127, 0, 0, 2], gateway.https.port()));
+    for (address, resumed) in [(gateway.https, true), (second, false)] {
+        let client = TlsClient::nameless().session(&session);
+        assert_eq!(client.connect(address).resumed(), resumed, "{address}");
+    }
+
+    // Behind a translation of addresses no client comes to the one that it means.
+    gateway.replace_config(format!("tls: {{ default_certificate: 127.0.0.2 }}\n{rest}"));
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(nameless(&gateway, [127, 0, 0, 1]), ["127.0.0.1"]);
+    assert_eq!(nameless(&gateway, [127, 0, 0, 3]), ["127.0.0.2"]);
+    let elsewhere = SocketAddr::from(([127, 0, 0, 3], gateway.https.port()));
+    let mut stream = TlsClient::nameless().connect(elsewhere);
+    assert_eq!(stream.get("127.0.0.2", "/").text(), "127.0.0.2");
+
+    // The local CA issues for addresses.
+    let third = site("127.0.0.3");
+    gateway.replace_config(format!(
+        "issuers: {{ local: {{ local_ca: }} }}\n{rest}{third}"
+    ));
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(nameless(&gateway, [127, 0, 0, 3]), ["127.0.0.3"]);
+    let mut stream = TlsClient::nameless().connect(elsewhere);
+    assert_eq!(stream.get("127.0.0.3", "/").text(), "127.0.0.3");
+}

@@ -2,26 +2,29 @@
 //!
 //! However many certificates are wanted at once, one account is made. Where the storage fails, the
 //! account lives in memory and is written when the storage is back, unless one is found there then:
-//! what is stored is never replaced unread. A CA that is down fails those who wait for it, and
-//! nobody else.
+//! what is stored is never replaced unread. It counts before what is in memory, since another
+//! instance may have changed the key, or ended the account. A CA that is down fails those who wait
+//! for it, and nobody else.
+
+mod care;
+mod make;
+mod roll_over;
+mod stored;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use instant_acme::{
-    Account as AcmeAccount, AccountCredentials, Error, ExternalAccountKey, NewAccount,
-};
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use zeroize::Zeroizing;
 
+pub(super) use self::stored::Account;
+use self::stored::Stored;
 use super::ca::Ca;
-use super::classify::{self, Step};
 use super::flight::Flight;
 use super::session::Session;
-use crate::clock::Clock;
-use crate::config::model::{Acme, ExternalAccount};
+use crate::clock::{Clock, rfc3339};
+use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Lease, Storage, StorageError, blocking, keys};
@@ -32,26 +35,25 @@ pub(super) struct Accounts {
     clock: Arc<dyn Clock>,
     events: EventBus,
     /// By their keys in the storage.
-    known: Mutex<HashMap<Key, Arc<Flight<Arc<Account>>>>>,
+    known: Mutex<HashMap<Key, Arc<Known>>>,
 }
 
-/// An account at a CA.
-pub(super) struct Account {
-    stored: Stored,
-    place: Key,
-    /// Whether it is in the storage.
-    is_saved: AtomicBool,
+/// What this process has of an account.
+#[derive(Default)]
+struct Known {
+    account: Flight<Arc<Account>>,
+    /// Held by all who sign with its key for a while; who changes the key waits for them.
+    in_use: Arc<RwLock<()>>,
 }
 
-/// What is kept of an account.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    /// As instant-acme writes them: the account's URL, its key, the CA's directory.
-    credentials: serde_json::Value,
-    contacts: Vec<String>,
-    /// The key identifier of the external account that it is bound to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bound_to: Option<String>,
+/// Whose account is wanted, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Want<'a> {
+    pub(super) ca: &'a Ca,
+    pub(super) config: &'a Acme,
+    pub(super) session: &'a Session,
+    /// Whether it may fail for the storage alone.
+    pub(super) can_wait: bool,
 }
 
 impl Accounts {
@@ -64,30 +66,24 @@ impl Accounts {
         }
     }
 
-    /// The account of `config` at `ca`: known, stored, or made now. Who cannot wait gets one where
-    /// the storage cannot be read.
+    /// The account that is wanted: known, stored, or made now. Who cannot wait gets one where the
+    /// storage cannot be read.
     ///
     /// # Errors
     /// Where there is none and none can be made.
-    pub(super) async fn get(
-        &self,
-        ca: &Ca,
-        config: &Acme,
-        session: &Session,
-        can_wait: bool,
-    ) -> Result<Arc<Account>, Failure> {
-        let place =
-            keys::account(&ca.key, config.email.as_deref()).map_err(|error| internal(&error))?;
-        let find = self.find(ca, config, session, &place, None, can_wait);
-        let mut account = self.flight(&place).get(Duration::MAX, find).await?;
-        if !account.serves(config) {
-            // Another external account was configured meanwhile.
-            let flight = self.flight(&place);
-            flight.forget(|known| Arc::ptr_eq(known, &account)).await;
-            let find = self.find(ca, config, session, &place, Some(&account), can_wait);
-            account = flight.get(Duration::MAX, find).await?;
+    pub(super) async fn get(&self, want: Want<'_>) -> Result<Arc<Account>, Failure> {
+        let place = place(want.ca, want.config)?;
+        let known = self.known(&place);
+        let find = self.find(want, &place, None);
+        let mut account = known.account.get(Duration::MAX, find).await?;
+        // Another external account may be configured, or another account stored, meanwhile.
+        if !account.stored.serves(want.config) || !self.is_current(&account).await {
+            let is_it = |known: &Arc<Account>| Arc::ptr_eq(known, &account);
+            known.account.forget(is_it).await;
+            let find = self.find(want, &place, Some(&account));
+            account = known.account.get(Duration::MAX, find).await?;
         }
-        self.save_late(account, ca, config).await
+        self.save_late(account, want).await
     }
 
     /// Has another account made in the place of one that the CA has lost.
@@ -97,45 +93,81 @@ impl Accounts {
     pub(super) async fn replace(
         &self,
         lost: &Arc<Account>,
-        ca: &Ca,
-        config: &Acme,
-        session: &Session,
-        can_wait: bool,
+        want: Want<'_>,
     ) -> Result<Arc<Account>, Failure> {
-        let flight = self.flight(&lost.place);
-        flight.forget(|known| Arc::ptr_eq(known, lost)).await;
-        let find = self.find(ca, config, session, &lost.place, Some(lost), can_wait);
-        flight.get(Duration::MAX, find).await
+        let known = self.known(&lost.place);
+        known.account.forget(|one| Arc::ptr_eq(one, lost)).await;
+        let find = self.find(want, &lost.place, Some(lost));
+        known.account.get(Duration::MAX, find).await
     }
 
-    fn flight(&self, place: &Key) -> Arc<Flight<Arc<Account>>> {
+    /// The account that there is, though it may be ended; `None` where none has been made. Makes
+    /// none.
+    ///
+    /// # Errors
+    /// Where the storage cannot be read, or what is open about its key cannot be found out.
+    pub(super) async fn existing(&self, want: Want<'_>) -> Result<Option<Arc<Account>>, Failure> {
+        let place = place(want.ca, want.config)?;
+        let stored = self.load(&place).await.map_err(|error| unread(&error))?;
+        match stored {
+            Some(stored) if !stored.is_unsettled() => Ok(Some(Account::new(stored, &place, true))),
+            Some(_) => {
+                let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
+                let stored = self.load(&place).await.map_err(|error| unread(&error))?;
+                let Some(stored) = stored else {
+                    return Ok(None);
+                };
+                let stored = self.settled(stored, want, &place).await?;
+                Ok(Some(Account::new(stored, &place, true)))
+            }
+            None => Ok(self.known(&place).account.made().await),
+        }
+    }
+
+    /// Keeps the key of the account from being changed while this is held.
+    pub(super) async fn in_use(&self, want: Want<'_>) -> Result<OwnedRwLockReadGuard<()>, Failure> {
+        let known = self.known(&place(want.ca, want.config)?);
+        Ok(Arc::clone(&known.in_use).read_owned().await)
+    }
+
+    fn known(&self, place: &Key) -> Arc<Known> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(place.clone()).or_default())
+    }
+
+    /// Whether the storage has no other account, nor another key or an end of this one.
+    async fn is_current(&self, account: &Account) -> bool {
+        if !account.is_saved() {
+            return true;
+        }
+        match self.load(&account.place).await {
+            Ok(Some(stored)) => account.stored.is_same_as(&stored),
+            Ok(None) | Err(_) => true,
+        }
     }
 
     /// The stored account unless it is `lost`, or else a new one.
     async fn find(
         &self,
-        ca: &Ca,
-        config: &Acme,
-        session: &Session,
+        want: Want<'_>,
         place: &Key,
         lost: Option<&Arc<Account>>,
-        can_wait: bool,
     ) -> Result<Arc<Account>, Failure> {
         let usable = |stored: &Stored| {
             lost.is_none_or(|lost| lost.stored.credentials != stored.credentials)
-                && stored.serves(config)
+                && stored.serves(want.config)
         };
         // Which of a storage's failures keeps from storing what is made.
         let mut unsaved = match self.load(place).await {
-            Ok(Some(stored)) if usable(&stored) => return Ok(Account::new(stored, place, true)),
+            Ok(Some(stored)) if usable(&stored) && is_plain(&stored) => {
+                return Ok(Account::new(stored, place, true));
+            }
             Ok(_) => None,
-            Err(error) if can_wait => return Err(unread(&error)),
+            Err(error) if want.can_wait => return Err(unread(&error)),
             Err(error) => Some(error),
         };
         // Held until the account is stored, so that one is made however many processes want one.
-        let lease = match self.lock(ca).await {
+        let lease = match self.lock(want.ca).await {
             Ok(lease) => Some(lease),
             Err(error @ StorageError::Busy { .. }) => return Err(unread(&error)),
             // Without a storage no lock; the process goes on alone.
@@ -147,18 +179,23 @@ impl Accounts {
         if lease.is_some() {
             // Who held the lock before may have made it.
             match self.load(place).await {
-                Ok(Some(stored)) if usable(&stored) => {
-                    return Ok(Account::new(stored, place, true));
+                Ok(Some(stored)) if stored.serves(want.config) => {
+                    if let Some(at) = stored.deactivated {
+                        return Err(ended(want.ca, at));
+                    }
+                    let stored = self.settled(stored, want, place).await?;
+                    if usable(&stored) {
+                        return Ok(Account::new(stored, place, true));
+                    }
                 }
                 Ok(_) => {}
-                Err(error) if can_wait => return Err(unread(&error)),
+                Err(error) if want.can_wait => return Err(unread(&error)),
                 Err(error) => {
                     unsaved.get_or_insert(error);
                 }
             }
         }
-        let stored = create(ca, config, session, self.clock.as_ref()).await?;
-        let account = Account::new(stored, place, false);
+        let account = Account::new(self.make(want).await?, place, false);
         if unsaved.is_none() {
             unsaved = self.save(&account).await.err();
         }
@@ -186,11 +223,15 @@ impl Accounts {
     }
 
     async fn save(&self, account: &Account) -> Result<(), StorageError> {
-        let value = serde_json::to_vec_pretty(&account.stored).unwrap_or_default();
-        let (value, place) = (Zeroizing::new(value), account.place.clone());
-        blocking(&self.storage, move |storage| storage.store(&place, &value)).await?;
-        account.is_saved.store(true, Ordering::Relaxed);
+        self.write(&account.stored, &account.place).await?;
+        account.note_saved();
         Ok(())
+    }
+
+    async fn write(&self, stored: &Stored, place: &Key) -> Result<(), StorageError> {
+        let value = serde_json::to_vec_pretty(stored).unwrap_or_default();
+        let (value, place) = (Zeroizing::new(value), place.clone());
+        blocking(&self.storage, move |storage| storage.store(&place, &value)).await
     }
 
     /// Stores what could not be stored when it was made, which has been told then. Where another is
@@ -198,26 +239,26 @@ impl Accounts {
     async fn save_late(
         &self,
         account: Arc<Account>,
-        ca: &Ca,
-        config: &Acme,
+        want: Want<'_>,
     ) -> Result<Arc<Account>, Failure> {
-        if account.is_saved.load(Ordering::Relaxed) {
+        if account.is_saved() {
             return Ok(account);
         }
-        let Ok(Some(_lease)) = self.try_lock(ca).await else {
+        let Ok(Some(_lease)) = self.try_lock(want.ca).await else {
             return Ok(account);
         };
-        match self.load(&account.place).await {
-            Ok(Some(stored)) if stored.serves(config) => {
-                let place = &account.place;
+        let place = &account.place;
+        match self.load(place).await {
+            Ok(Some(stored)) if stored.serves(want.config) && is_plain(&stored) => {
                 tracing::info!(account = %place, "an account in memory gives way to the stored one");
-                let flight = self.flight(place);
-                flight.forget(|known| Arc::ptr_eq(known, &account)).await;
+                let known = self.known(place);
+                let is_it = |one: &Arc<Account>| Arc::ptr_eq(one, &account);
+                known.account.forget(is_it).await;
                 let stored = async { Ok(Account::new(stored, place, true)) };
-                return flight.get(Duration::MAX, stored).await;
+                return known.account.get(Duration::MAX, stored).await;
             }
+            Ok(Some(stored)) if stored.serves(want.config) => {}
             Ok(_) if self.save(&account).await.is_ok() => {
-                let place = &account.place;
                 tracing::info!(account = %place, "stored an account that was in memory alone");
             }
             _ => {}
@@ -235,133 +276,25 @@ impl Accounts {
     }
 }
 
-impl Account {
-    fn new(stored: Stored, place: &Key, is_saved: bool) -> Arc<Self> {
-        Arc::new(Self {
-            stored,
-            place: place.clone(),
-            is_saved: AtomicBool::new(is_saved),
-        })
-    }
-
-    fn serves(&self, config: &Acme) -> bool {
-        self.stored.serves(config)
-    }
-
-    /// The account for use through `session`.
-    ///
-    /// # Errors
-    /// Where what is stored of it cannot be used.
-    pub(super) async fn open(&self, session: &Session) -> Result<AcmeAccount, Error> {
-        // By reference, so that the key is not copied on the way.
-        let credentials = AccountCredentials::deserialize(&self.stored.credentials)?;
-        AcmeAccount::builder_with_http(Box::new(session.clone()))
-            .from_credentials(credentials)
-            .await
-    }
+/// Whether it can be used as it is.
+fn is_plain(stored: &Stored) -> bool {
+    !stored.is_unsettled() && stored.deactivated.is_none()
 }
 
-impl Stored {
-    /// Whether it is bound as configured. One that is bound though nothing is configured serves:
-    /// keys for binding are often good for once, and taken out of the configuration then.
-    fn serves(&self, config: &Acme) -> bool {
-        config
-            .eab
-            .as_ref()
-            .is_none_or(|eab| self.bound_to.as_deref() == Some(&eab.key_id))
-    }
+fn place(ca: &Ca, config: &Acme) -> Result<Key, Failure> {
+    let email = config.email.as_deref();
+    keys::account(&ca.key, email).map_err(|error| internal(&error))
 }
 
-impl Drop for Stored {
-    fn drop(&mut self) {
-        wipe(&mut self.credentials);
-    }
-}
-
-/// Overwrites all text in a value.
-fn wipe(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::String(text) => text.zeroize(),
-        serde_json::Value::Array(values) => values.iter_mut().for_each(wipe),
-        serde_json::Value::Object(members) => members.values_mut().for_each(wipe),
-        _ => {}
-    }
-}
-
-/// Makes an account at the CA.
-async fn create(
-    ca: &Ca,
-    config: &Acme,
-    session: &Session,
-    clock: &dyn Clock,
-) -> Result<Stored, Failure> {
-    if session.directory().meta.external_account_required && config.eab.is_none() {
-        let message = format!(
-            "{} takes no accounts without external account binding; get a key for it from the CA \
-             and set 'eab' of the issuer",
-            ca.host
-        );
-        return Err(Failure::new(FailureClass::Configuration, message));
-    }
-    let external = config.eab.as_ref().map(external_key).transpose()?;
-    let contacts: Vec<String> = config
-        .email
-        .iter()
-        .map(|email| format!("mailto:{email}"))
-        .collect();
-    let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
-    let new = NewAccount {
-        contact: &contact,
-        terms_of_service_agreed: true,
-        only_return_existing: false,
-    };
-    let made = patiently!(
-        AcmeAccount::builder_with_http(Box::new(session.clone()))
-            .create(&new, ca.url.clone(), external.as_ref())
-            .await
+/// The failure where a person has ended the account: a person has to want another.
+fn ended(ca: &Ca, at: i64) -> Failure {
+    let message = format!(
+        "the account at {} was deactivated by hand at {}, and none is made unasked; `snigate acme \
+         account create` makes another",
+        ca.host,
+        rfc3339(at)
     );
-    let failed =
-        |error: &Error| classify::failed(&ca.host, Step::Account, error, session, &[], clock.now());
-    let (_, credentials) = made.map_err(|error| failed(&error))?;
-    let credentials = serde_json::to_value(&credentials).map_err(|error| failed(&error.into()))?;
-    tracing::info!(ca = ca.host, contacts = ?contacts, "made an account");
-    Ok(Stored {
-        credentials,
-        contacts,
-        bound_to: config.eab.as_ref().map(|eab| eab.key_id.clone()),
-    })
-}
-
-fn external_key(eab: &ExternalAccount) -> Result<ExternalAccountKey, Failure> {
-    let key = decode(eab.hmac_key.expose()).ok_or_else(|| {
-        let message = "'hmac_key' of the issuer's 'eab' is not base64url; copy it from the CA as a \
-                       whole";
-        Failure::new(FailureClass::Configuration, message)
-    })?;
-    Ok(ExternalAccountKey::new(eab.key_id.clone(), &key))
-}
-
-/// Decodes base64url (RFC 4648, section 5) with or without its padding.
-fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let bare = text.trim().trim_end_matches('=');
-    if bare.is_empty() || bare.len() % 4 == 1 {
-        return None;
-    }
-    let mut standard = Zeroizing::new(String::with_capacity(bare.len() + 3));
-    for char in bare.chars() {
-        standard.push(match char {
-            '-' => '+',
-            '_' => '/',
-            'a'..='z' | 'A'..='Z' | '0'..='9' => char,
-            _ => return None,
-        });
-    }
-    while !standard.len().is_multiple_of(4) {
-        standard.push('=');
-    }
-    openssl::base64::decode_block(&standard)
-        .ok()
-        .map(Zeroizing::new)
+    Failure::new(FailureClass::Configuration, message)
 }
 
 /// The failure of who can wait until the storage works again.
@@ -372,27 +305,4 @@ fn unread(error: &StorageError) -> Failure {
 
 fn internal(error: &StorageError) -> Failure {
     Failure::new(FailureClass::Internal, error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_wiped_wherever_they_stand() {
-        let mut value = serde_json::json!({ "a": "secret", "b": [{ "c": "secret" }, 1] });
-        wipe(&mut value);
-        assert_eq!(value, serde_json::json!({ "a": "", "b": [{ "c": "" }, 1] }));
-    }
-
-    #[test]
-    fn keys_for_binding_are_base64url() {
-        let decoded = |text| decode(text).map(|key| key.to_vec());
-        assert_eq!(decoded("-_8"), Some(vec![0xfb, 0xff]));
-        assert_eq!(decoded("-_8="), Some(vec![0xfb, 0xff]));
-        assert_eq!(decoded(" YWJj\n"), Some(b"abc".to_vec()));
-        for wrong in ["", "a", "+/8=", "a b c", "a.bc", "=a=="] {
-            assert_eq!(decoded(wrong), None, "{wrong:?}");
-        }
-    }
 }

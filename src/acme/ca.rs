@@ -41,6 +41,13 @@ pub(super) struct Ca {
 pub(super) struct Directory {
     pub(super) url: Uri,
     pub(super) body: Bytes,
+    pub(super) new_nonce: String,
+    pub(super) new_account: String,
+    pub(super) new_order: String,
+    pub(super) revoke_cert: Option<String>,
+    pub(super) key_change: Option<String>,
+    /// Below which advice on renewals is (RFC 9773, section 3), where the CA gives any.
+    pub(super) renewal_info: Option<String>,
     pub(super) meta: Meta,
 }
 
@@ -50,20 +57,25 @@ pub(super) struct Directory {
 pub(super) struct Meta {
     #[serde(default)]
     pub(super) external_account_required: bool,
+    /// The issuer domain names that it goes by in CAA records (RFC 8659, section 4.2).
+    #[serde(default)]
+    pub(super) caa_identities: Vec<String>,
     #[serde(default)]
     pub(super) profiles: serde_json::Map<String, serde_json::Value>,
 }
 
-/// The members without which it is none.
+/// Its members (RFC 8555, section 7.1.1); without those that are not optional it is none.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Members {
-    #[serde(rename = "newNonce")]
-    _new_nonce: String,
-    #[serde(rename = "newAccount")]
-    _new_account: String,
-    #[serde(rename = "newOrder")]
-    _new_order: String,
+    new_nonce: String,
+    new_account: String,
+    new_order: String,
+    #[serde(default)]
+    revoke_cert: Option<String>,
+    #[serde(default)]
+    key_change: Option<String>,
+    renewal_info: Option<String>,
     #[serde(default)]
     meta: Meta,
 }
@@ -149,6 +161,12 @@ impl Ca {
         Ok(Arc::new(Directory {
             url,
             body,
+            new_nonce: members.new_nonce,
+            new_account: members.new_account,
+            new_order: members.new_order,
+            revoke_cert: members.revoke_cert,
+            key_change: members.key_change,
+            renewal_info: members.renewal_info,
             meta: members.meta,
         }))
     }

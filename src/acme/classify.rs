@@ -27,6 +27,13 @@ pub(super) enum Step {
     Finalize,
     Poll,
     Download,
+    AccountShown,
+    KeyChange,
+    Contact,
+    Deactivation,
+    Binding,
+    Revocation,
+    RenewalInfo,
 }
 
 impl fmt::Display for Step {
@@ -40,6 +47,13 @@ impl fmt::Display for Step {
             Self::Finalize => "refused the certificate request",
             Self::Poll => "did not tell how the order stands",
             Self::Download => "did not give the certificate",
+            Self::AccountShown => "did not show the account",
+            Self::KeyChange => "did not take the new key of the account",
+            Self::Contact => "did not take the contacts of the account",
+            Self::Deactivation => "did not deactivate the account",
+            Self::Binding => "gave no external account binding",
+            Self::Revocation => "did not revoke the certificate",
+            Self::RenewalInfo => "did not tell when to renew",
         })
     }
 }
@@ -160,12 +174,16 @@ pub(super) fn refused(
         (_, "userActionRequired") => "do what it asks for at its page",
         (_, "unsupportedContact" | "invalidContact") => "correct 'email' of the issuer",
         (_, "badCSR" | "badPublicKey") => "choose another 'key_type' of the issuer",
+        (_, "badRevocationReason") => "give another reason",
+        (FailureClass::Internal, _) if step == Step::Revocation => {
+            "see that this CA has issued the certificate, and that it has not expired"
+        }
         (_, "invalidProfile") => "choose another 'profile' of the issuer, or none",
         (FailureClass::Configuration, _) if step == Step::Account => {
             "check 'eab' and 'email' of the issuer"
         }
         (FailureClass::Configuration, "unauthorized") => {
-            "if the account was deactivated, remove it from the storage for a new one"
+            "if the account was deactivated, `snigate acme account create` makes another"
         }
         (FailureClass::Configuration, _) => "check the configuration of the issuer",
         (FailureClass::Network, _) => "the fault is the CA's, and mends itself as a rule",
@@ -192,12 +210,20 @@ pub(super) fn not_validated(
         class => class,
     };
     let port = match kind {
-        ChallengeType::Http01 => 80,
         ChallengeType::TlsAlpn01 => 443,
+        _ => 80,
     };
     let advice = match (class, problem.kind()) {
         (_, "caa") => format!("let the CAA records of {name} name this CA, or choose another"),
         (FailureClass::Refused, _) => "choose another CA for it, or remove the name".to_owned(),
+        _ if kind == ChallengeType::DnsPersist01 => {
+            "see that all name servers of the zone have the record that this gateway found"
+                .to_owned()
+        }
+        _ if kind.is_over_dns() => "the record was there by the name servers that were asked: see \
+                                    that the world asks the same, and give slow ones time \
+                                    ('propagation' of the entry in 'dns')"
+            .to_owned(),
         (_, "dns") => format!("give {name} records of type A or AAAA that lead to this gateway"),
         (_, "connection") => format!(
             "see that all addresses of {name} lead to this gateway, and that its port {port} can \
@@ -259,6 +285,7 @@ fn class_of(kind: &str, status: StatusCode, step: Step) -> FailureClass {
         "accountDoesNotExist"
         | "badCSR"
         | "badPublicKey"
+        | "badRevocationReason"
         | "badSignatureAlgorithm"
         | "externalAccountRequired"
         | "invalidContact"
@@ -311,6 +338,7 @@ fn domain_in(detail: &str, names: &[Pattern]) -> Option<String> {
 pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
     let name = match name {
         Pattern::Exact(name) | Pattern::Wildcard(name) => name.as_str(),
+        Pattern::Ip(address) => return address.to_string() == domain,
         Pattern::Any => return false,
     };
     name.strip_suffix(domain)

@@ -59,6 +59,12 @@ impl<T: Clone> Flight<T> {
         }
     }
 
+    /// The value where there is one; makes none.
+    pub(super) async fn made(&self) -> Option<T> {
+        let state = self.0.lock().await;
+        state.made.as_ref().map(|(_, made)| made.clone())
+    }
+
     /// Has it made anew when next asked for, where it is one of which `is_stale` says so.
     pub(super) async fn forget(&self, is_stale: impl FnOnce(&T) -> bool) {
         let mut state = self.0.lock().await;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use instant_acme::{Account as AcmeAccount, Error, Identifier, NewOrder, Order, OrderStatus};
+use instant_acme::{Account as AcmeAccount, Error, Order, OrderStatus};
 use openssl::pkey::{PKey, Private};
 use zeroize::Zeroizing;
 
@@ -13,6 +13,7 @@ use super::ca::Ca;
 use super::classify::{self, Step};
 use super::problem::Problem;
 use super::session::Session;
+use super::ways::Ways;
 use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
 use crate::event::{EventKind, Severity};
@@ -30,6 +31,10 @@ pub(super) struct Job<'a> {
     pub(super) request: &'a Request,
     pub(super) session: &'a Session,
     pub(super) account: AcmeAccount,
+    /// The same as it is kept, with its key.
+    pub(super) kept: Arc<Account>,
+    /// By what its names may be proved.
+    pub(super) ways: Ways,
     /// Where the order is kept.
     pub(super) place: Key,
 }
@@ -91,6 +96,8 @@ impl<'a> Job<'a> {
             request,
             session,
             account: opened,
+            kept: Arc::clone(account),
+            ways: Ways::of(issuer, request.dns.as_deref()),
             place,
         })
     }
@@ -147,6 +154,8 @@ impl<'a> Job<'a> {
     /// Makes an order, and keeps it with the key that its certificate will have.
     async fn begin(&self) -> Result<(Order, PKey<Private>), Stop> {
         let (config, shared) = (&self.issuer.config, &self.issuer.shared);
+        self.check_caa().await?;
+        let profile = self.profile()?;
         let waiting = |wait: &Wait| {
             self.progress(format!("an order at {} {wait}", self.ca.host));
         };
@@ -154,16 +163,7 @@ impl<'a> Job<'a> {
         let turn = shared.limits.turn(self.ca, config, names, waiting);
         turn.await.map_err(Stop::Held)?;
         let key = self.key().await?;
-        let identifiers: Vec<Identifier> = names
-            .iter()
-            .map(|name| Identifier::Dns(name.to_string()))
-            .collect();
-        let mut new = NewOrder::new(&identifiers);
-        if let Some(profile) = self.profile() {
-            new = new.profile(profile);
-        }
-        let made = patiently!(self.account.new_order(&new).await);
-        let mut order = made.map_err(|error| self.stop(Step::Order, &error))?;
+        let mut order = self.place_order(profile).await?;
         self.keep(&mut order, &key).await?;
         self.progress(format!("order made at {}", self.ca.host));
         Ok((order, key))
@@ -182,24 +182,6 @@ impl<'a> Job<'a> {
             Ok(key) => key.map_err(|error| broken(&error)),
             Err(error) => Err(broken(&error)),
         }
-    }
-
-    /// The configured profile, where the CA has it.
-    fn profile(&self) -> Option<&str> {
-        let profile = self.issuer.config.profile.as_deref()?;
-        if self.session.directory().meta.profiles.contains_key(profile) {
-            return Some(profile);
-        }
-        let host = &self.ca.host;
-        tracing::warn!(
-            ca = host,
-            profile,
-            "the CA has no such profile: its default is used"
-        );
-        self.progress(format!(
-            "{host} has no profile {profile:?}: its default is used"
-        ));
-        None
     }
 
     /// Brings an order to its end, whatever its state.
@@ -226,7 +208,9 @@ impl<'a> Job<'a> {
         let chain = patiently!(order.certificate().await);
         match chain.map_err(|error| self.stop(Step::Download, &error))? {
             Some(chain) => {
+                let chain = self.prefer(chain).await;
                 self.progress(format!("downloaded from {}", self.ca.host));
+                self.note_lifetime(&chain);
                 Ok(chain)
             }
             None => Err(Stop::Failed(Failure::new(
@@ -237,7 +221,9 @@ impl<'a> Job<'a> {
     }
 
     async fn finalize(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
-        let request = key::request(key, &self.request.names).map_err(|error| broken(&error))?;
+        let terms = &self.issuer.config.order;
+        let request = key::request(key, &self.request.names, terms);
+        let request = request.map_err(|error| broken(&error))?;
         let finalized = patiently!(order.finalize_csr(&request).await);
         finalized.map_err(|error| self.stop(Step::Finalize, &error))
     }
@@ -259,9 +245,9 @@ impl<'a> Job<'a> {
         {
             let kind_or_any = kind.unwrap_or(ChallengeType::Http01);
             let mut failure = classify::not_validated(&self.ca.host, &name, kind_or_any, &problem);
-            let next = self
-                .issuer
-                .kinds()
+            let ways = self.ways.for_name(&name);
+            let next = ways
+                .map(|solver| solver.kind())
                 .find(|kind| !tried.contains(&(name.clone(), *kind)));
             match next {
                 Some(next) if kind.is_some() && classify::may_fall_back(&problem) => {

@@ -27,6 +27,7 @@ impl Job<'_> {
     /// The order that a former attempt left, where it can be gone on with, its key, and when it
     /// was made.
     pub(super) async fn resume(&self) -> Result<Option<Resumed>, Stop> {
+        let (names, terms) = (&self.request.names, &self.issuer.config.order);
         let place = self.place.clone();
         let load = blocking(&self.issuer.shared.storage, move |storage| {
             storage.load(&place)
@@ -50,7 +51,7 @@ impl Job<'_> {
                 // States that are not ACME's: pebble has orders that are "deactivated".
                 let is_strange =
                     matches!(error, Error::Json(_)) && self.session.refusal().is_none();
-                let is_wanted = record.resume(&self.request.names, self.now()).is_ok();
+                let is_wanted = record.resume(names, terms, self.now()).is_ok();
                 if is_wanted && !is_strange && may_go_on(&stop) {
                     return Err(stop);
                 }
@@ -60,7 +61,7 @@ impl Job<'_> {
         };
         let resumed = match order.state().status {
             OrderStatus::Invalid => Err("it is invalid"),
-            _ => record.resume(&self.request.names, self.now()),
+            _ => record.resume(names, terms, self.now()),
         };
         match resumed {
             Ok(key) => {
@@ -77,8 +78,9 @@ impl Job<'_> {
 
     /// Stores an order, so that it is not lost with the process.
     pub(super) async fn keep(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
-        let names = &self.request.names;
-        let record = Record::new(order.url(), self.account.id(), names, key, self.now());
+        let (names, terms) = (&self.request.names, &self.issuer.config.order);
+        let (url, account) = (order.url(), self.account.id());
+        let record = Record::new(url, account, names, terms, key, self.now());
         let value = record.map_err(|error| broken(&error))?.write();
         let (place, lease) = (self.place.clone(), Arc::clone(&self.request.lease));
         let stored = blocking(&self.issuer.shared.storage, move |storage| {

@@ -90,6 +90,23 @@ impl Limits {
         Ok(())
     }
 
+    /// Whether an order with these names could be made now, by all that is known of the CA's
+    /// limits. Keeps no place for it.
+    ///
+    /// # Errors
+    /// Until when and why to wait.
+    pub(super) async fn look(&self, ca: &Ca, config: &Acme, names: &[Pattern]) -> Result<(), Wait> {
+        let line = self.line(ca, config);
+        self.refresh(&line, ca, config).await;
+        let now = self.now();
+        let looked = lock(&line.limiter).check(names, now);
+        match looked {
+            // It would be over before the order has its turn.
+            Err(wait) if waited_for(&wait, now).is_some() => Ok(()),
+            looked => looked,
+        }
+    }
+
     /// Waits a moment until an order with these names may be made, and counts it; `tell` is told
     /// where it has to wait.
     ///
@@ -285,7 +302,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::model::{KeyType, OrderLimit};
+    use crate::config::model::{KeyType, OrderLimit, OrderTerms};
     use crate::storage::MemoryStorage;
 
     const NOW: UnixTime = 1_800_000_000;
@@ -311,12 +328,16 @@ mod tests {
                 staging: None,
                 email: None,
                 challenges: Vec::new(),
-                profile: None,
+                dns: None,
+                order: OrderTerms::default(),
                 key_type: KeyType::P256,
                 reuse_key: false,
                 ca_file: None,
                 eab: None,
+                zerossl: None,
                 proxy: None,
+                check_caa: true,
+                resolvers: Vec::new(),
                 order_limit: OrderLimit {
                     orders,
                     per: Duration::from_secs(seconds),

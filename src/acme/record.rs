@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::UnixTime;
+use crate::config::model::OrderTerms;
 use crate::host::Pattern;
 
 /// How long an order is gone on with, in seconds. CAs keep them for a week or so, but a certificate
@@ -19,6 +20,11 @@ pub(super) struct Record {
     /// The URL of the account that it belongs to.
     pub(super) account: String,
     names: Vec<String>,
+    #[serde(default)]
+    profile: Option<String>,
+    /// In seconds.
+    #[serde(default)]
+    lifetime: Option<u64>,
     /// The private key of its certificate, PEM.
     key: String,
     pub(super) created: UnixTime,
@@ -31,6 +37,7 @@ impl Record {
         url: &str,
         account: &str,
         names: &[Pattern],
+        terms: &OrderTerms,
         key: &PKey<Private>,
         now: UnixTime,
     ) -> Result<Self, openssl::error::ErrorStack> {
@@ -39,6 +46,8 @@ impl Record {
             url: url.to_owned(),
             account: account.to_owned(),
             names: sorted(names),
+            profile: profile(terms),
+            lifetime: lifetime(terms),
             key: String::from_utf8_lossy(&pem).into_owned(),
             created: now,
         })
@@ -54,14 +63,19 @@ impl Record {
         Zeroizing::new(serde_json::to_vec_pretty(self).unwrap_or_default())
     }
 
-    /// Its key, where the order can be gone on with for these names: else why it cannot.
+    /// Its key, where the order can be gone on with for these names and terms: else why it cannot.
+    /// What of the terms is no part of an order may have changed.
     pub(super) fn resume(
         &self,
         names: &[Pattern],
+        terms: &OrderTerms,
         now: UnixTime,
     ) -> Result<PKey<Private>, &'static str> {
         if self.names != sorted(names) {
             return Err("it is for other names");
+        }
+        if self.profile != profile(terms) || self.lifetime != lifetime(terms) {
+            return Err("it is on other terms");
         }
         // A clock that went back makes it one of the future, whose age nobody knows.
         if !(0..LASTS).contains(&now.saturating_sub(self.created)) {
@@ -75,6 +89,14 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.key.zeroize();
     }
+}
+
+fn profile(terms: &OrderTerms) -> Option<String> {
+    terms.profile.as_ref().map(|profile| profile.name.clone())
+}
+
+fn lifetime(terms: &OrderTerms) -> Option<u64> {
+    terms.lifetime.map(|lifetime| lifetime.as_secs())
 }
 
 fn sorted(names: &[Pattern]) -> Vec<String> {
@@ -100,21 +122,33 @@ mod tests {
     fn an_order_is_gone_on_with_for_the_same_names_and_not_forever() {
         let key = generate(KeyType::P256).expect("a key");
         let both = names(&["a.test", "b.test"]);
+        let terms = OrderTerms::default();
         let record = Record::new(
             "https://ca/order/1",
             "https://ca/account/1",
             &both,
+            &terms,
             &key,
             1000,
         );
         let value = record.expect("a record").write();
         let record = Record::read(&value).expect("a record");
         assert_eq!(record.url, "https://ca/order/1");
-        let resumed = record.resume(&names(&["b.test", "a.test"]), 1000 + LASTS - 1);
+        let resumed = record.resume(&names(&["b.test", "a.test"]), &terms, 1000 + LASTS - 1);
         assert!(resumed.expect("its key").public_eq(&key));
-        assert!(record.resume(&names(&["a.test"]), 1000).is_err());
-        assert!(record.resume(&both, 1000 + LASTS).is_err());
-        assert!(record.resume(&both, 999).is_err());
+        assert!(record.resume(&names(&["a.test"]), &terms, 1000).is_err());
+        assert!(record.resume(&both, &terms, 1000 + LASTS).is_err());
+        assert!(record.resume(&both, &terms, 999).is_err());
+        let week = OrderTerms {
+            lifetime: Some(std::time::Duration::from_secs(7 * 86_400)),
+            ..OrderTerms::default()
+        };
+        assert!(record.resume(&both, &week, 1000).is_err());
+        let named = OrderTerms {
+            common_name: true,
+            ..OrderTerms::default()
+        };
+        assert!(record.resume(&both, &named, 1000).is_ok());
         assert!(Record::read(b"{\"url\": 1}").is_none());
     }
 }

@@ -1,23 +1,25 @@
 //! The HTTP client that instant-acme uses for one certificate, and what is lost on the way through
-//! it: Retry-After and the whole of the last refusal.
+//! it: Retry-After, the whole of the last refusal, and members of challenges that it does not know.
 //!
 //! A session is made for each certificate from what is shared: the CA's connections and its
 //! directory, which is not fetched again each time.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, LINK, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{HeaderMap, HeaderName, LINK, LOCATION, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
+use serde::Deserialize;
 
 use super::ca::Directory;
 use super::problem::Problem;
 use crate::clock::{Clock, UnixTime};
-use crate::http_client::HttpClient;
+use crate::http_client::{Body, HttpClient, HttpError};
 
 /// A reply that is no success.
 #[derive(Clone, Debug)]
@@ -38,7 +40,9 @@ impl Refusal {
             status,
             retry_after: retry_after(reply.headers(), now),
             problem: serde_json::from_slice(reply.body()).ok(),
-            terms: link(reply.headers(), "terms-of-service"),
+            terms: links(reply.headers(), "terms-of-service")
+                .into_iter()
+                .next(),
         })
     }
 }
@@ -52,6 +56,33 @@ struct Inner {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     last: Mutex<Last>,
+    /// What challenges say of lasting records, by the URL of the challenge.
+    lasting: Mutex<HashMap<String, Lasting>>,
+}
+
+/// What a challenge says of a lasting record (draft-ietf-acme-dns-persist, section 3.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Lasting {
+    /// The account that the record is to name.
+    #[serde(rename = "accounturi")]
+    pub(super) account: Option<String>,
+    /// The names of the CA of which the record has one.
+    #[serde(rename = "issuer-domain-names", default)]
+    pub(super) issuers: Vec<String>,
+}
+
+/// An authorization as far as it has such challenges.
+#[derive(Deserialize)]
+struct Authorization {
+    #[serde(default)]
+    challenges: Vec<LastingChallenge>,
+}
+
+#[derive(Deserialize)]
+struct LastingChallenge {
+    url: String,
+    #[serde(flatten)]
+    lasting: Lasting,
 }
 
 /// What the last reply said.
@@ -59,6 +90,8 @@ struct Inner {
 struct Last {
     refusal: Option<Refusal>,
     retry_after: Option<UnixTime>,
+    alternates: Vec<String>,
+    location: Option<String>,
 }
 
 impl Session {
@@ -72,6 +105,7 @@ impl Session {
             directory,
             clock,
             last: Mutex::default(),
+            lasting: Mutex::default(),
         }))
     }
 
@@ -79,9 +113,43 @@ impl Session {
         &self.0.directory
     }
 
+    /// Fetches what nobody has to sign for. It leaves no trace in what is remembered.
+    ///
+    /// # Errors
+    /// Where there is no whole answer.
+    pub(super) async fn get(&self, url: Uri) -> Result<Response<Bytes>, HttpError> {
+        let mut request = Request::new(Body::default());
+        *request.uri_mut() = url;
+        self.0.http.send(request).await
+    }
+
     /// What the last reply refused, `None` where it was a success or there was none.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.0.last().refusal.clone()
+    }
+
+    /// Sends a request as it is, whoever made it.
+    ///
+    /// # Errors
+    /// Where there is no answer. What the answer is stays behind, a refusal too.
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        self.0.send(request).await
+    }
+
+    /// Where the last reply has the same in other forms: a certificate with another chain.
+    pub(super) fn alternates(&self) -> Vec<String> {
+        self.0.last().alternates.clone()
+    }
+
+    /// Where the last reply, a success, says that something has been made.
+    pub(super) fn location(&self) -> Option<String> {
+        let last = self.0.last();
+        last.location.clone().filter(|_| last.refusal.is_none())
+    }
+
+    /// What the challenge at `url` says of a lasting record.
+    pub(super) fn lasting(&self, url: &str) -> Option<Lasting> {
+        self.0.lasting().get(url).cloned()
     }
 
     /// Before when the last reply asked not to be asked again.
@@ -96,9 +164,24 @@ impl Inner {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lasting(&self) -> MutexGuard<'_, HashMap<String, Lasting>> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what is offered for lasting records.
+    fn note_lasting(&self, body: &[u8]) {
+        if memchr::memmem::find(body, b"\"issuer-domain-names\"").is_some()
+            && let Ok(authorization) = serde_json::from_slice::<Authorization>(body)
+        {
+            let challenges = authorization.challenges.into_iter();
+            let lasting = challenges.map(|challenge| (challenge.url, challenge.lasting));
+            self.lasting().extend(lasting);
+        }
+    }
+
     async fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
-        *self.last() = Last::default();
         if request.method() == Method::GET && *request.uri() == self.directory.url {
+            *self.last() = Last::default();
             let (parts, ()) = Response::new(()).into_parts();
             let body = Box::new(self.directory.body.clone());
             return Ok(BytesResponse { parts, body });
@@ -106,17 +189,25 @@ impl Inner {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(Collected::to_bytes);
         let body = body.map_err(|error| Error::Other(Box::new(error)))?;
-        let request = Request::from_parts(head, body.into());
-        let reply = self.http.send(request).await;
+        let reply = self.send(Request::from_parts(head, body)).await?;
+        let (parts, body) = reply.into_parts();
+        let body = Box::new(body);
+        Ok(BytesResponse { parts, body })
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        *self.last() = Last::default();
+        let reply = self.http.send(request.map(Into::into)).await;
         let reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
         let now = self.clock.now();
         *self.last() = Last {
             refusal: Refusal::of(&reply, now),
             retry_after: retry_after(reply.headers(), now),
+            alternates: links(reply.headers(), "alternate"),
+            location: header(reply.headers(), LOCATION),
         };
-        let (parts, body) = reply.into_parts();
-        let body = Box::new(body);
-        Ok(BytesResponse { parts, body })
+        self.note_lasting(reply.body());
+        Ok(reply)
     }
 }
 
@@ -130,8 +221,13 @@ impl instant_acme::HttpClient for Session {
     }
 }
 
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    Some(value.to_owned())
+}
+
 /// When a reply asks to be asked again: seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
+pub(super) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u32>() {
         // Times are whole seconds: `now` may lie almost one back, and too early is not obeyed.
@@ -141,15 +237,24 @@ fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime> {
     Some(date.ok()?.as_second())
 }
 
-/// The target of a link with this relation (RFC 8288).
-fn link(headers: &HeaderMap, relation: &str) -> Option<String> {
-    let wanted = format!("rel=\"{relation}\"");
-    headers.get_all(LINK).iter().find_map(|value| {
-        let (target, parameters) = value.to_str().ok()?.split_once('>')?;
-        parameters
-            .contains(&wanted)
-            .then(|| target.trim_start().trim_start_matches('<').to_owned())
-    })
+/// The targets of all links with this relation (RFC 8288): several may be in one field.
+fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
+    let has = |parameters: &str| {
+        parameters.split(';').any(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or_default();
+            let mut relations = value.trim().trim_matches('"').split(' ');
+            name.trim().eq_ignore_ascii_case("rel")
+                && relations.any(|one| one.eq_ignore_ascii_case(relation))
+        })
+    };
+    let fields = headers.get_all(LINK).iter();
+    let fields = fields.filter_map(|value| value.to_str().ok());
+    fields
+        .flat_map(|field| field.split('<').skip(1))
+        .filter_map(|link| link.split_once('>'))
+        .filter(|(_, parameters)| has(parameters.trim_end().trim_end_matches(',')))
+        .map(|(target, _)| target.to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -187,5 +292,28 @@ mod tests {
         ];
         let refusal = Refusal::of(&reply(403, &links, ""), 0).expect("a refusal");
         assert_eq!(refusal.terms.as_deref(), Some("https://ca/terms"));
+    }
+
+    #[test]
+    fn other_chains_are_found_in_every_form_of_a_link() {
+        let links = [
+            ("link", "<https://ca/dir>;rel=\"index\""),
+            ("link", "<https://ca/cert/1>;rel=\"alternate\""),
+            (
+                "link",
+                "<https://ca/cert/2>; title=x; rel=alternate, <https://ca/up>;rel=up, \
+                 <https://ca/cert/3>; Rel=\"up alternate\"",
+            ),
+            ("link", "nothing"),
+        ];
+        let reply = reply(200, &links, "");
+        assert_eq!(
+            super::links(reply.headers(), "alternate"),
+            [
+                "https://ca/cert/1",
+                "https://ca/cert/2",
+                "https://ca/cert/3"
+            ]
+        );
     }
 }

@@ -4,17 +4,21 @@
 //! Where it may look still though nobody waits for it, since it cannot be reached or this stops,
 //! they stay, as after a crash: the next attempt finishes the order. They expire by themselves.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use instant_acme::{AuthorizationStatus, ChallengeStatus, Error, Order, OrderStatus};
 
 use super::classify::Step;
 use super::job::{Job, Stop, Tried, Unproved, may_go_on};
 use super::problem::Problem;
-use crate::challenge::{Challenge, ChallengeSolver, ChallengeType};
-use crate::host::HostName;
+use super::proofs::{Offered, Presented, Wanted, acme_kind, kind, list};
+use crate::challenge::{Challenge, ChallengeType, OverDns};
+use crate::host::Identifier;
 use crate::schedule::{Failure, FailureClass};
+
+/// How many proofs of an order are made visible at a time.
+const AT_ONCE: usize = 16;
 
 /// How long a CA may take to validate, and then to issue, before the order is left for later.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -33,8 +37,8 @@ impl Job<'_> {
     /// Brings a pending order out of that state.
     pub(super) async fn prove(&self, order: &mut Order, tried: &Tried) -> Result<(), Stop> {
         self.load(order).await?;
-        let mut presented = Presented::default();
-        let result = match self.answer(order, tried, &mut presented).await {
+        let presented = Presented::default();
+        let result = match self.answer(order, tried, &presented).await {
             Ok(()) => self.poll(order, OrderStatus::Pending).await,
             Err(stop) => Err(stop),
         };
@@ -51,48 +55,50 @@ impl Job<'_> {
         self.poll(order, status).await
     }
 
-    /// Answers a challenge of each pending authorization.
+    /// Answers a challenge of each pending authorization: all proofs are made visible, then the CA
+    /// is told of each. A proof in the DNS takes its time, and they take it together.
     async fn answer(
         &self,
         order: &mut Order,
         tried: &Tried,
-        presented: &mut Presented,
+        presented: &Presented,
     ) -> Result<(), Stop> {
+        let mut wanted = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization =
+            let authorization =
                 authorization.map_err(|error| self.stop(Step::Authorization, &error))?;
-            let name = authorization.identifier().to_string();
-            match authorization.status {
-                AuthorizationStatus::Pending => {}
-                AuthorizationStatus::Valid => {
-                    self.progress(format!("{name} needs no validation: it has been validated"));
-                    continue;
-                }
-                // The order will not become anything, and its state is about to say so.
-                _ => continue,
+            if authorization.status == AuthorizationStatus::Valid {
+                let name = authorization.identifier();
+                self.progress(format!("{name} needs no validation: it has been validated"));
             }
-            let offered: Vec<Offered> = authorization
-                .challenges
-                .iter()
-                .map(|challenge| Offered {
-                    kind: challenge.r#type.clone(),
-                    token: challenge.token.clone(),
-                    is_pending: challenge.status == ChallengeStatus::Pending,
-                })
-                .collect();
-            let chosen = self.present(&name, &offered, tried, presented).await?;
+            // Others are no longer of any use: the order will not become anything, and its state
+            // is about to say so.
+            wanted.extend(Wanted::of(&authorization));
+        }
+        let mut proofs = Vec::with_capacity(wanted.len());
+        for wanted in &wanted {
+            proofs.push(self.present(wanted, tried, presented));
+        }
+        let proofs = stream::iter(proofs).buffer_unordered(AT_ONCE);
+        let chosen: Vec<(&str, ChallengeType)> = proofs.try_collect().await?;
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            let name = authorization.identifier().to_string();
+            let Some((_, kind)) = chosen.iter().find(|(chosen, _)| *chosen == name) else {
+                continue;
+            };
             self.progress(format!(
                 "{} validates {name} by {}",
                 self.ca.host,
-                chosen.as_str()
+                kind.as_str()
             ));
-            let Some(mut challenge) = authorization.challenge(acme_kind(chosen)) else {
+            let Some(mut challenge) = authorization.challenge(acme_kind(*kind)) else {
                 continue;
             };
             // From now on the CA may look, whether it says so or not. A former attempt may have
             // said that it can, and it is looking already.
-            presented.note_asked();
+            presented.note_asked(&name, *kind);
             if challenge.status != ChallengeStatus::Pending {
                 continue;
             }
@@ -110,26 +116,27 @@ impl Job<'_> {
     }
 
     /// Makes the proof of a name visible, by the first type that the CA offers and we can.
-    async fn present(
+    async fn present<'w>(
         &self,
-        name: &str,
-        offered: &[Offered],
+        wanted: &'w Wanted,
         tried: &Tried,
-        presented: &mut Presented,
-    ) -> Result<ChallengeType, Stop> {
-        let domain: HostName = name.parse().map_err(|_| {
-            let message = format!("{} asks for the proof of {name:?}, no name", self.ca.host);
+        presented: &Presented,
+    ) -> Result<(&'w str, ChallengeType), Stop> {
+        let domain: Identifier = wanted.domain.parse().map_err(|_| {
+            let (host, name) = (&self.ca.host, &wanted.name);
+            let message = format!("{host} asks for the proof of {name:?}, no name");
             Stop::Failed(Failure::new(FailureClass::Internal, message))
         })?;
         // What the CA is looking at already cannot be exchanged.
-        let under_way = offered.iter().find(|offer| !offer.is_pending);
+        let under_way = wanted.offered.iter().find(|offer| !offer.is_pending);
         let mut failure = None;
-        for kind in self.issuer.kinds() {
-            let offer = offered.iter().find(|offer| offer.kind == acme_kind(kind));
-            let (Some(offer), Some(solver)) = (offer, self.issuer.solver(kind)) else {
+        for solver in self.ways.for_name(&wanted.name) {
+            let kind = solver.kind();
+            let mut offers = wanted.offered.iter();
+            let Some(offer) = offers.find(|offer| offer.kind == acme_kind(kind)) else {
                 continue;
             };
-            if tried.contains(&(name.to_owned(), kind))
+            if tried.contains(&(wanted.name.clone(), kind))
                 || under_way.is_some_and(|under_way| under_way.kind != offer.kind)
             {
                 continue;
@@ -140,24 +147,39 @@ impl Job<'_> {
                 domain: domain.clone(),
                 token: offer.token.clone(),
                 key_authorization: format!("{}.{thumbprint}", offer.token),
+                dns: kind.is_over_dns().then(|| self.over_dns(wanted, offer)),
             };
-            match presented.present(solver, challenge).await {
-                Ok(()) => return Ok(kind),
+            match presented.present(&wanted.name, solver, challenge).await {
+                Ok(()) => return Ok((&wanted.name, kind)),
                 Err(error) => failure = Some(error),
             }
         }
         Err(Stop::Failed(failure.unwrap_or_else(|| {
-            let ours: Vec<&str> = self.issuer.kinds().map(ChallengeType::as_str).collect();
-            let theirs: Vec<String> = offered.iter().map(Offered::text).collect();
+            let ways = self.ways.for_name(&wanted.name);
+            let ours: Vec<&str> = ways.map(|solver| solver.kind().as_str()).collect();
             let message = format!(
-                "{} validates {name} by {} alone, and this gateway is configured for {}; see \
+                "{} validates {} by {} alone, and this gateway is configured for {}; see \
                  'challenges' of the issuer",
                 self.ca.host,
-                list(&theirs),
+                wanted.name,
+                wanted.list(),
                 list(&ours),
             );
             Failure::new(FailureClass::Configuration, message)
         })))
+    }
+
+    /// What a proof in the DNS takes beside.
+    fn over_dns(&self, wanted: &Wanted, offer: &Offered) -> OverDns {
+        let lasting = self.session.lasting(&offer.url).unwrap_or_default();
+        let account = lasting
+            .account
+            .unwrap_or_else(|| self.account.id().to_owned());
+        OverDns {
+            account,
+            is_wildcard: wanted.is_wildcard,
+            issuers: lasting.issuers,
+        }
     }
 
     /// Waits until the order is no longer in this state.
@@ -286,106 +308,4 @@ async fn fetch(order: &mut Order) -> Result<(), Error> {
         authorization?;
     }
     Ok(())
-}
-
-/// A challenge of a CA's.
-struct Offered {
-    kind: instant_acme::ChallengeType,
-    token: String,
-    is_pending: bool,
-}
-
-impl Offered {
-    fn text(&self) -> String {
-        match &self.kind {
-            instant_acme::ChallengeType::Dns01 => "dns-01".to_owned(),
-            instant_acme::ChallengeType::Unknown(kind) => kind.clone(),
-            known => kind(known).map_or_else(|| format!("{known:?}"), |kind| kind.as_str().into()),
-        }
-    }
-}
-
-/// Proofs that are visible. When this is dropped, which is in the middle of things, those that the
-/// CA has been told of stay, and others are taken back behind its back.
-#[derive(Default)]
-struct Presented(Vec<Proof>);
-
-struct Proof {
-    solver: Arc<dyn ChallengeSolver>,
-    challenge: Challenge,
-    /// Whether the CA has been told to look.
-    is_asked_for: bool,
-}
-
-impl Presented {
-    async fn present(
-        &mut self,
-        solver: &Arc<dyn ChallengeSolver>,
-        challenge: Challenge,
-    ) -> Result<(), Failure> {
-        // Noted first: it may be cancelled half way, and half of a proof is to be taken back too.
-        self.0.push(Proof {
-            solver: Arc::clone(solver),
-            challenge: challenge.clone(),
-            is_asked_for: false,
-        });
-        solver.present(&challenge).await
-    }
-
-    /// The CA is about to be told of the latest.
-    fn note_asked(&mut self) {
-        if let Some(proof) = self.0.last_mut() {
-            proof.is_asked_for = true;
-        }
-    }
-
-    /// Lets go of what the CA may still look for.
-    fn leave_asked_for(&mut self) {
-        self.0.retain(|proof| {
-            if proof.is_asked_for {
-                proof.solver.leave(&proof.challenge);
-            }
-            !proof.is_asked_for
-        });
-    }
-
-    async fn clean_up(mut self) {
-        while let Some(proof) = self.0.last() {
-            proof.solver.clean_up(&proof.challenge).await;
-            self.0.pop();
-        }
-    }
-}
-
-impl Drop for Presented {
-    fn drop(&mut self) {
-        self.leave_asked_for();
-        let left = std::mem::take(&mut self.0);
-        if !left.is_empty()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(Self(left).clean_up());
-        }
-    }
-}
-
-fn acme_kind(kind: ChallengeType) -> instant_acme::ChallengeType {
-    match kind {
-        ChallengeType::Http01 => instant_acme::ChallengeType::Http01,
-        ChallengeType::TlsAlpn01 => instant_acme::ChallengeType::TlsAlpn01,
-    }
-}
-
-fn kind(kind: &instant_acme::ChallengeType) -> Option<ChallengeType> {
-    [ChallengeType::Http01, ChallengeType::TlsAlpn01]
-        .into_iter()
-        .find(|ours| acme_kind(*ours) == *kind)
-}
-
-fn list(words: &[impl AsRef<str>]) -> String {
-    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-    match words.is_empty() {
-        true => "nothing".to_owned(),
-        false => words.join(" or "),
-    }
 }

@@ -75,9 +75,9 @@ pub(super) async fn listed(state: &AdminState) -> Result<Vec<CertificateView>, P
 }
 
 /// The name that a path ends in.
-type Named = Result<Path<String>, PathRejection>;
+pub(super) type Named = Result<Path<String>, PathRejection>;
 
-fn named(name: Named) -> Result<String, Problem> {
+pub(super) fn named(name: Named) -> Result<String, Problem> {
     name.map(|Path(name)| name)
         .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))
 }
@@ -152,7 +152,7 @@ fn unmanaged(view: &CertificateView) -> String {
     }
 }
 
-fn found(views: &[CertificateView], name: &str) -> Result<CertificateView, Problem> {
+pub(super) fn found(views: &[CertificateView], name: &str) -> Result<CertificateView, Problem> {
     if let Some(view) = find(views, name) {
         return Ok(view.clone());
     }
@@ -170,7 +170,7 @@ fn found(views: &[CertificateView], name: &str) -> Result<CertificateView, Probl
 
 /// What the gateway answers to a question that may block: it waits for a reload that is under way,
 /// and thousands of certificates take their time. The probes must not.
-async fn asked<T: Send + 'static>(
+pub(super) async fn asked<T: Send + 'static>(
     state: &AdminState,
     question: impl FnOnce(&dyn Control) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {

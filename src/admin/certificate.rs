@@ -15,6 +15,7 @@ use super::view::rfc3339;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::schedule::advice::Window;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::keys;
 
@@ -65,9 +66,26 @@ pub struct RenewalView {
     /// When it is renewed or, after a failure, tried again.
     #[serde(with = "rfc3339::option")]
     pub next: Option<UnixTime>,
+    /// When the CA advises to renew it; `None` where it does not.
+    pub advice: Option<AdviceView>,
     /// How often in a row no issuer gave a certificate.
     pub failures: u32,
     pub last_failure: Option<FailureView>,
+}
+
+/// When a CA advises to renew a certificate (RFC 9773).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct AdviceView {
+    #[serde(with = "rfc3339")]
+    pub start: UnixTime,
+    #[serde(with = "rfc3339")]
+    pub end: UnixTime,
+    /// The time in between that was drawn; [`RenewalView::next`] is no later, unless the CA's
+    /// advice is followed too often.
+    #[serde(with = "rfc3339")]
+    pub drawn: UnixTime,
+    /// A page of the CA that says why.
+    pub url: Option<String>,
 }
 
 /// Why no certificate was given.
@@ -103,6 +121,8 @@ pub enum CertificateState {
     Failed,
     /// The CA wants a person to act first; it is not tried again.
     Paused,
+    /// It was revoked, and is served until there is another.
+    Revoked,
     /// It has ended.
     Expired,
     /// Its validity has not begun.
@@ -119,6 +139,7 @@ impl CertificateState {
             Self::Missing => "missing",
             Self::Failed => "failed",
             Self::Paused => "paused",
+            Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
         }
@@ -139,10 +160,13 @@ pub struct Managed {
     pub issuers: Vec<Arc<str>>,
     /// What is served; `None` before the first.
     pub certificate: Option<Arc<TlsCertificate>>,
+    /// Whether what is served was revoked.
+    pub revoked: bool,
     /// Whether an issuer is being asked now.
     pub obtaining: bool,
     /// When it is renewed or tried again.
     pub next: Option<UnixTime>,
+    pub advice: Option<Window>,
     pub failures: u32,
     pub last_failure: Option<LastFailure>,
 }
@@ -159,9 +183,11 @@ impl CertificateView {
     /// A certificate that is loaded and that nobody is asked for.
     pub fn loaded(certificate: &TlsCertificate, now: UnixTime) -> Self {
         let state = invalid(certificate, now).unwrap_or(CertificateState::Valid);
-        let hosts = certificate.names().iter().map(ToString::to_string);
-        let addresses = certificate.addresses().iter().map(ToString::to_string);
-        let names: Vec<String> = hosts.chain(addresses).collect();
+        let names: Vec<String> = certificate
+            .names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         Self {
             name: names.first().cloned().unwrap_or_default(),
             names,
@@ -202,6 +228,7 @@ impl CertificateView {
             issuers: managed.issuers.iter().map(ToString::to_string).collect(),
             obtaining: managed.obtaining,
             next: managed.next,
+            advice: managed.advice.as_ref().map(AdviceView::from),
             failures: managed.failures,
             last_failure: managed.last_failure.as_ref().map(FailureView::from),
         });
@@ -258,6 +285,17 @@ impl CertificateView {
     }
 }
 
+impl From<&Window> for AdviceView {
+    fn from(window: &Window) -> Self {
+        Self {
+            start: window.start,
+            end: window.end,
+            drawn: window.at,
+            url: window.url.clone(),
+        }
+    }
+}
+
 impl From<&LastFailure> for FailureView {
     fn from(last: &LastFailure) -> Self {
         let Failure {
@@ -297,6 +335,8 @@ fn standing(managed: &Managed, now: UnixTime) -> CertificateState {
         CertificateState::Failed
     } else if managed.certificate.is_none() {
         CertificateState::Missing
+    } else if managed.revoked {
+        CertificateState::Revoked
     } else if managed.next.is_some_and(|next| next <= now) {
         CertificateState::Due
     } else {

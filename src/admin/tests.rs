@@ -1,3 +1,4 @@
+mod care;
 mod certificates;
 mod events;
 
@@ -24,6 +25,9 @@ struct Fake {
     views: Vec<CertificateView>,
     refuses: Option<RenewError>,
     renewed: Mutex<Vec<(String, bool)>>,
+    revoked: Mutex<Vec<(String, RevocationReason)>>,
+    cared: Mutex<Vec<(String, AccountTask)>>,
+    not_done: Option<CareError>,
     events: EventBus,
     reloads: AtomicUsize,
     stops: AtomicUsize,
@@ -51,6 +55,15 @@ impl Control for Fake {
         Vec::new()
     }
 
+    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView {
+        TrialView {
+            name: name.to_string(),
+            would_issue: true,
+            note: format!("looked at {} and {}", ports.http, ports.https),
+            issuers: Vec::new(),
+        }
+    }
+
     fn certificates(&self) -> Vec<CertificateView> {
         self.views.clone()
     }
@@ -71,6 +84,40 @@ impl Control for Fake {
         };
         let view = self.views.iter().find(is_meant);
         view.cloned().ok_or(RenewError::Unknown)
+    }
+
+    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError> {
+        if let Some(error) = &self.not_done {
+            return Err(error.clone());
+        }
+        let mut revoked = self.revoked.lock().expect("not poisoned");
+        revoked.push((fingerprint.to_owned(), reason));
+        Ok(true)
+    }
+
+    fn issuers(&self) -> Vec<IssuerView> {
+        vec![IssuerView {
+            name: "ca".to_owned(),
+            kind: "acme".to_owned(),
+            directory: Some("https://ca.test/dir".to_owned()),
+        }]
+    }
+
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError> {
+        if let Some(error) = &self.not_done {
+            return Err(error.clone());
+        }
+        let mut cared = self.cared.lock().expect("not poisoned");
+        cared.push((issuer.to_owned(), task));
+        Ok(AccountFacts {
+            directory: "https://ca.test/dir".to_owned(),
+            url: "https://ca.test/account/1".to_owned(),
+            status: Some("valid".to_owned()),
+            contacts: Vec::new(),
+            bound_to: None,
+            thumbprint: "thumb".to_owned(),
+            note: None,
+        })
     }
 
     fn events(&self) -> EventBus {
@@ -110,6 +157,16 @@ async fn ask(
     path: &str,
     headers: &[(&str, &str)],
 ) -> (Response, Vec<u8>) {
+    ask_with(state, method, path, headers, Body::empty()).await
+}
+
+async fn ask_with(
+    state: &AdminState,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Body,
+) -> (Response, Vec<u8>) {
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "host") {
         request = request.header("host", "127.0.0.1:9180");
@@ -120,7 +177,7 @@ async fn ask(
     let (_running, shutdown) = watch::channel(false);
     let connection = connection::Connection::new(shutdown);
     let request = request.extension(connection.clone());
-    let request = request.body(Body::empty()).expect("a request");
+    let request = request.body(body).expect("a request");
     let response = router(state.clone())
         .oneshot(request)
         .await

@@ -1,5 +1,7 @@
 //! What the admin interface can ask of this gateway.
 
+mod trial;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -7,16 +9,17 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, LastFailure, LastReload, Managed, ReloadError, ReloadSummary,
-    RenewError, SiteView, Status,
+    CertificateView, Control, IssuerView, LastFailure, LastReload, Managed, ReloadError,
+    ReloadSummary, RenewError, SiteView, Status, TrialView,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{Config, SiteTls};
+use crate::config::model::{Config, Issuer, SiteTls};
 use crate::event::EventBus;
 use crate::host::Pattern;
+use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::local_ca::on_demand;
-use crate::manager::ManagedView;
+use crate::manager::{CareError, ManagedView};
 use crate::schedule::{CertState, Failure};
 use crate::secret::Secret;
 use crate::service::live::{GatewayEdge, Live, Refused, Reloaded};
@@ -67,8 +70,10 @@ impl AppControl {
             Some(Managed {
                 names: certificate.names().to_vec(),
                 issuers: vec![Arc::clone(issuer)],
+                revoked: false,
                 obtaining: false,
                 next: Some(certificate.lifetime().due_at(window)),
+                advice: None,
                 failures: 0,
                 last_failure: None,
                 certificate: Some(Arc::clone(certificate)),
@@ -106,8 +111,10 @@ impl AppControl {
 fn of_ca(view: ManagedView) -> Managed {
     let retry = view.retry.as_ref();
     Managed {
+        revoked: view.is_revoked,
         obtaining: view.state == CertState::Obtaining,
         next: view.next,
+        advice: view.advice,
         failures: retry.map_or(0, |retry| retry.failures),
         last_failure: retry.map(|retry| LastFailure {
             at: retry.last,
@@ -195,6 +202,41 @@ impl Control for AppControl {
         views.find(is_meant).ok_or(RenewError::Unknown)
     }
 
+    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView {
+        let (live, asked) = (Arc::clone(&self.live), name.clone());
+        let would = tokio::task::spawn_blocking(move || live.would_ask(&asked)).await;
+        match would {
+            Ok(would) => trial::trial(&name, ports, would).await,
+            Err(_) => trial::broken(&name),
+        }
+    }
+
+    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError> {
+        self.live.revoke(fingerprint.to_owned(), reason).await
+    }
+
+    fn issuers(&self) -> Vec<IssuerView> {
+        let current = self.live.current();
+        let issuers = current.config.issuers.iter();
+        issuers
+            .map(|(name, issuer)| {
+                let (kind, directory) = match issuer {
+                    Issuer::Acme(acme) => ("acme", Some(acme.directory.clone())),
+                    Issuer::LocalCa { .. } => ("local_ca", None),
+                };
+                IssuerView {
+                    name: name.to_string(),
+                    kind: kind.to_owned(),
+                    directory,
+                }
+            })
+            .collect()
+    }
+
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError> {
+        self.live.account(issuer.to_owned(), &task).await
+    }
+
     fn events(&self) -> EventBus {
         self.live.events().clone()
     }
@@ -234,6 +276,7 @@ fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
                 above.is_some_and(|above| known.contains(&above))
                     || on_demand::allows(allow, name.as_str())
             }
+            Pattern::Ip(_) => false,
             Pattern::Wildcard(_) => allow.contains(host),
         };
         if !given && known.insert(host.to_string()) {

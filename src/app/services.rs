@@ -12,7 +12,7 @@ use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::challenge::{self, Challenges};
+use crate::challenge::{self, Challenges, DnsSolvers};
 use crate::clock::Clock;
 use crate::edge::Listener;
 use crate::proxy::{self, SiteTable};
@@ -72,6 +72,7 @@ pub(super) struct Beside {
     pub(super) task: reload::Task,
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
     pub(super) challenges: Challenges,
+    pub(super) dns: DnsSolvers,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) admin: Option<(admin::Listener, axum::Router)>,
@@ -86,6 +87,7 @@ impl Service for BesideService {
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.task.run(self.stopping.clone()));
         tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
+        tasks.spawn(parts.dns.keep_clean(self.stopping.clone()));
         tasks.spawn(challenge::follow(
             parts.challenges,
             parts.storage,

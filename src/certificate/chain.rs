@@ -72,8 +72,13 @@ impl Intermediates {
     }
 
     /// Builds the chain of `leaf` from `given` certificates in any order, and from what is known
-    /// where those do not suffice.
-    pub(super) fn build(&self, leaf: &X509Ref, mut given: Vec<X509>) -> Result<Chain, ErrorStack> {
+    /// where those do not suffice; where they are `whole`, only if they lack the leaf's own issuer.
+    pub(super) fn build(
+        &self,
+        leaf: &X509Ref,
+        mut given: Vec<X509>,
+        whole: bool,
+    ) -> Result<Chain, ErrorStack> {
         let mut certificates: Vec<Arc<X509>> = Vec::new();
         let mut at_root = is_self_issued(leaf);
         let mut has_issuer = at_root;
@@ -85,6 +90,7 @@ impl Intermediates {
                 .position(|issuer| issued(issuer, current, false))
             {
                 Some(at) => self.intern(given.swap_remove(at))?,
+                None if whole && has_issuer => break,
                 None => match self.find_issuer(current) {
                     Some(issuer) => issuer,
                     None => break,
@@ -274,7 +280,9 @@ mod tests {
             let not_after = unix_time(certificate.not_after()).expect("a time");
             let name = name_text(certificate.subject_name());
             assert!(not_after > COLLECTED, "{name} has ended");
-            let chain = bundled.build(certificate, Vec::new()).expect("built");
+            let chain = bundled
+                .build(certificate, Vec::new(), false)
+                .expect("built");
             let top = chain.certificates.last().map_or(certificate, |top| top);
             let root = name_text(top.issuer_name());
             assert!(ROOTS.iter().any(|known| root.contains(known)), "{root}");
@@ -289,7 +297,7 @@ mod tests {
             .into_iter()
             .find(|one| name_text(one.subject_name()).contains("CN=YE2"))
             .expect("bundled");
-        let chain = bundled.build(&issuer, Vec::new()).expect("built");
+        let chain = bundled.build(&issuer, Vec::new(), false).expect("built");
         let names: Vec<_> = chain
             .certificates
             .iter()
@@ -297,6 +305,12 @@ mod tests {
             .collect();
         assert!(!chain.incomplete);
         assert_eq!(names.len(), 2, "{names:?}");
+        // Whoever chose a chain that ends sooner wants no more of it.
+        let given = vec![X509::clone(&chain.certificates[0])];
+        let chosen = bundled.build(&issuer, given.clone(), true).expect("built");
+        assert_eq!(chosen.certificates.len(), 1);
+        let longer = bundled.build(&issuer, given, false).expect("built");
+        assert_eq!(longer.certificates.len(), 2);
         assert!(names[0].contains("CN=Root YE") && names[1].contains("CN=ISRG Root X2"));
     }
 }

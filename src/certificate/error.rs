@@ -96,9 +96,6 @@ pub enum CertificateWarning {
     /// The certificate is not valid yet.
     #[error("the certificate is not valid before {0}; is the clock right?")]
     NotYetValid(String),
-    /// Clients ask by DNS name only.
-    #[error("the certificate has only IP addresses; clients ask for certificates by DNS name")]
-    OnlyAddresses,
     /// A certificate of the file is not part of the chain.
     #[error("a certificate in the file is not part of the chain ({subject}); it is not sent")]
     Unrelated { subject: String },

@@ -94,7 +94,7 @@ impl Loader {
         key: PKey<Private>,
         source: Source,
     ) -> Result<TlsCertificate, CertificateError> {
-        let names = parse::Names::read(&leaf, &mut Vec::new())?;
+        let names = parse::names(&leaf, &mut Vec::new())?;
         Ok(TlsCertificate {
             kind: parse::key_kind(&key)?,
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
@@ -104,8 +104,7 @@ impl Loader {
             key,
             chain: Box::default(),
             incomplete: false,
-            names: names.dns.into(),
-            addresses: names.addresses.into(),
+            names,
             source,
         })
     }
@@ -148,7 +147,7 @@ impl Loader {
         }
         let chain = self
             .intermediates
-            .build(&certificate.leaf, Vec::new())
+            .build(&certificate.leaf, Vec::new(), false)
             .ok()?;
         if chain.incomplete {
             return None;
@@ -159,7 +158,6 @@ impl Loader {
             chain: chain.certificates.into(),
             incomplete: false,
             names: certificate.names.clone(),
-            addresses: certificate.addresses.clone(),
             source: certificate.source.clone(),
             ..*certificate
         })
@@ -183,8 +181,11 @@ impl Loader {
                 .is_ok_and(|public| public.public_eq(&key))
         })?;
         let mut warnings = Vec::new();
-        let names = parse::Names::read(&leaf, &mut warnings)?;
-        let chain = self.intermediates.build(&leaf, others).map_err(refused)?;
+        let names = parse::names(&leaf, &mut warnings)?;
+        // A CA gives the chain that it means, or that was preferred to others.
+        let whole = matches!(source, Source::Issuer(_));
+        let chain = self.intermediates.build(&leaf, others, whole);
+        let chain = chain.map_err(refused)?;
         warnings.extend(
             chain
                 .unrelated
@@ -206,8 +207,7 @@ impl Loader {
             key,
             chain: chain.certificates.into(),
             incomplete: chain.incomplete,
-            names: names.dns.into(),
-            addresses: names.addresses.into(),
+            names,
             kind,
             source,
         };

@@ -20,54 +20,41 @@ const MIN_RSA_BITS: u32 = 2048;
 
 const DAY: i64 = 86_400;
 
-/// The subject alternative names that a TLS server can use.
-#[derive(Default)]
-pub(super) struct Names {
-    pub(super) dns: Vec<Pattern>,
-    pub(super) addresses: Vec<IpAddr>,
-}
-
-impl Names {
-    /// Reads the names of `leaf` in their order; the common name is never one (RFC 6125,
-    /// section 6.4.4, RFC 9525, section 2).
-    pub(super) fn read(
-        leaf: &X509Ref,
-        warnings: &mut Vec<CertificateWarning>,
-    ) -> Result<Self, CertificateError> {
-        let mut names = Self::default();
-        let mut seen = HashSet::new();
-        for name in leaf.subject_alt_names().into_iter().flatten() {
-            if let Some(text) = name.dnsname() {
-                match dns_pattern(text) {
-                    Ok(pattern) => {
-                        if seen.insert(pattern.clone()) {
-                            names.dns.push(pattern);
-                        }
-                    }
-                    Err(why) => warnings.push(CertificateWarning::Name {
-                        name: text.to_owned(),
-                        why,
-                    }),
+/// Reads the subject alternative names of `leaf` that a TLS server can use, in their order; the
+/// common name is never one (RFC 6125, section 6.4.4, RFC 9525, section 2).
+pub(super) fn names(
+    leaf: &X509Ref,
+    warnings: &mut Vec<CertificateWarning>,
+) -> Result<Box<[Pattern]>, CertificateError> {
+    let mut names = Vec::new();
+    let mut seen = HashSet::new();
+    for name in leaf.subject_alt_names().into_iter().flatten() {
+        let pattern = match (name.dnsname(), name.ipaddress()) {
+            (Some(text), _) => match dns_pattern(text) {
+                Ok(pattern) => Some(pattern),
+                Err(why) => {
+                    let name = text.to_owned();
+                    warnings.push(CertificateWarning::Name { name, why });
+                    None
                 }
-            } else if let Some(bytes) = name.ipaddress() {
-                names.addresses.extend(address(bytes));
-            }
-        }
-        if names.dns.is_empty() && names.addresses.is_empty() {
-            return Err(CertificateError::NoNames {
-                common_name: common_name(leaf.subject_name()),
-            });
-        }
-        if names.dns.is_empty() {
-            warnings.push(CertificateWarning::OnlyAddresses);
-        }
-        Ok(names)
+            },
+            (None, Some(bytes)) => address(bytes).map(|ip| Pattern::Ip(ip.to_canonical())),
+            (None, None) => None,
+        };
+        names.extend(pattern.filter(|pattern| seen.insert(pattern.clone())));
     }
+    if names.is_empty() {
+        return Err(CertificateError::NoNames {
+            common_name: common_name(leaf.subject_name()),
+        });
+    }
+    Ok(names.into())
 }
 
 fn dns_pattern(text: &str) -> Result<Pattern, String> {
     match text.parse() {
         Ok(Pattern::Any) => Err("would cover every name".to_owned()),
+        Ok(Pattern::Ip(_)) => Err("is an IP address, not a host name".to_owned()),
         Ok(pattern) => Ok(pattern),
         Err(error) => Err(error.to_string()),
     }

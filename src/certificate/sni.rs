@@ -7,6 +7,7 @@
 mod candidates;
 mod table;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub use self::candidates::{Candidates, Standing};
 use self::table::Table;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
-use crate::host::{Pattern, parent};
+use crate::host::{Identifier, Pattern, parent};
 
 /// The certificates of one name, at most one of each kind of key.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl CertificateSet {
     pub fn covers_ip(&self, address: IpAddr) -> bool {
         self.by_kind
             .iter()
-            .all(|certificate| certificate.addresses().contains(&address))
+            .all(|certificate| certificate.covers_ip(address))
     }
 
     /// Hands every certificate to one handshake; OpenSSL takes the one that the client can use.
@@ -88,6 +89,8 @@ pub struct SniMap {
     exact: Table,
     /// By the name without its first label.
     wildcard: Table,
+    /// Few: for clients that name no host.
+    addresses: Arc<HashMap<IpAddr, Arc<CertificateSet>>>,
     default: Option<Arc<CertificateSet>>,
     on_demand: Option<Arc<dyn OnDemand>>,
     /// Keys that nobody can know, so that no choice of host names makes a shard slow.
@@ -119,6 +122,23 @@ impl SniMap {
         })
     }
 
+    /// The certificates for clients that come to `address`, which they need not name: an address is
+    /// no server name (RFC 6066, section 3).
+    pub fn lookup_ip(&self, address: IpAddr) -> Option<&Arc<CertificateSet>> {
+        if self.addresses.is_empty() {
+            return None;
+        }
+        self.addresses.get(&address.to_canonical())
+    }
+
+    /// The certificates of `identifier`: see [`Self::lookup`] and [`Self::lookup_ip`].
+    pub fn find(&self, identifier: &Identifier) -> Option<&Arc<CertificateSet>> {
+        match identifier {
+            Identifier::Dns(name) => self.lookup(name.as_str()),
+            Identifier::Ip(address) => self.lookup_ip(*address),
+        }
+    }
+
     /// The certificates for clients that name no host, or one that is unknown.
     pub fn default_set(&self) -> Option<&Arc<CertificateSet>> {
         self.default.as_ref()
@@ -131,7 +151,7 @@ impl SniMap {
 
     /// How many names and wildcards have a certificate.
     pub fn len(&self) -> usize {
-        self.exact.len() + self.wildcard.len()
+        self.exact.len() + self.wildcard.len() + self.addresses.len()
     }
 
     /// Whether no name has a certificate.
@@ -149,7 +169,11 @@ impl SniMap {
             .wildcard
             .iter()
             .map(|(of, set)| (Pattern::Wildcard(of.clone()), set));
-        exact.chain(wildcard)
+        let addresses = self
+            .addresses
+            .iter()
+            .map(|(address, set)| (Pattern::Ip(*address), set));
+        exact.chain(wildcard).chain(addresses)
     }
 
     /// The certificates of this very pattern.
@@ -157,6 +181,7 @@ impl SniMap {
         match pattern {
             Pattern::Any => None,
             Pattern::Exact(name) => self.exact.get(self.hash(name.as_str()), name.as_str()),
+            Pattern::Ip(address) => self.lookup_ip(*address),
             Pattern::Wildcard(of) => self.wildcard.get(self.hash(of.as_str()), of.as_str()),
         }
     }
@@ -171,9 +196,18 @@ impl SniMap {
         changes: impl IntoIterator<Item = (Pattern, Option<Arc<CertificateSet>>)>,
     ) -> Self {
         let (mut exact, mut wildcard) = (Vec::new(), Vec::new());
+        let mut addresses = Arc::clone(&self.addresses);
         for (pattern, set) in changes {
             let (table, name) = match pattern {
                 Pattern::Any => continue,
+                Pattern::Ip(address) => {
+                    let addresses = Arc::make_mut(&mut addresses);
+                    match set {
+                        Some(set) => drop(addresses.insert(address, set)),
+                        None => drop(addresses.remove(&address)),
+                    }
+                    continue;
+                }
                 Pattern::Exact(name) => (&mut exact, name),
                 Pattern::Wildcard(of) => (&mut wildcard, of),
             };
@@ -182,6 +216,7 @@ impl SniMap {
         Self {
             exact: self.exact.with_changes(exact, &self.hasher),
             wildcard: self.wildcard.with_changes(wildcard, &self.hasher),
+            addresses,
             ..self.clone()
         }
     }
@@ -215,6 +250,7 @@ impl SniMap {
         }
         self.exact.is_same_as(&other.exact)
             && self.wildcard.is_same_as(&other.wildcard)
+            && Arc::ptr_eq(&self.addresses, &other.addresses)
             && same(self.default.as_ref(), other.default.as_ref())
             && same(self.on_demand.as_ref(), other.on_demand.as_ref())
     }
@@ -229,6 +265,7 @@ impl fmt::Debug for SniMap {
         f.debug_struct("SniMap")
             .field("names", &self.exact.len())
             .field("wildcards", &self.wildcard.len())
+            .field("addresses", &self.addresses.len())
             .field("default", &self.default)
             .field("on_demand", &self.on_demand.is_some())
             .finish_non_exhaustive()

@@ -38,11 +38,9 @@ fn chain_and_key_may_come_in_any_order() {
         assert_eq!(warnings, []);
         assert_eq!(certificate.chain_len(), 2, "the root is not sent");
         let names: Vec<_> = certificate.names().iter().map(Pattern::to_string).collect();
-        assert_eq!(names, ["a.example", "*.a.example"]);
-        assert_eq!(
-            certificate.addresses(),
-            ["192.0.2.7".parse::<IpAddr>().expect("an address")]
-        );
+        assert_eq!(names, ["a.example", "*.a.example", "192.0.2.7"]);
+        assert!(certificate.covers_ip("192.0.2.7".parse().expect("an address")));
+        assert!(!certificate.covers_ip("192.0.2.8".parse().expect("an address")));
         assert_eq!(
             (certificate.not_before(), certificate.not_after()),
             (NOW - DAY, NOW + 90 * DAY)
@@ -254,7 +252,9 @@ fn the_common_name_is_no_name() {
 
     let leaf = TestCa::new("addresses").leaf(&["192.0.2.1"]);
     let loaded = load(leaf.certificate + &leaf.key).expect("good");
-    assert!(loaded.warnings.contains(&CertificateWarning::OnlyAddresses));
+    let only = [Pattern::Ip("192.0.2.1".parse().expect("an address"))];
+    assert_eq!(loaded.certificate.names(), only);
+    assert_eq!(loaded.warnings.len(), 1, "that of the chain");
 
     let leaf = TestCa::new("odd").leaf(&["*", "a.*.example", "a.example"]);
     let loaded = load(leaf.certificate + &leaf.key).expect("good");
@@ -386,4 +386,35 @@ fn handshake(ca: &TestCa, set: &sni::CertificateSet, algorithms: &str) -> (X509,
             length,
         )
     })
+}
+
+/// RFC 9773, section 4.1 and appendix A.
+#[test]
+fn cas_know_a_certificate_by_its_authority_and_serial_number() {
+    let authority = [
+        0x69, 0x88, 0x5B, 0x6B, 0x87, 0x46, 0x40, 0x41, 0xE1, 0xB3, 0x7B, 0x84, 0x7B, 0xA0, 0xAE,
+        0x2C, 0xDE, 0x01, 0xC8, 0xD4,
+    ];
+    let id = renewal_id(&authority, vec![0x87, 0x65, 0x43, 0x21]);
+    assert_eq!(id, "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE");
+    assert_eq!(renewal_id(&authority[..2], vec![0x7F, 0xFF]), "aYg.f_8");
+    assert_eq!(renewal_id(&[], Vec::new()), ".AA");
+
+    let ca = TestCa::new("ids");
+    let of = |names: &[&str]| {
+        let loaded = ca.certificate(&loader(), names, NOW, NOW + DAY);
+        loaded.renewal_id().expect("an id")
+    };
+    let (one, other) = (of(&["a.example"]), of(&["a.example"]));
+    assert_ne!(one, other);
+    assert_eq!(one.split('.').next(), other.split('.').next());
+    let key = PKey::from_ec_key(EcKey::generate(&p256_group()).expect("a key")).expect("a key");
+    let key_pem = key.private_key_to_pem_pkcs8().expect("PEM");
+    let pem = [self_signed(&key, &["a.example"]).as_bytes(), &key_pem].concat();
+    let alone = load(pem).expect("good").certificate;
+    assert_eq!(alone.renewal_id(), None, "it does not say who signed it");
+}
+
+fn p256_group() -> EcGroup {
+    EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve")
 }

@@ -10,11 +10,14 @@ use openssl::x509::X509;
 use rcgen::{CertificateParams, CustomExtension, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 
 use crate::certificate::{Loader, Source, TlsCertificate};
-use crate::host::HostName;
+use crate::host::Identifier;
 use crate::schedule::{Failure, FailureClass};
 
 /// Makes the certificate for `domain`.
-pub(super) fn make(domain: &HostName, key_authorization: &str) -> Result<TlsCertificate, Failure> {
+pub(super) fn make(
+    domain: &Identifier,
+    key_authorization: &str,
+) -> Result<TlsCertificate, Failure> {
     try_make(domain, key_authorization).map_err(|error| {
         Failure::new(
             FailureClass::Internal,
@@ -24,9 +27,10 @@ pub(super) fn make(domain: &HostName, key_authorization: &str) -> Result<TlsCert
 }
 
 fn try_make(
-    domain: &HostName,
+    domain: &Identifier,
     key_authorization: &str,
 ) -> Result<TlsCertificate, Box<dyn std::error::Error>> {
+    // What looks like an address becomes one (RFC 8738, section 6).
     // Its dates are rcgen's, long before and after now: nobody who sees it minds them.
     let mut params = CertificateParams::new([domain.to_string()])?;
     params
@@ -51,7 +55,7 @@ mod tests {
 
     #[test]
     fn it_is_for_one_name_and_carries_the_digest() {
-        let domain: HostName = "a.example".parse().expect("a name");
+        let domain: Identifier = "a.example".parse().expect("a name");
         let certificate = make(&domain, "token.thumbprint").expect("a certificate");
         assert!(certificate.covers("a.example"));
         assert_eq!(certificate.names().len(), 1);

@@ -58,6 +58,7 @@ impl Stored {
             domain: raw.domain.parse().ok()?,
             token: raw.token,
             key_authorization: raw.key_authorization,
+            dns: None,
         };
         (challenge.check().ok()? == *key).then_some(Self {
             challenge,
@@ -105,6 +106,7 @@ mod tests {
                 domain: "a.example".parse().expect("a name"),
                 token: token.to_owned(),
                 key_authorization: format!("{token}.thumb-print_1"),
+                dns: None,
             },
             expires: 1_757_894_400,
             instance: Some("1".to_owned()),

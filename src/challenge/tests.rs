@@ -145,13 +145,24 @@ impl Instance {
         match challenge.kind {
             ChallengeType::Http01 => self
                 .challenges
-                .http01(challenge.domain.as_str(), &challenge.token)
+                .http01(host(challenge), &challenge.token)
                 .is_some_and(|answer| *answer == *challenge.key_authorization),
             ChallengeType::TlsAlpn01 => self
                 .challenges
-                .tls_alpn01(challenge.domain.as_str())
-                .is_some_and(|set| set.covers(challenge.domain.as_str())),
+                .tls_alpn01(challenge.domain.dns_name().as_str())
+                .is_some_and(|set| match &challenge.domain {
+                    Identifier::Dns(name) => set.covers(name.as_str()),
+                    Identifier::Ip(address) => set.covers_ip(*address),
+                }),
+            other => panic!("no listener answers {other:?}"),
         }
+    }
+}
+
+fn host(challenge: &Challenge) -> Host<'_> {
+    match &challenge.domain {
+        Identifier::Dns(name) => Host::Name(name.as_str()),
+        Identifier::Ip(address) => Host::Ip(*address),
     }
 }
 
@@ -161,6 +172,7 @@ fn challenge(kind: ChallengeType, domain: &str, token: &str) -> Challenge {
         domain: domain.parse().expect("a name"),
         token: token.to_owned(),
         key_authorization: format!("{token}.thumbprint"),
+        dns: None,
     }
 }
 
@@ -181,6 +193,24 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
+async fn addresses_are_validated_too() {
+    let one = Instance::new(&Shelf::new());
+    for address in ["192.0.2.7", "2001:db8::1"] {
+        let (http, tls) = (http01(address, "Token"), tls_alpn01(address, "Token"));
+        one.http01.present(&http).await.expect("presented");
+        one.tls_alpn01.present(&tls).await.expect("presented");
+        assert!(one.answers(&http) && one.answers(&tls), "{address}");
+        // A CA asks for no address by TLS: that is no server name.
+        assert!(one.challenges.tls_alpn01(address).is_none());
+        let stored = one.storage.stored().join(" ");
+        assert!(stored.contains(".arpa.json"), "{stored}");
+        one.http01.clean_up(&http).await;
+        one.tls_alpn01.clean_up(&tls).await;
+        assert!(one.challenges.is_empty() && one.storage.stored().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_challenge_is_answered_from_present_to_clean_up_and_no_longer() {
     let one = Instance::new(&Shelf::new());
     let http = http01("a.example", "Token");
@@ -189,8 +219,16 @@ async fn a_challenge_is_answered_from_present_to_clean_up_and_no_longer() {
     assert!(!one.answers(&http) && !one.answers(&tls));
     one.http01.present(&http).await.expect("presented");
     assert!(one.answers(&http) && !one.answers(&tls));
-    assert!(one.challenges.http01("b.example", "Token").is_none());
-    assert!(one.challenges.http01("a.example", "token").is_none());
+    assert!(
+        one.challenges
+            .http01(Host::Name("b.example"), "Token")
+            .is_none()
+    );
+    assert!(
+        one.challenges
+            .http01(Host::Name("a.example"), "token")
+            .is_none()
+    );
     one.tls_alpn01.present(&tls).await.expect("presented");
     assert!(one.answers(&tls));
     assert!(one.challenges.tls_alpn01("b.example").is_none());

@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Challenge;
-use crate::host::HostName;
+use crate::host::Identifier;
 
 /// The turns of all names.
 #[derive(Default)]
 pub(super) struct Turns {
     /// For each name those that are at it: whoever is first has it.
-    queues: Mutex<HashMap<HostName, VecDeque<Turn>>>,
+    queues: Mutex<HashMap<Identifier, VecDeque<Turn>>>,
     /// Counts what has been given back.
     released: watch::Sender<u64>,
 }
@@ -97,7 +97,7 @@ impl Turns {
     }
 
     /// Each critical section leaves the queues whole.
-    fn queues(&self) -> MutexGuard<'_, HashMap<HostName, VecDeque<Turn>>> {
+    fn queues(&self) -> MutexGuard<'_, HashMap<Identifier, VecDeque<Turn>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

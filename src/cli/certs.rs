@@ -7,15 +7,18 @@ mod arguments;
 mod detail;
 mod table;
 mod time;
+mod trial;
 mod watch;
 
 use anyhow::{Context, anyhow};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::Serialize;
+use serde_json::json as value;
 
 pub(super) use self::arguments::{AskArgs, CertsVerb, Name};
-use self::arguments::{ListArgs, ShowArgs, Within};
-use super::client::Client;
+use self::arguments::{ListArgs, RevokeArgs, ShowArgs, Within};
+use self::watch::Question;
+use super::client::{self, Client};
 use super::failure::Failure;
 use super::output::Output;
 use crate::admin::{CertificateState, CertificateView};
@@ -28,10 +31,12 @@ const PATH: &str = "/api/v1/certificates";
 pub(super) fn certs(output: &Output, verb: CertsVerb) -> Result<(), Failure> {
     let now = SystemClock.now();
     match verb {
+        CertsVerb::Revoke(arguments) => revoke(output, arguments),
         CertsVerb::List(arguments) => list(output, arguments, now),
         CertsVerb::Show(arguments) => show(output, arguments, now),
         CertsVerb::Obtain(arguments) => ask(output, arguments, "obtain"),
         CertsVerb::Renew(arguments) => ask(output, arguments, "renew"),
+        CertsVerb::Check(arguments) => trial::check(output, arguments),
     }
 }
 
@@ -91,6 +96,7 @@ fn is_alarming(view: &CertificateView, within: Within, now: UnixTime) -> bool {
         CertificateState::Missing
         | CertificateState::Failed
         | CertificateState::Paused
+        | CertificateState::Revoked
         | CertificateState::Expired
         | CertificateState::NotYetValid => true,
     }
@@ -125,7 +131,14 @@ fn ask(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
     let client = super::connect(output, remote)?;
     let path = path(&name, verb);
     if !no_wait {
-        return watch::watch(output, &client, &name, &path, timeout);
+        let question = Question {
+            name: &name,
+            path: &path,
+            body: None,
+            taken: &|view| format!("asked for {}", view.name),
+            needless: &watch::needless,
+        };
+        return watch::watch(output, &client, &question, timeout);
     }
     let answer = client.post(&path)?;
     let view: CertificateView = answer.decode()?;
@@ -136,6 +149,58 @@ fn ask(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
         ));
     } else {
         output.note(watch::needless(&view));
+    }
+    Ok(())
+}
+
+fn revoke(output: &Output, arguments: RevokeArgs) -> Result<(), Failure> {
+    let RevokeArgs {
+        reason,
+        ask:
+            AskArgs {
+                name,
+                no_wait,
+                timeout,
+                remote,
+            },
+    } = arguments;
+    let client = super::connect(output, remote)?;
+    let path = path(&name, "revoke");
+    let body = value!({ "reason": reason });
+    let taken = |view: &CertificateView| {
+        format!(
+            "revoked the certificate for {}; another is asked for",
+            view.name
+        )
+    };
+    let needless = |view: &CertificateView| match &view.renewal {
+        Some(_) => format!("revoked; another certificate for {} is served", view.name),
+        None => format!(
+            "revoked; nothing asks for another certificate for {}",
+            view.name
+        ),
+    };
+    if !no_wait {
+        let question = Question {
+            name: &name,
+            path: &path,
+            body: Some(&body),
+            taken: &taken,
+            needless: &needless,
+        };
+        return watch::watch(output, &client, &question, timeout);
+    }
+    let asked = client.ask(Method::POST, &path, Some(&body));
+    let answer = client::runtime()?.block_on(asked)?;
+    let view: CertificateView = answer.decode()?;
+    if answer.status == StatusCode::ACCEPTED {
+        output.note(format!(
+            "{}; see `snigate certs show {}`",
+            taken(&view),
+            view.name
+        ));
+    } else {
+        output.note(needless(&view));
     }
     Ok(())
 }
@@ -179,6 +244,7 @@ mod testing {
                 issuers: vec!["letsencrypt".to_owned(), "zerossl".to_owned()],
                 obtaining: false,
                 next: Some(NOW + (left - 30) * DAY),
+                advice: None,
                 failures: 0,
                 last_failure: None,
             }),

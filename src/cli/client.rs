@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -148,22 +148,27 @@ impl Client {
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
-        runtime()?.block_on(self.ask(Method::GET, path))
+        runtime()?.block_on(self.ask(Method::GET, path, None))
     }
 
     pub(super) fn post(&self, path: &str) -> Result<Answer, Failure> {
-        runtime()?.block_on(self.ask(Method::POST, path))
+        runtime()?.block_on(self.ask(Method::POST, path, None))
     }
 
     /// Asks; the caller judges the answer, but for one that wants a token.
-    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Answer, Failure> {
-        let answer = async { received(self.send(method, path).await?).await };
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let answer = async { received(self.send(method, path, body).await?).await };
         self.judged(self.in_time(answer).await?)
     }
 
     /// Opens a stream of events.
     pub(super) async fn events(&self, path: &str) -> Result<Events, Failure> {
-        let response = self.in_time(self.send(Method::GET, path)).await?;
+        let response = self.in_time(self.send(Method::GET, path, None)).await?;
         if response.status().is_success() {
             return Ok(Events::new(response.into_body()));
         }
@@ -193,15 +198,22 @@ impl Client {
     }
 
     /// Sends a request and waits for the head of the response.
-    async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, Failure> {
         match &self.address {
             Address::Tcp { host, port } => {
                 let stream = connected(TcpStream::connect((host.as_str(), *port))).await;
-                self.exchange(self.reached(stream)?, method, path).await
+                self.exchange(self.reached(stream)?, method, path, body)
+                    .await
             }
             Address::Unix(socket) => {
                 let stream = connected(UnixStream::connect(socket)).await;
-                self.exchange(self.reached(stream)?, method, path).await
+                self.exchange(self.reached(stream)?, method, path, body)
+                    .await
             }
         }
     }
@@ -228,6 +240,7 @@ impl Client {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         method: Method,
         path: &str,
+        body: Option<&Value>,
     ) -> Result<Response<Incoming>, Failure> {
         let answer = async {
             let (mut sender, connection) =
@@ -246,7 +259,11 @@ impl Client {
                 request =
                     request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
             }
-            let request = request.body(Empty::<Bytes>::new())?;
+            if body.is_some() {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+            }
+            let body = body.map(Value::to_string).unwrap_or_default();
+            let request = request.body(Full::new(Bytes::from(body)))?;
             Ok::<_, anyhow::Error>(sender.send_request(request).await?)
         };
         let answer = answer.await;

@@ -6,14 +6,18 @@
 
 mod acme;
 mod certificate;
+mod challenge;
 mod coverage;
+mod dns;
 mod issuer;
 mod later;
+mod order;
 mod preset;
 mod server;
 mod site;
 mod upstream;
 mod value;
+mod zerossl;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,6 +39,7 @@ pub(super) fn build(
     let mut build = Build {
         sources,
         problems,
+        used_dns: HashSet::new(),
         used_issuers: HashSet::new(),
         used_upstreams: HashSet::new(),
     };
@@ -46,6 +51,7 @@ struct Build<'b> {
     sources: &'b mut Sources,
     problems: &'b mut Problems,
     /// Names that something refers to.
+    used_dns: HashSet<Arc<str>>,
     used_issuers: HashSet<Arc<str>>,
     used_upstreams: HashSet<Arc<str>>,
 }
@@ -56,7 +62,7 @@ impl Build<'_> {
         let tls = self.tls(&raw.tls, &root.key("tls"));
         let storage = self.storage(&raw.storage, &root.key("storage"));
         let issuers = self.issuers(raw, &root.key("issuers"));
-        self.dns(raw, root);
+        let dns = self.dns(raw, root);
         self.events(raw, root);
         let certificates = self.certificates(raw, root);
         let renewal = self.renewal(&raw.renewal, &root.key("renewal"));
@@ -76,6 +82,7 @@ impl Build<'_> {
             tls,
             storage,
             issuers,
+            dns,
             certificates,
             renewal,
             on_demand,
@@ -125,6 +132,7 @@ impl Build<'_> {
                 self.problems.warn(&at.at_key(), message, hint);
             }
         }
+        self.odd_dns(config, root);
         self.odd_sites(config, raw, root);
     }
 

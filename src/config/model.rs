@@ -4,16 +4,26 @@
 //! an issuer's) have been resolved or proved to exist, paths are absolute, durations are positive
 //! where zero means nothing. Only `config::build` makes them.
 
+mod dns;
+mod order;
+mod site;
+mod zerossl;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, Uri};
+use http::Uri;
 use indexmap::IndexMap;
 
-use crate::host::{HostName, Pattern};
+use crate::host::{Identifier, Pattern};
 use crate::secret::Secret;
+
+pub use dns::*;
+pub use order::*;
+pub use site::*;
+pub use zerossl::*;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +33,8 @@ pub struct Config {
     pub storage: Storage,
     /// By name, in the order of the file.
     pub issuers: IndexMap<Arc<str>, Issuer>,
+    /// By name, in the order of the file.
+    pub dns: IndexMap<Arc<str>, Arc<Dns>>,
     pub certificates: Vec<CertificateSource>,
     pub renewal: Renewal,
     /// Names that get a certificate when a client first asks for one.
@@ -91,9 +103,9 @@ pub struct Tls {
     pub profile: TlsProfile,
     /// Key exchange groups by OpenSSL's names, most wanted first.
     pub groups: Vec<String>,
-    /// The name whose certificate is served without SNI, and for unknown names where
-    /// [`UnknownSni::Default`] says so.
-    pub default_certificate: Option<HostName>,
+    /// The name or address whose certificate is served without SNI, where the address that a client
+    /// comes to has none of its own, and for unknown names where [`UnknownSni::Default`] says so.
+    pub default_certificate: Option<Identifier>,
     pub unknown_sni: UnknownSni,
     pub session_tickets: SessionTickets,
 }
@@ -150,32 +162,64 @@ pub struct Acme {
     pub email: Option<String>,
     /// Those for which there is a listener, most wanted first. Never empty.
     pub challenges: Vec<ChallengeType>,
-    /// A profile of the CA that is asked for where the CA has it.
-    pub profile: Option<String>,
+    /// The entry of [`Config::dns`] that is used where a certificate names none.
+    pub dns: Option<Arc<str>>,
+    /// What is asked of it beside the names.
+    pub order: OrderTerms,
     pub key_type: KeyType,
     /// Whether a renewed certificate has the key of the one before.
     pub reuse_key: bool,
     /// Roots to trust for the directory instead of the system's, PEM.
     pub ca_file: Option<PathBuf>,
     pub eab: Option<ExternalAccount>,
+    /// Who gives the key for external account binding, instead of `eab`.
+    pub zerossl: Option<ZeroSsl>,
     /// A proxy that the CA is reached through, `http://HOST:PORT`.
     pub proxy: Option<Uri>,
     pub order_limit: OrderLimit,
+    /// Whether CAA records are looked up before an order.
+    pub check_caa: bool,
+    /// The name servers that are asked about names; the system's where empty.
+    pub resolvers: Vec<SocketAddr>,
 }
 
-/// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
+/// A way to prove control of a name (RFC 8555, section 8; RFC 8737;
+/// draft-ietf-acme-dns-account-label; draft-ietf-acme-dns-persist).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChallengeType {
     Http01,
     TlsAlpn01,
+    Dns01,
+    DnsAccount01,
+    DnsPersist01,
 }
 
 impl ChallengeType {
+    /// Every type there is.
+    pub const ALL: [Self; 5] = [
+        Self::Http01,
+        Self::TlsAlpn01,
+        Self::Dns01,
+        Self::DnsAccount01,
+        Self::DnsPersist01,
+    ];
+
     /// The name in ACME.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
+            Self::DnsAccount01 => "dns-account-01",
+            Self::DnsPersist01 => "dns-persist-01",
+        }
+    }
+
+    /// Whether the proof is a record in the DNS: no listener is needed, and wildcards can be proved.
+    pub fn is_over_dns(self) -> bool {
+        match self {
+            Self::Http01 | Self::TlsAlpn01 => false,
+            Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01 => true,
         }
     }
 }
@@ -221,6 +265,8 @@ pub enum CertificateSource {
         names: Vec<Pattern>,
         /// Names of issuers, tried in order. Never empty.
         issuers: Vec<Arc<str>>,
+        /// The entry of [`Config::dns`] to prove by, before that of the issuer.
+        dns: Option<Arc<str>>,
         origin: Origin,
     },
 }
@@ -241,6 +287,8 @@ pub struct Renewal {
     /// The part of the lifetime, over 0 and under 1, at whose beginning a renewal is due.
     pub window: f64,
     pub check_every: Duration,
+    /// Whether CAs are asked when they advise to renew (RFC 9773).
+    pub ari: bool,
     /// Whether a start fails that cannot obtain what is missing.
     pub required_at_start: bool,
 }
@@ -252,115 +300,6 @@ pub struct OnDemand {
     pub issuers: Vec<Arc<str>>,
     /// Never empty.
     pub allow: Vec<Pattern>,
-}
-
-/// A pool of servers that requests are passed to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    pub name: Arc<str>,
-    /// Never empty.
-    pub servers: Vec<UpstreamServer>,
-    pub balance: Balance,
-    pub tls: UpstreamTls,
-}
-
-/// One server of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamServer {
-    pub address: UpstreamAddress,
-    /// Its share of the requests beside that of others, 1 to 1,000.
-    pub weight: u32,
-}
-
-/// Where an upstream server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamAddress {
-    Ip(SocketAddr),
-    /// A name that is resolved again and again, never on a request's path.
-    Name {
-        host: HostName,
-        port: u16,
-    },
-    Unix(PathBuf),
-}
-
-/// How a server of an upstream is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
-}
-
-/// Whether and how TLS is spoken to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamTls {
-    Off,
-    On {
-        /// The name for SNI and verification; the server's own where `None`.
-        server_name: Option<HostName>,
-        verify: bool,
-        /// Roots to trust instead of the system's, PEM.
-        ca_file: Option<PathBuf>,
-    },
-}
-
-/// A site: some hosts, their certificates and their routes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Site {
-    /// Never empty.
-    pub hosts: Vec<Pattern>,
-    pub tls: SiteTls,
-    /// Longest path first; among equal paths the earlier in the file.
-    pub routes: Vec<Route>,
-    pub origin: Origin,
-}
-
-/// Where a site's certificate comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SiteTls {
-    /// A certificate at hand that covers the host, else one from these issuers in turn (the first
-    /// configured issuer; none where there is no issuer).
-    Auto(Vec<Arc<str>>),
-    /// One from this issuer.
-    Issuer(Arc<str>),
-    /// The site is served on the HTTP listeners only, and not redirected to HTTPS.
-    Off,
-}
-
-/// What to do with requests under a path.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// A path prefix, beginning with `/`. It covers whole segments: `/api` and `/api/` both cover
-    /// `/api/x`; `/api` covers `/api` but not `/apis`.
-    pub path: Arc<str>,
-    pub action: Action,
-}
-
-/// What to do with a request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    Proxy(Proxy),
-    /// Answer with a `Location`.
-    Redirect {
-        to: Uri,
-        status: StatusCode,
-    },
-    /// Answer with this.
-    Respond {
-        status: StatusCode,
-        body: bytes::Bytes,
-        content_type: http::HeaderValue,
-    },
-}
-
-/// Passing a request to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    pub upstream: Arc<Upstream>,
-    pub connect_timeout: Duration,
-    /// Between two reads from the upstream, the wait for the head included.
-    pub read_timeout: Duration,
-    /// How often a request that can be repeated is tried again.
-    pub retries: u32,
 }
 
 /// What is logged.

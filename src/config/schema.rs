@@ -4,6 +4,7 @@
 //! `Default` its defaults. The types hold what the file says, not whether it makes sense: each
 //! missing or odd value is found by `check` (from the schema) or by `build` (from the meaning).
 
+mod dns;
 mod issuer;
 mod route;
 mod server;
@@ -19,6 +20,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(super) use dns::*;
 pub(super) use issuer::*;
 pub(super) use route::*;
 pub(super) use server::*;
@@ -45,7 +47,7 @@ pub(super) struct Root {
     /// Who issues certificates, by a name of your choice. The first one is the default.
     #[schemars(with = "BTreeMap<String, Issuer>")]
     pub(super) issuers: IndexMap<String, Issuer>,
-    /// Where DNS records are set for dns-01 challenges, by a name of your choice.
+    /// Where DNS records are set to prove control of names by, by a name of your choice.
     #[schemars(with = "BTreeMap<String, Dns>")]
     pub(super) dns: IndexMap<String, Dns>,
     /// Certificates to serve beside those that sites ask for.

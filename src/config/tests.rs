@@ -2,9 +2,12 @@
 
 mod accepted;
 mod acme;
+mod challenges;
+mod dns;
 mod files;
 mod hostile;
 mod later;
+mod order;
 mod refused;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! A client's TCP connection as Pingora sees it, with a deadline for blocked writes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -59,6 +59,12 @@ impl Socket {
     /// The client's address.
     pub(super) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The address of this machine that the client has come to.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        let local = self.stream.local_addr().ok()?;
+        Some(local.ip().to_canonical())
     }
 
     /// Passes a write's result on, and fails it once writes have been blocked for too long.

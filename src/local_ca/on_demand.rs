@@ -131,6 +131,7 @@ pub fn allows(allow: &[Pattern], host: &str) -> bool {
     let has_dot = host.contains('.');
     allow.iter().any(|pattern| match pattern {
         Pattern::Exact(_) => pattern.covers(host),
+        Pattern::Ip(_) => false,
         Pattern::Any | Pattern::Wildcard(_) => has_dot && pattern.covers(host),
     })
 }

@@ -102,7 +102,7 @@ pub(super) fn is_misnamed(path: &Path, certificate: &TlsCertificate) -> bool {
     };
     let covers = |pattern: &Pattern| match pattern {
         Pattern::Exact(host) => certificate.covers(host.as_str()),
-        wildcard => certificate.names().contains(wildcard),
+        other => certificate.names().contains(other),
     };
     // One label says nothing: `tls.crt`, `site1.pem`.
     named(name).is_some_and(|pattern| name.contains('.') && !covers(&pattern))

@@ -73,10 +73,7 @@ impl Gauges {
 
 /// The first name of a certificate, and its source.
 fn label(certificate: &TlsCertificate) -> (String, String) {
-    let name = match (certificate.names().first(), certificate.addresses().first()) {
-        (Some(name), _) => name.to_string(),
-        (None, Some(address)) => address.to_string(),
-        (None, None) => String::new(),
-    };
+    let name = certificate.names().first();
+    let name = name.map_or_else(String::new, ToString::to_string);
     (name, certificate.source().label().to_owned())
 }

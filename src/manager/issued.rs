@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use super::needs::{Asked, Need};
 use super::parallel;
 use super::report::{Change, Problem};
-use crate::certificate::{Loader, TlsCertificate};
+use crate::certificate::{Fingerprint, Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Issuer, Origin};
 use crate::local_ca::{LocalCa, LocalCaError};
@@ -190,6 +190,14 @@ impl Issued {
             keep
         });
         changes
+    }
+
+    /// Gives up the certificate with this fingerprint, so that the next pass makes another.
+    pub(super) fn forget(&mut self, fingerprint: Fingerprint) -> Option<Arc<TlsCertificate>> {
+        let mut certificates = self.certificates.iter();
+        let (need, _) = certificates.find(|(_, one)| one.fingerprint() == fingerprint)?;
+        let need = need.clone();
+        self.certificates.remove(&need)
     }
 
     /// Whether there is a certificate for this very need.

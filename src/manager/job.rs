@@ -7,11 +7,13 @@ use prometheus::IntCounterVec;
 use super::health::Health;
 use super::needs::Need;
 use super::outbox::Outbox;
+use super::revocation::Looks;
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::Clock;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
+use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retry};
 use crate::storage::Storage;
 
@@ -24,6 +26,7 @@ pub struct Tools {
     pub(super) events: EventBus,
     pub(super) health: Arc<Health>,
     pub(super) outbox: Outbox,
+    pub(super) looks: Looks,
     /// Counts certificates that were asked for, by issuer and result.
     pub(super) renewals: Option<IntCounterVec>,
 }
@@ -49,8 +52,14 @@ pub struct Job {
     pub(super) retry: Option<Retry>,
     /// Whether a person asked for it: then nobody's back-off counts.
     pub(super) is_asked: bool,
+    /// The CA's advice, where that is why it is renewed.
+    pub(super) advised: Option<Window>,
+    /// Whether the CA is told which certificate is to be replaced.
+    pub(super) tells_replaced: bool,
     /// The certificate to be replaced.
     pub(super) present: Option<Arc<TlsCertificate>>,
+    /// Whether that was revoked: then its key is not used again.
+    pub(super) is_revoked: bool,
     /// See [`crate::config::model::Renewal::window`].
     pub(super) window: f64,
 }

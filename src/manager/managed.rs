@@ -3,8 +3,10 @@
 //! The plan of [`crate::schedule`] decides when; [`super::work`] does the asking, elsewhere. What
 //! is stored is read when a certificate is first needed, and served at once.
 
+mod advised;
 mod opening;
 mod plans;
+mod revoked;
 mod view;
 
 use std::collections::HashMap;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use self::advised::Advised;
 use self::plans::Plans;
 pub use self::view::{ManagedView, Start, Watched};
 use super::issued::{Issued, Served};
@@ -41,6 +44,7 @@ pub(super) struct Managed {
     open: HashMap<Arc<str>, Open>,
     entries: HashMap<Arc<Need>, Entry>,
     plans: Plans,
+    advised: Advised,
     lost: Lost,
     /// When the storage could last not be read.
     unread: Option<UnixTime>,
@@ -59,6 +63,8 @@ struct Entry {
     is_stale: bool,
     /// Whether the certificate is of a CA that the configuration no longer names.
     is_foreign: bool,
+    /// Whether the certificate was revoked.
+    is_revoked: bool,
     /// Whether a person has asked for it.
     is_asked: bool,
     /// The issuers that do not want to be asked before a person has acted.
@@ -73,6 +79,7 @@ impl Managed {
             open: HashMap::new(),
             entries: HashMap::new(),
             plans: Plans::new(WINDOW),
+            advised: Advised::default(),
             lost: Lost::default(),
             unread: None,
         }
@@ -83,8 +90,14 @@ impl Managed {
     }
 
     /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
-    /// another has taken the place of is served until there is one of the other.
-    pub(super) fn close_others(&mut self, issuers: &IndexMap<Arc<str>, Configured>, now: UnixTime) {
+    /// another has taken the place of is served until there is one of the other. What failed over
+    /// the DNS may be mended where `is_other_dns`.
+    pub(super) fn close_others(
+        &mut self,
+        issuers: &IndexMap<Arc<str>, Configured>,
+        is_other_dns: bool,
+        now: UnixTime,
+    ) {
         let (mut moved, mut mended) = (Vec::new(), Vec::new());
         self.open
             .retain(|name, (before, _)| match issuers.get(name) {
@@ -103,7 +116,7 @@ impl Managed {
             if names(need, &moved) {
                 (entry.is_foreign, entry.is_read) = (true, false);
             }
-            if names(need, &mended) {
+            if names(need, &mended) || is_other_dns && is_over_dns(need, issuers) {
                 entry.paused.clear();
                 if self.plans.retry(need).is_some_and(may_be_mended) {
                     self.plans.request(need, now);
@@ -126,12 +139,13 @@ impl Managed {
     /// Forgets what `is_needed` does not ask for any more.
     pub(super) fn retain(&mut self, is_needed: impl Fn(&Need) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
-        let plans = &mut self.plans;
+        let (plans, advised) = (&mut self.plans, &mut self.advised);
         self.entries.retain(|need, entry| {
             if is_needed(need) {
                 return true;
             }
             plans.remove(need);
+            advised.forget(need);
             if let Some(old) = entry.certificate.take() {
                 changes.push(Change {
                     old: Some(old),
@@ -168,6 +182,7 @@ impl Managed {
         });
         let mut jobs = Vec::new();
         for (need, first) in begun {
+            let advised = self.followed(&need, now);
             let Some(entry) = self.entries.get_mut(&need) else {
                 continue;
             };
@@ -181,7 +196,10 @@ impl Managed {
                     .filter(|authority| !entry.paused.contains(authority.name()))
                     .cloned()
                     .collect(),
+                is_revoked: entry.is_revoked,
                 retry: self.plans.retry(&need).cloned(),
+                advised: advised.filter(|_| !entry.is_asked),
+                tells_replaced: self.advised.is_on(),
                 is_asked: std::mem::take(&mut entry.is_asked),
                 window: self.plans.window(),
                 ticket: self.lost.ticket(&need),
@@ -242,9 +260,10 @@ impl Managed {
                 return None;
             }
         };
-        (entry.is_stale, entry.is_foreign) = (false, false);
+        (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
         entry.paused.clear();
         self.plans.succeed(&need, certificate.lifetime(), now);
+        self.advised.ask(&need, now);
         let change = Change {
             old: entry.certificate.replace(Arc::clone(&certificate)),
             new: Some(certificate),
@@ -296,7 +315,7 @@ impl Managed {
             .collect()
     }
 
-    fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
+    pub(super) fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
         let make = &self.make;
         let (_, issuer) = self
             .open
@@ -349,6 +368,15 @@ fn ready(authorities: &[Authority], need: &Need) -> Result<usize, Wait> {
         }
     }
     soonest.map_or(Ok(0), Err)
+}
+
+/// Whether names of a need may be proved over the DNS.
+fn is_over_dns(need: &Need, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
+    let is_configured = |name: &Arc<str>| match issuers.get(name) {
+        Some(Configured::Acme(acme)) => acme.challenges.iter().any(|kind| kind.is_over_dns()),
+        _ => false,
+    };
+    need.dns.is_some() || need.issuers.iter().any(is_configured)
 }
 
 /// Whether what failed may have been mended by a change of the configuration, or by a new start.

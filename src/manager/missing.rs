@@ -9,7 +9,7 @@ use crate::certificate::Validity;
 use crate::certificate::sni::SniMap;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
-use crate::host::Pattern;
+use crate::host::{HostName, Pattern};
 use crate::local_ca::on_demand;
 
 impl TlsManager {
@@ -62,10 +62,10 @@ impl TlsManager {
             });
         }
         if let Some(name) = &config.tls.default_certificate {
-            let pattern = Pattern::Exact(name.clone());
+            let pattern = Pattern::from(name.clone());
+            let on_demand = |name: &HostName| on_demand::allows(allow, name.as_str());
             if self.map.default_set().is_none()
-                && !(self.dry
-                    && (issued.contains(&pattern) || on_demand::allows(allow, name.as_str())))
+                && !(self.dry && (issued.contains(&pattern) || name.name().is_some_and(on_demand)))
             {
                 report.problems.push(Problem::new(
                     &config.places.default_certificate,

@@ -14,6 +14,8 @@ pub(super) struct Need {
     pub(super) names: Vec<Pattern>,
     /// Tried in order.
     pub(super) issuers: Vec<Arc<str>>,
+    /// The entry of `dns` over which to prove the names, where one is named.
+    pub(super) dns: Option<Arc<str>>,
     pub(super) standing: Standing,
 }
 
@@ -37,7 +39,9 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
         if let CertificateSource::Managed {
             names,
             issuers,
+            dns,
             origin,
+            ..
         } = source
         {
             let (names, issuers) = (names.clone(), issuers.clone());
@@ -45,6 +49,7 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
                 Need {
                     names,
                     issuers,
+                    dns: dns.clone(),
                     standing: Standing::Configured,
                 },
                 origin,
@@ -82,6 +87,7 @@ pub(super) fn of_sites<'a>(
         let need = Need {
             names: vec![host.clone()],
             issuers,
+            dns: None,
             standing,
         };
         if standing == Standing::Fallback && is_coming(host) && !has(&need) {

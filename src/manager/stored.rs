@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
-use crate::schedule::Retry;
+use crate::schedule::{Advice, Retry};
 use crate::storage::{Key, Lease, Storage, StorageError, Value, keys};
 
 /// A certificate that can be written to the storage.
@@ -181,4 +181,24 @@ pub(super) fn store_retry(
         None if lease.is_held() && storage.exists(&key)? => storage.delete(&key),
         None => Ok(()),
     }
+}
+
+/// What is known of a CA's advice; none where it cannot be read as such.
+pub(super) fn load_advice(
+    storage: &dyn Storage,
+    key: &Key,
+) -> Result<Option<Advice>, StorageError> {
+    let value = storage.load(key)?;
+    Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+}
+
+/// Keeps what is known of a CA's advice, under `lease`.
+pub(super) fn store_advice(
+    storage: &dyn Storage,
+    lease: &Lease,
+    key: &Key,
+    advice: &Advice,
+) -> Result<(), StorageError> {
+    let value = serde_json::to_vec_pretty(advice).unwrap_or_default();
+    storage.store_under(lease, key, &value)
 }

@@ -6,13 +6,15 @@ use self::models::{auto, config, origin, site, with_local_ca};
 use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa, TestLeaf};
 use crate::clock::ManualClock;
-use crate::config::model::{CertificateSource, SiteTls};
+use crate::config::model::{CertificateSource, OnDemand, SiteTls};
 use crate::storage::{MemoryStorage, Storage};
 
+mod advised;
 mod changes;
 mod from_cas;
 mod from_files;
 mod models;
+mod revoked;
 mod scripted;
 
 struct Fixture {
@@ -31,6 +33,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
         metrics,
         events: EventBus::default(),
         make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+        dns: None,
     }
 }
 
@@ -115,6 +118,7 @@ fn sites_get_what_they_ask_for() {
                     "*.m.example".parse().expect("a name"),
                 ],
                 issuers: vec!["local".into()],
+                dns: None,
                 origin: origin("certificates[1]"),
             },
         ],
@@ -278,7 +282,7 @@ fn certificates_on_demand_come_with_the_map_and_outlive_a_reload() {
         Vec::new(),
         vec![site(&["x.a.example"], SiteTls::Auto(Vec::new()))],
     ));
-    config.on_demand = Some(model::OnDemand {
+    config.on_demand = Some(OnDemand {
         issuers: vec!["local".into()],
         allow: vec!["*.a.example".parse().expect("a pattern")],
     });

@@ -7,6 +7,7 @@ use super::needs::Need;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};
+use crate::schedule::advice::Window;
 use crate::schedule::{Alert, Failure, Retry, Upkeep};
 
 /// Tells of one certificate.
@@ -45,6 +46,37 @@ impl Teller<'_> {
         let mut event = self.event(EventKind::CertificateLoaded, severity, message);
         event.issuer = Some(certificate.source().label().into());
         event.not_after = Some(certificate.not_after());
+        self.tools.events.emit(event);
+    }
+
+    /// The CA advises to renew `certificate` in a window; here that is planned for `at`.
+    pub(super) fn advised(&self, certificate: &TlsCertificate, window: &Window, at: UnixTime) {
+        let domain = self.need.domain();
+        let is_at_once = window.end <= self.now;
+        let (severity, advice) = match is_at_once {
+            true => (Severity::Warning, "at once".to_owned()),
+            false => {
+                let (start, end) = (rfc3339(window.start), rfc3339(window.end));
+                (Severity::Info, format!("between {start} and {end}"))
+            }
+        };
+        let why = match (&window.url, is_at_once) {
+            (Some(_), _) => "; its page says why",
+            (None, true) => "; it is perhaps revoked, or about to be",
+            (None, false) => "",
+        };
+        let then = match at > self.now {
+            true => format!("; it is renewed at {} or before", rfc3339(at)),
+            false => "; it is renewed now".to_owned(),
+        };
+        let message =
+            format!("the CA advises to renew the certificate for {domain} {advice}{why}{then}");
+        let kind = EventKind::CertificateRenewalAdvised;
+        let mut event = self.event(kind, severity, message);
+        event.issuer = Some(certificate.source().label().into());
+        event.next = Some(at.max(self.now));
+        event.not_after = Some(certificate.not_after());
+        event.url.clone_from(&window.url);
         self.tools.events.emit(event);
     }
 

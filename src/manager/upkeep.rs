@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Done, Job, ManagedView, Report, Start, TlsManager, Tools, Watched};
+use super::{Answer, Done, Inquiry, Job, ManagedView, Report, Start, TlsManager, Tools, Watched};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::schedule::Upkeep;
@@ -16,6 +16,27 @@ impl TlsManager {
         };
         let now = self.clock.now();
         self.managed.due(&mut self.issued, &config.issuers, now)
+    }
+
+    /// The certificates of which a CA is to be asked now when it advises to renew them, at most so
+    /// many. What comes of each goes to [`Self::advise`].
+    pub fn inquiries(&mut self, most: usize) -> Vec<Inquiry> {
+        let Some(config) = &self.config else {
+            return Vec::new();
+        };
+        let now = self.clock.now();
+        self.managed.inquiries(&config.issuers, now, most)
+    }
+
+    /// Takes what a CA advises.
+    pub fn advise(&mut self, answer: Answer) {
+        let now = self.clock.now();
+        self.managed.advise(answer, now);
+    }
+
+    /// When [`Self::inquiries`] next has something; `None` where nothing is to be asked.
+    pub fn next_inquiry(&self) -> Option<UnixTime> {
+        self.managed.next_inquiry()
     }
 
     /// When [`Self::due`] next has something; `None` where nothing is planned.

@@ -217,8 +217,14 @@ impl Job {
             covers(stored, &self.ticket.need.names)
                 && stored.validity(now) == Validity::Valid
                 && !stored.is_due(self.window, now)
-                && end.is_none_or(|end| stored.not_after() > end)
+                && (end.is_none_or(|end| stored.not_after() > end) || self.takes_the_place(stored))
         })
+    }
+
+    /// Whether a peer has stored this in the place of the present one, which was revoked.
+    fn takes_the_place(&self, stored: &TlsCertificate) -> bool {
+        let mut present = self.present.iter().filter(|_| self.is_revoked);
+        present.any(|present| present.fingerprint() != stored.fingerprint())
     }
 
     async fn ask(
@@ -235,16 +241,18 @@ impl Job {
                 made.map_err(|error| internal(authority, &error))?
             }
             Authority::Remote(issuer) => {
-                let previous_key = self.present.as_ref();
+                let previous_key = self.previous_key(tools).await;
                 let request = Request {
                     names: names.clone(),
                     subject: self.subject.clone(),
                     failures: self.retry.as_ref().map_or(0, telling),
-                    previous_key: previous_key.and_then(|present| present.key_pem().ok()),
+                    previous_key,
+                    replaces: self.replaces(issuer),
+                    dns: self.ticket.need.dns.clone(),
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;
-                let certificate = match self.check(issuer, &issued, tools) {
+                let certificate = match self.check(issuer, &issued, tools).await {
                     Ok(certificate) => certificate,
                     Err(failure) => {
                         issuer.refused(&request, &failure).await;
@@ -264,6 +272,13 @@ impl Job {
             certificate: Arc::new(certificate),
             issuer: Arc::clone(authority.name()),
         })
+    }
+
+    /// How `issuer` knows the certificate to be replaced, where it is of the same.
+    fn replaces(&self, issuer: &Arc<dyn Issuer>) -> Option<String> {
+        let present = self.present.as_ref().filter(|_| self.tells_replaced)?;
+        let is_same = present.source().label() == &**issuer.name();
+        is_same.then(|| present.renewal_id()).flatten()
     }
 
     /// Stores a new certificate, now or as soon as that can be. Whether it is stored.
@@ -316,9 +331,14 @@ impl Job {
             "obtaining"
         };
         let (domain, issuers) = (self.domain(), issuers.join(", else "));
-        let message = format!("{verb} the certificate for {domain} from {issuers}");
+        let mut message = format!("{verb} the certificate for {domain} from {issuers}");
+        let mut url = None;
+        if let Some(window) = &self.advised {
+            message.push_str(", as its CA advises");
+            url.clone_from(&window.url);
+        }
         let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
-        self.tell(tools, &self.first(), kind, severity, message, None);
+        self.tell(tools, &self.first(), kind, severity, message, url);
     }
 
     /// Tells that an issuer failed in whose place another gave the certificate.

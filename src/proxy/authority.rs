@@ -6,15 +6,8 @@ use std::sync::Arc;
 use http::header::HOST;
 use pingora_http::RequestHeader;
 
-use crate::host::NameBuffer;
+use crate::host::{Host, NameBuffer};
 use crate::tls::TlsInfo;
-
-/// The host of a request in normal form, on the stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Host<'a> {
-    Ip(IpAddr),
-    Name(&'a str),
-}
 
 /// The authority of a request: its host and, where it is named, its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +70,6 @@ fn port(rest: &[u8]) -> Option<Option<u16>> {
             std::str::from_utf8(digits).ok()?.parse().ok().map(Some)
         }
         Some(_) => None,
-    }
-}
-
-impl std::fmt::Display for Host<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ip(IpAddr::V4(address)) => address.fmt(f),
-            Self::Ip(IpAddr::V6(address)) => write!(f, "[{address}]"),
-            Self::Name(name) => f.write_str(name),
-        }
     }
 }
 

@@ -9,9 +9,9 @@ use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
 
 use super::answer::Answer;
-use super::authority::Host;
 use super::{header, path};
 use crate::challenge::Challenges;
+use crate::host::Host;
 
 /// Where CAs look.
 const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
@@ -34,8 +34,7 @@ pub(super) fn answer(
     if challenges.is_empty() {
         return None;
     }
-    let Host::Name(name) = host else { return None };
-    let answer = challenges.http01(name, token(request, target)?)?;
+    let answer = challenges.http01(host, token(request, target)?)?;
     let content_type = HeaderValue::from_static("application/octet-stream");
     let body = Bytes::copy_from_slice(answer.as_bytes());
     Some(Answer::new(StatusCode::OK, content_type, body).uncacheable())

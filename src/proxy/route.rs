@@ -4,6 +4,7 @@
 //! up by hash and its route by comparing prefixes, and takes no lock.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use ahash::RandomState;
 use http::{HeaderValue, StatusCode};
 
 use crate::config::model::{self, Config, SiteTls};
-use crate::host::{self, HostName, NameBuffer, Pattern};
+use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::answer::Answer;
-use crate::proxy::authority::{Channel, Host};
+use crate::proxy::authority::Channel;
 use crate::proxy::path;
 use crate::proxy::upstream::Pool;
 
@@ -24,6 +25,7 @@ pub struct SiteTable {
     exact: HashMap<HostName, Arc<Site>, RandomState>,
     /// By what comes after the wildcard's label.
     wildcard: HashMap<HostName, Arc<Site>, RandomState>,
+    addresses: HashMap<IpAddr, Arc<Site>, RandomState>,
     any: Option<Arc<Site>>,
     pools: HashMap<Arc<str>, Arc<Pool>, RandomState>,
     /// Where a plain request is redirected to, `None` where TLS is not served.
@@ -121,6 +123,7 @@ impl SiteTable {
                 match host {
                     Pattern::Any => _ = self.any.get_or_insert(site),
                     Pattern::Exact(name) => _ = self.exact.entry(name.clone()).or_insert(site),
+                    Pattern::Ip(address) => _ = self.addresses.entry(*address).or_insert(site),
                     Pattern::Wildcard(of) => _ = self.wildcard.entry(of.clone()).or_insert(site),
                 }
             }
@@ -145,7 +148,10 @@ impl SiteTable {
     pub(crate) fn admit(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
         let site = match host {
             Host::Name(name) => self.lookup(name),
-            Host::Ip(_) => self.any.as_ref(),
+            Host::Ip(address) => {
+                let own = self.addresses.get(&address.to_canonical());
+                own.or(self.any.as_ref())
+            }
         };
         match (site, channel, self.https_port) {
             (None, Channel::Plain, _) => Admission::Unknown,

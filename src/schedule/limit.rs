@@ -363,10 +363,11 @@ impl Block {
     }
 }
 
-/// The domain of a name, and all that it is below.
+/// The domain of a name, and all that it is below. A limit on an address is met with its next
+/// failure.
 fn domains(name: &Pattern) -> impl Iterator<Item = &str> {
     let first = match name {
-        Pattern::Any => None,
+        Pattern::Any | Pattern::Ip(_) => None,
         Pattern::Exact(name) | Pattern::Wildcard(name) => Some(name.as_str()),
     };
     std::iter::successors(first, |name| parent(name))

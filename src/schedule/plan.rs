@@ -75,10 +75,23 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             Box::new(retry)
         });
         let entry = self.entries.entry(key.clone()).or_default();
+        if entry.life != facts.life {
+            // The advice was on another certificate.
+            entry.advised = None;
+        }
         entry.life = facts.life;
         entry.held = UnixTime::MIN;
         entry.retry = retry;
         self.place(&key);
+    }
+
+    /// Sets when the CA advises to renew the certificate at hand, `None` where it does not: that
+    /// brings its renewal forward and never puts it off. The next certificate knows nothing of it.
+    pub fn advise(&mut self, key: &K, at: Option<UnixTime>) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.advised = at;
+            self.place(key);
+        }
     }
 
     /// Takes a certificate out of the plan. What is being worked on goes on, and its end is ignored.
@@ -146,6 +159,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             return;
         };
         entry.life = Some(life);
+        entry.advised = None;
         entry.held = now.saturating_add(life.left(now).max(0) / REST);
         entry.retry = None;
         entry.wish = Wish::No;

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
-use crate::issuer::{Issued, Issuer, Request};
-use crate::schedule::{Failure, Wait};
+use crate::issuer::{
+    AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
+};
+use crate::schedule::{Failure, RenewalInfo, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// Breaks work off. A handle; clones share the state.
@@ -91,6 +94,13 @@ impl Issuer for Halting {
         std::future::pending().await
     }
 
+    async fn renewal_info(
+        &self,
+        certificate: &TlsCertificate,
+    ) -> Result<Option<RenewalInfo>, Failure> {
+        self.issuer.renewal_info(certificate).await
+    }
+
     fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
         self.issuer.ready(names)
     }
@@ -99,12 +109,24 @@ impl Issuer for Halting {
         self.issuer.lift(names);
     }
 
+    async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
+        self.issuer.try_out(trial).await
+    }
+
     async fn settled(&self, request: &Request) {
         self.issuer.settled(request).await;
     }
 
     async fn refused(&self, request: &Request, refused: &Failure) {
         self.issuer.refused(request, refused).await;
+    }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        self.issuer.revoke(revocation).await
+    }
+
+    async fn account(&self, task: &AccountTask) -> Result<AccountFacts, Failure> {
+        self.issuer.account(task).await
     }
 }
 
@@ -167,6 +189,8 @@ mod tests {
                 subject: String::new(),
                 failures: 0,
                 previous_key: None,
+                replaces: None,
+                dns: None,
                 lease: Arc::new(Lease::unstored()),
             };
             issuer.issue(&request).await.is_ok()

@@ -10,15 +10,47 @@ use super::outcome;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
 use crate::host::Pattern;
-use crate::manager::{Done, Job, Start, Tools, Watched};
+use crate::manager::{Answer, Done, Inquiry, Job, Start, Tools, Watched, WouldAsk};
+
+/// What is to be done about certificates now.
+pub(super) struct Due {
+    pub(super) jobs: Vec<Job>,
+    pub(super) inquiries: Vec<Inquiry>,
+    /// When there will be more, where it is known: an inquiry that finds no room waits for the end
+    /// of another.
+    pub(super) next: Option<UnixTime>,
+}
 
 impl Live {
-    /// The certificates to be worked on now, and when more will be. Blocks on the storage.
-    pub(super) fn due(&self) -> (Vec<Job>, Option<UnixTime>) {
+    /// The certificates to be worked on now, those of which CAs are to be asked, at most as many as
+    /// there is `room` for, and when there will be more. Blocks on the storage.
+    pub(super) fn due(&self, room: usize) -> Due {
         self.tools.save();
+        let revoked = self.tools.revoked();
         let mut writer = self.writer();
+        writer.manager.heed_revoked(&revoked);
         let jobs = writer.manager.due();
-        (jobs, writer.manager.next_due())
+        let inquiries = writer.manager.inquiries(room);
+        let next_inquiry = writer.manager.next_inquiry();
+        let has_room = inquiries.len() < room;
+        let next = writer.manager.next_due().into_iter();
+        Due {
+            jobs,
+            inquiries,
+            next: next.chain(next_inquiry.filter(|_| has_room)).min(),
+        }
+    }
+
+    /// Takes what CAs advise on certificates.
+    pub(super) async fn advise(self: &Arc<Self>, answers: Vec<Answer>) {
+        let live = Arc::clone(self);
+        blocking(move || {
+            let mut writer = live.writer();
+            for answer in answers {
+                writer.manager.advise(answer);
+            }
+        })
+        .await;
     }
 
     /// Whether all hosts have certificates, and how many have none.
@@ -76,8 +108,18 @@ impl Live {
     /// its schedule says. Whether a CA is asked for any such.
     pub fn request(&self, subject: &str) -> bool {
         let known = self.writer().manager.request(subject);
-        self.planned.notify_one();
+        self.plan();
         known
+    }
+
+    /// Who would be asked for a certificate for `name`.
+    pub fn would_ask(&self, name: &Pattern) -> WouldAsk {
+        self.writer().manager.would_ask(name)
+    }
+
+    /// Says that what is due may have changed.
+    pub(super) fn plan(&self) {
+        self.planned.notify_one();
     }
 
     /// What work on certificates needs.

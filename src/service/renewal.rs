@@ -1,4 +1,4 @@
-//! The service that obtains and renews certificates.
+//! The service that obtains and renews certificates, and asks CAs when they advise to.
 //!
 //! It takes what the manager says is due, has it worked on, some at a time, and hands back what
 //! came of it. It decides nothing: when a certificate is due is the manager's to say, how it is
@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use super::blocking;
 use super::gate::Gate;
 use super::halt::Halt;
+use super::issue::Due;
 use super::live::Live;
 use super::systemd;
 use crate::clock::UnixTime;
-use crate::manager::{Done, Start};
+use crate::manager::{Answer, Done, Start};
 use crate::shutdown::requested;
 
 /// How long it is waited at most until the clock is looked at again: it may have been set.
@@ -34,6 +35,9 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 /// The rest after telling, as a multiple of what it took: with very many certificates it takes
 /// long, and is to keep no core busy.
 const TELL_SHARE: u32 = 20;
+
+/// How many CAs are asked for advice at a time.
+const ASKED_AT_ONCE: usize = 8;
 
 /// Obtains and renews certificates until the gateway stops.
 pub struct Renewal {
@@ -87,11 +91,11 @@ impl Renewal {
 impl BackgroundService for Renewal {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
-        let mut work = Work::default();
+        let (mut work, mut inquiries) = (Work::default(), JoinSet::new());
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
-            let next = work.begin(&self.live).await;
+            let next = work.begin(&self.live, &mut inquiries).await;
             // Once for all certificates that come in until what is missing is told anew.
             if is_told {
                 self.decide().await;
@@ -109,6 +113,10 @@ impl BackgroundService for Renewal {
                     is_told = false;
                     tell = tell.or_else(|| Some(Instant::now().max(not_before)));
                 }
+                Some(answers) = answers(&mut inquiries) => {
+                    self.live.advise(answers).await;
+                    is_told = false;
+                }
                 () = at(tell) => {
                     tell = None;
                     let (live, begun) = (Arc::clone(&self.live), Instant::now());
@@ -121,7 +129,7 @@ impl BackgroundService for Renewal {
             }
         }
         let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
-        drop(work);
+        drop((work, inquiries));
         self.halt.end();
     }
 }
@@ -138,6 +146,21 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
+/// Waits for an answer of a CA's, and takes all that there are; `None` at once where none is asked.
+async fn answers(inquiries: &mut JoinSet<Answer>) -> Option<Vec<Answer>> {
+    let mut ended = vec![inquiries.join_next().await?];
+    while let Some(another) = inquiries.try_join_next() {
+        ended.push(another);
+    }
+    let ended = ended.into_iter();
+    let answers = ended.filter_map(|answer| {
+        answer
+            .inspect_err(|error| tracing::error!(%error, "asking a CA for advice broke off"))
+            .ok()
+    });
+    Some(answers.collect())
+}
+
 /// The certificates that are worked on.
 #[derive(Default)]
 struct Work {
@@ -146,13 +169,22 @@ struct Work {
 
 impl Work {
     /// Begins what is due. Returns when more will be.
-    async fn begin(&mut self, live: &Arc<Live>) -> Option<UnixTime> {
+    async fn begin(&mut self, live: &Arc<Live>, asked: &mut JoinSet<Answer>) -> Option<UnixTime> {
+        let room = ASKED_AT_ONCE.saturating_sub(asked.len());
         let due = {
             let live = Arc::clone(live);
-            blocking(move || live.due()).await
+            blocking(move || live.due(room)).await
         };
-        let (jobs, next) = due?;
+        let Due {
+            jobs,
+            inquiries,
+            next,
+        } = due?;
         let tools = live.tools();
+        for inquiry in inquiries {
+            let tools = tools.clone();
+            asked.spawn(async move { inquiry.work(&tools).await });
+        }
         for job in jobs {
             let tools = tools.clone();
             self.tasks.spawn(async move { job.work(&tools).await });

@@ -4,9 +4,15 @@
 //! |---|---|
 //! | `certificates/CA/NAME.pem` | a chain and its private key, as one value: they change as one |
 //! | `certificates/CA/NAME.json` | what is known of that certificate beside |
+//! | `renewal_info/CA/NAME.json` | when the CA advises to renew that certificate; locked while it is asked |
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
 //! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
+//! | `external_accounts/CA/EMAIL.json` | the key that ZeroSSL gave to bind an account by |
+//! | `revoked/FINGERPRINT.json` | that a certificate was revoked, until its end |
+//! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
+//! | `dns/set/ID.json` | a record that has been set in the DNS; its lock is held while it is wanted |
+//! | `dns/persistent/NAME.json` | until when a record proves a name that somebody has set for good |
 //! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
 //! | `limits/CA.json` | what a CA has told us not to do for now |
@@ -70,6 +76,14 @@ pub fn metadata(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("certificates/{ca}/{subject}.json").parse()
 }
 
+/// When the CA advises to renew a certificate.
+///
+/// # Errors
+/// Never for segments made here.
+pub fn renewal_info(ca: &str, subject: &str) -> Result<Key, StorageError> {
+    format!("renewal_info/{ca}/{subject}.json").parse()
+}
+
 /// An order under way.
 ///
 /// # Errors
@@ -83,11 +97,39 @@ pub fn order(ca: &str, subject: &str) -> Result<Key, StorageError> {
 /// # Errors
 /// Never for segments made here.
 pub fn account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
-    let contact = email.map_or_else(
-        || "default".to_owned(),
-        |email| fitting(email, |plain| plain.replacen('-', "@", 1)),
-    );
-    format!("accounts/{ca}/{contact}.json").parse()
+    format!("accounts/{ca}/{}.json", contact(email)).parse()
+}
+
+/// The key that an account of this contact at a CA is bound to an external account by.
+///
+/// # Errors
+/// Never for segments made here.
+pub fn external_account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
+    format!("external_accounts/{ca}/{}.json", contact(email)).parse()
+}
+
+/// What is above all certificates that were revoked.
+///
+/// # Errors
+/// Never.
+pub fn all_revoked() -> Result<Key, StorageError> {
+    "revoked".parse()
+}
+
+/// That the certificate with this fingerprint was revoked.
+///
+/// # Errors
+/// Where `fingerprint` is none.
+pub fn revoked(fingerprint: &str) -> Result<Key, StorageError> {
+    format!("revoked/{fingerprint}.json").parse()
+}
+
+/// The certificate with the public key of this digest, which is compromised.
+///
+/// # Errors
+/// Where `digest` is none.
+pub fn compromised(digest: &str) -> Result<Key, StorageError> {
+    format!("compromised/{digest}.pem").parse()
 }
 
 /// What is above every validation under way.
@@ -118,6 +160,39 @@ pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
 pub fn tls_alpn01_challenge(domain: &HostName) -> Result<Key, StorageError> {
     let name = name(domain.as_str());
     format!("challenges/tls-alpn-01/{name}.json").parse()
+}
+
+/// What is above every record that has been set in the DNS.
+///
+/// # Errors
+/// Never.
+pub fn dns_records() -> Result<Key, StorageError> {
+    "dns/set".parse()
+}
+
+/// A record that has been set in the DNS: `text` says it all.
+///
+/// # Errors
+/// Never.
+pub fn dns_record(text: &str) -> Result<Key, StorageError> {
+    format!("dns/set/{}.json", digest(text)).parse()
+}
+
+/// What is above every name that a lasting record proves.
+///
+/// # Errors
+/// Never.
+pub fn persistent_proofs() -> Result<Key, StorageError> {
+    "dns/persistent".parse()
+}
+
+/// Until when a lasting record proves a name.
+///
+/// # Errors
+/// Never.
+pub fn persistent_proof(domain: &HostName) -> Result<Key, StorageError> {
+    let name = name(domain.as_str());
+    format!("dns/persistent/{name}.json").parse()
 }
 
 /// What is above every instance that answers validations.
@@ -164,6 +239,14 @@ pub fn limits(ca: &str) -> Result<Key, StorageError> {
 /// Never for segments made here.
 pub fn lock(subject: &str) -> Result<Key, StorageError> {
     format!("locks/{subject}").parse()
+}
+
+/// The segment for the contact of an account.
+fn contact(email: Option<&str>) -> String {
+    email.map_or_else(
+        || "default".to_owned(),
+        |email| fitting(email, |plain| plain.replacen('-', "@", 1)),
+    )
 }
 
 /// The segment for the name of a host.

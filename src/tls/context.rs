@@ -133,7 +133,7 @@ pub(super) enum Purpose {
     Validate = 2,
 }
 
-/// The context of sessions of one name under one policy.
+/// The context of sessions of one name under one policy; an address has its name in the DNS.
 ///
 /// Without it OpenSSL resumes a session of one site under the name of any other.
 pub(super) fn session_context(

@@ -4,6 +4,7 @@
 //! learnt is noted beside it, in the task whose handshake it is: the callbacks run within.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use tokio::task::futures::TaskLocalFuture;
@@ -20,6 +21,8 @@ pub struct Seen {
     server_name: Option<Name>,
     /// Whether the name that was asked for has no certificate.
     pub is_unknown: bool,
+    /// The address of this machine that the client has come to.
+    local: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,9 +35,20 @@ enum Name {
 /// A handshake that is watched.
 pub type Watched<F> = TaskLocalFuture<RefCell<Seen>, F>;
 
-/// Watches what a handshake asks for.
-pub fn watched<F: Future>(handshake: F) -> Watched<F> {
-    SEEN.scope(RefCell::default(), handshake)
+/// Watches what a handshake asks for; `local` is the address of this machine that the client has
+/// come to, where that is known.
+pub fn watched<F: Future>(handshake: F, local: Option<IpAddr>) -> Watched<F> {
+    let seen = Seen {
+        local,
+        ..Seen::default()
+    };
+    SEEN.scope(RefCell::new(seen), handshake)
+}
+
+/// The address of this machine that the client of the handshake under way has come to.
+pub(super) fn local() -> Option<IpAddr> {
+    let local = SEEN.try_with(|seen| seen.try_borrow().ok()?.local);
+    local.ok().flatten()
 }
 
 impl Seen {

@@ -31,7 +31,8 @@ impl Snapshot {
     /// Whether a client that comes to the address `host` is presented a certificate for it.
     pub fn covers_ip(&self, host: IpAddr) -> bool {
         let default = self.certificates.default_set();
-        default.is_some_and(|set| set.covers_ip(host))
+        self.certificates.lookup_ip(host).is_some()
+            || default.is_some_and(|set| set.covers_ip(host))
     }
 
     /// Whether both say the same by being made of the same parts.
@@ -46,14 +47,19 @@ impl Snapshot {
             && self.unknown_sni == other.unknown_sni
     }
 
-    /// What to present to a client that asks for `asked`.
-    pub(super) fn choose(&self, asked: Asked<'_>) -> Choice {
+    /// What to present to a client that has come to `local`, where that is known, and asks for
+    /// `asked`.
+    pub(super) fn choose(&self, asked: Asked<'_>, local: Option<IpAddr>) -> Choice {
         let default = || self.certificates.default_set().cloned();
         match asked {
-            Asked::Nothing => default().map_or(Choice::Refuse, |set| Choice::Present {
-                set,
-                fell_back: false,
-            }),
+            Asked::Nothing => {
+                let own = local.and_then(|address| self.certificates.lookup_ip(address));
+                let set = own.cloned().or_else(default);
+                set.map_or(Choice::Refuse, |set| Choice::Present {
+                    set,
+                    fell_back: false,
+                })
+            }
             Asked::Name(name) => {
                 if let Some(set) = self.certificates.lookup(name) {
                     return Choice::Present {
@@ -68,7 +74,7 @@ impl Snapshot {
                 {
                     return Choice::OnDemand;
                 }
-                self.choose(Asked::Invalid)
+                self.choose(Asked::Invalid, local)
             }
             Asked::Invalid => match self.unknown_sni {
                 UnknownSni::Default => default().map_or(Choice::Refuse, |set| Choice::Present {

@@ -13,28 +13,37 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod account_commands;
 mod accounts;
 mod answers;
+mod ari;
 mod certs;
 mod cluster;
 mod crash;
+mod dns;
 mod many;
 mod obtain;
+mod order;
 mod other_ca;
 mod outage;
 mod refusals;
 mod renewal;
+mod revoke;
 mod start;
 mod stop;
 mod storage;
+mod trial;
 mod validation;
+mod zerossl;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use openssl::x509::X509;
-use support::{Builder, FakeCa, Gateway, Pair, Pebble, PebbleBuilder, TlsClient, within};
+use support::{
+    Builder, FakeCa, Gateway, Pair, Pebble, PebbleBuilder, Printed, TlsClient, snigate, within,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -195,6 +204,29 @@ fn store(data: &Path, directory: &str, host: &str, pair: &Pair) {
     let path = stored_at(data, directory, host);
     fs::create_dir_all(path.parent().expect("a directory")).expect("ours");
     fs::write(path, format!("{}{}", pair.chain, pair.key)).expect("ours");
+}
+
+/// `snigate` with these words, at the gateway's admin interface.
+fn command(gateway: &Gateway, words: &[&str]) -> Printed {
+    let admin = gateway.admin.to_string();
+    snigate(&[words, &["--admin", &admin]].concat())
+}
+
+/// The only file below a directory of the storage, `accounts` say.
+#[track_caller]
+fn only_file(gateway: &Gateway, under: &str) -> PathBuf {
+    let mut directories = vec![gateway.dir().join("data").join(under)];
+    let mut files = Vec::new();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.path() {
+                path if path.is_dir() => directories.push(path),
+                path => files.push(path),
+            }
+        }
+    }
+    assert_eq!(files.len(), 1, "{under}: {files:?}");
+    files.remove(0)
 }
 
 /// What a client gets over plain HTTP: the status and the body.

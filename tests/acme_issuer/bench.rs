@@ -14,7 +14,7 @@ use openssl::x509::X509;
 use snigate::acme::{AcmeIssuer, Shared};
 use snigate::challenge::{Challenge, ChallengeSolver};
 use snigate::clock::{Clock, SystemClock};
-use snigate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
+use snigate::config::model::{Acme, ChallengeType, KeyType, OrderLimit, OrderTerms};
 use snigate::event::EventBus;
 use snigate::host::Pattern;
 use snigate::issuer::{Issued, Issuer, Request};
@@ -202,12 +202,16 @@ pub fn config(directory: String, ca_file: &Path) -> Acme {
         staging: None,
         email: Some("ops@example.com".to_owned()),
         challenges: vec![ChallengeType::Http01],
-        profile: None,
+        dns: None,
+        order: OrderTerms::default(),
         key_type: KeyType::P256,
         reuse_key: false,
         ca_file: Some(ca_file.to_owned()),
         eab: None,
+        zerossl: None,
         proxy: None,
+        check_caa: true,
+        resolvers: Vec::new(),
         order_limit: OrderLimit {
             orders: 1000,
             per: Duration::from_secs(1),
@@ -261,6 +265,8 @@ impl Bench {
             names,
             failures: 0,
             previous_key: None,
+            replaces: None,
+            dns: None,
             lease: Arc::new(Lease::unstored()),
         }
     }
@@ -274,6 +280,8 @@ impl Bench {
             names,
             failures: 0,
             previous_key: None,
+            replaces: None,
+            dns: None,
             lease: Arc::new(lease),
         }
     }

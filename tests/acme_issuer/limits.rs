@@ -8,6 +8,7 @@ use std::thread;
 use openssl::pkey::PKey;
 use openssl::ssl::{SslAcceptor, SslMethod, SslStream};
 use openssl::x509::X509;
+use snigate::config::model::Profile;
 use snigate::event::EventKind;
 use snigate::schedule::FailureClass;
 
@@ -61,7 +62,10 @@ impl GrumpyCa {
     fn bench(&self) -> Bench {
         let directory = format!("https://{}/directory", self.port.address());
         let mut config = config(directory, self.root.path());
-        config.profile = Some("short".to_owned());
+        config.order.profile = Some(Profile {
+            name: "short".to_owned(),
+            required: false,
+        });
         Bench::new(config, vec![WebSolver::start()])
     }
 

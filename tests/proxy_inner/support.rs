@@ -283,10 +283,12 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
             path: "/nonexistent".into(),
         },
         issuers: IndexMap::new(),
+        dns: IndexMap::new(),
         certificates: Vec::new(),
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
+            ari: true,
             required_at_start: false,
         },
         on_demand: None,

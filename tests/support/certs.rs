@@ -109,6 +109,11 @@ impl Ca {
         pem(&self.certificate)
     }
 
+    /// Its private key, PKCS #8, PEM.
+    pub fn key_pem(&self) -> Vec<u8> {
+        self.key.private_key_to_pem_pkcs8().unwrap()
+    }
+
     pub fn certificate(&self) -> &X509 {
         &self.certificate
     }
@@ -224,6 +229,11 @@ impl Leaf<'_> {
         builder.append_extension(usage).unwrap();
         let server = ExtendedKeyUsage::new().server_auth().build().unwrap();
         builder.append_extension(server).unwrap();
+        let above = AuthorityKeyIdentifier::new()
+            .keyid(true)
+            .build(&builder.x509v3_context(Some(issuer), None))
+            .unwrap();
+        builder.append_extension(above).unwrap();
         let mut names = SubjectAlternativeName::new();
         for name in &self.names {
             if name.parse::<std::net::IpAddr>().is_ok() {

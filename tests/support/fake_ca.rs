@@ -140,6 +140,8 @@ struct Order {
     /// Of each name: `pending`, `valid`, `invalid`, `deactivated`.
     authorizations: Vec<String>,
     key: Option<PKey<Public>>,
+    /// What it was said to replace, null where nothing was.
+    replaces: Value,
 }
 
 impl FakeCa {
@@ -376,6 +378,7 @@ impl Shared {
                     authorizations: vec!["pending".to_owned(); ask.names.len()],
                     names: ask.names.clone(),
                     key: None,
+                    replaces: ask.payload["replaces"].clone(),
                 });
             }
             _ => {}
@@ -417,11 +420,16 @@ impl Shared {
                 if ask.kind == "challenge" {
                     return Reply::json(200, &challenges[0]);
                 }
-                let identifier = json!({ "type": "dns", "value": order.names[part] });
-                let body = json!({
+                let name = &order.names[part];
+                let bare = name.strip_prefix("*.");
+                let identifier = json!({ "type": "dns", "value": bare.unwrap_or(name) });
+                let mut body = json!({
                     "identifier": identifier, "status": state, "challenges": challenges,
                     "expires": "2099-01-01T00:00:00Z",
                 });
+                if bare.is_some() {
+                    body["wildcard"] = json!(true);
+                }
                 Reply::json(200, &body)
             }
             "finalize" => {
@@ -466,6 +474,9 @@ impl Shared {
             "finalize": self.url(&format!("/finalize/{number}")),
             "expires": "2099-01-01T00:00:00Z",
         });
+        if order.replaces.is_string() {
+            body["replaces"] = order.replaces.clone();
+        }
         if status == "valid" {
             body["certificate"] = json!(self.url(&format!("/cert/{number}")));
         }
@@ -473,10 +484,14 @@ impl Shared {
     }
 }
 
-/// The public key of the request (PKCS #10) that finalizes an order.
+/// The request (PKCS #10) that finalizes an order.
+pub fn csr(ask: &Ask) -> Option<X509Req> {
+    X509Req::from_der(&unbase64(ask.payload["csr"].as_str()?)).ok()
+}
+
+/// Its public key.
 pub fn csr_key(ask: &Ask) -> Option<PKey<Public>> {
-    let csr = unbase64(ask.payload["csr"].as_str()?);
-    X509Req::from_der(&csr).ok()?.public_key().ok()
+    csr(ask)?.public_key().ok()
 }
 
 fn names(payload: &Value) -> Vec<String> {

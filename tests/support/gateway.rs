@@ -21,6 +21,8 @@ use super::{Curl, Port, curl, wait_for};
 pub struct Builder {
     dir: TempDir,
     ports: [Port; 3],
+    /// Where it listens for HTTPS besides.
+    more: Vec<SocketAddr>,
     server: String,
     rest: String,
     token: Option<String>,
@@ -71,6 +73,13 @@ impl Builder {
     /// Lets it live where a file may grow no further, see [`Gateway::fill_disk`].
     pub fn disk(mut self) -> Self {
         self.prelude.push_str("trap '' XFSZ; ");
+        self
+    }
+
+    /// Lets it listen for HTTPS at another address of this machine too, at the same port.
+    pub fn also_at(mut self, address: impl Into<std::net::IpAddr>) -> Self {
+        let port = self.ports[0].number();
+        self.more.push(SocketAddr::new(address.into(), port));
         self
     }
 
@@ -133,6 +142,7 @@ impl Gateway {
         Builder {
             dir: tempfile::tempdir().expect("a directory"),
             ports: [Port::take(), Port::take(), Port::take()],
+            more: Vec::new(),
             server: String::new(),
             rest: String::new(),
             token: None,
@@ -156,9 +166,16 @@ impl Gateway {
             token,
             ..
         } = &self.builder;
+        let more = self.builder.more.iter();
+        let https: Vec<String> = std::iter::once(&self.https)
+            .chain(more)
+            .map(|address| format!("\"{address}\""))
+            .collect();
         let mut text = format!(
-            "server:\n  https: [\"{}\"]\n  http: [\"{}\"]\n  admin: \"{}\"\n",
-            self.https, self.http, self.admin
+            "server:\n  https: [{}]\n  http: [\"{}\"]\n  admin: \"{}\"\n",
+            https.join(", "),
+            self.http,
+            self.admin
         );
         if !server.contains("grace_period") {
             text.push_str("  grace_period: 5s\n");

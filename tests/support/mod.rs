@@ -15,6 +15,8 @@
     reason = "a test may fail loudly, and no test uses everything"
 )]
 
+mod acme2certifier;
+mod bind;
 mod caddy;
 mod certs;
 mod client;
@@ -25,32 +27,38 @@ mod frames;
 mod gateway;
 mod http1;
 mod http2;
+mod knot;
 mod network;
 mod origin;
 mod pebble;
 mod port;
 mod program;
+mod recursor;
 mod relay;
 mod site;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use acme2certifier::Acme2Certifier;
+pub use bind::Bind;
 pub use caddy::Caddy;
 pub use certs::{Ca, KeyType, Leaf, Pair, Signer};
 pub use client::{Curl, Reply, TlsClient, TlsStream, curl, s_client};
 pub use dns::NameServer;
 pub use events::Told;
-pub use fake_ca::{Ask, FakeCa, Reply as CaReply, csr_key};
+pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr, csr_key};
 pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway};
 pub use http1::{Response, connect, exchange, read_head, read_response};
 pub use http2::{H2, H2Reply};
+pub use knot::{KEY as TSIG_KEY, Knot, KnotBuilder, READER as TSIG_READER, TsigKey};
 pub use network::in_own_network;
 pub use origin::{Act, Origin, Received};
 pub use pebble::{Pebble, PebbleBuilder};
 pub use port::Port;
 pub use program::{Printed, check, check_json, snigate};
+pub use recursor::Recursor;
 pub use relay::{Relay, Switch};
 pub use site::{ROOT, serving};
 

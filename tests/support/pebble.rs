@@ -2,6 +2,7 @@
 //! own. It validates for real, and finds every name at 127.0.0.1 unless told otherwise.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -19,6 +20,7 @@ pub struct PebbleBuilder {
     eab: Vec<(String, String)>,
     validity: u64,
     blocked: Vec<String>,
+    resolver: Option<SocketAddr>,
 }
 
 impl PebbleBuilder {
@@ -49,6 +51,12 @@ impl PebbleBuilder {
     /// How long its certificates are valid, in seconds.
     pub fn validity(mut self, seconds: u64) -> Self {
         self.validity = seconds;
+        self
+    }
+
+    /// Looks names up at this server instead of its own resolver.
+    pub fn resolver(mut self, address: SocketAddr) -> Self {
+        self.resolver = Some(address);
         self
     }
 
@@ -106,6 +114,7 @@ impl PebbleBuilder {
             ca_file,
             config_file,
             environment: self.environment,
+            asked: self.resolver.unwrap_or_else(|| dns.address()),
             ports: [api, management, dns, dns_management],
             resolver,
             process: None,
@@ -121,6 +130,8 @@ pub struct Pebble {
     ca_file: PathBuf,
     config_file: PathBuf,
     environment: Vec<(String, String)>,
+    /// Where it looks names up.
+    asked: SocketAddr,
     /// Of its API, its management, its resolver and the resolver's management.
     ports: [Port; 4],
     resolver: Child,
@@ -142,6 +153,7 @@ impl Pebble {
             eab: Vec::new(),
             validity: 90 * 86_400,
             blocked: Vec::new(),
+            resolver: None,
         }
     }
 
@@ -165,6 +177,12 @@ impl Pebble {
         (0..)
             .map_while(|number| self.try_management(&format!("/roots/{number}")))
             .collect()
+    }
+
+    /// What it knows of a certificate by its serial number: `Status`, and `Reason` of a revocation.
+    pub fn status(&self, serial: &str) -> Value {
+        let path = format!("/cert-status-by-serial/{serial}");
+        serde_json::from_str(&self.management(&path)).expect("JSON")
     }
 
     /// Writes [`Self::root`] into a file for `curl --cacert` and the like.
@@ -228,7 +246,7 @@ impl Pebble {
         let process = Command::new("pebble")
             .arg("-config")
             .arg(&self.config_file)
-            .args(["-dnsserver", &self.ports[2].address().to_string()])
+            .args(["-dnsserver", &self.asked.to_string()])
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a copy"))

@@ -4,6 +4,7 @@ use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::UnixTime;
+use crate::schedule::advice::Window;
 use crate::schedule::{Failure, FailureClass};
 
 fn loaded(names: &[&str], not_before: UnixTime, not_after: UnixTime) -> Arc<TlsCertificate> {
@@ -18,7 +19,14 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
             .map(|name| name.parse().expect("a name"))
             .collect(),
         issuers: vec!["letsencrypt".into(), "zerossl".into()],
+        advice: certificate.as_ref().map(|_| Window {
+            start: NOW + 59 * DAY,
+            end: NOW + 61 * DAY,
+            at: NOW + 60 * DAY,
+            url: None,
+        }),
         certificate,
+        revoked: false,
         obtaining: false,
         next: Some(NOW + 60 * DAY),
         failures: 0,
@@ -90,6 +98,7 @@ fn states_tell_what_matters_most() {
     assert_eq!(with(|one| one.next = None, valid()), Valid);
     assert_eq!(with(|one| one.obtaining = true, valid()), Obtaining);
     assert_eq!(with(|one| one.obtaining = true, None), Obtaining);
+    assert_eq!(with(|one| one.revoked = true, valid()), Revoked);
     assert_eq!(with(|_| {}, None), Missing);
     let failed = |certificate, class| state(&failed(managed(names, certificate), class));
     assert_eq!(failed(None, FailureClass::Network), Failed);
@@ -131,6 +140,15 @@ async fn certificates_are_listed_with_all_that_is_known() {
     assert_eq!(issued["renewal"]["subject"], "issued.example");
     assert_eq!(issued["renewal"]["next"], "2025-11-14T00:00:00Z");
     assert_eq!(issued["renewal"]["obtaining"], false);
+    assert_eq!(
+        issued["renewal"]["advice"],
+        json!({
+            "start": "2025-11-13T00:00:00Z",
+            "end": "2025-11-15T00:00:00Z",
+            "drawn": "2025-11-14T00:00:00Z",
+            "url": null,
+        })
+    );
 
     let wanted = &list[2];
     assert_eq!(wanted["state"], "failed");
@@ -143,6 +161,7 @@ async fn certificates_are_listed_with_all_that_is_known() {
             "issuers": ["letsencrypt", "zerossl"],
             "obtaining": false,
             "next": "2025-09-15T00:10:00Z",
+            "advice": null,
             "failures": 3,
             "last_failure": {
                 "at": "2025-09-14T23:59:00Z",
@@ -313,4 +332,25 @@ async fn pages_of_other_sites_renew_nothing() {
         assert_eq!(refused.0.status(), StatusCode::FORBIDDEN, "{path}");
     }
     assert!(control.renewed.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test]
+async fn a_name_is_tried_whether_or_not_there_is_a_certificate_for_it() {
+    let (_, state) = admin(fake());
+    let path = "/api/v1/certificates/new.example/check";
+    let tried = json(&ask(&state, Method::POST, path, &[]).await, StatusCode::OK);
+    assert_eq!(tried["name"], "new.example");
+    assert_eq!(tried["note"], "looked at 80 and 443");
+    let ports = format!("{path}?http_port=5002&https_port=5001");
+    let tried = ask(&state, Method::POST, &ports, &[]).await;
+    let tried = json(&tried, StatusCode::OK);
+    assert_eq!(tried["note"], "looked at 5002 and 5001");
+    for wrong in [
+        "/api/v1/certificates/*/check",
+        "/api/v1/certificates/a..b/check",
+        "/api/v1/certificates/a.example/check?http_port=x",
+    ] {
+        let refused = ask(&state, Method::POST, wrong, &[]).await;
+        assert_eq!(refused.0.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
 }

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::Remote;
 use crate::host::Pattern;
+use crate::issuer::RevocationReason;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum CertsVerb {
@@ -49,6 +50,51 @@ Examples:
   snigate certs renew www.example.com
   snigate certs renew '*.example.com' --timeout 10m")]
     Renew(AskArgs),
+    /// Find out whether a name would get a certificate, without asking for one
+    #[command(after_long_help = "\
+Looks at what an order would come to grief on: the CA's directory and limits, CAA records, and each
+type of challenge, whose proof is shown for a moment and looked for from the gateway's own machine as
+the CA would look for it. Ends with 1 where there would be no certificate.
+
+Examples:
+  snigate certs check www.example.com
+  snigate certs check new.example.com --json")]
+    Check(CheckArgs),
+    /// Have a certificate revoked by its CA, and another obtained in its place
+    #[command(after_long_help = "\
+Where another one is asked for, it has a new key, and the revoked one is served until it is there. With
+keyCompromise the key is set aside and never used again. It cannot be undone.
+
+Examples:
+  snigate certs revoke www.example.com --reason keyCompromise
+  snigate certs revoke www.example.com --reason superseded --no-wait")]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArgs {
+    /// The name that a certificate would be for
+    pub(super) name: Name,
+    /// Show as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The port at which the CA looks by http-01, where it is not the usual one
+    #[arg(long, value_name = "PORT", default_value_t = 80)]
+    pub(super) http_port: u16,
+    /// The port at which the CA looks by tls-alpn-01, where it is not the usual one
+    #[arg(long, value_name = "PORT", default_value_t = 443)]
+    pub(super) https_port: u16,
+    #[command(flatten)]
+    pub(super) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RevokeArgs {
+    /// Why: unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation
+    #[arg(long, value_name = "REASON", default_value = "unspecified")]
+    pub(super) reason: RevocationReason,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::table::{left_paint, state_paint};
 use super::time::{span, until};
-use crate::admin::{CertificateState, CertificateView, FailureView, RenewalView, time};
+use crate::admin::{AdviceView, CertificateState, CertificateView, FailureView, RenewalView, time};
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
 use crate::schedule::FailureClass;
@@ -79,12 +79,25 @@ fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
         None => "none is planned".to_owned(),
     };
     facts.tell(which, next);
+    if let Some(advice) = &renewal.advice {
+        facts.tell("CA advises", advised(advice));
+    }
     if renewal.failures > 0 {
         facts.tell("failures", format!("{} in a row", renewal.failures));
     }
     if let Some(failure) = &renewal.last_failure {
         facts.tell("last failure", last_failure(failure, now));
     }
+}
+
+/// When the CA advises to renew, and where it says why.
+fn advised(advice: &AdviceView) -> String {
+    let (start, end) = (time(advice.start), time(advice.end));
+    let mut text = format!("{start} to {end}\n{} was drawn", time(advice.drawn));
+    if let Some(url) = &advice.url {
+        text.push_str(&format!("\nsee {}", clean(url)));
+    }
+    text
 }
 
 /// The last failure in full: when, at whom, of what kind; then the CA's words.
@@ -119,6 +132,7 @@ fn meaning(state: CertificateState) -> &'static str {
         CertificateState::Missing => "a site needs it, and there is none",
         CertificateState::Failed => "no issuer gave one the last time; it is tried again",
         CertificateState::Paused => "the CA wants you to act first; it is not tried again",
+        CertificateState::Revoked => "it was revoked, and is served until there is another",
         CertificateState::Expired => "clients refuse it",
         CertificateState::NotYetValid => "clients refuse it until its time begins",
     }
@@ -178,6 +192,28 @@ mod tests {
             "{}",
             plain(&ended)
         );
+    }
+
+    #[test]
+    fn the_advice_of_the_ca_is_told_with_its_page() {
+        let mut view = issued("a.example", 60);
+        let at = |day: i64| NOW + day * DAY;
+        if let Some(renewal) = &mut view.renewal {
+            renewal.advice = Some(AdviceView {
+                start: at(29),
+                end: at(31),
+                drawn: at(30),
+                url: Some("https://ca.example/why".to_owned()),
+            });
+        }
+        let text = plain(&view);
+        let told = "\
+\x20 renewal       2025-10-15T00:00:00Z (in 30 d)
+\x20 CA advises    2025-10-14T00:00:00Z to 2025-10-16T00:00:00Z
+\x20               2025-10-15T00:00:00Z was drawn
+\x20               see https://ca.example/why
+";
+        assert!(text.ends_with(told), "{text}");
     }
 
     #[test]

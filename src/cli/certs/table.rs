@@ -137,6 +137,7 @@ pub(super) fn state_paint(state: CertificateState) -> Paint {
         CertificateState::Missing
         | CertificateState::Failed
         | CertificateState::Paused
+        | CertificateState::Revoked
         | CertificateState::Expired => Style::red,
     }
 }

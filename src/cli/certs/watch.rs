@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use http::{Method, StatusCode};
+use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::arguments::{Name, Within};
@@ -40,23 +41,37 @@ enum End {
     Interrupted,
 }
 
-/// Asks at `path`, and shows what the gateway does about the certificate for `name`.
+/// What the gateway is asked for.
+pub(super) struct Question<'a> {
+    /// Of the certificate.
+    pub(super) name: &'a Name,
+    pub(super) path: &'a str,
+    pub(super) body: Option<&'a Value>,
+    /// What to say where an issuer is asked then.
+    pub(super) taken: &'a dyn Fn(&CertificateView) -> String,
+    /// What to say where none is.
+    pub(super) needless: &'a dyn Fn(&CertificateView) -> String,
+}
+
+/// Asks, and shows what the gateway does about the certificate.
 pub(super) fn watch(
     output: &Output,
     client: &Client,
-    name: &Name,
-    path: &str,
+    question: &Question<'_>,
     patience: Within,
 ) -> Result<(), Failure> {
+    let name = question.name;
     client::runtime()?.block_on(async {
         let before = look(client, name).await?;
         // Before the question, so that no step is missed.
         let stream = format!("/api/v1/events?domain={name}&live=true");
         let events = client.events(&stream).await?;
-        let answer = client.ask(Method::POST, path).await?;
+        let answer = client
+            .ask(Method::POST, question.path, question.body)
+            .await?;
         let view: CertificateView = answer.decode()?;
         if answer.status != StatusCode::ACCEPTED {
-            output.note(needless(&view));
+            output.note((question.needless)(&view));
             return Ok(());
         }
         let mut watch = Watch {
@@ -66,7 +81,7 @@ pub(super) fn watch(
             events,
             progress: output.progress(),
         };
-        watch.progress.step(format!("asked for {}", view.name));
+        watch.progress.step((question.taken)(&view));
         let end = tokio::select! {
             end = watch.follow() => end?,
             _ = tokio::signal::ctrl_c() => End::Interrupted,
@@ -135,6 +150,7 @@ impl Watch<'_> {
             }
             EventKind::CertificateObtaining
             | EventKind::CertificateProgress
+            | EventKind::CertificateRevoked
             | EventKind::CertificateFailed => self.progress.step(step(event)),
             _ => {}
         }
@@ -173,7 +189,7 @@ fn outcome(before: &CertificateView, now: CertificateView) -> Option<End> {
 
 async fn look(client: &Client, name: &Name) -> Result<CertificateView, Failure> {
     client
-        .ask(Method::GET, &format!("{PATH}/{name}"))
+        .ask(Method::GET, &format!("{PATH}/{name}"), None)
         .await?
         .decode()
 }

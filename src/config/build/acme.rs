@@ -13,7 +13,7 @@ use openssl::x509::X509;
 
 use super::Build;
 use super::preset::{self, Preset};
-use crate::config::model::{Acme, ChallengeType, ExternalAccount, KeyType, OrderLimit};
+use crate::config::model::{Acme, ExternalAccount, KeyType, OrderLimit};
 use crate::config::problem::{At, nearest};
 use crate::config::schema;
 use crate::host::HostName;
@@ -26,29 +26,13 @@ const MAX_ROOTS: u64 = 1 << 20;
 type Ca = (String, Option<&'static Preset>);
 
 impl Build<'_> {
-    pub(super) fn acme(
-        &mut self,
-        raw: &schema::Acme,
-        server: &schema::Server,
-        at: &At<'_>,
-    ) -> Acme {
+    pub(super) fn acme(&mut self, raw: &schema::Acme, root: &schema::Root, at: &At<'_>) -> Acme {
         let directory_at = at.key("directory");
         let (directory, preset) = self
             .directory(&directory_at, &raw.directory)
             .unwrap_or_default();
         let staging = self.staging(raw, &directory, preset, &at.key("staging"));
         let staging_preset = staging.as_deref().and_then(preset::find);
-        if raw.eab.is_none()
-            && let Some((name, source)) = [preset, staging_preset]
-                .into_iter()
-                .flatten()
-                .find_map(|preset| Some((preset.name, preset.eab?)))
-        {
-            let message =
-                format!("'{name}' asks for external account binding, and there is no 'eab'");
-            let hint = format!("{source}; then add 'eab: {{ key_id: …, hmac_key: … }}'");
-            self.problems.error(&at.key("eab"), message, hint);
-        }
         let key_type = match raw.key_type {
             schema::KeyType::P256 => KeyType::P256,
             schema::KeyType::P384 => KeyType::P384,
@@ -70,8 +54,12 @@ impl Build<'_> {
             directory,
             staging,
             email: self.email(raw.email.as_deref(), &at.key("email")),
-            challenges: self.challenges(raw, server, at),
-            profile: self.profile(raw.profile.as_deref(), &at.key("profile")),
+            challenges: self.challenges(raw, root, at),
+            dns: raw
+                .dns
+                .as_deref()
+                .and_then(|dns| self.dns_name(&at.key("dns"), dns, root)),
+            order: self.order_terms(raw, [preset, staging_preset], at),
             key_type,
             reuse_key: raw.reuse_key,
             ca_file: raw
@@ -82,11 +70,34 @@ impl Build<'_> {
                 .eab
                 .as_ref()
                 .and_then(|eab| self.external_account(eab, &at.key("eab"))),
+            zerossl: None,
             proxy: raw
                 .proxy
                 .as_deref()
-                .and_then(|proxy| self.proxy_of_ca(&at.key("proxy"), proxy)),
+                .and_then(|proxy| self.http_proxy(&at.key("proxy"), proxy)),
             order_limit: self.order_limit(&raw.limit, &at.key("limit")),
+            check_caa: raw.check_caa,
+            resolvers: self.dns_addresses(&raw.resolvers, &at.key("resolvers")),
+        }
+    }
+
+    /// Reports that a known CA asks for external account binding, and there is none.
+    pub(super) fn binding_is_given(&mut self, raw: &schema::Acme, at: &At<'_>) {
+        if raw.eab.is_some() {
+            return;
+        }
+        let preset = preset::find(&raw.directory);
+        let own = preset.and_then(|preset| preset.staging);
+        let staging = raw.staging.as_deref().or(own).and_then(preset::find);
+        if let Some((name, source)) = [preset, staging]
+            .into_iter()
+            .flatten()
+            .find_map(|preset| Some((preset.name, preset.eab?)))
+        {
+            let message =
+                format!("'{name}' asks for external account binding, and there is no 'eab'");
+            let hint = format!("{source}; then add 'eab: {{ key_id: …, hmac_key: … }}'");
+            self.problems.error(&at.key("eab"), message, hint);
         }
     }
 
@@ -172,73 +183,6 @@ impl Build<'_> {
         None
     }
 
-    /// The challenges that can be answered, in order.
-    fn challenges(
-        &mut self,
-        raw: &schema::Acme,
-        server: &schema::Server,
-        at: &At<'_>,
-    ) -> Vec<ChallengeType> {
-        let at = at.key("challenges");
-        let mut known: Vec<(ChallengeType, bool, &str)> = Vec::with_capacity(raw.challenges.len());
-        let mut later = false;
-        for (index, challenge) in raw.challenges.iter().enumerate() {
-            let at = at.index(index);
-            let (kind, listeners, key) = match challenge {
-                schema::Challenge::Http01 => (ChallengeType::Http01, &server.http, "server.http"),
-                schema::Challenge::TlsAlpn01 => {
-                    (ChallengeType::TlsAlpn01, &server.https, "server.https")
-                }
-                schema::Challenge::Dns01 => {
-                    let message = "'dns-01' is not available in this build yet";
-                    self.problems
-                        .error(&at, message, "use tls-alpn-01 or http-01 for now");
-                    later = true;
-                    continue;
-                }
-            };
-            if known.iter().any(|(before, ..)| *before == kind) {
-                let message = format!("the challenge {} stands here twice", at.quoted());
-                self.problems.error(&at, message, "remove one of the two");
-            }
-            known.push((kind, listeners.is_empty(), key));
-        }
-        let deaf = |key| format!("it needs a listener, and '{key}' is empty");
-        // Errors already; what is left of the lists says nothing.
-        if later || server.http.is_empty() && server.https.is_empty() {
-            return Vec::new();
-        }
-        if known.iter().all(|(_, deaf, _)| *deaf) {
-            let reasons: Vec<_> = known
-                .iter()
-                .map(|(kind, _, key)| format!("{}: {}", kind.as_str(), deaf(key)))
-                .collect();
-            let message = format!("no challenge can be answered ({})", reasons.join("; "));
-            self.problems.error(&at, message, "give an address there");
-        } else if at.is_written() {
-            for (index, (kind, _, key)) in known.iter().enumerate().filter(|(_, one)| one.1) {
-                let message = format!("{} cannot be used: {}", kind.as_str(), deaf(key));
-                self.problems.warn(
-                    &at.index(index),
-                    message,
-                    "remove it, or give an address there",
-                );
-            }
-        }
-        known.retain(|(_, deaf, _)| !deaf);
-        known.into_iter().map(|(kind, ..)| kind).collect()
-    }
-
-    fn profile(&mut self, raw: Option<&str>, at: &At<'_>) -> Option<String> {
-        let raw = raw?;
-        if raw.is_empty() || raw.len() > 64 || !raw.bytes().all(|octet| octet.is_ascii_graphic()) {
-            let message = format!("{} is not the name of a profile", at.quoted());
-            let hint = "write it as the CA does, such as tlsserver or shortlived";
-            self.problems.error(at, message, hint);
-        }
-        Some(raw.to_owned())
-    }
-
     fn external_account(&mut self, raw: &schema::Eab, at: &At<'_>) -> Option<ExternalAccount> {
         if raw.key_id.is_empty() || !raw.key_id.bytes().all(|octet| octet.is_ascii_graphic()) {
             let at = at.key("key_id");
@@ -256,7 +200,7 @@ impl Build<'_> {
         })
     }
 
-    fn proxy_of_ca(&mut self, at: &At<'_>, raw: &str) -> Option<Uri> {
+    pub(super) fn http_proxy(&mut self, at: &At<'_>, raw: &str) -> Option<Uri> {
         if raw.contains('@') {
             self.no_user(at);
             return None;
@@ -290,8 +234,8 @@ impl Build<'_> {
         }
     }
 
-    /// A file of roots. The CA could not be asked without it, so that it is looked into at once.
-    fn roots(&mut self, at: &At<'_>, raw: &str) -> PathBuf {
+    /// A file of roots. Nobody could be asked without it, so that it is looked into at once.
+    pub(super) fn roots(&mut self, at: &At<'_>, raw: &str) -> PathBuf {
         let path = self.path(at, raw);
         if raw.is_empty() || raw.contains('\0') {
             return path;
@@ -305,7 +249,7 @@ impl Build<'_> {
     }
 
     /// Reports a URL with a user in it, without showing it: there may be a password.
-    fn no_user(&mut self, at: &At<'_>) {
+    pub(super) fn no_user(&mut self, at: &At<'_>) {
         self.problems.hide(at.place());
         let message = "a URL with a user or a password in it cannot be used here";
         self.problems
@@ -316,7 +260,7 @@ impl Build<'_> {
 /// Looks whether a file has roots in it. The error says what is wrong and what to do.
 fn read_roots(path: &Path) -> Result<(), (String, &'static str)> {
     const PATH: &str = "check the path; a relative one is relative to the file it stands in";
-    const CONTENT: &str = "give the root certificate of the CA's own HTTPS, in PEM";
+    const CONTENT: &str = "give the root certificate of its HTTPS, in PEM";
     let failed = |error: std::io::Error| (format!("cannot be read: {error}"), PATH);
     // Others, such as pipes, could keep a reader waiting.
     if !fs::metadata(path).map_err(failed)?.is_file() {

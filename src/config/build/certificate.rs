@@ -66,16 +66,13 @@ impl Build<'_> {
                     }
                     named.push((at, pattern));
                 }
-                if let Some(dns) = &raw.dns
-                    && !root.dns.contains_key(dns)
-                {
-                    let at = at.key("dns");
-                    let known = root.dns.keys().map(String::as_str);
-                    self.dangling(&at, "entry in 'dns'", "dns", known, dns);
-                }
+                let dns = raw
+                    .dns
+                    .as_deref()
+                    .and_then(|dns| self.dns_name(&at.key("dns"), dns, root));
                 let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
                 for (name_at, pattern) in &named {
-                    // What 'dns' names is not available either, and says so itself.
+                    // One that names an entry is proved over it, whatever the issuers do else.
                     if raw.dns.is_none() {
                         self.provable(name_at, pattern, &issuers, root);
                     }
@@ -85,6 +82,7 @@ impl Build<'_> {
                 Some(CertificateSource::Managed {
                     names: patterns,
                     issuers,
+                    dns,
                     origin,
                 })
             }
@@ -120,6 +118,11 @@ impl Build<'_> {
         for (index, name) in on_demand.allow.iter().flatten().enumerate() {
             let at = allow_at.index(index);
             let pattern = self.pattern(&at, name);
+            if let Some(Pattern::Ip(_)) = pattern {
+                let message = "clients name no address when they ask for a certificate";
+                let hint = "list it below 'certificates' or as a host of a site";
+                self.problems.error(&at, message, hint);
+            }
             if pattern == Some(Pattern::Any) {
                 let message = "everyone can have certificates made for any name";
                 self.problems

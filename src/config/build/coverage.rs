@@ -7,16 +7,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Build;
+use super::challenge::unprovable;
 use super::issuer::acme_of;
-use super::preset;
+use super::preset::{self, Addresses};
 use crate::config::model::{CertificateSource, Config, SiteTls};
 use crate::config::problem::{At, quote};
 use crate::config::schema;
 use crate::host::{HostName, Pattern};
-
-/// What to do about a wildcard that cannot be proved.
-const INSTEAD_OF_A_WILDCARD: &str =
-    "name the hosts one by one, give a certificate in files, or use an issuer with a 'local_ca'";
 
 impl Build<'_> {
     /// Reports a wildcard that these issuers cannot issue for.
@@ -27,30 +24,53 @@ impl Build<'_> {
         issuers: &[Arc<str>],
         raw: &schema::Root,
     ) {
-        if !matches!(pattern, Pattern::Wildcard(_)) {
-            return;
+        match pattern {
+            Pattern::Wildcard(_) => {}
+            Pattern::Ip(_) => return self.provable_address(at, issuers, raw),
+            Pattern::Any | Pattern::Exact(_) => return,
         }
-        let mut by_acme = issuers.iter().filter(|name| acme_of(raw, name).is_some());
-        let Some(first) = by_acme.next() else {
+        let cannot = |name: &Arc<str>| unprovable(&*acme_of(raw, name)?, raw);
+        let mut unable = issuers
+            .iter()
+            .filter_map(|name| Some((name, cannot(name)?)));
+        let Some((first, (why, hint))) = unable.next() else {
             return;
         };
-        if issuers.iter().all(|name| acme_of(raw, name).is_some()) {
+        if issuers.iter().all(|name| cannot(name).is_some()) {
             let message = format!(
-                "the wildcard {} can be proved to {} by dns-01 alone, which is not available in \
-                 this build yet",
+                "the wildcard {} can be proved to {} over the DNS alone, and {why}",
                 at.quoted(),
                 quote(first),
             );
-            self.problems.error(at, message, INSTEAD_OF_A_WILDCARD);
+            self.problems.error(at, message, hint);
         } else {
             let message = format!(
-                "{} cannot issue for the wildcard {}: that takes dns-01, which is not available \
-                 in this build yet",
+                "{} cannot issue for the wildcard {}: that is proved over the DNS alone, and {why}",
                 quote(first),
                 at.quoted(),
             );
-            self.problems
-                .warn(at, message, "leave it out of the 'issuer' of this entry");
+            self.problems.warn(at, message, hint);
+        }
+    }
+
+    /// Reports an address that these issuers are known not to issue for.
+    fn provable_address(&mut self, at: &At<'_>, issuers: &[Arc<str>], raw: &schema::Root) {
+        let refusals: Vec<_> = issuers
+            .iter()
+            .filter_map(|name| Some((name, no_addresses(&*acme_of(raw, name)?)?)))
+            .collect();
+        let Some((issuer, (why, hint))) = refusals.first() else {
+            return;
+        };
+        let message = format!(
+            "{} issues no certificate for the address {}: {why}",
+            quote(issuer),
+            at.quoted(),
+        );
+        if refusals.len() == issuers.len() {
+            self.problems.error(at, message, *hint);
+        } else {
+            self.problems.warn(at, message, *hint);
         }
     }
 
@@ -62,18 +82,20 @@ impl Build<'_> {
         issuers: &[Arc<str>],
         raw: &schema::Root,
     ) {
-        let Pattern::Exact(host) = pattern else {
-            return;
+        let why = match pattern {
+            Pattern::Exact(host) => preset::never_certified(host),
+            Pattern::Ip(address) => preset::never_routed(*address),
+            Pattern::Any | Pattern::Wildcard(_) => None,
         };
         let public = |issuer: &&Arc<str>| {
             let acme = acme_of(raw, issuer);
             acme.is_some_and(|acme| preset::find(&acme.directory).is_some())
         };
         if let Some(issuer) = issuers.iter().find(public)
-            && let Some(why) = preset::never_certified(host)
+            && let Some(why) = why
         {
             let message = format!(
-                "public CAs certify no name such as {}, since {why}: {} will refuse it",
+                "public CAs certify nothing such as {}, since {why}: {} will refuse it",
                 at.quoted(),
                 quote(issuer),
             );
@@ -126,11 +148,12 @@ impl Build<'_> {
             if open {
                 continue;
             }
-            let acme = issuer.filter(|issuer| acme_of(raw, issuer).is_some());
+            let why = issuer.and_then(|issuer| unprovable(&*acme_of(raw, issuer)?, raw));
+            let can_wildcard = issuer.is_some() && why.is_none();
             let covered = |host: &Pattern| match host {
                 Pattern::Any => config.tls.default_certificate.is_some(),
-                Pattern::Exact(_) => issuer.is_some(),
-                Pattern::Wildcard(_) => issuer.is_some() && acme.is_none() || managed.covers(host),
+                Pattern::Exact(_) | Pattern::Ip(_) => issuer.is_some(),
+                Pattern::Wildcard(_) => can_wildcard || managed.covers(host),
             };
             let mut hosts = site.hosts.iter().enumerate();
             let bare = hosts.find(|(_, host)| !covered(host));
@@ -139,22 +162,54 @@ impl Build<'_> {
             };
             let at = hosts_at.index(index);
             let mut message = format!("no certificate can cover {}", at.quoted());
-            let hint = match (host, acme) {
+            let hint = match (host, issuer.zip(why)) {
                 (Pattern::Any, _) => {
                     "give 'tls.default_certificate', 'certificates' or 'on_demand'"
                 }
-                (Pattern::Wildcard(_), Some(issuer)) => {
+                (Pattern::Wildcard(_), Some((issuer, (why, hint)))) => {
                     message.push_str(": it can be proved to ");
                     message.push_str(&quote(issuer));
-                    message.push_str(" by dns-01 alone, which is not available in this build yet");
-                    INSTEAD_OF_A_WILDCARD
+                    message.push_str(" over the DNS alone, and ");
+                    message.push_str(why);
+                    hint
                 }
-                (Pattern::Exact(_) | Pattern::Wildcard(_), _) => {
+                (Pattern::Exact(_) | Pattern::Ip(_) | Pattern::Wildcard(_), _) => {
                     "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
                 }
             };
             self.problems.warn(&at, message, hint);
         }
+    }
+}
+
+/// Why a CA issues for no address, where that is known, and what to do.
+fn no_addresses(acme: &schema::Acme) -> Option<(String, &'static str)> {
+    let is_provable = |challenge: &schema::Challenge| match challenge {
+        schema::Challenge::Http01 | schema::Challenge::TlsAlpn01 => true,
+        schema::Challenge::Dns01
+        | schema::Challenge::DnsAccount01
+        | schema::Challenge::DnsPersist01 => false,
+    };
+    let challenges = acme.challenges.as_ref();
+    if challenges.is_some_and(|challenges| !challenges.iter().any(is_provable)) {
+        let why = "addresses are proved by http-01 or tls-alpn-01 alone".to_owned();
+        return Some((why, "add one of the two to the issuer's 'challenges'"));
+    }
+    let preset = preset::find(&acme.directory)?;
+    let profile = acme.profile.as_ref().map(schema::Profile::name);
+    match preset.addresses {
+        Addresses::No => Some((
+            format!("'{}' does not do that over ACME", preset.name),
+            "choose another CA, such as letsencrypt with 'profile: shortlived', or a 'local_ca'",
+        )),
+        Addresses::Profile(needed) if profile != Some(needed) => Some((
+            format!(
+                "'{}' does that with its profile {needed} alone",
+                preset.name
+            ),
+            "set 'profile: shortlived' of an issuer, and name that issuer here",
+        )),
+        Addresses::Profile(_) | Addresses::Yes => None,
     }
 }
 

@@ -1,5 +1,7 @@
-//! `issuers`: who issues certificates. What a CA with ACME needs is in `acme`.
+//! `issuers`: who issues certificates. What a CA with ACME needs is in `acme`,
+//! what ZeroSSL has beyond that in `zerossl`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -28,16 +30,16 @@ impl Build<'_> {
             }
             let name = Arc::from(name.as_str());
             if let Some(acme) = &issuer.acme {
-                let acme = self.acme(acme, &raw.server, &at.key("acme"));
+                let at = at.key("acme");
+                self.binding_is_given(acme, &at);
+                let acme = self.acme(acme, raw, &at);
+                issuers.insert(name, Issuer::Acme(Arc::new(acme)));
+            } else if let Some(zerossl) = &issuer.zerossl {
+                let acme = self.zerossl(zerossl, raw, &at.key("zerossl"));
                 issuers.insert(name, Issuer::Acme(Arc::new(acme)));
             } else if let Some(ca) = &issuer.local_ca {
                 let ca = self.local_ca(ca, &at.key("local_ca"));
                 issuers.insert(name, ca);
-            } else if issuer.zerossl.is_some() {
-                let message = "'zerossl' is not available in this build yet";
-                let hint = "use 'acme: { directory: zerossl, eab: … }' for now";
-                self.problems
-                    .refuse(&at.key("zerossl").at_key(), message, hint);
             }
         }
         issuers
@@ -58,6 +60,8 @@ impl Build<'_> {
 }
 
 /// What is configured for an issuer with ACME; `None` where it is of another kind.
-pub(super) fn acme_of<'r>(raw: &'r schema::Root, issuer: &str) -> Option<&'r schema::Acme> {
-    raw.issuers.get(issuer)?.acme.as_ref()
+pub(super) fn acme_of<'r>(raw: &'r schema::Root, issuer: &str) -> Option<Cow<'r, schema::Acme>> {
+    let issuer = raw.issuers.get(issuer)?;
+    let zerossl = || Some(Cow::Owned(issuer.zerossl.as_ref()?.as_acme()));
+    issuer.acme.as_ref().map(Cow::Borrowed).or_else(zerossl)
 }

@@ -3,12 +3,11 @@
 //! So a configuration that is written ahead is right when its feature comes, and who tries one
 //! learns of all that is wrong at once. Each part moves to where it belongs with its feature.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Build;
-use super::upstream::named_address;
-use super::value::MOMENT;
+use super::value::{MOMENT, url};
 use crate::config::problem::{At, suggest};
 use crate::config::schema;
 use crate::event::EventKind;
@@ -73,41 +72,6 @@ impl Build<'_> {
         );
         self.both(at, ["cert", "key"], [raw.cert.is_some(), raw.key.is_some()]);
         self.unavailable(at);
-    }
-
-    pub(super) fn dns(&mut self, raw: &schema::Root, root: &At<'_>) {
-        let section = root.key("dns");
-        for (name, entry) in &raw.dns {
-            let at = section.key(name);
-            self.name(&at, name);
-            let Some(raw) = &entry.rfc2136 else { continue };
-            let at = at.key("rfc2136");
-            let server = at.key("server");
-            let address = raw.server.parse::<SocketAddr>();
-            let good = address.map_or_else(
-                |_| named_address(&raw.server).is_some(),
-                |address| address.port() != 0,
-            );
-            if !good {
-                let message = format!("{} is not a name server with a port", server.quoted());
-                let hint = "write ADDRESS:PORT, such as 10.0.0.53:53";
-                self.problems.error(&server, message, hint);
-            }
-            if let Some(name) = &raw.tsig_name {
-                self.host(&at.key("tsig_name"), name);
-            }
-            if let Some(secret) = &raw.tsig_secret {
-                let secret = secret.0.expose();
-                if secret.is_empty() || openssl::base64::decode_block(secret).is_err() {
-                    let message = "the key is not base64";
-                    let hint = "take the 'secret' of the key as tsig-keygen prints it";
-                    self.problems.error(&at.key("tsig_secret"), message, hint);
-                }
-            }
-            let given = [raw.tsig_name.is_some(), raw.tsig_secret.is_some()];
-            self.both(&at, ["tsig_name", "tsig_secret"], given);
-            self.unavailable(&at);
-        }
     }
 
     /// `ask` and `limits` of `on_demand`.
@@ -183,46 +147,6 @@ impl Build<'_> {
             }
         }
     }
-
-    fn command(&mut self, command: &[String], at: &At<'_>) {
-        for (index, part) in command.iter().enumerate() {
-            if part.contains('\0') || (index == 0 && part.trim().is_empty()) {
-                let message = "a command begins with a program and has no zero octet in it";
-                let hint = "name the program, then each argument by itself";
-                self.problems.error(&at.index(index), message, hint);
-            }
-        }
-    }
-
-    /// A URL of HTTP.
-    fn url(&mut self, at: &At<'_>, raw: &str) {
-        if url(raw).is_none() {
-            let message = format!("{} is not a URL of http or https", at.quoted());
-            let hint = "write it in full, such as https://host.example/path";
-            self.problems.error(at, message, hint);
-        }
-    }
-
-    /// Reports one of two keys that mean nothing without each other.
-    fn both(&mut self, at: &At<'_>, keys: [&str; 2], given: [bool; 2]) {
-        let (has, lacks) = match (keys, given) {
-            ([one, other], [true, false]) => (one, other),
-            ([one, other], [false, true]) => (other, one),
-            _ => return,
-        };
-        // One that is written and broken has been reported.
-        if !at.key(lacks).is_written() {
-            let message = format!("'{has}' has no meaning without '{lacks}'");
-            let hint = format!("add '{lacks}', or remove '{has}'");
-            self.problems.error(&at.key(has).at_key(), message, hint);
-        }
-    }
-}
-
-fn url(text: &str) -> Option<http::Uri> {
-    let url: http::Uri = text.parse().ok()?;
-    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-    (is_http && url.host().is_some_and(|host| !host.is_empty())).then_some(url)
 }
 
 /// What a text is that should be a network.

@@ -3,6 +3,8 @@
 //! One table, and nothing that depends on a configuration. A CA is in it while it is sure to be
 //! served; any other is reached by the URL of its directory.
 
+use std::net::IpAddr;
+
 use crate::host::HostName;
 
 /// A public CA.
@@ -14,56 +16,126 @@ pub(super) struct Preset {
     pub(super) staging: Option<&'static str>,
     /// Where its external account binding comes from, where it asks for one.
     pub(super) eab: Option<&'static str>,
+    /// Whether it gives advice on when to renew (RFC 9773).
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the table of the documentation")
+    )]
+    pub(super) ari: Fact,
+    /// The profiles that it is known to have; none where it has none or they are not known.
+    pub(super) profiles: &'static [&'static str],
+    /// Whether it takes `notBefore` and `notAfter` in an order.
+    pub(super) lifetime: Fact,
+    /// Whether it issues certificates that must be stapled.
+    pub(super) must_staple: Fact,
+    /// Whether it issues for IP addresses (RFC 8738).
+    pub(super) addresses: Addresses,
+    /// What it allows in which time, for people.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the table of the documentation")
+    )]
+    pub(super) limits: &'static str,
+}
+
+/// What is known of a CA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    No,
+    /// It does not say, or it was not tried.
+    Unsaid,
+    Yes,
+}
+
+/// Whether a CA issues for IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addresses {
+    No,
+    /// With this profile alone.
+    Profile(&'static str),
+    Yes,
 }
 
 const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
+const LETS_ENCRYPT: Preset = Preset {
+    name: "letsencrypt",
+    directory: "https://acme-v02.api.letsencrypt.org/directory",
+    staging: Some(LETS_ENCRYPT_STAGING),
+    eab: None,
+    ari: Fact::Yes,
+    profiles: &["classic", "tlsserver", "shortlived"],
+    lifetime: Fact::No,
+    must_staple: Fact::No,
+    addresses: Addresses::Profile("shortlived"),
+    limits: "for an account 300 orders in 3 h, for a registered domain 50 certificates in 7 d, for \
+             one set of names 5 in 7 d, for a name 5 failed validations in 1 h; renewals by ARI \
+             are free",
+};
+
+const GOOGLE: Preset = Preset {
+    name: "google",
+    directory: "https://dv.acme-v02.api.pki.goog/directory",
+    // It has external accounts of its own.
+    staging: None,
+    eab: Some("make one with: gcloud publicca external-account-keys create"),
+    ari: Fact::Yes,
+    profiles: &[],
+    lifetime: Fact::Yes,
+    must_staple: Fact::No,
+    addresses: Addresses::Yes,
+    limits: "by the quota of the cloud project; an `eab` is to be used within 7 d",
+};
+
+const SSLCOM: Preset = Preset {
+    name: "sslcom",
+    directory: "https://acme.ssl.com/sslcom-dv-ecc",
+    staging: None,
+    eab: Some("take it from the API credentials of the account at https://secure.ssl.com"),
+    ari: Fact::Unsaid,
+    profiles: &[],
+    lifetime: Fact::Unsaid,
+    must_staple: Fact::Unsaid,
+    addresses: Addresses::No,
+    limits: "one name and its `www` on a free certificate; it charges an account that has funds",
+};
+
 const PRESETS: [Preset; 7] = [
-    Preset {
-        name: "letsencrypt",
-        directory: "https://acme-v02.api.letsencrypt.org/directory",
-        staging: Some(LETS_ENCRYPT_STAGING),
-        eab: None,
-    },
+    LETS_ENCRYPT,
     Preset {
         name: "letsencrypt-staging",
         directory: LETS_ENCRYPT_STAGING,
         staging: None,
-        eab: None,
+        limits: "much higher than those of `letsencrypt`",
+        ..LETS_ENCRYPT
     },
-    // Its staging environment has external accounts of its own.
-    Preset {
-        name: "google",
-        directory: "https://dv.acme-v02.api.pki.goog/directory",
-        staging: None,
-        eab: Some("make one with: gcloud publicca external-account-keys create"),
-    },
+    GOOGLE,
     Preset {
         name: "google-staging",
         directory: "https://dv.acme-v02.test-api.pki.goog/directory",
-        staging: None,
         eab: Some(
             "make one with: gcloud publicca external-account-keys create, set to Google's staging \
              environment",
         ),
+        ..GOOGLE
     },
     Preset {
         name: "zerossl",
         directory: "https://acme.zerossl.com/v2/DV90",
         staging: None,
         eab: Some("make one at https://app.zerossl.com/developer"),
+        ari: Fact::Unsaid,
+        profiles: &[],
+        lifetime: Fact::Unsaid,
+        must_staple: Fact::Unsaid,
+        addresses: Addresses::No,
+        limits: "not published",
     },
-    Preset {
-        name: "sslcom",
-        directory: "https://acme.ssl.com/sslcom-dv-ecc",
-        staging: None,
-        eab: Some("take it from the API credentials of the account at https://secure.ssl.com"),
-    },
+    SSLCOM,
     Preset {
         name: "sslcom-rsa",
         directory: "https://acme.ssl.com/sslcom-dv-rsa",
-        staging: None,
-        eab: Some("take it from the API credentials of the account at https://secure.ssl.com"),
+        ..SSLCOM
     },
 ];
 
@@ -114,6 +186,30 @@ pub(super) fn never_certified(host: &HostName) -> Option<String> {
     Some(format!("names in '.{end}' are private"))
 }
 
+/// Why no public CA certifies an address, where that is so: it cannot be reached from anywhere
+/// (RFC 6890).
+pub(super) fn never_routed(address: IpAddr) -> Option<String> {
+    let is_local = match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let is_shared = first == 100 && second & 0b1100_0000 == 64;
+            v4.is_private()
+                || v4.is_link_local()
+                || v4.is_documentation()
+                || is_shared
+                || first == 0
+        }
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.segments();
+            let is_documentation = first == 0x2001 && second == 0xdb8;
+            v6.is_unique_local() || v6.is_unicast_link_local() || is_documentation
+        }
+    };
+    let is_special =
+        is_local || address.is_loopback() || address.is_unspecified() || address.is_multicast();
+    is_special.then(|| "it is no address of the internet".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +227,44 @@ mod tests {
         }
         for other in ["", "off", "LetsEncrypt", "https://ca.example/directory"] {
             assert!(find(other).is_none(), "{other}");
+        }
+    }
+
+    /// The table of docs/certificates.md, a row for each CA.
+    fn row(preset: &Preset) -> String {
+        let fact = |fact| match fact {
+            Fact::No => "no",
+            Fact::Unsaid => "",
+            Fact::Yes => "yes",
+        };
+        let addresses = match preset.addresses {
+            Addresses::No => "no".to_owned(),
+            Addresses::Profile(name) => format!("with `{name}`"),
+            Addresses::Yes => "yes".to_owned(),
+        };
+        let staging = preset.staging.and_then(find).map(|one| one.name);
+        let cells = [
+            format!("`{}`", preset.name),
+            preset.eab.map_or("", |_| "required").to_owned(),
+            staging.map_or_else(String::new, |name| format!("`{name}`")),
+            fact(preset.ari).to_owned(),
+            preset.profiles.join(", "),
+            fact(preset.lifetime).to_owned(),
+            addresses,
+            fact(preset.must_staple).to_owned(),
+            preset.limits.to_owned(),
+        ];
+        let row = format!("| {} |", cells.join(" | "));
+        row.replace("|  |", "| |").replace("|  |", "| |")
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_is_this_one() {
+        let documentation = include_str!("../../../docs/certificates.md");
+        for preset in &PRESETS {
+            let row = row(preset);
+            let has_it = documentation.lines().any(|line| line == row);
+            assert!(has_it, "docs/certificates.md, \"CAs\", lacks:\n{row}");
         }
     }
 
@@ -157,6 +291,32 @@ mod tests {
             "a.mylocal",
         ] {
             assert!(!never(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_beyond_the_internet() {
+        let never = |address: &str| never_routed(address.parse().expect("an address")).is_some();
+        for address in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.1.1",
+            "192.0.2.7",
+            "0.0.0.0",
+            "224.0.0.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "2001:db8::1",
+            "ff02::1",
+        ] {
+            assert!(never(address), "{address}");
+        }
+        for address in ["1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:4700::1"] {
+            assert!(!never(address), "{address}");
         }
     }
 }

@@ -162,7 +162,7 @@ impl Build<'_> {
         let default_certificate = raw
             .default_certificate
             .as_ref()
-            .and_then(|name| self.host(&at.key("default_certificate"), name));
+            .and_then(|name| self.identifier(&at.key("default_certificate"), name));
         let groups_at = at.key("groups");
         for (index, group) in raw.groups.iter().enumerate() {
             if raw.groups.iter().take(index).any(|before| before == group) {
@@ -247,6 +247,7 @@ impl Build<'_> {
                 Duration::from_secs(1),
                 FOREVER,
             ),
+            ari: raw.ari,
             required_at_start: raw.required_at_start,
         }
     }

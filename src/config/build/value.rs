@@ -1,13 +1,13 @@
 //! Single values: durations, sizes, paths, addresses, host names.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Build;
 use crate::config::problem::{At, nearest};
 use crate::config::schema;
-use crate::host::{HostName, Pattern};
+use crate::host::{HostName, Identifier, Pattern};
 
 /// The longest duration: about ten years.
 pub(super) const FOREVER: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -127,7 +127,15 @@ impl Build<'_> {
         }
     }
 
-    /// A host name, a wildcard, or the catch-all.
+    /// A host name or an IP address.
+    pub(super) fn identifier(&mut self, at: &At<'_>, raw: &str) -> Option<Identifier> {
+        match raw.parse::<IpAddr>() {
+            Ok(_) => raw.parse().ok(),
+            Err(_) => self.host(at, raw).map(Identifier::Dns),
+        }
+    }
+
+    /// A host name, an IP address, a wildcard, or the catch-all.
     pub(super) fn pattern(&mut self, at: &At<'_>, raw: &str) -> Option<Pattern> {
         match raw.parse() {
             Ok(pattern) => Some(pattern),
@@ -135,6 +143,9 @@ impl Build<'_> {
                 let message = format!("the host {} {}", at.quoted(), reason(&error));
                 let hint = match bare_host(raw) {
                     Some(_) => "leave out the scheme, the port and the path",
+                    None if raw.starts_with('[') => {
+                        "write an address without brackets and a port, such as 2001:db8::1"
+                    }
                     None => "write a name such as www.example.com or *.example.com",
                 };
                 self.problems.error(at, message, hint);
@@ -156,6 +167,41 @@ impl Build<'_> {
         }
     }
 
+    /// A program and its arguments.
+    pub(super) fn command(&mut self, command: &[String], at: &At<'_>) {
+        for (index, part) in command.iter().enumerate() {
+            if part.contains('\0') || (index == 0 && part.trim().is_empty()) {
+                let message = "a command begins with a program and has no zero octet in it";
+                let hint = "name the program, then each argument by itself";
+                self.problems.error(&at.index(index), message, hint);
+            }
+        }
+    }
+
+    /// A URL of HTTP.
+    pub(super) fn url(&mut self, at: &At<'_>, raw: &str) {
+        if url(raw).is_none() {
+            let message = format!("{} is not a URL of http or https", at.quoted());
+            let hint = "write it in full, such as https://host.example/path";
+            self.problems.error(at, message, hint);
+        }
+    }
+
+    /// Reports one of two keys that mean nothing without each other.
+    pub(super) fn both(&mut self, at: &At<'_>, keys: [&str; 2], given: [bool; 2]) {
+        let (has, lacks) = match (keys, given) {
+            ([one, other], [true, false]) => (one, other),
+            ([one, other], [false, true]) => (other, one),
+            _ => return,
+        };
+        // One that is written and broken has been reported.
+        if !at.key(lacks).is_written() {
+            let message = format!("'{has}' has no meaning without '{lacks}'");
+            let hint = format!("add '{lacks}', or remove '{has}'");
+            self.problems.error(&at.key(has).at_key(), message, hint);
+        }
+    }
+
     /// A level of the log, or one for each part.
     pub(super) fn level(&mut self, at: &At<'_>, raw: &str) {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -173,6 +219,13 @@ impl Build<'_> {
             self.problems.error(at, message, hint);
         }
     }
+}
+
+/// A URL of HTTP.
+pub(super) fn url(text: &str) -> Option<http::Uri> {
+    let url: http::Uri = text.parse().ok()?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    (is_http && url.host().is_some_and(|host| !host.is_empty())).then_some(url)
 }
 
 /// The reason without the text itself, which may have come from a reference.

@@ -1,4 +1,4 @@
-//! `issuers`, `dns` and `events`.
+//! `issuers` and `events`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,14 +12,14 @@ use super::text::{Duration, SecretText};
 pub(crate) struct Issuer {
     /// A certificate authority with ACME, such as Let's Encrypt.
     pub(crate) acme: Option<Acme>,
-    /// ZeroSSL by its own API.
+    /// ZeroSSL, known by an account there.
     pub(crate) zerossl: Option<ZeroSsl>,
     /// A certificate authority of Snigate's own, for development and internal names.
     pub(crate) local_ca: Option<LocalCa>,
 }
 
 /// An authority with ACME (RFC 8555). Whoever configures it agrees to its terms of service.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Acme {
     /// The authority: `letsencrypt`, `letsencrypt-staging`, `google`, `google-staging`, `zerossl`,
@@ -31,11 +31,28 @@ pub(crate) struct Acme {
     pub(crate) staging: Option<String>,
     /// Where the authority may write to.
     pub(crate) email: Option<String>,
-    /// How to prove control of a name, most wanted first.
+    /// How to prove control of a name, most wanted first. By default `tls-alpn-01`, `http-01`, and
+    /// `dns-01` where there is an entry in `dns` for it.
     #[schemars(length(min = 1))]
-    pub(crate) challenges: Vec<Challenge>,
-    /// A profile of the authority, such as `tlsserver` or `shortlived`.
-    pub(crate) profile: Option<String>,
+    pub(crate) challenges: Option<Vec<Challenge>>,
+    /// The name of an entry in `dns`, where records to prove by are set, unless a certificate
+    /// names another. The only entry there is where it is left out.
+    pub(crate) dns: Option<String>,
+    /// A profile of the authority, such as `tlsserver` or `shortlived`: asked for where the
+    /// authority has it.
+    pub(crate) profile: Option<Profile>,
+    /// Which chain is served where the authority has several to choose from. By default its own
+    /// choice.
+    pub(crate) preferred_chain: Option<PreferredChain>,
+    /// How long certificates are to be valid, from 1h to 398d, at an authority that lets this be
+    /// chosen.
+    pub(crate) lifetime: Option<Duration>,
+    /// Whether the first name is the certificate's common name too, for clients that look at
+    /// nothing else.
+    pub(crate) common_name: bool,
+    /// Whether certificates say that they come with a stapled OCSP response (RFC 7633). Most
+    /// public authorities refuse that by now.
+    pub(crate) must_staple: bool,
     /// The kind of the certificates' keys.
     pub(crate) key_type: KeyType,
     /// Whether a renewed certificate keeps the key of the one before. By default each has a new
@@ -49,6 +66,11 @@ pub(crate) struct Acme {
     pub(crate) proxy: Option<String>,
     /// How many orders may be begun in which time.
     pub(crate) limit: OrderLimit,
+    /// Whether CAA records are looked up before an order, so that a refusal is explained and the
+    /// authority is not bothered.
+    pub(crate) check_caa: bool,
+    /// The name servers to ask about names, `ADDRESS:PORT`, instead of the system's.
+    pub(crate) resolvers: Vec<String>,
 }
 
 impl Default for Acme {
@@ -57,20 +79,83 @@ impl Default for Acme {
             directory: "letsencrypt".to_owned(),
             staging: None,
             email: None,
-            challenges: vec![Challenge::TlsAlpn01, Challenge::Http01],
+            challenges: None,
+            dns: None,
             profile: None,
+            preferred_chain: None,
+            lifetime: None,
+            common_name: false,
+            must_staple: false,
             key_type: KeyType::P256,
             reuse_key: false,
             ca_file: None,
             eab: None,
             proxy: None,
             limit: OrderLimit::default(),
+            check_caa: true,
+            resolvers: Vec::new(),
         }
     }
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum Profile {
+    Name(String),
+    Named(NamedProfile),
+}
+
+impl Profile {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Named(named) => &named.name,
+        }
+    }
+}
+
+/// A profile of an authority.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
+pub(crate) struct NamedProfile {
+    /// Its name, as the authority writes it.
+    pub(crate) name: String,
+    /// Whether nothing is asked of an authority that does not have it, instead of a certificate
+    /// of its default profile.
+    pub(crate) required: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum PreferredChain {
+    Shortest(Shortest),
+    Names(ChainNames),
+}
+
+/// The word `shortest`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Shortest {
+    Shortest,
+}
+
+/// Whose chain is preferred: one of `root` and `issuer`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(crate) struct ChainNames {
+    /// The common name of the root that the chain leads to.
+    pub(crate) root: Option<String>,
+    /// The common name of an authority that has issued a certificate of the chain.
+    pub(crate) issuer: Option<String>,
+}
+
 /// How many orders may be begun in which time, to stay within the limits of the authority.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OrderLimit {
     /// The number of orders.
@@ -94,6 +179,10 @@ impl Default for OrderLimit {
 pub(crate) enum Challenge {
     #[serde(rename = "dns-01")]
     Dns01,
+    #[serde(rename = "dns-account-01")]
+    DnsAccount01,
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
     #[serde(rename = "http-01")]
     Http01,
     #[serde(rename = "tls-alpn-01")]
@@ -112,7 +201,7 @@ pub(crate) enum KeyType {
 }
 
 /// External account binding (RFC 8555, section 7.3.4).
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["key_id", "hmac_key"]))]
 pub(crate) struct Eab {
@@ -122,13 +211,72 @@ pub(crate) struct Eab {
     pub(crate) hmac_key: Option<SecretText>,
 }
 
-/// ZeroSSL by its own API.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+/// ZeroSSL, known by an account there: one of `api_key` and `email`, or both. The rest is as in
+/// `acme`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["api_key"]))]
 pub(crate) struct ZeroSsl {
-    /// The access key of the account.
+    /// The access key of the account. ZeroSSL gives a key for external account binding for it.
     pub(crate) api_key: Option<SecretText>,
+    /// The address of the account, which does instead of `api_key`. Where both are given, ZeroSSL
+    /// may write to it.
+    pub(crate) email: Option<String>,
+    /// The https:// URL of ZeroSSL's own API.
+    pub(crate) endpoint: String,
+    /// The https:// URL of its ACME directory, or `zerossl`.
+    pub(crate) directory: String,
+    /// How to prove control of a name, most wanted first.
+    #[schemars(length(min = 1))]
+    pub(crate) challenges: Option<Vec<Challenge>>,
+    /// The name of an entry in `dns`, as with `acme`.
+    pub(crate) dns: Option<String>,
+    /// The kind of the certificates' keys.
+    pub(crate) key_type: KeyType,
+    /// Whether a renewed certificate keeps the key of the one before. By default each has a new
+    /// one.
+    pub(crate) reuse_key: bool,
+    /// A PEM file with the roots to trust for the API and the directory instead of the system's.
+    pub(crate) ca_file: Option<String>,
+    /// A proxy to reach both through, `http://HOST:PORT`.
+    pub(crate) proxy: Option<String>,
+    /// How many orders may be begun in which time.
+    pub(crate) limit: OrderLimit,
+}
+
+impl Default for ZeroSsl {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            email: None,
+            endpoint: "https://api.zerossl.com".to_owned(),
+            directory: "zerossl".to_owned(),
+            challenges: None,
+            dns: None,
+            key_type: KeyType::P256,
+            reuse_key: false,
+            ca_file: None,
+            proxy: None,
+            limit: OrderLimit::default(),
+        }
+    }
+}
+
+impl ZeroSsl {
+    /// What it is as an authority with ACME.
+    pub(crate) fn as_acme(&self) -> Acme {
+        Acme {
+            directory: self.directory.clone(),
+            email: self.email.clone(),
+            challenges: self.challenges.clone(),
+            dns: self.dns.clone(),
+            key_type: self.key_type,
+            reuse_key: self.reuse_key,
+            ca_file: self.ca_file.clone(),
+            proxy: self.proxy.clone(),
+            limit: self.limit.clone(),
+            ..Acme::default()
+        }
+    }
 }
 
 /// A certificate authority of Snigate's own.
@@ -145,52 +293,6 @@ impl Default for LocalCa {
             name: "Snigate Local CA".to_owned(),
         }
     }
-}
-
-/// Where DNS records are set: exactly one of the keys.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(crate) struct Dns {
-    /// A name server with dynamic updates.
-    pub(crate) rfc2136: Option<Rfc2136>,
-}
-
-/// A name server with dynamic updates (RFC 2136), signed by TSIG.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["server"]))]
-pub(crate) struct Rfc2136 {
-    /// The server's address, `ADDRESS:PORT`.
-    pub(crate) server: String,
-    /// The name of the key.
-    pub(crate) tsig_name: Option<String>,
-    /// The algorithm of the key.
-    pub(crate) tsig_algorithm: TsigAlgorithm,
-    /// The key, in base64.
-    pub(crate) tsig_secret: Option<SecretText>,
-}
-
-impl Default for Rfc2136 {
-    fn default() -> Self {
-        Self {
-            server: String::new(),
-            tsig_name: None,
-            tsig_algorithm: TsigAlgorithm::HmacSha256,
-            tsig_secret: None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub(crate) enum TsigAlgorithm {
-    #[serde(rename = "hmac-sha256")]
-    HmacSha256,
-    #[serde(rename = "hmac-sha384")]
-    HmacSha384,
-    #[serde(rename = "hmac-sha512")]
-    HmacSha512,
 }
 
 /// Whom to tell of which events: one of `webhook` and `exec`.

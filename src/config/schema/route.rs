@@ -122,7 +122,7 @@ impl Default for UpstreamTlsOptions {
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["hosts"]))]
 pub(crate) struct Site {
-    /// Host names; `*.example.com` for any one label, `*` alone for every other host.
+    /// Host names and IP addresses; `*.example.com` for any one label, `*` alone for every other host.
     #[schemars(length(min = 1))]
     pub(crate) hosts: Vec<String>,
     /// Where the certificate comes from: `auto` for one that covers the host, else one by the

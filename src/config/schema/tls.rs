@@ -14,8 +14,9 @@ pub(crate) struct Tls {
     /// Key exchange groups, most wanted first.
     #[schemars(length(min = 1))]
     pub(crate) groups: Vec<Group>,
-    /// The host name whose certificate is served to clients that name no host (no SNI) or, see
-    /// `unknown_sni`, an unknown one. Without it such clients get the alert `unrecognized_name`.
+    /// The host name or IP address whose certificate is served to clients that name no host (no
+    /// SNI), where the address that they come to has none of its own, or, see `unknown_sni`, an
+    /// unknown one. Without it such clients get the alert `unrecognized_name`.
     pub(crate) default_certificate: Option<String>,
     /// What a client gets that names a host without a certificate: `default` for the default
     /// certificate where there is one, `reject` for the alert `unrecognized_name`.
@@ -204,12 +205,13 @@ pub(crate) struct Certificate {
     pub(crate) files: Option<CertificateFiles>,
     /// A directory of certificates: `NAME.pem` with `NAME.key`, or both in one `NAME.pem`.
     pub(crate) directory: Option<String>,
-    /// Host names, wildcards too, for which a certificate is asked from an issuer.
+    /// Host names, wildcards and IP addresses for which a certificate is asked from an issuer.
     #[schemars(length(min = 1))]
     pub(crate) names: Option<Vec<String>>,
     /// Names of issuers, tried in order; with `names`. The first issuer where it is left out.
     pub(crate) issuer: Option<Names>,
-    /// The name of an entry in `dns`, to prove by dns-01; with `names`.
+    /// The name of an entry in `dns`, where records to prove by are set; with `names`. That of
+    /// the issuer where it is left out.
     pub(crate) dns: Option<String>,
 }
 

@@ -56,6 +56,7 @@ fn defaults_are_those_of_the_schema() {
     assert!(certificates.is_empty() && on_demand.is_none());
     assert_eq!(renewal.window, 0.33);
     assert_eq!(renewal.check_every, Duration::from_secs(600));
+    assert!(renewal.ari);
     assert_eq!(
         log,
         Log {
@@ -265,7 +266,7 @@ fn words_and_numbers_mean_what_they_say() {
         }),
         (
             "renewal: { window: 0.5, check_every: 1h, ari: false }",
-            |config| config.renewal.window == 0.5,
+            |config| config.renewal.window == 0.5 && !config.renewal.ari,
         ),
         ("storage: { file: { path: /var/lib/snigate } }", |config| {
             config.storage

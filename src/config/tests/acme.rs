@@ -8,14 +8,15 @@ use super::*;
 use crate::config::model::*;
 
 /// An issuer `a` with this in its braces, and a site that it issues for.
-fn configured(acme: &str) -> String {
+pub(super) fn configured(acme: &str) -> String {
     format!(
         "issuers: {{ a: {{ acme: {{ {acme} }} }} }}\n\
          sites: [{{ hosts: [www.example.com], routes: [{{ respond: {{}} }}] }}]\n"
     )
 }
 
-fn acme(config: &Config) -> Arc<Acme> {
+/// The first issuer.
+pub(super) fn acme(config: &Config) -> Arc<Acme> {
     match config.issuers.values().next() {
         Some(Issuer::Acme(acme)) => Arc::clone(acme),
         other => panic!("{other:?}"),
@@ -23,7 +24,7 @@ fn acme(config: &Config) -> Arc<Acme> {
 }
 
 /// The paths of what is odd.
-fn odd(text: &str) -> Vec<String> {
+pub(super) fn odd(text: &str) -> Vec<String> {
     let warnings = accept(text).warnings;
     assert!(
         warnings
@@ -44,12 +45,16 @@ fn lets_encrypt_is_the_default() {
             staging: Some("https://acme-staging-v02.api.letsencrypt.org/directory".to_owned()),
             email: None,
             challenges: vec![ChallengeType::TlsAlpn01, ChallengeType::Http01],
-            profile: None,
+            dns: None,
+            order: OrderTerms::default(),
             key_type: KeyType::P256,
             reuse_key: false,
             ca_file: None,
             eab: None,
+            zerossl: None,
             proxy: None,
+            check_caa: true,
+            resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 10,
                 per: Duration::from_secs(10),
@@ -70,7 +75,8 @@ fn everything_about_a_ca_can_be_chosen() {
     fs::write(dir.path().join("root.pem"), root.pem()).unwrap();
     let text = configured(
         "directory: \"https://ca.corp:8443/acme/directory\", staging: \"https://stage.corp/dir\", \
-         email: Ops@Bücher.Example, challenges: [http-01], profile: shortlived, key_type: rsa4096, \
+         email: Ops@Bücher.Example, challenges: [http-01], profile: { name: shortlived, required: true }, \
+         preferred_chain: { root: Corp Root }, lifetime: 7d, common_name: true, key_type: rsa4096, \
          reuse_key: true, ca_file: ./root.pem, eab: { key_id: kid-1, hmac_key: \"ab-_cQ==\" }, \
          proxy: \"http://[::1]:3128\", limit: { orders: 300, per: 3h }",
     );
@@ -86,7 +92,17 @@ fn everything_about_a_ca_can_be_chosen() {
             staging: Some("https://stage.corp/dir".to_owned()),
             email: Some("Ops@xn--bcher-kva.example".to_owned()),
             challenges: vec![ChallengeType::Http01],
-            profile: Some("shortlived".to_owned()),
+            dns: None,
+            order: OrderTerms {
+                profile: Some(Profile {
+                    name: "shortlived".to_owned(),
+                    required: true,
+                }),
+                preferred_chain: Some(PreferredChain::Root("Corp Root".to_owned())),
+                lifetime: Some(Duration::from_secs(7 * 86_400)),
+                common_name: true,
+                must_staple: false,
+            },
             key_type: KeyType::Rsa4096,
             reuse_key: true,
             ca_file: Some(ca_file),
@@ -94,7 +110,10 @@ fn everything_about_a_ca_can_be_chosen() {
                 key_id: "kid-1".to_owned(),
                 hmac_key: crate::secret::Secret::new("ab-_cQ".to_owned()),
             }),
+            zerossl: None,
             proxy: Some("http://[::1]:3128".parse().unwrap()),
+            check_caa: true,
+            resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 300,
                 per: Duration::from_secs(3 * 3600),
@@ -289,11 +308,8 @@ fn wildcards_may_be_covered_otherwise() {
     }
     let text = format!("{wild}\nissuers: {{ acme: {{ acme: }} }}");
     let warning = accept(&text).warnings[0].to_string();
-    assert!(warning.contains("by dns-01 alone"), "{warning}");
-    assert!(
-        warning.contains("not available in this build yet"),
-        "{warning}"
-    );
+    assert!(warning.contains("over the DNS alone"), "{warning}");
+    assert!(warning.contains("add one"), "{warning}");
 }
 
 #[test]
@@ -341,4 +357,38 @@ fn what_to_do_without_a_certificate() {
     assert!(!config.renewal.required_at_start && !config.server.https_optional);
     let deaf = format!("server: {{ https_optional: true, http: [] }}\n{GOOD}");
     assert_eq!(odd(&deaf), ["server.https_optional"]);
+}
+
+#[test]
+fn zerossl_is_a_ca_that_knows_an_account() {
+    let zerossl = |keys: &str| {
+        let text = format!(
+            "issuers: {{ z: {{ zerossl: {{ {keys} }} }} }}\n\
+             sites: [{{ hosts: [www.my-host.com], routes: [{{ respond: {{ body: a }} }}] }}]"
+        );
+        let loaded = accept(&text);
+        assert_eq!(loaded.warnings, []);
+        assert!(!format!("{loaded:?}").contains("secret-key"));
+        acme(&loaded.config)
+    };
+    let acme = zerossl("api_key: secret-key, key_type: p384");
+    assert_eq!(acme.directory, "https://acme.zerossl.com/v2/DV90");
+    assert_eq!((acme.key_type, &acme.email), (KeyType::P384, &None));
+    let known = acme.zerossl.as_ref().unwrap();
+    assert_eq!(known.endpoint, "https://api.zerossl.com");
+    let key = crate::secret::Secret::new("secret-key".to_owned());
+    assert_eq!(known.login, ZeroSslLogin::ApiKey(key.clone()));
+
+    let acme = zerossl("email: a@my-host.com, endpoint: \"https://api.corp:8443\"");
+    let known = acme.zerossl.as_ref().unwrap();
+    assert_eq!(known.login, ZeroSslLogin::Email("a@my-host.com".to_owned()));
+    assert_eq!(acme.email.as_deref(), Some("a@my-host.com"));
+    assert_eq!(known.endpoint, "https://api.corp:8443");
+
+    let acme = zerossl("email: a@my-host.com, api_key: secret-key");
+    assert_eq!(
+        acme.zerossl.as_ref().unwrap().login,
+        ZeroSslLogin::ApiKey(key)
+    );
+    assert_eq!(acme.email.as_deref(), Some("a@my-host.com"));
 }

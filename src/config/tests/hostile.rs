@@ -105,6 +105,7 @@ fn piece() -> impl Strategy<Value = String> {
         "hmac_key",
         "challenges",
         "dns-01",
+        "dns-persist-01",
         "proxy",
         "orders",
         "letsencrypt",

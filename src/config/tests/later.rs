@@ -12,10 +12,6 @@ storage.etcd.endpoints[1] | not the URL of a member | storage: { etcd: { endpoin
 storage.etcd.prefix | does not begin with '/' | storage: { etcd: { endpoints: ["http://a:1"], prefix: snigate } }
 storage.etcd.user | 'user' has no meaning without 'password' | storage: { etcd: { endpoints: ["http://a:1"], user: u } }
 storage.etcd.key | 'key' has no meaning without 'cert' | storage: { etcd: { endpoints: ["http://a:1"], key: k.pem } }
-dns.main.rfc2136.server | not a name server with a port | dns: { main: { rfc2136: { server: 10.0.0.53 } } }
-dns.main.rfc2136.server | not a name server with a port | dns: { main: { rfc2136: { server: "ns.example:0" } } }
-dns.main.rfc2136.tsig_name | has no meaning without 'tsig_secret' | dns: { main: { rfc2136: { server: "ns.example:53", tsig_name: k } } }
-dns.main.rfc2136.tsig_secret | the key is not base64 | dns: { main: { rfc2136: { server: "ns.example:53", tsig_name: k, tsig_secret: "%%" } } }
 on_demand.ask | not a URL of http | on_demand: { allow: ["*.b.example"], ask: "localhost:5555/check" }
 on_demand.ask | not a URL of http | on_demand: { ask: "ftp://a/check" }
 on_demand.limits.max_wait | is too short | on_demand: { allow: ["*.b.example"], limits: { max_wait: 0s } }
@@ -72,7 +68,6 @@ fn what_is_right_is_only_refused() {
         "server: { proxy_protocol: { trusted: [10.0.0.0/8, \"2001:db8::/32\"] } }",
         "tls: { client_auth: { ca: roots.pem } }",
         "storage: { etcd: { endpoints: [\"https://10.0.0.1:2379\"], user: u, password: p, cert: c, key: k } }",
-        "dns: { main: { rfc2136: { server: \"[::1]:53\", tsig_name: acme, tsig_secret: \"c2VjcmV0\" } } }",
         "on_demand: { ask: \"http://127.0.0.1:5555/check\" }",
         "events: [{ on: [certificate_failed, config_rejected, \"*\"], webhook: { url: \"https://alerts.example/hook\" } }]",
         "events: [{ on: [storage_failed], exec: { command: [/usr/local/bin/notify, \"\"] } }]",

@@ -60,6 +60,12 @@ fn faults_of_names_for_acme() {
 }
 
 #[test]
+fn faults_of_dns() {
+    let whole = |fault: &str| format!("dns: {{ a: {{ {fault} }} }}\n{GOOD}");
+    each(include_str!("refused/dns.txt"), whole);
+}
+
+#[test]
 fn a_challenge_needs_a_listener() {
     let site = "sites: [{ hosts: [a.example.com], routes: [{ respond: {} }] }]";
     for (server, challenges, place, words) in [
@@ -158,6 +164,13 @@ fn what_a_reference_stands_for_is_never_shown() {
         "issuers: { a: { acme: { profile: \"${SECRET} \" } } }",
         "issuers: { a: { acme: { eab: { key_id: k, hmac_key: \"${SECRET}+\" } } } }",
         "include: [\"${SECRET}\"]",
+        "dns: { a: { cloudflare: { api_token: \"${SECRET} \" } } }",
+        "dns: { a: { cloudflare: { api_token: t, endpoint: \"${SECRET}\" } } }",
+        "dns: { a: { rfc2136: { server: \"${SECRET}\" } } }",
+        "dns: { a: { exec: { command: [\"${SECRET}\"] } } }",
+        "dns: { a: { exec: { command: [/a], env: { \"a=\": \"${SECRET}\" } } } }",
+        "dns: { a: { hetzner: { api_token: t }, resolvers: [\"${SECRET}\"] } }",
+        "certificates: [{ names: [a.example], dns: \"${SECRET}\" }]",
     ] {
         let good = if text.starts_with("issuers") {
             GOOD.split_once('\n').map_or(GOOD, |(_, rest)| rest)
@@ -178,6 +191,9 @@ fn what_a_reference_stands_for_is_never_shown() {
         "issuers: { a: { acme: { proxy: \"http://me:hunter2@a:1\" } } }",
         "issuers: { a: { acme: { directory: \"https://me:hunter2@a/\" } } }",
         "issuers: { a: { acme: { eab: { key_id: k, hmac_key: \"hunter2 \" } } } }",
+        "dns: { a: { hetzner: { api_token: \"hunter2 \" } } }",
+        "dns: { a: { exec: { command: [/a], env: { \"a=\": hunter2 } } } }",
+        "dns: { a: { hetzner: { api_token: t, endpoint: \"https://me:hunter2@a\" } } }",
     ] {
         let diagnostics = refuse(text);
         let rendered = format!("{diagnostics}{}", diagnostics.render(false));

@@ -122,6 +122,7 @@ impl Managed {
                 is_read,
                 is_stale: false,
                 is_foreign: false,
+                is_revoked: false,
                 is_asked: false,
                 paused: Vec::new(),
             });
@@ -140,7 +141,7 @@ impl Managed {
         let new = better.or(taken_over).map(Arc::new);
         let change = new.map(|new| {
             entry.is_stale = new.validity(now) == Validity::Expired;
-            entry.is_foreign = false;
+            (entry.is_foreign, entry.is_revoked) = (false, false);
             Teller {
                 tools: &self.tools,
                 need,
@@ -168,6 +169,9 @@ impl Managed {
                 .max_by_key(|retry| retry.last),
         };
         self.plans.set(need, facts, now);
+        if change.is_some() {
+            self.advised.ask(need, now);
+        }
         if is_foreign {
             self.plans.request(need, now);
         }

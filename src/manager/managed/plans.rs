@@ -53,6 +53,12 @@ impl Plans {
         }
     }
 
+    pub(super) fn advise(&mut self, need: &Arc<Need>, at: Option<UnixTime>) {
+        if let Some(plan) = self.of_mut(need) {
+            plan.advise(need, at);
+        }
+    }
+
     pub(super) fn remove(&mut self, need: &Arc<Need>) {
         if let Some(plan) = self.of_mut(need) {
             plan.remove(need);

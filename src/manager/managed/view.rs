@@ -8,6 +8,7 @@ use super::Managed;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::schedule::advice::Window;
 use crate::schedule::{CertState, Retry, Upkeep};
 
 /// A certificate that an issuer is asked for, for whoever wants to see it.
@@ -18,10 +19,14 @@ pub struct ManagedView {
     pub issuers: Vec<Arc<str>>,
     pub certificate: Option<Arc<TlsCertificate>>,
     pub state: CertState,
+    /// Whether the certificate was revoked, and is served until another is there.
+    pub is_revoked: bool,
     /// The failures since the last success.
     pub retry: Option<Retry>,
     /// When something is done about it.
     pub next: Option<UnixTime>,
+    /// When its CA advises to renew it.
+    pub advice: Option<Window>,
     /// Whether it is in the storage.
     pub is_stored: bool,
 }
@@ -71,8 +76,10 @@ impl Managed {
             issuers: need.issuers.clone(),
             certificate: entry.certificate.clone(),
             state: self.plans.state(need, now),
+            is_revoked: entry.is_revoked,
             retry: self.plans.retry(need).cloned(),
             next: self.plans.next_attempt(need),
+            advice: self.advised.advice(need).and_then(|it| it.window.clone()),
             is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
         })
     }

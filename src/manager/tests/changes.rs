@@ -14,6 +14,7 @@ fn managed(hosts: &[&str], issuers: &[&str]) -> CertificateSource {
     CertificateSource::Managed {
         names: names(hosts),
         issuers: issuers.iter().map(|issuer| (*issuer).into()).collect(),
+        dns: None,
         origin: origin("certificates[0]"),
     }
 }

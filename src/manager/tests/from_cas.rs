@@ -305,6 +305,7 @@ fn a_site_is_left_to_the_certificate_that_is_configured_for_its_host() {
             .map(|name| name.parse().expect("a name"))
             .to_vec(),
         issuers: vec!["ca".into()],
+        dns: None,
         origin: origin("certificates[0]"),
     });
     let report = world.apply();

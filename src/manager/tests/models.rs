@@ -48,10 +48,12 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
             path: "/nowhere".into(),
         },
         issuers: IndexMap::new(),
+        dns: IndexMap::new(),
         certificates,
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
+            ari: true,
             required_at_start: false,
         },
         on_demand: None,

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit};
+use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit, OrderTerms};
 use crate::event::{EventKind, Severity};
-use crate::issuer::{Issued, Request};
-use crate::schedule::{CertState, Failure, FailureClass, Hold, Wait};
+use crate::issuer::{Issued, Request, Revocation, RevocationReason};
+use crate::schedule::{CertState, Failure, FailureClass, Hold, RenewalInfo, Wait};
 
 /// What the CA does next.
 pub(super) enum Act {
@@ -29,6 +29,17 @@ pub(super) struct Scripted {
     pub(super) script: Mutex<VecDeque<Act>>,
     pub(super) asked: Mutex<Vec<Vec<String>>>,
     pub(super) settled: Mutex<usize>,
+    /// What it says about when to renew, and how it knew the certificates it was asked about.
+    pub(super) info: Mutex<Result<Option<RenewalInfo>, Failure>>,
+    pub(super) asked_about: Mutex<Vec<String>>,
+    /// What each order was to replace.
+    pub(super) replaced: Mutex<Vec<Option<String>>>,
+    pub(super) revoked: Mutex<Vec<RevocationReason>>,
+    /// Whether it issues for the key of the first certificate again.
+    pub(super) repeats: Mutex<bool>,
+    /// Whether the key before was offered, each time.
+    pub(super) previous: Mutex<Vec<bool>>,
+    first: Mutex<Option<(String, Vec<u8>)>>,
     moved: Mutex<bool>,
     limit: Mutex<Option<UnixTime>>,
 }
@@ -63,11 +74,27 @@ impl crate::issuer::Issuer for Scripted {
         let names: Vec<_> = request.names.iter().map(ToString::to_string).collect();
         self.asked.lock().expect("whole").push(names.clone());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let replaces = request.replaces.clone();
+        self.replaced.lock().expect("whole").push(replaces);
         let now = self.clock.now();
-        let issue = |names: &[&str], life| {
+        let previous = request.previous_key.is_some();
+        self.previous.lock().expect("whole").push(previous);
+        let mut first = self.first.lock().expect("whole");
+        if let Some((key, chain)) = first
+            .as_ref()
+            .filter(|_| *self.repeats.lock().expect("whole"))
+        {
+            return Ok(Issued {
+                chain: chain.clone(),
+                key: Zeroizing::new(key.clone().into_bytes()),
+            });
+        }
+        let mut issue = |names: &[&str], life| {
             let leaf = self.ca.leaf_at(names, now - 60, now + life);
+            let chain = self.ca.chain(&leaf).into_bytes();
+            first.get_or_insert_with(|| (leaf.key.clone(), chain.clone()));
             Issued {
-                chain: self.ca.chain(&leaf).into_bytes(),
+                chain,
                 key: Zeroizing::new(leaf.key.into_bytes()),
             }
         };
@@ -77,6 +104,15 @@ impl crate::issuer::Issuer for Scripted {
             Some(Act::Wrong) => Ok(issue(&["other.example"], 90 * DAY)),
             Some(Act::Fail(failure)) => Err(failure),
         }
+    }
+
+    async fn renewal_info(
+        &self,
+        certificate: &TlsCertificate,
+    ) -> Result<Option<RenewalInfo>, Failure> {
+        let id = certificate.renewal_id().expect("an id");
+        self.asked_about.lock().expect("whole").push(id);
+        self.info.lock().expect("whole").clone()
     }
 
     fn ready(&self, _: &[Pattern]) -> Result<(), Wait> {
@@ -92,6 +128,12 @@ impl crate::issuer::Issuer for Scripted {
 
     async fn settled(&self, _: &Request) {
         *self.settled.lock().expect("whole") += 1;
+    }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        let mut revoked = self.revoked.lock().expect("whole");
+        revoked.push(revocation.reason);
+        Ok(())
     }
 }
 
@@ -124,6 +166,13 @@ impl World {
             script: Mutex::new(script.into_iter().collect()),
             asked: Mutex::default(),
             settled: Mutex::default(),
+            info: Mutex::new(Ok(None)),
+            asked_about: Mutex::default(),
+            replaced: Mutex::default(),
+            revoked: Mutex::default(),
+            repeats: Mutex::default(),
+            previous: Mutex::default(),
+            first: Mutex::default(),
             moved: Mutex::default(),
             limit: Mutex::default(),
         });
@@ -136,18 +185,23 @@ impl World {
             metrics: None,
             events: events.clone(),
             make_issuer: Box::new(move |_, _| of_manager.clone()),
+            dns: None,
         });
         let acme = Acme {
             directory: "https://ca.test/directory".to_owned(),
             staging: None,
             email: None,
             challenges: vec![ChallengeType::Http01],
-            profile: None,
+            dns: None,
+            order: OrderTerms::default(),
             key_type: KeyType::P256,
             reuse_key: false,
             ca_file: None,
             eab: None,
+            zerossl: None,
             proxy: None,
+            check_caa: true,
+            resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 10,
                 per: std::time::Duration::from_secs(10),
@@ -188,6 +242,23 @@ impl World {
         });
         self.manager.settle(done);
         count
+    }
+
+    /// Asks the CA of all whose time it is when to renew them, and returns how many those are.
+    pub(super) fn inquire(&mut self) -> usize {
+        let inquiries = self.manager.inquiries(100);
+        let count = inquiries.len();
+        let tools = self.manager.tools().clone();
+        for inquiry in inquiries {
+            let answer = self.runtime.block_on(inquiry.work(&tools));
+            self.manager.advise(answer);
+        }
+        count
+    }
+
+    /// The certificate that is served, as its CA knows it.
+    pub(super) fn id(&self) -> Option<String> {
+        self.manager.managed()[0].certificate.as_ref()?.renewal_id()
     }
 
     pub(super) fn serial(&self) -> Option<String> {

@@ -5,14 +5,48 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::super::job::{Job, Tools};
+use super::super::revocation;
 use crate::certificate::{CertificateWarning, Source, TlsCertificate};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Issuer};
 use crate::schedule::{Failure, FailureClass};
 
 impl Job {
+    /// The key of the certificate to be replaced, where it may be used again.
+    pub(super) async fn previous_key(&self, tools: &Tools) -> Option<Zeroizing<Vec<u8>>> {
+        let present = self.present.as_ref().filter(|_| !self.is_revoked)?;
+        match revocation::is_compromised(tools, present).await {
+            Ok(false) => present.key_pem().ok(),
+            // Where nobody can tell, another is the safe one.
+            Ok(true) | Err(_) => None,
+        }
+    }
+
     /// Makes sure that what came is what was asked for, before anything is replaced by it.
-    pub(super) fn check(
+    pub(super) async fn check(
+        &self,
+        issuer: &Arc<dyn Issuer>,
+        issued: &Issued,
+        tools: &Tools,
+    ) -> Result<TlsCertificate, Failure> {
+        let certificate = self.fits(issuer, issued, tools)?;
+        // An order may be gone on with that has an older key.
+        if revocation::is_compromised(tools, &certificate)
+            .await
+            .unwrap_or(false)
+        {
+            let message = format!(
+                "the certificate for {} that {} issued is for a key that is compromised; another \
+                 is asked for",
+                self.domain(),
+                issuer.name()
+            );
+            return Err(Failure::new(FailureClass::Internal, message));
+        }
+        Ok(certificate)
+    }
+
+    fn fits(
         &self,
         issuer: &Arc<dyn Issuer>,
         issued: &Issued,

@@ -42,6 +42,8 @@ pub(super) struct Entry {
     pub(super) life: Option<Lifetime>,
     /// Not before this time, which no rule of the certificate gives.
     pub(super) held: UnixTime,
+    /// When its CA advises to renew it.
+    pub(super) advised: Option<UnixTime>,
     pub(super) retry: Option<Box<Retry>>,
     pub(super) wish: Wish,
     pub(super) place: Place,
@@ -74,6 +76,7 @@ impl Default for Entry {
         Self {
             life: None,
             held: UnixTime::MIN,
+            advised: None,
             retry: None,
             wish: Wish::No,
             place: Place::Idle,
@@ -87,7 +90,9 @@ impl Entry {
         if self.place == Place::Running {
             return CertState::Obtaining;
         }
-        let due = self.wish != Wish::No || self.life.is_none_or(|life| life.is_due(window, now));
+        let is_advised = self.advised.is_some_and(|at| at <= now);
+        let is_over = |life: Lifetime| life.is_due(window, now);
+        let due = self.wish != Wish::No || is_advised || self.life.is_none_or(is_over);
         match (&self.retry, self.life) {
             // Also where failures of the one before were left behind.
             (_, Some(_)) if !due => CertState::Valid,
@@ -106,7 +111,10 @@ impl Entry {
     /// When an attempt is due by the facts, `None` for never.
     pub(super) fn due_at(&self, window: f64) -> Option<UnixTime> {
         let due = match (self.life, self.wish) {
-            (Some(life), Wish::No) => life.due_at(window).max(self.held),
+            (Some(life), Wish::No) => {
+                let own = life.due_at(window).max(self.held);
+                self.advised.map_or(own, |at| own.min(at))
+            }
             // Wanted, whatever there is.
             _ => UnixTime::MIN,
         };

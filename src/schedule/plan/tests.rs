@@ -348,3 +348,47 @@ fn entries_are_small_and_many() {
     }
     assert_eq!(plan.due(NOW, 1), [0; 0]);
 }
+
+#[test]
+fn advice_brings_a_renewal_forward_and_never_puts_it_off() {
+    let mut plan = plan([
+        ("sooner", with(life(90 * DAY, 80 * DAY))),
+        ("later", with(life(90 * DAY, 80 * DAY))),
+        ("at once", with(life(90 * DAY, 80 * DAY))),
+    ]);
+    let own = plan.next_attempt(&"later").expect("planned");
+    plan.advise(&"sooner", Some(NOW + DAY));
+    plan.advise(&"later", Some(own + DAY));
+    plan.advise(&"at once", Some(NOW - DAY));
+    assert_eq!(plan.next_attempt(&"sooner"), Some(NOW + DAY));
+    assert_eq!(plan.next_attempt(&"later"), Some(own));
+    assert_eq!(plan.due(NOW, 10), ["at once"]);
+    assert_eq!(plan.state(&"at once", NOW), Some(CertState::Due));
+    assert_eq!(plan.state(&"sooner", NOW), Some(CertState::Valid));
+    assert_eq!(plan.state(&"sooner", NOW + DAY), Some(CertState::Due));
+
+    // What cannot be had is tried with the usual patience.
+    fail(&mut plan, "at once", FailureClass::Network, NOW);
+    assert_eq!(plan.due(NOW, 10), Vec::<&str>::new());
+    let state = plan.state(&"at once", NOW);
+    assert!(matches!(state, Some(CertState::Failed { failures: 1, .. })));
+
+    // Taken back, or on a certificate that has been replaced.
+    plan.advise(&"sooner", None);
+    assert_eq!(plan.next_attempt(&"sooner"), plan.next_attempt(&"later"));
+    plan.advise(&"at once", Some(NOW - DAY));
+    plan.succeed(&"at once", life(90 * DAY, 90 * DAY), NOW);
+    assert_eq!(plan.state(&"at once", NOW), Some(CertState::Valid));
+    plan.advise(&"later", Some(NOW + DAY));
+    plan.set("later", with(life(90 * DAY, 80 * DAY)), NOW);
+    assert_eq!(
+        plan.next_attempt(&"later"),
+        Some(NOW + DAY),
+        "the same certificate"
+    );
+    plan.set("later", with(life(90 * DAY, 85 * DAY)), NOW);
+    assert!(plan.next_attempt(&"later") > Some(own));
+    // It gets ahead of the rest of a new certificate, too.
+    plan.advise(&"at once", Some(NOW));
+    assert_eq!(plan.due(NOW, 10), ["at once"]);
+}

@@ -1,0 +1,262 @@
+//! What a person does with an account: look at it, make it, change whom it names, end it.
+
+use instant_acme::Error;
+use openssl::sha::sha256;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::base64url::encode;
+use super::super::ca::Ca;
+use super::super::classify::{self, Step};
+use super::super::signed::{Signer, jwk, post};
+use super::stored::Stored;
+use super::{Accounts, Want, ended, place, unread};
+use crate::config::model::Acme;
+use crate::issuer::{AccountFacts, AccountTask};
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::StorageError;
+
+/// An account as a CA shows it (RFC 8555, section 7.1.2).
+#[derive(Deserialize)]
+struct Shown {
+    status: String,
+    #[serde(default)]
+    contact: Option<Vec<String>>,
+}
+
+impl Accounts {
+    /// Does what is asked for, and tells how the account stands then.
+    ///
+    /// # Errors
+    /// Where there is no account, or the CA does not do it.
+    pub(in crate::acme) async fn care(
+        &self,
+        task: &AccountTask,
+        want: Want<'_>,
+    ) -> Result<AccountFacts, Failure> {
+        match task {
+            AccountTask::Show => self.show(want).await,
+            AccountTask::Create => self.create(want).await,
+            AccountTask::Rollover => {
+                let account = self.roll_over(want).await?;
+                Ok(facts(
+                    &want.ca.url,
+                    &account.stored,
+                    Some("valid".to_owned()),
+                ))
+            }
+            AccountTask::Contact(emails) => self.contact(want, emails).await,
+            AccountTask::Deactivate => self.deactivate(want).await,
+        }
+    }
+
+    /// What is known of the account without the CA, which cannot be asked for this reason.
+    pub(in crate::acme) async fn remember(
+        &self,
+        ca: &Ca,
+        config: &Acme,
+        why: &Failure,
+    ) -> Result<AccountFacts, Failure> {
+        let place = place(ca, config)?;
+        let stored = self.load(&place).await.map_err(|error| unread(&error))?;
+        let stored = stored.ok_or_else(|| none(ca))?;
+        let mut facts = facts(&ca.url, &stored, None);
+        facts.note = Some(format!("this is what is stored: {why}"));
+        Ok(facts)
+    }
+
+    async fn show(&self, want: Want<'_>) -> Result<AccountFacts, Failure> {
+        let account = self.existing(want).await?.ok_or_else(|| none(want.ca))?;
+        let stored = &account.stored;
+        if stored.deactivated.is_some() {
+            return Ok(facts(&want.ca.url, stored, Some("deactivated".to_owned())));
+        }
+        match self.look(want, stored).await {
+            Ok(shown) => {
+                let mut facts = facts(&want.ca.url, stored, Some(shown.status));
+                facts.contacts = shown.contact.map_or(facts.contacts, |told| bare(&told));
+                Ok(facts)
+            }
+            Err(error) => {
+                let mut facts = facts(&want.ca.url, stored, None);
+                facts.note = Some(if classify::is_account_lost(&error, want.session) {
+                    let host = &want.ca.host;
+                    format!("{host} does not know it any more: the next order makes another")
+                } else {
+                    self.failure(want, Step::AccountShown, &error).message
+                });
+                Ok(facts)
+            }
+        }
+    }
+
+    async fn create(&self, want: Want<'_>) -> Result<AccountFacts, Failure> {
+        let place = place(want.ca, want.config)?;
+        let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
+        let present = self.load(&place).await.map_err(|error| unread(&error))?;
+        if let Some(present) = present.filter(|present| present.deactivated.is_none()) {
+            let present = self.settled(present, want, &place).await?;
+            let is_fine = match self.look(want, &present).await {
+                Ok(shown) => shown.status == "valid",
+                Err(error) => {
+                    let refusal = want.session.refusal();
+                    // It was ended elsewhere, or lost.
+                    if refusal.is_none_or(|refusal| !refusal.status.is_client_error()) {
+                        return Err(self.failure(want, Step::AccountShown, &error));
+                    }
+                    false
+                }
+            };
+            if is_fine {
+                let (host, url) = (&want.ca.host, present.url().unwrap_or_default());
+                let message =
+                    format!("there is an account at {host} already, {url}; nothing is to be done");
+                return Err(Failure::new(FailureClass::Configuration, message));
+            }
+        }
+        let stored = self.make(want).await?;
+        let written = self.write(&stored, &place).await;
+        written.map_err(|error| unwritten(&error, "the new account"))?;
+        self.known(&place).account.forget(|_| true).await;
+        Ok(facts(&want.ca.url, &stored, Some("valid".to_owned())))
+    }
+
+    async fn contact(&self, want: Want<'_>, emails: &[String]) -> Result<AccountFacts, Failure> {
+        let contacts: Vec<String> = emails.iter().map(|one| format!("mailto:{one}")).collect();
+        let change = json!({ "contact": contacts });
+        let told = "the new contacts";
+        self.change(
+            want,
+            Step::Contact,
+            change,
+            "valid",
+            told,
+            |stored, shown| {
+                stored.contacts = shown.contact.unwrap_or(contacts);
+            },
+        )
+        .await
+    }
+
+    async fn deactivate(&self, want: Want<'_>) -> Result<AccountFacts, Failure> {
+        let change = json!({ "status": "deactivated" });
+        let now = self.clock.now();
+        let told = "that the account is deactivated";
+        self.change(
+            want,
+            Step::Deactivation,
+            change,
+            "deactivated",
+            told,
+            |stored, _| {
+                stored.deactivated = Some(now);
+            },
+        )
+        .await
+    }
+
+    /// Has the CA change the account, makes sure that it stands as it should then, and notes it.
+    async fn change(
+        &self,
+        want: Want<'_>,
+        step: Step,
+        change: Value,
+        status: &str,
+        what: &str,
+        note: impl FnOnce(&mut Stored, Shown) + Send,
+    ) -> Result<AccountFacts, Failure> {
+        let place = place(want.ca, want.config)?;
+        let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
+        let stored = self.load(&place).await.map_err(|error| unread(&error))?;
+        let stored = stored.ok_or_else(|| none(want.ca))?;
+        if let Some(at) = stored.deactivated {
+            return Err(ended(want.ca, at));
+        }
+        let mut stored = self.settled(stored, want, &place).await?;
+        let shown = ask(want, &stored, Some(&change)).await;
+        let shown = shown.map_err(|error| self.failure(want, step, &error))?;
+        if shown.status != status {
+            let message = format!(
+                "{} {step}: it says that the account is {:?}; look at it with `snigate acme \
+                 account show`",
+                want.ca.host, shown.status
+            );
+            return Err(Failure::new(FailureClass::Network, message));
+        }
+        note(&mut stored, shown);
+        self.known(&place).account.forget(|_| true).await;
+        let written = self.write(&stored, &place).await;
+        written.map_err(|error| unwritten(&error, what))?;
+        Ok(facts(&want.ca.url, &stored, Some(status.to_owned())))
+    }
+
+    async fn look(&self, want: Want<'_>, stored: &Stored) -> Result<Shown, Error> {
+        ask(want, stored, None).await
+    }
+
+    fn failure(&self, want: Want<'_>, step: Step, error: &Error) -> Failure {
+        let (host, now) = (&want.ca.host, self.clock.now());
+        classify::failed(host, step, error, want.session, &[], now)
+    }
+}
+
+async fn ask(want: Want<'_>, stored: &Stored, change: Option<&Value>) -> Result<Shown, Error> {
+    let url = stored.url().ok_or(Error::Str("the URL of the account"))?;
+    let signer = stored.signer()?;
+    let reply = post(want.session, &signer, url, change).await?;
+    Ok(serde_json::from_slice(reply.body())?)
+}
+
+/// The failure where nothing has been made yet.
+pub(super) fn none(ca: &Ca) -> Failure {
+    let message = format!(
+        "there is no account at {} yet; the first order makes it, or `snigate acme account create`",
+        ca.host
+    );
+    Failure::new(FailureClass::Configuration, message)
+}
+
+fn facts(directory: &str, stored: &Stored, status: Option<String>) -> AccountFacts {
+    let thumbprint = stored.signer().ok().and_then(|signer| thumbprint(&signer));
+    AccountFacts {
+        directory: directory.to_owned(),
+        url: stored.url().unwrap_or_default().to_owned(),
+        status,
+        contacts: bare(&stored.contacts),
+        bound_to: stored.bound_to.clone(),
+        thumbprint: thumbprint.unwrap_or_default(),
+        note: None,
+    }
+}
+
+/// The thumbprint of a key of the kind that accounts have (RFC 7638, section 3): its members stand
+/// in the order of the alphabet, and nothing else does.
+fn thumbprint(signer: &Signer) -> Option<String> {
+    let key = jwk(signer.key()).ok()?;
+    let member = |name: &str| key.get(name)?.as_str();
+    let text = format!(
+        r#"{{"crv":"{}","kty":"{}","x":"{}","y":"{}"}}"#,
+        member("crv")?,
+        member("kty")?,
+        member("x")?,
+        member("y")?
+    );
+    Some(encode(&sha256(text.as_bytes())))
+}
+
+fn bare(contacts: &[String]) -> Vec<String> {
+    let bare = |contact: &String| {
+        contact
+            .strip_prefix("mailto:")
+            .unwrap_or(contact)
+            .to_owned()
+    };
+    contacts.iter().map(bare).collect()
+}
+
+fn unwritten(error: &StorageError, what: &str) -> Failure {
+    let message = format!(
+        "the CA has done it, and {what} cannot be stored: {error}; mend the storage and try again"
+    );
+    Failure::new(FailureClass::Storage, message)
+}

@@ -1,0 +1,209 @@
+//! What is kept of an account, and the account that is made of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use instant_acme::{Account as AcmeAccount, AccountCredentials, Error};
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, Private};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::super::base64url::{decode, encode};
+use super::super::session::Session;
+use super::super::signed::Signer;
+use crate::clock::UnixTime;
+use crate::config::model::Acme;
+use crate::storage::Key;
+
+/// An account at a CA.
+pub(in crate::acme) struct Account {
+    pub(super) stored: Stored,
+    pub(super) place: Key,
+    /// Whether it is in the storage.
+    is_saved: AtomicBool,
+}
+
+/// What is kept of an account.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Stored {
+    /// As instant-acme writes them: the account's URL, its key, the CA's directory.
+    pub(super) credentials: Value,
+    pub(super) contacts: Vec<String>,
+    /// The key identifier of the external account that it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bound_to: Option<String>,
+    /// The key (PKCS #8, base64url) that the CA has been asked to take in the place of the one
+    /// above. Whether it has is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_key: Option<String>,
+    /// When it was ended by a person. It is kept, so that no other is made unasked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) deactivated: Option<UnixTime>,
+}
+
+impl Account {
+    pub(super) fn new(stored: Stored, place: &Key, is_saved: bool) -> Arc<Self> {
+        Arc::new(Self {
+            stored,
+            place: place.clone(),
+            is_saved: AtomicBool::new(is_saved),
+        })
+    }
+
+    pub(super) fn is_saved(&self) -> bool {
+        self.is_saved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_saved(&self) {
+        self.is_saved.store(true, Ordering::Relaxed);
+    }
+
+    /// Who signs in its name.
+    ///
+    /// # Errors
+    /// Where what is stored of it cannot be used.
+    pub(in crate::acme) fn signer(&self) -> Result<Signer, Error> {
+        self.stored.signer()
+    }
+
+    /// The account for use through `session`.
+    ///
+    /// # Errors
+    /// Where what is stored of it cannot be used.
+    pub(in crate::acme) async fn open(&self, session: &Session) -> Result<AcmeAccount, Error> {
+        // By reference, so that the key is not copied on the way.
+        let credentials = AccountCredentials::deserialize(&self.stored.credentials)?;
+        AcmeAccount::builder_with_http(Box::new(session.clone()))
+            .from_credentials(credentials)
+            .await
+    }
+}
+
+impl Stored {
+    pub(super) fn new(credentials: Value, contacts: Vec<String>, bound_to: Option<String>) -> Self {
+        Self {
+            credentials,
+            contacts,
+            bound_to,
+            next_key: None,
+            deactivated: None,
+        }
+    }
+
+    /// Whether it is bound as configured. One that is bound though nothing is configured serves:
+    /// keys for binding are often good for once, and taken out of the configuration then.
+    pub(super) fn serves(&self, config: &Acme) -> bool {
+        config
+            .eab
+            .as_ref()
+            .is_none_or(|eab| self.bound_to.as_deref() == Some(&eab.key_id))
+    }
+
+    /// Whether it is the same account with the same key.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.credentials == other.credentials && self.deactivated == other.deactivated
+    }
+
+    /// The URL by which the CA knows it.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.credentials.get("id")?.as_str()
+    }
+
+    pub(super) fn signer(&self) -> Result<Signer, Error> {
+        let kid = self.url().ok_or(Error::Str("the URL of the account"))?;
+        let key = self.credentials.get("key_pkcs8").and_then(Value::as_str);
+        Ok(Signer::Account {
+            key: key.and_then(read_key).ok_or(Error::KeyRejected)?,
+            kid: kid.to_owned(),
+        })
+    }
+
+    /// The key that may have taken the place of the present one.
+    pub(super) fn next_key(&self) -> Option<PKey<Private>> {
+        self.next_key.as_deref().and_then(read_key)
+    }
+
+    /// Whether it is open which key the CA knows.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.next_key.is_some()
+    }
+
+    /// Notes a key that the CA is about to be asked to take.
+    pub(super) fn propose(&mut self, key: &PKey<Private>) -> Result<(), ErrorStack> {
+        let der = Zeroizing::new(key.private_key_to_pkcs8()?);
+        self.next_key = Some(encode(&der));
+        Ok(())
+    }
+
+    /// The CA has taken that key, or has not.
+    pub(super) fn settle(&mut self, is_taken: bool) {
+        let next = self.next_key.take();
+        if let (Some(mut next), true) = (next, is_taken)
+            && let Some(Value::String(key)) = self.credentials.get_mut("key_pkcs8")
+        {
+            std::mem::swap(key, &mut next);
+            next.zeroize();
+        }
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        wipe(&mut self.credentials);
+        self.next_key.zeroize();
+    }
+}
+
+fn read_key(pkcs8: &str) -> Option<PKey<Private>> {
+    PKey::private_key_from_der(&decode(pkcs8)?).ok()
+}
+
+/// Overwrites all text in a value.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::acme::key::generate;
+    use crate::config::model::KeyType;
+
+    #[test]
+    fn credentials_are_wiped_wherever_they_stand() {
+        let mut value = json!({ "a": "secret", "b": [{ "c": "secret" }, 1] });
+        wipe(&mut value);
+        assert_eq!(value, json!({ "a": "", "b": [{ "c": "" }, 1] }));
+    }
+
+    #[test]
+    fn a_key_takes_the_place_of_another_once_the_ca_has_taken_it() {
+        let keys = [(); 2].map(|()| generate(KeyType::P256).expect("a key"));
+        let der = keys[0].private_key_to_pkcs8().expect("DER");
+        let credentials = json!({ "id": "https://ca/1", "key_pkcs8": encode(&der) });
+        let mut stored = Stored::new(credentials, Vec::new(), None);
+        let is_key = |stored: &Stored, key: &PKey<Private>| match stored.signer().expect("a key") {
+            Signer::Account { key: own, kid } => own.public_eq(key) && kid == "https://ca/1",
+            Signer::Certificate(_) => false,
+        };
+        for is_taken in [false, true] {
+            stored.propose(&keys[1]).expect("a key");
+            let kept = serde_json::to_vec(&stored).expect("JSON");
+            stored = serde_json::from_slice(&kept).expect("what was kept");
+            assert!(stored.is_unsettled() && is_key(&stored, &keys[0]));
+            assert!(stored.next_key().expect("a key").public_eq(&keys[1]));
+            stored.settle(is_taken);
+            assert!(!stored.is_unsettled());
+            assert!(is_key(&stored, &keys[usize::from(is_taken)]));
+        }
+    }
+}

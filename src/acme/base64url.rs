@@ -1,0 +1,51 @@
+//! Base64url (RFC 4648, section 5), in which ACME writes what is not text.
+
+use zeroize::Zeroizing;
+
+/// Encodes without padding.
+pub(super) fn encode(bytes: &[u8]) -> String {
+    let standard = openssl::base64::encode_block(bytes);
+    let standard = standard.trim_end_matches('=');
+    standard.replace('+', "-").replace('/', "_")
+}
+
+/// Decodes with or without padding.
+pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let bare = text.trim().trim_end_matches('=');
+    if bare.is_empty() || bare.len() % 4 == 1 {
+        return None;
+    }
+    let mut standard = Zeroizing::new(String::with_capacity(bare.len() + 3));
+    for char in bare.chars() {
+        standard.push(match char {
+            '-' => '+',
+            '_' => '/',
+            'a'..='z' | 'A'..='Z' | '0'..='9' => char,
+            _ => return None,
+        });
+    }
+    while !standard.len().is_multiple_of(4) {
+        standard.push('=');
+    }
+    openssl::base64::decode_block(&standard)
+        .ok()
+        .map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_has_no_padding_and_comes_back() {
+        let decoded = |text| decode(text).map(|bytes| bytes.to_vec());
+        assert_eq!(encode(&[0xfb, 0xff]), "-_8");
+        assert_eq!(encode(b""), "");
+        assert_eq!(decoded("-_8"), Some(vec![0xfb, 0xff]));
+        assert_eq!(decoded("-_8="), Some(vec![0xfb, 0xff]));
+        assert_eq!(decoded(" YWJj\n"), Some(b"abc".to_vec()));
+        for wrong in ["", "a", "+/8=", "a b c", "a.bc", "=a=="] {
+            assert_eq!(decoded(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What an order asks for (RFC 8555, section 7.4): identifiers, and what the terms add to them.
+
+use std::time::Duration;
+
+use http::header::LOCATION;
+use instant_acme::{CertificateIdentifier, Error, Identifier, NewOrder, Order};
+use openssl::x509::X509;
+use serde_json::{Value, json};
+
+use super::classify::Step;
+use super::job::{Job, Stop};
+use super::signed;
+use crate::certificate::parse::unix_time;
+use crate::clock::{UnixTime, rfc3339};
+use crate::host::Pattern;
+use crate::schedule::{Failure, FailureClass};
+
+impl Job<'_> {
+    /// Makes an order at the CA, and says which certificate it takes the place of where the CA
+    /// wants to know (RFC 9773, section 5). Where it refuses that, for whatever reason, it is asked
+    /// once more without.
+    pub(super) async fn place_order(&self, profile: Option<&str>) -> Result<Order, Stop> {
+        let mut made = self.ask_for_order(profile, self.replaced()).await;
+        if let Err(error) = &made
+            && self.replaced().is_some()
+            && self.may_be_for_replacing()
+        {
+            let host = &self.ca.host;
+            self.progress(format!(
+                "{host} takes no order in the place of the certificate at hand ({error}): asking \
+                 for one of its own"
+            ));
+            made = self.ask_for_order(profile, None).await;
+        }
+        let terms = &self.issuer.config.order;
+        made.map_err(|error| match self.stop(Step::Order, &error) {
+            Stop::Failed(failure) if terms.lifetime.is_some() => {
+                Stop::Failed(with_lifetime(failure))
+            }
+            stop => stop,
+        })
+    }
+
+    async fn ask_for_order(
+        &self,
+        profile: Option<&str>,
+        replaced: Option<CertificateIdentifier<'_>>,
+    ) -> Result<Order, Error> {
+        if let Some(lifetime) = self.issuer.config.order.lifetime {
+            let end = self.end(lifetime);
+            return self.ask_for_order_until(end, profile, replaced).await;
+        }
+        let names = self.request.names.iter();
+        let identifiers: Vec<Identifier> = names.map(identifier).collect();
+        let made = patiently!({
+            let mut new = NewOrder::new(&identifiers);
+            if let Some(profile) = profile {
+                new = new.profile(profile);
+            }
+            if let Some(replaced) = &replaced {
+                new = new.replaces(replaced.clone());
+            }
+            self.account.new_order(&new).await
+        });
+        match made {
+            // It took the order and does not say what that replaces, which instant-acme does not
+            // take. A CA may not know the word, and then the order is as good as any.
+            Err(error @ Error::Other(_)) if replaced.is_some() => match self.session.location() {
+                Some(url) => patiently!(self.account.order(url.clone()).await),
+                None => Err(error),
+            },
+            made => made,
+        }
+    }
+
+    /// Makes an order of a certificate that is valid until then, of which instant-acme knows
+    /// nothing. It is valid from when the CA likes: our clock may be ahead of the CA's, which then
+    /// refuses a beginning.
+    async fn ask_for_order_until(
+        &self,
+        end: UnixTime,
+        profile: Option<&str>,
+        replaced: Option<CertificateIdentifier<'_>>,
+    ) -> Result<Order, Error> {
+        let identifiers: Vec<Value> = self.request.names.iter().map(identifier_json).collect();
+        let mut new = json!({ "identifiers": identifiers, "notAfter": rfc3339(end) });
+        if let Some(members) = new.as_object_mut() {
+            if let Some(profile) = profile {
+                members.insert("profile".to_owned(), json!(profile));
+            }
+            if let Some(replaced) = replaced {
+                members.insert("replaces".to_owned(), json!(replaced));
+            }
+        }
+        let signer = self.kept.signer()?;
+        let url = &self.session.directory().new_order;
+        let reply = signed::post(self.session, &signer, url, Some(&new)).await?;
+        let place = reply.headers().get(LOCATION);
+        let place = place.and_then(|place| place.to_str().ok());
+        let place = place.ok_or(Error::Str("the URL of the order"))?;
+        patiently!(self.account.order(place.to_owned()).await)
+    }
+
+    fn end(&self, lifetime: Duration) -> UnixTime {
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        self.now().saturating_add(seconds)
+    }
+
+    /// Tells where a CA took no notice of the lifetime that it was asked for.
+    pub(super) fn note_lifetime(&self, chain: &str) {
+        let Some(lifetime) = self.issuer.config.order.lifetime else {
+            return;
+        };
+        let given = X509::from_pem(chain.as_bytes()).ok().and_then(|leaf| {
+            let (from, until) = (unix_time(leaf.not_before()), unix_time(leaf.not_after()));
+            u64::try_from(until.ok()?.saturating_sub(from.ok()?)).ok()
+        });
+        let asked = lifetime.as_secs();
+        // CAs let certificates begin an hour or so before they are made.
+        let most = asked.saturating_add(asked / 10).saturating_add(2 * 3600);
+        if let Some(given) = given.filter(|given| *given > most) {
+            self.caution(format!(
+                "{} gave a certificate for {}, though 'lifetime' of the issuer asks for {}",
+                self.ca.host,
+                people(given),
+                people(asked),
+            ));
+        }
+    }
+
+    /// The configured profile, where the CA has it (draft-ietf-acme-profiles, section 3).
+    ///
+    /// # Errors
+    /// Where it is required and the CA does not have it.
+    pub(super) fn profile(&self) -> Result<Option<&str>, Stop> {
+        let Some(profile) = &self.issuer.config.order.profile else {
+            return Ok(None);
+        };
+        let profiles = &self.session.directory().meta.profiles;
+        let (host, name) = (&self.ca.host, profile.name.as_str());
+        if profiles.contains_key(name) {
+            return Ok(Some(name));
+        }
+        if profile.required {
+            let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
+            let known = match known.is_empty() {
+                true => "it has none at all".to_owned(),
+                false => format!("it has {}", known.join(", ")),
+            };
+            let message = format!(
+                "{host} has no profile {name:?}, which 'profile' of the issuer requires: {known}; \
+                 choose another, or leave out 'required'"
+            );
+            let failure = Failure::new(FailureClass::Configuration, message);
+            return Err(Stop::Failed(failure));
+        }
+        self.caution(format!(
+            "{host} has no profile {name:?}: its default is used"
+        ));
+        Ok(None)
+    }
+
+    /// Tells that a certificate will be other than the terms say, and good all the same.
+    pub(super) fn caution(&self, message: String) {
+        tracing::warn!(domain = %self.request.domain(), "{message}");
+        self.progress(message);
+    }
+}
+
+/// A name as a CA knows it (RFC 8555, section 9.7.7; RFC 8738, section 3).
+fn identifier(name: &Pattern) -> Identifier {
+    match name {
+        Pattern::Ip(address) => Identifier::Ip(*address),
+        name => Identifier::Dns(name.to_string()),
+    }
+}
+
+fn identifier_json(name: &Pattern) -> Value {
+    let kind = match name {
+        Pattern::Ip(_) => "ip",
+        Pattern::Any | Pattern::Exact(_) | Pattern::Wildcard(_) => "dns",
+    };
+    json!({ "type": kind, "value": name.to_string() })
+}
+
+/// A failure of an order with a lifetime. ACME has no type for a CA that does not let it be chosen
+/// (RFC 8555, section 7.4), so that most call the order malformed.
+fn with_lifetime(failure: Failure) -> Failure {
+    if failure.class != FailureClass::Internal {
+        return failure;
+    }
+    let said = failure.message.rsplit_once("; ");
+    let said = said.map_or(&*failure.message, |(said, _)| said);
+    let message = format!(
+        "{said}; the order has a 'lifetime' of the issuer's: leave that out where the CA lets \
+         nobody choose"
+    );
+    Failure {
+        message,
+        class: FailureClass::Configuration,
+        ..failure
+    }
+}
+
+/// Seconds for people.
+fn people(seconds: u64) -> String {
+    match (seconds + 1) / 86_400 {
+        0 => format!("{} hours", (seconds + 1) / 3600),
+        days => format!("{days} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_may_be_refused_for_its_lifetime_says_so() {
+        let message = "ca.test refused the order: malformed: no; please report this as a defect";
+        let failure = with_lifetime(Failure::new(FailureClass::Internal, message));
+        assert_eq!(failure.class, FailureClass::Configuration);
+        assert!(failure.message.contains("malformed: no; the order has"));
+        assert!(!failure.message.contains("report"), "{failure}");
+        let limited = with_lifetime(Failure::new(FailureClass::RateLimited, "slowly"));
+        assert_eq!(limited.message, "slowly");
+    }
+
+    #[test]
+    fn identifiers_have_their_type() {
+        for (name, kind) in [
+            ("a.example", "dns"),
+            ("*.a.example", "dns"),
+            ("192.0.2.7", "ip"),
+            ("2001:db8::1", "ip"),
+        ] {
+            let name: Pattern = name.parse().expect("a name");
+            let ours = identifier_json(&name);
+            assert_eq!(ours["type"], kind);
+            let theirs = serde_json::to_value(identifier(&name)).expect("JSON");
+            assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn times_are_told_in_days() {
+        assert_eq!(people(7 * 86_400 - 1), "7 days");
+        assert_eq!(people(6 * 3600), "6 hours");
+    }
+}

@@ -1,0 +1,173 @@
+//! The proofs of one order: what a CA offers for each of its names, and what of it is visible.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::join_all;
+use instant_acme::{AuthorizationHandle, AuthorizationStatus, ChallengeStatus};
+
+use crate::challenge::{Challenge, ChallengeSolver, ChallengeType};
+use crate::schedule::Failure;
+
+/// A name that a CA wants to see proved.
+pub(super) struct Wanted {
+    /// As it stands in the certificate.
+    pub(super) name: String,
+    /// The name itself; of a wildcard what stands below `*`.
+    pub(super) domain: String,
+    pub(super) is_wildcard: bool,
+    /// By what.
+    pub(super) offered: Vec<Offered>,
+}
+
+impl Wanted {
+    /// What an authorization asks for; `None` where nothing is to be done for it.
+    pub(super) fn of(authorization: &AuthorizationHandle<'_>) -> Option<Self> {
+        if authorization.status != AuthorizationStatus::Pending {
+            return None;
+        }
+        let name = authorization.identifier().to_string();
+        let domain = name.strip_prefix("*.").unwrap_or(&name).to_owned();
+        let offered = authorization.challenges.iter();
+        Some(Self {
+            domain,
+            is_wildcard: authorization.wildcard,
+            offered: offered
+                .map(|challenge| Offered {
+                    kind: challenge.r#type.clone(),
+                    url: challenge.url.clone(),
+                    token: challenge.token.clone(),
+                    is_pending: challenge.status == ChallengeStatus::Pending,
+                })
+                .collect(),
+            name,
+        })
+    }
+
+    /// What the CA offers, for people.
+    pub(super) fn list(&self) -> String {
+        let types: Vec<String> = self.offered.iter().map(Offered::text).collect();
+        list(&types)
+    }
+}
+
+/// A challenge of a CA's.
+pub(super) struct Offered {
+    pub(super) kind: instant_acme::ChallengeType,
+    pub(super) url: String,
+    pub(super) token: String,
+    pub(super) is_pending: bool,
+}
+
+impl Offered {
+    fn text(&self) -> String {
+        match &self.kind {
+            instant_acme::ChallengeType::Unknown(kind) => kind.clone(),
+            known => kind(known).map_or_else(|| format!("{known:?}"), |kind| kind.as_str().into()),
+        }
+    }
+}
+
+/// Proofs that are visible. When this is dropped, which is in the middle of things, those that the
+/// CA has been told of stay, and others are taken back behind its back.
+#[derive(Default)]
+pub(super) struct Presented(Mutex<Vec<Proof>>);
+
+#[derive(Clone)]
+struct Proof {
+    /// Of what.
+    name: String,
+    solver: Arc<dyn ChallengeSolver>,
+    challenge: Challenge,
+    /// Whether the CA has been told to look.
+    is_asked_for: bool,
+}
+
+impl Presented {
+    pub(super) async fn present(
+        &self,
+        name: &str,
+        solver: &Arc<dyn ChallengeSolver>,
+        challenge: Challenge,
+    ) -> Result<(), Failure> {
+        // Noted first: it may be cancelled half way, and half of a proof is to be taken back too.
+        self.proofs().push(Proof {
+            name: name.to_owned(),
+            solver: Arc::clone(solver),
+            challenge: challenge.clone(),
+            is_asked_for: false,
+        });
+        solver.present(&challenge).await
+    }
+
+    /// The CA is about to be told of the proof of this type for `name`.
+    pub(super) fn note_asked(&self, name: &str, kind: ChallengeType) {
+        let mut proofs = self.proofs();
+        let mut of_it = proofs.iter_mut().rev();
+        let proof = of_it.find(|proof| proof.name == name && proof.challenge.kind == kind);
+        if let Some(proof) = proof {
+            proof.is_asked_for = true;
+        }
+    }
+
+    /// Lets go of what the CA may still look for.
+    pub(super) fn leave_asked_for(&self) {
+        self.proofs().retain(|proof| {
+            if proof.is_asked_for {
+                proof.solver.leave(&proof.challenge);
+            }
+            !proof.is_asked_for
+        });
+    }
+
+    /// Takes all back at once: each may have to wait for a server of its own.
+    pub(super) async fn clean_up(self) {
+        let left = self.proofs().clone();
+        let mut all = Vec::with_capacity(left.len());
+        for proof in &left {
+            all.push(proof.solver.clean_up(&proof.challenge));
+        }
+        join_all(all).await;
+        self.proofs().clear();
+    }
+
+    /// No critical section leaves a proof half noted.
+    fn proofs(&self) -> MutexGuard<'_, Vec<Proof>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Presented {
+    fn drop(&mut self) {
+        self.leave_asked_for();
+        let left = std::mem::take(&mut *self.proofs());
+        if !left.is_empty()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(Self(Mutex::new(left)).clean_up());
+        }
+    }
+}
+
+pub(super) fn acme_kind(kind: ChallengeType) -> instant_acme::ChallengeType {
+    match kind {
+        ChallengeType::Http01 => instant_acme::ChallengeType::Http01,
+        ChallengeType::TlsAlpn01 => instant_acme::ChallengeType::TlsAlpn01,
+        ChallengeType::Dns01 => instant_acme::ChallengeType::Dns01,
+        ChallengeType::DnsAccount01 | ChallengeType::DnsPersist01 => {
+            instant_acme::ChallengeType::Unknown(kind.as_str().to_owned())
+        }
+    }
+}
+
+pub(super) fn kind(kind: &instant_acme::ChallengeType) -> Option<ChallengeType> {
+    let mut ours = ChallengeType::ALL.into_iter();
+    ours.find(|ours| acme_kind(*ours) == *kind)
+}
+
+pub(super) fn list(words: &[impl AsRef<str>]) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.is_empty() {
+        true => "nothing".to_owned(),
+        false => words.join(" or "),
+    }
+}

@@ -1,0 +1,69 @@
+//! By which types of challenge the names of one certificate may be proved, and who does it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::AcmeIssuer;
+use crate::challenge::{ChallengeSolver, ChallengeType};
+use crate::host::Pattern;
+use crate::schedule::{Failure, FailureClass};
+
+/// The types that are configured and can be solved, most wanted first.
+pub(super) struct Ways(Vec<Arc<dyn ChallengeSolver>>);
+
+impl Ways {
+    /// What there is for this certificate. One that names an entry of `dns` is to be proved over the
+    /// DNS: those types go first then, `dns-01` where the issuer is not configured for any.
+    pub(super) fn of(issuer: &AcmeIssuer, dns: Option<&str>) -> Self {
+        let mut kinds = issuer.config.challenges.clone();
+        if dns.is_some() {
+            if !kinds.iter().any(|kind| kind.is_over_dns()) {
+                kinds.push(ChallengeType::Dns01);
+            }
+            kinds.sort_by_key(|kind| !kind.is_over_dns());
+        }
+        let entry = dns.or(issuer.config.dns.as_deref());
+        let solver = |kind: ChallengeType| {
+            let own = issuer.solvers.iter().find(|solver| solver.kind() == kind);
+            let dns = &issuer.shared.dns;
+            own.cloned().or_else(|| dns.as_ref()?.solver(kind, entry))
+        };
+        Self(kinds.into_iter().filter_map(solver).collect())
+    }
+
+    /// Those for one name: a wildcard is proved over the DNS alone (RFC 8555, section 7.1.3), an
+    /// address never (RFC 8738, section 7).
+    pub(super) fn for_name(&self, name: &str) -> impl Iterator<Item = &Arc<dyn ChallengeSolver>> {
+        let is_wildcard = name.starts_with("*.");
+        let is_address = name.parse::<IpAddr>().is_ok();
+        self.0
+            .iter()
+            .filter(move |solver| match solver.kind().is_over_dns() {
+                true => !is_address,
+                false => !is_wildcard,
+            })
+    }
+
+    /// The types, most wanted first.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = ChallengeType> {
+        self.0.iter().map(|solver| solver.kind())
+    }
+
+    /// # Errors
+    /// Where one of the names cannot be proved by any of them.
+    pub(super) fn check(&self, names: &[Pattern]) -> Result<(), Failure> {
+        let lost = names.iter().find(|name| match name {
+            Pattern::Any => true,
+            Pattern::Wildcard(_) => self.for_name(&name.to_string()).next().is_none(),
+            Pattern::Exact(_) | Pattern::Ip(_) => false,
+        });
+        let Some(name) = lost else {
+            return Ok(());
+        };
+        let message = format!(
+            "a certificate for {name} takes a validation over the DNS: add an entry below 'dns', \
+             and 'dns-01' to 'challenges' of the issuer, or name the hosts one by one"
+        );
+        Err(Failure::new(FailureClass::Configuration, message))
+    }
+}

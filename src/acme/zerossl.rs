@@ -1,0 +1,289 @@
+//! ZeroSSL's own API, as far as it is needed: it gives keys to bind an ACME account to one there.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+use instant_acme::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::classify::{self, Step};
+use super::session::Session;
+use crate::clock::UnixTime;
+use crate::config::model::{ExternalAccount, ZeroSsl, ZeroSslLogin};
+use crate::schedule::{Failure, FailureClass};
+use crate::secret::Secret;
+
+/// A binding as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key_id: String,
+    hmac_key: String,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.hmac_key.zeroize();
+    }
+}
+
+/// What the API answers, with 200 for failures too.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default, deserialize_with = "truth")]
+    success: bool,
+    #[serde(default)]
+    eab_kid: String,
+    #[serde(default)]
+    eab_hmac_key: String,
+    #[serde(default)]
+    error: Option<Fault>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fault {
+    code: i64,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.eab_hmac_key.zeroize();
+    }
+}
+
+/// The binding in `value`, where it can be read.
+pub(super) fn read(value: &[u8]) -> Option<ExternalAccount> {
+    let mut kept: Kept = serde_json::from_slice(value).ok()?;
+    Some(ExternalAccount {
+        key_id: std::mem::take(&mut kept.key_id),
+        hmac_key: Secret::new(std::mem::take(&mut kept.hmac_key)),
+    })
+}
+
+/// A binding as it is stored.
+pub(super) fn write(binding: &ExternalAccount) -> Zeroizing<Vec<u8>> {
+    let kept = Kept {
+        key_id: binding.key_id.clone(),
+        hmac_key: binding.hmac_key.expose().to_owned(),
+    };
+    Zeroizing::new(serde_json::to_vec_pretty(&kept).unwrap_or_default())
+}
+
+/// Has the API give a binding.
+///
+/// # Errors
+/// Where it gives none, and why as far as it says so.
+pub(super) async fn binding(
+    config: &ZeroSsl,
+    session: &Session,
+    now: UnixTime,
+) -> Result<ExternalAccount, Failure> {
+    let host = host(&config.endpoint);
+    let failed = |error: &Error| classify::failed(host, Step::Binding, error, session, &[], now);
+    let request = request(config).map_err(|error| failed(&error.into()))?;
+    let reply = session
+        .send(request)
+        .await
+        .map_err(|error| failed(&error))?;
+    let answer: Option<Answer> = serde_json::from_slice(reply.body()).ok();
+    if let Some(fault) = answer.as_ref().and_then(|answer| answer.error.as_ref()) {
+        return Err(refused(host, fault));
+    }
+    match answer {
+        _ if session.refusal().is_some() => Err(failed(&Error::Str("a binding"))),
+        Some(mut answer)
+            if answer.success && !answer.eab_kid.is_empty() && !answer.eab_hmac_key.is_empty() =>
+        {
+            Ok(ExternalAccount {
+                key_id: std::mem::take(&mut answer.eab_kid),
+                hmac_key: Secret::new(std::mem::take(&mut answer.eab_hmac_key)),
+            })
+        }
+        Some(_) => Err(refused(host, &Fault::default())),
+        None => {
+            let message = format!("{host} {}: its answer cannot be read", Step::Binding);
+            Err(Failure::new(FailureClass::Network, message))
+        }
+    }
+}
+
+fn request(config: &ZeroSsl) -> Result<Request<Bytes>, http::Error> {
+    let endpoint = config.endpoint.trim_end_matches('/');
+    let post = |url: String| {
+        Request::builder()
+            .method(Method::POST)
+            .uri(url)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+    };
+    match &config.login {
+        ZeroSslLogin::ApiKey(key) => {
+            let key = escaped(key.expose());
+            post(format!("{endpoint}/acme/eab-credentials?access_key={key}")).body(Bytes::new())
+        }
+        ZeroSslLogin::Email(email) => post(format!("{endpoint}/acme/eab-credentials-email"))
+            .body(Bytes::from(format!("email={}", escaped(email)))),
+    }
+}
+
+/// A text within a query or a form.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(octet));
+            }
+            _ => escaped.push_str(&format!("%{octet:02X}")),
+        }
+    }
+    escaped
+}
+
+fn host(endpoint: &str) -> &str {
+    let bare = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, bare)| bare);
+    bare.split('/').next().unwrap_or(bare)
+}
+
+/// What a refusal means. The types say it; of the codes few are documented.
+fn refused(host: &str, fault: &Fault) -> Failure {
+    let Fault { code, kind } = fault;
+    let says = |words: &[&str]| words.iter().any(|word| kind.contains(word));
+    let (class, advice) = match code {
+        101 => (
+            FailureClass::Configuration,
+            "copy 'api_key' anew from https://app.zerossl.com/developer",
+        ),
+        _ if says(&["access_key", "api_key"]) => (
+            FailureClass::Configuration,
+            "copy 'api_key' anew from https://app.zerossl.com/developer",
+        ),
+        _ if says(&["limit", "quota", "too_many"]) => (
+            FailureClass::RateLimited,
+            "so many are given a day; it is tried again later",
+        ),
+        _ if says(&["internal", "unavailable", "timeout"]) => (
+            FailureClass::Network,
+            "the fault is the CA's, and mends itself as a rule",
+        ),
+        _ if says(&["email", "user"]) => (
+            FailureClass::Configuration,
+            "give another 'email', or the 'api_key' of an account at https://app.zerossl.com",
+        ),
+        _ => (
+            FailureClass::Configuration,
+            "see whether the account at https://app.zerossl.com is in order",
+        ),
+    };
+    let kind = match kind.as_str() {
+        "" => "no reason given",
+        kind => kind,
+    };
+    let message = format!("{host} {}: {kind} (code {code}); {advice}", Step::Binding);
+    Failure::new(class, message)
+}
+
+/// `true` and 1 alike.
+fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(value == true || value.as_i64() == Some(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zerossl(login: ZeroSslLogin) -> ZeroSsl {
+        ZeroSsl {
+            endpoint: "https://api.zerossl.test/".to_owned(),
+            login,
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_escaped() {
+        let key = ZeroSslLogin::ApiKey(Secret::new("a&b=c".to_owned()));
+        let asked = request(&zerossl(key)).expect("a request");
+        assert_eq!(
+            asked.uri(),
+            "https://api.zerossl.test/acme/eab-credentials?access_key=a%26b%3Dc"
+        );
+        let email = ZeroSslLogin::Email("a+b@c.test".to_owned());
+        let asked = request(&zerossl(email)).expect("a request");
+        assert_eq!(asked.method(), Method::POST);
+        assert_eq!(asked.uri().path(), "/acme/eab-credentials-email");
+        assert_eq!(asked.body(), "email=a%2Bb%40c.test");
+    }
+
+    #[test]
+    fn success_is_written_in_two_ways() {
+        for (text, is_success) in [
+            (r#"{"success":1,"eab_kid":"k","eab_hmac_key":"h"}"#, true),
+            (r#"{"success":true,"eab_kid":"k","eab_hmac_key":"h"}"#, true),
+            (
+                r#"{"success":false,"error":{"code":2900,"type":"missing_email"}}"#,
+                false,
+            ),
+            (r#"{"success":0}"#, false),
+            ("{}", false),
+        ] {
+            let answer: Answer = serde_json::from_str(text).expect("an answer");
+            assert_eq!(answer.success, is_success, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let told = |code, kind: &str| {
+            let kind = kind.to_owned();
+            refused("api.zerossl.test", &Fault { code, kind })
+        };
+        for (code, kind, class, words) in [
+            (
+                101,
+                "invalid_access_key",
+                FailureClass::Configuration,
+                "'api_key'",
+            ),
+            (
+                2900,
+                "missing_email",
+                FailureClass::Configuration,
+                "'email'",
+            ),
+            (
+                2977,
+                "caddy_legacy_user_removed",
+                FailureClass::Configuration,
+                "'email'",
+            ),
+            (
+                2903,
+                "eab_limit_reached",
+                FailureClass::RateLimited,
+                "a day",
+            ),
+            (1, "internal_error", FailureClass::Network, "mends itself"),
+            (0, "", FailureClass::Configuration, "no reason given"),
+        ] {
+            let failure = told(code, kind);
+            assert_eq!(failure.class, class, "{kind}");
+            assert!(failure.message.contains(words), "{failure}");
+            assert!(failure.message.contains("api.zerossl.test"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_binding_is_kept_as_it_was_given() {
+        let binding = ExternalAccount {
+            key_id: "kid".to_owned(),
+            hmac_key: Secret::new("secret".to_owned()),
+        };
+        assert_eq!(read(&write(&binding)), Some(binding));
+        assert_eq!(read(b"{}"), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! The handlers for what a person has done to certificates and accounts at CAs.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::api::{Named, asked, found, named};
+use super::{AdminState, CertificateView, Problem};
+use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
+use crate::manager::CareError;
+use crate::schedule::FailureClass;
+
+/// One of `GET /api/v1/issuers`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct IssuerView {
+    pub name: String,
+    /// `acme` or `local_ca`.
+    pub kind: String,
+    /// The URL of the CA's directory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub directory: Option<String>,
+}
+
+/// `GET /api/v1/issuers/NAME/account`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct AccountView {
+    /// The issuer's name.
+    pub issuer: String,
+    #[serde(flatten)]
+    pub facts: AccountFacts,
+}
+
+/// The body of a revocation.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Revoke {
+    reason: Option<String>,
+}
+
+/// The body of a change of contacts.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contact {
+    email: Vec<String>,
+}
+
+pub(super) async fn issuers(State(state): State<AdminState>) -> Json<Vec<IssuerView>> {
+    Json(state.control.issuers())
+}
+
+/// 202 where another certificate is asked for, else 200.
+pub(super) async fn revoke(
+    State(state): State<AdminState>,
+    name: Named,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let name = named(name)?;
+    let Revoke { reason } = read(&body, r#"{ "reason": "superseded" }"#)?;
+    let reason = match reason {
+        Some(reason) => reason
+            .parse::<RevocationReason>()
+            .map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?,
+        None => RevocationReason::Unspecified,
+    };
+    let wanted = name.clone();
+    let view = asked(&state, move |control| {
+        found(&control.certificates(), &wanted)
+    })
+    .await?;
+    let Some(fingerprint) = view.fingerprint.clone() else {
+        let detail = format!("there is no certificate for {} to be revoked", view.name);
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    };
+    // In a task of its own: a client that goes away does not leave it half done.
+    let control = Arc::clone(&state.control);
+    let done = tokio::spawn(async move { control.revoke(&fingerprint, reason).await }).await;
+    let is_asked = match done {
+        Ok(done) => done.map_err(|error| problem(error, &format!("no certificate is for {name}"))),
+        Err(_) => Err(broke_off()),
+    }?;
+    let after = asked(&state, move |control| {
+        let views = control.certificates();
+        Ok::<CertificateView, Problem>(found(&views, &name).unwrap_or(view))
+    });
+    let status = if is_asked {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(after.await?)).into_response())
+}
+
+pub(super) async fn account(
+    State(state): State<AdminState>,
+    name: Named,
+) -> Result<Json<AccountView>, Problem> {
+    care(&state, named(name)?, AccountTask::Show).await
+}
+
+pub(super) async fn account_task(
+    State(state): State<AdminState>,
+    Path((name, task)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<AccountView>, Problem> {
+    let task = match task.as_str() {
+        "create" => AccountTask::Create,
+        "rollover" => AccountTask::Rollover,
+        "deactivate" => AccountTask::Deactivate,
+        "contact" => {
+            let Contact { email } = read(&body, r#"{ "email": ["ops@example.com"] }"#)?;
+            if let Some(odd) = email.iter().find(|email| !is_address(email)) {
+                let detail = format!("{odd:?} is not an e-mail address, such as ops@example.com");
+                return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            }
+            AccountTask::Contact(email)
+        }
+        other => {
+            let detail = format!(
+                "nothing is done to accounts that is called {other:?}: create, rollover, contact \
+                 and deactivate are"
+            );
+            return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+        }
+    };
+    care(&state, name, task).await
+}
+
+async fn care(
+    state: &AdminState,
+    issuer: String,
+    task: AccountTask,
+) -> Result<Json<AccountView>, Problem> {
+    let control = Arc::clone(&state.control);
+    let unknown = format!("no issuer is called {issuer}");
+    let wanted = issuer.clone();
+    let done = tokio::spawn(async move { control.account(&wanted, task).await }).await;
+    match done {
+        Ok(Ok(facts)) => Ok(Json(AccountView { issuer, facts })),
+        Ok(Err(error)) => Err(problem(error, &unknown)),
+        Err(_) => Err(broke_off()),
+    }
+}
+
+/// What a body says, an empty one as if nothing were said.
+fn read<'b, T: Deserialize<'b>>(body: &'b [u8], example: &str) -> Result<T, Problem> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body cannot be read: {error}; send JSON such as {example}");
+        Problem::new(StatusCode::BAD_REQUEST, detail)
+    })
+}
+
+/// Whether a CA can write to it: nothing in it means something in a `mailto:` (RFC 8555, section
+/// 7.3).
+fn is_address(text: &str) -> bool {
+    let parts = text.split_once('@');
+    let odd = |octet: u8| !octet.is_ascii_graphic() || b"\"(),:;<>?\\[]&=".contains(&octet);
+    parts.is_some_and(|(local, domain)| {
+        !local.is_empty()
+            && !local.bytes().any(odd)
+            && domain.parse::<crate::host::HostName>().is_ok()
+    })
+}
+
+fn problem(error: CareError, unknown: &str) -> Problem {
+    match error {
+        CareError::Unknown => Problem::new(StatusCode::NOT_FOUND, unknown),
+        CareError::Refused(why) => Problem::new(StatusCode::CONFLICT, why),
+        CareError::Failed(failure) => {
+            let status = match failure.class {
+                FailureClass::Configuration | FailureClass::Refused => StatusCode::CONFLICT,
+                FailureClass::RateLimited | FailureClass::Paused => StatusCode::TOO_MANY_REQUESTS,
+                FailureClass::Storage => StatusCode::SERVICE_UNAVAILABLE,
+                FailureClass::Network
+                | FailureClass::Validation
+                | FailureClass::Clock
+                | FailureClass::Internal => StatusCode::BAD_GATEWAY,
+            };
+            Problem::new(status, failure.message)
+                .with("class", json!(failure.class))
+                .with("url", json!(failure.url))
+        }
+    }
+}
+
+fn broke_off() -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "it broke off; look at how things stand before it is tried again. See the log",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_plain() {
+        for good in ["ops@example.com", "a+b@c.example"] {
+            assert!(is_address(good), "{good}");
+        }
+        for odd in [
+            "",
+            "ops",
+            "@a.example",
+            "a b@c.example",
+            "a@b?to=c",
+            "a,b@c.example",
+            "a@",
+        ] {
+            assert!(!is_address(odd), "{odd}");
+        }
+    }
+}

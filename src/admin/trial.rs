@@ -1,0 +1,60 @@
+//! What a trial of a name found: whether it would get a certificate, and what stands against it.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::api::{Named, named};
+use super::{AdminState, Problem};
+use crate::host::Pattern;
+use crate::issuer::{Finding, Ports};
+
+/// What `POST /api/v1/certificates/NAME/check` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct TrialView {
+    pub name: String,
+    /// Whether one of the issuers would give a certificate, as far as can be seen from here.
+    pub would_issue: bool,
+    /// What has the name, and whether that makes anybody be asked.
+    pub note: String,
+    /// In the order in which they are asked.
+    pub issuers: Vec<IssuerTrial>,
+}
+
+/// What was found of one issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct IssuerTrial {
+    pub issuer: String,
+    pub would_issue: bool,
+    pub findings: Vec<Finding>,
+}
+
+/// Where the CA would look, if not at the usual ports.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    http_port: Option<u16>,
+    https_port: Option<u16>,
+}
+
+pub(super) async fn check(
+    State(state): State<AdminState>,
+    name: Named,
+    Query(asked): Query<Asked>,
+) -> Result<Json<TrialView>, Problem> {
+    let name = named(name)?;
+    let pattern = match name.parse() {
+        Ok(Pattern::Any) | Err(_) => {
+            let detail = format!("{name} is no name that a certificate could be for");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+        Ok(pattern) => pattern,
+    };
+    let usual = Ports::default();
+    let ports = Ports {
+        http: asked.http_port.unwrap_or(usual.http),
+        https: asked.https_port.unwrap_or(usual.https),
+    };
+    Ok(Json(state.control.try_out(pattern, ports).await))
+}

@@ -1,0 +1,59 @@
+//! Whether a name would get a certificate: each issuer that would be asked is tried.
+
+use crate::admin::{IssuerTrial, TrialView};
+use crate::host::Pattern;
+use crate::issuer::{Finding, Ports, Trial, Verdict, would_issue};
+use crate::manager::{Why, WouldAsk, WouldBe};
+
+/// Tries the issuers one after the other, as they would be asked.
+pub(super) async fn trial(name: &Pattern, ports: Ports, would: WouldAsk) -> TrialView {
+    let trial = Trial {
+        name: name.clone(),
+        dns: would.dns,
+        ports,
+    };
+    let mut issuers = Vec::with_capacity(would.issuers.len());
+    for issuer in would.issuers {
+        let (issuer, findings) = match issuer {
+            WouldBe::Remote(issuer) => (issuer.name().to_string(), issuer.try_out(&trial).await),
+            WouldBe::Local(name) => {
+                let message = "the local CA gives certificates for all names, and asks nobody";
+                let finding = Finding::new("local CA", Verdict::Good, message);
+                (name.to_string(), vec![finding])
+            }
+        };
+        issuers.push(IssuerTrial {
+            issuer,
+            would_issue: would_issue(&findings),
+            findings,
+        });
+    }
+    TrialView {
+        name: name.to_string(),
+        would_issue: issuers.iter().any(|issuer| issuer.would_issue),
+        note: note(name, would.why, issuers.is_empty()),
+        issuers,
+    }
+}
+
+/// What is answered where nothing could be found out.
+pub(super) fn broken(name: &Pattern) -> TrialView {
+    TrialView {
+        name: name.to_string(),
+        would_issue: false,
+        note: "the trial broke off, which is a defect; see the log".to_owned(),
+        issuers: Vec::new(),
+    }
+}
+
+fn note(name: &Pattern, why: Why, nobody: bool) -> String {
+    match why {
+        Why::NoTls => format!("the site of {name} has 'tls: off': nobody is asked"),
+        _ if nobody => "no issuer is configured: add one under 'issuers'".to_owned(),
+        Why::Certificates => format!("{name} stands under 'certificates'"),
+        Why::Site => format!("a site has {name}; nobody is asked where a certificate covers it"),
+        Why::Nothing => format!(
+            "nothing in the configuration has {name} yet: this is what a new site would meet"
+        ),
+    }
+}

@@ -1,0 +1,249 @@
+//! Proofs in the DNS: which record, set by whom, seen by everybody, and gone afterwards.
+//!
+//! [`DnsSolvers`] has a solver for each entry of `dns` in the configuration. Records are noted in
+//! the storage before they are set, and [`DnsSolvers::keep_clean`] removes those of processes that
+//! were killed in between.
+
+mod entry;
+mod journal;
+mod lasting;
+mod persist;
+mod proof;
+mod solver;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use indexmap::IndexMap;
+
+use self::entry::Entry;
+use self::journal::{Abandoned, Journal};
+use self::lasting::Lasting;
+pub use self::persist::DnsPersist01Solver;
+pub use self::solver::Dns01Solver;
+use super::{ChallengeSolver, ChallengeType};
+use crate::clock::{Clock, UnixTime};
+use crate::config::model;
+use crate::event::EventBus;
+use crate::shutdown::{ShutdownWatch, requested};
+use crate::storage::{Key, Storage};
+
+/// How long after the start it is first looked for records that were left: an attempt that goes on
+/// with an order wants its own again before that.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often it is looked for what other instances have left.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// After how many seconds a record that could not be removed is tried again.
+const PAUSES: [u64; 3] = [60, 300, 1200];
+const LAST_PAUSE: u64 = 3600;
+
+/// How many records are removed at a time.
+const AT_ONCE: usize = 16;
+
+/// How long one record may take to be removed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After how many seconds a note is dropped whose record cannot be removed.
+const LIFE: UnixTime = 30 * 86_400;
+
+/// What proves names over the DNS. A handle; clones share everything.
+#[derive(Clone)]
+pub struct DnsSolvers(Arc<Shared>);
+
+struct Shared {
+    entries: RwLock<IndexMap<Arc<str>, Arc<Entry>>>,
+    /// For those who set nothing and only look.
+    system: Arc<Entry>,
+    journal: Arc<Journal>,
+    lasting: Arc<Lasting>,
+    clock: Arc<dyn Clock>,
+}
+
+impl DnsSolvers {
+    /// Without any entry yet.
+    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
+        let journal = Journal::new(Arc::clone(&storage), Arc::clone(&clock));
+        Self(Arc::new(Shared {
+            entries: RwLock::default(),
+            system: Arc::new(Entry::new("".into(), None)),
+            journal: Arc::new(journal),
+            lasting: Arc::new(Lasting::new(storage, Arc::clone(&clock), events)),
+            clock,
+        }))
+    }
+
+    /// Takes the entries of a configuration. Those that stay as they are stay open.
+    pub fn configure(&self, dns: &IndexMap<Arc<str>, Arc<model::Dns>>) {
+        let mut entries = self
+            .0
+            .entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let entry = |(name, config): (&Arc<str>, &Arc<model::Dns>)| {
+            let before = entries.get(name);
+            let kept = before.filter(|before| before.config.as_ref() == Some(config));
+            let new = || Arc::new(Entry::new(Arc::clone(name), Some(Arc::clone(config))));
+            (Arc::clone(name), kept.cloned().unwrap_or_else(new))
+        };
+        *entries = dns.iter().map(entry).collect();
+    }
+
+    /// The solver of this type over the entry `name`, or over the only one there is. `None` where
+    /// that is not said.
+    pub fn solver(
+        &self,
+        kind: ChallengeType,
+        name: Option<&str>,
+    ) -> Option<Arc<dyn ChallengeSolver>> {
+        let shared = &self.0;
+        let entry = self.entry(name);
+        match kind {
+            ChallengeType::Http01 | ChallengeType::TlsAlpn01 => None,
+            ChallengeType::Dns01 | ChallengeType::DnsAccount01 => {
+                let journal = Arc::clone(&shared.journal);
+                Some(Arc::new(Dns01Solver::new(kind, entry?, journal)))
+            }
+            ChallengeType::DnsPersist01 => {
+                let entry = entry.unwrap_or_else(|| Arc::clone(&shared.system));
+                let lasting = Arc::clone(&shared.lasting);
+                Some(Arc::new(DnsPersist01Solver::new(entry, lasting)))
+            }
+        }
+    }
+
+    /// Removes what killed processes have left in the DNS, and tells of lasting records that end,
+    /// until `shutdown` says stop.
+    pub async fn keep_clean(self, mut shutdown: ShutdownWatch) {
+        let clean = async {
+            let mut sweeper = Sweeper::default();
+            tokio::time::sleep(GRACE).await;
+            loop {
+                self.sweep(&mut sweeper).await;
+                self.look_at_lasting().await;
+                tokio::time::sleep(EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = clean => {}
+            () = requested(&mut shutdown) => {}
+        }
+    }
+
+    async fn sweep(&self, sweeper: &mut Sweeper) {
+        let now = self.0.clock.now();
+        let abandoned = match self.0.journal.abandoned().await {
+            Ok(abandoned) => abandoned,
+            Err(error) => {
+                tracing::debug!(%error, "cannot look for records that were left in the DNS");
+                return;
+            }
+        };
+        let mut removals = Vec::with_capacity(abandoned.len());
+        for one in abandoned {
+            let failed = sweeper.failed.get(&one.key);
+            if failed.is_none_or(|(_, next)| *next <= now) {
+                removals.push(self.remove(one, now));
+            }
+        }
+        // All at once, or nearly: each keeps the lock of its note meanwhile.
+        let mut removals = stream::iter(removals).buffer_unordered(AT_ONCE);
+        while let Some((key, name, removed)) = removals.next().await {
+            match removed {
+                Ok(()) => _ = sweeper.failed.remove(&key),
+                Err(error) => {
+                    let pause = sweeper.put_off(key, now);
+                    tracing::warn!(
+                        record = name,
+                        error,
+                        "cannot remove a record that was left in the DNS, trying again in {pause} \
+                         s; it does no harm, and can be removed by hand"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Removes a record that was left: its note, its name, and what came of it.
+    async fn remove(&self, one: Abandoned, now: UnixTime) -> (Key, String, Result<(), String>) {
+        let journal = &self.0.journal;
+        let (key, name) = (one.key.clone(), one.name().to_owned());
+        if now.saturating_sub(one.note.at) > LIFE {
+            tracing::warn!(record = name, "gave up removing a record from the DNS");
+            journal.forget(one.key, one.lease).await;
+            return (key, name, Ok(()));
+        }
+        let entry = self.named(&one.note.provider);
+        let removal = async {
+            let entry = entry.ok_or_else(|| {
+                format!("'dns' of the configuration has no {:?}", one.note.provider)
+            })?;
+            let opened = entry.open().await.map_err(|error| error.to_string())?;
+            let provider = opened.provider.as_deref();
+            let provider = provider.ok_or("nobody sets records there")?;
+            let removed = journal.remove(one, provider).await;
+            removed.map_err(|error| error.to_string())
+        };
+        let removed = tokio::time::timeout(PATIENCE, removal).await;
+        let removed = removed.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        (key, name, removed)
+    }
+
+    async fn look_at_lasting(&self) {
+        let entry_of = |name: &str| {
+            let entry = self.named(name);
+            entry.unwrap_or_else(|| Arc::clone(&self.0.system))
+        };
+        if let Err(error) = self.0.lasting.look(entry_of).await {
+            tracing::debug!(%error, "cannot look when records in the DNS end");
+        }
+    }
+
+    /// The entry that is asked for, or the only one.
+    fn entry(&self, name: Option<&str>) -> Option<Arc<Entry>> {
+        match name {
+            Some(name) => self.named(name),
+            None => {
+                let entries = self
+                    .0
+                    .entries
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let only = entries.values().next().filter(|_| entries.len() == 1);
+                only.cloned()
+            }
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<Entry>> {
+        let entries = self
+            .0
+            .entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        entries.get(name).cloned()
+    }
+}
+
+/// The records of others that could not be removed: how often, and when it is tried next.
+#[derive(Default)]
+struct Sweeper {
+    failed: HashMap<Key, (usize, UnixTime)>,
+}
+
+impl Sweeper {
+    /// Notes a failure; in how many seconds it is tried again.
+    fn put_off(&mut self, key: Key, now: UnixTime) -> u64 {
+        let (count, next) = self.failed.entry(key).or_default();
+        let pause = PAUSES.get(*count).copied().unwrap_or(LAST_PAUSE);
+        *count = count.saturating_add(1);
+        *next = now.saturating_add_unsigned(pause);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests;

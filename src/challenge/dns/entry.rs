@@ -1,0 +1,96 @@
+//! An entry of `dns` in the configuration, opened when it is first needed.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::config::model;
+use crate::dns::lookup::{LookupOptions, Lookups, Propagation};
+use crate::dns::{self, DnsError, DnsProvider};
+use crate::schedule::{Failure, FailureClass};
+
+/// An entry of the configuration, or what stands in where there is none: look-ups alone.
+pub(super) struct Entry {
+    pub(super) name: Arc<str>,
+    /// `None` for look-ups alone.
+    pub(super) config: Option<Arc<model::Dns>>,
+    opened: OnceCell<Arc<Opened>>,
+}
+
+/// What an entry is good for.
+pub(super) struct Opened {
+    /// Who sets records.
+    pub(super) provider: Option<Arc<dyn DnsProvider>>,
+    pub(super) lookups: Lookups,
+    /// How it is waited for a record to be seen; `None` where it is not.
+    pub(super) propagation: Option<Propagation>,
+}
+
+impl Entry {
+    pub(super) fn new(name: Arc<str>, config: Option<Arc<model::Dns>>) -> Self {
+        Self {
+            name,
+            config,
+            opened: OnceCell::new(),
+        }
+    }
+
+    /// One that is open.
+    #[cfg(test)]
+    pub(super) fn of(opened: Opened) -> Self {
+        Self {
+            name: "main".into(),
+            config: None,
+            opened: OnceCell::new_with(Some(Arc::new(opened))),
+        }
+    }
+
+    /// # Errors
+    /// Where the provider cannot be made; that is tried again each time.
+    pub(super) async fn open(&self) -> Result<&Opened, DnsError> {
+        let opened = self.opened.get_or_try_init(|| async {
+            let (name, config) = (Arc::clone(&self.name), self.config.clone());
+            // Roots and the like are read from files.
+            let opened = tokio::task::spawn_blocking(move || open(&name, config.as_deref())).await;
+            let broken = |error: tokio::task::JoinError| DnsError::Unreachable(error.to_string());
+            opened.map_err(broken)?.map(Arc::new)
+        });
+        opened.await.map(|opened| &**opened)
+    }
+}
+
+fn open(name: &str, config: Option<&model::Dns>) -> Result<Opened, DnsError> {
+    let Some(config) = config else {
+        return Ok(Opened {
+            provider: None,
+            lookups: Lookups::new(LookupOptions::default()),
+            propagation: None,
+        });
+    };
+    let propagation = config.propagation.as_ref();
+    let lookups = Lookups::new(LookupOptions {
+        resolvers: config.resolvers.clone(),
+        servers: propagation
+            .map(|one| one.servers.clone())
+            .unwrap_or_default(),
+        ..LookupOptions::default()
+    });
+    Ok(Opened {
+        provider: Some(dns::open(name, config)?),
+        lookups,
+        propagation: propagation.map(|one| Propagation {
+            timeout: one.timeout,
+            interval: one.interval,
+            wait: one.wait,
+        }),
+    })
+}
+
+/// What an error of the DNS means for a validation.
+pub(super) fn failure(error: &DnsError, message: String) -> Failure {
+    let class = match error {
+        DnsError::Unreachable(_) => FailureClass::Network,
+        DnsError::Refused(_) => FailureClass::Configuration,
+    };
+    Failure::new(class, message)
+}

@@ -1,0 +1,285 @@
+//! The records that are set in the DNS, noted in the storage before they are set and until they
+//! are gone: what a killed process leaves is removed at the next start, or by another instance.
+//!
+//! The lock of a note is held for as long as somebody here wants the record. A note whose lock is
+//! free is of a process that is gone, or of a record that could not be removed: whoever comes across
+//! it removes the record.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::clock::{Clock, UnixTime};
+use crate::dns::{DnsError, DnsProvider, TxtRecord};
+use crate::host::HostName;
+use crate::storage::{Key, Lease, Storage, StorageError, blocking, keys};
+
+/// What is stored of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// The entry of `dns` in the configuration by which it was set.
+    pub(super) provider: String,
+    zone: String,
+    name: String,
+    value: String,
+    /// When it was noted.
+    pub(super) at: UnixTime,
+}
+
+impl Note {
+    fn new(provider: &str, zone: &HostName, record: &TxtRecord, at: UnixTime) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            zone: zone.to_string(),
+            name: record.name.to_string(),
+            value: record.value.clone(),
+            at,
+        }
+    }
+
+    fn key(&self) -> Result<Key, StorageError> {
+        let Self {
+            provider,
+            name,
+            value,
+            ..
+        } = self;
+        keys::dns_record(&format!("{provider} {name} {value}"))
+    }
+
+    /// Zone and record; `None` where what was stored makes none.
+    fn record(&self) -> Option<(HostName, TxtRecord)> {
+        let name = self.name.parse().ok()?;
+        let value = self.value.clone();
+        Some((self.zone.parse().ok()?, TxtRecord { name, value }))
+    }
+}
+
+/// The notes of all records.
+pub(super) struct Journal {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    /// What this process has to do with, and how many want it to be there.
+    held: Mutex<HashMap<Key, (usize, Arc<Held>)>>,
+}
+
+/// A record that this process has to do with.
+pub(super) struct Held {
+    key: Key,
+    pub(super) zone: HostName,
+    pub(super) record: TxtRecord,
+    provider: Arc<dyn DnsProvider>,
+    /// Who works on it has this.
+    state: AsyncMutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Shows others that the record is wanted; there is none where the storage fails.
+    lease: Option<Lease>,
+    /// Whether the record may be there.
+    may_be_set: bool,
+}
+
+/// Why a record was not set.
+pub(super) enum SetError {
+    Dns(DnsError),
+    /// Another instance has it set, and is about to remove it.
+    Busy,
+}
+
+impl Journal {
+    pub(super) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            storage,
+            clock,
+            held: Mutex::default(),
+        }
+    }
+
+    /// Wants a record from now until [`Self::give_back`].
+    pub(super) fn want(
+        &self,
+        provider: &Arc<dyn DnsProvider>,
+        zone: HostName,
+        record: TxtRecord,
+    ) -> Result<Arc<Held>, StorageError> {
+        let key = Note::new(provider.name(), &zone, &record, 0).key()?;
+        let mut held = self.held();
+        let (wanted, of_it) = held.entry(key.clone()).or_insert_with(|| {
+            let held = Held {
+                key,
+                zone,
+                record,
+                provider: Arc::clone(provider),
+                state: AsyncMutex::default(),
+            };
+            (0, Arc::new(held))
+        });
+        *wanted += 1;
+        Ok(Arc::clone(of_it))
+    }
+
+    /// Ends one [`Self::want`].
+    pub(super) fn give_back(&self, of_it: &Held) {
+        if let Some((wanted, _)) = self.held().get_mut(&of_it.key) {
+            *wanted = wanted.saturating_sub(1);
+        }
+    }
+
+    /// Notes a record and sets it.
+    pub(super) async fn set(&self, held: &Held) -> Result<(), SetError> {
+        let mut state = held.state.lock().await;
+        if state.lease.is_none() {
+            state.lease = self.note(held).await?;
+        }
+        let was_set = std::mem::replace(&mut state.may_be_set, true);
+        let set = held.provider.add(&held.zone, &held.record).await;
+        if let Err(DnsError::Refused(_)) = &set {
+            // Who may not set it need not remove it.
+            state.may_be_set = was_set;
+        }
+        set.map_err(SetError::Dns)
+    }
+
+    /// Removes a record that nobody wants any more, and its note. Where it cannot be removed, the
+    /// note is left like one of a process that is gone. Whether it was left.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub(super) async fn unset(&self, held: &Held) -> Result<(), (DnsError, bool)> {
+        let mut state = held.state.lock().await;
+        if self.is_wanted(held) {
+            return Ok(());
+        }
+        let removed = match state.may_be_set {
+            true => held.provider.remove(&held.zone, &held.record).await,
+            false => Ok(()),
+        };
+        let lease = state.lease.take();
+        let is_noted = lease.is_some();
+        state.may_be_set = false;
+        match (&removed, lease) {
+            (Ok(()), Some(lease)) => self.forget(held.key.clone(), lease).await,
+            (Err(_), Some(lease)) => {
+                // Its end is a matter of files too.
+                let end = move |_: &dyn Storage| {
+                    drop(lease);
+                    Ok(())
+                };
+                let _ = blocking(&self.storage, end).await;
+            }
+            (_, None) => {}
+        }
+        let mut all = self.held();
+        if all.get(&held.key).is_some_and(|(wanted, _)| *wanted == 0) {
+            all.remove(&held.key);
+        }
+        removed.map_err(|error| (error, is_noted))
+    }
+
+    /// The notes of processes that are gone, each with its lock.
+    pub(super) async fn abandoned(&self) -> Result<Vec<Abandoned>, StorageError> {
+        let found = blocking(&self.storage, |storage| {
+            let mut found = Vec::new();
+            for key in storage.list(&keys::dns_records()?)? {
+                let Some(lease) = storage.try_lock(&key)? else {
+                    continue;
+                };
+                // Read under the lock: until then it may have gone.
+                let Some(value) = storage.load(&key)? else {
+                    continue;
+                };
+                match serde_json::from_slice(&value) {
+                    Ok(note) => found.push(Abandoned { key, note, lease }),
+                    Err(error) => tracing::debug!(%key, %error, "this is no record of ours"),
+                }
+            }
+            Ok(found)
+        });
+        found.await
+    }
+
+    /// Removes what a note of another speaks of, and the note.
+    pub(super) async fn remove(
+        &self,
+        abandoned: Abandoned,
+        provider: &dyn DnsProvider,
+    ) -> Result<(), DnsError> {
+        let Abandoned { key, note, lease } = abandoned;
+        if let Some((zone, record)) = note.record() {
+            provider.remove(&zone, &record).await?;
+            tracing::info!(
+                record = %record.name,
+                provider = provider.name(),
+                "removed a record that a process had left in the DNS"
+            );
+        }
+        self.forget(key, lease).await;
+        Ok(())
+    }
+
+    /// Takes the lock of a note and stores it. Goes on without where the storage fails: it is no
+    /// reason not to prove a name.
+    async fn note(&self, held: &Held) -> Result<Option<Lease>, SetError> {
+        let now = self.clock.now();
+        let note = Note::new(held.provider.name(), &held.zone, &held.record, now);
+        let key = held.key.clone();
+        let noted = blocking(&self.storage, move |storage| {
+            let lease = storage.lock(&key)?;
+            let value = serde_json::to_vec(&note).unwrap_or_default();
+            storage.store_under(&lease, &key, &value)?;
+            Ok(lease)
+        });
+        match noted.await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(StorageError::Busy { .. }) => Err(SetError::Busy),
+            Err(error) => {
+                tracing::warn!(
+                    record = %held.record.name,
+                    %error,
+                    "a record in the DNS is not noted: it stays there if this process is killed"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Deletes a note and gives its lock back.
+    pub(super) async fn forget(&self, key: Key, lease: Lease) {
+        let forgotten = blocking(&self.storage, move |storage| {
+            let deleted = storage.delete(&key);
+            drop(lease);
+            deleted
+        });
+        if let Err(error) = forgotten.await {
+            tracing::warn!(%error, "the note of a record that is gone from the DNS stays");
+        }
+    }
+
+    fn is_wanted(&self, of_it: &Held) -> bool {
+        let held = self.held();
+        held.get(&of_it.key).is_some_and(|(wanted, _)| *wanted > 0)
+    }
+
+    /// No critical section leaves it half changed.
+    fn held(&self) -> MutexGuard<'_, HashMap<Key, (usize, Arc<Held>)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A note of a process that is gone.
+pub(super) struct Abandoned {
+    pub(super) key: Key,
+    pub(super) note: Note,
+    pub(super) lease: Lease,
+}
+
+impl Abandoned {
+    /// The name of the record.
+    pub(super) fn name(&self) -> &str {
+        &self.note.name
+    }
+}

@@ -1,0 +1,194 @@
+//! Until when records prove names that somebody has set for good: remembered in the storage, so
+//! that it is told in time though the certificate is not due.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::OverDns;
+use super::entry::Entry;
+use super::persist::judge;
+use crate::clock::{Clock, UnixTime, rfc3339};
+use crate::event::{Event, EventBus, EventKind, Severity};
+use crate::host::HostName;
+use crate::storage::{Storage, StorageError, blocking, keys};
+
+const DAY: UnixTime = 86_400;
+
+/// How long before the end of a record it is told.
+const NOTICE: UnixTime = 30 * DAY;
+
+/// How long what nobody has looked at is remembered: the certificate is gone.
+const LIFE: UnixTime = 400 * DAY;
+
+/// What is known of lasting records.
+pub(super) struct Lasting {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    events: EventBus,
+    /// When it was last told of a name.
+    told: Mutex<HashMap<String, UnixTime>>,
+}
+
+/// What is stored of one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    domain: String,
+    /// The name of the record.
+    name: String,
+    account: String,
+    is_wildcard: bool,
+    issuers: Vec<String>,
+    until: UnixTime,
+    /// When a validation last took it.
+    seen: UnixTime,
+    /// The entry of `dns` by which it was looked up; empty for none.
+    entry: String,
+}
+
+impl Note {
+    fn dns(&self) -> OverDns {
+        OverDns {
+            account: self.account.clone(),
+            is_wildcard: self.is_wildcard,
+            issuers: self.issuers.clone(),
+        }
+    }
+}
+
+impl Lasting {
+    pub(super) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
+        Self {
+            storage,
+            clock,
+            events,
+            told: Mutex::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    /// Remembers until when a record proves a name, and tells where that is soon.
+    pub(super) async fn note(
+        &self,
+        entry: &Entry,
+        domain: &HostName,
+        name: &HostName,
+        dns: &OverDns,
+        until: Option<UnixTime>,
+    ) {
+        let note = until.map(|until| Note {
+            domain: domain.to_string(),
+            name: name.to_string(),
+            account: dns.account.clone(),
+            is_wildcard: dns.is_wildcard,
+            issuers: dns.issuers.clone(),
+            until,
+            seen: self.now(),
+            entry: entry.name.to_string(),
+        });
+        if let Some(note) = &note {
+            self.tell(note);
+        }
+        self.store(domain, note).await;
+    }
+
+    async fn store(&self, domain: &HostName, note: Option<Note>) {
+        let key = keys::persistent_proof(domain);
+        let stored = blocking(&self.storage, move |storage| {
+            let key = key?;
+            match note {
+                Some(note) => storage.store(&key, &serde_json::to_vec(&note).unwrap_or_default()),
+                None if storage.exists(&key)? => storage.delete(&key),
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = stored.await {
+            tracing::warn!(%domain, %error, "the end of a record is not remembered");
+        }
+    }
+
+    /// Tells, at most once a day, of records that end soon and have not been replaced.
+    pub(super) async fn look(
+        &self,
+        entry_of: impl Fn(&str) -> Arc<Entry>,
+    ) -> Result<(), StorageError> {
+        let notes = blocking(&self.storage, |storage| {
+            let mut notes = Vec::new();
+            for key in storage.list(&keys::persistent_proofs()?)? {
+                let value = storage.load(&key)?;
+                notes.extend(value.and_then(|value| serde_json::from_slice(&value).ok()));
+            }
+            Ok(notes)
+        });
+        let now = self.now();
+        for note in notes.await? {
+            let note: Note = note;
+            let is_told = self
+                .told()
+                .get(&note.domain)
+                .is_some_and(|at| at + DAY > now);
+            if is_told || note.until > now + NOTICE {
+                continue;
+            }
+            let (Ok(domain), Ok(name)) = (note.domain.parse(), note.name.parse::<HostName>())
+            else {
+                continue;
+            };
+            if note.seen + LIFE < now {
+                self.store(&domain, None).await;
+                continue;
+            }
+            let entry = entry_of(&note.entry);
+            let looked = async { entry.open().await?.lookups.txt(&name).await };
+            // Where it cannot be looked up, what was known is told.
+            let judged = looked.await.map(|values| judge(&values, &note.dns(), now));
+            match judged {
+                Ok(Ok(None)) => self.store(&domain, None).await,
+                Ok(Ok(Some(until))) if until != note.until => {
+                    let note = Note { until, ..note };
+                    if until <= now + NOTICE {
+                        self.tell(&note);
+                    }
+                    self.store(&domain, Some(note)).await;
+                }
+                _ => self.tell(&note),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, note: &Note) {
+        let now = self.now();
+        if note.until > now + NOTICE {
+            return;
+        }
+        self.told().insert(note.domain.clone(), now);
+        let Note { name, until, .. } = note;
+        let (verb, severity) = match *until < now {
+            true => ("has ended", Severity::Error),
+            false => ("ends", Severity::Warning),
+        };
+        let message = format!(
+            "the record {name}, which proves {} to the CA, {verb} at {}: raise its 'persistUntil', \
+             or the next certificate is not to be had",
+            note.domain,
+            rfc3339(*until),
+        );
+        let kind = EventKind::ValidationExpiring;
+        self.events.emit(Event::new(
+            now,
+            kind,
+            severity,
+            note.domain.clone(),
+            message,
+        ));
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<String, UnixTime>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

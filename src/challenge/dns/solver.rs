@@ -1,0 +1,167 @@
+//! Proves names by records that a provider sets: `dns-01` (RFC 8555, section 8.4) and
+//! `dns-account-01` (draft-ietf-acme-dns-account-label).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::super::{Challenge, ChallengeSolver, ChallengeType};
+use super::entry::{Entry, failure};
+use super::journal::{Held, Journal, SetError};
+use super::proof;
+use crate::dns::{DnsError, TxtRecord};
+use crate::schedule::{Failure, FailureClass};
+
+/// How long a clean-up is waited for; it goes on behind.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a record is left for a CA that may still look for it, where nobody comes back to it.
+const LIFE: Duration = Duration::from_secs(3600);
+
+/// Proves names by records that a provider sets.
+pub struct Dns01Solver {
+    kind: ChallengeType,
+    entry: Arc<Entry>,
+    journal: Arc<Journal>,
+    /// What is visible.
+    presented: Mutex<Vec<(Challenge, Arc<Held>)>>,
+}
+
+impl Dns01Solver {
+    pub(super) fn new(kind: ChallengeType, entry: Arc<Entry>, journal: Arc<Journal>) -> Self {
+        Self {
+            kind,
+            entry,
+            journal,
+            presented: Mutex::default(),
+        }
+    }
+
+    async fn set(&self, challenge: &Challenge) -> Result<(), Failure> {
+        let (domain, by) = (&challenge.domain, self.kind.as_str());
+        let entry = &self.entry.name;
+        let failed = |what: &str, error: &DnsError| {
+            failure(
+                error,
+                format!("{domain} is not proved by {by}: {what}: {error}"),
+            )
+        };
+        let opened = self.entry.open().await;
+        let opened = opened.map_err(|error| failed("'dns' cannot be used", &error))?;
+        let provider = opened.provider.as_ref().ok_or_else(|| {
+            let message = format!("{by} for {domain} was given nobody to set records, a defect");
+            Failure::new(FailureClass::Internal, message)
+        })?;
+        let lookups = &opened.lookups;
+        let place = async {
+            // Whoever cannot, or must not, change a zone delegates this one name to another.
+            let name = lookups.target(&proof::name(challenge)?).await;
+            let name = name.map_err(|error| failed("its record cannot be looked up", &error))?;
+            let zone = lookups.zone(&name).await;
+            let zone = zone.map_err(|error| failed(&format!("no zone of {name}"), &error))?;
+            Ok::<_, Failure>((name, zone))
+        };
+        let (name, zone) = place.await?;
+        let record = TxtRecord {
+            name,
+            value: proof::value(challenge),
+        };
+        let held = self.journal.want(provider, zone.clone(), record.clone());
+        let held = held
+            .map_err(|error| Failure::new(FailureClass::Internal, format!("{domain}: {error}")))?;
+        // Noted before the first await: who drops this half way has it cleaned up.
+        self.presented()
+            .push((challenge.clone(), Arc::clone(&held)));
+        match self.journal.set(&held).await {
+            Ok(()) => {}
+            Err(SetError::Dns(error)) => {
+                let what = format!("'{entry}' does not set {} in {zone}", record.name);
+                return Err(failed(&what, &error));
+            }
+            Err(SetError::Busy) => {
+                let message = format!(
+                    "another instance proves {domain} by the same record, {}, and does not come \
+                     to an end; the next attempt tries again",
+                    record.name
+                );
+                return Err(Failure::new(FailureClass::Network, message));
+            }
+        }
+        if let Some(propagation) = &opened.propagation {
+            let seen = lookups.wait_for(&zone, &record, propagation).await;
+            seen.map_err(|error| {
+                let what = format!("'{entry}' has set {}, but it is not seen", record.name);
+                failed(&what, &error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What is visible for a challenge, which it is no longer noted for.
+    fn take(&self, challenge: &Challenge) -> Option<Arc<Held>> {
+        let mut presented = self.presented();
+        let at = presented.iter().position(|(one, _)| one == challenge)?;
+        Some(presented.swap_remove(at).1)
+    }
+
+    /// No critical section leaves it half changed.
+    fn presented(&self) -> MutexGuard<'_, Vec<(Challenge, Arc<Held>)>> {
+        self.presented
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl ChallengeSolver for Dns01Solver {
+    fn kind(&self) -> ChallengeType {
+        self.kind
+    }
+
+    async fn present(&self, challenge: &Challenge) -> Result<(), Failure> {
+        self.set(challenge).await
+    }
+
+    async fn clean_up(&self, challenge: &Challenge) {
+        let Some(held) = self.take(challenge) else {
+            return;
+        };
+        self.journal.give_back(&held);
+        let unset = tokio::spawn(unset(Arc::clone(&self.journal), held));
+        // Nobody needs to wait for a provider that is slow.
+        let _ = tokio::time::timeout(PATIENCE, unset).await;
+    }
+
+    fn leave(&self, challenge: &Challenge) {
+        let Some(held) = self.take(challenge) else {
+            return;
+        };
+        // The next attempt wants the record again, and then takes it back. Where none comes:
+        self.journal.give_back(&held);
+        let journal = Arc::clone(&self.journal);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(LIFE).await;
+                unset(journal, held).await;
+            });
+        }
+    }
+}
+
+/// Removes a record, as well as it can.
+async fn unset(journal: Arc<Journal>, held: Arc<Held>) {
+    let Err((error, is_noted)) = journal.unset(&held).await else {
+        return;
+    };
+    let next = match is_noted {
+        true => "it is tried again within a minute",
+        false => "remove it by hand: the storage fails, so that it is not noted",
+    };
+    tracing::warn!(
+        record = %held.record.name,
+        zone = %held.zone,
+        %error,
+        "cannot remove a record from the DNS, where it does no harm; {next}"
+    );
+}

@@ -1,0 +1,308 @@
+//! The notes of records, with a provider that keeps them in memory.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+
+use super::super::OverDns;
+use super::entry::Opened;
+use super::journal::SetError;
+use super::*;
+use crate::clock::ManualClock;
+use crate::dns::lookup::{LookupOptions, Lookups};
+use crate::dns::{DnsError, DnsProvider, TxtRecord};
+use crate::event::{EventKind, Severity};
+use crate::host::HostName;
+use crate::storage::{MemoryStorage, keys};
+
+const NOW: UnixTime = 1_800_000_000;
+const DAY: UnixTime = 86_400;
+
+/// A provider with records in memory.
+#[derive(Default)]
+struct Fake {
+    records: Mutex<BTreeSet<(String, String)>>,
+    is_down: AtomicBool,
+    is_refusing: AtomicBool,
+    /// How many notes there were when a record was last set.
+    notes: Mutex<usize>,
+    storage: MemoryStorage,
+}
+
+impl Fake {
+    fn values(&self) -> Vec<String> {
+        let records = self.records.lock().expect("whole");
+        records.iter().map(|(_, value)| value.clone()).collect()
+    }
+
+    fn answer(&self) -> Result<(), DnsError> {
+        if self.is_refusing.load(Ordering::SeqCst) {
+            return Err(DnsError::Refused("it refuses".to_owned()));
+        }
+        match self.is_down.load(Ordering::SeqCst) {
+            true => Err(DnsError::Unreachable("it is down".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl DnsProvider for Fake {
+    fn name(&self) -> &str {
+        "main"
+    }
+
+    async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
+        *self.notes.lock().expect("whole") = notes(&self.storage);
+        self.answer()?;
+        let mut records = self.records.lock().expect("whole");
+        records.insert((record.name.to_string(), record.value.clone()));
+        Ok(())
+    }
+
+    async fn remove(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
+        self.answer()?;
+        let mut records = self.records.lock().expect("whole");
+        records.remove(&(record.name.to_string(), record.value.clone()));
+        Ok(())
+    }
+
+    async fn list(&self, _: &HostName, _: &HostName) -> Result<Option<Vec<String>>, DnsError> {
+        Ok(None)
+    }
+}
+
+fn notes(storage: &MemoryStorage) -> usize {
+    let all = storage.list(&keys::dns_records().expect("a key"));
+    all.map_or(0, |all| all.len())
+}
+
+fn record(value: &str) -> TxtRecord {
+    TxtRecord {
+        name: "_acme-challenge.a.example".parse().expect("a name"),
+        value: value.to_owned(),
+    }
+}
+
+fn zone() -> HostName {
+    "a.example".parse().expect("a name")
+}
+
+fn bench() -> (MemoryStorage, Arc<Fake>, Arc<dyn DnsProvider>) {
+    let storage = MemoryStorage::default();
+    let fake = Arc::new(Fake {
+        storage: storage.clone(),
+        ..Fake::default()
+    });
+    let provider: Arc<dyn DnsProvider> = fake.clone();
+    (storage, fake, provider)
+}
+
+fn journal(storage: &MemoryStorage) -> Journal {
+    Journal::new(Arc::new(storage.clone()), Arc::new(ManualClock::at(NOW)))
+}
+
+#[tokio::test]
+async fn a_record_is_noted_before_it_is_set_and_until_it_is_gone() {
+    let (storage, fake, provider) = bench();
+    let journal = journal(&storage);
+    let held = journal.want(&provider, zone(), record("v")).expect("a key");
+    assert!(journal.set(&held).await.is_ok());
+    assert_eq!(*fake.notes.lock().expect("whole"), 1);
+    assert_eq!(fake.values(), ["v"]);
+    // Somebody wants it still.
+    journal.unset(&held).await.expect("nothing to do");
+    assert_eq!(fake.values(), ["v"]);
+    journal.give_back(&held);
+    fake.is_down.store(true, Ordering::SeqCst);
+    let (_, is_noted) = journal.unset(&held).await.expect_err("down");
+    assert!(is_noted && notes(&storage) == 1);
+    // Whoever sweeps has it then.
+    fake.is_down.store(false, Ordering::SeqCst);
+    let left = journal.abandoned().await.expect("readable").pop();
+    let left = left.expect("one");
+    journal.remove(left, &*provider).await.expect("removed");
+    assert_eq!((fake.values().len(), notes(&storage)), (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_refused_need_not_be_removed() {
+    let (storage, fake, provider) = bench();
+    let journal = journal(&storage);
+    let held = journal.want(&provider, zone(), record("v")).expect("a key");
+    fake.is_refusing.store(true, Ordering::SeqCst);
+    let error = journal.set(&held).await.err();
+    assert!(matches!(error, Some(SetError::Dns(DnsError::Refused(_)))));
+    journal.give_back(&held);
+    journal.unset(&held).await.expect("nothing to remove");
+    assert_eq!(notes(&storage), 0);
+}
+
+#[tokio::test]
+async fn two_who_want_the_same_record_both_have_it() {
+    let (storage, fake, provider) = bench();
+    let journal = journal(&storage);
+    let want = |value| {
+        journal
+            .want(&provider, zone(), record(value))
+            .expect("a key")
+    };
+    let (one, other, third) = (want("v"), want("v"), want("w"));
+    for held in [&one, &other, &third] {
+        assert!(journal.set(held).await.is_ok());
+    }
+    assert_eq!(fake.values(), ["v", "w"], "two values of one name");
+    assert_eq!(notes(&storage), 2);
+    journal.give_back(&one);
+    journal.unset(&one).await.expect("nothing to do");
+    assert_eq!(fake.values(), ["v", "w"]);
+    journal.give_back(&other);
+    journal.unset(&other).await.expect("removed");
+    assert_eq!(fake.values(), ["w"]);
+    // It can be wanted again.
+    let again = want("v");
+    assert!(journal.set(&again).await.is_ok());
+    assert_eq!(fake.values(), ["v", "w"]);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_removed_by_another() {
+    let (storage, fake, provider) = bench();
+    let killed = journal(&storage);
+    let held = killed.want(&provider, zone(), record("v")).expect("a key");
+    assert!(killed.set(&held).await.is_ok());
+    let other = journal(&storage);
+    let found = other.abandoned().await.expect("readable");
+    assert!(found.is_empty(), "its process lives");
+    drop((held, killed));
+    let mut found = other.abandoned().await.expect("readable");
+    assert_eq!(found.len(), 1);
+    // While one removes it, no other does.
+    let third = journal(&storage).abandoned().await.expect("readable");
+    assert!(third.is_empty());
+    let one = found.pop().expect("one");
+    assert_eq!(one.name(), "_acme-challenge.a.example");
+    other.remove(one, &*provider).await.expect("removed");
+    assert_eq!((fake.values().len(), notes(&storage)), (0, 0));
+}
+
+#[tokio::test]
+async fn who_comes_back_takes_its_record_over() {
+    let (storage, fake, provider) = bench();
+    let killed = journal(&storage);
+    let held = killed.want(&provider, zone(), record("v")).expect("a key");
+    assert!(killed.set(&held).await.is_ok());
+    drop((held, killed));
+    let next = journal(&storage);
+    let held = next.want(&provider, zone(), record("v")).expect("a key");
+    assert!(next.set(&held).await.is_ok());
+    let found = next.abandoned().await.expect("readable");
+    assert!(found.is_empty(), "it is wanted");
+    next.give_back(&held);
+    next.unset(&held).await.expect("removed");
+    assert_eq!((fake.values().len(), notes(&storage)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_storage_that_fails_keeps_nobody_from_a_proof() {
+    let (storage, fake, provider) = bench();
+    storage.fail(Some(ErrorKind::StorageFull));
+    let journal = journal(&storage);
+    let held = journal.want(&provider, zone(), record("v")).expect("a key");
+    assert!(journal.set(&held).await.is_ok());
+    assert_eq!(fake.values(), ["v"]);
+    journal.give_back(&held);
+    journal.unset(&held).await.expect("removed");
+    assert!(fake.values().is_empty());
+    fake.is_down.store(true, Ordering::SeqCst);
+    let held = journal.want(&provider, zone(), record("v")).expect("a key");
+    let error = journal.set(&held).await.err();
+    assert!(matches!(
+        error,
+        Some(SetError::Dns(DnsError::Unreachable(_)))
+    ));
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_is_tried_less_and_less_often() {
+    let mut sweeper = Sweeper::default();
+    let key: Key = "dns/set/a.json".parse().expect("a key");
+    let pauses: Vec<u64> = (0..7).map(|_| sweeper.put_off(key.clone(), NOW)).collect();
+    assert_eq!(pauses, [60, 300, 1200, 3600, 3600, 3600, 3600]);
+    assert_eq!(sweeper.failed[&key].1, NOW + 3600);
+}
+
+/// An entry whose resolver does not answer.
+fn deaf() -> Arc<Entry> {
+    Arc::new(Entry::of(Opened {
+        provider: None,
+        lookups: Lookups::new(LookupOptions {
+            resolvers: vec!["127.0.0.1:9".parse().expect("an address")],
+            patience: Duration::from_millis(20),
+            ..LookupOptions::default()
+        }),
+        propagation: None,
+    }))
+}
+
+#[tokio::test]
+async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
+    let clock = Arc::new(ManualClock::at(NOW));
+    let events = EventBus::default();
+    let storage = MemoryStorage::default();
+    let of_lasting: Arc<dyn Storage> = Arc::new(storage.clone());
+    let lasting = || Lasting::new(Arc::clone(&of_lasting), clock.clone(), events.clone());
+    let told = || events.recent().len();
+    let domain: HostName = "a.example".parse().expect("a name");
+    let name: HostName = "_validation-persist.a.example".parse().expect("a name");
+    let dns = OverDns {
+        account: "https://ca.example/1".to_owned(),
+        ..OverDns::default()
+    };
+    let first = lasting();
+    let entry = deaf();
+    let end = NOW + 40 * DAY;
+    first.note(&entry, &domain, &name, &dns, Some(end)).await;
+    let look = async |lasting: &Lasting| {
+        let looked = lasting.look(|_| Arc::clone(&entry)).await;
+        looked.expect("readable");
+    };
+    look(&first).await;
+    assert_eq!(told(), 0, "there is time");
+
+    // Ten days later, in another process.
+    clock.advance(10 * DAY);
+    let second = lasting();
+    look(&second).await;
+    look(&second).await;
+    assert_eq!(told(), 1);
+    let event = events.recent().pop().expect("one");
+    assert_eq!(event.kind, EventKind::ValidationExpiring);
+    assert_eq!(
+        (event.severity, event.domain.as_str()),
+        (Severity::Warning, "a.example")
+    );
+    for part in [
+        "_validation-persist.a.example",
+        "persistUntil",
+        "2027-02-24T",
+    ] {
+        assert!(event.message.contains(part), "{part}: {}", event.message);
+    }
+    clock.advance(DAY);
+    look(&second).await;
+    assert_eq!(told(), 2);
+    clock.advance(30 * DAY);
+    look(&second).await;
+    let event = events.recent().pop().expect("one");
+    assert_eq!(event.severity, Severity::Error);
+    assert!(event.message.contains("has ended"), "{}", event.message);
+
+    // One that has no end any more is forgotten.
+    second.note(&entry, &domain, &name, &dns, None).await;
+    let proofs = keys::persistent_proofs().expect("a key");
+    assert!(storage.list(&proofs).expect("readable").is_empty());
+}

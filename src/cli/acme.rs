@@ -1,0 +1,237 @@
+//! `snigate acme`: the accounts at CAs that the running gateway has.
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::Remote;
+use super::client::{self, Client};
+use super::failure::Failure;
+use super::output::{Output, clean};
+use crate::admin::{AccountView, IssuerView};
+
+/// Where all issuers are.
+const PATH: &str = "/api/v1/issuers";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AcmeVerb {
+    /// The account at a CA: show, create, rollover, contact, deactivate
+    #[command(subcommand)]
+    Account(AccountVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AccountVerb {
+    /// Show the account: its URL, its status at the CA, whom it names
+    #[command(after_long_help = "\
+The URL is what CAA records name in `accounturi` (RFC 8657).
+
+Examples:
+  snigate acme account show
+  snigate acme account show --issuer letsencrypt --json | jq -r .url")]
+    Show(ShowArgs),
+    /// Make an account where there is none, or where it was deactivated
+    #[command(after_long_help = "\
+The first order makes the account by itself. This is for after a deactivation, which the gateway takes
+for a wish to have none.
+
+Example:
+  snigate acme account create --issuer letsencrypt")]
+    Create(TaskArgs),
+    /// Give the account another key
+    #[command(after_long_help = "\
+Waits for orders under way, since they need the present key. The new key is stored before the CA hears
+of it: a crash in between leaves the one that the CA knows.
+
+Example:
+  snigate acme account rollover --issuer letsencrypt")]
+    Rollover(TaskArgs),
+    /// Set the e-mail addresses that the CA may write to
+    #[command(after_long_help = "\
+They take the place of those before. The issuer's `email` in the configuration stays what it is: the
+account is kept under it.
+
+Example:
+  snigate acme account contact ops@example.com security@example.com")]
+    Contact(ContactArgs),
+    /// End the account for good
+    #[command(after_long_help = "\
+It cannot be undone. Certificates stay valid. No order is placed at this CA any more until `snigate
+acme account create` has made another account.
+
+Example:
+  snigate acme account deactivate --issuer letsencrypt")]
+    Deactivate(TaskArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// Show as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TaskArgs {
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ContactArgs {
+    /// Addresses such as ops@example.com
+    #[arg(required = true, value_name = "EMAIL")]
+    emails: Vec<String>,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Debug, Args)]
+struct Whose {
+    /// The issuer by its name in the configuration [default: the only one with ACME]
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Does what the verb says.
+pub(super) fn acme(output: &Output, verb: AcmeVerb) -> Result<(), Failure> {
+    let AcmeVerb::Account(verb) = verb;
+    match verb {
+        AccountVerb::Show(ShowArgs { json, whose }) => show(output, whose, json),
+        AccountVerb::Create(TaskArgs { whose }) => {
+            let view = perform(output, whose, "create", None)?;
+            output.note(format!(
+                "{}: made the account {}",
+                view.issuer,
+                shown(&view)
+            ));
+            Ok(())
+        }
+        AccountVerb::Rollover(TaskArgs { whose }) => {
+            let view = perform(output, whose, "rollover", None)?;
+            let (issuer, print) = (&view.issuer, &view.facts.thumbprint);
+            output.note(format!(
+                "{issuer}: the account has another key, with the thumbprint {}",
+                clean(print)
+            ));
+            Ok(())
+        }
+        AccountVerb::Contact(ContactArgs { emails, whose }) => {
+            let body = json!({ "email": emails });
+            let view = perform(output, whose, "contact", Some(&body))?;
+            output.note(format!(
+                "{}: the CA may write to {}",
+                view.issuer,
+                clean(&view.facts.contacts.join(", "))
+            ));
+            Ok(())
+        }
+        AccountVerb::Deactivate(TaskArgs { whose }) => {
+            let view = perform(output, whose, "deactivate", None)?;
+            output.note(format!(
+                "{issuer}: ended the account {}; `snigate acme account create --issuer {issuer}` \
+                 makes another",
+                shown(&view),
+                issuer = view.issuer,
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn shown(view: &AccountView) -> String {
+    clean(&view.facts.url)
+}
+
+fn show(output: &Output, whose: Whose, as_json: bool) -> Result<(), Failure> {
+    let (client, issuer) = whose.find(output)?;
+    let view: AccountView = client.get(&account(&issuer))?.decode()?;
+    if as_json {
+        let mut text = serde_json::to_string_pretty(&view).context("cannot encode the answer")?;
+        text.push('\n');
+        return output.data(text);
+    }
+    let facts = &view.facts;
+    let none = |text: String| {
+        if text.is_empty() {
+            "none".to_owned()
+        } else {
+            text
+        }
+    };
+    let mut lines = vec![
+        (
+            "status",
+            facts
+                .status
+                .clone()
+                .unwrap_or_else(|| "not known".to_owned()),
+        ),
+        ("directory", facts.directory.clone()),
+        ("account", facts.url.clone()),
+        ("contacts", none(facts.contacts.join(", "))),
+        ("thumbprint", facts.thumbprint.clone()),
+    ];
+    lines.extend(facts.bound_to.clone().map(|key| ("bound to", key)));
+    lines.extend(facts.note.clone().map(|note| ("note", note)));
+    let mut text = format!("{}\n", output.style().bold(&view.issuer));
+    for (name, value) in lines {
+        text.push_str(&format!("  {name:<13} {}\n", clean(&value)));
+    }
+    output.data(text)
+}
+
+fn perform(
+    output: &Output,
+    whose: Whose,
+    task: &str,
+    body: Option<&Value>,
+) -> Result<AccountView, Failure> {
+    let (client, issuer) = whose.find(output)?;
+    let path = format!("{}/{task}", account(&issuer));
+    client::runtime()?
+        .block_on(client.ask(Method::POST, &path, body))?
+        .decode()
+}
+
+fn account(issuer: &str) -> String {
+    format!("{PATH}/{issuer}/account")
+}
+
+impl Whose {
+    /// The gateway, and the issuer that is meant: the one that is named, or the only one there is.
+    fn find(self, output: &Output) -> Result<(Client, String), Failure> {
+        let client = super::connect(output, self.remote)?;
+        let views: Vec<IssuerView> = client.get(PATH)?.decode()?;
+        let acme = views.iter().filter(|view| view.kind == "acme");
+        let names: Vec<&str> = acme.map(|view| view.name.as_str()).collect();
+        let all = names.join(", ");
+        let found = match (self.issuer, names.as_slice()) {
+            (Some(name), _) => {
+                if !names.contains(&name.as_str()) {
+                    let why = anyhow!("no issuer with ACME is called {name:?}");
+                    return Err(if all.is_empty() {
+                        why.into()
+                    } else {
+                        Failure::hinted(why, format!("there is: {all}"))
+                    });
+                }
+                name
+            }
+            (None, [only]) => (*only).to_owned(),
+            (None, []) => return Err(anyhow!("no issuer with ACME is configured").into()),
+            (None, _) => {
+                return Err(Failure::hinted(
+                    anyhow!("there are several issuers with ACME: {all}"),
+                    "name one with --issuer",
+                ));
+            }
+        };
+        Ok((client, found))
+    }
+}

@@ -1,0 +1,148 @@
+//! `challenges` of an issuer: which of them can be answered, and whether a wildcard can be proved.
+
+use super::Build;
+use crate::config::model::ChallengeType;
+use crate::config::problem::At;
+use crate::config::schema::{self, Challenge};
+
+/// A challenge that stands in the configuration.
+struct Known {
+    kind: ChallengeType,
+    /// The key with the listeners that it needs, where there are none.
+    deaf: Option<&'static str>,
+}
+
+impl Build<'_> {
+    /// The challenges that can be answered, in order.
+    pub(super) fn challenges(
+        &mut self,
+        raw: &schema::Acme,
+        root: &schema::Root,
+        at: &At<'_>,
+    ) -> Vec<ChallengeType> {
+        let at = at.key("challenges");
+        let server = &root.server;
+        let wanted = wanted(raw, root);
+        let mut known: Vec<Known> = Vec::with_capacity(wanted.len());
+        for (index, challenge) in wanted.iter().enumerate() {
+            let at = at.index(index);
+            let deaf = match challenge {
+                Challenge::Http01 => server.http.is_empty().then_some("server.http"),
+                Challenge::TlsAlpn01 => server.https.is_empty().then_some("server.https"),
+                Challenge::DnsPersist01 => None,
+                Challenge::Dns01 | Challenge::DnsAccount01 => {
+                    self.settable(raw, root, &at);
+                    None
+                }
+            };
+            let kind = kind(*challenge);
+            if known.iter().any(|before| before.kind == kind) {
+                let message = format!("the challenge {} stands here twice", at.quoted());
+                self.problems.error(&at, message, "remove one of the two");
+            }
+            known.push(Known { kind, deaf });
+        }
+        // An error already; what is left of the lists says nothing.
+        if server.http.is_empty() && server.https.is_empty() {
+            return Vec::new();
+        }
+        let deaf = |key| format!("it needs a listener, and '{key}' is empty");
+        let reason =
+            |known: &Known| Some(format!("{}: {}", known.kind.as_str(), deaf(known.deaf?)));
+        let reasons: Vec<String> = known.iter().filter_map(reason).collect();
+        if reasons.len() == known.len() {
+            let message = format!("no challenge can be answered ({})", reasons.join("; "));
+            self.problems.error(&at, message, "give an address there");
+        } else if at.is_written() {
+            for (index, known) in known.iter().enumerate() {
+                if let Some(key) = known.deaf {
+                    let kind = known.kind.as_str();
+                    let message = format!("{kind} cannot be used: {}", deaf(key));
+                    let hint = "remove it, or give an address there";
+                    self.problems.warn(&at.index(index), message, hint);
+                }
+            }
+        }
+        known.retain(|known| known.deaf.is_none());
+        known.into_iter().map(|known| known.kind).collect()
+    }
+
+    /// Reports where nobody is known who sets records.
+    fn settable(&mut self, raw: &schema::Acme, root: &schema::Root, at: &At<'_>) {
+        if root.dns.is_empty() && raw.dns.is_none() && !self.problems.is_lost("dns") {
+            let message = format!(
+                "nobody sets records for {}: there is no entry in 'dns'",
+                at.quoted()
+            );
+            let hint = "say below 'dns:' where they are set";
+            self.problems.error(at, message, hint);
+        } else if root.dns.len() > 1 && raw.dns.is_none() {
+            let message = format!(
+                "certificates that name no 'dns' cannot be proved by {}: there are several entries, \
+                 and the issuer names none",
+                at.quoted()
+            );
+            let hint = "add 'dns: NAME' to the issuer";
+            self.problems.warn(at, message, hint);
+        }
+    }
+}
+
+fn kind(challenge: Challenge) -> ChallengeType {
+    match challenge {
+        Challenge::Http01 => ChallengeType::Http01,
+        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        Challenge::Dns01 => ChallengeType::Dns01,
+        Challenge::DnsAccount01 => ChallengeType::DnsAccount01,
+        Challenge::DnsPersist01 => ChallengeType::DnsPersist01,
+    }
+}
+
+/// The challenges that are written, or those that stand in for them.
+fn wanted(raw: &schema::Acme, root: &schema::Root) -> Vec<Challenge> {
+    raw.challenges.clone().unwrap_or_else(|| {
+        let mut usual = vec![Challenge::TlsAlpn01, Challenge::Http01];
+        usual.extend(names_entry(raw, root).then_some(Challenge::Dns01));
+        usual
+    })
+}
+
+/// Whether it is said which entry of `dns` is used where a certificate names none.
+fn names_entry(raw: &schema::Acme, root: &schema::Root) -> bool {
+    match &raw.dns {
+        Some(name) => root.dns.contains_key(name),
+        None => root.dns.len() == 1,
+    }
+}
+
+/// Why an issuer cannot issue for a wildcard, and what to do; `None` where it can. A certificate
+/// that names an entry of `dns` is proved over it in any case.
+pub(super) fn unprovable(
+    raw: &schema::Acme,
+    root: &schema::Root,
+) -> Option<(&'static str, &'static str)> {
+    let is_settable = names_entry(raw, root);
+    let can = wanted(raw, root).iter().any(|challenge| match challenge {
+        Challenge::DnsPersist01 => true,
+        Challenge::Dns01 | Challenge::DnsAccount01 => is_settable,
+        Challenge::Http01 | Challenge::TlsAlpn01 => false,
+    });
+    if can {
+        return None;
+    }
+    Some(match root.dns.is_empty() {
+        true => (
+            "there is no entry in 'dns'",
+            "add one, name the hosts one by one, give a certificate in files, or use an issuer \
+             with a 'local_ca'",
+        ),
+        false if is_settable => (
+            "its 'challenges' have none of that kind",
+            "add dns-01 to them, or 'dns: NAME' to the certificate",
+        ),
+        false => (
+            "of several entries in 'dns' none is named",
+            "add 'dns: NAME' to the issuer or the certificate",
+        ),
+    })
+}

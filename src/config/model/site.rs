@@ -1,0 +1,120 @@
+//! What is served: upstreams, sites and their routes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{StatusCode, Uri};
+
+use super::Origin;
+use crate::host::{HostName, Pattern};
+
+/// A pool of servers that requests are passed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    /// Never empty.
+    pub servers: Vec<UpstreamServer>,
+    pub balance: Balance,
+    pub tls: UpstreamTls,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamServer {
+    pub address: UpstreamAddress,
+    /// Its share of the requests beside that of others, 1 to 1,000.
+    pub weight: u32,
+}
+
+/// Where an upstream server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamAddress {
+    Ip(SocketAddr),
+    /// A name that is resolved again and again, never on a request's path.
+    Name {
+        host: HostName,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+/// How a server of an upstream is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+}
+
+/// Whether and how TLS is spoken to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamTls {
+    Off,
+    On {
+        /// The name for SNI and verification; the server's own where `None`.
+        server_name: Option<HostName>,
+        verify: bool,
+        /// Roots to trust instead of the system's, PEM.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// A site: some hosts, their certificates and their routes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// Never empty.
+    pub hosts: Vec<Pattern>,
+    pub tls: SiteTls,
+    /// Longest path first; among equal paths the earlier in the file.
+    pub routes: Vec<Route>,
+    pub origin: Origin,
+}
+
+/// Where a site's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SiteTls {
+    /// A certificate at hand that covers the host, else one from these issuers in turn (the first
+    /// configured issuer; none where there is no issuer).
+    Auto(Vec<Arc<str>>),
+    /// One from this issuer.
+    Issuer(Arc<str>),
+    /// The site is served on the HTTP listeners only, and not redirected to HTTPS.
+    Off,
+}
+
+/// What to do with requests under a path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// A path prefix, beginning with `/`. It covers whole segments: `/api` and `/api/` both cover
+    /// `/api/x`; `/api` covers `/api` but not `/apis`.
+    pub path: Arc<str>,
+    pub action: Action,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Proxy(Proxy),
+    /// Answer with a `Location`.
+    Redirect {
+        to: Uri,
+        status: StatusCode,
+    },
+    /// Answer with this.
+    Respond {
+        status: StatusCode,
+        body: bytes::Bytes,
+        content_type: http::HeaderValue,
+    },
+}
+
+/// Passing a request to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub upstream: Arc<Upstream>,
+    pub connect_timeout: Duration,
+    /// Between two reads from the upstream, the wait for the head included.
+    pub read_timeout: Duration,
+    /// How often a request that can be repeated is tried again.
+    pub retries: u32,
+}

@@ -1,0 +1,103 @@
+//! What is asked of a CA in an order, and what it is sure to refuse.
+
+use super::acme::{configured, odd};
+use super::*;
+use crate::host::Pattern;
+
+#[test]
+fn what_a_ca_is_sure_to_refuse_is_an_error() {
+    let eab = "eab: { key_id: k, hmac_key: abcd }";
+    for (keys, path, words) in [
+        ("must_staple: true", "must_staple", "no OCSP any more"),
+        (
+            &*format!("directory: google, {eab}, must_staple: true"),
+            "must_staple",
+            "'google'",
+        ),
+        ("lifetime: 7d", "lifetime", "'profile: shortlived'"),
+        ("lifetime: 10m, staging: off", "lifetime", "at least 1h"),
+        (
+            "preferred_chain: { root: \"\" }",
+            "preferred_chain.root",
+            "not empty",
+        ),
+        (
+            "profile: { name: \"a b\" }",
+            "profile.name",
+            "not the name of a profile",
+        ),
+    ] {
+        let refused = refuse(&configured(keys));
+        let errors: Vec<_> = refused.errors().map(ToString::to_string).collect();
+        let found = errors.iter().find(|error| error.contains(words));
+        let found = found.unwrap_or_else(|| panic!("{keys}: {errors:?}"));
+        assert!(found.contains(&format!("issuers.a.acme.{path}")), "{found}");
+    }
+    // What is not known is tried.
+    for (keys, paths) in [
+        (&*format!("directory: google, {eab}, lifetime: 7d"), &[][..]),
+        (
+            "directory: \"https://ca.corp/dir\", must_staple: true",
+            &["issuers.a.acme.must_staple"],
+        ),
+        ("profile: shortlife", &["issuers.a.acme.profile"]),
+        ("profile: { name: tlsserver, required: true }", &[]),
+        ("preferred_chain: shortest", &[]),
+    ] {
+        assert_eq!(odd(&configured(keys)), paths, "{keys}");
+    }
+    let near = accept(&configured("profile: shortlife")).warnings[0].to_string();
+    assert!(near.contains("did you mean 'shortlived'?"), "{near}");
+}
+
+#[test]
+fn addresses_are_asked_of_cas_that_certify_them() {
+    let with = |issuers: &str, host: &str| {
+        format!(
+            "issuers: {{ {issuers} }}\n\
+             certificates: [{{ names: [\"{host}\"], issuer: [a, b] }}]\n\
+             sites: [{{ hosts: [\"{host}\"], routes: [{{ respond: {{}} }}] }}]\n"
+        )
+    };
+    let short = "{ acme: { profile: shortlived } }";
+    let usual = "{ acme: { email: ops@example.com } }";
+    let ssl = "{ acme: { directory: sslcom, eab: { key_id: k, hmac_key: abcd } } }";
+    let dns = "{ acme: { directory: \"https://ca.corp/dir\", challenges: [http-01] } }";
+    let own = "{ local_ca: { name: Own } }";
+    for (first, second, is_good, warnings) in [
+        (short, dns, true, 0),
+        (usual, short, true, 1),
+        (usual, own, true, 1),
+        (usual, ssl, false, 0),
+    ] {
+        let text = with(&format!("a: {first}, b: {second}"), "1.1.1.1");
+        let loaded = Loader::new().load_str(&text, Path::new("."));
+        match loaded {
+            Ok(loaded) => {
+                assert!(is_good, "{text}");
+                assert_eq!(
+                    loaded.warnings.len(),
+                    warnings,
+                    "{text}: {:?}",
+                    loaded.warnings
+                );
+            }
+            Err(refused) => {
+                assert!(!is_good, "{refused}");
+                let error = refused.errors().next().unwrap().to_string();
+                assert!(error.contains("certificates[0].names[0]"), "{error}");
+                assert!(error.contains("shortlived"), "{error}");
+            }
+        }
+    }
+    // An address that no public CA can reach.
+    let text = with(&format!("a: {short}, b: {own}"), "10.0.0.1");
+    let warning = accept(&text).warnings[0].to_string();
+    assert!(warning.contains("no address of the internet"), "{warning}");
+    let config = accept(&with(&format!("a: {own}, b: {own}"), "2001:DB8:0::1")).config;
+    let address = Pattern::Ip("2001:db8::1".parse().unwrap());
+    assert_eq!(config.sites[0].hosts, [address]);
+    let on_demand = "issuers: { a: { local_ca: } }\non_demand: { allow: [1.1.1.1] }\n";
+    let refused = refuse(on_demand).to_string();
+    assert!(refused.contains("on_demand.allow[0]"), "{refused}");
+}

@@ -1,0 +1,301 @@
+//! APIs over HTTP: how a provider is asked, and what becomes of its refusals.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::DnsError;
+use crate::config::model::Dns;
+use crate::http_client::{Body, HttpClient, Options, Patience};
+use crate::secret::Secret;
+
+/// How much of what a provider says goes into an error, in characters.
+const MAX_SAID: usize = 300;
+
+/// How many pages of a list are read: no zone has so many records of one name.
+pub(super) const MAX_PAGES: u32 = 50;
+
+/// The API of a provider.
+pub(super) struct Api {
+    /// The name of the entry in the configuration.
+    entry: String,
+    /// Whose API it is, for people.
+    service: &'static str,
+    /// What to look at where it does not let us in.
+    credentials: &'static str,
+    endpoint: String,
+    client: HttpClient,
+    /// Goes with every request.
+    authorization: Option<HeaderValue>,
+    /// What is never shown, should the provider repeat it.
+    secrets: Vec<Secret>,
+}
+
+/// What it answers.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    retry_after: Option<String>,
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+}
+
+impl Api {
+    /// The API at `endpoint` that the entry `name` is configured with.
+    pub(super) fn new(
+        name: &str,
+        dns: &Dns,
+        (service, credentials): (&'static str, &'static str),
+        endpoint: &str,
+        secrets: Vec<Secret>,
+    ) -> Result<Self, DnsError> {
+        let client = HttpClient::new(Options {
+            ca_file: dns.ca_file.as_deref(),
+            proxy: dns.proxy.as_ref(),
+            // The configuration has warned of it.
+            allow_plain: endpoint.starts_with("http:"),
+            patience: Patience::default(),
+        })
+        .map_err(|error| DnsError::Refused(format!("dns.{name}: {error}")))?;
+        Ok(Self {
+            entry: name.to_owned(),
+            service,
+            credentials,
+            endpoint: endpoint.to_owned(),
+            client,
+            authorization: None,
+            secrets,
+        })
+    }
+
+    /// Sends a token with every request (RFC 6750, section 2.1).
+    pub(super) fn with_bearer(mut self, token: &Secret) -> Result<Self, DnsError> {
+        self.authorization = Some(self.sensitive(&format!("Bearer {}", token.expose()))?);
+        Ok(self)
+    }
+
+    /// Sends a user's name and password with every request (RFC 7617).
+    pub(super) fn with_password(mut self, user: &str, password: &Secret) -> Result<Self, DnsError> {
+        let pair = format!("{user}:{}", password.expose());
+        let encoded = openssl::base64::encode_block(pair.as_bytes());
+        self.authorization = Some(self.sensitive(&format!("Basic {encoded}"))?);
+        Ok(self)
+    }
+
+    /// The name of the entry in the configuration.
+    pub(super) fn name(&self) -> &str {
+        &self.entry
+    }
+
+    /// The URL that paths are below.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// A field that is not logged by anyone on its way.
+    pub(super) fn sensitive(&self, value: &str) -> Result<HeaderValue, DnsError> {
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| self.refused(&format!("{} cannot be sent", self.credentials)))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// Asks with JSON, or without a body.
+    pub(super) async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, DnsError> {
+        let mut headers = HeaderMap::new();
+        let body = body.map(|body| {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            Bytes::from(body.to_string())
+        });
+        self.send(method, path, headers, body.unwrap_or_default())
+            .await
+    }
+
+    /// Asks, and takes the answer whatever its status.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, DnsError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.endpoint))
+            .body(Body::new(body))
+            .map_err(|error| self.refused(&format!("its URL cannot be asked: {error}")))?;
+        *request.headers_mut() = headers;
+        if let Some(authorization) = &self.authorization {
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, authorization.clone());
+        }
+        let answer = self.client.send(request).await.map_err(|error| {
+            let said = format!("cannot ask {} at {}: {error}", self.service, self.endpoint);
+            if error.is_permanent() {
+                self.refused(&said)
+            } else {
+                self.unreachable(&said)
+            }
+        })?;
+        let (head, body) = answer.into_parts();
+        let retry_after = head.headers.get(RETRY_AFTER);
+        Ok(Answer {
+            status: head.status,
+            body,
+            retry_after: retry_after
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+        })
+    }
+
+    /// What an answer has in its JSON, where it is a good one.
+    pub(super) fn decode<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        answer: &Answer,
+    ) -> Result<T, DnsError> {
+        self.check(doing, answer)?;
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            self.unreachable(&format!(
+                "{} answers something else than expected when asked to {doing}: {error}; check \
+                 'endpoint'",
+                self.service
+            ))
+        })
+    }
+
+    /// Whether an answer is a good one.
+    pub(super) fn check(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
+        if answer.is_success() {
+            return Ok(());
+        }
+        Err(self.failure(doing, answer, &said(&answer.body)))
+    }
+
+    /// What a bad answer means, with what it says.
+    pub(super) fn failure(&self, doing: &str, answer: &Answer, said: &str) -> DnsError {
+        let Self {
+            service,
+            credentials,
+            ..
+        } = self;
+        let status = answer.status.as_u16();
+        let said = match said {
+            "" => String::new(),
+            said => format!(": {said}"),
+        };
+        match status {
+            401 | 403 => self.refused(&format!(
+                "{service} does not allow us to {doing} ({status}){said}; check {credentials}"
+            )),
+            408 | 423 | 425 | 429 | 500..=599 => {
+                let wait = answer.retry_after.as_deref();
+                let wait = wait.map_or_else(String::new, |wait| {
+                    format!("; it wants to be asked again after {wait}")
+                });
+                let why = if status == 429 {
+                    "is asked too often"
+                } else {
+                    "is in trouble"
+                };
+                self.unreachable(&format!(
+                    "{service} {why}, and does not {doing} ({status}){said}{wait}"
+                ))
+            }
+            _ => self.refused(&format!("{service} does not {doing} ({status}){said}")),
+        }
+    }
+
+    /// It will stay so until someone does something.
+    pub(super) fn refused(&self, what: &str) -> DnsError {
+        DnsError::Refused(self.tidy(what))
+    }
+
+    /// It may be otherwise later.
+    pub(super) fn unreachable(&self, what: &str) -> DnsError {
+        DnsError::Unreachable(self.tidy(what))
+    }
+
+    /// The text with the entry it is about, and without secrets.
+    fn tidy(&self, what: &str) -> String {
+        let mut text = format!("dns.{}: {what}", self.entry);
+        for secret in &self.secrets {
+            if text.contains(secret.expose()) {
+                text = text.replace(secret.expose(), "[redacted]");
+            }
+        }
+        text
+    }
+}
+
+/// What a provider says about a failure, on one line. They all put it elsewhere.
+pub(super) fn said(body: &[u8]) -> String {
+    let text = match serde_json::from_slice::<Value>(body) {
+        Ok(json) => {
+            let mut all = Vec::new();
+            for place in ["/error", "/error/message", "/message"] {
+                all.extend(json.pointer(place).and_then(Value::as_str));
+            }
+            let errors = json.get("errors").and_then(Value::as_array);
+            let messages = errors
+                .into_iter()
+                .flatten()
+                .filter_map(|error| error.get("message")?.as_str());
+            all.extend(messages);
+            all.join("; ")
+        }
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+    };
+    // A page for browsers says nothing to people who read a log.
+    if text.starts_with('<') {
+        return String::new();
+    }
+    one_line(&text)
+}
+
+/// What others say, short and on one line.
+pub(super) fn one_line(text: &str) -> String {
+    let tame = |char: char| if char.is_control() { ' ' } else { char };
+    let mut line: String = text.chars().take(MAX_SAID).map(tame).collect();
+    if text.chars().nth(MAX_SAID).is_some() {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_providers_say_is_found() {
+        for (body, expected) in [
+            (
+                r#"{"success":false,"errors":[{"code":1,"message":"no"},{"message":"never"}]}"#,
+                "no; never",
+            ),
+            (r#"{"id":"unauthorized","message":"not you"}"#, "not you"),
+            (r#"{"error":{"code":"x","message":"not so"}}"#, "not so"),
+            (r#"{"error":"forbidden"}"#, "forbidden"),
+            ("plain\nwords\n", "plain words"),
+            ("<html><p>busy</p></html>", ""),
+            ("", ""),
+            ("[1]", ""),
+        ] {
+            assert_eq!(said(body.as_bytes()), expected, "{body}");
+        }
+        assert_eq!(one_line(&"ä".repeat(400)).chars().count(), MAX_SAID + 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! One question to one name server (RFC 1035, section 4.2): over UDP, and over TCP where the answer
+//! does not fit or none comes.
+//!
+//! Nothing is kept between questions, so that a change is seen at once.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use crate::dns::DnsError;
+use crate::host::HostName;
+
+/// The port of name servers.
+pub(super) const PORT: u16 = 53;
+
+/// How often a question is sent over UDP, which loses some.
+const DATAGRAMS: usize = 2;
+
+/// The longest answer over UDP, whatever the server thinks.
+const LONGEST_DATAGRAM: usize = 4096;
+
+/// What a server answers.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) message: Message,
+    /// The message as it came, for its signature.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Why there is no answer. Reads on after the server's name: "does not answer within 2 s".
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    #[error("does not answer within {} s", .0.as_secs_f64())]
+    Late(Duration),
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("answers what makes no sense: {0}")]
+    Nonsense(String),
+}
+
+impl From<io::Error> for NoAnswer {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+/// A name as it is written on the wire.
+pub(super) fn wire(name: &HostName) -> Result<Name, DnsError> {
+    Name::from_ascii(format!("{name}.")).map_err(|error| {
+        DnsError::Refused(format!("no name server can be asked for {name}: {error}"))
+    })
+}
+
+/// A question for all records of a type.
+pub(super) fn question(name: Name, kind: RecordType, recursion: bool) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = recursion;
+    message.add_query(Query::query(name, kind));
+    message
+}
+
+/// Sends a message and waits for the answer to it, each try as long as `patience`.
+pub(super) async fn ask(
+    server: SocketAddr,
+    question: &Message,
+    patience: Duration,
+) -> Result<Answer, NoAnswer> {
+    let sent = question
+        .to_vec()
+        .map_err(|error| NoAnswer::Nonsense(format!("the question is too long: {error}")))?;
+    let mut late = true;
+    for _ in 0..DATAGRAMS {
+        match timeout(patience, over_udp(server, question, &sent)).await {
+            Ok(Ok(answer)) if answer.message.truncation => {
+                late = false;
+                break;
+            }
+            Ok(answer) => return answer,
+            Err(_) => {}
+        }
+    }
+    match timeout(patience, over_tcp(server, question, &sent)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        // That there is nobody for TCP either says less than the silence.
+        Ok(Err(trouble)) if !late => Err(trouble),
+        Ok(Err(_)) | Err(_) => Err(NoAnswer::Late(patience)),
+    }
+}
+
+async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result<Answer, NoAnswer> {
+    let any = match server {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    // What others send is then dropped, and a closed port reported.
+    socket.connect(server).await?;
+    socket.send(sent).await?;
+    let mut buffer = vec![0; LONGEST_DATAGRAM];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        let bytes = buffer.get(..length).unwrap_or_default();
+        // A forger may send anything: only what answers the question ends the wait for the answer.
+        if let Some(answer) = read(bytes).ok().filter(|answer| answer.is_to(question)) {
+            return Ok(answer);
+        }
+    }
+}
+
+async fn over_tcp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result<Answer, NoAnswer> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(sent.len())
+        .map_err(|_| NoAnswer::Nonsense("the question is too long".to_owned()))?;
+    stream
+        .write_all(&[&length.to_be_bytes()[..], sent].concat())
+        .await?;
+    let mut bytes = vec![0; stream.read_u16().await?.into()];
+    stream.read_exact(&mut bytes).await?;
+    let answer = read(&bytes)?;
+    if answer.is_to(question) {
+        Ok(answer)
+    } else {
+        Err(NoAnswer::Nonsense("it is to another question".to_owned()))
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Answer, NoAnswer> {
+    match Message::from_vec(bytes) {
+        Ok(message) => Ok(Answer {
+            message,
+            bytes: bytes.to_vec(),
+        }),
+        Err(error) => Err(NoAnswer::Nonsense(error.to_string())),
+    }
+}
+
+impl Answer {
+    fn is_to(&self, question: &Message) -> bool {
+        let message = &self.message;
+        // An error, and any answer to an update, may leave the question out (RFC 2136, section 3.8).
+        let may_be_bare =
+            message.op_code == OpCode::Update || message.response_code != ResponseCode::NoError;
+        message.id == question.id
+            && message.message_type == MessageType::Response
+            && message.op_code == question.op_code
+            && (message.queries == question.queries || (may_be_bare && message.queries.is_empty()))
+    }
+}
+
+/// The value of a TXT record, its parts joined.
+pub(super) fn text(data: &RData) -> Option<String> {
+    let RData::TXT(txt) = data else {
+        return None;
+    };
+    Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned())
+}
+
+/// A code as people know it.
+pub(super) fn code_name(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::NoError => "NOERROR".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::NotAuth => "NOTAUTH".to_owned(),
+        ResponseCode::NotZone => "NOTZONE".to_owned(),
+        other => format!("with the code {}", u16::from(other)),
+    }
+}

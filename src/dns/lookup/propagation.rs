@@ -1,0 +1,145 @@
+//! Waiting until a record is seen at all servers of its zone.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use hickory_proto::rr::RecordType;
+use tokio::time::{Instant, sleep};
+
+use super::{Lookups, Server, is};
+use crate::dns::exchange::{self, text};
+use crate::dns::{DnsError, TxtRecord};
+use crate::host::HostName;
+
+/// How it is waited for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Propagation {
+    /// How long at most.
+    pub timeout: Duration,
+    /// How long between two looks.
+    pub interval: Duration,
+    /// How long after all servers have it: some that are one address are many machines.
+    pub wait: Duration,
+}
+
+impl Default for Propagation {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(120),
+            interval: Duration::from_secs(2),
+            wait: Duration::ZERO,
+        }
+    }
+}
+
+/// What a server has.
+enum Seen {
+    /// The record.
+    Record,
+    /// Other TXT records of the name, so many.
+    Others(usize),
+    /// No answer that counts, for this reason.
+    Nothing(String),
+}
+
+impl Lookups {
+    /// Waits until all servers of `zone` answer with this very record. One that cannot be reached,
+    /// or does not serve the zone, does not count where another does: a CA asks that one too.
+    ///
+    /// # Errors
+    /// Where the time is up, with the servers that lack the record.
+    pub async fn wait_for(
+        &self,
+        zone: &HostName,
+        record: &TxtRecord,
+        propagation: &Propagation,
+    ) -> Result<(), DnsError> {
+        let deadline = Instant::now() + propagation.timeout;
+        let mut servers = Vec::new();
+        loop {
+            let Err(trouble) = self.look_at_all(&mut servers, zone, record).await else {
+                sleep(propagation.wait).await;
+                return Ok(());
+            };
+            if Instant::now() + propagation.interval >= deadline {
+                return Err(DnsError::Unreachable(format!(
+                    "the TXT record of {} was not seen within {} s: {trouble}",
+                    record.name,
+                    propagation.timeout.as_secs_f64()
+                )));
+            }
+            sleep(propagation.interval).await;
+        }
+    }
+
+    /// Whether all servers have the record; they are found at the first look.
+    async fn look_at_all(
+        &self,
+        servers: &mut Vec<Server>,
+        zone: &HostName,
+        record: &TxtRecord,
+    ) -> Result<(), DnsError> {
+        if servers.is_empty() {
+            *servers = self.servers(zone).await?;
+        }
+        match self.missing(zone, record, servers).await {
+            None => Ok(()),
+            Some(trouble) => Err(DnsError::Unreachable(trouble)),
+        }
+    }
+
+    /// Who lacks the record; `None` where all have it.
+    async fn missing(
+        &self,
+        zone: &HostName,
+        record: &TxtRecord,
+        servers: &[Server],
+    ) -> Option<String> {
+        let seen = join_all(servers.iter().map(|server| self.look(server, record))).await;
+        let mut lacking = Vec::new();
+        let mut silent = Vec::new();
+        for (server, seen) in servers.iter().zip(&seen) {
+            match seen {
+                Seen::Record => {}
+                Seen::Others(0) => lacking.push(format!("{server} has none there")),
+                Seen::Others(1) => lacking.push(format!("{server} has another value there")),
+                Seen::Others(count) => {
+                    lacking.push(format!("{server} has {count} other values there"));
+                }
+                Seen::Nothing(why) => silent.push(format!("{server} {why}")),
+            }
+        }
+        if !lacking.is_empty() {
+            return Some(lacking.join("; "));
+        }
+        if silent.len() < servers.len() {
+            return None;
+        }
+        Some(format!(
+            "no name server of the zone {zone} can be asked: {}. Let this machine reach them at \
+             port 53, or say in `propagation` which `servers` to ask instead, or `propagation: off`",
+            silent.join("; ")
+        ))
+    }
+
+    async fn look(&self, server: &Server, record: &TxtRecord) -> Seen {
+        let message = match self.at_server(server, &record.name, RecordType::TXT).await {
+            Ok(message) => message,
+            Err(why) => return Seen::Nothing(why),
+        };
+        let name = match exchange::wire(&record.name) {
+            Ok(name) => name,
+            Err(error) => return Seen::Nothing(error.to_string()),
+        };
+        let of_name = message.answers.iter();
+        let values: Vec<_> = of_name
+            .filter(|answer| is(answer, &name, RecordType::TXT))
+            .filter_map(|answer| text(&answer.data))
+            .collect();
+        if values.contains(&record.value) {
+            Seen::Record
+        } else {
+            Seen::Others(values.len())
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Who would be asked for a certificate, for whoever wants to know before it is asked for.
+
+use std::sync::Arc;
+
+use super::TlsManager;
+use crate::config::model::{CertificateSource, Config, Issuer as Configured, SiteTls};
+use crate::host::Pattern;
+use crate::issuer::Issuer;
+
+/// Who would be asked for the certificate of a name.
+pub struct WouldAsk {
+    pub why: Why,
+    /// The entry of `dns` in the configuration that the certificate names.
+    pub dns: Option<Arc<str>>,
+    /// In the order in which they are asked.
+    pub issuers: Vec<WouldBe>,
+}
+
+/// An issuer that would be asked.
+pub enum WouldBe {
+    /// One over the network.
+    Remote(Arc<dyn Issuer>),
+    /// The local CA with this name, which asks nobody.
+    Local(Arc<str>),
+}
+
+/// What makes it be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// An entry of `certificates` has the name, or the wildcard over it.
+    Certificates,
+    /// A site has the name.
+    Site,
+    /// A site has the name, and is not to be served over TLS.
+    NoTls,
+    /// Nothing has it yet; the first issuer is the one that a new site would get.
+    Nothing,
+}
+
+impl TlsManager {
+    /// Who would be asked for a certificate for `name`.
+    pub fn would_ask(&mut self, name: &Pattern) -> WouldAsk {
+        let Some(config) = self.config.clone() else {
+            return WouldAsk {
+                why: Why::Nothing,
+                dns: None,
+                issuers: Vec::new(),
+            };
+        };
+        let (why, names, dns) = names(&config, name);
+        let issuers = names.iter().filter_map(|name| {
+            Some(match config.issuers.get(name)? {
+                Configured::Acme(acme) => WouldBe::Remote(self.managed.issuer(name, acme)),
+                Configured::LocalCa { .. } => WouldBe::Local(Arc::clone(name)),
+            })
+        });
+        WouldAsk {
+            why,
+            dns,
+            issuers: issuers.collect(),
+        }
+    }
+}
+
+/// The names of the issuers, and what has them asked.
+fn names(config: &Config, name: &Pattern) -> (Why, Vec<Arc<str>>, Option<Arc<str>>) {
+    let above = name.wildcard_over();
+    for source in &config.certificates {
+        if let CertificateSource::Managed {
+            names,
+            issuers,
+            dns,
+            ..
+        } = source
+            && names
+                .iter()
+                .any(|one| one == name || Some(one) == above.as_ref())
+        {
+            return (Why::Certificates, issuers.clone(), dns.clone());
+        }
+    }
+    let has = |pattern: &Pattern| pattern == name || Some(pattern) == above.as_ref();
+    let of_name = |exact: bool| {
+        let mut sites = config.sites.iter();
+        sites.find(|site| match exact {
+            true => site.hosts.contains(name),
+            false => site.hosts.iter().any(has),
+        })
+    };
+    let site = of_name(true).or_else(|| of_name(false));
+    let (why, issuers) = match site.map(|site| &site.tls) {
+        Some(SiteTls::Auto(issuers)) => (Why::Site, issuers.clone()),
+        Some(SiteTls::Issuer(issuer)) => (Why::Site, vec![Arc::clone(issuer)]),
+        Some(SiteTls::Off) => (Why::NoTls, Vec::new()),
+        None => (
+            Why::Nothing,
+            config.issuers.keys().take(1).cloned().collect(),
+        ),
+    };
+    (why, issuers, None)
+}

@@ -1,0 +1,144 @@
+//! Asking a CA when it advises to renew a certificate: one of all instances that share the storage
+//! asks, and the others read what was stored.
+//!
+//! [`Inquiry::work`] runs beside the manager and touches nothing of it, as work on certificates
+//! does; what came of it is handed back to [`super::TlsManager::advise`].
+
+use std::sync::Arc;
+
+use super::health::Use;
+use super::job::Tools;
+use super::needs::Need;
+use super::stored;
+use crate::certificate::{Fingerprint, TlsCertificate};
+use crate::issuer::Issuer;
+use crate::schedule::Advice;
+use crate::storage::{Key, Lease, Storage, StorageError, blocking};
+
+/// A certificate of which the CA is to be asked.
+pub struct Inquiry {
+    pub(super) need: Arc<Need>,
+    pub(super) certificate: Arc<TlsCertificate>,
+    /// How it is known at its CA.
+    pub(super) id: String,
+    pub(super) issuer: Arc<dyn Issuer>,
+    /// Where the advice is stored.
+    pub(super) place: Key,
+    /// What is known so far, perhaps on the certificate before.
+    pub(super) known: Option<Advice>,
+}
+
+/// What came of an [`Inquiry`].
+pub struct Answer {
+    pub(super) need: Arc<Need>,
+    pub(super) fingerprint: Fingerprint,
+    /// `None` where another instance is asking.
+    pub(super) advice: Option<Advice>,
+    /// Whether people ought to hear of it, from this instance.
+    pub(super) is_news: bool,
+}
+
+impl Inquiry {
+    /// Asks, or reads what another instance was told.
+    pub async fn work(self, tools: &Tools) -> Answer {
+        let (advice, is_news) = match self.find_out(tools).await {
+            Some((advice, is_news)) => (Some(advice), is_news),
+            None => (None, false),
+        };
+        Answer {
+            need: self.need,
+            fingerprint: self.certificate.fingerprint(),
+            advice,
+            is_news,
+        }
+    }
+
+    async fn find_out(&self, tools: &Tools) -> Option<(Advice, bool)> {
+        let now = tools.clock.now();
+        let known = self.latest(tools).await;
+        if let Some(known) = known.filter(|known| known.is_fresh(&self.id, now)) {
+            return Some((known, false));
+        }
+        let place = self.place.clone();
+        let lease = blocking(&tools.storage, move |storage| storage.try_lock(&place)).await;
+        let lease = match lease {
+            Ok(lease) => Arc::new(lease?),
+            Err(error) => {
+                tools.health.failed(Use::Writing, &error);
+                Arc::new(Lease::unstored())
+            }
+        };
+        // Another may have asked just before.
+        let known = self.latest(tools).await;
+        let told = match known {
+            Some(known) if known.is_fresh(&self.id, now) => (known, false),
+            known => self.ask(known.as_ref(), &lease, tools).await,
+        };
+        // Its end is a matter of files too.
+        let end = move |_: &dyn Storage| {
+            drop(lease);
+            Ok(())
+        };
+        let _ = blocking(&tools.storage, end).await;
+        Some(told)
+    }
+
+    /// Asks the CA, and keeps what it says.
+    async fn ask(
+        &self,
+        known: Option<&Advice>,
+        lease: &Arc<Lease>,
+        tools: &Tools,
+    ) -> (Advice, bool) {
+        let said = self.issuer.renewal_info(&self.certificate).await;
+        let now = tools.clock.now();
+        let before = Advice::on(&self.id, known, now);
+        let mut advice = before.clone();
+        match said {
+            Ok(info) => advice.take(info, now, &mut fastrand::Rng::new()),
+            Err(failure) => {
+                advice.fail(&failure, now);
+                let (domain, issuer) = (self.need.domain(), self.issuer.name());
+                let why = "it is not known when the CA advises to renew; it is asked again";
+                if advice.failures == 1 {
+                    tracing::warn!(%domain, %issuer, %failure, "{why}");
+                } else {
+                    tracing::debug!(%domain, %issuer, %failure, "{why}");
+                }
+            }
+        }
+        // Of most CAs without advice there is nothing to be told to other instances.
+        if advice.window.is_some() || advice.failures > 0 || before.window.is_some() {
+            self.keep(advice.clone(), lease, tools).await;
+        }
+        let is_news = advice.is_news(&before, now);
+        (advice, is_news)
+    }
+
+    async fn keep(&self, advice: Advice, lease: &Arc<Lease>, tools: &Tools) {
+        let (lease, place) = (Arc::clone(lease), self.place.clone());
+        let kept = blocking(&tools.storage, move |storage| {
+            stored::store_advice(storage, &lease, &place, &advice)
+        });
+        match kept.await {
+            Ok(()) => tools.health.works(Use::Writing),
+            // The peer that took over keeps its own.
+            Err(StorageError::Lost { .. }) => {}
+            Err(error) => tools.health.failed(Use::Writing, &error),
+        }
+    }
+
+    /// What was stored, or is known here where that is later: it may not have been stored.
+    async fn latest(&self, tools: &Tools) -> Option<Advice> {
+        let place = self.place.clone();
+        let loaded = blocking(&tools.storage, move |storage| {
+            stored::load_advice(storage, &place)
+        });
+        let stored = loaded.await.unwrap_or_else(|error| {
+            tools.health.failed(Use::Reading, &error);
+            None
+        });
+        let both = stored.into_iter().chain(self.known.clone());
+        both.max_by_key(|advice| (advice.certificate == self.id, advice.ask_at))
+    }
+}

@@ -1,0 +1,58 @@
+//! What a person has done to certificates and accounts, beside what is done by itself.
+
+use std::sync::Arc;
+
+use super::live::Live;
+use super::{blocking, outcome};
+use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
+use crate::manager::CareError;
+use crate::schedule::{Failure, FailureClass};
+
+impl Live {
+    /// Has the certificate with this fingerprint revoked, and another one obtained in its place
+    /// where one is asked for. Whether a CA is asked.
+    ///
+    /// # Errors
+    /// Why it is not revoked.
+    pub async fn revoke(
+        self: &Arc<Self>,
+        fingerprint: String,
+        reason: RevocationReason,
+    ) -> Result<bool, CareError> {
+        let live = Arc::clone(self);
+        let revoke = blocking(move || live.writer().manager.revocation(&fingerprint, reason)).await;
+        let revoke = revoke.unwrap_or_else(broke_off)?;
+        revoke.work(self.tools()).await.map_err(CareError::Failed)?;
+        let live = Arc::clone(self);
+        let replaced = blocking(move || {
+            let mut writer = live.writer();
+            let (report, is_asked) = writer.manager.replace_revoked(&revoke);
+            outcome::tell_certificates(&report);
+            live.publish_map(&live.current().config);
+            is_asked
+        });
+        let is_asked = replaced.await.unwrap_or_default();
+        self.plan();
+        Ok(is_asked)
+    }
+
+    /// Looks after the account of an issuer.
+    ///
+    /// # Errors
+    /// Why it stands as before.
+    pub async fn account(
+        self: &Arc<Self>,
+        issuer: String,
+        task: &AccountTask,
+    ) -> Result<AccountFacts, CareError> {
+        let live = Arc::clone(self);
+        let ca = blocking(move || live.writer().manager.ca(&issuer)).await;
+        let ca = ca.unwrap_or_else(broke_off)?;
+        ca.account(task).await.map_err(CareError::Failed)
+    }
+}
+
+fn broke_off<T>() -> Result<T, CareError> {
+    let failure = Failure::new(FailureClass::Internal, "it broke off. See the log");
+    Err(CareError::Failed(failure))
+}

@@ -1,0 +1,35 @@
+//! Look-ups and records in the DNS, at real name servers.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod lies;
+mod lookup;
+mod rfc2136;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use snigate::dns::lookup::{LookupOptions, Lookups};
+use snigate::host::HostName;
+
+fn name(text: &str) -> HostName {
+    text.parse().expect("a name")
+}
+
+/// Look-ups by these resolvers, which are soon out of patience.
+fn lookups(resolvers: &[SocketAddr]) -> Lookups {
+    Lookups::new(LookupOptions {
+        resolvers: resolvers.to_vec(),
+        patience: Duration::from_millis(300),
+        ..LookupOptions::default()
+    })
+}
