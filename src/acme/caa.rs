@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 
-use super::job::{Job, Stop};
+use super::job::{Job, Stop, Tried};
+use super::ways::Ways;
 use crate::challenge::ChallengeType;
 use crate::config::model::Acme;
 use crate::dns::lookup::{LookupOptions, Lookups};
@@ -30,44 +31,56 @@ pub(super) enum Against {
 }
 
 impl Job<'_> {
-    /// Looks up the records of all names.
+    /// Looks up the records of all names. Returns the types of challenge that they let nobody use,
+    /// where there are others.
     ///
     /// # Errors
     /// Where one forbids the order.
-    pub(super) async fn check_caa(&self) -> Result<(), Stop> {
+    pub(super) async fn check_caa(&self) -> Result<Tried, Stop> {
         let config = &self.issuer.config;
         let identities = &self.session.directory().meta.caa_identities;
-        if identities.is_empty() || !config.check_caa {
-            return Ok(());
+        // Records may name an account, and that at a staging environment is another.
+        if identities.is_empty() || !config.check_caa || self.is_rehearsal() {
+            return Ok(Tried::new());
         }
-        let kinds: Vec<_> = self.ways.kinds().collect();
-        let account = self.account.id();
-        let (lookups, kinds) = (&lookups(config), &kinds);
+        let (lookups, account, ways) = (&lookups(config), self.account.id(), &self.ways);
         let mut looks = stream::iter(self.request.names.clone())
-            .map(|name| async move { look(lookups, identities, &name, Some(account), kinds).await })
+            .map(|name| async move {
+                let looked = look(lookups, identities, &name, Some(account), ways).await;
+                (name, looked)
+            })
             .buffer_unordered(AT_A_TIME);
         let all = async {
-            let mut unknown = None;
-            while let Some(looked) = looks.next().await {
+            let (mut tried, mut unknown) = (Tried::new(), None);
+            while let Some((name, looked)) = looks.next().await {
                 match looked {
-                    Ok(()) => {}
+                    Ok(barred) => {
+                        let name = name.to_string();
+                        tried.extend(barred.into_iter().map(|kind| (name.clone(), kind)));
+                    }
                     Err(Against::Refused(why)) => return Err(why),
                     Err(Against::Unknown(why)) => unknown = Some(why),
                 }
             }
-            Ok(unknown)
+            Ok((tried, unknown))
         };
         match tokio::time::timeout(PATIENCE, all).await {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(why))) => self.not_known(&why),
+            Ok(Ok((tried, unknown))) => {
+                if let Some(why) = unknown {
+                    self.not_known(&why);
+                }
+                Ok(tried)
+            }
             Ok(Err(why)) => {
                 let message = format!("{} was not asked: {why}", self.ca.host);
                 let failure = Failure::new(FailureClass::Refused, message);
-                return Err(Stop::Failed(failure));
+                Err(Stop::Failed(failure))
             }
-            Err(_) => self.not_known("the name servers do not answer in time"),
+            Err(_) => {
+                self.not_known("the name servers do not answer in time");
+                Ok(Tried::new())
+            }
         }
-        Ok(())
     }
 
     fn not_known(&self, why: &str) {
@@ -86,29 +99,37 @@ pub(super) fn lookups(config: &Acme) -> Lookups {
     })
 }
 
-/// Whether a CA with these identities may issue for a name, by one of these types of challenge.
+/// Whether a CA with these identities may issue for a name. Returns the types of challenge that the
+/// records let it not validate by, where there are others.
 pub(super) async fn look(
     lookups: &Lookups,
     identities: &[String],
     name: &Pattern,
     account: Option<&str>,
-    kinds: &[ChallengeType],
-) -> Result<(), Against> {
+    ways: &Ways,
+) -> Result<Vec<ChallengeType>, Against> {
     let (domain, is_wildcard) = match name {
         Pattern::Exact(domain) => (domain, false),
         Pattern::Wildcard(of) => (of, true),
         // CAA is of names alone.
-        Pattern::Any | Pattern::Ip(_) => return Ok(()),
+        Pattern::Any | Pattern::Ip(_) => return Ok(Vec::new()),
     };
     let caa = lookups.caa(domain).await;
     let caa = caa.map_err(|error| Against::Unknown(error.to_string()))?;
     let identities: Vec<&str> = identities.iter().map(String::as_str).collect();
-    let mut refusal = None;
-    for kind in kinds {
+    let (mut barred, mut refusal, mut has_way) = (Vec::new(), None, false);
+    for solver in ways.for_name(&name.to_string()) {
+        let kind = solver.kind();
         match caa.allows(&identities, is_wildcard, account, kind.as_str()) {
-            Ok(()) => return Ok(()),
-            Err(why) => refusal = refusal.or(Some(why)),
+            Ok(()) => has_way = true,
+            Err(why) => {
+                barred.push(kind);
+                refusal = refusal.or(Some(why));
+            }
         }
     }
-    refusal.map_or(Ok(()), |why| Err(Against::Refused(why)))
+    match refusal {
+        Some(why) if !has_way => Err(Against::Refused(why)),
+        _ => Ok(barred),
+    }
 }

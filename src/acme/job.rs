@@ -90,6 +90,11 @@ impl<'a> Job<'a> {
         })?;
         let place = keys::order(&ca.key, &request.subject)
             .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
+        let mut ways = Ways::of(issuer, request.dns.as_deref());
+        if !std::ptr::eq(ca, &raw const issuer.ca) {
+            // Such a record names an account, and that at a staging environment is another.
+            ways.leave_out(ChallengeType::DnsPersist01);
+        }
         Ok(Self {
             issuer,
             ca,
@@ -97,15 +102,18 @@ impl<'a> Job<'a> {
             session,
             account: opened,
             kept: Arc::clone(account),
-            ways: Ways::of(issuer, request.dns.as_deref()),
+            ways,
             place,
         })
     }
 
     /// Brings the certificate.
     pub(super) async fn run(&self) -> Result<Issued, Stop> {
-        let mut tried = Tried::new();
         let mut left = self.resume().await?;
+        let mut tried = match left {
+            Some(_) => Tried::new(),
+            None => self.check_caa().await?,
+        };
         for _ in 0..ORDERS {
             let (mut order, key, created) = match left.take() {
                 Some((order, key, created)) => (order, key, Some(created)),
@@ -154,7 +162,6 @@ impl<'a> Job<'a> {
     /// Makes an order, and keeps it with the key that its certificate will have.
     async fn begin(&self) -> Result<(Order, PKey<Private>), Stop> {
         let (config, shared) = (&self.issuer.config, &self.issuer.shared);
-        self.check_caa().await?;
         let profile = self.profile()?;
         let waiting = |wait: &Wait| {
             self.progress(format!("an order at {} {wait}", self.ca.host));
@@ -244,7 +251,8 @@ impl<'a> Job<'a> {
         } in unproved
         {
             let kind_or_any = kind.unwrap_or(ChallengeType::Http01);
-            let mut failure = classify::not_validated(&self.ca.host, &name, kind_or_any, &problem);
+            let failure = classify::not_validated(&self.ca.host, &name, kind_or_any, &problem);
+            let mut failure = self.as_rehearsed(problem.kind(), failure);
             let ways = self.ways.for_name(&name);
             let next = ways
                 .map(|solver| solver.kind())
@@ -267,6 +275,11 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
+    /// Whether this is at the staging environment.
+    pub(super) fn is_rehearsal(&self) -> bool {
+        !std::ptr::eq(self.ca, &raw const self.issuer.ca)
+    }
+
     pub(super) fn now(&self) -> i64 {
         self.issuer.shared.clock.now()
     }
@@ -277,14 +290,22 @@ impl<'a> Job<'a> {
             return Stop::AccountLost;
         }
         let (host, names) = (&self.ca.host, &self.request.names);
-        Stop::Failed(classify::failed(
-            host,
-            step,
-            error,
-            self.session,
-            names,
-            self.now(),
-        ))
+        let failure = classify::failed(host, step, error, self.session, names, self.now());
+        let problem = self.session.refusal().and_then(|refusal| refusal.problem);
+        let kind = problem.as_ref().map_or("", Problem::kind);
+        Stop::Failed(self.as_rehearsed(kind, failure))
+    }
+
+    /// A failure as it counts where this is a rehearsal: CAA records may name an account, and that
+    /// at a staging environment is another. It says nothing of the names.
+    pub(super) fn as_rehearsed(&self, kind: &str, failure: Failure) -> Failure {
+        if kind == "caa" && self.is_rehearsal() {
+            return Failure {
+                class: FailureClass::Configuration,
+                ..failure
+            };
+        }
+        failure
     }
 
     /// Tells a step on the way.

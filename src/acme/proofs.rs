@@ -119,14 +119,10 @@ impl Presented {
         });
     }
 
-    /// Takes all back at once: each may have to wait for a server of its own.
+    /// Takes all back.
     pub(super) async fn clean_up(self) {
         let left = self.proofs().clone();
-        let mut all = Vec::with_capacity(left.len());
-        for proof in &left {
-            all.push(proof.solver.clean_up(&proof.challenge));
-        }
-        join_all(all).await;
+        take_back(left).await;
         self.proofs().clear();
     }
 
@@ -143,9 +139,20 @@ impl Drop for Presented {
         if !left.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(Self(Mutex::new(left)).clean_up());
+            // Nothing that does this again when it is dropped: a runtime that is closing drops it at
+            // once, here and now.
+            runtime.spawn(take_back(left));
         }
     }
+}
+
+/// Takes proofs back at once: each may have to wait for a server of its own.
+async fn take_back(proofs: Vec<Proof>) {
+    let mut all = Vec::with_capacity(proofs.len());
+    for proof in &proofs {
+        all.push(proof.solver.clean_up(&proof.challenge));
+    }
+    join_all(all).await;
 }
 
 pub(super) fn acme_kind(kind: ChallengeType) -> instant_acme::ChallengeType {
@@ -169,5 +176,61 @@ pub(super) fn list(words: &[impl AsRef<str>]) -> String {
     match words.is_empty() {
         true => "nothing".to_owned(),
         false => words.join(" or "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Never done with taking a proof back.
+    struct Slow(mpsc::Sender<()>);
+
+    #[async_trait]
+    impl ChallengeSolver for Slow {
+        fn kind(&self) -> ChallengeType {
+            ChallengeType::Http01
+        }
+
+        async fn present(&self, _: &Challenge) -> Result<(), Failure> {
+            let _ = self.0.send(());
+            Ok(())
+        }
+
+        async fn clean_up(&self, _: &Challenge) {
+            pending().await
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_closes_ends_though_proofs_are_left() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (sender, shown) = mpsc::channel();
+        runtime.spawn(async move {
+            let solver: Arc<dyn ChallengeSolver> = Arc::new(Slow(sender));
+            let presented = Presented::default();
+            let challenge = Challenge {
+                kind: ChallengeType::Http01,
+                domain: "a.example".parse().expect("a name"),
+                token: "token".to_owned(),
+                key_authorization: "token.thumbprint".to_owned(),
+                dns: None,
+            };
+            let shown = presented.present("a.example", &solver, challenge).await;
+            shown.expect("it is shown");
+            pending::<()>().await;
+        });
+        shown.recv().expect("the proof is shown");
+        runtime.shutdown_timeout(Duration::from_secs(10));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::ca::Ca;
+use super::account::Want;
 use super::session::Session;
 use super::ways::Ways;
 use super::{AcmeIssuer, caa, look};
@@ -20,9 +20,11 @@ impl AcmeIssuer {
     /// All that speaks for and against a certificate.
     pub(super) async fn findings(&self, trial: &Trial) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let mut account = None;
         let session = match self.ca.session().await {
             Ok(session) => {
-                findings.push(self.directory(&self.ca, &session));
+                account = self.account(&session).await;
+                findings.push(self.directory(&session, account.as_deref()));
                 Some(session)
             }
             Err(failure) => {
@@ -34,22 +36,35 @@ impl AcmeIssuer {
         let lookups = caa::lookups(&self.config);
         let ways = Ways::of(self, trial.dns.as_deref());
         if let Some(session) = &session {
-            findings.push(self.caa(trial, session, &ways, &lookups).await);
+            let account = account.as_deref();
+            findings.push(self.caa(trial, session, account, &ways, &lookups).await);
         }
         findings.extend(self.challenges(trial, &ways, &lookups).await);
         findings
     }
 
-    fn directory(&self, ca: &Ca, session: &Session) -> Finding {
-        let meta = &session.directory().meta;
-        if meta.external_account_required && self.config.eab.is_none() {
-            let message = format!(
-                "{} asks for external account binding, and there is no 'eab': add it",
-                ca.host
-            );
+    /// The URL of the account at the CA, where there is one. None is made for a trial.
+    async fn account(&self, session: &Session) -> Option<String> {
+        let want = Want {
+            ca: &self.ca,
+            config: &self.config,
+            session,
+            can_wait: true,
+        };
+        let account = self.shared.accounts.existing(want).await.ok()??;
+        account.url().map(str::to_owned)
+    }
+
+    fn directory(&self, session: &Session, account: Option<&str>) -> Finding {
+        let host = &self.ca.host;
+        let config = &self.config;
+        let is_bound = account.is_some() || config.eab.is_some() || config.zerossl.is_some();
+        if session.directory().meta.external_account_required && !is_bound {
+            let message =
+                format!("{host} asks for external account binding, and there is no 'eab': add it");
             return Finding::new("directory", Verdict::Bad, message);
         }
-        Finding::new("directory", Verdict::Good, format!("{} answers", ca.host))
+        Finding::new("directory", Verdict::Good, format!("{host} answers"))
     }
 
     async fn limits(&self, trial: &Trial) -> Finding {
@@ -71,6 +86,7 @@ impl AcmeIssuer {
         &self,
         trial: &Trial,
         session: &Session,
+        account: Option<&str>,
         ways: &Ways,
         lookups: &Lookups,
     ) -> Finding {
@@ -80,9 +96,8 @@ impl AcmeIssuer {
             let message = format!("{host} does not say which CAA records it goes by");
             return Finding::new("caa", Verdict::Unknown, message);
         }
-        let kinds: Vec<_> = ways.kinds().collect();
-        match caa::look(lookups, identities, &trial.name, None, &kinds).await {
-            Ok(()) => Finding::new("caa", Verdict::Good, format!("no record forbids {host}")),
+        match caa::look(lookups, identities, &trial.name, account, ways).await {
+            Ok(_) => Finding::new("caa", Verdict::Good, format!("no record forbids {host}")),
             Err(caa::Against::Refused(why)) => Finding::new("caa", Verdict::Bad, why),
             Err(caa::Against::Unknown(why)) => Finding::new("caa", Verdict::Unknown, why),
         }

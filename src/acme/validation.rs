@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use instant_acme::{AuthorizationStatus, ChallengeStatus, Error, Order, OrderStatus};
 
-use super::classify::Step;
+use super::classify::{self, Step};
 use super::job::{Job, Stop, Tried, Unproved, may_go_on};
 use super::problem::Problem;
 use super::proofs::{Offered, Presented, Wanted, acme_kind, kind, list};
@@ -240,13 +240,11 @@ impl Job<'_> {
         }
         let (host, names) = (&self.ca.host, &self.request.names);
         Stop::Failed(match &order.state().error {
-            Some(problem) => super::classify::problem_in(
-                host,
-                Step::Finalize,
-                &problem.into(),
-                names,
-                self.now(),
-            ),
+            Some(problem) => {
+                let (step, problem) = (Step::Finalize, problem.into());
+                let failure = classify::problem_in(host, step, &problem, names, self.now());
+                self.as_rehearsed(problem.kind(), failure)
+            }
             None => {
                 let message = format!("{host} ended the order and does not say why");
                 Failure::new(FailureClass::Network, message)

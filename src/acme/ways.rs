@@ -44,9 +44,9 @@ impl Ways {
             })
     }
 
-    /// The types, most wanted first.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = ChallengeType> {
-        self.0.iter().map(|solver| solver.kind())
+    /// Goes on without one type.
+    pub(super) fn leave_out(&mut self, kind: ChallengeType) {
+        self.0.retain(|solver| solver.kind() != kind);
     }
 
     /// # Errors

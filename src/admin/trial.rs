@@ -56,5 +56,12 @@ pub(super) async fn check(
         http: asked.http_port.unwrap_or(usual.http),
         https: asked.https_port.unwrap_or(usual.https),
     };
-    Ok(Json(state.control.try_out(pattern, ports).await))
+    // In a task of its own: a client that goes away leaves no proof behind.
+    let tried = tokio::spawn(async move { state.control.try_out(pattern, ports).await });
+    tried.await.map(Json).map_err(|_| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the trial broke off. See the log",
+        )
+    })
 }

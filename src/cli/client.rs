@@ -100,6 +100,7 @@ impl fmt::Display for Address {
 pub(super) struct Client {
     address: Address,
     token: Option<Secret>,
+    patience: Duration,
 }
 
 /// What it answered.
@@ -140,7 +141,16 @@ impl Answer {
 
 impl Client {
     pub(super) fn new(address: Address, token: Option<Secret>) -> Self {
-        Self { address, token }
+        Self {
+            address,
+            token,
+            patience: ANSWER,
+        }
+    }
+
+    /// Waits for so long for each answer.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -192,7 +202,7 @@ impl Client {
         &self,
         answering: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        timeout(ANSWER, answering).await.unwrap_or_else(|_| {
+        timeout(self.patience, answering).await.unwrap_or_else(|_| {
             Err(anyhow!("no answer from the gateway at {}", self.address).into())
         })
     }

@@ -134,3 +134,37 @@ fn a_caa_record_that_forbids_the_ca_is_explained_before_it_is_asked() {
     let ordered = |ask: &Ask| ask.names.contains(&"www.denied.test".to_owned());
     assert!(!bench.ca.asked("order").iter().any(ordered));
 }
+
+#[test]
+fn caa_records_are_gone_by_in_all_that_they_say() {
+    let mut bench = Bench::start();
+    // The account that the first order has made, and one way alone, which is not the first.
+    let account = bench.ca.url("/account/0");
+    let bound = format!("ca.test; accounturi={account}; validationmethods=http-01");
+    bench.dns.forbid("bound.test", &bound);
+    bench
+        .dns
+        .forbid("other.test", "ca.test; accounturi=https://ca.test/acct/7");
+    let (http, https) = (bench.gateway.http, bench.gateway.https);
+    let (printed, view) = bench.check("bound.test", http, https);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert_eq!(finding(&view, "caa").0, "good", "{view}");
+    let (_, view) = bench.check("other.test", http, https);
+    let (verdict, message) = finding(&view, "caa");
+    assert_eq!(verdict, "bad", "{view}");
+    assert!(message.contains(&account), "{message}");
+
+    let yaml = config(&bench.issuers, &["a.test", "bound.test"]);
+    bench.gateway.replace_config(yaml);
+    bench.gateway.reload();
+    bench.gateway.wait_until_ready();
+    let asked = bench.ca.asked("challenge").into_iter();
+    let ways: Vec<String> = asked
+        .filter(|ask| ask.names == ["bound.test"] && ask.payload.is_object())
+        .map(|ask| ask.path)
+        .collect();
+    let [way] = &*ways else {
+        panic!("asked {ways:?}");
+    };
+    assert!(way.ends_with("/0"), "by http-01, not {way}");
+}

@@ -15,7 +15,7 @@ use snigate::storage::keys;
 
 use crate::authorizations::pending;
 use crate::bench::{Bench, Liar, WebSolver, config, leaf};
-use crate::support::{Pebble, wait_for};
+use crate::support::{CaReply, FakeCa, Pebble, wait_for};
 
 fn orders(pebble: &Pebble) -> usize {
     pebble.log().matches("Added order").count()
@@ -372,4 +372,27 @@ async fn troubles_of_staging_do_not_stop_production() {
     }
     let told = told.iter().find(|told| told.starts_with("no rehearsal"));
     assert!(told.unwrap().contains("external account binding"));
+}
+
+/// CAA records may let one account of one CA alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn caa_at_staging_says_nothing_of_production() {
+    let production = FakeCa::start(|_| None);
+    let staging = FakeCa::start(|ask| {
+        let refused = || CaReply::problem(403, "caa", "the record is for another account");
+        (ask.kind == "finalize").then(refused)
+    });
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    let both = [production.ca_file(), staging.ca_file()]
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .concat();
+    std::fs::write(roots.path(), both).unwrap();
+    let mut config = config(production.directory(), roots.path());
+    config.staging = Some(staging.directory());
+    let bench = Bench::new(config, vec![WebSolver::start()]);
+    let mut request = bench.request(&["a.test"]);
+    request.failures = 1;
+    bench.issuer.issue(&request).await.unwrap();
+    let finalized = [&staging, &production].map(|ca| ca.asked("finalize").len());
+    assert_eq!(finalized, [1, 1], "staging refused, and production was asked");
 }

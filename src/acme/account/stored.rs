@@ -60,6 +60,11 @@ impl Account {
         self.is_saved.store(true, Ordering::Relaxed);
     }
 
+    /// The URL by which the CA knows it.
+    pub(in crate::acme) fn url(&self) -> Option<&str> {
+        self.stored.url()
+    }
+
     /// Who signs in its name.
     ///
     /// # Errors

@@ -84,6 +84,9 @@ pub(in crate::cli) struct CheckArgs {
     /// The port at which the CA looks by tls-alpn-01, where it is not the usual one
     #[arg(long, value_name = "PORT", default_value_t = 443)]
     pub(super) https_port: u16,
+    /// How long to wait for what is found: a record in the DNS may take minutes to be seen
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub(super) timeout: Within,
     #[command(flatten)]
     pub(super) remote: Remote,
 }

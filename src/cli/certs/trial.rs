@@ -13,9 +13,10 @@ pub(super) fn check(output: &Output, arguments: CheckArgs) -> Result<(), Failure
         json: as_json,
         http_port,
         https_port,
+        timeout,
         remote,
     } = arguments;
-    let client = crate::cli::connect(output, remote)?;
+    let client = crate::cli::connect(output, remote)?.patient(timeout.duration());
     let path = format!("{PATH}/{name}/check?http_port={http_port}&https_port={https_port}");
     let view: TrialView = client.post(&path)?.decode()?;
     if as_json {
