@@ -118,17 +118,25 @@ impl DnsSolvers {
     /// Removes what killed processes have left in the DNS, and tells of lasting records that end,
     /// until `shutdown` says stop.
     pub async fn keep_clean(self, mut shutdown: ShutdownWatch) {
-        let clean = async {
+        let sweep = async {
             let mut sweeper = Sweeper::default();
             tokio::time::sleep(GRACE).await;
             loop {
                 self.sweep(&mut sweeper).await;
+                tokio::time::sleep(EVERY).await;
+            }
+        };
+        // Beside it: a resolver that is silent holds up no removal.
+        let watch = async {
+            tokio::time::sleep(GRACE).await;
+            loop {
                 self.look_at_lasting().await;
                 tokio::time::sleep(EVERY).await;
             }
         };
         tokio::select! {
-            () = clean => {}
+            () = sweep => {}
+            () = watch => {}
             () = requested(&mut shutdown) => {}
         }
     }

@@ -394,5 +394,9 @@ async fn caa_at_staging_says_nothing_of_production() {
     request.failures = 1;
     bench.issuer.issue(&request).await.unwrap();
     let finalized = [&staging, &production].map(|ca| ca.asked("finalize").len());
-    assert_eq!(finalized, [1, 1], "staging refused, and production was asked");
+    assert_eq!(
+        finalized,
+        [1, 1],
+        "staging refused, and production was asked"
+    );
 }
