@@ -33,6 +33,7 @@ mod view;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 
@@ -163,6 +164,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/stop", post(api::stop))
         .fallback(api::not_found)
         .method_not_allowed_fallback(api::method_not_allowed)
+        .layer(DefaultBodyLimit::max(access::MAX_BODY))
         .layer(Extension(events::Subscribers::default()))
         .layer(axum::middleware::from_fn_with_state(
             state.clone(),

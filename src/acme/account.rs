@@ -76,11 +76,11 @@ impl Accounts {
         let known = self.known(&place);
         let find = self.find(want, &place, None);
         let mut account = known.account.get(Duration::MAX, find).await?;
-        // Another external account may be configured, or another account stored, meanwhile.
+        // Another external account may be configured, or another account or key stored, meanwhile.
         if !account.stored.serves(want.config) || !self.is_current(&account).await {
             let is_it = |known: &Arc<Account>| Arc::ptr_eq(known, &account);
             known.account.forget(is_it).await;
-            let find = self.find(want, &place, Some(&account));
+            let find = self.find(want, &place, None);
             account = known.account.get(Duration::MAX, find).await?;
         }
         self.save_late(account, want).await
@@ -135,13 +135,14 @@ impl Accounts {
         Arc::clone(known.entry(place.clone()).or_default())
     }
 
-    /// Whether the storage has no other account, nor another key or an end of this one.
+    /// Whether the storage has no other account, nor another key or an end of this one, nor a change
+    /// of its key that broke off.
     async fn is_current(&self, account: &Account) -> bool {
         if !account.is_saved() {
             return true;
         }
         match self.load(&account.place).await {
-            Ok(Some(stored)) => account.stored.is_same_as(&stored),
+            Ok(Some(stored)) => account.stored.is_same_as(&stored) && !stored.is_unsettled(),
             Ok(None) | Err(_) => true,
         }
     }

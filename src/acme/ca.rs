@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::Request;
 use http::uri::Uri;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::classify;
 use super::flight::Flight;
@@ -61,7 +62,7 @@ pub(super) struct Meta {
     #[serde(default)]
     pub(super) caa_identities: Vec<String>,
     #[serde(default)]
-    pub(super) profiles: serde_json::Map<String, serde_json::Value>,
+    pub(super) profiles: serde_json::Map<String, Value>,
 }
 
 /// Its members (RFC 8555, section 7.1.1); without those that are not optional it is none.
@@ -156,7 +157,7 @@ impl Ca {
             });
         }
         let body = reply.into_body();
-        let members: Members = serde_json::from_slice(&body)
+        let (body, members) = read(&body)
             .map_err(|error| wrong(&format!("what is there cannot be read: {error}")))?;
         Ok(Arc::new(Directory {
             url,
@@ -173,5 +174,42 @@ impl Ca {
 
     fn unreachable(&self, error: &HttpError) -> Failure {
         classify::unreachable(&self.host, error)
+    }
+}
+
+/// A directory without what is null, which counts as absent, and its members.
+fn read(body: &[u8]) -> Result<(Bytes, Members), serde_json::Error> {
+    let mut value: Value = serde_json::from_slice(body)?;
+    drop_nulls(&mut value);
+    let body = serde_json::to_vec(&value)?;
+    Ok((body.into(), serde_json::from_value(value)?))
+}
+
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(members) = value {
+        members.retain(|_, member| !member.is_null());
+        members.values_mut().for_each(drop_nulls);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_null_is_absent() {
+        let (body, members) = read(
+            br#"{ "newNonce": "n", "newAccount": "a", "newOrder": "o", "revokeCert": null,
+                  "meta": { "caaIdentities": null, "externalAccountRequired": null,
+                            "profiles": { "classic": "for all", "old": null } } }"#,
+        )
+        .expect("a directory");
+        let meta = &members.meta;
+        assert!(!meta.external_account_required && meta.caa_identities.is_empty());
+        assert_eq!(meta.profiles.keys().collect::<Vec<_>>(), ["classic"]);
+        assert!(!String::from_utf8_lossy(&body).contains("null"));
+        let bare = r#"{ "newNonce": "n", "newAccount": "a", "newOrder": "o", "meta": null }"#;
+        assert!(read(bare.as_bytes()).is_ok());
+        assert!(read(&bare.replace(r#""o""#, "null").into_bytes()).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! What a CA advises on renewals (RFC 9773): when a certificate ought to be renewed, and the word
 //! in an order for which certificate it takes the place of.
 
-use http::Uri;
+use http::{StatusCode, Uri};
 use instant_acme::CertificateIdentifier;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -105,15 +105,16 @@ impl Job<'_> {
         })
     }
 
-    /// Whether an order may have been refused for what it replaces: not where the CA asks to wait,
-    /// or knows no such account.
+    /// Whether an order may have been refused for what it replaces: not where it is one too many, or
+    /// the CA knows no such account.
     pub(super) fn may_be_for_replacing(&self) -> bool {
         let Some(refusal) = self.session.refusal() else {
             return false;
         };
         let kind = refusal.problem.as_ref().map(|problem| problem.kind());
         let other = ["rateLimited", "accountDoesNotExist"];
-        refusal.retry_after.is_none() && !kind.is_some_and(|kind| other.contains(&kind))
+        refusal.status != StatusCode::TOO_MANY_REQUESTS
+            && !kind.is_some_and(|kind| other.contains(&kind))
     }
 }
 

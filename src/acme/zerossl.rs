@@ -19,6 +19,9 @@ use crate::secret::Secret;
 struct Kept {
     key_id: String,
     hmac_key: String,
+    /// When it was given; what former versions have kept is old.
+    #[serde(default)]
+    given: UnixTime,
 }
 
 impl Drop for Kept {
@@ -54,18 +57,20 @@ impl Drop for Answer {
     }
 }
 
-/// The binding in `value`, where it can be read.
-pub(super) fn read(value: &[u8]) -> Option<ExternalAccount> {
+/// The binding in `value`, where it can be read, and when it was given.
+pub(super) fn read(value: &[u8]) -> Option<(ExternalAccount, UnixTime)> {
     let mut kept: Kept = serde_json::from_slice(value).ok()?;
-    Some(ExternalAccount {
+    let binding = ExternalAccount {
         key_id: std::mem::take(&mut kept.key_id),
         hmac_key: Secret::new(std::mem::take(&mut kept.hmac_key)),
-    })
+    };
+    Some((binding, kept.given))
 }
 
 /// A binding as it is stored.
-pub(super) fn write(binding: &ExternalAccount) -> Zeroizing<Vec<u8>> {
+pub(super) fn write(binding: &ExternalAccount, given: UnixTime) -> Zeroizing<Vec<u8>> {
     let kept = Kept {
+        given,
         key_id: binding.key_id.clone(),
         hmac_key: binding.hmac_key.expose().to_owned(),
     };
@@ -283,7 +288,9 @@ mod tests {
             key_id: "kid".to_owned(),
             hmac_key: Secret::new("secret".to_owned()),
         };
-        assert_eq!(read(&write(&binding)), Some(binding));
+        assert_eq!(read(&write(&binding, 7)), Some((binding.clone(), 7)));
+        let former = br#"{ "key_id": "kid", "hmac_key": "secret" }"#;
+        assert_eq!(read(former), Some((binding, 0)), "old");
         assert_eq!(read(b"{}"), None);
     }
 }

@@ -15,8 +15,8 @@ use openssl::sha::sha256;
 use super::{AdminState, Problem};
 use crate::secret::Secret;
 
-/// The longest body a client may announce. No request needs one today.
-const MAX_BODY: u64 = 64 * 1024;
+/// The longest body of a request: a reason for a revocation, or the contacts of an account.
+pub(super) const MAX_BODY: usize = 64 * 1024;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -74,7 +74,7 @@ fn check(place: Place, token: Option<&Secret>, request: &Request) -> Result<(), 
     }
     let length = headers
         .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

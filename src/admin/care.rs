@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -36,6 +38,9 @@ pub struct AccountView {
     pub facts: AccountFacts,
 }
 
+/// The body of a request.
+type Sent = Result<Bytes, BytesRejection>;
+
 /// The body of a revocation.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -58,10 +63,10 @@ pub(super) async fn issuers(State(state): State<AdminState>) -> Json<Vec<IssuerV
 pub(super) async fn revoke(
     State(state): State<AdminState>,
     name: Named,
-    body: Bytes,
+    body: Sent,
 ) -> Result<Response, Problem> {
     let name = named(name)?;
-    let Revoke { reason } = read(&body, r#"{ "reason": "superseded" }"#)?;
+    let Revoke { reason } = read(body, r#"{ "reason": "superseded" }"#)?;
     let reason = match reason {
         Some(reason) => reason
             .parse::<RevocationReason>()
@@ -70,7 +75,16 @@ pub(super) async fn revoke(
     };
     let wanted = name.clone();
     let view = asked(&state, move |control| {
-        found(&control.certificates(), &wanted)
+        let view = found(&control.certificates(), &wanted)?;
+        // It cannot be undone, and others may need it.
+        if view.is_named(&wanted) {
+            return Ok(view);
+        }
+        let detail = format!(
+            "{wanted} has no certificate of its own; `{}` covers it: name that",
+            view.name
+        );
+        Err(Problem::new(StatusCode::CONFLICT, detail))
     })
     .await?;
     let Some(fingerprint) = view.fingerprint.clone() else {
@@ -105,15 +119,16 @@ pub(super) async fn account(
 
 pub(super) async fn account_task(
     State(state): State<AdminState>,
-    Path((name, task)): Path<(String, String)>,
-    body: Bytes,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Sent,
 ) -> Result<Json<AccountView>, Problem> {
+    let Path((name, task)) = path.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let task = match task.as_str() {
         "create" => AccountTask::Create,
         "rollover" => AccountTask::Rollover,
         "deactivate" => AccountTask::Deactivate,
         "contact" => {
-            let Contact { email } = read(&body, r#"{ "email": ["ops@example.com"] }"#)?;
+            let Contact { email } = read(body, r#"{ "email": ["ops@example.com"] }"#)?;
             if let Some(odd) = email.iter().find(|email| !is_address(email)) {
                 let detail = format!("{odd:?} is not an e-mail address, such as ops@example.com");
                 return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
@@ -148,8 +163,13 @@ async fn care(
 }
 
 /// What a body says, an empty one as if nothing were said.
-fn read<'b, T: Deserialize<'b>>(body: &'b [u8], example: &str) -> Result<T, Problem> {
-    let body = if body.is_empty() { b"{}" } else { body };
+fn read<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Problem> {
+    let body = body.map_err(|why| Problem::new(why.status(), why.body_text()))?;
+    let body = if body.is_empty() {
+        b"{}".as_slice()
+    } else {
+        &body
+    };
     serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body cannot be read: {error}; send JSON such as {example}");
         Problem::new(StatusCode::BAD_REQUEST, detail)

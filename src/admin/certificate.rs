@@ -269,6 +269,12 @@ impl CertificateView {
         self.rank(name).is_some()
     }
 
+    /// Whether `name` is one of its own or its fingerprint, and not just covered.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        let name = normal(name);
+        self.fingerprint.as_ref() == Some(&name) || self.names.contains(&name)
+    }
+
     /// How well `name`, in normal form, names this certificate: the less the better.
     fn rank(&self, name: &str) -> Option<u8> {
         let covers = |own: &String| {

@@ -1,6 +1,9 @@
 //! What a trial of a name found: whether it would get a certificate, and what stands against it.
 
+use std::num::NonZeroU16;
+
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -34,16 +37,17 @@ pub struct IssuerTrial {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    http_port: Option<u16>,
-    https_port: Option<u16>,
+    http_port: Option<NonZeroU16>,
+    https_port: Option<NonZeroU16>,
 }
 
 pub(super) async fn check(
     State(state): State<AdminState>,
     name: Named,
-    Query(asked): Query<Asked>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<TrialView>, Problem> {
     let name = named(name)?;
+    let Query(asked) = asked.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let pattern = match name.parse() {
         Ok(Pattern::Any) | Err(_) => {
             let detail = format!("{name} is no name that a certificate could be for");
@@ -53,8 +57,8 @@ pub(super) async fn check(
     };
     let usual = Ports::default();
     let ports = Ports {
-        http: asked.http_port.unwrap_or(usual.http),
-        https: asked.https_port.unwrap_or(usual.https),
+        http: asked.http_port.map_or(usual.http, NonZeroU16::get),
+        https: asked.https_port.map_or(usual.https, NonZeroU16::get),
     };
     // In a task of its own: a client that goes away leaves no proof behind.
     let tried = tokio::spawn(async move { state.control.try_out(pattern, ports).await });

@@ -41,8 +41,9 @@ Example:
     Create(TaskArgs),
     /// Give the account another key
     #[command(after_long_help = "\
-Waits for orders under way, since they need the present key. The new key is stored before the CA hears
-of it: a crash in between leaves the one that the CA knows.
+Waits for a minute for orders under way, since they need the present key, and fails where they take
+longer. The new key is stored before the CA hears of it: a crash in between leaves the one that the CA
+knows.
 
 Example:
   snigate acme account rollover --issuer letsencrypt")]

@@ -192,12 +192,32 @@ impl Issued {
         changes
     }
 
-    /// Gives up the certificate with this fingerprint, so that the next pass makes another.
-    pub(super) fn forget(&mut self, fingerprint: Fingerprint) -> Option<Arc<TlsCertificate>> {
+    /// Makes another certificate in the place of the one with this fingerprint, which stays where
+    /// none can be made; `None` where there is no such.
+    pub(super) fn replace(
+        &mut self,
+        fingerprint: Fingerprint,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) -> Option<Result<Served, String>> {
         let mut certificates = self.certificates.iter();
         let (need, _) = certificates.find(|(_, one)| one.fingerprint() == fingerprint)?;
         let need = need.clone();
-        self.certificates.remove(&need)
+        // What kept an issuer from being opened may be mended.
+        self.tried.clear();
+        let ca = match self.first_available(&need, issuers).transpose()? {
+            Ok(ca) => ca,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let made = ca.issue(&need.names);
+        Some(match made {
+            Ok(new) => {
+                let new = Arc::new(new);
+                let old = self.certificates.insert(need.clone(), Arc::clone(&new));
+                let new = Some(new);
+                Ok((need, Change { old, new }))
+            }
+            Err(error) => Err(failed(ca.issuer(), &error)),
+        })
     }
 
     /// Whether there is a certificate for this very need.

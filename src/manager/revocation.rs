@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::TlsManager;
 use super::health::Use;
 use super::job::Tools;
-use super::report::{Change, Report};
-use crate::certificate::sni::Standing;
+use super::report::Report;
+use super::stored;
 use crate::certificate::{Source, TlsCertificate};
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Issuer as Configured;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issuer, Revocation, RevocationReason};
-use crate::schedule::Failure;
+use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Storage, StorageError, blocking, keys};
 
 /// How often it is looked for what others have had revoked.
@@ -89,16 +89,22 @@ impl TlsManager {
             Source::Program => return Err(CareError::Unknown),
         };
         let config = self.config.clone().ok_or(CareError::Unknown)?;
+        let gone = |what: &str| {
+            CareError::Refused(format!(
+                "the certificate for {domain} is of {what}, which is no longer configured: add it \
+                 again to have it revoked there"
+            ))
+        };
         let ca = match config.issuers.get(&issuer) {
             Some(Configured::Acme(acme)) => Some(self.managed.issuer(&issuer, acme)),
             Some(Configured::LocalCa { .. }) => None,
-            None => {
-                return Err(CareError::Refused(format!(
-                    "the certificate for {domain} is of the issuer {issuer}, which is no longer \
-                     configured: add it again to have it revoked there"
-                )));
-            }
+            None => return Err(gone(&format!("the issuer {issuer}"))),
         };
+        if let Some(ca) = &ca
+            && self.is_of_another(&**ca, fingerprint)
+        {
+            return Err(gone(&format!("another CA that was called {issuer}")));
+        }
         Ok(Revoke {
             is_replaced: self.managed.asks_for(fingerprint) || ca.is_none(),
             certificate,
@@ -109,23 +115,39 @@ impl TlsManager {
         })
     }
 
-    /// Sees that another certificate takes the place of one that was revoked. Whether a CA is
-    /// asked for it.
-    pub fn replace_revoked(&mut self, revoked: &Revoke) -> (Report, bool) {
+    /// Whether the storage has this certificate from another CA than the one that goes by its
+    /// issuer's name now.
+    fn is_of_another(&self, ca: &dyn Issuer, fingerprint: &str) -> bool {
+        let tools = self.tools();
+        let is_of_another = stored::is_of_another(&*tools.storage, ca.ca(), fingerprint);
+        is_of_another.unwrap_or_else(|error| {
+            tools.health.failed(Use::Reading, &error);
+            false
+        })
+    }
+
+    /// Sees that another certificate takes the place of one that was revoked, and tells of it.
+    /// Whether a CA is asked for it.
+    ///
+    /// # Errors
+    /// Where the local CA cannot make another; the present one stays.
+    pub fn replace_revoked(&mut self, revoked: &Revoke) -> Result<bool, CareError> {
         let now = self.clock.now();
         let fingerprint = revoked.certificate.fingerprint();
         let is_asked = self.managed.revoked(fingerprint, now);
-        let mut report = Report::default();
-        if let Some(old) = self.issued.forget(fingerprint) {
-            let change = Change {
-                old: Some(old),
-                new: None,
-            };
-            self.take(change, Standing::Fallback, &mut report);
-            // The local CA makes another in the same pass, before anything is published.
-            report = self.pass(None);
+        if let Some(config) = self.config.clone() {
+            match self.issued.replace(fingerprint, &config.issuers) {
+                Some(Ok((need, change))) => {
+                    let mut report = Report::default();
+                    self.take(change, need.standing, &mut report);
+                    self.publish(&config, now, &mut report);
+                }
+                Some(Err(why)) => return Err(CareError::Failed(revoked.kept(&why))),
+                None => {}
+            }
         }
-        (report, is_asked)
+        revoked.tell(self.tools());
+        Ok(is_asked)
     }
 
     /// Has others obtained in the place of those of `revoked`, by fingerprints.
@@ -169,7 +191,7 @@ impl Tools {
 }
 
 impl Revoke {
-    /// Has it revoked, and notes that.
+    /// Has it revoked, and notes that. [`TlsManager::replace_revoked`] is to follow.
     ///
     /// # Errors
     /// Why it is not revoked. A key that is compromised is set aside all the same.
@@ -180,8 +202,8 @@ impl Revoke {
         }
         if let Some(ca) = &self.ca {
             let broken = |error: openssl::error::ErrorStack| {
-                let class = crate::schedule::FailureClass::Internal;
-                Failure::new(class, format!("the certificate cannot be encoded: {error}"))
+                let message = format!("the certificate cannot be encoded: {error}");
+                Failure::new(FailureClass::Internal, message)
             };
             let revocation = Revocation {
                 domain: self.domain.clone(),
@@ -199,8 +221,17 @@ impl Revoke {
             }
         }
         self.note(tools).await;
-        self.tell(tools);
         Ok(())
+    }
+
+    /// The failure where the local CA makes no other.
+    fn kept(&self, why: &str) -> Failure {
+        let message = format!(
+            "no other certificate can be made for {} ({why}): the present one goes on being \
+             served; mend that and revoke it again",
+            self.domain
+        );
+        Failure::new(FailureClass::Internal, message)
     }
 
     /// Keeps the compromised key apart, where it is known from then on.

@@ -156,6 +156,34 @@ pub(super) fn search(
     Ok(found)
 }
 
+/// Whether the certificate with this fingerprint is stored as another CA's than `ca`.
+pub(super) fn is_of_another(
+    storage: &dyn Storage,
+    ca: &str,
+    fingerprint: &str,
+) -> Result<bool, StorageError> {
+    let mut is_of_another = false;
+    for key in storage.list(&keys::certificates()?)? {
+        let mut segments = key.as_str().rsplit('/');
+        let is_metadata = segments.next().is_some_and(|name| name.ends_with(".json"));
+        let Some(value) = is_metadata
+            .then(|| storage.load(&key))
+            .transpose()?
+            .flatten()
+        else {
+            continue;
+        };
+        let facts = serde_json::from_slice::<Facts>(&value);
+        if facts.is_ok_and(|facts| facts.fingerprint == fingerprint) {
+            if segments.next() == Some(ca) {
+                return Ok(false);
+            }
+            is_of_another = true;
+        }
+    }
+    Ok(is_of_another)
+}
+
 /// What is known of the failures of `subject`; none where it cannot be read as such.
 pub(super) fn load_retry(
     storage: &dyn Storage,

@@ -247,7 +247,7 @@ impl Job {
                     subject: self.subject.clone(),
                     failures: self.retry.as_ref().map_or(0, telling),
                     previous_key,
-                    replaces: self.replaces(issuer),
+                    replaces: self.replaces(issuer, tools.clock.now()),
                     dns: self.ticket.need.dns.clone(),
                     lease: Arc::clone(lease),
                 };
@@ -274,11 +274,12 @@ impl Job {
         })
     }
 
-    /// How `issuer` knows the certificate to be replaced, where it is of the same.
-    fn replaces(&self, issuer: &Arc<dyn Issuer>) -> Option<String> {
+    /// How `issuer` knows the certificate to be replaced, where it is of the same and still counts.
+    fn replaces(&self, issuer: &Arc<dyn Issuer>, now: UnixTime) -> Option<String> {
         let present = self.present.as_ref().filter(|_| self.tells_replaced)?;
         let is_same = present.source().label() == &**issuer.name();
-        is_same.then(|| present.renewal_id()).flatten()
+        let counts = !self.is_revoked && present.validity(now) != Validity::Expired;
+        (is_same && counts).then(|| present.renewal_id()).flatten()
     }
 
     /// Stores a new certificate, now or as soon as that can be. Whether it is stored.

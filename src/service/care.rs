@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::blocking;
 use super::live::Live;
-use super::{blocking, outcome};
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
 use crate::manager::CareError;
 use crate::schedule::{Failure, FailureClass};
@@ -26,14 +26,13 @@ impl Live {
         let live = Arc::clone(self);
         let replaced = blocking(move || {
             let mut writer = live.writer();
-            let (report, is_asked) = writer.manager.replace_revoked(&revoke);
-            outcome::tell_certificates(&report);
+            let is_asked = writer.manager.replace_revoked(&revoke);
             live.publish_map(&live.current().config);
             is_asked
         });
-        let is_asked = replaced.await.unwrap_or_default();
+        let is_asked = replaced.await.unwrap_or_else(broke_off);
         self.plan();
-        Ok(is_asked)
+        is_asked
     }
 
     /// Looks after the account of an issuer.

@@ -5,10 +5,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::support::{CaReply, FakeCa, Gateway, Printed, within};
+use super::support::{CaReply, FakeCa, Gateway, Port, Printed, within};
 use super::{
     RETRY, SECOND, accounts_made, command, config, fake_issuer, insist, issuer, only_file,
-    pebble_for, pebble_issuer, presented, press, root, serial, wait_until_served,
+    only_file_in, pebble_for, pebble_issuer, presented, press, root, serial, wait_until_served,
 };
 
 fn account(gateway: &Gateway, words: &[&str]) -> Printed {
@@ -202,12 +202,13 @@ fn what_the_ca_does_not_do_is_told_and_the_account_goes_on() {
 
 #[test]
 fn the_issuer_that_is_meant_is_named_where_there_are_several() {
-    let down = "https://127.0.0.1:9/dir";
+    let dead = Port::take();
+    let down = format!("https://127.0.0.1:{}/dir", dead.number());
     let builder = Gateway::builder();
     let ca_file = super::support::Ca::new("A Root").write(builder.dir());
     let two = [
-        issuer("one", down, &ca_file, ""),
-        issuer("two", down, &ca_file, ""),
+        issuer("one", &down, &ca_file, ""),
+        issuer("two", &down, &ca_file, ""),
     ]
     .concat();
     let gateway = builder.config(config(&two, &["a.test"])).spawn();
@@ -240,9 +241,31 @@ fn another_instance_learns_of_the_new_key() {
     second.wait_until_ready();
     let first = first.config(with("b.test")).spawn();
     wait_until_served(&first, "b.test", &root(&pebble));
+    let file = only_file_in(&data, "accounts");
+    let read = || -> Value {
+        let file = fs::read(&file).expect("stored");
+        serde_json::from_slice(&file).expect("JSON")
+    };
+    let key = |account: &Value| account["credentials"]["key_pkcs8"].clone();
     well(&account(&first, &["rollover"]));
     assert_eq!(shown(&second)["thumbprint"], shown(&first)["thumbprint"]);
     renew(&second);
+    assert_eq!(second.count("certificate_failed", "a.test"), 0);
+    assert_eq!(accounts_made(&pebble), 1);
+
+    // An instance that dies in between leaves both keys, whether the CA has taken the new one or not.
+    let before = read();
+    well(&account(&first, &["rollover"]));
+    let mut left = before.clone();
+    left["next_key"] = key(&read());
+    fs::write(&file, left.to_string()).expect("writable");
+    renew(&second);
+    assert!(read().get("next_key").is_none() && key(&read()) == left["next_key"]);
+    let mut left = read();
+    left["next_key"] = key(&before);
+    fs::write(&file, left.to_string()).expect("writable");
+    renew(&second);
+    assert!(read().get("next_key").is_none() && key(&read()) == key(&left));
     assert_eq!(second.count("certificate_failed", "a.test"), 0);
     assert_eq!(accounts_made(&pebble), 1);
 }

@@ -163,6 +163,7 @@ fn an_order_that_is_refused_for_what_it_replaces_is_made_without() {
         CaReply::problem(400, "malformed", "no such certificate"),
         CaReply::problem(404, "malformed", "not found"),
         CaReply::problem(500, "serverInternal", "cannot look that up"),
+        CaReply::problem(503, "serverInternal", "not now").header("Retry-After", "3600"),
     ];
     for refusal in refusals {
         let (status, answer) = (refusal.status, refusal.clone());

@@ -215,7 +215,12 @@ fn command(gateway: &Gateway, words: &[&str]) -> Printed {
 /// The only file below a directory of the storage, `accounts` say.
 #[track_caller]
 fn only_file(gateway: &Gateway, under: &str) -> PathBuf {
-    let mut directories = vec![gateway.dir().join("data").join(under)];
+    only_file_in(&gateway.dir().join("data"), under)
+}
+
+#[track_caller]
+fn only_file_in(data: &Path, under: &str) -> PathBuf {
+    let mut directories = vec![data.join(under)];
     let mut files = Vec::new();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -100,7 +100,7 @@ fn a_failure_that_comes_as_success_is_explained() {
         .next
         .map(|next| next.duration_since(jiff::Timestamp::now()));
     assert!(
-        until.is_none_or(|until| until.as_secs() >= 300),
+        until.is_some_and(|until| until.as_secs() >= 300),
         "{failed:?}"
     );
     assert!(fake.asked("account").is_empty());
@@ -114,17 +114,18 @@ fn a_binding_that_is_no_longer_taken_is_got_anew() {
         meta: json!({ "externalAccountRequired": true }),
         ..Features::default()
     };
-    let fake = FakeCa::start_with(features, |ask| match ask.kind.as_str() {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let refused = Arc::clone(&refuses);
+    let refused = move || refused.load(Ordering::SeqCst);
+    let fake = FakeCa::start_with(features, move |ask| match ask.kind.as_str() {
         "acme" => {
             let kid = format!("kid-{}", ask.number);
             let body = json!({ "success": true, "eab_kid": kid, "eab_hmac_key": MAC_KEY });
             Some(CaReply::json(200, &body))
         }
-        "account" if ask.path == "/account" && ask.number == 1 => Some(CaReply::problem(
-            403,
-            "unauthorized",
-            "that key identifier is used up",
-        )),
+        "account" if ask.path == "/account" && (ask.number == 1 || refused()) => Some(
+            CaReply::problem(403, "unauthorized", "that key identifier is used up"),
+        ),
         _ => None,
     });
     let issuer = issuer(
@@ -139,11 +140,26 @@ fn a_binding_that_is_no_longer_taken_is_got_anew() {
     wait_until_served(&gateway, "a.test", fake.root().certificate());
     gateway.wait_until_ready();
     fs::remove_file(only_file(&gateway, "accounts")).expect("there");
+    let kept = only_file(&gateway, "external_accounts");
+    let mut binding: Value = serde_json::from_slice(&fs::read(&kept).expect("kept")).expect("JSON");
+    let given = binding["given"].as_i64().expect("when it was given");
+    assert!((0..600).contains(&(jiff::Timestamp::now().as_second() - given)));
+    binding["given"] = json!(given - 86_400);
+    fs::write(&kept, binding.to_string()).expect("writable");
     gateway.restart();
     press(&gateway, "a.test");
     gateway.wait_for_event("renewed", |one| one.is("certificate_renewed", "a.test"));
     let kids: Vec<String> = fake.asked("account").iter().filter_map(bound).collect();
     assert_eq!(kids, ["kid-0", "kid-0", "kid-1"], "the kept one first");
+
+    // What was given just now is not given back.
+    fs::remove_file(only_file(&gateway, "accounts")).expect("there");
+    refuses.store(true, Ordering::SeqCst);
+    gateway.restart();
+    press(&gateway, "a.test");
+    let failed = gateway.wait_for_event("failed", |one| one.is("certificate_failed", "a.test"));
+    assert!(failed.message.contains("used up"), "{failed:?}");
+    assert_eq!(fake.asked("acme").len(), 2);
 }
 
 /// The key identifier that a new account is bound by.

@@ -4,13 +4,18 @@ use instant_acme::{Account as AcmeAccount, Error, ExternalAccountKey, NewAccount
 
 use super::super::base64url::decode;
 use super::super::classify::{self, Step};
+use super::super::problem::Problem;
+use super::super::session::Session;
 use super::super::zerossl;
 use super::stored::Stored;
 use super::{Accounts, Want};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::model::{ExternalAccount, ZeroSsl};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{blocking, keys};
+
+/// For how long, in seconds, a binding is not exchanged for another: so many are given a day.
+const DAY: UnixTime = 86_400;
 
 impl Accounts {
     /// Makes an account at the CA.
@@ -30,22 +35,49 @@ impl Accounts {
             .map_err(|error| super::internal(&error))?;
         let load = place.clone();
         let kept = blocking(&self.storage, move |storage| storage.load(&load)).await;
-        if let Some(kept) = kept.ok().flatten().and_then(|kept| zerossl::read(&kept)) {
+        let kept = kept.ok().flatten();
+        if let Some((kept, given)) = kept.and_then(|kept| zerossl::read(&kept)) {
             match create(want, Some(&kept), clock).await {
-                // It has been taken back, or was used up.
-                Err(failure) if failure.class == FailureClass::Configuration => {
+                // It has been taken back, or was used up. One that was just given is no better than
+                // the next, and that the contact is wrong says nothing of it.
+                Err(failure) if is_old(given, clock.now()) && is_for_binding(want.session) => {
                     tracing::info!(ca = want.ca.host, %failure, "getting another binding");
                 }
                 made => return made,
             }
         }
         let given = zerossl::binding(zerossl, want.session, clock.now()).await?;
-        let value = zerossl::write(&given);
+        let value = zerossl::write(&given, clock.now());
         let stored = blocking(&self.storage, move |storage| storage.store(&place, &value)).await;
         if let Err(error) = stored {
             tracing::warn!(ca = want.ca.host, %error, "a binding is not kept, and got anew if need be");
         }
         create(want, Some(&given), clock).await
+    }
+}
+
+/// Whether a binding that was given then may be exchanged for another. A clock that was set back
+/// does not keep one for ever.
+fn is_old(given: UnixTime, now: UnixTime) -> bool {
+    !(0..DAY).contains(&now.saturating_sub(given))
+}
+
+/// Whether the account was last refused for what it was to be bound by.
+fn is_for_binding(session: &Session) -> bool {
+    let problem = session.refusal().and_then(|refusal| refusal.problem);
+    problem.is_some_and(|problem| names_binding(&problem))
+}
+
+fn names_binding(problem: &Problem) -> bool {
+    match problem.kind() {
+        "externalAccountRequired" | "unauthorized" => true,
+        "malformed" => {
+            let text = problem.to_string().to_ascii_lowercase();
+            let mut words = text.split(|one: char| !one.is_ascii_alphanumeric());
+            text.contains("external account")
+                || words.any(|word| matches!(word, "binding" | "eab" | "externalaccountbinding"))
+        }
+        _ => false,
     }
 }
 
@@ -101,4 +133,36 @@ fn external_key(eab: &ExternalAccount) -> Result<ExternalAccountKey, Failure> {
         Failure::new(FailureClass::Configuration, message)
     })?;
     Ok(ExternalAccountKey::new(eab.key_id.clone(), &key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_exchanged_once_it_is_old_and_refused_itself() {
+        for (given, is) in [(0, true), (13_600, true), (13_601, false), (100_000, false)] {
+            assert_eq!(is_old(given, 100_000), is, "{given}");
+        }
+        assert!(is_old(100_001, 100_000), "the clock was set back");
+        for (kind, detail, is) in [
+            ("externalAccountRequired", "", true),
+            ("unauthorized", "no such key identifier", true),
+            (
+                "malformed",
+                "[External Account Binding] Invalid MAC on JWS",
+                true,
+            ),
+            ("malformed", "the EAB cannot be verified", true),
+            ("malformed", "JWS verification error", false),
+            ("invalidContact", "external account", false),
+            ("userActionRequired", "agree to the terms", false),
+        ] {
+            assert_eq!(
+                names_binding(&Problem::of(kind, detail)),
+                is,
+                "{kind} {detail}"
+            );
+        }
+    }
 }

@@ -136,3 +136,46 @@ async fn accounts_are_looked_after() {
         problem(&answer);
     }
 }
+
+#[tokio::test]
+async fn what_merely_covers_a_name_is_not_revoked_for_it() {
+    let mut wildcard = issued();
+    wildcard.name = "*.a.test".to_owned();
+    wildcard.names = vec![wildcard.name.clone(), "b.test".to_owned()];
+    let (fake, state) = admin(Fake {
+        views: vec![wildcard],
+        ..Fake::default()
+    });
+    let answer = post(&state, "/api/v1/certificates/typo.a.test/revoke", "").await;
+    assert_eq!(answer.0.status(), StatusCode::CONFLICT);
+    let detail = problem(&answer)["detail"].to_string();
+    assert!(detail.contains("`*.a.test` covers it"), "{detail}");
+    assert!(fake.revoked.lock().expect("not poisoned").is_empty());
+    for name in ["*.A.test", "b.test", &"AB".repeat(32)] {
+        let answer = post(&state, &format!("/api/v1/certificates/{name}/revoke"), "").await;
+        assert_eq!(answer.0.status(), StatusCode::ACCEPTED, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_problem() {
+    let (_, state) = admin(Fake {
+        views: vec![issued()],
+        ..Fake::default()
+    });
+    for path in [
+        "/api/v1/issuers/%ff/account/create",
+        "/api/v1/certificates/%ff/revoke",
+    ] {
+        let answer = post(&state, path, "").await;
+        assert_eq!(answer.0.status(), StatusCode::BAD_REQUEST, "{path}");
+        problem(&answer);
+    }
+    // Its length is not announced.
+    let chunks = (0..66).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024]));
+    let body = Body::from_stream(futures::stream::iter(chunks));
+    let path = "/api/v1/certificates/a.test/revoke";
+    let answer = ask_with(&state, Method::POST, path, &[], body).await;
+    assert_eq!(answer.0.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    problem(&answer);
+}

@@ -349,8 +349,10 @@ async fn a_name_is_tried_whether_or_not_there_is_a_certificate_for_it() {
         "/api/v1/certificates/*/check",
         "/api/v1/certificates/a..b/check",
         "/api/v1/certificates/a.example/check?http_port=x",
+        "/api/v1/certificates/a.example/check?https_port=0",
     ] {
         let refused = ask(&state, Method::POST, wrong, &[]).await;
         assert_eq!(refused.0.status(), StatusCode::BAD_REQUEST, "{wrong}");
+        problem(&refused);
     }
 }

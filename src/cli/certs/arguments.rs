@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 
 use crate::cli::Remote;
 use crate::host::Pattern;
@@ -79,10 +79,10 @@ pub(in crate::cli) struct CheckArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The port at which the CA looks by http-01, where it is not the usual one
-    #[arg(long, value_name = "PORT", default_value_t = 80)]
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = value_parser!(u16).range(1..))]
     pub(super) http_port: u16,
     /// The port at which the CA looks by tls-alpn-01, where it is not the usual one
-    #[arg(long, value_name = "PORT", default_value_t = 443)]
+    #[arg(long, value_name = "PORT", default_value_t = 443, value_parser = value_parser!(u16).range(1..))]
     pub(super) https_port: u16,
     /// How long to wait for what is found: a record in the DNS may take minutes to be seen
     #[arg(long, value_name = "TIME", default_value = "10m")]

@@ -2,6 +2,7 @@
 
 use super::scripted::{World, network};
 use super::*;
+use crate::config::model::Issuer;
 use crate::event::{EventKind, Severity};
 use crate::issuer::RevocationReason;
 use crate::manager::CareError;
@@ -19,7 +20,7 @@ impl World {
         let tools = self.manager.tools().clone();
         let done = self.runtime.block_on(revoke.work(&tools));
         done.expect("revoked");
-        self.manager.replace_revoked(&revoke).1
+        self.manager.replace_revoked(&revoke).expect("replaced")
     }
 
     fn heed(&mut self) {
@@ -126,4 +127,92 @@ fn what_is_not_ours_is_not_revoked() {
         Err(CareError::Unknown)
     ));
     assert!(world.manager.ca("ca").is_ok());
+}
+
+/// As where the directory of the issuer has changed: another CA goes by its name.
+#[test]
+fn a_ca_is_not_asked_to_revoke_what_another_has_issued() {
+    let mut world = World::new([]);
+    world.apply();
+    world.work();
+    *world.issuer.moved.lock().expect("whole") = true;
+    let certificate = world.manager.certificates().next().expect("one is there");
+    let fingerprint = certificate.fingerprint().to_string();
+    let reason = RevocationReason::Unspecified;
+    let refused = world.manager.revocation(&fingerprint, reason);
+    let Some(CareError::Refused(why)) = refused.err() else {
+        panic!("another CA is asked")
+    };
+    assert!(why.contains("no longer configured"), "{why}");
+}
+
+#[test]
+fn a_revoked_or_expired_certificate_is_not_said_to_be_replaced() {
+    let mut world = World::new([]);
+    world.apply();
+    world.work();
+    world.revoke(RevocationReason::Superseded);
+    assert_eq!(world.work(), 1);
+    world.clock.advance(400 * DAY);
+    assert_eq!(world.work(), 1);
+    let replaced = world.issuer.replaced.lock().expect("whole").clone();
+    assert_eq!(replaced, [None, None, None]);
+}
+
+#[test]
+fn the_local_ca_gives_up_what_it_can_replace() {
+    let mut fixture = Fixture::new();
+    let mut config = with_local_ca(config(Vec::new(), vec![site(&["a.example"], auto())]));
+    assert_clean(&fixture.manager.apply(&config));
+    let first = fixture.serial("a.example").expect("served");
+    let root = "local_ca/root.key".parse().expect("a key");
+    let sound = fixture
+        .storage
+        .load(&root)
+        .expect("readable")
+        .expect("there");
+    fixture.storage.store(&root, b"").expect("writable");
+    // Another name: it is opened anew.
+    let issuer = Issuer::LocalCa {
+        name: "Another".to_owned(),
+    };
+    config.issuers.insert("local".into(), issuer);
+    fixture.manager.apply(&config);
+
+    let revoke = |fixture: &mut Fixture| {
+        let certificate = fixture.manager.certificates().next().expect("one");
+        let fingerprint = certificate.fingerprint().to_string();
+        let reason = RevocationReason::Superseded;
+        let Ok(revoke) = fixture.manager.revocation(&fingerprint, reason) else {
+            panic!("it can be revoked")
+        };
+        fixture.manager.replace_revoked(&revoke)
+    };
+    let Err(CareError::Failed(failure)) = revoke(&mut fixture) else {
+        panic!("there is no root")
+    };
+    assert!(
+        failure.message.contains("goes on being served"),
+        "{failure}"
+    );
+    assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));
+    fixture.manager.tick();
+    assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));
+    let events = fixture.manager.tools().events().recent();
+    assert!(
+        events
+            .iter()
+            .all(|event| event.kind != EventKind::CertificateRevoked)
+    );
+
+    fixture.storage.store(&root, &sound).expect("writable");
+    assert_eq!(revoke(&mut fixture), Ok(false));
+    let second = fixture.serial("a.example").expect("served");
+    assert_ne!(second, first);
+    let events = fixture.manager.tools().events().recent();
+    assert!(
+        events
+            .iter()
+            .any(|event| event.kind == EventKind::CertificateRevoked)
+    );
 }

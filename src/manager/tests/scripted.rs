@@ -40,7 +40,7 @@ pub(super) struct Scripted {
     /// Whether the key before was offered, each time.
     pub(super) previous: Mutex<Vec<bool>>,
     first: Mutex<Option<(String, Vec<u8>)>>,
-    moved: Mutex<bool>,
+    pub(super) moved: Mutex<bool>,
     limit: Mutex<Option<UnixTime>>,
 }
 
