@@ -87,6 +87,7 @@ pub trait Control: Send + Sync {
     /// Tries whether `name` would get a certificate, without asking for one. Takes as long as
     /// proofs take to be seen.
     async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView;
+
     /// Has the certificate with this fingerprint revoked, waits for the CA, and has another one
     /// obtained in its place where one is asked for. Whether a CA is asked. Runs to its end even
     /// where the client that asked for it has gone.

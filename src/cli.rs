@@ -83,7 +83,7 @@ Examples:
     Stop(Remote),
     /// Show what the running gateway does
     Status(StatusArgs),
-    /// The certificates of the running gateway: list, show, obtain, renew, revoke
+    /// The certificates of the running gateway: list, show, check, obtain, renew, revoke
     #[command(subcommand)]
     Certs(CertsVerb),
     /// The accounts at CAs of the running gateway

@@ -54,16 +54,75 @@ impl Ways {
     pub(super) fn check(&self, names: &[Pattern]) -> Result<(), Failure> {
         let lost = names.iter().find(|name| match name {
             Pattern::Any => true,
-            Pattern::Wildcard(_) => self.for_name(&name.to_string()).next().is_none(),
-            Pattern::Exact(_) | Pattern::Ip(_) => false,
+            Pattern::Wildcard(_) | Pattern::Ip(_) => {
+                self.for_name(&name.to_string()).next().is_none()
+            }
+            Pattern::Exact(_) => false,
         });
-        let Some(name) = lost else {
-            return Ok(());
+        let message = match lost {
+            None => return Ok(()),
+            Some(Pattern::Ip(address)) => format!(
+                "a certificate for the address {address} takes a validation by http-01 or \
+                 tls-alpn-01: add one of the two to 'challenges' of the issuer, and a listener for \
+                 it to 'server.http' or 'server.https'"
+            ),
+            Some(name) => format!(
+                "a certificate for {name} takes a validation over the DNS: add an entry below \
+                 'dns', and 'dns-01' to 'challenges' of the issuer, or name the hosts one by one"
+            ),
         };
-        let message = format!(
-            "a certificate for {name} takes a validation over the DNS: add an entry below 'dns', \
-             and 'dns-01' to 'challenges' of the issuer, or name the hosts one by one"
-        );
         Err(Failure::new(FailureClass::Configuration, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::challenge::Challenge;
+
+    /// Who solves this type.
+    struct Of(ChallengeType);
+
+    #[async_trait]
+    impl ChallengeSolver for Of {
+        fn kind(&self) -> ChallengeType {
+            self.0
+        }
+
+        async fn present(&self, _: &Challenge) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn clean_up(&self, _: &Challenge) {}
+    }
+
+    #[test]
+    fn names_are_checked_against_the_types() {
+        use ChallengeType::{Dns01, DnsPersist01, Http01, TlsAlpn01};
+        for (kinds, name, words) in [
+            (
+                &[Dns01, DnsPersist01][..],
+                "192.0.2.7",
+                Some("http-01 or tls-alpn-01"),
+            ),
+            (&[Dns01], "2001:db8::1", Some("the address 2001:db8::1")),
+            (&[Dns01, TlsAlpn01], "192.0.2.7", None),
+            (&[Http01], "192.0.2.7", None),
+            (&[Http01, TlsAlpn01], "*.a.test", Some("over the DNS")),
+            (&[Http01, DnsPersist01], "*.a.test", None),
+            (&[Http01], "a.test", None),
+        ] {
+            let solver = |kind: &ChallengeType| Arc::new(Of(*kind)) as Arc<dyn ChallengeSolver>;
+            let ways = Ways(kinds.iter().map(solver).collect());
+            let checked = ways.check(&["b.test".parse().unwrap(), name.parse().unwrap()]);
+            let message = checked.err().map(|failure| failure.message);
+            match (words, message) {
+                (None, None) => {}
+                (Some(words), Some(message)) => assert!(message.contains(words), "{message}"),
+                (_, message) => panic!("{kinds:?} {name}: {message:?}"),
+            }
+        }
     }
 }

@@ -406,3 +406,24 @@ fn a_certificate_names_its_entry() {
     wait_until_clean(&gateway, &other, PROOF);
     assert_eq!(gateway.count("certificate_failed", "*.a.test"), 0);
 }
+
+/// Where nobody is asked whether the record is there, the CA finds it all the same.
+#[test]
+fn nothing_is_looked_up_where_propagation_is_off() {
+    let knot = knot("");
+    let pebble = pebble(&knot);
+    let issuer = pebble_issuer(&pebble, "challenges: [dns-01]");
+    let whole = dns(&knot);
+    let (start, _) = whole.split_once("propagation:").expect("it is written");
+    let yaml = config(
+        &issuer,
+        &format!("{start}propagation: off\n"),
+        "",
+        &["*.a.test"],
+    );
+    let gateway = Gateway::builder().config(yaml).spawn();
+    wait_until_served(&gateway, "x.a.test", &root(&pebble));
+    wait_until_clean(&gateway, &knot, PROOF);
+    assert_eq!((orders(&pebble), issued(&pebble)), (1, 1));
+    assert_eq!(gateway.count("certificate_failed", "*.a.test"), 0);
+}

@@ -72,8 +72,9 @@ impl Build<'_> {
                     .and_then(|dns| self.dns_name(&at.key("dns"), dns, root));
                 let issuers = self.issuer_names(&at.key("issuer"), raw.issuer.as_ref(), root);
                 for (name_at, pattern) in &named {
-                    // One that names an entry is proved over it, whatever the issuers do else.
-                    if raw.dns.is_none() {
+                    // One that names an entry is proved over it, whatever the issuers do else;
+                    // addresses never are.
+                    if raw.dns.is_none() || matches!(pattern, Pattern::Ip(_)) {
                         self.provable(name_at, pattern, &issuers, root);
                     }
                     self.refused_by_public(name_at, pattern, &issuers, root);

@@ -26,15 +26,10 @@ impl Build<'_> {
         let mut known: Vec<Known> = Vec::with_capacity(wanted.len());
         for (index, challenge) in wanted.iter().enumerate() {
             let at = at.index(index);
-            let deaf = match challenge {
-                Challenge::Http01 => server.http.is_empty().then_some("server.http"),
-                Challenge::TlsAlpn01 => server.https.is_empty().then_some("server.https"),
-                Challenge::DnsPersist01 => None,
-                Challenge::Dns01 | Challenge::DnsAccount01 => {
-                    self.settable(raw, root, &at);
-                    None
-                }
-            };
+            if matches!(challenge, Challenge::Dns01 | Challenge::DnsAccount01) {
+                self.settable(raw, root, &at);
+            }
+            let deaf = deaf(*challenge, server);
             let kind = kind(*challenge);
             if known.iter().any(|before| before.kind == kind) {
                 let message = format!("the challenge {} stands here twice", at.quoted());
@@ -98,6 +93,15 @@ fn kind(challenge: Challenge) -> ChallengeType {
     }
 }
 
+/// The key with the listeners that a challenge needs, where there are none.
+fn deaf(challenge: Challenge, server: &schema::Server) -> Option<&'static str> {
+    match challenge {
+        Challenge::Http01 => server.http.is_empty().then_some("server.http"),
+        Challenge::TlsAlpn01 => server.https.is_empty().then_some("server.https"),
+        Challenge::Dns01 | Challenge::DnsAccount01 | Challenge::DnsPersist01 => None,
+    }
+}
+
 /// The challenges that are written, or those that stand in for them.
 fn wanted(raw: &schema::Acme, root: &schema::Root) -> Vec<Challenge> {
     raw.challenges.clone().unwrap_or_else(|| {
@@ -121,6 +125,12 @@ pub(super) fn unprovable(
     raw: &schema::Acme,
     root: &schema::Root,
 ) -> Option<(&'static str, &'static str)> {
+    // An entry that is not there is an error already.
+    if let Some(name) = &raw.dns
+        && !root.dns.contains_key(name)
+    {
+        return None;
+    }
     let is_settable = names_entry(raw, root);
     let can = wanted(raw, root).iter().any(|challenge| match challenge {
         Challenge::DnsPersist01 => true,
@@ -143,6 +153,37 @@ pub(super) fn unprovable(
         false => (
             "of several entries in 'dns' none is named",
             "add 'dns: NAME' to the issuer or the certificate",
+        ),
+    })
+}
+
+/// Why an issuer cannot prove control of an address, and what to do; `None` where it can (RFC 8738,
+/// section 7).
+pub(super) fn unprovable_address(
+    raw: &schema::Acme,
+    root: &schema::Root,
+) -> Option<(String, &'static str)> {
+    let wanted = wanted(raw, root);
+    let deaf = |challenge: &Challenge| deaf(*challenge, &root.server);
+    // An issuer that can answer none at all is an error already.
+    if wanted.iter().all(|challenge| deaf(challenge).is_some()) {
+        return None;
+    }
+    let alone = "addresses are proved by http-01 or tls-alpn-01 alone";
+    let mut usable = wanted
+        .iter()
+        .filter(|challenge| matches!(challenge, Challenge::Http01 | Challenge::TlsAlpn01));
+    if usable.clone().any(|challenge| deaf(challenge).is_none()) {
+        return None;
+    }
+    Some(match usable.find_map(deaf) {
+        None => (
+            alone.to_owned(),
+            "add one of the two to the issuer's 'challenges'",
+        ),
+        Some(key) => (
+            format!("{alone}, and '{key}' is empty"),
+            "give an address there, or the issuer's 'challenges' the other one of the two",
         ),
     })
 }

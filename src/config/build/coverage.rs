@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Build;
-use super::challenge::unprovable;
+use super::challenge::{unprovable, unprovable_address};
 use super::issuer::acme_of;
 use super::preset::{self, Addresses};
 use crate::config::model::{CertificateSource, Config, SiteTls};
@@ -57,7 +57,7 @@ impl Build<'_> {
     fn provable_address(&mut self, at: &At<'_>, issuers: &[Arc<str>], raw: &schema::Root) {
         let refusals: Vec<_> = issuers
             .iter()
-            .filter_map(|name| Some((name, no_addresses(&*acme_of(raw, name)?)?)))
+            .filter_map(|name| Some((name, no_addresses(&*acme_of(raw, name)?, raw)?)))
             .collect();
         let Some((issuer, (why, hint))) = refusals.first() else {
             return;
@@ -85,7 +85,11 @@ impl Build<'_> {
         let why = match pattern {
             Pattern::Exact(host) => preset::never_certified(host),
             Pattern::Ip(address) => preset::never_routed(*address),
-            Pattern::Any | Pattern::Wildcard(_) => None,
+            Pattern::Wildcard(parent) if !parent.as_str().contains('.') => {
+                Some("it stands for every name below a single label".to_owned())
+            }
+            Pattern::Wildcard(parent) => preset::never_certified(parent),
+            Pattern::Any => None,
         };
         let public = |issuer: &&Arc<str>| {
             let acme = acme_of(raw, issuer);
@@ -150,9 +154,12 @@ impl Build<'_> {
             }
             let why = issuer.and_then(|issuer| unprovable(&*acme_of(raw, issuer)?, raw));
             let can_wildcard = issuer.is_some() && why.is_none();
+            let no_address = issuer.and_then(|issuer| no_addresses(&*acme_of(raw, issuer)?, raw));
+            let can_address = issuer.is_some() && no_address.is_none();
             let covered = |host: &Pattern| match host {
                 Pattern::Any => config.tls.default_certificate.is_some(),
-                Pattern::Exact(_) | Pattern::Ip(_) => issuer.is_some(),
+                Pattern::Exact(_) => issuer.is_some(),
+                Pattern::Ip(_) => can_address || managed.covers(host),
                 Pattern::Wildcard(_) => can_wildcard || managed.covers(host),
             };
             let mut hosts = site.hosts.iter().enumerate();
@@ -162,18 +169,25 @@ impl Build<'_> {
             };
             let at = hosts_at.index(index);
             let mut message = format!("no certificate can cover {}", at.quoted());
-            let hint = match (host, issuer.zip(why)) {
-                (Pattern::Any, _) => {
+            let hint = match (host, issuer.zip(why), issuer.zip(no_address)) {
+                (Pattern::Any, ..) => {
                     "give 'tls.default_certificate', 'certificates' or 'on_demand'"
                 }
-                (Pattern::Wildcard(_), Some((issuer, (why, hint)))) => {
+                (Pattern::Ip(_), _, Some((issuer, (why, hint)))) => {
+                    message.push_str(": ");
+                    message.push_str(&quote(issuer));
+                    message.push_str(" issues none for addresses, since ");
+                    message.push_str(&why);
+                    hint
+                }
+                (Pattern::Wildcard(_), Some((issuer, (why, hint))), _) => {
                     message.push_str(": it can be proved to ");
                     message.push_str(&quote(issuer));
                     message.push_str(" over the DNS alone, and ");
                     message.push_str(why);
                     hint
                 }
-                (Pattern::Exact(_) | Pattern::Ip(_) | Pattern::Wildcard(_), _) => {
+                (Pattern::Exact(_) | Pattern::Ip(_) | Pattern::Wildcard(_), ..) => {
                     "give 'certificates' or 'issuers', or 'tls: off' for plain HTTP"
                 }
             };
@@ -183,17 +197,10 @@ impl Build<'_> {
 }
 
 /// Why a CA issues for no address, where that is known, and what to do.
-fn no_addresses(acme: &schema::Acme) -> Option<(String, &'static str)> {
-    let is_provable = |challenge: &schema::Challenge| match challenge {
-        schema::Challenge::Http01 | schema::Challenge::TlsAlpn01 => true,
-        schema::Challenge::Dns01
-        | schema::Challenge::DnsAccount01
-        | schema::Challenge::DnsPersist01 => false,
-    };
-    let challenges = acme.challenges.as_ref();
-    if challenges.is_some_and(|challenges| !challenges.iter().any(is_provable)) {
-        let why = "addresses are proved by http-01 or tls-alpn-01 alone".to_owned();
-        return Some((why, "add one of the two to the issuer's 'challenges'"));
+fn no_addresses(acme: &schema::Acme, raw: &schema::Root) -> Option<(String, &'static str)> {
+    let unable = unprovable_address(acme, raw);
+    if unable.is_some() {
+        return unable;
     }
     let preset = preset::find(&acme.directory)?;
     let profile = acme.profile.as_ref().map(schema::Profile::name);

@@ -241,6 +241,10 @@ pub(crate) struct ZeroSsl {
     pub(crate) proxy: Option<String>,
     /// How many orders may be begun in which time.
     pub(crate) limit: OrderLimit,
+    /// Whether CAA records are looked up before an order, as with `acme`.
+    pub(crate) check_caa: bool,
+    /// The name servers to ask about names, `ADDRESS:PORT`, instead of the system's.
+    pub(crate) resolvers: Vec<String>,
 }
 
 impl Default for ZeroSsl {
@@ -257,6 +261,8 @@ impl Default for ZeroSsl {
             ca_file: None,
             proxy: None,
             limit: OrderLimit::default(),
+            check_caa: true,
+            resolvers: Vec::new(),
         }
     }
 }
@@ -274,6 +280,8 @@ impl ZeroSsl {
             ca_file: self.ca_file.clone(),
             proxy: self.proxy.clone(),
             limit: self.limit.clone(),
+            check_caa: self.check_caa,
+            resolvers: self.resolvers.clone(),
             ..Acme::default()
         }
     }

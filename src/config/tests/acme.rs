@@ -78,7 +78,8 @@ fn everything_about_a_ca_can_be_chosen() {
          email: Ops@Bücher.Example, challenges: [http-01], profile: { name: shortlived, required: true }, \
          preferred_chain: { root: Corp Root }, lifetime: 7d, common_name: true, key_type: rsa4096, \
          reuse_key: true, ca_file: ./root.pem, eab: { key_id: kid-1, hmac_key: \"ab-_cQ==\" }, \
-         proxy: \"http://[::1]:3128\", limit: { orders: 300, per: 3h }",
+         proxy: \"http://[::1]:3128\", limit: { orders: 300, per: 3h }, check_caa: false, \
+         resolvers: [\"10.0.0.53:53\", \"[::1]:5353\"]",
     );
     let loaded = Loader::new().load_str(&text, dir.path()).unwrap();
     assert_eq!(loaded.warnings, []);
@@ -112,8 +113,11 @@ fn everything_about_a_ca_can_be_chosen() {
             }),
             zerossl: None,
             proxy: Some("http://[::1]:3128".parse().unwrap()),
-            check_caa: true,
-            resolvers: Vec::new(),
+            check_caa: false,
+            resolvers: vec![
+                "10.0.0.53:53".parse().unwrap(),
+                "[::1]:5353".parse().unwrap(),
+            ],
             order_limit: OrderLimit {
                 orders: 300,
                 per: Duration::from_secs(3 * 3600),
@@ -259,6 +263,15 @@ fn names_that_public_cas_refuse_are_told() {
             ),
             &["sites[0].hosts[0]"],
         ),
+        // A wildcard is as private as what it stands for.
+        (
+            format!(
+                "dns: {{ main: {{ rfc2136: {{ server: \"10.0.0.53:53\" }} }} }}\n\
+                 certificates: [{{ names: [\"*.corp.internal\", \"*.example.com\", \"*.corp\"], \
+                 issuer: public }}, {used}]"
+            ),
+            &["certificates[0].names[0]", "certificates[0].names[2]"],
+        ),
         // Another certificate may be at hand, unless the issuer is asked for by name.
         (
             format!(
@@ -357,38 +370,4 @@ fn what_to_do_without_a_certificate() {
     assert!(!config.renewal.required_at_start && !config.server.https_optional);
     let deaf = format!("server: {{ https_optional: true, http: [] }}\n{GOOD}");
     assert_eq!(odd(&deaf), ["server.https_optional"]);
-}
-
-#[test]
-fn zerossl_is_a_ca_that_knows_an_account() {
-    let zerossl = |keys: &str| {
-        let text = format!(
-            "issuers: {{ z: {{ zerossl: {{ {keys} }} }} }}\n\
-             sites: [{{ hosts: [www.my-host.com], routes: [{{ respond: {{ body: a }} }}] }}]"
-        );
-        let loaded = accept(&text);
-        assert_eq!(loaded.warnings, []);
-        assert!(!format!("{loaded:?}").contains("secret-key"));
-        acme(&loaded.config)
-    };
-    let acme = zerossl("api_key: secret-key, key_type: p384");
-    assert_eq!(acme.directory, "https://acme.zerossl.com/v2/DV90");
-    assert_eq!((acme.key_type, &acme.email), (KeyType::P384, &None));
-    let known = acme.zerossl.as_ref().unwrap();
-    assert_eq!(known.endpoint, "https://api.zerossl.com");
-    let key = crate::secret::Secret::new("secret-key".to_owned());
-    assert_eq!(known.login, ZeroSslLogin::ApiKey(key.clone()));
-
-    let acme = zerossl("email: a@my-host.com, endpoint: \"https://api.corp:8443\"");
-    let known = acme.zerossl.as_ref().unwrap();
-    assert_eq!(known.login, ZeroSslLogin::Email("a@my-host.com".to_owned()));
-    assert_eq!(acme.email.as_deref(), Some("a@my-host.com"));
-    assert_eq!(known.endpoint, "https://api.corp:8443");
-
-    let acme = zerossl("email: a@my-host.com, api_key: secret-key");
-    assert_eq!(
-        acme.zerossl.as_ref().unwrap().login,
-        ZeroSslLogin::ApiKey(key)
-    );
-    assert_eq!(acme.email.as_deref(), Some("a@my-host.com"));
 }

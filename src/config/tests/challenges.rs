@@ -93,6 +93,13 @@ fn wildcards_are_proved_over_the_dns() {
             "{text}\n{warnings:?}"
         );
     }
+    // A mistyped entry is the only mistake.
+    let text = entries(&["main"]) + wild + "issuers: { a: { acme: { dns: mian } } }";
+    let found = errors(&text);
+    let [error] = found.as_slice() else {
+        panic!("{found:#?}")
+    };
+    assert!(error.contains("issuers.a.acme.dns"), "{error}");
     let text = entries(&["main", "other"]) + &configured("challenges: [dns-01, http-01]");
     assert!(odd(&text).contains(&"issuers.a.acme.challenges[0]".to_owned()));
 }

@@ -101,3 +101,67 @@ fn addresses_are_asked_of_cas_that_certify_them() {
     let refused = refuse(on_demand).to_string();
     assert!(refused.contains("on_demand.allow[0]"), "{refused}");
 }
+
+/// No record proves an address, whatever the certificate says.
+#[test]
+fn addresses_are_proved_at_a_listener_alone() {
+    let with = |server: &str, challenges: &str| {
+        format!(
+            "server: {{ {server} }}\ndns: {{ main: {{ rfc2136: {{ server: \"10.0.0.53:53\" }} }} }}\n\
+             issuers: {{ a: {{ acme: {{ profile: shortlived, challenges: [{challenges}] }} }} }}\n\
+             certificates: [{{ names: [1.1.1.1], dns: main }}]\n"
+        )
+    };
+    for (server, challenges, words) in [
+        ("", "dns-01", "add one of the two"),
+        ("http: []", "http-01, dns-01", "'server.http' is empty"),
+        (
+            "https: []",
+            "tls-alpn-01, dns-01",
+            "'server.https' is empty",
+        ),
+    ] {
+        let found = errors(&with(server, challenges));
+        let [error] = found.as_slice() else {
+            panic!("{found:#?}")
+        };
+        assert!(error.contains(words), "{error}");
+        assert!(error.contains("certificates[0].names[0]"), "{error}");
+    }
+    assert_eq!(odd(&with("http: []", "tls-alpn-01, dns-01")), [""; 0]);
+    // An issuer that can answer nothing at all is told of once.
+    let found = errors(&with("http: []", "http-01"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+#[test]
+fn an_address_of_a_site_is_asked_of_the_first_issuer() {
+    let with = |issuers: &str, more: &str| {
+        format!(
+            "issuers: {{ {issuers} }}\n{more}\
+             sites: [{{ hosts: [1.1.1.1], routes: [{{ respond: {{}} }}] }}]\n"
+        )
+    };
+    let usual = "a: { acme: }";
+    let warnings = accept(&with(usual, "")).warnings;
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}")
+    };
+    assert_eq!(warning.path, "sites[0].hosts[0]");
+    let told = warning.to_string();
+    assert!(told.contains("'a' issues none for addresses"), "{told}");
+    assert!(told.contains("shortlived"), "{told}");
+    let covered = "certificates: [{ names: [1.1.1.1], issuer: own }]\n";
+    for (issuers, more) in [
+        ("a: { acme: { profile: shortlived } }", ""),
+        ("own: { local_ca: }", ""),
+        ("a: { acme: }, own: { local_ca: }", covered),
+    ] {
+        let warnings = accept(&with(issuers, more)).warnings;
+        let found: Vec<_> = warnings
+            .iter()
+            .filter(|warning| warning.path.starts_with("sites"))
+            .collect();
+        assert!(found.is_empty(), "{issuers}: {found:?}");
+    }
+}
