@@ -90,21 +90,21 @@ impl<'a> Job<'a> {
         })?;
         let place = keys::order(&ca.key, &request.subject)
             .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
-        let mut ways = Ways::of(issuer, request.dns.as_deref());
-        if !std::ptr::eq(ca, &raw const issuer.ca) {
-            // Such a record names an account, and that at a staging environment is another.
-            ways.leave_out(ChallengeType::DnsPersist01);
-        }
-        Ok(Self {
+        let mut job = Self {
             issuer,
             ca,
             request,
             session,
             account: opened,
             kept: Arc::clone(account),
-            ways,
+            ways: Ways::of(issuer, request.dns.as_deref()),
             place,
-        })
+        };
+        if job.is_rehearsal() {
+            // Such a record names an account, and that at a staging environment is another.
+            job.ways.leave_out(ChallengeType::DnsPersist01);
+        }
+        Ok(job)
     }
 
     /// Brings the certificate.

@@ -128,27 +128,35 @@ fn ask(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
         timeout,
         remote,
     } = arguments;
+    let question = Question {
+        name: &name,
+        path: &path(&name, verb),
+        body: None,
+        taken: &|view| format!("asked for {}", view.name),
+        needless: &watch::needless,
+    };
     let client = super::connect(output, remote)?;
-    let path = path(&name, verb);
-    if !no_wait {
-        let question = Question {
-            name: &name,
-            path: &path,
-            body: None,
-            taken: &|view| format!("asked for {}", view.name),
-            needless: &watch::needless,
-        };
-        return watch::watch(output, &client, &question, timeout);
+    put(output, &client, &question, (!no_wait).then_some(timeout))
+}
+
+/// Puts a question to the gateway, and watches for so long what comes of it.
+fn put(
+    output: &Output,
+    client: &Client,
+    question: &Question<'_>,
+    watched: Option<Within>,
+) -> Result<(), Failure> {
+    if let Some(timeout) = watched {
+        return watch::watch(output, client, question, timeout);
     }
-    let answer = client.post(&path)?;
+    let asked = client.ask(Method::POST, question.path, question.body);
+    let answer = client::runtime()?.block_on(asked)?;
     let view: CertificateView = answer.decode()?;
     if answer.status == StatusCode::ACCEPTED {
-        output.note(format!(
-            "asked for {}; see `snigate certs show {}`",
-            view.name, view.name
-        ));
+        let (taken, name) = ((question.taken)(&view), &view.name);
+        output.note(format!("{taken}; see `snigate certs show {name}`"));
     } else {
-        output.note(watch::needless(&view));
+        output.note((question.needless)(&view));
     }
     Ok(())
 }
@@ -164,8 +172,6 @@ fn revoke(output: &Output, arguments: RevokeArgs) -> Result<(), Failure> {
                 remote,
             },
     } = arguments;
-    let client = super::connect(output, remote)?;
-    let path = path(&name, "revoke");
     let body = value!({ "reason": reason });
     let taken = |view: &CertificateView| {
         format!(
@@ -180,29 +186,15 @@ fn revoke(output: &Output, arguments: RevokeArgs) -> Result<(), Failure> {
             view.name
         ),
     };
-    if !no_wait {
-        let question = Question {
-            name: &name,
-            path: &path,
-            body: Some(&body),
-            taken: &taken,
-            needless: &needless,
-        };
-        return watch::watch(output, &client, &question, timeout);
-    }
-    let asked = client.ask(Method::POST, &path, Some(&body));
-    let answer = client::runtime()?.block_on(asked)?;
-    let view: CertificateView = answer.decode()?;
-    if answer.status == StatusCode::ACCEPTED {
-        output.note(format!(
-            "{}; see `snigate certs show {}`",
-            taken(&view),
-            view.name
-        ));
-    } else {
-        output.note(needless(&view));
-    }
-    Ok(())
+    let question = Question {
+        name: &name,
+        path: &path(&name, "revoke"),
+        body: Some(&body),
+        taken: &taken,
+        needless: &needless,
+    };
+    let client = super::connect(output, remote)?;
+    put(output, &client, &question, (!no_wait).then_some(timeout))
 }
 
 fn view(client: &Client, name: &Name) -> Result<CertificateView, Failure> {

@@ -74,10 +74,18 @@ impl Api {
         })
     }
 
-    /// Sends a token with every request (RFC 6750, section 2.1).
-    pub(super) fn with_bearer(mut self, token: &Secret) -> Result<Self, DnsError> {
-        self.authorization = Some(self.sensitive(&format!("Bearer {}", token.expose()))?);
-        Ok(self)
+    /// The same, with a token that goes with every request (RFC 6750, section 2.1) and is its one
+    /// secret.
+    pub(super) fn with_bearer(
+        name: &str,
+        dns: &Dns,
+        words: (&'static str, &'static str),
+        endpoint: &str,
+        token: &Secret,
+    ) -> Result<Self, DnsError> {
+        let mut api = Self::new(name, dns, words, endpoint, vec![token.clone()])?;
+        api.authorization = Some(api.sensitive(&format!("Bearer {}", token.expose()))?);
+        Ok(api)
     }
 
     /// Sends a user's name and password with every request (RFC 7617).

@@ -69,14 +69,14 @@ impl CloudflareProvider {
     /// # Errors
     /// Where its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::Cloudflare, dns: &Dns) -> Result<Self, DnsError> {
-        let token = &config.api_token;
         let words = (
             "Cloudflare",
             "'api_token': it needs the permissions Zone: Read and DNS: Edit for the zone",
         );
-        let api = Api::new(name, dns, words, &config.endpoint, vec![token.clone()])?;
+        let token = &config.api_token;
+        let api = Api::with_bearer(name, dns, words, &config.endpoint, token)?;
         Ok(Self {
-            api: api.with_bearer(token)?,
+            api,
             ttl: dns.ttl.max(LEAST_TTL),
         })
     }

@@ -53,14 +53,14 @@ impl DigitalOceanProvider {
     /// # Errors
     /// Where its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::DigitalOcean, dns: &Dns) -> Result<Self, DnsError> {
-        let token = &config.api_token;
         let words = (
             "DigitalOcean",
             "'api_token': it needs the scopes domain:read, domain:create and domain:delete",
         );
-        let api = Api::new(name, dns, words, &config.endpoint, vec![token.clone()])?;
+        let token = &config.api_token;
+        let api = Api::with_bearer(name, dns, words, &config.endpoint, token)?;
         Ok(Self {
-            api: api.with_bearer(token)?,
+            api,
             ttl: dns.ttl.max(LEAST_TTL),
         })
     }

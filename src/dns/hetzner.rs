@@ -75,15 +75,15 @@ impl HetznerProvider {
     /// # Errors
     /// Where its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::Hetzner, dns: &Dns) -> Result<Self, DnsError> {
-        let token = &config.api_token;
         let words = (
             "Hetzner",
             "'api_token': it is one of the Cloud Console, of the project that the zone is in, with \
              the permission Read & Write",
         );
-        let api = Api::new(name, dns, words, &config.endpoint, vec![token.clone()])?;
+        let token = &config.api_token;
+        let api = Api::with_bearer(name, dns, words, &config.endpoint, token)?;
         Ok(Self {
-            api: api.with_bearer(token)?,
+            api,
             ttl: dns.ttl.max(LEAST_TTL),
             turn: Mutex::new(()),
             pause: PAUSE,

@@ -65,6 +65,7 @@ impl TlsManager {
 /// The names of the issuers, and what has them asked.
 fn names(config: &Config, name: &Pattern) -> (Why, Vec<Arc<str>>, Option<Arc<str>>) {
     let above = name.wildcard_over();
+    let has = |pattern: &Pattern| pattern == name || Some(pattern) == above.as_ref();
     for source in &config.certificates {
         if let CertificateSource::Managed {
             names,
@@ -72,22 +73,15 @@ fn names(config: &Config, name: &Pattern) -> (Why, Vec<Arc<str>>, Option<Arc<str
             dns,
             ..
         } = source
-            && names
-                .iter()
-                .any(|one| one == name || Some(one) == above.as_ref())
+            && names.iter().any(has)
         {
             return (Why::Certificates, issuers.clone(), dns.clone());
         }
     }
-    let has = |pattern: &Pattern| pattern == name || Some(pattern) == above.as_ref();
-    let of_name = |exact: bool| {
-        let mut sites = config.sites.iter();
-        sites.find(|site| match exact {
-            true => site.hosts.contains(name),
-            false => site.hosts.iter().any(has),
-        })
-    };
-    let site = of_name(true).or_else(|| of_name(false));
+    let sites = || config.sites.iter();
+    // The very name goes before the wildcard over it, as it does when requests are routed.
+    let exact = sites().find(|site| site.hosts.contains(name));
+    let site = exact.or_else(|| sites().find(|site| site.hosts.iter().any(has)));
     let (why, issuers) = match site.map(|site| &site.tls) {
         Some(SiteTls::Auto(issuers)) => (Why::Site, issuers.clone()),
         Some(SiteTls::Issuer(issuer)) => (Why::Site, vec![Arc::clone(issuer)]),

@@ -1,5 +1,7 @@
 //! Orders: finished by whoever comes next, on to the next type of challenge, nothing left pending.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,10 +14,19 @@ use snigate::config::model::{ChallengeType, KeyType, OrderLimit};
 use snigate::issuer::Issuer;
 use snigate::schedule::{Failure, FailureClass, Hold};
 use snigate::storage::keys;
+use tempfile::NamedTempFile;
 
 use crate::authorizations::pending;
 use crate::bench::{Bench, Liar, WebSolver, config, leaf};
 use crate::support::{CaReply, FakeCa, Pebble, wait_for};
+
+/// One file of roots for both.
+fn roots(files: [&Path; 2]) -> NamedTempFile {
+    let roots = NamedTempFile::new().unwrap();
+    let both = files.map(|file| fs::read_to_string(file).unwrap()).concat();
+    fs::write(roots.path(), both).unwrap();
+    roots
+}
 
 fn orders(pebble: &Pebble) -> usize {
     pebble.log().matches("Added order").count()
@@ -307,12 +318,7 @@ async fn after_a_failure_staging_comes_first() {
         .http_port(web.port())
         .blocked("never.test")
         .start();
-    // One file of roots for both.
-    let roots = tempfile::NamedTempFile::new().unwrap();
-    let both = [production.ca_file(), staging.ca_file()]
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .concat();
-    std::fs::write(roots.path(), both).unwrap();
+    let roots = roots([production.ca_file(), staging.ca_file()]);
     let mut config = config(production.directory(), roots.path());
     config.staging = Some(staging.directory());
     let bench = Bench::new(config, vec![web]);
@@ -353,11 +359,7 @@ async fn troubles_of_staging_do_not_stop_production() {
             "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
         )
         .start();
-    let roots = tempfile::NamedTempFile::new().unwrap();
-    let both = [production.ca_file(), staging.ca_file()]
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .concat();
-    std::fs::write(roots.path(), both).unwrap();
+    let roots = roots([production.ca_file(), staging.ca_file()]);
     let mut config = config(production.directory(), roots.path());
     config.staging = Some(staging.directory());
     let bench = Bench::new(config, vec![web]);
@@ -382,11 +384,7 @@ async fn caa_at_staging_says_nothing_of_production() {
         let refused = || CaReply::problem(403, "caa", "the record is for another account");
         (ask.kind == "finalize").then(refused)
     });
-    let roots = tempfile::NamedTempFile::new().unwrap();
-    let both = [production.ca_file(), staging.ca_file()]
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .concat();
-    std::fs::write(roots.path(), both).unwrap();
+    let roots = roots([production.ca_file(), staging.ca_file()]);
     let mut config = config(production.directory(), roots.path());
     config.staging = Some(staging.directory());
     let bench = Bench::new(config, vec![WebSolver::start()]);

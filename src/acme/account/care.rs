@@ -14,7 +14,7 @@ use super::{Accounts, Want, ended, place, unread};
 use crate::config::model::Acme;
 use crate::issuer::{AccountFacts, AccountTask};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::StorageError;
+use crate::storage::{Key, Lease, StorageError};
 
 /// An account as a CA shows it (RFC 8555, section 7.1.2).
 #[derive(Deserialize)]
@@ -155,6 +155,24 @@ impl Accounts {
         .await
     }
 
+    /// The account as it is stored, under the accounts' lock.
+    ///
+    /// # Errors
+    /// Where there is none, or it is ended.
+    pub(super) async fn take(
+        &self,
+        want: Want<'_>,
+        place: &Key,
+    ) -> Result<(Lease, Stored), Failure> {
+        let lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
+        let stored = self.load(place).await.map_err(|error| unread(&error))?;
+        let stored = stored.ok_or_else(|| none(want.ca))?;
+        if let Some(at) = stored.deactivated {
+            return Err(ended(want.ca, at));
+        }
+        Ok((lease, self.settled(stored, want, place).await?))
+    }
+
     /// Has the CA change the account, makes sure that it stands as it should then, and notes it.
     async fn change(
         &self,
@@ -166,13 +184,7 @@ impl Accounts {
         note: impl FnOnce(&mut Stored, Shown) + Send,
     ) -> Result<AccountFacts, Failure> {
         let place = place(want.ca, want.config)?;
-        let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
-        let stored = self.load(&place).await.map_err(|error| unread(&error))?;
-        let stored = stored.ok_or_else(|| none(want.ca))?;
-        if let Some(at) = stored.deactivated {
-            return Err(ended(want.ca, at));
-        }
-        let mut stored = self.settled(stored, want, &place).await?;
+        let (_lease, mut stored) = self.take(want, &place).await?;
         let shown = ask(want, &stored, Some(&change)).await;
         let shown = shown.map_err(|error| self.failure(want, step, &error))?;
         if shown.status != status {

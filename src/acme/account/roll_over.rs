@@ -16,9 +16,8 @@ use super::super::classify::{self, Step};
 use super::super::key;
 use super::super::session::Session;
 use super::super::signed::{Signer, jwk, jws, post};
-use super::care::none;
 use super::stored::Stored;
-use super::{Account, Accounts, Want, ended, place, unread};
+use super::{Account, Accounts, Want, place};
 use crate::config::model::KeyType;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, StorageError};
@@ -49,13 +48,7 @@ impl Accounts {
                 );
                 Failure::new(FailureClass::Storage, message)
             })?;
-        let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
-        let stored = self.load(&place).await.map_err(|error| unread(&error))?;
-        let stored = stored.ok_or_else(|| none(want.ca))?;
-        if let Some(at) = stored.deactivated {
-            return Err(ended(want.ca, at));
-        }
-        let mut stored = self.settled(stored, want, &place).await?;
+        let (_lease, mut stored) = self.take(want, &place).await?;
         let new = key::generate(KeyType::P256).map_err(|error| broken(&error))?;
         stored.propose(&new).map_err(|error| broken(&error))?;
         let written = self.write(&stored, &place).await;
