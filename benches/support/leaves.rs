@@ -76,7 +76,7 @@ fn leaf(plan: &Plan, number: u32, ca: &Ca, shared: &PKey<Private>, certs: &Path)
     let name = name(number, &plan.domain);
     let own;
     let key = if plan.own_keys {
-        own = self::key()?;
+        own = key()?;
         &own
     } else {
         shared
@@ -135,7 +135,7 @@ impl Ca {
         let at = |name: &str| directory.join(name);
         let (pem, secret) = (at("intermediate.pem"), at("intermediate.key"));
         if !secret.exists() {
-            let (root_key, key) = (self::key()?, self::key()?);
+            let (root_key, key) = (key()?, key()?);
             let root = authority("Measurement Root", &root_key, None)?;
             let intermediate = authority("Measurement CA 1", &key, Some((&root, &root_key)))?;
             fs::write(at("root.pem"), root.to_pem()?)?;
