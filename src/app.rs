@@ -1,7 +1,8 @@
 //! The gateway put together: from a configuration to a running Pingora server, and nothing else.
 //!
 //! The order matters. Sockets are bound before rights are dropped, rights are dropped before any
-//! key is read, and certificates are loaded before the first connection is accepted.
+//! key is read, and certificates are loaded before the first connection is accepted; where there are
+//! very many, some of them: the rest follows while others are served, and readiness waits for it.
 
 mod control;
 mod logging;
@@ -277,6 +278,7 @@ impl App {
             stopping: stopping.clone(),
             readiness: self.readiness,
             gate: gate.clone(),
+            live: Arc::clone(&live),
         });
         let renewal = Renewal::new(Arc::clone(&live), gate.clone(), self.halt, stopping.clone());
         let validity = Validity::new(Arc::clone(&live), stopping.clone());

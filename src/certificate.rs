@@ -7,6 +7,7 @@
 mod chain;
 pub mod error;
 mod ffi;
+mod file_path;
 pub mod loader;
 pub(crate) mod parse;
 pub(crate) mod pem;
@@ -26,6 +27,7 @@ use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 pub use self::error::{CertificateError, CertificateWarning};
+pub use self::file_path::FilePath;
 pub use self::loader::{Loaded, Loader};
 
 use crate::clock::UnixTime;
@@ -262,9 +264,9 @@ pub enum Validity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A file of a configured directory.
-    Directory(PathBuf),
+    Directory(FilePath),
     /// A file that is named in the configuration.
-    File(PathBuf),
+    File(FilePath),
     /// An issuer, by its name in the configuration.
     Issuer(Arc<str>),
     /// A program that uses this library.
@@ -283,9 +285,9 @@ impl Source {
     }
 
     /// The certificate's file, `None` where it is in none.
-    pub fn path(&self) -> Option<&PathBuf> {
+    pub fn path(&self) -> Option<PathBuf> {
         match self {
-            Self::Directory(path) | Self::File(path) => Some(path),
+            Self::Directory(path) | Self::File(path) => Some(path.to_path()),
             Self::Issuer(_) | Self::Program => None,
         }
     }

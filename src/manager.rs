@@ -25,6 +25,7 @@ mod retired;
 mod revocation;
 mod sources;
 mod stored;
+mod sweep;
 mod told;
 mod upkeep;
 mod work;
@@ -32,6 +33,7 @@ mod work;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
@@ -52,7 +54,7 @@ use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
 use self::revocation::Looks;
 pub use self::revocation::{CareError, Revoke};
-use self::sources::{Scope, Sources};
+use self::sources::Sources;
 use crate::certificate::sni::{Candidates, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;
@@ -100,6 +102,10 @@ pub struct TlsManager {
     on_demand: Option<Demand>,
     gauges: Option<Gauges>,
     last_pass: UnixTime,
+    /// Whether the files are looked at for the first time.
+    is_loading: bool,
+    /// When the last map was published.
+    last_published: Instant,
     /// What the last pass reported, to tell what is new.
     reported: HashSet<String>,
 }
@@ -165,6 +171,8 @@ impl TlsManager {
             published,
             map: SniMap::default(),
             last_pass: clock.now(),
+            is_loading: false,
+            last_published: Instant::now(),
             clock,
             loader,
             dry,
@@ -189,6 +197,21 @@ impl TlsManager {
 
     /// Serves what `config` asks for. Certificates that it still names stay as they are.
     pub fn apply(&mut self, config: &Config) -> Report {
+        self.configure(config);
+        self.refresh()
+    }
+
+    /// Begins with `config`: loads certificates from files for as long as there is `patience`. What
+    /// is left is loaded by [`Self::sweep`], and only then issuers are asked for anything.
+    pub fn start(&mut self, config: &Config, patience: Duration) -> Report {
+        self.configure(config);
+        self.is_loading = true;
+        self.begin_sweep();
+        let until = Instant::now() + patience;
+        self.go_on(Some(until))
+    }
+
+    fn configure(&mut self, config: &Config) {
         self.sources.configure(&config.certificates);
         if let Some(dns) = &self.dns {
             dns.configure(&config.dns);
@@ -207,24 +230,40 @@ impl TlsManager {
                 self.on_demand = None;
             }
         }
-        self.pass(Some(Scope::All))
     }
 
     /// Reads again what changed on disk, and does all else that is due.
     pub fn refresh(&mut self) -> Report {
-        self.pass(Some(Scope::All))
+        self.begin_sweep();
+        self.go_on(None)
     }
 
     /// Like [`Self::refresh`], but looks only at what `paths` are part of: files of certificates,
     /// or directories of them.
     pub fn refresh_paths(&mut self, paths: &[PathBuf]) -> Report {
-        self.pass(Some(Scope::Paths(paths)))
+        let now = self.pass_time();
+        match self.sources.look_at(paths, &self.loader, now) {
+            Some(changes) => {
+                let mut report = Report::default();
+                for change in changes {
+                    self.take(change, Standing::Configured, &mut report);
+                }
+                self.conclude(report, now)
+            }
+            // What is under way begins anew, and goes on in slices.
+            None if self.is_loading => {
+                self.begin_sweep();
+                self.conclude(Report::default(), now)
+            }
+            None => self.refresh(),
+        }
     }
 
     /// Does what time asks for: renews what soon ends, serves what has begun to be valid. Reads no
     /// certificate's file.
     pub fn tick(&mut self) -> Report {
-        self.pass(None)
+        let now = self.pass_time();
+        self.conclude(Report::default(), now)
     }
 
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.
@@ -246,34 +285,45 @@ impl TlsManager {
         self.issued.local_ca(name, issuers)
     }
 
-    fn pass(&mut self, scope: Option<Scope<'_>>) -> Report {
-        let mut report = Report::default();
+    fn pass_time(&mut self) -> UnixTime {
+        let now = self.clock.now();
+        self.candidates.pass_time(self.last_pass, now);
+        self.sources.pass_time(now);
+        self.last_pass = now;
+        now
+    }
+
+    /// Brings everything else up to what the files are now, and publishes.
+    fn conclude(&mut self, mut report: Report, now: UnixTime) -> Report {
         let Some(config) = self.config.clone() else {
             return report;
         };
-        let now = self.clock.now();
-        self.candidates.pass_time(self.last_pass, now);
-        self.last_pass = now;
-        if let Some(scope) = scope {
-            for change in self.sources.pass(scope, &self.loader, now) {
-                self.take(change, Standing::Configured, &mut report);
+        if self.is_loading {
+            // What files do not cover is not known yet, so nobody is asked for it.
+            self.publish(&config, now, &mut report);
+            report.loading = Some(self.sources.swept());
+        } else {
+            self.issued.maintain(&mut report.problems);
+            self.sweep_retired(&config, now, &mut report);
+            let issued = self.issue(&config, now, &mut report);
+            if std::mem::take(&mut self.is_new) && !self.dry {
+                self.stand_in(now, &mut report);
+                if config.renewal.required_at_start {
+                    self.managed.ask_again(now);
+                }
             }
+            self.publish(&config, now, &mut report);
+            self.miss(&config, &issued, &mut report);
         }
-        self.issued.maintain(&mut report.problems);
-        self.sweep_retired(&config, now, &mut report);
-        let issued = self.issue(&config, now, &mut report);
-        if std::mem::take(&mut self.is_new) && !self.dry {
-            self.stand_in(now, &mut report);
-            if config.renewal.required_at_start {
-                self.managed.ask_again(now);
-            }
-        }
-        self.publish(&config, now, &mut report);
+        let mut wrong = std::mem::take(&mut report.problems);
         self.sources
             .report(now, &mut report.problems, &mut report.warnings);
-        self.miss(&config, &issued, &mut report);
-        report.watch = self.sources.watch().iter().cloned().collect();
-        report.certificates = self.certificates().count();
+        report.problems.append(&mut wrong);
+        report.watch = Arc::clone(self.sources.watch());
+        report.certificates = self.sources.loaded()
+            + self.issued.certificates().count()
+            + self.managed.certificates().count()
+            + self.retired.len();
         self.note_new(&mut report);
         report
     }
@@ -340,6 +390,7 @@ impl TlsManager {
         }
     }
 
+    /// Marks what the last pass did not report.
     fn note_new(&mut self, report: &mut Report) {
         let before = std::mem::take(&mut self.reported);
         for problem in report.problems.iter_mut().chain(&mut report.warnings) {

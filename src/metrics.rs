@@ -3,10 +3,14 @@
 //! Labels are bounded by the configuration: a site by its first host, a status by its class,
 //! never a raw path or a name that a client chose.
 
+mod ends;
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub use self::ends::{CertificateEnds, End};
 
 /// The metrics of one gateway.
 #[derive(Clone, Debug)]
@@ -19,8 +23,8 @@ pub struct Metrics {
     pub unknown_names: IntCounter,
     /// Certificates that are loaded, by source.
     pub certificates: IntGaugeVec,
-    /// When the certificate of a name ends.
-    pub certificate_not_after: IntGaugeVec,
+    /// When certificates end, those that end first.
+    pub certificate_ends: CertificateEnds,
     /// Certificates that issuers were asked for, by issuer and result.
     pub renewals: IntCounterVec,
     /// Requests by site and status class.
@@ -83,6 +87,17 @@ impl Metrics {
             &["site"],
         )?;
         registry.register(Box::new(request_duration.clone()))?;
+        let certificate_ends = CertificateEnds::new(
+            (
+                "snigate_certificate_not_after_seconds",
+                "Unix time at which the certificate of a site's name ends, of those that end first.",
+            ),
+            (
+                "snigate_certificates_not_shown",
+                "Certificates whose end is not shown, since others end before.",
+            ),
+        )?;
+        registry.register(Box::new(certificate_ends.clone()))?;
         Ok(Self {
             handshakes: counters(
                 "snigate_tls_handshakes_total",
@@ -98,11 +113,7 @@ impl Metrics {
                 "Certificates that are loaded, by source.",
                 &["source"],
             )?,
-            certificate_not_after: gauges(
-                "snigate_certificate_not_after_seconds",
-                "Unix time at which the certificate of a site's name ends.",
-                &["name", "source"],
-            )?,
+            certificate_ends,
             renewals: counters(
                 "snigate_certificate_renewals_total",
                 "Certificates that issuers were asked for, by issuer and result.",

@@ -12,10 +12,12 @@
 //! | [`limit`] | whether a CA may be asked now |
 //! | [`plan`] | which of all certificates is worked on next |
 //! | [`leap`] | whether the clock was set |
+//! | [`horizon`] | what comes when, of very many certificates |
 
 pub mod advice;
 pub mod alert;
 pub mod failure;
+pub mod horizon;
 pub mod leap;
 pub mod limit;
 pub mod plan;
@@ -25,6 +27,7 @@ pub mod window;
 pub use self::advice::{Advice, RenewalInfo};
 pub use self::alert::{Alert, Upkeep, Watch};
 pub use self::failure::{Failure, FailureClass};
+pub use self::horizon::{Horizon, Passed};
 pub use self::leap::Steadiness;
 pub use self::limit::{Hold, Limiter, Pace, Wait};
 pub use self::plan::{CertState, Facts, Plan};

@@ -32,6 +32,21 @@ impl Stamp {
         })
     }
 
+    /// All that it says, for a digest of several.
+    pub fn octets(&self) -> impl Iterator<Item = u8> {
+        let Self {
+            device,
+            inode,
+            size,
+            modified,
+            changed,
+        } = *self;
+        let times = [modified.0, modified.1, changed.0, changed.1];
+        let own = [device, inode, size].map(u64::to_be_bytes);
+        let times = times.map(i64::to_be_bytes);
+        own.into_iter().flatten().chain(times.into_iter().flatten())
+    }
+
     /// Whether this stamp, taken at `now`, will differ from that of any later content.
     pub fn is_sure(&self, now: UnixTime) -> bool {
         self.changed.0.max(self.modified.0) < now.saturating_sub(UNSURE)

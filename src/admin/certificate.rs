@@ -200,7 +200,7 @@ impl CertificateView {
             key: Some(certificate.kind().to_string()),
             serial: Some(certificate.serial()),
             fingerprint: Some(certificate.fingerprint().to_string()),
-            file: certificate.source().path().cloned(),
+            file: certificate.source().path(),
             renewal: None,
             chain: None,
         }

@@ -18,7 +18,7 @@ use crate::edge::Listener;
 use crate::proxy::{self, SiteTable};
 use crate::readiness::Readiness;
 use crate::service::gate::Gate;
-use crate::service::live::GatewayEdge;
+use crate::service::live::{GatewayEdge, Live};
 use crate::service::{reload, systemd};
 use crate::shutdown::requested;
 use crate::storage::Storage;
@@ -34,6 +34,7 @@ pub(super) struct EdgeService {
     pub(super) stopping: ShutdownWatch,
     pub(super) readiness: Readiness,
     pub(super) gate: Gate,
+    pub(super) live: Arc<Live>,
 }
 
 #[async_trait]
@@ -48,7 +49,7 @@ impl Service for EdgeService {
             accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
         }
         tokio::select! {
-            () = self.gate.opened() => {
+            () = async { self.live.loaded().await; self.gate.opened().await } => {
                 self.readiness.set(START, None::<String>);
                 systemd::ready();
             }

@@ -1,16 +1,12 @@
-//! Lists what a certificate directory holds.
+//! What the names in a certificate directory say.
 //!
 //! `NAME.pem` or `NAME.crt` is a chain, with its key inside or in `NAME.key`. Names that begin with
 //! a dot are not looked at: editors' and our own temporary files, and the `..data` of mounted
 //! Kubernetes secrets, whose real names are symbolic links beside it.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
-use super::files::EntryId;
 use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
 
@@ -18,60 +14,31 @@ use crate::host::Pattern;
 const CHAINS: [&str; 2] = ["pem", "crt"];
 
 /// The extension of files with a key.
-const KEY: &str = "key";
+pub(super) const KEY: &str = "key";
 
-/// What is in a directory.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Listing {
-    pub(super) entries: Vec<EntryId>,
-    /// Keys without a chain.
-    pub(super) lone_keys: Vec<PathBuf>,
-    /// Those of all these files that are symbolic links.
-    pub(super) links: Vec<PathBuf>,
+/// What a name in a directory stands for.
+pub(super) enum Part {
+    Chain,
+    Key,
 }
 
-impl Listing {
-    pub(super) fn read(directory: &Path) -> io::Result<Self> {
-        let mut listing = Self::default();
-        let (mut keys, mut paired) = (Vec::new(), BTreeSet::new());
-        for found in fs::read_dir(directory)? {
-            let found = found?;
-            let path = found.path();
-            if is_hidden(&path) {
-                continue;
-            }
-            if found.file_type()?.is_symlink() {
-                listing.links.push(path.clone());
-            }
-            if let Some(id) = chain(&path) {
-                paired.insert(id.key.clone());
-                listing.entries.push(id);
-            } else if extension(&path) == Some(KEY) {
-                keys.push(path);
-            }
-        }
-        keys.retain(|key| !paired.contains(key));
-        listing.lone_keys = keys;
-        Ok(listing)
+/// What the file `name` is; `None` where it is not looked at.
+pub(super) fn part(name: &OsStr) -> Option<Part> {
+    let path = Path::new(name);
+    if is_hidden(path) {
+        return None;
     }
-
-    /// Notes that `path`, which came after the listing was made, is a symbolic link, if it is one.
-    pub(super) fn note_link(&mut self, path: &Path) {
-        if path.is_symlink() && !self.links.iter().any(|link| link == path) {
-            self.links.push(path.to_owned());
-        }
+    match extension(path)? {
+        KEY => Some(Part::Key),
+        other => CHAINS.contains(&other).then_some(Part::Chain),
     }
 }
 
-/// The entries that `path`, a chain or a key, may belong to.
-pub(super) fn entries_of(path: &Path) -> Vec<EntryId> {
-    if extension(path) == Some(KEY) {
-        let chains = CHAINS
-            .iter()
-            .map(|extension| path.with_extension(extension));
-        return chains.filter_map(|path| chain(&path)).collect();
-    }
-    chain(path).into_iter().collect()
+/// The names of the chains that the key `name` may belong to.
+pub(super) fn chains_of(name: &OsStr) -> impl Iterator<Item = OsString> {
+    CHAINS
+        .iter()
+        .map(|extension| Path::new(name).with_extension(extension).into_os_string())
 }
 
 /// Whether `path` has a name of the kind that is not looked at.
@@ -96,8 +63,8 @@ pub(super) fn is_beside(path: &Path, file: &Path) -> bool {
 }
 
 /// Whether the name of a certificate's file says a host that it does not cover.
-pub(super) fn is_misnamed(path: &Path, certificate: &TlsCertificate) -> bool {
-    let Some(name) = path.file_stem().and_then(OsStr::to_str) else {
+pub(super) fn is_misnamed(name: &OsStr, certificate: &TlsCertificate) -> bool {
+    let Some(name) = Path::new(name).file_stem().and_then(OsStr::to_str) else {
         return false;
     };
     let covers = |pattern: &Pattern| match pattern {
@@ -119,14 +86,6 @@ fn named(name: &str) -> Option<Pattern> {
         Some(parent) => format!("*.{parent}").parse().ok(),
         None => name.parse().ok(),
     }
-}
-
-fn chain(path: &Path) -> Option<EntryId> {
-    let is_chain = CHAINS.contains(&extension(path)?);
-    is_chain.then(|| EntryId {
-        chain: path.to_owned(),
-        key: path.with_extension(KEY),
-    })
 }
 
 fn extension(path: &Path) -> Option<&str> {

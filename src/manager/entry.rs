@@ -3,20 +3,35 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::files::{Kind, Stamps};
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use super::files::{EntryId, Kind, Print};
 use crate::certificate::{CertificateWarning, TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Origin;
 
-/// One entry of a configured directory, or a configured pair of files.
+/// One entry of a configured directory, or a configured pair of files. There may be a million.
 pub(super) struct Entry {
-    pub(super) kind: Kind,
+    pub(super) id: EntryId,
     pub(super) origin: Arc<Origin>,
-    pub(super) stamps: Stamps,
+    /// What the files looked like when they were last read.
+    pub(super) stamps: Print,
+    /// What was read then.
+    pub(super) digest: Print,
+    pub(super) certificate: Option<Arc<TlsCertificate>>,
+    /// What is odd, where anything is.
+    pub(super) odd: Option<Box<Odd>>,
+    /// The last sweep that has found it.
+    pub(super) seen: u32,
+    pub(super) kind: Kind,
     /// Whether the stamps are enough to tell that nothing changed.
     pub(super) sure: bool,
-    pub(super) digest: u64,
-    pub(super) certificate: Option<Arc<TlsCertificate>>,
+}
+
+/// What is odd about an entry.
+#[derive(Default)]
+pub(super) struct Odd {
     pub(super) warnings: Vec<CertificateWarning>,
     /// Whether the file is named after a host that the certificate does not cover.
     pub(super) misnamed: bool,
@@ -24,15 +39,79 @@ pub(super) struct Entry {
     pub(super) problem: Option<(PathBuf, String)>,
 }
 
+impl Odd {
+    /// Itself, unless nothing is odd.
+    pub(super) fn boxed(self) -> Option<Box<Self>> {
+        let is_odd = self.misnamed || self.problem.is_some() || !self.warnings.is_empty();
+        is_odd.then(|| Box::new(self))
+    }
+}
+
 impl Entry {
     /// What is odd about what is served at `now`.
     pub(super) fn warnings(&self, now: UnixTime) -> impl Iterator<Item = String> {
         let certificate = self.certificate.as_deref();
         let validity = certificate.and_then(|certificate| invalidity(certificate, now));
-        let misnamed = certificate.filter(|_| self.misnamed).map(misnamed);
-        let own = self.warnings.iter().map(ToString::to_string);
-        own.chain(validity.map(|warning| warning.to_string()))
+        let odd = self.odd.as_deref();
+        let is_misnamed = odd.is_some_and(|odd| odd.misnamed);
+        let misnamed = certificate.filter(|_| is_misnamed).map(misnamed);
+        let own = odd.map_or(&[][..], |odd| &odd.warnings).iter();
+        own.map(ToString::to_string)
+            .chain(validity.map(|warning| warning.to_string()))
             .chain(misnamed)
+    }
+
+    /// Notes why the files cannot be used; what is served of them stays.
+    pub(super) fn note_problem(&mut self, problem: (PathBuf, String)) {
+        self.odd.get_or_insert_default().problem = Some(problem);
+    }
+}
+
+/// Every entry, by its files.
+#[derive(Default)]
+pub(super) struct Entries {
+    table: HashTable<Box<Entry>>,
+    hasher: RandomState,
+}
+
+impl Entries {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn get(&self, id: &EntryId) -> Option<&Entry> {
+        let found = self
+            .table
+            .find(self.hasher.hash_one(id), |one| one.id == *id);
+        found.map(|entry| &**entry)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &EntryId) -> Option<&mut Entry> {
+        let hash = self.hasher.hash_one(id);
+        let found = self.table.find_mut(hash, |one| one.id == *id);
+        found.map(|entry| &mut **entry)
+    }
+
+    /// The entry of `id`, made where there is none.
+    pub(super) fn or_insert(&mut self, id: &EntryId, make: impl FnOnce() -> Entry) -> &mut Entry {
+        let hasher = &self.hasher;
+        let entry = self.table.entry(
+            hasher.hash_one(id),
+            |one| one.id == *id,
+            |one| hasher.hash_one(&one.id),
+        );
+        entry.or_insert_with(|| Box::new(make())).into_mut()
+    }
+
+    pub(super) fn remove(&mut self, id: &EntryId) -> Option<Entry> {
+        let found = self
+            .table
+            .find_entry(self.hasher.hash_one(id), |one| one.id == *id);
+        found.ok().map(|entry| *entry.remove().0)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.table.iter().map(|entry| &**entry)
     }
 }
 

@@ -1,17 +1,19 @@
 //! Reads certificate files: whether one changed, what is in it, why it cannot be used.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ahash::RandomState;
+use openssl::sha::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::directory::KEY;
 use crate::certificate::loader::File as Part;
-use crate::certificate::{CertificateError, Loaded, Loader, Source};
+use crate::certificate::{CertificateError, FilePath, Loaded, Loader, Source};
 use crate::clock::UnixTime;
 use crate::stamp::Stamp;
 
@@ -22,11 +24,41 @@ type Bytes = Zeroizing<Vec<u8>>;
 pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// A certificate by its files.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EntryId {
-    pub(super) chain: PathBuf,
-    /// The same path where one file holds both.
-    pub(super) key: PathBuf,
+    pub(super) file: FilePath,
+    /// Where the key is; `None` where it is beside the chain, by the same name.
+    key: Option<Arc<Path>>,
+}
+
+impl EntryId {
+    /// The chain `name` in `directory`, with its key beside it.
+    pub(super) fn beside(directory: &Arc<Path>, name: &OsStr) -> Self {
+        Self {
+            file: FilePath::new(directory, name),
+            key: None,
+        }
+    }
+
+    /// A chain and a key that stand wherever they are.
+    pub(super) fn of_files(chain: &Path, key: &Path) -> Self {
+        let is_beside = key != chain && key == chain.with_extension(KEY);
+        Self {
+            file: chain.into(),
+            key: (!is_beside).then(|| key.into()),
+        }
+    }
+
+    pub(super) fn chain(&self) -> PathBuf {
+        self.file.to_path()
+    }
+
+    pub(super) fn key(&self) -> PathBuf {
+        match &self.key {
+            Some(key) => key.to_path_buf(),
+            None => self.chain().with_extension(KEY),
+        }
+    }
 }
 
 /// Whether chain and key must be in two files.
@@ -39,24 +71,51 @@ pub(super) enum Kind {
     Files,
 }
 
+/// A digest of something that is kept for a long time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Print([u8; 16]);
+
+impl Print {
+    /// No digest of anything.
+    pub(super) const NONE: Self = Self([0; 16]);
+
+    fn of(hash: Sha256) -> Self {
+        let mut print = Self::NONE;
+        for (to, from) in print.0.iter_mut().zip(hash.finish()) {
+            *to = from;
+        }
+        print
+    }
+}
+
 /// The stamps of both files of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamps([Option<Stamp>; 2]);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamps {
+    pub(super) print: Print,
+    /// Whether they would differ had the files changed since.
+    pub(super) sure: bool,
+}
 
 impl Stamps {
-    pub(super) fn take(id: &EntryId) -> Self {
-        let chain = Stamp::of(&id.chain);
-        let key = if id.key == id.chain {
-            chain
-        } else {
-            Stamp::of(&id.key)
-        };
-        Self([chain, key])
-    }
-
-    /// Whether these stamps would differ if the files had changed since, at `now`.
-    pub(super) fn are_sure(&self, now: UnixTime) -> bool {
-        self.0.iter().flatten().all(|stamp| stamp.is_sure(now))
+    pub(super) fn take(id: &EntryId, now: UnixTime) -> Self {
+        let (chain, key) = (id.chain(), id.key());
+        let first = Stamp::of(&chain);
+        let second = if key == chain { first } else { Stamp::of(&key) };
+        let mut hash = Sha256::new();
+        let mut sure = true;
+        for stamp in [first, second] {
+            let Some(stamp) = stamp else {
+                hash.update(b"none");
+                continue;
+            };
+            sure &= stamp.is_sure(now);
+            let octets: Vec<u8> = stamp.octets().collect();
+            hash.update(&octets);
+        }
+        Self {
+            print: Print::of(hash),
+            sure,
+        }
     }
 }
 
@@ -70,30 +129,25 @@ pub(super) enum Content {
 /// The result of reading an entry.
 pub(super) struct Reading {
     /// Of all that was read, to tell whether it changed.
-    pub(super) digest: u64,
+    pub(super) digest: Print,
     /// `None` where the digest is the one before.
     pub(super) content: Option<Result<Content, (PathBuf, FileError)>>,
 }
 
 /// Reads the files of an entry, and parses them unless their digest is `before`.
-pub(super) fn read(
-    id: &EntryId,
-    kind: Kind,
-    loader: &Loader,
-    hasher: &RandomState,
-    before: Option<u64>,
-) -> Reading {
-    let chain = read_file(&id.chain);
-    let key = if id.key == id.chain {
+pub(super) fn read(id: &EntryId, kind: Kind, loader: &Loader, before: Print) -> Reading {
+    let (chain_path, key_path) = (id.chain(), id.key());
+    let chain = read_file(&chain_path);
+    let key = if key_path == chain_path {
         None
     } else {
-        match (kind, read_file(&id.key)) {
+        match (kind, read_file(&key_path)) {
             (Kind::Directory, Err(error)) if error.is_absent() => None,
             (_, key) => Some(key),
         }
     };
-    let digest = digest(hasher, [Some(&chain), key.as_ref()]);
-    if before == Some(digest) {
+    let digest = digest([Some(&chain), key.as_ref()]);
+    if before == digest {
         return Reading {
             digest,
             content: None,
@@ -112,23 +166,23 @@ fn parse(
     chain: Result<Bytes, FileError>,
     key: Option<Result<Bytes, FileError>>,
 ) -> Result<Content, (PathBuf, FileError)> {
-    let in_chain = |error| (id.chain.clone(), error);
+    let in_chain = |error| (id.chain(), error);
     let chain = chain.map_err(in_chain)?;
     let source = match kind {
-        Kind::Directory => Source::Directory(id.chain.clone()),
-        Kind::Files => Source::File(id.chain.clone()),
+        Kind::Directory => Source::Directory(id.file.clone()),
+        Kind::Files => Source::File(id.file.clone()),
     };
     let loaded = match key {
         Some(key) => {
-            let key = key.map_err(|error| (id.key.clone(), error))?;
+            let key = key.map_err(|error| (id.key(), error))?;
             loader
                 .load_pair(&chain, &key, source)
                 .map_err(|(part, error)| {
                     let path = match part {
-                        Part::Chain => &id.chain,
-                        Part::Key => &id.key,
+                        Part::Chain => id.chain(),
+                        Part::Key => id.key(),
                     };
-                    (path.clone(), error.into())
+                    (path, error.into())
                 })?
         }
         None if kind == Kind::Directory && Loader::is_bundle(&chain) => {
@@ -139,7 +193,7 @@ fn parse(
         }
         None => loader.load(&chain, source).map_err(|error| match error {
             CertificateError::NoKey { .. } if kind == Kind::Directory => {
-                in_chain(FileError::NoKey(id.key.clone()))
+                in_chain(FileError::NoKey(id.key()))
             }
             error => in_chain(error.into()),
         })?,
@@ -174,18 +228,18 @@ fn read_at_most(file: File, size: u64) -> Result<Bytes, FileError> {
     }
 }
 
-fn digest(hasher: &RandomState, files: [Option<&Result<Bytes, FileError>>; 2]) -> u64 {
-    let mut hash = hasher.build_hasher();
+fn digest(files: [Option<&Result<Bytes, FileError>>; 2]) -> Print {
+    let mut hash = Sha256::new();
     for file in files.into_iter().flatten() {
         match file {
             Ok(bytes) => {
-                hash.write_usize(bytes.len());
-                hash.write(bytes);
+                hash.update(&bytes.len().to_be_bytes());
+                hash.update(bytes);
             }
-            Err(error) => hash.write(error.to_string().as_bytes()),
+            Err(error) => hash.update(error.to_string().as_bytes()),
         }
     }
-    hash.finish()
+    Print::of(hash)
 }
 
 /// Why a certificate's file cannot be used.

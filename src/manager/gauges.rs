@@ -1,79 +1,161 @@
-//! Tells the metrics which certificates there are and when they end.
+//! Tells the metrics which certificates there are and which of them end first.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
-use crate::metrics::Metrics;
+use crate::metrics::{End, Metrics};
+
+/// How many certificates are shown by name.
+const SHOWN: usize = 10_000;
+
+/// How many are held in order, so that not every one that goes makes all be gone through.
+const HELD: usize = 2 * SHOWN;
 
 /// The gauges of every certificate, kept up one change at a time.
 pub(super) struct Gauges {
     metrics: Metrics,
     by_source: HashMap<String, i64>,
-    /// When certificates end, by first name and source; several where a name has several.
-    ends: HashMap<(String, String), Vec<UnixTime>>,
+    first: Arc<Mutex<First>>,
+}
+
+/// The certificates that end first.
+#[derive(Default)]
+struct First {
+    /// By their end, and an address to tell those apart that end together.
+    held: BTreeMap<(UnixTime, usize), Arc<TlsCertificate>>,
+    /// How many there are at all.
+    all: usize,
 }
 
 impl Gauges {
     pub(super) fn new(metrics: Metrics) -> Self {
+        let first = Arc::<Mutex<First>>::default();
+        let shown = Arc::clone(&first);
+        metrics
+            .certificate_ends
+            .show(move || lock(&shown).ends(SHOWN));
         Self {
             metrics,
             by_source: HashMap::new(),
-            ends: HashMap::new(),
+            first,
         }
     }
 
-    pub(super) fn add(&mut self, certificate: &TlsCertificate) {
-        let label = label(certificate);
-        self.count(&label.1, 1);
-        let ends = self.ends.entry(label.clone()).or_default();
-        ends.push(certificate.not_after());
-        self.show(&label);
+    pub(super) fn add(&mut self, certificate: &Arc<TlsCertificate>) {
+        self.count(certificate.source().label(), 1);
+        let mut first = lock(&self.first);
+        first.all += 1;
+        first.hold(certificate);
     }
 
-    pub(super) fn remove(&mut self, certificate: &TlsCertificate) {
-        let label = label(certificate);
-        self.count(&label.1, -1);
-        if let Entry::Occupied(mut ends) = self.ends.entry(label.clone()) {
-            let ended = ends
-                .get()
-                .iter()
-                .position(|end| *end == certificate.not_after());
-            if let Some(ended) = ended {
-                ends.get_mut().swap_remove(ended);
-            }
-            if ends.get().is_empty() {
-                ends.remove();
-            }
+    pub(super) fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
+        self.count(certificate.source().label(), -1);
+        let mut first = lock(&self.first);
+        first.all = first.all.saturating_sub(1);
+        first.held.remove(&key(certificate));
+    }
+
+    /// Whether so many have gone that it is no longer known which end first.
+    pub(super) fn are_few(&self) -> bool {
+        let first = lock(&self.first);
+        first.held.len() < SHOWN.min(first.all)
+    }
+
+    /// Takes all certificates there are.
+    pub(super) fn refill<'a>(&self, all: impl Iterator<Item = &'a Arc<TlsCertificate>>) {
+        let mut fresh = First::default();
+        for certificate in all {
+            fresh.all += 1;
+            fresh.hold(certificate);
         }
-        self.show(&label);
+        *lock(&self.first) = fresh;
     }
 
     fn count(&mut self, source: &str, by: i64) {
-        let count = self.by_source.entry(source.to_owned()).or_default();
+        let count = match self.by_source.get_mut(source) {
+            Some(count) => count,
+            None => self.by_source.entry(source.to_owned()).or_default(),
+        };
         *count += by;
-        self.metrics
-            .certificates
-            .with_label_values(&[source])
-            .set(*count);
-    }
-
-    /// Shows the end that comes first, or no longer any.
-    fn show(&self, label: &(String, String)) {
-        let labels = [label.0.as_str(), label.1.as_str()];
-        let gauge = &self.metrics.certificate_not_after;
-        match self.ends.get(label).and_then(|ends| ends.iter().min()) {
-            Some(first) => gauge.with_label_values(&labels).set(*first),
-            // Only fails where it is not shown.
-            None => drop(gauge.remove_label_values(&labels)),
-        }
+        let gauge = self.metrics.certificates.with_label_values(&[source]);
+        gauge.set(*count);
     }
 }
 
-/// The first name of a certificate, and its source.
-fn label(certificate: &TlsCertificate) -> (String, String) {
-    let name = certificate.names().first();
-    let name = name.map_or_else(String::new, ToString::to_string);
-    (name, certificate.source().label().to_owned())
+impl First {
+    /// Holds `certificate`, one of all, where it ends before others that are held.
+    fn hold(&mut self, certificate: &Arc<TlsCertificate>) {
+        let key = key(certificate);
+        let is_whole = self.held.len() + 1 >= self.all;
+        let ends_before = |(last, _): (&(UnixTime, usize), _)| key < *last;
+        if is_whole && self.held.len() < HELD || self.held.last_key_value().is_some_and(ends_before)
+        {
+            self.held.insert(key, Arc::clone(certificate));
+            if self.held.len() > HELD {
+                self.held.pop_last();
+            }
+        }
+    }
+
+    /// The first `most` of them.
+    fn ends(&self, most: usize) -> (Vec<End>, usize) {
+        let shown = self.held.values().take(most).map(|certificate| End {
+            name: certificate
+                .names()
+                .first()
+                .map_or_else(String::new, ToString::to_string),
+            source: certificate.source().label().to_owned(),
+            end: certificate.not_after(),
+        });
+        let shown: Vec<_> = shown.collect();
+        let hidden = self.all.saturating_sub(shown.len());
+        (shown, hidden)
+    }
+}
+
+fn key(certificate: &Arc<TlsCertificate>) -> (UnixTime, usize) {
+    (certificate.not_after(), Arc::as_ptr(certificate).addr())
+}
+
+/// A panic while the lock was held leaves at worst one that is not shown.
+fn lock(first: &Mutex<First>) -> MutexGuard<'_, First> {
+    first.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Loader;
+    use crate::certificate::testing::{DAY, NOW, TestCa};
+
+    #[test]
+    fn those_that_end_first_are_held_and_found_again_when_they_go() {
+        let (ca, loader) = (TestCa::new("gauges"), Loader::new().expect("a loader"));
+        let certificates: Vec<_> = (0..6_i64)
+            .map(|day| {
+                let name = format!("{day}.example");
+                ca.certificate(&loader, &[&name], NOW, NOW + (10 - day) * DAY)
+            })
+            .collect();
+        let mut gauges = Gauges::new(Metrics::new().expect("metrics"));
+        for certificate in &certificates {
+            gauges.add(certificate);
+        }
+        let names = |gauges: &Gauges, most| {
+            let (shown, hidden) = lock(&gauges.first).ends(most);
+            let names: Vec<_> = shown.into_iter().map(|end| end.name).collect();
+            (names.join(" "), hidden)
+        };
+        assert_eq!(names(&gauges, 2), ("5.example 4.example".to_owned(), 4));
+        gauges.remove(&certificates[5]);
+        assert_eq!(names(&gauges, 2), ("4.example 3.example".to_owned(), 3));
+        assert!(!gauges.are_few());
+        lock(&gauges.first).held.pop_last();
+        assert!(gauges.are_few());
+        gauges.refill(certificates[..5].iter());
+        assert!(!gauges.are_few());
+        assert_eq!(names(&gauges, 9).1, 0);
+    }
 }

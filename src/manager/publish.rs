@@ -46,6 +46,11 @@ impl TlsManager {
         map = map.with_default(default);
         let on_demand = self.on_demand.as_ref();
         map = map.with_on_demand(on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as _));
+        if let Some(gauges) = &self.gauges
+            && gauges.are_few()
+        {
+            gauges.refill(self.certificates());
+        }
         if !map.is_same_as(&self.map) {
             self.map = map;
             if !self.dry {

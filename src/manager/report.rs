@@ -1,5 +1,6 @@
 //! What a pass of the manager did and what it could not do, in words for people.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +28,9 @@ pub struct Report {
     /// How many certificates CAs are asked for, those that are there among them.
     pub to_obtain: usize,
     /// Files and directories whose changes, or those of links that lead to them, call for a pass.
-    pub watch: Vec<PathBuf>,
+    pub watch: Arc<BTreeSet<PathBuf>>,
+    /// How many certificates have been looked at, of how many; `None` where all have.
+    pub loading: Option<(usize, usize)>,
 }
 
 impl Report {

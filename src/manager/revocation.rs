@@ -83,7 +83,7 @@ impl TlsManager {
                 return Err(CareError::Refused(format!(
                     "the certificate for {domain} comes from {}: whoever obtained it has it \
                      revoked at its CA; then replace the file, and it is taken at once",
-                    path.display()
+                    path.to_path().display()
                 )));
             }
             Source::Program => return Err(CareError::Unknown),

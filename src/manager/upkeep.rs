@@ -77,14 +77,15 @@ impl TlsManager {
         self.managed.start_state(self.clock.now())
     }
 
-    /// Every certificate, with who replaces it before its end.
+    /// The certificates that people may have to be told of, with who replaces them before their
+    /// end: of those from files only what ends soon, has ended or has not begun.
     pub fn watched_over(&self) -> Vec<Watched> {
         let watched = |certificate: &Arc<TlsCertificate>, upkeep| Watched {
             certificate: Arc::clone(certificate),
             upkeep,
             retry: None,
         };
-        let files = self.sources.certificates();
+        let files = self.sources.alarming();
         let by_hand = files.map(|one| watched(one, Upkeep::ByHand));
         let window = self.config.as_ref().map(|config| config.renewal.window);
         let local = self.issued.certificates().map(|one| {
@@ -96,6 +97,11 @@ impl TlsManager {
         });
         let others = self.managed.watched_over();
         by_hand.chain(local).chain(others).collect()
+    }
+
+    /// The shortest life of a certificate from a file so far, in seconds.
+    pub fn shortest_life(&self) -> Option<i64> {
+        self.sources.shortest_life()
     }
 
     /// Everything that CAs are asked for.

@@ -58,10 +58,7 @@ impl Alert {
             return alert(EventKind::CertificateNotYetValid, severity);
         }
         let left = life.left(now);
-        let thresholds = match upkeep {
-            Upkeep::Renewed { window, failures } => renewed(life, window, failures),
-            Upkeep::ByHand => by_hand(life.length()),
-        };
+        let thresholds = thresholds(life, upkeep);
         let severity = if left <= thresholds.critical {
             Severity::Critical
         } else if left <= thresholds.error {
@@ -72,6 +69,19 @@ impl Alert {
             return None;
         };
         alert(EventKind::CertificateExpiring, severity)
+    }
+
+    /// From when on a certificate that has begun deserves to be told about.
+    pub fn begins(life: &Lifetime, upkeep: Upkeep) -> UnixTime {
+        life.not_after
+            .saturating_sub(thresholds(life, upkeep).warning)
+    }
+}
+
+fn thresholds(life: &Lifetime, upkeep: Upkeep) -> Thresholds {
+    match upkeep {
+        Upkeep::Renewed { window, failures } => renewed(life, window, failures),
+        Upkeep::ByHand => by_hand(life.length()),
     }
 }
 
@@ -206,6 +216,8 @@ mod tests {
         for (length, warning, error, critical) in table {
             let life = lasting(length);
             let at = |left| expiring(&life, Upkeep::ByHand, left);
+            let begins = Alert::begins(&life, Upkeep::ByHand);
+            assert_eq!(begins, life.not_after - warning, "{length}");
             assert_eq!(at(warning + 1), None, "{length}");
             assert_eq!(at(warning), Some(Severity::Warning), "{length}");
             assert_eq!(at(error + 1), Some(Severity::Warning), "{length}");

@@ -57,6 +57,9 @@ impl Live {
     pub(super) fn start_state(&self) -> (Start, usize) {
         let writer = self.writer();
         let missing = writer.missing.len();
+        if writer.manager.is_loading() {
+            return (Start::Pending, missing);
+        }
         if missing > 0 {
             let views = writer.manager.managed();
             let asked: HashSet<_> = views.iter().flat_map(|view| &view.names).collect();

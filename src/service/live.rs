@@ -3,13 +3,14 @@
 //! One writer, behind a lock, goes the way of a reload: load, check, apply, publish. Handshakes
 //! and requests only ever load what was published, as a whole.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::next::{Next, Read};
 pub use super::next::{SetLevel, access_log, settings};
@@ -32,8 +33,15 @@ use crate::tls::GlobalCertificate;
 /// The edge in front of our proxy.
 pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
 
+/// For how long all files are looked at before others have their turn.
+const SLICE: Duration = Duration::from_millis(20);
+
 /// How often a reload begins anew where the files change while they are read.
 const MOVING: usize = 3;
+
+/// How long certificates are loaded before the first connection is accepted. The rest of very many
+/// is loaded while others are served.
+const LOAD_AT_START: Duration = Duration::from_millis(500);
 
 /// Everything that a reload can change, and what it needs to do so.
 pub struct Live {
@@ -57,6 +65,8 @@ pub struct Live {
     pub(super) tools: Tools,
     /// Told when what is due may have changed.
     pub(super) planned: Notify,
+    /// Whether all files have been looked at.
+    pub(super) loaded: watch::Sender<bool>,
 }
 
 /// What only the writer touches.
@@ -65,7 +75,7 @@ pub(super) struct Writer {
     /// The configuration's files as they were when they were read.
     pub(super) stamps: Stamps,
     /// What is watched beside them.
-    pub(super) watch: Vec<PathBuf>,
+    pub(super) watch: Arc<BTreeSet<PathBuf>>,
     /// What the last pass found missing.
     pub(super) missing: Vec<Missing>,
     /// The keys that wait for a restart.
@@ -121,7 +131,7 @@ impl Live {
             writer: Mutex::new(Writer {
                 manager,
                 stamps: Stamps::take(&loaded.files, now),
-                watch: Vec::new(),
+                watch: Arc::default(),
                 missing: Vec::new(),
                 start: loaded.config.clone(),
             }),
@@ -130,11 +140,12 @@ impl Live {
             last: ArcSwap::from_pointee(None),
             tools,
             planned: Notify::new(),
+            loaded: watch::Sender::new(false),
         });
         let report = {
             let mut writer = live.writer();
             let config = &live.current.load().config;
-            let report = writer.manager.apply(config);
+            let report = writer.manager.start(config, LOAD_AT_START);
             outcome::tell_certificates(&report);
             live.publish(config, &mut writer, &report);
             report
@@ -187,18 +198,57 @@ impl Live {
     }
 
     /// Looks at the files: reloads where the configuration's own have changed, else reads only the
-    /// certificates that have. `paths` says which may have; none means any. Blocks on files.
+    /// certificates that have. `paths` says which may have; with none [`Self::sweep`] looks at all.
+    /// Blocks on files.
     pub fn look(&self, paths: &[PathBuf]) {
         let mut writer = self.writer();
         // Certificates are looked after whether or not the configuration is in order.
         if self.reload_changed(&mut writer) {
             return;
         }
-        let report = if paths.is_empty() {
-            writer.manager.refresh()
-        } else {
-            writer.manager.refresh_paths(paths)
-        };
+        if paths.is_empty() {
+            writer.manager.begin_sweep();
+            return;
+        }
+        let report = writer.manager.refresh_paths(paths);
+        self.take_certificates(&mut writer, &report);
+    }
+
+    /// Whether files are being looked at, by [`Self::sweep`].
+    pub fn is_sweeping(&self) -> bool {
+        self.writer().manager.is_sweeping()
+    }
+
+    /// Looks at some of all files. Blocks on them.
+    pub fn sweep(&self) {
+        let mut writer = self.writer();
+        let was_loading = writer.manager.is_loading();
+        if let Some(report) = writer.manager.sweep(SLICE) {
+            if was_loading && report.loading.is_none() {
+                tracing::info!(certificates = report.certificates, "certificates loaded");
+            } else if !was_loading {
+                self.take_certificates(&mut writer, &report);
+                return;
+            }
+            outcome::tell_certificates(&report);
+            let config = &self.current.load().config;
+            self.publish_certificates(config, &mut writer, &report);
+        }
+    }
+
+    /// Waits until all certificates at hand are loaded.
+    pub async fn loaded(&self) {
+        // The sender is this one's own.
+        let _ = self.loaded.subscribe().wait_for(|is| *is).await;
+    }
+
+    /// The shortest life of a certificate from a file so far, in seconds.
+    pub(super) fn shortest_life(&self) -> Option<i64> {
+        self.writer().manager.shortest_life()
+    }
+
+    /// Publishes and tells what a look at files has found.
+    fn take_certificates(&self, writer: &mut Writer, report: &Report) {
         if !report.is_unchanged() {
             tracing::info!(
                 added = report.added.len(),
@@ -207,11 +257,11 @@ impl Live {
                 "certificates changed"
             );
         }
-        outcome::tell_certificates(&report);
+        outcome::tell_certificates(report);
         // As in `take`: these may be the certificates of another configuration.
-        if !self.reload_changed(&mut writer) {
+        if !self.reload_changed(writer) {
             let config = &self.current.load().config;
-            self.publish_certificates(config, &mut writer, &report);
+            self.publish_certificates(config, writer, report);
         }
     }
 

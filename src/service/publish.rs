@@ -16,6 +16,9 @@ use crate::tls::Snapshot;
 /// The part of [`crate::readiness::Readiness`] that speaks of names without a certificate.
 const CERTIFICATES: &str = "certificates";
 
+/// The part that speaks until all files have been looked at.
+const LOADING: &str = "loading";
+
 /// How long a new table of sites waits for its upstreams' names. Those that take longer are looked
 /// up again and again while it is served.
 const LOOKUP: Duration = Duration::from_secs(2);
@@ -40,9 +43,10 @@ impl Live {
     ) {
         self.publish_map(config);
         if writer.watch != report.watch {
-            writer.watch.clone_from(&report.watch);
+            writer.watch = std::sync::Arc::clone(&report.watch);
             self.note_watched(writer);
         }
+        self.tell_loading(report.loading);
         writer.missing.clone_from(&report.missing);
         // Without a certificate they are served on plain HTTP; with an old one that has to be told.
         let map = self.map.load();
@@ -50,6 +54,15 @@ impl Live {
         let missing = report.missing.iter().filter(counts);
         self.readiness.set(CERTIFICATES, missing);
         self.planned.notify_one();
+    }
+
+    /// Tells how far the first look at all files is.
+    fn tell_loading(&self, loading: Option<(usize, usize)>) {
+        let told = loading.map(|(done, all)| format!("{done} of {all} certificates loaded"));
+        self.readiness.set(LOADING, told);
+        if loading.is_none() {
+            self.loaded.send_replace(true);
+        }
     }
 
     pub(super) fn publish_map(&self, config: &Config) {
@@ -65,7 +78,7 @@ impl Live {
 
     /// Notes what is to be watched now.
     pub(super) fn note_watched(&self, writer: &Writer) {
-        let paths = writer.stamps.paths().chain(&writer.watch);
+        let paths = writer.stamps.paths().chain(&*writer.watch);
         let paths: Vec<_> = paths.cloned().collect();
         self.watched.store(paths.into());
     }

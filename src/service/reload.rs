@@ -16,6 +16,9 @@ use crate::shutdown::{ShutdownWatch, requested};
 /// How often files are looked at where the system gives no watch.
 const WITHOUT_WATCH: Duration = Duration::from_secs(5);
 
+/// The pause between two slices of a look at all files, in which whoever waits has his turn.
+const BREATH: Duration = Duration::from_millis(1);
+
 /// How often in a row what is used may lead to more that is to be watched.
 const FOLLOWED: usize = 4;
 
@@ -60,13 +63,16 @@ impl Task {
             .inspect_err(|error| tracing::error!(%error, "cannot listen for SIGHUP"))
             .ok();
         let mut looked = Instant::now();
+        let mut is_sweeping = self.is_sweeping().await;
         loop {
             for _ in 0..FOLLOWED {
-                if !follow(watch.as_mut(), &self.live) {
+                // Where it loads, all is looked at anyway, and again once that is done.
+                if is_sweeping || !follow(watch.as_mut(), &self.live) {
                     break;
                 }
                 // What changed there before it was watched has told nobody.
                 self.look(Vec::new()).await;
+                while self.sweep().await {}
             }
             let every = match watch {
                 Some(_) => self.live.current().config.renewal.check_every,
@@ -89,10 +95,17 @@ impl Task {
                         let _ = reply.send(outcome.clone());
                     }
                 }
-                paths = changed(watch.as_mut()) => self.look(paths).await,
-                () = tokio::time::sleep_until(looked + every) => {
+                paths = changed(watch.as_mut()) => {
+                    self.look(paths).await;
+                    is_sweeping = self.is_sweeping().await;
+                }
+                () = tokio::time::sleep_until(looked + every), if !is_sweeping => {
                     looked = Instant::now();
                     self.look(Vec::new()).await;
+                    is_sweeping = self.is_sweeping().await;
+                }
+                () = tokio::time::sleep(BREATH), if is_sweeping => {
+                    is_sweeping = self.sweep().await;
                 }
                 () = requested(&mut shutdown) => return,
             }
@@ -106,6 +119,23 @@ impl Task {
             let why = "the reload broke off, which is a defect; see the log";
             Err(Refused::Unable(why.to_owned()))
         })
+    }
+
+    /// Looks at some of all files. Whether there are more.
+    async fn sweep(&self) -> bool {
+        let live = Arc::clone(&self.live);
+        let sweep = move || {
+            live.sweep();
+            live.is_sweeping()
+        };
+        blocking(sweep).await.unwrap_or_default()
+    }
+
+    async fn is_sweeping(&self) -> bool {
+        let live = Arc::clone(&self.live);
+        blocking(move || live.is_sweeping())
+            .await
+            .unwrap_or_default()
     }
 
     async fn look(&self, paths: Vec<std::path::PathBuf>) {

@@ -77,7 +77,7 @@ fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
         }
     }
     let lengths = all.iter().map(|one| one.certificate.lifetime().length());
-    let shortest = lengths.min()?;
+    let shortest = lengths.chain(live.shortest_life()).min()?;
     Some(Duration::from_secs(
         u64::try_from(shortest).unwrap_or_default(),
     ))

@@ -21,7 +21,7 @@ use self::way::Ways;
 
 /// How long it must have been quiet before a change is told, so that a pair of files that are
 /// written one after the other is one change.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(40);
 
 /// How long a change is held back at most where it is never quiet.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,6 +51,8 @@ pub struct Followed {
 struct Pending {
     paths: BTreeSet<PathBuf>,
     all_known: bool,
+    /// When they are told if nothing else comes.
+    quiet: Instant,
     /// When they are told at the latest.
     patience: Instant,
 }
@@ -115,8 +117,8 @@ impl Watch {
             let event = match &self.pending {
                 None => self.events.recv().await,
                 Some(pending) => {
-                    let quiet = (Instant::now() + QUIET).min(pending.patience);
-                    let event = tokio::time::timeout_at(quiet, self.events.recv()).await;
+                    let until = pending.quiet.min(pending.patience);
+                    let event = tokio::time::timeout_at(until, self.events.recv()).await;
                     event.unwrap_or_default()
                 }
             };
@@ -141,6 +143,7 @@ impl Default for Pending {
         Self {
             paths: BTreeSet::new(),
             all_known: true,
+            quiet: Instant::now() + QUIET,
             patience: Instant::now() + PATIENCE,
         }
     }
@@ -149,6 +152,7 @@ impl Default for Pending {
 impl Pending {
     fn add(&mut self, paths: Vec<PathBuf>) {
         self.all_known &= !paths.is_empty();
+        self.quiet = Instant::now() + QUIET;
         self.paths.extend(paths);
     }
 

@@ -8,29 +8,42 @@
 //! A name whose own certificates are all invalid is left to a wildcard that is valid.
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use ahash::{HashMap, HashSet};
+use ahash::{HashMap, HashSet, RandomState};
+use hashbrown::HashTable;
 
 use super::{CertificateSet, SniMap};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
+use crate::schedule::{Horizon, Passed};
 
 /// Every certificate at hand, by the names it covers.
 #[derive(Default)]
 pub struct Candidates {
-    by_pattern: HashMap<Pattern, Vec<Candidate>>,
+    by_pattern: HashTable<Slot>,
+    hasher: RandomState,
     /// Patterns to decide again.
     dirty: HashSet<Pattern>,
     /// Names without a valid certificate of their own.
     invalid: HashSet<HostName>,
+    /// When what begins or ends to be valid.
+    horizon: Horizon<Pattern>,
+}
+
+/// What could be served for one pattern: mostly one certificate, which has the pattern among its
+/// names, so that no copy of it is kept here.
+enum Slot {
+    One(Candidate),
+    Several(Box<(Pattern, Vec<Candidate>)>),
 }
 
 #[derive(Clone)]
 struct Candidate {
     certificate: Arc<TlsCertificate>,
+    /// Which of the certificate's names it is here for.
+    name: u32,
     standing: Standing,
 }
 
@@ -47,45 +60,104 @@ pub enum Standing {
     Demanded,
 }
 
+impl Slot {
+    fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Self::One(one) => one.pattern(),
+            Self::Several(several) => Some(&several.0),
+        }
+    }
+
+    fn candidates(&self) -> &[Candidate] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => &several.1,
+        }
+    }
+
+    fn push(&mut self, candidate: Candidate) {
+        match self {
+            Self::One(one) => {
+                if let Some(pattern) = one.pattern().cloned() {
+                    let all = vec![one.clone(), candidate];
+                    *self = Self::Several(Box::new((pattern, all)));
+                }
+            }
+            Self::Several(several) => several.1.push(candidate),
+        }
+    }
+}
+
+impl Candidate {
+    fn pattern(&self) -> Option<&Pattern> {
+        let name = usize::try_from(self.name).ok()?;
+        self.certificate.names().get(name)
+    }
+}
+
 impl Candidates {
     /// Adds a certificate.
     pub fn add(&mut self, certificate: &Arc<TlsCertificate>, standing: Standing) {
-        for pattern in certificate.names() {
+        for (name, pattern) in (0..).zip(certificate.names()) {
             let candidate = Candidate {
                 certificate: Arc::clone(certificate),
+                name,
                 standing,
             };
-            self.by_pattern
-                .entry(pattern.clone())
-                .or_default()
-                .push(candidate);
+            let hash = self.hasher.hash_one(pattern);
+            let is_it = |slot: &Slot| slot.pattern() == Some(pattern);
+            match self.by_pattern.find_mut(hash, is_it) {
+                Some(slot) => slot.push(candidate),
+                None => {
+                    let hasher = &self.hasher;
+                    let rehash = |slot: &Slot| slot.pattern().map_or(0, |it| hasher.hash_one(it));
+                    self.by_pattern
+                        .insert_unique(hash, Slot::One(candidate), rehash);
+                }
+            }
             self.dirty.insert(pattern.clone());
+            await_change(&mut self.horizon, certificate, pattern);
         }
     }
 
     /// Removes this very certificate.
     pub fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
         for pattern in certificate.names() {
-            if let Entry::Occupied(mut entry) = self.by_pattern.entry(pattern.clone()) {
-                entry
-                    .get_mut()
-                    .retain(|candidate| !Arc::ptr_eq(&candidate.certificate, certificate));
-                if entry.get().is_empty() {
-                    entry.remove();
+            let hash = self.hasher.hash_one(pattern);
+            let is_it = |slot: &Slot| slot.pattern() == Some(pattern);
+            let Ok(mut entry) = self.by_pattern.find_entry(hash, is_it) else {
+                continue;
+            };
+            let is_other = |one: &Candidate| !Arc::ptr_eq(&one.certificate, certificate);
+            let is_empty = match entry.get_mut() {
+                Slot::One(one) => !is_other(one),
+                Slot::Several(several) => {
+                    several.1.retain(is_other);
+                    several.1.is_empty()
                 }
-                self.dirty.insert(pattern.clone());
+            };
+            if is_empty {
+                entry.remove();
             }
+            self.dirty.insert(pattern.clone());
         }
     }
 
     /// Notes what began or ended to be valid between `last` and `now`.
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
-        for (pattern, candidates) in &self.by_pattern {
-            let changed = |candidate: &Candidate| {
-                candidate.certificate.validity(last) != candidate.certificate.validity(now)
-            };
-            if candidates.iter().any(changed) {
-                self.dirty.insert(pattern.clone());
+        match self.horizon.pass(now) {
+            Passed::These(patterns) => self.dirty.extend(patterns),
+            Passed::Unknown => {
+                let slots = self.by_pattern.iter();
+                let slots = slots.filter_map(|slot| Some((slot.pattern()?, slot.candidates())));
+                for (pattern, candidates) in slots {
+                    for Candidate { certificate, .. } in candidates {
+                        if certificate.validity(last) != certificate.validity(now) {
+                            self.dirty.insert(pattern.clone());
+                        }
+                        await_change(&mut self.horizon, certificate, pattern);
+                    }
+                }
             }
         }
     }
@@ -93,10 +165,8 @@ impl Candidates {
     /// Whether a configured certificate that is valid at `now` covers all of `pattern`.
     pub fn covers(&self, pattern: &Pattern, now: UnixTime) -> bool {
         let any = |pattern: &Pattern| {
-            self.by_pattern.get(pattern).is_some_and(|all| {
-                all.iter()
-                    .any(|one| is_configured(one) && is_valid(one, now))
-            })
+            let mut all = self.of(pattern).iter();
+            all.any(|one| is_configured(one) && is_valid(one, now))
         };
         any(pattern)
             || pattern
@@ -113,13 +183,15 @@ impl Candidates {
     #[must_use]
     pub fn update(&mut self, map: &SniMap, now: UnixTime) -> SniMap {
         let mut dirty = std::mem::take(&mut self.dirty);
-        for name in &self.invalid {
-            let name = Pattern::Exact(name.clone());
-            if name
-                .wildcard_over()
-                .is_some_and(|wildcard| dirty.contains(&wildcard))
-            {
-                dirty.insert(name);
+        if dirty.iter().any(|one| matches!(one, Pattern::Wildcard(_))) {
+            for name in &self.invalid {
+                let name = Pattern::Exact(name.clone());
+                if name
+                    .wildcard_over()
+                    .is_some_and(|wildcard| dirty.contains(&wildcard))
+                {
+                    dirty.insert(name);
+                }
             }
         }
         let mut sets = Sets::default();
@@ -142,9 +214,17 @@ impl Candidates {
         self.by_pattern.len()
     }
 
+    fn of(&self, pattern: &Pattern) -> &[Candidate] {
+        let hash = self.hasher.hash_one(pattern);
+        let slot = self
+            .by_pattern
+            .find(hash, |slot| slot.pattern() == Some(pattern));
+        slot.map_or(&[], Slot::candidates)
+    }
+
     /// The certificates to serve for `pattern`, in the order of their kinds.
     fn decide(&mut self, pattern: &Pattern, now: UnixTime) -> Vec<Arc<TlsCertificate>> {
-        let all = self.by_pattern.get(pattern).map_or(&[][..], Vec::as_slice);
+        let all = self.of(pattern);
         let valid = has_valid(all, now);
         if let Pattern::Exact(name) = pattern {
             if valid || all.is_empty() {
@@ -153,13 +233,13 @@ impl Candidates {
                 self.invalid.insert(name.clone());
                 let covered = pattern
                     .wildcard_over()
-                    .and_then(|wildcard| self.by_pattern.get(&wildcard))
-                    .is_some_and(|wildcard| has_valid(wildcard, now));
+                    .is_some_and(|wildcard| has_valid(self.of(&wildcard), now));
                 if covered {
                     return Vec::new();
                 }
             }
         }
+        let all = self.of(pattern);
         let mut best: Vec<_> = all
             .iter()
             .filter(|candidate| !valid || is_valid(candidate, now))
@@ -168,9 +248,22 @@ impl Candidates {
         best.retain(|candidate| Some(candidate.standing) == standing);
         best.sort_by_key(|candidate| (candidate.certificate.kind(), Reverse(rank(candidate))));
         best.dedup_by_key(|candidate| candidate.certificate.kind());
-        best.into_iter()
+        let mut best: Vec<_> = best
+            .into_iter()
             .map(|candidate| Arc::clone(&candidate.certificate))
-            .collect()
+            .collect();
+        best.shrink_to_fit();
+        best
+    }
+}
+
+/// Notes when `certificate` begins and ends to be valid for `pattern`.
+fn await_change(horizon: &mut Horizon<Pattern>, certificate: &TlsCertificate, pattern: &Pattern) {
+    let end = certificate.not_after().saturating_add(1);
+    for time in [certificate.not_before(), end] {
+        if horizon.is_near(time) {
+            horizon.add(time, pattern.clone());
+        }
     }
 }
 
@@ -180,8 +273,15 @@ struct Sets(HashMap<Vec<*const TlsCertificate>, Arc<CertificateSet>>);
 
 impl Sets {
     fn get(&mut self, certificates: Vec<Arc<TlsCertificate>>) -> Option<Arc<CertificateSet>> {
-        if certificates.is_empty() {
-            return None;
+        match &*certificates {
+            [] => return None,
+            // Nobody to share it with.
+            [one] if one.names().len() == 1 => {
+                return Some(Arc::new(CertificateSet {
+                    by_kind: certificates,
+                }));
+            }
+            _ => {}
         }
         let key = certificates.iter().map(Arc::as_ptr).collect();
         let set = self.0.entry(key).or_insert_with(|| {

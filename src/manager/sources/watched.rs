@@ -1,0 +1,164 @@
+//! Which files a changed path belongs to, and which paths are to be watched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Found, Sources};
+use crate::manager::directory::{self, Part};
+use crate::manager::files::{EntryId, Kind};
+
+/// The entries that changed paths belong to.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) found: Vec<Found>,
+    pub(super) gone: Vec<EntryId>,
+}
+
+impl Sources {
+    /// The directories and files of which a change may concern an entry.
+    pub(in crate::manager) fn watch(&self) -> &Arc<BTreeSet<PathBuf>> {
+        &self.watch
+    }
+
+    /// The entries that `paths` belong to; `None` where that may be any.
+    pub(super) fn survey(&mut self, paths: &[PathBuf]) -> Option<Survey> {
+        let mut survey = Survey::default();
+        let mut seen = BTreeSet::new();
+        for path in paths {
+            let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+            let mut is_known = self.survey_files(path, is_file, &mut seen, &mut survey);
+            is_known |= self.survey_directories(path, is_file, &mut seen, &mut survey)?;
+            if !is_known && self.may_be_led_through(path, is_file) {
+                return None;
+            }
+        }
+        Some(survey)
+    }
+
+    /// Finds the configured files that `path` is, or leads to. Whether there are any.
+    fn survey_files(
+        &self,
+        path: &Path,
+        is_file: bool,
+        seen: &mut BTreeSet<EntryId>,
+        survey: &mut Survey,
+    ) -> bool {
+        let mut is_known = false;
+        let mut take = |id: &EntryId| {
+            is_known = true;
+            if let Some(origin) = self.files.get(id)
+                && seen.insert(id.clone())
+            {
+                survey.found.push(Found {
+                    id: id.clone(),
+                    kind: Kind::Files,
+                    origin: Arc::clone(origin),
+                });
+            }
+        };
+        if is_file {
+            self.by_path.get(path).into_iter().flatten().for_each(take);
+        } else {
+            // A directory or a link on the way may have been replaced.
+            let leads_to = |file: &Path| file.starts_with(path) || directory::is_beside(path, file);
+            let led = self.by_path.iter().filter(|(file, _)| leads_to(file));
+            led.for_each(|(_, ids)| ids.iter().for_each(&mut take));
+        }
+        is_known
+    }
+
+    /// Finds the entry of a directory that `path` is. Whether it is in one; `None` where it leads to
+    /// a whole directory.
+    fn survey_directories(
+        &mut self,
+        path: &Path,
+        is_file: bool,
+        seen: &mut BTreeSet<EntryId>,
+        survey: &mut Survey,
+    ) -> Option<bool> {
+        let mut is_known = false;
+        for directory in &mut self.directories {
+            let is_inside = path.parent() == Some(&directory.path);
+            is_known |= is_inside;
+            if !is_file
+                && (directory.path.starts_with(path)
+                    || directory::is_turned_link(path, &directory.path))
+            {
+                return None;
+            }
+            let (true, Some(name)) = (is_inside, path.file_name()) else {
+                continue;
+            };
+            let Some(part) = directory::part(name) else {
+                continue;
+            };
+            directory.lone_keys.remove(path);
+            if path.is_symlink() {
+                directory.links.insert(path.to_owned());
+            }
+            let names: Vec<_> = match part {
+                Part::Chain => vec![name.to_owned()],
+                Part::Key => directory::chains_of(name).collect(),
+            };
+            let mut is_lone = matches!(part, Part::Key) && path.exists();
+            for name in names {
+                let id = EntryId::beside(&directory.path, &name);
+                if self.files.contains_key(&id) || !seen.insert(id.clone()) {
+                    continue;
+                }
+                if fs::symlink_metadata(id.chain()).is_ok() {
+                    is_lone = false;
+                    survey.found.push(Found {
+                        id,
+                        kind: Kind::Directory,
+                        origin: Arc::clone(&directory.origin),
+                    });
+                } else {
+                    survey.gone.push(id);
+                }
+            }
+            if is_lone && directory.lone_keys.len() < super::sweep::LONE_KEYS {
+                directory.lone_keys.insert(path.to_owned());
+            }
+        }
+        Some(is_known)
+    }
+
+    /// Whether links may lead to files through `path`, which none of them names: all but other
+    /// people's files, a log in the same directory say.
+    fn may_be_led_through(&self, path: &Path, is_file: bool) -> bool {
+        // It may be told by a way that goes through other directories.
+        !is_file || fs::canonicalize(path).is_ok_and(|path| self.targets.contains(&path))
+    }
+
+    /// Finds all that is to be watched.
+    pub(super) fn find_watched(&mut self) {
+        let directories = self.directories.iter();
+        let mut watch: BTreeSet<_> = directories.map(|one| one.path.to_path_buf()).collect();
+        self.targets.clear();
+        let links = self.directories.iter().flat_map(|one| &one.links);
+        for path in self.by_path.keys().chain(links) {
+            watch.insert(path.clone());
+            // A symbolic link may stay while what it leads to changes.
+            self.targets.extend(fs::canonicalize(path));
+        }
+        self.watch = Arc::new(watch);
+    }
+
+    /// Finds what is to be watched for these entries too.
+    pub(super) fn follow<'a>(&mut self, entries: impl Iterator<Item = &'a EntryId>) {
+        for id in entries {
+            for path in [id.chain(), id.key()] {
+                let is_link = path.is_symlink();
+                if is_link || self.by_path.contains_key(&path) {
+                    self.targets.extend(fs::canonicalize(&path));
+                    if !self.watch.contains(&path) {
+                        Arc::make_mut(&mut self.watch).insert(path);
+                    }
+                }
+            }
+        }
+    }
+}

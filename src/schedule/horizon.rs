@@ -1,0 +1,100 @@
+//! What comes when, of very many things.
+
+use std::collections::BTreeSet;
+
+use super::DAY;
+use crate::clock::UnixTime;
+
+/// How far ahead what comes is kept in order.
+const AHEAD: i64 = DAY;
+
+/// The order in which things come. Only those of the next day are held: a million certificates that
+/// end some time this year cost nothing here, and are gone through twice a day.
+#[derive(Debug)]
+pub struct Horizon<T> {
+    last: UnixTime,
+    until: UnixTime,
+    near: BTreeSet<(UnixTime, T)>,
+}
+
+/// What a passage of time has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Passed<T> {
+    /// These.
+    These(Vec<T>),
+    /// Nobody knows: everything is to be looked at, and added again.
+    Unknown,
+}
+
+impl<T> Default for Horizon<T> {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            until: 0,
+            near: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T: Ord> Horizon<T> {
+    /// Whether what comes at `time` is held: one need not be made for [`Self::add`] else.
+    pub fn is_near(&self, time: UnixTime) -> bool {
+        time > self.last && time <= self.until
+    }
+
+    /// Notes that `what` comes at `time`, where that is near. What no longer comes need not be taken
+    /// back: whoever is told of it looks for himself.
+    pub fn add(&mut self, time: UnixTime, what: T) {
+        if self.is_near(time) {
+            self.near.insert((time, what));
+        }
+    }
+
+    /// What has come since the last call, now that it is `now`.
+    pub fn pass(&mut self, now: UnixTime) -> Passed<T> {
+        let is_known = now >= self.last && now <= self.until.saturating_sub(AHEAD / 2);
+        self.last = now;
+        if !is_known {
+            self.until = now.saturating_add(AHEAD);
+            self.near.clear();
+            return Passed::Unknown;
+        }
+        let mut came = Vec::new();
+        while let Some((time, _)) = self.near.first() {
+            if *time > now {
+                break;
+            }
+            came.extend(self.near.pop_first().map(|(_, what)| what));
+        }
+        Passed::These(came)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_800_000_000;
+
+    #[test]
+    fn what_is_near_comes_in_its_time_and_the_rest_when_it_is_near() {
+        let mut horizon = Horizon::default();
+        horizon.add(NOW + 5, "lost: nobody has said what time it is");
+        assert_eq!(horizon.pass(NOW), Passed::Unknown);
+        for (time, what) in [(NOW + 20, "b"), (NOW + 10, "a"), (NOW + 10, "a")] {
+            horizon.add(time, what);
+        }
+        horizon.add(NOW, "over");
+        horizon.add(NOW + 2 * DAY, "far");
+        assert_eq!(horizon.near.len(), 2);
+        assert_eq!(horizon.pass(NOW + 9), Passed::These(vec![]));
+        assert_eq!(horizon.pass(NOW + 10), Passed::These(vec!["a"]));
+        assert_eq!(horizon.pass(NOW + 30), Passed::These(vec!["b"]));
+        assert_eq!(horizon.pass(NOW + DAY / 2 + 1), Passed::Unknown);
+        assert_eq!(horizon.pass(NOW + DAY / 2), Passed::Unknown, "set back");
+        horizon.add(NOW + DAY, "now it is near");
+        let passed = horizon.pass(NOW + DAY);
+        assert_eq!(passed, Passed::These(vec!["now it is near"]));
+        assert_eq!(horizon.pass(NOW + 9 * DAY), Passed::Unknown, "a leap");
+    }
+}
