@@ -31,9 +31,8 @@ mod upkeep;
 mod work;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use indexmap::IndexMap;
@@ -201,16 +200,6 @@ impl TlsManager {
         self.refresh()
     }
 
-    /// Begins with `config`: loads certificates from files for as long as there is `patience`. What
-    /// is left is loaded by [`Self::sweep`], and only then issuers are asked for anything.
-    pub fn start(&mut self, config: &Config, patience: Duration) -> Report {
-        self.configure(config);
-        self.is_loading = true;
-        self.begin_sweep();
-        let until = Instant::now() + patience;
-        self.go_on(Some(until))
-    }
-
     fn configure(&mut self, config: &Config) {
         self.sources.configure(&config.certificates);
         if let Some(dns) = &self.dns {
@@ -229,33 +218,6 @@ impl TlsManager {
             {
                 self.on_demand = None;
             }
-        }
-    }
-
-    /// Reads again what changed on disk, and does all else that is due.
-    pub fn refresh(&mut self) -> Report {
-        self.begin_sweep();
-        self.go_on(None)
-    }
-
-    /// Like [`Self::refresh`], but looks only at what `paths` are part of: files of certificates,
-    /// or directories of them.
-    pub fn refresh_paths(&mut self, paths: &[PathBuf]) -> Report {
-        let now = self.pass_time();
-        match self.sources.look_at(paths, &self.loader, now) {
-            Some(changes) => {
-                let mut report = Report::default();
-                for change in changes {
-                    self.take(change, Standing::Configured, &mut report);
-                }
-                self.conclude(report, now)
-            }
-            // What is under way begins anew, and goes on in slices.
-            None if self.is_loading => {
-                self.begin_sweep();
-                self.conclude(Report::default(), now)
-            }
-            None => self.refresh(),
         }
     }
 

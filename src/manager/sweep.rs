@@ -1,16 +1,55 @@
 //! Looking at all files, in slices that let others come in between.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::TlsManager;
 use super::report::Report;
 use crate::certificate::sni::Standing;
+use crate::config::model::Config;
 
 /// How often what is loaded is published at most while everything is looked at. A map of a million
 /// names takes some milliseconds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
 impl TlsManager {
+    /// Begins with `config`: loads certificates from files for as long as there is `patience`. What
+    /// is left is loaded by [`Self::sweep`], and only then issuers are asked for anything.
+    pub fn start(&mut self, config: &Config, patience: Duration) -> Report {
+        self.configure(config);
+        self.is_loading = true;
+        self.begin_sweep();
+        let until = Instant::now() + patience;
+        self.go_on(Some(until))
+    }
+
+    /// Reads again what changed on disk, and does all else that is due.
+    pub fn refresh(&mut self) -> Report {
+        self.begin_sweep();
+        self.go_on(None)
+    }
+
+    /// Like [`Self::refresh`], but looks only at what `paths` are part of: files of certificates,
+    /// or directories of them.
+    pub fn refresh_paths(&mut self, paths: &[PathBuf]) -> Report {
+        let now = self.pass_time();
+        match self.sources.look_at(paths, &self.loader, now) {
+            Some(changes) => {
+                let mut report = Report::default();
+                for change in changes {
+                    self.take(change, Standing::Configured, &mut report);
+                }
+                self.conclude(report, now)
+            }
+            // What is under way begins anew, and goes on in slices.
+            None if self.is_loading => {
+                self.begin_sweep();
+                self.conclude(Report::default(), now)
+            }
+            None => self.refresh(),
+        }
+    }
+
     /// Begins to look at all files, anew where that is under way. [`Self::sweep`] does it.
     pub fn begin_sweep(&mut self) {
         self.sources.begin_sweep();
