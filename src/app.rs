@@ -174,6 +174,7 @@ impl App {
             clock: Arc::clone(&clock),
             metrics: Some(metrics.clone()),
             events: events.clone(),
+            in_memory: config.certificates_in_memory,
             make_issuer: make_issuer(&storage, &clock, &challenges, &dns, &events, &halt),
             dns: Some(dns.clone()),
         })?;

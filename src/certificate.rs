@@ -1,14 +1,17 @@
-//! A certificate chain with its key, parsed once and shared by every handshake that serves it.
+//! A certificate chain with its key, checked once and shared by every handshake that serves it.
 //!
 //! [`Loader`] makes a [`TlsCertificate`] from PEM and refuses whatever could not be served, so
 //! that a handshake never meets a bad certificate. Nothing here reads files or knows the
-//! configuration; `manager` does. [`sni`] finds the certificate for a name.
+//! configuration; `manager` does. [`sni`] finds the certificate for a name. What OpenSSL needs of
+//! it is made when a handshake first asks ([`hot`]): there may be a million.
 
 mod chain;
 pub mod error;
 mod ffi;
 mod file_path;
+pub mod hot;
 pub mod loader;
+pub mod material;
 pub(crate) mod parse;
 pub(crate) mod pem;
 pub mod sni;
@@ -20,26 +23,28 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, Private};
+use arc_swap::ArcSwapOption;
 use openssl::ssl::SslRef;
-use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 pub use self::error::{CertificateError, CertificateWarning};
 pub use self::file_path::FilePath;
 pub use self::loader::{Loaded, Loader};
 
+use self::chain::ChainRef;
+use self::material::{Description, Keeper, Material, MaterialError, Rest};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::Lifetime;
 
 /// A certificate chain with its private key, checked to belong together.
 pub struct TlsCertificate {
-    leaf: X509,
-    key: PKey<Private>,
+    /// Leaf and key.
+    rest: Rest,
+    /// The same and the chain for handshakes, while they are asked for.
+    hot: ArcSwapOption<Material>,
     /// From the issuer of the leaf upwards, without the root. Shared between certificates.
-    chain: Box<[Arc<X509>]>,
+    chain: ChainRef,
     /// Whether the issuer of the leaf is unknown.
     incomplete: bool,
     names: Box<[Pattern]>,
@@ -108,25 +113,23 @@ impl TlsCertificate {
         self.fingerprint
     }
 
-    /// The serial number in upper-case hexadecimal digits, empty where it cannot be read.
-    pub fn serial(&self) -> String {
-        let serial = self.leaf.serial_number().to_bn();
-        serial
-            .and_then(|serial| serial.to_hex_str().map(|hex| hex.to_string()))
-            .unwrap_or_default()
+    /// What it says of itself to people; empty where it is kept elsewhere and cannot be fetched.
+    pub fn describe(&self) -> Description {
+        let material = self.material();
+        material.map_or_else(
+            |_| Description::default(),
+            |one| Description::of(one.leaf()),
+        )
     }
 
     /// How it is known at its CA (RFC 9773, section 4.1); `None` where it does not say by which key
-    /// it was signed.
+    /// it was signed, or cannot be fetched.
     pub fn renewal_id(&self) -> Option<String> {
-        let authority = self.leaf.authority_key_id()?.as_slice();
-        let serial = self.leaf.serial_number().to_bn().ok()?;
+        let material = self.material().ok()?;
+        let leaf = material.leaf();
+        let authority = leaf.authority_key_id()?.as_slice();
+        let serial = leaf.serial_number().to_bn().ok()?;
         Some(renewal_id(authority, serial.to_vec()))
-    }
-
-    /// The distinguished name of the issuer, `CN=..., O=...`.
-    pub fn issuer(&self) -> String {
-        parse::name_text(self.leaf.issuer_name())
     }
 
     /// Where this certificate comes from.
@@ -142,10 +145,11 @@ impl TlsCertificate {
     /// The chain as it is sent, leaf first, in PEM.
     ///
     /// # Errors
-    /// Where OpenSSL cannot encode it.
-    pub fn chain_pem(&self) -> Result<Vec<u8>, ErrorStack> {
-        let mut pem = self.leaf.to_pem()?;
-        for certificate in &self.chain {
+    /// Where it cannot be fetched or encoded.
+    pub fn chain_pem(&self) -> Result<Vec<u8>, MaterialError> {
+        let material = self.material()?;
+        let mut pem = material.leaf().to_pem()?;
+        for certificate in material.chain() {
             pem.extend(certificate.to_pem()?);
         }
         Ok(pem)
@@ -154,8 +158,8 @@ impl TlsCertificate {
     /// Chain and private key in one PEM, as the loader takes them.
     ///
     /// # Errors
-    /// Where OpenSSL cannot encode it.
-    pub(crate) fn bundle_pem(&self) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+    /// Where it cannot be fetched or encoded.
+    pub(crate) fn bundle_pem(&self) -> Result<Zeroizing<Vec<u8>>, MaterialError> {
         let mut pem = Zeroizing::new(self.chain_pem()?);
         pem.extend_from_slice(&self.key_pem()?);
         Ok(pem)
@@ -164,43 +168,61 @@ impl TlsCertificate {
     /// The private key in PEM (PKCS #8).
     ///
     /// # Errors
-    /// Where OpenSSL cannot encode it.
-    pub(crate) fn key_pem(&self) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
-        self.key.private_key_to_pem_pkcs8().map(Zeroizing::new)
+    /// Where it cannot be fetched or encoded.
+    pub(crate) fn key_pem(&self) -> Result<Zeroizing<Vec<u8>>, MaterialError> {
+        let pem = self.material()?.key().private_key_to_pem_pkcs8()?;
+        Ok(Zeroizing::new(pem))
     }
 
     /// The certificate without its chain, DER.
     ///
     /// # Errors
-    /// Where OpenSSL cannot encode it.
-    pub(crate) fn leaf_der(&self) -> Result<Vec<u8>, ErrorStack> {
-        self.leaf.to_der()
+    /// Where it cannot be fetched or encoded.
+    pub(crate) fn leaf_der(&self) -> Result<Vec<u8>, MaterialError> {
+        Ok(self.material()?.leaf().to_der()?)
     }
 
     /// SHA-256 of its public key, in hexadecimal.
     ///
     /// # Errors
-    /// Where OpenSSL cannot encode it.
-    pub(crate) fn key_digest(&self) -> Result<String, ErrorStack> {
-        let key = self.key.public_key_to_der()?;
+    /// Where it cannot be fetched or encoded.
+    pub(crate) fn key_digest(&self) -> Result<String, MaterialError> {
+        let key = self.material()?.key().public_key_to_der()?;
         Ok(Fingerprint(openssl::sha::sha256(&key)).to_string())
     }
 
-    /// Hands chain and key to one handshake.
-    ///
-    /// Applied for several kinds of key, the certificates stand side by side and OpenSSL takes the
-    /// one that the client can verify.
+    /// Hands chain and key to one handshake; what was parsed for it is not kept. Blocks where the
+    /// certificate is kept elsewhere: who serves many clients asks [`hot::Hot::ready`].
     ///
     /// # Errors
-    /// Where OpenSSL is out of memory; the loader has had OpenSSL accept this very certificate.
-    pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        ssl.set_certificate(&self.leaf)?;
-        ssl.set_private_key(&self.key)?;
-        // The chain belongs to the certificate just set. A handshake may have had one before.
-        ffi::clear_chain(ssl)?;
-        self.chain
-            .iter()
-            .try_for_each(|certificate| ssl.add_chain_cert(X509::clone(certificate)))
+    /// Where it cannot be fetched, or OpenSSL is out of memory.
+    pub fn apply(&self, ssl: &mut SslRef) -> Result<(), MaterialError> {
+        Ok(self.material()?.apply(ssl)?)
+    }
+
+    /// Leaf, key and chain, parsed where they are not at hand. Blocks where they are kept
+    /// elsewhere.
+    fn material(&self) -> Result<Arc<Material>, MaterialError> {
+        if let Some(hot) = self.hot.load_full() {
+            return Ok(hot);
+        }
+        Ok(Arc::new(match &self.rest {
+            Rest::Memory(der) => Material::parse(der, ChainRef::clone(&self.chain))?,
+            Rest::Kept(keeper) => Material::fetch(&**keeper, self)?,
+        }))
+    }
+
+    /// The same certificate, kept by `keeper` instead of in memory.
+    #[must_use]
+    pub(crate) fn kept_by(&self, keeper: Arc<dyn Keeper>) -> Self {
+        Self {
+            rest: Rest::Kept(keeper),
+            hot: ArcSwapOption::empty(),
+            chain: ChainRef::clone(&self.chain),
+            names: self.names.clone(),
+            source: self.source.clone(),
+            ..*self
+        }
     }
 }
 

@@ -58,7 +58,7 @@ use crate::certificate::sni::{Candidates, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{Config, Issuer};
+use crate::config::model::{Config, InMemory, Issuer};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::Nobody;
@@ -76,6 +76,8 @@ pub struct Setup {
     pub metrics: Option<Metrics>,
     pub events: EventBus,
     pub make_issuer: MakeIssuer,
+    /// Whether certificates are held in memory that are kept elsewhere too.
+    pub in_memory: InMemory,
     /// What issuers prove names with over the DNS: told of each configuration.
     pub dns: Option<DnsSolvers>,
 }
@@ -134,6 +136,7 @@ impl TlsManager {
             metrics: None,
             events: EventBus::default(),
             make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+            in_memory: InMemory::All,
             dns: None,
         };
         Ok(Self::build(setup, true)?.apply(config))
@@ -147,6 +150,7 @@ impl TlsManager {
             metrics,
             events,
             make_issuer,
+            in_memory,
             dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
@@ -163,6 +167,7 @@ impl TlsManager {
             health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
             outbox: Outbox::default(),
             looks: Looks::default(),
+            in_memory,
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
             events,
         };

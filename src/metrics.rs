@@ -23,6 +23,8 @@ pub struct Metrics {
     pub unknown_names: IntCounter,
     /// Certificates that are loaded, by source.
     pub certificates: IntGaugeVec,
+    /// Certificates that are kept parsed, ready for handshakes.
+    pub hot_certificates: HotCertificates,
     /// When certificates end, those that end first.
     pub certificate_ends: CertificateEnds,
     /// Certificates that issuers were asked for, by issuer and result.
@@ -113,6 +115,24 @@ impl Metrics {
                 "Certificates that are loaded, by source.",
                 &["source"],
             )?,
+            hot_certificates: HotCertificates {
+                hits: counter(
+                    "snigate_certificate_cache_hits_total",
+                    "Handshakes whose certificate was at hand in parsed form.",
+                )?,
+                misses: counter(
+                    "snigate_certificate_cache_misses_total",
+                    "Handshakes whose certificate had to be parsed or read first.",
+                )?,
+                evictions: counter(
+                    "snigate_certificate_cache_evictions_total",
+                    "Certificates whose parsed form was let go to make room.",
+                )?,
+                bytes: gauge(
+                    "snigate_certificate_cache_bytes",
+                    "Memory that parsed certificates take, roughly.",
+                )?,
+            },
             certificate_ends,
             renewals: counters(
                 "snigate_certificate_renewals_total",
@@ -190,6 +210,19 @@ impl Metrics {
             duration: self.request_duration.with_label_values(&[site]),
         }
     }
+}
+
+/// What is told of the certificates that are kept parsed.
+#[derive(Clone, Debug)]
+pub struct HotCertificates {
+    /// Handshakes that found their certificate ready.
+    pub hits: IntCounter,
+    /// Handshakes that had to have it parsed or fetched.
+    pub misses: IntCounter,
+    /// Certificates that were let go.
+    pub evictions: IntCounter,
+    /// What parsed certificates take, in octets.
+    pub bytes: IntGauge,
 }
 
 /// The metrics of one site.

@@ -273,8 +273,8 @@ mod tests {
 
     use super::*;
     use crate::config::model::{
-        AccessLog, Admin, Limits, Log, LogFormat, Renewal, Server, SessionTickets, Storage, Tls,
-        TlsProfile, UnknownSni,
+        AccessLog, Admin, InMemory, Limits, Log, LogFormat, Renewal, Server, SessionTickets,
+        Storage, Tls, TlsProfile, UnknownSni,
     };
 
     /// A configuration without sites.
@@ -313,6 +313,8 @@ mod tests {
             issuers: IndexMap::new(),
             dns: IndexMap::new(),
             certificates: Vec::new(),
+            certificates_in_memory: InMemory::All,
+            certificate_cache: 1 << 20,
             renewal: Renewal {
                 window: 0.3,
                 check_every: second,

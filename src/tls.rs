@@ -26,11 +26,13 @@ use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
 
+use crate::certificate::hot::{self, Hot};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
 use crate::host::{HostName, Identifier, NameBuffer};
 use crate::metrics::Metrics;
+use crate::throttle::Throttle;
 
 pub use self::seen::{Seen, Watched, watched};
 pub use self::snapshot::Snapshot;
@@ -62,6 +64,8 @@ struct Shared {
     live: ArcSwap<Snapshot>,
     hello: Index<Ssl, Hello>,
     tickets: context::Tickets,
+    hot: Hot,
+    unready: Throttle,
     metrics: Metrics,
     challenges: Challenges,
 }
@@ -81,6 +85,8 @@ impl GlobalCertificate {
             }),
             hello: Ssl::new_ex_index()?,
             tickets: context::Tickets::default(),
+            hot: Hot::new(hot::CAPACITY, metrics.hot_certificates.clone()),
+            unready: Throttle::default(),
             metrics,
             challenges,
         })))
@@ -133,6 +139,11 @@ impl GlobalCertificate {
         context::configure(self, &mut settings, tls)
             .or_err(ErrorType::InternalError, "cannot configure TLS")?;
         Ok(settings)
+    }
+
+    /// The certificates that are kept parsed.
+    pub fn hot(&self) -> &Hot {
+        &self.0.hot
     }
 
     /// Ticket keys that rotate at this interval; the same keys for all contexts that ask for it.
@@ -290,8 +301,10 @@ impl TlsAccept for GlobalCertificate {
             // Without a certificate the handshake ends in the alert handshake_failure.
             return;
         };
-        if let Err(error) = set.apply(ssl) {
-            tracing::error!(%error, "OpenSSL refused a certificate that was checked before");
+        if let Err(error) = set.present(ssl, &self.0.hot).await {
+            if let Some(held_back) = self.0.unready.admit() {
+                tracing::error!(%error, held_back, "a certificate cannot be presented");
+            }
         }
         if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
             hello.certificates = Some(set);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::view::rfc3339;
+use crate::certificate::material::Description;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
@@ -188,17 +189,18 @@ impl CertificateView {
             .iter()
             .map(ToString::to_string)
             .collect();
+        let Description { issuer, serial } = certificate.describe();
         Self {
             name: names.first().cloned().unwrap_or_default(),
             names,
             state,
             source: certificate.source().label().to_owned(),
-            issuer: Some(certificate.issuer()),
+            issuer: Some(issuer),
             not_before: Some(certificate.not_before()),
             not_after: Some(certificate.not_after()),
             days_left: Some(certificate.not_after().saturating_sub(now).div_euclid(DAY)),
             key: Some(certificate.kind().to_string()),
-            serial: Some(certificate.serial()),
+            serial: Some(serial),
             fingerprint: Some(certificate.fingerprint().to_string()),
             file: certificate.source().path(),
             renewal: None,

@@ -21,8 +21,13 @@ const BUNDLED: &[u8] = include_bytes!("intermediates.pem");
 #[derive(Default)]
 pub(super) struct Intermediates(Mutex<Inner>);
 
+/// A chain that is shared by all certificates that have it.
+pub(super) type ChainRef = Arc<[Arc<X509>]>;
+
 #[derive(Default)]
 struct Inner {
+    /// Chains in use, by the addresses of their certificates, which live as long as they do.
+    chains: HashMap<Vec<usize>, Weak<[Arc<X509>]>>,
     /// What is in use, so that equal certificates share their memory.
     interned: HashMap<Fingerprint, Weak<X509>>,
     /// What can complete a chain, by the hash of the subject.
@@ -34,7 +39,7 @@ struct Inner {
 /// What belongs above a leaf.
 pub(super) struct Chain {
     /// From the issuer of the leaf upwards, without the root.
-    pub(super) certificates: Vec<Arc<X509>>,
+    pub(super) certificates: ChainRef,
     /// What was given and is no part of it; roots are not listed.
     pub(super) unrelated: Vec<X509>,
     /// Whether the issuer of the leaf is unknown.
@@ -106,7 +111,7 @@ impl Intermediates {
             !is_self_issued(certificate) && !certificates.iter().any(|used| **used == *certificate)
         });
         Ok(Chain {
-            certificates,
+            certificates: self.share(certificates),
             unrelated: given,
             incomplete: !has_issuer,
         })
@@ -126,6 +131,22 @@ impl Intermediates {
             .into_iter()
             .filter(|issuer| issued(issuer, certificate, true))
             .max_by_key(|issuer| unix_time(issuer.not_after()).unwrap_or_default())
+    }
+
+    /// The one chain of these very certificates.
+    fn share(&self, certificates: Vec<Arc<X509>>) -> ChainRef {
+        let addresses = certificates.iter().map(|one| Arc::as_ptr(one).addr());
+        let addresses: Vec<_> = addresses.collect();
+        let mut inner = self.lock();
+        if let Some(known) = inner.chains.get(&addresses).and_then(Weak::upgrade) {
+            return known;
+        }
+        if inner.chains.len() == inner.chains.capacity() {
+            inner.chains.retain(|_, chain| chain.strong_count() > 0);
+        }
+        let chain = ChainRef::from(certificates);
+        inner.chains.insert(addresses, Arc::downgrade(&chain));
+        chain
     }
 
     fn intern(&self, certificate: X509) -> Result<Arc<X509>, ErrorStack> {

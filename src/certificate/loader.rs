@@ -5,8 +5,11 @@ use openssl::pkey::{PKey, PKeyRef, Private};
 use openssl::ssl::{Ssl, SslContext, SslMethod};
 use openssl::x509::{X509, X509KeyUsage};
 
-use super::chain::{self, Intermediates};
+use arc_swap::ArcSwapOption;
+
+use super::chain::{self, ChainRef, Intermediates};
 use super::error::{CertificateError, CertificateWarning};
+use super::material::{Der, Material, Rest};
 use super::pem::Contents;
 use super::{Source, TlsCertificate, parse};
 
@@ -100,9 +103,9 @@ impl Loader {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
             fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
-            leaf,
-            key,
-            chain: Box::default(),
+            rest: Rest::Memory(Der::encode(&leaf, &key).map_err(refused)?),
+            hot: ArcSwapOption::empty(),
+            chain: ChainRef::from([]),
             incomplete: false,
             names,
             source,
@@ -145,17 +148,18 @@ impl Loader {
         if !certificate.incomplete {
             return None;
         }
+        let material = certificate.material().ok()?;
         let chain = self
             .intermediates
-            .build(&certificate.leaf, Vec::new(), false)
+            .build(material.leaf(), Vec::new(), false)
             .ok()?;
         if chain.incomplete {
             return None;
         }
         Some(TlsCertificate {
-            leaf: certificate.leaf.clone(),
-            key: certificate.key.clone(),
-            chain: chain.certificates.into(),
+            rest: certificate.rest.clone(),
+            hot: ArcSwapOption::empty(),
+            chain: chain.certificates,
             incomplete: false,
             names: certificate.names.clone(),
             source: certificate.source.clone(),
@@ -199,20 +203,23 @@ impl Loader {
                 issuer: parse::name_text(leaf.issuer_name()),
             });
         }
+        let der = Der::encode(&leaf, &key).map_err(refused)?;
         let certificate = TlsCertificate {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
             fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
-            leaf,
-            key,
-            chain: chain.certificates.into(),
+            rest: Rest::Memory(der),
+            hot: ArcSwapOption::empty(),
+            chain: chain.certificates,
             incomplete: chain.incomplete,
             names,
             kind,
             source,
         };
-        self.try_out(&certificate).map_err(refused)?;
-        for intermediate in &certificate.chain {
+        let chain = ChainRef::clone(&certificate.chain);
+        self.try_out(&Material::new(leaf, key, chain, 0))
+            .map_err(refused)?;
+        for intermediate in &*certificate.chain {
             self.intermediates
                 .learn(X509::clone(intermediate))
                 .map_err(refused)?;
@@ -226,9 +233,9 @@ impl Loader {
         })
     }
 
-    fn try_out(&self, certificate: &TlsCertificate) -> Result<(), ErrorStack> {
+    fn try_out(&self, material: &Material) -> Result<(), ErrorStack> {
         let mut ssl = Ssl::new(&self.trial)?;
-        certificate.apply(&mut ssl)
+        material.apply(&mut ssl)
     }
 }
 

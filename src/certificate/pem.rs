@@ -6,8 +6,11 @@
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
+use zeroize::Zeroizing;
 
+use super::Fingerprint;
 use super::error::CertificateError;
+use super::material::Der;
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
@@ -75,6 +78,25 @@ impl Contents {
     }
 }
 
+/// The certificate with this fingerprint and the first private key of `pem`, unparsed; `None` where
+/// either is not there. It was checked when it was written that they belong together.
+pub(crate) fn find_der(pem: &[u8], fingerprint: Fingerprint) -> Option<Der> {
+    let (mut leaf, mut key) = (None, None);
+    let mut rest = pem;
+    while let Ok(Some(block)) = Block::next(rest) {
+        match block.label {
+            "CERTIFICATE" if leaf.is_none() => {
+                let der = block.decode()?;
+                leaf = (openssl::sha::sha256(&der) == fingerprint.0).then_some(der);
+            }
+            "PRIVATE KEY" if key.is_none() => key = Some(block.decode()?),
+            _ => {}
+        }
+        rest = block.rest;
+    }
+    Some(Der::new(&leaf?, &key?))
+}
+
 /// One block, from its first dash to its last.
 struct Block<'a> {
     label: &'a str,
@@ -83,6 +105,17 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
+    /// The octets that it stands for; `None` where it has headers, or is damaged.
+    fn decode(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let begin = BEGIN.len() + self.label.len() + DASHES.len();
+        let end = END.len() + self.label.len() + DASHES.len();
+        let body = self.text.get(begin..self.text.len().checked_sub(end)?)?;
+        let text = body.iter().filter(|octet| !octet.is_ascii_whitespace());
+        let text: Zeroizing<Vec<u8>> = Zeroizing::new(text.copied().collect());
+        let text = std::str::from_utf8(&text).ok()?;
+        openssl::base64::decode_block(text).ok().map(Zeroizing::new)
+    }
+
     /// The first block of `pem`, `None` where there is none.
     fn next(pem: &'a [u8]) -> Result<Option<Self>, CertificateError> {
         let Some(start) = find(pem, BEGIN) else {

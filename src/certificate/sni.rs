@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 use async_trait::async_trait;
-use openssl::error::ErrorStack;
 use openssl::ssl::SslRef;
 
 pub use self::candidates::{Candidates, Standing};
 use self::table::Table;
 use crate::certificate::TlsCertificate;
+use crate::certificate::hot::Hot;
+use crate::certificate::material::MaterialError;
 use crate::clock::UnixTime;
 use crate::host::{Identifier, Pattern, parent};
 
@@ -52,13 +53,26 @@ impl CertificateSet {
     }
 
     /// Hands every certificate to one handshake; OpenSSL takes the one that the client can use.
+    /// One that cannot be had is left out where there is another.
     ///
     /// # Errors
-    /// Where OpenSSL is out of memory.
-    pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        self.by_kind
-            .iter()
-            .try_for_each(|certificate| certificate.apply(ssl))
+    /// Where there is none, or OpenSSL is out of memory.
+    pub async fn present(&self, ssl: &mut SslRef, hot: &Hot) -> Result<(), MaterialError> {
+        let mut failed = None;
+        let mut presented = false;
+        for certificate in &self.by_kind {
+            match hot.ready(certificate).await {
+                Ok(material) => {
+                    material.apply(ssl)?;
+                    presented = true;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if !presented => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Whether this set serves exactly these certificates.

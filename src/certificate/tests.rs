@@ -1,8 +1,9 @@
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
 use openssl::symm::Cipher;
+use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 
 use super::loader::File;
@@ -49,7 +50,7 @@ fn chain_and_key_may_come_in_any_order() {
         assert_eq!(certificate.validity(NOW + 91 * DAY), Validity::Expired);
         assert_eq!(certificate.validity(NOW - 2 * DAY), Validity::NotYet);
         assert_eq!(certificate.kind(), KeyKind::Ecdsa);
-        assert_eq!(certificate.issuer(), "CN=order intermediate");
+        assert_eq!(certificate.describe().issuer, "CN=order intermediate");
         assert!(certificate.covers("x.a.example") && !certificate.covers("x.y.a.example"));
     }
 }
@@ -370,8 +371,9 @@ fn handshake(ca: &TestCa, set: &sni::CertificateSet, algorithms: &str) -> (X509,
                 .build();
             let mut ssl = Ssl::new(&context).expect("SSL");
             // Twice, as when a handshake is asked again after a retry request.
-            set.apply(&mut ssl).expect("applied");
-            set.apply(&mut ssl).expect("applied");
+            for certificate in set.by_kind.iter().chain(&set.by_kind) {
+                certificate.apply(&mut ssl).expect("applied");
+            }
             SslStream::new(ssl, server)
                 .expect("a stream")
                 .accept()
@@ -417,4 +419,32 @@ fn cas_know_a_certificate_by_its_authority_and_serial_number() {
 
 fn p256_group() -> EcGroup {
     EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve")
+}
+
+#[test]
+fn what_was_written_is_found_again_without_parsing() {
+    let ca = TestCa::new("found");
+    let certificate = ca.certificate(&loader(), &["a.example"], NOW, NOW + DAY);
+    let pem = certificate.bundle_pem().expect("PEM");
+    let der = pem::find_der(&pem, certificate.fingerprint()).expect("found");
+    assert_eq!(der.leaf(), certificate.leaf_der().expect("DER"));
+    let key = PKey::private_key_from_der(der.key()).expect("a key");
+    let leaf = X509::from_der(der.leaf()).expect("a certificate");
+    assert!(leaf.public_key().expect("a key").public_eq(&key));
+
+    let other = Fingerprint([7; 32]);
+    assert!(pem::find_der(&pem, other).is_none());
+    assert!(pem::find_der(&certificate.chain_pem().expect("PEM"), other).is_none());
+    for cut in [0, 30, 400] {
+        assert!(pem::find_der(&pem[..cut], certificate.fingerprint()).is_none());
+    }
+}
+
+#[test]
+fn chains_are_held_once() {
+    let ca = TestCa::new("once");
+    let loader = loader();
+    let of = |name| ca.certificate(&loader, &[name], NOW, NOW + DAY);
+    let (one, other) = (of("a.example"), of("b.example"));
+    assert!(Arc::ptr_eq(&one.chain, &other.chain));
 }

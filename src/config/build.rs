@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::locate::Node;
-use super::model::{Config, Origin, Places, Storage};
+use super::model::{Config, InMemory, Origin, Places, Storage};
 use super::problem::{At, Problems, quote, suggest};
 use super::schema;
 use super::source::Sources;
@@ -84,6 +84,16 @@ impl Build<'_> {
             issuers,
             dns,
             certificates,
+            certificates_in_memory: match raw.certificates_in_memory {
+                schema::InMemory::All => InMemory::All,
+                schema::InMemory::Cache => InMemory::Cache,
+            },
+            certificate_cache: self.size(
+                &root.key("certificate_cache"),
+                &raw.certificate_cache.0,
+                1 << 20,
+                1 << 40,
+            ),
             renewal,
             on_demand,
             upstreams,

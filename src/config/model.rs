@@ -36,6 +36,9 @@ pub struct Config {
     /// By name, in the order of the file.
     pub dns: IndexMap<Arc<str>, Arc<Dns>>,
     pub certificates: Vec<CertificateSource>,
+    pub certificates_in_memory: InMemory,
+    /// The octets that certificates may take which are kept parsed.
+    pub certificate_cache: usize,
     pub renewal: Renewal,
     /// Names that get a certificate when a client first asks for one.
     pub on_demand: Option<OnDemand>,
@@ -269,6 +272,14 @@ pub enum CertificateSource {
         dns: Option<Arc<str>>,
         origin: Origin,
     },
+}
+
+/// Which certificates and keys are held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InMemory {
+    All,
+    /// Those that are asked for; the others are read where they are kept.
+    Cache,
 }
 
 /// The place in the configuration that an entry comes from, for messages: `FILE:LINE:COLUMN` and

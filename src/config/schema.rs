@@ -52,6 +52,11 @@ pub(super) struct Root {
     pub(super) dns: IndexMap<String, Dns>,
     /// Certificates to serve beside those that sites ask for.
     pub(super) certificates: Vec<Certificate>,
+    /// Whether certificates and keys are all held in memory, or read where they are kept when a
+    /// client asks for them.
+    pub(super) certificates_in_memory: InMemory,
+    /// How much memory the certificates may take that are kept ready for handshakes.
+    pub(super) certificate_cache: CacheSize,
     /// When issued certificates are renewed.
     pub(super) renewal: Renewal,
     /// Certificates made when a client first asks for a name.

@@ -8,8 +8,10 @@ use super::health::Health;
 use super::needs::Need;
 use super::outbox::Outbox;
 use super::revocation::Looks;
+use super::stored;
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::Clock;
+use crate::config::model::InMemory;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
@@ -27,6 +29,8 @@ pub struct Tools {
     pub(super) health: Arc<Health>,
     pub(super) outbox: Outbox,
     pub(super) looks: Looks,
+    /// Whether certificates are held in memory that are in the storage.
+    pub(super) in_memory: InMemory,
     /// Counts certificates that were asked for, by issuer and result.
     pub(super) renewals: Option<IntCounterVec>,
 }
@@ -35,6 +39,22 @@ impl Tools {
     /// Where it is told what happens.
     pub fn events(&self) -> &EventBus {
         &self.events
+    }
+
+    /// `certificate` of `subject`, which is stored as one of the CA `ca`, as it is held from now
+    /// on.
+    pub(super) fn hold(
+        &self,
+        certificate: TlsCertificate,
+        ca: &str,
+        subject: &str,
+    ) -> TlsCertificate {
+        match self.in_memory {
+            InMemory::All => certificate,
+            InMemory::Cache => {
+                stored::shelve(certificate, &self.storage, &self.loader, ca, subject)
+            }
+        }
     }
 
     /// Stores what could not be stored before. Blocks on the storage; the manager is not held.

@@ -15,6 +15,7 @@ use super::health::Use;
 use super::job::Tools;
 use super::report::Report;
 use super::stored;
+use crate::certificate::material::MaterialError;
 use crate::certificate::{Source, TlsCertificate};
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Issuer as Configured;
@@ -201,7 +202,7 @@ impl Revoke {
             self.set_aside(tools).await;
         }
         if let Some(ca) = &self.ca {
-            let broken = |error: openssl::error::ErrorStack| {
+            let broken = |error: MaterialError| {
                 let message = format!("the certificate cannot be encoded: {error}");
                 Failure::new(FailureClass::Internal, message)
             };

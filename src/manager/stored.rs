@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use openssl::error::ErrorStack;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::certificate::material::{Keeper, Kept, MaterialError};
+use crate::certificate::pem::find_der;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
@@ -31,6 +32,47 @@ struct Facts {
     fingerprint: String,
     not_after: UnixTime,
     obtained: UnixTime,
+}
+
+/// Keeps a certificate in the storage that is not held in memory.
+struct Shelved {
+    storage: Arc<dyn Storage>,
+    loader: Arc<Loader>,
+    key: Key,
+}
+
+impl Keeper for Shelved {
+    fn fetch(&self, certificate: &TlsCertificate) -> Result<Kept, String> {
+        let stored = self.storage.load(&self.key);
+        let stored = stored.map_err(|error| error.to_string())?;
+        let pem = stored.ok_or_else(|| format!("{} is no longer in the storage", self.key))?;
+        if let Some(der) = find_der(&pem, certificate.fingerprint()) {
+            return Ok(Kept::Same(der));
+        }
+        // Another instance has renewed it.
+        let loaded = self.loader.load(&pem, certificate.source().clone());
+        let loaded = loaded.map_err(|error| format!("{}: {error}", self.key))?;
+        Ok(Kept::Newer(Box::new(loaded.certificate)))
+    }
+}
+
+/// `certificate` of `subject`, which is stored as one of the CA `ca`, left there rather than in
+/// memory. As it is where the storage has no key for it.
+pub(super) fn shelve(
+    certificate: TlsCertificate,
+    storage: &Arc<dyn Storage>,
+    loader: &Arc<Loader>,
+    ca: &str,
+    subject: &str,
+) -> TlsCertificate {
+    let Ok(key) = keys::certificate(ca, subject) else {
+        return certificate;
+    };
+    certificate.kept_by(Arc::new(Shelved {
+        storage: Arc::clone(storage),
+        loader: Arc::clone(loader),
+        key,
+    }))
 }
 
 /// Why a stored certificate cannot be used.
@@ -121,8 +163,8 @@ impl Parcel {
 pub(super) enum PackError {
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error("OpenSSL cannot encode it: {0}")]
-    OpenSsl(#[from] ErrorStack),
+    #[error("{0}")]
+    Material(#[from] MaterialError),
 }
 
 /// The certificates, of whatever CA, that are valid at `now` and for one of `names`. Looks through

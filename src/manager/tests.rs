@@ -7,7 +7,7 @@ use self::models::{auto, config, origin, site, with_local_ca};
 use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa, TestLeaf};
 use crate::clock::ManualClock;
-use crate::config::model::{CertificateSource, OnDemand, SiteTls};
+use crate::config::model::{CertificateSource, InMemory, OnDemand, SiteTls};
 use crate::storage::{MemoryStorage, Storage};
 
 mod advised;
@@ -33,6 +33,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
         clock: clock.clone(),
         metrics,
         events: EventBus::default(),
+        in_memory: InMemory::All,
         make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
         dns: None,
     }
@@ -85,7 +86,7 @@ impl Fixture {
 
     fn serial(&self, host: &str) -> Option<String> {
         let map = self.manager.published().load();
-        map.lookup(host).map(|set| set.by_kind[0].serial())
+        map.lookup(host).map(|set| set.by_kind[0].describe().serial)
     }
 
     fn issuer_of(&self, host: &str) -> Option<String> {

@@ -190,6 +190,7 @@ impl Job {
                 Authority::Local(_) => None,
             })
             .collect();
+        let hold = tools.clone();
         let looked = blocking(&tools.storage, move |storage| {
             let mut shelf = Shelf {
                 retry: stored::load_retry(storage, &subject)?,
@@ -197,7 +198,10 @@ impl Job {
             };
             for issuer in issuers {
                 match stored::load(storage, &loader, issuer.ca(), &subject, issuer.name()) {
-                    Ok(certificate) => shelf.certificates.extend(certificate),
+                    Ok(certificate) => {
+                        let held = |one| hold.hold(one, issuer.ca(), &subject);
+                        shelf.certificates.extend(certificate.map(held));
+                    }
                     // It is about to be replaced.
                     Err(StoredError::Damaged { .. }) => {}
                     Err(StoredError::Storage(error)) => return Err(error),
@@ -261,8 +265,10 @@ impl Job {
                 };
                 if self.store(issuer, &certificate, lease, tools).await {
                     issuer.settled(&request).await;
+                    tools.hold(certificate, issuer.ca(), &self.subject)
+                } else {
+                    certificate
                 }
-                certificate
             }
         };
         if self.retry.is_some() {

@@ -85,6 +85,10 @@ pub(super) fn restart_needed(start: &Config, new: &Config) -> Vec<&'static str> 
         ("server.threads", old.threads != new_server.threads),
         ("server.user", old.user != new_server.user),
         ("storage", start.storage != new.storage),
+        (
+            "certificates_in_memory",
+            start.certificates_in_memory != new.certificates_in_memory,
+        ),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

@@ -30,6 +30,9 @@ impl Live {
         let sites = SiteTable::build(config, &self.metrics, Some(&previous));
         resolve(&sites);
         self.sites.store(sites.into());
+        self.certificates
+            .hot()
+            .set_capacity(config.certificate_cache);
         self.publish_certificates(config, writer, report);
     }
 

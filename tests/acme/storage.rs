@@ -100,3 +100,35 @@ fn a_storage_that_goes_away_while_it_runs() {
     let file = stored_at(&data, &pebble.directory(), "b.test");
     within(RETRY, "it to be stored", || file.exists().then_some(()));
 }
+
+#[test]
+fn certificates_may_stay_in_the_storage_until_somebody_asks() {
+    let builder = Gateway::builder();
+    let pebble = pebble_for(&builder).start();
+    let issuer = pebble_issuer(&pebble, "");
+    let hosts = ["a.test", "b.test"];
+    let text = format!("certificates_in_memory: cache\n{}", config(&issuer, &hosts));
+    let mut gateway = builder.config(text).spawn();
+    let root = root(&pebble);
+    for host in hosts {
+        wait_until_served(&gateway, host, &root);
+    }
+    gateway.wait_until_ready();
+    let orders = super::orders(&pebble);
+    gateway.restart();
+    gateway.wait_until_ready();
+    let first = serial(&wait_until_served(&gateway, "a.test", &root));
+    assert_eq!(super::orders(&pebble), orders);
+
+    // What was asked for is at hand, the other one is where it was left.
+    for host in hosts {
+        let file = stored_at(&gateway.dir().join("data"), &pebble.directory(), host);
+        fs::rename(&file, file.with_extension("away")).expect("ours");
+    }
+    assert_eq!(serial(&presented(&gateway, "a.test")), first);
+    assert!(super::try_presented(&gateway, "b.test").is_none());
+    assert!(gateway.log().contains("no longer in the storage"));
+    let file = stored_at(&gateway.dir().join("data"), &pebble.directory(), "b.test");
+    fs::rename(file.with_extension("away"), &file).expect("ours");
+    wait_until_served(&gateway, "b.test", &root);
+}

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::{Duration, Names, Off, SecretText};
+use super::text::{Duration, Names, Off, SecretText, Size};
 
 /// How TLS is spoken on the HTTPS listeners.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -224,6 +224,27 @@ pub(crate) struct CertificateFiles {
     pub(crate) cert: String,
     /// A PEM file with the private key; left out where `cert` holds it too.
     pub(crate) key: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum InMemory {
+    #[default]
+    All,
+    Cache,
+}
+
+/// A size with a default of its own.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub(crate) struct CacheSize(pub(crate) Size);
+
+impl Default for CacheSize {
+    fn default() -> Self {
+        Self(Size::Text("64MiB".to_owned()))
+    }
 }
 
 /// When issued certificates are renewed.

@@ -237,7 +237,7 @@ fn read(
                     .as_ref()
                     .is_none_or(|other| other.not_after() < certificate.not_after());
                 if is_valid || is_longer {
-                    read.certificate = Some(certificate);
+                    read.certificate = Some(tools.hold(certificate, issuer.ca(), subject));
                 }
                 if is_valid {
                     break;

@@ -50,6 +50,8 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
         issuers: IndexMap::new(),
         dns: IndexMap::new(),
         certificates,
+        certificates_in_memory: InMemory::All,
+        certificate_cache: 1 << 20,
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),

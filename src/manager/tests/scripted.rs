@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::config::model::{Acme, ChallengeType, KeyType, OrderLimit, OrderTerms};
+use crate::config::model::{Acme, ChallengeType, InMemory, KeyType, OrderLimit, OrderTerms};
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request, Revocation, RevocationReason};
 use crate::schedule::{CertState, Failure, FailureClass, Hold, RenewalInfo, Wait};
@@ -184,6 +184,7 @@ impl World {
             clock: clock.clone(),
             metrics: None,
             events: events.clone(),
+            in_memory: InMemory::All,
             make_issuer: Box::new(move |_, _| of_manager.clone()),
             dns: None,
         });
@@ -263,7 +264,8 @@ impl World {
 
     pub(super) fn serial(&self) -> Option<String> {
         let map = self.manager.published().load();
-        map.lookup("a.example").map(|set| set.by_kind[0].serial())
+        map.lookup("a.example")
+            .map(|set| set.by_kind[0].describe().serial)
     }
 
     pub(super) fn told(&self) -> Vec<(EventKind, Severity)> {

@@ -1,0 +1,240 @@
+//! What a handshake needs of a certificate: at rest as DER, or kept elsewhere; parsed when it is
+//! first asked for.
+//!
+//! OpenSSL's parsed form of a certificate and its key takes some 8 KiB, DER a tenth of that. Of
+//! very many certificates few are asked for at a time, so the parsed form is kept for those alone
+//! ([`super::hot::Hot`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openssl::error::ErrorStack;
+use openssl::pkey::{PKey, PKeyRef, Private};
+use openssl::ssl::SslRef;
+use openssl::x509::{X509, X509Ref};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::chain::ChainRef;
+use super::{TlsCertificate, ffi, parse};
+
+/// A certificate and its private key in DER, in one piece of memory that is wiped when it is
+/// freed.
+#[derive(Clone)]
+pub struct Der {
+    /// The certificate, then the key.
+    bytes: Zeroizing<Box<[u8]>>,
+    key_at: u32,
+}
+
+impl Der {
+    /// Puts both together.
+    pub fn new(leaf: &[u8], key: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(leaf.len() + key.len());
+        bytes.extend_from_slice(leaf);
+        bytes.extend_from_slice(key);
+        Self {
+            // Of the very capacity: nothing is moved, and no copy left behind.
+            bytes: Zeroizing::new(bytes.into_boxed_slice()),
+            key_at: u32::try_from(leaf.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Encodes both.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot encode them.
+    pub(super) fn encode(leaf: &X509Ref, key: &PKeyRef<Private>) -> Result<Self, ErrorStack> {
+        let key = Zeroizing::new(key.private_key_to_der()?);
+        Ok(Self::new(&leaf.to_der()?, &key))
+    }
+
+    /// The certificate.
+    pub fn leaf(&self) -> &[u8] {
+        self.split().0
+    }
+
+    /// The private key: PKCS #8, or the form of its algorithm (SEC 1, PKCS #1).
+    pub fn key(&self) -> &[u8] {
+        self.split().1
+    }
+
+    /// How many octets it takes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn split(&self) -> (&[u8], &[u8]) {
+        let key_at = usize::try_from(self.key_at).unwrap_or(usize::MAX);
+        self.bytes.split_at_checked(key_at).unwrap_or_default()
+    }
+}
+
+/// Keeps certificates that are not held in memory.
+pub trait Keeper: Send + Sync {
+    /// What is kept of `certificate`. Blocks on files or the network.
+    ///
+    /// # Errors
+    /// Why it cannot be had, for people.
+    fn fetch(&self, certificate: &TlsCertificate) -> Result<Kept, String>;
+}
+
+/// What a [`Keeper`] keeps.
+pub enum Kept {
+    /// The very certificate.
+    Same(Der),
+    /// One that has taken its place meanwhile, for names that include its names.
+    Newer(Box<TlsCertificate>),
+}
+
+/// Where a certificate with its key is when no handshake needs it.
+#[derive(Clone)]
+pub(super) enum Rest {
+    Memory(Der),
+    Kept(Arc<dyn Keeper>),
+}
+
+/// A certificate with its key and its chain, ready for handshakes.
+pub struct Material {
+    leaf: X509,
+    key: PKey<Private>,
+    chain: ChainRef,
+    /// How many octets of memory it takes, roughly.
+    pub(super) weight: usize,
+    /// Whether it was used since the cache last looked.
+    used: AtomicBool,
+}
+
+/// What OpenSSL needs for a parsed certificate and its key, beside what grows with their size.
+const PARSED: usize = 5 * 1024;
+
+/// What grows with their size: the encoding is kept too, and each part is an object of its own.
+const PARSED_PER_OCTET: usize = 3;
+
+/// Why a certificate is not ready for a handshake.
+#[derive(Debug, Error)]
+pub enum MaterialError {
+    #[error("cannot be fetched: {0}")]
+    Fetch(String),
+    #[error("OpenSSL cannot read it, though it could before: {0}")]
+    Parse(#[from] ErrorStack),
+    /// The keeper has something else.
+    #[error("what is kept of it is another certificate")]
+    Other,
+    #[error("work on it broke off")]
+    Broken,
+}
+
+impl Material {
+    pub(super) fn new(leaf: X509, key: PKey<Private>, chain: ChainRef, size: usize) -> Self {
+        Self {
+            leaf,
+            key,
+            chain,
+            weight: PARSED + PARSED_PER_OCTET * size,
+            used: AtomicBool::new(true),
+        }
+    }
+
+    pub(super) fn parse(der: &Der, chain: ChainRef) -> Result<Self, ErrorStack> {
+        let parsed = parse_both(der);
+        // The handshake of this thread would take what decoders leave behind as its own failure.
+        drop(ErrorStack::get());
+        let (leaf, key) = parsed?;
+        Ok(Self::new(leaf, key, chain, der.len()))
+    }
+
+    /// Fetches and parses what `keeper` has of `certificate`. Blocks.
+    pub(super) fn fetch(
+        keeper: &dyn Keeper,
+        certificate: &TlsCertificate,
+    ) -> Result<Self, MaterialError> {
+        match keeper.fetch(certificate).map_err(MaterialError::Fetch)? {
+            Kept::Same(der) => {
+                if openssl::sha::sha256(der.leaf()) != certificate.fingerprint.0 {
+                    return Err(MaterialError::Other);
+                }
+                Ok(Self::parse(&der, certificate.chain.clone())?)
+            }
+            Kept::Newer(newer) => {
+                let covers = |name| newer.names().contains(name);
+                if !certificate.names().iter().all(covers) {
+                    return Err(MaterialError::Other);
+                }
+                match &newer.rest {
+                    Rest::Memory(der) => Ok(Self::parse(der, newer.chain.clone())?),
+                    Rest::Kept(_) => Err(MaterialError::Other),
+                }
+            }
+        }
+    }
+
+    /// The certificate alone.
+    pub(super) fn leaf(&self) -> &X509Ref {
+        &self.leaf
+    }
+
+    pub(super) fn key(&self) -> &PKeyRef<Private> {
+        &self.key
+    }
+
+    pub(super) fn chain(&self) -> &[Arc<X509>] {
+        &self.chain
+    }
+
+    /// Hands chain and key to one handshake.
+    ///
+    /// Applied for several kinds of key, the certificates stand side by side and OpenSSL takes the
+    /// one that the client can verify.
+    ///
+    /// # Errors
+    /// Where OpenSSL is out of memory; the loader has had OpenSSL accept this very certificate.
+    pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        ssl.set_certificate(&self.leaf)?;
+        ssl.set_private_key(&self.key)?;
+        // The chain belongs to the certificate just set. A handshake may have had one before.
+        ffi::clear_chain(ssl)?;
+        self.chain
+            .iter()
+            .try_for_each(|certificate| ssl.add_chain_cert(X509::clone(certificate)))
+    }
+
+    /// Notes that a handshake uses it. Writes only where that is news, since all cores share it.
+    pub(super) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since the last call.
+    pub(super) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+}
+
+fn parse_both(der: &Der) -> Result<(X509, PKey<Private>), ErrorStack> {
+    Ok((
+        X509::from_der(der.leaf())?,
+        PKey::private_key_from_der(der.key())?,
+    ))
+}
+
+/// What is told of a certificate to people, and costs a look into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// The distinguished name of the issuer, `CN=..., O=...`.
+    pub issuer: String,
+    /// The serial number in upper-case hexadecimal digits.
+    pub serial: String,
+}
+
+impl Description {
+    pub(super) fn of(leaf: &X509Ref) -> Self {
+        let serial = leaf.serial_number().to_bn();
+        let serial = serial.and_then(|serial| serial.to_hex_str().map(|hex| hex.to_string()));
+        Self {
+            issuer: parse::name_text(leaf.issuer_name()),
+            serial: serial.unwrap_or_default(),
+        }
+    }
+}
