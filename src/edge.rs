@@ -126,7 +126,7 @@ where
         let peer = socket.peer();
         let local = socket.local();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let mut handshake = std::pin::pin!(tls::watched(handshake, local));
+        let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), local));
         let shaken = tokio::select! {
             shaken = &mut handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
             () = tokio::time::sleep(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),

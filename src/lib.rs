@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
-//! | 3 | [`manager`], [`local_ca`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
+//! | 3 | [`manager`], [`local_ca`], [`on_demand`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
 //! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
 //!
@@ -32,6 +32,7 @@ pub mod issuer;
 pub mod local_ca;
 pub mod manager;
 pub mod metrics;
+pub mod on_demand;
 pub mod proxy;
 pub mod readiness;
 pub mod schedule;

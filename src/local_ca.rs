@@ -10,7 +10,7 @@
 //! successor takes over.
 
 mod authority;
-pub mod on_demand;
+mod maker;
 mod place;
 mod roots;
 
@@ -24,6 +24,8 @@ use rcgen::{
 use thiserror::Error;
 use tracing::info;
 use zeroize::Zeroizing;
+
+pub use self::maker::LocalMaker;
 
 use self::authority::Authority;
 use self::place::Place;

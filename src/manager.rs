@@ -47,6 +47,7 @@ use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::Need;
 use self::outbox::Outbox;
+use self::publish::Demand;
 use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
 use self::revocation::Looks;
@@ -61,7 +62,6 @@ use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::Nobody;
 use crate::local_ca::LocalCa;
-use crate::local_ca::on_demand::LocalOnDemand;
 use crate::metrics::Metrics;
 use crate::storage::Storage;
 
@@ -99,7 +99,7 @@ pub struct TlsManager {
     /// Whether no configuration has been applied yet.
     is_new: bool,
     candidates: Candidates,
-    on_demand: Option<Arc<LocalOnDemand>>,
+    on_demand: Option<Demand>,
     gauges: Option<Gauges>,
     last_pass: UnixTime,
     /// What the last pass reported, to tell what is new.

@@ -244,25 +244,59 @@ impl GlobalCertificate {
     }
 }
 
-impl Hello {
-    /// The certificates of a connection whose ClientHello has been read, made now where the name
-    /// gets them on demand.
-    fn certificates(&self, snapshot: &Snapshot) -> Option<Arc<CertificateSet>> {
-        self.certificates.clone().or_else(|| {
-            let name = self.server_name.as_ref()?;
-            let on_demand = snapshot.certificates.on_demand()?;
-            on_demand.certificate(name.as_str())
-        })
+/// What a handshake does after its ClientHello, as far as certificates go.
+enum Next {
+    Present(Arc<CertificateSet>),
+    /// Get the certificate of this name.
+    Demand(Arc<Snapshot>, HostName),
+}
+
+impl Next {
+    fn of(hello: &Hello) -> Option<Self> {
+        if let Some(set) = &hello.certificates {
+            return Some(Self::Present(Arc::clone(set)));
+        }
+        let snapshot = lock(&hello.snapshot).clone()?;
+        Some(Self::Demand(snapshot, hello.server_name.clone()?))
+    }
+}
+
+impl GlobalCertificate {
+    /// The certificate of a name that gets it on demand, else what names without one get.
+    async fn demand(
+        &self,
+        ssl: &mut TlsRef,
+        snapshot: &Snapshot,
+        name: &HostName,
+    ) -> Option<Arc<CertificateSet>> {
+        if let Some(on_demand) = snapshot.certificates.on_demand() {
+            let made = on_demand.certificate(name.as_str(), seen::client()).await;
+            if made.is_some() {
+                return made;
+            }
+        }
+        seen::note_unknown();
+        self.0.metrics.unknown_names.inc();
+        // The session would be one of the name, which did not get its certificate.
+        if let Err(error) = ffi::forbid_tickets(ssl) {
+            tracing::error!(%error, "OpenSSL gives a session for a name without a certificate");
+            return None;
+        }
+        if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
+            hello.purpose = Purpose::FallBack;
+        }
+        snapshot.fall_back()
     }
 }
 
 #[async_trait]
 impl TlsAccept for GlobalCertificate {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let set = ssl.ex_data(self.0.hello).and_then(|hello| {
-            let snapshot = lock(&hello.snapshot).clone()?;
-            hello.certificates(&snapshot)
-        });
+        let set = match ssl.ex_data(self.0.hello).and_then(Next::of) {
+            Some(Next::Present(set)) => Some(set),
+            Some(Next::Demand(snapshot, name)) => self.demand(ssl, &snapshot, &name).await,
+            None => None,
+        };
         let Some(set) = set else {
             // Without a certificate the handshake ends in the alert handshake_failure.
             return;
@@ -300,7 +334,8 @@ impl TlsAccept for GlobalCertificate {
         let snapshot = lock(&hello.snapshot).take()?;
         Some(Arc::new(TlsInfo {
             server_name: hello.server_name.clone(),
-            certificates: hello.certificates(&snapshot),
+            // None where a session is resumed for a name that got its certificate on demand.
+            certificates: hello.certificates.clone(),
             fell_back: hello.purpose == Purpose::FallBack,
             attachment: Mutex::new(snapshot.attachment.clone()),
             since: Instant::now(),

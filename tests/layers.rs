@@ -29,7 +29,15 @@ const LAYERS: [(u8, &[&str]); 5] = [
     ),
     (
         3,
-        &["issuer", "dns", "challenge", "acme", "local_ca", "manager"],
+        &[
+            "issuer",
+            "dns",
+            "challenge",
+            "acme",
+            "on_demand",
+            "local_ca",
+            "manager",
+        ],
     ),
     (4, &["tls", "proxy", "edge", "admin", "service"]),
     (5, &["app", "cli", "main", "lib"]),

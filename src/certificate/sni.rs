@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::RandomState;
+use async_trait::async_trait;
 use openssl::ssl::SslRef;
 
 pub use self::candidates::{Candidates, Standing};
@@ -85,14 +86,17 @@ impl CertificateSet {
     }
 }
 
-/// Makes certificates for names that no certificate at hand covers.
+/// Gets certificates for names that no certificate at hand covers.
+#[async_trait]
 pub trait OnDemand: Send + Sync {
-    /// Whether the policy lets `host`, a name in normal form, have a certificate.
+    /// Whether `host`, a name in normal form, may have a certificate, as far as that can be told
+    /// at once.
     fn allows(&self, host: &str) -> bool;
 
-    /// The certificate for `host`, a name in normal form; `None` where the policy or the issuer
-    /// refuses. Called in a handshake: must not block on I/O.
-    fn certificate(&self, host: &str) -> Option<Arc<CertificateSet>>;
+    /// The certificate for `host`, a name in normal form that `client` asks for. It is waited for
+    /// within bounds; `None` where it is refused, fails, or is not there in time. Called in a
+    /// handshake: never blocks the thread.
+    async fn certificate(&self, host: &str, client: Option<IpAddr>) -> Option<Arc<CertificateSet>>;
 }
 
 /// An immutable map from server names to certificates.

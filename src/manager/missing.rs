@@ -10,7 +10,7 @@ use crate::certificate::sni::SniMap;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::{HostName, Pattern};
-use crate::local_ca::on_demand;
+use crate::on_demand;
 
 impl TlsManager {
     /// Reports hosts that have no certificate.

@@ -5,10 +5,31 @@ use std::sync::Arc;
 
 use super::TlsManager;
 use super::report::{Problem, Report};
-use crate::certificate::sni::OnDemand;
+use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
-use crate::local_ca::on_demand::LocalOnDemand;
+use crate::host::HostName;
+use crate::local_ca::LocalMaker;
+use crate::on_demand::{Gate, Maker as _};
+
+/// What makes certificates on demand.
+pub(super) struct Demand {
+    gate: Arc<Gate>,
+    local: Arc<LocalMaker>,
+}
+
+impl Demand {
+    /// The certificate of `name` where it takes no waiting.
+    fn at_once(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
+        if !self.gate.allows(name.as_str()) {
+            return None;
+        }
+        self.local
+            .make(name)
+            .ok()
+            .or_else(|| self.local.at_hand(name))
+    }
+}
 
 impl TlsManager {
     /// Publishes what has changed.
@@ -20,14 +41,11 @@ impl TlsManager {
         }
         let default = config.tls.default_certificate.as_ref().and_then(|name| {
             let present = map.find(name).cloned();
-            present.or_else(|| {
-                let on_demand = self.on_demand.as_ref()?;
-                on_demand.certificate(name.name()?.as_str())
-            })
+            present.or_else(|| self.on_demand.as_ref()?.at_once(name.name()?))
         });
         map = map.with_default(default);
-        let on_demand = self.on_demand.clone();
-        map = map.with_on_demand(on_demand.map(|on_demand| on_demand as Arc<dyn OnDemand>));
+        let on_demand = self.on_demand.as_ref();
+        map = map.with_on_demand(on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as _));
         if !map.is_same_as(&self.map) {
             self.map = map;
             if !self.dry {
@@ -38,7 +56,7 @@ impl TlsManager {
 
     fn renew_on_demand(&mut self, config: &Config, report: &mut Report) {
         if let Some(on_demand) = &self.on_demand {
-            on_demand.sweep();
+            on_demand.local.sweep();
             return;
         }
         let Some(model::OnDemand { issuers, allow }) = &config.on_demand else {
@@ -51,7 +69,9 @@ impl TlsManager {
                     self.on_demand = ca.map(|ca| {
                         let clock = Arc::clone(&self.clock);
                         let window = config.renewal.window;
-                        Arc::new(LocalOnDemand::new(ca, clock, allow.clone(), window))
+                        let local = Arc::new(LocalMaker::new(ca, clock, window));
+                        let gate = Arc::new(Gate::new(Arc::clone(&local) as _, allow.clone()));
+                        Demand { gate, local }
                     });
                     return;
                 }

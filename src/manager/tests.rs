@@ -291,7 +291,10 @@ fn certificates_on_demand_come_with_the_map_and_outlive_a_reload() {
     let demand = |fixture: &Fixture| {
         let map = fixture.manager.published().load();
         let on_demand = map.on_demand().expect("configured");
-        on_demand.certificate("x.a.example").expect("allowed")
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        let certificate = on_demand.certificate("x.a.example", None);
+        runtime.block_on(certificate).expect("allowed")
     };
     let first = demand(&fixture);
     fixture.manager.apply(&config);

@@ -23,6 +23,8 @@ pub struct Seen {
     pub is_unknown: bool,
     /// The address of this machine that the client has come to.
     local: Option<IpAddr>,
+    /// The address that the client has come from.
+    client: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,11 +37,16 @@ enum Name {
 /// A handshake that is watched.
 pub type Watched<F> = TaskLocalFuture<RefCell<Seen>, F>;
 
-/// Watches what a handshake asks for; `local` is the address of this machine that the client has
-/// come to, where that is known.
-pub fn watched<F: Future>(handshake: F, local: Option<IpAddr>) -> Watched<F> {
+/// Watches what a handshake asks for. `client` is the address that it comes from, `local` the one
+/// of this machine that it has come to, where that is known.
+pub fn watched<F: Future>(
+    handshake: F,
+    client: Option<IpAddr>,
+    local: Option<IpAddr>,
+) -> Watched<F> {
     let seen = Seen {
         local,
+        client,
         ..Seen::default()
     };
     SEEN.scope(RefCell::new(seen), handshake)
@@ -49,6 +56,12 @@ pub fn watched<F: Future>(handshake: F, local: Option<IpAddr>) -> Watched<F> {
 pub(super) fn local() -> Option<IpAddr> {
     let local = SEEN.try_with(|seen| seen.try_borrow().ok()?.local);
     local.ok().flatten()
+}
+
+/// The address of the client of the handshake under way.
+pub(super) fn client() -> Option<IpAddr> {
+    let client = SEEN.try_with(|seen| seen.try_borrow().ok()?.client);
+    client.ok().flatten()
 }
 
 impl Seen {

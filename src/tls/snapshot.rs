@@ -76,13 +76,20 @@ impl Snapshot {
                 }
                 self.choose(Asked::Invalid, local)
             }
-            Asked::Invalid => match self.unknown_sni {
-                UnknownSni::Default => default().map_or(Choice::Refuse, |set| Choice::Present {
+            Asked::Invalid => self
+                .fall_back()
+                .map_or(Choice::Refuse, |set| Choice::Present {
                     set,
                     fell_back: true,
                 }),
-                UnknownSni::Reject => Choice::Refuse,
-            },
+        }
+    }
+
+    /// What to present to a client whose name has no certificate.
+    pub(super) fn fall_back(&self) -> Option<Arc<CertificateSet>> {
+        match self.unknown_sni {
+            UnknownSni::Default => self.certificates.default_set().cloned(),
+            UnknownSni::Reject => None,
         }
     }
 }
@@ -121,7 +128,7 @@ impl<'a> Asked<'a> {
 
 /// What a client is presented.
 pub(super) enum Choice {
-    /// A certificate that is made when it is asked for.
+    /// A certificate that is got when it is asked for.
     OnDemand,
     Present {
         set: Arc<CertificateSet>,

@@ -1,0 +1,207 @@
+//! Certificates of the local CA made when a client first asks for a name.
+//!
+//! They are kept in memory, bounded in number. Who may have one is not decided here.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use moka::ops::compute::{CompResult, Op};
+use moka::sync::Cache;
+
+use super::{LocalCa, LocalCaError};
+use crate::certificate::Validity;
+use crate::certificate::sni::CertificateSet;
+use crate::clock::{Clock, UnixTime};
+use crate::host::{HostName, Pattern};
+use crate::on_demand::{Maker, NotMade};
+
+/// How many names are kept; beyond, those asked for least go first.
+const CAPACITY: u64 = 10_000;
+
+/// Makes certificates by the local CA and keeps them.
+pub struct LocalMaker {
+    ca: Arc<LocalCa>,
+    clock: Arc<dyn Clock>,
+    /// The part of the lifetime at whose beginning a certificate is renewed.
+    window: f64,
+    cache: Cache<HostName, Arc<CertificateSet>, ahash::RandomState>,
+}
+
+impl LocalMaker {
+    /// Issues from `ca`, and anew in the last `window` of a certificate's life.
+    pub fn new(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64) -> Self {
+        Self::bounded(ca, clock, window, CAPACITY)
+    }
+
+    fn bounded(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64, capacity: u64) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            .build_with_hasher(ahash::RandomState::new());
+        Self {
+            ca,
+            clock,
+            window,
+            cache,
+        }
+    }
+
+    /// Forgets certificates that have ended.
+    pub fn sweep(&self) {
+        let now = self.clock.now();
+        for (name, set) in &self.cache {
+            if !are_valid(&set, now) {
+                self.cache.invalidate(&*name);
+            }
+        }
+    }
+
+    /// How many names have a certificate.
+    pub fn len(&self) -> usize {
+        self.cache.run_pending_tasks();
+        usize::try_from(self.cache.entry_count()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether no name has a certificate.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The certificate for `name`, made by one caller while others for the same name wait. What
+    /// is due is made anew.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn make(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
+        let made = self
+            .cache
+            .entry_by_ref(name)
+            .and_try_compute_with(|present| {
+                if present.is_some_and(|present| !self.is_due(present.value())) {
+                    return Ok::<_, LocalCaError>(Op::Nop);
+                }
+                let certificate = self.ca.issue(&[Pattern::Exact(name.clone())])?;
+                Ok(Op::Put(Arc::new(CertificateSet::single(Arc::new(
+                    certificate,
+                )))))
+            });
+        match made {
+            Ok(
+                CompResult::Inserted(entry)
+                | CompResult::ReplacedWith(entry)
+                | CompResult::Unchanged(entry),
+            ) => Ok(entry.into_value()),
+            Ok(CompResult::Removed(_) | CompResult::StillNone(_)) => Err(NotMade {
+                why: "the local CA made none".to_owned(),
+                retry_after: None,
+            }),
+            Err(error) => Err(NotMade {
+                why: error.to_string(),
+                retry_after: None,
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Maker for LocalMaker {
+    fn at_hand(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
+        let now = self.clock.now();
+        self.cache.get(name).filter(|set| are_valid(set, now))
+    }
+
+    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
+        self.make(name)
+    }
+
+    fn is_due(&self, set: &CertificateSet) -> bool {
+        let now = self.clock.now();
+        set.by_kind
+            .iter()
+            .any(|certificate| certificate.is_due(self.window, now))
+    }
+}
+
+fn are_valid(set: &CertificateSet, now: UnixTime) -> bool {
+    set.by_kind
+        .iter()
+        .all(|certificate| certificate.validity(now) == Validity::Valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::testing::{DAY, NOW};
+    use crate::clock::ManualClock;
+    use crate::local_ca::tests::open;
+    use crate::storage::MemoryStorage;
+
+    fn maker(room: u64) -> (Arc<ManualClock>, LocalMaker) {
+        let clock = Arc::new(ManualClock::at(NOW));
+        let ca = open(&MemoryStorage::default(), &clock).expect("a CA");
+        let maker = LocalMaker::bounded(Arc::new(ca), clock.clone(), 0.33, room);
+        (clock, maker)
+    }
+
+    fn name(text: &str) -> HostName {
+        text.parse().expect("a name")
+    }
+
+    #[tokio::test]
+    async fn what_is_made_is_at_hand() {
+        let (_, maker) = maker(CAPACITY);
+        assert!(maker.at_hand(&name("a.example")).is_none() && maker.is_empty());
+        let made = maker.obtain(&name("a.example")).await.expect("made");
+        assert!(made.covers("a.example"));
+        assert!(openssl::error::ErrorStack::get().errors().is_empty());
+        let at_hand = maker.at_hand(&name("a.example")).expect("kept");
+        assert!(Arc::ptr_eq(&made, &at_hand) && !maker.is_due(&at_hand));
+    }
+
+    #[test]
+    fn no_more_are_kept_than_there_is_room_for() {
+        const ROOM: usize = 20;
+        let (_, maker) = maker(ROOM as u64);
+        for number in 0..5 * ROOM {
+            let host = name(&format!("{number}.a.example"));
+            let set = maker.make(&host).expect("made");
+            assert!(set.covers(host.as_str()), "whether it is kept or not");
+        }
+        assert!((1..=ROOM).contains(&maker.len()), "{}", maker.len());
+        // One that had to go is made again.
+        assert!(maker.make(&name("0.a.example")).is_ok());
+    }
+
+    #[test]
+    fn one_certificate_is_made_for_all_who_ask_at_once() {
+        let (_, maker) = maker(CAPACITY);
+        let sets: Vec<_> = std::thread::scope(|scope| {
+            let ask = || maker.make(&name("x.a.example")).expect("made");
+            let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            asking
+                .into_iter()
+                .map(|asked| asked.join().expect("an answer"))
+                .collect()
+        });
+        assert!(sets.iter().all(|set| Arc::ptr_eq(set, &sets[0])));
+    }
+
+    #[test]
+    fn certificates_are_renewed_before_their_end_and_swept_after() {
+        let (clock, maker) = maker(CAPACITY);
+        let x = name("x.a.example");
+        let first = maker.make(&x).expect("made");
+        clock.advance(3 * DAY);
+        assert!(Arc::ptr_eq(&first, &maker.make(&x).expect("made")));
+        clock.advance(3 * DAY);
+        assert!(maker.is_due(&first), "in the last third of its life");
+        assert!(maker.at_hand(&x).is_some(), "and good all the same");
+        let renewed = maker.make(&x).expect("made");
+        assert!(!Arc::ptr_eq(&first, &renewed));
+        maker.sweep();
+        assert_eq!(maker.len(), 1);
+        clock.advance(8 * DAY);
+        assert!(maker.at_hand(&x).is_none(), "it has ended");
+        maker.sweep();
+        assert!(maker.is_empty());
+    }
+}

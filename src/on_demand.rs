@@ -1,0 +1,54 @@
+//! Certificates on demand: which names may have one when a client first asks for it, and when.
+//!
+//! A [`Gate`] stands before a [`Maker`]. It decides, lets one maker work for all who wait for a
+//! name, and bounds what strangers can cause. How a certificate is come by is the maker's affair.
+
+mod gate;
+mod policy;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use self::gate::Gate;
+pub use self::policy::allows;
+
+use crate::certificate::sni::CertificateSet;
+use crate::host::HostName;
+
+/// Makes the certificate of a name that the gate lets through.
+#[async_trait]
+pub trait Maker: Send + Sync {
+    /// What is at hand for `name`, if anything valid is. Cheap: called in handshakes, no I/O.
+    fn at_hand(&self, name: &HostName) -> Option<Arc<CertificateSet>>;
+
+    /// Obtains it. May take minutes; runs in a task of its own, so that no client's leaving ends
+    /// it.
+    ///
+    /// # Errors
+    /// Where there is none to be had now.
+    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade>;
+
+    /// Whether `set`, which is at hand, is to be obtained anew behind the handshake that it is
+    /// presented in. Never, where the maker renews by itself.
+    fn is_due(&self, _set: &CertificateSet) -> bool {
+        false
+    }
+}
+
+/// Why a name has no certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotMade {
+    /// For people.
+    pub why: String,
+    /// When it is worth another try, where that is known.
+    pub retry_after: Option<Duration>,
+}
+
+/// Asked before a renewal whether a name is still wanted.
+#[async_trait]
+pub trait Wanted: Send + Sync {
+    /// Whether `name` may still have a certificate; `None` where it cannot be told now.
+    async fn is_wanted(&self, name: &HostName) -> Option<bool>;
+}
