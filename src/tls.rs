@@ -301,10 +301,10 @@ impl TlsAccept for GlobalCertificate {
             // Without a certificate the handshake ends in the alert handshake_failure.
             return;
         };
-        if let Err(error) = set.present(ssl, &self.0.hot).await {
-            if let Some(held_back) = self.0.unready.admit() {
-                tracing::error!(%error, held_back, "a certificate cannot be presented");
-            }
+        if let Err(error) = set.present(ssl, &self.0.hot).await
+            && let Some(held_back) = self.0.unready.admit()
+        {
+            tracing::error!(%error, held_back, "a certificate cannot be presented");
         }
         if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
             hello.certificates = Some(set);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::support::{Gateway, within};
+use super::support::{Gateway, TlsClient, within};
 use super::{
     RETRY, config, pebble_for, pebble_issuer, presented, root, serial, stored_at, wait_until_served,
 };
@@ -126,8 +126,9 @@ fn certificates_may_stay_in_the_storage_until_somebody_asks() {
         fs::rename(&file, file.with_extension("away")).expect("ours");
     }
     assert_eq!(serial(&presented(&gateway, "a.test")), first);
-    assert!(super::try_presented(&gateway, "b.test").is_none());
-    assert!(gateway.log().contains("no longer in the storage"));
+    let error = TlsClient::named("b.test").try_connect(gateway.https);
+    assert!(error.is_err(), "it cannot be had");
+    gateway.wait_for_log("no longer in the storage");
     let file = stored_at(&gateway.dir().join("data"), &pebble.directory(), "b.test");
     fs::rename(file.with_extension("away"), &file).expect("ours");
     wait_until_served(&gateway, "b.test", &root);

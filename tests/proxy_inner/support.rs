@@ -15,7 +15,7 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest};
 use snigate::access_log::AccessLog;
 use snigate::challenge::Challenges;
-use snigate::config::model::{AccessLog as AccessLines, Origin as Place, *};
+use snigate::config::model::{AccessLog as AccessLines, InMemory, Origin as Place, *};
 use snigate::metrics::Metrics;
 use snigate::proxy::{Gateway, SiteTable, http_proxy, resolve_due};
 use snigate::tls::GlobalCertificate;
@@ -285,6 +285,8 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         issuers: IndexMap::new(),
         dns: IndexMap::new(),
         certificates: Vec::new(),
+        certificates_in_memory: InMemory::All,
+        certificate_cache: 1 << 20,
         renewal: Renewal {
             window: 0.33,
             check_every: Duration::from_secs(600),
