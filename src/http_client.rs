@@ -67,6 +67,8 @@ pub struct Options<'a> {
     pub proxy: Option<&'a Uri>,
     /// Whether plain HTTP is spoken where a URL says so.
     pub allow_plain: bool,
+    /// Whether nothing but plain HTTP is going to be spoken, so that no roots are needed.
+    pub only_plain: bool,
     pub patience: Patience,
 }
 
@@ -93,9 +95,13 @@ impl HttpClient {
             ca_file,
             proxy,
             allow_plain,
+            only_plain,
             patience,
         } = options;
-        let tls = tls(ca_file)?;
+        let mut tls = tls()?;
+        if !only_plain {
+            trust(&mut tls, ca_file)?;
+        }
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(patience.connect));
@@ -200,9 +206,14 @@ fn broken(error: &(dyn StdError + 'static)) -> HttpError {
 }
 
 /// TLS 1.2 or newer, as browsers verify it. The OpenSSL that is built in knows no roots itself.
-fn tls(ca_file: Option<&Path>) -> Result<SslConnectorBuilder, HttpError> {
+fn tls() -> Result<SslConnectorBuilder, HttpError> {
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    Ok(builder)
+}
+
+/// Has a client trust these roots, or the system's.
+fn trust(builder: &mut SslConnectorBuilder, ca_file: Option<&Path>) -> Result<(), HttpError> {
     let system;
     let path = match ca_file {
         Some(path) => path,
@@ -227,7 +238,7 @@ fn tls(ca_file: Option<&Path>) -> Result<SslConnectorBuilder, HttpError> {
         store.add_cert(root)?;
     }
     builder.set_cert_store(store.build());
-    Ok(builder)
+    Ok(())
 }
 
 /// Name and password in the URL of a proxy, as it wants to hear them.
@@ -262,8 +273,8 @@ mod tests {
         HttpClient::new(Options {
             ca_file: Some(ca_file),
             proxy,
-            allow_plain: false,
             patience,
+            ..Options::default()
         })
     }
 

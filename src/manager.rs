@@ -101,6 +101,9 @@ pub struct TlsManager {
     is_new: bool,
     candidates: Candidates,
     on_demand: Option<Demand>,
+    /// Whether `on_demand` is as an earlier configuration had it.
+    stale_on_demand: bool,
+    metrics: Option<Metrics>,
     gauges: Option<Gauges>,
     last_pass: UnixTime,
     /// Whether the files are looked at for the first time.
@@ -189,7 +192,9 @@ impl TlsManager {
             is_new: true,
             candidates: Candidates::default(),
             on_demand: None,
-            gauges: metrics.map(Gauges::new),
+            stale_on_demand: false,
+            gauges: metrics.clone().map(Gauges::new),
+            metrics,
             reported: HashSet::new(),
         })
     }
@@ -221,7 +226,7 @@ impl TlsManager {
                 || before.issuers != config.issuers
                 || before.renewal != config.renewal
             {
-                self.on_demand = None;
+                self.stale_on_demand = true;
             }
         }
     }

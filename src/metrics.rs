@@ -27,6 +27,10 @@ pub struct Metrics {
     pub hot_certificates: HotCertificates,
     /// When certificates end, those that end first.
     pub certificate_ends: CertificateEnds,
+    /// Names that wanted a certificate on demand, by what came of it.
+    pub on_demand: IntCounterVec,
+    /// Handshakes that wait for a certificate on demand.
+    pub on_demand_waiting: IntGauge,
     /// Certificates that issuers were asked for, by issuer and result.
     pub renewals: IntCounterVec,
     /// Requests by site and status class.
@@ -134,6 +138,15 @@ impl Metrics {
                 )?,
             },
             certificate_ends,
+            on_demand: counters(
+                "snigate_on_demand_total",
+                "Names that wanted a certificate on demand, by what came of it.",
+                &["result"],
+            )?,
+            on_demand_waiting: gauge(
+                "snigate_on_demand_waiting",
+                "Handshakes that wait for a certificate on demand.",
+            )?,
             renewals: counters(
                 "snigate_certificate_renewals_total",
                 "Certificates that issuers were asked for, by issuer and result.",

@@ -3,16 +3,22 @@
 //! A [`Gate`] stands before a [`Maker`]. It decides, lets one maker work for all who wait for a
 //! name, and bounds what strangers can cause. How a certificate is come by is the maker's affair.
 
+mod ask;
+mod bucket;
+mod failures;
+mod flight;
 mod gate;
 mod policy;
+mod quota;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::gate::Gate;
-pub use self::policy::allows;
+pub use self::gate::{Gate, Setup};
+pub use self::policy::{allows, covers};
 
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
@@ -51,4 +57,46 @@ pub struct NotMade {
 pub trait Wanted: Send + Sync {
     /// Whether `name` may still have a certificate; `None` where it cannot be told now.
     async fn is_wanted(&self, name: &HostName) -> Option<bool>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{Ask, OnDemand, OnDemandLimits};
+    use crate::secret::Secret;
+
+    /// What lets these patterns in, without a limit.
+    pub(super) fn config(allow: &[&str]) -> OnDemand {
+        OnDemand {
+            issuers: vec!["local".into()],
+            public: false,
+            allow: allow
+                .iter()
+                .map(|text| text.parse().expect("a pattern"))
+                .collect(),
+            ask: None,
+            limits: OnDemandLimits {
+                max_wait: Duration::from_secs(10),
+                max_waiting: 1024,
+                per_minute: 100_000,
+                per_domain: None,
+                per_client: None,
+            },
+            unused: Duration::from_secs(30 * 86_400),
+        }
+    }
+
+    /// The same where a service is asked as well.
+    pub(super) fn with_ask(allow: &[&str], url: &str) -> OnDemand {
+        OnDemand {
+            ask: Some(Ask {
+                url: Secret::new(url.to_owned()),
+                timeout: Duration::from_secs(5),
+                cache_allowed: Duration::from_secs(3600),
+                cache_refused: Duration::from_secs(300),
+                ca_file: None,
+            }),
+            ..config(allow)
+        }
+    }
 }

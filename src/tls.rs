@@ -34,7 +34,7 @@ use crate::host::{HostName, Identifier, NameBuffer};
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
-pub use self::seen::{Seen, Watched, watched};
+pub use self::seen::{Seen, Watched, overdue, watched};
 pub use self::snapshot::Snapshot;
 
 use self::context::Purpose;
@@ -270,7 +270,8 @@ impl GlobalCertificate {
         name: &HostName,
     ) -> Option<Arc<CertificateSet>> {
         if let Some(on_demand) = snapshot.certificates.on_demand() {
-            let made = on_demand.certificate(name.as_str(), seen::client()).await;
+            let made = on_demand.certificate(name.as_str(), seen::client());
+            let made = seen::waiting(made).await;
             if made.is_some() {
                 return made;
             }

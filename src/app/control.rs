@@ -258,10 +258,10 @@ impl Control for AppControl {
 
 /// The hosts of sites that none of `views` is for.
 fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
-    let allow = config
-        .on_demand
-        .as_ref()
-        .map_or(&[][..], |on_demand| &on_demand.allow);
+    let on_demand = |host: &Pattern| {
+        let config = config.on_demand.as_ref();
+        config.is_some_and(|config| on_demand::covers(config, host))
+    };
     let mut known: HashSet<String> = views
         .iter()
         .flat_map(|view| view.names.iter().cloned())
@@ -273,11 +273,10 @@ fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
             Pattern::Any => true,
             Pattern::Exact(name) => {
                 let above = name.parent().map(|parent| format!("*.{parent}"));
-                above.is_some_and(|above| known.contains(&above))
-                    || on_demand::allows(allow, name.as_str())
+                above.is_some_and(|above| known.contains(&above)) || on_demand(host)
             }
             Pattern::Ip(_) => false,
-            Pattern::Wildcard(_) => allow.contains(host),
+            Pattern::Wildcard(_) => on_demand(host),
         };
         if !given && known.insert(host.to_string()) {
             missing.push(CertificateView::missing(vec![host.to_string()]));

@@ -11,6 +11,7 @@ mod coverage;
 mod dns;
 mod issuer;
 mod later;
+mod on_demand;
 mod order;
 mod preset;
 mod server;
@@ -21,6 +22,8 @@ mod zerossl;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+
+pub use self::preset::never_certified;
 
 use super::locate::Node;
 use super::model::{Config, InMemory, Origin, Places, Storage};

@@ -309,8 +309,51 @@ pub struct Renewal {
 pub struct OnDemand {
     /// Names of issuers, tried in order. Never empty.
     pub issuers: Vec<Arc<str>>,
-    /// Never empty.
+    /// Whether one of them is a public CA, which certifies names of the public DNS alone.
+    pub public: bool,
+    /// What names must be covered by; empty only where `ask` decides alone.
     pub allow: Vec<Pattern>,
+    /// Who is asked about a name that `allow` covers.
+    pub ask: Option<Ask>,
+    pub limits: OnDemandLimits,
+    /// A name that was not asked for in this time is dropped.
+    pub unused: Duration,
+}
+
+/// A service that says which names may have a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Checked to be a URL of HTTP. May have a secret in its path or query.
+    pub url: Secret,
+    pub timeout: Duration,
+    /// How long a yes is good for, where it does not say so itself.
+    pub cache_allowed: Duration,
+    /// How long a no is good for, where it does not say so itself.
+    pub cache_refused: Duration,
+    /// The roots to trust; the system's where `None`.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Limits on certificates made on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDemandLimits {
+    /// How long a handshake waits.
+    pub max_wait: Duration,
+    /// How many handshakes wait at most.
+    pub max_waiting: u32,
+    /// New names a minute.
+    pub per_minute: u32,
+    /// New names of one registered domain.
+    pub per_domain: Option<NameQuota>,
+    /// New names that the clients of one network ask for.
+    pub per_client: Option<NameQuota>,
+}
+
+/// So many names in so much time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameQuota {
+    pub names: u32,
+    pub per: Duration,
 }
 
 /// What is logged.

@@ -6,6 +6,7 @@
 
 mod dns;
 mod issuer;
+mod on_demand;
 mod route;
 mod server;
 mod text;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub(super) use dns::*;
 pub(super) use issuer::*;
+pub(super) use on_demand::*;
 pub(super) use route::*;
 pub(super) use server::*;
 pub(super) use text::*;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::DnsError;
 use crate::config::model::Dns;
-use crate::http_client::{Body, HttpClient, Options, Patience};
+use crate::http_client::{Body, HttpClient, Options};
 use crate::secret::Secret;
 
 /// How much of what a provider says goes into an error, in characters.
@@ -60,7 +60,7 @@ impl Api {
             proxy: dns.proxy.as_ref(),
             // The configuration has warned of it.
             allow_plain: endpoint.starts_with("http:"),
-            patience: Patience::default(),
+            ..Options::default()
         })
         .map_err(|error| DnsError::Refused(format!("dns.{name}: {error}")))?;
         Ok(Self {

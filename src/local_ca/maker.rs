@@ -3,6 +3,7 @@
 //! They are kept in memory, bounded in number. Who may have one is not decided here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use moka::ops::compute::{CompResult, Op};
@@ -18,6 +19,9 @@ use crate::on_demand::{Maker, NotMade};
 /// How many names are kept; beyond, those asked for least go first.
 const CAPACITY: u64 = 10_000;
 
+/// Certificates of the local CA end long before.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 /// Makes certificates by the local CA and keeps them.
 pub struct LocalMaker {
     ca: Arc<LocalCa>,
@@ -29,13 +33,21 @@ pub struct LocalMaker {
 
 impl LocalMaker {
     /// Issues from `ca`, and anew in the last `window` of a certificate's life.
-    pub fn new(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64) -> Self {
-        Self::bounded(ca, clock, window, CAPACITY)
+    /// A name that nobody asked for in the time `unused` is forgotten.
+    pub fn new(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64, unused: Duration) -> Self {
+        Self::bounded(ca, clock, window, unused, CAPACITY)
     }
 
-    fn bounded(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64, capacity: u64) -> Self {
+    fn bounded(
+        ca: Arc<LocalCa>,
+        clock: Arc<dyn Clock>,
+        window: f64,
+        unused: Duration,
+        capacity: u64,
+    ) -> Self {
         let cache = Cache::builder()
             .max_capacity(capacity)
+            .time_to_idle(unused.min(YEAR))
             .build_with_hasher(ahash::RandomState::new());
         Self {
             ca,
@@ -138,7 +150,7 @@ mod tests {
     fn maker(room: u64) -> (Arc<ManualClock>, LocalMaker) {
         let clock = Arc::new(ManualClock::at(NOW));
         let ca = open(&MemoryStorage::default(), &clock).expect("a CA");
-        let maker = LocalMaker::bounded(Arc::new(ca), clock.clone(), 0.33, room);
+        let maker = LocalMaker::bounded(Arc::new(ca), clock.clone(), 0.33, YEAR, room);
         (clock, maker)
     }
 

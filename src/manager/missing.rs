@@ -9,21 +9,22 @@ use crate::certificate::Validity;
 use crate::certificate::sni::SniMap;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
-use crate::host::{HostName, Pattern};
+use crate::host::Pattern;
 use crate::on_demand;
 
 impl TlsManager {
     /// Reports hosts that have no certificate.
     pub(super) fn miss(&self, config: &Config, issued: &HashSet<Pattern>, report: &mut Report) {
-        let allow = config
-            .on_demand
-            .as_ref()
-            .map_or(&[][..], |on_demand| &on_demand.allow);
-        let has_one = |host: &Pattern| match host {
-            Pattern::Exact(name) => {
-                self.map.lookup(name.as_str()).is_some() || on_demand::allows(allow, name.as_str())
-            }
-            other => self.map.get(other).is_some() || allow.contains(other),
+        let on_demand = |host: &Pattern| {
+            let config = config.on_demand.as_ref();
+            config.is_some_and(|config| on_demand::covers(config, host))
+        };
+        let has_one = |host: &Pattern| {
+            let set = match host {
+                Pattern::Exact(name) => self.map.lookup(name.as_str()),
+                other => self.map.get(other),
+            };
+            set.is_some() || on_demand(host)
         };
         let lacking = self.managed.lacking(self.last_pass);
         let mut seen = HashSet::new();
@@ -63,9 +64,8 @@ impl TlsManager {
         }
         if let Some(name) = &config.tls.default_certificate {
             let pattern = Pattern::from(name.clone());
-            let on_demand = |name: &HostName| on_demand::allows(allow, name.as_str());
             if self.map.default_set().is_none()
-                && !(self.dry && (issued.contains(&pattern) || name.name().is_some_and(on_demand)))
+                && !(self.dry && (issued.contains(&pattern) || on_demand(&pattern)))
             {
                 report.problems.push(Problem::new(
                     &config.places.default_certificate,

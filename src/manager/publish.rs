@@ -2,6 +2,7 @@
 //! makes certificates on demand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::TlsManager;
 use super::report::{Problem, Report};
@@ -9,13 +10,29 @@ use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
-use crate::local_ca::LocalMaker;
-use crate::on_demand::{Gate, Maker as _};
+use crate::local_ca::{LocalCa, LocalMaker};
+use crate::on_demand::{Gate, Maker as _, Setup};
 
 /// What makes certificates on demand.
 pub(super) struct Demand {
     gate: Arc<Gate>,
     local: Arc<LocalMaker>,
+    makes: Makes,
+}
+
+/// What certificates of the local CA are made of.
+struct Makes {
+    ca: Arc<LocalCa>,
+    window: f64,
+    unused: Duration,
+}
+
+impl Makes {
+    fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ca, &other.ca)
+            && self.window == other.window
+            && self.unused == other.unused
+    }
 }
 
 impl Demand {
@@ -59,28 +76,39 @@ impl TlsManager {
         }
     }
 
+    /// Sees that what makes certificates on demand is as `config` asks.
     fn renew_on_demand(&mut self, config: &Config, report: &mut Report) {
-        if let Some(on_demand) = &self.on_demand {
+        let is_stale = std::mem::take(&mut self.stale_on_demand);
+        if let Some(on_demand) = &self.on_demand
+            && !is_stale
+        {
             on_demand.local.sweep();
             return;
         }
-        let Some(model::OnDemand { issuers, allow }) = &config.on_demand else {
+        let before = self.on_demand.take();
+        let Some(asked) = &config.on_demand else {
             return;
         };
         let mut reasons = Vec::new();
-        for issuer in issuers {
-            match self.issued.local_ca(issuer, &config.issuers) {
-                Ok(ca) => {
-                    self.on_demand = ca.map(|ca| {
-                        let clock = Arc::clone(&self.clock);
-                        let window = config.renewal.window;
-                        let local = Arc::new(LocalMaker::new(ca, clock, window));
-                        let gate = Arc::new(Gate::new(Arc::clone(&local) as _, allow.clone()));
-                        Demand { gate, local }
-                    });
+        for issuer in &asked.issuers {
+            let ca = match self.issued.local_ca(issuer, &config.issuers) {
+                Ok(Some(ca)) => ca,
+                // There may only be looked.
+                Ok(None) => return,
+                Err(reason) => {
+                    reasons.push(format!("issuer {issuer}: {reason}"));
+                    continue;
+                }
+            };
+            match self.demand(asked, config.renewal.window, ca, before.as_ref()) {
+                Ok(demand) => {
+                    self.on_demand = Some(demand);
                     return;
                 }
-                Err(reason) => reasons.push(format!("issuer {issuer}: {reason}")),
+                Err(reason) => {
+                    reasons.push(reason);
+                    break;
+                }
             }
         }
         report.problems.push(Problem::new(
@@ -88,5 +116,42 @@ impl TlsManager {
             None,
             format!("no certificates on demand: {}", reasons.join("; ")),
         ));
+    }
+
+    /// What makes certificates on demand by `ca`. What `before` has made and learnt is kept where
+    /// it would come to the same again.
+    fn demand(
+        &self,
+        config: &model::OnDemand,
+        window: f64,
+        ca: Arc<LocalCa>,
+        before: Option<&Demand>,
+    ) -> Result<Demand, String> {
+        let makes = Makes {
+            ca,
+            window,
+            unused: config.unused,
+        };
+        let local = match before.filter(|before| before.makes.is_same_as(&makes)) {
+            Some(before) => Arc::clone(&before.local),
+            None => Arc::new(LocalMaker::new(
+                Arc::clone(&makes.ca),
+                Arc::clone(&self.clock),
+                window,
+                config.unused,
+            )),
+        };
+        let setup = Setup {
+            config,
+            maker: Arc::clone(&local) as _,
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.as_ref(),
+        };
+        let gate = Gate::new(setup, before.map(|before| &*before.gate))?;
+        Ok(Demand {
+            gate: Arc::new(gate),
+            local,
+            makes,
+        })
     }
 }

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -7,7 +8,7 @@ use self::models::{auto, config, origin, site, with_local_ca};
 use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa, TestLeaf};
 use crate::clock::ManualClock;
-use crate::config::model::{CertificateSource, InMemory, OnDemand, SiteTls};
+use crate::config::model::{CertificateSource, InMemory, OnDemand, OnDemandLimits, SiteTls};
 use crate::storage::{MemoryStorage, Storage};
 
 mod advised;
@@ -286,7 +287,17 @@ fn certificates_on_demand_come_with_the_map_and_outlive_a_reload() {
     ));
     config.on_demand = Some(OnDemand {
         issuers: vec!["local".into()],
+        public: false,
         allow: vec!["*.a.example".parse().expect("a pattern")],
+        ask: None,
+        limits: OnDemandLimits {
+            max_wait: Duration::from_secs(10),
+            max_waiting: 10,
+            per_minute: 10,
+            per_domain: None,
+            per_client: None,
+        },
+        unused: Duration::from_secs(86_400),
     });
     assert_clean(&fixture.manager.apply(&config));
     let demand = |fixture: &Fixture| {

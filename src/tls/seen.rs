@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::task::futures::TaskLocalFuture;
+use tokio::time::Instant;
 
 use crate::host::{HostName, MAX_HOST_NAME};
 
@@ -25,6 +27,9 @@ pub struct Seen {
     local: Option<IpAddr>,
     /// The address that the client has come from.
     client: Option<IpAddr>,
+    /// How long it has waited for a certificate on demand, before `waiting_since`.
+    waited: Duration,
+    waiting_since: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +67,39 @@ pub(super) fn local() -> Option<IpAddr> {
 pub(super) fn client() -> Option<IpAddr> {
     let client = SEEN.try_with(|seen| seen.try_borrow().ok()?.client);
     client.ok().flatten()
+}
+
+/// Waits for `certificate`, on no account of the client: see [`overdue`].
+pub(super) async fn waiting<F: Future>(certificate: F) -> F::Output {
+    with(|seen| seen.waiting_since = Some(Instant::now()));
+    let output = certificate.await;
+    with(|seen| {
+        let waited = seen.waiting_since.take().map(|since| since.elapsed());
+        seen.waited += waited.unwrap_or_default();
+    });
+    output
+}
+
+/// Ends when the handshake under way, which is [`watched`], has taken `limit`. What it has waited
+/// for a certificate on demand is not counted: that has a bound of its own, and is no fault of the
+/// client's.
+pub async fn overdue(limit: Duration) {
+    let mut rest = limit;
+    let mut granted = Duration::ZERO;
+    loop {
+        tokio::time::sleep(rest).await;
+        let waited = SEEN.try_with(|seen| {
+            let seen = seen.try_borrow().ok()?;
+            let since = seen.waiting_since.map(|since| since.elapsed());
+            Some(seen.waited + since.unwrap_or_default())
+        });
+        let waited = waited.ok().flatten().unwrap_or_default();
+        rest = waited.saturating_sub(granted);
+        if rest.is_zero() {
+            return;
+        }
+        granted = waited;
+    }
 }
 
 impl Seen {
@@ -104,4 +142,44 @@ fn with(change: impl FnOnce(&mut Seen)) {
             change(&mut seen);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// How many seconds a handshake gets that waits `wait` seconds, `before` seconds from its
+    /// beginning.
+    async fn granted(before: u64, wait: u64) -> u64 {
+        let began = Instant::now();
+        let handshake = async {
+            tokio::time::sleep(Duration::from_secs(before)).await;
+            waiting(tokio::time::sleep(Duration::from_secs(wait))).await;
+            std::future::pending::<()>().await;
+        };
+        let bounded = async {
+            tokio::select! {
+                () = handshake => {}
+                () = overdue(LIMIT) => {}
+            }
+        };
+        watched(bounded, None, None).await;
+        // Timers have the grain of a millisecond.
+        (began.elapsed() + Duration::from_millis(500)).as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_certificate_is_on_no_account_of_the_client() {
+        for (before, wait, expected) in [
+            (0, 0, 10),
+            (0, 3, 13),
+            (2, 20, 30),
+            (9, 60, 70),
+            (20, 5, 10),
+        ] {
+            assert_eq!(granted(before, wait).await, expected, "{before} {wait}");
+        }
+    }
 }

@@ -1,9 +1,8 @@
-//! `certificates` and `on_demand`.
+//! `certificates`.
 
 use super::Build;
-use super::issuer::acme_of;
-use crate::config::model::{CertificateSource, OnDemand};
-use crate::config::problem::{At, quote};
+use crate::config::model::CertificateSource;
+use crate::config::problem::At;
 use crate::config::schema;
 use crate::host::Pattern;
 
@@ -99,64 +98,6 @@ impl Build<'_> {
                     .error(at, message, "make an entry of its own for each");
                 None
             }
-        }
-    }
-
-    pub(super) fn on_demand(&mut self, raw: &schema::Root, root: &At<'_>) -> Option<OnDemand> {
-        let on_demand = raw.on_demand.as_ref()?;
-        let at = root.key("on_demand");
-        self.on_demand_later(on_demand, &at);
-        let allow_at = at.key("allow");
-        if on_demand.allow.is_none() && on_demand.ask.is_none() && !allow_at.is_written() {
-            self.problems.error(
-                &at,
-                "everyone could have certificates made for any name: there is neither 'allow' \
-                 nor 'ask'",
-                "list the names below 'allow:', such as \"*.customers.example.com\"",
-            );
-        }
-        let mut allow = Vec::new();
-        for (index, name) in on_demand.allow.iter().flatten().enumerate() {
-            let at = allow_at.index(index);
-            let pattern = self.pattern(&at, name);
-            if let Some(Pattern::Ip(_)) = pattern {
-                let message = "clients name no address when they ask for a certificate";
-                let hint = "list it below 'certificates' or as a host of a site";
-                self.problems.error(&at, message, hint);
-            }
-            if pattern == Some(Pattern::Any) {
-                let message = "everyone can have certificates made for any name";
-                self.problems
-                    .warn(&at, message, "list the names that are yours");
-            }
-            allow.extend(pattern);
-        }
-        let issuer_at = at.key("issuer");
-        let issuers = self.issuer_names(&issuer_at, on_demand.issuer.as_ref(), raw);
-        match &on_demand.issuer {
-            None => {
-                if let Some(first) = issuers.first() {
-                    self.ready_on_demand(&issuer_at, first, raw);
-                }
-            }
-            Some(names) => {
-                for (index, name) in names.as_slice().iter().enumerate() {
-                    self.ready_on_demand(&issuer_at.index(index), name, raw);
-                }
-            }
-        }
-        Some(OnDemand { issuers, allow })
-    }
-
-    /// Reports an issuer that cannot issue within a handshake.
-    fn ready_on_demand(&mut self, at: &At<'_>, issuer: &str, raw: &schema::Root) {
-        if acme_of(raw, issuer).is_some() {
-            let message = format!(
-                "certificates on demand from a CA with ACME ({}) are not available in this build yet",
-                quote(issuer),
-            );
-            let hint = "name an issuer with a 'local_ca' in 'issuer'";
-            self.problems.error(at, message, hint);
         }
     }
 }

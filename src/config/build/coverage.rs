@@ -83,12 +83,12 @@ impl Build<'_> {
         raw: &schema::Root,
     ) {
         let why = match pattern {
-            Pattern::Exact(host) => preset::never_certified(host),
+            Pattern::Exact(host) => preset::never_certified(host.as_str()),
             Pattern::Ip(address) => preset::never_routed(*address),
             Pattern::Wildcard(parent) if !parent.as_str().contains('.') => {
                 Some("it stands for every name below a single label".to_owned())
             }
-            Pattern::Wildcard(parent) => preset::never_certified(parent),
+            Pattern::Wildcard(parent) => preset::never_certified(parent.as_str()),
             Pattern::Any => None,
         };
         let public = |issuer: &&Arc<str>| {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Build;
-use super::value::{MOMENT, url};
+use super::value::url;
 use crate::config::problem::{At, suggest};
 use crate::config::schema;
 use crate::event::EventKind;
@@ -72,20 +72,6 @@ impl Build<'_> {
         );
         self.both(at, ["cert", "key"], [raw.cert.is_some(), raw.key.is_some()]);
         self.unavailable(at);
-    }
-
-    /// `ask` and `limits` of `on_demand`.
-    pub(super) fn on_demand_later(&mut self, raw: &schema::OnDemand, at: &At<'_>) {
-        if let Some(ask) = &raw.ask {
-            let at = at.key("ask");
-            self.url(&at, ask);
-            self.unavailable(&at);
-        }
-        if let Some(limits) = &raw.limits {
-            let at = at.key("limits");
-            self.duration(&at.key("max_wait"), &limits.max_wait, MOMENT, HOUR);
-            self.unavailable(&at);
-        }
     }
 
     pub(super) fn health(&mut self, raw: &schema::Health, at: &At<'_>) {

@@ -1,4 +1,4 @@
-//! `tls`, `storage`, `certificates`, `renewal` and `on_demand`.
+//! `tls`, `storage`, `certificates` and `renewal`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -270,41 +270,6 @@ impl Default for Renewal {
             check_every: Duration::new("10m"),
             ari: true,
             required_at_start: false,
-        }
-    }
-}
-
-/// Certificates made when a client first asks for a name. One of `allow` and `ask` is needed.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct OnDemand {
-    /// Names of issuers, tried in order. The first issuer where it is left out.
-    pub(crate) issuer: Option<Names>,
-    /// Host names and wildcards for which certificates may be made.
-    #[schemars(length(min = 1))]
-    pub(crate) allow: Option<Vec<String>>,
-    /// A URL that is asked with `?domain=NAME`; an answer of 2xx allows the name.
-    pub(crate) ask: Option<String>,
-    /// Limits on how many certificates are made.
-    pub(crate) limits: Option<OnDemandLimits>,
-}
-
-/// Limits on certificates made on demand.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct OnDemandLimits {
-    /// Certificates a minute.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub(crate) per_minute: u64,
-    /// How long a handshake waits for its certificate.
-    pub(crate) max_wait: Duration,
-}
-
-impl Default for OnDemandLimits {
-    fn default() -> Self {
-        Self {
-            per_minute: 10,
-            max_wait: Duration::new("20s"),
         }
     }
 }

@@ -1,0 +1,200 @@
+//! Token buckets: so many in so much time, for one thing or for each of many.
+
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use moka::ops::compute::{CompResult, Op};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::clock::UnixTime;
+use crate::config::model::NameQuota;
+
+/// What is left of a quota.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Bucket {
+    tokens: f64,
+    /// When it held so many.
+    at: UnixTime,
+}
+
+impl Bucket {
+    pub(super) fn full(quota: NameQuota, now: UnixTime) -> Self {
+        Self {
+            tokens: f64::from(quota.names),
+            at: now,
+        }
+    }
+
+    /// This bucket at `now`. A clock that was set back adds nothing and takes nothing.
+    fn refilled(self, quota: NameQuota, now: UnixTime) -> Self {
+        let passed = u32::try_from(now.saturating_sub(self.at).max(0)).unwrap_or(u32::MAX);
+        let most = f64::from(quota.names);
+        let added = most * f64::from(passed) / quota.per.as_secs_f64().max(1.0);
+        Self {
+            tokens: (self.tokens + added).min(most),
+            at: now,
+        }
+    }
+
+    /// This bucket with one token less, `None` where it has none.
+    fn taken(self, quota: NameQuota, now: UnixTime) -> Option<Self> {
+        let refilled = self.refilled(quota, now);
+        (refilled.tokens >= 1.0).then(|| Self {
+            tokens: refilled.tokens - 1.0,
+            at: now,
+        })
+    }
+
+    /// This bucket with a token put back.
+    fn returned(self, quota: NameQuota) -> Self {
+        Self {
+            tokens: (self.tokens + 1.0).min(f64::from(quota.names)),
+            at: self.at,
+        }
+    }
+}
+
+/// A bucket that all share.
+#[derive(Debug)]
+pub(super) struct One {
+    quota: NameQuota,
+    bucket: Mutex<Bucket>,
+}
+
+impl One {
+    pub(super) fn new(quota: NameQuota, now: UnixTime) -> Self {
+        Self {
+            quota,
+            bucket: Mutex::new(Bucket::full(quota, now)),
+        }
+    }
+
+    /// Whether there was a token to take.
+    pub(super) fn take(&self, now: UnixTime) -> bool {
+        let mut bucket = self.lock();
+        let taken = bucket.taken(self.quota, now);
+        if let Some(taken) = taken {
+            *bucket = taken;
+        }
+        taken.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A bucket for each key. Where there are more keys than there is room for, those that were used
+/// last stay.
+pub(super) struct Each<K> {
+    quota: NameQuota,
+    buckets: Cache<K, Bucket, ahash::RandomState>,
+}
+
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> Each<K> {
+    pub(super) fn new(quota: NameQuota, room: u64) -> Self {
+        Self {
+            quota,
+            buckets: Cache::builder()
+                .max_capacity(room)
+                // By age and not by frequency: else a flood of keys would keep new ones out.
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(ahash::RandomState::new()),
+        }
+    }
+
+    /// Whether there was a token to take.
+    pub(super) fn take(&self, key: K, now: UnixTime) -> bool {
+        let result = self.buckets.entry(key).and_compute_with(|present| {
+            let bucket = present.map_or_else(
+                || Bucket::full(self.quota, now),
+                |present| present.into_value(),
+            );
+            match bucket.taken(self.quota, now) {
+                Some(bucket) => Op::Put(bucket),
+                None => Op::Nop,
+            }
+        });
+        matches!(
+            result,
+            CompResult::Inserted(_) | CompResult::ReplacedWith(_)
+        )
+    }
+
+    /// Puts a token back that came to nothing.
+    pub(super) fn put_back(&self, key: K) {
+        self.buckets
+            .entry(key)
+            .and_compute_with(|present| match present {
+                Some(present) => Op::Put(present.into_value().returned(self.quota)),
+                None => Op::Nop,
+            });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn quota(names: u32, seconds: u64) -> NameQuota {
+        NameQuota {
+            names,
+            per: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_emptied_and_fills_again() {
+        let one = One::new(quota(2, 60), 1000);
+        assert!(one.take(1000) && one.take(1000) && !one.take(1000));
+        assert!(!one.take(1029) && one.take(1030) && !one.take(1030));
+        assert!(!one.take(900), "the clock was set back");
+        assert!(one.take(2000) && one.take(2000) && !one.take(2000));
+    }
+
+    #[test]
+    fn each_key_has_its_own() {
+        let each = Each::new(quota(1, 60), 100);
+        assert!(each.take("a", 0) && !each.take("a", 0) && each.take("b", 0));
+        each.put_back("a");
+        assert!(each.take("a", 0) && !each.take("a", 30) && each.take("a", 60));
+    }
+
+    #[test]
+    fn there_is_a_bound_to_their_number() {
+        let each = Each::new(quota(1, 60), 50);
+        for key in 0..5000 {
+            assert!(each.take(key, 0), "new keys are not kept out");
+        }
+        each.buckets.run_pending_tasks();
+        assert!(each.buckets.entry_count() <= 50);
+        assert!(!each.take(4999, 0), "the last ones stay");
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_than_the_quota_is_had(
+            names in 1_u32..20,
+            per in 1_u64..100,
+            steps in proptest::collection::vec((0_i64..20, any::<bool>()), 1..100),
+        ) {
+            let one = One::new(quota(names, per), 0);
+            let (mut now, mut had) = (0, 0_u32);
+            for (step, back) in steps {
+                now += if back { -step } else { step };
+                had += u32::from(one.take(now));
+            }
+            // The furthest that any clock has come is the sum of all steps forward.
+            let most = f64::from(names) + f64::from(names) * 2000.0 / per as f64;
+            prop_assert!(f64::from(had) <= most);
+            let steady = One::new(quota(names, per), 0);
+            let at_once = (0..100).filter(|_| steady.take(0)).count();
+            prop_assert_eq!(at_once, names as usize);
+        }
+    }
+}

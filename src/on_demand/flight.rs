@@ -1,0 +1,194 @@
+//! One work for all who want the same name, and a bound to those who wait for it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::IntGauge;
+use tokio::sync::watch;
+
+use super::quota::network;
+use crate::certificate::sni::CertificateSet;
+use crate::host::HostName;
+
+/// How many names may be worked for at once.
+const MAX_FLIGHTS: usize = 20_000;
+
+/// What came of a name: its certificate, or none.
+pub(super) type Outcome = Option<Arc<CertificateSet>>;
+
+/// What those who wait look at: nothing until it has ended.
+pub(super) type Waiter = watch::Receiver<Option<Outcome>>;
+
+/// The names that are worked for.
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<HostName, Waiter, ahash::RandomState>>);
+
+/// The work for one name. Where it is dropped without an end, it has come to nothing.
+pub(super) struct Flight {
+    flights: Arc<Flights>,
+    name: HostName,
+    ended: watch::Sender<Option<Outcome>>,
+}
+
+impl Flights {
+    /// Joins the work for `name`. Where there is none, it is begun with the flight that comes
+    /// with it. `None` where there is too much work.
+    pub(super) fn join(self: &Arc<Self>, name: &HostName) -> Option<(Waiter, Option<Flight>)> {
+        let mut flights = self.lock();
+        if let Some(waiter) = flights.get(name) {
+            return Some((waiter.clone(), None));
+        }
+        if flights.len() >= MAX_FLIGHTS {
+            return None;
+        }
+        let (ended, waiter) = watch::channel(None);
+        flights.insert(name.clone(), waiter.clone());
+        let flight = Flight {
+            flights: Arc::clone(self),
+            name: name.clone(),
+            ended,
+        };
+        Some((waiter, Some(flight)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<HostName, Waiter, ahash::RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    pub(super) fn name(&self) -> &HostName {
+        &self.name
+    }
+
+    /// Tells all who wait.
+    pub(super) fn end(self, outcome: Outcome) {
+        self.ended.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.flights.lock().remove(&self.name);
+    }
+}
+
+/// Counts handshakes that wait.
+pub(super) struct WaitingRoom {
+    /// By network, with the sum of all.
+    waiting: Mutex<(HashMap<IpAddr, u32, ahash::RandomState>, u32)>,
+    gauge: Option<IntGauge>,
+}
+
+/// One that waits.
+pub(super) struct Seat {
+    room: Arc<WaitingRoom>,
+    network: Option<IpAddr>,
+}
+
+impl WaitingRoom {
+    pub(super) fn new(gauge: Option<IntGauge>) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            gauge,
+        }
+    }
+
+    /// A seat for `client`, if there is one in a room of `most`. One network gets an eighth.
+    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>, most: u32) -> Option<Seat> {
+        let network = client.map(network);
+        {
+            let mut waiting = self.lock();
+            let (by_network, all) = &mut *waiting;
+            if *all >= most {
+                return None;
+            }
+            if let Some(network) = network {
+                let of_network = by_network.entry(network).or_insert(0);
+                if *of_network >= (most / 8).max(1) {
+                    return None;
+                }
+                *of_network += 1;
+            }
+            *all += 1;
+        }
+        if let Some(gauge) = &self.gauge {
+            gauge.inc();
+        }
+        Some(Seat {
+            room: Arc::clone(self),
+            network,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (HashMap<IpAddr, u32, ahash::RandomState>, u32)> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.room.gauge {
+            gauge.dec();
+        }
+        let mut waiting = self.room.lock();
+        let (by_network, all) = &mut *waiting;
+        *all = all.saturating_sub(1);
+        if let Some(network) = self.network
+            && let Entry::Occupied(mut of_network) = by_network.entry(network)
+        {
+            *of_network.get_mut() -= 1;
+            if *of_network.get() == 0 {
+                of_network.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_want_a_name_share_its_work() {
+        let flights = Arc::new(Flights::default());
+        let name: HostName = "a.example".parse().expect("a name");
+        let (mut first, flight) = flights.join(&name).expect("room");
+        let flight = flight.expect("the first begins it");
+        let (mut second, none) = flights.join(&name).expect("room");
+        assert!(none.is_none() && *flight.name() == name);
+        flight.end(None);
+        for waiter in [&mut first, &mut second] {
+            let ended = waiter.wait_for(Option::is_some).await;
+            assert!(matches!(ended.as_deref(), Ok(Some(None))));
+        }
+        // What is lost comes to nothing, and another begins.
+        let (mut waiter, flight) = flights.join(&name).expect("room");
+        drop(flight.expect("it begins anew"));
+        assert!(waiter.wait_for(Option::is_some).await.is_err());
+        assert!(flights.join(&name).expect("room").1.is_some());
+    }
+
+    #[test]
+    fn seats_are_bounded_in_all_and_for_a_network() {
+        let gauge = IntGauge::new("waiting", "waiting").expect("a valid name");
+        let room = Arc::new(WaitingRoom::new(Some(gauge.clone())));
+        let enter = |client: &str| room.enter(Some(client.parse().expect("an address")), 16);
+        let first = enter("192.0.2.1").expect("a seat");
+        let _second = enter("192.0.2.2").expect("a seat");
+        assert!(enter("192.0.2.3").is_none());
+        drop(first);
+        let _third = enter("192.0.2.3").expect("a seat");
+        let others: Vec<_> = (0..20)
+            .filter_map(|number| enter(&format!("198.51.{number}.1")))
+            .collect();
+        assert_eq!((others.len(), gauge.get()), (14, 16));
+        assert!(room.enter(None, 16).is_none());
+        drop(others);
+        assert_eq!(gauge.get(), 2);
+        assert_eq!(room.lock().0.len(), 1);
+        assert!(room.enter(None, 1).is_none() && room.enter(None, 3).is_some());
+    }
+}

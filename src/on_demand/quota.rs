@@ -1,0 +1,179 @@
+//! How many new names there may be: of one client network, of one registered domain, in all.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bucket::{Each, One};
+use super::policy::registered;
+use crate::clock::UnixTime;
+use crate::config::model::{NameQuota, OnDemandLimits};
+use crate::host::HostName;
+
+/// How many domains, and how many networks, are kept in mind.
+const ROOM: u64 = 20_000;
+
+/// The quotas, with what is left of them.
+pub(super) struct Quotas {
+    limits: OnDemandLimits,
+    all: One,
+    by_domain: Option<Each<Arc<str>>>,
+    by_client: Option<Each<IpAddr>>,
+}
+
+/// A quota that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UsedUp {
+    All,
+    Client,
+    Domain,
+}
+
+impl UsedUp {
+    /// The key of the limit.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "per_minute",
+            Self::Client => "per_client",
+            Self::Domain => "per_domain",
+        }
+    }
+}
+
+impl Quotas {
+    pub(super) fn new(limits: OnDemandLimits, now: UnixTime) -> Self {
+        let minute = NameQuota {
+            names: limits.per_minute,
+            per: Duration::from_secs(60),
+        };
+        Self {
+            limits,
+            all: One::new(minute, now),
+            by_domain: limits.per_domain.map(|quota| Each::new(quota, ROOM)),
+            by_client: limits.per_client.map(|quota| Each::new(quota, ROOM)),
+        }
+    }
+
+    /// Whether these are quotas within these limits.
+    pub(super) fn are_of(&self, limits: &OnDemandLimits) -> bool {
+        self.limits.per_minute == limits.per_minute
+            && self.limits.per_domain == limits.per_domain
+            && self.limits.per_client == limits.per_client
+    }
+
+    /// Takes a name that a client asks for: before anybody is asked, so that no client can have
+    /// that done without end.
+    pub(super) fn take_client(&self, client: Option<IpAddr>, now: UnixTime) -> Result<(), UsedUp> {
+        match (&self.by_client, client) {
+            (Some(quotas), Some(client)) if !quotas.take(network(client), now) => {
+                Err(UsedUp::Client)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a name that may have a certificate. What strangers only ask for is none, so that they
+    /// cannot use up what a domain, or all, may have.
+    pub(super) fn take_name(
+        &self,
+        name: &HostName,
+        client: Option<IpAddr>,
+        now: UnixTime,
+    ) -> Result<(), UsedUp> {
+        let domain = || Arc::from(registered(name.as_str()));
+        let used_up = match &self.by_domain {
+            Some(quotas) if !quotas.take(domain(), now) => UsedUp::Domain,
+            quotas => {
+                if self.all.take(now) {
+                    return Ok(());
+                }
+                if let Some(quotas) = quotas {
+                    quotas.put_back(domain());
+                }
+                UsedUp::All
+            }
+        };
+        // The client is not to blame.
+        if let (Some(quotas), Some(client)) = (&self.by_client, client) {
+            quotas.put_back(network(client));
+        }
+        Err(used_up)
+    }
+}
+
+/// What counts as one client: what is given to one household or server at the least.
+pub(super) fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8))),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 72))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_minute: u32, per_domain: u32, per_client: u32) -> OnDemandLimits {
+        let quota = |names| NameQuota {
+            names,
+            per: Duration::from_secs(3600),
+        };
+        OnDemandLimits {
+            max_wait: Duration::from_secs(1),
+            max_waiting: 10,
+            per_minute,
+            per_domain: Some(quota(per_domain)),
+            per_client: Some(quota(per_client)),
+        }
+    }
+
+    fn name(text: &str) -> HostName {
+        text.parse().expect("a name")
+    }
+
+    fn client(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_network_is_one_client() {
+        let of = |text: &str| network(text.parse().expect("an address")).to_string();
+        assert_eq!(of("192.0.2.77"), "192.0.2.0");
+        assert_eq!(of("::ffff:192.0.2.77"), "192.0.2.0");
+        assert_eq!(of("2001:db8:1:2ff:3::1"), "2001:db8:1:200::");
+        let quotas = Quotas::new(limits(100, 100, 2), 0);
+        assert!(quotas.take_client(client("192.0.2.1"), 0).is_ok());
+        assert!(quotas.take_client(client("192.0.2.2"), 0).is_ok());
+        let third = quotas.take_client(client("192.0.2.3"), 0);
+        assert_eq!(third, Err(UsedUp::Client));
+        assert!(quotas.take_client(client("192.0.3.1"), 0).is_ok());
+        assert!(quotas.take_client(client("192.0.2.3"), 1800).is_ok());
+        assert!(quotas.take_client(None, 0).is_ok());
+    }
+
+    #[test]
+    fn domains_are_those_that_are_registered() {
+        let quotas = Quotas::new(limits(100, 2, 100), 0);
+        let take = |host: &str| quotas.take_name(&name(host), None, 0);
+        assert!(take("a.shop.co.uk").is_ok() && take("b.shop.co.uk").is_ok());
+        assert_eq!(take("c.shop.co.uk"), Err(UsedUp::Domain));
+        assert!(take("a.other.co.uk").is_ok() && take("a.github.io").is_ok());
+        assert!(take("b.github.io").is_ok() && take("c.github.io").is_ok());
+    }
+
+    #[test]
+    fn what_comes_to_nothing_is_put_back() {
+        let quotas = Quotas::new(limits(1, 2, 2), 0);
+        let (a, here) = (name("a.example"), client("192.0.2.1"));
+        let take = |now| {
+            quotas.take_client(here, now)?;
+            quotas.take_name(&a, here, now)
+        };
+        assert_eq!(take(0), Ok(()));
+        for _ in 0..5 {
+            assert_eq!(take(0), Err(UsedUp::All), "and neither domain nor client");
+        }
+        assert_eq!(take(60), Ok(()));
+        assert_eq!(take(120), Err(UsedUp::Client), "by now that is used up");
+    }
+}
