@@ -126,16 +126,19 @@ where
         let peer = socket.peer();
         let local = socket.local();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
+        let stopped = last_call(&mut shutdown);
         let handshake = async {
             tokio::select! {
                 shaken = handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
                 () = tls::overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
-                () = last_call(&mut shutdown) => Err((Unshaken::Stopped, None)),
+                () = stopped => Err((Unshaken::Stopped, None)),
             }
         };
-        let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), local));
-        let shaken = handshake.as_mut().await;
-        let seen = Seen::in_handshake(handshake.as_mut());
+        let (shaken, seen) = {
+            let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), local));
+            let shaken = handshake.as_mut().await;
+            (shaken, Seen::in_handshake(handshake.as_mut()))
+        };
         let mut tls = match shaken {
             Ok(tls) => tls,
             Err((how, error)) => {

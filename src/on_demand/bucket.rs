@@ -40,7 +40,7 @@ impl Bucket {
     /// This bucket with one token less, `None` where it has none.
     fn taken(self, quota: NameQuota, now: UnixTime) -> Option<Self> {
         let refilled = self.refilled(quota, now);
-        (refilled.tokens >= 1.0).then(|| Self {
+        (refilled.tokens >= 1.0).then_some(Self {
             tokens: refilled.tokens - 1.0,
             at: now,
         })

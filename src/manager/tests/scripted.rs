@@ -205,7 +205,7 @@ impl World {
             resolvers: Vec::new(),
             order_limit: OrderLimit {
                 orders: 10,
-                per: std::time::Duration::from_secs(10),
+                per: Duration::from_secs(10),
             },
         };
         let sites = vec![site(&["a.example"], SiteTls::Auto(vec!["ca".into()]))];

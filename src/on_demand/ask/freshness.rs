@@ -23,9 +23,9 @@ pub(super) fn freshness(fields: &HeaderMap, default: Duration) -> Duration {
             if name.eq_ignore_ascii_case("no-store") || name.eq_ignore_ascii_case("no-cache") {
                 return Duration::ZERO;
             } else if name.eq_ignore_ascii_case("max-age") {
-                max_age.get_or_insert(seconds(argument));
+                max_age.get_or_insert_with(|| seconds(argument));
             } else if name.eq_ignore_ascii_case("s-maxage") {
-                shared.get_or_insert(seconds(argument));
+                shared.get_or_insert_with(|| seconds(argument));
             }
         }
     }
