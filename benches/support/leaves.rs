@@ -20,6 +20,7 @@ use openssl::x509::extension::{
     SubjectKeyIdentifier,
 };
 use openssl::x509::{X509, X509Builder, X509Name, X509Ref};
+use snigate::clock::{Clock, SystemClock};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -86,7 +87,7 @@ fn leaf(plan: &Plan, number: u32, ca: &Ca, shared: &PKey<Private>, certs: &Path)
     let mut subject = X509Name::builder()?;
     subject.append_entry_by_nid(Nid::COMMONNAME, &name)?;
     builder.set_subject_name(&subject.build())?;
-    let now = unix_now()?;
+    let now = SystemClock.now();
     let (from, to) = (now - 86_400, now + i64::from(plan.days) * 86_400);
     builder.set_not_before(&*Asn1Time::from_unix(from.min(to - 86_400))?)?;
     builder.set_not_after(&*Asn1Time::from_unix(to)?)?;
@@ -164,7 +165,7 @@ fn authority(
     let subject = subject.build();
     builder.set_subject_name(&subject)?;
     builder.set_issuer_name(issuer.map_or(&*subject, |(issuer, _)| issuer.subject_name()))?;
-    builder.set_not_before(&*Asn1Time::from_unix(unix_now()? - 86_400)?)?;
+    builder.set_not_before(&*Asn1Time::from_unix(SystemClock.now() - 86_400)?)?;
     builder.set_not_after(&*Asn1Time::days_from_now(3650)?)?;
     builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
     let mut usage = KeyUsage::new();
@@ -205,7 +206,3 @@ fn key() -> Result<PKey<Private>> {
     Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
 }
 
-fn unix_now() -> Result<i64> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    Ok(i64::try_from(now.as_secs())?)
-}
