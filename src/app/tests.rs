@@ -147,6 +147,7 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
         // What could not be read is not read again at once.
         while hanging.hangs() {
             live.look(&[]);
+            live.sweep();
             thread::sleep(Duration::from_millis(10));
         }
     });
