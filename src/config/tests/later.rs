@@ -12,9 +12,6 @@ storage.etcd.endpoints[1] | not the URL of a member | storage: { etcd: { endpoin
 storage.etcd.prefix | does not begin with '/' | storage: { etcd: { endpoints: ["http://a:1"], prefix: snigate } }
 storage.etcd.user | 'user' has no meaning without 'password' | storage: { etcd: { endpoints: ["http://a:1"], user: u } }
 storage.etcd.key | 'key' has no meaning without 'cert' | storage: { etcd: { endpoints: ["http://a:1"], key: k.pem } }
-on_demand.ask | not a URL of http | on_demand: { allow: ["*.b.example"], ask: "localhost:5555/check" }
-on_demand.ask | not a URL of http | on_demand: { ask: "ftp://a/check" }
-on_demand.limits.max_wait | is too short | on_demand: { allow: ["*.b.example"], limits: { max_wait: 0s } }
 events[0].on[0] | did you mean 'certificate_failed' | events: [{ on: [certificate_failing], exec: { command: [a] } }]
 events[0].webhook.url | not a URL of http | events: [{ on: ["*"], webhook: { url: alerts.example } }]
 events[0].exec.command[0] | begins with a program | events: [{ on: [config_rejected], exec: { command: [""] } }]
@@ -68,7 +65,6 @@ fn what_is_right_is_only_refused() {
         "server: { proxy_protocol: { trusted: [10.0.0.0/8, \"2001:db8::/32\"] } }",
         "tls: { client_auth: { ca: roots.pem } }",
         "storage: { etcd: { endpoints: [\"https://10.0.0.1:2379\"], user: u, password: p, cert: c, key: k } }",
-        "on_demand: { ask: \"http://127.0.0.1:5555/check\" }",
         "events: [{ on: [certificate_failed, config_rejected, \"*\"], webhook: { url: \"https://alerts.example/hook\" } }]",
         "events: [{ on: [storage_failed], exec: { command: [/usr/local/bin/notify, \"\"] } }]",
     ] {
