@@ -7,15 +7,14 @@
 
 mod context;
 mod ffi;
+mod info;
 mod seen;
 mod snapshot;
 mod ticket;
 mod validation;
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -34,6 +33,7 @@ use crate::host::{HostName, Identifier, NameBuffer};
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
+pub use self::info::TlsInfo;
 pub use self::seen::{Seen, Watched, overdue, watched};
 pub use self::snapshot::Snapshot;
 
@@ -333,72 +333,15 @@ impl TlsAccept for GlobalCertificate {
             .inc();
         let hello = ssl.ex_data(self.0.hello)?;
         let snapshot = lock(&hello.snapshot).take()?;
-        Some(Arc::new(TlsInfo {
-            server_name: hello.server_name.clone(),
-            // None where a session is resumed for a name that got its certificate on demand.
-            certificates: hello.certificates.clone(),
-            fell_back: hello.purpose == Purpose::FallBack,
-            attachment: Mutex::new(snapshot.attachment.clone()),
-            since: Instant::now(),
-        }))
-    }
-}
-
-/// How long after the handshake a first request belongs to the state of the handshake. Browsers
-/// open connections ahead of need; what they ask for later is answered as things stand then.
-const FIRST_REQUEST: Duration = Duration::from_secs(5);
-
-/// What is known of a TLS connection when its requests are routed.
-///
-/// Found in a request's digest: `ssl_digest.extension.get::<TlsInfo>()`. A connection without it
-/// is not TLS.
-pub struct TlsInfo {
-    /// The name the client asked for, `None` where it named none or no host name.
-    pub server_name: Option<HostName>,
-    /// What was presented to the client.
-    pub certificates: Option<Arc<CertificateSet>>,
-    /// Whether the client asked for a name that it did not get a certificate for.
-    pub fell_back: bool,
-    attachment: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
-    /// When the handshake ended.
-    since: Instant,
-}
-
-impl TlsInfo {
-    /// What is known of a connection whose handshake worked from no snapshot of ours.
-    pub fn new(
-        server_name: Option<HostName>,
-        certificates: Option<Arc<CertificateSet>>,
-        fell_back: bool,
-    ) -> Self {
-        Self {
-            server_name,
-            certificates,
-            fell_back,
-            attachment: Mutex::default(),
-            since: Instant::now(),
-        }
-    }
-
-    /// Whether a request for `host`, a name in normal form, may be answered on this connection.
-    pub fn covers(&self, host: &str) -> bool {
-        self.certificates
-            .as_ref()
-            .is_some_and(|set| set.covers(host))
-    }
-
-    /// Whether a request for the address `host` may be answered on this connection.
-    pub fn covers_ip(&self, host: IpAddr) -> bool {
-        self.certificates
-            .as_ref()
-            .is_some_and(|set| set.covers_ip(host))
-    }
-
-    /// The attachment of the snapshot that the handshake worked from, for the first request of
-    /// the connection; `None` for those after it, and for one that was long in coming.
-    pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        let attachment = lock(&self.attachment).take();
-        attachment.filter(|_| self.since.elapsed() < FIRST_REQUEST)
+        Some(Arc::new(
+            TlsInfo::new(
+                hello.server_name.clone(),
+                // None where a session is resumed for a name that got its certificate on demand.
+                hello.certificates.clone(),
+                hello.purpose == Purpose::FallBack,
+            )
+            .with(snapshot.attachment.clone()),
+        ))
     }
 }
 

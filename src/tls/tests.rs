@@ -1,5 +1,7 @@
 //! Whole handshakes in memory, against OpenSSL's own client.
 
+use std::time::Duration;
+
 use std::pin::Pin;
 use std::sync::Mutex as StdMutex;
 

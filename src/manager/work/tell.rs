@@ -1,0 +1,63 @@
+//! What is told of the work on a certificate.
+
+use std::sync::Arc;
+
+use crate::event::{Event, EventKind, Severity};
+use crate::manager::job::{Job, Tools};
+use crate::schedule::{Failure, FailureClass};
+
+impl Job {
+    pub(super) fn tell_of_begin(&self, tools: &Tools) {
+        let issuers: Vec<_> = self.issuers.iter().map(|one| &**one.name()).collect();
+        let verb = if self.present.is_some() {
+            "renewing"
+        } else {
+            "obtaining"
+        };
+        let (domain, issuers) = (self.domain(), issuers.join(", else "));
+        let mut message = format!("{verb} the certificate for {domain} from {issuers}");
+        let mut url = None;
+        if let Some(window) = &self.advised {
+            message.push_str(", as its CA advises");
+            url.clone_from(&window.url);
+        }
+        let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
+        self.tell(tools, &self.first(), kind, severity, message, url);
+    }
+
+    /// Tells that an issuer failed in whose place another gave the certificate.
+    pub(super) fn tell_of_failed(
+        &self,
+        tools: &Tools,
+        issuer: &Arc<str>,
+        instead: &Arc<str>,
+        failure: &Failure,
+    ) {
+        let message = format!("{issuer} gave no certificate, {instead} did: {failure}");
+        let severity = if failure.class == FailureClass::Paused {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        };
+        let kind = EventKind::CertificateFailed;
+        self.tell(tools, issuer, kind, severity, message, failure.url.clone());
+    }
+
+    fn tell(
+        &self,
+        tools: &Tools,
+        issuer: &Arc<str>,
+        kind: EventKind,
+        severity: Severity,
+        message: String,
+        url: Option<String>,
+    ) {
+        let at = tools.clock.now();
+        let failures = self.retry.as_ref().map_or(0, |retry| retry.failures);
+        let mut event = Event::new(at, kind, severity, self.domain(), message);
+        event.issuer = Some(Arc::clone(issuer));
+        event.attempt = Some(failures.saturating_add(1));
+        event.url = url;
+        tools.events.emit(event);
+    }
+}
