@@ -1,8 +1,8 @@
 //! The gateway put together: from a configuration to a running Pingora server, and nothing else.
 //!
 //! The order matters. Sockets are bound before rights are dropped, rights are dropped before any
-//! key is read, and certificates are loaded before the first connection is accepted; where there are
-//! very many, some of them: the rest follows while others are served, and readiness waits for it.
+//! key is read, and certificates are loaded before the first connection is accepted. Where there are
+//! very many, the admin interface tells meanwhile how far that is.
 
 mod control;
 mod logging;

@@ -42,6 +42,12 @@ impl Service for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         // So that the first request finds its upstream's address.
         proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
+        // Who connects before waits in the listener's queue: a name whose certificate is not loaded
+        // yet is not to be told that there is none.
+        tokio::select! {
+            () = self.live.loaded() => {}
+            () = requested(&mut self.stopping) => return,
+        }
         let mut accepting = JoinSet::new();
         for listener in self.listeners.drain(..) {
             let (address, kind) = (listener.address(), listener.kind());
@@ -49,7 +55,7 @@ impl Service for EdgeService {
             accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
         }
         tokio::select! {
-            () = async { self.live.loaded().await; self.gate.opened().await } => {
+            () = self.gate.opened() => {
                 self.readiness.set(START, None::<String>);
                 systemd::ready();
             }
