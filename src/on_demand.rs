@@ -10,6 +10,7 @@ mod flight;
 mod gate;
 mod policy;
 mod quota;
+mod recent;
 mod told;
 
 use std::sync::Arc;

@@ -235,25 +235,35 @@ impl Client {
     fn handshakes(&self) -> Result<Value, Error> {
         let started = Instant::now();
         let end = started + self.time;
-        let threads: Vec<_> = (0..self.threads)
+        let tally = self.in_threads(self.threads, move |client| {
+            let context = client.context()?;
+            let mut tally = Tally::default();
+            while Instant::now() < end {
+                let (name, started) = (client.next_name(), Instant::now());
+                tally.note(started, client.handshake(&context, &name));
+            }
+            Ok(tally)
+        })?;
+        Ok(tally.json(started.elapsed().as_secs_f64()))
+    }
+
+    /// Does `work` in so many threads at once: the sum of what each has counted.
+    fn in_threads(
+        &self,
+        count: u64,
+        work: impl Fn(&Self) -> Result<Tally, Error> + Clone + Send + 'static,
+    ) -> Result<Tally, Error> {
+        let threads: Vec<_> = (0..count)
             .map(|_| {
-                let client = self.clone();
-                thread::spawn(move || {
-                    let context = client.context()?;
-                    let mut tally = Tally::default();
-                    while Instant::now() < end {
-                        let (name, started) = (client.next_name(), Instant::now());
-                        tally.note(started, client.handshake(&context, &name));
-                    }
-                    Ok::<_, Error>(tally)
-                })
+                let (client, work) = (self.clone(), work.clone());
+                thread::spawn(move || work(&client))
             })
             .collect();
         let mut tally = Tally::default();
         for thread in threads {
             tally.add(thread.join().expect("no panic")?);
         }
-        Ok(tally.json(started.elapsed().as_secs_f64()))
+        Ok(tally)
     }
 
     fn first(&self) -> Result<Value, Error> {
@@ -342,28 +352,19 @@ impl Client {
         let started = Instant::now();
         let count = self.time.as_micros() / self.every.as_micros().max(1);
         let count = u32::try_from(count)?;
-        let threads: Vec<_> = (0..self.connections)
-            .map(|_| {
-                let client = self.clone();
-                thread::spawn(move || {
-                    let context = client.context()?;
-                    let mut tally = Tally::default();
-                    let name = client.next_name();
-                    let mut stream = client.connect(&context, &name)?;
-                    let begin = Instant::now();
-                    for number in 0..count {
-                        let due = begin + client.every * number;
-                        thread::sleep(due.saturating_duration_since(Instant::now()));
-                        tally.note(due, client.ask(&mut stream, &name).map(|()| false));
-                    }
-                    Ok::<_, Error>(tally)
-                })
-            })
-            .collect();
-        let mut tally = Tally::default();
-        for thread in threads {
-            tally.add(thread.join().expect("no panic")?);
-        }
+        let tally = self.in_threads(self.connections, move |client| {
+            let context = client.context()?;
+            let mut tally = Tally::default();
+            let name = client.next_name();
+            let mut stream = client.connect(&context, &name)?;
+            let begin = Instant::now();
+            for number in 0..count {
+                let due = begin + client.every * number;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                tally.note(due, client.ask(&mut stream, &name).map(|()| false));
+            }
+            Ok(tally)
+        })?;
         Ok(tally.json(started.elapsed().as_secs_f64()))
     }
 

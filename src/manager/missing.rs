@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::report::{Missing, Problem, Report};
 use super::{TlsManager, needs};
 use crate::certificate::Validity;
-use crate::certificate::sni::SniMap;
+use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::Pattern;
@@ -19,13 +19,7 @@ impl TlsManager {
             let config = config.on_demand.as_ref();
             config.is_some_and(|config| on_demand::covers(config, host))
         };
-        let has_one = |host: &Pattern| {
-            let set = match host {
-                Pattern::Exact(name) => self.map.lookup(name.as_str()),
-                other => self.map.get(other),
-            };
-            set.is_some() || on_demand(host)
-        };
+        let has_one = |host: &Pattern| served(&self.map, host).is_some() || on_demand(host);
         let lacking = self.managed.lacking(self.last_pass);
         let mut seen = HashSet::new();
         for (site, host) in needs::tls_hosts(config) {
@@ -80,13 +74,17 @@ impl TlsManager {
     }
 }
 
-/// Whether a certificate that is valid at `now` is served for `host`.
-fn serves_valid(map: &SniMap, host: &Pattern, now: UnixTime) -> bool {
-    let set = match host {
+/// What is served for `host`.
+fn served<'a>(map: &'a SniMap, host: &Pattern) -> Option<&'a Arc<CertificateSet>> {
+    match host {
         Pattern::Exact(name) => map.lookup(name.as_str()),
         other => map.get(other),
-    };
-    set.is_some_and(|set| {
+    }
+}
+
+/// Whether a certificate that is valid at `now` is served for `host`.
+fn serves_valid(map: &SniMap, host: &Pattern, now: UnixTime) -> bool {
+    served(map, host).is_some_and(|set| {
         let mut certificates = set.by_kind.iter();
         certificates.any(|certificate| certificate.validity(now) == Validity::Valid)
     })

@@ -23,6 +23,9 @@ use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Origin};
 use crate::schedule::Horizon;
 
+/// How many keys without a chain are told of, for each directory.
+const LONE_KEYS: usize = 1_000;
+
 /// Every configured file and directory, with what was loaded from it.
 #[derive(Default)]
 pub(super) struct Sources {
@@ -59,6 +62,15 @@ struct Directory {
     lone_keys: BTreeSet<PathBuf>,
     /// Files that are symbolic links.
     links: BTreeSet<PathBuf>,
+}
+
+impl Directory {
+    /// Notes a key without a chain, one of the first.
+    fn note_lone(&mut self, key: PathBuf) {
+        if self.lone_keys.len() < LONE_KEYS {
+            self.lone_keys.insert(key);
+        }
+    }
 }
 
 /// An entry that is to be looked at.

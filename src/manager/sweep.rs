@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::TlsManager;
-use super::report::Report;
+use super::report::{Change, Report};
 use crate::certificate::sni::Standing;
+use crate::clock::UnixTime;
 use crate::config::model::Config;
 
 /// How often what is loaded is published at most while everything is looked at. A map of a million
@@ -35,10 +36,7 @@ impl TlsManager {
         let now = self.pass_time();
         match self.sources.look_at(paths, &self.loader, now) {
             Some(changes) => {
-                let mut report = Report::default();
-                for change in changes {
-                    self.take(change, Standing::Configured, &mut report);
-                }
+                let report = self.take_files(changes);
                 self.conclude(report, now)
             }
             // What is under way begins anew, and goes on in slices.
@@ -67,18 +65,11 @@ impl TlsManager {
 
     /// Looks at files for so long. `None` where nothing is to be published or told yet.
     pub fn sweep(&mut self, slice: Duration) -> Option<Report> {
-        let until = Instant::now() + slice;
         let now = self.pass_time();
-        let progress = self.sources.sweep(Some(until), &self.loader, now);
-        let mut report = Report::default();
-        for change in progress.changes {
-            self.take(change, Standing::Configured, &mut report);
-        }
-        if progress.is_done {
-            self.is_loading = false;
-        } else if self.last_published.elapsed() < PUBLISH_EVERY
-            || self.candidates.is_settled() && !self.is_loading
-        {
+        let (report, is_done) = self.look(Some(Instant::now() + slice), now);
+        let has_time = self.last_published.elapsed() < PUBLISH_EVERY
+            || self.candidates.is_settled() && !self.is_loading;
+        if !is_done && has_time {
             return None;
         }
         self.last_published = Instant::now();
@@ -88,13 +79,23 @@ impl TlsManager {
     /// Goes on with the sweep until it is done or it is `until`.
     pub(super) fn go_on(&mut self, until: Option<Instant>) -> Report {
         let now = self.pass_time();
-        let progress = self.sources.sweep(until, &self.loader, now);
-        self.is_loading &= !progress.is_done;
-        let mut report = Report::default();
-        for change in progress.changes {
-            self.take(change, Standing::Configured, &mut report);
-        }
+        let (report, _) = self.look(until, now);
         self.last_published = Instant::now();
         self.conclude(report, now)
+    }
+
+    /// Looks at files until it is `until`. What has changed, and whether all have been looked at.
+    fn look(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
+        let progress = self.sources.sweep(until, &self.loader, now);
+        self.is_loading &= !progress.is_done;
+        (self.take_files(progress.changes), progress.is_done)
+    }
+
+    fn take_files(&mut self, changes: Vec<Change>) -> Report {
+        let mut report = Report::default();
+        for change in changes {
+            self.take(change, Standing::Configured, &mut report);
+        }
+        report
     }
 }

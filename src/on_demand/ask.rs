@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Uri};
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
 use self::breaker::Breaker;
 use self::freshness::freshness;
+use super::recent::{Recent, recent};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::Ask;
 use crate::host::HostName;
@@ -33,7 +32,7 @@ pub(super) struct Asker {
     /// `HOST:PORT`, for people: the rest may be secret.
     place: String,
     clock: Arc<dyn Clock>,
-    answers: Cache<HostName, Answer, ahash::RandomState>,
+    answers: Recent<HostName, Answer>,
     breaker: Breaker,
     open: Semaphore,
 }
@@ -83,10 +82,7 @@ impl Asker {
             http,
             place,
             clock,
-            answers: Cache::builder()
-                .max_capacity(ROOM)
-                .eviction_policy(EvictionPolicy::lru())
-                .build_with_hasher(ahash::RandomState::new()),
+            answers: recent(ROOM),
             breaker: Breaker::default(),
             open: Semaphore::new(MAX_OPEN),
         })

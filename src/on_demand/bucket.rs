@@ -4,9 +4,8 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moka::ops::compute::{CompResult, Op};
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
+use super::recent::{Recent, recent};
 use crate::clock::UnixTime;
 use crate::config::model::NameQuota;
 
@@ -89,18 +88,14 @@ impl One {
 /// last stay.
 pub(super) struct Each<K> {
     quota: NameQuota,
-    buckets: Cache<K, Bucket, ahash::RandomState>,
+    buckets: Recent<K, Bucket>,
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Each<K> {
     pub(super) fn new(quota: NameQuota, room: u64) -> Self {
         Self {
             quota,
-            buckets: Cache::builder()
-                .max_capacity(room)
-                // By age and not by frequency: else a flood of keys would keep new ones out.
-                .eviction_policy(EvictionPolicy::lru())
-                .build_with_hasher(ahash::RandomState::new()),
+            buckets: recent(room),
         }
     }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use moka::ops::compute::Op;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
+use super::recent::{Recent, recent};
 use crate::clock::UnixTime;
 use crate::host::HostName;
 
@@ -22,7 +21,7 @@ const LONGEST: i64 = 6 * 3600;
 const LONGEST_SAID: i64 = 7 * 24 * 3600;
 
 /// What is remembered of failures.
-pub(super) struct Failures(Cache<HostName, Failed, ahash::RandomState>);
+pub(super) struct Failures(Recent<HostName, Failed>);
 
 #[derive(Clone, Copy, Debug)]
 struct Failed {
@@ -33,12 +32,7 @@ struct Failed {
 
 impl Default for Failures {
     fn default() -> Self {
-        Self(
-            Cache::builder()
-                .max_capacity(ROOM)
-                .eviction_policy(EvictionPolicy::lru())
-                .build_with_hasher(ahash::RandomState::new()),
-        )
+        Self(recent(ROOM))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use tracing::field::{DisplayValue, display};
 use tracing::{info, warn};
 
 use crate::host::HostName;
@@ -35,27 +36,21 @@ impl Told {
     }
 
     pub(super) fn made(&self, name: &HostName, client: Option<IpAddr>) {
-        self.count("made");
-        if let Some(held_back) = self.made.admit() {
-            let client = client.map(tracing::field::display);
+        if let Some((client, held_back)) = self.note("made", &self.made, client) {
             info!(%name, client, held_back, "got a certificate on demand");
         }
     }
 
     /// The policy is against it.
     pub(super) fn refused(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
-        self.count("refused");
-        if let Some(held_back) = self.refused.admit() {
-            let client = client.map(tracing::field::display);
+        if let Some((client, held_back)) = self.note("refused", &self.refused, client) {
             info!(%name, client, why, held_back, "no certificate on demand: the name is refused");
         }
     }
 
     /// A limit is met.
     pub(super) fn limited(&self, name: &HostName, client: Option<IpAddr>, limit: &str) {
-        self.count("limited");
-        if let Some(held_back) = self.limited.admit() {
-            let client = client.map(tracing::field::display);
+        if let Some((client, held_back)) = self.note("limited", &self.limited, client) {
             warn!(
                 %name,
                 client,
@@ -68,9 +63,7 @@ impl Told {
 
     /// The maker has failed; `seconds` is how long it is not asked for the name.
     pub(super) fn failed(&self, name: &HostName, client: Option<IpAddr>, why: &str, seconds: i64) {
-        self.count("failed");
-        if let Some(held_back) = self.failed.admit() {
-            let client = client.map(tracing::field::display);
+        if let Some((client, held_back)) = self.note("failed", &self.failed, client) {
             warn!(
                 %name,
                 client,
@@ -84,9 +77,7 @@ impl Told {
 
     /// The service could not say.
     pub(super) fn unanswered(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
-        self.count("unanswered");
-        if let Some(held_back) = self.unanswered.admit() {
-            let client = client.map(tracing::field::display);
+        if let Some((client, held_back)) = self.note("unanswered", &self.unanswered, client) {
             warn!(
                 %name,
                 client,
@@ -100,9 +91,7 @@ impl Told {
 
     /// A handshake has waited in vain. The work goes on.
     pub(super) fn waited_out(&self, name: &HostName, client: Option<IpAddr>) {
-        self.count("waited_out");
-        if let Some(held_back) = self.waited_out.admit() {
-            let client = client.map(tracing::field::display);
+        if let Some((client, held_back)) = self.note("waited_out", &self.waited_out, client) {
             warn!(
                 %name,
                 client,
@@ -115,6 +104,19 @@ impl Told {
     /// It failed or was refused a short while ago, and so is not tried.
     pub(super) fn held(&self) {
         self.count("held");
+    }
+
+    /// Counts it. Where a line of its kind may be written: what that says of the client, and how
+    /// many were not since the last one.
+    fn note(
+        &self,
+        result: &str,
+        throttle: &Throttle,
+        client: Option<IpAddr>,
+    ) -> Option<(Option<DisplayValue<IpAddr>>, u64)> {
+        self.count(result);
+        let held_back = throttle.admit()?;
+        Some((client.map(display), held_back))
     }
 
     fn count(&self, result: &str) {

@@ -39,8 +39,8 @@ const SLICE: Duration = Duration::from_millis(20);
 /// How often a reload begins anew where the files change while they are read.
 const MOVING: usize = 3;
 
-/// How long certificates are loaded before the first connection is accepted. The rest of very many
-/// is loaded while others are served.
+/// How long certificates are loaded before the admin interface answers. The rest of very many is
+/// loaded while it tells how far that is.
 const LOAD_AT_START: Duration = Duration::from_millis(500);
 
 /// Everything that a reload can change, and what it needs to do so.
@@ -223,17 +223,19 @@ impl Live {
     pub fn sweep(&self) {
         let mut writer = self.writer();
         let was_loading = writer.manager.is_loading();
-        if let Some(report) = writer.manager.sweep(SLICE) {
-            if was_loading && report.loading.is_none() {
-                tracing::info!(certificates = report.certificates, "certificates loaded");
-            } else if !was_loading {
-                self.take_certificates(&mut writer, &report);
-                return;
-            }
-            outcome::tell_certificates(&report);
-            let config = &self.current.load().config;
-            self.publish_certificates(config, &mut writer, &report);
+        let Some(report) = writer.manager.sweep(SLICE) else {
+            return;
+        };
+        if !was_loading {
+            self.take_certificates(&mut writer, &report);
+            return;
         }
+        if report.loading.is_none() {
+            tracing::info!(certificates = report.certificates, "certificates loaded");
+        }
+        outcome::tell_certificates(&report);
+        let config = &self.current.load().config;
+        self.publish_certificates(config, &mut writer, &report);
     }
 
     /// Waits until all certificates at hand are loaded.

@@ -15,9 +15,6 @@ use crate::manager::files::{EntryId, Kind};
 /// How many entries are looked at in one go, on all cores.
 const GO: usize = 256;
 
-/// How many keys without a chain are told of, for each directory.
-pub(super) const LONE_KEYS: usize = 1_000;
-
 /// A look at all files under way.
 pub(in crate::manager) struct Sweep {
     steps: VecDeque<Step>,
@@ -220,8 +217,8 @@ impl Sources {
             Part::Key => {
                 let is_lone = directory::chains_of(&name)
                     .all(|chain| fs::symlink_metadata(directory.path.join(chain)).is_err());
-                if is_lone && directory.lone_keys.len() < LONE_KEYS {
-                    directory.lone_keys.insert(listed.path());
+                if is_lone {
+                    directory.note_lone(listed.path());
                 }
                 Ok(None)
             }

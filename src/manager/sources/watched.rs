@@ -119,8 +119,8 @@ impl Sources {
                     survey.gone.push(id);
                 }
             }
-            if is_lone && directory.lone_keys.len() < super::sweep::LONE_KEYS {
-                directory.lone_keys.insert(path.to_owned());
+            if is_lone {
+                directory.note_lone(path.to_owned());
             }
         }
         Some(is_known)
