@@ -21,33 +21,33 @@ use openssl::x509::extension::{
 };
 use openssl::x509::{X509, X509Builder, X509Name, X509Ref};
 
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A directory with the root (`root.pem`), what signs (`intermediate.pem`, `intermediate.key`) and
 /// the certificates (`certs/`).
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub directory: PathBuf,
+pub(crate) struct Plan {
+    pub(crate) directory: PathBuf,
     /// The names are `s000001.DOMAIN` and on.
-    pub domain: String,
+    pub(crate) domain: String,
     /// The number of the first.
-    pub first: u32,
-    pub count: u32,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
     /// Whether each has a key of its own, which takes longer to make.
-    pub own_keys: bool,
+    pub(crate) own_keys: bool,
     /// Whether the key is in `NAME.key` beside `NAME.pem`, instead of in it.
-    pub pairs: bool,
+    pub(crate) pairs: bool,
     /// In days from now; negative is in the past.
-    pub days: i32,
+    pub(crate) days: i32,
 }
 
 /// The name of a certificate's host.
-pub fn name(number: u32, domain: &str) -> String {
+pub(crate) fn name(number: u32, domain: &str) -> String {
     format!("s{number:06}.{domain}")
 }
 
 /// Makes what `plan` says, on all cores.
-pub fn make(plan: &Plan) -> Result<()> {
+pub(crate) fn make(plan: &Plan) -> Result<()> {
     let certs = plan.directory.join("certs");
     fs::create_dir_all(&certs)?;
     let ca = Ca::open(&plan.directory)?;
@@ -167,8 +167,9 @@ fn authority(
     builder.set_not_before(&*Asn1Time::from_unix(unix_now()? - 86_400)?)?;
     builder.set_not_after(&*Asn1Time::days_from_now(3650)?)?;
     builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
-    let usage = KeyUsage::new().critical().key_cert_sign().crl_sign();
-    builder.append_extension(usage.build()?)?;
+    let mut usage = KeyUsage::new();
+    let usage = usage.critical().key_cert_sign().crl_sign().build()?;
+    builder.append_extension(usage)?;
     identify(&mut builder, issuer.map(|(issuer, _)| issuer))?;
     builder.sign(issuer.map_or(key, |(_, key)| key), MessageDigest::sha256())?;
     Ok(builder.build())
