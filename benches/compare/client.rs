@@ -1,0 +1,407 @@
+//! The client of `benches/compare/run`: handshakes, first and changed certificates, idle
+//! connections, paced requests. It speaks OpenSSL as the gateway does, prints one line of JSON and
+//! knows nothing of the server that it measures.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark may fail loudly, and prints what it measured"
+)]
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use openssl::hash::MessageDigest;
+use openssl::ssl::{
+    Ssl, SslContext, SslMethod, SslSession, SslSessionCacheMode, SslStream, SslVerifyMode,
+    SslVersion,
+};
+use serde_json::{Value, json};
+
+/// How long any one step of a client may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two tries at a server that does not answer yet.
+const PAUSE: Duration = Duration::from_millis(2);
+
+const USAGE: &str = "usage: compare-client COMMAND --to ADDRESS --name NAME [--OPTION VALUE]...
+  handshakes  --seconds S --threads N [--resume 1] [--sites N]  as many handshakes as fit
+  first       --seconds S                                       until one handshake is right
+  change      --seconds S [--sites N]                           until another certificate is shown
+  idle        --connections N                                   opens, asks once, waits for a line
+  requests    --seconds S --connections N --every MICROSECONDS  paced requests
+All: --ca FILE to check certificates, --groups LIST (X25519), --path PATH (/).
+'{}' in NAME is a number of six digits, with --sites N each time another from 1 to N, else 1.";
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Error> {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().ok_or(USAGE)?;
+    let mut options = HashMap::new();
+    while let Some(word) = words.next() {
+        let key = word.strip_prefix("--").ok_or(USAGE)?.to_owned();
+        options.insert(key, words.next().ok_or(USAGE)?);
+    }
+    let client = Client::new(Options(options))?;
+    let result = match &*command {
+        "handshakes" => client.handshakes()?,
+        "first" => client.first()?,
+        "change" => client.change()?,
+        "idle" => client.idle()?,
+        "requests" => client.requests()?,
+        _ => return Err(USAGE.into()),
+    };
+    println!("{result}");
+    Ok(())
+}
+
+struct Options(HashMap<String, String>);
+
+impl Options {
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    fn number(&self, key: &str, default: u64) -> Result<u64, Error> {
+        self.text(key).map_or(Ok(default), |text| Ok(text.parse()?))
+    }
+}
+
+#[derive(Clone)]
+struct Client {
+    to: SocketAddr,
+    name: Arc<str>,
+    sites: u64,
+    path: Arc<str>,
+    groups: Arc<str>,
+    ca: Option<Arc<str>>,
+    resume: bool,
+    threads: u64,
+    connections: u64,
+    every: Duration,
+    time: Duration,
+}
+
+/// One connection's context, with the session that its server gave last.
+struct Context {
+    tls: SslContext,
+    session: Arc<Mutex<Option<SslSession>>>,
+}
+
+/// What one thread has seen.
+#[derive(Default)]
+struct Tally {
+    failed: u64,
+    resumed: u64,
+    took: Vec<u32>,
+    why: Option<String>,
+}
+
+impl Tally {
+    fn note(&mut self, started: Instant, result: Result<bool, Error>) {
+        match result {
+            Ok(resumed) => {
+                self.resumed += u64::from(resumed);
+                let took = started.elapsed().as_micros();
+                self.took.push(took.try_into().unwrap_or(u32::MAX));
+            }
+            Err(error) => {
+                self.failed += 1;
+                self.why.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.failed += other.failed;
+        self.resumed += other.resumed;
+        self.took.extend(other.took);
+        self.why = self.why.take().or(other.why);
+    }
+
+    fn json(mut self, seconds: f64) -> Value {
+        self.took.sort_unstable();
+        let at = |part: f64| {
+            let last = self.took.len().saturating_sub(1);
+            let index = (last as f64 * part).round() as usize;
+            self.took.get(index).copied().unwrap_or(0)
+        };
+        json!({
+            "done": self.took.len(),
+            "failed": self.failed,
+            "resumed": self.resumed,
+            "seconds": seconds,
+            "p50_us": at(0.5),
+            "p99_us": at(0.99),
+            "max_us": at(1.0),
+            "why": self.why,
+        })
+    }
+}
+
+impl Client {
+    fn new(options: Options) -> Result<Self, Error> {
+        let text = |key| options.text(key);
+        Ok(Self {
+            to: text("to").ok_or(USAGE)?.parse()?,
+            name: text("name").ok_or(USAGE)?.into(),
+            sites: options.number("sites", 0)?,
+            path: text("path").unwrap_or("/").into(),
+            groups: text("groups").unwrap_or("X25519").into(),
+            ca: text("ca").map(Into::into),
+            resume: options.number("resume", 0)? > 0,
+            threads: options.number("threads", 16)?,
+            connections: options.number("connections", 1)?,
+            every: Duration::from_micros(options.number("every", 1000)?),
+            time: Duration::from_secs_f64(text("seconds").unwrap_or("10").parse()?),
+        })
+    }
+
+    fn context(&self) -> Result<Context, Error> {
+        let mut builder = SslContext::builder(SslMethod::tls_client())?;
+        builder.set_min_proto_version(Some(SslVersion::TLS1_3))?;
+        builder.set_groups_list(&self.groups)?;
+        builder.set_alpn_protos(b"\x08http/1.1")?;
+        match &self.ca {
+            Some(file) => {
+                builder.set_ca_file(&**file)?;
+                builder.set_verify(SslVerifyMode::PEER);
+            }
+            None => builder.set_verify(SslVerifyMode::NONE),
+        }
+        let session = Arc::new(Mutex::new(None));
+        if self.resume {
+            builder.set_session_cache_mode(
+                SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL,
+            );
+            let session = Arc::clone(&session);
+            builder.set_new_session_callback(move |_, new| {
+                *session.lock().expect("no panic") = Some(new);
+            });
+        }
+        Ok(Context {
+            tls: builder.build(),
+            session,
+        })
+    }
+
+    /// The name of the next handshake.
+    fn next_name(&self) -> String {
+        self.numbered(fastrand::u64(1..=self.sites.max(1)))
+    }
+
+    fn numbered(&self, number: u64) -> String {
+        self.name.replace("{}", &format!("{number:06}"))
+    }
+
+    /// Opens a connection for `name`.
+    fn connect(&self, context: &Context, name: &str) -> Result<SslStream<TcpStream>, Error> {
+        let tcp = TcpStream::connect(self.to)?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(PATIENCE))?;
+        tcp.set_write_timeout(Some(PATIENCE))?;
+        let mut tls = Ssl::new(&context.tls)?;
+        tls.set_hostname(name)?;
+        if self.ca.is_some() {
+            tls.param_mut().set_host(name)?;
+        }
+        if let Some(session) = context.session.lock().expect("no panic").take() {
+            // SAFETY: the session was made under this very context.
+            unsafe { tls.set_session(&session)? };
+        }
+        let mut stream = SslStream::new(tls, tcp)?;
+        stream.connect()?;
+        Ok(stream)
+    }
+
+    /// A handshake and an orderly end: close_notify both ways, tickets read. Whether a session was
+    /// resumed.
+    fn handshake(&self, context: &Context, name: &str) -> Result<bool, Error> {
+        let mut stream = self.connect(context, name)?;
+        let resumed = stream.ssl().session_reused();
+        stream.shutdown()?;
+        while stream.read(&mut [0; 256])? > 0 {}
+        Ok(resumed)
+    }
+
+    fn handshakes(&self) -> Result<Value, Error> {
+        let started = Instant::now();
+        let end = started + self.time;
+        let threads: Vec<_> = (0..self.threads)
+            .map(|_| {
+                let client = self.clone();
+                thread::spawn(move || {
+                    let context = client.context()?;
+                    let mut tally = Tally::default();
+                    while Instant::now() < end {
+                        let (name, started) = (client.next_name(), Instant::now());
+                        tally.note(started, client.handshake(&context, &name));
+                    }
+                    Ok::<_, Error>(tally)
+                })
+            })
+            .collect();
+        let mut tally = Tally::default();
+        for thread in threads {
+            tally.add(thread.join().expect("no panic")?);
+        }
+        Ok(tally.json(started.elapsed().as_secs_f64()))
+    }
+
+    fn first(&self) -> Result<Value, Error> {
+        let end = Instant::now() + self.time;
+        let context = self.context()?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.handshake(&context, &self.numbered(1)) {
+                Ok(_) => return Ok(json!({ "at": now(), "tries": tries })),
+                Err(error) if Instant::now() > end => {
+                    return Ok(json!({ "at": null, "tries": tries, "why": error.to_string() }));
+                }
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// Handshakes for one name until its certificate is another, while threads beside it ask for
+    /// any name.
+    fn change(&self) -> Result<Value, Error> {
+        let end = Instant::now() + self.time;
+        let name = self.numbered(1);
+        let context = self.context()?;
+        let shown = || -> Result<Vec<u8>, Error> {
+            let stream = self.connect(&context, &name)?;
+            let leaf = stream.ssl().peer_certificate().ok_or("no certificate")?;
+            Ok(leaf.digest(MessageDigest::sha256())?.to_vec())
+        };
+        let before = shown()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let beside = thread::spawn({
+            let (client, over) = (self.clone(), Arc::clone(&over));
+            move || {
+                let context = client.context()?;
+                let mut tally = Tally::default();
+                while !over.load(Ordering::Relaxed) {
+                    let (name, started) = (client.next_name(), Instant::now());
+                    tally.note(started, client.handshake(&context, &name));
+                    thread::sleep(PAUSE);
+                }
+                Ok::<_, Error>(tally)
+            }
+        });
+        println!("watching");
+        io::stdout().flush()?;
+        let mut tally = Tally::default();
+        let at = loop {
+            let started = Instant::now();
+            if started > end {
+                break None;
+            }
+            let leaf = shown();
+            let changed = leaf.as_ref().is_ok_and(|leaf| *leaf != before);
+            tally.note(started, leaf.map(|_| false));
+            if changed {
+                break Some(now());
+            }
+            thread::sleep(PAUSE);
+        };
+        over.store(true, Ordering::Relaxed);
+        tally.add(beside.join().expect("no panic")?);
+        let mut result = tally.json(0.0);
+        result["at"] = json!(at);
+        Ok(result)
+    }
+
+    fn idle(&self) -> Result<Value, Error> {
+        let context = self.context()?;
+        let mut open = Vec::new();
+        for _ in 0..self.connections {
+            let name = self.next_name();
+            let mut stream = self.connect(&context, &name)?;
+            self.ask(&mut stream, &name)?;
+            open.push(stream);
+        }
+        println!("ready");
+        io::stdout().flush()?;
+        io::stdin().lock().read_line(&mut String::new())?;
+        Ok(json!({ "connections": open.len() }))
+    }
+
+    /// Requests at a fixed pace on connections that are kept; each is timed from when it was due,
+    /// so that one slow answer counts for all that wait behind it.
+    fn requests(&self) -> Result<Value, Error> {
+        let started = Instant::now();
+        let count = self.time.as_micros() / self.every.as_micros().max(1);
+        let count = u32::try_from(count)?;
+        let threads: Vec<_> = (0..self.connections)
+            .map(|_| {
+                let client = self.clone();
+                thread::spawn(move || {
+                    let context = client.context()?;
+                    let mut tally = Tally::default();
+                    let name = client.next_name();
+                    let mut stream = client.connect(&context, &name)?;
+                    let begin = Instant::now();
+                    for number in 0..count {
+                        let due = begin + client.every * number;
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                        tally.note(due, client.ask(&mut stream, &name).map(|()| false));
+                    }
+                    Ok::<_, Error>(tally)
+                })
+            })
+            .collect();
+        let mut tally = Tally::default();
+        for thread in threads {
+            tally.add(thread.join().expect("no panic")?);
+        }
+        Ok(tally.json(started.elapsed().as_secs_f64()))
+    }
+
+    /// One request, and its whole answer.
+    fn ask(&self, stream: &mut SslStream<TcpStream>, name: &str) -> Result<(), Error> {
+        write!(stream, "GET {} HTTP/1.1\r\nHost: {name}\r\n\r\n", self.path)?;
+        let mut answer = Vec::new();
+        let mut buffer = [0; 16 * 1024];
+        let head = loop {
+            let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+            if let Some(end) = end {
+                break end + 4;
+            }
+            let count = stream.read(&mut buffer)?;
+            if count == 0 {
+                return Err("closed before its answer".into());
+            }
+            answer.extend(buffer.iter().take(count));
+        };
+        let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        if !text.starts_with("http/1.1 200") {
+            return Err(text.lines().next().unwrap_or("nothing").into());
+        }
+        let mut fields = text.lines().filter_map(|line| line.split_once(": "));
+        let length = fields.find(|(name, _)| *name == "content-length");
+        let length: usize = length.ok_or("no Content-Length")?.1.trim().parse()?;
+        let mut left = (head + length).saturating_sub(answer.len());
+        while left > 0 {
+            let count = stream.read(&mut buffer)?;
+            if count == 0 {
+                return Err("closed in its answer".into());
+            }
+            left = left.saturating_sub(count);
+        }
+        Ok(())
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_secs_f64())
+}

@@ -1,0 +1,412 @@
+"""What is measured, and how."""
+
+import json
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import servers
+from machine import Failed, output, pinned
+from servers import DOMAIN, SERVER_CORE, Case, host
+
+CLIENT_CORE = SERVER_CORE + 1
+PATTERN = f"s{{}}.{DOMAIN}"
+
+# Kept connections at once, and requests at once in each of HTTP/2.
+CONNECTIONS = 32
+STREAMS = 8
+
+
+class Bench:
+    """What all scenarios share: programs, certificates, rounds, the clock."""
+
+    def __init__(self, options, directory, binaries):
+        self.options = options
+        self.directory = Path(directory)
+        self.binaries = Path(binaries)
+        self.client_binary = self.binaries / "examples/compare-client"
+        self.end = time.monotonic() + options.time
+        self.rounds = options.rounds
+        self.seconds = options.seconds
+        self.limit = options.limit
+        # How long certificates took to make, by their number.
+        self.made = {}
+        # Why a server is left out of all larger cases of a kind.
+        self.given_up = {}
+        # To be stopped whatever happens.
+        self.running = []
+        self.count = 0
+
+    def is_late(self):
+        return time.monotonic() > self.end
+
+    def say(self, text):
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    def certificates(self, count):
+        """A directory with so many certificates, each with a key of its own."""
+        where = self.directory / f"certificates-{count}"
+        if count not in self.made:
+            started = time.monotonic()
+            self.make(where, count)
+            self.made[count] = time.monotonic() - started
+        return where / "certs"
+
+    def make(self, where, count, first=1):
+        command = [self.binaries / "examples/certificates", "--directory", where, "--keys", "own"]
+        said = subprocess.run(
+            [*map(str, command), "--domain", DOMAIN, "--count", str(count), "--first", str(first)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if said.returncode != 0:
+            raise Failed(f"cannot make certificates: {said.stdout.strip()}")
+
+    def forget(self, count):
+        """Removes certificates that are not needed again."""
+        if self.made.pop(count, None) is not None:
+            shutil.rmtree(self.directory / f"certificates-{count}")
+
+    def server(self, kind, case):
+        self.count += 1
+        return kind(self.directory / f"{self.count}-{kind.__name__.lower()}", case)
+
+    def start(self, server):
+        """Starts a server and waits for the first right handshake. How long it took."""
+        site = (server.case.sites + 1) // 2
+        client = self.client_started(
+            server, "first", "--seconds", self.limit, "--ca", self.root(server.case), name=host(site)
+        )
+        begun = time.time()
+        if server not in self.running:
+            self.running.append(server)
+        server.start()
+        while client.poll() is None and server.process.is_alive():
+            time.sleep(0.05)
+        if not server.process.is_alive():
+            client.kill()
+        try:
+            at = self.client_result(client, self.limit + 30)["at"]
+        except Failed:
+            at = None
+        if at is None:
+            alive = server.process.is_alive()
+            tail = server.process.tail()
+            self.stop(server)
+            raise Failed(f"not up in {self.limit:.0f} s" if alive else f"does not start: {tail}")
+        return at - begun
+
+    def stop(self, server):
+        server.stop()
+        if server in self.running:
+            self.running.remove(server)
+        shutil.rmtree(server.directory, ignore_errors=True)
+
+    def stop_all(self):
+        for server in list(self.running):
+            self.stop(server)
+
+    def root(self, case):
+        return case.certificates.parent / "root.pem"
+
+    def client_started(self, server, command, *arguments, name=PATTERN):
+        words = [self.client_binary, command, "--to", f"127.0.0.1:{server.port}", "--name", name]
+        return subprocess.Popen(
+            pinned(CLIENT_CORE, [*words, *map(str, arguments)]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def client_result(self, client, patience=120):
+        try:
+            said, wrong = client.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            client.kill()
+            client.communicate()
+            raise Failed("the client has not come to an end") from None
+        if client.returncode != 0:
+            raise Failed(f"the client failed: {wrong.strip()[-300:]}")
+        return json.loads(said.strip().splitlines()[-1])
+
+    def client(self, server, command, *arguments, **named):
+        client = self.client_started(server, command, *arguments, **named)
+        return self.client_result(client, self.limit + 60)
+
+    def up(self, kinds, case):
+        """Starts one server of each kind; those that fail are left out, with why."""
+        up, failed = [], []
+        for kind in kinds:
+            try:
+                server = self.server(kind, case)
+                self.start(server)
+                up.append(server)
+            except Failed as why:
+                failed.append({"server": kind.name, "why": str(why)})
+        return up, failed
+
+    def interleaved(self, up, measure):
+        """Measures each server in each round, and begins each round with another one. The medians
+        of what `measure` gives."""
+        seen = {server: [] for server in up}
+        for number in range(self.rounds):
+            for at in range(len(up)):
+                server = up[(at + number) % len(up)]
+                if server in seen:
+                    try:
+                        seen[server].append(measure(server))
+                    except Failed as why:
+                        seen[server] = str(why)
+                        up = [other for other in up if other is not server]
+                        return self.without(seen, up, measure, str(why), server)
+        return [
+            {"server": server.name, **medians(rounds)} for server, rounds in seen.items() if rounds
+        ]
+
+    def without(self, seen, up, measure, why, failed):
+        """Goes on without a server that failed."""
+        rows = self.interleaved(up, measure)
+        return [*rows, {"server": failed.name, "why": why}]
+
+
+def medians(rounds):
+    """The median of each figure, and how far apart the rounds are (of the first figure)."""
+    row = {}
+    for key in rounds[0]:
+        row[key] = statistics.median(one[key] for one in rounds)
+    first = next(iter(rounds[0]))
+    values = [one[first] for one in rounds]
+    if row[first]:
+        row["spread"] = (max(values) - min(values)) / row[first]
+    return row
+
+
+def with_ratios(rows, key):
+    """Adds each row's ratio to nginx, for figures where less is better."""
+    base = next((row.get(key) for row in rows if row["server"] == "nginx"), None)
+    for row in rows:
+        if base and row.get(key):
+            row["of_nginx"] = row[key] / base
+    return rows
+
+
+def handshakes(bench, kinds, resume):
+    """Handshakes of TLS 1.3, each on a new connection that is closed in order."""
+    case = Case(bench.certificates(1))
+    up, failed = bench.up(kinds, case)
+
+    def measure(server):
+        return one_round(bench, server, resume=resume)
+
+    for server in up:
+        bench.client(server, "handshakes", "--seconds", 0.5, "--resume", int(resume))
+    rows = bench.interleaved(up, measure) + failed
+    for server in up:
+        bench.stop(server)
+    return with_ratios(rows, "cpu_us")
+
+
+def one_round(bench, server, resume=False, sites=0, seconds=None):
+    before = server.process.cpu()
+    arguments = ["--seconds", seconds or bench.seconds, "--resume", int(resume)]
+    if sites:
+        arguments += ["--sites", sites]
+    result = bench.client(server, "handshakes", *arguments)
+    spent = server.process.cpu() - before
+    done = result["done"]
+    if done == 0 or result["failed"] > done / 100:
+        raise Failed(f"{result['failed']} handshakes failed: {result['why']}")
+    if resume and result["resumed"] < 0.95 * done:
+        raise Failed(f"only {result['resumed']} of {done} sessions were resumed")
+    return {
+        "cpu_us": 1e6 * spent / done,
+        "rate": done / result["seconds"],
+        "cpu_s_per_1000": 1000 * spent / done,
+        "p99_ms": result["p99_us"] / 1000,
+    }
+
+
+def requests(bench, kinds, version, body, upstream=False):
+    """Requests on kept connections, as h2load makes them."""
+    certificates = bench.certificates(1)
+    origin = None
+    case = Case(certificates, body=body)
+    if upstream:
+        origin = bench.server(servers.Upstream, Case(certificates, body=body))
+        bench.running.append(origin)
+        origin.start()
+        wait_for_port(origin)
+        case.upstream = f"127.0.0.1:{origin.port}"
+    up, failed = bench.up(kinds, case)
+    rows = bench.interleaved(up, lambda server: load(bench, server, version, body)) + failed
+    for server in [*up, *([origin] if origin else [])]:
+        bench.stop(server)
+    return with_ratios(rows, "cpu_us")
+
+
+def wait_for_port(server):
+    for _ in range(500):
+        try:
+            socket.create_connection(("127.0.0.1", server.port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.01)
+    raise Failed(f"{server.name} does not listen: {server.process.tail()}")
+
+
+def load(bench, server, version, body):
+    command = ["h2load", "-t", 1, "-c", CONNECTIONS, "-D", bench.seconds]
+    command += ["--h1"] if version == 1 else ["-m", STREAMS]
+    command += [f"--connect-to=127.0.0.1:{server.port}", f"https://{host(1)}/"]
+    before = server.process.cpu()
+    said = output(pinned(CLIENT_CORE, command), bench.seconds + 60)
+    spent = server.process.cpu() - before
+    numbers = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
+    rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s", said)
+    octets = re.search(r"traffic: .*?, .*\((\d+)\) data", said)
+    if not (numbers and rate and octets):
+        raise Failed(f"h2load said: {said[-300:]}")
+    done, wrong = int(numbers[1]), int(numbers[2]) + int(numbers[3])
+    other = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
+    wrong += sum(map(int, other.groups()[1:]))
+    if done == 0 or wrong > 0:
+        raise Failed(f"{wrong} requests failed, {done} succeeded")
+    if int(octets[1]) < 0.98 * done * body:
+        raise Failed(f"answers are too short: {octets[1]} octets in {done}")
+    return {
+        "cpu_us": 1e6 * spent / done,
+        "rate": float(rate[1]),
+        "cpu_s_per_10000": 1e4 * spent / done,
+        "mb_s": float(rate[1]) * body / 1e6,
+    }
+
+
+def idle(bench, kinds, count):
+    """Memory of kept connections that have had one request each."""
+    case = Case(bench.certificates(1))
+    rows = []
+    for kind in kinds:
+        try:
+            server = bench.server(kind, case)
+            bench.start(server)
+            # What is set up once, at the first connections.
+            for _ in range(3):
+                bench.client(server, "handshakes", "--seconds", 0.2)
+            before = server.process.settled_memory()
+            client = bench.client_started(server, "idle", "--connections", count)
+            if client.stdout.readline().strip() != "ready":
+                raise Failed(f"the client failed: {client.communicate()[1][-300:]}")
+            open_ = server.process.settled_memory()
+            client.communicate("\n")
+            after = server.process.settled_memory()
+            rows.append(
+                {
+                    "server": kind.name,
+                    "kib": (open_ - before) / count / 1024,
+                    "empty_mib": before / 2**20,
+                    "after_mib": after / 2**20,
+                }
+            )
+            bench.stop(server)
+        except Failed as why:
+            rows.append({"server": kind.name, "why": str(why)})
+            bench.stop_all()
+    return with_ratios(rows, "kib")
+
+
+def sites(bench, kinds, count):
+    """So many sites: start, memory, handshakes for any of them, one certificate replaced."""
+    case = Case(bench.certificates(count), sites=count)
+    rows = []
+    for kind in kinds:
+        if kind in bench.given_up:
+            rows.append({"server": kind.name, "why": bench.given_up[kind]})
+            continue
+        if bench.is_late():
+            rows.append({"server": kind.name, "why": "no time left"})
+            continue
+        bench.say(f"{kind.name}, {count:,} sites")
+        row = {"server": kind.name}
+        rows.append(row)
+        try:
+            server = bench.server(kind, case)
+            row["start_s"] = bench.start(server)
+            if issubclass(kind, servers.Snigate):
+                server.stop()
+                row["warm_start_s"] = bench.start(server)
+            row["memory_mib"] = server.process.settled_memory() / 2**20
+            row["random"] = one_round(bench, server, sites=count)["cpu_us"]
+            row["after_mib"] = server.process.settled_memory() / 2**20
+            row.update(renewed(bench, server))
+        except Failed as why:
+            row["why"] = str(why)
+            bench.given_up[kind] = f"given up: {why} at {count:,}"
+        bench.stop_all()
+    return rows
+
+
+def renewed(bench, server):
+    """One certificate replaced: how long until it is served, and how many handshakes failed."""
+    case = server.case
+    watch = bench.client_started(
+        server, "change", "--seconds", bench.limit, "--sites", case.sites, "--ca", bench.root(case)
+    )
+    if watch.stdout.readline().strip() != "watching":
+        raise Failed(f"the client failed: {watch.communicate()[1][-300:]}")
+    bench.make(case.certificates.parent, 1, first=1)
+    replaced = case.file(1).stat().st_ctime
+    server.renew(1)
+    result = bench.client_result(watch, bench.limit + 60)
+    if result["at"] is None:
+        raise Failed(f"a replaced certificate is not served in {bench.limit:.0f} s")
+    return {
+        "change_s": max(0.0, result["at"] - replaced),
+        "failed": result["failed"],
+        "longest_ms": result["max_us"] / 1000,
+    }
+
+
+def many(bench, kinds, count):
+    """Ours alone, at a number that no other serves on a small machine."""
+    rows = []
+    one = Case(bench.certificates(1))
+    for kind in kinds:
+        if not issubclass(kind, servers.Snigate):
+            continue
+        row = {"server": kind.name}
+        rows.append(row)
+        try:
+            server = bench.server(kind, one)
+            bench.start(server)
+            bench.client(server, "handshakes", "--seconds", 1)
+            empty = server.process.settled_memory()
+            base = one_round(bench, server)
+            bench.stop(server)
+            case = Case(bench.certificates(count), sites=count)
+            server = bench.server(kind, case)
+            row["start_s"] = bench.start(server)
+            row["up_mib"] = server.process.memory() / 2**20
+            server.stop()
+            row["warm_start_s"] = bench.start(server)
+            memory = server.process.settled_memory(60)
+            row["memory_mib"] = memory / 2**20
+            row["octets_a_site"] = (memory - empty) / count
+            cold = one_round(bench, server, sites=count)
+            row["cold_cpu_us"] = cold["cpu_us"]
+            # A hundred of the names until they are warm.
+            one_round(bench, server, sites=100, seconds=1)
+            warm = one_round(bench, server, sites=100)
+            row["warm_cpu_us"], row["one_site_cpu_us"] = warm["cpu_us"], base["cpu_us"]
+            row["after_mib"] = server.process.settled_memory() / 2**20
+            row.update(renewed(bench, server))
+        except Failed as why:
+            row["why"] = str(why)
+        bench.stop_all()
+    return rows
