@@ -3,7 +3,9 @@
 //! knows nothing of the server that it measures.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a benchmark may fail loudly, and prints what it measured"
 )]
