@@ -9,6 +9,7 @@
 //! What the edge never does: route, or know a certificate.
 
 mod accept;
+mod gather;
 mod http1;
 mod http2;
 mod limits;
@@ -32,6 +33,7 @@ use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::{self, GlobalCertificate, Seen};
 
 pub use self::accept::{BindError, Listener, ListenerKind};
+use self::gather::{Flush, Gathered};
 use self::limits::Connections;
 use self::socket::Socket;
 use self::told::{Told, Unshaken};
@@ -117,7 +119,8 @@ where
     /// Serves a plain connection.
     async fn serve_plain(self: Arc<Self>, socket: Socket, shutdown: ShutdownWatch) {
         let limits = self.settings.load().limits;
-        http1::serve(&self.app, Box::new(socket), &limits, &self.told, shutdown).await;
+        let stream = Gathered::new(Box::new(socket), Flush::Now);
+        http1::serve(&self.app, stream, &limits, &self.told, shutdown).await;
     }
 
     /// Terminates TLS and serves what is inside.
@@ -157,9 +160,11 @@ where
             return;
         }
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
-            http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
+            let stream = Gathered::new(Box::new(tls), Flush::Soon);
+            http2::serve(&self.app, stream, limits, shutdown).await;
         } else {
-            http1::serve(&self.app, Box::new(tls), limits, &self.told, shutdown).await;
+            let stream = Gathered::new(Box::new(tls), Flush::Now);
+            http1::serve(&self.app, stream, limits, &self.told, shutdown).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{SslContext, SslContextBuilder, SslOptions, SslRef};
+use openssl::ssl::{SslContext, SslContextBuilder, SslOptions, SslRef, SslVersion};
 use openssl_sys as sys;
 
 use super::ticket::TicketKeys;
@@ -229,10 +229,13 @@ unsafe extern "C" fn ticket_callback(
         }
         (key, TICKET_SUCCESS)
     } else {
+        // A ticket of TLS 1.3 is to be used once (RFC 8446, appendix C.4): without a new one the
+        // client's next connection costs both sides a full handshake.
+        let once = ssl.version2() == Some(SslVersion::TLS1_3);
         match keys.find(key_name) {
             None => return TICKET_NONE,
-            Some((key, true)) => (key, TICKET_SUCCESS),
-            Some((key, false)) => (key, TICKET_RENEW),
+            Some((key, true)) if !once => (key, TICKET_SUCCESS),
+            Some((key, _)) => (key, TICKET_RENEW),
         }
     };
     // SAFETY: both contexts are live for the call. `key` is 32 bytes for AES-256 and 32 bytes for

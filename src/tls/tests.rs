@@ -289,6 +289,9 @@ async fn sessions_resume_under_their_own_name_alone() {
             .await;
         let again = again.expect("resumed");
         assert!(again.resumed, "{version:?}");
+        if version == SslVersion::TLS1_3 {
+            assert!(again.session.is_some(), "a ticket used up has a successor");
+        }
         let info = &again.info;
         assert!(
             info.certificates

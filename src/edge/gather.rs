@@ -1,0 +1,289 @@
+//! Writes that are gathered, so that an answer is one record of TLS and one call of the system
+//! instead of one for each of its parts.
+//!
+//! What is written waits until a whole record is there, until it is flushed, or until the
+//! connection is read from: who waits for the client has nothing to add. HTTP/2 flushes after each
+//! frame, though more frames of the same or another stream are often at hand; there a flush waits
+//! until the tasks that are ready now have run, for which the connection's task is woken once more.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::{SslDigest, TlsRef};
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Stream, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The most that a record of TLS holds (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
+
+/// When what has been gathered is sent at a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// At once.
+    Now,
+    /// Once the tasks that are ready have run.
+    Soon,
+}
+
+/// A connection that gathers what is written to it.
+pub(super) struct Gathered {
+    inner: Stream,
+    flush: Flush,
+    waiting: BytesMut,
+    /// Whether the task has been woken to send what waits.
+    woken: bool,
+}
+
+impl Gathered {
+    pub(super) fn new(inner: Stream, flush: Flush) -> Box<Self> {
+        Box::new(Self {
+            inner,
+            flush,
+            waiting: BytesMut::new(),
+            woken: false,
+        })
+    }
+
+    /// Takes what fits of `part` into the record that is being gathered.
+    fn take(&mut self, part: &[u8]) -> usize {
+        let count = part.len().min(RECORD.saturating_sub(self.waiting.len()));
+        self.waiting
+            .extend_from_slice(part.get(..count).unwrap_or_default());
+        count
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= RECORD
+    }
+
+    /// Sends what waits. Then it holds no memory for it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.waiting))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(count);
+        }
+        self.waiting = BytesMut::new();
+        self.woken = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Gathered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.waiting.is_empty()
+            && let Poll::Ready(sent) = self.poll_send(cx)
+        {
+            sent?;
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Gathered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_full() {
+            ready!(self.poll_send(cx))?;
+        }
+        if self.waiting.is_empty() && buf.len() >= RECORD {
+            // Whole records need no copy.
+            return Pin::new(&mut self.inner).poll_write(cx, buf);
+        }
+        Poll::Ready(Ok(self.take(buf)))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_full() {
+            ready!(self.poll_send(cx))?;
+        }
+        let mut taken = 0;
+        for part in bufs {
+            let count = self.take(part);
+            taken += count;
+            if count < part.len() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flush == Flush::Soon && !self.waiting.is_empty() && !self.is_full() {
+            if !self.woken {
+                self.woken = true;
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Gathered {
+    async fn shutdown(&mut self) {
+        // A client that takes no more does not hold up the end.
+        _ = std::future::poll_fn(|cx| self.poll_send(cx)).await;
+        self.inner.shutdown().await;
+    }
+}
+
+impl std::fmt::Debug for Gathered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gathered")
+            .field("inner", &self.inner)
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl UniqueID for Gathered {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Gathered {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<std::sync::Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl Peek for Gathered {}
+
+impl GetTimingDigest for Gathered {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Gathered {
+    fn get_proxy_digest(&self) -> Option<std::sync::Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Gathered {
+    fn get_socket_digest(&self) -> Option<std::sync::Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn pair(flush: Flush) -> (Box<Gathered>, tokio::io::DuplexStream) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        (Gathered::new(Box::new(near), flush), far)
+    }
+
+    /// What has come to the other end by now.
+    fn arrived(far: &mut tokio::io::DuplexStream) -> Vec<u8> {
+        let mut space = vec![0; 1 << 20];
+        let mut read = ReadBuf::new(&mut space);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        _ = Pin::new(far).poll_read(&mut cx, &mut read);
+        read.filled().to_vec()
+    }
+
+    #[tokio::test]
+    async fn parts_wait_for_the_flush() {
+        let (mut near, mut far) = pair(Flush::Now);
+        near.write_all(b"head").await.expect("taken");
+        near.write_all(b"body").await.expect("taken");
+        assert_eq!(arrived(&mut far), b"");
+        near.flush().await.expect("sent");
+        assert_eq!(arrived(&mut far), b"headbody");
+        assert_eq!(near.waiting.capacity(), 0, "an idle one holds no memory");
+    }
+
+    #[tokio::test]
+    async fn a_record_waits_for_nothing() {
+        let (mut near, mut far) = pair(Flush::Now);
+        near.write_all(b"head").await.expect("taken");
+        near.write_all(&[b'x'; 2 * RECORD]).await.expect("taken");
+        let come = arrived(&mut far).len();
+        assert!(come >= RECORD, "{come}");
+        near.flush().await.expect("sent");
+        assert_eq!(come + arrived(&mut far).len(), 4 + 2 * RECORD);
+    }
+
+    #[tokio::test]
+    async fn who_reads_has_nothing_to_add() {
+        let (mut near, mut far) = pair(Flush::Now);
+        near.write_all(b"head").await.expect("taken");
+        far.write_all(b"more").await.expect("taken");
+        near.read_exact(&mut [0; 4]).await.expect("read");
+        assert_eq!(arrived(&mut far), b"head");
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_waits_wakes_the_task() {
+        let (mut near, mut far) = pair(Flush::Soon);
+        let reading = tokio::spawn(async move {
+            near.write_all(b"one").await.expect("taken");
+            near.flush().await.expect("noted");
+            near.write_all(b"two").await.expect("taken");
+            near.flush().await.expect("noted");
+            near.read(&mut [0; 4]).await.expect("read")
+        });
+        let mut got = [0; 6];
+        far.read_exact(&mut got).await.expect("it comes");
+        assert_eq!(&got, b"onetwo");
+        drop(far);
+        assert_eq!(reading.await.expect("no panic"), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_sends_what_waits() {
+        let (mut near, mut far) = pair(Flush::Soon);
+        near.write_all(b"last").await.expect("taken");
+        Shutdown::shutdown(&mut *near).await;
+        drop(near);
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.expect("the end");
+        assert_eq!(got, b"last");
+    }
+}
