@@ -76,6 +76,7 @@ impl TlsManager {
         }
         if progress.is_done {
             self.is_loading = false;
+            self.names.doubt();
         } else if self.last_published.elapsed() < PUBLISH_EVERY
             || self.candidates.is_settled() && !self.is_loading
         {
@@ -90,6 +91,9 @@ impl TlsManager {
         let now = self.pass_time();
         let progress = self.sources.sweep(until, &self.loader, now);
         self.is_loading &= !progress.is_done;
+        if progress.is_done {
+            self.names.doubt();
+        }
         let mut report = Report::default();
         for change in progress.changes {
             self.take(change, Standing::Configured, &mut report);

@@ -52,6 +52,8 @@ struct Candidate {
 pub enum Standing {
     /// No longer asked for, and served until there is another.
     Retired,
+    /// Issued because a client asked for the name.
+    OnDemand,
     /// Issued for want of any other.
     Fallback,
     /// Configured as a certificate.
@@ -174,6 +176,20 @@ impl Candidates {
                 .is_some_and(|wildcard| any(&wildcard))
     }
 
+    /// Whether one that is valid at `now` and stands above those on demand covers all of `pattern`.
+    pub fn covers_without_demand(&self, pattern: &Pattern, now: UnixTime) -> bool {
+        let any = |pattern: &Pattern| {
+            self.by_pattern.get(pattern).is_some_and(|all| {
+                all.iter()
+                    .any(|one| one.standing > Standing::OnDemand && is_valid(one, now))
+            })
+        };
+        any(pattern)
+            || pattern
+                .wildcard_over()
+                .is_some_and(|wildcard| any(&wildcard))
+    }
+
     /// Whether nothing happened since the last update.
     pub fn is_settled(&self) -> bool {
         self.dirty.is_empty()
@@ -284,11 +300,10 @@ impl Sets {
             _ => {}
         }
         let key = certificates.iter().map(Arc::as_ptr).collect();
-        let set = self.0.entry(key).or_insert_with(|| {
-            Arc::new(CertificateSet {
-                by_kind: certificates,
-            })
-        });
+        let set = self
+            .0
+            .entry(key)
+            .or_insert_with(|| Arc::new(CertificateSet::of(certificates)));
         Some(Arc::clone(set))
     }
 }
