@@ -3,6 +3,8 @@
 //! knows nothing of the server that it measures.
 
 #![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::expect_used,
     clippy::print_stdout,
     reason = "a benchmark may fail loudly, and prints what it measured"

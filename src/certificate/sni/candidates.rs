@@ -166,24 +166,19 @@ impl Candidates {
 
     /// Whether a configured certificate that is valid at `now` covers all of `pattern`.
     pub fn covers(&self, pattern: &Pattern, now: UnixTime) -> bool {
-        let any = |pattern: &Pattern| {
-            let mut all = self.of(pattern).iter();
-            all.any(|one| is_configured(one) && is_valid(one, now))
-        };
-        any(pattern)
-            || pattern
-                .wildcard_over()
-                .is_some_and(|wildcard| any(&wildcard))
+        self.has(pattern, |one| is_configured(one) && is_valid(one, now))
     }
 
     /// Whether one that is valid at `now` and stands above those on demand covers all of `pattern`.
     pub fn covers_without_demand(&self, pattern: &Pattern, now: UnixTime) -> bool {
-        let any = |pattern: &Pattern| {
-            self.by_pattern.get(pattern).is_some_and(|all| {
-                all.iter()
-                    .any(|one| one.standing > Standing::OnDemand && is_valid(one, now))
-            })
-        };
+        self.has(pattern, |one| {
+            one.standing > Standing::OnDemand && is_valid(one, now)
+        })
+    }
+
+    /// Whether one for `pattern`, or for the wildcard over it, is as wanted.
+    fn has(&self, pattern: &Pattern, is_wanted: impl Fn(&Candidate) -> bool) -> bool {
+        let any = |pattern: &Pattern| self.of(pattern).iter().any(&is_wanted);
         any(pattern)
             || pattern
                 .wildcard_over()
@@ -293,9 +288,7 @@ impl Sets {
             [] => return None,
             // Nobody to share it with.
             [one] if one.names().len() == 1 => {
-                return Some(Arc::new(CertificateSet {
-                    by_kind: certificates,
-                }));
+                return Some(Arc::new(CertificateSet::of(certificates)));
             }
             _ => {}
         }
