@@ -21,7 +21,7 @@ def table(rows, columns):
         if "why" in row:
             empty = [at for at, text in enumerate(cells) if not text]
             if empty:
-                cells[empty[0]] = row["why"].replace("|", "/").replace("\n", " ")[:160]
+                cells[empty[0]] = row["why"].replace("|", "/").replace("\n", " ")[-160:]
         lines.append(f"| {row['server']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -309,7 +309,7 @@ class Haproxy(Server):
         return f"""
         global
             nbthread 1
-            maxconn 20000
+            maxconn 8000
             stats socket {self.socket} level admin
             ssl-default-bind-options ssl-min-ver TLSv1.2
             tune.ssl.default-dh-param 2048
