@@ -81,6 +81,9 @@ fn a_crowd_shares_one_question_and_one_certificate() {
 fn a_refusal_is_remembered_as_long_as_the_service_says() {
     let origin = service("Cache-Control: max-age=600\r\n");
     let gateway = Gateway::start(config(&origin, ""));
+    // Who waited for the answer is past the moment of that alert.
+    let error = refused(&gateway, "bad.example.com");
+    assert!(error.contains("handshake failure"), "{error}");
     for _ in 0..3 {
         let error = refused(&gateway, "bad.example.com");
         assert!(error.contains("unrecognized name"), "{error}");

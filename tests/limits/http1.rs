@@ -96,7 +96,7 @@ fn a_body_that_crawls_is_cut() {
         stream.write_all(head.as_bytes()).expect("taken");
         let mut writer = stream.try_clone().expect("a copy");
         thread::spawn(move || {
-            while writer.write_all(&part).is_ok() && start.elapsed() < SECOND * 13 {
+            while writer.write_all(&part).is_ok() && start.elapsed() < SECOND * 60 {
                 thread::sleep(Duration::from_millis(100));
             }
         });
