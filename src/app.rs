@@ -38,6 +38,7 @@ use crate::readiness::Readiness;
 use crate::service::gate::Gate;
 use crate::service::halt::Halt;
 use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
+use crate::service::on_demand::Keeping;
 use crate::service::reload;
 use crate::service::renewal::Renewal;
 use crate::service::stop::Stop;
@@ -284,7 +285,9 @@ impl App {
         let renewal = Renewal::new(Arc::clone(&live), gate.clone(), self.halt, stopping.clone());
         let validity = Validity::new(Arc::clone(&live), stopping.clone());
         server.add_service(background_service("renewal", renewal));
+        let keeping = Keeping::new(Arc::clone(&live), stopping.clone());
         server.add_service(background_service("validity", validity));
+        server.add_service(background_service("on_demand", keeping));
         server.add_service(BesideService {
             parts: Some(Beside {
                 task,

@@ -44,6 +44,8 @@ pub enum EventKind {
     CertificateNotYetValid,
     /// A certificate was revoked.
     CertificateRevoked,
+    /// A certificate on demand is not renewed, or no longer kept; not kept itself.
+    CertificateDropped,
     /// A record that proves a name for good ends soon, or has ended.
     ValidationExpiring,
     /// The storage cannot be read or written.
@@ -54,7 +56,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CertificateLoaded,
         Self::CertificateRenewalAdvised,
         Self::CertificateObtaining,
@@ -66,6 +68,7 @@ impl EventKind {
         Self::CertificateExpired,
         Self::CertificateNotYetValid,
         Self::CertificateRevoked,
+        Self::CertificateDropped,
         Self::ValidationExpiring,
         Self::StorageFailed,
         Self::StorageRecovered,
@@ -85,6 +88,7 @@ impl EventKind {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
             Self::CertificateRevoked => "certificate_revoked",
+            Self::CertificateDropped => "certificate_dropped",
             Self::ValidationExpiring => "validation_expiring",
             Self::StorageFailed => "storage_failed",
             Self::StorageRecovered => "storage_recovered",
@@ -215,10 +219,13 @@ impl EventBus {
 }
 
 /// Whether an event is of no interest once it is over: what a start with thousands of certificates
-/// loads must not push out what went wrong.
+/// loads, and what nobody uses any more, must not push out what went wrong.
 fn is_passing(event: &Event) -> bool {
-    event.kind == EventKind::CertificateProgress
-        || event.kind == EventKind::CertificateLoaded && event.severity == Severity::Info
+    match event.kind {
+        EventKind::CertificateProgress | EventKind::CertificateDropped => true,
+        EventKind::CertificateLoaded => event.severity == Severity::Info,
+        _ => false,
+    }
 }
 
 /// Tracing has no level above error: the severity is a field.

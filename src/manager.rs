@@ -17,6 +17,7 @@ mod job;
 mod managed;
 mod missing;
 mod needs;
+mod on_demand;
 mod outbox;
 mod parallel;
 mod publish;
@@ -47,6 +48,8 @@ pub use self::job::{Done, Job, Tools};
 use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::Need;
+use self::on_demand::Names;
+pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
 use self::outbox::Outbox;
 use self::publish::Demand;
 use self::report::Change;
@@ -101,6 +104,9 @@ pub struct TlsManager {
     is_new: bool,
     candidates: Candidates,
     on_demand: Option<Demand>,
+    /// Where clients ask CAs for certificates, and the names that they have asked for.
+    demands: Demands,
+    names: Names,
     /// Whether `on_demand` is as an earlier configuration had it.
     stale_on_demand: bool,
     metrics: Option<Metrics>,
@@ -157,6 +163,7 @@ impl TlsManager {
             dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
+        let demands = Demands::new(Arc::clone(&published), Arc::clone(&clock));
         let access = Access {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
@@ -192,6 +199,8 @@ impl TlsManager {
             is_new: true,
             candidates: Candidates::default(),
             on_demand: None,
+            demands,
+            names: Names::default(),
             stale_on_demand: false,
             gauges: metrics.clone().map(Gauges::new),
             metrics,
@@ -376,7 +385,11 @@ impl TlsManager {
 /// Whether the first issuer is over the network. What the local CA makes is made at once.
 fn is_remote(need: &Need, config: &Config) -> bool {
     let first = need.issuers.first();
-    first.is_some_and(|name| matches!(config.issuers.get(name), Some(Issuer::Acme(_))))
+    first.is_some_and(|name| is_acme(name, config))
+}
+
+fn is_acme(issuer: &Arc<str>, config: &Config) -> bool {
+    matches!(config.issuers.get(issuer), Some(Issuer::Acme(_)))
 }
 
 #[cfg(test)]

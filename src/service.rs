@@ -7,6 +7,7 @@ pub mod halt;
 mod issue;
 pub mod live;
 mod next;
+pub mod on_demand;
 mod outcome;
 mod publish;
 pub mod reload;

@@ -4,6 +4,8 @@
 //! [`CertificateView`] is made from a certificate that is loaded, or from what is known of one that
 //! issuers are asked for, [`Managed`]. Nothing here has a place for a private key.
 
+mod renewal;
+
 use std::cmp::Reverse;
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::renewal::{AdviceView, FailureView, RenewalView};
 use super::view::rfc3339;
 use crate::certificate::material::Description;
 use crate::certificate::{TlsCertificate, Validity};
@@ -53,57 +56,6 @@ pub struct CertificateView {
     /// The certificates that clients are sent, PEM; only where one certificate is asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chain: Option<String>,
-}
-
-/// How a certificate is kept up.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct RenewalView {
-    /// By which it is known in the storage.
-    pub subject: String,
-    /// The names of the issuers, tried in order.
-    pub issuers: Vec<String>,
-    /// Whether one of them is being asked now.
-    pub obtaining: bool,
-    /// When it is renewed or, after a failure, tried again.
-    #[serde(with = "rfc3339::option")]
-    pub next: Option<UnixTime>,
-    /// When the CA advises to renew it; `None` where it does not.
-    pub advice: Option<AdviceView>,
-    /// How often in a row no issuer gave a certificate.
-    pub failures: u32,
-    pub last_failure: Option<FailureView>,
-}
-
-/// When a CA advises to renew a certificate (RFC 9773).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct AdviceView {
-    #[serde(with = "rfc3339")]
-    pub start: UnixTime,
-    #[serde(with = "rfc3339")]
-    pub end: UnixTime,
-    /// The time in between that was drawn; [`RenewalView::next`] is no later, unless the CA's
-    /// advice is followed too often.
-    #[serde(with = "rfc3339")]
-    pub drawn: UnixTime,
-    /// A page of the CA that says why.
-    pub url: Option<String>,
-}
-
-/// Why no certificate was given.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct FailureView {
-    #[serde(with = "rfc3339")]
-    pub at: UnixTime,
-    /// The name of the issuer that was asked.
-    pub issuer: Option<String>,
-    pub class: FailureClass,
-    /// What failed, where and why, with the CA's words.
-    pub message: String,
-    /// A page of the CA about it.
-    pub url: Option<String>,
-    /// Before when the CA does not want to be asked again.
-    #[serde(with = "rfc3339::option")]
-    pub retry_after: Option<UnixTime>,
 }
 
 /// How a certificate stands.
@@ -165,6 +117,8 @@ pub struct Managed {
     pub revoked: bool,
     /// Whether an issuer is being asked now.
     pub obtaining: bool,
+    /// Whether a client has asked for it, and not the configuration.
+    pub on_demand: bool,
     /// When it is renewed or tried again.
     pub next: Option<UnixTime>,
     pub advice: Option<Window>,
@@ -229,6 +183,7 @@ impl CertificateView {
             subject: keys::subject(&managed.names),
             issuers: managed.issuers.iter().map(ToString::to_string).collect(),
             obtaining: managed.obtaining,
+            on_demand: managed.on_demand,
             next: managed.next,
             advice: managed.advice.as_ref().map(AdviceView::from),
             failures: managed.failures,
@@ -289,37 +244,6 @@ impl CertificateView {
             Some(1)
         } else {
             self.names.iter().any(covers).then_some(2)
-        }
-    }
-}
-
-impl From<&Window> for AdviceView {
-    fn from(window: &Window) -> Self {
-        Self {
-            start: window.start,
-            end: window.end,
-            drawn: window.at,
-            url: window.url.clone(),
-        }
-    }
-}
-
-impl From<&LastFailure> for FailureView {
-    fn from(last: &LastFailure) -> Self {
-        let Failure {
-            class,
-            message,
-            retry_after,
-            scope: _,
-            url,
-        } = &last.failure;
-        Self {
-            at: last.at,
-            issuer: last.issuer.as_deref().map(str::to_owned),
-            class: *class,
-            message: message.clone(),
-            url: url.clone(),
-            retry_after: *retry_after,
         }
     }
 }

@@ -72,6 +72,7 @@ impl AppControl {
                 issuers: vec![Arc::clone(issuer)],
                 revoked: false,
                 obtaining: false,
+                on_demand: false,
                 next: Some(certificate.lifetime().due_at(window)),
                 advice: None,
                 failures: 0,
@@ -113,6 +114,7 @@ fn of_ca(view: ManagedView) -> Managed {
     Managed {
         revoked: view.is_revoked,
         obtaining: view.state == CertState::Obtaining,
+        on_demand: view.is_on_demand,
         next: view.next,
         advice: view.advice,
         failures: retry.map_or(0, |retry| retry.failures),

@@ -318,9 +318,7 @@ mod tests {
         let mut ssl = Ssl::new(&context.build()).expect("SSL");
         let alone = CertificateSet::single(Arc::clone(&gone));
         assert!(alone.present(&mut ssl, &hot).await.is_err());
-        let both = CertificateSet {
-            by_kind: vec![gone, good],
-        };
+        let both = CertificateSet::of(vec![gone, good]);
         both.present(&mut ssl, &hot).await.expect("the other");
         assert!(ssl.certificate().is_some());
     }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::RandomState;
 use async_trait::async_trait;
@@ -22,19 +23,43 @@ use crate::certificate::TlsCertificate;
 use crate::certificate::hot::Hot;
 use crate::certificate::material::MaterialError;
 use crate::clock::UnixTime;
-use crate::host::{Identifier, Pattern, parent};
+use crate::host::{HostName, Identifier, Pattern, parent};
 
 /// The certificates of one name, at most one of each kind of key.
 #[derive(Debug)]
 pub struct CertificateSet {
     pub by_kind: Vec<Arc<TlsCertificate>>,
+    used: Use,
+}
+
+/// Whether a handshake has presented a set since somebody last looked.
+#[derive(Debug, Default)]
+struct Use(AtomicBool);
+
+impl Use {
+    /// Only the first of many writes: a cache line that all cores read stays where it is.
+    fn note(&self) {
+        if !self.0.load(Ordering::Relaxed) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl CertificateSet {
     /// The set of one certificate.
     pub fn single(certificate: Arc<TlsCertificate>) -> Self {
+        Self::of(vec![certificate])
+    }
+
+    /// The set of these, at most one of each kind of key.
+    pub fn of(by_kind: Vec<Arc<TlsCertificate>>) -> Self {
         Self {
-            by_kind: vec![certificate],
+            by_kind,
+            used: Use::default(),
         }
     }
 
@@ -58,6 +83,7 @@ impl CertificateSet {
     /// # Errors
     /// Where there is none, or OpenSSL is out of memory.
     pub async fn present(&self, ssl: &mut SslRef, hot: &Hot) -> Result<(), MaterialError> {
+        self.used.note();
         let mut failed = None;
         let mut presented = false;
         for certificate in &self.by_kind {
@@ -192,6 +218,13 @@ impl SniMap {
             .iter()
             .map(|(address, set)| (Pattern::Ip(*address), set));
         exact.chain(wildcard).chain(addresses)
+    }
+
+    /// The host names whose own certificates a handshake has presented since the last call. Looks
+    /// at all of them.
+    pub fn take_used(&self) -> Vec<HostName> {
+        let used = self.exact.iter().filter(|(_, set)| set.used.take());
+        used.map(|(name, _)| name.clone()).collect()
     }
 
     /// The certificates of this very pattern.

@@ -338,9 +338,7 @@ fn openssl_takes_the_certificate_that_the_client_can_use() {
     let rsa = loader
         .load((ca.chain(&leaf) + &leaf.key).as_bytes(), Source::Program)
         .expect("good");
-    let set = sni::CertificateSet {
-        by_kind: vec![ecdsa, Arc::new(rsa.certificate)],
-    };
+    let set = sni::CertificateSet::of(vec![ecdsa, Arc::new(rsa.certificate)]);
     for (algorithms, id) in [
         ("ECDSA+SHA256", openssl::pkey::Id::EC),
         ("RSA-PSS+SHA256", openssl::pkey::Id::RSA),

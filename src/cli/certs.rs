@@ -235,6 +235,7 @@ mod testing {
                 subject: name.to_owned(),
                 issuers: vec!["letsencrypt".to_owned(), "zerossl".to_owned()],
                 obtaining: false,
+                on_demand: false,
                 next: Some(NOW + (left - 30) * DAY),
                 advice: None,
                 failures: 0,

@@ -15,6 +15,7 @@ use crate::config::model::InMemory;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
+use crate::on_demand::Wanted;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retry};
 use crate::storage::Storage;
@@ -78,8 +79,12 @@ pub struct Job {
     pub(super) tells_replaced: bool,
     /// The certificate to be replaced.
     pub(super) present: Option<Arc<TlsCertificate>>,
-    /// Whether that was revoked: then its key is not used again.
+    /// Whether there is any, be it of a CA that is no longer asked.
+    pub(super) has_one: bool,
+    /// Whether the one to be replaced was revoked: then its key is not used again.
     pub(super) is_revoked: bool,
+    /// Whom to ask first whether it is still wanted.
+    pub(super) wanted: Option<Arc<dyn Wanted>>,
     /// See [`crate::config::model::Renewal::window`].
     pub(super) window: f64,
 }
@@ -158,6 +163,13 @@ pub struct Done {
     pub(super) outcome: Outcome,
 }
 
+impl Done {
+    /// The certificate that was worked on.
+    pub(super) fn need(&self) -> &Arc<Need> {
+        &self.ticket.need
+    }
+}
+
 pub(super) enum Outcome {
     /// There is a certificate.
     Issued {
@@ -168,6 +180,8 @@ pub(super) enum Outcome {
     Found(Arc<TlsCertificate>),
     /// Another instance is at it.
     Elsewhere,
+    /// It is no longer wanted: nobody was asked for it.
+    Unwanted,
     /// Another instance has failed at it, and this is what is known after that.
     BackedOff(Retry),
     Failed {

@@ -4,6 +4,8 @@
 //! is stored is read when a certificate is first needed, and served at once.
 
 mod advised;
+mod authorities;
+mod demanded;
 mod opening;
 mod plans;
 mod revoked;
@@ -15,18 +17,23 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use self::advised::Advised;
+use self::authorities::ready;
+pub(super) use self::demanded::{PutOff, Stand, teller};
+pub(super) use self::opening::{Read, read};
 use self::plans::Plans;
 pub use self::view::{ManagedView, Start, Watched};
 use super::issued::{Issued, Served};
-use super::job::{Authority, Done, Job, Lost, Outcome, Tools};
+use super::job::{Done, Job, Lost, Outcome, Tools};
 use super::needs::Need;
 use super::report::Change;
 use super::told::Teller;
 use crate::certificate::TlsCertificate;
+use crate::certificate::sni::Standing;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
-use crate::schedule::{Failure, FailureClass, Hold, Retry, Wait};
+use crate::on_demand::Wanted;
+use crate::schedule::{Failure, FailureClass, Retry};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
 pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
@@ -36,6 +43,9 @@ const WINDOW: f64 = 1.0 / 3.0;
 
 /// After how many seconds it is looked again where another instance is at work.
 const LOOK_AGAIN: i64 = 5;
+
+/// The same where a client waits for it.
+const LOOK_SOON: i64 = 1;
 
 /// Every certificate that CAs are asked for.
 pub(super) struct Managed {
@@ -65,6 +75,8 @@ struct Entry {
     is_foreign: bool,
     /// Whether the certificate was revoked.
     is_revoked: bool,
+    /// Whether it is not to be renewed: who decides on names has said so.
+    is_unwanted: bool,
     /// Whether a person has asked for it.
     is_asked: bool,
     /// The issuers that do not want to be asked before a person has acted.
@@ -114,7 +126,10 @@ impl Managed {
         let names = |need: &Need, of: &[Arc<str>]| need.issuers.iter().any(|one| of.contains(one));
         for (need, entry) in &mut self.entries {
             if names(need, &moved) {
-                (entry.is_foreign, entry.is_read) = (true, false);
+                // What clients asked for is good until it ends: another CA is not asked for all of
+                // it at once.
+                let is_read = need.standing == Standing::OnDemand;
+                (entry.is_foreign, entry.is_read) = (true, is_read);
             }
             if names(need, &mended) || is_other_dns && is_over_dns(need, issuers) {
                 entry.paused.clear();
@@ -128,7 +143,8 @@ impl Managed {
     /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
     /// forbid it: a start depends on it.
     pub(super) fn ask_again(&mut self, now: UnixTime) {
-        for (need, entry) in &self.entries {
+        let entries = self.entries.iter();
+        for (need, entry) in entries.filter(|(need, _)| need.standing != Standing::OnDemand) {
             let is_missing = entry.certificate.is_none() || entry.is_stale;
             if is_missing && self.plans.retry(need).is_some_and(may_be_mended) {
                 self.plans.request(need, now);
@@ -136,12 +152,12 @@ impl Managed {
         }
     }
 
-    /// Forgets what `is_needed` does not ask for any more.
+    /// Forgets what `is_needed` does not ask for any more, of what the configuration asked for.
     pub(super) fn retain(&mut self, is_needed: impl Fn(&Need) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
         let (plans, advised) = (&mut self.plans, &mut self.advised);
         self.entries.retain(|need, entry| {
-            if is_needed(need) {
+            if need.standing == Standing::OnDemand || is_needed(need) {
                 return true;
             }
             plans.remove(need);
@@ -158,11 +174,13 @@ impl Managed {
     }
 
     /// The certificates that something is to be done about now, as many as may be worked on at a
-    /// time; each is held to be worked on until [`Self::settle`] says what came of it.
+    /// time; each is held to be worked on until [`Self::settle`] says what came of it. Where clients
+    /// have asked for them, `wanted` is asked whether they are still to be had.
     pub(super) fn due(
         &mut self,
         issued: &mut Issued,
         issuers: &IndexMap<Arc<str>, Configured>,
+        wanted: Option<&Arc<dyn Wanted>>,
         now: UnixTime,
     ) -> Vec<Job> {
         for need in self.lost.take() {
@@ -187,17 +205,23 @@ impl Managed {
                 continue;
             };
             let present = entry.certificate.clone();
+            let retry = self.plans.retry(&need).cloned();
+            // At first it has just been asked.
+            let is_first = present.is_none() && retry.is_none();
+            let asks = need.standing == Standing::OnDemand && !is_first && !entry.is_asked;
             let authorities = issuers_of.get(&need.issuers).unwrap_or(&none).iter();
             jobs.push(Job {
                 subject: entry.subject.clone(),
+                has_one: present.is_some(),
                 present: present.filter(|_| !entry.is_foreign),
+                wanted: wanted.filter(|_| asks).cloned(),
                 issuers: authorities
                     .skip(first)
                     .filter(|authority| !entry.paused.contains(authority.name()))
                     .cloned()
                     .collect(),
                 is_revoked: entry.is_revoked,
-                retry: self.plans.retry(&need).cloned(),
+                retry,
                 advised: advised.filter(|_| !entry.is_asked),
                 tells_replaced: self.advised.is_on(),
                 is_asked: std::mem::take(&mut entry.is_asked),
@@ -239,7 +263,13 @@ impl Managed {
                 certificate
             }
             Outcome::Elsewhere => {
-                self.plans.defer(&need, now.saturating_add(LOOK_AGAIN));
+                let is_awaited = need.standing == Standing::OnDemand && entry.certificate.is_none();
+                let pause = if is_awaited { LOOK_SOON } else { LOOK_AGAIN };
+                self.plans.defer(&need, now.saturating_add(pause));
+                return None;
+            }
+            Outcome::Unwanted => {
+                self.unwanted(&need, now);
                 return None;
             }
             Outcome::BackedOff(retry) => {
@@ -261,6 +291,7 @@ impl Managed {
             }
         };
         (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
+        entry.is_unwanted = false;
         entry.paused.clear();
         self.plans.succeed(&need, certificate.lifetime(), now);
         self.advised.ask(&need, now);
@@ -299,75 +330,6 @@ impl Managed {
             .values()
             .filter_map(|entry| entry.certificate.as_ref())
     }
-
-    /// The issuers of a need that are over the network.
-    fn remote(
-        &mut self,
-        need: &Need,
-        issuers: &IndexMap<Arc<str>, Configured>,
-    ) -> Vec<Arc<dyn Issuer>> {
-        let names = need.issuers.iter();
-        names
-            .filter_map(|name| match issuers.get(name)? {
-                Configured::Acme(acme) => Some(self.issuer(name, acme)),
-                Configured::LocalCa { .. } => None,
-            })
-            .collect()
-    }
-
-    pub(super) fn issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
-        let make = &self.make;
-        let (_, issuer) = self
-            .open
-            .entry(Arc::clone(name))
-            .or_insert_with(|| (Arc::clone(acme), make(name, acme)));
-        Arc::clone(issuer)
-    }
-
-    fn authorities_of(
-        &mut self,
-        list: &[Arc<str>],
-        issued: &mut Issued,
-        issuers: &IndexMap<Arc<str>, Configured>,
-    ) -> Vec<Authority> {
-        let mut authorities = Vec::with_capacity(list.len());
-        for name in list {
-            match issuers.get(name) {
-                Some(Configured::Acme(acme)) => {
-                    // A change of the configuration may have closed it.
-                    authorities.push(Authority::Remote(self.issuer(name, acme)));
-                }
-                Some(Configured::LocalCa { .. }) => match issued.local_ca(name, issuers) {
-                    Ok(ca) => authorities.extend(ca.map(Authority::Local)),
-                    Err(reason) => tracing::error!(issuer = %name, reason, "cannot be asked"),
-                },
-                None => {}
-            }
-        }
-        authorities
-    }
-}
-
-/// The place of the first issuer that can be asked for a certificate now. A limit of one CA leaves it
-/// to the next one, the pace at which we ask does not.
-fn ready(authorities: &[Authority], need: &Need) -> Result<usize, Wait> {
-    let mut soonest: Option<Wait> = None;
-    for (place, authority) in authorities.iter().enumerate() {
-        let Authority::Remote(issuer) = authority else {
-            return Ok(place);
-        };
-        let Err(wait) = issuer.ready(&need.names) else {
-            return Ok(place);
-        };
-        let is_pace = wait.hold == Hold::Pace;
-        if soonest.as_ref().is_none_or(|one| wait.until < one.until) {
-            soonest = Some(wait);
-        }
-        if is_pace {
-            break;
-        }
-    }
-    soonest.map_or(Ok(0), Err)
 }
 
 /// Whether names of a need may be proved over the DNS.

@@ -4,19 +4,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TlsManager;
 use super::report::{Problem, Report};
+use super::{TlsManager, is_acme};
 use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
 use crate::local_ca::{LocalCa, LocalMaker};
-use crate::on_demand::{Gate, Maker as _, Setup};
+use crate::on_demand::{Gate, Maker, Setup};
 
 /// What makes certificates on demand.
 pub(super) struct Demand {
-    gate: Arc<Gate>,
-    local: Arc<LocalMaker>,
+    pub(super) gate: Arc<Gate>,
+    /// `None` where CAs are asked first.
+    local: Option<Local>,
+}
+
+/// What the local CA makes.
+struct Local {
+    maker: Arc<LocalMaker>,
     makes: Makes,
 }
 
@@ -41,10 +47,8 @@ impl Demand {
         if !self.gate.allows(name.as_str()) {
             return None;
         }
-        self.local
-            .make(name)
-            .ok()
-            .or_else(|| self.local.at_hand(name))
+        let maker = &self.local.as_ref()?.maker;
+        maker.make(name).ok().or_else(|| maker.at_hand(name))
     }
 }
 
@@ -52,6 +56,7 @@ impl TlsManager {
     /// Publishes what has changed.
     pub(super) fn publish(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
         self.renew_on_demand(config, report);
+        self.review_on_demand(config, now, report);
         let mut map = self.map.clone();
         if !self.candidates.is_settled() {
             map = self.candidates.update(&map, now);
@@ -82,7 +87,9 @@ impl TlsManager {
         if let Some(on_demand) = &self.on_demand
             && !is_stale
         {
-            on_demand.local.sweep();
+            if let Some(local) = &on_demand.local {
+                local.maker.sweep();
+            }
             return;
         }
         let before = self.on_demand.take();
@@ -90,7 +97,20 @@ impl TlsManager {
             return;
         };
         let mut reasons = Vec::new();
-        for issuer in &asked.issuers {
+        let is_remote = asked
+            .issuers
+            .first()
+            .is_some_and(|name| is_acme(name, config));
+        if is_remote {
+            match self.gate(asked, Arc::new(self.demands.clone()), before.as_ref()) {
+                Ok(gate) => {
+                    self.on_demand = Some(Demand { gate, local: None });
+                    return;
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        for issuer in asked.issuers.iter().filter(|_| !is_remote) {
             let ca = match self.issued.local_ca(issuer, &config.issuers) {
                 Ok(Some(ca)) => ca,
                 // There may only be looked.
@@ -132,8 +152,9 @@ impl TlsManager {
             window,
             unused: config.unused,
         };
-        let local = match before.filter(|before| before.makes.is_same_as(&makes)) {
-            Some(before) => Arc::clone(&before.local),
+        let before_local = before.and_then(|before| before.local.as_ref());
+        let maker = match before_local.filter(|local| local.makes.is_same_as(&makes)) {
+            Some(local) => Arc::clone(&local.maker),
             None => Arc::new(LocalMaker::new(
                 Arc::clone(&makes.ca),
                 Arc::clone(&self.clock),
@@ -141,17 +162,24 @@ impl TlsManager {
                 config.unused,
             )),
         };
+        let gate = self.gate(config, Arc::clone(&maker) as _, before)?;
+        let local = Some(Local { maker, makes });
+        Ok(Demand { gate, local })
+    }
+
+    /// What stands before `maker`.
+    fn gate(
+        &self,
+        config: &model::OnDemand,
+        maker: Arc<dyn Maker>,
+        before: Option<&Demand>,
+    ) -> Result<Arc<Gate>, String> {
         let setup = Setup {
             config,
-            maker: Arc::clone(&local) as _,
+            maker,
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.as_ref(),
         };
-        let gate = Gate::new(setup, before.map(|before| &*before.gate))?;
-        Ok(Demand {
-            gate: Arc::new(gate),
-            local,
-            makes,
-        })
+        Gate::new(setup, before.map(|before| &*before.gate)).map(Arc::new)
     }
 }

@@ -87,7 +87,10 @@ impl TlsManager {
     /// Looks at files until it is `until`. What has changed, and whether all have been looked at.
     fn look(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
         let progress = self.sources.sweep(until, &self.loader, now);
-        self.is_loading &= !progress.is_done;
+        if progress.is_done {
+            self.is_loading = false;
+            self.names.doubt();
+        }
         (self.take_files(progress.changes), progress.is_done)
     }
 

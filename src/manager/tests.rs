@@ -16,6 +16,7 @@ mod changes;
 mod from_cas;
 mod from_files;
 mod models;
+mod on_demand;
 mod revoked;
 mod scripted;
 

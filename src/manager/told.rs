@@ -139,6 +139,14 @@ impl Teller<'_> {
         self.tools.events.emit(event);
     }
 
+    /// What becomes of a certificate that a client has asked for, and that ends at `end`.
+    pub(super) fn dropped(&self, what: &str, end: Option<UnixTime>) {
+        let message = format!("the certificate for {} {what}", self.need.domain());
+        let mut event = self.event(EventKind::CertificateDropped, Severity::Info, message);
+        event.not_after = end;
+        self.tools.events.emit(event);
+    }
+
     fn event(&self, kind: EventKind, severity: Severity, message: String) -> Event {
         Event::new(self.now, kind, severity, self.need.domain(), message)
     }

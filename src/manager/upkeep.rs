@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::on_demand::name_of;
 use super::{Answer, Done, Inquiry, Job, ManagedView, Report, Start, TlsManager, Tools, Watched};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
+use crate::on_demand::Wanted;
 use crate::schedule::Upkeep;
 
 impl TlsManager {
@@ -15,7 +17,13 @@ impl TlsManager {
             return Vec::new();
         };
         let now = self.clock.now();
-        self.managed.due(&mut self.issued, &config.issuers, now)
+        let on_demand = self.on_demand.as_ref();
+        let wanted = on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as Arc<dyn Wanted>);
+        let (issued, issuers) = (&mut self.issued, &config.issuers);
+        let jobs = self.managed.due(issued, issuers, wanted.as_ref(), now);
+        // What a limit stands against comes late, or not at all.
+        self.answer_all(now);
+        jobs
     }
 
     /// The certificates of which a CA is to be asked now when it advises to renew them, at most so
@@ -56,12 +64,17 @@ impl TlsManager {
             return report;
         };
         let now = self.clock.now();
+        let mut demanded = Vec::new();
         for done in done {
+            demanded.extend(name_of(done.need()).cloned());
             if let Some((need, change)) = self.managed.settle(done, now) {
                 self.take(change, need.standing, &mut report);
             }
         }
         self.publish(&config, now, &mut report);
+        for name in demanded {
+            self.settled_on_demand(&name, now);
+        }
         report
     }
 

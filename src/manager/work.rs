@@ -7,6 +7,7 @@
 mod check;
 mod tell;
 mod verdict;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -30,7 +31,10 @@ struct Shelf {
 impl Job {
     /// Obtains the certificate, or finds out why not.
     pub async fn work(self, tools: &Tools) -> Done {
-        let outcome = self.carry_out(tools).await;
+        let outcome = match self.unwanted(tools).await {
+            Some(outcome) => outcome,
+            None => self.carry_out(tools).await,
+        };
         Done {
             ticket: self.ticket,
             outcome,

@@ -26,6 +26,7 @@ impl Live {
     /// there is `room` for, and when there will be more. Blocks on the storage.
     pub(super) fn due(&self, room: usize) -> Due {
         self.tools.save();
+        self.take_up();
         let revoked = self.tools.revoked();
         let mut writer = self.writer();
         writer.manager.heed_revoked(&revoked);
@@ -84,6 +85,11 @@ impl Live {
     /// Waits until what is due may have changed.
     pub(super) async fn planned(&self) {
         self.planned.notified().await;
+    }
+
+    /// Waits until a client asks for a certificate.
+    pub(super) async fn demanded(&self) {
+        self.demands.asked().await;
     }
 
     /// Takes what came of the work on a certificate, and serves it at once.

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::edge::Edge;
-use crate::manager::{ManagedView, Missing, Report, TlsManager, Tools};
+use crate::manager::{Demands, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
 use crate::proxy::{Gateway, SiteTable};
 use crate::readiness::Readiness;
@@ -67,6 +67,8 @@ pub struct Live {
     pub(super) planned: Notify,
     /// Whether all files have been looked at.
     pub(super) loaded: watch::Sender<bool>,
+    /// Where clients ask for certificates.
+    pub(super) demands: Demands,
 }
 
 /// What only the writer touches.
@@ -116,7 +118,7 @@ impl Live {
             set_level,
         } = parts;
         let now = clock.now();
-        let tools = manager.tools().clone();
+        let (tools, demands) = (manager.tools().clone(), manager.demands().clone());
         let live = Arc::new(Self {
             file,
             clock,
@@ -141,6 +143,7 @@ impl Live {
             tools,
             planned: Notify::new(),
             loaded: watch::Sender::new(false),
+            demands,
         });
         let report = {
             let mut writer = live.writer();

@@ -124,6 +124,7 @@ impl BackgroundService for Renewal {
                     not_before = Instant::now() + rest(begun.elapsed());
                 }
                 () = self.live.planned() => {}
+                () = self.live.demanded() => is_told = false,
                 () = tokio::time::sleep(pause.min(longest)) => {}
                 () = requested(&mut stopping) => break,
             }

@@ -15,6 +15,7 @@
 //! | `dns/persistent/NAME.json` | until when a record proves a name that somebody has set for good |
 //! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
+//! | `on_demand/NAME.json` | that a name has its certificate on demand, and when it was last asked for |
 //! | `limits/CA.json` | what a CA has told us not to do for now |
 //! | `locks/NAME` | held by whoever works on a certificate |
 //! | `local_ca/..` | the roots of the local CA |
@@ -223,6 +224,22 @@ pub fn is_token(text: &str) -> bool {
 /// Never for segments made here.
 pub fn retry(subject: &str) -> Result<Key, StorageError> {
     format!("retry/{subject}.json").parse()
+}
+
+/// What is above every name that has its certificate on demand.
+///
+/// # Errors
+/// Never.
+pub fn all_on_demand() -> Result<Key, StorageError> {
+    "on_demand".parse()
+}
+
+/// That the only name of `subject` has its certificate on demand.
+///
+/// # Errors
+/// Never for segments made here.
+pub fn on_demand(subject: &str) -> Result<Key, StorageError> {
+    format!("on_demand/{subject}.json").parse()
 }
 
 /// What a CA has told us not to do for now.

@@ -23,6 +23,7 @@ mod crash;
 mod dns;
 mod many;
 mod obtain;
+mod on_demand;
 mod order;
 mod other_ca;
 mod outage;

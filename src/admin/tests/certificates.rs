@@ -28,6 +28,7 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
         certificate,
         revoked: false,
         obtaining: false,
+        on_demand: false,
         next: Some(NOW + 60 * DAY),
         failures: 0,
         last_failure: None,

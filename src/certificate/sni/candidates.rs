@@ -52,6 +52,8 @@ struct Candidate {
 pub enum Standing {
     /// No longer asked for, and served until there is another.
     Retired,
+    /// Issued because a client asked for the name.
+    OnDemand,
     /// Issued for want of any other.
     Fallback,
     /// Configured as a certificate.
@@ -164,10 +166,19 @@ impl Candidates {
 
     /// Whether a configured certificate that is valid at `now` covers all of `pattern`.
     pub fn covers(&self, pattern: &Pattern, now: UnixTime) -> bool {
-        let any = |pattern: &Pattern| {
-            let mut all = self.of(pattern).iter();
-            all.any(|one| is_configured(one) && is_valid(one, now))
-        };
+        self.has(pattern, |one| is_configured(one) && is_valid(one, now))
+    }
+
+    /// Whether one that is valid at `now` and stands above those on demand covers all of `pattern`.
+    pub fn covers_without_demand(&self, pattern: &Pattern, now: UnixTime) -> bool {
+        self.has(pattern, |one| {
+            one.standing > Standing::OnDemand && is_valid(one, now)
+        })
+    }
+
+    /// Whether one for `pattern`, or for the wildcard over it, is as wanted.
+    fn has(&self, pattern: &Pattern, is_wanted: impl Fn(&Candidate) -> bool) -> bool {
+        let any = |pattern: &Pattern| self.of(pattern).iter().any(&is_wanted);
         any(pattern)
             || pattern
                 .wildcard_over()
@@ -277,18 +288,15 @@ impl Sets {
             [] => return None,
             // Nobody to share it with.
             [one] if one.names().len() == 1 => {
-                return Some(Arc::new(CertificateSet {
-                    by_kind: certificates,
-                }));
+                return Some(Arc::new(CertificateSet::of(certificates)));
             }
             _ => {}
         }
         let key = certificates.iter().map(Arc::as_ptr).collect();
-        let set = self.0.entry(key).or_insert_with(|| {
-            Arc::new(CertificateSet {
-                by_kind: certificates,
-            })
-        });
+        let set = self
+            .0
+            .entry(key)
+            .or_insert_with(|| Arc::new(CertificateSet::of(certificates)));
         Some(Arc::clone(set))
     }
 }

@@ -68,6 +68,9 @@ impl Facts {
 fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
     facts.tell("issuers", renewal.issuers.join(", "));
     facts.tell("stored as", renewal.subject.clone());
+    if renewal.on_demand {
+        facts.tell("asked for", "on demand, by a client".to_owned());
+    }
     let which = if renewal.failures > 0 {
         "next attempt"
     } else {

@@ -101,8 +101,13 @@ fn other_names(names: &[String]) -> String {
 /// The issuer by the name that is best known: that of the configuration, else what the certificate
 /// calls it.
 fn issuer(view: &CertificateView) -> String {
-    if view.renewal.is_some() {
-        return view.source.clone();
+    if let Some(renewal) = &view.renewal {
+        let mark = if renewal.on_demand {
+            " (on demand)"
+        } else {
+            ""
+        };
+        return format!("{}{mark}", view.source);
     }
     let Some(issuer) = &view.issuer else {
         return "-".to_owned();

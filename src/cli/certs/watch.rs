@@ -151,6 +151,7 @@ impl Watch<'_> {
             EventKind::CertificateObtaining
             | EventKind::CertificateProgress
             | EventKind::CertificateRevoked
+            | EventKind::CertificateDropped
             | EventKind::CertificateFailed => self.progress.step(step(event)),
             _ => {}
         }

@@ -7,7 +7,7 @@ use super::issuer::acme_of;
 use super::preset;
 use super::value::{FOREVER, MOMENT, url};
 use crate::config::model::{Ask, NameQuota, OnDemand, OnDemandLimits};
-use crate::config::problem::{At, quote};
+use crate::config::problem::At;
 use crate::config::schema;
 use crate::host::Pattern;
 
@@ -47,18 +47,6 @@ impl Build<'_> {
         let at = root.key("on_demand");
         let issuer_at = at.key("issuer");
         let issuers = self.issuer_names(&issuer_at, on_demand.issuer.as_ref(), raw);
-        match &on_demand.issuer {
-            None => {
-                if let Some(first) = issuers.first() {
-                    self.ready_on_demand(&issuer_at, first, raw);
-                }
-            }
-            Some(names) => {
-                for (index, name) in names.as_slice().iter().enumerate() {
-                    self.ready_on_demand(&issuer_at.index(index), name, raw);
-                }
-            }
-        }
         let mut acme = issuers.iter().filter_map(|issuer| acme_of(raw, issuer));
         let public = acme.any(|acme| preset::find(&acme.directory).is_some());
         let has_ca = issuers.iter().any(|issuer| acme_of(raw, issuer).is_some());
@@ -196,18 +184,6 @@ impl Build<'_> {
             names: u32::try_from(raw.names).unwrap_or(u32::MAX),
             per: self.duration(&at.key("per"), &raw.per, SECOND, 30 * DAY),
         })
-    }
-
-    /// Reports an issuer that cannot issue on demand.
-    fn ready_on_demand(&mut self, at: &At<'_>, issuer: &str, raw: &schema::Root) {
-        if acme_of(raw, issuer).is_some() {
-            let message = format!(
-                "certificates on demand from a CA with ACME ({}) are not available in this build yet",
-                quote(issuer),
-            );
-            let hint = "name an issuer with a 'local_ca' in 'issuer'";
-            self.problems.error(at, message, hint);
-        }
     }
 }
 

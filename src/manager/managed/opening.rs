@@ -31,10 +31,10 @@ const READ_AGAIN: i64 = 5;
 
 /// What the storage holds of a certificate.
 #[derive(Default)]
-struct Read {
-    certificate: Option<TlsCertificate>,
-    retry: Option<Retry>,
-    damaged: Option<StoredError>,
+pub(in crate::manager) struct Read {
+    pub(in crate::manager) certificate: Option<TlsCertificate>,
+    pub(in crate::manager) retry: Option<Retry>,
+    pub(in crate::manager) damaged: Option<StoredError>,
 }
 
 impl Managed {
@@ -58,7 +58,7 @@ impl Managed {
             if self.entries.get(need).is_some_and(|entry| entry.is_read) {
                 continue;
             }
-            let remote = self.remote(need, issuers);
+            let remote = self.remote(&need.issuers, issuers);
             unread.push((Arc::new(need.clone()), keys::subject(&need.names), remote));
         }
         if unread.is_empty() {
@@ -69,12 +69,12 @@ impl Managed {
             if failed.load(Ordering::Relaxed) {
                 return None;
             }
-            let read = read(tools, need, subject, remote);
+            let read = read(tools, &need.names, subject, remote);
             failed.fetch_or(read.is_err(), Ordering::Relaxed);
             Some(read)
         });
         self.unread = failed.into_inner().then_some(now);
-        let at_hand = self.by_names();
+        let at_hand = self.at_hand(unread.iter().map(|(need, ..)| &need.names));
         let mut served = Vec::new();
         let mut loaded = 0_usize;
         for ((need, subject, _), read) in unread.into_iter().zip(read) {
@@ -123,6 +123,7 @@ impl Managed {
                 is_stale: false,
                 is_foreign: false,
                 is_revoked: false,
+                is_unwanted: false,
                 is_asked: false,
                 paused: Vec::new(),
             });
@@ -178,17 +179,20 @@ impl Managed {
         change
     }
 
-    /// The certificates at hand, by the names that they were asked for.
-    fn by_names(&self) -> HashMap<Vec<Pattern>, Vec<Arc<TlsCertificate>>> {
-        let mut by_names: HashMap<_, Vec<_>> = HashMap::new();
+    /// The certificates at hand that were asked for these lists of names.
+    fn at_hand<'a>(
+        &self,
+        lists: impl Iterator<Item = &'a Vec<Pattern>>,
+    ) -> HashMap<Vec<Pattern>, Vec<Arc<TlsCertificate>>> {
+        let mut at_hand: HashMap<_, Vec<_>> = lists.map(|names| (names.clone(), vec![])).collect();
         for (need, entry) in &self.entries {
-            let certificate = entry.certificate.iter().cloned();
-            by_names
-                .entry(need.names.clone())
-                .or_default()
-                .extend(certificate);
+            if let Some(certificate) = &entry.certificate
+                && let Some(of_names) = at_hand.get_mut(&need.names)
+            {
+                of_names.push(Arc::clone(certificate));
+            }
         }
-        by_names
+        at_hand
     }
 }
 
@@ -210,9 +214,10 @@ fn again(tools: &Tools, certificate: &TlsCertificate) -> Option<TlsCertificate> 
     loaded.ok().map(|loaded| loaded.certificate)
 }
 
-fn read(
+/// What the storage holds of the certificate with these names, of the CAs of `remote`.
+pub(in crate::manager) fn read(
     tools: &Tools,
-    need: &Need,
+    names: &[Pattern],
     subject: &str,
     remote: &[Arc<dyn Issuer>],
 ) -> Result<Read, StorageError> {
@@ -230,7 +235,7 @@ fn read(
             issuer.name(),
         );
         match stored {
-            Ok(Some(certificate)) if work::covers(&certificate, &need.names) => {
+            Ok(Some(certificate)) if work::covers(&certificate, names) => {
                 let is_valid = certificate.validity(now) == Validity::Valid;
                 let is_longer = read
                     .certificate

@@ -1,30 +1,44 @@
 //! The plans of all certificates that CAs are asked for, one for each list of issuers.
 //!
 //! What is asked of one CA waits for that CA's pace and limits; what is asked of another does not.
+//! What clients ask for has plans of its own, which come after those of the configuration: however
+//! many names are asked for, none of its certificates waits for more than a few of theirs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::needs::Need;
+use crate::certificate::sni::Standing;
 use crate::clock::UnixTime;
 use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry, Wait};
 
 /// How many certificates are worked on at a time, for each list of issuers.
 const AT_ONCE: usize = 32;
 
+/// The same for those that clients ask for: each takes its place in the pace of the CA when it
+/// orders, and what the configuration asks for then comes after as many.
+const ON_DEMAND_AT_ONCE: usize = 16;
+
 /// Every plan, and the part of its life in which a certificate is renewed.
 pub(super) struct Plans {
-    by_issuers: BTreeMap<Vec<Arc<str>>, Plan<Arc<Need>>>,
-    /// Until when a whole plan waits for a limit or for the pace.
-    held: BTreeMap<Vec<Arc<str>>, UnixTime>,
+    configured: Lane,
+    on_demand: Lane,
     window: f64,
+}
+
+/// The plans of all that come in the same turn.
+struct Lane {
+    by_issuers: BTreeMap<Vec<Arc<str>>, Plan<Arc<Need>>>,
+    /// Until when, and why, a whole plan waits for a limit or for the pace.
+    held: BTreeMap<Vec<Arc<str>>, Wait>,
+    at_once: usize,
 }
 
 impl Plans {
     pub(super) fn new(window: f64) -> Self {
         Self {
-            by_issuers: BTreeMap::new(),
-            held: BTreeMap::new(),
+            configured: Lane::new(AT_ONCE),
+            on_demand: Lane::new(ON_DEMAND_AT_ONCE),
             window,
         }
     }
@@ -38,15 +52,17 @@ impl Plans {
             return;
         }
         self.window = window;
-        for plan in self.by_issuers.values_mut() {
-            plan.set_window(window);
+        for lane in [&mut self.configured, &mut self.on_demand] {
+            let plans = lane.by_issuers.values_mut();
+            plans.for_each(|plan| plan.set_window(window));
         }
     }
 
     pub(super) fn set(&mut self, need: &Arc<Need>, facts: Facts, now: UnixTime) {
-        if !self.by_issuers.contains_key(&need.issuers) {
-            let plan = Plan::new(self.window);
-            self.by_issuers.insert(need.issuers.clone(), plan);
+        let window = self.window;
+        let plans = &mut self.lane_mut(need).by_issuers;
+        if !plans.contains_key(&need.issuers) {
+            plans.insert(need.issuers.clone(), Plan::new(window));
         }
         if let Some(plan) = self.of_mut(need) {
             plan.set(Arc::clone(need), facts, now);
@@ -60,18 +76,20 @@ impl Plans {
     }
 
     pub(super) fn remove(&mut self, need: &Arc<Need>) {
-        if let Some(plan) = self.of_mut(need) {
+        let lane = self.lane_mut(need);
+        if let Some(plan) = lane.by_issuers.get_mut(&need.issuers) {
             plan.remove(need);
             if plan.is_empty() {
-                self.by_issuers.remove(&need.issuers);
-                self.held.remove(&need.issuers);
+                lane.by_issuers.remove(&need.issuers);
+                lane.held.remove(&need.issuers);
             }
         }
     }
 
     /// The lists of issuers that there are plans for.
     pub(super) fn lists(&self) -> impl Iterator<Item = &Vec<Arc<str>>> {
-        self.by_issuers.keys()
+        let lanes = [&self.configured, &self.on_demand].into_iter();
+        lanes.flat_map(|lane| lane.by_issuers.keys())
     }
 
     /// What is due at `now` and `ready`, as far as there is room; begun, until one of the calls
@@ -83,43 +101,22 @@ impl Plans {
         ready: impl Fn(&Need) -> Result<T, Wait>,
     ) -> Vec<(Arc<Need>, T)> {
         let mut begun = Vec::new();
-        for (issuers, plan) in &mut self.by_issuers {
-            if self.held.get(issuers).is_some_and(|until| *until > now) {
-                continue;
-            }
-            self.held.remove(issuers);
-            let room = AT_ONCE.saturating_sub(plan.running());
-            for need in plan.due(now, room) {
-                match ready(&need) {
-                    Ok(with) => {
-                        if plan.start(&need) {
-                            begun.push((need, with));
-                        }
-                    }
-                    Err(wait) if wait.hold.is_of_names() => plan.defer(&need, wait.until),
-                    Err(wait) => {
-                        let until = wait.until.max(now.saturating_add(1));
-                        self.held.insert(issuers.clone(), until);
-                        break;
-                    }
-                }
-            }
+        for lane in [&mut self.configured, &mut self.on_demand] {
+            lane.begin(now, &ready, &mut begun);
         }
         begun
     }
 
     /// When [`Self::begin`] next has something.
     pub(super) fn next_wake(&self) -> Option<UnixTime> {
-        // Where there is no room, the end of what is under way is what is waited for.
-        let with_room = self
-            .by_issuers
-            .iter()
-            .filter(|(_, plan)| plan.running() < AT_ONCE);
-        let wakes = with_room.filter_map(|(issuers, plan)| {
-            let held = self.held.get(issuers).copied();
-            Some(plan.next_wake()?.max(held.unwrap_or(UnixTime::MIN)))
-        });
-        wakes.min()
+        let lanes = [&self.configured, &self.on_demand].into_iter();
+        lanes.filter_map(Lane::next_wake).min()
+    }
+
+    /// What the whole plan of `need` waits for.
+    pub(super) fn held(&self, need: &Need, now: UnixTime) -> Option<&Wait> {
+        let held = self.lane(need).held.get(&need.issuers);
+        held.filter(|wait| wait.until > now)
     }
 
     pub(super) fn succeed(&mut self, need: &Arc<Need>, life: Lifetime, now: UnixTime) {
@@ -147,7 +144,7 @@ impl Plans {
     }
 
     pub(super) fn request(&mut self, need: &Arc<Need>, now: UnixTime) {
-        self.held.remove(&need.issuers);
+        self.lane_mut(need).held.remove(&need.issuers);
         if let Some(plan) = self.of_mut(need) {
             plan.request(need, now);
         }
@@ -168,10 +165,77 @@ impl Plans {
     }
 
     fn of(&self, need: &Need) -> Option<&Plan<Arc<Need>>> {
-        self.by_issuers.get(&need.issuers)
+        self.lane(need).by_issuers.get(&need.issuers)
     }
 
     fn of_mut(&mut self, need: &Need) -> Option<&mut Plan<Arc<Need>>> {
-        self.by_issuers.get_mut(&need.issuers)
+        self.lane_mut(need).by_issuers.get_mut(&need.issuers)
+    }
+
+    fn lane(&self, need: &Need) -> &Lane {
+        match need.standing {
+            Standing::OnDemand => &self.on_demand,
+            _ => &self.configured,
+        }
+    }
+
+    fn lane_mut(&mut self, need: &Need) -> &mut Lane {
+        match need.standing {
+            Standing::OnDemand => &mut self.on_demand,
+            _ => &mut self.configured,
+        }
+    }
+}
+
+impl Lane {
+    fn new(at_once: usize) -> Self {
+        Self {
+            by_issuers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            at_once,
+        }
+    }
+
+    fn begin<T>(
+        &mut self,
+        now: UnixTime,
+        ready: &impl Fn(&Need) -> Result<T, Wait>,
+        begun: &mut Vec<(Arc<Need>, T)>,
+    ) {
+        for (issuers, plan) in &mut self.by_issuers {
+            if self.held.get(issuers).is_some_and(|wait| wait.until > now) {
+                continue;
+            }
+            self.held.remove(issuers);
+            let room = self.at_once.saturating_sub(plan.running());
+            for need in plan.due(now, room) {
+                match ready(&need) {
+                    Ok(with) => {
+                        if plan.start(&need) {
+                            begun.push((need, with));
+                        }
+                    }
+                    Err(wait) if wait.hold.is_of_names() => plan.defer(&need, wait.until),
+                    Err(mut wait) => {
+                        wait.until = wait.until.max(now.saturating_add(1));
+                        self.held.insert(issuers.clone(), wait);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<UnixTime> {
+        // Where there is no room, the end of what is under way is what is waited for.
+        let with_room = self
+            .by_issuers
+            .iter()
+            .filter(|(_, plan)| plan.running() < self.at_once);
+        let wakes = with_room.filter_map(|(issuers, plan)| {
+            let held = self.held.get(issuers).map(|wait| wait.until);
+            Some(plan.next_wake()?.max(held.unwrap_or(UnixTime::MIN)))
+        });
+        wakes.min()
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::super::needs::Need;
 use super::super::told;
-use super::Managed;
+use super::{Entry, Managed};
+use crate::certificate::sni::Standing;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
@@ -29,6 +31,8 @@ pub struct ManagedView {
     pub advice: Option<Window>,
     /// Whether it is in the storage.
     pub is_stored: bool,
+    /// Whether clients have asked for it, and not the configuration.
+    pub is_on_demand: bool,
 }
 
 /// A certificate whose validity is watched over.
@@ -53,9 +57,10 @@ pub enum Start {
 }
 
 impl Managed {
-    /// Every certificate, with how its renewal goes.
+    /// Every certificate, with how its renewal goes; none that is to end.
     pub(in crate::manager) fn watched_over(&self) -> impl Iterator<Item = Watched> {
-        self.entries.iter().filter_map(|(need, entry)| {
+        let entries = self.entries.iter().filter(|(_, entry)| !entry.is_unwanted);
+        entries.filter_map(|(need, entry)| {
             let retry = self.plans.retry(need).cloned();
             let upkeep = Upkeep::Renewed {
                 window: self.plans.window(),
@@ -80,14 +85,15 @@ impl Managed {
             retry: self.plans.retry(need).cloned(),
             next: self.plans.next_attempt(need),
             advice: self.advised.advice(need).and_then(|it| it.window.clone()),
+            is_on_demand: need.standing == Standing::OnDemand,
             is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
         })
     }
 
-    /// Whether all certificates are there.
+    /// Whether all certificates are there that the configuration asks for.
     pub(in crate::manager) fn start_state(&self, now: UnixTime) -> Start {
         let mut state = Start::Complete;
-        for (need, entry) in &self.entries {
+        for (need, entry) in self.configured() {
             if entry.certificate.is_some() && !entry.is_stale {
                 continue;
             }
@@ -108,11 +114,17 @@ impl Managed {
         state
     }
 
-    /// The names that have no certificate, or none that was valid since the start, each with the
-    /// reason.
+    /// What the configuration asks for.
+    fn configured(&self) -> impl Iterator<Item = (&Arc<Need>, &Entry)> {
+        let entries = self.entries.iter();
+        entries.filter(|(need, _)| need.standing != Standing::OnDemand)
+    }
+
+    /// The configured names that have no certificate, or none that was valid since the start, each
+    /// with the reason.
     pub(in crate::manager) fn lacking(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
         let mut lacking = HashMap::new();
-        for (need, entry) in &self.entries {
+        for (need, entry) in self.configured() {
             let what = match &entry.certificate {
                 None => "there is none yet",
                 Some(certificate)

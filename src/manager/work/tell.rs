@@ -1,9 +1,9 @@
-//! What is told of the work on a certificate.
+//! What is told while a certificate is worked on.
 
 use std::sync::Arc;
 
+use super::super::job::{Job, Tools};
 use crate::event::{Event, EventKind, Severity};
-use crate::manager::job::{Job, Tools};
 use crate::schedule::{Failure, FailureClass};
 
 impl Job {

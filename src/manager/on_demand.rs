@@ -1,0 +1,379 @@
+//! The certificates that clients ask CAs for, by naming a host: which there are, taken up when they
+//! are asked for, and let go.
+//!
+//! They are needs beside those of the configuration, and obtained, stored and renewed as those are.
+//! What is different: they come without a configuration and go when nobody uses them
+//! ([`keeping`]); the configuration goes before them where it has a certificate for the same name; a
+//! name that cannot be proved is not tried again by itself. Each is noted in the storage, so that it
+//! is served after a restart, without an order.
+
+mod asked;
+mod keeping;
+mod look;
+mod record;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::asked::Demands;
+pub use self::keeping::Terms;
+pub use self::look::{Batch, Looked};
+pub use self::record::{Going, Gone};
+
+use self::look::{Found, State, Wish};
+use self::record::Record;
+use super::managed::{PutOff, Read, Stand};
+use super::needs::Need;
+use super::report::Report;
+use super::{TlsManager, is_acme};
+use crate::certificate::Validity;
+use crate::certificate::sni::{OnDemand as _, Standing};
+use crate::clock::UnixTime;
+use crate::config::model::{Config, OnDemand};
+use crate::host::{HostName, Pattern};
+use crate::issuer::Issuer;
+use crate::on_demand::NotMade;
+
+/// How many names may have certificates on demand from CAs.
+const MOST: usize = 1_000_000;
+
+/// How many of them may be without one: being obtained, or tried again after a failure.
+const MOST_PENDING: usize = 10_000;
+
+/// After how long it is worth another try where there are too many, or where the storage fails.
+const LATER: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
+
+/// The names that clients have asked for.
+#[derive(Default)]
+pub(super) struct Names {
+    known: HashMap<HostName, Known>,
+    /// By when they were last of use.
+    by_use: BTreeSet<(UnixTime, HostName)>,
+    /// Those without a certificate, and when they were last asked for.
+    pending: HashMap<HostName, UnixTime>,
+    /// What is to go from the storage: see [`keeping`].
+    leaving: Vec<keeping::Leaving>,
+    /// Whether what may have certificates has changed since they were last gone through.
+    is_stale: bool,
+}
+
+/// What is known of one.
+struct Known {
+    need: Arc<Need>,
+    allowed: UnixTime,
+    used: UnixTime,
+    /// When it was last of use by what is written.
+    written: UnixTime,
+}
+
+impl Names {
+    /// Has all of them gone through, since what may have certificates may be another.
+    pub(super) fn doubt(&mut self) {
+        self.is_stale = true;
+    }
+
+    fn add(&mut self, name: &HostName, need: &Arc<Need>, record: &Record, used: UnixTime) {
+        let known = Known {
+            need: Arc::clone(need),
+            allowed: record.allowed,
+            used,
+            written: record.used,
+        };
+        self.remove(name);
+        self.known.insert(name.clone(), known);
+        self.by_use.insert((used, name.clone()));
+    }
+
+    fn remove(&mut self, name: &HostName) -> Option<Known> {
+        self.pending.remove(name);
+        let known = self.known.remove(name)?;
+        self.by_use.remove(&(known.used, name.clone()));
+        Some(known)
+    }
+
+    /// Notes that a name was of use.
+    fn used(&mut self, name: &HostName, at: UnixTime) {
+        if let Some(known) = self.known.get_mut(name)
+            && known.used < at
+        {
+            self.by_use.remove(&(known.used, name.clone()));
+            known.used = at;
+            self.by_use.insert((at, name.clone()));
+        }
+    }
+}
+
+/// The name of what a client has asked for; `None` for what the configuration asks for.
+pub(super) fn name_of(need: &Need) -> Option<&HostName> {
+    match (need.standing, need.names.as_slice()) {
+        (Standing::OnDemand, [Pattern::Exact(name)]) => Some(name),
+        _ => None,
+    }
+}
+
+fn need(name: &HostName, issuers: &[Arc<str>]) -> Arc<Need> {
+    Arc::new(Need {
+        names: vec![Pattern::Exact(name.clone())],
+        issuers: issuers.to_vec(),
+        dns: None,
+        standing: Standing::OnDemand,
+    })
+}
+
+/// What the configuration says of certificates on demand from CAs; `None` where there are none.
+fn from_cas(config: &Config) -> Option<&OnDemand> {
+    let on_demand = config.on_demand.as_ref()?;
+    let first = on_demand.issuers.first()?;
+    is_acme(first, config).then_some(on_demand)
+}
+
+impl TlsManager {
+    /// Where clients ask for certificates.
+    pub fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
+    /// Takes up what clients have asked for, as far as it is known; what else there is has to be
+    /// looked up in the storage. What comes of that goes to [`Self::take_up`].
+    pub fn demanded(&mut self) -> Option<Batch> {
+        let now = self.clock.now();
+        let mut wishes = Vec::new();
+        for name in self.demands.take_new() {
+            if self.names.known.contains_key(&name) {
+                self.names.used(&name, now);
+                if let Some(asked) = self.names.pending.get_mut(&name) {
+                    *asked = now;
+                }
+                self.answer(&name, now);
+            } else if self.may_have(&name) {
+                wishes.push(Wish::Asked(name));
+            } else {
+                self.refuse(&name, "it may have none", None);
+            }
+        }
+        (!wishes.is_empty()).then(|| self.batch(wishes, now))
+    }
+
+    fn batch(&mut self, wishes: Vec<Wish>, now: UnixTime) -> Batch {
+        let config = self.config.clone();
+        let on_demand = config.as_deref().and_then(from_cas);
+        let terms = on_demand.map(Terms::of).unwrap_or_default();
+        let issuers = on_demand.map_or(&[][..], |on_demand| &on_demand.issuers);
+        Batch {
+            wishes,
+            issuers: self.remote(issuers),
+            written_every: terms.written_every(),
+            unless_used: terms.unless_used(now),
+        }
+    }
+
+    /// Those of `names` that are over the network.
+    fn remote(&mut self, names: &[Arc<str>]) -> Vec<Arc<dyn Issuer>> {
+        match &self.config {
+            Some(config) => self.managed.remote(names, &config.issuers),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes what was found out about names, and serves what there is.
+    pub fn take_up(&mut self, looked: Looked) -> Report {
+        let mut report = Report::default();
+        let Some(config) = self.config.clone() else {
+            return report;
+        };
+        let now = self.clock.now();
+        let issuers = from_cas(&config).map_or(&[][..], |on_demand| &on_demand.issuers);
+        let mut asked = Vec::new();
+        for found in looked.0 {
+            if found.is_asked {
+                asked.push(found.name.clone());
+            }
+            if !self.names.known.contains_key(&found.name) {
+                self.take_found(found, issuers, now, &mut report);
+            }
+        }
+        self.publish(&config, now, &mut report);
+        for name in asked {
+            self.answer(&name, now);
+        }
+        report
+    }
+
+    fn take_found(
+        &mut self,
+        found: Found,
+        issuers: &[Arc<str>],
+        now: UnixTime,
+        report: &mut Report,
+    ) {
+        let Found {
+            name,
+            subject,
+            is_asked,
+            outcome,
+        } = found;
+        let (record, mut read) = match outcome {
+            // It may have been let go since.
+            _ if issuers.is_empty() || !self.may_have(&name) => return,
+            Ok(State::Known { record, read }) => (record, *read),
+            Ok(State::Unused) => return self.names.leave(name, keeping::Why::Unused),
+            Err(error) => {
+                let why = format!("{error}; nothing is asked for before it can be stored");
+                return self.refuse(&name, &why, Some(SOON));
+            }
+        };
+        if let Some(damaged) = read.damaged.take() {
+            tracing::error!(domain = %name, "{damaged}");
+        }
+        let is_valid =
+            |one: &crate::certificate::TlsCertificate| one.validity(now) == Validity::Valid;
+        read.certificate = read.certificate.filter(is_valid);
+        if read.certificate.is_none() && !self.is_to_be_obtained(&name, is_asked, &read, now) {
+            return;
+        }
+        if self.names.known.len() >= MOST {
+            let why = format!("{MOST} names have certificates on demand already");
+            return self.refuse(&name, &why, Some(LATER));
+        }
+        let need = need(&name, issuers);
+        let used = if is_asked { now } else { record.used };
+        self.names.add(&name, &need, &record, used);
+        if read.certificate.is_none() {
+            self.names.pending.insert(name, now);
+        }
+        if let Some(change) = self.managed.adopt(&need, subject, read, now) {
+            self.take(change, need.standing, report);
+        }
+    }
+
+    /// Whether a name without a certificate is to have one now. Where it is not, who waits for it
+    /// is told why.
+    fn is_to_be_obtained(
+        &self,
+        name: &HostName,
+        is_asked: bool,
+        read: &Read,
+        now: UnixTime,
+    ) -> bool {
+        let put_off = read.retry.as_ref().and_then(|it| PutOff::of(it, now));
+        if let Some(put_off) = put_off.filter(|put_off| put_off.is_of_name) {
+            self.put_off(name, &put_off, now);
+            return false;
+        }
+        if is_asked && self.names.pending.len() >= MOST_PENDING {
+            let why = format!("{MOST_PENDING} other names are waiting for theirs");
+            self.refuse(name, &why, Some(LATER));
+            return false;
+        }
+        // One that nobody asks for is obtained when somebody does.
+        is_asked
+    }
+
+    /// Whether a name may have a certificate on demand from a CA.
+    fn may_have(&self, name: &HostName) -> bool {
+        let is_from_cas = self.config.as_deref().and_then(from_cas).is_some();
+        let on_demand = self.on_demand.as_ref().filter(|_| is_from_cas);
+        on_demand.is_some_and(|on_demand| on_demand.gate.allows(name.as_str()))
+    }
+
+    /// Tells all who wait how their names stand, where that is decided.
+    pub(super) fn answer_all(&mut self, now: UnixTime) {
+        for name in self.demands.waited_for() {
+            self.answer(&name, now);
+        }
+    }
+
+    /// After the work on what a client has asked for.
+    pub(super) fn settled_on_demand(&mut self, name: &HostName, now: UnixTime) {
+        self.answer(name, now);
+        let Some(known) = self.names.known.get(name) else {
+            return;
+        };
+        let need = Arc::clone(&known.need);
+        if self.managed.is_over(&need, now) {
+            self.names.leave(name.clone(), keeping::Why::Unwanted);
+            return;
+        }
+        match self.managed.stand(&need, now) {
+            Stand::Served => drop(self.names.pending.remove(name)),
+            // What is stored of the failure is what the next client who asks is told.
+            Stand::PutOff(put_off) if put_off.is_of_name && !self.managed.has(&need) => {
+                self.names.remove(name);
+                self.managed.let_go(&need);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells who waits for `name` how it stands, where that is decided.
+    fn answer(&self, name: &HostName, now: UnixTime) {
+        let known = self.names.known.get(name);
+        let stand = known.map_or(Stand::Unknown, |known| self.managed.stand(&known.need, now));
+        match stand {
+            Stand::Coming => {}
+            Stand::Served => self.demands.answer(name, &Ok(())),
+            Stand::PutOff(put_off) => self.put_off(name, &put_off, now),
+            Stand::Unknown => self.refuse(name, "it may no longer have one", None),
+        }
+    }
+
+    fn put_off(&self, name: &HostName, put_off: &PutOff, now: UnixTime) {
+        let seconds = put_off.next.map(|next| next.saturating_sub(now).max(0));
+        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        self.refuse(name, &put_off.why, seconds.map(Duration::from_secs));
+    }
+
+    fn refuse(&self, name: &HostName, why: &str, retry_after: Option<Duration>) {
+        let not_made = NotMade {
+            why: why.to_owned(),
+            retry_after,
+        };
+        self.demands.answer(name, &Err(not_made));
+    }
+
+    /// Goes through all names where what may have certificates is another: lets go of those that
+    /// may have none any more, leaves those to the configuration that it has certificates for, and
+    /// has others asked for the rest where others are to be asked.
+    pub(super) fn review_on_demand(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
+        if !std::mem::take(&mut self.names.is_stale) {
+            return;
+        }
+        self.demands.change();
+        let issuers = from_cas(config).map_or(&[][..], |on_demand| &on_demand.issuers);
+        let names: Vec<_> = self.names.known.keys().cloned().collect();
+        for name in names {
+            let pattern = Pattern::Exact(name.clone());
+            if !self.may_have(&name) {
+                // What is stored stays until it has been of no use for long: a mistake in the
+                // configuration is to cost no orders.
+                self.let_go(&name, report);
+            } else if self.candidates.covers_without_demand(&pattern, now) {
+                self.let_go(&name, report);
+                self.names.leave(name, keeping::Why::TakenOver);
+            } else {
+                self.ask_others(&name, issuers, now);
+            }
+        }
+    }
+
+    fn ask_others(&mut self, name: &HostName, issuers: &[Arc<str>], now: UnixTime) {
+        let Some(known) = self.names.known.get_mut(name) else {
+            return;
+        };
+        if known.need.issuers != issuers {
+            let before = std::mem::replace(&mut known.need, need(name, issuers));
+            self.managed.ask_others(&before, &known.need, now);
+        }
+    }
+
+    /// Forgets a name. What is stored of it stays.
+    fn let_go(&mut self, name: &HostName, report: &mut Report) {
+        if let Some(known) = self.names.remove(name)
+            && let Some(change) = self.managed.let_go(&known.need)
+        {
+            self.take(change, known.need.standing, report);
+        }
+    }
+}

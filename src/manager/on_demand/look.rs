@@ -1,0 +1,123 @@
+//! What the storage has of names, looked up while the manager goes on.
+
+use std::sync::Arc;
+
+use super::super::job::Tools;
+use super::super::managed::{Read, read};
+use super::super::parallel;
+use super::record::Record;
+use crate::clock::UnixTime;
+use crate::host::{HostName, Pattern};
+use crate::issuer::Issuer;
+use crate::storage::{Key, StorageError, keys};
+
+/// Names to be looked up.
+pub struct Batch {
+    pub(super) wishes: Vec<Wish>,
+    /// Those over the network that may have issued for them.
+    pub(super) issuers: Vec<Arc<dyn Issuer>>,
+    /// How old what is written of a use may become, in seconds.
+    pub(super) written_every: i64,
+    /// What was last of use before this time is not looked at.
+    pub(super) unless_used: UnixTime,
+}
+
+/// One of a [`Batch`].
+pub(super) enum Wish {
+    /// A client has asked for this name.
+    Asked(HostName),
+    /// There is a record.
+    Stored(Key),
+}
+
+/// What was found out about names.
+pub struct Looked(pub(super) Vec<Found>);
+
+/// What was found out about one name.
+pub(super) struct Found {
+    pub(super) name: HostName,
+    pub(super) subject: String,
+    pub(super) is_asked: bool,
+    pub(super) outcome: Result<State, StorageError>,
+}
+
+/// What the storage has of a name.
+pub(super) enum State {
+    /// Nobody has used it for too long.
+    Unused,
+    Known {
+        record: Record,
+        read: Box<Read>,
+    },
+}
+
+impl Batch {
+    /// Looks all of them up, on all cores. Blocks on the storage.
+    pub fn look(self, tools: &Tools) -> Looked {
+        let found = parallel::map(&self.wishes, |wish| match wish {
+            Wish::Asked(name) => Some(self.look_at(tools, name.clone(), true)),
+            Wish::Stored(key) => {
+                let name = stored_name(tools, key)?;
+                Some(self.look_at(tools, name, false))
+            }
+        });
+        Looked(found.into_iter().flatten().collect())
+    }
+
+    fn look_at(&self, tools: &Tools, name: HostName, is_asked: bool) -> Found {
+        let names = [Pattern::Exact(name.clone())];
+        let subject = keys::subject(&names);
+        let outcome = self.state(tools, &name, &names, &subject, is_asked);
+        Found {
+            name,
+            subject,
+            is_asked,
+            outcome,
+        }
+    }
+
+    fn state(
+        &self,
+        tools: &Tools,
+        name: &HostName,
+        names: &[Pattern],
+        subject: &str,
+        is_asked: bool,
+    ) -> Result<State, StorageError> {
+        let (storage, now) = (&*tools.storage, tools.clock.now());
+        let key = keys::on_demand(subject)?;
+        let stored = Record::load(storage, &key)?;
+        let mut record = match stored {
+            Some(record) => record,
+            None if is_asked => Record {
+                // Written below.
+                used: UnixTime::MIN,
+                ..Record::new(name, now)
+            },
+            None => return Ok(State::Unused),
+        };
+        if !is_asked && record.used < self.unless_used {
+            return Ok(State::Unused);
+        }
+        if is_asked && record.used < now.saturating_sub(self.written_every) {
+            record.used = now;
+            record.store(storage, &key)?;
+        }
+        let read = Box::new(read(tools, names, subject, &self.issuers)?);
+        Ok(State::Known { record, read })
+    }
+}
+
+/// The name that a record is of; `None` where it is of none, which is told.
+fn stored_name(tools: &Tools, key: &Key) -> Option<HostName> {
+    let record = match Record::load(&*tools.storage, key) {
+        Ok(record) => record?,
+        Err(error) => {
+            tracing::warn!(%key, %error, "cannot be read");
+            return None;
+        }
+    };
+    let name: HostName = record.name.parse().ok()?;
+    let subject = keys::subject(&[Pattern::Exact(name.clone())]);
+    (keys::on_demand(&subject).ok()? == *key).then_some(name)
+}

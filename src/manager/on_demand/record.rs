@@ -1,0 +1,119 @@
+//! What is kept of a name that has its certificate on demand.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::job::Tools;
+use crate::clock::UnixTime;
+use crate::host::HostName;
+use crate::issuer::Issuer;
+use crate::storage::{Key, Storage, StorageError, keys};
+
+/// Since when a name has its certificate on demand, and when it was last of use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::manager) struct Record {
+    pub(in crate::manager) name: String,
+    /// When it was let have one.
+    pub(in crate::manager) allowed: UnixTime,
+    /// When a client was last presented it, as far as that has been written: it is behind by a day
+    /// at most.
+    pub(in crate::manager) used: UnixTime,
+}
+
+impl Record {
+    /// That of a name which has just been let have a certificate.
+    pub(super) fn new(name: &HostName, now: UnixTime) -> Self {
+        Self {
+            name: name.to_string(),
+            allowed: now,
+            used: now,
+        }
+    }
+
+    /// Reads it; `None` where there is none, or nothing that can be read as one.
+    pub(super) fn load(storage: &dyn Storage, key: &Key) -> Result<Option<Self>, StorageError> {
+        let value = storage.load(key)?;
+        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+    }
+
+    /// Writes it, with what others have written since: the latest use counts.
+    pub(super) fn store(&self, storage: &dyn Storage, key: &Key) -> Result<(), StorageError> {
+        let mut record = self.clone();
+        if let Some(other) = Self::load(storage, key)? {
+            record.used = record.used.max(other.used);
+            record.allowed = record.allowed.min(other.allowed);
+        }
+        let value = serde_json::to_vec(&record).unwrap_or_default();
+        storage.store(key, &value)
+    }
+}
+
+/// What became of a name that was to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing of it is left in the storage.
+    Dropped,
+    /// Another instance has presented its certificate at this time.
+    Used(UnixTime),
+    /// It is being worked on, or the storage fails: it stays for now.
+    Stays,
+}
+
+/// A name that is to go from the storage.
+pub struct Going {
+    pub(super) name: HostName,
+    pub(super) subject: String,
+    /// Where certificates of it may be.
+    pub(super) issuers: Vec<std::sync::Arc<dyn Issuer>>,
+    /// Whether its certificate stays, which the configuration has come to ask for.
+    pub(super) keeps_certificate: bool,
+    /// It stays where it was of use at this time or later.
+    pub(super) unless_used: Option<UnixTime>,
+}
+
+impl Going {
+    /// Deletes what is stored, where no other instance needs it. Blocks on the storage.
+    pub fn carry_out(self, tools: &Tools) -> Gone {
+        let fate = self.delete(&*tools.storage).unwrap_or_else(|error| {
+            tracing::warn!(name = %self.name, %error, "an unused certificate stays in the storage");
+            Fate::Stays
+        });
+        Gone {
+            name: self.name,
+            fate,
+            is_unwanted: self.unless_used.is_none(),
+        }
+    }
+
+    fn delete(&self, storage: &dyn Storage) -> Result<Fate, StorageError> {
+        let record = keys::on_demand(&self.subject)?;
+        let Some(_lease) = storage.try_lock(&keys::lock(&self.subject)?)? else {
+            return Ok(Fate::Stays);
+        };
+        if let Some(unless_used) = self.unless_used
+            && let Some(found) = Record::load(storage, &record)?
+            && found.used >= unless_used
+        {
+            return Ok(Fate::Used(found.used));
+        }
+        if !self.keeps_certificate {
+            for issuer in &self.issuers {
+                let (ca, subject) = (issuer.ca(), &self.subject);
+                storage.delete(&keys::certificate(ca, subject)?)?;
+                storage.delete(&keys::metadata(ca, subject)?)?;
+                storage.delete(&keys::renewal_info(ca, subject)?)?;
+                storage.delete(&keys::order(ca, subject)?)?;
+            }
+            storage.delete(&keys::retry(&self.subject)?)?;
+        }
+        // Last, so that what is left half done is found again.
+        storage.delete(&record)?;
+        Ok(Fate::Dropped)
+    }
+}
+
+/// What became of a [`Going`].
+pub struct Gone {
+    pub(super) name: HostName,
+    pub(super) fate: Fate,
+    pub(super) is_unwanted: bool,
+}

@@ -1,0 +1,453 @@
+//! Certificates that clients ask a CA for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::scripted::{Act, World, network};
+use super::*;
+use crate::certificate::sni::CertificateSet;
+use crate::config::model::{Issuer, OnDemandLimits};
+use crate::event::EventKind;
+use crate::host::HostName;
+use crate::manager::Demands;
+use crate::on_demand::{Maker, NotMade, Wanted};
+use crate::schedule::{CertState, Failure, FailureClass};
+
+const HOST: &str = "x.shop.example";
+
+type Asked = tokio::task::JoinHandle<Result<Arc<CertificateSet>, NotMade>>;
+
+fn on_demand() -> OnDemand {
+    OnDemand {
+        issuers: vec!["ca".into()],
+        public: false,
+        allow: vec!["*.shop.example".parse().expect("a pattern")],
+        ask: None,
+        limits: OnDemandLimits {
+            max_wait: Duration::from_secs(1),
+            max_waiting: 10,
+            per_minute: 1000,
+            per_domain: None,
+            per_client: None,
+        },
+        unused: Duration::from_secs(30 * 86_400),
+    }
+}
+
+fn name(host: &str) -> HostName {
+    host.parse().expect("a name")
+}
+
+impl World {
+    /// Without a site, and with certificates on demand.
+    fn demanding(script: impl IntoIterator<Item = Act>) -> Self {
+        Self::demanding_over(MemoryStorage::default(), NOW, script)
+    }
+
+    fn demanding_over(
+        storage: MemoryStorage,
+        now: UnixTime,
+        script: impl IntoIterator<Item = Act>,
+    ) -> Self {
+        let mut world = Self::over(storage, now, script);
+        world.config.sites.clear();
+        world.config.on_demand = Some(on_demand());
+        world.apply();
+        world
+    }
+
+    /// A client asks for `host`, and waits.
+    fn ask(&self, host: &str) -> Asked {
+        let demands: Demands = self.manager.demands().clone();
+        let host = name(host);
+        let asked = self
+            .runtime
+            .spawn(async move { demands.obtain(&host).await });
+        // It is asked for once it is seen, or answered.
+        while !self.manager.demands().has_new() && !asked.is_finished() {
+            std::thread::yield_now();
+        }
+        asked
+    }
+
+    /// Does what the service does for those who wait.
+    fn take_up(&mut self) {
+        if let Some(batch) = self.manager.demanded() {
+            let looked = batch.look(self.manager.tools());
+            self.manager.take_up(looked);
+        }
+    }
+
+    /// What comes of asking for `host`.
+    fn obtain(&mut self, host: &str) -> Result<Arc<CertificateSet>, NotMade> {
+        let asked = self.ask(host);
+        self.take_up();
+        self.work();
+        self.runtime.block_on(asked).expect("an answer")
+    }
+
+    /// All that is stored is read, as after a start.
+    fn walk(&mut self) {
+        let records = self.manager.tools().on_demand().expect("readable");
+        let batch = self.manager.stored_on_demand(records);
+        let looked = batch.look(self.manager.tools());
+        self.manager.take_up(looked);
+    }
+
+    /// What has to go goes. How many names that were.
+    fn sweep(&mut self) -> usize {
+        let going = self.manager.going_on_demand();
+        let count = going.len();
+        let gone = going.into_iter();
+        let gone = gone
+            .map(|one| one.carry_out(self.manager.tools()))
+            .collect();
+        self.manager.gone_on_demand(gone);
+        count
+    }
+
+    fn is_served(&self, host: &str) -> bool {
+        self.manager.published().load().lookup(host).is_some()
+    }
+
+    fn orders(&self) -> usize {
+        self.issuer.asked.lock().expect("whole").len()
+    }
+
+    fn stored(&self, under: &str) -> Vec<String> {
+        let keys = self.storage.list(&under.parse().expect("a key"));
+        let keys = keys.expect("readable");
+        keys.iter().map(ToString::to_string).collect()
+    }
+
+    /// As [`Self::work`], where this is what is said of whether names are wanted.
+    fn work_where(&mut self, is_wanted: Option<bool>) -> usize {
+        let wanted: Arc<dyn Wanted> = Arc::new(Says(is_wanted));
+        let now = self.clock.now();
+        let manager = &mut self.manager;
+        let issuers = &self.config.issuers;
+        let jobs = manager
+            .managed
+            .due(&mut manager.issued, issuers, Some(&wanted), now);
+        let count = jobs.len();
+        let tools = self.manager.tools().clone();
+        for job in jobs {
+            let done = self.runtime.block_on(job.work(&tools));
+            self.manager.settle([done]);
+        }
+        count
+    }
+}
+
+/// Says of each name whether it is wanted.
+struct Says(Option<bool>);
+
+#[async_trait::async_trait]
+impl Wanted for Says {
+    async fn is_wanted(&self, _: &HostName) -> Option<bool> {
+        self.0
+    }
+}
+
+fn refused() -> Act {
+    Act::Fail(Failure::new(FailureClass::Validation, "nobody is there"))
+}
+
+#[test]
+fn what_a_client_asks_for_is_obtained_served_and_noted() {
+    let mut world = World::demanding([]);
+    let set = world.obtain(HOST).expect("obtained");
+    assert!(set.covers(HOST) && world.is_served(HOST));
+    assert_eq!(world.stored("on_demand"), ["on_demand/x.shop.example.json"]);
+    assert!(world.manager.managed()[0].is_on_demand);
+    assert_eq!(world.obtain(HOST).map(|_| ()), Ok(()), "at hand");
+    assert_eq!(world.orders(), 1);
+    let report = world.manager.tick();
+    assert!(report.missing.is_empty(), "{report:?}");
+    assert_eq!(world.manager.start_state(), Start::Complete);
+}
+
+#[test]
+fn many_who_ask_at_once_wait_for_one_order() {
+    let mut world = World::demanding([]);
+    let asked: Vec<_> = (0..5).map(|_| world.ask(HOST)).collect();
+    world.take_up();
+    assert_eq!(world.work(), 1);
+    for asked in asked {
+        // Those that came late find it at hand.
+        world.take_up();
+        let set = world.runtime.block_on(asked).expect("an answer");
+        assert!(set.is_ok(), "{set:?}");
+    }
+    assert_eq!(world.orders(), 1);
+}
+
+#[test]
+fn after_a_restart_it_is_served_without_an_order_by_a_walk_or_when_asked_for() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    let mut walked = World::demanding_over(world.storage.clone(), NOW + DAY, []);
+    assert!(!walked.is_served(HOST));
+    walked.walk();
+    assert!(walked.is_served(HOST));
+    let mut asked = World::demanding_over(world.storage.clone(), NOW + DAY, []);
+    asked.obtain(HOST).expect("it is stored");
+    assert_eq!((walked.orders(), asked.orders()), (0, 0));
+    assert_eq!(walked.work() + asked.work(), 0);
+}
+
+#[test]
+fn a_failure_of_the_name_is_remembered_over_a_restart_and_not_tried_by_itself() {
+    let mut world = World::demanding([refused()]);
+    let not_made = world.obtain(HOST).expect_err("refused");
+    assert!(not_made.why.contains("nobody is there"), "{not_made:?}");
+    assert!(not_made.retry_after.is_some());
+    assert!(world.manager.managed().is_empty(), "nothing is kept of it");
+
+    let mut next = World::demanding_over(world.storage.clone(), NOW + 10, []);
+    next.walk();
+    let not_made = next.obtain(HOST).expect_err("too soon");
+    assert!(not_made.why.contains("nobody is there"), "{not_made:?}");
+    next.clock.advance(DAY);
+    assert_eq!(next.work(), 0);
+    assert_eq!(next.orders(), 0);
+    next.obtain(HOST).expect("its time has come");
+    assert_eq!(next.orders(), 1);
+}
+
+#[test]
+fn a_failure_of_the_day_is_told_and_the_certificate_comes_later() {
+    let mut world = World::demanding([network()]);
+    let not_made = world.obtain(HOST).expect_err("away");
+    assert!(not_made.why.contains("the CA is away"), "{not_made:?}");
+    let again = world.obtain(HOST).expect_err("not yet");
+    assert_eq!(world.orders(), 1, "{again:?}");
+    world.clock.advance(120);
+    assert_eq!(world.work(), 1);
+    assert!(world.is_served(HOST));
+}
+
+#[test]
+fn a_name_that_failed_is_given_up_a_day_after_it_was_last_asked_for() {
+    let mut world = World::demanding((0..100).map(|_| network()));
+    world.obtain(HOST).expect_err("away");
+    world.clock.advance(DAY / 2);
+    world.sweep();
+    assert_eq!(world.manager.managed().len(), 1);
+    world.work();
+    world.clock.advance(DAY);
+    world.work();
+    world.sweep();
+    assert!(world.manager.managed().is_empty());
+}
+
+#[test]
+fn a_limit_of_the_ca_is_told_to_those_who_wait() {
+    let mut world = World::demanding([]);
+    world.issuer.limit(Some(NOW + 3600));
+    let not_made = world.obtain(HOST).expect_err("limited");
+    assert!(not_made.why.contains("too many"), "{not_made:?}");
+    assert_eq!(not_made.retry_after, Some(Duration::from_secs(3600)));
+    world.issuer.limit(None);
+    world.clock.advance(3601);
+    assert_eq!(world.work(), 1);
+    assert!(world.is_served(HOST));
+}
+
+#[test]
+fn what_the_configuration_asks_for_comes_first() {
+    let mut world = World::demanding([]);
+    let hosts: Vec<_> = (0..40)
+        .map(|number| format!("{number}.shop.example"))
+        .collect();
+    for host in &hosts {
+        // Nobody needs to wait for what comes.
+        drop(world.ask(host));
+        world.take_up();
+    }
+    world.config.sites = vec![Arc::new(site(
+        &["a.example"],
+        SiteTls::Auto(vec!["ca".into()]),
+    ))];
+    world.apply();
+    let begun = world.work();
+    assert!(begun <= 17, "{begun} at a time");
+    let first = world.issuer.asked.lock().expect("whole").first().cloned();
+    assert_eq!(first, Some(vec!["a.example".to_owned()]));
+    while world.work() > 0 {}
+    assert!(hosts.iter().all(|host| world.is_served(host)));
+}
+
+#[test]
+fn what_nobody_uses_goes_from_the_map_and_the_storage() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    world.obtain("y.shop.example").expect("obtained");
+    world.clock.advance(29 * DAY);
+    assert_eq!(world.sweep(), 0);
+    let notes = world.manager.used_on_demand(&[name("y.shop.example")]);
+    assert_eq!(notes.len(), 1);
+    world.manager.tools().note(notes);
+    let again = world.manager.used_on_demand(&[name("y.shop.example")]);
+    assert_eq!(again.len(), 0, "written once a day");
+    world.clock.advance(2 * DAY);
+    let mut told = world.events.subscribe();
+    assert_eq!(world.sweep(), 1);
+    let event = told.try_recv().expect("told");
+    assert_eq!(event.kind, EventKind::CertificateDropped);
+    assert!(!world.is_served(HOST) && world.is_served("y.shop.example"));
+    for under in ["on_demand", "certificates", "retry", "orders"] {
+        let left = world.stored(under);
+        assert!(!left.iter().any(|key| key.contains(HOST)), "{left:?}");
+    }
+    // It comes again as a new one.
+    world.obtain(HOST).expect("obtained");
+    assert_eq!(world.orders(), 3);
+}
+
+#[test]
+fn what_another_instance_uses_stays() {
+    let mut one = World::demanding([]);
+    one.obtain(HOST).expect("obtained");
+    let mut other = World::demanding_over(one.storage.clone(), NOW, []);
+    other.walk();
+    for world in [&one, &other] {
+        world.clock.advance(20 * DAY);
+    }
+    let notes = other.manager.used_on_demand(&[name(HOST)]);
+    other.manager.tools().note(notes);
+    one.clock.advance(15 * DAY);
+    assert_eq!(one.sweep(), 1, "looked at");
+    assert!(one.is_served(HOST), "and left where it is");
+    assert_eq!(one.sweep(), 0);
+}
+
+#[test]
+fn it_is_renewed_while_it_is_wanted_and_where_nobody_can_tell() {
+    for (orders, says) in [(2, Some(true)), (2, None)] {
+        let mut world = World::demanding([]);
+        world.obtain(HOST).expect("obtained");
+        world.clock.advance(65 * DAY);
+        assert_eq!(world.work_where(says), 1);
+        assert_eq!(world.orders(), orders, "{says:?}");
+        assert_eq!(world.manager.managed()[0].state, CertState::Valid);
+    }
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_served_to_its_end_and_goes() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    world.clock.advance(65 * DAY);
+    let mut told = world.events.subscribe();
+    assert_eq!(world.work_where(Some(false)), 1);
+    let event = told.try_recv().expect("told");
+    assert_eq!(event.kind, EventKind::CertificateDropped);
+    assert!(event.message.contains("no longer wanted"), "{event:?}");
+    assert_eq!(world.work_where(Some(false)), 0, "not asked again at once");
+    assert_eq!(world.manager.watched_over().len(), 0, "its end is no alarm");
+    for _ in 0..30 {
+        world.clock.advance(DAY);
+        world.manager.used_on_demand(&[name(HOST)]);
+        world.work_where(Some(false));
+        world.sweep();
+    }
+    assert_eq!(world.orders(), 1);
+    assert!(!world.is_served(HOST), "it has ended");
+    assert!(world.stored("certificates").is_empty());
+    assert!(world.stored("on_demand").is_empty());
+}
+
+#[test]
+fn what_is_wanted_again_is_renewed() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    world.clock.advance(65 * DAY);
+    world.work_where(Some(false));
+    world.clock.advance(4 * DAY);
+    assert_eq!(world.work_where(Some(true)), 1);
+    assert_eq!(world.orders(), 2);
+    assert_eq!(world.manager.watched_over().len(), 1);
+}
+
+#[test]
+fn nothing_new_is_made_where_nobody_can_tell_whether_it_is_wanted() {
+    let mut world = World::demanding([network()]);
+    world.obtain(HOST).expect_err("away");
+    world.clock.advance(120);
+    assert_eq!(world.work_where(None), 1);
+    assert_eq!(world.orders(), 1);
+    world.clock.advance(DAY / 4);
+    assert_eq!(world.work_where(Some(true)), 1);
+    assert!(world.is_served(HOST));
+}
+
+#[test]
+fn names_that_are_no_longer_allowed_are_let_go_and_come_back_without_an_order() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    if let Some(on_demand) = &mut world.config.on_demand {
+        on_demand.allow = vec!["*.other.example".parse().expect("a pattern")];
+    }
+    world.apply();
+    assert!(!world.is_served(HOST));
+    let not_made = world.obtain(HOST).expect_err("not allowed");
+    assert!(not_made.why.contains("none"), "{not_made:?}");
+    world.config.on_demand = Some(on_demand());
+    world.apply();
+    world.obtain(HOST).expect("stored");
+    assert_eq!(world.orders(), 1);
+}
+
+#[test]
+fn another_list_of_issuers_goes_on_with_what_is_there() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    let other = world.config.issuers.get("ca").cloned().expect("there");
+    world.config.issuers.insert("other".into(), other);
+    if let Some(on_demand) = &mut world.config.on_demand {
+        on_demand.issuers.push("other".into());
+    }
+    world.apply();
+    assert!(world.is_served(HOST));
+    assert_eq!(world.work(), 0);
+    assert_eq!(world.manager.managed()[0].issuers.len(), 2);
+    let Some(Issuer::Acme(_)) = world.config.issuers.get("other") else {
+        panic!("configured");
+    };
+}
+
+#[test]
+fn the_configuration_takes_over_and_gives_back_without_an_order() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    let own = site(&[HOST], SiteTls::Auto(vec!["ca".into()]));
+    world.config.sites = vec![Arc::new(own)];
+    world.apply();
+    world.apply();
+    assert!(world.is_served(HOST));
+    let managed = world.manager.managed();
+    assert_eq!(managed.len(), 1, "{managed:?}");
+    assert!(!managed[0].is_on_demand);
+    world.sweep();
+    assert!(world.stored("on_demand").is_empty(), "the note goes");
+    assert!(!world.stored("certificates").is_empty(), "no more");
+    world.config.sites.clear();
+    world.apply();
+    assert!(!world.is_served(HOST));
+    world.obtain(HOST).expect("stored");
+    assert_eq!(world.orders(), 1);
+}
+
+#[test]
+fn nothing_is_asked_for_while_the_storage_cannot_be_read() {
+    let mut world = World::demanding([]);
+    world
+        .storage
+        .fail(Some(std::io::ErrorKind::PermissionDenied));
+    let not_made = world.obtain(HOST).expect_err("no storage");
+    assert!(not_made.retry_after.is_some(), "{not_made:?}");
+    assert_eq!(world.orders(), 0);
+    world.storage.fail(None);
+    world.obtain(HOST).expect("obtained");
+}

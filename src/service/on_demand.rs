@@ -1,0 +1,140 @@
+//! The service that keeps certificates on demand which are used, and lets the others go; and what
+//! the renewing one does for clients that wait.
+//!
+//! At the start, and now and then, it walks through all names that are noted in the storage and has
+//! those served that are not yet: nothing waits for that, and a name that is asked for meanwhile is
+//! looked up by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+
+use super::blocking;
+use super::live::Live;
+use crate::clock::UnixTime;
+use crate::manager::Terms;
+use crate::shutdown::requested;
+
+/// How many names are read from the storage in one go.
+const AT_A_TIME: usize = 500;
+
+/// The pause where nothing has to be kept.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// The pause where more is to go than goes at a time.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Keeps certificates on demand until the gateway stops.
+pub struct Keeping {
+    live: Arc<Live>,
+    stopping: ShutdownWatch,
+}
+
+impl Keeping {
+    /// The service for the certificates of `live`, until `stopping` says stop.
+    pub fn new(live: Arc<Live>, stopping: ShutdownWatch) -> Self {
+        Self { live, stopping }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Keeping {
+    async fn start(&self, _: ShutdownWatch) {
+        let mut stopping = self.stopping.clone();
+        let mut walked = None;
+        loop {
+            let (live, stop) = (Arc::clone(&self.live), self.stopping.clone());
+            let turn = blocking(move || live.keep_on_demand(walked, &stop)).await;
+            let pause;
+            (walked, pause) = turn.unwrap_or((walked, IDLE));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.live.demands.changed() => walked = None,
+                () = requested(&mut stopping) => return,
+            }
+        }
+    }
+}
+
+impl Live {
+    /// Takes up what clients have asked for. Blocks on the storage, and holds nobody up meanwhile.
+    pub(super) fn take_up(&self) {
+        if !self.demands.has_new() {
+            return;
+        }
+        let asked = self.writer().manager.demanded();
+        let Some(batch) = asked else { return };
+        let looked = batch.look(&self.tools);
+        let mut writer = self.writer();
+        writer.manager.take_up(looked);
+        self.publish_map(&self.current().config);
+    }
+
+    /// Does what is due for certificates on demand. Returns when all that is stored was last walked
+    /// through, and until when to wait. Blocks on the storage.
+    fn keep_on_demand(
+        &self,
+        walked: Option<UnixTime>,
+        stopping: &ShutdownWatch,
+    ) -> (Option<UnixTime>, Duration) {
+        let Some(terms) = self.writer().manager.terms_on_demand() else {
+            return (None, IDLE);
+        };
+        let used = self.map.load().take_used();
+        if !used.is_empty() {
+            let notes = self.writer().manager.used_on_demand(&used);
+            self.tools.note(notes);
+        }
+        let walked = self.walk(terms, walked, stopping);
+        let going = self.writer().manager.going_on_demand();
+        if going.is_empty() {
+            let seconds = u64::try_from(terms.looked_every()).unwrap_or_default();
+            return (walked, Duration::from_secs(seconds));
+        }
+        let gone = going.into_iter().map(|one| one.carry_out(&self.tools));
+        let gone = gone.collect();
+        let mut writer = self.writer();
+        writer.manager.gone_on_demand(gone);
+        self.publish_map(&self.current().config);
+        (walked, SOON)
+    }
+
+    /// Has all names served that are stored, where it is time to look.
+    fn walk(
+        &self,
+        terms: Terms,
+        walked: Option<UnixTime>,
+        stopping: &ShutdownWatch,
+    ) -> Option<UnixTime> {
+        let now = self.clock.now();
+        let next = walked.map(|last| last.saturating_add(terms.walked_every()));
+        if walked.is_some_and(|last| last <= now) && next.is_some_and(|next| next > now) {
+            return walked;
+        }
+        let records = match self.tools.on_demand() {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, "stored certificates on demand cannot be listed");
+                return walked;
+            }
+        };
+        let mut loaded = 0;
+        for part in records.chunks(AT_A_TIME) {
+            if *stopping.borrow() {
+                return walked;
+            }
+            let batch = self.writer().manager.stored_on_demand(part.to_vec());
+            let looked = batch.look(&self.tools);
+            let mut writer = self.writer();
+            loaded += writer.manager.take_up(looked).added.len();
+            self.publish_map(&self.current().config);
+        }
+        if loaded > 0 {
+            tracing::info!(certificates = loaded, "on demand, loaded from the storage");
+        }
+        Some(now)
+    }
+}
