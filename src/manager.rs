@@ -236,6 +236,7 @@ impl TlsManager {
                 || before.renewal != config.renewal
             {
                 self.stale_on_demand = true;
+                self.demands.change();
             }
         }
     }

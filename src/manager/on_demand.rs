@@ -340,7 +340,6 @@ impl TlsManager {
         if !std::mem::take(&mut self.names.is_stale) {
             return;
         }
-        self.demands.change();
         let issuers = from_cas(config).map_or(&[][..], |on_demand| &on_demand.issuers);
         let names: Vec<_> = self.names.known.keys().cloned().collect();
         for name in names {

@@ -15,7 +15,7 @@ use pingora_core::services::background::BackgroundService;
 use super::blocking;
 use super::live::Live;
 use crate::clock::UnixTime;
-use crate::manager::Terms;
+use crate::manager::{Gone, Terms};
 use crate::shutdown::requested;
 
 /// How many names are read from the storage in one go.
@@ -90,16 +90,21 @@ impl Live {
         }
         let walked = self.walk(terms, walked, stopping);
         let going = self.writer().manager.going_on_demand();
+        let pause = Duration::from_secs(u64::try_from(terms.looked_every()).unwrap_or_default());
         if going.is_empty() {
-            let seconds = u64::try_from(terms.looked_every()).unwrap_or_default();
-            return (walked, Duration::from_secs(seconds));
+            return (walked, pause);
         }
         let gone = going.into_iter().map(|one| one.carry_out(&self.tools));
-        let gone = gone.collect();
+        let gone: Vec<_> = gone.collect();
+        // Others may be to go as well.
+        let pause = match gone.iter().any(Gone::is_settled) {
+            true => SOON.min(pause),
+            false => pause,
+        };
         let mut writer = self.writer();
         writer.manager.gone_on_demand(gone);
         self.publish_map(&self.current().config);
-        (walked, SOON)
+        (walked, pause)
     }
 
     /// Has all names served that are stored, where it is time to look.

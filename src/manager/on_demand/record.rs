@@ -1,7 +1,10 @@
 //! What is kept of a name that has its certificate on demand.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::super::health::Use;
 use super::super::job::Tools;
 use crate::clock::UnixTime;
 use crate::host::HostName;
@@ -63,7 +66,7 @@ pub struct Going {
     pub(super) name: HostName,
     pub(super) subject: String,
     /// Where certificates of it may be.
-    pub(super) issuers: Vec<std::sync::Arc<dyn Issuer>>,
+    pub(super) issuers: Vec<Arc<dyn Issuer>>,
     /// Whether its certificate stays, which the configuration has come to ask for.
     pub(super) keeps_certificate: bool,
     /// It stays where it was of use at this time or later.
@@ -73,10 +76,13 @@ pub struct Going {
 impl Going {
     /// Deletes what is stored, where no other instance needs it. Blocks on the storage.
     pub fn carry_out(self, tools: &Tools) -> Gone {
-        let fate = self.delete(&*tools.storage).unwrap_or_else(|error| {
-            tracing::warn!(name = %self.name, %error, "an unused certificate stays in the storage");
-            Fate::Stays
-        });
+        let fate = match self.delete(&*tools.storage) {
+            Ok(fate) => fate,
+            Err(error) => {
+                tools.health.failed(Use::Writing, &error);
+                Fate::Stays
+            }
+        };
         Gone {
             name: self.name,
             fate,
@@ -108,6 +114,13 @@ impl Going {
         // Last, so that what is left half done is found again.
         storage.delete(&record)?;
         Ok(Fate::Dropped)
+    }
+}
+
+impl Gone {
+    /// Whether it was decided: what stays is to be looked at again, and not at once.
+    pub fn is_settled(&self) -> bool {
+        self.fate != Fate::Stays
     }
 }
 
