@@ -163,7 +163,11 @@ impl TlsManager {
             dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
-        let demands = Demands::new(Arc::clone(&published), Arc::clone(&clock));
+        let demands = Demands::new(
+            Arc::clone(&published),
+            Arc::clone(&clock),
+            Arc::clone(&storage),
+        );
         let access = Access {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),

@@ -37,6 +37,12 @@ pub trait Maker: Send + Sync {
     /// Where there is none to be had now.
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade>;
 
+    /// Whether `name` had a certificate before, which may be at hand no more than by [`Self::obtain`]:
+    /// it is no new one, so that no quota stands against it, and who cannot be asked neither.
+    async fn knows(&self, _name: &HostName) -> bool {
+        false
+    }
+
     /// Whether `set`, which is at hand, is to be obtained anew behind the handshake that it is
     /// presented in. Never, where the maker renews by itself.
     fn is_due(&self, _set: &CertificateSet) -> bool {

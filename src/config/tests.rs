@@ -7,6 +7,7 @@ mod dns;
 mod files;
 mod hostile;
 mod later;
+mod on_demand;
 mod order;
 mod refused;
 mod zerossl;

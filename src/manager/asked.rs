@@ -6,6 +6,7 @@ use super::TlsManager;
 use crate::config::model::{CertificateSource, Config, Issuer as Configured, SiteTls};
 use crate::host::Pattern;
 use crate::issuer::Issuer;
+use crate::on_demand;
 
 /// Who would be asked for the certificate of a name.
 pub struct WouldAsk {
@@ -33,6 +34,8 @@ pub enum Why {
     Site,
     /// A site has the name, and is not to be served over TLS.
     NoTls,
+    /// A client may have it on demand.
+    OnDemand,
     /// Nothing has it yet; the first issuer is the one that a new site would get.
     Nothing,
 }
@@ -82,6 +85,14 @@ fn names(config: &Config, name: &Pattern) -> (Why, Vec<Arc<str>>, Option<Arc<str
     // The very name goes before the wildcard over it, as it does when requests are routed.
     let exact = sites().find(|site| site.hosts.contains(name));
     let site = exact.or_else(|| sites().find(|site| site.hosts.iter().any(has)));
+    let is_off = site.is_some_and(|site| site.tls == SiteTls::Off);
+    if exact.is_none()
+        && !is_off
+        && let (Some(on_demand), Pattern::Exact(host)) = (&config.on_demand, name)
+        && on_demand::allows(on_demand, host.as_str())
+    {
+        return (Why::OnDemand, on_demand.issuers.clone(), None);
+    }
     let (why, issuers) = match site.map(|site| &site.tls) {
         Some(SiteTls::Auto(issuers)) => (Why::Site, issuers.clone()),
         Some(SiteTls::Issuer(issuer)) => (Why::Site, vec![Arc::clone(issuer)]),

@@ -217,12 +217,14 @@ impl Shared {
             Purpose::New(client) => client,
             Purpose::Renewal => None,
         };
-        let is_new = purpose != Purpose::Renewal;
+        let is_renewal = purpose == Purpose::Renewal;
+        // It may have come between the look and the take-off.
+        if !is_renewal && let Some(set) = self.maker.at_hand(name) {
+            return Some(set);
+        }
+        let is_known = !is_renewal && self.maker.knows(name).await;
+        let is_new = !is_renewal && !is_known;
         if is_new {
-            // It may have come between the look and the take-off.
-            if let Some(set) = self.maker.at_hand(name) {
-                return Some(set);
-            }
             let taken = self.quotas.take_client(client, self.clock.now());
             self.within(taken, name, client)?;
         }
@@ -236,7 +238,9 @@ impl Shared {
                 }
                 Said::Nothing(why) => {
                     self.told.unanswered(name, client, &why);
-                    return None;
+                    if !is_known {
+                        return None;
+                    }
                 }
             }
         }
@@ -244,11 +248,15 @@ impl Shared {
             let taken = self.quotas.take_name(name, client, self.clock.now());
             self.within(taken, name, client)?;
         }
-        self.told.allowed();
+        if !is_known {
+            self.told.allowed();
+        }
         match self.maker.obtain(name).await {
             Ok(set) => {
                 self.failures.forget(name);
-                self.told.made(name, client);
+                if !is_known {
+                    self.told.made(name, client);
+                }
                 Some(set)
             }
             Err(error) => {

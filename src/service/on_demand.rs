@@ -137,6 +137,7 @@ impl Live {
             loaded += writer.manager.take_up(looked).added.len();
             self.publish_map(&self.current().config);
         }
+        self.demands.walked();
         if loaded > 0 {
             tracing::info!(certificates = loaded, "on demand, loaded from the storage");
         }

@@ -52,6 +52,10 @@ fn note(name: &Pattern, why: Why, nobody: bool) -> String {
         _ if nobody => "no issuer is configured: add one under 'issuers'".to_owned(),
         Why::Certificates => format!("{name} stands under 'certificates'"),
         Why::Site => format!("a site has {name}; nobody is asked where a certificate covers it"),
+        Why::OnDemand => format!(
+            "{name} has its certificate on demand: when a client asks for it, and 'on_demand.ask' and \
+             'on_demand.limits' let it"
+        ),
         Why::Nothing => format!(
             "nothing in the configuration has {name} yet: this is what a new site would meet"
         ),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 
+use super::record::Record;
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::Clock;
-use crate::host::HostName;
+use crate::host::{HostName, Pattern};
 use crate::on_demand::{Maker, NotMade};
+use crate::storage::{Storage, keys};
 
 /// How many names are waited for at most.
 const MOST_WAITED_FOR: usize = 1_000;
@@ -31,6 +34,9 @@ pub struct Demands(Arc<Shared>);
 struct Shared {
     published: Arc<ArcSwap<SniMap>>,
     clock: Arc<dyn Clock>,
+    storage: Arc<dyn Storage>,
+    /// Whether all that the storage had of names is at hand.
+    is_walked: AtomicBool,
     waiting: Mutex<Waiting>,
     asked: Notify,
     changed: Notify,
@@ -44,11 +50,17 @@ struct Waiting {
 }
 
 impl Demands {
-    /// Finds what is obtained in `published`.
-    pub(in crate::manager) fn new(published: Arc<ArcSwap<SniMap>>, clock: Arc<dyn Clock>) -> Self {
+    /// Finds what is obtained in `published`, and what there was before in `storage`.
+    pub(in crate::manager) fn new(
+        published: Arc<ArcSwap<SniMap>>,
+        clock: Arc<dyn Clock>,
+        storage: Arc<dyn Storage>,
+    ) -> Self {
         Self(Arc::new(Shared {
             published,
             clock,
+            storage,
+            is_walked: AtomicBool::new(false),
             waiting: Mutex::default(),
             asked: Notify::new(),
             changed: Notify::new(),
@@ -70,8 +82,14 @@ impl Demands {
         !self.waiting().new.is_empty()
     }
 
+    /// Says that what the storage has of names has been taken up.
+    pub fn walked(&self) {
+        self.0.is_walked.store(true, Ordering::Relaxed);
+    }
+
     /// Says that other names than before may have certificates.
     pub(in crate::manager) fn change(&self) {
+        self.0.is_walked.store(false, Ordering::Relaxed);
         self.0.changed.notify_one();
     }
 
@@ -143,6 +161,19 @@ impl Maker for Demands {
         let mut certificates = set.by_kind.iter();
         let is_valid = certificates.all(|one| one.validity(now) == Validity::Valid);
         is_valid.then(|| Arc::clone(set))
+    }
+
+    async fn knows(&self, name: &HostName) -> bool {
+        if self.0.is_walked.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (storage, name) = (Arc::clone(&self.0.storage), name.clone());
+        let known = tokio::task::spawn_blocking(move || {
+            let subject = keys::subject(&[Pattern::Exact(name)]);
+            let key = keys::on_demand(&subject).ok()?;
+            Record::load(&*storage, &key).ok().flatten()
+        });
+        known.await.is_ok_and(|record| record.is_some())
     }
 
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {

@@ -11,7 +11,7 @@ use crate::certificate::sni::CertificateSet;
 use crate::config::model::{Issuer, OnDemandLimits};
 use crate::event::EventKind;
 use crate::host::HostName;
-use crate::manager::Demands;
+use crate::manager::{Demands, Why};
 use crate::on_demand::{Maker, NotMade, Wanted};
 use crate::schedule::{CertState, Failure, FailureClass};
 
@@ -196,6 +196,32 @@ fn after_a_restart_it_is_served_without_an_order_by_a_walk_or_when_asked_for() {
     asked.obtain(HOST).expect("it is stored");
     assert_eq!((walked.orders(), asked.orders()), (0, 0));
     assert_eq!(walked.work() + asked.work(), 0);
+}
+
+#[test]
+fn until_all_that_is_stored_is_at_hand_names_of_before_are_known() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("a certificate");
+    let again = World::demanding_over(world.storage.clone(), NOW + DAY, []);
+    let knows = |host: &str| {
+        let demands = again.manager.demands();
+        again.runtime.block_on(demands.knows(&name(host)))
+    };
+    assert!(knows(HOST) && !knows("y.shop.example"));
+    again.manager.demands().walked();
+    assert!(!knows(HOST), "then what is not at hand is new");
+}
+
+#[test]
+fn who_would_be_asked_on_demand_is_told() {
+    let mut world = World::demanding([]);
+    let mut why = |pattern: &str| {
+        let would = world.manager.would_ask(&pattern.parse().expect("one"));
+        (would.why, would.issuers.len())
+    };
+    assert_eq!(why(HOST), (Why::OnDemand, 1));
+    assert_eq!(why("a.other.example").0, Why::Nothing);
+    assert_eq!(why("*.shop.example").0, Why::Nothing, "no client names it");
 }
 
 #[test]

@@ -21,6 +21,8 @@ struct Scripted {
     asked: AtomicUsize,
     failing: AtomicBool,
     due: AtomicBool,
+    /// Whether it has had all names before.
+    knowing: AtomicBool,
     /// What each work takes.
     leave: Semaphore,
 }
@@ -38,6 +40,7 @@ impl Scripted {
             asked: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
             due: AtomicBool::new(false),
+            knowing: AtomicBool::new(false),
             leave: Semaphore::new(100_000),
         })
     }
@@ -66,6 +69,10 @@ impl Maker for Scripted {
         let mut made = self.made.lock().expect("whole");
         made.insert(name.clone(), Arc::clone(&self.set));
         Ok(Arc::clone(&self.set))
+    }
+
+    async fn knows(&self, _: &HostName) -> bool {
+        self.knowing.load(Ordering::SeqCst)
     }
 
     fn is_due(&self, _: &CertificateSet) -> bool {
@@ -293,6 +300,25 @@ async fn quotas_hold_and_outlive_a_change_of_policy() {
     fixture.clock.advance(12);
     fixture.reload(&config);
     assert!(fixture.get_for("3.shop.co.uk", "198.51.100.1").await);
+}
+
+#[tokio::test]
+async fn what_was_there_before_costs_no_quota_and_needs_no_answer() {
+    // Nobody listens there.
+    let mut config = with_ask(&["*.example"], "http://127.0.0.1:1/check");
+    config.limits.per_minute = 1;
+    let fixture = Fixture::new(&config);
+    fixture.maker.knowing.store(true, Ordering::SeqCst);
+    for host in ["a.example", "b.example", "c.example"] {
+        assert!(fixture.get(host).await, "{host}");
+    }
+    assert!(!fixture.get("a.test").await, "it is no longer allowed");
+    assert_eq!(
+        (fixture.counted("made"), fixture.counted("limited")),
+        (0, 0)
+    );
+    fixture.maker.knowing.store(false, Ordering::SeqCst);
+    assert!(!fixture.get("d.example").await, "a new one needs an answer");
 }
 
 #[tokio::test]
