@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,6 +35,8 @@ const USAGE: &str = "usage: compare-client COMMAND --to ADDRESS --name NAME [--O
   handshakes  --seconds S --threads N [--resume 1] [--sites N]  as many handshakes as fit
   first       --seconds S                                       until one handshake is right
   change      --seconds S [--sites N]                           until another certificate is shown
+  new         --seconds S --rate R --other NAME --every MICROSECONDS
+              paced handshakes, R a second for names that nobody had before, and for NAME beside them
   idle        --connections N                                   opens, asks once, waits for a line
   requests    --seconds S --connections N --every MICROSECONDS  paced requests
 All: --ca FILE to check certificates, --groups LIST (X25519), --path PATH (/).
@@ -55,6 +57,7 @@ fn main() -> Result<(), Error> {
         "handshakes" => client.handshakes()?,
         "first" => client.first()?,
         "change" => client.change()?,
+        "new" => client.new_names()?,
         "idle" => client.idle()?,
         "requests" => client.requests()?,
         _ => return Err(USAGE.into()),
@@ -87,6 +90,8 @@ struct Client {
     threads: u64,
     connections: u64,
     every: Duration,
+    rate: u64,
+    other: Option<Arc<str>>,
     time: Duration,
 }
 
@@ -161,6 +166,8 @@ impl Client {
             threads: options.number("threads", 16)?,
             connections: options.number("connections", 1)?,
             every: Duration::from_micros(options.number("every", 1000)?),
+            rate: options.number("rate", 0)?,
+            other: text("other").map(Into::into),
             time: Duration::from_secs_f64(text("seconds").unwrap_or("10").parse()?),
         })
     }
@@ -329,6 +336,47 @@ impl Client {
         let mut result = tally.json(0.0);
         result["at"] = json!(at);
         Ok(result)
+    }
+
+    /// Paced handshakes, each timed from when it was due: for a new name each, and for one name
+    /// that is served already.
+    fn new_names(&self) -> Result<Value, Error> {
+        let begin = Instant::now();
+        let paced = |every: Duration, threads: u64, name: Arc<str>| {
+            let next = Arc::new(AtomicU64::new(0));
+            let client = Self {
+                name,
+                ..self.clone()
+            };
+            thread::spawn(move || {
+                client.in_threads(threads, move |client| {
+                    let context = client.context()?;
+                    let mut tally = Tally::default();
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let after = every.as_secs_f64() * number as f64;
+                        let due = begin + Duration::from_secs_f64(after);
+                        if due > begin + client.time {
+                            return Ok(tally);
+                        }
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                        let name = client.numbered(number);
+                        tally.note(due, client.handshake(&context, &name));
+                    }
+                })
+            })
+        };
+        let other = self.other.clone().ok_or(USAGE)?;
+        let others = paced(self.every, self.threads, other);
+        let new = (self.rate > 0).then(|| {
+            let every = Duration::from_secs_f64(1.0 / self.rate as f64);
+            paced(every, self.threads, Arc::clone(&self.name))
+        });
+        let others = others.join().expect("no panic")?;
+        let new = new.map(|new| new.join().expect("no panic"));
+        let new = new.transpose()?.unwrap_or_default();
+        let seconds = begin.elapsed().as_secs_f64();
+        Ok(json!({ "new": new.json(seconds), "others": others.json(seconds) }))
     }
 
     fn idle(&self) -> Result<Value, Error> {

@@ -84,6 +84,14 @@ MANY = [
     ("failed meanwhile", "failed"),
 ]
 
+ON_DEMAND = [
+    ("made a second", "rate"),
+    ("CPU, µs each", "cpu_us"),
+    ("p99 of the new, ms", "new_p99_ms"),
+    ("p99 of the known alone, ms", "alone_p99_ms"),
+    ("p99 of the known beside the new, ms", "beside_p99_ms"),
+]
+
 COLUMNS = {
     "handshake": HANDSHAKES,
     "resumed": HANDSHAKES,
@@ -91,6 +99,7 @@ COLUMNS = {
     "proxied": REQUESTS,
     "idle": IDLE,
     "sites": SITES,
+    "on_demand": ON_DEMAND,
     "many": MANY,
 }
 

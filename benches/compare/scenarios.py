@@ -21,6 +21,9 @@ PATTERN = f"s{{}}.{DOMAIN}"
 CONNECTIONS = 32
 STREAMS = 8
 
+# New names a second on demand.
+NEW_NAMES = 500
+
 
 class Bench:
     """What all scenarios share: programs, certificates, rounds, the clock."""
@@ -371,6 +374,61 @@ def renewed(bench, server):
         "failed": result["failed"],
         "longest_ms": result["max_us"] / 1000,
     }
+
+
+def on_demand(bench, kinds):
+    """New names at a steady pace, each with a certificate made in its handshake, and what that
+    does to handshakes for a name that has one."""
+    rows = []
+    for kind in kinds:
+        if not issubclass(kind, servers.Snigate):
+            continue
+        row = {"server": kind.name}
+        rows.append(row)
+        try:
+            server = bench.server(servers.SnigateOnDemand, Case(bench.certificates(1)))
+            bench.running.append(server)
+            server.start()
+            wait_for_port(server)
+            row.update(new_names(bench, server))
+        except Failed as why:
+            row["why"] = str(why)
+        bench.stop_all()
+    return rows
+
+
+def new_names(bench, server):
+    root = server.root()
+    other = f"known.{DOMAIN}"
+    # Its certificate is made, and what is set up once.
+    bench.client(server, "handshakes", "--seconds", 1, "--ca", root, name=other)
+
+    def measure(rate, batch):
+        before = server.process.cpu()
+        arguments = ["--seconds", bench.seconds, "--rate", rate, "--other", other]
+        arguments += ["--every", 5000, "--threads", 32, "--ca", root]
+        result = bench.client(server, "new", *arguments, name=f"n{{}}-{batch}.{DOMAIN}")
+        failed = result["new"]["failed"] + result["others"]["failed"]
+        if failed:
+            why = result["new"]["why"] or result["others"]["why"]
+            raise Failed(f"{failed} handshakes failed: {why}")
+        return result, server.process.cpu() - before
+
+    seen = []
+    for batch in range(bench.rounds):
+        alone, idle_cpu = measure(0, batch)
+        both, cpu = measure(NEW_NAMES, batch)
+        made = both["new"]["done"]
+        seen.append(
+            {
+                "rate": made / both["new"]["seconds"],
+                "cpu_us": 1e6 * (cpu - idle_cpu) / max(made, 1),
+                "new_p99_ms": both["new"]["p99_us"] / 1000,
+                "alone_p99_ms": alone["others"]["p99_us"] / 1000,
+                "beside_p99_ms": both["others"]["p99_us"] / 1000,
+            }
+        )
+    return medians(seen)
 
 
 def many(bench, kinds, count):

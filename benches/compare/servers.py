@@ -175,6 +175,24 @@ class SnigateEntries(Snigate):
         return []
 
 
+class SnigateOnDemand(Snigate):
+    """With certificates on demand from its own CA."""
+
+    def source(self):
+        return "[]"
+
+    def text(self):
+        return super().text() + (
+            "issuers: { local: { local_ca: {} } }\n"
+            f'on_demand: {{ issuer: local, allow: ["*.{DOMAIN}"], limits: {{ per_minute: 100000 }} }}\n'
+        )
+
+    def root(self):
+        """Its root certificate, as a file."""
+        text = output([self.binary, "ca", "root", "--config", self.config])
+        return self.write("root.pem", text)
+
+
 class Nginx(Server):
     name = "nginx"
     stop_signal = signal.SIGTERM

@@ -3,6 +3,8 @@
 //! One writer, behind a lock, goes the way of a reload: load, check, apply, publish. Handshakes
 //! and requests only ever load what was published, as a whole.
 
+mod take;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,17 +14,16 @@ use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tokio::sync::{Notify, watch};
 
-use super::next::{Next, Read};
 pub use super::next::{SetLevel, access_log, settings};
-use super::outcome::{self, restart_needed};
+use super::outcome;
 pub use super::outcome::{Outcome, Refused, Reloaded};
 use super::stamps::Stamps;
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
 use crate::clock::Clock;
+use crate::config::Loaded;
 use crate::config::model::Config;
-use crate::config::{self, Loaded};
 use crate::edge::Edge;
 use crate::manager::{Demands, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
@@ -35,9 +36,6 @@ pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
 
 /// For how long all files are looked at before others have their turn.
 const SLICE: Duration = Duration::from_millis(20);
-
-/// How often a reload begins anew where the files change while they are read.
-const MOVING: usize = 3;
 
 /// How long certificates are loaded before the admin interface answers. The rest of very many is
 /// loaded while it tells how far that is.
@@ -268,127 +266,6 @@ impl Live {
             let config = &self.current.load().config;
             self.publish_certificates(config, writer, report);
         }
-    }
-
-    /// Reloads where a file of the configuration is another. Whether that was taken.
-    fn reload_changed(&self, writer: &mut Writer) -> bool {
-        let changed = writer.stamps.have_changed();
-        if !changed && writer.stamps.are_sure() {
-            return false;
-        }
-        let read = self.read(writer);
-        // What the stamps are too fresh to tell apart, the content does.
-        (changed || !self.is_known(&read)) && self.take(writer, read).is_ok()
-    }
-
-    /// Loads the configuration. Its files are stamped as they were before they were read, so that
-    /// what changes meanwhile is seen at the next look.
-    fn read(&self, writer: &mut Writer) -> Read {
-        let now = self.clock.now();
-        let before = writer.stamps.again(now);
-        let read = config::load(&self.file);
-        writer.stamps = match &read {
-            Ok(loaded) => before.with(&loaded.files, now),
-            Err(diagnostics) => {
-                // Watched are the files of what is served and of what was refused: mending one of
-                // the latter is the next change.
-                let files = before.paths().chain(&diagnostics.files).cloned();
-                before.with(&files.collect::<Vec<_>>(), now)
-            }
-        };
-        self.note_watched(writer);
-        read
-    }
-
-    /// Whether this is what was read, and taken or refused, before.
-    fn is_known(&self, read: &Read) -> bool {
-        let last = self.last.load();
-        let refused = last
-            .as_ref()
-            .as_ref()
-            .and_then(|last| last.refused.as_ref());
-        match (read, refused) {
-            (Ok(loaded), None) => *loaded == **self.current.load(),
-            (Err(diagnostics), Some(Refused::Invalid(before))) => *diagnostics == **before,
-            _ => false,
-        }
-    }
-
-    /// Takes a configuration that was read, tells and remembers how that went.
-    fn take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
-        let outcome = self.try_take(writer, read);
-        let at = self.clock.now();
-        let result = match &outcome {
-            Ok(_) => {
-                self.metrics.last_reload_timestamp.set(at);
-                "ok"
-            }
-            Err(_) => "refused",
-        };
-        self.metrics.reloads.with_label_values(&[result]).inc();
-        let successful = i64::from(outcome.is_ok());
-        self.metrics.last_reload_successful.set(successful);
-        outcome::tell(&self.file, &outcome);
-        self.last.store(Arc::new(Some(Outcome {
-            at,
-            refused: outcome.as_ref().err().cloned(),
-        })));
-        outcome
-    }
-
-    fn try_take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
-        let mut next = self.prepare(read)?;
-        // From here on nothing fails.
-        let mut report = writer.manager.apply(&next.loaded.config);
-        outcome::tell_certificates(&report);
-        // Configuration and certificates may lie in one volume that changes as a whole: then these
-        // certificates may be those of another configuration. One that is refused is told by the
-        // look that its change calls for.
-        for _ in 0..MOVING {
-            if !writer.stamps.have_changed() {
-                break;
-            }
-            let stamps = writer.stamps.clone();
-            let read = self.read(writer);
-            let Ok(newer) = self.prepare(read) else {
-                writer.stamps = stamps;
-                self.note_watched(writer);
-                break;
-            };
-            next = newer;
-            report = writer.manager.apply(&next.loaded.config);
-            outcome::tell_certificates(&report);
-        }
-        let Next {
-            loaded,
-            settings,
-            access,
-        } = next;
-        self.publish(&loaded.config, writer, &report);
-        self.edge.update(settings);
-        if let Some(access) = access {
-            self.access.store(Arc::new(access));
-        }
-        let reloaded = Reloaded {
-            sites: loaded.config.sites.len(),
-            certificates: report.certificates,
-            warnings: loaded.warnings.clone(),
-            problems: report.problems.iter().map(ToString::to_string).collect(),
-            restart_needed: restart_needed(&writer.start, &loaded.config),
-        };
-        self.current.store(Arc::new(loaded));
-        Ok(reloaded)
-    }
-
-    fn prepare(&self, read: Read) -> Result<Next, Refused> {
-        let current = self.current.load();
-        Next::prepare(
-            read,
-            &self.certificates,
-            &current.config.log,
-            &self.metrics,
-            &self.set_level,
-        )
     }
 
     /// Waits until the access lines of what has been answered are written.
