@@ -163,11 +163,6 @@ impl TlsManager {
             dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
-        let demands = Demands::new(
-            Arc::clone(&published),
-            Arc::clone(&clock),
-            Arc::clone(&storage),
-        );
         let access = Access {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
@@ -186,6 +181,7 @@ impl TlsManager {
             events,
         };
         Ok(Self {
+            demands: Demands::new(Arc::clone(&published), &tools),
             published,
             map: SniMap::default(),
             last_pass: clock.now(),
@@ -203,7 +199,6 @@ impl TlsManager {
             is_new: true,
             candidates: Candidates::default(),
             on_demand: None,
-            demands,
             names: Names::default(),
             stale_on_demand: false,
             gauges: metrics.clone().map(Gauges::new),

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 
+use super::super::job::Tools;
 use super::record::Record;
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
@@ -50,16 +51,12 @@ struct Waiting {
 }
 
 impl Demands {
-    /// Finds what is obtained in `published`, and what there was before in `storage`.
-    pub(in crate::manager) fn new(
-        published: Arc<ArcSwap<SniMap>>,
-        clock: Arc<dyn Clock>,
-        storage: Arc<dyn Storage>,
-    ) -> Self {
+    /// Finds what is obtained in `published`, and what there was before in the storage.
+    pub(in crate::manager) fn new(published: Arc<ArcSwap<SniMap>>, tools: &Tools) -> Self {
         Self(Arc::new(Shared {
             published,
-            clock,
-            storage,
+            clock: Arc::clone(&tools.clock),
+            storage: Arc::clone(&tools.storage),
             is_walked: AtomicBool::new(false),
             waiting: Mutex::default(),
             asked: Notify::new(),
