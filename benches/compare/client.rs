@@ -341,7 +341,8 @@ impl Client {
     /// Paced handshakes, each timed from when it was due: for a new name each, and for one name
     /// that is served already.
     fn new_names(&self) -> Result<Value, Error> {
-        let begin = Instant::now();
+        // When all threads have their contexts.
+        let begin = Instant::now() + Duration::from_millis(500);
         let paced = |every: Duration, threads: u64, name: Arc<str>| {
             let next = Arc::new(AtomicU64::new(0));
             let client = Self {
