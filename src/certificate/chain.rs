@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use openssl::error::ErrorStack;
@@ -58,17 +59,36 @@ impl Intermediates {
 
     /// Lets `certificate` complete chains from now on, where it is one of a CA.
     pub(super) fn learn(&self, certificate: X509) -> Result<(), ErrorStack> {
-        let certificate = self.intern(certificate)?;
+        self.note(&self.intern(certificate)?);
+        Ok(())
+    }
+
+    /// The same for one that is shared already.
+    pub(super) fn note(&self, certificate: &Arc<X509>) {
         let mut inner = self.lock();
         let known = inner
             .known
             .entry(certificate.subject_name_hash())
             .or_default();
-        if !known.contains(&certificate) {
-            known.push(certificate);
+        // Equal ones are one and the same.
+        if !known.iter().any(|one| Arc::ptr_eq(one, certificate)) {
+            known.push(Arc::clone(certificate));
             inner.generation += 1;
         }
-        Ok(())
+    }
+
+    /// Parses a certificate, unless it is in use already.
+    pub(super) fn parse(&self, der: &[u8]) -> Result<X509, ErrorStack> {
+        let fingerprint = Fingerprint(openssl::sha::sha256(der));
+        let known = self
+            .lock()
+            .interned
+            .get(&fingerprint)
+            .and_then(Weak::upgrade);
+        match known {
+            Some(known) => Ok(X509::clone(&known)),
+            None => X509::from_der(der),
+        }
     }
 
     /// Grows whenever something new was learned.
@@ -150,6 +170,9 @@ impl Intermediates {
     }
 
     fn intern(&self, certificate: X509) -> Result<Arc<X509>, ErrorStack> {
+        if let Some(known) = self.find(&certificate) {
+            return Ok(known);
+        }
         let fingerprint = fingerprint(&certificate)?;
         let mut inner = self.lock();
         if let Some(known) = inner.interned.get(&fingerprint).and_then(Weak::upgrade) {
@@ -165,6 +188,14 @@ impl Intermediates {
             .interned
             .insert(fingerprint, Arc::downgrade(&certificate));
         Ok(certificate)
+    }
+
+    /// What is known and is this very object, as [`Self::parse`] gives it: found without a digest.
+    fn find(&self, certificate: &X509Ref) -> Option<Arc<X509>> {
+        let inner = self.lock();
+        let mut known = inner.known.get(&certificate.subject_name_hash())?.iter();
+        let same = known.find(|one| ptr::eq::<X509Ref>(&****one, certificate));
+        same.cloned()
     }
 
     /// A panic while the lock was held cannot have left a half-made entry behind.

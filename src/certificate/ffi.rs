@@ -1,11 +1,37 @@
 //! The calls into OpenSSL that the `openssl` crate does not offer.
 
-use std::ffi::{c_int, c_long};
+use std::ffi::{c_char, c_int, c_long};
 use std::ptr;
 
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
+use openssl::pkey::{HasPublic, PKeyRef};
 use openssl::ssl::SslRef;
+use openssl_sys::EVP_PKEY;
+
+unsafe extern "C" {
+    /// Of `openssl/evp.h`, since OpenSSL 3.0.
+    fn EVP_PKEY_get_group_name(
+        key: *const EVP_PKEY,
+        name: *mut c_char,
+        size: usize,
+        length: *mut usize,
+    ) -> c_int;
+}
+
+/// The name of the curve that `key` is on, as OpenSSL has it (`prime256v1`); `None` where it has
+/// none.
+pub(super) fn group_name<T: HasPublic>(key: &PKeyRef<T>) -> Option<String> {
+    let mut name = [0_u8; 64];
+    let mut length = 0;
+    // SAFETY: the key is live; what is written is within `name`, and `length` is without its end.
+    let found = unsafe {
+        let to = name.as_mut_ptr().cast();
+        EVP_PKEY_get_group_name(key.as_ptr(), to, name.len(), &mut length)
+    };
+    let name = name.get(..length).filter(|_| found == 1)?;
+    String::from_utf8(name.to_vec()).ok()
+}
 
 /// `SSL_CTRL_CHAIN` of `openssl/ssl.h`.
 const SSL_CTRL_CHAIN: c_int = 88;

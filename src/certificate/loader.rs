@@ -1,7 +1,7 @@
 //! Makes certificates from PEM, checked in full.
 
 use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, PKeyRef, Private};
+use openssl::pkey::{PKey, Private};
 use openssl::ssl::{Ssl, SslContext, SslMethod};
 use openssl::x509::{X509, X509KeyUsage};
 
@@ -10,8 +10,8 @@ use arc_swap::ArcSwapOption;
 use super::chain::{self, ChainRef, Intermediates};
 use super::error::{CertificateError, CertificateWarning};
 use super::material::{Der, Material, Rest};
-use super::pem::Contents;
-use super::{Source, TlsCertificate, parse};
+use super::pem::{Contents, Key};
+use super::{Fingerprint, Source, TlsCertificate, parse};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
@@ -44,7 +44,7 @@ impl Loader {
     /// # Errors
     /// Where it cannot be served as it is.
     pub fn load(&self, pem: &[u8], source: Source) -> Result<Loaded, CertificateError> {
-        self.build(Contents::read(pem)?, source)
+        self.build(self.read(pem)?, source)
     }
 
     /// Makes a certificate from the PEM of its chain, in any order, and of its key.
@@ -57,8 +57,8 @@ impl Loader {
         key: &[u8],
         source: Source,
     ) -> Result<Loaded, (File, CertificateError)> {
-        let mut contents = Contents::read(chain).map_err(|error| (File::Chain, error))?;
-        let key_file = Contents::read(key).map_err(|error| (File::Key, error))?;
+        let mut contents = self.read(chain).map_err(|error| (File::Chain, error))?;
+        let key_file = self.read(key).map_err(|error| (File::Key, error))?;
         if contents.certificates.is_empty() {
             let found = if contents.keys.is_empty() {
                 contents.other
@@ -167,8 +167,13 @@ impl Loader {
         })
     }
 
+    /// Reads PEM; intermediates that are known are not parsed again.
+    fn read(&self, pem: &[u8]) -> Result<Contents, CertificateError> {
+        Contents::read_with(pem, &|der| self.intermediates.parse(der))
+    }
+
     fn build(&self, contents: Contents, source: Source) -> Result<Loaded, CertificateError> {
-        let key = only_key(
+        let Key { key, der: key_der } = only_key(
             contents.keys,
             contents.certificates.is_empty(),
             &contents.other,
@@ -203,12 +208,12 @@ impl Loader {
                 issuer: parse::name_text(leaf.issuer_name()),
             });
         }
-        let der = Der::encode(&leaf, &key).map_err(refused)?;
+        let leaf_der = leaf.to_der().map_err(refused)?;
         let certificate = TlsCertificate {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
-            fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
-            rest: Rest::Memory(der),
+            fingerprint: Fingerprint(openssl::sha::sha256(&leaf_der)),
+            rest: Rest::Memory(Der::new(&leaf_der, &key_der)),
             hot: ArcSwapOption::empty(),
             chain: chain.certificates,
             incomplete: chain.incomplete,
@@ -220,9 +225,7 @@ impl Loader {
         self.try_out(&Material::new(leaf, key, chain, 0))
             .map_err(refused)?;
         for intermediate in &*certificate.chain {
-            self.intermediates
-                .learn(X509::clone(intermediate))
-                .map_err(refused)?;
+            self.intermediates.note(intermediate);
         }
         // A handshake of this thread, which on-demand issuing is part of, would take what was left
         // of checks that failed as its own failure.
@@ -248,10 +251,10 @@ pub enum File {
 
 /// The one key among `keys`, which may hold it several times.
 fn only_key(
-    mut keys: Vec<PKey<Private>>,
+    mut keys: Vec<Key>,
     no_certificates: bool,
     other: &Option<String>,
-) -> Result<PKey<Private>, CertificateError> {
+) -> Result<Key, CertificateError> {
     let Some(key) = keys.pop() else {
         let found = if no_certificates {
             other.clone()
@@ -260,15 +263,12 @@ fn only_key(
         };
         return Err(CertificateError::NoKey { found });
     };
-    let others = keys.iter().filter(|other| !same_key(other, &key)).count();
+    let is_other = |other: &&Key| !other.key.public_eq(&key.key);
+    let others = keys.iter().filter(is_other).count();
     if others > 0 {
         return Err(CertificateError::SeveralKeys(others + 1));
     }
     Ok(key)
-}
-
-fn same_key(one: &PKeyRef<Private>, other: &PKeyRef<Private>) -> bool {
-    one.public_eq(other)
 }
 
 fn is_issuing(certificate: &X509) -> bool {

@@ -16,7 +16,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::chain::ChainRef;
-use super::{TlsCertificate, ffi, parse};
+use super::{TlsCertificate, ffi, parse, pem};
 
 /// A certificate and its private key in DER, in one piece of memory that is wiped when it is
 /// freed.
@@ -213,10 +213,7 @@ impl Material {
 }
 
 fn parse_both(der: &Der) -> Result<(X509, PKey<Private>), ErrorStack> {
-    Ok((
-        X509::from_der(der.leaf())?,
-        PKey::private_key_from_der(der.key())?,
-    ))
+    Ok((X509::from_der(der.leaf())?, pem::private_key(der.key())?))
 }
 
 /// What is told of a certificate to people, and costs a look into it.

@@ -11,7 +11,7 @@ use openssl::pkey::{Id, PKeyRef, Private};
 use openssl::x509::{X509NameRef, X509Ref};
 
 use super::error::{CertificateError, CertificateWarning};
-use super::{Fingerprint, KeyKind};
+use super::{Fingerprint, KeyKind, ffi};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 
@@ -78,13 +78,11 @@ pub(super) fn key_kind(key: &PKeyRef<Private>) -> Result<KeyKind, CertificateErr
         }
         Id::RSA | Id::RSA_PSS => Ok(KeyKind::Rsa),
         Id::ED25519 => Ok(KeyKind::Ed25519),
-        Id::EC => match key.ec_key().ok().and_then(|key| key.group().curve_name()) {
-            Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1 | Nid::SECP521R1) => Ok(KeyKind::Ecdsa),
+        Id::EC => match ffi::group_name(key).as_deref() {
+            Some("prime256v1" | "secp384r1" | "secp521r1") => Ok(KeyKind::Ecdsa),
             curve => unsupported(format!(
                 "ECDSA on the curve {}",
-                curve
-                    .and_then(|curve| curve.short_name().ok())
-                    .unwrap_or("unknown to OpenSSL")
+                curve.unwrap_or("unknown to OpenSSL")
             )),
         },
         Id::DSA => unsupported("DSA".to_owned()),

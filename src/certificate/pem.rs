@@ -3,6 +3,7 @@
 //! It tells apart the ways in which a file can be wrong, since "no start line" helps nobody: DER
 //! or PKCS #12 instead of PEM, a block that ends in the middle, a key under a pass phrase.
 
+use openssl::error::ErrorStack;
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
@@ -16,24 +17,40 @@ const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
+/// Makes a certificate from DER.
+type Parse<'a> = dyn Fn(&[u8]) -> Result<X509, ErrorStack> + 'a;
+
 /// What a PEM file holds.
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) certificates: Vec<X509>,
-    pub(crate) keys: Vec<PKey<Private>>,
+    pub(crate) keys: Vec<Key>,
     /// The label of a block that is neither, for the message where nothing usable was found.
     pub(crate) other: Option<String>,
+}
+
+/// A private key, with the octets that it was read from.
+pub(crate) struct Key {
+    pub(crate) key: PKey<Private>,
+    /// PKCS #8, or the form of its algorithm (SEC 1, PKCS #1).
+    pub(super) der: Zeroizing<Vec<u8>>,
 }
 
 impl Contents {
     /// Reads every certificate and key of `pem`.
     pub(crate) fn read(pem: &[u8]) -> Result<Self, CertificateError> {
+        Self::read_with(pem, &X509::from_der)
+    }
+
+    /// The same where `parse` makes certificates from DER: one that is in many files is parsed for
+    /// the first of them.
+    pub(super) fn read_with(pem: &[u8], parse: &Parse<'_>) -> Result<Self, CertificateError> {
         let mut contents = Self::default();
         let mut rest = pem;
         let mut blocks = 0;
         while let Some(block) = Block::next(rest)? {
             blocks += 1;
-            contents.take(&block)?;
+            contents.take(&block, parse)?;
             rest = block.rest;
         }
         if blocks == 0 {
@@ -42,13 +59,16 @@ impl Contents {
         Ok(contents)
     }
 
-    fn take(&mut self, block: &Block<'_>) -> Result<(), CertificateError> {
+    fn take(&mut self, block: &Block<'_>, parse: &Parse<'_>) -> Result<(), CertificateError> {
         match block.label {
             "CERTIFICATE" | "X509 CERTIFICATE" => {
-                let certificate =
-                    X509::from_pem(block.text).map_err(|_| CertificateError::Unreadable {
-                        what: "certificate",
-                    })?;
+                let certificate = match block.decode() {
+                    Some(der) => parse(&der),
+                    None => X509::from_pem(block.text),
+                };
+                let certificate = certificate.map_err(|_| CertificateError::Unreadable {
+                    what: "certificate",
+                })?;
                 self.certificates.push(certificate);
             }
             "ENCRYPTED PRIVATE KEY" => return Err(CertificateError::EncryptedKey),
@@ -56,13 +76,9 @@ impl Contents {
                 if contains(block.text, b"Proc-Type: 4,ENCRYPTED") {
                     return Err(CertificateError::EncryptedKey);
                 }
-                // Without the callback OpenSSL might ask on the terminal.
-                let key =
-                    PKey::private_key_from_pem_callback(block.text, |_| Ok(0)).map_err(|_| {
-                        CertificateError::Unreadable {
-                            what: "private key",
-                        }
-                    })?;
+                let key = Key::read(block).map_err(|_| CertificateError::Unreadable {
+                    what: "private key",
+                })?;
                 self.keys.push(key);
             }
             // Stands beside a key in what `openssl ecparam -genkey` writes; says nothing new.
@@ -76,6 +92,27 @@ impl Contents {
         }
         Ok(())
     }
+}
+
+impl Key {
+    fn read(block: &Block<'_>) -> Result<Self, ErrorStack> {
+        let (key, der) = match block.decode() {
+            Some(der) => (private_key(&der)?, der),
+            None => {
+                // Without the callback OpenSSL might ask on the terminal.
+                let key = PKey::private_key_from_pem_callback(block.text, |_| Ok(0))?;
+                let der = Zeroizing::new(key.private_key_to_der()?);
+                (key, der)
+            }
+        };
+        Ok(Self { key, der })
+    }
+}
+
+/// Parses a private key in DER: PKCS #8, or the form of its algorithm.
+pub(super) fn private_key(der: &[u8]) -> Result<PKey<Private>, ErrorStack> {
+    // Told what it is, OpenSSL does not have to try.
+    PKey::private_key_from_pkcs8(der).or_else(|_| PKey::private_key_from_der(der))
 }
 
 /// The certificate with this fingerprint and the first private key of `pem`, unparsed; `None` where

@@ -81,7 +81,7 @@ impl Authority {
         };
         if !certificate
             .public_key()
-            .is_ok_and(|public| public.public_eq(key))
+            .is_ok_and(|public| public.public_eq(&key.key))
         {
             return Err("its key does not belong to its certificate".to_owned());
         }
@@ -93,7 +93,7 @@ impl Authority {
             ));
         }
         let unreadable = |error: &dyn std::fmt::Display| error.to_string();
-        let key = key.private_key_to_pem_pkcs8().map(Zeroizing::new);
+        let key = key.key.private_key_to_pem_pkcs8().map(Zeroizing::new);
         let key = key.map_err(|error| unreadable(&error))?;
         let key = KeyPair::from_pem(&String::from_utf8_lossy(&key));
         let key = key.map_err(|error| unreadable(&error))?;
