@@ -7,6 +7,7 @@
 
 mod asked;
 mod directory;
+mod early;
 mod entry;
 mod files;
 mod gauges;
@@ -40,6 +41,7 @@ use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
 pub use self::asked::{Why, WouldAsk, WouldBe};
+use self::early::Early;
 use self::gauges::Gauges;
 use self::health::Health;
 pub use self::inquiry::{Answer, Inquiry};
@@ -52,7 +54,6 @@ use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
 use self::outbox::Outbox;
 use self::publish::Demand;
-use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
 use self::revocation::Looks;
 pub use self::revocation::{CareError, Revoke};
@@ -112,8 +113,9 @@ pub struct TlsManager {
     metrics: Option<Metrics>,
     gauges: Option<Gauges>,
     last_pass: UnixTime,
-    /// Whether the files are looked at for the first time.
+    /// Whether the files are looked at for the first time, and what handshakes wait for meanwhile.
     is_loading: bool,
+    early: Early,
     /// When the last map was published.
     last_published: Instant,
     /// What the last pass reported, to tell what is new.
@@ -186,6 +188,7 @@ impl TlsManager {
             map: SniMap::default(),
             last_pass: clock.now(),
             is_loading: false,
+            early: Early::new(Arc::clone(&clock)),
             last_published: Instant::now(),
             clock,
             loader,
@@ -349,27 +352,6 @@ impl TlsManager {
             self.take(change, Standing::Fallback, report);
         }
         needs.into_iter().flat_map(|need| need.names).collect()
-    }
-
-    fn take(&mut self, Change { old, new }: Change, standing: Standing, report: &mut Report) {
-        if let Some(old) = &old {
-            self.candidates.remove(old);
-            if let Some(gauges) = &mut self.gauges {
-                gauges.remove(old);
-            }
-        }
-        if let Some(new) = &new {
-            self.candidates.add(new, standing);
-            if let Some(gauges) = &mut self.gauges {
-                gauges.add(new);
-            }
-        }
-        match (old, new) {
-            (None, Some(new)) => report.added.push(new),
-            (Some(_), Some(new)) => report.changed.push(new),
-            (Some(old), None) => report.removed.push(old),
-            (None, None) => {}
-        }
     }
 
     /// Marks what the last pass did not report.

@@ -4,6 +4,7 @@
 //! million: to look at all of them takes seconds, so that is done in slices (a sweep), between which
 //! everything else goes on; a change of one is looked at by itself.
 
+mod first;
 mod noted;
 mod sweep;
 mod watched;
@@ -12,6 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::first::First;
 use self::sweep::Sweep;
 use super::directory;
 use super::entry::{self, Entries, Entry, Odd};
@@ -47,6 +49,8 @@ pub(super) struct Sources {
     generation: u64,
     sweep: Option<Sweep>,
     sweeps: u32,
+    /// There until all files have been looked at for the first time.
+    first: Option<First>,
     /// The directories and files of which a change may concern an entry.
     watch: Arc<BTreeSet<PathBuf>>,
     /// What configured files, and links in directories, are when links are followed.
