@@ -12,9 +12,11 @@ mod entry;
 mod files;
 mod gauges;
 mod health;
+mod index;
 mod inquiry;
 mod issued;
 mod job;
+mod kept;
 mod managed;
 mod missing;
 mod needs;
@@ -33,6 +35,7 @@ mod upkeep;
 mod work;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -47,6 +50,7 @@ use self::health::Health;
 pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
+use self::kept::Keepers;
 use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::Need;
@@ -82,6 +86,8 @@ pub struct Setup {
     pub make_issuer: MakeIssuer,
     /// Whether certificates are held in memory that are kept elsewhere too.
     pub in_memory: InMemory,
+    /// The directory of the index of very many files.
+    pub index: Option<PathBuf>,
     /// What issuers prove names with over the DNS: told of each configuration.
     pub dns: Option<DnsSolvers>,
 }
@@ -148,6 +154,7 @@ impl TlsManager {
             events: EventBus::default(),
             make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
             in_memory: InMemory::All,
+            index: None,
             dns: None,
         };
         Ok(Self::build(setup, true)?.apply(config))
@@ -162,9 +169,12 @@ impl TlsManager {
             events,
             make_issuer,
             in_memory,
+            index,
             dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
+        let keepers = Keepers::new(in_memory, &loader, &clock);
+        let reads = metrics.as_ref().map(|metrics| metrics.files_read.clone());
         let demands = Demands::new(Arc::clone(&published), Arc::clone(&clock));
         let access = Access {
             storage: Arc::clone(&storage),
@@ -194,7 +204,7 @@ impl TlsManager {
             loader,
             dry,
             config: None,
-            sources: Sources::default(),
+            sources: Sources::new(keepers, index, reads),
             issued: Issued::new(access),
             managed: Managed::new(tools, make_issuer),
             dns,

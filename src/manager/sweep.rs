@@ -14,6 +14,9 @@ use crate::config::model::Config;
 /// names takes some milliseconds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
+/// How many certificates are read at a time that are to be in memory.
+const FETCHED: usize = 64;
+
 impl TlsManager {
     /// Begins with `config`: loads certificates from files for as long as there is `patience`. What
     /// is left is loaded by [`Self::sweep`], and only then issuers are asked for anything.
@@ -96,9 +99,21 @@ impl TlsManager {
         if progress.is_done {
             self.is_loading = false;
             self.sources.end_first();
+            self.sources.settle_index();
             self.names.doubt();
         }
         (self.take_files(changes), progress.is_done)
+    }
+
+    /// Reads some of the certificates that are still in their files alone, though all are to be in
+    /// memory. Whether there are more.
+    pub fn fetch(&mut self) -> bool {
+        self.sources.fetch(FETCHED)
+    }
+
+    /// Waits until what is known of files is written down, for so long at most.
+    pub fn flush_index(&self, patience: Duration) {
+        self.sources.flush_index(patience);
     }
 
     /// Whether it is known what files there are, if not what is in them: from then on who asks for

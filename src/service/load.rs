@@ -42,6 +42,17 @@ impl Live {
         self.publish_certificates(config, &mut writer, &report);
     }
 
+    /// Reads some of what is only in files though it is to be in memory. Whether there is more.
+    /// Blocks on files.
+    pub fn fetch(&self) -> bool {
+        self.writer().manager.fetch()
+    }
+
+    /// Waits until what is known of files is written down, for so long at most.
+    pub fn flush_index(&self, patience: Duration) {
+        self.writer().manager.flush_index(patience);
+    }
+
     /// Waits until the loading of certificates has come so far.
     pub async fn loaded(&self, enough: Loading) {
         // The sender is this one's own.

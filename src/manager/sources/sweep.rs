@@ -143,6 +143,7 @@ impl Sources {
                 (seen > 0).then_some(Step::Count(listing))
             }
             Step::Counted => {
+                self.open_index(sweep.files);
                 self.note_all_listed();
                 None
             }
