@@ -10,10 +10,11 @@
 mod support;
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use support::{Ca, Gateway, KeyType, TlsClient, connect, wait_for};
+use support::{Ca, Gateway, KeyType, TlsClient, wait_for};
 
 /// So many that loading them takes a while.
 const MANY: usize = 3_000;
@@ -39,8 +40,11 @@ fn config() -> &'static str {
 /// Waits until connections are accepted.
 #[track_caller]
 fn wait_until_accepting(gateway: &Gateway) {
-    gateway.wait_for_log("listening");
-    drop(connect(gateway.https));
+    wait_for("connections to be accepted", || {
+        let stream = TcpStream::connect(gateway.https).ok()?;
+        drop(stream);
+        Some(())
+    });
 }
 
 fn is_ready(gateway: &Gateway) -> bool {
@@ -49,7 +53,7 @@ fn is_ready(gateway: &Gateway) -> bool {
 
 #[test]
 fn names_are_served_before_the_last_file_is_loaded() {
-    let ca = Ca::new("Many Root");
+    let ca = Ca::new("Many Root").intermediate("Many CA");
     let builder = Gateway::builder();
     let certs = builder.dir().join("certs");
     write_many(&ca, &certs, MANY);
@@ -109,7 +113,7 @@ fn serves(gateway: &Gateway, host: &str) -> Vec<u8> {
 
 /// A gateway that has an index of so many sites, stopped, and what signs its certificates.
 fn indexed(more: &str, many: usize) -> (Gateway, Ca) {
-    let ca = Ca::new("Many Root");
+    let ca = Ca::new("Many Root").intermediate("Many CA");
     let builder = Gateway::builder();
     write_many(&ca, &builder.dir().join("certs"), many);
     wait_until_settled();
@@ -154,6 +158,7 @@ fn a_restart_reads_only_what_has_changed() {
         .make()
         .write(&certs, "new.example");
     fs::write(certs.join(format!("{}.pem", name(2))), "no PEM").expect("written");
+    wait_until_settled();
     gateway.restart();
     assert_eq!(read(&gateway), 3, "{}", gateway.log());
     assert_ne!(serves(&gateway, &name(0)), before);
@@ -226,7 +231,7 @@ fn whatever_is_wrong_with_the_index_a_start_goes_on_without_it() {
 
 #[test]
 fn a_kill_at_any_time_costs_nothing_but_time() {
-    let ca = Ca::new("Many Root");
+    let ca = Ca::new("Many Root").intermediate("Many CA");
     let builder = Gateway::builder();
     write_many(&ca, &builder.dir().join("certs"), 1_500);
     wait_until_settled();
