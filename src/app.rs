@@ -176,6 +176,7 @@ impl App {
             metrics: Some(metrics.clone()),
             events: events.clone(),
             in_memory: config.certificates_in_memory,
+            index: Some(index(&config)),
             make_issuer: make_issuer(&storage, &clock, &challenges, &dns, &events, &halt),
             dns: Some(dns.clone()),
         })?;
@@ -304,6 +305,7 @@ impl App {
             shutdown_signal: Box::new(stop),
         });
         live.flush_log(LOG_PATIENCE);
+        live.flush_index(LOG_PATIENCE);
         gate.outcome().map_err(StartError::Certificates)
     }
 }
@@ -341,6 +343,13 @@ fn make_issuer(
 fn storage(config: &Config) -> Arc<dyn Storage> {
     match &config.storage {
         model::Storage::File { path } => Arc::new(FileStorage::new(path)),
+    }
+}
+
+/// Where what is known of certificates' files is kept: hidden among what is stored.
+fn index(config: &Config) -> PathBuf {
+    match &config.storage {
+        model::Storage::File { path } => path.join(".index"),
     }
 }
 

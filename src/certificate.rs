@@ -14,6 +14,7 @@ pub mod loader;
 pub mod material;
 pub(crate) mod parse;
 pub(crate) mod pem;
+pub(crate) mod recall;
 pub mod sni;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,7 +33,7 @@ pub use self::file_path::FilePath;
 pub use self::loader::{Loaded, Loader};
 
 use self::chain::ChainRef;
-use self::material::{Description, Keeper, Material, MaterialError, Rest};
+use self::material::{Away, Description, Keeper, Material, MaterialError, Rest};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::Lifetime;
@@ -206,17 +207,24 @@ impl TlsCertificate {
         if let Some(hot) = self.hot.load_full() {
             return Ok(hot);
         }
-        Ok(Arc::new(match &self.rest {
-            Rest::Memory(der) => Material::parse(der, ChainRef::clone(&self.chain))?,
-            Rest::Kept(keeper) => Material::fetch(&**keeper, self)?,
-        }))
+        self.parsed().map(Arc::new)
+    }
+
+    /// The same, parsed now.
+    fn parsed(&self) -> Result<Material, MaterialError> {
+        match (self.rest.at_hand(), &self.rest) {
+            (None, Rest::Kept(away)) => Material::fetch(away, self),
+            (Some(der), _) | (_, Rest::Memory(der)) => {
+                Ok(Material::parse(der, ChainRef::clone(&self.chain))?)
+            }
+        }
     }
 
     /// The same certificate, kept by `keeper` instead of in memory.
     #[must_use]
     pub(crate) fn kept_by(&self, keeper: Arc<dyn Keeper>) -> Self {
         Self {
-            rest: Rest::Kept(keeper),
+            rest: Rest::Kept(Away::new(keeper)),
             hot: ArcSwapOption::empty(),
             chain: ChainRef::clone(&self.chain),
             names: self.names.clone(),

@@ -7,13 +7,16 @@
 
 mod asked;
 mod directory;
+mod early;
 mod entry;
 mod files;
 mod gauges;
 mod health;
+mod index;
 mod inquiry;
 mod issued;
 mod job;
+mod kept;
 mod managed;
 mod missing;
 mod needs;
@@ -32,6 +35,7 @@ mod upkeep;
 mod work;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,11 +44,13 @@ use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
 pub use self::asked::{Why, WouldAsk, WouldBe};
+use self::early::Early;
 use self::gauges::Gauges;
 use self::health::Health;
 pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
+use self::kept::Keepers;
 use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::Need;
@@ -52,7 +58,6 @@ use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
 use self::outbox::Outbox;
 use self::publish::Demand;
-use self::report::Change;
 pub use self::report::{Missing, Problem, Report};
 use self::revocation::Looks;
 pub use self::revocation::{CareError, Revoke};
@@ -81,6 +86,8 @@ pub struct Setup {
     pub make_issuer: MakeIssuer,
     /// Whether certificates are held in memory that are kept elsewhere too.
     pub in_memory: InMemory,
+    /// The directory of the index of very many files.
+    pub index: Option<PathBuf>,
     /// What issuers prove names with over the DNS: told of each configuration.
     pub dns: Option<DnsSolvers>,
 }
@@ -112,8 +119,9 @@ pub struct TlsManager {
     metrics: Option<Metrics>,
     gauges: Option<Gauges>,
     last_pass: UnixTime,
-    /// Whether the files are looked at for the first time.
+    /// Whether the files are looked at for the first time, and what handshakes wait for meanwhile.
     is_loading: bool,
+    early: Early,
     /// When the last map was published.
     last_published: Instant,
     /// What the last pass reported, to tell what is new.
@@ -146,6 +154,7 @@ impl TlsManager {
             events: EventBus::default(),
             make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
             in_memory: InMemory::All,
+            index: None,
             dns: None,
         };
         Ok(Self::build(setup, true)?.apply(config))
@@ -160,9 +169,12 @@ impl TlsManager {
             events,
             make_issuer,
             in_memory,
+            index,
             dns,
         } = setup;
         let loader = Arc::new(Loader::new()?);
+        let keepers = Keepers::new(in_memory, &loader, &clock);
+        let reads = metrics.as_ref().map(|metrics| metrics.files_read.clone());
         let access = Access {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
@@ -186,12 +198,13 @@ impl TlsManager {
             map: SniMap::default(),
             last_pass: clock.now(),
             is_loading: false,
+            early: Early::new(Arc::clone(&clock)),
             last_published: Instant::now(),
             clock,
             loader,
             dry,
             config: None,
-            sources: Sources::default(),
+            sources: Sources::new(keepers, index, reads),
             issued: Issued::new(access),
             managed: Managed::new(tools, make_issuer),
             dns,
@@ -348,27 +361,6 @@ impl TlsManager {
             self.take(change, Standing::Fallback, report);
         }
         needs.into_iter().flat_map(|need| need.names).collect()
-    }
-
-    fn take(&mut self, Change { old, new }: Change, standing: Standing, report: &mut Report) {
-        if let Some(old) = &old {
-            self.candidates.remove(old);
-            if let Some(gauges) = &mut self.gauges {
-                gauges.remove(old);
-            }
-        }
-        if let Some(new) = &new {
-            self.candidates.add(new, standing);
-            if let Some(gauges) = &mut self.gauges {
-                gauges.add(new);
-            }
-        }
-        match (old, new) {
-            (None, Some(new)) => report.added.push(new),
-            (Some(_), Some(new)) => report.changed.push(new),
-            (Some(old), None) => report.removed.push(old),
-            (None, None) => {}
-        }
     }
 
     /// Marks what the last pass did not report.

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub hot_certificates: HotCertificates,
     /// When certificates end, those that end first.
     pub certificate_ends: CertificateEnds,
+    /// Certificates whose files were read.
+    pub files_read: IntCounter,
     /// Names that wanted a certificate on demand, by what came of it.
     pub on_demand: IntCounterVec,
     /// Handshakes that wait for a certificate on demand.
@@ -138,6 +140,10 @@ impl Metrics {
                 )?,
             },
             certificate_ends,
+            files_read: counter(
+                "snigate_certificate_files_read_total",
+                "Certificates whose files were read, at the start or because they changed.",
+            )?,
             on_demand: counters(
                 "snigate_on_demand_total",
                 "Names that wanted a certificate on demand, by what came of it.",

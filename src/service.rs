@@ -6,6 +6,7 @@ pub mod gate;
 pub mod halt;
 mod issue;
 pub mod live;
+pub mod load;
 mod next;
 pub mod on_demand;
 mod outcome;

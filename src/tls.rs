@@ -8,6 +8,7 @@
 mod context;
 mod ffi;
 mod info;
+mod later;
 mod seen;
 mod snapshot;
 mod ticket;
@@ -47,8 +48,20 @@ struct Hello {
     /// the configuration that has long been replaced.
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     server_name: Option<HostName>,
+    /// Whether something else than a name was asked for.
+    is_invalid: bool,
     certificates: Option<Arc<CertificateSet>>,
     purpose: Purpose,
+}
+
+impl Hello {
+    fn asked(&self) -> Asked<'_> {
+        match &self.server_name {
+            Some(name) => Asked::Name(name.as_str()),
+            None if self.is_invalid => Asked::Invalid,
+            None => Asked::Nothing,
+        }
+    }
 }
 
 /// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
@@ -194,7 +207,7 @@ impl GlobalCertificate {
             Choice::Present { set, .. } if validates => (Some(set), Purpose::Validate),
             Choice::Present { set, fell_back } if fell_back => (Some(set), Purpose::FallBack),
             Choice::Present { set, .. } => (Some(set), Purpose::Serve),
-            Choice::OnDemand => (None, Purpose::Serve),
+            Choice::OnDemand | Choice::Later => (None, Purpose::Serve),
             Choice::Refuse => {
                 if validates {
                     *alert = SslAlert::NO_APPLICATION_PROTOCOL;
@@ -224,6 +237,7 @@ impl GlobalCertificate {
             Hello {
                 snapshot: Mutex::new(Some(snapshot)),
                 server_name,
+                is_invalid: matches!(asked, Asked::Invalid),
                 certificates,
                 purpose,
             },
@@ -249,6 +263,8 @@ enum Next {
     Present(Arc<CertificateSet>),
     /// Get the certificate of this name.
     Demand(Arc<Snapshot>, HostName),
+    /// Wait until more certificates are loaded.
+    Wait,
 }
 
 impl Next {
@@ -257,6 +273,9 @@ impl Next {
             return Some(Self::Present(Arc::clone(set)));
         }
         let snapshot = lock(&hello.snapshot).clone()?;
+        if snapshot.certificates.loading().is_some() {
+            return Some(Self::Wait);
+        }
         Some(Self::Demand(snapshot, hello.server_name.clone()?))
     }
 }
@@ -276,6 +295,15 @@ impl GlobalCertificate {
                 return made;
             }
         }
+        self.fall_back(ssl, snapshot.fall_back())
+    }
+
+    /// Presents `set`, which is not of the name that was asked for.
+    fn fall_back(
+        &self,
+        ssl: &mut TlsRef,
+        set: Option<Arc<CertificateSet>>,
+    ) -> Option<Arc<CertificateSet>> {
         seen::note_unknown();
         self.0.metrics.unknown_names.inc();
         // The session would be one of the name, which did not get its certificate.
@@ -286,7 +314,7 @@ impl GlobalCertificate {
         if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
             hello.purpose = Purpose::FallBack;
         }
-        snapshot.fall_back()
+        set
     }
 }
 
@@ -296,6 +324,7 @@ impl TlsAccept for GlobalCertificate {
         let set = match ssl.ex_data(self.0.hello).and_then(Next::of) {
             Some(Next::Present(set)) => Some(set),
             Some(Next::Demand(snapshot, name)) => self.demand(ssl, &snapshot, &name).await,
+            Some(Next::Wait) => self.wait(ssl).await,
             None => None,
         };
         let Some(set) = set else {

@@ -19,6 +19,7 @@ use crate::proxy::{self, SiteTable};
 use crate::readiness::Readiness;
 use crate::service::gate::Gate;
 use crate::service::live::{GatewayEdge, Live};
+use crate::service::load::Loading;
 use crate::service::{reload, systemd};
 use crate::shutdown::requested;
 use crate::storage::Storage;
@@ -42,10 +43,15 @@ impl Service for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         // So that the first request finds its upstream's address.
         proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
-        // Who connects before waits in the listener's queue: a name whose certificate is not loaded
-        // yet is not to be told that there is none.
+        // Who connects before waits in the listener's queue. Which sites are on plain HTTP until they
+        // have a certificate is known only when all are loaded.
+        let enough = if self.live.current().config.server.https_optional {
+            Loading::Done
+        } else {
+            Loading::Listed
+        };
         tokio::select! {
-            () = self.live.loaded() => {}
+            () = self.live.loaded(enough) => {}
             () = requested(&mut self.stopping) => return,
         }
         let mut accepting = JoinSet::new();

@@ -96,6 +96,13 @@ impl Intermediates {
         self.lock().generation
     }
 
+    /// The subjects of all that is known.
+    pub(super) fn subjects(&self) -> Vec<String> {
+        let inner = self.lock();
+        let known = inner.known.values().flatten();
+        known.map(|one| name_text(one.subject_name())).collect()
+    }
+
     /// Builds the chain of `leaf` from `given` certificates in any order, and from what is known
     /// where those do not suffice; where they are `whole`, only if they lack the leaf's own issuer.
     pub(super) fn build(
@@ -151,6 +158,16 @@ impl Intermediates {
             .into_iter()
             .filter(|issuer| issued(issuer, certificate, true))
             .max_by_key(|issuer| unix_time(issuer.not_after()).unwrap_or_default())
+    }
+
+    /// The chain of these certificates, which was built before. They are known from then on.
+    pub(super) fn recall(&self, certificates: Vec<X509>) -> Result<ChainRef, ErrorStack> {
+        let mut chain = Vec::with_capacity(certificates.len());
+        for certificate in certificates {
+            self.learn(X509::clone(&certificate))?;
+            chain.push(self.intern(certificate)?);
+        }
+        Ok(self.share(chain))
     }
 
     /// The one chain of these very certificates.

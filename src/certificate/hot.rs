@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Semaphore;
 
 use super::TlsCertificate;
-use super::material::{Material, MaterialError, Rest};
+use super::material::{Material, MaterialError};
 use crate::metrics::HotCertificates;
 
 /// What is kept where nobody says otherwise.
@@ -74,20 +74,19 @@ impl Hot {
             return Ok(material);
         }
         self.metrics.misses.inc();
-        let material = match &certificate.rest {
-            Rest::Memory(der) => Material::parse(der, certificate.chain.clone())?,
-            Rest::Kept(keeper) => {
-                // Never closed.
-                let _turn = self.fetching.acquire().await;
-                if let Some(material) = certificate.hot.load_full() {
-                    return Ok(material);
-                }
-                let (keeper, certificate) = (Arc::clone(keeper), Arc::clone(certificate));
-                tokio::task::spawn_blocking(move || Material::fetch(&*keeper, &certificate))
-                    .await
-                    .map_err(|_| MaterialError::Broken)??
-            }
-        };
+        if let Some(der) = certificate.rest.at_hand() {
+            let material = Material::parse(der, certificate.chain.clone())?;
+            return Ok(self.keep(certificate, material));
+        }
+        // Never closed.
+        let _turn = self.fetching.acquire().await;
+        if let Some(material) = certificate.hot.load_full() {
+            return Ok(material);
+        }
+        let away = Arc::clone(certificate);
+        let material = tokio::task::spawn_blocking(move || away.parsed())
+            .await
+            .map_err(|_| MaterialError::Broken)??;
         Ok(self.keep(certificate, material))
     }
 
@@ -184,16 +183,14 @@ mod tests {
     }
 
     fn der(certificate: &TlsCertificate) -> Der {
-        match &certificate.rest {
-            Rest::Memory(der) => der.clone(),
-            Rest::Kept(_) => panic!("it is in memory"),
-        }
+        certificate.rest.at_hand().expect("in memory").clone()
     }
 
     /// Gives what it was told to.
     struct Keep {
         kept: Mutex<Option<Kept>>,
         asked: AtomicUsize,
+        is_held: bool,
     }
 
     impl Keep {
@@ -201,6 +198,7 @@ mod tests {
             Arc::new(Self {
                 kept: Mutex::new(kept),
                 asked: AtomicUsize::new(0),
+                is_held: false,
             })
         }
     }
@@ -210,6 +208,10 @@ mod tests {
             self.asked.fetch_add(1, Ordering::Relaxed);
             let kept = self.kept.lock().expect("whole").take();
             kept.ok_or_else(|| "the disk is gone".to_owned())
+        }
+
+        fn is_held(&self) -> bool {
+            self.is_held
         }
     }
 
@@ -303,6 +305,25 @@ mod tests {
         let error = hot.ready(&gone).await.err().expect("none");
         assert_eq!(error.to_string(), "cannot be fetched: the disk is gone");
         assert!(gone.hot.load().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_held_is_fetched_once_though_its_parsed_form_goes() {
+        let fixture = Fixture::new();
+        let hot = fixture.hot(CAPACITY);
+        let certificate = fixture.certificate("a.example");
+        let keeper = Arc::new(Keep {
+            kept: Mutex::new(Some(Kept::Same(der(&certificate)))),
+            asked: AtomicUsize::new(0),
+            is_held: true,
+        });
+        let kept = Arc::new(certificate.kept_by(Arc::clone(&keeper) as _));
+        for _ in 0..3 {
+            hot.ready(&kept).await.expect("ready");
+            kept.hot.store(None);
+        }
+        assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
+        assert_eq!(kept.describe(), certificate.describe());
     }
 
     #[tokio::test]

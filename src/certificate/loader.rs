@@ -15,7 +15,7 @@ use super::{Fingerprint, Source, TlsCertificate, parse};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
-    intermediates: Intermediates,
+    pub(super) intermediates: Intermediates,
     /// For trying out whether OpenSSL takes a certificate.
     trial: SslContext,
 }

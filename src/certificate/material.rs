@@ -5,8 +5,8 @@
 //! very many certificates few are asked for at a time, so the parsed form is kept for those alone
 //! ([`super::hot::Hot`]).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, PKeyRef, Private};
@@ -77,6 +77,11 @@ pub trait Keeper: Send + Sync {
     /// # Errors
     /// Why it cannot be had, for people.
     fn fetch(&self, certificate: &TlsCertificate) -> Result<Kept, String>;
+
+    /// Whether what was fetched stays in memory from then on.
+    fn is_held(&self) -> bool {
+        false
+    }
 }
 
 /// What a [`Keeper`] keeps.
@@ -91,7 +96,42 @@ pub enum Kept {
 #[derive(Clone)]
 pub(super) enum Rest {
     Memory(Der),
-    Kept(Arc<dyn Keeper>),
+    Kept(Away),
+}
+
+/// A certificate that is kept elsewhere, at least until it has been fetched.
+#[derive(Clone)]
+pub(super) struct Away {
+    pub(super) keeper: Arc<dyn Keeper>,
+    /// What was fetched, where it stays.
+    held: OnceLock<Der>,
+}
+
+impl Away {
+    pub(super) fn new(keeper: Arc<dyn Keeper>) -> Self {
+        Self {
+            keeper,
+            held: OnceLock::new(),
+        }
+    }
+
+    /// Holds `der` from now on, where the keeper wants that.
+    pub(super) fn hold(&self, der: Der) {
+        if self.keeper.is_held() {
+            // Another may have been faster, with the same.
+            let _ = self.held.set(der);
+        }
+    }
+}
+
+impl Rest {
+    /// Certificate and key, where they are in memory.
+    pub(super) fn at_hand(&self) -> Option<&Der> {
+        match self {
+            Self::Memory(der) => Some(der),
+            Self::Kept(away) => away.held.get(),
+        }
+    }
 }
 
 /// A certificate with its key and its chain, ready for handshakes.
@@ -144,26 +184,26 @@ impl Material {
         Ok(Self::new(leaf, key, chain, der.len()))
     }
 
-    /// Fetches and parses what `keeper` has of `certificate`. Blocks.
-    pub(super) fn fetch(
-        keeper: &dyn Keeper,
-        certificate: &TlsCertificate,
-    ) -> Result<Self, MaterialError> {
-        match keeper.fetch(certificate).map_err(MaterialError::Fetch)? {
+    /// Fetches and parses what is kept of `certificate`. Blocks.
+    pub(super) fn fetch(away: &Away, certificate: &TlsCertificate) -> Result<Self, MaterialError> {
+        let kept = away.keeper.fetch(certificate);
+        match kept.map_err(MaterialError::Fetch)? {
             Kept::Same(der) => {
                 if openssl::sha::sha256(der.leaf()) != certificate.fingerprint.0 {
                     return Err(MaterialError::Other);
                 }
-                Ok(Self::parse(&der, certificate.chain.clone())?)
+                let material = Self::parse(&der, certificate.chain.clone())?;
+                away.hold(der);
+                Ok(material)
             }
             Kept::Newer(newer) => {
                 let covers = |name| newer.names().contains(name);
                 if !certificate.names().iter().all(covers) {
                     return Err(MaterialError::Other);
                 }
-                match &newer.rest {
-                    Rest::Memory(der) => Ok(Self::parse(der, newer.chain.clone())?),
-                    Rest::Kept(_) => Err(MaterialError::Other),
+                match newer.rest.at_hand() {
+                    Some(der) => Ok(Self::parse(der, newer.chain.clone())?),
+                    None => Err(MaterialError::Other),
                 }
             }
         }

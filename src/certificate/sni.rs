@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ahash::RandomState;
 use async_trait::async_trait;
 use openssl::ssl::SslRef;
+use tokio::sync::watch;
 
 pub use self::candidates::{Candidates, Standing};
 use self::table::Table;
@@ -23,7 +24,7 @@ use crate::certificate::TlsCertificate;
 use crate::certificate::hot::Hot;
 use crate::certificate::material::MaterialError;
 use crate::clock::UnixTime;
-use crate::host::{HostName, Identifier, Pattern, parent};
+use crate::host::{Host, HostName, Identifier, Pattern, parent};
 
 /// The certificates of one name, at most one of each kind of key.
 #[derive(Debug)]
@@ -125,6 +126,19 @@ pub trait OnDemand: Send + Sync {
     async fn certificate(&self, host: &str, client: Option<IpAddr>) -> Option<Arc<CertificateSet>>;
 }
 
+/// Loads certificates that are not in the map yet: it is there while that is under way.
+pub trait Loading: Send + Sync {
+    /// Whether no certificate that is not loaded yet goes before `found` for a client that asks
+    /// for `host`, or for nothing that can be looked up.
+    fn is_settled(&self, host: Option<Host<'_>>, found: Option<&CertificateSet>) -> bool;
+
+    /// Has what may be for `host` loaded before the rest. Never blocks.
+    fn hurry(&self, host: Host<'_>);
+
+    /// Tells when more is in the map, from the call on.
+    fn progress(&self) -> watch::Receiver<u64>;
+}
+
 /// An immutable map from server names to certificates.
 ///
 /// Clones share their content.
@@ -137,6 +151,7 @@ pub struct SniMap {
     addresses: Arc<HashMap<IpAddr, Arc<CertificateSet>>>,
     default: Option<Arc<CertificateSet>>,
     on_demand: Option<Arc<dyn OnDemand>>,
+    loading: Option<Arc<dyn Loading>>,
     /// Keys that nobody can know, so that no choice of host names makes a shard slow.
     hasher: RandomState,
 }
@@ -191,6 +206,11 @@ impl SniMap {
     /// Who makes certificates for names that are not in the map.
     pub fn on_demand(&self) -> Option<&Arc<dyn OnDemand>> {
         self.on_demand.as_ref()
+    }
+
+    /// Who loads what is not in the map yet; `None` where all is.
+    pub fn loading(&self) -> Option<&Arc<dyn Loading>> {
+        self.loading.as_ref()
     }
 
     /// How many names and wildcards have a certificate.
@@ -290,6 +310,15 @@ impl SniMap {
         }
     }
 
+    /// This map while `loading` adds to it, or once that is over.
+    #[must_use]
+    pub fn with_loading(&self, loading: Option<Arc<dyn Loading>>) -> Self {
+        Self {
+            loading,
+            ..self.clone()
+        }
+    }
+
     /// Whether `other` is this map: the same entries, and not just equal ones.
     pub fn is_same_as(&self, other: &Self) -> bool {
         fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
@@ -304,6 +333,7 @@ impl SniMap {
             && Arc::ptr_eq(&self.addresses, &other.addresses)
             && same(self.default.as_ref(), other.default.as_ref())
             && same(self.on_demand.as_ref(), other.on_demand.as_ref())
+            && same(self.loading.as_ref(), other.loading.as_ref())
     }
 
     fn hash(&self, name: &str) -> u64 {

@@ -62,23 +62,28 @@ pub(super) fn is_beside(path: &Path, file: &Path) -> bool {
         .is_some_and(|directory| is_turned_link(path, directory))
 }
 
+/// The kinds of keys that a name may end in.
+const KINDS: [&str; 3] = [".ecdsa", ".ed25519", ".rsa"];
+
 /// Whether the name of a certificate's file says a host that it does not cover.
 pub(super) fn is_misnamed(name: &OsStr, certificate: &TlsCertificate) -> bool {
-    let Some(name) = Path::new(name).file_stem().and_then(OsStr::to_str) else {
-        return false;
-    };
     let covers = |pattern: &Pattern| match pattern {
         Pattern::Exact(host) => certificate.covers(host.as_str()),
         other => certificate.names().contains(other),
     };
-    // One label says nothing: `tls.crt`, `site1.pem`.
-    named(name).is_some_and(|pattern| name.contains('.') && !covers(&pattern))
+    named_after(name).is_some_and(|pattern| !covers(&pattern))
+}
+
+/// What the file `name` is named after. One label says nothing: `tls.crt`, `site1.pem`.
+pub(super) fn named_after(name: &OsStr) -> Option<Pattern> {
+    let stem = Path::new(name).file_stem().and_then(OsStr::to_str)?;
+    stem.contains('.').then(|| named(stem)).flatten()
 }
 
 /// The host or wildcard that a file is named after: `a.example`, `*.a.example` or
 /// `_wildcard.a.example`, each perhaps with the kind of key, `a.example.rsa`.
-fn named(name: &str) -> Option<Pattern> {
-    let name = [".ecdsa", ".ed25519", ".rsa"]
+pub(super) fn named(name: &str) -> Option<Pattern> {
+    let name = KINDS
         .iter()
         .find_map(|kind| name.strip_suffix(kind))
         .unwrap_or(name);
@@ -88,6 +93,45 @@ fn named(name: &str) -> Option<Pattern> {
     }
 }
 
+/// The names of chains' files that are named after `pattern`.
+pub(super) fn names_for(pattern: &Pattern) -> impl Iterator<Item = String> {
+    let stems = match pattern {
+        Pattern::Any => [None, None],
+        Pattern::Exact(_) | Pattern::Ip(_) => [Some(pattern.to_string()), None],
+        Pattern::Wildcard(of) => [Some(format!("*.{of}")), Some(format!("_wildcard.{of}"))],
+    };
+    stems.into_iter().flatten().flat_map(|stem| {
+        let kinds = std::iter::once("").chain(KINDS);
+        kinds.flat_map(move |kind| {
+            let stem = stem.clone();
+            CHAINS.map(|extension| format!("{stem}{kind}.{extension}"))
+        })
+    })
+}
+
 fn extension(path: &Path) -> Option<&str> {
     path.extension().and_then(OsStr::to_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_by_what_they_say() {
+        for name in [
+            "a.example.pem",
+            "a.example.crt",
+            "a.example.rsa.pem",
+            "_wildcard.a.example.pem",
+            "*.a.example.ecdsa.crt",
+            "192.0.2.1.pem",
+        ] {
+            let pattern = named_after(OsStr::new(name)).expect(name);
+            assert!(names_for(&pattern).any(|one| one == name), "{name}");
+        }
+        for name in ["tls.crt", "site1.pem", "a_b.c d.pem"] {
+            assert_eq!(named_after(OsStr::new(name)), None, "{name}");
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     /// Whether the stamps are enough to tell that nothing changed.
     pub(super) sure: bool,
+    /// Whether the index knows it.
+    pub(super) indexed: bool,
 }
 
 /// What is odd about an entry.

@@ -13,7 +13,9 @@ use zeroize::Zeroizing;
 
 use super::directory::KEY;
 use crate::certificate::loader::File as Part;
-use crate::certificate::{CertificateError, FilePath, Loaded, Loader, Source};
+use crate::certificate::material::Der;
+use crate::certificate::pem::find_der;
+use crate::certificate::{CertificateError, FilePath, Fingerprint, Loaded, Loader, Source};
 use crate::clock::UnixTime;
 use crate::stamp::Stamp;
 
@@ -28,7 +30,7 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 pub(super) struct EntryId {
     pub(super) file: FilePath,
     /// Where the key is; `None` where it is beside the chain, by the same name.
-    key: Option<Arc<Path>>,
+    pub(super) key: Option<Arc<Path>>,
 }
 
 impl EntryId {
@@ -78,6 +80,14 @@ pub(super) struct Print([u8; 16]);
 impl Print {
     /// No digest of anything.
     pub(super) const NONE: Self = Self([0; 16]);
+
+    pub(super) fn octets(self) -> [u8; 16] {
+        self.0
+    }
+
+    pub(super) fn from_octets(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
 
     fn of(hash: Sha256) -> Self {
         let mut print = Self::NONE;
@@ -134,19 +144,34 @@ pub(super) struct Reading {
     pub(super) content: Option<Result<Content, (PathBuf, FileError)>>,
 }
 
+/// The files of an entry, as they are.
+struct Raw {
+    chain: Result<Bytes, FileError>,
+    /// `None` where there is no file for the key alone.
+    key: Option<Result<Bytes, FileError>>,
+    digest: Print,
+}
+
+impl Raw {
+    fn read(id: &EntryId, kind: Kind) -> Self {
+        let (chain_path, key_path) = (id.chain(), id.key());
+        let chain = read_file(&chain_path);
+        let key = if key_path == chain_path {
+            None
+        } else {
+            match (kind, read_file(&key_path)) {
+                (Kind::Directory, Err(error)) if error.is_absent() => None,
+                (_, key) => Some(key),
+            }
+        };
+        let digest = digest([Some(&chain), key.as_ref()]);
+        Self { chain, key, digest }
+    }
+}
+
 /// Reads the files of an entry, and parses them unless their digest is `before`.
 pub(super) fn read(id: &EntryId, kind: Kind, loader: &Loader, before: Print) -> Reading {
-    let (chain_path, key_path) = (id.chain(), id.key());
-    let chain = read_file(&chain_path);
-    let key = if key_path == chain_path {
-        None
-    } else {
-        match (kind, read_file(&key_path)) {
-            (Kind::Directory, Err(error)) if error.is_absent() => None,
-            (_, key) => Some(key),
-        }
-    };
-    let digest = digest([Some(&chain), key.as_ref()]);
+    let Raw { chain, key, digest } = Raw::read(id, kind);
     if before == digest {
         return Reading {
             digest,
@@ -157,6 +182,30 @@ pub(super) fn read(id: &EntryId, kind: Kind, loader: &Loader, before: Print) -> 
         digest,
         content: Some(parse(id, kind, loader, chain, key)),
     }
+}
+
+/// The certificate with this fingerprint and its key, unchecked, from files that are what they were
+/// when both were checked: whose digest is `before`.
+pub(super) fn read_again(
+    id: &EntryId,
+    kind: Kind,
+    before: Print,
+    fingerprint: Fingerprint,
+) -> Option<Der> {
+    let raw = Raw::read(id, kind);
+    if raw.digest != before {
+        return None;
+    }
+    let (chain, key) = (raw.chain.ok()?, raw.key.transpose().ok()?);
+    let Some(key) = key else {
+        return find_der(&chain, fingerprint);
+    };
+    // Of the very capacity, so that nothing is moved and left behind unwiped.
+    let mut both = Zeroizing::new(Vec::with_capacity(chain.len() + key.len() + 1));
+    both.extend_from_slice(&chain);
+    both.push(b'\n');
+    both.extend_from_slice(&key);
+    find_der(&both, fingerprint)
 }
 
 fn parse(

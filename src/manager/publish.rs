@@ -68,6 +68,9 @@ impl TlsManager {
         map = map.with_default(default);
         let on_demand = self.on_demand.as_ref();
         map = map.with_on_demand(on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as _));
+        if self.is_loading != map.loading().is_some() {
+            map = map.with_loading(self.loading());
+        }
         if let Some(gauges) = &self.gauges
             && gauges.are_few()
         {

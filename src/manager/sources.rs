@@ -4,6 +4,8 @@
 //! million: to look at all of them takes seconds, so that is done in slices (a sweep), between which
 //! everything else goes on; a change of one is looked at by itself.
 
+mod first;
+mod known;
 mod noted;
 mod sweep;
 mod watched;
@@ -12,13 +14,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prometheus::IntCounter;
+
+use self::first::First;
 use self::sweep::Sweep;
 use super::directory;
 use super::entry::{self, Entries, Entry, Odd};
 use super::files::{self, Content, EntryId, Kind, Print, Reading, Stamps};
+use super::index::{Index, Known};
+use super::kept::Keepers;
 use super::parallel;
 use super::report::Change;
-use crate::certificate::{CertificateWarning, Loaded, Loader, TlsCertificate};
+use crate::certificate::{Loaded, Loader, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Origin};
 use crate::schedule::Horizon;
@@ -27,8 +34,15 @@ use crate::schedule::Horizon;
 const LONE_KEYS: usize = 1_000;
 
 /// Every configured file and directory, with what was loaded from it.
-#[derive(Default)]
 pub(super) struct Sources {
+    keepers: Keepers,
+    /// Where the index is, until it is open.
+    index_place: Option<PathBuf>,
+    index: Option<Index>,
+    /// What is left in files that is to be in memory.
+    away: Vec<EntryId>,
+    /// Counts entries whose files were read.
+    reads: Option<IntCounter>,
     /// The configured files.
     files: HashMap<EntryId, Arc<Origin>>,
     /// The same by the paths of both of their files.
@@ -47,6 +61,8 @@ pub(super) struct Sources {
     generation: u64,
     sweep: Option<Sweep>,
     sweeps: u32,
+    /// There until all files have been looked at for the first time.
+    first: Option<First>,
     /// The directories and files of which a change may concern an entry.
     watch: Arc<BTreeSet<PathBuf>>,
     /// What configured files, and links in directories, are when links are followed.
@@ -86,9 +102,36 @@ struct Stale {
     stamps: Stamps,
     /// The digest of what was read before.
     before: Print,
+    /// What was read before, where that was before the start.
+    known: Option<Box<Known>>,
 }
 
 impl Sources {
+    /// Nothing yet. Who has no `index` reads all files at each start.
+    pub(super) fn new(keepers: Keepers, index: Option<PathBuf>, reads: Option<IntCounter>) -> Self {
+        Self {
+            keepers,
+            index_place: index,
+            index: None,
+            away: Vec::new(),
+            reads,
+            files: HashMap::new(),
+            by_path: HashMap::new(),
+            directories: Vec::new(),
+            entries: Entries::default(),
+            loaded: 0,
+            shortest: None,
+            noted: BTreeSet::new(),
+            horizon: Horizon::default(),
+            generation: 0,
+            sweep: None,
+            sweeps: 0,
+            first: None,
+            watch: Arc::default(),
+            targets: BTreeSet::new(),
+        }
+    }
+
     /// Takes the files and directories of another configuration; the next sweep loads them.
     pub(super) fn configure(&mut self, sources: &[CertificateSource]) {
         self.files.clear();
@@ -160,54 +203,65 @@ impl Sources {
     /// Brings these entries up to date with their files.
     fn look(&mut self, found: Vec<Found>, loader: &Loader, now: UnixTime) -> Vec<Change> {
         let stamps = parallel::map(&found, |found| Stamps::take(&found.id, now));
-        let mut stale = Vec::new();
+        let (mut stale, mut changes) = (Vec::new(), Vec::new());
         for (found, stamps) in found.into_iter().zip(stamps) {
             let sweep = self.sweeps;
-            let before = match self.entries.get_mut(&found.id) {
+            let (before, known) = match self.entries.get_mut(&found.id) {
                 Some(entry) => {
                     entry.origin = Arc::clone(&found.origin);
                     entry.seen = sweep;
                     if entry.stamps == stamps.print && entry.sure {
                         continue;
                     }
-                    entry.digest
+                    (entry.digest, None)
                 }
-                None => Print::NONE,
+                None => match self.known(&found.id, found.kind, loader) {
+                    Some(known) if known.sure && known.stamps == stamps.print => {
+                        changes.extend(self.recall(found, stamps, *known, now));
+                        continue;
+                    }
+                    known => (known.as_ref().map_or(Print::NONE, |one| one.digest), known),
+                },
             };
             stale.push(Stale {
                 found,
                 stamps,
                 before,
+                known,
             });
+        }
+        if let Some(reads) = &self.reads {
+            reads.inc_by(u64::try_from(stale.len()).unwrap_or_default());
         }
         let readings = parallel::map(&stale, |stale| {
             files::read(&stale.found.id, stale.found.kind, loader, stale.before)
         });
         let read = stale.into_iter().zip(readings);
-        read.filter_map(|(stale, reading)| self.take(stale, reading, now))
-            .collect()
+        changes.extend(read.filter_map(|(stale, reading)| self.take(stale, reading, now)));
+        changes
     }
 
     fn take(&mut self, stale: Stale, reading: Reading, now: UnixTime) -> Option<Change> {
-        let Stale { found, stamps, .. } = stale;
+        let Stale {
+            found,
+            stamps,
+            known,
+            ..
+        } = stale;
+        if let (None, Some(known)) = (&reading.content, known) {
+            return self.recall(found, stamps, *known, now);
+        }
         let Found { id, kind, origin } = found;
-        let seen = self.sweeps;
-        let entry = self.entries.or_insert(&id, || Entry {
-            id: id.clone(),
-            kind,
-            origin,
-            stamps: stamps.print,
-            digest: Print::NONE,
-            certificate: None,
-            odd: None,
-            seen,
-            sure: false,
-        });
-        entry.kind = kind;
+        let entry = self.entry(&id, kind, origin);
         entry.stamps = stamps.print;
         entry.sure = stamps.sure;
         entry.digest = reading.digest;
-        let new = match reading.content? {
+        let Some(content) = reading.content else {
+            // The content is what it was, and the stamps may tell that from now on.
+            self.remember(&id);
+            return None;
+        };
+        let new = match content {
             Ok(Content::Bundle) => {
                 entry.odd = None;
                 None
@@ -235,7 +289,7 @@ impl Sources {
                     problem: None,
                 };
                 entry.odd = odd.boxed();
-                Some(Arc::new(certificate))
+                Some(Arc::new(self.keepers.hold(&id, certificate)))
             }
             Err((path, error)) => {
                 entry.note_problem((path, error.to_string()));
@@ -243,55 +297,61 @@ impl Sources {
                 return None;
             }
         };
+        let change = self.admit(&id, new, now);
+        self.remember(&id);
+        change
+    }
+
+    /// The entry of `id`, made where there is none.
+    fn entry(&mut self, id: &EntryId, kind: Kind, origin: Arc<Origin>) -> &mut Entry {
+        let seen = self.sweeps;
+        let entry = self.entries.or_insert(id, || Entry {
+            id: id.clone(),
+            kind,
+            origin,
+            stamps: Print::NONE,
+            digest: Print::NONE,
+            certificate: None,
+            odd: None,
+            seen,
+            sure: false,
+            indexed: false,
+        });
+        entry.kind = kind;
+        entry
+    }
+
+    /// Takes what an entry's files hold now.
+    fn admit(
+        &mut self,
+        id: &EntryId,
+        new: Option<Arc<TlsCertificate>>,
+        now: UnixTime,
+    ) -> Option<Change> {
+        let entry = self.entries.get_mut(id)?;
         let old = std::mem::replace(&mut entry.certificate, new.clone());
         let length = new.as_ref().map(|new| new.lifetime().length());
         self.shortest = self.shortest.into_iter().chain(length).min();
         self.loaded += usize::from(new.is_some());
         self.loaded -= usize::from(old.is_some());
-        self.note(&id, now);
+        self.note(id, now);
         (old.is_some() || new.is_some()).then_some(Change { old, new })
     }
 
     /// Forgets an entry, whose files are gone or no longer configured.
     fn remove(&mut self, id: &EntryId) -> Option<Change> {
         self.noted.remove(id);
-        let old = self.entries.remove(id)?.certificate?;
+        let entry = self.entries.remove(id)?;
+        if entry.indexed
+            && let Some(index) = &self.index
+        {
+            index.remove(id);
+        }
+        let old = entry.certificate?;
         self.loaded -= 1;
         Some(Change {
             old: Some(old),
             new: None,
         })
-    }
-
-    /// Completes chains whose intermediates have become known.
-    fn complete(&mut self, loader: &Loader) -> Vec<Change> {
-        let generation = loader.generation();
-        if std::mem::replace(&mut self.generation, generation) == generation {
-            return Vec::new();
-        }
-        let is_void =
-            |warning: &CertificateWarning| matches!(warning, CertificateWarning::Incomplete { .. });
-        let mut changes = Vec::new();
-        // Whatever is incomplete is warned of.
-        for id in &self.noted {
-            let Some(entry) = self.entries.get_mut(id) else {
-                continue;
-            };
-            let Some(mut odd) = entry.odd.take_if(|odd| odd.warnings.iter().any(is_void)) else {
-                continue;
-            };
-            let incomplete = entry.certificate.as_ref();
-            let complete = incomplete.and_then(|old| loader.complete(old));
-            if let Some(complete) = complete.map(Arc::new) {
-                odd.warnings.retain(|warning| !is_void(warning));
-                let old = entry.certificate.replace(Arc::clone(&complete));
-                changes.push(Change {
-                    old,
-                    new: Some(complete),
-                });
-            }
-            entry.odd = odd.boxed();
-        }
-        changes
     }
 }

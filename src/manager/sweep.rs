@@ -1,11 +1,12 @@
 //! Looking at all files, in slices that let others come in between.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::TlsManager;
 use super::report::{Change, Report};
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::{Loading, Standing};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 
@@ -13,12 +14,17 @@ use crate::config::model::Config;
 /// names takes some milliseconds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
+/// How many certificates are read at a time that are to be in memory.
+const FETCHED: usize = 64;
+
 impl TlsManager {
     /// Begins with `config`: loads certificates from files for as long as there is `patience`. What
     /// is left is loaded by [`Self::sweep`], and only then issuers are asked for anything.
     pub fn start(&mut self, config: &Config, patience: Duration) -> Report {
         self.configure(config);
         self.is_loading = true;
+        let default = config.tls.default_certificate.clone();
+        self.sources.begin_first(self.early.clone(), default);
         self.begin_sweep();
         let until = Instant::now() + patience;
         self.go_on(Some(until))
@@ -66,10 +72,11 @@ impl TlsManager {
     /// Looks at files for so long. `None` where nothing is to be published or told yet.
     pub fn sweep(&mut self, slice: Duration) -> Option<Report> {
         let now = self.pass_time();
+        let hurried = self.sources.is_hurried();
         let (report, is_done) = self.look(Some(Instant::now() + slice), now);
         let has_time = self.last_published.elapsed() < PUBLISH_EVERY
             || self.candidates.is_settled() && !self.is_loading;
-        if !is_done && has_time {
+        if !is_done && has_time && !hurried {
             return None;
         }
         self.last_published = Instant::now();
@@ -86,12 +93,43 @@ impl TlsManager {
 
     /// Looks at files until it is `until`. What has changed, and whether all have been looked at.
     fn look(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
+        let mut changes = self.sources.look_first(&self.loader, now);
         let progress = self.sources.sweep(until, &self.loader, now);
+        changes.extend(progress.changes);
         if progress.is_done {
             self.is_loading = false;
+            self.sources.end_first();
+            self.sources.settle_index();
             self.names.doubt();
         }
-        (self.take_files(progress.changes), progress.is_done)
+        (self.take_files(changes), progress.is_done)
+    }
+
+    /// Reads some of the certificates that are still in their files alone, though all are to be in
+    /// memory. Whether there are more.
+    pub fn fetch(&mut self) -> bool {
+        self.sources.fetch(FETCHED)
+    }
+
+    /// Waits until what is known of files is written down, for so long at most.
+    pub fn flush_index(&self, patience: Duration) {
+        self.sources.flush_index(patience);
+    }
+
+    /// Whether it is known what files there are, if not what is in them: from then on who asks for
+    /// certificates can be told which to wait for.
+    pub fn is_listed(&self) -> bool {
+        !self.is_loading || self.early.is_listed()
+    }
+
+    /// Notes that what was published last is served.
+    pub fn note_served(&self) {
+        self.early.served();
+    }
+
+    /// Who says what handshakes wait for; `None` where everything is loaded.
+    pub(super) fn loading(&self) -> Option<Arc<dyn Loading>> {
+        self.is_loading.then(|| Arc::new(self.early.clone()) as _)
     }
 
     fn take_files(&mut self, changes: Vec<Change>) -> Report {
@@ -100,5 +138,32 @@ impl TlsManager {
             self.take(change, Standing::Configured, &mut report);
         }
         report
+    }
+
+    /// Serves what took the place of another, no longer what went.
+    pub(super) fn take(
+        &mut self,
+        Change { old, new }: Change,
+        standing: Standing,
+        report: &mut Report,
+    ) {
+        if let Some(old) = &old {
+            self.candidates.remove(old);
+            if let Some(gauges) = &mut self.gauges {
+                gauges.remove(old);
+            }
+        }
+        if let Some(new) = &new {
+            self.candidates.add(new, standing);
+            if let Some(gauges) = &mut self.gauges {
+                gauges.add(new);
+            }
+        }
+        match (old, new) {
+            (None, Some(new)) => report.added.push(new),
+            (Some(_), Some(new)) => report.changed.push(new),
+            (Some(old), None) => report.removed.push(old),
+            (None, None) => {}
+        }
     }
 }

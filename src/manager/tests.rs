@@ -36,6 +36,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
         metrics,
         events: EventBus::default(),
         in_memory: InMemory::All,
+        index: None,
         make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
         dns: None,
     }

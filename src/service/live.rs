@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tokio::sync::{Notify, watch};
 
+use super::load::Loading;
 pub use super::next::{SetLevel, access_log, settings};
 use super::outcome;
 pub use super::outcome::{Outcome, Refused, Reloaded};
@@ -34,9 +35,6 @@ use crate::tls::GlobalCertificate;
 /// The edge in front of our proxy.
 pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
 
-/// For how long all files are looked at before others have their turn.
-const SLICE: Duration = Duration::from_millis(20);
-
 /// How long certificates are loaded before the admin interface answers. The rest of very many is
 /// loaded while it tells how far that is.
 const LOAD_AT_START: Duration = Duration::from_millis(500);
@@ -55,7 +53,7 @@ pub struct Live {
     set_level: SetLevel,
     writer: Mutex<Writer>,
     /// What was loaded last, for whoever asks.
-    current: ArcSwap<Loaded>,
+    pub(super) current: ArcSwap<Loaded>,
     last: ArcSwap<Option<Outcome>>,
     /// What is to be watched, for whoever must not wait for the writer.
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
@@ -63,8 +61,8 @@ pub struct Live {
     pub(super) tools: Tools,
     /// Told when what is due may have changed.
     pub(super) planned: Notify,
-    /// Whether all files have been looked at.
-    pub(super) loaded: watch::Sender<bool>,
+    /// How far the first look at all files is.
+    pub(super) loaded: watch::Sender<Loading>,
     /// Where clients ask for certificates.
     pub(super) demands: Demands,
 }
@@ -140,7 +138,7 @@ impl Live {
             last: ArcSwap::from_pointee(None),
             tools,
             planned: Notify::new(),
-            loaded: watch::Sender::new(false),
+            loaded: watch::Sender::new(Loading::Begun),
             demands,
         });
         let report = {
@@ -215,43 +213,8 @@ impl Live {
         self.take_certificates(&mut writer, &report);
     }
 
-    /// Whether files are being looked at, by [`Self::sweep`].
-    pub fn is_sweeping(&self) -> bool {
-        self.writer().manager.is_sweeping()
-    }
-
-    /// Looks at some of all files. Blocks on them.
-    pub fn sweep(&self) {
-        let mut writer = self.writer();
-        let was_loading = writer.manager.is_loading();
-        let Some(report) = writer.manager.sweep(SLICE) else {
-            return;
-        };
-        if !was_loading {
-            self.take_certificates(&mut writer, &report);
-            return;
-        }
-        if report.loading.is_none() {
-            tracing::info!(certificates = report.certificates, "certificates loaded");
-        }
-        outcome::tell_certificates(&report);
-        let config = &self.current.load().config;
-        self.publish_certificates(config, &mut writer, &report);
-    }
-
-    /// Waits until all certificates at hand are loaded.
-    pub async fn loaded(&self) {
-        // The sender is this one's own.
-        let _ = self.loaded.subscribe().wait_for(|is| *is).await;
-    }
-
-    /// The shortest life of a certificate from a file so far, in seconds.
-    pub(super) fn shortest_life(&self) -> Option<i64> {
-        self.writer().manager.shortest_life()
-    }
-
     /// Publishes and tells what a look at files has found.
-    fn take_certificates(&self, writer: &mut Writer, report: &Report) {
+    pub(super) fn take_certificates(&self, writer: &mut Writer, report: &Report) {
         if !report.is_unchanged() {
             tracing::info!(
                 added = report.added.len(),

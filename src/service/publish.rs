@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::live::{Live, Writer};
+use super::load::Loading;
 use crate::certificate::sni::SniMap;
 use crate::config::model::Config;
 use crate::host::Pattern;
@@ -45,11 +46,12 @@ impl Live {
         report: &Report,
     ) {
         self.publish_map(config);
+        writer.manager.note_served();
         if writer.watch != report.watch {
             writer.watch = std::sync::Arc::clone(&report.watch);
             self.note_watched(writer);
         }
-        self.tell_loading(report.loading);
+        self.tell_loading(report.loading, writer.manager.is_listed());
         writer.missing.clone_from(&report.missing);
         // Without a certificate they are served on plain HTTP; with an old one that has to be told.
         let map = self.map.load();
@@ -60,12 +62,14 @@ impl Live {
     }
 
     /// Tells how far the first look at all files is.
-    fn tell_loading(&self, loading: Option<(usize, usize)>) {
+    fn tell_loading(&self, loading: Option<(usize, usize)>, is_listed: bool) {
         let told = loading.map(|(done, all)| format!("{done} of {all} certificates loaded"));
         self.readiness.set(LOADING, told);
-        if loading.is_none() {
-            self.loaded.send_replace(true);
-        }
+        self.loaded.send_replace(match loading {
+            None => Loading::Done,
+            Some(_) if is_listed => Loading::Listed,
+            Some(_) => Loading::Begun,
+        });
     }
 
     pub(super) fn publish_map(&self, config: &Config) {

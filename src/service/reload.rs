@@ -64,6 +64,7 @@ impl Task {
             .ok();
         let mut looked = Instant::now();
         let mut is_sweeping = self.is_sweeping().await;
+        let mut is_fetching = true;
         loop {
             for _ in 0..FOLLOWED {
                 // Where it loads, all is looked at anyway, and again once that is done.
@@ -107,6 +108,9 @@ impl Task {
                 () = tokio::time::sleep(BREATH), if is_sweeping => {
                     is_sweeping = self.sweep().await;
                 }
+                () = tokio::time::sleep(BREATH), if is_fetching && !is_sweeping => {
+                    is_fetching = self.fetch().await;
+                }
                 () = requested(&mut shutdown) => return,
             }
         }
@@ -129,6 +133,12 @@ impl Task {
             live.is_sweeping()
         };
         blocking(sweep).await.unwrap_or_default()
+    }
+
+    /// Reads some of what is to be in memory and is not yet. Whether there is more.
+    async fn fetch(&self) -> bool {
+        let live = Arc::clone(&self.live);
+        blocking(move || live.fetch()).await.unwrap_or_default()
     }
 
     async fn is_sweeping(&self) -> bool {

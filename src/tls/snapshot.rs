@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::config::model::UnknownSni;
-use crate::host::NameBuffer;
+use crate::host::{Host, NameBuffer};
 
 /// What a handshake works from.
 pub struct Snapshot {
@@ -48,8 +48,29 @@ impl Snapshot {
     }
 
     /// What to present to a client that has come to `local`, where that is known, and asks for
-    /// `asked`.
+    /// `asked`: [`Choice::Later`] where that depends on certificates that are being loaded.
     pub(super) fn choose(&self, asked: Asked<'_>, local: Option<IpAddr>) -> Choice {
+        if let Some(loading) = self.certificates.loading() {
+            let host = asked.host(local);
+            let found = match host {
+                Some(Host::Name(name)) => self.certificates.lookup(name),
+                Some(Host::Ip(address)) => self.certificates.lookup_ip(address),
+                None => None,
+            };
+            let default = || self.certificates.default_set();
+            let found = match asked {
+                Asked::Name(_) => found,
+                Asked::Nothing | Asked::Invalid => found.or_else(default),
+            };
+            if !loading.is_settled(host, found.map(|set| &**set)) {
+                return Choice::Later;
+            }
+        }
+        self.choose_now(asked, local)
+    }
+
+    /// The same from what is loaded.
+    fn choose_now(&self, asked: Asked<'_>, local: Option<IpAddr>) -> Choice {
         let default = || self.certificates.default_set().cloned();
         match asked {
             Asked::Nothing => {
@@ -74,7 +95,7 @@ impl Snapshot {
                 {
                     return Choice::OnDemand;
                 }
-                self.choose(Asked::Invalid, local)
+                self.choose_now(Asked::Invalid, local)
             }
             Asked::Invalid => self
                 .fall_back()
@@ -106,6 +127,15 @@ pub(super) enum Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// What certificates can be looked up by, for a client that has come to `local`.
+    pub(super) fn host(self, local: Option<IpAddr>) -> Option<Host<'a>> {
+        match self {
+            Self::Name(name) => Some(Host::Name(name)),
+            Self::Nothing => local.map(Host::Ip),
+            Self::Invalid => None,
+        }
+    }
+
     pub(super) fn parse(raw: Option<&[u8]>, buffer: &'a mut NameBuffer) -> Self {
         let Some(raw) = raw else {
             return Self::Nothing;
@@ -128,6 +158,8 @@ impl<'a> Asked<'a> {
 
 /// What a client is presented.
 pub(super) enum Choice {
+    /// What is known once more certificates are loaded.
+    Later,
     /// A certificate that is got when it is asked for.
     OnDemand,
     Present {

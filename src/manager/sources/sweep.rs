@@ -28,6 +28,7 @@ pub(in crate::manager) struct Sweep {
 
 enum Step {
     Count(ReadDir),
+    Counted,
     Files(std::vec::IntoIter<Found>),
     Directory(usize),
     Listing(usize, ReadDir),
@@ -56,7 +57,8 @@ impl Sources {
         steps.extend((0..self.directories.len()).map(Step::Directory));
         steps.push_back(Step::Gone);
         if self.entries.len() == 0 {
-            // To say how far the first one is.
+            // To say how far the first one is, and what files are named after.
+            steps.push_front(Step::Counted);
             let directories = self.directories.iter();
             for listing in directories.filter_map(|directory| fs::read_dir(&directory.path).ok()) {
                 steps.push_front(Step::Count(listing));
@@ -99,7 +101,7 @@ impl Sources {
             if let Some(rest) = self.go(step, &mut sweep, &mut changes, loader, now) {
                 sweep.steps.push_front(rest);
             }
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if until.is_some_and(|until| Instant::now() >= until || self.is_hurried()) {
                 break;
             }
         }
@@ -132,10 +134,18 @@ impl Sources {
                 let mut seen = 0;
                 for found in names {
                     seen += 1;
-                    let is_chain = matches!(directory::part(&found.file_name()), Some(Part::Chain));
-                    sweep.files += usize::from(is_chain);
+                    let name = found.file_name();
+                    if let Some(Part::Chain) = directory::part(&name) {
+                        sweep.files += 1;
+                        self.note_listed(&name);
+                    }
                 }
                 (seen > 0).then_some(Step::Count(listing))
+            }
+            Step::Counted => {
+                self.open_index(sweep.files);
+                self.note_all_listed();
+                None
             }
             Step::Files(mut files) => {
                 let found: Vec<_> = files.by_ref().take(GO).collect();

@@ -263,3 +263,96 @@ fn whatever_leads_to_a_file_may_change() {
     fixture.write("other.log", "a line");
     assert_eq!(changes(&mut fixture, "other.log"), 0);
 }
+
+/// A manager that leaves certificates in their files, or that begins with an index.
+fn another(fixture: &Fixture, in_memory: InMemory, metrics: &Metrics) -> TlsManager {
+    let setup = Setup {
+        in_memory,
+        index: Some(fixture.path(".index")),
+        ..setup(&fixture.storage, &fixture.clock, Some(metrics.clone()))
+    };
+    TlsManager::new(setup).expect("a manager")
+}
+
+fn present(manager: &TlsManager, host: &str) -> Result<Vec<u8>, String> {
+    use openssl::ssl::{Ssl, SslContext, SslMethod};
+
+    let map = manager.published().load();
+    let set = map.lookup(host).expect("a certificate");
+    let context = SslContext::builder(SslMethod::tls_server()).expect("a context");
+    let mut ssl = Ssl::new(&context.build()).expect("SSL");
+    set.by_kind[0]
+        .apply(&mut ssl)
+        .map_err(|error| error.to_string())?;
+    Ok(ssl.certificate().expect("a leaf").to_der().expect("DER"))
+}
+
+#[test]
+fn what_is_left_in_files_is_read_when_it_is_asked_for() {
+    let fixture = Fixture::new();
+    fixture.write_pair("a", &["a.example"]);
+    fixture.write_pair("b", &["b.example"]);
+    let metrics = Metrics::new().expect("metrics");
+    let mut manager = another(&fixture, InMemory::Cache, &metrics);
+    let config = config(vec![fixture.files("a"), fixture.directory()], vec![]);
+    assert_clean(&manager.apply(&config));
+    let before = present(&manager, "a.example").expect("presented");
+    present(&manager, "b.example").expect("presented");
+
+    // Replaced, and not looked at yet.
+    fixture.write_pair("a", &["a.example"]);
+    let after = present(&manager, "a.example").expect("presented");
+    assert_ne!(before, after, "the newer one");
+    fixture.write_pair("a", &["other.example"]);
+    let error = present(&manager, "a.example").expect_err("it is of another name");
+    assert!(error.contains("another certificate"), "{error}");
+    fixture.write("b.key", "nonsense");
+    let error = present(&manager, "b.example").expect_err("it is broken");
+    assert!(error.contains("b.key: is not PEM"), "{error}");
+    let ended = fixture.ca.leaf_at(&["b.example"], NOW - 2 * DAY, NOW - DAY);
+    fixture.write("b.key", &ended.key);
+    fixture.write("b.pem", &fixture.ca.chain(&ended));
+    let error = present(&manager, "b.example").expect_err("it has ended");
+    assert!(error.contains("b.pem: the certificate expired"), "{error}");
+}
+
+#[test]
+fn what_the_index_knows_is_there_without_a_look_into_the_files() {
+    let fixture = Fixture::new();
+    let key = crate::certificate::testing::p256();
+    for number in 0..1_000 {
+        let host = format!("{number}.example");
+        let leaf = fixture
+            .ca
+            .leaf_with(&[&host], NOW - DAY, NOW + 9_000 * DAY, &key);
+        let both = format!("{}{}", fixture.ca.chain(&leaf), leaf.key);
+        fixture.write(&format!("{host}.pem"), &both);
+    }
+    // Their times tell whether they change.
+    let now = crate::clock::SystemClock.now();
+    fixture.clock.advance(now - NOW + DAY);
+    let config = config(vec![fixture.directory()], vec![]);
+    let read = |manager: &mut TlsManager, metrics: &Metrics| {
+        let report = manager.start(&config, Duration::from_secs(60));
+        assert_eq!(report.certificates, 1_000);
+        assert_eq!(report.loading, None);
+        manager.flush_index(Duration::from_secs(10));
+        metrics.files_read.get()
+    };
+    let mut before = None;
+    for in_memory in [InMemory::All, InMemory::All, InMemory::Cache] {
+        let metrics = Metrics::new().expect("metrics");
+        let mut manager = another(&fixture, in_memory, &metrics);
+        let reads = read(&mut manager, &metrics);
+        assert_eq!(reads, if before.is_none() { 1_000 } else { 0 });
+        let told: Vec<_> = (0..1_000)
+            .step_by(100)
+            .map(|number| present(&manager, &format!("{number}.example")).expect("presented"))
+            .collect();
+        assert_eq!(*before.get_or_insert_with(|| told.clone()), told);
+        while manager.fetch() {}
+        let mut certificates = manager.certificates();
+        let is_held = certificates.all(|one| one.is_at_hand());
+        assert_eq!(is_held, in_memory == InMemory::All);
+    }
+}

@@ -185,6 +185,7 @@ impl World {
             metrics: None,
             events: events.clone(),
             in_memory: InMemory::All,
+            index: None,
             make_issuer: Box::new(move |_, _| of_manager.clone()),
             dns: None,
         });

@@ -1,0 +1,269 @@
+//! What was in certificate files, so that a restart reads only those that have changed.
+//!
+//! It is a cache in the storage's directory: whatever is wrong with it costs a start from the files
+//! and nothing else. It holds no private key. It is written behind, by a thread of its own; what a
+//! kill cuts off is read from the files at the next start.
+
+mod log;
+mod record;
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use ahash::HashMap;
+
+use self::log::{Log, Reading};
+use self::record::{Link, Record};
+use super::files::{EntryId, Kind, Print};
+use crate::certificate::recall::{Facts, SharedChain};
+use crate::certificate::{CertificateWarning, Loader, TlsCertificate};
+
+/// How much waits to be written. What finds no room is read from its files at the next start.
+const WAITING: usize = 1 << 14;
+
+/// How long nothing comes until what there is is written.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// How many chains the writer knows by heart.
+const CHAINS: usize = 1_024;
+
+/// The index of the certificates from files.
+pub(super) struct Index {
+    /// What was there at the start, until all files have been looked at.
+    reading: Option<Reading>,
+    /// Chains by their links.
+    chains: HashMap<Vec<Link>, SharedChain>,
+    writer: SyncSender<Task>,
+}
+
+/// What is known of an entry's files.
+pub(super) struct Known {
+    pub(super) stamps: Print,
+    /// Whether the stamps would differ had the files changed since.
+    pub(super) sure: bool,
+    pub(super) digest: Print,
+    pub(super) misnamed: bool,
+    pub(super) facts: Facts,
+    pub(super) chain: SharedChain,
+    pub(super) warnings: Vec<CertificateWarning>,
+}
+
+/// What is to be known of an entry's files.
+pub(super) struct News {
+    pub(super) id: EntryId,
+    pub(super) kind: Kind,
+    pub(super) stamps: Print,
+    pub(super) sure: bool,
+    pub(super) digest: Print,
+    pub(super) misnamed: bool,
+    pub(super) certificate: Arc<TlsCertificate>,
+    pub(super) warnings: Vec<CertificateWarning>,
+    /// Whether nothing was known of it.
+    pub(super) is_new: bool,
+}
+
+enum Task {
+    Put(Box<News>),
+    Remove(Vec<u8>),
+    /// Write what there is, and say so.
+    Flush(SyncSender<()>),
+}
+
+impl Index {
+    /// Opens the index in `directory`; `None`, and a warning, where it cannot be used.
+    pub(super) fn open(directory: &Path) -> Option<Self> {
+        let opened = log::open(directory).map_err(|error| error.to_string());
+        let begun = opened.and_then(|(log, reading)| {
+            let (writer, tasks) = sync_channel(WAITING);
+            let writing = Writer {
+                log,
+                chains: HashMap::default(),
+                place: directory.to_owned(),
+            };
+            let thread = thread::Builder::new().name("index".to_owned());
+            let begun = thread.spawn(move || writing.run(&tasks));
+            begun.map_err(|error| error.to_string())?;
+            Ok(Self {
+                reading: Some(reading),
+                chains: HashMap::default(),
+                writer,
+            })
+        });
+        begun
+            .inspect_err(|error| {
+                tracing::warn!(
+                    directory = %directory.display(),
+                    %error,
+                    "no index of certificates: each start reads all files"
+                );
+            })
+            .ok()
+    }
+
+    /// What is known of the files of `id`. Each is asked for once.
+    pub(super) fn take(&mut self, id: &EntryId, kind: Kind, loader: &Loader) -> Option<Known> {
+        let reading = self.reading.as_mut()?;
+        let Record {
+            kind: known_kind,
+            sure,
+            stamps,
+            digest,
+            misnamed,
+            facts,
+            chain,
+            warnings,
+        } = Record::decode(reading.take(&key(id))?)?;
+        if known_kind != kind {
+            return None;
+        }
+        let chain = match self.chains.get(&chain) {
+            Some(known) => known.clone(),
+            None => {
+                let links = &reading.contents.links;
+                let ders = chain.iter().map(|link| links.get(link).map(|der| &**der));
+                let ders: Vec<_> = ders.collect::<Option<_>>()?;
+                let shared = loader.recall_chain(&ders).ok()?;
+                self.chains.insert(chain, shared.clone());
+                shared
+            }
+        };
+        Some(Known {
+            stamps,
+            sure,
+            digest,
+            misnamed,
+            facts,
+            chain,
+            warnings,
+        })
+    }
+
+    /// Forgets what no file was found for, now that all have been looked at.
+    pub(super) fn settle(&mut self) {
+        self.chains = HashMap::default();
+        let Some(mut reading) = self.reading.take() else {
+            return;
+        };
+        for key in reading.rest() {
+            // There is no hurry: what is not removed now is at the next start.
+            let _ = self.writer.try_send(Task::Remove(key));
+        }
+    }
+
+    /// Notes what is known. Whether there was room for it.
+    pub(super) fn put(&self, news: News) -> bool {
+        self.writer.try_send(Task::Put(Box::new(news))).is_ok()
+    }
+
+    /// Waits until all that was noted is written, for so long at most.
+    pub(super) fn flush(&self, patience: Duration) {
+        let (done, written) = sync_channel(1);
+        if self.writer.send(Task::Flush(done)).is_ok() {
+            // Whoever is not done by then is cut off, which costs nothing but time.
+            let _ = written.recv_timeout(patience);
+        }
+    }
+
+    /// Forgets what was known of the files of `id`.
+    pub(super) fn remove(&self, id: &EntryId) {
+        let _ = self.writer.try_send(Task::Remove(key(id)));
+    }
+}
+
+/// What tells an entry from all others.
+fn key(id: &EntryId) -> Vec<u8> {
+    let mut key = id.chain().into_os_string().into_encoded_bytes();
+    if let Some(path) = &id.key {
+        key.push(0);
+        key.extend_from_slice(path.as_os_str().as_bytes());
+    }
+    key
+}
+
+/// Writes the index.
+struct Writer {
+    log: Log,
+    /// The links of chains by their addresses.
+    chains: HashMap<usize, (SharedChain, Vec<Link>)>,
+    place: PathBuf,
+}
+
+impl Writer {
+    fn run(mut self, tasks: &Receiver<Task>) {
+        if let Err(error) = self.write(tasks) {
+            // What was written stays good. Nobody is told more of it: it is no longer received.
+            tracing::warn!(
+                directory = %self.place.display(),
+                %error,
+                "the index of certificates cannot be written: the next start reads what has changed \
+                 since"
+            );
+        }
+    }
+
+    fn write(&mut self, tasks: &Receiver<Task>) -> io::Result<()> {
+        let mut value = Vec::new();
+        // Whoever sends is gone at the end.
+        while let Ok(task) = tasks.recv() {
+            self.carry_out(task, &mut value)?;
+            while let Ok(task) = tasks.recv_timeout(IDLE) {
+                self.carry_out(task, &mut value)?;
+            }
+            self.log.flush()?;
+            if self.log.is_mostly_dead() {
+                self.log.compact()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, task: Task, value: &mut Vec<u8>) -> io::Result<()> {
+        let news = match task {
+            Task::Put(news) => news,
+            Task::Remove(key) => return self.log.remove(&key),
+            Task::Flush(done) => {
+                self.log.flush()?;
+                // Who asked may no longer wait.
+                let _ = done.send(());
+                return Ok(());
+            }
+        };
+        let record = Record {
+            kind: news.kind,
+            sure: news.sure,
+            stamps: news.stamps,
+            digest: news.digest,
+            misnamed: news.misnamed,
+            facts: news.certificate.facts(),
+            chain: self.chain(&news.certificate)?,
+            warnings: news.warnings,
+        };
+        value.clear();
+        record.encode(value);
+        self.log.put(&key(&news.id), value, news.is_new)
+    }
+
+    /// The links of the chain of `certificate`, which are in the file from now on.
+    fn chain(&mut self, certificate: &TlsCertificate) -> io::Result<Vec<Link>> {
+        let chain = certificate.shared_chain();
+        if let Some((_, links)) = self.chains.get(&chain.address()) {
+            return Ok(links.clone());
+        }
+        let mut links = Vec::new();
+        for der in chain.ders()? {
+            let link = openssl::sha::sha256(&der);
+            self.log.add_link(link, &der)?;
+            links.push(link);
+        }
+        if self.chains.len() >= CHAINS {
+            self.chains.clear();
+        }
+        self.chains.insert(chain.address(), (chain, links.clone()));
+        Ok(links)
+    }
+}

@@ -1,0 +1,134 @@
+//! The first look at all files: what they are named after, and those that are looked at before the
+//! rest because somebody asks for them.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Change, Found, Sources};
+use crate::certificate::Loader;
+use crate::certificate::sni::Loading as _;
+use crate::clock::UnixTime;
+use crate::host::{Host, Identifier, Pattern};
+use crate::manager::directory;
+use crate::manager::early::Early;
+use crate::manager::files::{EntryId, Kind};
+
+/// What is known of files before they are read.
+pub(in crate::manager) struct First {
+    early: Early,
+    /// What files of directories are named after, as far as they are listed.
+    marks: Vec<u64>,
+    /// Configured files, by what they are named after.
+    files: HashMap<u64, Vec<EntryId>>,
+    /// The default certificate's name, which whoever names none asks for.
+    default: Option<Identifier>,
+}
+
+impl Sources {
+    /// Begins the first look: who asks for certificates meanwhile does so through `early`. What is
+    /// for `default` comes first.
+    pub(in crate::manager) fn begin_first(&mut self, early: Early, default: Option<Identifier>) {
+        let mut files: HashMap<u64, Vec<EntryId>> = HashMap::new();
+        for id in self.files.keys() {
+            for pattern in named_after(id).into_iter().flatten() {
+                if let Some(mark) = early.mark(&pattern) {
+                    files.entry(mark).or_default().push(id.clone());
+                }
+            }
+        }
+        self.first = Some(First {
+            early,
+            marks: Vec::new(),
+            files,
+            default,
+        });
+    }
+
+    /// Ends it.
+    pub(in crate::manager) fn end_first(&mut self) {
+        self.first = None;
+    }
+
+    /// Notes that a directory holds the chain `name`.
+    pub(super) fn note_listed(&mut self, name: &OsStr) {
+        if let Some(first) = &mut self.first
+            && !first.early.is_listed()
+            && let Some(pattern) = directory::named_after(name)
+        {
+            first.marks.extend(first.early.mark(&pattern));
+        }
+    }
+
+    /// Takes note that all directories are listed.
+    pub(super) fn note_all_listed(&mut self) {
+        if let Some(first) = &mut self.first {
+            let mut marks = std::mem::take(&mut first.marks);
+            marks.extend(first.files.keys());
+            first.early.list(marks);
+            match &first.default {
+                Some(Identifier::Dns(name)) => first.early.hurry(Host::Name(name.as_str())),
+                Some(Identifier::Ip(address)) => first.early.hurry(Host::Ip(*address)),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether somebody waits for files to be looked at before the rest.
+    pub(in crate::manager) fn is_hurried(&self) -> bool {
+        self.first
+            .as_ref()
+            .is_some_and(|first| first.early.is_wanted())
+    }
+
+    /// Looks at the files that somebody waits for.
+    pub(in crate::manager) fn look_first(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
+        let Some(first) = &self.first else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for pattern in first.early.take() {
+            let mark = first.early.mark(&pattern);
+            let ids = mark.and_then(|mark| first.files.get(&mark));
+            let files = ids.into_iter().flatten().filter_map(|id| {
+                Some(Found {
+                    id: id.clone(),
+                    kind: Kind::Files,
+                    origin: Arc::clone(self.files.get(id)?),
+                })
+            });
+            found.extend(files);
+            self.find_named(&pattern, &mut found);
+        }
+        self.look(found, loader, now)
+    }
+
+    /// Finds the files of directories that are named after `pattern`.
+    fn find_named(&self, pattern: &Pattern, found: &mut Vec<Found>) {
+        for name in directory::names_for(pattern) {
+            for directory in &self.directories {
+                let id = EntryId::beside(&directory.path, OsStr::new(&name));
+                if !self.files.contains_key(&id) && fs::symlink_metadata(id.chain()).is_ok() {
+                    found.push(Found {
+                        id,
+                        kind: Kind::Directory,
+                        origin: Arc::clone(&directory.origin),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What a configured file is named after: it, or its directory as certbot has it,
+/// `live/a.example/fullchain.pem`.
+fn named_after(id: &EntryId) -> [Option<Pattern>; 2] {
+    let directory: &Path = id.file.directory();
+    let above = directory.file_name().and_then(OsStr::to_str);
+    [
+        directory::named_after(id.file.name()),
+        above.and_then(directory::named),
+    ]
+}

@@ -1,0 +1,187 @@
+//! What is known of files without reading them again: from the index, and of chains that lack
+//! something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Change, Found, Sources};
+use crate::certificate::{CertificateWarning, Loader, Source, TlsCertificate};
+use crate::clock::UnixTime;
+use crate::manager::entry::Odd;
+use crate::manager::files::{self, EntryId, Kind, Stamps};
+use crate::manager::index::{Index, Known, News};
+
+/// From how many files on an index is worth it: as many are read in half a second.
+const WORTH: usize = 1_000;
+
+impl Sources {
+    /// Opens the index, where there are so many files that it is worth it.
+    pub(super) fn open_index(&mut self, files: usize) {
+        if files >= WORTH
+            && let Some(place) = self.index_place.take()
+        {
+            self.index = Index::open(&place);
+        }
+    }
+
+    /// Forgets what the index knew at the start, now that all files have been looked at.
+    pub(in crate::manager) fn settle_index(&mut self) {
+        if let Some(index) = &mut self.index {
+            index.settle();
+        }
+    }
+
+    /// Waits until the index is written, for so long at most.
+    pub(in crate::manager) fn flush_index(&self, patience: Duration) {
+        if let Some(index) = &self.index {
+            index.flush(patience);
+        }
+    }
+
+    /// What the index knows of an entry.
+    pub(super) fn known(
+        &mut self,
+        id: &EntryId,
+        kind: Kind,
+        loader: &Loader,
+    ) -> Option<Box<Known>> {
+        self.index.as_mut()?.take(id, kind, loader).map(Box::new)
+    }
+
+    /// Takes what is known of an entry for what its files hold.
+    pub(super) fn recall(
+        &mut self,
+        found: Found,
+        stamps: Stamps,
+        known: Known,
+        now: UnixTime,
+    ) -> Option<Change> {
+        let Found { id, kind, origin } = found;
+        let source = match kind {
+            Kind::Directory => Source::Directory(id.file.clone()),
+            Kind::Files => Source::File(id.file.clone()),
+        };
+        let keeper = self.keepers.keeper(&id);
+        let new = TlsCertificate::recalled(known.facts, &known.chain, source, keeper);
+        let odd = Odd {
+            warnings: known.warnings,
+            misnamed: known.misnamed,
+            problem: None,
+        };
+        let is_same = known.sure && known.stamps == stamps.print;
+        let entry = self.entry(&id, kind, origin);
+        entry.stamps = stamps.print;
+        // Where they were sure when the content was read, they are now.
+        entry.sure = is_same || stamps.sure;
+        entry.digest = known.digest;
+        entry.odd = odd.boxed();
+        entry.indexed = true;
+        let change = self.admit(&id, Some(Arc::new(new)), now);
+        if !is_same {
+            self.remember(&id);
+        }
+        if self.keepers.are_held() {
+            self.away.push(id);
+        }
+        change
+    }
+
+    /// Has the index know what an entry's files hold.
+    pub(super) fn remember(&mut self, id: &EntryId) {
+        let (Some(index), Some(entry)) = (&self.index, self.entries.get_mut(id)) else {
+            return;
+        };
+        let odd = entry.odd.as_deref();
+        let Some(certificate) = &entry.certificate else {
+            if std::mem::take(&mut entry.indexed) {
+                index.remove(id);
+            }
+            return;
+        };
+        if odd.is_some_and(|odd| odd.problem.is_some()) {
+            // What is served is not what the files hold.
+            return;
+        }
+        let is_put = index.put(News {
+            id: id.clone(),
+            kind: entry.kind,
+            stamps: entry.stamps,
+            sure: entry.sure,
+            digest: entry.digest,
+            misnamed: odd.is_some_and(|odd| odd.misnamed),
+            certificate: Arc::clone(certificate),
+            warnings: odd.map_or_else(Vec::new, |odd| odd.warnings.clone()),
+            is_new: !entry.indexed,
+        });
+        entry.indexed |= is_put;
+    }
+
+    /// Reads some of what is left in files and is to be in memory. Whether there is more.
+    pub(in crate::manager) fn fetch(&mut self, most: usize) -> bool {
+        let from = self.away.len().saturating_sub(most);
+        for id in self.away.split_off(from) {
+            let Some(entry) = self.entries.get(&id) else {
+                continue;
+            };
+            let Some(certificate) = &entry.certificate else {
+                continue;
+            };
+            if certificate.is_at_hand() {
+                continue;
+            }
+            let (digest, fingerprint) = (entry.digest, certificate.fingerprint());
+            // What is not as it was a look at it will find out.
+            if let Some(der) = files::read_again(&id, entry.kind, digest, fingerprint) {
+                certificate.hold(der);
+            }
+        }
+        if self.away.is_empty() {
+            self.away = Vec::new();
+        }
+        !self.away.is_empty()
+    }
+
+    /// Completes chains whose intermediates have become known.
+    pub(super) fn complete(&mut self, loader: &Loader) -> Vec<Change> {
+        let generation = loader.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return Vec::new();
+        }
+        let authorities = loader.authorities();
+        let is_void =
+            |warning: &CertificateWarning| matches!(warning, CertificateWarning::Incomplete { .. });
+        let (mut changes, mut completed) = (Vec::new(), Vec::new());
+        // Whatever is incomplete is warned of.
+        for id in &self.noted {
+            let Some(entry) = self.entries.get_mut(id) else {
+                continue;
+            };
+            let Some(mut odd) = entry.odd.take_if(|odd| odd.warnings.iter().any(is_void)) else {
+                continue;
+            };
+            // What is away is not fetched in vain: there may be very many.
+            let mut issuers = odd.warnings.iter().filter_map(|warning| match warning {
+                CertificateWarning::Incomplete { issuer } => Some(issuer),
+                _ => None,
+            });
+            let may_be = issuers.any(|issuer| authorities.know(issuer));
+            let incomplete = entry.certificate.as_ref();
+            let incomplete = incomplete.filter(|one| may_be || one.is_at_hand());
+            let complete = incomplete.and_then(|old| loader.complete(old));
+            if let Some(complete) = complete.map(Arc::new) {
+                odd.warnings.retain(|warning| !is_void(warning));
+                completed.push(id.clone());
+                let old = entry.certificate.replace(Arc::clone(&complete));
+                changes.push(Change {
+                    old,
+                    new: Some(complete),
+                });
+            }
+            entry.odd = odd.boxed();
+        }
+        for id in completed {
+            self.remember(&id);
+        }
+        changes
+    }
+}

@@ -1,0 +1,46 @@
+//! Handshakes that come while certificates are being loaded, and wait for theirs.
+
+use std::sync::Arc;
+
+use pingora_core::protocols::tls::TlsRef;
+
+use super::snapshot::Choice;
+use super::{GlobalCertificate, lock, seen};
+use crate::certificate::sni::CertificateSet;
+
+impl GlobalCertificate {
+    /// The certificate for a client that came before all were loaded. What may be its own is loaded
+    /// first; the handshake's deadline bounds the wait.
+    pub(super) async fn wait(&self, ssl: &mut TlsRef) -> Option<Arc<CertificateSet>> {
+        loop {
+            // Watched before it is looked, so that nothing comes in between.
+            let before = self.snapshot();
+            let mut progress = before.certificates.loading().map(|one| one.progress());
+            let snapshot = self.snapshot();
+            let hello = ssl.ex_data_mut(self.0.hello)?;
+            *lock(&hello.snapshot) = Some(Arc::clone(&snapshot));
+            let asked = hello.asked();
+            match snapshot.choose(asked, seen::local()) {
+                Choice::Later => {
+                    let host = asked.host(seen::local());
+                    if let (Some(loading), Some(host)) = (snapshot.certificates.loading(), host) {
+                        loading.hurry(host);
+                    }
+                }
+                Choice::Present { set, fell_back } if fell_back => {
+                    return self.fall_back(ssl, Some(set));
+                }
+                Choice::Present { set, .. } => return Some(set),
+                Choice::OnDemand => {
+                    let name = hello.server_name.clone()?;
+                    return self.demand(ssl, &snapshot, &name).await;
+                }
+                Choice::Refuse => return self.fall_back(ssl, None),
+            }
+            // An error means that nobody loads any more: the map says so.
+            if let Some(progress) = &mut progress {
+                let _ = progress.changed().await;
+            }
+        }
+    }
+}
