@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use openssl::ssl::SslAcceptor;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::server::handshake_with_callback;
-use pingora_core::protocols::{ALPN, Ssl as _};
+use pingora_core::protocols::{ALPN, GetSocketDigest as _, Ssl as _};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::Limits;
@@ -127,7 +127,7 @@ where
     async fn serve_tls(self: Arc<Self>, socket: Socket, mut shutdown: ShutdownWatch) {
         let settings = self.settings.load_full();
         let peer = socket.peer();
-        let local = socket.local();
+        let digest = socket.get_socket_digest();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let stopped = last_call(&mut shutdown);
         let handshake = async {
@@ -138,7 +138,7 @@ where
             }
         };
         let (shaken, seen) = {
-            let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), local));
+            let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), digest));
             let shaken = handshake.as_mut().await;
             (shaken, Seen::in_handshake(handshake.as_mut()))
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -116,6 +116,8 @@ where
         address,
         kind,
     } = listener;
+    // What is accepted inherits it. Without it a connection is slower, not wrong.
+    _ = SockRef::from(&socket).set_tcp_nodelay(true);
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -177,8 +179,6 @@ fn admit<A>(
             .inc();
         return;
     };
-    // Without it a connection is slower, not wrong.
-    let _ = stream.set_nodelay(true);
     let write_stall = edge.settings.load().limits.idle;
     let socket = Socket::new(stream, peer, write_stall, guard);
     let edge = Arc::clone(edge);
