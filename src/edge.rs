@@ -4,7 +4,7 @@
 //! deadline for a whole head and no cap on connections, keep 64 KiB of buffer for each, and
 //! cannot be changed while they run. Here each connection is a task that goes through the limits,
 //! the handshake and then [`http1`] or [`http2`]; the application behind them is Pingora's
-//! `HttpProxy`, or anything else that implements `HttpServerApp`.
+//! `HttpProxy` with our answers before it, or anything else that implements [`Answering`].
 //!
 //! What the edge never does: route, or know a certificate.
 
@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openssl::ssl::SslAcceptor;
-use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::server::handshake_with_callback;
 use pingora_core::protocols::{ALPN, GetSocketDigest as _, Ssl as _};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
+use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::{self, GlobalCertificate, Seen};
 
@@ -58,7 +58,7 @@ pub struct Edge<A> {
 
 impl<A> Edge<A>
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     /// An edge in front of `app`. `descriptors` is the most connections that the process has file
     /// descriptors for; it bounds [`Limits::max_connections`].
@@ -160,8 +160,7 @@ where
             return;
         }
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
-            let stream = Gathered::new(Box::new(tls), Flush::Soon);
-            http2::serve(&self.app, stream, limits, shutdown).await;
+            http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
         } else {
             let stream = Gathered::new(Box::new(tls), Flush::Now);
             http1::serve(&self.app, stream, limits, &self.told, shutdown).await;

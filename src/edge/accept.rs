@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::apps::HttpServerApp;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Edge;
 use super::socket::Socket;
+use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How many connections the kernel keeps until they are accepted.
@@ -109,7 +109,7 @@ impl Listener {
 /// Accepts until `shutdown` says stop.
 pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     let Listener {
         socket,
@@ -170,7 +170,7 @@ fn admit<A>(
     open: prometheus::IntGauge,
     shutdown: &ShutdownWatch,
 ) where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     let Some(guard) = edge.connections.admit(peer.ip(), open) else {
         edge.metrics

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_proxy::HttpProxy;
 use tokio::sync::{Notify, watch};
 
 use super::next::{Next, Read};
@@ -26,12 +25,12 @@ use crate::config::{self, Loaded};
 use crate::edge::Edge;
 use crate::manager::{Demands, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
-use crate::proxy::{Gateway, SiteTable};
+use crate::proxy::{Front, SiteTable};
 use crate::readiness::Readiness;
 use crate::tls::GlobalCertificate;
 
 /// The edge in front of our proxy.
-pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
+pub type GatewayEdge = Edge<Front>;
 
 /// For how long all files are looked at before others have their turn.
 const SLICE: Duration = Duration::from_millis(20);
