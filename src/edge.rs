@@ -128,6 +128,7 @@ where
         let settings = self.settings.load_full();
         let peer = socket.peer();
         let digest = socket.get_socket_digest();
+        let socket = socket.for_handshake();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let stopped = last_call(&mut shutdown);
         let handshake = async {
@@ -143,7 +144,10 @@ where
             (shaken, Seen::in_handshake(handshake.as_mut()))
         };
         let mut tls = match shaken {
-            Ok(tls) => tls,
+            Ok(mut tls) => {
+                tls.get_mut().handshake_is_over();
+                tls
+            }
             Err((how, error)) => {
                 let error = error.as_ref().map(|error| error as _);
                 self.told.handshake(how, peer, &seen, error);
@@ -266,3 +270,67 @@ macro_rules! delegate_io {
 }
 
 use delegate_io;
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
+    use pingora_core::protocols::http::ServerSession;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::challenge::Challenges;
+    use crate::config::model::{SessionTickets, Tls, TlsProfile, UnknownSni};
+    use crate::proxy::{Ready, Request};
+
+    struct Silent;
+
+    #[async_trait]
+    impl HttpServerApp for Silent {
+        async fn process_new_http(
+            self: &Arc<Self>,
+            _: ServerSession,
+            _: &ShutdownWatch,
+        ) -> Option<ReusedHttpStream> {
+            None
+        }
+    }
+
+    impl Answering for Silent {
+        fn answer(&self, _: &Request<'_>) -> Option<Ready> {
+            None
+        }
+
+        fn sent(&self, _: Ready, _: &Request<'_>, _: usize) {}
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
+        let metrics = Metrics::new().expect("metrics");
+        let certificates =
+            GlobalCertificate::new(metrics.clone(), Challenges::default()).expect("OpenSSL");
+        let limits = Limits {
+            handshake: LAST_CALL,
+            header_read: LAST_CALL,
+            idle: LAST_CALL,
+            max_header_bytes: 4096,
+            max_connections: 0,
+            max_connections_per_ip: 0,
+            h2_streams: 100,
+        };
+        let tls = Tls {
+            profile: TlsProfile::Intermediate,
+            groups: vec!["X25519".to_owned()],
+            default_certificate: None,
+            unknown_sni: UnknownSni::Default,
+            session_tickets: SessionTickets::Off,
+        };
+        let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
+        let settings = Settings { limits, acceptor };
+        let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10);
+        let (_stop, shutdown) = watch::channel(false);
+        let (near, _far) = socket::tests::pair().await;
+        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, shutdown));
+        assert!(size <= 2048, "{size}");
+    }
+}
