@@ -4,7 +4,7 @@
 //! deadline for a whole head and no cap on connections, keep 64 KiB of buffer for each, and
 //! cannot be changed while they run. Here each connection is a task that goes through the limits,
 //! the handshake and then [`http1`] or [`http2`]; the application behind them is Pingora's
-//! `HttpProxy`, or anything else that implements `HttpServerApp`.
+//! `HttpProxy` with our answers before it, or anything else that implements [`Answering`].
 //!
 //! What the edge never does: route, or know a certificate.
 
@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openssl::ssl::SslAcceptor;
-use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::tls::server::handshake_with_callback;
-use pingora_core::protocols::{ALPN, Ssl as _};
+use pingora_core::protocols::{ALPN, GetSocketDigest as _, Ssl as _};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
+use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::{self, GlobalCertificate, Seen};
 
@@ -58,7 +58,7 @@ pub struct Edge<A> {
 
 impl<A> Edge<A>
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     /// An edge in front of `app`. `descriptors` is the most connections that the process has file
     /// descriptors for; it bounds [`Limits::max_connections`].
@@ -127,7 +127,8 @@ where
     async fn serve_tls(self: Arc<Self>, socket: Socket, mut shutdown: ShutdownWatch) {
         let settings = self.settings.load_full();
         let peer = socket.peer();
-        let local = socket.local();
+        let digest = socket.get_socket_digest();
+        let socket = socket.for_handshake();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let stopped = last_call(&mut shutdown);
         let handshake = async {
@@ -138,12 +139,15 @@ where
             }
         };
         let (shaken, seen) = {
-            let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), local));
+            let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), digest));
             let shaken = handshake.as_mut().await;
             (shaken, Seen::in_handshake(handshake.as_mut()))
         };
         let mut tls = match shaken {
-            Ok(tls) => tls,
+            Ok(mut tls) => {
+                tls.get_mut().handshake_is_over();
+                tls
+            }
             Err((how, error)) => {
                 let error = error.as_ref().map(|error| error as _);
                 self.told.handshake(how, peer, &seen, error);
@@ -160,8 +164,7 @@ where
             return;
         }
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
-            let stream = Gathered::new(Box::new(tls), Flush::Soon);
-            http2::serve(&self.app, stream, limits, shutdown).await;
+            http2::serve(&self.app, Box::new(tls), limits, shutdown).await;
         } else {
             let stream = Gathered::new(Box::new(tls), Flush::Now);
             http1::serve(&self.app, stream, limits, &self.told, shutdown).await;
@@ -267,3 +270,67 @@ macro_rules! delegate_io {
 }
 
 use delegate_io;
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use pingora_core::apps::{HttpServerApp, ReusedHttpStream};
+    use pingora_core::protocols::http::ServerSession;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::challenge::Challenges;
+    use crate::config::model::{SessionTickets, Tls, TlsProfile, UnknownSni};
+    use crate::proxy::{Ready, Request};
+
+    struct Silent;
+
+    #[async_trait]
+    impl HttpServerApp for Silent {
+        async fn process_new_http(
+            self: &Arc<Self>,
+            _: ServerSession,
+            _: &ShutdownWatch,
+        ) -> Option<ReusedHttpStream> {
+            None
+        }
+    }
+
+    impl Answering for Silent {
+        fn answer(&self, _: &Request<'_>) -> Option<Ready> {
+            None
+        }
+
+        fn sent(&self, _: Ready, _: &Request<'_>, _: usize) {}
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
+        let metrics = Metrics::new().expect("metrics");
+        let certificates =
+            GlobalCertificate::new(metrics.clone(), Challenges::default()).expect("OpenSSL");
+        let limits = Limits {
+            handshake: LAST_CALL,
+            header_read: LAST_CALL,
+            idle: LAST_CALL,
+            max_header_bytes: 4096,
+            max_connections: 0,
+            max_connections_per_ip: 0,
+            h2_streams: 100,
+        };
+        let tls = Tls {
+            profile: TlsProfile::Intermediate,
+            groups: vec!["X25519".to_owned()],
+            default_certificate: None,
+            unknown_sni: UnknownSni::Default,
+            session_tickets: SessionTickets::Off,
+        };
+        let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
+        let settings = Settings { limits, acceptor };
+        let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10);
+        let (_stop, shutdown) = watch::channel(false);
+        let (near, _far) = socket::tests::pair().await;
+        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, shutdown));
+        assert!(size <= 2048, "{size}");
+    }
+}

@@ -11,7 +11,9 @@ mod challenge;
 mod deadline;
 mod exchange;
 mod failure;
+mod front;
 mod header;
+mod own;
 mod path;
 mod phases;
 mod rate;
@@ -29,6 +31,8 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntCounter;
 
+pub use self::front::Front;
+pub use self::own::{Answering, Fields, Ready, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
 pub use self::route::{Site, SiteTable};
 
@@ -64,7 +68,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that an HTTP/2 client may make the gateway reset before its connection is closed.
 const MAX_RESETS: usize = 256;
 
-/// The proxy's phases.
+/// The proxy's phases. A handle; clones share the state.
+#[derive(Clone)]
 pub struct Gateway {
     sites: Arc<ArcSwap<SiteTable>>,
     access: Arc<ArcSwap<AccessLog>>,
@@ -75,6 +80,7 @@ pub struct Gateway {
 }
 
 /// Requests that no site answers, by reason.
+#[derive(Clone)]
 struct Refused {
     invalid: IntCounter,
     misdirected: IntCounter,
@@ -221,7 +227,7 @@ impl Gateway {
 
 /// Makes the proxy that `edge` hands connections and requests to. It keeps at most `kept` idle
 /// connections to upstreams.
-pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<Gateway> {
+pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> Front {
     let server = ServerConf {
         threads: config.server.threads,
         upstream_keepalive_pool_size: (kept / config.server.threads.max(1))
@@ -229,7 +235,7 @@ pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<G
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     };
-    let mut proxy = HttpProxy::new(gateway, Arc::new(server));
+    let mut proxy = HttpProxy::new(gateway.clone(), Arc::new(server));
     proxy.handle_init_modules();
     let mut h2 = H2Options::default();
     h2.max_header_list_size(MAX_HEADER_LIST)
@@ -238,7 +244,7 @@ pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<G
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_RESETS));
     proxy.h2_options = Some(h2);
-    proxy
+    Front::new(gateway, proxy)
 }
 
 /// Whether a request came over TLS, and what is known of its handshake.

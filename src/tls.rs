@@ -189,7 +189,8 @@ impl GlobalCertificate {
         seen::note(server_name.as_ref(), raw);
         let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
         let snapshot = shared.live.load_full();
-        let local = seen::local();
+        // Asked for only where there is no name: it takes a call of the system.
+        let local = matches!(asked, Asked::Nothing).then(seen::local).flatten();
         // An address with a certificate of its own is as good as a name.
         let address = match asked {
             Asked::Nothing => {

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::apps::HttpServerApp;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Edge;
 use super::socket::Socket;
+use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How many connections the kernel keeps until they are accepted.
@@ -109,13 +109,15 @@ impl Listener {
 /// Accepts until `shutdown` says stop.
 pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     let Listener {
         socket,
         address,
         kind,
     } = listener;
+    // What is accepted inherits it. Without it a connection is slower, not wrong.
+    _ = SockRef::from(&socket).set_tcp_nodelay(true);
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -168,7 +170,7 @@ fn admit<A>(
     open: prometheus::IntGauge,
     shutdown: &ShutdownWatch,
 ) where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     let Some(guard) = edge.connections.admit(peer.ip(), open) else {
         edge.metrics
@@ -177,8 +179,6 @@ fn admit<A>(
             .inc();
         return;
     };
-    // Without it a connection is slower, not wrong.
-    let _ = stream.set_nodelay(true);
     let write_stall = edge.settings.load().limits.idle;
     let socket = Socket::new(stream, peer, write_stall, guard);
     let edge = Arc::clone(edge);

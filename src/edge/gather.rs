@@ -4,10 +4,13 @@
 //! What is written waits until a whole record is there, until it is flushed, or until the
 //! connection is read from: who waits for the client has nothing to add. HTTP/2 flushes after each
 //! frame, though more frames of the same or another stream are often at hand; there a flush waits
-//! until the tasks that are ready now have run, for which the connection's task is woken once more.
+//! until the tasks that are ready now have run, for which the connection's task is woken once more,
+//! or until the requests that have come are answered ([`Turn`]).
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -23,13 +26,36 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The most that a record of TLS holds (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
 
+/// The least that is reserved for what waits: the answers to most requests.
+const SMALL: usize = 2 * 1024;
+
 /// When what has been gathered is sent at a flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Flush {
     /// At once.
     Now,
     /// Once the tasks that are ready have run.
-    Soon,
+    Soon(Turn),
+}
+
+/// Whether the requests that have come are being answered. Meanwhile nothing is read: that is done
+/// after it in any case, and sends what was gathered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends it; whether it had begun.
+    pub(super) fn end(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A connection that gathers what is written to it.
@@ -54,6 +80,9 @@ impl Gathered {
     /// Takes what fits of `part` into the record that is being gathered.
     fn take(&mut self, part: &[u8]) -> usize {
         let count = part.len().min(RECORD.saturating_sub(self.waiting.len()));
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve(count.max(SMALL));
+        }
         self.waiting
             .extend_from_slice(part.get(..count).unwrap_or_default());
         count
@@ -84,6 +113,12 @@ impl AsyncRead for Gathered {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Flush::Soon(turn) = &self.flush
+            && turn.is_on()
+        {
+            // Whoever ends the turn reads then.
+            return Poll::Pending;
+        }
         if !self.waiting.is_empty()
             && let Poll::Ready(sent) = self.poll_send(cx)
         {
@@ -133,8 +168,11 @@ impl AsyncWrite for Gathered {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.flush == Flush::Soon && !self.waiting.is_empty() && !self.is_full() {
-            if !self.woken {
+        if let Flush::Soon(turn) = &self.flush
+            && !self.waiting.is_empty()
+            && !self.is_full()
+        {
+            if !self.woken && !turn.is_on() {
                 self.woken = true;
                 cx.waker().wake_by_ref();
             }
@@ -179,7 +217,7 @@ impl Ssl for Gathered {
         self.inner.get_ssl()
     }
 
-    fn get_ssl_digest(&self) -> Option<std::sync::Arc<SslDigest>> {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.inner.get_ssl_digest()
     }
 
@@ -197,13 +235,13 @@ impl GetTimingDigest for Gathered {
 }
 
 impl GetProxyDigest for Gathered {
-    fn get_proxy_digest(&self) -> Option<std::sync::Arc<ProxyDigest>> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
 }
 
 impl GetSocketDigest for Gathered {
-    fn get_socket_digest(&self) -> Option<std::sync::Arc<SocketDigest>> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
 }
@@ -261,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flush_that_waits_wakes_the_task() {
-        let (mut near, mut far) = pair(Flush::Soon);
+        let (mut near, mut far) = pair(Flush::Soon(Turn::default()));
         let reading = tokio::spawn(async move {
             near.write_all(b"one").await.expect("taken");
             near.flush().await.expect("noted");
@@ -277,8 +315,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_gathered_in_a_turn_is_sent_after_it() {
+        let turn = Turn::default();
+        let (mut near, mut far) = pair(Flush::Soon(turn.clone()));
+        turn.begin();
+        near.write_all(b"one").await.expect("taken");
+        near.flush().await.expect("noted");
+        assert!(!near.woken);
+        far.write_all(b"more").await.expect("taken");
+        let mut got = [0; 4];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut read = ReadBuf::new(&mut got);
+        assert!(
+            Pin::new(&mut *near)
+                .poll_read(&mut cx, &mut read)
+                .is_pending()
+        );
+        assert_eq!(arrived(&mut far), b"");
+        assert!(turn.end() && !turn.end());
+        near.read_exact(&mut got).await.expect("read");
+        assert_eq!(arrived(&mut far), b"one");
+    }
+
+    #[tokio::test]
     async fn the_end_sends_what_waits() {
-        let (mut near, mut far) = pair(Flush::Soon);
+        let (mut near, mut far) = pair(Flush::Soon(Turn::default()));
         near.write_all(b"last").await.expect("taken");
         Shutdown::shutdown(&mut *near).await;
         drop(near);

@@ -5,9 +5,11 @@
 
 mod body;
 mod head;
+mod own;
 mod stream;
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::StatusCode;
 use pingora_core::apps::HttpServerApp;
@@ -16,12 +18,14 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
+use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::Head;
 pub(super) use self::head::Refusal;
 use self::stream::MessageStream;
 use super::last_call;
+use super::timer::Timer;
 use super::told::Told;
 
 /// Serves one connection until it ends.
@@ -32,20 +36,26 @@ pub(super) async fn serve<A>(
     told: &Told,
     mut shutdown: ShutdownWatch,
 ) where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
     let digest = connection.get_socket_digest();
+    let client = own::Client::of(&connection);
     let mut stream = MessageStream::new(connection);
+    let mut idle = Timer::default();
+    let mut heard = shutdown.clone();
+    let mut stopping = std::pin::pin!(requested(&mut heard));
     loop {
         let begun = tokio::select! {
             biased;
-            begun = first_bytes(&mut stream, limits) => begun,
-            () = requested(&mut shutdown) => false,
+            begun = first_bytes(&mut stream, &mut idle, limits) => begun,
+            () = &mut stopping => false,
         };
         if !begun {
             return stream.close().await;
         }
         let head = tokio::select! {
+            // Most heads are there by now.
+            biased;
             head = read_head(&mut stream, limits) => head,
             () = last_call(&mut shutdown) => return,
         };
@@ -58,6 +68,14 @@ pub(super) async fn serve<A>(
                 return;
             }
         };
+        // The answer says that the connection is kept.
+        if !*shutdown.borrow() {
+            match own::answer(&**app, &mut stream, &client, &head).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(_) => return,
+            }
+        }
         stream.begin(&head);
         let Some(next) = handle(app, stream, limits, &shutdown).await else {
             return;
@@ -86,12 +104,17 @@ where
 }
 
 /// Waits for the beginning of a request; `false` where the client goes away or stays silent.
-async fn first_bytes(stream: &mut MessageStream, limits: &Limits) -> bool {
-    !stream.unread().is_empty()
-        || matches!(
-            tokio::time::timeout(limits.idle, stream.fill()).await,
-            Ok(Ok(1..))
-        )
+async fn first_bytes(stream: &mut MessageStream, idle: &mut Timer, limits: &Limits) -> bool {
+    if !stream.unread().is_empty() {
+        return true;
+    }
+    let since = Instant::now();
+    let mut filled = std::pin::pin!(stream.fill());
+    std::future::poll_fn(|cx| match filled.as_mut().poll(cx) {
+        Poll::Ready(filled) => Poll::Ready(matches!(filled, Ok(1..))),
+        Poll::Pending => idle.poll_since(cx, limits.idle, || since).map(|()| false),
+    })
+    .await
 }
 
 /// Reads until a whole head is there; `None` where the client goes away.

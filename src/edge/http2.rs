@@ -12,14 +12,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::{Shutdown, Stream};
+use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
+use pingora_core::protocols::{Digest, Shutdown, Stream};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::config::model::Limits;
+use crate::proxy::Answering;
 use crate::shutdown::ShutdownWatch;
 
 use self::streams::Streams;
+use super::gather::{Flush, Gathered, Turn};
 use super::last_call;
 use super::timer::Timer;
 
@@ -30,23 +32,36 @@ pub(super) async fn serve<A>(
     limits: &Limits,
     mut shutdown: ShutdownWatch,
 ) where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: Answering + Send + Sync + 'static,
 {
+    let turn = Turn::default();
+    let digest = Arc::new(Digest {
+        ssl_digest: connection.get_ssl_digest(),
+        timing_digest: connection.get_timing_digest(),
+        proxy_digest: connection.get_proxy_digest(),
+        socket_digest: connection.get_socket_digest(),
+    });
     let guarded = FrameGuard {
-        inner: connection,
+        inner: Gathered::new(connection, Flush::Soon(turn.clone())),
         frames: Frames::default(),
         deadline: limits.header_read,
         timer: Timer::default(),
     };
-    let streams = Streams::new(app, limits);
-    let told = shutdown.clone();
+    let mut options = app.h2_options().unwrap_or_else(default_h2_options);
+    options.max_concurrent_streams(limits.h2_streams);
+    let streams = Streams::new(app, shutdown.clone(), limits.idle);
+    let serving = async {
+        // Errors of clients are nobody's concern.
+        if let Ok(mut connection) = handshake(Box::new(guarded), Some(options)).await {
+            streams.serve(&mut connection, &digest, &turn).await;
+        }
+    };
     let over = async {
         last_call(&mut shutdown).await;
         streams.at_rest().await;
     };
     tokio::select! {
-        // An HTTP/2 connection is never handed back.
-        _ = streams.process_new(Box::new(guarded), &told) => {}
+        () = serving => {}
         () = over => {}
     }
 }

@@ -1,14 +1,16 @@
 //! A client's TCP connection as Pingora sees it, with a deadline for blocked writes.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
@@ -20,12 +22,28 @@ use tokio::net::TcpStream;
 use super::limits::ConnectionGuard;
 use super::timer::Timer;
 
+/// The header of a record of TLS (RFC 8446, section 5.1).
+const RECORD_HEADER: usize = 5;
+
+/// How much is read where only a header is asked for.
+const AHEAD: usize = 2 * 1024;
+
 /// A client's connection.
 ///
-/// Unlike Pingora's own stream it holds no buffer: what reads from it, TLS or the HTTP/1 head
-/// reader, has one already.
+/// Unlike Pingora's own stream it holds no buffer for long: what reads from it, TLS or the HTTP/1
+/// head reader, has one already.
+///
+/// During the handshake it is other. OpenSSL asks for each record's header and then for its content,
+/// whatever its settings for reading ahead: what is at hand is read at once. And it flushes the
+/// session ticket, which nobody waits for: what a handshake writes is sent when the client has to
+/// send something next, or together with what comes after the handshake.
 pub(super) struct Socket {
     stream: TcpStream,
+    /// What has been read and not been asked for yet.
+    ahead: BytesMut,
+    /// What a handshake has written and is not sent yet.
+    later: BytesMut,
+    in_handshake: bool,
     peer: SocketAddr,
     digest: Arc<SocketDigest>,
     accepted: TimingDigest,
@@ -47,6 +65,9 @@ impl Socket {
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             stream,
+            ahead: BytesMut::new(),
+            later: BytesMut::new(),
+            in_handshake: false,
             peer,
             digest: Arc::new(digest),
             accepted: TimingDigest::default(),
@@ -61,10 +82,41 @@ impl Socket {
         self.peer
     }
 
-    /// The address of this machine that the client has come to.
-    pub(super) fn local(&self) -> Option<IpAddr> {
-        let local = self.stream.local_addr().ok()?;
-        Some(local.ip().to_canonical())
+    /// With a handshake to come.
+    pub(super) fn for_handshake(mut self) -> Self {
+        self.in_handshake = true;
+        self
+    }
+
+    /// Notes that the handshake is over: from now on a flush is one.
+    pub(super) fn handshake_is_over(&mut self) {
+        self.in_handshake = false;
+    }
+
+    /// Sends what a handshake has left, as much as goes.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.later.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.later);
+            let count = ready!(self.watch(cx, written))?;
+            self.later.advance(count);
+        }
+        self.later = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes a read's result; where it has to wait, what the client waits for is sent.
+    fn waiting<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if read.is_pending()
+            && !self.later.is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_send(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        read
     }
 
     /// Passes a write's result on, and fails it once writes have been blocked for too long.
@@ -93,7 +145,24 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.ahead.is_empty() {
+            if buf.remaining() > RECORD_HEADER {
+                let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+                return self.waiting(cx, read);
+            }
+            let mut space = [MaybeUninit::uninit(); AHEAD];
+            let mut read = ReadBuf::uninit(&mut space);
+            let came = Pin::new(&mut self.stream).poll_read(cx, &mut read);
+            ready!(self.waiting(cx, came))?;
+            self.ahead.extend_from_slice(read.filled());
+        }
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(self.ahead.get(..count).unwrap_or_default());
+        self.ahead.advance(count);
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -103,6 +172,13 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.in_handshake {
+            self.later.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        if !self.later.is_empty() {
+            return self.poll_write_vectored(cx, &[io::IoSlice::new(buf)]);
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
     }
@@ -112,8 +188,26 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watch(cx, written)
+        let this = &mut *self;
+        if this.later.is_empty() {
+            let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+            return this.watch(cx, written);
+        }
+        // In one packet with the first of what comes now.
+        let first = bufs.iter().find(|part| !part.is_empty());
+        let parts = [&*this.later, first.map_or(&[][..], |part| part)].map(io::IoSlice::new);
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, &parts);
+        let count = ready!(this.watch(cx, written))?;
+        match count.checked_sub(this.later.len()) {
+            Some(ours) => {
+                this.later = BytesMut::new();
+                if ours > 0 || first.is_none() {
+                    return Poll::Ready(Ok(ours));
+                }
+            }
+            None => this.later.advance(count),
+        }
+        self.poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -121,11 +215,25 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.in_handshake {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if !self.later.is_empty() {
+            // The alert that a handshake ends with. Where it does not go at once, it is too late.
+            _ = self.stream.try_write(&self.later);
+        }
     }
 }
 
@@ -142,7 +250,7 @@ impl std::fmt::Debug for Socket {
 impl Shutdown for Socket {
     async fn shutdown(&mut self) {
         // The client may be gone already, and nothing depends on it.
-        let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
@@ -171,5 +279,93 @@ impl GetProxyDigest for Socket {
 impl GetSocketDigest for Socket {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         Some(Arc::clone(&self.digest))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use prometheus::IntGauge;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::edge::limits::Connections;
+
+    pub(in crate::edge) async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(address).await.expect("a connection");
+        let (stream, peer) = listener.accept().await.expect("a connection");
+        let gauge = IntGauge::new("open", "open").expect("a valid name");
+        let guard = Arc::new(Connections::default()).admit(peer.ip(), gauge);
+        let guard = guard.expect("room");
+        let socket = Socket::new(stream, peer, Duration::from_secs(5), guard);
+        (socket, client)
+    }
+
+    /// What has come to the client by now; loopback delivers at once.
+    fn arrived(client: &TcpStream) -> Vec<u8> {
+        let mut space = [0; 1024];
+        let count = client.try_read(&mut space).unwrap_or(0);
+        space[..count].to_vec()
+    }
+
+    #[tokio::test]
+    async fn what_a_handshake_writes_goes_when_the_client_is_waited_for() {
+        let (socket, mut client) = pair().await;
+        let mut socket = socket.for_handshake();
+        socket.write_all(b"hello").await.expect("taken");
+        socket.flush().await.expect("noted");
+        client.writable().await.expect("open");
+        assert_eq!(arrived(&client), b"");
+        let mut octet = [0];
+        tokio::select! {
+            biased;
+            _ = socket.read(&mut octet) => panic!("nothing is to be read"),
+            ready = client.readable() => ready.expect("it comes"),
+        }
+        assert_eq!(arrived(&client), b"hello");
+
+        socket.write_all(b"ticket ").await.expect("taken");
+        socket.flush().await.expect("noted");
+        socket.handshake_is_over();
+        client.write_all(b"request").await.expect("sent");
+        let mut request = [0; 64];
+        assert_eq!(socket.read(&mut request).await.expect("comes"), 7);
+        assert_eq!(arrived(&client), b"", "the answer is at hand");
+        socket.write_all(b"and answer").await.expect("sent");
+        assert_eq!(socket.later.capacity(), 0);
+        client.readable().await.expect("it comes");
+        assert_eq!(arrived(&client), b"ticket and answer");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_fails_leaves_its_alert() {
+        let (socket, mut client) = pair().await;
+        let mut socket = socket.for_handshake();
+        socket.write_all(b"alert").await.expect("taken");
+        drop(socket);
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.expect("the end");
+        assert_eq!(all, b"alert");
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_is_handed_on_in_order_and_not_kept() {
+        let (mut socket, mut client) = pair().await;
+        client.write_all(b"head.content.more").await.expect("sent");
+        let mut header = [0; RECORD_HEADER];
+        socket.read_exact(&mut header).await.expect("a header");
+        assert_eq!(&header, b"head.");
+        let mut content = [0; 8];
+        socket.read_exact(&mut content).await.expect("the content");
+        assert_eq!(&content, b"content.");
+        let mut large = [0; 64];
+        let count = socket.read(&mut large).await.expect("the rest");
+        assert_eq!(&large[..count], b"more");
+        assert_eq!(socket.ahead.capacity(), 0);
+
+        drop(client);
+        assert_eq!(socket.read(&mut header).await.expect("the end"), 0);
     }
 }

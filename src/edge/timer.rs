@@ -20,6 +20,23 @@ impl Timer {
         self.poll_from(cx, || Instant::now() + after)
     }
 
+    /// Ready once `after` has passed since `since`, which may move on: that costs nothing, it is
+    /// asked when the time set before is up.
+    pub(super) fn poll_since(
+        &mut self,
+        cx: &mut Context<'_>,
+        after: Duration,
+        since: impl Fn() -> Instant,
+    ) -> Poll<()> {
+        while self.poll_from(cx, || since() + after).is_ready() {
+            if since() + after <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.clear();
+        }
+        Poll::Pending
+    }
+
     /// Ready at `at`; a later call with another time does not move a running timer.
     fn poll_from(&mut self, cx: &mut Context<'_>, at: impl FnOnce() -> Instant) -> Poll<()> {
         let sleep = match &mut self.sleep {
@@ -43,5 +60,20 @@ impl Timer {
     /// Gives the memory back too.
     pub(super) fn release(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beginning_that_moves_on_moves_the_end() {
+        let begun = Instant::now();
+        let moved = begun + Duration::from_secs(7);
+        let mut timer = Timer::default();
+        let since = || if Instant::now() < moved { begun } else { moved };
+        std::future::poll_fn(|cx| timer.poll_since(cx, Duration::from_secs(10), since)).await;
+        assert_eq!(begun.elapsed().as_secs(), 17);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -101,18 +101,14 @@ impl Answer {
         }
         drain(session).await;
         let head = self.head(request_id)?;
-        let bodiless = session.req_header().method == Method::HEAD
-            || self.body.is_empty()
-            || matches!(
-                self.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
+        let head_alone = session.req_header().method == Method::HEAD;
+        let body = self.body().filter(|_| !head_alone);
         session
-            .write_response_header(Box::new(head), bodiless)
+            .write_response_header(Box::new(head), body.is_none())
             .await?;
-        if !bodiless {
+        if let Some(body) = body {
             session
-                .write_response_body(Some(self.body.clone()), true)
+                .write_response_body(Some(body.clone()), true)
                 .await?;
         }
         Ok(())
@@ -120,23 +116,43 @@ impl Answer {
 
     fn head(&self, request_id: &HeaderValue) -> Result<ResponseHeader> {
         let mut head = ResponseHeader::build(self.status, Some(8))?;
-        if let Some(content_type) = self.content_type.as_ref().filter(|_| !self.body.is_empty()) {
-            head.insert_header(CONTENT_TYPE, content_type)?;
-        }
-        if !matches!(
-            self.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        ) {
-            head.insert_header(CONTENT_LENGTH, self.body.len())?;
-        }
-        if let Some(location) = &self.location {
-            head.insert_header(LOCATION, location)?;
-        }
-        if !self.cacheable {
-            head.insert_header(CACHE_CONTROL, "no-store")?;
+        for (name, value) in self.fields() {
+            head.insert_header(name, value)?;
         }
         head.insert_header(REQUEST_ID, request_id)?;
         Ok(head)
+    }
+
+    pub(crate) fn code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What its head says of it.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let content_type = self.content_type.clone().filter(|_| !self.body.is_empty());
+        let length = (!self.is_bodiless()).then(|| HeaderValue::from(self.body.len()));
+        let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
+        [
+            (CONTENT_TYPE, content_type),
+            (CONTENT_LENGTH, length),
+            (LOCATION, self.location.clone()),
+            (CACHE_CONTROL, cache),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    /// What follows its head, `None` where nothing does.
+    pub(crate) fn body(&self) -> Option<&Bytes> {
+        Some(&self.body).filter(|body| !body.is_empty() && !self.is_bodiless())
+    }
+
+    /// Whether its status allows no body.
+    fn is_bodiless(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
     }
 }
 

@@ -40,6 +40,11 @@ pub(super) fn answer(
     Some(Answer::new(StatusCode::OK, content_type, body).uncacheable())
 }
 
+/// Whether a path is where CAs look.
+pub(super) fn is_under(path: &[u8]) -> bool {
+    path.starts_with(PREFIX)
+}
+
 /// What stands in the place of a token.
 fn token<'a>(request: &RequestHeader, target: &'a [u8]) -> Option<&'a str> {
     let token = path::without_query(target).strip_prefix(PREFIX)?;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
-use pingora_proxy::Session;
 
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
-use crate::proxy::authority;
+use crate::proxy::answer::Answer;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::failure::{CLIENT_GONE, Failure};
+use crate::proxy::own::Request;
 use crate::proxy::rate::Rate;
 use crate::proxy::route::{Action, Proxy, Site};
 use crate::proxy::upstream::Choice;
@@ -44,10 +44,9 @@ pub struct Exchange {
 impl Exchange {
     /// The state of a request that has just come, with a name of its own.
     pub(crate) fn new() -> Self {
-        let id = format!("{:032x}", fastrand::u128(..));
         Self {
             started: Instant::now(),
-            request_id: HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            request_id: new_id(),
             client: None,
             site: None,
             route: None,
@@ -69,6 +68,14 @@ impl Exchange {
     /// The request's name as a field's value.
     pub(crate) fn request_id_value(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// The route's own answer; `None` where the route passes on.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        match &self.site.as_ref()?.route(self.route?)?.action {
+            Action::Answer(answer) => Some(answer),
+            Action::Proxy(_) => None,
+        }
     }
 
     /// The route's upstream and how to speak to it; `None` where the route does not pass on.
@@ -175,51 +182,86 @@ impl Exchange {
         }
     }
 
-    /// Counts the request and writes its access line.
-    pub(crate) fn log(&self, session: &Session, access: &AccessLog, now: UnixTime) {
-        let status = match (session.response_written(), self.failure) {
-            (Some(head), _) => head.status.as_u16(),
+    /// The status that the request ends with, where an answer with the head `written` was begun.
+    pub(crate) fn status(&self, written: Option<StatusCode>) -> u16 {
+        match (written, self.failure) {
+            (Some(status), _) => status.as_u16(),
             (None, Some(failure)) => failure
                 .answer()
                 .map_or(CLIENT_GONE, |(status, _)| status.as_u16()),
             (None, None) => CLIENT_GONE,
-        };
-        let duration = self.started.elapsed();
+        }
+    }
+
+    /// Counts the request.
+    pub(crate) fn count(&self, status: u16) {
         if let Some(site) = &self.site {
+            let duration = self.started.elapsed();
             site.metrics.observe(status, duration.as_secs_f64());
         }
-        if !access.is_on() {
-            return;
-        }
-        let request = session.req_header();
-        let field = |name| {
-            request
-                .headers
-                .get(name)
-                .map_or(&b""[..], HeaderValue::as_bytes)
-        };
+    }
+
+    /// Writes the request's access line. `bytes` is how many of the answer's body were sent.
+    pub(crate) fn log(
+        &self,
+        status: u16,
+        bytes: usize,
+        request: &Request<'_>,
+        access: &AccessLog,
+        now: UnixTime,
+    ) {
         access.write(&Entry {
             time: now,
             client: self.client,
-            host: authority::of(request),
-            method: request.method.as_str(),
-            target: request.raw_path(),
-            version: match request.version {
-                Version::HTTP_10 => "HTTP/1.0",
-                Version::HTTP_2 => "HTTP/2.0",
-                _ => "HTTP/1.1",
-            },
+            host: request.authority,
+            method: request.method,
+            target: request.target,
+            version: request.version,
             status,
-            bytes: session.body_bytes_sent(),
-            duration,
+            bytes,
+            duration: self.started.elapsed(),
             request_id: self.request_id(),
-            referer: field(REFERER),
-            user_agent: field(USER_AGENT),
+            referer: request.fields.get(&REFERER),
+            user_agent: request.fields.get(&USER_AGENT),
             upstream: self.upstream(),
         });
     }
 
     fn upstream(&self) -> Option<&str> {
         Some(&self.choice.as_ref()?.endpoint.text)
+    }
+}
+
+/// A name for a request: 128 random bits in hexadecimal.
+fn new_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bits = fastrand::u128(..).to_be_bytes();
+    let mut text = [b'0'; 32];
+    for (pair, octet) in text.chunks_exact_mut(2).zip(bits) {
+        let digit = |half: u8| DIGITS.get(usize::from(half & 0xf)).copied();
+        if let ([high, low], Some(h), Some(l)) = (pair, digit(octet >> 4), digit(octet)) {
+            (*high, *low) = (h, l);
+        }
+    }
+    let mut id = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"));
+    // It never comes again: HTTP/2 is not to remember it, which would take the place of fields
+    // that do (RFC 7541, section 6.2.3).
+    id.set_sensitive(true);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_128_bits_in_hexadecimal() {
+        let (one, other) = (Exchange::new(), Exchange::new());
+        for id in [one.request_id(), other.request_id()] {
+            assert_eq!(id.len(), 32);
+            let is_digit = |octet: u8| octet.is_ascii_digit() || (b'a'..=b'f').contains(&octet);
+            assert!(id.bytes().all(is_digit), "{id}");
+        }
+        assert_ne!(one.request_id(), other.request_id());
     }
 }

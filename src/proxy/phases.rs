@@ -21,6 +21,7 @@ use crate::proxy::authority::{self, Authority, Channel};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{self, Failure};
 use crate::proxy::header::{self, Forwarded};
+use crate::proxy::own::Request;
 use crate::proxy::upstream::UPGRADED_IDLE;
 use crate::proxy::{Gateway, challenge, channel};
 
@@ -259,8 +260,15 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
+        let written = session.response_written().map(|head| head.status);
+        let status = exchange.status(written);
+        exchange.count(status);
         let access = self.access.load();
-        exchange.log(session, &access, SystemClock.now());
+        if access.is_on() {
+            let request = Request::of(session.req_header(), session.digest());
+            let bytes = session.body_bytes_sent();
+            exchange.log(status, bytes, &request, &access, SystemClock.now());
+        }
     }
 }
 

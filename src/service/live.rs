@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_proxy::HttpProxy;
 use tokio::sync::{Notify, watch};
 
 use super::load::Loading;
@@ -28,12 +27,12 @@ use crate::config::model::Config;
 use crate::edge::Edge;
 use crate::manager::{Demands, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
-use crate::proxy::{Gateway, SiteTable};
+use crate::proxy::{Front, SiteTable};
 use crate::readiness::Readiness;
 use crate::tls::GlobalCertificate;
 
 /// The edge in front of our proxy.
-pub type GatewayEdge = Edge<HttpProxy<Gateway>>;
+pub type GatewayEdge = Edge<Front>;
 
 /// How long certificates are loaded before the admin interface answers. The rest of very many is
 /// loaded while it tells how far that is.

@@ -65,6 +65,12 @@ impl TlsInfo {
             .is_some_and(|set| set.covers_ip(host))
     }
 
+    /// What [`Self::take_attachment`] would give.
+    pub fn attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        let attachment = lock(&self.attachment).clone();
+        attachment.filter(|_| self.since.elapsed() < FIRST_REQUEST)
+    }
+
     /// The attachment of the snapshot that the handshake worked from, for the first request of
     /// the connection; `None` for those after it, and for one that was long in coming.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {

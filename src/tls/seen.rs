@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::protocols::SocketDigest;
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Instant;
 
@@ -23,8 +25,8 @@ pub struct Seen {
     server_name: Option<Name>,
     /// Whether the name that was asked for has no certificate.
     pub is_unknown: bool,
-    /// The address of this machine that the client has come to.
-    local: Option<IpAddr>,
+    /// The socket, which knows the address of this machine that the client has come to.
+    socket: Option<Arc<SocketDigest>>,
     /// The address that the client has come from.
     client: Option<IpAddr>,
     /// How long it has waited for a certificate on demand, before `waiting_since`.
@@ -42,15 +44,15 @@ enum Name {
 /// A handshake that is watched.
 pub type Watched<F> = TaskLocalFuture<RefCell<Seen>, F>;
 
-/// Watches what a handshake asks for. `client` is the address that it comes from, `local` the one
-/// of this machine that it has come to, where that is known.
+/// Watches what a handshake asks for. `client` is the address that it comes from; `socket` is asked
+/// for the one of this machine that it has come to, where that matters.
 pub fn watched<F: Future>(
     handshake: F,
     client: Option<IpAddr>,
-    local: Option<IpAddr>,
+    socket: Option<Arc<SocketDigest>>,
 ) -> Watched<F> {
     let seen = Seen {
-        local,
+        socket,
         client,
         ..Seen::default()
     };
@@ -59,7 +61,11 @@ pub fn watched<F: Future>(
 
 /// The address of this machine that the client of the handshake under way has come to.
 pub(super) fn local() -> Option<IpAddr> {
-    let local = SEEN.try_with(|seen| seen.try_borrow().ok()?.local);
+    let local = SEEN.try_with(|seen| {
+        let seen = seen.try_borrow().ok()?;
+        let address = seen.socket.as_ref()?.local_addr()?.as_inet()?;
+        Some(address.ip().to_canonical())
+    });
     local.ok().flatten()
 }
 

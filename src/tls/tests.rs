@@ -68,9 +68,12 @@ struct Seen {
     names: Vec<String>,
     version: String,
     group: String,
+    cipher: String,
     resumed: bool,
     alpn: Option<Vec<u8>>,
+    /// The last of those that the server gave.
     session: Option<SslSession>,
+    sessions: usize,
     info: Arc<TlsInfo>,
 }
 
@@ -122,10 +125,10 @@ impl Client {
         server: &GlobalCertificate,
         settings: &Tls,
     ) -> Result<Seen, String> {
-        let ticket = Arc::new(StdMutex::new(None));
+        let tickets = Arc::new(StdMutex::new(Vec::new()));
         self.context.set_new_session_callback({
-            let ticket = Arc::clone(&ticket);
-            move |_, session| *ticket.lock().expect("not poisoned") = Some(session)
+            let tickets = Arc::clone(&tickets);
+            move |_, session| tickets.lock().expect("not poisoned").push(session)
         });
         let context = self.context.build();
         let mut ssl = Ssl::new(&context).expect("a client");
@@ -152,14 +155,16 @@ impl Client {
                     .collect()
             })
             .unwrap_or_default();
-        let session = ticket.lock().expect("not poisoned").take();
+        let mut tickets = tickets.lock().expect("not poisoned");
         Ok(Seen {
             names,
             version: ssl.version_str().to_owned(),
             group: ffi::group_name(ssl).to_owned(),
+            cipher: ssl.current_cipher().expect("a cipher").name().to_owned(),
             resumed: ssl.session_reused(),
             alpn: ssl.selected_alpn_protocol().map(<[u8]>::to_vec),
-            session,
+            sessions: tickets.len(),
+            session: tickets.pop(),
             info,
         })
     }
@@ -290,7 +295,11 @@ async fn sessions_resume_under_their_own_name_alone() {
         let again = again.expect("resumed");
         assert!(again.resumed, "{version:?}");
         if version == SslVersion::TLS1_3 {
-            assert!(again.session.is_some(), "a ticket used up has a successor");
+            assert_eq!(
+                (first.sessions, again.sessions),
+                (1, 1),
+                "a ticket used up has a successor"
+            );
         }
         let info = &again.info;
         assert!(
@@ -398,6 +407,23 @@ async fn only_current_versions_and_protocols_are_spoken() {
     };
     let old = Client::new(name).only(SslVersion::TLS1_2);
     assert!(old.connect_with(&server, &modern).await.is_err());
+}
+
+#[tokio::test]
+async fn aes_128_is_chosen_unless_the_client_has_no_instructions_for_aes() {
+    const AES: &str = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+    const CHACHA: &str = "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+    let server = server(SITES, false, UnknownSni::Default);
+    for (offered, chosen) in [
+        (AES, "TLS_AES_128_GCM_SHA256"),
+        (CHACHA, "TLS_CHACHA20_POLY1305_SHA256"),
+        ("TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
+    ] {
+        let mut client = Client::new(Some("a.test"));
+        client.context.set_ciphersuites(offered).expect("known");
+        let seen = client.connect(&server).await.expect("a common one");
+        assert_eq!(seen.cipher, chosen);
+    }
 }
 
 #[tokio::test]

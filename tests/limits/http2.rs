@@ -114,6 +114,24 @@ fn a_stream_that_takes_no_data_is_cut_and_its_upstream_let_go() {
 }
 
 #[test]
+fn an_own_answer_that_is_not_taken_is_cut() {
+    let gateway = serving(
+        &[&["a.test"]],
+        "sites: [{ hosts: [a.test], routes: [{ respond: { body: own } }] }]\n\
+         log: { access: off }\n",
+    )
+    .server("limits: { idle: 1s }")
+    .start();
+    let mut frames = Frames::connect(gateway.https, "a.test", &[(4, 0)]);
+    let start = Instant::now();
+    frames.send(&Frame::get(1, "a.test", "/"));
+    frames.until(|frame| {
+        matches!(frame.kind, Frame::RST_STREAM | Frame::GOAWAY) && frame.stream <= 1
+    });
+    about_a_second(start.elapsed());
+}
+
+#[test]
 fn a_body_that_crawls_is_cut() {
     let origin = Origin::named("x");
     let gateway = limited(&origin, "idle: 60s");

@@ -11,6 +11,7 @@ mod bodies;
 mod failures;
 mod fields;
 mod log;
+mod own;
 mod routing;
 mod upstreams;
 mod websocket;

@@ -4,6 +4,8 @@
 //! that another server could read in another way is refused here, before Pingora or an upstream
 //! sees a byte of it (RFC 9112, sections 2.2, 3, 5 and 6).
 
+use std::ops::Range;
+
 use http::StatusCode;
 
 /// The longest request line in bytes.
@@ -18,6 +20,17 @@ pub(super) struct Head {
     /// Its length in bytes, the empty line included.
     pub(super) len: usize,
     pub(super) body: Body,
+    /// `None` where the request asks for more than an answer.
+    pub(super) brief: Option<Brief>,
+}
+
+/// Where in a head stands what a request without a body asks for. Its version is 1.1, and nothing
+/// in it is to be looked at closer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Brief {
+    pub(super) method: Range<usize>,
+    pub(super) target: Range<usize>,
+    pub(super) host: Range<usize>,
 }
 
 /// How the end of a request's body is known.
@@ -83,9 +96,16 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
             if len > max {
                 return Err(TOO_LARGE);
             }
+            let body = fields.body(&request)?;
+            let is_brief = body == Body::Length(0) && !request.http_10 && !fields.special;
             return Ok(Some(Head {
                 len,
-                body: fields.body(&request)?,
+                body,
+                brief: is_brief.then(|| Brief {
+                    method: within(bytes, request.method),
+                    target: within(bytes, request.target),
+                    host: within(bytes, fields.host),
+                }),
             }));
         }
         count += 1;
@@ -98,6 +118,12 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
         return Err(TOO_LARGE);
     }
     Ok(None)
+}
+
+/// Where in `bytes` their part `part` stands.
+fn within(bytes: &[u8], part: &[u8]) -> Range<usize> {
+    let start = (part.as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize);
+    start..start + part.len()
 }
 
 /// The empty line that a client may send before a request (RFC 9112, section 2.2).
@@ -139,6 +165,7 @@ impl<'a> Lines<'a> {
 
 struct RequestLine<'a> {
     method: &'a [u8],
+    target: &'a [u8],
     http_10: bool,
 }
 
@@ -187,7 +214,11 @@ impl<'a> RequestLine<'a> {
         {
             return Err(bad("the request target is malformed"));
         }
-        Ok(Self { method, http_10 })
+        Ok(Self {
+            method,
+            target,
+            http_10,
+        })
     }
 }
 
@@ -204,17 +235,20 @@ fn is_absolute(target: &[u8]) -> bool {
 
 /// What the fields say about framing.
 #[derive(Default)]
-struct Fields {
+struct Fields<'a> {
     hosts: usize,
+    host: &'a [u8],
+    /// Whether the connection, or what the client expects, is to be looked at closer.
+    special: bool,
     length: Option<u64>,
     chunked: bool,
     upgrade_to_websocket: bool,
     connection_upgrade: bool,
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// Takes one field line.
-    fn add(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn add(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err(bad("a folded field line"));
         }
@@ -236,19 +270,23 @@ impl Fields {
     }
 
     /// Notes a field that matters for framing.
-    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
             4 if is("host") => {
                 self.hosts += 1;
+                self.host = value;
                 if value.is_empty() {
                     return Err(bad("an empty Host field"));
                 }
             }
+            6 if is("expect") => self.special = true,
             7 if is("upgrade") => {
+                self.special = true;
                 self.upgrade_to_websocket = value.eq_ignore_ascii_case(b"websocket");
             }
             10 if is("connection") => {
+                self.special |= !value.eq_ignore_ascii_case(b"keep-alive");
                 self.connection_upgrade |= value
                     .split(|&byte| byte == b',')
                     .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
@@ -318,6 +356,40 @@ fn is_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_found_unless_more_is_asked() {
+        let brief = |fields: &str| {
+            let head = format!("GET /a?b HTTP/1.1\r\n{fields}\r\n");
+            let found = parse(head.as_bytes(), 1024).expect("good").expect("whole");
+            let brief = found.brief?;
+            let at = |range: Range<usize>| head[range].to_owned();
+            Some([at(brief.method), at(brief.target), at(brief.host)])
+        };
+        let asked = Some(["GET", "/a?b", "a.example"].map(str::to_owned));
+        for fields in [
+            "Host: a.example\r\n",
+            "X: y\r\nhost:  a.example \r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n",
+        ] {
+            assert_eq!(brief(fields), asked, "{fields}");
+        }
+        for more in [
+            "Connection: close",
+            "Connection: keep-alive, x",
+            "Expect: 100-continue",
+            "Upgrade: h2c",
+            "Content-Length: 1",
+            "Transfer-Encoding: chunked",
+        ] {
+            assert_eq!(
+                brief(&format!("Host: a.example\r\n{more}\r\n")),
+                None,
+                "{more}"
+            );
+        }
+        let old = parse(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", 1024).expect("good");
+        assert_eq!(old.expect("whole").brief, None);
+    }
 
     fn body_of(head: &str) -> Result<Body, u16> {
         match parse(head.as_bytes(), 64 * 1024) {

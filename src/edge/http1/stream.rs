@@ -72,6 +72,20 @@ impl MessageStream {
         self.buffer.advance(count.min(self.buffer.len()));
     }
 
+    /// Takes the first `count` bytes of what has been read.
+    pub(super) fn take(&mut self, count: usize) -> BytesMut {
+        self.buffer.split_to(count.min(self.buffer.len()))
+    }
+
+    /// Sends a whole answer to a message that was taken.
+    pub(super) async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+
+        self.inner.write_all(head).await?;
+        self.inner.write_all(body).await?;
+        self.inner.flush().await
+    }
+
     /// Reads more from the client. `Ok(0)` where the client sends no more.
     ///
     /// While nothing comes it holds no memory for what may come.
@@ -329,6 +343,7 @@ mod tests {
         stream.begin(&Head {
             len: GET.len(),
             body,
+            brief: None,
         });
     }
 

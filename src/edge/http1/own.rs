@@ -1,0 +1,134 @@
+//! Answers of the application's own, which need nothing but the head that has been read.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::tls::SslDigest;
+
+use super::head::{Brief, Head};
+use super::stream::MessageStream;
+use crate::proxy::{Answering, Fields, Ready, Request};
+
+/// Up to this size a body goes into one piece with its head.
+const SMALL: usize = 8 * 1024;
+
+/// What requests of a connection have in common.
+pub(super) struct Client {
+    address: Option<IpAddr>,
+    tls: Option<Arc<SslDigest>>,
+}
+
+impl Client {
+    pub(super) fn of(connection: &Stream) -> Self {
+        let socket = connection.get_socket_digest();
+        let address = socket.and_then(|socket| Some(*socket.peer_addr()?.as_inet()?));
+        Self {
+            address: address.map(|address| address.ip().to_canonical()),
+            tls: connection.get_ssl_digest(),
+        }
+    }
+
+    /// The request in `bytes`, which begin with its head.
+    fn request<'a>(&'a self, brief: &Brief, bytes: &'a [u8]) -> Option<Request<'a>> {
+        Some(Request {
+            method: str::from_utf8(bytes.get(brief.method.clone())?).ok()?,
+            target: bytes.get(brief.target.clone())?,
+            authority: bytes.get(brief.host.clone())?,
+            version: "HTTP/1.1",
+            fields: Fields::Lines(bytes),
+            client: self.address,
+            tls: self.tls.as_deref(),
+        })
+    }
+}
+
+/// Answers the message whose head has been found in what was read, where the application has an
+/// answer of its own. Whether it has.
+///
+/// # Errors
+/// Where the client does not take it.
+pub(super) async fn answer<A: Answering>(
+    app: &A,
+    stream: &mut MessageStream,
+    client: &Client,
+    head: &Head,
+) -> io::Result<bool> {
+    let Some(brief) = &head.brief else {
+        return Ok(false);
+    };
+    let request = stream.unread().get(..head.len);
+    let request = request.and_then(|bytes| client.request(brief, bytes));
+    let Some(answer) = request.and_then(|request| app.answer(&request)) else {
+        return Ok(false);
+    };
+    let bytes = stream.take(head.len);
+    let body = answer.body().map_or(&[][..], |body| body);
+    let mut piece = whole_head(&answer, body.len());
+    let sent = if body.len() <= SMALL {
+        piece.extend_from_slice(body);
+        stream.send(&piece, &[]).await
+    } else {
+        stream.send(&piece, body).await
+    };
+    let octets = sent.as_ref().map_or(0, |()| body.len());
+    if let Some(request) = client.request(brief, &bytes) {
+        app.sent(answer, &request, octets);
+    }
+    sent.map(|()| true)
+}
+
+/// The head of an answer, after which the connection is kept, with room for what follows it.
+fn whole_head(answer: &Ready, body: usize) -> Vec<u8> {
+    let status = answer.status();
+    let mut head = Vec::with_capacity(384 + body.min(SMALL));
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(status.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    for (name, value) in answer.fields() {
+        write_field(&mut head, &name, &value);
+    }
+    head.extend_from_slice(b"Date: ");
+    head.extend_from_slice(get_cached_date().as_bytes());
+    head.extend_from_slice(b"\r\nConnection: keep-alive\r\n\r\n");
+    head
+}
+
+/// Writes a field as most programs do: with each word of its name in capitals.
+fn write_field(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    let mut begins = true;
+    for &octet in name.as_str().as_bytes() {
+        head.push(if begins {
+            octet.to_ascii_uppercase()
+        } else {
+            octet
+        });
+        begins = octet == b'-';
+    }
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value.as_bytes());
+    head.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::CONTENT_TYPE;
+
+    use super::*;
+
+    #[test]
+    fn names_of_fields_are_written_in_capitals() {
+        let mut head = Vec::new();
+        write_field(
+            &mut head,
+            &CONTENT_TYPE,
+            &HeaderValue::from_static("text/plain"),
+        );
+        assert_eq!(head, b"Content-Type: text/plain\r\n");
+    }
+}

@@ -1,0 +1,71 @@
+//! What `edge` speaks to: the gateway's own answers, and Pingora's proxy behind them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_proxy::HttpProxy;
+
+use super::Gateway;
+use super::own::{Answering, Ready, Request};
+use crate::shutdown::ShutdownWatch;
+
+/// The gateway as an application.
+pub struct Front {
+    gateway: Gateway,
+    proxy: Arc<HttpProxy<Gateway>>,
+}
+
+impl Front {
+    pub(super) fn new(gateway: Gateway, proxy: HttpProxy<Gateway>) -> Self {
+        Self {
+            gateway,
+            proxy: Arc::new(proxy),
+        }
+    }
+}
+
+impl Answering for Front {
+    fn answer(&self, request: &Request<'_>) -> Option<Ready> {
+        self.gateway.own(request)
+    }
+
+    fn sent(&self, answer: Ready, request: &Request<'_>, octets: usize) {
+        self.gateway.told(&answer, request, octets);
+    }
+}
+
+/// Written out, since `async_trait` would put one allocation around another.
+impl HttpServerApp for Front {
+    fn process_new_http<'a, 'b, 'c>(
+        self: &'a Arc<Self>,
+        session: ServerSession,
+        shutdown: &'b ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'c>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        self.proxy.process_new_http(session, shutdown)
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
+    }
+
+    fn http_cleanup<'a, 'c>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'c>>
+    where
+        'a: 'c,
+        Self: 'c,
+    {
+        self.proxy.http_cleanup()
+    }
+}

@@ -1,0 +1,224 @@
+//! Answers that take nothing but a request's head: configured ones and redirects.
+//!
+//! Whoever has read a head asks for them before it goes the way through Pingora's proxy, which is
+//! made for upstreams and several times as long.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_http::RequestHeader;
+
+use super::answer::Answer;
+use super::authority::{self, Authority, Channel};
+use super::exchange::Exchange;
+use super::header;
+use super::route::{Action, Admission};
+use super::{Gateway, challenge, path};
+use crate::clock::{Clock, SystemClock};
+use crate::host::NameBuffer;
+use crate::tls::TlsInfo;
+
+/// A request by its head, which has been checked.
+pub struct Request<'a> {
+    pub method: &'a str,
+    /// As it came.
+    pub target: &'a [u8],
+    /// `Host` or `:authority`, as it came.
+    pub authority: &'a [u8],
+    /// `HTTP/1.1` or the like.
+    pub version: &'static str,
+    pub fields: Fields<'a>,
+    pub client: Option<IpAddr>,
+    /// Of the connection; `None` where it is not TLS.
+    pub tls: Option<&'a SslDigest>,
+}
+
+/// The fields of a request.
+#[derive(Clone, Copy)]
+pub enum Fields<'a> {
+    Map(&'a HeaderMap),
+    /// Lines of HTTP/1 that end in CRLF.
+    Lines(&'a [u8]),
+}
+
+impl<'a> Fields<'a> {
+    /// The first value of a field, empty where there is none.
+    pub(crate) fn get(self, name: &HeaderName) -> &'a [u8] {
+        match self {
+            Self::Map(map) => map.get(name).map_or(b"", HeaderValue::as_bytes),
+            Self::Lines(lines) => lines
+                .split(|&octet| octet == b'\n')
+                .find_map(|line| {
+                    let (found, value) = line.split_at_checked(name.as_str().len())?;
+                    let value = value.strip_prefix(b":")?;
+                    let is = found.eq_ignore_ascii_case(name.as_str().as_bytes());
+                    is.then(|| value.trim_ascii())
+                })
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// A request that Pingora has read.
+    pub(crate) fn of(head: &'a RequestHeader, digest: Option<&'a Digest>) -> Self {
+        let client = digest
+            .and_then(|digest| digest.socket_digest.as_ref()?.peer_addr()?.as_inet())
+            .map(|address| address.ip().to_canonical());
+        Self {
+            method: head.method.as_str(),
+            target: head.raw_path(),
+            authority: authority::of(head),
+            version: match head.version {
+                http::Version::HTTP_10 => "HTTP/1.0",
+                http::Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
+            fields: Fields::Map(&head.headers),
+            client,
+            tls: digest.and_then(|digest| digest.ssl_digest.as_deref()),
+        }
+    }
+
+    /// A request of HTTP/2 that is nothing but its head; `None` where something in it is to be
+    /// looked at closer.
+    pub fn http2(head: &'a RequestHeader, digest: Option<&'a Digest>) -> Option<Self> {
+        let closer = [&EXPECT, &TRANSFER_ENCODING];
+        let is_plain = closer.iter().all(|name| !head.headers.contains_key(*name));
+        is_plain.then(|| Self::of(head, digest))
+    }
+
+    fn info(&self) -> Option<&'a TlsInfo> {
+        self.tls?.extension.get::<TlsInfo>()
+    }
+}
+
+/// An answer that is ready to be sent, and the exchange that it belongs to.
+pub struct Ready {
+    exchange: Exchange,
+    /// Whether the client asks for the head alone.
+    head_alone: bool,
+}
+
+impl Ready {
+    fn answer(&self) -> Option<&Answer> {
+        self.exchange.answer()
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.answer()
+            .map_or(StatusCode::INTERNAL_SERVER_ERROR, Answer::code)
+    }
+
+    /// The fields of its head, without those of the connection and the time.
+    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let own = self.answer().into_iter().flat_map(Answer::fields);
+        let id = self.exchange.request_id_value().clone();
+        own.chain([(header::REQUEST_ID, id)])
+    }
+
+    /// What follows the head, `None` where nothing does.
+    pub fn body(&self) -> Option<&Bytes> {
+        let answer = self.answer().filter(|_| !self.head_alone)?;
+        answer.body()
+    }
+}
+
+/// An application that has answers of its own.
+pub trait Answering: HttpServerApp {
+    /// The answer to a request that has no body and asks for nothing special, where there is one.
+    /// It is given back to [`Self::sent`] once it is sent.
+    ///
+    /// `None` where the request has to go through [`HttpServerApp::process_new_http`].
+    fn answer(&self, request: &Request<'_>) -> Option<Ready>;
+
+    /// An answer has been sent, with so many octets after its head.
+    fn sent(&self, answer: Ready, request: &Request<'_>, octets: usize);
+}
+
+impl Gateway {
+    /// The answer of the route that a request leads to. Whatever is doubtful, refused or told to
+    /// go elsewhere is left to [`Gateway::decide`].
+    pub(super) fn own(&self, request: &Request<'_>) -> Option<Ready> {
+        let head_alone = match request.method {
+            "GET" => false,
+            "HEAD" => true,
+            _ => return None,
+        };
+        let path = path::without_query(request.target);
+        if !path.starts_with(b"/") || challenge::is_under(path) {
+            return None;
+        }
+        let mut buffer = NameBuffer::new();
+        let authority = Authority::parse(request.authority, &mut buffer)?;
+        let info = request.info();
+        let channel = match request.tls {
+            Some(_) => Channel::Tls(info),
+            None => Channel::Plain,
+        };
+        let first = info.and_then(TlsInfo::attachment);
+        let is_first = first.is_some();
+        let first = first.and_then(|first| first.downcast().ok());
+        let sites = first.unwrap_or_else(|| self.sites.load_full());
+        let Admission::Serve(site) = sites.admit(authority.host, channel) else {
+            return None;
+        };
+        let index = site.find(path).ok()??;
+        let Action::Answer(answer) = &site.route(index)?.action else {
+            return None;
+        };
+        if answer.code() == StatusCode::BAD_REQUEST {
+            // It ends the connection.
+            return None;
+        }
+        if is_first {
+            info.and_then(TlsInfo::take_attachment);
+        }
+        let mut exchange = Exchange::new();
+        exchange.client = request.client;
+        exchange.site = Some(site.clone());
+        exchange.route = Some(index);
+        Some(Ready {
+            exchange,
+            head_alone,
+        })
+    }
+
+    /// Counts and logs an answer of a route.
+    pub(super) fn told(&self, answer: &Ready, request: &Request<'_>, octets: usize) {
+        let status = answer.status().as_u16();
+        let exchange = &answer.exchange;
+        exchange.count(status);
+        let access = self.access.load();
+        if access.is_on() {
+            exchange.log(status, octets, request, &access, SystemClock.now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{REFERER, USER_AGENT};
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_in_lines_as_in_a_map() {
+        let lines =
+            b"GET /referer: HTTP/1.1\r\nHost: a\r\nUSER-agent:  me \r\nX-Referer: no\r\n\r\n";
+        let lines = Fields::Lines(lines);
+        assert_eq!(lines.get(&USER_AGENT), b"me");
+        assert_eq!(lines.get(&REFERER), b"");
+        let map: HeaderMap = [(USER_AGENT, HeaderValue::from_static("me"))]
+            .into_iter()
+            .collect();
+        let map = Fields::Map(&map);
+        assert_eq!(map.get(&USER_AGENT), b"me");
+        assert_eq!(map.get(&REFERER), b"");
+    }
+}
