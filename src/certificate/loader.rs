@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use super::chain::{self, ChainRef, Intermediates};
 use super::error::{CertificateError, CertificateWarning};
 use super::material::{Der, Material, Rest};
-use super::pem::{Contents, Key};
+use super::pem::{self, Contents, Key};
 use super::{Fingerprint, Source, TlsCertificate, parse};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
@@ -131,6 +131,10 @@ impl Loader {
 
     /// Whether `pem` holds certificates of CAs and no key.
     pub fn is_bundle(pem: &[u8]) -> bool {
+        // Of very many files all but a few have one, and to look is much cheaper than to read.
+        if pem::has_key(pem) {
+            return false;
+        }
         Contents::read(pem).is_ok_and(|contents| {
             contents.keys.is_empty()
                 && !contents.certificates.is_empty()
