@@ -192,7 +192,7 @@ impl App {
         .since(clock.now());
         let descriptors = Descriptors::claim();
         let edge = Edge::new(
-            Arc::new(proxy::http_proxy(gateway, &config, descriptors.kept)),
+            Arc::new(proxy::Front::new(gateway, &config, descriptors.kept)),
             certificates.clone(),
             live::settings(&certificates, &config)?,
             metrics.clone(),

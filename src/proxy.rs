@@ -225,9 +225,9 @@ impl Gateway {
     }
 }
 
-/// Makes the proxy that `edge` hands connections and requests to. It keeps at most `kept` idle
+/// Makes the proxy behind [`Front`], or any Pingora program's. It keeps at most `kept` idle
 /// connections to upstreams.
-pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> Front {
+pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<Gateway> {
     let server = ServerConf {
         threads: config.server.threads,
         upstream_keepalive_pool_size: (kept / config.server.threads.max(1))
@@ -235,7 +235,7 @@ pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> Front {
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     };
-    let mut proxy = HttpProxy::new(gateway.clone(), Arc::new(server));
+    let mut proxy = HttpProxy::new(gateway, Arc::new(server));
     proxy.handle_init_modules();
     let mut h2 = H2Options::default();
     h2.max_header_list_size(MAX_HEADER_LIST)
@@ -244,7 +244,7 @@ pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> Front {
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_RESETS));
     proxy.h2_options = Some(h2);
-    Front::new(gateway, proxy)
+    proxy
 }
 
 /// Whether a request came over TLS, and what is known of its handshake.

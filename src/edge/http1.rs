@@ -77,7 +77,8 @@ pub(super) async fn serve<A>(
             }
         }
         stream.begin(&head);
-        let Some(next) = handle(app, stream, limits, &shutdown).await else {
+        // On its own, so that a connection without a request has no room for one.
+        let Some(next) = Box::pin(handle(app, stream, limits, &shutdown)).await else {
             return;
         };
         stream = next;

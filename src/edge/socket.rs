@@ -330,6 +330,7 @@ pub(super) mod tests {
         socket.flush().await.expect("noted");
         socket.handshake_is_over();
         client.write_all(b"request").await.expect("sent");
+        socket.stream.readable().await.expect("it comes");
         let mut request = [0; 64];
         assert_eq!(socket.read(&mut request).await.expect("comes"), 7);
         assert_eq!(arrived(&client), b"", "the answer is at hand");

@@ -9,8 +9,9 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
-use super::Gateway;
 use super::own::{Answering, Ready, Request};
+use super::{Gateway, http_proxy};
+use crate::config::model::Config;
 use crate::shutdown::ShutdownWatch;
 
 /// The gateway as an application.
@@ -20,10 +21,11 @@ pub struct Front {
 }
 
 impl Front {
-    pub(super) fn new(gateway: Gateway, proxy: HttpProxy<Gateway>) -> Self {
+    /// With a proxy that keeps at most `kept` idle connections to upstreams.
+    pub fn new(gateway: Gateway, config: &Config, kept: usize) -> Self {
         Self {
+            proxy: Arc::new(http_proxy(gateway.clone(), config, kept)),
             gateway,
-            proxy: Arc::new(proxy),
         }
     }
 }

@@ -16,7 +16,26 @@ use thiserror::Error;
 use super::record::Link;
 
 /// What the file begins with: what it is, and how it is written.
-const HEAD: &[u8; 16] = b"snigate index 1\n";
+const KIND: &[u8; 16] = b"snigate index 1\n";
+
+/// The octets before the first record.
+const HEAD: usize = 24;
+
+/// What the file begins with. Another release, or another OpenSSL, may think otherwise of what it
+/// finds in files: it looks for itself.
+fn head() -> [u8; HEAD] {
+    let by = format!(
+        "{} {}",
+        env!("CARGO_PKG_VERSION"),
+        openssl::version::number()
+    );
+    let mut head = [0; HEAD];
+    let octets = KIND.iter().copied().chain(check_sum(by.as_bytes()));
+    head.iter_mut()
+        .zip(octets)
+        .for_each(|(to, from)| *to = from);
+    head
+}
 
 /// The octets before each record: its length and its check sum.
 const BEFORE: usize = 12;
@@ -126,11 +145,11 @@ fn scan(file: &mut File) -> io::Result<Contents> {
     file.seek(SeekFrom::Start(0))?;
     let size = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(BLOCK, &mut *file);
-    let mut head = [0; HEAD.len()];
-    if size < octets(HEAD.len()) || reader.read_exact(&mut head).is_err() || head != *HEAD {
+    let mut found = [0; HEAD];
+    if size < octets(HEAD) || reader.read_exact(&mut found).is_err() || found != head() {
         return Ok(contents);
     }
-    contents.length = octets(HEAD.len());
+    contents.length = octets(HEAD);
     let mut record = Vec::new();
     while read_record(&mut reader, &mut record)? {
         contents.note(&record);
@@ -292,8 +311,8 @@ impl Log {
 
     fn write(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         if self.length == 0 {
-            self.buffer.extend_from_slice(HEAD);
-            self.length = octets(HEAD.len());
+            self.buffer.extend_from_slice(&head());
+            self.length = octets(HEAD);
         }
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length > LONGEST {
@@ -349,8 +368,8 @@ impl Log {
 /// Writes all that is known to `file`.
 fn copy(old: File, contents: Contents, file: File) -> io::Result<(File, u64)> {
     let mut writer = io::BufWriter::with_capacity(BLOCK, file);
-    writer.write_all(HEAD)?;
-    let mut length = octets(HEAD.len());
+    writer.write_all(&head())?;
+    let mut length = octets(HEAD);
     let mut put = |record: &[u8]| {
         let size = u32::try_from(record.len()).map_err(io::Error::other)?;
         writer.write_all(&size.to_be_bytes())?;
