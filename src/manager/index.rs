@@ -11,9 +11,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::HashMap;
 
@@ -163,10 +163,17 @@ impl Index {
     /// Waits until all that was noted is written, for so long at most.
     pub(super) fn flush(&self, patience: Duration) {
         let (done, written) = sync_channel(1);
-        if self.writer.send(Task::Flush(done)).is_ok() {
-            // Whoever is not done by then is cut off, which costs nothing but time.
-            let _ = written.recv_timeout(patience);
+        let end = Instant::now() + patience;
+        let mut task = Task::Flush(done);
+        // What is not written by then is cut off, which costs nothing but time.
+        while let Err(TrySendError::Full(unsent)) = self.writer.try_send(task) {
+            if Instant::now() >= end {
+                return;
+            }
+            task = unsent;
+            thread::sleep(Duration::from_millis(5));
         }
+        let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 
     /// Forgets what was known of the files of `id`.

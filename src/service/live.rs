@@ -7,8 +7,9 @@ mod take;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -233,6 +234,18 @@ impl Live {
     /// Waits until the access lines of what has been answered are written.
     pub fn flush_log(&self, patience: Duration) {
         self.access.load().flush(patience);
+    }
+
+    /// The writer, where it is free by then: whoever has it may hang with the storage.
+    pub(super) fn writer_until(&self, end: Instant) -> Option<MutexGuard<'_, Writer>> {
+        loop {
+            match self.writer.try_lock() {
+                Ok(writer) => return Some(writer),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {

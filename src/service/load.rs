@@ -1,6 +1,6 @@
 //! Looking at all files while everything else goes on: at the start, and now and then.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::live::Live;
 use super::outcome;
@@ -50,7 +50,11 @@ impl Live {
 
     /// Waits until what is known of files is written down, for so long at most.
     pub fn flush_index(&self, patience: Duration) {
-        self.writer().manager.flush_index(patience);
+        let end = Instant::now() + patience;
+        if let Some(writer) = self.writer_until(end) {
+            let left = end.saturating_duration_since(Instant::now());
+            writer.manager.flush_index(left);
+        }
     }
 
     /// Waits until the loading of certificates has come so far.
