@@ -27,12 +27,13 @@ fn table(sites: usize) -> SiteTable {
         Arc::new(Site {
             hosts: vec![host.parse().expect("a pattern")],
             tls: SiteTls::Auto(Vec::new()),
-            routes: vec![
+            routes: [
                 respond("/static/images"),
                 respond("/admin"),
                 respond("/api"),
                 respond("/"),
-            ],
+            ]
+            .into(),
             origin: Origin::default(),
         })
     };

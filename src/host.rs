@@ -32,6 +32,11 @@ impl HostName {
         &self.0
     }
 
+    /// The name as text that is shared with this one.
+    pub fn to_shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The name without its first label: `b.example` of `a.b.example`.
     ///
     /// `None` for a name of one label.

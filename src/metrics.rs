@@ -4,13 +4,16 @@
 //! never a raw path or a name that a client chose.
 
 mod ends;
+mod sites;
+
+use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub use self::ends::{CertificateEnds, End};
+pub use self::sites::{SiteMetrics, Sites};
 
 /// The metrics of one gateway.
 #[derive(Clone, Debug)]
@@ -35,12 +38,11 @@ pub struct Metrics {
     pub on_demand_waiting: IntGauge,
     /// Certificates that issuers were asked for, by issuer and result.
     pub renewals: IntCounterVec,
-    /// Requests by site and status class.
-    pub requests: IntCounterVec,
+    /// Requests by site and status class, and seconds from a request's head to the end of its
+    /// answer by site.
+    pub sites: Sites,
     /// Requests refused before they reached a site, by reason.
     pub refused: IntCounterVec,
-    /// Seconds from a request's head to the end of its answer.
-    pub request_duration: HistogramVec,
     /// Tries at an upstream by result.
     pub upstream_attempts: IntCounterVec,
     /// Configuration reloads by result.
@@ -84,17 +86,17 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let request_duration = HistogramVec::new(
-            HistogramOpts::new(
+        let sites = Sites::new(
+            (
+                "snigate_requests_total",
+                "Requests by site and status class.",
+            ),
+            (
                 "snigate_request_duration_seconds",
                 "From the request's head to the end of its answer.",
-            )
-            .buckets(vec![
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
-            ]),
-            &["site"],
+            ),
         )?;
-        registry.register(Box::new(request_duration.clone()))?;
+        registry.register(Box::new(sites.clone()))?;
         let certificate_ends = CertificateEnds::new(
             (
                 "snigate_certificate_not_after_seconds",
@@ -158,17 +160,12 @@ impl Metrics {
                 "Certificates that issuers were asked for, by issuer and result.",
                 &["issuer", "result"],
             )?,
-            requests: counters(
-                "snigate_requests_total",
-                "Requests by site and status class.",
-                &["site", "status"],
-            )?,
+            sites,
             refused: counters(
                 "snigate_requests_refused_total",
                 "Requests refused before they reached a site, by reason.",
                 &["reason"],
             )?,
-            request_duration,
             upstream_attempts: counters(
                 "snigate_upstream_attempts_total",
                 "Tries at an upstream by result.",
@@ -215,19 +212,9 @@ impl Metrics {
         Ok(text)
     }
 
-    /// The request metrics of one site, resolved once so that a request looks nothing up.
-    pub fn site(&self, site: &str) -> SiteMetrics {
-        let class = |class: &str| self.requests.with_label_values(&[site, class]);
-        SiteMetrics {
-            by_class: [
-                class("1xx"),
-                class("2xx"),
-                class("3xx"),
-                class("4xx"),
-                class("5xx"),
-            ],
-            duration: self.request_duration.with_label_values(&[site]),
-        }
+    /// The request metrics of one site, so that a request looks nothing up.
+    pub fn site(&self, site: &Arc<str>) -> SiteMetrics {
+        self.sites.site(site)
     }
 }
 
@@ -244,24 +231,6 @@ pub struct HotCertificates {
     pub bytes: IntGauge,
 }
 
-/// The metrics of one site.
-#[derive(Clone, Debug)]
-pub struct SiteMetrics {
-    by_class: [IntCounter; 5],
-    duration: Histogram,
-}
-
-impl SiteMetrics {
-    /// Counts one request that ended with `status` after `seconds`.
-    pub fn observe(&self, status: u16, seconds: f64) {
-        let class = usize::from(status / 100).saturating_sub(1);
-        if let Some(counter) = self.by_class.get(class) {
-            counter.inc();
-        }
-        self.duration.observe(seconds);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +238,8 @@ mod tests {
     #[test]
     fn metrics_register_and_render() {
         let metrics = Metrics::new().expect("unique names");
-        metrics.site("a.example").observe(204, 0.002);
+        let site = metrics.site(&"a.example".into());
+        site.observe(204, 0.002);
         let text = String::from_utf8(metrics.render().expect("encodable")).expect("text");
         assert!(text.contains(r#"snigate_requests_total{site="a.example",status="2xx"} 1"#));
     }

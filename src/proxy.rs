@@ -318,7 +318,7 @@ mod tests {
             },
             issuers: IndexMap::new(),
             dns: IndexMap::new(),
-            certificates: Vec::new(),
+            certificates: [].into(),
             certificates_in_memory: InMemory::All,
             certificate_cache: 1 << 20,
             renewal: Renewal {

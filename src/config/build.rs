@@ -24,6 +24,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub use self::preset::never_certified;
+use self::site::SharedRoutes;
 
 use super::locate::Node;
 use super::model::{Config, InMemory, Origin, Places, Storage};
@@ -45,6 +46,7 @@ pub(super) fn build(
         used_dns: HashSet::new(),
         used_issuers: HashSet::new(),
         used_upstreams: HashSet::new(),
+        routes: SharedRoutes::default(),
     };
     build.config(raw, &root)
 }
@@ -57,6 +59,7 @@ struct Build<'b> {
     used_dns: HashSet<Arc<str>>,
     used_issuers: HashSet<Arc<str>>,
     used_upstreams: HashSet<Arc<str>>,
+    routes: SharedRoutes,
 }
 
 impl Build<'_> {
@@ -86,7 +89,7 @@ impl Build<'_> {
             storage,
             issuers,
             dns,
-            certificates,
+            certificates: certificates.into(),
             certificates_in_memory: match raw.certificates_in_memory {
                 schema::InMemory::All => InMemory::All,
                 schema::InMemory::Cache => InMemory::Cache,
@@ -230,6 +233,9 @@ impl Build<'_> {
 
     /// Notes that an issuer is of use.
     fn use_issuer(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.used_issuers.get(name) {
+            return Arc::clone(known);
+        }
         let name: Arc<str> = Arc::from(name);
         self.used_issuers.insert(Arc::clone(&name));
         name

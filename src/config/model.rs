@@ -35,7 +35,8 @@ pub struct Config {
     pub issuers: IndexMap<Arc<str>, Issuer>,
     /// By name, in the order of the file.
     pub dns: IndexMap<Arc<str>, Arc<Dns>>,
-    pub certificates: Vec<CertificateSource>,
+    /// Shared by all copies, since there may be very many.
+    pub certificates: Arc<[CertificateSource]>,
     pub certificates_in_memory: InMemory,
     /// The octets that certificates may take which are kept parsed.
     pub certificate_cache: usize,

@@ -69,7 +69,7 @@ impl TlsManager {
 fn names(config: &Config, name: &Pattern) -> (Why, Vec<Arc<str>>, Option<Arc<str>>) {
     let above = name.wildcard_over();
     let has = |pattern: &Pattern| pattern == name || Some(pattern) == above.as_ref();
-    for source in &config.certificates {
+    for source in &*config.certificates {
         if let CertificateSource::Managed {
             names,
             issuers,

@@ -35,7 +35,7 @@ pub(super) type Asked<'a> = (Need, &'a Origin);
 /// What the entries of `certificates` ask for.
 pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
     let mut needs = Vec::new();
-    for source in &config.certificates {
+    for source in &*config.certificates {
         if let CertificateSource::Managed {
             names,
             issuers,

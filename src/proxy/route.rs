@@ -42,7 +42,8 @@ pub struct Site {
     pub(crate) name: Arc<str>,
     /// Whether it is served on TLS and nowhere else, or on plain connections and nowhere else.
     pub(crate) tls: bool,
-    routes: Box<[Route]>,
+    /// Shared by all sites that have the same.
+    routes: Arc<[Route]>,
     pub(crate) metrics: SiteMetrics,
 }
 
@@ -116,8 +117,12 @@ impl SiteTable {
     }
 
     fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
+        // By where they are in the model, which outlives this.
+        let mut shared: HashMap<*const model::Route, Arc<[Route]>> = HashMap::new();
         for model in sites {
-            let site = Arc::new(self.site(model, metrics));
+            let routes = shared.entry(model.routes.as_ptr());
+            let routes = routes.or_insert_with(|| self.routes(&model.routes, metrics));
+            let site = Arc::new(site(model, Arc::clone(routes), metrics));
             for host in &model.hosts {
                 let site = Arc::clone(&site);
                 match host {
@@ -164,26 +169,13 @@ impl SiteTable {
         }
     }
 
-    /// A site with its routes bound to the pools of this table.
-    fn site(&self, site: &model::Site, metrics: &Metrics) -> Site {
-        let name: Arc<str> = site
-            .hosts
-            .first()
-            .map_or_else(String::new, Pattern::to_string)
-            .into();
-        Site {
-            metrics: metrics.site(&name),
-            name,
-            tls: site.tls != SiteTls::Off,
-            routes: site
-                .routes
-                .iter()
-                .map(|route| Route {
-                    prefix: path::decode(&route.path),
-                    action: self.action(&route.action, metrics),
-                })
-                .collect(),
-        }
+    /// Routes bound to the pools of this table.
+    fn routes(&self, routes: &[model::Route], metrics: &Metrics) -> Arc<[Route]> {
+        let routes = routes.iter().map(|route| Route {
+            prefix: path::decode(&route.path),
+            action: self.action(&route.action, metrics),
+        });
+        routes.collect()
     }
 
     fn action(&self, action: &model::Action, metrics: &Metrics) -> Action {
@@ -233,6 +225,21 @@ impl Site {
     /// The route at an index that [`Site::find`] gave.
     pub(crate) fn route(&self, index: usize) -> Option<&Route> {
         self.routes.get(index)
+    }
+}
+
+/// A site with its routes.
+fn site(model: &model::Site, routes: Arc<[Route]>, metrics: &Metrics) -> Site {
+    let name = match model.hosts.first() {
+        Some(Pattern::Exact(name)) => name.to_shared(),
+        Some(other) => other.to_string().into(),
+        None => "".into(),
+    };
+    Site {
+        metrics: metrics.site(&name),
+        name,
+        tls: model.tls != SiteTls::Off,
+        routes,
     }
 }
 

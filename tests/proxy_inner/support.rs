@@ -284,7 +284,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
         },
         issuers: IndexMap::new(),
         dns: IndexMap::new(),
-        certificates: Vec::new(),
+        certificates: [].into(),
         certificates_in_memory: InMemory::All,
         certificate_cache: 1 << 20,
         renewal: Renewal {

@@ -1,6 +1,7 @@
 //! `sites` and their routes.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode, Uri};
@@ -16,6 +17,34 @@ use crate::host::Pattern;
 
 /// Upstreams by name.
 type Upstreams = IndexMap<Arc<str>, Arc<Upstream>>;
+
+/// The routes of all sites, each list held once: of very many sites most have the same.
+#[derive(Default)]
+pub(super) struct SharedRoutes {
+    by_digest: HashMap<u64, Vec<Arc<[Route]>>>,
+    hasher: RandomState,
+}
+
+impl SharedRoutes {
+    fn share(&mut self, routes: Vec<Route>) -> Arc<[Route]> {
+        let mut hasher = self.hasher.build_hasher();
+        for route in &routes {
+            route.path.hash(&mut hasher);
+            match &route.action {
+                Action::Proxy(proxy) => proxy.upstream.name.hash(&mut hasher),
+                Action::Redirect { to, .. } => to.hash(&mut hasher),
+                Action::Respond { body, .. } => body.hash(&mut hasher),
+            }
+        }
+        let alike = self.by_digest.entry(hasher.finish()).or_default();
+        if let Some(known) = alike.iter().find(|known| ***known == *routes) {
+            return Arc::clone(known);
+        }
+        let routes: Arc<[Route]> = routes.into();
+        alike.push(Arc::clone(&routes));
+        routes
+    }
+}
 
 impl Build<'_> {
     pub(super) fn sites(
@@ -55,7 +84,10 @@ impl Build<'_> {
             sites.push(Arc::new(Site {
                 hosts,
                 tls,
-                routes: self.routes(site, upstreams, &at),
+                routes: {
+                    let routes = self.routes(site, upstreams, &at);
+                    self.routes.share(routes)
+                },
                 origin: self.origin(&at),
             }));
         }

@@ -65,8 +65,9 @@ pub struct Site {
     /// Never empty.
     pub hosts: Vec<Pattern>,
     pub tls: SiteTls,
-    /// Longest path first; among equal paths the earlier in the file.
-    pub routes: Vec<Route>,
+    /// Longest path first; among equal paths the earlier in the file. Sites with the same share
+    /// them.
+    pub routes: Arc<[Route]>,
     pub origin: Origin,
 }
 

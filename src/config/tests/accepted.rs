@@ -1,5 +1,6 @@
 //! What is accepted, and what becomes of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -82,14 +83,14 @@ fn a_site_may_be_short() {
     assert_eq!(site.tls, SiteTls::Auto(vec!["local".into()]));
     assert_eq!(site.origin.path, "sites[0]");
     assert_eq!((site.origin.line, site.origin.column), (3, 9));
-    let [route] = site.routes.as_slice() else {
+    let [route] = &*site.routes else {
         panic!("{:?}", site.routes)
     };
     assert_eq!(&*route.path, "/");
     let Action::Proxy(proxy) = &route.action else {
         panic!("{route:?}")
     };
-    assert!(std::sync::Arc::ptr_eq(
+    assert!(Arc::ptr_eq(
         &proxy.upstream,
         &loaded.config.upstreams["app"]
     ));
@@ -169,7 +170,7 @@ fn certificates_come_from_files_directories_and_issuers() {
             .collect::<Vec<_>>()
     };
     let issuers = |list: &[&str]| list.iter().map(|name| (*name).into()).collect::<Vec<_>>();
-    let mut sources = loaded.config.certificates.into_iter();
+    let mut sources = loaded.config.certificates.iter();
     let mut next = || sources.next().unwrap();
     assert!(
         matches!(next(), CertificateSource::Files { cert, key, origin } if cert == Path::new("/base/a.pem")
@@ -191,7 +192,7 @@ fn certificates_come_from_files_directories_and_issuers() {
     ] {
         assert!(
             matches!(next(), CertificateSource::Managed { names: found, issuers: by, .. }
-                if found == names(expected) && by == issuers(from))
+                if *found == names(expected) && *by == issuers(from))
         );
     }
     let on_demand = loaded.config.on_demand.unwrap();
@@ -357,4 +358,25 @@ fn what_is_odd_is_accepted_with_a_warning() {
                 .all(|one| one.severity == Severity::Warning)
         );
     }
+}
+
+#[test]
+fn sites_with_the_same_routes_and_issuer_share_them() {
+    let loaded = accept(
+        "upstreams: { app: { servers: [\"127.0.0.1:1\"] }, other: { servers: [\"127.0.0.1:2\"] } }\n\
+         issuers: { own: { local_ca: {} } }\n\
+         sites:\n- { hosts: [a.example], upstream: app }\n- { hosts: [b.example], upstream: app }\n\
+         - { hosts: [c.example], upstream: other }\n\
+         - { hosts: [d.example], routes: [{ upstream: app, retries: 0 }] }\n",
+    );
+    let [a, b, c, d] = &*loaded.config.sites else {
+        panic!("four sites")
+    };
+    assert!(Arc::ptr_eq(&a.routes, &b.routes));
+    assert!(!Arc::ptr_eq(&a.routes, &c.routes));
+    assert!(!Arc::ptr_eq(&a.routes, &d.routes), "it is not tried again");
+    let (SiteTls::Auto(first), SiteTls::Auto(second)) = (&a.tls, &b.tls) else {
+        panic!("automatic")
+    };
+    assert!(Arc::ptr_eq(&first[0], &second[0]));
 }

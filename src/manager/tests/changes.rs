@@ -24,14 +24,14 @@ fn a_certificate_for_more_names_replaces_the_one_at_hand_only_once_it_is_there()
     for first in [&["a.example"][..], &["b.example", "a.example"]] {
         let mut world = World::new([Act::Issue(90 * DAY), network()]);
         if first.len() > 1 {
-            world.config.certificates = vec![managed(first, &["ca"])];
+            world.config.certificates = [managed(first, &["ca"])].into();
         }
         world.apply();
         assert_eq!(world.work(), 1);
         let serial = world.serial().expect("served");
 
         let three = ["a.example", "b.example", "c.example"];
-        world.config.certificates = vec![managed(&three, &["ca"])];
+        world.config.certificates = [managed(&three, &["ca"])].into();
         assert!(world.apply().missing.is_empty(), "{first:?}");
         assert_eq!(world.serial().as_ref(), Some(&serial), "served on");
         world.work();
@@ -40,7 +40,7 @@ fn a_certificate_for_more_names_replaces_the_one_at_hand_only_once_it_is_there()
 
         // A restart makes no difference.
         let mut next = World::over(world.storage.clone(), NOW + 300, []);
-        next.config.certificates = vec![managed(&three, &["ca"])];
+        next.config.certificates = [managed(&three, &["ca"])].into();
         assert!(next.apply().missing.is_empty(), "{first:?}");
         assert_eq!(next.serial().as_ref(), Some(&serial));
         assert_eq!(next.work(), 1);

@@ -300,14 +300,15 @@ fn another_ca_under_the_same_name_is_asked_at_once() {
 #[test]
 fn a_site_is_left_to_the_certificate_that_is_configured_for_its_host() {
     let mut world = World::new([]);
-    world.config.certificates.push(CertificateSource::Managed {
+    world.config.certificates = [CertificateSource::Managed {
         names: ["a.example", "b.example"]
             .map(|name| name.parse().expect("a name"))
             .to_vec(),
         issuers: vec!["ca".into()],
         dns: None,
         origin: origin("certificates[0]"),
-    });
+    }]
+    .into();
     let report = world.apply();
     assert_eq!(report.to_obtain, 1);
     assert_eq!(report.missing.len(), 1);

@@ -49,7 +49,7 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
         },
         issuers: IndexMap::new(),
         dns: IndexMap::new(),
-        certificates,
+        certificates: certificates.into(),
         certificates_in_memory: InMemory::All,
         certificate_cache: 1 << 20,
         renewal: Renewal {
@@ -88,7 +88,7 @@ pub(super) fn site(hosts: &[&str], tls: SiteTls) -> Site {
             .map(|host| host.parse().expect("a pattern"))
             .collect(),
         tls,
-        routes: Vec::new(),
+        routes: [].into(),
         origin: origin("sites[0]"),
     }
 }
