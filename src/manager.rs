@@ -12,6 +12,7 @@ mod entry;
 mod files;
 mod gauges;
 mod health;
+mod hosts;
 mod index;
 mod inquiry;
 mod issued;
@@ -47,6 +48,7 @@ pub use self::asked::{Why, WouldAsk, WouldBe};
 use self::early::Early;
 use self::gauges::Gauges;
 use self::health::Health;
+use self::hosts::Hosts;
 pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
@@ -110,6 +112,8 @@ pub struct TlsManager {
     /// Whether no configuration has been applied yet.
     is_new: bool,
     candidates: Candidates,
+    /// The hosts of the sites that are configured.
+    hosts: Hosts,
     on_demand: Option<Demand>,
     /// Where clients ask CAs for certificates, and the names that they have asked for.
     demands: Demands,
@@ -211,6 +215,7 @@ impl TlsManager {
             retired: Vec::new(),
             is_new: true,
             candidates: Candidates::default(),
+            hosts: Hosts::default(),
             on_demand: None,
             names: Names::default(),
             stale_on_demand: false,
@@ -233,6 +238,7 @@ impl TlsManager {
 
     fn configure(&mut self, config: &Config) {
         self.sources.configure(&config.certificates);
+        self.hosts = Hosts::of(config);
         if let Some(dns) = &self.dns {
             dns.configure(&config.dns);
         }
@@ -315,7 +321,7 @@ impl TlsManager {
         report.problems.append(&mut wrong);
         report.watch = Arc::clone(self.sources.watch());
         report.certificates = self.sources.loaded()
-            + self.issued.certificates().count()
+            + self.issued.len()
             + self.managed.certificates().count()
             + self.retired.len();
         self.note_new(&mut report);
@@ -328,13 +334,15 @@ impl TlsManager {
         self.managed.set_ari(config.renewal.ari, now);
         let mut needs: HashSet<Need> = HashSet::new();
         let managed = needs::managed(config);
+        let mut hosts = std::mem::take(&mut self.hosts);
         for step in 0..2 {
             let asked = match step {
                 0 => managed.clone(),
                 // What was issued in the first step may cover a site.
                 _ => {
                     let has = |need: &Need| self.managed.has(need) || self.issued.has(need);
-                    needs::of_sites(config, &managed, &self.candidates, has, now)
+                    hosts.review(&mut self.candidates, now);
+                    needs::of_sites(&hosts, &managed, &self.candidates, has, now)
                 }
             };
             let (remote, local) = asked
@@ -354,6 +362,7 @@ impl TlsManager {
             }
             needs.extend(asked.into_iter().map(|(need, _)| need));
         }
+        self.hosts = hosts;
         for change in self.managed.retain(|need| needs.contains(need)) {
             self.retire(change, config, now, report);
         }

@@ -225,6 +225,11 @@ impl Issued {
         self.certificates.contains_key(need)
     }
 
+    /// How many certificates there are.
+    pub(super) fn len(&self) -> usize {
+        self.certificates.len()
+    }
+
     pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         self.certificates.values()
     }

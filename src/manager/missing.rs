@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::TlsManager;
 use super::report::{Missing, Problem, Report};
-use super::{TlsManager, needs};
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::UnixTime;
@@ -14,7 +14,9 @@ use crate::on_demand;
 
 impl TlsManager {
     /// Reports hosts that have no certificate.
-    pub(super) fn miss(&self, config: &Config, issued: &HashSet<Pattern>, report: &mut Report) {
+    pub(super) fn miss(&mut self, config: &Config, issued: &HashSet<Pattern>, report: &mut Report) {
+        // What was issued meanwhile has no part in it.
+        self.hosts.review(&mut self.candidates, self.last_pass);
         let on_demand = |host: &Pattern| {
             let config = config.on_demand.as_ref();
             config.is_some_and(|config| on_demand::covers(config, host))
@@ -22,7 +24,7 @@ impl TlsManager {
         let has_one = |host: &Pattern| served(&self.map, host).is_some() || on_demand(host);
         let lacking = self.managed.lacking(self.last_pass);
         let mut seen = HashSet::new();
-        for (site, host) in needs::tls_hosts(config) {
+        for (site, host) in self.hosts.open() {
             // In a trial nothing is issued, but could be.
             if !seen.insert(host) || self.dry && issued.contains(host) {
                 continue;

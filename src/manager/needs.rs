@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::hosts::Hosts;
 use crate::certificate::sni::{Candidates, Standing};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Config, Origin, Site, SiteTls};
@@ -59,11 +60,11 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
     needs
 }
 
-/// What sites ask for: one certificate for each host, where none at hand is valid for it, and none
+/// What sites ask for: one certificate for each of these hosts, where none at hand is valid for it, and none
 /// of `managed`, which are asked for anyway, will be. What the site `has` of its own already goes on
 /// until then.
 pub(super) fn of_sites<'a>(
-    config: &'a Config,
+    hosts: &'a Hosts,
     managed: &[Asked<'_>],
     candidates: &Candidates,
     has: impl Fn(&Need) -> bool,
@@ -76,7 +77,7 @@ pub(super) fn of_sites<'a>(
     };
     let mut seen = BTreeSet::new();
     let mut needs = Vec::new();
-    for (site, host) in tls_hosts(config) {
+    for (site, host) in hosts.open() {
         let (issuers, standing) = match &site.tls {
             SiteTls::Off => continue,
             SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Standing::Demanded),

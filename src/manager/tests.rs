@@ -15,6 +15,7 @@ mod advised;
 mod changes;
 mod from_cas;
 mod from_files;
+mod hosts;
 mod models;
 mod on_demand;
 mod revoked;

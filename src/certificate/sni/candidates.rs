@@ -26,10 +26,35 @@ pub struct Candidates {
     hasher: RandomState,
     /// Patterns to decide again.
     dirty: HashSet<Pattern>,
+    touched: Touched,
     /// Names without a valid certificate of their own.
     invalid: HashSet<HostName>,
     /// When what begins or ends to be valid.
     horizon: Horizon<Pattern>,
+}
+
+/// The patterns for which something has changed since somebody last asked; `None` where they are
+/// more than are remembered.
+struct Touched(Option<HashSet<Pattern>>);
+
+/// How many are remembered.
+const TOUCHED: usize = 1_024;
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self(Some(HashSet::default()))
+    }
+}
+
+impl Touched {
+    fn note(&mut self, pattern: &Pattern) {
+        if let Some(patterns) = &mut self.0 {
+            patterns.insert(pattern.clone());
+            if patterns.len() > TOUCHED {
+                self.0 = None;
+            }
+        }
+    }
 }
 
 /// What could be served for one pattern: mostly one certificate, which has the pattern among its
@@ -117,6 +142,7 @@ impl Candidates {
                         .insert_unique(hash, Slot::One(candidate), rehash);
                 }
             }
+            self.touched.note(pattern);
             self.dirty.insert(pattern.clone());
             await_change(&mut self.horizon, certificate, pattern);
         }
@@ -141,6 +167,7 @@ impl Candidates {
             if is_empty {
                 entry.remove();
             }
+            self.touched.note(pattern);
             self.dirty.insert(pattern.clone());
         }
     }
@@ -148,13 +175,17 @@ impl Candidates {
     /// Notes what began or ended to be valid between `last` and `now`.
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
         match self.horizon.pass(now) {
-            Passed::These(patterns) => self.dirty.extend(patterns),
+            Passed::These(patterns) => {
+                patterns.iter().for_each(|one| self.touched.note(one));
+                self.dirty.extend(patterns);
+            }
             Passed::Unknown => {
                 let slots = self.by_pattern.iter();
                 let slots = slots.filter_map(|slot| Some((slot.pattern()?, slot.candidates())));
                 for (pattern, candidates) in slots {
                     for Candidate { certificate, .. } in candidates {
                         if certificate.validity(last) != certificate.validity(now) {
+                            self.touched.note(pattern);
                             self.dirty.insert(pattern.clone());
                         }
                         await_change(&mut self.horizon, certificate, pattern);
@@ -162,6 +193,12 @@ impl Candidates {
                 }
             }
         }
+    }
+
+    /// The patterns for which certificates came, went, began or ended since the last call; `None`
+    /// where they are too many to tell.
+    pub fn take_touched(&mut self) -> Option<HashSet<Pattern>> {
+        std::mem::take(&mut self.touched).0
     }
 
     /// Whether a configured certificate that is valid at `now` covers all of `pattern`.
