@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::fcntl::AT_FDCWD;
+
 use super::support::{Gateway, TlsClient, within};
 use super::{
     RETRY, config, pebble_for, pebble_issuer, presented, root, serial, stored_at, wait_until_served,
@@ -94,8 +96,9 @@ fn a_storage_that_goes_away_while_it_runs() {
     wait_until_served(&gateway, "b.test", &root);
     assert_eq!(serial(&presented(&gateway, "a.test")), first);
     gateway.wait_for_event("storage", |event| event.kind == "storage_failed");
-    fs::remove_file(&data).expect("ours");
-    fs::rename(&away, &data).expect("ours");
+    // In one go: the gateway makes the directory where it is not there.
+    let change = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+    nix::fcntl::renameat2(AT_FDCWD, &away, AT_FDCWD, &data, change).expect("ours");
     gateway.wait_for_event("recovered", |event| event.kind == "storage_recovered");
     let file = stored_at(&data, &pebble.directory(), "b.test");
     within(RETRY, "it to be stored", || file.exists().then_some(()));
