@@ -163,7 +163,7 @@ impl Index {
     /// Waits until all that was noted is written, for so long at most.
     pub(super) fn flush(&self, patience: Duration) {
         let (done, written) = sync_channel(1);
-        if self.writer.send(Task::Flush(done)).is_ok() {
+        if self.writer.try_send(Task::Flush(done)).is_ok() {
             // Whoever is not done by then is cut off, which costs nothing but time.
             let _ = written.recv_timeout(patience);
         }

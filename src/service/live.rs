@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -39,7 +39,7 @@ const MOVING: usize = 3;
 
 /// How long certificates are loaded before the admin interface answers. The rest of very many is
 /// loaded while it tells how far that is.
-const LOAD_AT_START: Duration = Duration::from_millis(500);
+const LOAD_AT_START: Duration = Duration::from_millis(200);
 
 /// Everything that a reload can change, and what it needs to do so.
 pub struct Live {
@@ -357,6 +357,15 @@ impl Live {
     /// Waits until the access lines of what has been answered are written.
     pub fn flush_log(&self, patience: Duration) {
         self.access.load().flush(patience);
+    }
+
+    /// The writer, unless somebody has it.
+    pub(super) fn try_writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        match self.writer.try_lock() {
+            Ok(writer) => Some(writer),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {

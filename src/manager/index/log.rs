@@ -170,7 +170,7 @@ fn read_record(reader: &mut impl Read, record: &mut Vec<u8>) -> io::Result<bool>
     let mut length = [0; 4];
     let mut check = [0; 8];
     record.clear();
-    let mut read = || {
+    let mut read = || -> io::Result<bool> {
         reader.read_exact(&mut length)?;
         reader.read_exact(&mut check)?;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
@@ -182,9 +182,7 @@ fn read_record(reader: &mut impl Read, record: &mut Vec<u8>) -> io::Result<bool>
         Ok(check_sum(record) == check)
     };
     match read() {
-        Err(error) if matches!(error, ref error if io::Error::kind(error) == io::ErrorKind::UnexpectedEof) => {
-            Ok(false)
-        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         read => read,
     }
 }
@@ -479,7 +477,9 @@ mod tests {
         assert_eq!(before, [1, 1, 1]);
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
-            damaged.get_mut(at).map(|octet| *octet ^= 4);
+            if let Some(octet) = damaged.get_mut(at) {
+                *octet ^= 4;
+            }
             let now = known(&damaged);
             assert!(now < [1, 1, 1], "{at}: {now:?}");
         }
