@@ -37,7 +37,7 @@ pub type GatewayEdge = Edge<Front>;
 
 /// How long certificates are loaded before the admin interface answers. The rest of very many is
 /// loaded while it tells how far that is.
-const LOAD_AT_START: Duration = Duration::from_millis(500);
+const LOAD_AT_START: Duration = Duration::from_millis(200);
 
 /// Everything that a reload can change, and what it needs to do so.
 pub struct Live {

@@ -48,7 +48,9 @@ impl Live {
         self.writer().manager.fetch()
     }
 
-    /// Waits until what is known of files is written down, for so long at most.
+    /// Waits until what is known of files is written down, for so long at most. Whoever holds the
+    /// writer may be stuck in a storage that hangs: then what is not written is read at the next
+    /// start.
     pub fn flush_index(&self, patience: Duration) {
         let end = Instant::now() + patience;
         if let Some(writer) = self.writer_until(end) {
