@@ -33,6 +33,9 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How often a connection that is to end is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How many requests a connection may begin before others have their turn.
+const AT_ONCE: usize = 64;
+
 /// How many malformed requests a connection may bring before it is closed.
 const MAX_MALFORMED: usize = 32;
 
@@ -99,15 +102,23 @@ where
                 connection.graceful_shutdown();
                 stops = true;
             }
+            let mut room = AT_ONCE;
             loop {
+                if room == 0 {
+                    turn.end();
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 // Pingora's future holds nothing between two polls.
                 let accepted = pin!(HttpSession::from_h2_conn(connection, Arc::clone(digest)));
                 match accepted.poll(cx) {
                     Poll::Ready(Ok(Some(H2Accept::Session(session)))) => {
+                        room -= 1;
                         turn.begin();
                         self.begin(session, cx);
                     }
                     Poll::Ready(Ok(Some(H2Accept::Rejected))) => {
+                        room -= 1;
                         malformed += 1;
                         if malformed >= MAX_MALFORMED {
                             return Poll::Ready(());
