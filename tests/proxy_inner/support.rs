@@ -243,7 +243,7 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
 pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
     let upstreams: IndexMap<_, _> = sites
         .iter()
-        .flat_map(|site| &site.routes)
+        .flat_map(|site| site.routes.iter())
         .filter_map(|route| match &route.action {
             Action::Proxy(proxy) => Some((
                 Arc::clone(&proxy.upstream.name),
