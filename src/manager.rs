@@ -47,6 +47,7 @@ pub use self::asked::{Why, WouldAsk, WouldBe};
 use self::early::Early;
 use self::gauges::Gauges;
 use self::health::Health;
+pub use self::index::Flusher;
 pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::edge::Edge;
-use crate::manager::{Demands, ManagedView, Missing, Report, TlsManager, Tools};
+use crate::manager::{Demands, Flusher, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
 use crate::proxy::{Gateway, SiteTable};
 use crate::readiness::Readiness;
@@ -59,6 +59,7 @@ pub struct Live {
     last: ArcSwap<Option<Outcome>>,
     /// What is to be watched, for whoever must not wait for the writer.
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
+    pub(super) flusher: Flusher,
     /// What work on certificates needs.
     pub(super) tools: Tools,
     /// Told when what is due may have changed.
@@ -117,6 +118,7 @@ impl Live {
         } = parts;
         let now = clock.now();
         let (tools, demands) = (manager.tools().clone(), manager.demands().clone());
+        let flusher = manager.flusher().clone();
         let live = Arc::new(Self {
             file,
             clock,
@@ -138,6 +140,7 @@ impl Live {
             watched: ArcSwap::from_pointee(loaded.files.clone()),
             current: ArcSwap::from_pointee(loaded),
             last: ArcSwap::from_pointee(None),
+            flusher,
             tools,
             planned: Notify::new(),
             loaded: watch::Sender::new(Loading::Begun),
@@ -357,15 +360,6 @@ impl Live {
     /// Waits until the access lines of what has been answered are written.
     pub fn flush_log(&self, patience: Duration) {
         self.access.load().flush(patience);
-    }
-
-    /// The writer, unless somebody has it.
-    pub(super) fn try_writer(&self) -> Option<MutexGuard<'_, Writer>> {
-        match self.writer.try_lock() {
-            Ok(writer) => Some(writer),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {

@@ -48,13 +48,10 @@ impl Live {
         self.writer().manager.fetch()
     }
 
-    /// Waits until what is known of files is written down, for so long at most. Whoever holds the
-    /// writer may be stuck in a storage that hangs: then what is not written is read at the next
-    /// start.
+    /// Waits until what is known of files is written down, for so long at most; not for the writer,
+    /// who may be stuck in a storage that hangs.
     pub fn flush_index(&self, patience: Duration) {
-        if let Some(writer) = self.try_writer() {
-            writer.manager.flush_index(patience);
-        }
+        self.flusher.flush(patience);
     }
 
     /// Waits until the loading of certificates has come so far.
