@@ -49,6 +49,7 @@ use self::early::Early;
 use self::gauges::Gauges;
 use self::health::Health;
 use self::hosts::Hosts;
+pub use self::index::Flusher;
 pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};

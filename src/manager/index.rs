@@ -10,10 +10,10 @@ mod record;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ahash::HashMap;
 
@@ -67,6 +67,24 @@ pub(super) struct News {
     pub(super) is_new: bool,
 }
 
+/// Has the index written, whoever is at work on it. A handle; clones share the state.
+#[derive(Clone, Default)]
+pub struct Flusher(Arc<OnceLock<SyncSender<Task>>>);
+
+impl Flusher {
+    /// Waits until all that was noted is written, for so long at most.
+    pub fn flush(&self, patience: Duration) {
+        let Some(writer) = self.0.get() else {
+            return;
+        };
+        let (done, written) = sync_channel(1);
+        if writer.try_send(Task::Flush(done)).is_ok() {
+            // Whoever is not done by then is cut off, which costs nothing but time.
+            let _ = written.recv_timeout(patience);
+        }
+    }
+}
+
 enum Task {
     Put(Box<News>),
     Remove(Vec<u8>),
@@ -75,8 +93,9 @@ enum Task {
 }
 
 impl Index {
-    /// Opens the index in `directory`; `None`, and a warning, where it cannot be used.
-    pub(super) fn open(directory: &Path) -> Option<Self> {
+    /// Opens the index in `directory`, which `flusher` flushes from then on; `None`, and a warning,
+    /// where it cannot be used.
+    pub(super) fn open(directory: &Path, flusher: &Flusher) -> Option<Self> {
         let opened = log::open(directory).map_err(|error| error.to_string());
         let begun = opened.and_then(|(log, reading)| {
             let (writer, tasks) = sync_channel(WAITING);
@@ -88,6 +107,8 @@ impl Index {
             let thread = thread::Builder::new().name("index".to_owned());
             let begun = thread.spawn(move || writing.run(&tasks));
             begun.map_err(|error| error.to_string())?;
+            // It is opened once.
+            let _ = flusher.0.set(writer.clone());
             Ok(Self {
                 reading: Some(reading),
                 chains: HashMap::default(),
@@ -158,22 +179,6 @@ impl Index {
     /// Notes what is known. Whether there was room for it.
     pub(super) fn put(&self, news: News) -> bool {
         self.writer.try_send(Task::Put(Box::new(news))).is_ok()
-    }
-
-    /// Waits until all that was noted is written, for so long at most.
-    pub(super) fn flush(&self, patience: Duration) {
-        let (done, written) = sync_channel(1);
-        let end = Instant::now() + patience;
-        let mut task = Task::Flush(done);
-        // What is not written by then is cut off, which costs nothing but time.
-        while let Err(TrySendError::Full(unsent)) = self.writer.try_send(task) {
-            if Instant::now() >= end {
-                return;
-            }
-            task = unsent;
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 
     /// Forgets what was known of the files of `id`.

@@ -21,7 +21,7 @@ use self::sweep::Sweep;
 use super::directory;
 use super::entry::{self, Entries, Entry, Odd};
 use super::files::{self, Content, EntryId, Kind, Print, Reading, Stamps};
-use super::index::{Index, Known};
+use super::index::{Flusher, Index, Known};
 use super::kept::Keepers;
 use super::parallel;
 use super::report::Change;
@@ -39,6 +39,7 @@ pub(super) struct Sources {
     /// Where the index is, until it is open.
     index_place: Option<PathBuf>,
     index: Option<Index>,
+    flusher: Flusher,
     /// What is left in files that is to be in memory.
     away: Vec<EntryId>,
     /// Counts entries whose files were read.
@@ -113,6 +114,7 @@ impl Sources {
             keepers,
             index_place: index,
             index: None,
+            flusher: Flusher::default(),
             away: Vec::new(),
             reads,
             files: HashMap::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::TlsManager;
+use super::index::Flusher;
 use super::report::{Change, Report};
 use crate::certificate::sni::{Loading, Standing};
 use crate::clock::UnixTime;
@@ -111,9 +112,9 @@ impl TlsManager {
         self.sources.fetch(FETCHED)
     }
 
-    /// Waits until what is known of files is written down, for so long at most.
-    pub fn flush_index(&self, patience: Duration) {
-        self.sources.flush_index(patience);
+    /// What has the index of files written.
+    pub fn flusher(&self) -> &Flusher {
+        self.sources.flusher()
     }
 
     /// Whether it is known what files there are, if not what is in them: from then on who asks for

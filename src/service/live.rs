@@ -7,9 +7,8 @@ mod take;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -26,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::config::model::Config;
 use crate::edge::Edge;
-use crate::manager::{Demands, ManagedView, Missing, Report, TlsManager, Tools};
+use crate::manager::{Demands, Flusher, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
 use crate::proxy::{Front, SiteTable};
 use crate::readiness::Readiness;
@@ -57,6 +56,7 @@ pub struct Live {
     last: ArcSwap<Option<Outcome>>,
     /// What is to be watched, for whoever must not wait for the writer.
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
+    pub(super) flusher: Flusher,
     /// What work on certificates needs.
     pub(super) tools: Tools,
     /// Told when what is due may have changed.
@@ -115,6 +115,7 @@ impl Live {
         } = parts;
         let now = clock.now();
         let (tools, demands) = (manager.tools().clone(), manager.demands().clone());
+        let flusher = manager.flusher().clone();
         let live = Arc::new(Self {
             file,
             clock,
@@ -136,6 +137,7 @@ impl Live {
             watched: ArcSwap::from_pointee(loaded.files.clone()),
             current: ArcSwap::from_pointee(loaded),
             last: ArcSwap::from_pointee(None),
+            flusher,
             tools,
             planned: Notify::new(),
             loaded: watch::Sender::new(Loading::Begun),
@@ -234,18 +236,6 @@ impl Live {
     /// Waits until the access lines of what has been answered are written.
     pub fn flush_log(&self, patience: Duration) {
         self.access.load().flush(patience);
-    }
-
-    /// The writer, where it is free by then: whoever has it may hang with the storage.
-    pub(super) fn writer_until(&self, end: Instant) -> Option<MutexGuard<'_, Writer>> {
-        loop {
-            match self.writer.try_lock() {
-                Ok(writer) => return Some(writer),
-                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
-            }
-        }
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {

@@ -1,6 +1,6 @@
 //! Looking at all files while everything else goes on: at the start, and now and then.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::live::Live;
 use super::outcome;
@@ -48,15 +48,10 @@ impl Live {
         self.writer().manager.fetch()
     }
 
-    /// Waits until what is known of files is written down, for so long at most. Whoever holds the
-    /// writer may be stuck in a storage that hangs: then what is not written is read at the next
-    /// start.
+    /// Waits until what is known of files is written down, for so long at most; not for the writer,
+    /// who may be stuck in a storage that hangs.
     pub fn flush_index(&self, patience: Duration) {
-        let end = Instant::now() + patience;
-        if let Some(writer) = self.writer_until(end) {
-            let left = end.saturating_duration_since(Instant::now());
-            writer.manager.flush_index(left);
-        }
+        self.flusher.flush(patience);
     }
 
     /// Waits until the loading of certificates has come so far.

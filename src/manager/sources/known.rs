@@ -2,14 +2,13 @@
 //! something.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Change, Found, Sources};
 use crate::certificate::{CertificateWarning, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::manager::entry::Odd;
 use crate::manager::files::{self, EntryId, Kind, Stamps};
-use crate::manager::index::{Index, Known, News};
+use crate::manager::index::{Flusher, Index, Known, News};
 
 /// From how many files on an index is worth it: as many are read in half a second.
 const WORTH: usize = 1_000;
@@ -20,7 +19,7 @@ impl Sources {
         if files >= WORTH
             && let Some(place) = self.index_place.take()
         {
-            self.index = Index::open(&place);
+            self.index = Index::open(&place, &self.flusher);
         }
     }
 
@@ -31,11 +30,9 @@ impl Sources {
         }
     }
 
-    /// Waits until the index is written, for so long at most.
-    pub(in crate::manager) fn flush_index(&self, patience: Duration) {
-        if let Some(index) = &self.index {
-            index.flush(patience);
-        }
+    /// What has the index written.
+    pub(in crate::manager) fn flusher(&self) -> &Flusher {
+        &self.flusher
     }
 
     /// What the index knows of an entry.

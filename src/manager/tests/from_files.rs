@@ -336,7 +336,7 @@ fn what_the_index_knows_is_there_without_a_look_into_the_files() {
         let report = manager.start(&config, Duration::from_secs(60));
         assert_eq!(report.certificates, 1_000);
         assert_eq!(report.loading, None);
-        manager.flush_index(Duration::from_secs(10));
+        manager.flusher().flush(Duration::from_secs(10));
         metrics.files_read.get()
     };
     let mut before = None;
