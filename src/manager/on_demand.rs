@@ -8,11 +8,13 @@
 //! is served after a restart, without an order.
 
 mod asked;
+mod calm;
 mod keeping;
 mod look;
 mod record;
+mod review;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,10 +53,14 @@ pub(super) struct Names {
     known: HashMap<HostName, Known>,
     /// By when they were last of use.
     by_use: BTreeSet<(UnixTime, HostName)>,
+    /// Those whose use is to be written down.
+    unwritten: HashSet<HostName>,
     /// Those without a certificate, and when they were last asked for.
     pending: HashMap<HostName, UnixTime>,
-    /// What is to go from the storage: see [`keeping`].
-    leaving: Vec<keeping::Leaving>,
+    /// What is to go from the storage, and why: see [`keeping`].
+    leaving: HashMap<HostName, keeping::Why>,
+    /// Whether the time of day can be trusted with what cannot be undone.
+    calm: calm::Calm,
     /// Whether what may have certificates has changed since they were last gone through.
     is_stale: bool,
 }
@@ -88,6 +94,7 @@ impl Names {
 
     fn remove(&mut self, name: &HostName) -> Option<Known> {
         self.pending.remove(name);
+        self.unwritten.remove(name);
         let known = self.known.remove(name)?;
         self.by_use.remove(&(known.used, name.clone()));
         Some(known)
@@ -141,7 +148,9 @@ impl TlsManager {
         let now = self.clock.now();
         let mut wishes = Vec::new();
         for name in self.demands.take_new() {
-            if self.names.known.contains_key(&name) {
+            if let Some(known) = self.names.known.get(&name) {
+                // Whoever decides on names was asked before this.
+                self.managed.want_again(&known.need, now);
                 self.names.used(&name, now);
                 if let Some(asked) = self.names.pending.get_mut(&name) {
                     *asked = now;
@@ -214,11 +223,18 @@ impl TlsManager {
             is_asked,
             outcome,
         } = found;
+        let pattern = Pattern::Exact(name.clone());
         let (record, mut read) = match outcome {
-            // It may have been let go since.
-            _ if issuers.is_empty() || !self.may_have(&name) => return,
-            Ok(State::Known { record, read }) => (record, *read),
+            _ if issuers.is_empty() => return,
+            // Also one that may have none any more.
             Ok(State::Unused) => return self.names.leave(name, keeping::Why::Unused),
+            // It may have been let go since.
+            _ if !self.may_have(&name) => return,
+            // Who asks finds what the configuration has.
+            Ok(_) if self.candidates.covers_without_demand(&pattern, now) => {
+                return self.demands.answer(&name, &Ok(()));
+            }
+            Ok(State::Known { record, read }) => (record, *read),
             Err(error) => {
                 let why = format!("{error}; nothing is asked for before it can be stored");
                 return self.refuse(&name, &why, Some(SOON));
@@ -293,6 +309,8 @@ impl TlsManager {
         };
         let need = Arc::clone(&known.need);
         if self.managed.is_over(&need, now) {
+            // Nothing is left to be done for it but to let it go.
+            self.managed.rest(&need);
             self.names.leave(name.clone(), keeping::Why::Unwanted);
             return;
         }
@@ -331,48 +349,5 @@ impl TlsManager {
             retry_after,
         };
         self.demands.answer(name, &Err(not_made));
-    }
-
-    /// Goes through all names where what may have certificates is another: lets go of those that
-    /// may have none any more, leaves those to the configuration that it has certificates for, and
-    /// has others asked for the rest where others are to be asked.
-    pub(super) fn review_on_demand(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
-        if !std::mem::take(&mut self.names.is_stale) {
-            return;
-        }
-        let issuers = from_cas(config).map_or(&[][..], |on_demand| &on_demand.issuers);
-        let names: Vec<_> = self.names.known.keys().cloned().collect();
-        for name in names {
-            let pattern = Pattern::Exact(name.clone());
-            if !self.may_have(&name) {
-                // What is stored stays until it has been of no use for long: a mistake in the
-                // configuration is to cost no orders.
-                self.let_go(&name, report);
-            } else if self.candidates.covers_without_demand(&pattern, now) {
-                self.let_go(&name, report);
-                self.names.leave(name, keeping::Why::TakenOver);
-            } else {
-                self.ask_others(&name, issuers, now);
-            }
-        }
-    }
-
-    fn ask_others(&mut self, name: &HostName, issuers: &[Arc<str>], now: UnixTime) {
-        let Some(known) = self.names.known.get_mut(name) else {
-            return;
-        };
-        if known.need.issuers != issuers {
-            let before = std::mem::replace(&mut known.need, need(name, issuers));
-            self.managed.ask_others(&before, &known.need, now);
-        }
-    }
-
-    /// Forgets a name. What is stored of it stays.
-    fn let_go(&mut self, name: &HostName, report: &mut Report) {
-        if let Some(known) = self.names.remove(name)
-            && let Some(change) = self.managed.let_go(&known.need)
-        {
-            self.take(change, known.need.standing, report);
-        }
     }
 }

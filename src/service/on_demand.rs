@@ -6,7 +6,7 @@
 //! looked up by itself.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
@@ -44,10 +44,10 @@ impl Keeping {
 impl BackgroundService for Keeping {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
-        let mut walked = None;
+        let (mut walked, begun) = (None, Instant::now());
         loop {
             let (live, stop) = (Arc::clone(&self.live), self.stopping.clone());
-            let turn = blocking(move || live.keep_on_demand(walked, &stop)).await;
+            let turn = blocking(move || live.keep_on_demand(walked, begun, &stop)).await;
             let pause;
             (walked, pause) = turn.unwrap_or((walked, IDLE));
             tokio::select! {
@@ -78,18 +78,15 @@ impl Live {
     fn keep_on_demand(
         &self,
         walked: Option<UnixTime>,
+        begun: Instant,
         stopping: &ShutdownWatch,
     ) -> (Option<UnixTime>, Duration) {
         let Some(terms) = self.writer().manager.terms_on_demand() else {
             return (None, IDLE);
         };
-        let used = self.map.load().take_used();
-        if !used.is_empty() {
-            let notes = self.writer().manager.used_on_demand(&used);
-            self.tools.note(notes);
-        }
+        self.note_used(stopping);
         let walked = self.walk(terms, walked, stopping);
-        let going = self.writer().manager.going_on_demand();
+        let going = self.writer().manager.going_on_demand(begun.elapsed());
         let pause = Duration::from_secs(u64::try_from(terms.looked_every()).unwrap_or_default());
         if going.is_empty() {
             return (walked, pause);
@@ -105,6 +102,23 @@ impl Live {
         writer.manager.gone_on_demand(gone);
         self.publish_map(&self.current().config);
         (walked, pause)
+    }
+
+    /// Writes down what was used, all of it.
+    fn note_used(&self, stopping: &ShutdownWatch) {
+        for used in self.map.load().take_used().chunks(AT_A_TIME) {
+            self.writer().manager.used_on_demand(used);
+        }
+        while !*stopping.borrow() {
+            let notes = self.writer().manager.notes_on_demand();
+            let count = notes.len();
+            let written = self.tools.note(notes);
+            self.writer().manager.noted_on_demand(&written);
+            // What is not written is tried again with the next look.
+            if count == 0 || written.len() < count {
+                return;
+            }
+        }
     }
 
     /// Has all names served that are stored, where it is time to look.
