@@ -100,7 +100,6 @@ impl TlsManager {
             self.is_loading = false;
             self.sources.end_first();
             self.sources.settle_index();
-            self.names.doubt();
         }
         (self.take_files(changes), progress.is_done)
     }
@@ -155,6 +154,9 @@ impl TlsManager {
         }
         if let Some(new) = &new {
             self.candidates.add(new, standing);
+            if standing != Standing::OnDemand {
+                self.names.came(new.names());
+            }
             if let Some(gauges) = &mut self.gauges {
                 gauges.add(new);
             }

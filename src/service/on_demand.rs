@@ -1,5 +1,5 @@
 //! The service that keeps certificates on demand which are used, and lets the others go; and what
-//! the renewing one does for clients that wait.
+//! it does for clients that wait.
 //!
 //! At the start, and now and then, it walks through all names that are noted in the storage and has
 //! those served that are not yet: nothing waits for that, and a name that is asked for meanwhile is
@@ -43,6 +43,26 @@ impl Keeping {
 #[async_trait]
 impl BackgroundService for Keeping {
     async fn start(&self, _: ShutdownWatch) {
+        // Apart: who asks does not wait for a walk, nor a renewal for a storage that hangs here.
+        tokio::join!(self.keep(), self.take_up());
+    }
+}
+
+impl Keeping {
+    /// Takes up what clients ask for.
+    async fn take_up(&self) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            tokio::select! {
+                () = self.live.demands.asked() => {}
+                () = requested(&mut stopping) => return,
+            }
+            let live = Arc::clone(&self.live);
+            blocking(move || live.take_up()).await;
+        }
+    }
+
+    async fn keep(&self) {
         let mut stopping = self.stopping.clone();
         let (mut walked, begun) = (None, Instant::now());
         loop {
@@ -61,16 +81,17 @@ impl BackgroundService for Keeping {
 
 impl Live {
     /// Takes up what clients have asked for. Blocks on the storage, and holds nobody up meanwhile.
-    pub(super) fn take_up(&self) {
-        if !self.demands.has_new() {
-            return;
+    fn take_up(&self) {
+        while self.demands.has_new() {
+            let asked = self.writer().manager.demanded();
+            if let Some(batch) = asked {
+                let looked = batch.look(&self.tools);
+                let mut writer = self.writer();
+                writer.manager.take_up(looked);
+                self.publish_map(&self.current().config);
+            }
+            self.demands.took_up();
         }
-        let asked = self.writer().manager.demanded();
-        let Some(batch) = asked else { return };
-        let looked = batch.look(&self.tools);
-        let mut writer = self.writer();
-        writer.manager.take_up(looked);
-        self.publish_map(&self.current().config);
     }
 
     /// Does what is due for certificates on demand. Returns when all that is stored was last walked
@@ -140,18 +161,21 @@ impl Live {
                 return walked;
             }
         };
+        self.writer().manager.doubt_on_demand();
         let mut loaded = 0;
         for part in records.chunks(AT_A_TIME) {
             if *stopping.borrow() {
                 return walked;
             }
             let batch = self.writer().manager.stored_on_demand(part.to_vec());
+            if batch.is_empty() {
+                continue;
+            }
             let looked = batch.look(&self.tools);
             let mut writer = self.writer();
             loaded += writer.manager.take_up(looked).added.len();
             self.publish_map(&self.current().config);
         }
-        self.demands.walked();
         if loaded > 0 {
             tracing::info!(certificates = loaded, "on demand, loaded from the storage");
         }

@@ -124,8 +124,14 @@ impl Managed {
         self.plans.remove(need);
         self.advised.forget(need);
         let has_one = entry.certificate.is_some();
+        let label = entry.certificate.as_ref().map(|one| one.source().label());
+        let is_replaced = |issuer: &Arc<str>| entry.is_foreign && label == Some(&**issuer);
+        let is_urgent = instead.issuers.iter().any(is_replaced);
         self.entries.insert(Arc::clone(instead), entry);
         self.plans.set(instead, facts, now);
+        if is_urgent {
+            self.plans.request(instead, now);
+        }
         if has_one {
             self.advised.ask(instead, now);
         }

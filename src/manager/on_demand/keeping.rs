@@ -17,7 +17,7 @@ use super::record::{Fate, Going, Gone, Record};
 use super::{Names, from_cas};
 use crate::certificate::TlsCertificate;
 use crate::clock::{UnixTime, rfc3339};
-use crate::config::model::{Issuer as Configured, OnDemand};
+use crate::config::model::OnDemand;
 use crate::host::{HostName, Pattern};
 use crate::storage::{Key, StorageError, keys};
 
@@ -128,10 +128,14 @@ impl TlsManager {
         from_cas(config).map(Terms::of)
     }
 
-    /// Those of the names with these records that are to be looked at.
+    /// Those of the names with these records that are to be looked at: what is known is not read
+    /// again.
     pub fn stored_on_demand(&mut self, records: Vec<Key>) -> Batch {
         let now = self.clock.now();
-        self.batch(records.into_iter().map(Wish::Stored).collect(), now)
+        let records = records.into_iter();
+        let unknown = records.filter(|key| !self.names.has_record(key));
+        let wishes = unknown.map(Wish::Stored).collect();
+        self.batch(wishes, now)
     }
 
     /// Notes that these names were used.
@@ -181,7 +185,7 @@ impl TlsManager {
     /// trusted, of a process that has been `up` so long. What becomes of each goes to
     /// [`Self::gone_on_demand`].
     pub fn going_on_demand(&mut self, up: Duration) -> Vec<Going> {
-        let Some((config, terms)) = self.config.clone().zip(self.terms_on_demand()) else {
+        let Some(terms) = self.terms_on_demand() else {
             self.names.leaving.clear();
             return Vec::new();
         };
@@ -192,10 +196,7 @@ impl TlsManager {
             return Vec::new();
         }
         let unless_used = terms.unless_used(now);
-        let all = config.issuers.iter();
-        let remote = all.filter(|(_, issuer)| matches!(issuer, Configured::Acme(_)));
-        let names: Vec<_> = remote.map(|(name, _)| Arc::clone(name)).collect();
-        let issuers = self.remote(&names);
+        let issuers = self.all_remote(&[]);
         let mut going = HashMap::new();
         let mut left = HashMap::new();
         let configured = self.managed.configured_subjects();

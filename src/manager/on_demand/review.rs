@@ -10,7 +10,13 @@ use crate::config::model::Config;
 use crate::host::{HostName, Pattern};
 
 impl TlsManager {
-    /// Goes through all names where what may have certificates is another: lets go of those that
+    /// Has all names gone through with what is next published.
+    pub fn doubt_on_demand(&mut self) {
+        self.names.doubt();
+    }
+
+    /// Goes through all names where what may have certificates is another, else through those that
+    /// the configuration has come to have certificates for: lets go of those that
     /// may have none any more, leaves those to the configuration that it has certificates for, and
     /// has others asked for the rest where others are to be asked.
     pub(in crate::manager) fn review_on_demand(
@@ -19,11 +25,15 @@ impl TlsManager {
         now: UnixTime,
         report: &mut Report,
     ) {
-        if !std::mem::take(&mut self.names.is_stale) {
+        let doubted = std::mem::take(&mut self.names.doubted);
+        let names: Vec<_> = match std::mem::take(&mut self.names.is_stale) {
+            true => self.names.known.keys().cloned().collect(),
+            false => doubted.into_iter().collect(),
+        };
+        if names.is_empty() {
             return;
         }
         let issuers = from_cas(config).map_or(&[][..], |on_demand| &on_demand.issuers);
-        let names: Vec<_> = self.names.known.keys().cloned().collect();
         for name in names {
             let pattern = Pattern::Exact(name.clone());
             if !self.may_have(&name) {

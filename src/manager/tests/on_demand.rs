@@ -1,6 +1,7 @@
 //! Certificates that clients ask a CA for.
 
 mod kept;
+mod known;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,20 +218,6 @@ fn after_a_restart_it_is_served_without_an_order_by_a_walk_or_when_asked_for() {
     asked.obtain(HOST).expect("it is stored");
     assert_eq!((walked.orders(), asked.orders()), (0, 0));
     assert_eq!(walked.work() + asked.work(), 0);
-}
-
-#[test]
-fn until_all_that_is_stored_is_at_hand_names_of_before_are_known() {
-    let mut world = World::demanding([]);
-    world.obtain(HOST).expect("a certificate");
-    let again = World::demanding_over(world.storage.clone(), NOW + DAY, []);
-    let knows = |host: &str| {
-        let demands = again.manager.demands();
-        again.runtime.block_on(demands.knows(&name(host)))
-    };
-    assert!(knows(HOST) && !knows("y.shop.example"));
-    again.manager.demands().walked();
-    assert!(!knows(HOST), "then what is not at hand is new");
 }
 
 #[test]
