@@ -121,6 +121,8 @@ pub struct TlsManager {
     names: Names,
     /// Whether `on_demand` is as an earlier configuration had it.
     stale_on_demand: bool,
+    /// Why it could not be made as the configuration has it, and when that was tried.
+    broken_on_demand: Option<(UnixTime, String)>,
     metrics: Option<Metrics>,
     gauges: Option<Gauges>,
     last_pass: UnixTime,
@@ -220,6 +222,7 @@ impl TlsManager {
             on_demand: None,
             names: Names::default(),
             stale_on_demand: false,
+            broken_on_demand: None,
             gauges: metrics.clone().map(Gauges::new),
             metrics,
             reported: HashSet::new(),
@@ -255,6 +258,7 @@ impl TlsManager {
                 || before.renewal != config.renewal
             {
                 self.stale_on_demand = true;
+                self.names.doubt();
                 self.demands.change();
             }
         }

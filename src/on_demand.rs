@@ -37,8 +37,8 @@ pub trait Maker: Send + Sync {
     /// Where there is none to be had now.
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade>;
 
-    /// Whether `name` had a certificate before, which may be at hand no more than by [`Self::obtain`]:
-    /// it is no new one, so that no quota stands against it, and who cannot be asked neither.
+    /// Whether `name` has a certificate that is at hand no more than by [`Self::obtain`]: it is no
+    /// new one, so that no quota stands against it, and who cannot be asked neither.
     async fn knows(&self, _name: &HostName) -> bool {
         false
     }
@@ -57,6 +57,8 @@ pub struct NotMade {
     pub why: String,
     /// When it is worth another try, where that is known.
     pub retry_after: Option<Duration>,
+    /// Whether any work was begun for it. Else it counts for no quota.
+    pub is_begun: bool,
 }
 
 /// Asked before a renewal whether a name is still wanted.

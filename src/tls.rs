@@ -362,6 +362,11 @@ impl TlsAccept for GlobalCertificate {
             .with_label_values(&[result, ssl.version_str(), ffi::group_name(ssl), resumed])
             .inc();
         let hello = ssl.ex_data(self.0.hello)?;
+        if ssl.session_reused()
+            && let Some(set) = &hello.certificates
+        {
+            set.note_use();
+        }
         let snapshot = lock(&hello.snapshot).take()?;
         Some(Arc::new(
             TlsInfo::new(

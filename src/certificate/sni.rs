@@ -102,6 +102,11 @@ impl CertificateSet {
         }
     }
 
+    /// Notes that a handshake was for this set which resumed a session, and so presented nothing.
+    pub fn note_use(&self) {
+        self.used.note();
+    }
+
     /// Whether this set serves exactly these certificates.
     fn is_same_as(&self, certificates: &[Arc<TlsCertificate>]) -> bool {
         self.by_kind.len() == certificates.len()

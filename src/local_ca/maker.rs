@@ -105,10 +105,12 @@ impl LocalMaker {
             Ok(CompResult::Removed(_) | CompResult::StillNone(_)) => Err(NotMade {
                 why: "the local CA made none".to_owned(),
                 retry_after: None,
+                is_begun: true,
             }),
             Err(error) => Err(NotMade {
                 why: error.to_string(),
                 retry_after: None,
+                is_begun: true,
             }),
         }
     }

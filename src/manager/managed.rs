@@ -125,11 +125,18 @@ impl Managed {
             });
         let names = |need: &Need, of: &[Arc<str>]| need.issuers.iter().any(|one| of.contains(one));
         for (need, entry) in &mut self.entries {
-            if names(need, &moved) {
-                // What clients asked for is good until it ends: another CA is not asked for all of
-                // it at once.
-                let is_read = need.standing == Standing::OnDemand;
-                (entry.is_foreign, entry.is_read) = (true, is_read);
+            if need.standing == Standing::OnDemand {
+                let certificate = entry.certificate.as_ref();
+                let label = certificate.map(|one| one.source().label());
+                let of = moved.iter().find(|one| label == Some(&***one));
+                entry.is_foreign |= of.is_some();
+                // What is of a CA that is no longer configured is good until it is due. Another in
+                // its place, as after a trial, is asked at once.
+                if of.is_some_and(|of| issuers.contains_key(of)) {
+                    self.plans.request(need, now);
+                }
+            } else if names(need, &moved) {
+                (entry.is_foreign, entry.is_read) = (true, false);
             }
             if names(need, &mended) || is_other_dns && is_over_dns(need, issuers) {
                 entry.paused.clear();

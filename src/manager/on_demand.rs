@@ -7,12 +7,15 @@
 //! name that cannot be proved is not tried again by itself. Each is noted in the storage, so that it
 //! is served after a restart, without an order.
 
+mod answers;
 mod asked;
+mod calm;
 mod keeping;
 mod look;
 mod record;
+mod review;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ pub use self::keeping::Terms;
 pub use self::look::{Batch, Looked};
 pub use self::record::{Going, Gone};
 
+use self::answers::seconds;
 use self::look::{Found, State, Wish};
 use self::record::Record;
 use super::managed::{PutOff, Read, Stand};
@@ -28,15 +32,18 @@ use super::needs::Need;
 use super::report::Report;
 use super::{TlsManager, is_acme};
 use crate::certificate::Validity;
-use crate::certificate::sni::{OnDemand as _, Standing};
+use crate::certificate::sni::Standing;
 use crate::clock::UnixTime;
 use crate::config::model::{Config, OnDemand};
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
-use crate::on_demand::NotMade;
+use crate::storage::{Key, keys};
 
 /// How many names may have certificates on demand from CAs.
 const MOST: usize = 1_000_000;
+
+/// How many that are asked for are looked up before those are answered.
+const LOOKED_UP_AT_ONCE: usize = 64;
 
 /// How many of them may be without one: being obtained, or tried again after a failure.
 const MOST_PENDING: usize = 10_000;
@@ -51,12 +58,18 @@ pub(super) struct Names {
     known: HashMap<HostName, Known>,
     /// By when they were last of use.
     by_use: BTreeSet<(UnixTime, HostName)>,
+    /// Those whose use is to be written down.
+    unwritten: HashSet<HostName>,
     /// Those without a certificate, and when they were last asked for.
     pending: HashMap<HostName, UnixTime>,
-    /// What is to go from the storage: see [`keeping`].
-    leaving: Vec<keeping::Leaving>,
+    /// What is to go from the storage, and why: see [`keeping`].
+    leaving: HashMap<HostName, keeping::Why>,
+    /// Whether the time of day can be trusted with what cannot be undone.
+    calm: calm::Calm,
     /// Whether what may have certificates has changed since they were last gone through.
     is_stale: bool,
+    /// Those that the configuration has come to have certificates for since.
+    doubted: HashSet<HostName>,
 }
 
 /// What is known of one.
@@ -74,6 +87,34 @@ impl Names {
         self.is_stale = true;
     }
 
+    /// Has those gone through that are of `names`, which the configuration now has a certificate for.
+    pub(super) fn came(&mut self, names: &[Pattern]) {
+        if self.known.is_empty() {
+            return;
+        }
+        for pattern in names {
+            match pattern {
+                Pattern::Exact(name) if self.known.contains_key(name) => {
+                    self.doubted.insert(name.clone());
+                }
+                Pattern::Wildcard(_) => self.is_stale = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the name is known that has its record at `key`.
+    fn has_record(&self, key: &Key) -> bool {
+        let stem = key.as_str().strip_prefix("on_demand/");
+        let stem = stem.and_then(|stem| stem.strip_suffix(".json"));
+        // Where a name is too long for a key, it is looked up.
+        let name = stem.and_then(|stem| stem.parse::<HostName>().ok());
+        name.is_some_and(|name| {
+            self.known.contains_key(&name)
+                && keys::on_demand(name.as_str()).is_ok_and(|own| own == *key)
+        })
+    }
+
     fn add(&mut self, name: &HostName, need: &Arc<Need>, record: &Record, used: UnixTime) {
         let known = Known {
             need: Arc::clone(need),
@@ -88,6 +129,8 @@ impl Names {
 
     fn remove(&mut self, name: &HostName) -> Option<Known> {
         self.pending.remove(name);
+        self.unwritten.remove(name);
+        self.doubted.remove(name);
         let known = self.known.remove(name)?;
         self.by_use.remove(&(known.used, name.clone()));
         Some(known)
@@ -135,18 +178,20 @@ impl TlsManager {
         &self.demands
     }
 
-    /// Takes up what clients have asked for, as far as it is known; what else there is has to be
-    /// looked up in the storage. What comes of that goes to [`Self::take_up`].
+    /// Takes up some of what clients have asked for, as far as it is known; what else there is has to
+    /// be looked up in the storage. What comes of that goes to [`Self::take_up`].
     pub fn demanded(&mut self) -> Option<Batch> {
         let now = self.clock.now();
         let mut wishes = Vec::new();
-        for name in self.demands.take_new() {
-            if self.names.known.contains_key(&name) {
+        for name in self.demands.take_new(LOOKED_UP_AT_ONCE) {
+            if let Some(known) = self.names.known.get(&name) {
+                // Whoever decides on names was asked before this.
+                self.managed.want_again(&known.need, now);
                 self.names.used(&name, now);
                 if let Some(asked) = self.names.pending.get_mut(&name) {
                     *asked = now;
                 }
-                self.answer(&name, now);
+                self.answer(&name, now, false);
             } else if self.may_have(&name) {
                 wishes.push(Wish::Asked(name));
             } else {
@@ -163,18 +208,21 @@ impl TlsManager {
         let issuers = on_demand.map_or(&[][..], |on_demand| &on_demand.issuers);
         Batch {
             wishes,
-            issuers: self.remote(issuers),
+            issuers: self.all_remote(issuers),
             written_every: terms.written_every(),
             unless_used: terms.unless_used(now),
         }
     }
 
-    /// Those of `names` that are over the network.
-    fn remote(&mut self, names: &[Arc<str>]) -> Vec<Arc<dyn Issuer>> {
-        match &self.config {
-            Some(config) => self.managed.remote(names, &config.issuers),
-            None => Vec::new(),
-        }
+    /// All issuers over the network: those of `first`, then the others, which may have issued what
+    /// is good still.
+    pub(super) fn all_remote(&mut self, first: &[Arc<str>]) -> Vec<Arc<dyn Issuer>> {
+        let Some(config) = self.config.clone() else {
+            return Vec::new();
+        };
+        let others = config.issuers.keys().filter(|name| !first.contains(name));
+        let names: Vec<_> = first.iter().chain(others).cloned().collect();
+        self.managed.remote(&names, &config.issuers)
     }
 
     /// Takes what was found out about names, and serves what there is.
@@ -196,7 +244,7 @@ impl TlsManager {
         }
         self.publish(&config, now, &mut report);
         for name in asked {
-            self.answer(&name, now);
+            self.answer(&name, now, false);
         }
         report
     }
@@ -214,11 +262,18 @@ impl TlsManager {
             is_asked,
             outcome,
         } = found;
+        let pattern = Pattern::Exact(name.clone());
         let (record, mut read) = match outcome {
-            // It may have been let go since.
-            _ if issuers.is_empty() || !self.may_have(&name) => return,
-            Ok(State::Known { record, read }) => (record, *read),
+            _ if issuers.is_empty() => return,
+            // Also one that may have none any more.
             Ok(State::Unused) => return self.names.leave(name, keeping::Why::Unused),
+            // It may have been let go since.
+            _ if !self.may_have(&name) => return,
+            // Who asks finds what the configuration has.
+            Ok(_) if self.candidates.covers_without_demand(&pattern, now) => {
+                return self.demands.answer(&name, &Ok(()));
+            }
+            Ok(State::Known { record, read }) => (record, *read),
             Err(error) => {
                 let why = format!("{error}; nothing is asked for before it can be stored");
                 return self.refuse(&name, &why, Some(SOON));
@@ -259,7 +314,8 @@ impl TlsManager {
     ) -> bool {
         let put_off = read.retry.as_ref().and_then(|it| PutOff::of(it, now));
         if let Some(put_off) = put_off.filter(|put_off| put_off.is_of_name) {
-            self.put_off(name, &put_off, now);
+            let retry_after = put_off.next.map(|next| seconds(next.saturating_sub(now)));
+            self.refuse(name, &put_off.why, retry_after);
             return false;
         }
         if is_asked && self.names.pending.len() >= MOST_PENDING {
@@ -271,28 +327,23 @@ impl TlsManager {
         is_asked
     }
 
-    /// Whether a name may have a certificate on demand from a CA.
+    /// Whether a name may have a certificate on demand from a CA, whatever has come of that of late.
     fn may_have(&self, name: &HostName) -> bool {
         let is_from_cas = self.config.as_deref().and_then(from_cas).is_some();
         let on_demand = self.on_demand.as_ref().filter(|_| is_from_cas);
-        on_demand.is_some_and(|on_demand| on_demand.gate.allows(name.as_str()))
-    }
-
-    /// Tells all who wait how their names stand, where that is decided.
-    pub(super) fn answer_all(&mut self, now: UnixTime) {
-        for name in self.demands.waited_for() {
-            self.answer(&name, now);
-        }
+        on_demand.is_some_and(|on_demand| on_demand.gate.covers(name.as_str()))
     }
 
     /// After the work on what a client has asked for.
     pub(super) fn settled_on_demand(&mut self, name: &HostName, now: UnixTime) {
-        self.answer(name, now);
+        self.answer(name, now, true);
         let Some(known) = self.names.known.get(name) else {
             return;
         };
         let need = Arc::clone(&known.need);
         if self.managed.is_over(&need, now) {
+            // Nothing is left to be done for it but to let it go.
+            self.managed.rest(&need);
             self.names.leave(name.clone(), keeping::Why::Unwanted);
             return;
         }
@@ -304,75 +355,6 @@ impl TlsManager {
                 self.managed.let_go(&need);
             }
             _ => {}
-        }
-    }
-
-    /// Tells who waits for `name` how it stands, where that is decided.
-    fn answer(&self, name: &HostName, now: UnixTime) {
-        let known = self.names.known.get(name);
-        let stand = known.map_or(Stand::Unknown, |known| self.managed.stand(&known.need, now));
-        match stand {
-            Stand::Coming => {}
-            Stand::Served => self.demands.answer(name, &Ok(())),
-            Stand::PutOff(put_off) => self.put_off(name, &put_off, now),
-            Stand::Unknown => self.refuse(name, "it may no longer have one", None),
-        }
-    }
-
-    fn put_off(&self, name: &HostName, put_off: &PutOff, now: UnixTime) {
-        let seconds = put_off.next.map(|next| next.saturating_sub(now).max(0));
-        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        self.refuse(name, &put_off.why, seconds.map(Duration::from_secs));
-    }
-
-    fn refuse(&self, name: &HostName, why: &str, retry_after: Option<Duration>) {
-        let not_made = NotMade {
-            why: why.to_owned(),
-            retry_after,
-        };
-        self.demands.answer(name, &Err(not_made));
-    }
-
-    /// Goes through all names where what may have certificates is another: lets go of those that
-    /// may have none any more, leaves those to the configuration that it has certificates for, and
-    /// has others asked for the rest where others are to be asked.
-    pub(super) fn review_on_demand(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
-        if !std::mem::take(&mut self.names.is_stale) {
-            return;
-        }
-        let issuers = from_cas(config).map_or(&[][..], |on_demand| &on_demand.issuers);
-        let names: Vec<_> = self.names.known.keys().cloned().collect();
-        for name in names {
-            let pattern = Pattern::Exact(name.clone());
-            if !self.may_have(&name) {
-                // What is stored stays until it has been of no use for long: a mistake in the
-                // configuration is to cost no orders.
-                self.let_go(&name, report);
-            } else if self.candidates.covers_without_demand(&pattern, now) {
-                self.let_go(&name, report);
-                self.names.leave(name, keeping::Why::TakenOver);
-            } else {
-                self.ask_others(&name, issuers, now);
-            }
-        }
-    }
-
-    fn ask_others(&mut self, name: &HostName, issuers: &[Arc<str>], now: UnixTime) {
-        let Some(known) = self.names.known.get_mut(name) else {
-            return;
-        };
-        if known.need.issuers != issuers {
-            let before = std::mem::replace(&mut known.need, need(name, issuers));
-            self.managed.ask_others(&before, &known.need, now);
-        }
-    }
-
-    /// Forgets a name. What is stored of it stays.
-    fn let_go(&mut self, name: &HostName, report: &mut Report) {
-        if let Some(known) = self.names.remove(name)
-            && let Some(change) = self.managed.let_go(&known.need)
-        {
-            self.take(change, known.need.standing, report);
         }
     }
 }

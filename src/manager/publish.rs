@@ -13,6 +13,9 @@ use crate::host::HostName;
 use crate::local_ca::{LocalCa, LocalMaker};
 use crate::on_demand::{Gate, Maker, Setup};
 
+/// After how many seconds it is tried again to make what could not be made.
+const AGAIN: i64 = 60;
+
 /// What makes certificates on demand.
 pub(super) struct Demand {
     pub(super) gate: Arc<Gate>,
@@ -55,8 +58,9 @@ impl Demand {
 impl TlsManager {
     /// Publishes what has changed.
     pub(super) fn publish(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
-        self.renew_on_demand(config, report);
-        self.review_on_demand(config, now, report);
+        if self.renew_on_demand(config, now, report) {
+            self.review_on_demand(config, now, report);
+        }
         let mut map = self.map.clone();
         if !self.candidates.is_settled() {
             map = self.candidates.update(&map, now);
@@ -84,61 +88,70 @@ impl TlsManager {
         }
     }
 
-    /// Sees that what makes certificates on demand is as `config` asks.
-    fn renew_on_demand(&mut self, config: &Config, report: &mut Report) {
+    /// Sees that what makes certificates on demand is as `config` asks. Whether it is: where it cannot
+    /// be, what there was goes on, and that is told.
+    fn renew_on_demand(&mut self, config: &Config, now: UnixTime, report: &mut Report) -> bool {
         let is_stale = std::mem::take(&mut self.stale_on_demand);
-        if let Some(on_demand) = &self.on_demand
-            && !is_stale
-        {
-            if let Some(local) = &on_demand.local {
-                local.maker.sweep();
-            }
-            return;
-        }
-        let before = self.on_demand.take();
         let Some(asked) = &config.on_demand else {
-            return;
+            (self.on_demand, self.broken_on_demand) = (None, None);
+            return true;
         };
-        let mut reasons = Vec::new();
-        let is_remote = asked
-            .issuers
-            .first()
-            .is_some_and(|name| is_acme(name, config));
-        if is_remote {
-            match self.gate(asked, Arc::new(self.demands.clone()), before.as_ref()) {
-                Ok(gate) => {
-                    self.on_demand = Some(Demand { gate, local: None });
-                    return;
-                }
-                Err(reason) => reasons.push(reason),
+        let is_due = match &self.broken_on_demand {
+            Some((last, _)) => !(*last..last.saturating_add(AGAIN)).contains(&now),
+            None => self.on_demand.is_none(),
+        };
+        if is_stale || is_due {
+            match self.build_on_demand(config, asked) {
+                Ok(demand) => (self.on_demand, self.broken_on_demand) = (demand, None),
+                Err(reason) => self.broken_on_demand = Some((now, reason)),
             }
+        } else if let Some(local) = self.on_demand.as_ref().and_then(|it| it.local.as_ref()) {
+            local.maker.sweep();
         }
-        for issuer in asked.issuers.iter().filter(|_| !is_remote) {
-            let ca = match self.issued.local_ca(issuer, &config.issuers) {
-                Ok(Some(ca)) => ca,
-                // There may only be looked.
-                Ok(None) => return,
-                Err(reason) => {
-                    reasons.push(format!("issuer {issuer}: {reason}"));
-                    continue;
-                }
-            };
-            match self.demand(asked, config.renewal.window, ca, before.as_ref()) {
-                Ok(demand) => {
-                    self.on_demand = Some(demand);
-                    return;
-                }
-                Err(reason) => {
-                    reasons.push(reason);
-                    break;
-                }
-            }
-        }
+        let Some((_, reason)) = &self.broken_on_demand else {
+            return true;
+        };
+        let what = match &self.on_demand {
+            Some(_) => "goes on as it was",
+            None => "no certificates on demand",
+        };
         report.problems.push(Problem::new(
             &config.places.on_demand,
             None,
-            format!("no certificates on demand: {}", reasons.join("; ")),
+            format!("{what}: {reason}"),
         ));
+        false
+    }
+
+    /// What makes certificates on demand as `config` asks, going on from what there is; `None` where
+    /// there may only be looked.
+    fn build_on_demand(
+        &mut self,
+        config: &Config,
+        asked: &model::OnDemand,
+    ) -> Result<Option<Demand>, String> {
+        let first = asked.issuers.first();
+        if first.is_some_and(|name| is_acme(name, config)) {
+            let issuers = self.all_remote(&asked.issuers);
+            let cas = issuers.iter().map(|issuer| issuer.ca().to_owned());
+            self.demands.look_for(cas.collect());
+            let maker = Arc::new(self.demands.clone());
+            let gate = self.gate(asked, maker, self.on_demand.as_ref())?;
+            return Ok(Some(Demand { gate, local: None }));
+        }
+        let mut reasons = Vec::new();
+        for issuer in &asked.issuers {
+            match self.issued.local_ca(issuer, &config.issuers) {
+                Ok(Some(ca)) => {
+                    let window = config.renewal.window;
+                    let demand = self.demand(asked, window, ca, self.on_demand.as_ref());
+                    return demand.map(Some);
+                }
+                Ok(None) => return Ok(None),
+                Err(reason) => reasons.push(format!("issuer {issuer}: {reason}")),
+            }
+        }
+        Err(reasons.join("; "))
     }
 
     /// What makes certificates on demand by `ca`. What `before` has made and learnt is kept where

@@ -102,6 +102,21 @@ pub(super) fn load(
     }
 }
 
+/// When the certificate of `subject` ends that is stored as one of the CA `ca`, by what is known
+/// beside it; `None` where there is none.
+pub(super) fn end(
+    storage: &dyn Storage,
+    ca: &str,
+    subject: &str,
+) -> Result<Option<UnixTime>, StorageError> {
+    let Some(value) = storage.load(&keys::metadata(ca, subject)?)? else {
+        return Ok(None);
+    };
+    let facts = serde_json::from_slice::<Facts>(&value).ok();
+    let is_there = storage.exists(&keys::certificate(ca, subject)?)?;
+    Ok(facts.filter(|_| is_there).map(|facts| facts.not_after))
+}
+
 impl Parcel {
     /// Packs `certificate` as given by `issuer`, whose CA is `ca`.
     ///

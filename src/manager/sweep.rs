@@ -101,7 +101,6 @@ impl TlsManager {
             self.is_loading = false;
             self.sources.end_first();
             self.sources.settle_index();
-            self.names.doubt();
         }
         (self.take_files(changes), progress.is_done)
     }
@@ -156,6 +155,9 @@ impl TlsManager {
         }
         if let Some(new) = &new {
             self.candidates.add(new, standing);
+            if standing != Standing::OnDemand {
+                self.names.came(new.names());
+            }
             if let Some(gauges) = &mut self.gauges {
                 gauges.add(new);
             }

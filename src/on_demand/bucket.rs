@@ -79,6 +79,12 @@ impl One {
         taken.is_some()
     }
 
+    /// Puts a token back that came to nothing.
+    pub(super) fn put_back(&self) {
+        let mut bucket = self.lock();
+        *bucket = bucket.returned(self.quota);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Bucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }

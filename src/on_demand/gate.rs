@@ -102,6 +102,14 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Whether `host`, a name in normal form, is one that may have a certificate by its letters,
+    /// whatever has come of it of late.
+    pub fn covers(&self, host: &str) -> bool {
+        self.0.policy.judge(host) != Letters::Foreign
+    }
+}
+
 #[async_trait]
 impl OnDemand for Gate {
     fn allows(&self, host: &str) -> bool {
@@ -238,7 +246,9 @@ impl Shared {
                 }
                 Said::Nothing(why) => {
                     self.told.unanswered(name, client, &why);
-                    if !is_known {
+                    if is_new {
+                        // That is no fault of the client's.
+                        self.quotas.put_back_client(client);
                         return None;
                     }
                 }
@@ -247,19 +257,22 @@ impl Shared {
         if is_new {
             let taken = self.quotas.take_name(name, client, self.clock.now());
             self.within(taken, name, client)?;
-        }
-        if !is_known {
             self.told.allowed();
         }
         match self.maker.obtain(name).await {
             Ok(set) => {
                 self.failures.forget(name);
-                if !is_known {
+                if is_new {
                     self.told.made(name, client);
+                } else if is_renewal {
+                    self.told.renewed();
                 }
                 Some(set)
             }
             Err(error) => {
+                if is_new && !error.is_begun {
+                    self.quotas.put_back(name, client);
+                }
                 let now = self.clock.now();
                 let seconds = self.failures.note(name, error.retry_after, now);
                 self.told.failed(name, client, &error.why, seconds);

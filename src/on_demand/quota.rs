@@ -94,10 +94,24 @@ impl Quotas {
             }
         };
         // The client is not to blame.
+        self.put_back_client(client);
+        Err(used_up)
+    }
+
+    /// Gives back what [`Self::take_client`] took.
+    pub(super) fn put_back_client(&self, client: Option<IpAddr>) {
         if let (Some(quotas), Some(client)) = (&self.by_client, client) {
             quotas.put_back(network(client));
         }
-        Err(used_up)
+    }
+
+    /// Gives back all that was taken for a name that nothing was begun for.
+    pub(super) fn put_back(&self, name: &HostName, client: Option<IpAddr>) {
+        self.put_back_client(client);
+        if let Some(quotas) = &self.by_domain {
+            quotas.put_back(Arc::from(registered(name.as_str())));
+        }
+        self.all.put_back();
     }
 }
 

@@ -41,6 +41,11 @@ impl Told {
         }
     }
 
+    /// A name that has a certificate has got another.
+    pub(super) fn renewed(&self) {
+        self.count("renewed");
+    }
+
     /// The policy is against it.
     pub(super) fn refused(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
         if let Some((client, held_back)) = self.note("refused", &self.refused, client) {

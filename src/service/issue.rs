@@ -26,7 +26,6 @@ impl Live {
     /// there is `room` for, and when there will be more. Blocks on the storage.
     pub(super) fn due(&self, room: usize) -> Due {
         self.tools.save();
-        self.take_up();
         let revoked = self.tools.revoked();
         let mut writer = self.writer();
         writer.manager.heed_revoked(&revoked);
@@ -87,9 +86,9 @@ impl Live {
         self.planned.notified().await;
     }
 
-    /// Waits until a client asks for a certificate.
+    /// Waits until what clients ask for has been taken up.
     pub(super) async fn demanded(&self) {
-        self.demands.asked().await;
+        self.demands.taken_up().await;
     }
 
     /// Takes what came of the work on a certificate, and serves it at once.

@@ -1,12 +1,12 @@
 //! The service that keeps certificates on demand which are used, and lets the others go; and what
-//! the renewing one does for clients that wait.
+//! it does for clients that wait.
 //!
 //! At the start, and now and then, it walks through all names that are noted in the storage and has
 //! those served that are not yet: nothing waits for that, and a name that is asked for meanwhile is
 //! looked up by itself.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
@@ -43,11 +43,31 @@ impl Keeping {
 #[async_trait]
 impl BackgroundService for Keeping {
     async fn start(&self, _: ShutdownWatch) {
+        // Apart: who asks does not wait for a walk, nor a renewal for a storage that hangs here.
+        tokio::join!(self.keep(), self.take_up());
+    }
+}
+
+impl Keeping {
+    /// Takes up what clients ask for.
+    async fn take_up(&self) {
         let mut stopping = self.stopping.clone();
-        let mut walked = None;
+        loop {
+            tokio::select! {
+                () = self.live.demands.asked() => {}
+                () = requested(&mut stopping) => return,
+            }
+            let live = Arc::clone(&self.live);
+            blocking(move || live.take_up()).await;
+        }
+    }
+
+    async fn keep(&self) {
+        let mut stopping = self.stopping.clone();
+        let (mut walked, begun) = (None, Instant::now());
         loop {
             let (live, stop) = (Arc::clone(&self.live), self.stopping.clone());
-            let turn = blocking(move || live.keep_on_demand(walked, &stop)).await;
+            let turn = blocking(move || live.keep_on_demand(walked, begun, &stop)).await;
             let pause;
             (walked, pause) = turn.unwrap_or((walked, IDLE));
             tokio::select! {
@@ -61,16 +81,17 @@ impl BackgroundService for Keeping {
 
 impl Live {
     /// Takes up what clients have asked for. Blocks on the storage, and holds nobody up meanwhile.
-    pub(super) fn take_up(&self) {
-        if !self.demands.has_new() {
-            return;
+    fn take_up(&self) {
+        while self.demands.has_new() {
+            let asked = self.writer().manager.demanded();
+            if let Some(batch) = asked {
+                let looked = batch.look(&self.tools);
+                let mut writer = self.writer();
+                writer.manager.take_up(looked);
+                self.publish_map(&self.current().config);
+            }
+            self.demands.took_up();
         }
-        let asked = self.writer().manager.demanded();
-        let Some(batch) = asked else { return };
-        let looked = batch.look(&self.tools);
-        let mut writer = self.writer();
-        writer.manager.take_up(looked);
-        self.publish_map(&self.current().config);
     }
 
     /// Does what is due for certificates on demand. Returns when all that is stored was last walked
@@ -78,18 +99,15 @@ impl Live {
     fn keep_on_demand(
         &self,
         walked: Option<UnixTime>,
+        begun: Instant,
         stopping: &ShutdownWatch,
     ) -> (Option<UnixTime>, Duration) {
         let Some(terms) = self.writer().manager.terms_on_demand() else {
             return (None, IDLE);
         };
-        let used = self.map.load().take_used();
-        if !used.is_empty() {
-            let notes = self.writer().manager.used_on_demand(&used);
-            self.tools.note(notes);
-        }
+        self.note_used(stopping);
         let walked = self.walk(terms, walked, stopping);
-        let going = self.writer().manager.going_on_demand();
+        let going = self.writer().manager.going_on_demand(begun.elapsed());
         let pause = Duration::from_secs(u64::try_from(terms.looked_every()).unwrap_or_default());
         if going.is_empty() {
             return (walked, pause);
@@ -105,6 +123,23 @@ impl Live {
         writer.manager.gone_on_demand(gone);
         self.publish_map(&self.current().config);
         (walked, pause)
+    }
+
+    /// Writes down what was used, all of it.
+    fn note_used(&self, stopping: &ShutdownWatch) {
+        for used in self.map.load().take_used().chunks(AT_A_TIME) {
+            self.writer().manager.used_on_demand(used);
+        }
+        while !*stopping.borrow() {
+            let notes = self.writer().manager.notes_on_demand();
+            let count = notes.len();
+            let written = self.tools.note(notes);
+            self.writer().manager.noted_on_demand(&written);
+            // What is not written is tried again with the next look.
+            if count == 0 || written.len() < count {
+                return;
+            }
+        }
     }
 
     /// Has all names served that are stored, where it is time to look.
@@ -126,18 +161,21 @@ impl Live {
                 return walked;
             }
         };
+        self.writer().manager.doubt_on_demand();
         let mut loaded = 0;
         for part in records.chunks(AT_A_TIME) {
             if *stopping.borrow() {
                 return walked;
             }
             let batch = self.writer().manager.stored_on_demand(part.to_vec());
+            if batch.is_empty() {
+                continue;
+            }
             let looked = batch.look(&self.tools);
             let mut writer = self.writer();
             loaded += writer.manager.take_up(looked).added.len();
             self.publish_map(&self.current().config);
         }
-        self.demands.walked();
         if loaded > 0 {
             tracing::info!(certificates = loaded, "on demand, loaded from the storage");
         }

@@ -281,13 +281,19 @@ async fn no_name_gets_the_default_even_where_unknown_names_are_refused() {
 #[tokio::test]
 async fn sessions_resume_under_their_own_name_alone() {
     let server = server(SITES, true, UnknownSni::Default);
+    let used = || {
+        let used = server.snapshot().certificates.take_used();
+        used.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let connect = |name| Client::new(name).only(version);
+        used();
         let first = connect(Some("a.test"))
             .connect(&server)
             .await
             .expect("full");
         assert!(!first.resumed);
+        assert_eq!(used(), ["a.test"]);
         let again = connect(Some("a.test"))
             .resuming(&first)
             .connect(&server)
@@ -301,6 +307,8 @@ async fn sessions_resume_under_their_own_name_alone() {
                 "a ticket used up has a successor"
             );
         }
+        assert_eq!(used(), ["a.test"], "{version:?}");
+        assert!(used().is_empty());
         let info = &again.info;
         assert!(
             info.certificates

@@ -124,8 +124,14 @@ impl Managed {
         self.plans.remove(need);
         self.advised.forget(need);
         let has_one = entry.certificate.is_some();
+        let label = entry.certificate.as_ref().map(|one| one.source().label());
+        let is_replaced = |issuer: &Arc<str>| entry.is_foreign && label == Some(&**issuer);
+        let is_urgent = instead.issuers.iter().any(is_replaced);
         self.entries.insert(Arc::clone(instead), entry);
         self.plans.set(instead, facts, now);
+        if is_urgent {
+            self.plans.request(instead, now);
+        }
         if has_one {
             self.advised.ask(instead, now);
         }
@@ -156,6 +162,52 @@ impl Managed {
             let certificate = entry.certificate.as_ref();
             certificate.is_none_or(|one| one.validity(now) == Validity::Expired)
         })
+    }
+
+    /// Does nothing more about a certificate that is over. It may be gone from the storage by now.
+    pub(in crate::manager) fn rest(&mut self, need: &Arc<Need>) {
+        self.plans.remove(need);
+        self.advised.forget(need);
+    }
+
+    /// Obtains a certificate again that is over.
+    pub(in crate::manager) fn want_again(&mut self, need: &Arc<Need>, now: UnixTime) {
+        if !self.is_over(need, now) {
+            return;
+        }
+        let retry = self.plans.retry(need).cloned();
+        if let Some(entry) = self.entries.get_mut(need) {
+            entry.is_unwanted = false;
+            let life = entry.certificate.as_deref().map(TlsCertificate::lifetime);
+            self.plans.set(need, Facts { life, retry }, now);
+        }
+    }
+
+    /// Goes on with `certificate`, which is stored, in the place of one that is over.
+    pub(in crate::manager) fn goes_on(
+        &mut self,
+        need: &Arc<Need>,
+        certificate: TlsCertificate,
+        now: UnixTime,
+    ) -> Option<Change> {
+        // Else it is being worked on, and found by that.
+        let entry = self.entries.get_mut(need).filter(|it| it.is_unwanted)?;
+        entry.is_unwanted = false;
+        let is_newer =
+            |present: &Arc<TlsCertificate>| certificate.not_after() > present.not_after();
+        let change = entry.certificate.as_ref().is_none_or(is_newer).then(|| {
+            let new = Arc::new(certificate);
+            teller(&self.tools, need, now).loaded(&new);
+            (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
+            Change {
+                old: entry.certificate.replace(Arc::clone(&new)),
+                new: Some(new),
+            }
+        });
+        let life = entry.certificate.as_deref().map(TlsCertificate::lifetime);
+        self.plans.set(need, Facts { life, retry: None }, now);
+        self.advised.ask(need, now);
+        change
     }
 
     /// How a name stands that clients have asked for.

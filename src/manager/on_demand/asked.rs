@@ -5,16 +5,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::super::job::Tools;
-use super::record::Record;
+use super::super::stored;
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::Clock;
@@ -28,6 +27,11 @@ const MOST_WAITED_FOR: usize = 1_000;
 /// After how long it is worth another try where there were too many.
 const TOO_MANY: Duration = Duration::from_secs(5);
 
+/// How many names are looked up at a time, and for how long one is waited for: a storage that hangs
+/// is to take no more threads than that, and hold nobody up for ever.
+const LOOKS: usize = 32;
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Has certificates obtained by the manager for whoever asks. A handle; clones share it.
 #[derive(Clone)]
 pub struct Demands(Arc<Shared>);
@@ -36,10 +40,12 @@ struct Shared {
     published: Arc<ArcSwap<SniMap>>,
     clock: Arc<dyn Clock>,
     storage: Arc<dyn Storage>,
-    /// Whether all that the storage had of names is at hand.
-    is_walked: AtomicBool,
+    /// The CAs of which the storage may have certificates.
+    cas: ArcSwap<Vec<String>>,
+    looks: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     asked: Notify,
+    taken: Notify,
     changed: Notify,
 }
 
@@ -47,7 +53,14 @@ struct Shared {
 struct Waiting {
     /// Those of `by_name` that nobody has taken up.
     new: Vec<HostName>,
-    by_name: HashMap<HostName, Vec<oneshot::Sender<Result<(), NotMade>>>>,
+    by_name: HashMap<HostName, Wait>,
+}
+
+/// What is known of a name that is waited for.
+#[derive(Default)]
+struct Wait {
+    is_taken_up: bool,
+    senders: Vec<oneshot::Sender<Result<(), NotMade>>>,
 }
 
 impl Demands {
@@ -57,9 +70,11 @@ impl Demands {
             published,
             clock: Arc::clone(&tools.clock),
             storage: Arc::clone(&tools.storage),
-            is_walked: AtomicBool::new(false),
+            cas: ArcSwap::default(),
+            looks: Arc::new(Semaphore::new(LOOKS)),
             waiting: Mutex::default(),
             asked: Notify::new(),
+            taken: Notify::new(),
             changed: Notify::new(),
         }))
     }
@@ -79,36 +94,50 @@ impl Demands {
         !self.waiting().new.is_empty()
     }
 
-    /// Says that what the storage has of names has been taken up.
-    pub fn walked(&self) {
-        self.0.is_walked.store(true, Ordering::Relaxed);
+    /// Says that what was asked for is taken up, and work on it may be due.
+    pub fn took_up(&self) {
+        self.0.taken.notify_one();
+    }
+
+    /// Waits until what was asked for is taken up.
+    pub async fn taken_up(&self) {
+        self.0.taken.notified().await;
+    }
+
+    /// Says of which CAs the storage may have certificates.
+    pub(in crate::manager) fn look_for(&self, cas: Vec<String>) {
+        self.0.cas.store(Arc::new(cas));
     }
 
     /// Says that other names than before may have certificates.
     pub(in crate::manager) fn change(&self) {
-        self.0.is_walked.store(false, Ordering::Relaxed);
         self.0.changed.notify_one();
     }
 
-    /// The names that have been asked for since the last call.
-    pub(in crate::manager) fn take_new(&self) -> Vec<HostName> {
-        std::mem::take(&mut self.waiting().new)
+    /// Names that have been asked for and not been taken up, so many at most.
+    pub(in crate::manager) fn take_new(&self, most: usize) -> Vec<HostName> {
+        let mut waiting = self.waiting();
+        let count = waiting.new.len().min(most);
+        let taken: Vec<_> = waiting.new.drain(..count).collect();
+        for name in &taken {
+            if let Some(wait) = waiting.by_name.get_mut(name) {
+                wait.is_taken_up = true;
+            }
+        }
+        taken
     }
 
     /// The names that were taken up and are waited for still.
     pub(in crate::manager) fn waited_for(&self) -> Vec<HostName> {
         let waiting = self.waiting();
-        let names = waiting.by_name.keys();
-        names
-            .filter(|name| !waiting.new.contains(name))
-            .cloned()
-            .collect()
+        let taken = waiting.by_name.iter().filter(|(_, wait)| wait.is_taken_up);
+        taken.map(|(name, _)| name.clone()).collect()
     }
 
     /// Tells all who wait for `name` what came of it.
     pub(in crate::manager) fn answer(&self, name: &HostName, answer: &Result<(), NotMade>) {
         let waiting = self.waiting().by_name.remove(name);
-        for sender in waiting.into_iter().flatten() {
+        for sender in waiting.unwrap_or_default().senders {
             // Who asked may have gone.
             let _ = sender.send(answer.clone());
         }
@@ -120,17 +149,21 @@ impl Demands {
         let known = waiting.by_name.len();
         let is_new = match waiting.by_name.entry(name.clone()) {
             Entry::Occupied(mut entry) => {
-                entry.get_mut().push(sender);
+                entry.get_mut().senders.push(sender);
                 false
             }
             Entry::Vacant(_) if known >= MOST_WAITED_FOR => {
                 return Err(NotMade {
                     why: format!("{MOST_WAITED_FOR} other names are waited for"),
                     retry_after: Some(TOO_MANY),
+                    is_begun: false,
                 });
             }
             Entry::Vacant(entry) => {
-                entry.insert(vec![sender]);
+                entry.insert(Wait {
+                    is_taken_up: false,
+                    senders: vec![sender],
+                });
                 true
             }
         };
@@ -161,16 +194,17 @@ impl Maker for Demands {
     }
 
     async fn knows(&self, name: &HostName) -> bool {
-        if self.0.is_walked.load(Ordering::Relaxed) {
-            return false;
-        }
-        let (storage, name) = (Arc::clone(&self.0.storage), name.clone());
-        let known = tokio::task::spawn_blocking(move || {
-            let subject = keys::subject(&[Pattern::Exact(name)]);
-            let key = keys::on_demand(&subject).ok()?;
-            Record::load(&*storage, &key).ok().flatten()
-        });
-        known.await.is_ok_and(|record| record.is_some())
+        let look = async {
+            let permit = Arc::clone(&self.0.looks).acquire_owned().await.ok()?;
+            let (shared, name) = (Arc::clone(&self.0), name.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                let has = shared.has_stored(name);
+                drop(permit);
+                has
+            });
+            looked.await.ok()
+        };
+        matches!(tokio::time::timeout(PATIENCE, look).await, Ok(Some(true)))
     }
 
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
@@ -181,12 +215,26 @@ impl Maker for Demands {
             Err(NotMade {
                 why: "the gateway stops".to_owned(),
                 retry_after: None,
+                is_begun: false,
             })
         };
         self.ask(name)?.await.unwrap_or_else(gone)?;
         self.at_hand(name).ok_or_else(|| NotMade {
             why: "its certificate was taken away at once".to_owned(),
             retry_after: None,
+            is_begun: true,
         })
+    }
+}
+
+impl Shared {
+    /// Whether the storage has a certificate of `name` that has not ended. Blocks on it.
+    fn has_stored(&self, name: HostName) -> bool {
+        let (now, subject) = (self.clock.now(), keys::subject(&[Pattern::Exact(name)]));
+        let has = |ca: &String| {
+            let end = stored::end(&*self.storage, ca, &subject);
+            end.is_ok_and(|end| end.is_some_and(|end| end > now))
+        };
+        self.cas.load().iter().any(has)
     }
 }

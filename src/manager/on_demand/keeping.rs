@@ -4,7 +4,9 @@
 //! gathered here, and the use of a name is written down, at most once a day. Names that were of no
 //! use for long go; where another instance uses them they stay.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::TlsManager;
 use super::super::job::Tools;
@@ -13,8 +15,9 @@ use super::super::report::Report;
 use super::look::{Batch, Wish};
 use super::record::{Fate, Going, Gone, Record};
 use super::{Names, from_cas};
+use crate::certificate::TlsCertificate;
 use crate::clock::{UnixTime, rfc3339};
-use crate::config::model::{Issuer as Configured, OnDemand};
+use crate::config::model::OnDemand;
 use crate::host::{HostName, Pattern};
 use crate::storage::{Key, StorageError, keys};
 
@@ -28,17 +31,14 @@ const TRIED_FOR: i64 = DAY;
 /// How many names are written or dropped at a time.
 const AT_A_TIME: usize = 1_000;
 
+/// How many wait to be dropped. What finds no room is found again.
+const MOST_LEAVING: usize = 100_000;
+
 /// How long names are kept that nobody uses, and what follows from that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// In seconds.
     unused: i64,
-}
-
-/// A name that is to go from the storage.
-pub(super) struct Leaving {
-    name: HostName,
-    why: Why,
 }
 
 /// Why a name is to go.
@@ -89,8 +89,8 @@ impl Terms {
 impl Names {
     /// Has a name go from the storage.
     pub(super) fn leave(&mut self, name: HostName, why: Why) {
-        if self.leaving.len() < AT_A_TIME * 100 {
-            self.leaving.push(Leaving { name, why });
+        if self.leaving.len() < MOST_LEAVING || self.leaving.contains_key(&name) {
+            self.leaving.insert(name, why);
         }
     }
 }
@@ -104,17 +104,19 @@ impl Tools {
         self.storage.list(&keys::all_on_demand()?)
     }
 
-    /// Writes down what was used.
-    pub fn note(&self, notes: Vec<Note>) {
-        for Note { name, record } in notes {
-            let subject = keys::subject(&[Pattern::Exact(name)]);
-            let stored =
-                keys::on_demand(&subject).and_then(|key| record.store(&*self.storage, &key));
+    /// Writes down what was used. Returns what is written.
+    pub fn note(&self, notes: Vec<Note>) -> Vec<Note> {
+        let mut written = Vec::with_capacity(notes.len());
+        for note in notes {
+            let stored = keys::on_demand(&subject(&note.name))
+                .and_then(|key| note.record.store(&*self.storage, &key));
             if let Err(error) = stored {
                 tracing::warn!(%error, "the use of certificates on demand is not written down");
-                return;
+                break;
             }
+            written.push(note);
         }
+        written
     }
 }
 
@@ -126,77 +128,126 @@ impl TlsManager {
         from_cas(config).map(Terms::of)
     }
 
-    /// Those of the names with these records that are to be looked at.
+    /// Those of the names with these records that are to be looked at: what is known is not read
+    /// again.
     pub fn stored_on_demand(&mut self, records: Vec<Key>) -> Batch {
         let now = self.clock.now();
-        self.batch(records.into_iter().map(Wish::Stored).collect(), now)
+        let records = records.into_iter();
+        let unknown = records.filter(|key| !self.names.has_record(key));
+        let wishes = unknown.map(Wish::Stored).collect();
+        self.batch(wishes, now)
     }
 
-    /// Notes that these names were used. Returns what is to be written down.
-    pub fn used_on_demand(&mut self, names: &[HostName]) -> Vec<Note> {
+    /// Notes that these names were used.
+    pub fn used_on_demand(&mut self, names: &[HostName]) {
         let Some(terms) = self.terms_on_demand() else {
-            return Vec::new();
+            return;
         };
         let (now, every) = (self.clock.now(), terms.written_every());
-        let mut notes = Vec::new();
         for name in names {
             self.names.used(name, now);
-            let Some(known) = self.names.known.get_mut(name) else {
-                continue;
-            };
-            if known.used.saturating_sub(known.written) >= every && notes.len() < AT_A_TIME {
-                known.written = known.used;
-                notes.push(Note {
-                    name: name.clone(),
-                    record: Record {
-                        name: name.to_string(),
-                        allowed: known.allowed,
-                        used: known.used,
-                    },
-                });
+            let known = self.names.known.get(name);
+            if known.is_some_and(|known| known.used.saturating_sub(known.written) >= every) {
+                self.names.unwritten.insert(name.clone());
             }
         }
-        notes
     }
 
-    /// The names that are to go from the storage now, some at a time. What becomes of each goes to
+    /// What is to be written down, some at a time. What is written goes to
+    /// [`Self::noted_on_demand`].
+    pub fn notes_on_demand(&self) -> Vec<Note> {
+        let names = self.names.unwritten.iter();
+        let notes = names.filter_map(|name| {
+            let known = self.names.known.get(name)?;
+            Some(Note {
+                name: name.clone(),
+                record: Record {
+                    name: name.to_string(),
+                    allowed: known.allowed,
+                    used: known.used,
+                },
+            })
+        });
+        notes.take(AT_A_TIME).collect()
+    }
+
+    /// Takes what is written down.
+    pub fn noted_on_demand(&mut self, written: &[Note]) {
+        for Note { name, record } in written {
+            self.names.unwritten.remove(name);
+            if let Some(known) = self.names.known.get_mut(name) {
+                known.written = record.used;
+            }
+        }
+    }
+
+    /// The names that are to go from the storage now, some at a time; none while the clock cannot be
+    /// trusted, of a process that has been `up` so long. What becomes of each goes to
     /// [`Self::gone_on_demand`].
-    pub fn going_on_demand(&mut self) -> Vec<Going> {
-        let Some((config, terms)) = self.config.clone().zip(self.terms_on_demand()) else {
+    pub fn going_on_demand(&mut self, up: Duration) -> Vec<Going> {
+        let Some(terms) = self.terms_on_demand() else {
             self.names.leaving.clear();
             return Vec::new();
         };
         let now = self.clock.now();
-        let unless_used = terms.unless_used(now);
+        let is_calm = self.names.calm.holds(now, up);
         self.give_up_pending(now);
-        let left = self.names.leaving.len().saturating_sub(AT_A_TIME);
-        let mut leaving = self.names.leaving.split_off(left);
-        let unused = self.names.by_use.iter();
-        let unused = unused.take_while(|(used, _)| *used < unless_used);
-        let room = AT_A_TIME.saturating_sub(leaving.len());
-        leaving.extend(unused.take(room).map(|(_, name)| Leaving {
-            name: name.clone(),
-            why: Why::Unused,
-        }));
-        if leaving.is_empty() {
+        if !is_calm {
             return Vec::new();
         }
-        let all = config.issuers.iter();
-        let remote = all.filter(|(_, issuer)| matches!(issuer, Configured::Acme(_)));
-        let names: Vec<_> = remote.map(|(name, _)| Arc::clone(name)).collect();
-        let issuers = self.remote(&names);
+        let unless_used = terms.unless_used(now);
+        let issuers = self.all_remote(&[]);
+        let mut going = HashMap::new();
+        let mut left = HashMap::new();
         let configured = self.managed.configured_subjects();
-        let going = leaving.into_iter().map(|Leaving { name, why }| {
-            let subject = keys::subject(&[Pattern::Exact(name.clone())]);
+        for (name, why) in std::mem::take(&mut self.names.leaving) {
+            if going.len() >= AT_A_TIME {
+                left.insert(name, why);
+            } else if self.is_to_go(&name, why, &configured, unless_used, now) {
+                going.insert(name, why);
+            }
+        }
+        let unused = self.names.by_use.iter();
+        let unused = unused.take_while(|(used, _)| *used < unless_used);
+        let room = AT_A_TIME.saturating_sub(going.len());
+        going.extend(
+            unused
+                .take(room)
+                .map(|(_, name)| (name.clone(), Why::Unused)),
+        );
+        let going = going.into_iter().map(|(name, why)| {
+            let subject = subject(&name);
             Going {
-                keeps_certificate: why == Why::TakenOver || configured.contains(&*subject),
-                unless_used: (why == Why::Unused).then_some(unless_used),
+                keeps_certificate: configured.contains(&*subject),
+                why,
+                unless_used,
                 issuers: issuers.clone(),
                 name,
                 subject,
             }
         });
-        going.collect()
+        let going = going.collect();
+        self.names.leaving = left;
+        going
+    }
+
+    /// Whether a name is to go still: much may have happened since that was found.
+    fn is_to_go(
+        &self,
+        name: &HostName,
+        why: Why,
+        configured: &HashSet<&str>,
+        unless_used: UnixTime,
+        now: UnixTime,
+    ) -> bool {
+        let known = self.names.known.get(name);
+        match why {
+            Why::Unused => known.is_none_or(|known| known.used < unless_used),
+            Why::Unwanted => known.is_some_and(|known| self.managed.is_over(&known.need, now)),
+            // Where it is covered by another certificate, its own stays until it is unused: nobody
+            // else would ever delete that and its key.
+            Why::TakenOver => known.is_none() && configured.contains(&*subject(name)),
+        }
     }
 
     /// Names without a certificate that nobody has asked for lately are not tried again by
@@ -228,33 +279,47 @@ impl TlsManager {
             return report;
         };
         let now = self.clock.now();
-        for Gone {
-            name,
-            fate,
-            is_unwanted,
-        } in gone
-        {
+        for Gone { name, why, fate } in gone {
             match fate {
                 Fate::Used(at) => self.names.used(&name, at),
-                // It is found again; what is unwanted with its next renewal.
-                Fate::Stays => {}
-                Fate::Dropped => self.drop_name(&name, is_unwanted, now, &mut report),
+                Fate::Renewed(certificate) => {
+                    self.go_on_with(&name, *certificate, now, &mut report)
+                }
+                // It is found again.
+                Fate::Stays if why == Why::Unused => {}
+                Fate::Stays => self.names.leave(name, why),
+                Fate::Dropped => self.drop_name(&name, why, now, &mut report),
             }
         }
         self.publish(&config, now, &mut report);
         report
     }
 
-    fn drop_name(
+    fn go_on_with(
         &mut self,
         name: &HostName,
-        is_unwanted: bool,
+        certificate: TlsCertificate,
         now: UnixTime,
         report: &mut Report,
     ) {
-        let Some(known) = self.names.known.get(name) else {
+        if let Some(known) = self.names.known.get(name) {
+            let need = Arc::clone(&known.need);
+            if let Some(change) = self.managed.goes_on(&need, certificate, now) {
+                self.take(change, need.standing, report);
+            }
+        }
+    }
+
+    fn drop_name(&mut self, name: &HostName, why: Why, now: UnixTime, report: &mut Report) {
+        let Some(known) = self.names.known.get_mut(name) else {
             return;
         };
+        let is_unwanted = why == Why::Unwanted;
+        if is_unwanted && !self.managed.is_over(&known.need, now) {
+            // A client has asked meanwhile: it is written down again.
+            known.written = UnixTime::MIN;
+            return;
+        }
         let (need, used) = (Arc::clone(&known.need), known.used);
         if self.managed.has(&need) {
             let what = match is_unwanted {
@@ -265,4 +330,8 @@ impl TlsManager {
         }
         self.let_go(name, report);
     }
+}
+
+fn subject(name: &HostName) -> String {
+    keys::subject(&[Pattern::Exact(name.clone())])
 }

@@ -52,22 +52,29 @@ pub(super) enum State {
 }
 
 impl Batch {
+    /// Whether there is nothing to be looked up.
+    pub fn is_empty(&self) -> bool {
+        self.wishes.is_empty()
+    }
+
     /// Looks all of them up, on all cores. Blocks on the storage.
     pub fn look(self, tools: &Tools) -> Looked {
         let found = parallel::map(&self.wishes, |wish| match wish {
-            Wish::Asked(name) => Some(self.look_at(tools, name.clone(), true)),
+            Wish::Asked(name) => Some(self.look_at(tools, name.clone(), None)),
             Wish::Stored(key) => {
-                let name = stored_name(tools, key)?;
-                Some(self.look_at(tools, name, false))
+                let (name, record) = stored_record(tools, key)?;
+                Some(self.look_at(tools, name, Some(record)))
             }
         });
         Looked(found.into_iter().flatten().collect())
     }
 
-    fn look_at(&self, tools: &Tools, name: HostName, is_asked: bool) -> Found {
+    /// Looks up a name with its record, or one that a client has asked for.
+    fn look_at(&self, tools: &Tools, name: HostName, stored: Option<Record>) -> Found {
+        let is_asked = stored.is_none();
         let names = [Pattern::Exact(name.clone())];
         let subject = keys::subject(&names);
-        let outcome = self.state(tools, &name, &names, &subject, is_asked);
+        let outcome = self.state(tools, &name, &names, &subject, stored);
         Found {
             name,
             subject,
@@ -82,34 +89,35 @@ impl Batch {
         name: &HostName,
         names: &[Pattern],
         subject: &str,
-        is_asked: bool,
+        stored: Option<Record>,
     ) -> Result<State, StorageError> {
         let (storage, now) = (&*tools.storage, tools.clock.now());
         let key = keys::on_demand(subject)?;
-        let stored = Record::load(storage, &key)?;
-        let mut record = match stored {
+        let record = match stored {
+            Some(record) if record.used < self.unless_used => return Ok(State::Unused),
             Some(record) => record,
-            None if is_asked => Record {
-                // Written below.
-                used: UnixTime::MIN,
-                ..Record::new(name, now)
-            },
-            None => return Ok(State::Unused),
+            None => {
+                let stored = Record::load(storage, &key)?;
+                let mut record = stored.unwrap_or_else(|| Record {
+                    // Written below.
+                    used: UnixTime::MIN,
+                    ..Record::new(name, now)
+                });
+                if record.used < now.saturating_sub(self.written_every) {
+                    record.used = now;
+                    record.store(storage, &key)?;
+                }
+                record
+            }
         };
-        if !is_asked && record.used < self.unless_used {
-            return Ok(State::Unused);
-        }
-        if is_asked && record.used < now.saturating_sub(self.written_every) {
-            record.used = now;
-            record.store(storage, &key)?;
-        }
         let read = Box::new(read(tools, names, subject, &self.issuers)?);
         Ok(State::Known { record, read })
     }
 }
 
-/// The name that a record is of; `None` where it is of none, which is told.
-fn stored_name(tools: &Tools, key: &Key) -> Option<HostName> {
+/// A record with the name that it is of; `None` where it is of none, or cannot be read, which is
+/// told.
+fn stored_record(tools: &Tools, key: &Key) -> Option<(HostName, Record)> {
     let record = match Record::load(&*tools.storage, key) {
         Ok(record) => record?,
         Err(error) => {
@@ -119,5 +127,5 @@ fn stored_name(tools: &Tools, key: &Key) -> Option<HostName> {
     };
     let name: HostName = record.name.parse().ok()?;
     let subject = keys::subject(&[Pattern::Exact(name.clone())]);
-    (keys::on_demand(&subject).ok()? == *key).then_some(name)
+    (keys::on_demand(&subject).ok()? == *key).then_some((name, record))
 }

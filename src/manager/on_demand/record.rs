@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::health::Use;
 use super::super::job::Tools;
+use super::super::managed::read;
+use super::keeping::Why;
+use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
-use crate::host::HostName;
+use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
 use crate::storage::{Key, Storage, StorageError, keys};
 
@@ -51,12 +54,13 @@ impl Record {
 }
 
 /// What became of a name that was to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Nothing of it is left in the storage.
+    /// Nothing of it is left in the storage but what the configuration asks for.
     Dropped,
     /// Another instance has presented its certificate at this time.
     Used(UnixTime),
+    /// This valid certificate of it is stored.
+    Renewed(Box<TlsCertificate>),
     /// It is being worked on, or the storage fails: it stays for now.
     Stays,
 }
@@ -65,18 +69,19 @@ pub(super) enum Fate {
 pub struct Going {
     pub(super) name: HostName,
     pub(super) subject: String,
+    pub(super) why: Why,
     /// Where certificates of it may be.
     pub(super) issuers: Vec<Arc<dyn Issuer>>,
-    /// Whether its certificate stays, which the configuration has come to ask for.
+    /// Whether its certificate stays, which the configuration asks for.
     pub(super) keeps_certificate: bool,
-    /// It stays where it was of use at this time or later.
-    pub(super) unless_used: Option<UnixTime>,
+    /// What is unused stays where it was of use at this time or later.
+    pub(super) unless_used: UnixTime,
 }
 
 impl Going {
-    /// Deletes what is stored, where no other instance needs it. Blocks on the storage.
+    /// Deletes what is stored, where nobody needs it. Blocks on the storage.
     pub fn carry_out(self, tools: &Tools) -> Gone {
-        let fate = match self.delete(&*tools.storage) {
+        let fate = match self.delete(tools) {
             Ok(fate) => fate,
             Err(error) => {
                 tools.health.failed(Use::Writing, &error);
@@ -85,21 +90,31 @@ impl Going {
         };
         Gone {
             name: self.name,
+            why: self.why,
             fate,
-            is_unwanted: self.unless_used.is_none(),
         }
     }
 
-    fn delete(&self, storage: &dyn Storage) -> Result<Fate, StorageError> {
+    fn delete(&self, tools: &Tools) -> Result<Fate, StorageError> {
+        let storage = &*tools.storage;
         let record = keys::on_demand(&self.subject)?;
         let Some(_lease) = storage.try_lock(&keys::lock(&self.subject)?)? else {
             return Ok(Fate::Stays);
         };
-        if let Some(unless_used) = self.unless_used
-            && let Some(found) = Record::load(storage, &record)?
-            && found.used >= unless_used
-        {
-            return Ok(Fate::Used(found.used));
+        match self.why {
+            Why::Unused => match Record::load(storage, &record)? {
+                // Another instance was faster: what there is is not of this name on demand.
+                None => return Ok(Fate::Dropped),
+                Some(found) if found.used >= self.unless_used => return Ok(Fate::Used(found.used)),
+                Some(_) => {}
+            },
+            // Another instance may have been told that it is wanted.
+            Why::Unwanted => {
+                if let Some(certificate) = self.valid(tools)? {
+                    return Ok(Fate::Renewed(Box::new(certificate)));
+                }
+            }
+            Why::TakenOver => {}
         }
         if !self.keeps_certificate {
             for issuer in &self.issuers {
@@ -115,18 +130,27 @@ impl Going {
         storage.delete(&record)?;
         Ok(Fate::Dropped)
     }
+
+    /// The certificate that is stored, where it is valid.
+    fn valid(&self, tools: &Tools) -> Result<Option<TlsCertificate>, StorageError> {
+        let names = [Pattern::Exact(self.name.clone())];
+        let read = read(tools, &names, &self.subject, &self.issuers)?;
+        let now = tools.clock.now();
+        let is_valid = |one: &TlsCertificate| one.validity(now) == Validity::Valid;
+        Ok(read.certificate.filter(is_valid))
+    }
 }
 
 impl Gone {
     /// Whether it was decided: what stays is to be looked at again, and not at once.
     pub fn is_settled(&self) -> bool {
-        self.fate != Fate::Stays
+        !matches!(self.fate, Fate::Stays)
     }
 }
 
 /// What became of a [`Going`].
 pub struct Gone {
     pub(super) name: HostName,
+    pub(super) why: Why,
     pub(super) fate: Fate,
-    pub(super) is_unwanted: bool,
 }

@@ -1,6 +1,7 @@
 //! Certificates that clients ask a CA for.
 
 mod kept;
+mod known;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +99,13 @@ impl World {
 
     /// What has to go goes. How many names that were.
     fn sweep(&mut self) -> usize {
-        let going = self.manager.going_on_demand();
+        let up = u64::try_from(self.clock.now()).expect("after 1970");
+        self.sweep_after(Duration::from_secs(up))
+    }
+
+    /// The same by a process that has been up so long.
+    fn sweep_after(&mut self, up: Duration) -> usize {
+        let going = self.manager.going_on_demand(up);
         let count = going.len();
         let gone = going.into_iter();
         let gone = gone
@@ -106,6 +113,21 @@ impl World {
             .collect();
         self.manager.gone_on_demand(gone);
         count
+    }
+
+    /// These names are used. How many of them are written down.
+    fn used(&mut self, hosts: &[&str]) -> usize {
+        let names: Vec<_> = hosts.iter().map(|host| name(host)).collect();
+        self.manager.used_on_demand(&names);
+        let mut written = 0;
+        loop {
+            let noted = self.manager.tools().note(self.manager.notes_on_demand());
+            self.manager.noted_on_demand(&noted);
+            if noted.is_empty() {
+                return written;
+            }
+            written += noted.len();
+        }
     }
 
     fn is_served(&self, host: &str) -> bool {
@@ -196,20 +218,6 @@ fn after_a_restart_it_is_served_without_an_order_by_a_walk_or_when_asked_for() {
     asked.obtain(HOST).expect("it is stored");
     assert_eq!((walked.orders(), asked.orders()), (0, 0));
     assert_eq!(walked.work() + asked.work(), 0);
-}
-
-#[test]
-fn until_all_that_is_stored_is_at_hand_names_of_before_are_known() {
-    let mut world = World::demanding([]);
-    world.obtain(HOST).expect("a certificate");
-    let again = World::demanding_over(world.storage.clone(), NOW + DAY, []);
-    let knows = |host: &str| {
-        let demands = again.manager.demands();
-        again.runtime.block_on(demands.knows(&name(host)))
-    };
-    assert!(knows(HOST) && !knows("y.shop.example"));
-    again.manager.demands().walked();
-    assert!(!knows(HOST), "then what is not at hand is new");
 }
 
 #[test]
@@ -361,6 +369,51 @@ fn the_configuration_takes_over_and_gives_back_without_an_order() {
     assert!(!world.is_served(HOST));
     world.obtain(HOST).expect("stored");
     assert_eq!(world.orders(), 1);
+}
+
+#[test]
+fn what_another_certificate_takes_over_goes_with_its_key_once_it_is_unused() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    let wildcard = site(&["*.shop.example"], SiteTls::Auto(vec!["ca".into()]));
+    world.config.sites = vec![Arc::new(wildcard)];
+    world.apply();
+    assert_eq!(world.work(), 1);
+    world.apply();
+    assert!(world.manager.managed().iter().all(|one| !one.is_on_demand));
+    assert_eq!(world.sweep(), 0);
+    world.walk();
+    assert!(world.manager.managed().iter().all(|one| !one.is_on_demand));
+    assert_eq!(
+        world.stored("on_demand").len(),
+        1,
+        "else nobody finds the rest"
+    );
+    world.clock.advance(31 * DAY);
+    world.walk();
+    assert_eq!(world.sweep(), 1);
+    let left = world.stored("certificates");
+    assert!(!left.iter().any(|key| key.contains(HOST)), "{left:?}");
+    assert!(
+        left.iter().any(|key| key.contains("*.shop.example")),
+        "{left:?}"
+    );
+    assert!(world.stored("on_demand").is_empty());
+}
+
+#[test]
+fn what_the_configuration_gives_back_in_time_is_left_alone() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    let own = site(&[HOST], SiteTls::Auto(vec!["ca".into()]));
+    world.config.sites = vec![Arc::new(own)];
+    world.apply();
+    world.apply();
+    world.config.sites.clear();
+    world.apply();
+    world.obtain(HOST).expect("stored");
+    assert_eq!(world.sweep(), 0);
+    assert_eq!(world.stored("on_demand").len(), 1);
 }
 
 #[test]

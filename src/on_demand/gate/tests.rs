@@ -20,6 +20,8 @@ struct Scripted {
     made: Mutex<HashMap<HostName, Arc<CertificateSet>>>,
     asked: AtomicUsize,
     failing: AtomicBool,
+    /// Whether it fails before it has begun.
+    idle: AtomicBool,
     due: AtomicBool,
     /// Whether it has had all names before.
     knowing: AtomicBool,
@@ -39,6 +41,7 @@ impl Scripted {
             made: Mutex::default(),
             asked: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             due: AtomicBool::new(false),
             knowing: AtomicBool::new(false),
             leave: Semaphore::new(100_000),
@@ -63,6 +66,7 @@ impl Maker for Scripted {
             return Err(NotMade {
                 why: "told so".to_owned(),
                 retry_after: None,
+                is_begun: !self.idle.load(Ordering::SeqCst),
             });
         }
         self.due.store(false, Ordering::SeqCst);
@@ -222,6 +226,7 @@ async fn failures_are_remembered_for_a_while() {
     for _ in 0..10 {
         assert!(!fixture.gate.allows("a.example") && !fixture.get("a.example").await);
     }
+    assert!(fixture.gate.covers("a.example") && !fixture.gate.covers("single"));
     assert_eq!((fixture.maker.asked(), fixture.counted("failed")), (1, 1));
     fixture.clock.advance(60);
     assert!(!fixture.get("a.example").await);
@@ -240,11 +245,15 @@ async fn what_soon_ends_is_renewed_behind_the_handshake() {
     assert!(fixture.get("a.example").await);
     fixture.maker.due.store(true, Ordering::SeqCst);
     assert!(fixture.get("a.example").await, "from what is there");
-    while fixture.counted("made") < 2 {
+    while fixture.counted("renewed") == 0 {
         tokio::task::yield_now().await;
     }
     assert!(fixture.get("a.example").await);
     assert_eq!(fixture.maker.asked(), 2);
+    assert_eq!(
+        (fixture.counted("allowed"), fixture.counted("made")),
+        (1, 1)
+    );
     // Where that fails, it goes on serving what is there, and tries no faster for it.
     fixture.maker.due.store(true, Ordering::SeqCst);
     fixture.maker.failing.store(true, Ordering::SeqCst);
@@ -319,6 +328,53 @@ async fn what_was_there_before_costs_no_quota_and_needs_no_answer() {
     );
     fixture.maker.knowing.store(false, Ordering::SeqCst);
     assert!(!fixture.get("d.example").await, "a new one needs an answer");
+}
+
+#[tokio::test]
+async fn what_is_there_is_renewed_where_nobody_answers() {
+    // Nobody listens there.
+    let fixture = Fixture::new(&with_ask(&["*.example"], "http://127.0.0.1:1/check"));
+    {
+        let mut made = fixture.maker.made.lock().expect("whole");
+        let name = "a.example".parse().expect("a name");
+        made.insert(name, Arc::clone(&fixture.maker.set));
+    }
+    fixture.maker.due.store(true, Ordering::SeqCst);
+    assert!(fixture.get("a.example").await);
+    while fixture.counted("renewed") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((fixture.maker.asked(), fixture.counted("made")), (1, 0));
+}
+
+#[tokio::test]
+async fn what_nothing_was_begun_for_counts_for_no_quota() {
+    let quota = Some(NameQuota {
+        names: 1,
+        per: Duration::from_secs(3600),
+    });
+    // Nobody listens there.
+    let mut config = with_ask(&["*.example"], "http://127.0.0.1:1/check");
+    config.limits.per_minute = 1;
+    config.limits.per_domain = quota;
+    config.limits.per_client = quota;
+    let mut fixture = Fixture::new(&config);
+    for host in ["a.example", "b.example", "c.example"] {
+        assert!(!fixture.get(host).await, "{host}");
+    }
+    assert_eq!(fixture.counted("unanswered"), 3);
+    config.ask = None;
+    config.allow = vec!["*".parse().expect("a pattern")];
+    fixture.maker.failing.store(true, Ordering::SeqCst);
+    fixture.maker.idle.store(true, Ordering::SeqCst);
+    fixture.reload(&config);
+    for host in ["a.shop.example", "b.shop.example"] {
+        assert!(!fixture.get(host).await, "{host}");
+    }
+    assert_eq!((fixture.maker.asked(), fixture.counted("limited")), (2, 0));
+    fixture.maker.idle.store(false, Ordering::SeqCst);
+    assert!(!fixture.get("c.shop.example").await && !fixture.get("d.shop.example").await);
+    assert_eq!((fixture.maker.asked(), fixture.counted("limited")), (3, 1));
 }
 
 #[tokio::test]
