@@ -26,9 +26,13 @@ use std::path::{Path, PathBuf};
 pub use build::never_certified;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 
+use crate::memory;
 use locate::{Kind, Node, Place};
 use problem::{At, Problems};
 use source::Sources;
+
+/// From how many octets on a configuration is large.
+const LARGE: usize = 1 << 20;
 
 /// A configuration that was accepted.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,9 +102,32 @@ impl<'e> Loader<'e> {
 
     fn run(&self, read: impl FnOnce(&mut include::Reader<'_>)) -> Result<Loaded, Diagnostics> {
         let mut sources = Sources::default();
+        let loaded = self.read(read, &mut sources);
+        let is_large = sources.octets() > LARGE;
+        let files = sources.into_watched();
+        if is_large {
+            // Trees of it took many times as much, and are gone.
+            memory::give_back();
+        }
+        match loaded {
+            Ok((config, warnings)) => Ok(Loaded {
+                config,
+                warnings,
+                files,
+            }),
+            Err(list) => Err(Diagnostics { list, files }),
+        }
+    }
+
+    /// The configuration with what is odd about it, or what is wrong.
+    fn read(
+        &self,
+        read: impl FnOnce(&mut include::Reader<'_>),
+        sources: &mut Sources,
+    ) -> Result<(model::Config, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut problems = Problems::default();
         let mut reader = include::Reader {
-            sources: &mut sources,
+            sources: &mut *sources,
             problems: &mut problems,
             environment: self.environment,
             seen: HashMap::new(),
@@ -116,7 +143,7 @@ impl<'e> Loader<'e> {
         let schema = schema::schema();
         let decoded = check::Check {
             schema: &schema,
-            sources: &mut sources,
+            sources: &mut *sources,
             problems: &mut problems,
             environment: self.environment,
         }
@@ -124,7 +151,7 @@ impl<'e> Loader<'e> {
         let mut config = None;
         if whole {
             match serde_yaml::from_value::<schema::Root>(decoded) {
-                Ok(raw) => config = Some(build::build(&raw, &root, &mut sources, &mut problems)),
+                Ok(raw) => config = Some(build::build(&raw, &root, sources, &mut problems)),
                 // What passes the schema decodes: this is for the reader of a bug report. The
                 // error's own text may hold a secret.
                 Err(_) => problems.error(
@@ -135,15 +162,10 @@ impl<'e> Loader<'e> {
             }
         }
         let errors = problems.errors();
-        let list = problems.into_diagnostics(&sources);
-        let files = sources.into_watched();
+        let list = problems.into_diagnostics(sources);
         match config {
-            Some(config) if errors == 0 => Ok(Loaded {
-                config,
-                warnings: list,
-                files,
-            }),
-            _ => Err(Diagnostics { list, files }),
+            Some(config) if errors == 0 => Ok((config, list)),
+            _ => Err(list),
         }
     }
 }

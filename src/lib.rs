@@ -9,7 +9,7 @@
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
 //! | 3 | [`manager`], [`local_ca`], [`on_demand`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
-//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`] | the words that all others speak |
+//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`] | the words that all others speak |
 //!
 //! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
 //! the rest.
@@ -31,6 +31,7 @@ pub mod http_client;
 pub mod issuer;
 pub mod local_ca;
 pub mod manager;
+pub mod memory;
 pub mod metrics;
 pub mod on_demand;
 pub mod proxy;

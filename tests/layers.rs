@@ -12,6 +12,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
         1,
         &[
             "clock",
+            "memory",
             "host",
             "secret",
             "metrics",

@@ -56,6 +56,11 @@ impl Sources {
         watched
     }
 
+    /// How long all texts are together, in octets.
+    pub(super) fn octets(&self) -> usize {
+        self.files.iter().map(|source| source.text.len()).sum()
+    }
+
     /// A file's path as people know it.
     pub(super) fn shown(&self, file: u32) -> Arc<PathBuf> {
         self.get(file)
