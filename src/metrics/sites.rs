@@ -102,11 +102,7 @@ impl SiteMetrics {
         if let Some(bucket) = counts.by_duration.get(bucket.unwrap_or(BOUNDS.len())) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "what is negative or no number counts as nothing"
-        )]
+        // What is negative or no number counts as nothing.
         let micros = (seconds * MICROS) as u64;
         counts.micros.fetch_add(micros, Ordering::Relaxed);
     }
@@ -194,10 +190,7 @@ fn pair(name: &str, value: &str) -> LabelPair {
     pair
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "Prometheus counts in floating point"
-)]
+/// Prometheus counts in floating point.
 fn float(count: u64) -> f64 {
     count as f64
 }
