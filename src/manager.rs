@@ -56,7 +56,7 @@ pub use self::job::{Done, Job, Tools};
 use self::kept::Keepers;
 use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
-use self::needs::Need;
+use self::needs::{Need, is_acme, is_remote};
 use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
 use self::outbox::Outbox;
@@ -69,7 +69,7 @@ use crate::certificate::sni::{Candidates, SniMap, Standing};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{Config, InMemory, Issuer};
+use crate::config::model::{Config, InMemory};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::Nobody;
@@ -386,16 +386,6 @@ impl TlsManager {
             self.reported.insert(text);
         }
     }
-}
-
-/// Whether the first issuer is over the network. What the local CA makes is made at once.
-fn is_remote(need: &Need, config: &Config) -> bool {
-    let first = need.issuers.first();
-    first.is_some_and(|name| is_acme(name, config))
-}
-
-fn is_acme(issuer: &Arc<str>, config: &Config) -> bool {
-    matches!(config.issuers.get(issuer), Some(Issuer::Acme(_)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::hosts::Hosts;
 use crate::certificate::sni::{Candidates, Standing};
 use crate::clock::UnixTime;
-use crate::config::model::{CertificateSource, Config, Origin, Site, SiteTls};
+use crate::config::model::{CertificateSource, Config, Issuer, Origin, Site, SiteTls};
 use crate::host::Pattern;
 
 /// A certificate that an issuer is to be asked for.
@@ -109,4 +109,15 @@ pub(super) fn tls_hosts(config: &Config) -> impl Iterator<Item = (&Arc<Site>, &P
         .filter(|site| site.tls != SiteTls::Off)
         .flat_map(|site| site.hosts.iter().map(move |host| (site, host)))
         .filter(|(_, host)| **host != Pattern::Any)
+}
+
+/// Whether the first issuer is over the network. What the local CA makes is made at once.
+pub(super) fn is_remote(need: &Need, config: &Config) -> bool {
+    let first = need.issuers.first();
+    first.is_some_and(|name| is_acme(name, config))
+}
+
+/// Whether an issuer is a CA with ACME.
+pub(super) fn is_acme(issuer: &Arc<str>, config: &Config) -> bool {
+    matches!(config.issuers.get(issuer), Some(Issuer::Acme(_)))
 }

@@ -8,7 +8,9 @@ use self::models::{auto, config, origin, site, with_local_ca};
 use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa, TestLeaf};
 use crate::clock::ManualClock;
-use crate::config::model::{CertificateSource, InMemory, OnDemand, OnDemandLimits, SiteTls};
+use crate::config::model::{
+    CertificateSource, InMemory, Issuer, OnDemand, OnDemandLimits, SiteTls,
+};
 use crate::storage::{MemoryStorage, Storage};
 
 mod advised;
