@@ -86,7 +86,7 @@ class Bench:
         client = self.client_started(
             server, "first", "--seconds", self.limit, "--ca", self.root(server.case), name=host(site)
         )
-        begun = time.time()
+        begun = server.begun = time.time()
         if server not in self.running:
             self.running.append(server)
         server.start()
@@ -104,6 +104,14 @@ class Bench:
             self.stop(server)
             raise Failed(f"not up in {self.limit:.0f} s" if alive else f"does not start: {tail}")
         return at - begun
+
+    def ready(self, server, limit):
+        """Waits until a gateway has all its certificates. How long after its start that is."""
+        while not server.is_ready():
+            if time.time() - server.begun > limit or not server.process.is_alive():
+                raise Failed(f"not ready in {limit:.0f} s: {server.process.tail()}")
+            time.sleep(0.02)
+        return time.time() - server.begun
 
     def stop(self, server):
         server.stop()
@@ -342,8 +350,10 @@ def sites(bench, kinds, count):
             server = bench.server(kind, case)
             row["start_s"] = bench.start(server)
             if issubclass(kind, servers.Snigate):
+                row["ready_s"] = bench.ready(server, 10 * bench.limit)
                 server.stop()
                 row["warm_start_s"] = bench.start(server)
+                row["warm_ready_s"] = bench.ready(server, bench.limit)
             row["memory_mib"] = server.process.settled_memory() / 2**20
             row["random"] = one_round(bench, server, sites=count)["cpu_us"]
             row["after_mib"] = server.process.settled_memory() / 2**20
@@ -451,9 +461,10 @@ def many(bench, kinds, count):
             case = Case(bench.certificates(count), sites=count)
             server = bench.server(kind, case)
             row["start_s"] = bench.start(server)
-            row["up_mib"] = server.process.memory() / 2**20
+            row["ready_s"] = bench.ready(server, 900)
             server.stop()
             row["warm_start_s"] = bench.start(server)
+            row["warm_ready_s"] = bench.ready(server, 300)
             memory = server.process.settled_memory(60)
             row["memory_mib"] = memory / 2**20
             row["octets_a_site"] = (memory - empty) / count

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import textwrap
 from pathlib import Path
+from urllib.request import urlopen
 
 from machine import DESCRIPTORS, Failed, Processes, free_port, output
 
@@ -100,6 +101,7 @@ class Snigate(Server):
     binary = None
 
     def configure(self):
+        self.admin = free_port()
         self.config = self.directory / "snigate.yaml"
         self.config.write_text(self.text())
 
@@ -126,7 +128,7 @@ class Snigate(Server):
             "server:\n"
             f'  https: ["127.0.0.1:{self.port}"]\n'
             "  http: []\n"
-            "  admin: off\n"
+            f'  admin: "127.0.0.1:{self.admin}"\n'
             "  threads: 1\n"
             "tls:\n"
             # Not the default, which prefers X25519MLKEM768: the others have no such group.
@@ -147,9 +149,25 @@ class Snigate(Server):
     def renew(self, number):
         """Nothing: it watches its files."""
 
+    def is_ready(self):
+        """Whether all certificates are loaded."""
+        try:
+            return urlopen(f"http://127.0.0.1:{self.admin}/readyz", timeout=5).status == 200
+        except OSError:
+            return False
+
     @classmethod
     def version(cls):
         return output([cls.binary, "--version"]).strip()
+
+
+class SnigateCache(Snigate):
+    """With certificates left in their files until somebody asks for them."""
+
+    name = "Snigate, certificates_in_memory: cache"
+
+    def text(self):
+        return "certificates_in_memory: cache\n" + super().text()
 
 
 class SnigateEntries(Snigate):
