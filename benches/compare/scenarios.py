@@ -386,13 +386,15 @@ def renewed(bench, server):
     }
 
 
+def ours(kinds):
+    return [kind for kind in kinds if issubclass(kind, servers.Snigate)]
+
+
 def on_demand(bench, kinds):
     """New names at a steady pace, each with a certificate made in its handshake, and what that
     does to handshakes for a name that has one."""
     rows = []
-    for kind in kinds:
-        if not issubclass(kind, servers.Snigate):
-            continue
+    for kind in ours(kinds):
         row = {"server": kind.name}
         rows.append(row)
         try:
@@ -446,9 +448,7 @@ def many(bench, kinds, count):
     """Ours alone, at a number that no other serves on a small machine."""
     rows = []
     one = Case(bench.certificates(1))
-    for kind in kinds:
-        if not issubclass(kind, servers.Snigate):
-            continue
+    for kind in ours(kinds):
         row = {"server": kind.name}
         rows.append(row)
         try:

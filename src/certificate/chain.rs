@@ -164,8 +164,9 @@ impl Intermediates {
     pub(super) fn recall(&self, certificates: Vec<X509>) -> Result<ChainRef, ErrorStack> {
         let mut chain = Vec::with_capacity(certificates.len());
         for certificate in certificates {
-            self.learn(X509::clone(&certificate))?;
-            chain.push(self.intern(certificate)?);
+            let certificate = self.intern(certificate)?;
+            self.note(&certificate);
+            chain.push(certificate);
         }
         Ok(self.share(chain))
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use openssl::error::ErrorStack;
-use openssl::x509::X509;
 
 use super::chain::ChainRef;
 use super::material::{Away, Der, Keeper, Rest};
@@ -123,7 +122,7 @@ impl Loader {
 
     /// The chain of these certificates, which are known from now on as if they had been loaded.
     pub(crate) fn recall_chain(&self, ders: &[&[u8]]) -> Result<SharedChain, ErrorStack> {
-        let parsed = ders.iter().map(|der| X509::from_der(der));
+        let parsed = ders.iter().map(|der| self.intermediates.parse(der));
         let chain = self
             .intermediates
             .recall(parsed.collect::<Result<_, _>>()?)?;

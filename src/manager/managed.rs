@@ -64,6 +64,7 @@ pub(super) struct Managed {
 type Open = (Arc<Acme>, Arc<dyn Issuer>);
 
 /// What is at hand of one certificate.
+#[derive(Default)]
 struct Entry {
     subject: String,
     certificate: Option<Arc<TlsCertificate>>,

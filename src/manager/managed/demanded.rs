@@ -76,15 +76,10 @@ impl Managed {
             retry: read.retry,
         };
         let entry = Entry {
-            subject,
             certificate: certificate.clone(),
             is_read: true,
-            is_stale: false,
-            is_foreign: false,
-            is_revoked: false,
-            is_unwanted: false,
-            is_asked: false,
-            paused: Vec::new(),
+            subject,
+            ..Entry::default()
         };
         self.entries.insert(Arc::clone(need), entry);
         self.plans.set(need, facts, now);

@@ -118,14 +118,7 @@ impl Managed {
             .entry(Arc::clone(need))
             .or_insert_with(|| Entry {
                 subject,
-                certificate: None,
-                is_read,
-                is_stale: false,
-                is_foreign: false,
-                is_revoked: false,
-                is_unwanted: false,
-                is_asked: false,
-                paused: Vec::new(),
+                ..Entry::default()
             });
         entry.is_read = is_read;
         let better = read.certificate.filter(|stored| {

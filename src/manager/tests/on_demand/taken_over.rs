@@ -2,14 +2,20 @@
 
 use super::*;
 
-#[test]
-fn the_configuration_takes_over_and_gives_back_without_an_order() {
+/// After a client has asked for a name, the configuration has it too.
+fn taken_over() -> World {
     let mut world = World::demanding([]);
     world.obtain(HOST).expect("obtained");
     let own = site(&[HOST], SiteTls::Auto(vec!["ca".into()]));
     world.config.sites = vec![Arc::new(own)];
     world.apply();
     world.apply();
+    world
+}
+
+#[test]
+fn the_configuration_takes_over_and_gives_back_without_an_order() {
+    let mut world = taken_over();
     assert!(world.is_served(HOST));
     let managed = world.manager.managed();
     assert_eq!(managed.len(), 1, "{managed:?}");
@@ -56,12 +62,7 @@ fn what_another_certificate_takes_over_goes_with_its_key_once_it_is_unused() {
 
 #[test]
 fn what_the_configuration_gives_back_in_time_is_left_alone() {
-    let mut world = World::demanding([]);
-    world.obtain(HOST).expect("obtained");
-    let own = site(&[HOST], SiteTls::Auto(vec!["ca".into()]));
-    world.config.sites = vec![Arc::new(own)];
-    world.apply();
-    world.apply();
+    let mut world = taken_over();
     world.config.sites.clear();
     world.apply();
     world.obtain(HOST).expect("stored");
