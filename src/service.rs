@@ -19,10 +19,15 @@ pub mod systemd;
 pub mod validity;
 pub mod watch;
 
-/// Runs what blocks, on files or for long, off the runtime's threads; `None` where it panicked.
+/// Runs what blocks, on files or for long, off the runtime's threads; `None` where it panicked, or
+/// where the runtime ends and takes up nothing more.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .inspect_err(|error| tracing::error!(%error, "work broke off, the old state goes on"))
+        .inspect_err(|error| {
+            if error.is_panic() {
+                tracing::error!(%error, "work broke off, the old state goes on");
+            }
+        })
         .ok()
 }

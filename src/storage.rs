@@ -148,14 +148,21 @@ pub trait Storage: Send + Sync {
 /// done all the same.
 ///
 /// # Errors
-/// That of `work`, or [`StorageError::BrokeOff`] where it panicked.
+/// That of `work`, [`StorageError::BrokeOff`] where it panicked, [`StorageError::Ending`] where it
+/// was never begun.
 pub async fn blocking<T: Send + 'static>(
     storage: &Arc<dyn Storage>,
     work: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     let storage = Arc::clone(storage);
     let done = tokio::task::spawn_blocking(move || work(&*storage)).await;
-    done.unwrap_or(Err(StorageError::BrokeOff))
+    done.unwrap_or_else(|error| {
+        Err(if error.is_cancelled() {
+            StorageError::Ending
+        } else {
+            StorageError::BrokeOff
+        })
+    })
 }
 
 /// How long a lock is waited for by who cannot do without: longer than it takes to take over from

@@ -179,7 +179,9 @@ impl Limits {
         let is_news = lock(&line.limiter).failed(failure, now);
         if is_news {
             let store = self.store(&line, ca, config);
-            if let Err(error) = tokio::task::spawn_blocking(store).await {
+            if let Err(error) = tokio::task::spawn_blocking(store).await
+                && error.is_panic()
+            {
                 tracing::error!(%error, "storing a limit of a CA broke off");
             }
         }

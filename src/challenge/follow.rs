@@ -124,7 +124,12 @@ impl Follower {
         let (challenges, storage) = (self.challenges.clone(), Arc::clone(&self.storage));
         let now = self.clock.now();
         let looked = task::spawn_blocking(move || look(&challenges, &*storage, now)).await;
-        let outcome = looked.unwrap_or_else(|broken| Err(broken.to_string()));
+        let outcome = match looked {
+            Ok(outcome) => outcome,
+            // A runtime that ends takes up nothing more: that is no news of the storage.
+            Err(broken) if broken.is_cancelled() => return,
+            Err(broken) => Err(broken.to_string()),
+        };
         if let Err(error) = &outcome
             && !self.failing
         {

@@ -25,6 +25,9 @@ pub enum StorageError {
     /// Work on it broke off, which is a defect.
     #[error("work on the storage broke off, which is a defect; see the log")]
     BrokeOff,
+    /// The program ends, and begins nothing more.
+    #[error("the storage was not asked: the gateway ends")]
+    Ending,
     /// A file or directory cannot be used.
     #[error("cannot {action} {}: {source}; {}", path.display(), advice(source))]
     Io {

@@ -97,6 +97,13 @@ fn without_the_ca_all_other_sites_are_served() {
     assert_eq!(gateway.count("certificate_obtained", "a.test"), 1);
 }
 
+/// Why it ended; events that come after it are none of it.
+fn last_words(gateway: &Gateway) -> Option<String> {
+    let log = gateway.log();
+    let words = log.lines().find(|line| line.starts_with("error: "))?;
+    Some(words.to_owned())
+}
+
 #[test]
 fn required_at_start_refuses_to_start_without() {
     let builder = Gateway::builder();
@@ -108,18 +115,11 @@ fn required_at_start_refuses_to_start_without() {
     let mut gateway = builder.config(yaml).spawn();
     let status = within(RETRY, "the gateway to end", || gateway.exited());
     assert_eq!(status.code(), Some(1), "{}", gateway.log());
-    wait_for("a clear error", || {
-        let log = gateway.log();
-        let last = log
-            .lines()
-            .rev()
-            .find(|line| line.contains("error"))?
-            .to_owned();
-        (last.contains("a.test")
-            && last.contains("required_at_start")
-            && last.contains(&ca.way.address().to_string()))
-        .then_some(())
-    });
+    let why = wait_for("a clear error", || last_words(&gateway));
+    let ca_address = ca.way.address().to_string();
+    for part in ["a.test", "required_at_start", &ca_address] {
+        assert!(why.contains(part), "{part} in {why}");
+    }
 
     // With the CA it starts, and is not ready before it has what it needs.
     ca.way.turn(Switch::Pass);
@@ -151,11 +151,10 @@ fn required_at_start_is_required_of_files_too() {
     let mut gateway = builder.config(yaml).spawn();
     let status = within(RETRY, "the gateway to end", || gateway.exited());
     assert_eq!(status.code(), Some(1), "{}", gateway.log());
-    wait_for("a clear error", || {
-        let log = gateway.log();
-        let last = log.lines().rev().find(|line| line.contains("error"))?;
-        (last.contains("files.test") && last.contains("required_at_start")).then_some(())
-    });
+    let why = wait_for("a clear error", || last_words(&gateway));
+    for part in ["files.test", "required_at_start"] {
+        assert!(why.contains(part), "{part} in {why}");
+    }
     ROOT.leaf(&["files.test"])
         .make()
         .write(gateway.dir(), "late");
