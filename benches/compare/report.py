@@ -55,6 +55,16 @@ REQUESTS = [
     ("rounds differ by", "spread"),
 ]
 
+FLOOD = [
+    ("p99 of a request beside the flood, ms", "beside_p99_ms"),
+    ("median", "beside_p50_ms"),
+    ("p99 alone, ms", "alone_p99_ms"),
+    ("handshakes a second", "rate"),
+    ("their p99, ms", "handshake_p99_ms"),
+    ("CPU, µs each", "cpu_us"),
+    ("rounds differ by", "spread"),
+]
+
 IDLE = [
     ("KiB each", "kib"),
     ("of nginx", "of_nginx"),
@@ -99,6 +109,7 @@ ON_DEMAND = [
 COLUMNS = {
     "handshake": HANDSHAKES,
     "resumed": HANDSHAKES,
+    "flood": FLOOD,
     "requests": REQUESTS,
     "proxied": REQUESTS,
     "idle": IDLE,

@@ -167,9 +167,10 @@ impl<'a> Job<'a> {
             self.progress(format!("an order at {} {wait}", self.ca.host));
         };
         let names = &self.request.names;
+        // Before its turn: an RSA key takes so long that the order would come too late.
+        let key = self.key().await?;
         let turn = shared.limits.turn(self.ca, config, names, waiting);
         turn.await.map_err(Stop::Held)?;
-        let key = self.key().await?;
         let mut order = self.place_order(profile).await?;
         self.keep(&mut order, &key).await?;
         self.progress(format!("order made at {}", self.ca.host));

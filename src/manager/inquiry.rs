@@ -94,22 +94,28 @@ impl Inquiry {
         let now = tools.clock.now();
         let before = Advice::on(&self.id, known, now);
         let mut advice = before.clone();
-        match said {
-            Ok(info) => advice.take(info, now, &mut fastrand::Rng::new()),
+        let failure = match said {
+            Ok(info) => {
+                advice.take(info, now, &mut fastrand::Rng::new());
+                None
+            }
             Err(failure) => {
                 advice.fail(&failure, now);
-                let (domain, issuer) = (self.need.domain(), self.issuer.name());
-                let why = "it is not known when the CA advises to renew; it is asked again";
-                if advice.failures == 1 {
-                    tracing::warn!(%domain, %issuer, %failure, "{why}");
-                } else {
-                    tracing::debug!(%domain, %issuer, %failure, "{why}");
-                }
+                Some(failure)
             }
-        }
+        };
         // Of most CAs without advice there is nothing to be told to other instances.
         if advice.window.is_some() || advice.failures > 0 || before.window.is_some() {
             self.keep(advice.clone(), lease, tools).await;
+        }
+        if let Some(failure) = failure {
+            let (domain, issuer) = (self.need.domain(), self.issuer.name());
+            let why = "it is not known when the CA advises to renew; it is asked again";
+            if advice.failures == 1 {
+                tracing::warn!(%domain, %issuer, %failure, "{why}");
+            } else {
+                tracing::debug!(%domain, %issuer, %failure, "{why}");
+            }
         }
         let is_news = advice.is_news(&before, now);
         (advice, is_news)

@@ -366,7 +366,7 @@ impl Shared {
 
     fn properly(&self, ask: &Ask, part: usize) -> Reply {
         let mut state = self.state();
-        let number = ask.order;
+        let mut number = ask.order;
         match ask.kind.as_str() {
             "account" => {
                 let account =
@@ -374,6 +374,8 @@ impl Shared {
                 return Reply::json(201, &account).header("Location", &self.url("/account/0"));
             }
             "order" => {
+                // Another may have come since it was asked.
+                number = state.orders.len();
                 state.orders.push(Order {
                     authorizations: vec!["pending".to_owned(); ask.names.len()],
                     names: ask.names.clone(),
