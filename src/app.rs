@@ -197,6 +197,7 @@ impl App {
             live::settings(&certificates, &config)?,
             metrics.clone(),
             descriptors.clients,
+            config.server.threads,
         );
         let (live, _) = Live::start(Parts {
             file,

@@ -16,6 +16,7 @@ mod limits;
 mod socket;
 mod timer;
 mod told;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use self::gather::{Flush, Gathered};
 use self::limits::Connections;
 use self::socket::Socket;
 use self::told::{Told, Unshaken};
+use self::turns::Turns;
 
 /// What can change while the edge runs.
 pub struct Settings {
@@ -53,6 +55,7 @@ pub struct Edge<A> {
     connections: Arc<Connections>,
     metrics: Metrics,
     told: Told,
+    turns: Turns,
     /// The most connections that this process has descriptors for.
     descriptors: usize,
 }
@@ -62,13 +65,14 @@ where
     A: Answering + Send + Sync + 'static,
 {
     /// An edge in front of `app`. `descriptors` is the most connections that the process has file
-    /// descriptors for; it bounds [`Limits::max_connections`].
+    /// descriptors for; it bounds [`Limits::max_connections`]. `threads` is on how many the edge runs.
     pub fn new(
         app: Arc<A>,
         certificates: GlobalCertificate,
         settings: Settings,
         metrics: Metrics,
         descriptors: usize,
+        threads: usize,
     ) -> Arc<Self> {
         let edge = Arc::new(Self {
             app,
@@ -77,6 +81,7 @@ where
             told: Told::new(metrics.clone()),
             metrics,
             descriptors,
+            turns: Turns::on(threads),
             settings: ArcSwap::from_pointee(settings),
         });
         edge.apply_limits();
@@ -161,7 +166,7 @@ where
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
         let handshake = async {
             tokio::select! {
-                shaken = handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
+                shaken = self.turns.take(handshake) => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
                 () = tls::overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
                 () = last_call(shutdown) => Err((Unshaken::Stopped, None)),
             }
@@ -341,7 +346,7 @@ mod tests {
         };
         let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
         let settings = Settings { limits, acceptor };
-        let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10);
+        let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10, 1);
         let (_stop, shutdown) = watch::channel(false);
         let (near, _far) = socket::tests::pair().await;
         let size = size_of_val(&Arc::clone(&edge).serve_tls(near, shutdown));

@@ -96,6 +96,7 @@ impl Here {
             live::settings(&certificates, &config).expect("OpenSSL"),
             metrics.clone(),
             100,
+            1,
         );
         let runtime = Runtime::new().expect("a runtime");
         let (stop, stopped) = watch::channel(false);

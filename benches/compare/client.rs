@@ -33,6 +33,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 const USAGE: &str = "usage: compare-client COMMAND --to ADDRESS --name NAME [--OPTION VALUE]...
   handshakes  --seconds S --threads N [--resume 1] [--sites N]  as many handshakes as fit
+  hellos      --seconds S --threads N                           handshakes broken off after the answer
   first       --seconds S                                       until one handshake is right
   change      --seconds S [--sites N]                           until another certificate is shown
   new         --seconds S --rate R --other NAME --every MICROSECONDS
@@ -55,6 +56,7 @@ fn main() -> Result<(), Error> {
     let client = Client::new(Options(options))?;
     let result = match &*command {
         "handshakes" => client.handshakes()?,
+        "hellos" => client.hellos()?,
         "first" => client.first()?,
         "change" => client.change()?,
         "new" => client.new_names()?,
@@ -254,6 +256,39 @@ impl Client {
         Ok(tally.json(started.elapsed().as_secs_f64()))
     }
 
+    /// Handshakes that cost a client next to nothing, as those of a flood: one ClientHello again and
+    /// again, and an end as soon as the server has done its part.
+    fn hellos(&self) -> Result<Value, Error> {
+        let context = self.context()?;
+        let mut tls = Ssl::new(&context.tls)?;
+        tls.set_hostname(&self.next_name())?;
+        let mut unsent = SslStream::new(tls, Kept::default())?;
+        // It waits for an answer that does not come.
+        let _ = unsent.connect();
+        let hello: Arc<[u8]> = unsent.get_ref().0.as_slice().into();
+        let started = Instant::now();
+        let end = started + self.time;
+        let tally = self.in_threads(self.threads, move |client| {
+            let mut tally = Tally::default();
+            while Instant::now() < end {
+                let started = Instant::now();
+                tally.note(started, client.hello(&hello));
+            }
+            Ok(tally)
+        })?;
+        Ok(tally.json(started.elapsed().as_secs_f64()))
+    }
+
+    fn hello(&self, hello: &[u8]) -> Result<bool, Error> {
+        let mut tcp = TcpStream::connect(self.to)?;
+        tcp.set_read_timeout(Some(PATIENCE))?;
+        tcp.write_all(hello)?;
+        if tcp.read(&mut [0; 4096])? == 0 {
+            return Err("closed without an answer".into());
+        }
+        Ok(false)
+    }
+
     /// Does `work` in so many threads at once: the sum of what each has counted.
     fn in_threads(
         &self,
@@ -448,6 +483,27 @@ impl Client {
             }
             left = left.saturating_sub(count);
         }
+        Ok(())
+    }
+}
+
+/// What was written, of a connection that nobody answers on.
+#[derive(Default)]
+struct Kept(Vec<u8>);
+
+impl Read for Kept {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -25,7 +25,8 @@ STREAMS = 8
 # New names a second on demand.
 NEW_NAMES = 500
 
-# A flood: so many clients with one handshake after the other. Beside it kept connections with a
+# A flood: so many clients with one handshake after the other, which they break off when the server
+# has done the most of it. Beside it kept connections with a
 # request each in so many microseconds.
 FLOOD = 64
 KEPT = 8
@@ -264,7 +265,7 @@ def flood(bench, kinds):
         before = server.process.cpu()
         # The flood begins before the requests, and ends after them.
         crowd = bench.client_started(
-            server, "handshakes", "--seconds", bench.seconds + 1, "--threads", FLOOD
+            server, "hellos", "--seconds", bench.seconds + 1, "--threads", FLOOD
         )
         time.sleep(0.5)
         beside = bench.client_result(kept_requests(bench, server, bench.seconds))

@@ -26,6 +26,7 @@ impl TlsManager {
         self.is_loading = true;
         let default = config.tls.default_certificate.clone();
         self.sources.begin_first(self.early.clone(), default);
+        self.sources.watch_configured();
         self.begin_sweep();
         let until = Instant::now() + patience;
         self.go_on(Some(until))

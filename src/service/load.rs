@@ -4,9 +4,16 @@ use std::time::Duration;
 
 use super::live::Live;
 use super::outcome;
+use crate::memory;
 
 /// For how long all files are looked at before others have their turn.
 const SLICE: Duration = Duration::from_millis(20);
+
+/// The pause between two slices of the first look, in which whoever waits has his turn.
+pub(super) const BREATH: Duration = Duration::from_millis(1);
+
+/// The pause between those of a later one, for which nobody waits: most of a core is left to others.
+const REST: Duration = SLICE.saturating_mul(4);
 
 /// How far the first look at all files is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,9 +25,12 @@ pub enum Loading {
 }
 
 impl Live {
-    /// Whether files are being looked at, by [`Self::sweep`].
-    pub fn is_sweeping(&self) -> bool {
-        self.writer().manager.is_sweeping()
+    /// Whether all files are being looked at, by [`Self::sweep`], and how long to rest before it
+    /// goes on.
+    pub fn rest(&self) -> Option<Duration> {
+        let manager = &self.writer().manager;
+        let rest = if manager.is_loading() { BREATH } else { REST };
+        manager.is_sweeping().then_some(rest)
     }
 
     /// Looks at some of all files. Blocks on them.
@@ -40,12 +50,21 @@ impl Live {
         outcome::tell_certificates(&report);
         let config = &self.current.load().config;
         self.publish_certificates(config, &mut writer, &report);
+        drop(writer);
+        if report.loading.is_none() {
+            // What files were read into.
+            memory::give_back();
+        }
     }
 
     /// Reads some of what is only in files though it is to be in memory. Whether there is more.
     /// Blocks on files.
     pub fn fetch(&self) -> bool {
-        self.writer().manager.fetch()
+        let is_more = self.writer().manager.fetch();
+        if !is_more {
+            memory::give_back();
+        }
+        is_more
     }
 
     /// Waits until what is known of files is written down, for so long at most; not for the writer,

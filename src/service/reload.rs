@@ -9,15 +9,13 @@ use tokio::time::Instant;
 
 use super::blocking;
 use super::live::{Live, Refused, Reloaded};
+use super::load::BREATH;
 use super::stop::received;
 use super::watch::Watch;
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How often files are looked at where the system gives no watch.
 const WITHOUT_WATCH: Duration = Duration::from_secs(5);
-
-/// The pause between two slices of a look at all files, in which whoever waits has his turn.
-const BREATH: Duration = Duration::from_millis(1);
 
 /// How often in a row what is used may lead to more that is to be watched.
 const FOLLOWED: usize = 4;
@@ -63,23 +61,31 @@ impl Task {
             .inspect_err(|error| tracing::error!(%error, "cannot listen for SIGHUP"))
             .ok();
         let mut looked = Instant::now();
-        let mut is_sweeping = self.is_sweeping().await;
+        // When the next slice of a look at all files is due.
+        let mut next = self.next_slice().await;
         let mut is_fetching = true;
+        // Whether what is used may lead to more that is to be watched, and how often it still may.
+        let (mut is_stale, mut follows) = (true, FOLLOWED);
         loop {
-            for _ in 0..FOLLOWED {
-                // Where it loads, all is looked at anyway, and again once that is done.
-                if is_sweeping || !follow(watch.as_mut(), &self.live) {
-                    break;
-                }
+            if std::mem::take(&mut is_stale) && follows > 0 && follow(watch.as_mut(), &self.live) {
+                follows -= 1;
                 // What changed there before it was watched has told nobody.
                 self.look(Vec::new()).await;
-                while self.sweep().await {}
+                next = self.next_slice().await;
+                is_stale = next.is_none();
+                continue;
             }
             let every = match watch {
                 Some(_) => self.live.current().config.renewal.check_every,
                 None => WITHOUT_WATCH,
             };
+            let slice = next.unwrap_or_else(Instant::now);
             tokio::select! {
+                () = tokio::time::sleep_until(slice), if next.is_some() => {
+                    next = self.sweep().await;
+                    is_stale = next.is_none();
+                    continue;
+                }
                 () = received(&mut hangup) => {
                     // The outcome has been logged.
                     drop(self.reload().await);
@@ -96,23 +102,23 @@ impl Task {
                         let _ = reply.send(outcome.clone());
                     }
                 }
-                paths = changed(watch.as_mut()) => {
-                    self.look(paths).await;
-                    is_sweeping = self.is_sweeping().await;
-                }
-                () = tokio::time::sleep_until(looked + every), if !is_sweeping => {
+                paths = changed(watch.as_mut()) => self.look(paths).await,
+                () = tokio::time::sleep_until(looked + every), if next.is_none() => {
                     looked = Instant::now();
                     self.look(Vec::new()).await;
-                    is_sweeping = self.is_sweeping().await;
                 }
-                () = tokio::time::sleep(BREATH), if is_sweeping => {
-                    is_sweeping = self.sweep().await;
-                }
-                () = tokio::time::sleep(BREATH), if is_fetching && !is_sweeping => {
+                () = tokio::time::sleep(BREATH), if is_fetching && next.is_none() => {
                     is_fetching = self.fetch().await;
+                    continue;
                 }
                 () = requested(&mut shutdown) => return,
             }
+            (is_stale, follows) = (true, FOLLOWED);
+            // What is under way goes on when it was to.
+            next = match self.next_slice().await {
+                Some(now) => Some(next.unwrap_or(now)),
+                None => None,
+            };
         }
     }
 
@@ -125,14 +131,15 @@ impl Task {
         })
     }
 
-    /// Looks at some of all files. Whether there are more.
-    async fn sweep(&self) -> bool {
+    /// Looks at some of all files. When to go on; `None` where all have been looked at.
+    async fn sweep(&self) -> Option<Instant> {
         let live = Arc::clone(&self.live);
         let sweep = move || {
             live.sweep();
-            live.is_sweeping()
+            live.rest()
         };
-        blocking(sweep).await.unwrap_or_default()
+        let rest = blocking(sweep).await.flatten();
+        rest.map(|rest| Instant::now() + rest)
     }
 
     /// Reads some of what is to be in memory and is not yet. Whether there is more.
@@ -141,11 +148,11 @@ impl Task {
         blocking(move || live.fetch()).await.unwrap_or_default()
     }
 
-    async fn is_sweeping(&self) -> bool {
+    /// When to look at the first of all files, where that has begun.
+    async fn next_slice(&self) -> Option<Instant> {
         let live = Arc::clone(&self.live);
-        blocking(move || live.is_sweeping())
-            .await
-            .unwrap_or_default()
+        let rest = blocking(move || live.rest()).await.flatten();
+        rest.map(|_| Instant::now())
     }
 
     async fn look(&self, paths: Vec<std::path::PathBuf>) {

@@ -68,7 +68,7 @@ impl Sources {
             steps,
             found: 0,
             files: count,
-            has_changed: self.watch.is_empty(),
+            has_changed: self.watch.is_empty() || self.first.is_some(),
         });
     }
 

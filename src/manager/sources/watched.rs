@@ -133,18 +133,21 @@ impl Sources {
         !is_file || fs::canonicalize(path).is_ok_and(|path| self.targets.contains(&path))
     }
 
+    /// What the configuration names is watched, before anything is known of it.
+    pub(in crate::manager) fn watch_configured(&mut self) {
+        let directories = self.directories.iter().map(|one| one.path.to_path_buf());
+        let watch = directories.chain(self.by_path.keys().cloned()).collect();
+        self.watch = Arc::new(watch);
+    }
+
     /// Finds all that is to be watched.
     pub(super) fn find_watched(&mut self) {
-        let directories = self.directories.iter();
-        let mut watch: BTreeSet<_> = directories.map(|one| one.path.to_path_buf()).collect();
-        self.targets.clear();
+        self.watch_configured();
         let links = self.directories.iter().flat_map(|one| &one.links);
-        for path in self.by_path.keys().chain(links) {
-            watch.insert(path.clone());
-            // A symbolic link may stay while what it leads to changes.
-            self.targets.extend(fs::canonicalize(path));
-        }
-        self.watch = Arc::new(watch);
+        Arc::make_mut(&mut self.watch).extend(links.clone().cloned());
+        // A symbolic link may stay while what it leads to changes.
+        let paths = self.by_path.keys().chain(links);
+        self.targets = paths.flat_map(fs::canonicalize).collect();
     }
 
     /// Finds what is to be watched for these entries too.

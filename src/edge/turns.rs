@@ -1,0 +1,184 @@
+//! Handshakes in turns, so that a crowd of them does not hold up requests on open connections.
+//!
+//! A step of a handshake takes a thread some thirty times as long as a request that is answered
+//! here. Where many are ready at once, as under a flood or when all clients come back, a runtime
+//! takes one after the other, and each request waits for all of them. So no more are in the
+//! runtime's queue than there are threads; all others wait beside it, in the order in which they
+//! came.
+//!
+//! A pool of threads for handshakes, as Pingora has one, was measured beside it: it moves each
+//! handshake between threads, and leaves to the kernel who runs.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
+
+/// The turns of all handshakes.
+pub(super) struct Turns {
+    turns: Semaphore,
+    threads: usize,
+    /// How many handshakes have begun and are not over.
+    open: AtomicUsize,
+}
+
+impl Turns {
+    /// Turns on so many threads.
+    pub(super) fn on(threads: usize) -> Self {
+        let threads = threads.max(1);
+        Self {
+            turns: Semaphore::new(threads),
+            threads,
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    /// Brings `handshake` to its end; each step in its turn, where there are more of them than
+    /// threads. Between steps, when it waits for its client, it has no turn.
+    pub(super) async fn take<F: Future>(&self, handshake: F) -> F::Output {
+        let open = Open::count(&self.open);
+        let mut handshake = pin!(handshake);
+        loop {
+            let turn = if open.are() > self.threads {
+                // Nobody closes it.
+                let turn = self.turns.acquire().await.ok();
+                // To the end of the queue: behind all requests that are ready.
+                yield_now().await;
+                turn
+            } else {
+                None
+            };
+            let step = poll_fn(|context| Poll::Ready(handshake.as_mut().poll(context))).await;
+            drop(turn);
+            if let Poll::Ready(output) = step {
+                return output;
+            }
+            woken().await;
+        }
+    }
+}
+
+/// Waits until this task is woken, by what it polled before.
+async fn woken() {
+    let mut is_woken = false;
+    poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// One handshake among those that are open.
+struct Open<'a>(&'a AtomicUsize);
+
+impl<'a> Open<'a> {
+    fn count(open: &'a AtomicUsize) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open)
+    }
+
+    /// How many there are.
+    fn are(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tokio::sync::{oneshot, watch};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// What ran, in its order.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Log {
+        fn note(&self, what: &'static str) {
+            self.0.lock().expect("no panic").push(what);
+        }
+
+        fn seen(&self) -> Vec<&'static str> {
+            self.0.lock().expect("no panic").clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_does_not_wait_for_a_crowd() {
+        let (turns, log) = (Arc::new(Turns::on(1)), Log::default());
+        let (clients, from_clients) = watch::channel(false);
+        let mut crowd = JoinSet::new();
+        for _ in 0..50 {
+            let (turns, log, mut client) = (Arc::clone(&turns), log.clone(), from_clients.clone());
+            let handshake = async move {
+                let sent = client.wait_for(|has_sent| *has_sent).await;
+                sent.expect("a client");
+                log.note("step");
+            };
+            crowd.spawn(async move { turns.take(handshake).await });
+        }
+        while turns.open.load(Ordering::Relaxed) < 50 || turns.turns.available_permits() == 0 {
+            yield_now().await;
+        }
+        clients.send(true).expect("they wait");
+        let request = log.clone();
+        crowd.spawn(async move { request.note("request") });
+        crowd.join_all().await;
+        let seen = log.seen();
+        assert_eq!(seen.first(), Some(&"request"), "{seen:?}");
+        assert_eq!(seen.len(), 51);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_client_holds_up_nobody() {
+        let turns = Arc::new(Turns::on(2));
+        let mut waiting = JoinSet::new();
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            let (client, from_client) = oneshot::channel::<()>();
+            clients.push(client);
+            let turns = Arc::clone(&turns);
+            waiting.spawn(async move { turns.take(from_client).await });
+        }
+        yield_now().await;
+        let quick = turns.take(async { 7 });
+        let quick = tokio::time::timeout(Duration::from_secs(10), quick).await;
+        assert_eq!(quick, Ok(7));
+        for client in clients {
+            client.send(()).expect("it waits");
+        }
+        while let Some(done) = waiting.join_next().await {
+            assert_eq!(done.expect("no panic"), Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_leaves_its_turn_to_others() {
+        let turns = Arc::new(Turns::on(1));
+        let mut crowd = JoinSet::new();
+        for _ in 0..20 {
+            let turns = Arc::clone(&turns);
+            crowd.spawn(async move { turns.take(std::future::pending::<()>()).await });
+        }
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        // Some with a turn, some that wait for theirs.
+        crowd.shutdown().await;
+        assert_eq!(turns.open.load(Ordering::Relaxed), 0);
+        assert_eq!(turns.turns.available_permits(), 1);
+    }
+}
