@@ -1,5 +1,6 @@
 //! The task that reloads: on changes of files, on SIGHUP, when asked, and now and then to be sure.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,9 +67,15 @@ impl Task {
         let mut is_fetching = true;
         // Whether what is used may lead to more that is to be watched, and how often it still may.
         let (mut is_stale, mut follows) = (true, FOLLOWED);
+        // What is watched, where the same paths lead to the same places still.
+        let mut followed = None;
         loop {
-            if std::mem::take(&mut is_stale) && follows > 0 && follow(watch.as_mut(), &self.live) {
+            if std::mem::take(&mut is_stale)
+                && follows > 0
+                && follow(watch.as_mut(), &mut followed, &self.live)
+            {
                 follows -= 1;
+                followed = None;
                 // What changed there before it was watched has told nobody.
                 self.look(Vec::new()).await;
                 next = self.next_slice().await;
@@ -87,10 +94,12 @@ impl Task {
                     continue;
                 }
                 () = received(&mut hangup) => {
+                    followed = None;
                     // The outcome has been logged.
                     drop(self.reload().await);
                 }
                 Some(first) = self.asked.recv() => {
+                    followed = None;
                     // One reload answers all who asked before it began.
                     let mut replies = vec![first];
                     while let Ok(more) = self.asked.try_recv() {
@@ -102,9 +111,15 @@ impl Task {
                         let _ = reply.send(outcome.clone());
                     }
                 }
-                paths = changed(watch.as_mut()) => self.look(paths).await,
+                paths = changed(watch.as_mut()) => {
+                    let leads = |watch: &Watch| watch.may_lead_elsewhere(&paths);
+                    if watch.as_ref().is_some_and(leads) {
+                        followed = None;
+                    }
+                    self.look(paths).await;
+                }
                 () = tokio::time::sleep_until(looked + every), if next.is_none() => {
-                    looked = Instant::now();
+                    (looked, followed) = (Instant::now(), None);
                     self.look(Vec::new()).await;
                 }
                 () = tokio::time::sleep(BREATH), if is_fetching && next.is_none() => {
@@ -155,26 +170,38 @@ impl Task {
         rest.map(|_| Instant::now())
     }
 
-    async fn look(&self, paths: Vec<std::path::PathBuf>) {
+    async fn look(&self, paths: Vec<PathBuf>) {
         let live = Arc::clone(&self.live);
         blocking(move || live.look(&paths)).await;
     }
 }
 
-async fn changed(watch: Option<&mut Watch>) -> Vec<std::path::PathBuf> {
+async fn changed(watch: Option<&mut Watch>) -> Vec<PathBuf> {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
 }
 
-/// Watches what is used now, and says whether that is more than before.
-fn follow(watch: Option<&mut Watch>, live: &Live) -> bool {
+/// Watches what is used now, and says whether that is more than before. Of very many paths that
+/// takes its time, so not where they are those that are `followed`.
+fn follow(
+    watch: Option<&mut Watch>,
+    followed: &mut Option<Arc<Vec<PathBuf>>>,
+    live: &Live,
+) -> bool {
     let Some(watch) = watch else { return false };
     let paths = live.watched();
-    let followed = watch.follow(paths.iter().map(|path| &**path));
-    for error in followed.errors {
+    if followed
+        .as_ref()
+        .is_some_and(|one| Arc::ptr_eq(one, &paths))
+    {
+        return false;
+    }
+    let outcome = watch.follow(paths.iter().map(|path| &**path));
+    for error in outcome.errors {
         tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
     }
-    followed.is_more
+    *followed = Some(paths);
+    outcome.is_more
 }

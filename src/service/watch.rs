@@ -110,6 +110,17 @@ impl Watch {
         followed
     }
 
+    /// Whether what is followed may lead elsewhere now that these paths, or nobody knows which, have
+    /// changed: not where files were written, replaced or removed.
+    pub fn may_lead_elsewhere(&self, changed: &[PathBuf]) -> bool {
+        let leads = |path: &PathBuf| match path.symlink_metadata() {
+            Ok(found) => !found.is_file(),
+            // What is gone was a file unless something watched was in it.
+            Err(_) => self.directories.keys().any(|one| one.starts_with(path)),
+        };
+        changed.is_empty() || changed.iter().any(leads)
+    }
+
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
     /// which. Nothing is lost where the wait is given up and begun again.
     pub async fn changed(&mut self) -> Vec<PathBuf> {
@@ -238,6 +249,30 @@ mod tests {
         fs::rename(&inner, dir.path().join("old")).expect("moved");
         fs::create_dir(&inner).expect("made again");
         assert!(watch.follow([&*inner]).is_more);
+    }
+
+    #[test]
+    fn files_lead_nowhere_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("outer/inner")).expect("made");
+        fs::write(at("outer/inner/a.pem"), "1").expect("written");
+        let mut watch = Watch::new().expect("inotify");
+        watch.follow([&*at("outer/inner/a.pem")]);
+        let leads = |names: &[&str]| {
+            let paths: Vec<_> = names.iter().map(|name| at(name)).collect();
+            watch.may_lead_elsewhere(&paths)
+        };
+        assert!(!leads(&["outer/inner/a.pem", "outer/inner/a.pem.tmp"]));
+        assert!(leads(&[]), "it is not known what changed");
+        assert!(leads(&["outer/inner/a.pem", "outer"]));
+        fs::remove_file(at("outer/inner/a.pem")).expect("removed");
+        assert!(!leads(&["outer/inner/a.pem"]));
+        symlink(at("b.pem"), at("outer/inner/a.pem")).expect("linked");
+        assert!(leads(&["outer/inner/a.pem"]));
+        fs::remove_dir_all(at("outer")).expect("removed");
+        assert!(leads(&["outer"]) && leads(&["outer/inner"]));
+        assert!(!leads(&["out"]), "another's name");
     }
 
     #[tokio::test]

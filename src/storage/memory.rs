@@ -1,11 +1,12 @@
 //! A storage that lasts as long as the process: for tests and for trying things out.
 //!
 //! It keeps the contract as any other, and besides can be made to fail as a full or unreadable disk
-//! does, and to lose its leases as a process that was stuck for too long.
+//! does, to hang as one whose server is gone, and to lose its leases as a process that was stuck
+//! for too long.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -22,6 +23,20 @@ pub struct MemoryStorage {
 struct Shared {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    hang: Hang,
+}
+
+/// Where everybody waits while the storage hangs.
+#[derive(Default)]
+struct Hang {
+    hung: Mutex<Hung>,
+    is_over: Condvar,
+}
+
+#[derive(Default)]
+struct Hung {
+    is_hung: bool,
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -41,6 +56,7 @@ impl MemoryStorage {
             shared: Arc::new(Shared {
                 clock,
                 state: Mutex::default(),
+                hang: Hang::default(),
             }),
         }
     }
@@ -49,6 +65,17 @@ impl MemoryStorage {
     /// read-only file system still can be read.
     pub fn fail(&self, kind: Option<ErrorKind>) {
         self.shared.state().failing = kind;
+    }
+
+    /// Makes whatever is asked for wait, or all that waits go on.
+    pub fn hang(&self, is_hung: bool) {
+        self.shared.hang.hung().is_hung = is_hung;
+        self.shared.hang.is_over.notify_all();
+    }
+
+    /// How many wait for it while it hangs.
+    pub fn hanging(&self) -> usize {
+        self.shared.hang.hung().waiting
     }
 
     /// Takes `key` from whoever holds it, as if it had been stuck and another had taken over and
@@ -124,7 +151,21 @@ impl Storage for MemoryStorage {
 impl Shared {
     /// Each critical section leaves the state whole, even where it panics.
     fn state(&self) -> MutexGuard<'_, State> {
+        self.hang.wait();
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hang {
+    fn hung(&self) -> MutexGuard<'_, Hung> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) {
+        let mut hung = self.hung();
+        hung.waiting += 1;
+        let waited = self.is_over.wait_while(hung, |hung| hung.is_hung);
+        waited.unwrap_or_else(PoisonError::into_inner).waiting -= 1;
     }
 }
 

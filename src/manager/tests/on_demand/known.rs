@@ -53,6 +53,29 @@ fn names_with_a_stored_certificate_are_known_whoever_obtained_it() {
 }
 
 #[test]
+fn a_storage_that_hangs_takes_few_threads_and_holds_nobody_up_for_ever() {
+    let world = World::demanding([]);
+    world.storage.hang(true);
+    let asking: Vec<_> = (0..40)
+        .map(|number| {
+            let demands: Demands = world.manager.demands().clone();
+            let host = name(&format!("n{number}.shop.example"));
+            world
+                .runtime
+                .spawn(async move { demands.knows(&host).await })
+        })
+        .collect();
+    for asked in asking {
+        let knows = world.runtime.block_on(asked);
+        assert!(!knows.expect("an answer"));
+    }
+    assert_eq!(world.storage.hanging(), 32);
+    world.storage.hang(false);
+    assert!(!world.knows(HOST), "it is asked again");
+    assert_eq!(world.storage.hanging(), 0);
+}
+
+#[test]
 fn what_an_issuer_gave_that_is_no_longer_asked_is_served_after_a_restart() {
     let mut world = World::demanding([]);
     world.obtain(HOST).expect("obtained");
