@@ -169,18 +169,25 @@ impl Raw {
     }
 }
 
+/// How often a pair is read at most that is replaced while it is read.
+const READS: usize = 3;
+
 /// Reads the files of an entry, and parses them unless their digest is `before`.
 pub(super) fn read(id: &EntryId, kind: Kind, loader: &Loader, before: Print) -> Reading {
-    let Raw { chain, key, digest } = Raw::read(id, kind);
-    if before == digest {
-        return Reading {
-            digest,
-            content: None,
-        };
-    }
-    Reading {
-        digest,
-        content: Some(parse(id, kind, loader, chain, key)),
+    let mut raw = Raw::read(id, kind);
+    let mut left = READS;
+    loop {
+        let Raw { chain, key, digest } = raw;
+        let content = (before != digest).then(|| parse(id, kind, loader, chain, key));
+        left -= 1;
+        if left > 0 && matches!(content, Some(Err(_))) {
+            // However they are replaced, one may have been read before and the other after.
+            raw = Raw::read(id, kind);
+            if raw.digest != digest {
+                continue;
+            }
+        }
+        return Reading { digest, content };
     }
 }
 

@@ -49,15 +49,7 @@ pub fn task(live: Arc<Live>) -> (Task, Reloader) {
 impl Task {
     /// Runs until `shutdown` says stop.
     pub async fn run(mut self, mut shutdown: ShutdownWatch) {
-        let mut watch = Watch::new()
-            .inspect_err(|error| {
-                tracing::warn!(
-                    %error,
-                    "files cannot be watched, looking every {} s instead",
-                    WITHOUT_WATCH.as_secs()
-                );
-            })
-            .ok();
+        let mut following = Following::begin();
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::error!(%error, "cannot listen for SIGHUP"))
             .ok();
@@ -65,24 +57,17 @@ impl Task {
         // When the next slice of a look at all files is due.
         let mut next = self.next_slice().await;
         let mut is_fetching = true;
-        // Whether what is used may lead to more that is to be watched, and how often it still may.
-        let (mut is_stale, mut follows) = (true, FOLLOWED);
-        // What is watched, where the same paths lead to the same places still.
-        let mut followed = None;
         loop {
-            if std::mem::take(&mut is_stale)
-                && follows > 0
-                && follow(watch.as_mut(), &mut followed, &self.live)
-            {
-                follows -= 1;
-                followed = None;
+            if following.finds_more(&self.live) {
                 // What changed there before it was watched has told nobody.
                 self.look(Vec::new()).await;
                 next = self.next_slice().await;
-                is_stale = next.is_none();
+                if next.is_none() {
+                    following.doubt();
+                }
                 continue;
             }
-            let every = match watch {
+            let every = match following.watch {
                 Some(_) => self.live.current().config.renewal.check_every,
                 None => WITHOUT_WATCH,
             };
@@ -90,16 +75,18 @@ impl Task {
             tokio::select! {
                 () = tokio::time::sleep_until(slice), if next.is_some() => {
                     next = self.sweep().await;
-                    is_stale = next.is_none();
+                    if next.is_none() {
+                        following.doubt();
+                    }
                     continue;
                 }
                 () = received(&mut hangup) => {
-                    followed = None;
+                    following.doubt();
                     // The outcome has been logged.
                     drop(self.reload().await);
                 }
                 Some(first) = self.asked.recv() => {
-                    followed = None;
+                    following.doubt();
                     // One reload answers all who asked before it began.
                     let mut replies = vec![first];
                     while let Ok(more) = self.asked.try_recv() {
@@ -111,15 +98,10 @@ impl Task {
                         let _ = reply.send(outcome.clone());
                     }
                 }
-                paths = changed(watch.as_mut()) => {
-                    let leads = |watch: &Watch| watch.may_lead_elsewhere(&paths);
-                    if watch.as_ref().is_some_and(leads) {
-                        followed = None;
-                    }
-                    self.look(paths).await;
-                }
+                paths = following.changed() => self.look(paths).await,
                 () = tokio::time::sleep_until(looked + every), if next.is_none() => {
-                    (looked, followed) = (Instant::now(), None);
+                    looked = Instant::now();
+                    following.doubt();
                     self.look(Vec::new()).await;
                 }
                 () = tokio::time::sleep(BREATH), if is_fetching && next.is_none() => {
@@ -128,12 +110,10 @@ impl Task {
                 }
                 () = requested(&mut shutdown) => return,
             }
-            (is_stale, follows) = (true, FOLLOWED);
+            following.left = FOLLOWED;
             // What is under way goes on when it was to.
-            next = match self.next_slice().await {
-                Some(now) => Some(next.unwrap_or(now)),
-                None => None,
-            };
+            let began = self.next_slice().await;
+            next = began.map(|now| next.unwrap_or(now));
         }
     }
 
@@ -176,32 +156,66 @@ impl Task {
     }
 }
 
-async fn changed(watch: Option<&mut Watch>) -> Vec<PathBuf> {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
-    }
+/// The watch over what is used.
+struct Following {
+    /// `None` where the system gives none.
+    watch: Option<Watch>,
+    /// The paths that are watched, where they lead to the same places still.
+    followed: Option<Arc<Vec<PathBuf>>>,
+    /// How often what is used may lead to more before something changes.
+    left: usize,
 }
 
-/// Watches what is used now, and says whether that is more than before. Of very many paths that
-/// takes its time, so not where they are those that are `followed`.
-fn follow(
-    watch: Option<&mut Watch>,
-    followed: &mut Option<Arc<Vec<PathBuf>>>,
-    live: &Live,
-) -> bool {
-    let Some(watch) = watch else { return false };
-    let paths = live.watched();
-    if followed
-        .as_ref()
-        .is_some_and(|one| Arc::ptr_eq(one, &paths))
-    {
-        return false;
+impl Following {
+    fn begin() -> Self {
+        let watch = Watch::new().inspect_err(|error| {
+            tracing::warn!(
+                %error,
+                "files cannot be watched, looking every {} s instead",
+                WITHOUT_WATCH.as_secs()
+            );
+        });
+        Self {
+            watch: watch.ok(),
+            followed: None,
+            left: FOLLOWED,
+        }
     }
-    let outcome = watch.follow(paths.iter().map(|path| &**path));
-    for error in outcome.errors {
-        tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
+
+    /// Watches what is used now, and says whether that is more than before.
+    fn finds_more(&mut self, live: &Live) -> bool {
+        let (Some(watch), 1..) = (&mut self.watch, self.left) else {
+            return false;
+        };
+        // It takes its time where there are very many.
+        let paths = live.watched();
+        let followed = self.followed.as_ref();
+        if followed.is_some_and(|followed| Arc::ptr_eq(followed, &paths)) {
+            return false;
+        }
+        let outcome = watch.follow(paths.iter().map(|path| &**path));
+        for error in outcome.errors {
+            tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
+        }
+        self.followed = Some(paths);
+        self.left -= usize::from(outcome.is_more);
+        outcome.is_more
     }
-    *followed = Some(paths);
-    outcome.is_more
+
+    /// Any path may lead elsewhere by now.
+    fn doubt(&mut self) {
+        self.followed = None;
+    }
+
+    /// Waits for a change. The paths that changed; empty where it is not known which.
+    async fn changed(&mut self) -> Vec<PathBuf> {
+        let Some(watch) = &mut self.watch else {
+            return std::future::pending().await;
+        };
+        let paths = watch.changed().await;
+        if watch.may_lead_elsewhere(&paths) {
+            self.followed = None;
+        }
+        paths
+    }
 }
