@@ -164,9 +164,10 @@ where
         let digest = socket.get_socket_digest();
         let socket = socket.for_handshake();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
+        let handshake = self.turns.take(handshake);
         let handshake = async {
             tokio::select! {
-                shaken = self.turns.take(handshake) => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
+                shaken = handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
                 () = tls::overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
                 () = last_call(shutdown) => Err((Unshaken::Stopped, None)),
             }

@@ -242,18 +242,9 @@ impl Client {
     }
 
     fn handshakes(&self) -> Result<Value, Error> {
-        let started = Instant::now();
-        let end = started + self.time;
-        let tally = self.in_threads(self.threads, move |client| {
-            let context = client.context()?;
-            let mut tally = Tally::default();
-            while Instant::now() < end {
-                let (name, started) = (client.next_name(), Instant::now());
-                tally.note(started, client.handshake(&context, &name));
-            }
-            Ok(tally)
-        })?;
-        Ok(tally.json(started.elapsed().as_secs_f64()))
+        self.over_and_over(Self::context, |client, context| {
+            client.handshake(context, &client.next_name())
+        })
     }
 
     /// Handshakes that cost a client next to nothing, as those of a flood: one ClientHello again and
@@ -266,17 +257,10 @@ impl Client {
         // It waits for an answer that does not come.
         let _ = unsent.connect();
         let hello: Arc<[u8]> = unsent.get_ref().0.as_slice().into();
-        let started = Instant::now();
-        let end = started + self.time;
-        let tally = self.in_threads(self.threads, move |client| {
-            let mut tally = Tally::default();
-            while Instant::now() < end {
-                let started = Instant::now();
-                tally.note(started, client.hello(&hello));
-            }
-            Ok(tally)
-        })?;
-        Ok(tally.json(started.elapsed().as_secs_f64()))
+        self.over_and_over(
+            move |_| Ok(Arc::clone(&hello)),
+            |client, hello| client.hello(hello),
+        )
     }
 
     fn hello(&self, hello: &[u8]) -> Result<bool, Error> {
@@ -287,6 +271,25 @@ impl Client {
             return Err("closed without an answer".into());
         }
         Ok(false)
+    }
+
+    /// Does something in all threads as often as there is time, each with what it began with.
+    fn over_and_over<T>(
+        &self,
+        begin: impl Fn(&Self) -> Result<T, Error> + Clone + Send + 'static,
+        once: impl Fn(&Self, &T) -> Result<bool, Error> + Clone + Send + 'static,
+    ) -> Result<Value, Error> {
+        let started = Instant::now();
+        let end = started + self.time;
+        let tally = self.in_threads(self.threads, move |client| {
+            let with = begin(client)?;
+            let mut tally = Tally::default();
+            while Instant::now() < end {
+                tally.note(Instant::now(), once(client, &with));
+            }
+            Ok(tally)
+        })?;
+        Ok(tally.json(started.elapsed().as_secs_f64()))
     }
 
     /// Does `work` in so many threads at once: the sum of what each has counted.

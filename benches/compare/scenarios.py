@@ -26,8 +26,7 @@ STREAMS = 8
 NEW_NAMES = 500
 
 # A flood: so many clients with one handshake after the other, which they break off when the server
-# has done the most of it. Beside it kept connections with a
-# request each in so many microseconds.
+# has done the most of it. Beside it kept connections with a request each in so many microseconds.
 FLOOD = 64
 KEPT = 8
 PACE = 10_000

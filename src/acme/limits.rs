@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::time::Instant as Moment;
+
 use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::Acme;
+use crate::config::model::{Acme, OrderLimit};
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Steadiness, Wait};
 use crate::storage::{Storage, StorageError, Value, blocking, keys};
 
 /// How long who is the first in a line waits for the pace, in seconds.
 const PATIENCE: i64 = 10;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How long a place is kept for who was told that there is one: jobs begin within moments.
 const PROMISE: Duration = Duration::from_secs(30);
@@ -38,8 +42,8 @@ pub(super) type Steady = Box<dyn Fn() -> Duration + Send + Sync>;
 /// Where those wait who want something of one account.
 #[derive(Default)]
 struct Line {
-    /// Held by the first in the line.
-    first: tokio::sync::Mutex<()>,
+    /// Held by the first in the line: when those before were let go, as many as the pace is of.
+    first: tokio::sync::Mutex<VecDeque<Moment>>,
     limiter: Mutex<Limiter>,
     /// When orders were promised that have not been taken yet, by the steady clock. Without this
     /// all jobs that start at once would be told of the same place.
@@ -121,7 +125,7 @@ impl Limits {
     ) -> Result<(), Failure> {
         let line = self.line(ca, config);
         self.refresh(&line, ca, config).await;
-        let turn = self.take(&line, names, tell).await;
+        let turn = self.take(&line, config.order_limit, names, tell).await;
         lock(&line.promised).pop_front();
         turn.map_err(|wait| limited(&ca.host, &wait))
     }
@@ -129,6 +133,7 @@ impl Limits {
     async fn take(
         &self,
         line: &Line,
+        pace: OrderLimit,
         names: &[Pattern],
         tell: impl FnOnce(&Wait),
     ) -> Result<(), Wait> {
@@ -145,11 +150,12 @@ impl Limits {
             waited_for(&wait, now).ok_or_else(|| wait.clone())?;
             tell_once(&wait);
         }
-        let _first = line.first.lock().await;
+        let mut let_go = line.first.lock().await;
         loop {
             let now = self.now();
             let taken = lock(&line.limiter).take(names, now);
             let Err(wait) = taken else {
+                keep_pace(&mut let_go, pace).await;
                 return Ok(());
             };
             let pause = waited_for(&wait, now).ok_or_else(|| wait.clone())?;
@@ -268,6 +274,20 @@ fn read(value: Option<&Value>) -> BTreeMap<String, Limiter> {
     value
         .and_then(|value| serde_json::from_slice(value).ok())
         .unwrap_or_default()
+}
+
+/// Waits for the rest of a second: the limiter counts whole ones, and so lets go early by less than
+/// one.
+async fn keep_pace(let_go: &mut VecDeque<Moment>, pace: OrderLimit) {
+    let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
+    while let_go.len() >= orders {
+        let Some(oldest) = let_go.pop_front() else {
+            break;
+        };
+        let rest = (oldest + pace.per).saturating_duration_since(Moment::now());
+        tokio::time::sleep(rest.min(SECOND)).await;
+    }
+    let_go.push_back(Moment::now());
 }
 
 /// How long to wait here, `None` for longer than anybody does.

@@ -13,7 +13,7 @@ use super::Challenges;
 use super::stored::Stored;
 use crate::clock::{Clock, UnixTime};
 use crate::shutdown::{ShutdownWatch, requested};
-use crate::storage::{Key, Storage, StorageError, Watch, keys};
+use crate::storage::{Key, Storage, StorageError, Watch, blocking, keys};
 
 /// How often the storage is looked at though it has told of no change.
 const EVERY: Duration = Duration::from_secs(60);
@@ -121,14 +121,12 @@ impl Follower {
     }
 
     async fn look(&mut self) {
-        let (challenges, storage) = (self.challenges.clone(), Arc::clone(&self.storage));
-        let now = self.clock.now();
-        let looked = task::spawn_blocking(move || look(&challenges, &*storage, now)).await;
-        let outcome = match looked {
-            Ok(outcome) => outcome,
-            // A runtime that ends takes up nothing more: that is no news of the storage.
-            Err(broken) if broken.is_cancelled() => return,
-            Err(broken) => Err(broken.to_string()),
+        let (challenges, now) = (self.challenges.clone(), self.clock.now());
+        let work = move |storage: &dyn Storage| Ok(look(&challenges, storage, now));
+        let outcome = match blocking(&self.storage, work).await {
+            // That is no news of the storage.
+            Err(StorageError::Ending) => return,
+            looked => looked.unwrap_or_else(|broken| Err(broken.to_string())),
         };
         if let Err(error) = &outcome
             && !self.failing

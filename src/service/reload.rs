@@ -81,12 +81,10 @@ impl Task {
                     continue;
                 }
                 () = received(&mut hangup) => {
-                    following.doubt();
                     // The outcome has been logged.
                     drop(self.reload().await);
                 }
                 Some(first) = self.asked.recv() => {
-                    following.doubt();
                     // One reload answers all who asked before it began.
                     let mut replies = vec![first];
                     while let Ok(more) = self.asked.try_recv() {
@@ -101,7 +99,6 @@ impl Task {
                 paths = following.changed() => self.look(paths).await,
                 () = tokio::time::sleep_until(looked + every), if next.is_none() => {
                     looked = Instant::now();
-                    following.doubt();
                     self.look(Vec::new()).await;
                 }
                 () = tokio::time::sleep(BREATH), if is_fetching && next.is_none() => {
@@ -214,7 +211,7 @@ impl Following {
         };
         let paths = watch.changed().await;
         if watch.may_lead_elsewhere(&paths) {
-            self.followed = None;
+            self.doubt();
         }
         paths
     }
