@@ -206,7 +206,12 @@ impl TlsManager {
         let on_demand = config.as_deref().and_then(from_cas);
         let terms = on_demand.map(Terms::of).unwrap_or_default();
         let issuers = on_demand.map_or(&[][..], |on_demand| &on_demand.issuers);
+        let asked = wishes.iter().filter_map(|wish| match wish {
+            Wish::Asked(name) => Some(name.clone()),
+            Wish::Stored(_) => None,
+        });
         Batch {
+            looking_up: self.demands.look_up(asked.collect()),
             wishes,
             issuers: self.all_remote(issuers),
             written_every: terms.written_every(),
@@ -234,7 +239,8 @@ impl TlsManager {
         let now = self.clock.now();
         let issuers = from_cas(&config).map_or(&[][..], |on_demand| &on_demand.issuers);
         let mut asked = Vec::new();
-        for found in looked.0 {
+        let Looked { found, looking_up } = looked;
+        for found in found {
             if found.is_asked {
                 asked.push(found.name.clone());
             }
@@ -246,6 +252,7 @@ impl TlsManager {
         for name in asked {
             self.answer(&name, now, false);
         }
+        drop(looking_up);
         report
     }
 

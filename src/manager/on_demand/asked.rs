@@ -119,12 +119,27 @@ impl Demands {
         let mut waiting = self.waiting();
         let count = waiting.new.len().min(most);
         let taken: Vec<_> = waiting.new.drain(..count).collect();
-        for name in &taken {
+        drop(waiting);
+        self.set_taken_up(&taken, true);
+        taken
+    }
+
+    /// Leaves these names out of what [`Self::waited_for`] says while they are looked up.
+    pub(super) fn look_up(&self, names: Vec<HostName>) -> LookingUp {
+        self.set_taken_up(&names, false);
+        LookingUp {
+            demands: self.clone(),
+            names,
+        }
+    }
+
+    fn set_taken_up(&self, names: &[HostName], is_taken_up: bool) {
+        let mut waiting = self.waiting();
+        for name in names {
             if let Some(wait) = waiting.by_name.get_mut(name) {
-                wait.is_taken_up = true;
+                wait.is_taken_up = is_taken_up;
             }
         }
-        taken
     }
 
     /// The names that were taken up and are waited for still.
@@ -180,6 +195,19 @@ impl Demands {
         // service looks at all of them.
         let waiting = self.0.waiting.lock();
         waiting.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Names that are being looked up, until it is dropped: it is not known how they stand, and a pass
+/// meanwhile is to tell nobody that they are unknown.
+pub(super) struct LookingUp {
+    demands: Demands,
+    names: Vec<HostName>,
+}
+
+impl Drop for LookingUp {
+    fn drop(&mut self) {
+        self.demands.set_taken_up(&self.names, true);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::job::Tools;
 use super::super::managed::{Read, read};
 use super::super::parallel;
+use super::asked::LookingUp;
 use super::record::Record;
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
@@ -20,6 +21,8 @@ pub struct Batch {
     pub(super) written_every: i64,
     /// What was last of use before this time is not looked at.
     pub(super) unless_used: UnixTime,
+    /// Those that clients wait for.
+    pub(super) looking_up: LookingUp,
 }
 
 /// One of a [`Batch`].
@@ -31,7 +34,11 @@ pub(super) enum Wish {
 }
 
 /// What was found out about names.
-pub struct Looked(pub(super) Vec<Found>);
+pub struct Looked {
+    pub(super) found: Vec<Found>,
+    /// Dropped when who waits has been told.
+    pub(super) looking_up: LookingUp,
+}
 
 /// What was found out about one name.
 pub(super) struct Found {
@@ -66,7 +73,10 @@ impl Batch {
                 Some(self.look_at(tools, name, Some(record)))
             }
         });
-        Looked(found.into_iter().flatten().collect())
+        Looked {
+            found: found.into_iter().flatten().collect(),
+            looking_up: self.looking_up,
+        }
     }
 
     /// Looks up a name with its record, or one that a client has asked for.

@@ -178,6 +178,29 @@ fn refused() -> Act {
     Act::Fail(Failure::new(FailureClass::Validation, "nobody is there"))
 }
 
+/// A pass between a question and its answer from the storage, as at the start.
+#[test]
+fn a_pass_tells_nobody_of_a_name_that_is_looked_up() {
+    let mut world = World::demanding([]);
+    let asked = world.ask(HOST);
+    let batch = world.manager.demanded().expect("a name to be looked up");
+    assert!(world.manager.due().is_empty());
+    let looked = batch.look(world.manager.tools());
+    assert!(world.manager.due().is_empty());
+    assert!(!asked.is_finished(), "it waits still");
+    world.manager.take_up(looked);
+    world.work();
+    let obtained = world.runtime.block_on(asked).expect("an answer");
+    obtained.expect("a certificate");
+
+    // Where it is given up, the next pass does tell.
+    let asked = world.ask("y.shop.example");
+    drop(world.manager.demanded().expect("a name to be looked up"));
+    assert!(world.manager.due().is_empty());
+    let refused = world.runtime.block_on(asked).expect("an answer");
+    assert!(refused.is_err());
+}
+
 #[test]
 fn what_a_client_asks_for_is_obtained_served_and_noted() {
     let mut world = World::demanding([]);
