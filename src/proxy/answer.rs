@@ -99,7 +99,10 @@ impl Answer {
             // Who cannot be understood once is not listened to further.
             session.set_keepalive(None);
         }
-        drain(session).await;
+        let is_http2 = session.req_header().version == Version::HTTP_2;
+        if !is_http2 {
+            drain(session).await;
+        }
         let head = self.head(request_id)?;
         let head_alone = session.req_header().method == Method::HEAD;
         let body = self.body().filter(|_| !head_alone);
@@ -110,6 +113,11 @@ impl Answer {
             session
                 .write_response_body(Some(body.clone()), true)
                 .await?;
+        }
+        if is_http2 {
+            // A stream that ends before the body is reset, and some clients (curl 7.88) that still
+            // send take that for a failure, whatever the answer.
+            drain(session).await;
         }
         Ok(())
     }
@@ -166,7 +174,7 @@ pub(crate) fn accept(session: &Session) -> &[u8] {
 }
 
 /// Reads what is left of a small body, so that the next request can follow it on the connection
-/// and closing does not reset the answer away.
+/// and closing it, or the stream, does not reset the answer away.
 ///
 /// A client that waits for `100 Continue` has not sent its body, and will not after this answer.
 async fn drain(session: &mut Session) {
@@ -174,7 +182,7 @@ async fn drain(session: &mut Session) {
         .req_header()
         .headers
         .contains_key(http::header::EXPECT);
-    if session.req_header().version == Version::HTTP_2 || waits || session.is_body_done() {
+    if waits || session.is_body_done() {
         return;
     }
     let read = async {
