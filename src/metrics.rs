@@ -108,6 +108,13 @@ impl Metrics {
             ),
         )?;
         registry.register(Box::new(certificate_ends.clone()))?;
+        gauges(
+            "snigate_build_info",
+            "Always 1; the labels say which version runs, and with which OpenSSL.",
+            &["version", "openssl"],
+        )?
+        .with_label_values(&[env!("CARGO_PKG_VERSION"), openssl_version()])
+        .set(1);
         Ok(Self {
             handshakes: counters(
                 "snigate_tls_handshakes_total",
@@ -218,6 +225,13 @@ impl Metrics {
     }
 }
 
+/// The version of the OpenSSL that is linked, as in `4.0.3`.
+fn openssl_version() -> &'static str {
+    // "OpenSSL 4.0.3 29 Sep 2026"
+    let text = openssl::version::version();
+    text.split(' ').nth(1).unwrap_or(text)
+}
+
 /// What is told of the certificates that are kept parsed.
 #[derive(Clone, Debug)]
 pub struct HotCertificates {
@@ -242,5 +256,19 @@ mod tests {
         site.observe(204, 0.002);
         let text = String::from_utf8(metrics.render().expect("encodable")).expect("text");
         assert!(text.contains(r#"snigate_requests_total{site="a.example",status="2xx"} 1"#));
+    }
+
+    #[test]
+    fn the_program_names_the_maintained_openssl_that_it_is_built_with() {
+        let metrics = Metrics::new().expect("unique names");
+        let text = String::from_utf8(metrics.render().expect("encodable")).expect("text");
+        let version = env!("CARGO_PKG_VERSION");
+        let info = r#"snigate_build_info{openssl="4.0."#;
+        let line = text.lines().find(|line| line.starts_with(info));
+        let line = line.unwrap_or_else(|| panic!("OpenSSL 4.0 is not in {text}"));
+        assert!(
+            line.ends_with(&format!(r#"",version="{version}"}} 1"#)),
+            "{line}"
+        );
     }
 }
