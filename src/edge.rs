@@ -13,6 +13,7 @@ mod gather;
 mod http1;
 mod http2;
 mod limits;
+mod seat;
 mod socket;
 mod timer;
 mod told;
@@ -37,6 +38,7 @@ use crate::tls::{self, GlobalCertificate, Seen};
 pub use self::accept::{BindError, Listener, ListenerKind};
 use self::gather::{Flush, Gathered};
 use self::limits::Connections;
+use self::seat::Seat;
 use self::socket::Socket;
 use self::told::{Told, Unshaken};
 use self::turns::Turns;
@@ -54,7 +56,7 @@ pub struct Edge<A> {
     settings: ArcSwap<Settings>,
     connections: Arc<Connections>,
     metrics: Metrics,
-    told: Told,
+    told: Arc<Told>,
     turns: Turns,
     /// The most connections that this process has descriptors for.
     descriptors: usize,
@@ -78,7 +80,7 @@ where
             app,
             certificates,
             connections: Arc::default(),
-            told: Told::new(metrics.clone()),
+            told: Arc::new(Told::new(metrics.clone())),
             metrics,
             descriptors,
             turns: Turns::on(threads),
@@ -123,14 +125,25 @@ where
     }
 
     /// Serves a plain connection.
-    async fn serve_plain(self: Arc<Self>, socket: Socket, shutdown: ShutdownWatch) {
+    async fn serve_plain(
+        self: Arc<Self>,
+        socket: Socket,
+        seat: Arc<Seat>,
+        shutdown: ShutdownWatch,
+    ) {
         let limits = self.settings.load().limits;
         let stream = Gathered::new(Box::new(socket), Flush::Now);
-        http1::serve(&self.app, stream, &limits, &self.told, shutdown).await;
+        http1::serve(&self.app, stream, &limits, &self.told, &seat, shutdown).await;
     }
 
     /// Terminates TLS and serves what is inside.
-    async fn serve_tls(self: Arc<Self>, socket: Socket, mut shutdown: ShutdownWatch) {
+    async fn serve_tls(
+        self: Arc<Self>,
+        socket: Socket,
+        seat: Arc<Seat>,
+        mut shutdown: ShutdownWatch,
+    ) {
+        let in_handshake = seat.begin();
         // What a task may have to hold it has room for as long as it runs, hence the boxes: most
         // connections are long over their handshake, and without a request.
         let settings = self.settings.load_full();
@@ -145,11 +158,13 @@ where
             _ = tokio::time::timeout(limits.handshake, tls.shutdown()).await;
             return;
         }
+        drop(in_handshake);
         if tls.selected_alpn_proto() == Some(ALPN::H2) {
-            Box::pin(http2::serve(&self.app, tls, &limits, shutdown)).await;
+            let (app, told) = (&self.app, &self.told);
+            Box::pin(http2::serve(app, tls, &limits, told, &seat, shutdown)).await;
         } else {
             let stream = Gathered::new(tls, Flush::Now);
-            http1::serve(&self.app, stream, &limits, &self.told, shutdown).await;
+            http1::serve(&self.app, stream, &limits, &self.told, &seat, shutdown).await;
         }
     }
 
@@ -205,6 +220,8 @@ async fn last_call(shutdown: &mut ShutdownWatch) {
 /// reading and shutting down.
 macro_rules! delegate_io {
     ($wrapper:ty) => {
+        crate::edge::delegate_traits!($wrapper);
+
         impl tokio::io::AsyncWrite for $wrapper {
             fn poll_write(
                 mut self: std::pin::Pin<&mut Self>,
@@ -240,7 +257,12 @@ macro_rules! delegate_io {
                 std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
             }
         }
+    };
+}
 
+/// As [`delegate_io`], without writing.
+macro_rules! delegate_traits {
+    ($wrapper:ty) => {
         impl pingora_core::protocols::UniqueID for $wrapper {
             fn id(&self) -> pingora_core::protocols::UniqueIDType {
                 self.inner.id()
@@ -289,7 +311,7 @@ macro_rules! delegate_io {
     };
 }
 
-use delegate_io;
+use {delegate_io, delegate_traits};
 
 #[cfg(test)]
 mod tests {
@@ -350,7 +372,8 @@ mod tests {
         let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10, 1);
         let (_stop, shutdown) = watch::channel(false);
         let (near, _far) = socket::tests::pair().await;
-        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, shutdown));
+        let seat = Arc::default();
+        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, seat, shutdown));
         assert!(size <= 1536, "{size}");
     }
 }

@@ -55,7 +55,7 @@ pub struct Metrics {
     pub access_lines_lost: IntCounter,
     /// Connections that are open, by listener kind.
     pub connections: IntGaugeVec,
-    /// Connections closed for a limit, by limit.
+    /// Connections closed or kept waiting for a limit, by limit.
     pub limited: IntCounterVec,
 }
 
@@ -202,7 +202,7 @@ impl Metrics {
             )?,
             limited: counters(
                 "snigate_connections_limited_total",
-                "Connections closed because they met a limit, by limit.",
+                "Connections closed or kept waiting because they met a limit, by limit.",
                 &["limit"],
             )?,
             registry,

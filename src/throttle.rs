@@ -4,17 +4,34 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Lets one log line through in a second, and counts the others.
-#[derive(Debug, Default)]
+/// Lets one log line through in a while, by default a second, and counts the others.
+#[derive(Debug)]
 pub struct Throttle {
+    /// In seconds.
+    every: u64,
     /// The second of the last line, from 1.
     last: AtomicU64,
     held_back: AtomicU64,
 }
 
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::every(Duration::from_secs(1))
+    }
+}
+
 impl Throttle {
+    /// One line in a time, which is taken for whole seconds.
+    pub fn every(time: Duration) -> Self {
+        Self {
+            every: time.as_secs().max(1),
+            last: AtomicU64::new(0),
+            held_back: AtomicU64::new(0),
+        }
+    }
+
     /// Whether a line may be written now; if so, how many were not since the last one.
     pub fn admit(&self) -> Option<u64> {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -24,7 +41,8 @@ impl Throttle {
     fn admit_at(&self, second: u64) -> Option<u64> {
         let second = second.saturating_add(1);
         let last = self.last.load(Ordering::Relaxed);
-        let first = last < second
+        let due = last == 0 || last.saturating_add(self.every) <= second;
+        let first = due
             && self
                 .last
                 .compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed)
@@ -50,5 +68,13 @@ mod tests {
         assert_eq!(throttle.admit_at(0), None);
         assert_eq!(throttle.admit_at(1), Some(2));
         assert_eq!(throttle.admit_at(2), Some(0));
+    }
+
+    #[test]
+    fn a_throttle_may_be_stricter() {
+        let throttle = Throttle::every(Duration::from_secs(60));
+        assert_eq!(throttle.admit_at(5), Some(0));
+        assert_eq!(throttle.admit_at(64), None);
+        assert_eq!(throttle.admit_at(65), Some(1));
     }
 }

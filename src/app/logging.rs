@@ -19,7 +19,7 @@ use crate::config::model::{Log, LogFormat};
 /// garbage would fill the log, and what matters of it is counted. Nor that a watched directory is
 /// gone, which is a change like any other. `log.level` can ask for more.
 const LIBRARIES: &str = "notify=warn,pingora_core=error,pingora_core::apps=off,pingora_core::protocols=off,\
-    pingora_proxy=off,pingora_cache=off";
+    pingora_proxy=off,pingora_cache=off,h2=off";
 
 /// Changes the level and the format of the running log.
 #[derive(Clone)]

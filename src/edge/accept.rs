@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Edge;
+use super::limits::ConnectionGuard;
 use super::socket::Socket;
 use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
@@ -129,8 +130,9 @@ where
     let mut failing = false;
     loop {
         let next = async {
-            edge.connections.room().await;
-            listener.accept().await
+            let (stream, peer) = listener.accept().await?;
+            let admitted = admit(&edge, peer, &open).await;
+            Ok(admitted.map(|guard| (stream, peer, guard)))
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
@@ -140,7 +142,7 @@ where
                 return;
             }
         };
-        let (stream, peer) = match accepted {
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
@@ -157,35 +159,53 @@ where
             tracing::info!(%address, "accepting connections again");
             failing = false;
         }
-        admit(&edge, stream, peer, kind, open.clone(), &shutdown);
+        if let Some((stream, peer, guard)) = accepted {
+            serve(&edge, stream, peer, kind, guard, &shutdown);
+        }
     }
 }
 
-/// Starts the task of one connection, if its client may have one more.
-fn admit<A>(
+/// Counts a connection and waits until there is room for it; `None` where its client has as many as
+/// it may.
+async fn admit<A>(
+    edge: &Edge<A>,
+    peer: SocketAddr,
+    open: &prometheus::IntGauge,
+) -> Option<ConnectionGuard>
+where
+    A: Answering + Send + Sync + 'static,
+{
+    let connections = &edge.connections;
+    let Some(guard) = connections.admit(peer.ip(), open.clone()) else {
+        edge.told.client_full();
+        return None;
+    };
+    if !connections.have_room() {
+        edge.told.full(connections.max());
+        connections.room().await;
+    }
+    Some(guard)
+}
+
+/// Starts the task of one connection.
+fn serve<A>(
     edge: &Arc<Edge<A>>,
     stream: TcpStream,
     peer: SocketAddr,
     kind: ListenerKind,
-    open: prometheus::IntGauge,
+    guard: ConnectionGuard,
     shutdown: &ShutdownWatch,
 ) where
     A: Answering + Send + Sync + 'static,
 {
-    let Some(guard) = edge.connections.admit(peer.ip(), open) else {
-        edge.metrics
-            .limited
-            .with_label_values(&["max_connections_per_ip"])
-            .inc();
-        return;
-    };
     let write_stall = edge.settings.load().limits.idle;
+    let seat = Arc::clone(guard.seat());
     let socket = Socket::new(stream, peer, write_stall, guard);
     let edge = Arc::clone(edge);
     let shutdown = shutdown.clone();
     match kind {
-        ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, shutdown)),
-        ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, shutdown)),
+        ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, seat, shutdown)),
+        ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, seat, shutdown)),
     };
 }
 

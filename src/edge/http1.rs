@@ -22,9 +22,10 @@ use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::Head;
-pub(super) use self::head::Refusal;
+pub(super) use self::head::{LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE};
 use self::stream::MessageStream;
 use super::last_call;
+use super::seat::Seat;
 use super::timer::Timer;
 use super::told::Told;
 
@@ -34,6 +35,7 @@ pub(super) async fn serve<A>(
     connection: Stream,
     limits: &Limits,
     told: &Told,
+    seat: &Arc<Seat>,
     mut shutdown: ShutdownWatch,
 ) where
     A: Answering + Send + Sync + 'static,
@@ -47,12 +49,13 @@ pub(super) async fn serve<A>(
     loop {
         let begun = tokio::select! {
             biased;
-            begun = first_bytes(&mut stream, &mut idle, limits) => begun,
+            begun = first_bytes(&mut stream, &mut idle, limits, seat) => begun,
             () = &mut stopping => false,
         };
         if !begun {
             return stream.close().await;
         }
+        let _in_flight = seat.begin();
         let head = tokio::select! {
             // Most heads are there by now.
             biased;
@@ -104,8 +107,14 @@ where
     stream.is_done().then_some(stream)
 }
 
-/// Waits for the beginning of a request; `false` where the client goes away or stays silent.
-async fn first_bytes(stream: &mut MessageStream, idle: &mut Timer, limits: &Limits) -> bool {
+/// Waits for the beginning of a request; `false` where the client goes away or stays silent, or the
+/// connection has to make room for another.
+async fn first_bytes(
+    stream: &mut MessageStream,
+    idle: &mut Timer,
+    limits: &Limits,
+    seat: &Seat,
+) -> bool {
     if !stream.unread().is_empty() {
         return true;
     }
@@ -113,6 +122,7 @@ async fn first_bytes(stream: &mut MessageStream, idle: &mut Timer, limits: &Limi
     let mut filled = std::pin::pin!(stream.fill());
     std::future::poll_fn(|cx| match filled.as_mut().poll(cx) {
         Poll::Ready(filled) => Poll::Ready(matches!(filled, Ok(1..))),
+        Poll::Pending if seat.poll_let_go(cx).is_ready() => Poll::Ready(false),
         Poll::Pending => idle.poll_since(cx, limits.idle, || since).map(|()| false),
     })
     .await
@@ -151,7 +161,7 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
         worth_a_look = before == 0
             || memchr::memchr(b'\n', new).is_some()
             || unread.len() > limits.max_header_bytes
-            || (before <= head::MAX_REQUEST_LINE && unread.len() > head::MAX_REQUEST_LINE);
+            || (before <= MAX_REQUEST_LINE && unread.len() > MAX_REQUEST_LINE);
     }
 }
 

@@ -1,35 +1,55 @@
-//! HTTP/2 connections: deadlines that Pingora and the h2 crate do not keep.
+//! HTTP/2 connections: deadlines and limits that Pingora and the h2 crate do not keep.
 //!
-//! The guard reads the frame headers that pass (RFC 9113, section 4.1) and fails the connection
-//! where the preface or a block of fields takes too long. It changes no byte.
+//! The guard reads the frame headers that pass in both directions (RFC 9113, section 4.1), has what
+//! they cost added up, and fails the connection where the preface or a block of fields takes too long.
+//! It changes no byte but the limit of a head that the client is told.
 
+mod accounting;
+mod frames;
+mod head;
 mod streams;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 use pingora_core::protocols::{Digest, Shutdown, Stream};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::model::Limits;
 use crate::proxy::Answering;
 use crate::shutdown::ShutdownWatch;
 
+use self::accounting::Accounting;
+use self::frames::Frames;
 use self::streams::Streams;
 use super::gather::{Flush, Gathered, Turn};
 use super::last_call;
+use super::seat::Seat;
 use super::timer::Timer;
+use super::told::Told;
+
+/// Octets that a head may have above the limit and still be answered. Whatever is larger ends the
+/// connection, for the h2 crate would have to read it all for the sake of the requests after it.
+const HEAD_EXCESS: usize = 192 * 1024;
+
+/// How long a client is listened to after the end has been sent, and how much of what it says is
+/// read: a connection that is closed with something unread is reset, and the reset can overtake the
+/// last frames.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_OCTETS: usize = 1024 * 1024;
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<A>(
     app: &Arc<A>,
     connection: Stream,
     limits: &Limits,
+    told: &Arc<Told>,
+    seat: &Arc<Seat>,
     mut shutdown: ShutdownWatch,
 ) where
     A: Answering + Send + Sync + 'static,
@@ -41,15 +61,23 @@ pub(super) async fn serve<A>(
         proxy_digest: connection.get_proxy_digest(),
         socket_digest: connection.get_socket_digest(),
     });
+    let accounting = Accounting::new(limits.max_header_bytes);
+    let max_head = octets(limits.max_header_bytes);
     let guarded = FrameGuard {
         inner: Gathered::new(connection, Flush::Soon(turn.clone())),
-        frames: Frames::default(),
+        received: Frames::of_client(),
+        sent: Frames::of_server(),
+        accounting: accounting.clone(),
+        max_head: Some(max_head),
         deadline: limits.header_read,
         timer: Timer::default(),
+        lingering: Lingering::default(),
     };
     let mut options = app.h2_options().unwrap_or_else(default_h2_options);
-    options.max_concurrent_streams(limits.h2_streams);
-    let streams = Streams::new(app, shutdown.clone(), limits.idle);
+    options
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(octets(limits.max_header_bytes.saturating_add(HEAD_EXCESS)));
+    let streams = Streams::new(app, shutdown.clone(), limits, told, seat, accounting);
     let serving = async {
         // Errors of clients are nobody's concern.
         if let Ok(mut connection) = handshake(Box::new(guarded), Some(options)).await {
@@ -66,89 +94,39 @@ pub(super) async fn serve<A>(
     }
 }
 
-/// The length of the client's connection preface (RFC 9113, section 3.4).
-const PREFACE: usize = 24;
-
-const FRAME_HEADER: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-
-/// Where in the sequence of frames a connection is.
-#[derive(Debug)]
-struct Frames {
-    /// Bytes of the preface, or of the current frame's payload, that are still to come.
-    skip: usize,
-    header: [u8; FRAME_HEADER],
-    header_len: usize,
-    /// Whether the payload that is being skipped belongs to DATA, which may take its time.
-    in_data: bool,
-    /// Whether a block of fields has begun and not ended.
-    in_fields: bool,
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self {
-            skip: PREFACE,
-            header: [0; FRAME_HEADER],
-            header_len: 0,
-            in_data: false,
-            in_fields: false,
-        }
-    }
-}
-
-impl Frames {
-    /// Takes the bytes that came; whether the client owed nothing at some point within them.
-    fn advance(&mut self, mut bytes: &[u8]) -> bool {
-        let mut settled = false;
-        while !bytes.is_empty() {
-            settled |= !self.is_owed();
-            if self.skip > 0 {
-                let here = self.skip.min(bytes.len());
-                self.skip -= here;
-                bytes = bytes.get(here..).unwrap_or_default();
-                continue;
-            }
-            let here = (FRAME_HEADER - self.header_len).min(bytes.len());
-            let (now, rest) = bytes.split_at_checked(here).unwrap_or((bytes, &[]));
-            if let Some(to) = self.header.get_mut(self.header_len..self.header_len + here) {
-                to.copy_from_slice(now);
-            }
-            self.header_len += here;
-            bytes = rest;
-            if self.header_len == FRAME_HEADER {
-                self.begin_frame();
-            }
-        }
-        settled || !self.is_owed()
-    }
-
-    fn begin_frame(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.header;
-        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        self.header_len = 0;
-        self.in_data = kind == DATA;
-        if matches!(kind, HEADERS | CONTINUATION) {
-            self.in_fields = flags & END_HEADERS == 0;
-        }
-    }
-
-    /// Whether the client has begun something that it has to finish in good time.
-    fn is_owed(&self) -> bool {
-        self.header_len > 0 || self.in_fields || (self.skip > 0 && !self.in_data)
-    }
+/// A size as a setting has it.
+fn octets(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 /// A connection whose frames are watched.
 struct FrameGuard {
     inner: Stream,
-    frames: Frames,
+    received: Frames,
+    sent: Frames,
+    accounting: Accounting,
+    /// The limit of a head that the client is to be told, until it has been. The h2 crate has a
+    /// higher one, so that it hands on what is a little too large, and would tell that.
+    max_head: Option<u32>,
     deadline: Duration,
     timer: Timer,
+    lingering: Lingering,
+}
+
+impl FrameGuard {
+    /// Takes note of what has been written, the first `count` octets of `parts`.
+    fn watch_sent<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>, mut count: usize) {
+        let Self {
+            sent, accounting, ..
+        } = self;
+        for part in parts {
+            let here = part.len().min(count);
+            count -= here;
+            sent.advance(part.get(..here).unwrap_or_default(), |frame| {
+                accounting.count_sent(frame);
+            });
+        }
+    }
 }
 
 impl AsyncRead for FrameGuard {
@@ -158,16 +136,21 @@ impl AsyncRead for FrameGuard {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.accounting.is_exceeded() {
+            // Whoever polls the connection ends it before the next poll.
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let (received, accounting) = (&mut this.received, &this.accounting);
         let settled = read.is_ready()
-            && this
-                .frames
-                .advance(buf.filled().get(before..).unwrap_or_default());
-        if settled || !this.frames.is_owed() {
+            && received.advance(buf.filled().get(before..).unwrap_or_default(), |frame| {
+                accounting.count_received(frame);
+            });
+        if settled || !this.received.is_owed() {
             this.timer.clear();
         }
-        if this.frames.is_owed() && this.timer.poll_after(cx, this.deadline).is_ready() {
+        if this.received.is_owed() && this.timer.poll_after(cx, this.deadline).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client leaves a frame or a block of fields unfinished",
@@ -177,7 +160,96 @@ impl AsyncRead for FrameGuard {
     }
 }
 
-super::delegate_io!(FrameGuard);
+impl AsyncWrite for FrameGuard {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let inner = Pin::new(&mut this.inner);
+        let count = if let Some(max_head) = this.max_head {
+            // The first write is the server's SETTINGS, which go as one.
+            let mut settings = bufs.first().map_or_else(Vec::new, |first| first.to_vec());
+            replace_setting(&mut settings, MAX_HEADER_LIST_SIZE, max_head);
+            let count = ready!(inner.poll_write(cx, &settings))?;
+            this.max_head = None;
+            count
+        } else {
+            ready!(inner.poll_write_vectored(cx, bufs))?
+        };
+        this.watch_sent(bufs.iter().map(|part| &**part), count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.lingering.is_on {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.lingering.is_on = true;
+        }
+        this.lingering.poll(&mut this.inner, cx).map(Ok)
+    }
+}
+
+/// The end of a connection, after the last octet has been sent.
+#[derive(Default)]
+struct Lingering {
+    is_on: bool,
+    /// Octets that have come since.
+    octets: usize,
+    timer: Timer,
+}
+
+impl Lingering {
+    /// Ready once the client has closed too, or has had its time.
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut space = [std::mem::MaybeUninit::uninit(); 4096];
+        while self.octets < LINGER_OCTETS {
+            let mut read = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut *stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                    self.octets += read.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        self.timer.poll_after(cx, LINGER)
+    }
+}
+
+const MAX_HEADER_LIST_SIZE: u16 = 6;
+
+/// Replaces the value of a setting in the frame that `settings` begins with (RFC 9113,
+/// section 6.5.1).
+fn replace_setting(settings: &mut [u8], id: u16, value: u32) {
+    let entries = settings.get_mut(frames::FRAME_HEADER..).unwrap_or_default();
+    let entry = entries
+        .chunks_exact_mut(6)
+        .find(|entry| entry.starts_with(&id.to_be_bytes()));
+    if let Some(place) = entry.and_then(|entry| entry.get_mut(2..)) {
+        place.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+super::delegate_traits!(FrameGuard);
 
 #[async_trait]
 impl Shutdown for FrameGuard {
@@ -190,21 +262,16 @@ impl std::fmt::Debug for FrameGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FrameGuard")
             .field("inner", &self.inner)
-            .field("frames", &self.frames)
+            .field("received", &self.received)
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::frames::PREFACE;
+    use super::frames::tests::frame;
     use super::*;
-
-    fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
-        let len = u32::try_from(len).expect("small").to_be_bytes();
-        let mut frame = vec![len[1], len[2], len[3], kind, flags, 0, 0, 0, 1];
-        frame.resize(FRAME_HEADER + usize::from(len[3]), 0);
-        frame
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_finishes_what_it_begins_is_never_cut() {
@@ -213,9 +280,13 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1 << 16);
         let mut guard = FrameGuard {
             inner: Box::new(server),
-            frames: Frames::default(),
+            received: Frames::of_client(),
+            sent: Frames::of_server(),
+            accounting: Accounting::new(65_536),
+            max_head: None,
             deadline: Duration::from_secs(10),
             timer: Timer::default(),
+            lingering: Lingering::default(),
         };
         // Each write ends in the middle of a frame that the next one finishes.
         let mut stream = vec![0; PREFACE];
@@ -242,28 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_begun_is_owed_until_it_is_whole() {
-        let mut frames = Frames::default();
-        assert!(frames.is_owed(), "the preface");
-        frames.advance(&[0; PREFACE]);
-        assert!(!frames.is_owed());
-
-        let settings = frame(4, 0, 6);
-        for byte in &settings[..settings.len() - 1] {
-            frames.advance(&[*byte]);
-            assert!(frames.is_owed());
-        }
-        frames.advance(&settings[settings.len() - 1..]);
-        assert!(!frames.is_owed());
-
-        frames.advance(&frame(HEADERS, 0, 3));
-        assert!(frames.is_owed(), "a block of fields without its end");
-        frames.advance(&frame(CONTINUATION, 0, 3));
-        assert!(frames.is_owed());
-        frames.advance(&frame(CONTINUATION, END_HEADERS, 0));
-        assert!(!frames.is_owed());
-
-        frames.advance(&frame(DATA, 0, 100)[..20]);
-        assert!(!frames.is_owed(), "a body may take its time");
+    fn a_setting_is_replaced_in_its_place() {
+        let mut settings = frame(4, 0, 18);
+        settings[9..].copy_from_slice(&[0, 2, 0, 0, 0, 0, 0, 6, 0, 4, 0, 0, 0, 4, 0, 4, 0, 0]);
+        let before = settings.clone();
+        replace_setting(&mut settings, MAX_HEADER_LIST_SIZE, 65_536);
+        assert_eq!(settings[15..21], [0, 6, 0, 1, 0, 0]);
+        assert_eq!(
+            (&settings[..15], &settings[21..]),
+            (&before[..15], &before[21..])
+        );
+        replace_setting(&mut settings, 9, 1);
+        replace_setting(&mut [], MAX_HEADER_LIST_SIZE, 1);
     }
 }

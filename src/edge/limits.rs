@@ -5,15 +5,31 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus::IntGauge;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::seat::Seat;
+
+/// How long a connection has to be idle before it has to go for another: what has just answered may
+/// be asked again at once.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How often idle connections are looked for while there is no room.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The part of all connections that goes at once, where there are many: to find those that have been
+/// idle longest takes a look at all.
+const PART: usize = 64;
 
 /// Counts open connections and says when there are enough.
 ///
-/// In total: no more are accepted, they wait in the kernel's queue until one ends, which is how a
-/// short peak costs nobody an error. Of one client: those over the limit are closed, so that one
-/// client cannot fill the queue that all share.
+/// In total: for one more, that which has been idle longest is let go. Where none is idle, no more
+/// are accepted; they wait in the kernel's queue until one ends, which is how a short peak costs
+/// nobody an error. Of one client: those over the limit are closed, so that one client cannot fill
+/// the queue that all share.
 #[derive(Default)]
 pub(super) struct Connections {
     open: AtomicUsize,
@@ -21,6 +37,44 @@ pub(super) struct Connections {
     max_per_client: AtomicUsize,
     ended: Notify,
     by_client: Mutex<HashMap<IpAddr, usize>>,
+    seats: Mutex<Seats>,
+}
+
+/// The places of all open connections.
+#[derive(Default)]
+struct Seats {
+    /// By where they are in memory.
+    all: HashMap<usize, Arc<Seat>>,
+    /// When it was seen that too few are idle.
+    all_busy: Option<Instant>,
+}
+
+impl Seats {
+    /// Lets go those that have been idle longest, until `count` are on their way.
+    fn let_go(&mut self, count: usize) {
+        let now = Instant::now();
+        if self.all_busy.is_some_and(|at| now - at < LOOK) {
+            return;
+        }
+        let on_their_way = self.all.values().filter(|seat| seat.is_let_go()).count();
+        let Some(wanted) = count.checked_sub(on_their_way).filter(|&wanted| wanted > 0) else {
+            return;
+        };
+        let mut idle: Vec<_> = self
+            .all
+            .values()
+            .filter(|seat| !seat.is_let_go())
+            .filter_map(|seat| Some((seat.idle_since()?, seat)))
+            .filter(|&(since, _)| now.saturating_duration_since(since) >= IDLE)
+            .collect();
+        self.all_busy = (idle.len() < wanted).then_some(now);
+        if wanted < idle.len() {
+            idle.select_nth_unstable_by_key(wanted, |&(since, _)| since);
+        }
+        for (_, seat) in idle.into_iter().take(wanted) {
+            seat.let_go();
+        }
+    }
 }
 
 impl Connections {
@@ -31,20 +85,31 @@ impl Connections {
         self.ended.notify_waiters();
     }
 
-    /// Waits until one more connection may be accepted.
+    /// Waits until there is room for all that have been admitted, and makes it where connections
+    /// are idle.
     pub(super) async fn room(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.has_room() {
+            if self.have_room() {
                 return;
             }
-            ended.await;
+            let (open, max) = (self.open(), self.max());
+            let too_many = open.saturating_sub(max);
+            self.seats().let_go(too_many.max(open / PART));
+            // Those that are busy or young now are looked at again.
+            _ = tokio::time::timeout(LOOK, ended).await;
         }
     }
 
-    fn has_room(&self) -> bool {
-        let max = self.max.load(Ordering::Relaxed);
-        max == 0 || self.open.load(Ordering::Relaxed) < max
+    /// Whether no more are open than there may be.
+    pub(super) fn have_room(&self) -> bool {
+        let max = self.max();
+        max == 0 || self.open() <= max
+    }
+
+    /// How many there may be, 0 for any number.
+    pub(super) fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// Counts a connection of `client` for as long as the guard lives; `None` where the client has
@@ -67,10 +132,13 @@ impl Connections {
         }
         self.open.fetch_add(1, Ordering::Relaxed);
         gauge.inc();
+        let seat = Arc::new(Seat::default());
+        self.seats().all.insert(key(&seat), Arc::clone(&seat));
         Some(ConnectionGuard {
             connections: Arc::clone(self),
             client: counted.then_some(client),
             gauge,
+            seat,
         })
     }
 
@@ -90,6 +158,10 @@ impl Connections {
         }
     }
 
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.by_client
             .lock()
@@ -102,6 +174,18 @@ pub(super) struct ConnectionGuard {
     connections: Arc<Connections>,
     client: Option<IpAddr>,
     gauge: IntGauge,
+    seat: Arc<Seat>,
+}
+
+fn key(seat: &Arc<Seat>) -> usize {
+    Arc::as_ptr(seat) as usize
+}
+
+impl ConnectionGuard {
+    /// The connection's place.
+    pub(super) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
 }
 
 impl Drop for ConnectionGuard {
@@ -114,6 +198,7 @@ impl Drop for ConnectionGuard {
                 open.remove();
             }
         }
+        self.connections.seats().all.remove(&key(&self.seat));
         self.gauge.dec();
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
         self.connections.ended.notify_waiters();
@@ -155,20 +240,60 @@ mod tests {
         assert_eq!(connections.open(), 1);
     }
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn admit(connections: &Arc<Connections>) -> ConnectionGuard {
+        connections.admit(CLIENT, gauge()).expect("room")
+    }
+
     #[tokio::test]
     async fn the_total_is_waited_for() {
         let connections = Arc::new(Connections::default());
         connections.set_limits(1, 0);
+        let first = admit(&connections);
         connections.room().await;
-        let guard = connections.admit(IpAddr::from([127, 0, 0, 1]), gauge());
+        let _in_flight = first.seat().begin();
+        let second = admit(&connections);
         let waiting = tokio::spawn({
             let connections = Arc::clone(&connections);
             async move { connections.room().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        drop(guard);
+        drop(first);
         waiting.await.expect("room again");
+        drop(second);
         connections.none_open().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_idle_longest_go_for_new_ones() {
+        let connections = Arc::new(Connections::default());
+        connections.set_limits(4, 0);
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            open.push(admit(&connections));
+            tokio::time::sleep(IDLE).await;
+        }
+        // The oldest is busy; the second has been asked since and is the youngest now.
+        let in_flight = open[0].seat().begin();
+        drop(open[1].seat().begin());
+        let let_go = |open: &[ConnectionGuard]| -> Vec<usize> {
+            (0..open.len())
+                .filter(|&at| open[at].seat().is_let_go())
+                .collect()
+        };
+        open.push(admit(&connections));
+        let room = tokio::time::timeout(IDLE / 2, connections.room());
+        assert!(room.await.is_err(), "none has gone yet");
+        assert_eq!(let_go(&open), [2]);
+        // A request comes before it has gone: another goes instead.
+        let second = open[2].seat().begin();
+        let room = tokio::time::timeout(IDLE / 4, connections.room());
+        assert!(room.await.is_err());
+        assert_eq!(let_go(&open), [3]);
+        open.remove(3);
+        connections.room().await;
+        drop((in_flight, second));
     }
 }

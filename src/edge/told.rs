@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use pingora_core::protocols::SocketDigest;
 
@@ -17,6 +18,8 @@ pub(super) struct Told {
     handshakes: Throttle,
     unknown_names: Throttle,
     requests: Throttle,
+    floods: Throttle,
+    full: Throttle,
 }
 
 /// How a handshake ended that did not succeed.
@@ -46,6 +49,8 @@ impl Told {
             handshakes: Throttle::default(),
             unknown_names: Throttle::default(),
             requests: Throttle::default(),
+            floods: Throttle::default(),
+            full: Throttle::every(Duration::from_secs(60)),
         }
     }
 
@@ -101,5 +106,41 @@ impl Told {
                 "refused a request"
             );
         }
+    }
+
+    /// A client opened a connection more than it may have.
+    pub(super) fn client_full(&self) {
+        self.limit("max_connections_per_ip");
+    }
+
+    /// A connection meets as many others as there may be, `max`.
+    pub(super) fn full(&self, max: usize) {
+        self.limit("max_connections");
+        if let Some(held_back) = self.full.admit() {
+            tracing::warn!(
+                max,
+                held_back,
+                "as many connections are open as there may be: idle ones are closed for new ones, \
+                 which wait where there are none; raise server.limits.max_connections or the limit \
+                 on open files if this is no attack"
+            );
+        }
+    }
+
+    /// An HTTP/2 connection has to end, having made more work in vain than it was of use.
+    pub(super) fn flood(&self, peer: Option<&SocketDigest>) {
+        self.limit("http2_flood");
+        if let Some(held_back) = self.floods.admit() {
+            let peer = peer.and_then(SocketDigest::peer_addr);
+            tracing::info!(
+                peer = peer.map(tracing::field::display),
+                held_back,
+                "closed an HTTP/2 connection for its resets or empty frames"
+            );
+        }
+    }
+
+    fn limit(&self, limit: &str) {
+        self.metrics.limited.with_label_values(&[limit]).inc();
     }
 }

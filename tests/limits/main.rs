@@ -13,6 +13,7 @@ mod support;
 mod connections;
 mod crowd;
 mod descriptors;
+mod floods;
 mod http1;
 mod http2;
 mod lines;

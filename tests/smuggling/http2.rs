@@ -153,3 +153,27 @@ fn a_good_request_made_by_hand_passes() {
         "{seen}"
     );
 }
+
+#[test]
+fn pseudo_fields_in_trailers_reach_no_upstream() {
+    let recorder = Recorder::start();
+    let gateway = in_front_of(&recorder);
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    let head = Frame::fields(&PSEUDO);
+    let trailers = Frame::fields(&[
+        (":path", "/smuggled"),
+        (":authority", "b.test"),
+        (":status", "200"),
+        ("x-trailer", "smuggled"),
+    ]);
+    frames.send(&Frame::new(Frame::HEADERS, Frame::END_HEADERS, 1, head));
+    frames.send(&Frame::new(Frame::DATA, 0, 1, "hello"));
+    let flags = Frame::END_HEADERS | Frame::END_STREAM;
+    frames.send(&Frame::new(Frame::HEADERS, flags, 1, trailers));
+    frames.until(|frame| frame.kind == Frame::RST_STREAM || frame.flags & Frame::END_STREAM != 0);
+    let seen = recorder.seen().concat();
+    assert!(
+        !seen.contains("smuggled") && !seen.contains("b.test"),
+        "{seen}"
+    );
+}

@@ -9,10 +9,10 @@ use std::ops::Range;
 use http::StatusCode;
 
 /// The longest request line in bytes.
-pub(super) const MAX_REQUEST_LINE: usize = 16 * 1024;
+pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
 
 /// The most fields of a head.
-const MAX_FIELDS: usize = 100;
+pub(in crate::edge) const MAX_FIELDS: usize = 100;
 
 /// A request head that was found good.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,12 +58,12 @@ const fn bad(reason: &'static str) -> Refusal {
     }
 }
 
-const TOO_LARGE: Refusal = Refusal {
+pub(in crate::edge) const TOO_LARGE: Refusal = Refusal {
     status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     reason: "the request head is too large",
 };
 
-const LINE_TOO_LONG: Refusal = Refusal {
+pub(in crate::edge) const LINE_TOO_LONG: Refusal = Refusal {
     status: StatusCode::URI_TOO_LONG,
     reason: "the request line is too long",
 };

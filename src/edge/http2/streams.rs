@@ -4,26 +4,36 @@
 //! take; what then has to wait goes on in a task of its own. The answers to requests that came
 //! together so leave together.
 //!
-//! When the gateway stops, a connection is told with GOAWAY, and the h2 crate then waits for the
-//! client's word that it has seen it. A client that never says it must not hold the gateway.
+//! A connection ends with GOAWAY, whoever ends it and why, so that the client knows which of its
+//! requests it may repeat (RFC 9113, section 6.8). The h2 crate then waits for the client's word that
+//! it has seen it. A client that never says it must not hold the gateway.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::Connection;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession};
+use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_http::ResponseHeader;
 use tokio::time::Instant;
 
+use super::accounting::Accounting;
+use super::head::check_size;
+use crate::config::model::Limits;
 use crate::edge::gather::Turn;
+use crate::edge::http1::Refusal;
+use crate::edge::seat::Seat;
 use crate::edge::timer::Timer;
+use crate::edge::told::Told;
 use crate::proxy::{Answering, Ready, Request};
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -36,8 +46,23 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How many requests a connection may begin before others have their turn.
 const AT_ONCE: usize = 64;
 
-/// How many malformed requests a connection may bring before it is closed.
-const MAX_MALFORMED: usize = 32;
+/// How long requests may cross the word that the connection ends.
+const CROSSING: Duration = Duration::from_secs(1);
+
+/// How long the end itself may take.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// How far a connection is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    Open,
+    /// The gateway stops, and whoever waits for that looks after the end.
+    Stopping,
+    /// The client has been told not to ask for more, at this time.
+    Leaving(Instant),
+    /// The last GOAWAY is on its way.
+    Closing,
+}
 
 /// What requests of a connection have in common.
 pub(super) struct Streams<A> {
@@ -45,42 +70,55 @@ pub(super) struct Streams<A> {
     shutdown: ShutdownWatch,
     /// How long a connection may be without a request, and a stream may take no data.
     idle: Duration,
-    open: AtomicUsize,
-    last_end: Mutex<Option<Instant>>,
+    /// The most octets of a request's head.
+    max_head: usize,
+    told: Arc<Told>,
+    seat: Arc<Seat>,
+    accounting: Accounting,
+    /// Whether there has been a request.
+    is_used: AtomicBool,
 }
 
 impl<A> Streams<A>
 where
     A: Answering + Send + Sync + 'static,
 {
-    pub(super) fn new(app: &Arc<A>, shutdown: ShutdownWatch, idle: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        app: &Arc<A>,
+        shutdown: ShutdownWatch,
+        limits: &Limits,
+        told: &Arc<Told>,
+        seat: &Arc<Seat>,
+        accounting: Accounting,
+    ) -> Arc<Self> {
         Arc::new(Self {
             app: Arc::clone(app),
             shutdown,
-            idle,
-            open: AtomicUsize::new(0),
-            last_end: Mutex::new(None),
+            idle: limits.idle,
+            max_head: limits.max_header_bytes,
+            told: Arc::clone(told),
+            seat: Arc::clone(seat),
+            accounting,
+            is_used: AtomicBool::new(false),
         })
     }
 
     /// Waits until nothing is in flight and the last answer has had the time to arrive.
     pub(super) async fn at_rest(&self) {
-        while self.open() > 0 || self.last_end().is_some_and(|end| end.elapsed() < FLUSH) {
+        let is_at_rest = || {
+            let idle_since = self.seat.idle_since();
+            let has_arrived = |since: Instant| since.elapsed() >= FLUSH;
+            !self.is_used.load(Ordering::Relaxed) || idle_since.is_some_and(has_arrived)
+        };
+        while !is_at_rest() {
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    fn last_end(&self) -> Option<Instant> {
-        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Answers what comes until the client or an error ends the connection, or nothing has been in
-    /// flight for too long. When the gateway stops, the client is told and what it has begun is
-    /// still answered.
+    /// Answers what comes until the client or an error ends the connection, nothing has been in
+    /// flight for too long, another connection needs the place, or the connection has made too much
+    /// work in vain. When the gateway stops, the client is told and what it has begun is still
+    /// answered.
     pub(super) async fn serve(
         self: &Arc<Self>,
         connection: &mut Connection<Stream, Bytes>,
@@ -89,58 +127,95 @@ where
     ) {
         let mut heard = self.shutdown.clone();
         let mut stopping = pin!(requested(&mut heard));
-        let mut stops = false;
-        let mut malformed = 0;
+        let mut course = Course::Open;
         let mut timer = Timer::default();
-        let begun = Instant::now();
-        let busy_at = || match (self.open(), self.last_end()) {
-            (0, end) => end.unwrap_or(begun),
-            _ => Instant::now(),
-        };
+        let busy_at = || self.seat.idle_since().unwrap_or_else(Instant::now);
         poll_fn(|cx| {
-            if !stops && stopping.as_mut().poll(cx).is_ready() {
+            if course == Course::Open && stopping.as_mut().poll(cx).is_ready() {
                 connection.graceful_shutdown();
-                stops = true;
+                course = Course::Stopping;
             }
-            let mut room = AT_ONCE;
             loop {
-                if room == 0 {
-                    turn.end();
-                    cx.waker().wake_by_ref();
+                if self.poll_requests(connection, digest, turn, cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if course != Course::Closing && self.accounting.is_exceeded() {
+                    self.told.flood(digest.socket_digest.as_deref());
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    timer.clear();
+                    course = Course::Closing;
+                    continue;
+                }
+                let is_due = match course {
+                    Course::Open => {
+                        self.seat.poll_let_go(cx).is_ready()
+                            || timer.poll_since(cx, self.idle, busy_at).is_ready()
+                    }
+                    Course::Stopping => false,
+                    Course::Leaving(since) => {
+                        // Where the client takes its time, so does the end.
+                        let patience = match connection.has_streams() {
+                            true => self.idle.max(CROSSING),
+                            false => CROSSING,
+                        };
+                        timer.clear();
+                        let since = || busy_at().max(since);
+                        timer.poll_since(cx, patience, since).is_ready()
+                    }
+                    Course::Closing => return timer.poll_after(cx, CLOSING),
+                };
+                if !is_due {
                     return Poll::Pending;
                 }
-                // Pingora's future holds nothing between two polls.
-                let accepted = pin!(HttpSession::from_h2_conn(connection, Arc::clone(digest)));
-                match accepted.poll(cx) {
-                    Poll::Ready(Ok(Some(H2Accept::Session(session)))) => {
-                        room -= 1;
-                        turn.begin();
-                        self.begin(session, cx);
-                    }
-                    Poll::Ready(Ok(Some(H2Accept::Rejected))) => {
-                        room -= 1;
-                        malformed += 1;
-                        if malformed >= MAX_MALFORMED {
-                            return Poll::Ready(());
-                        }
-                    }
-                    Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
-                    // All that had come is begun: send what is answered, and read on.
-                    Poll::Pending if turn.end() => {}
-                    Poll::Pending => break,
-                }
+                timer.clear();
+                course = if course == Course::Open {
+                    connection.graceful_shutdown();
+                    Course::Leaving(Instant::now())
+                } else {
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                    Course::Closing
+                };
             }
-            if stops {
-                return Poll::Pending;
-            }
-            timer.poll_since(cx, self.idle, busy_at)
         })
         .await;
         turn.end();
     }
 
+    /// Begins with the requests that have come; ready once the connection is over.
+    fn poll_requests(
+        self: &Arc<Self>,
+        connection: &mut Connection<Stream, Bytes>,
+        digest: &Arc<Digest>,
+        turn: &Turn,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        for _ in 0..AT_ONCE {
+            // Pingora's future holds nothing between two polls.
+            let accepted = pin!(HttpSession::from_h2_conn(connection, Arc::clone(digest)));
+            match accepted.poll(cx) {
+                Poll::Ready(Ok(Some(H2Accept::Session(session)))) => {
+                    turn.begin();
+                    self.begin(session, cx);
+                }
+                Poll::Ready(Ok(Some(H2Accept::Rejected))) => self.accounting.count_malformed(),
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
+                // All that had come is begun: send what is answered, and read on.
+                Poll::Pending if turn.end() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        turn.end();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Begins with a request, and leaves it to a task of its own where it has to wait.
-    fn begin(self: &Arc<Self>, session: HttpSession, cx: &mut Context<'_>) {
+    fn begin(self: &Arc<Self>, mut session: HttpSession, cx: &mut Context<'_>) {
+        if Pin::new(&mut session.idle()).poll(cx).is_ready() {
+            // The client has taken it back already.
+            return;
+        }
+        self.is_used.store(true, Ordering::Relaxed);
         let mut request = Box::pin(Arc::clone(self).answer(session));
         if request.as_mut().poll(cx).is_pending() {
             tokio::spawn(request);
@@ -148,7 +223,14 @@ where
     }
 
     async fn answer(self: Arc<Self>, mut session: HttpSession) {
-        let _in_flight = InFlight::new(&self);
+        let _in_flight = self.seat.begin();
+        if let Err(refusal) = check_size(session.req_header(), self.max_head) {
+            self.accounting.count_refused();
+            let peer = session.digest().and_then(|d| d.socket_digest.as_deref());
+            self.told.request(peer, &refusal);
+            _ = refuse(&mut session, refusal, self.idle).await;
+            return;
+        }
         let request = session
             .is_body_empty()
             .then(|| Request::http2(session.req_header(), session.digest()));
@@ -160,47 +242,50 @@ where
             self.app.process_new_http(session, &self.shutdown).await;
             return;
         };
-        session.set_write_timeout(Some(self.idle));
         // Where the client is gone there is nobody to tell.
-        _ = send(&mut session, &answer).await;
-        let octets = session.body_bytes_sent();
+        let octets = send(&mut session, &answer, self.idle).await.unwrap_or(0);
         let request = Request::of(session.req_header(), session.digest());
         self.app.sent(answer, &request, octets);
     }
 }
 
-/// Sends a whole answer.
-async fn send(session: &mut HttpSession, answer: &Ready) -> pingora_core::Result<()> {
+/// Sends a whole answer; how many octets follow its head. The client may take nothing for `idle`.
+async fn send(
+    session: &mut HttpSession,
+    answer: &Ready,
+    idle: Duration,
+) -> pingora_core::Result<usize> {
     let mut head = ResponseHeader::build_no_case(answer.status(), Some(8))?;
     for (name, value) in answer.fields() {
         head.insert_header(name, value)?;
     }
-    let body = answer.body();
+    send_whole(session, head, answer.body(), idle).await
+}
+
+/// Answers a request that is refused for its head alone.
+async fn refuse(
+    session: &mut HttpSession,
+    refusal: Refusal,
+    idle: Duration,
+) -> pingora_core::Result<usize> {
+    let body = Bytes::from(format!("{}\n", refusal.reason));
+    let mut head = ResponseHeader::build_no_case(refusal.status, Some(4))?;
+    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    send_whole(session, head, Some(&body), idle).await
+}
+
+async fn send_whole(
+    session: &mut HttpSession,
+    head: ResponseHeader,
+    body: Option<&Bytes>,
+    idle: Duration,
+) -> pingora_core::Result<usize> {
     session.write_response_header(Box::new(head), body.is_none())?;
-    if let Some(body) = body {
-        session.write_body(body.clone(), true).await?;
-    }
-    Ok(())
-}
-
-/// One request in flight.
-struct InFlight<'a, A>(&'a Streams<A>);
-
-impl<'a, A> InFlight<'a, A> {
-    fn new(streams: &'a Streams<A>) -> Self {
-        streams.open.fetch_add(1, Ordering::Relaxed);
-        Self(streams)
-    }
-}
-
-impl<A> Drop for InFlight<'_, A> {
-    fn drop(&mut self) {
-        let now = Some(Instant::now());
-        *self
-            .0
-            .last_end
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = now;
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
+    let (Some(body), Some(mut writer)) = (body, session.take_response_body_writer()) else {
+        return Ok(0);
+    };
+    // The session would give the client that time for all of it.
+    write_body(&mut writer, body.clone(), true, Some(idle)).await?;
+    Ok(body.len())
 }

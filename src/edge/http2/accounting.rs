@@ -1,0 +1,276 @@
+//! What a connection costs beyond the use that it is of.
+//!
+//! HTTP/2 has many frames that cost the server more than the client: streams that are reset as soon
+//! as they are opened, by the client or by what it makes the server do, and frames that carry nothing
+//! (CVE-2023-44487, CVE-2025-8671, CVE-2019-9511 to 9518). One balance per connection adds up all of
+//! it, and answers pay it back: what counts is the share of the work that is in vain, not its rate, so
+//! a client that cancels often or acknowledges every octet is never cut as long as it also takes
+//! answers. The h2 crate has limits of its own for what it would have to hold in memory; they end a
+//! connection in the same way.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::frames::{CONTINUATION, DATA, END_STREAM, Frame, HEADERS, RST_STREAM};
+
+/// How much work in vain a connection may be ahead of its use, in frames.
+const ALLOWANCE: u32 = 600;
+
+/// A frame that moves nothing on: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, an empty DATA, a further
+/// frame of the same block of fields, or a frame of an unknown type.
+const FRAME: u32 = 1;
+
+/// A stream that ended without an answer: the client or the server reset it, or it was refused.
+const STREAM_IN_VAIN: u32 = 3;
+
+/// A request that is so malformed that it gets no further than the connection.
+const MALFORMED: u32 = 15;
+
+/// What a whole answer pays back. Clients send up to three frames with a request, such as PRIORITY
+/// and WINDOW_UPDATE for its stream.
+const ANSWER: u32 = 3;
+
+/// A part of an answer pays a frame back for so many octets, since clients say how much they have
+/// taken, and at most this many frames.
+const PART_OCTETS: usize = 32;
+const PART: u32 = 16;
+
+/// Frames paid back every second, for what keeps an idle connection open.
+const PER_SECOND: u32 = 5;
+
+/// Octets that weigh as much as a frame where they are useless.
+const OCTETS: usize = 1024;
+
+/// An answer's head this short has a status and nothing else: the h2 crate or Pingora refused the
+/// request. The gateway's own heads have at least a request id, which does not compress.
+const BARE_HEAD: usize = 8;
+
+/// The balance of a connection; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Accounting(Arc<Mutex<Balance>>);
+
+#[derive(Debug)]
+struct Balance {
+    spent: u32,
+    /// Until when [`PER_SECOND`] has been paid back.
+    paid_until: Instant,
+    /// Whether [`ALLOWANCE`] has been exceeded, which is for good.
+    exceeded: bool,
+    /// The most octets that a block of fields may have for nothing.
+    max_block: usize,
+    /// The octets of the current block of fields.
+    block: usize,
+}
+
+impl Accounting {
+    /// For a connection whose requests' heads may have `max_block` octets.
+    pub(super) fn new(max_block: usize) -> Self {
+        Self(Arc::new(Mutex::new(Balance {
+            spent: 0,
+            paid_until: Instant::now(),
+            exceeded: false,
+            max_block,
+            block: 0,
+        })))
+    }
+
+    /// Counts a frame of the client.
+    pub(super) fn count_received(&self, frame: Frame) {
+        let cost = match frame.kind {
+            HEADERS => 0,
+            DATA if frame.len > 0 || frame.has(END_STREAM) => return,
+            RST_STREAM => STREAM_IN_VAIN,
+            DATA | CONTINUATION => FRAME,
+            _ => FRAME.saturating_add(weight(frame.len)),
+        };
+        self.update(|balance| {
+            let excess = balance.extend_block(frame);
+            balance.charge(cost.saturating_add(weight(excess)));
+        });
+    }
+
+    /// Counts a frame of the server.
+    pub(super) fn count_sent(&self, frame: Frame) {
+        self.update(|balance| match frame.kind {
+            RST_STREAM => balance.charge(STREAM_IN_VAIN),
+            HEADERS if frame.has(END_STREAM) && frame.len <= BARE_HEAD => {
+                balance.charge(STREAM_IN_VAIN);
+            }
+            HEADERS | DATA => {
+                let part = if frame.kind == DATA {
+                    u32::try_from(frame.len / PART_OCTETS).map_or(PART, |part| part.min(PART))
+                } else {
+                    0
+                };
+                let end = if frame.has(END_STREAM) { ANSWER } else { 0 };
+                balance.pay_back(part + end);
+            }
+            _ => {}
+        });
+    }
+
+    /// Counts a request that was refused for its head alone; its answer pays nothing back.
+    pub(super) fn count_refused(&self) {
+        self.update(|balance| balance.charge(STREAM_IN_VAIN + ANSWER));
+    }
+
+    /// Counts a malformed request.
+    pub(super) fn count_malformed(&self) {
+        self.update(|balance| balance.charge(MALFORMED));
+    }
+
+    /// Whether the connection has been too much work for too little use, and has to end.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.update(|balance| balance.exceeded)
+    }
+
+    fn update<T>(&self, act: impl FnOnce(&mut Balance) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What so many useless octets weigh, in frames.
+fn weight(octets: usize) -> u32 {
+    u32::try_from(octets / OCTETS).unwrap_or(u32::MAX)
+}
+
+impl Balance {
+    fn charge(&mut self, cost: u32) {
+        if cost == 0 {
+            return;
+        }
+        let seconds = self.paid_until.elapsed().as_secs();
+        if seconds > 0 {
+            self.paid_until = Instant::now();
+            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+            self.pay_back(seconds.saturating_mul(PER_SECOND));
+        }
+        self.spent = self.spent.saturating_add(cost);
+        self.exceeded |= self.spent > ALLOWANCE;
+    }
+
+    fn pay_back(&mut self, frames: u32) {
+        self.spent = self.spent.saturating_sub(frames);
+    }
+
+    /// Adds a frame to the current block of fields; how many of its octets are too many.
+    fn extend_block(&mut self, frame: Frame) -> usize {
+        match frame.kind {
+            HEADERS => self.block = frame.len,
+            CONTINUATION => self.block = self.block.saturating_add(frame.len),
+            _ => return 0,
+        }
+        self.block.saturating_sub(self.max_block).min(frame.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const PING: u8 = 6;
+    const WINDOW_UPDATE: u8 = 8;
+
+    fn frame(kind: u8, flags: u8, len: usize) -> Frame {
+        Frame { kind, flags, len }
+    }
+
+    /// How many times `act` can be done until the connection has to end.
+    fn times(act: impl Fn(&Accounting)) -> u32 {
+        let accounting = Accounting::new(65_536);
+        (1..=100_000)
+            .find(|_| {
+                act(&accounting);
+                accounting.is_exceeded()
+            })
+            .unwrap_or(u32::MAX)
+    }
+
+    fn answer(accounting: &Accounting) {
+        accounting.count_received(frame(HEADERS, 5, 20));
+        accounting.count_sent(frame(HEADERS, 4, 40));
+        accounting.count_sent(frame(DATA, END_STREAM, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_in_vain_are_bounded_in_number_and_octets() {
+        for kind in [2, 4, PING, 7, WINDOW_UPDATE, CONTINUATION, 99] {
+            let most = times(|a| a.count_received(frame(kind, 0, 8)));
+            assert!((500..=1000).contains(&most), "{most} of kind {kind}");
+        }
+        assert!(times(|a| a.count_received(frame(DATA, 0, 0))) <= 1000);
+        for kind in [4, 99] {
+            let large = times(|a| a.count_received(frame(kind, 0, 16_384)));
+            assert!(large * 16_384 <= 1 << 20, "{large} of kind {kind}");
+        }
+        let heads = times(|a| {
+            a.count_received(frame(HEADERS, 1, 16_384));
+            (0..12).for_each(|_| a.count_received(frame(CONTINUATION, 0, 16_384)));
+        });
+        assert!(heads <= 5, "{heads} heads of 200 KB");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn resets_are_bounded_whoever_makes_them() {
+        let client = times(|a| {
+            a.count_received(frame(HEADERS, 5, 20));
+            a.count_received(frame(RST_STREAM, 0, 4));
+        });
+        let server = times(|a| {
+            a.count_received(frame(HEADERS, 5, 20));
+            a.count_sent(frame(RST_STREAM, 0, 4));
+        });
+        assert_eq!(client, 201);
+        assert_eq!(server, 201);
+        // A refusal by the h2 crate is nothing but a status, and answers that refuse are no use.
+        assert_eq!(times(|a| a.count_sent(frame(HEADERS, 5, 5))), 201);
+        let refused = times(|a| {
+            a.count_refused();
+            answer(a);
+        });
+        assert!((195..=210).contains(&refused), "{refused}");
+        assert!(times(Accounting::count_malformed) < 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_pay_for_what_clients_do_besides() {
+        // Half of all requests are cancelled.
+        let cancels = times(|a| {
+            answer(a);
+            a.count_received(frame(HEADERS, 5, 20));
+            a.count_received(frame(RST_STREAM, 0, 4));
+        });
+        assert_eq!(cancels, u32::MAX);
+        // Every frame of an answer is acknowledged twice, and a request has a priority.
+        let acknowledged = times(|a| {
+            a.count_received(frame(2, 0, 5));
+            answer(a);
+            a.count_sent(frame(DATA, 0, 1000));
+            (0..4).for_each(|_| a.count_received(frame(WINDOW_UPDATE, 0, 4)));
+        });
+        assert_eq!(acknowledged, u32::MAX);
+        // Two of three is too many.
+        let more = times(|a| {
+            answer(a);
+            (0..2).for_each(|_| a.count_received(frame(RST_STREAM, 0, 4)));
+        });
+        assert!(more < 300, "{more}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_pays_for_what_keeps_a_connection_open() {
+        let accounting = Accounting::new(65_536);
+        for _ in 0..10_000 {
+            accounting.count_received(frame(PING, 0, 8));
+            tokio::time::advance(Duration::from_millis(250)).await;
+        }
+        assert!(!accounting.is_exceeded());
+        // Rest is not saved up.
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        (0..1000).for_each(|_| accounting.count_received(frame(PING, 0, 8)));
+        assert!(accounting.is_exceeded());
+    }
+}
