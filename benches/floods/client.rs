@@ -488,7 +488,7 @@ impl Flood {
             "server-reset" => {
                 let stream = self.stream();
                 now.add(HEADERS, END_HEADERS, stream, &self.post);
-                now.add(WINDOW_UPDATE, 0, stream, &[0; 4]);
+                now.add(WINDOW_UPDATE, 0, stream, &0x7fff_ffffu32.to_be_bytes());
             }
             "large-heads" => {
                 let mut block = self.get.clone();

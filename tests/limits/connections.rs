@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::support::{Act, H2, Origin, connect, exchange, read_response, wait_for, within};
+use super::support::{Act, H2, Origin, connect, exchange, read_response, wait_for};
 use super::{SECOND, limited};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n";

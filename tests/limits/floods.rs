@@ -158,8 +158,8 @@ fn streams_in_vain_end_the_connection_whoever_ends_them() {
         "resets that the client makes the server send",
         &mut connect(),
         |stream| {
-            let nothing = Frame::new(WINDOW_UPDATE, 0, stream, [0; 4]);
-            vec![begun(stream), nothing]
+            let too_much = Frame::new(WINDOW_UPDATE, 0, stream, 0x7fff_ffffu32.to_be_bytes());
+            vec![begun(stream), too_much]
         },
     );
     is_cut(
@@ -330,7 +330,7 @@ fn a_client_that_cancels_and_acknowledges_much_is_served() {
         let end = end.expect("an answer");
         assert_eq!(end.kind, Frame::DATA, "{end:?} at {stream}");
         for which in [0, stream + 2] {
-            frames.send(&Frame::new(WINDOW_UPDATE, 0, which, [0, 0, 1, 0]));
+            frames.send(&Frame::new(WINDOW_UPDATE, 0, which, [0, 0, 16, 0]));
         }
         frames.send(&reset(stream));
     }
