@@ -136,8 +136,8 @@ impl AsyncRead for FrameGuard {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.accounting.is_exceeded() {
-            // Whoever polls the connection ends it before the next poll.
+        if this.accounting.is_paused() {
+            // Whoever polls the connection polls it again, or ends it.
             return Poll::Pending;
         }
         let before = buf.filled().len();

@@ -45,21 +45,29 @@ pub(super) struct Connections {
 struct Seats {
     /// By where they are in memory.
     all: HashMap<usize, Arc<Seat>>,
-    /// When it was seen that too few are idle.
-    all_busy: Option<Instant>,
+    /// When idle ones were looked for last, and whether there were enough.
+    looked: Option<(Instant, bool)>,
 }
 
 impl Seats {
-    /// Lets go those that have been idle longest, until `count` are on their way.
+    /// Lets go the `count` that have been idle longest. Those that were asked just now are counted,
+    /// so that they have the time to go.
     fn let_go(&mut self, count: usize) {
         let now = Instant::now();
-        if self.all_busy.is_some_and(|at| now - at < LOOK) {
+        let on_their_way = || self.all.values().filter(|seat| seat.is_let_go()).count();
+        let wanted = match self.looked {
+            Some((at, enough)) if now - at < LOOK => {
+                if enough {
+                    count.saturating_sub(on_their_way())
+                } else {
+                    0
+                }
+            }
+            _ => count,
+        };
+        if wanted == 0 {
             return;
         }
-        let on_their_way = self.all.values().filter(|seat| seat.is_let_go()).count();
-        let Some(wanted) = count.checked_sub(on_their_way).filter(|&wanted| wanted > 0) else {
-            return;
-        };
         let mut idle: Vec<_> = self
             .all
             .values()
@@ -67,7 +75,7 @@ impl Seats {
             .filter_map(|seat| Some((seat.idle_since()?, seat)))
             .filter(|&(since, _)| now.saturating_duration_since(since) >= IDLE)
             .collect();
-        self.all_busy = (idle.len() < wanted).then_some(now);
+        self.looked = Some((now, idle.len() >= wanted));
         if wanted < idle.len() {
             idle.select_nth_unstable_by_key(wanted, |&(since, _)| since);
         }
@@ -284,12 +292,12 @@ mod tests {
                 .collect()
         };
         open.push(admit(&connections));
-        let room = tokio::time::timeout(IDLE / 2, connections.room());
+        let room = tokio::time::timeout(LOOK / 2, connections.room());
         assert!(room.await.is_err(), "none has gone yet");
         assert_eq!(let_go(&open), [2]);
         // A request comes before it has gone: another goes instead.
         let second = open[2].seat().begin();
-        let room = tokio::time::timeout(IDLE / 4, connections.room());
+        let room = tokio::time::timeout(LOOK / 4, connections.room());
         assert!(room.await.is_err());
         assert_eq!(let_go(&open), [3]);
         open.remove(3);

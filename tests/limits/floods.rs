@@ -206,7 +206,35 @@ fn streams_in_vain_end_the_connection_whoever_ends_them() {
         get.payload.extend([0x80 | 62; 200]);
         vec![get]
     });
+    is_cut("large trailers", &mut connect(), |stream| {
+        let flags = Frame::END_HEADERS | Frame::END_STREAM;
+        let fields = Frame::fields(&[("x", "y")].repeat(2000));
+        vec![
+            begun(stream),
+            Frame::new(Frame::HEADERS, flags, stream, fields),
+        ]
+    });
     assert_eq!(H2::connect(gateway.https, "a.test").get("/").text(), "own");
+}
+
+#[test]
+fn many_requests_at_once_are_all_answered() {
+    let gateway = own_answers();
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    let value = "y".repeat(100);
+    // Some 60 KB of heads in one go, which are not looked at in one go.
+    let mut bytes = Vec::new();
+    for stream in (1..200).step_by(2) {
+        let mut get = Frame::get(stream, "a.test", "/");
+        get.payload.extend(Frame::fields(&[("x", &*value); 5]));
+        bytes.extend(get.bytes());
+    }
+    frames.0.write_all(&bytes).expect("taken");
+    let mut answered = 0;
+    while answered < 100 {
+        let frame = frames.next().expect("more answers");
+        answered += usize::from(frame.stream > 0 && frame.flags & Frame::END_STREAM != 0);
+    }
 }
 
 /// A number of HPACK above what its first octet holds (RFC 7541, section 5.1).

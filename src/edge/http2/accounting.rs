@@ -42,6 +42,16 @@ const PER_SECOND: u32 = 5;
 /// Octets that weigh as much as a frame where they are useless.
 const OCTETS: usize = 1024;
 
+/// Octets of trailers that are free, and how many of those above weigh as much as a frame. Nobody
+/// reads trailers, but the h2 crate keeps them until the request ends, and each octet can stand for a
+/// field.
+const TRAILERS: usize = 1024;
+const TRAILER_OCTETS: usize = 32;
+
+/// Octets of heads that are read before the requests in them are looked at. Each octet can stand for
+/// a field, which takes a hundred times as much memory.
+const HEADS_AT_ONCE: usize = 32 * 1024;
+
 /// An answer's head this short has a status and nothing else: the h2 crate or Pingora refused the
 /// request. The gateway's own heads have at least a request id, which does not compress.
 const BARE_HEAD: usize = 8;
@@ -57,21 +67,29 @@ struct Balance {
     paid_until: Instant,
     /// Whether [`ALLOWANCE`] has been exceeded, which is for good.
     exceeded: bool,
-    /// The most octets that a block of fields may have for nothing.
-    max_block: usize,
-    /// The octets of the current block of fields.
+    /// The most octets that the head of a request may have for nothing.
+    max_head: usize,
+    /// The octets of the current block of fields, and whether it is trailers.
     block: usize,
+    in_trailers: bool,
+    /// The highest stream that has been opened.
+    last_stream: u32,
+    /// Octets of blocks of fields that have not been looked at.
+    heads: usize,
 }
 
 impl Accounting {
-    /// For a connection whose requests' heads may have `max_block` octets.
-    pub(super) fn new(max_block: usize) -> Self {
+    /// For a connection whose requests' heads may have `max_head` octets.
+    pub(super) fn new(max_head: usize) -> Self {
         Self(Arc::new(Mutex::new(Balance {
             spent: 0,
             paid_until: Instant::now(),
             exceeded: false,
-            max_block,
+            max_head,
             block: 0,
+            in_trailers: false,
+            last_stream: 0,
+            heads: 0,
         })))
     }
 
@@ -82,11 +100,11 @@ impl Accounting {
             DATA if frame.len > 0 || frame.has(END_STREAM) => return,
             RST_STREAM => STREAM_IN_VAIN,
             DATA | CONTINUATION => FRAME,
-            _ => FRAME.saturating_add(weight(frame.len)),
+            _ => FRAME.saturating_add(weight(frame.len, OCTETS)),
         };
         self.update(|balance| {
             let excess = balance.extend_block(frame);
-            balance.charge(cost.saturating_add(weight(excess)));
+            balance.charge(cost.saturating_add(excess));
         });
     }
 
@@ -120,6 +138,16 @@ impl Accounting {
         self.update(|balance| balance.charge(MALFORMED));
     }
 
+    /// Whether nothing more may be read for now, or ever.
+    pub(super) fn is_paused(&self) -> bool {
+        self.update(|balance| balance.exceeded || balance.heads >= HEADS_AT_ONCE)
+    }
+
+    /// Notes that all requests that have come have been begun; whether that was waited for.
+    pub(super) fn resume(&self) -> bool {
+        self.update(|balance| std::mem::take(&mut balance.heads) >= HEADS_AT_ONCE)
+    }
+
     /// Whether the connection has been too much work for too little use, and has to end.
     pub(super) fn is_exceeded(&self) -> bool {
         self.update(|balance| balance.exceeded)
@@ -130,9 +158,9 @@ impl Accounting {
     }
 }
 
-/// What so many useless octets weigh, in frames.
-fn weight(octets: usize) -> u32 {
-    u32::try_from(octets / OCTETS).unwrap_or(u32::MAX)
+/// What so many useless octets weigh, of which `each` weigh as much as a frame.
+fn weight(octets: usize, each: usize) -> u32 {
+    u32::try_from(octets / each).unwrap_or(u32::MAX)
 }
 
 impl Balance {
@@ -154,19 +182,31 @@ impl Balance {
         self.spent = self.spent.saturating_sub(frames);
     }
 
-    /// Adds a frame to the current block of fields; how many of its octets are too many.
-    fn extend_block(&mut self, frame: Frame) -> usize {
+    /// Adds a frame to the current block of fields; what its octets weigh that are too many.
+    fn extend_block(&mut self, frame: Frame) -> u32 {
         match frame.kind {
-            HEADERS => self.block = frame.len,
-            CONTINUATION => self.block = self.block.saturating_add(frame.len),
+            HEADERS => {
+                self.in_trailers = frame.stream <= self.last_stream;
+                self.last_stream = self.last_stream.max(frame.stream);
+                self.block = 0;
+            }
+            CONTINUATION => {}
             _ => return 0,
         }
-        self.block.saturating_sub(self.max_block).min(frame.len)
+        self.block = self.block.saturating_add(frame.len);
+        self.heads = self.heads.saturating_add(frame.len);
+        let (free, each) = if self.in_trailers {
+            (TRAILERS, TRAILER_OCTETS)
+        } else {
+            (self.max_head, OCTETS)
+        };
+        weight(self.block.saturating_sub(free).min(frame.len), each)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::time::Duration;
 
     use super::*;
@@ -175,7 +215,16 @@ mod tests {
     const WINDOW_UPDATE: u8 = 8;
 
     fn frame(kind: u8, flags: u8, len: usize) -> Frame {
-        Frame { kind, flags, len }
+        on(1, kind, flags, len)
+    }
+
+    fn on(stream: u32, kind: u8, flags: u8, len: usize) -> Frame {
+        Frame {
+            kind,
+            flags,
+            stream,
+            len,
+        }
     }
 
     /// How many times `act` can be done until the connection has to end.
@@ -206,11 +255,36 @@ mod tests {
             let large = times(|a| a.count_received(frame(kind, 0, 16_384)));
             assert!(large * 16_384 <= 1 << 20, "{large} of kind {kind}");
         }
+        let streams = Cell::new(1);
         let heads = times(|a| {
-            a.count_received(frame(HEADERS, 1, 16_384));
+            streams.set(streams.get() + 2);
+            a.count_received(on(streams.get(), HEADERS, 1, 16_384));
             (0..12).for_each(|_| a.count_received(frame(CONTINUATION, 0, 16_384)));
         });
         assert!(heads <= 5, "{heads} heads of 200 KB");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fields_that_are_kept_are_bounded() {
+        let request = |trailers: usize| {
+            let streams = Cell::new(1);
+            times(move |a| {
+                streams.set(streams.get() + 2);
+                a.count_received(on(streams.get(), HEADERS, 4, 60_000));
+                a.count_received(on(streams.get(), HEADERS, 5, trailers));
+            })
+        };
+        assert_eq!(request(1024), u32::MAX);
+        let most = request(8 * 1024);
+        assert!((2..=4).contains(&most), "{most}");
+
+        let accounting = Accounting::new(65_536);
+        accounting.count_received(frame(HEADERS, 4, 20_000));
+        assert!(!accounting.is_paused());
+        accounting.count_received(on(3, HEADERS, 4, 20_000));
+        assert!(accounting.is_paused());
+        assert!(accounting.resume() && !accounting.resume());
+        assert!(!accounting.is_paused());
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ const END_HEADERS: u8 = 4;
 pub(super) struct Frame {
     pub(super) kind: u8,
     pub(super) flags: u8,
+    pub(super) stream: u32,
     /// Octets of the payload.
     pub(super) len: usize,
 }
@@ -89,12 +90,17 @@ impl Frames {
     }
 
     fn begin_frame(&mut self) -> Frame {
-        let [a, b, c, kind, flags, ..] = self.header;
+        let [a, b, c, kind, flags, stream @ ..] = self.header;
         let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip = len;
         self.header_len = 0;
         self.in_data = kind == DATA;
-        let frame = Frame { kind, flags, len };
+        let frame = Frame {
+            kind,
+            flags,
+            stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
+            len,
+        };
         if matches!(kind, HEADERS | CONTINUATION) {
             self.in_fields = !frame.has(END_HEADERS);
         }

@@ -153,14 +153,12 @@ where
                     }
                     Course::Stopping => false,
                     Course::Leaving(since) => {
-                        // Where the client takes its time, so does the end.
-                        let patience = match connection.has_streams() {
-                            true => self.idle.max(CROSSING),
-                            false => CROSSING,
-                        };
+                        let crossed = busy_at().max(since) + CROSSING;
+                        // What is answered may still have to be taken.
+                        let taken = connection.has_streams().then(|| busy_at() + self.idle);
+                        let end = taken.map_or(crossed, |taken| taken.max(crossed));
                         timer.clear();
-                        let since = || busy_at().max(since);
-                        timer.poll_since(cx, patience, since).is_ready()
+                        timer.poll_since(cx, Duration::ZERO, || end).is_ready()
                     }
                     Course::Closing => return timer.poll_after(cx, CLOSING),
                 };
@@ -200,8 +198,13 @@ where
                 Poll::Ready(Ok(Some(H2Accept::Rejected))) => self.accounting.count_malformed(),
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
                 // All that had come is begun: send what is answered, and read on.
-                Poll::Pending if turn.end() => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let had_requests = turn.end();
+                    let was_paused = self.accounting.resume();
+                    if !had_requests && !was_paused {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
         turn.end();
