@@ -35,7 +35,7 @@ const USAGE: &str = "usage: floods --to ADDRESS --name HOST --pid PID [--OPTION 
 /// How long any one step of a client may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const KINDS: [(&str, &str); 16] = [
+const KINDS: [(&str, &str); 18] = [
     ("rapid-reset", "requests taken back in the same breath"),
     ("slow-reset", "requests taken back once they are passed on"),
     ("server-reset", "requests that make the server reset them"),
@@ -48,6 +48,8 @@ const KINDS: [(&str, &str); 16] = [
     ("continuation", "a head without end"),
     ("large-heads", "heads of 200 KB"),
     ("header-bomb", "heads that unpack to a megabyte"),
+    ("field-bomb", "heads that unpack to thousands of fields"),
+    ("trailer-bomb", "trailers that do, of requests that wait"),
     ("malformed", "requests without a host"),
     ("zero-window", "answers that nobody takes, by the window"),
     ("deaf", "answers that nobody takes, by the socket"),
@@ -460,6 +462,12 @@ impl Flood {
                 write_string(&mut block, &[b'y'; 4000]);
                 batch.add(HEADERS, whole, stream, &block);
             }
+            "field-bomb" | "trailer-bomb" => {
+                let stream = self.stream();
+                let mut block = self.get.clone();
+                block.extend([0x40, 1, b'x', 1, b'y']);
+                batch.add(HEADERS, whole, stream, &block);
+            }
             _ => {}
         }
         batch
@@ -503,6 +511,17 @@ impl Flood {
                 block.extend([0x80 | 62; 240]);
                 let stream = self.stream();
                 now.add(HEADERS, whole, stream, &block);
+            }
+            "field-bomb" => {
+                let mut block = self.get.clone();
+                block.extend([0x80 | 62; 7000]);
+                let stream = self.stream();
+                now.add(HEADERS, whole, stream, &block);
+            }
+            "trailer-bomb" => {
+                let stream = self.stream();
+                now.add(HEADERS, END_HEADERS, stream, &self.post);
+                now.add(HEADERS, whole, stream, &[0x80 | 62; 7000]);
             }
             "malformed" => {
                 let stream = self.stream();
