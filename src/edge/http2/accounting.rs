@@ -24,8 +24,12 @@ const FRAME: u32 = 1;
 /// A stream that ended without an answer: the client or the server reset it, or it was refused.
 const STREAM_IN_VAIN: u32 = 3;
 
-/// A request that is so malformed that it gets no further than the connection.
-const MALFORMED: u32 = 15;
+/// A request that gets no further than the connection: it is malformed, or its head unpacks to a
+/// multiple of what is allowed.
+const MALFORMED: u32 = 12;
+
+/// Fields of a refused head that weigh as much as a frame: some may have cost an octet each.
+const FIELDS: usize = 64;
 
 /// What a whole answer pays back. Clients send up to three frames with a request, such as PRIORITY
 /// and WINDOW_UPDATE for its stream.
@@ -113,7 +117,7 @@ impl Accounting {
         self.update(|balance| match frame.kind {
             RST_STREAM => balance.charge(STREAM_IN_VAIN),
             HEADERS if frame.has(END_STREAM) && frame.len <= BARE_HEAD => {
-                balance.charge(STREAM_IN_VAIN);
+                balance.charge(MALFORMED);
             }
             HEADERS | DATA => {
                 let part = if frame.kind == DATA {
@@ -128,9 +132,11 @@ impl Accounting {
         });
     }
 
-    /// Counts a request that was refused for its head alone; its answer pays nothing back.
-    pub(super) fn count_refused(&self) {
-        self.update(|balance| balance.charge(STREAM_IN_VAIN + ANSWER));
+    /// Counts a request that was refused for its head alone, which has so many fields; its answer
+    /// pays nothing back.
+    pub(super) fn count_refused(&self, fields: usize) {
+        let cost = (STREAM_IN_VAIN + ANSWER).saturating_add(weight(fields, FIELDS));
+        self.update(|balance| balance.charge(cost));
     }
 
     /// Counts a malformed request.
@@ -300,13 +306,17 @@ mod tests {
         assert_eq!(client, 201);
         assert_eq!(server, 201);
         // A refusal by the h2 crate is nothing but a status, and answers that refuse are no use.
-        assert_eq!(times(|a| a.count_sent(frame(HEADERS, 5, 5))), 201);
-        let refused = times(|a| {
-            a.count_refused();
-            answer(a);
-        });
-        assert!((195..=210).contains(&refused), "{refused}");
-        assert!(times(Accounting::count_malformed) < 50);
+        assert_eq!(times(|a| a.count_sent(frame(HEADERS, 5, 5))), 51);
+        let refused = |fields| {
+            times(|a| {
+                a.count_refused(fields);
+                answer(a);
+            })
+        };
+        let (few, many) = (refused(20), refused(7000));
+        assert!((195..=210).contains(&few), "{few}");
+        assert!(many < 10, "{many}");
+        assert_eq!(times(Accounting::count_malformed), 51);
     }
 
     #[tokio::test(start_paused = true)]

@@ -200,13 +200,16 @@ where
                 // All that had come is begun: send what is answered, and read on.
                 Poll::Pending => {
                     let had_requests = turn.end();
-                    let was_paused = self.accounting.resume();
-                    if !had_requests && !was_paused {
+                    if self.accounting.resume() {
+                        break;
+                    }
+                    if !had_requests {
                         return Poll::Pending;
                     }
                 }
             }
         }
+        // Others have their turn before the rest.
         turn.end();
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -228,7 +231,8 @@ where
     async fn answer(self: Arc<Self>, mut session: HttpSession) {
         let _in_flight = self.seat.begin();
         if let Err(refusal) = check_size(session.req_header(), self.max_head) {
-            self.accounting.count_refused();
+            self.accounting
+                .count_refused(session.req_header().headers.len());
             let peer = session.digest().and_then(|d| d.socket_digest.as_deref());
             self.told.request(peer, &refusal);
             _ = refuse(&mut session, refusal, self.idle).await;
