@@ -5,36 +5,23 @@
 
 mod entry;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread;
+use std::io;
 use std::time::Duration;
 
 use prometheus::IntCounter;
 
 pub use self::entry::Entry;
 use crate::config::model::{self, LogFormat};
+use crate::line_queue::{LineQueue, Setup, Target};
 
-/// How many lines wait for the writer before lines are lost.
-const QUEUE: usize = 8192;
+/// How many octets of lines wait for the writer before lines are lost.
+const QUEUE: usize = 4 << 20;
 
 /// Where access lines go. A handle; clones share the queue.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    queue: Option<SyncSender<Message>>,
+    queue: Option<LineQueue>,
     format: LogFormat,
-    /// `None` where nothing can be lost.
-    lost: Option<IntCounter>,
-}
-
-/// What the writer is told.
-#[derive(Debug)]
-enum Message {
-    Line(Vec<u8>),
-    Reopen,
-    Flush(SyncSender<()>),
 }
 
 impl AccessLog {
@@ -47,19 +34,21 @@ impl AccessLog {
         format: LogFormat,
         lost: IntCounter,
     ) -> io::Result<Self> {
-        let sink = match target {
+        let target = match target {
             model::AccessLog::Off => return Ok(Self::off()),
-            model::AccessLog::Stdout => Sink::Stdout,
-            model::AccessLog::File(path) => Sink::File(path.clone(), append(path)?),
+            model::AccessLog::Stdout => Target::Stdout,
+            model::AccessLog::File(path) => Target::File(path.clone()),
         };
-        let (queue, messages) = sync_channel(QUEUE);
-        thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_lines(sink, &messages))?;
+        let queue = LineQueue::start(Setup {
+            name: "the access log",
+            thread: "access-log",
+            target,
+            capacity: QUEUE,
+            lost,
+        })?;
         Ok(Self {
             queue: Some(queue),
             format,
-            lost: Some(lost),
         })
     }
 
@@ -68,7 +57,6 @@ impl AccessLog {
         Self {
             queue: None,
             format: LogFormat::Text,
-            lost: None,
         }
     }
 
@@ -86,99 +74,28 @@ impl AccessLog {
             LogFormat::Json => entry.to_json(),
             LogFormat::Text => entry.to_text(),
         };
-        if queue.try_send(Message::Line(line.into_bytes())).is_err()
-            && let Some(lost) = &self.lost
-        {
-            lost.inc();
-        }
+        queue.push(line.as_bytes());
     }
 
-    /// Opens the file anew, for a rotated one to be let go. Lines queued before go to the old one.
+    /// Opens the file anew, for a rotated one to be released. Lines queued before go to the old one.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
-            // A full queue means that the file is in use; the next call does it.
-            _ = queue.try_send(Message::Reopen);
+            queue.reopen();
         }
     }
 
     /// Waits until every queued line is written, at most `patience`. For the end of a process.
     pub fn flush(&self, patience: Duration) {
-        let (done, wait) = sync_channel(1);
-        if let Some(queue) = &self.queue
-            && queue.try_send(Message::Flush(done)).is_ok()
-        {
-            _ = wait.recv_timeout(patience);
+        if let Some(queue) = &self.queue {
+            queue.flush(patience);
         }
     }
-}
-
-/// Where the writer writes.
-enum Sink {
-    File(PathBuf, File),
-    Stdout,
-}
-
-/// Writes lines until every handle is gone, and flushes whenever none is waiting.
-fn write_lines(sink: Sink, messages: &Receiver<Message>) {
-    let (path, out): (_, Box<dyn Write>) = match sink {
-        Sink::File(path, file) => (Some(path), Box::new(file)),
-        Sink::Stdout => (None, Box::new(io::stdout())),
-    };
-    let mut out = BufWriter::with_capacity(64 * 1024, out);
-    let mut failed = false;
-    loop {
-        let message = match messages.try_recv() {
-            Ok(message) => message,
-            Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) => {
-                report(out.flush(), &mut failed);
-                match messages.recv() {
-                    Ok(message) => message,
-                    Err(_) => break,
-                }
-            }
-        };
-        match message {
-            Message::Line(line) => report(out.write_all(&line), &mut failed),
-            Message::Flush(done) => {
-                report(out.flush(), &mut failed);
-                _ = done.send(());
-            }
-            Message::Reopen => {
-                report(out.flush(), &mut failed);
-                if let Some(path) = &path {
-                    match append(path) {
-                        Ok(file) => out = BufWriter::with_capacity(64 * 1024, Box::new(file)),
-                        Err(error) => report(Err(error), &mut failed),
-                    }
-                }
-            }
-        }
-    }
-    _ = out.flush();
-}
-
-/// Says once that the log cannot be written, and once that it can be again.
-fn report(result: io::Result<()>, failed: &mut bool) {
-    match result {
-        Err(error) if !*failed => {
-            *failed = true;
-            tracing::error!(%error, "the access log cannot be written: lines are lost");
-        }
-        Ok(()) if *failed => {
-            *failed = false;
-            tracing::info!("the access log is written again");
-        }
-        _ => {}
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::entry::tests::entry;
     use super::*;
 

@@ -2,7 +2,7 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `GET /healthz` | 200 while the process lives |
+//! | `GET /healthz` | 200 while the process lives and its data plane does its work, else 503 |
 //! | `GET /readyz` | 200, or 503 and what it waits for |
 //! | `GET /metrics` | every metric in Prometheus's text format |
 //! | `GET /api/v1/status` `/sites` `/certificates` | what runs, as JSON; never a private key |
@@ -54,6 +54,7 @@ use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::manager::CareError;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::secret::Secret;
 
@@ -136,6 +137,8 @@ pub struct AdminState {
     pub control: Arc<dyn Control>,
     pub metrics: Metrics,
     pub readiness: Readiness,
+    /// Of the runtime that serves.
+    pub pulse: Pulse,
     /// Where the interface listens, which decides which `Host` it answers to.
     pub place: Place,
 }

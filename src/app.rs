@@ -5,9 +5,11 @@
 //! very many, the admin interface tells meanwhile how far that is.
 
 mod control;
+mod init;
 mod logging;
 mod process;
 mod services;
+mod sockets;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,11 +31,12 @@ use crate::challenge::{
 use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
-use crate::edge::{BindError, Edge, Listener, ListenerKind};
+use crate::edge::{BindError, Edge};
 use crate::event::EventBus;
 use crate::manager::{MakeIssuer, Setup, TlsManager};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
+use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::service::gate::Gate;
 use crate::service::halt::Halt;
@@ -41,15 +44,20 @@ use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
 use crate::service::on_demand::Keeping;
 use crate::service::reload;
 use crate::service::renewal::Renewal;
+use crate::service::signals::Signals;
 use crate::service::stop::Stop;
+use crate::service::systemd;
 use crate::service::validity::Validity;
 use crate::storage::{FileStorage, Storage};
 use crate::tls::GlobalCertificate;
+
+pub use self::init::leave_first_process;
 
 use self::control::AppControl;
 use self::logging::Level;
 use self::process::{Descriptors, UserError};
 use self::services::{Beside, BesideService, EdgeService, START};
+use self::sockets::Sockets;
 
 /// How long the end of the process waits for the last access lines to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -76,8 +84,8 @@ pub enum StartError {
     Place(std::io::Error),
     #[error("Pingora cannot start: {0}")]
     Pingora(Box<pingora_core::Error>),
-    #[error("log.level: {0}; a level is error, warn, info, debug or trace")]
-    Level(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
     #[error(transparent)]
     User(#[from] UserError),
 }
@@ -91,46 +99,28 @@ impl From<Refused> for StartError {
     }
 }
 
-/// Runs the gateway for a configuration that was loaded from `file`, until it is told to stop.
+/// Runs the gateway for a configuration that was loaded from `file`, until it is told to stop. A
+/// signal to stop ends the start, too.
 ///
 /// # Errors
 /// Where it cannot start; nothing is left behind then.
-pub fn run(file: PathBuf, loaded: Loaded) -> Result<(), StartError> {
-    process::ignore_hangup();
-    let level = Level::init(&loaded.config.log)?;
+pub fn run(file: PathBuf, loaded: Loaded, signals: Signals) -> Result<(), StartError> {
     let config = loaded.config.clone();
+    let metrics = Metrics::new()?;
+    let level = Level::init(&config.log, metrics.log_lines_lost.clone())?;
+    let _last_lines = level.watch_panics();
+    process::forbid_core_dumps();
     let sockets = Sockets::bind(&config)?;
     if let Some(user) = &config.server.user {
         process::become_user(user)?;
     }
     let storage = storage(&config);
-    let app = App::new(file, loaded, level, storage)?;
-    app.serve(sockets, &config)
-}
-
-/// Everything that listens.
-struct Sockets {
-    listeners: Vec<Listener>,
-    admin: Option<admin::Listener>,
-}
-
-impl Sockets {
-    fn bind(config: &Config) -> Result<Self, StartError> {
-        let https = config
-            .server
-            .https
-            .iter()
-            .map(|at| (at, ListenerKind::Https));
-        let http = config.server.http.iter().map(|at| (at, ListenerKind::Http));
-        let listeners = https
-            .chain(http)
-            .map(|(address, kind)| Listener::bind(*address, kind))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            listeners,
-            admin: admin::Listener::bind(&config.server.admin)?,
-        })
+    let app = App::new(file, loaded, level, metrics, storage)?;
+    if signals.is_to_stop() {
+        tracing::info!("stopped before the start was over");
+        return Ok(());
     }
+    app.serve(sockets, &config, signals)
 }
 
 /// The parts that services share.
@@ -154,11 +144,11 @@ impl App {
         file: PathBuf,
         loaded: Loaded,
         level: Level,
+        metrics: Metrics,
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Metrics::new()?;
         let readiness = Readiness::default();
         readiness.set(START, ["the gateway is starting"]);
 
@@ -230,7 +220,14 @@ impl App {
     }
 
     /// Runs Pingora's server with our services until it is told to stop.
-    fn serve(self, sockets: Sockets, config: &Config) -> Result<(), StartError> {
+    fn serve(
+        self,
+        sockets: Sockets,
+        config: &Config,
+        signals: Signals,
+    ) -> Result<(), StartError> {
+        let pulse = Pulse::default();
+        systemd::begin(pulse.clone());
         let drain = {
             let (edge, live) = (Arc::clone(&self.edge), Arc::clone(&self.live));
             let halt = self.halt.clone();
@@ -244,9 +241,9 @@ impl App {
             })
         };
         let stopping = self.stop.subscribe();
-        let (stop, stopper) = Stop::new(self.readiness.clone(), self.stop, drain);
+        let (stop, stopper) = Stop::new(signals.clone(), self.readiness.clone(), self.stop, drain);
         let live = Arc::clone(&self.live);
-        let (task, reloader) = reload::task(Arc::clone(&live));
+        let (task, reloader) = reload::task(Arc::clone(&live), signals);
         let gate = Gate::new(config.renewal.required_at_start, stopper.clone());
 
         let admin = match sockets.admin {
@@ -263,6 +260,7 @@ impl App {
                     )),
                     metrics: self.metrics.clone(),
                     readiness: self.readiness.clone(),
+                    pulse: pulse.clone(),
                 };
                 Some((listener, admin::router(state)))
             }
@@ -281,6 +279,7 @@ impl App {
             sites: Arc::clone(&self.sites),
             stopping: stopping.clone(),
             readiness: self.readiness,
+            pulse,
             gate: gate.clone(),
             live: Arc::clone(&live),
         });

@@ -29,6 +29,8 @@ use client::Address;
 use failure::Failure;
 use output::Output;
 
+use crate::service::signals::Blocked;
+
 /// Where the configuration is looked for.
 const CONFIG: &str = "/etc/snigate/snigate.yaml";
 
@@ -205,9 +207,11 @@ struct TrustArgs {
 
 /// Does what the arguments ask for.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // First of all: a signal that comes before it is known what to do waits.
+    let blocked = Blocked::block();
     let output = Output::from_environment();
     let outcome = match Cli::try_parse_from(arguments) {
-        Ok(cli) => perform(&output, cli.verb),
+        Ok(cli) => perform(&output, cli.verb, blocked),
         Err(answer) => output.clap(&answer),
     };
     match outcome {
@@ -219,10 +223,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn perform(output: &Output, verb: Verb) -> Result<(), Failure> {
+fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure> {
+    // The other commands end with a signal like any program.
+    let blocked = matches!(verb, Verb::Run(_) | Verb::Demo(_)).then_some(blocked);
     match verb {
-        Verb::Run(Configuration { config }) => gateway::run(output, &config),
-        Verb::Demo(DemoArgs { data }) => demo::demo(output, data),
+        Verb::Run(Configuration { config }) => {
+            gateway::run(output, &config, gateway::listen(blocked)?)
+        }
+        Verb::Demo(DemoArgs { data }) => demo::demo(output, data, gateway::listen(blocked)?),
         Verb::Check(arguments) => check::check(
             output,
             &arguments.configuration.config,

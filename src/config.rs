@@ -5,6 +5,7 @@
 //! decoded `schema` types into the [`model`]. Each step goes on after an error, so that one run
 //! reports everything. Nothing here starts, opens or connects to anything.
 
+mod admin;
 mod build;
 mod check;
 pub mod diagnostic;
@@ -27,6 +28,7 @@ pub use build::never_certified;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 
 use crate::memory;
+use crate::secret::Secret;
 use locate::{Kind, Node, Place};
 use problem::{At, Problems};
 use source::Sources;
@@ -48,6 +50,18 @@ pub struct Loaded {
 /// Loads a configuration from a file, with the environment of this process.
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     Loader::new().load(path)
+}
+
+/// Where the gateway of a configuration takes commands, and the token that it asks for.
+///
+/// # Errors
+/// What is wrong with the configuration, where it is too broken to tell.
+pub fn load_admin(path: &Path) -> Result<(model::Admin, Option<Secret>), Diagnostics> {
+    let loader = Loader::new();
+    match loader.load(path) {
+        Ok(Loaded { config, .. }) => Ok((config.server.admin, config.server.admin_token)),
+        Err(diagnostics) => loader.read_admin(path).ok_or(diagnostics),
+    }
 }
 
 /// Loads a configuration from a text. Relative paths in it are relative to `directory`.
@@ -132,6 +146,7 @@ impl<'e> Loader<'e> {
             environment: self.environment,
             seen: HashMap::new(),
             merged: locate::Map::default(),
+            salvages: false,
         };
         read(&mut reader);
         let root = Node {

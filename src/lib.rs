@@ -8,8 +8,8 @@
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
 //! | 3 | [`manager`], [`local_ca`], [`on_demand`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
-//! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`config`] | what is kept, parsed, decided, written, configured |
-//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`] | the words that all others speak |
+//! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`line_queue`], [`config`] | what is kept, parsed, decided, written, configured |
+//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`pulse`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`], [`printable`] | the words that all others speak |
 //!
 //! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
 //! the rest.
@@ -29,12 +29,15 @@ pub mod event;
 pub mod host;
 pub mod http_client;
 pub mod issuer;
+pub mod line_queue;
 pub mod local_ca;
 pub mod manager;
 pub mod memory;
 pub mod metrics;
 pub mod on_demand;
+pub mod printable;
 pub mod proxy;
+pub mod pulse;
 pub mod readiness;
 pub mod schedule;
 pub mod secret;

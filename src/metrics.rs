@@ -51,8 +51,10 @@ pub struct Metrics {
     pub last_reload_successful: IntGauge,
     /// Unix time of the last reload that was taken.
     pub last_reload_timestamp: IntGauge,
-    /// Lines of the access log that were dropped.
+    /// Lines of the access log that were lost.
     pub access_lines_lost: IntCounter,
+    /// Lines of the gateway's own log that were lost.
+    pub log_lines_lost: IntCounter,
     /// Connections that are open, by listener kind.
     pub connections: IntGaugeVec,
     /// Connections closed or kept waiting for a limit, by limit.
@@ -193,7 +195,11 @@ impl Metrics {
             )?,
             access_lines_lost: counter(
                 "snigate_access_log_lines_lost_total",
-                "Lines of the access log that were dropped because it is written too slowly.",
+                "Lines of the access log that were lost: written too slowly, or not at all.",
+            )?,
+            log_lines_lost: counter(
+                "snigate_log_lines_lost_total",
+                "Lines of the gateway's own log that were lost: written too slowly, or not at all.",
             )?,
             connections: gauges(
                 "snigate_connections",

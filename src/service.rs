@@ -13,6 +13,7 @@ mod outcome;
 mod publish;
 pub mod reload;
 pub mod renewal;
+pub mod signals;
 mod stamps;
 pub mod stop;
 pub mod systemd;

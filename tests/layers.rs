@@ -13,10 +13,12 @@ const LAYERS: [(u8, &[&str]); 5] = [
         &[
             "clock",
             "memory",
+            "printable",
             "host",
             "secret",
             "metrics",
             "readiness",
+            "pulse",
             "shutdown",
             "stamp",
             "event",
@@ -26,7 +28,14 @@ const LAYERS: [(u8, &[&str]); 5] = [
     ),
     (
         2,
-        &["config", "access_log", "schedule", "certificate", "storage"],
+        &[
+            "config",
+            "line_queue",
+            "access_log",
+            "schedule",
+            "certificate",
+            "storage",
+        ],
     ),
     (
         3,

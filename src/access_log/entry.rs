@@ -5,6 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::UnixTime;
+use crate::printable::is_control;
+
+/// How many octets of what a client sent are logged in one field. The rest is cut off, which `…`
+/// marks.
+const LONGEST: usize = 2048;
 
 /// What is logged of one request.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +47,11 @@ impl Entry<'_> {
         let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
         _ = write!(
             line,
-            " - - [{}] \"{} ",
+            " - - [{}] \"",
             time.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            self.method
         );
+        escape(&mut line, self.method.as_bytes(), Style::Quoted);
+        line.push(' ');
         escape(&mut line, self.target, Style::Quoted);
         _ = write!(
             line,
@@ -119,8 +125,24 @@ enum Style {
     Json,
 }
 
-/// Writes `value` so that it can neither end its field nor its line.
+/// Writes the beginning of `value` so that it can neither end its field nor its line.
 fn escape(line: &mut String, value: &[u8], style: Style) {
+    let kept = beginning(value);
+    escape_all(line, kept, style);
+    if kept.len() < value.len() {
+        line.push('…');
+    }
+}
+
+/// At most [`LONGEST`] octets, and no part of a character at the end.
+fn beginning(value: &[u8]) -> &[u8] {
+    let is_inside = |at: usize| value.get(at).is_some_and(|octet| octet & 0xc0 == 0x80);
+    // A character has at most four octets.
+    let end = (LONGEST.saturating_sub(3)..=LONGEST).rev().find(|at| !is_inside(*at));
+    value.get(..end.unwrap_or(LONGEST)).unwrap_or(value)
+}
+
+fn escape_all(line: &mut String, value: &[u8], style: Style) {
     for chunk in value.utf8_chunks() {
         for character in chunk.valid().chars() {
             match (character, style) {
@@ -148,11 +170,6 @@ fn escape(line: &mut String, value: &[u8], style: Style) {
             }
         }
     }
-}
-
-/// Whether a terminal or a reader of lines could take a character for a command.
-fn is_control(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
@@ -194,6 +211,27 @@ pub(crate) mod tests {
         assert_eq!(value["status"], 200);
         assert_eq!(value["duration"], 0.012_345);
         assert_eq!(value["time"], "2025-11-23T23:00:00Z");
+    }
+
+    #[test]
+    fn a_long_field_is_cut_at_a_character() {
+        assert_eq!(beginning(&[b'a'; LONGEST]).len(), LONGEST);
+        assert_eq!(beginning(&[b'a'; LONGEST + 1]).len(), LONGEST);
+        let euros = "€".repeat(LONGEST);
+        assert_eq!(beginning(euros.as_bytes()).len(), LONGEST / 3 * 3);
+        assert_eq!(beginning(&[0x80; 2 * LONGEST]).len(), LONGEST);
+        let long = Entry {
+            user_agent: &[0xff; 60_000],
+            target: &[b'a'; 60_000],
+            referer: euros.as_bytes(),
+            host: &[b'\n'; 60_000],
+            ..entry()
+        };
+        for line in [long.to_text(), long.to_json()] {
+            assert!(line.len() < 32 * 1024, "{}", line.len());
+            assert_eq!(line.matches('…').count(), 4);
+        }
+        assert!(long.to_text().contains("aaa… HTTP/1.1\""));
     }
 
     #[test]

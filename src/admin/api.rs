@@ -17,8 +17,19 @@ use super::{
     SiteView, Status, find,
 };
 
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// Asks the data plane: an admin interface that answers proves nothing of those who serve.
+pub(super) async fn healthz(State(state): State<AdminState>) -> Result<&'static str, Problem> {
+    match state.pulse.feel().await {
+        Ok(()) => Ok("ok\n"),
+        Err(silence) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "the data plane stands still: its threads have done nothing for {} s; restart the \
+                 gateway",
+                silence.as_secs()
+            ),
+        )),
+    }
 }
 
 /// Anyone may know whether to send traffic here; why not is for those who may read the rest.

@@ -3,7 +3,6 @@
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use thiserror::Error;
 
@@ -45,12 +44,14 @@ impl Descriptors {
     }
 }
 
-/// Lets a SIGHUP pass that comes before anybody listens for it; it would end the process.
-pub(super) fn ignore_hangup() {
-    // SAFETY: to ignore a signal installs no handler that could run at a bad moment.
-    let ignored = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
-    if let Err(error) = ignored {
-        tracing::warn!(%error, "a SIGHUP would end this process until it is up");
+/// Keeps this process from leaving its memory, private keys among it, in a core dump. Who has to
+/// have one sets `SNIGATE_CORE_DUMPS=1`.
+pub(super) fn forbid_core_dumps() {
+    if std::env::var_os("SNIGATE_CORE_DUMPS").is_some_and(|value| value == "1") {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!(%error, "core dumps cannot be forbidden: one would hold private keys");
     }
 }
 

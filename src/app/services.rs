@@ -16,6 +16,7 @@ use crate::challenge::{self, Challenges, DnsSolvers};
 use crate::clock::Clock;
 use crate::edge::Listener;
 use crate::proxy::{self, SiteTable};
+use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::service::gate::Gate;
 use crate::service::live::{GatewayEdge, Live};
@@ -34,6 +35,8 @@ pub(super) struct EdgeService {
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
     pub(super) stopping: ShutdownWatch,
     pub(super) readiness: Readiness,
+    /// Beats on the runtime of this service.
+    pub(super) pulse: Pulse,
     pub(super) gate: Gate,
     pub(super) live: Arc<Live>,
 }
@@ -41,6 +44,7 @@ pub(super) struct EdgeService {
 #[async_trait]
 impl Service for EdgeService {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        tokio::spawn(self.pulse.clone().beat());
         // So that the first request finds its upstream's address.
         proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
         // Who connects before waits in the listener's queue. Which sites are on plain HTTP until they

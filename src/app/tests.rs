@@ -136,9 +136,10 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
     let storage = Arc::new(Hanging::new());
     // So that the next pass reads what this one could not.
     storage.inner.fail(Some(std::io::ErrorKind::TimedOut));
-    let level = Level::init(&config.log).expect("a level");
+    let metrics = Metrics::new().expect("metrics");
+    let level = Level::init(&config.log, metrics.log_lines_lost.clone()).expect("a level");
     let sockets = Sockets::bind(&config).expect("free ports");
-    let app = App::new(file, loaded, level, Arc::clone(&storage) as _).expect("an app");
+    let app = App::new(file, loaded, level, metrics, Arc::clone(&storage) as _).expect("an app");
 
     storage.hang(true);
     let live = Arc::clone(&app.live);
@@ -152,7 +153,7 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
         }
     });
     within("a pass to hang", || storage.waits().then_some(()));
-    let serving = thread::spawn(move || app.serve(sockets, &config).map_err(|e| e.to_string()));
+    let serving = thread::spawn(move || app.serve(sockets, &config, Signals::default()).map_err(|e| e.to_string()));
 
     let get = |path: &str| ask(admin, &format!("GET {path}"));
     let health = within("/healthz", || get("/healthz"));

@@ -22,6 +22,8 @@ use super::gateway;
 use super::output::Output;
 use screen::Screen;
 
+use crate::service::signals::Signals;
+
 /// How often the gateway is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -35,7 +37,11 @@ struct Ports {
 }
 
 /// Sets everything up, runs the gateway, and shows what can be tried once it is ready.
-pub(super) fn demo(output: &Output, data: Option<PathBuf>) -> Result<(), Failure> {
+pub(super) fn demo(
+    output: &Output,
+    data: Option<PathBuf>,
+    signals: Signals,
+) -> Result<(), Failure> {
     // A temporary directory lives as long as the demo.
     let (data, _temporary) = match data.or_else(own_directory) {
         Some(directory) => (directory, None),
@@ -66,7 +72,7 @@ pub(super) fn demo(output: &Output, data: Option<PathBuf>) -> Result<(), Failure
         root,
     };
     show_when_ready(*output, screen)?;
-    gateway::run(output, &config)
+    gateway::run(output, &config, signals)
 }
 
 fn own_directory() -> Option<PathBuf> {

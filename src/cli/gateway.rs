@@ -1,7 +1,9 @@
 //! What the command line needs of the gateway, in one place.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::Value;
@@ -13,11 +15,15 @@ use crate::app::{self, StartError};
 use crate::certificate::Loader;
 use crate::clock::SystemClock;
 use crate::config::model::{self, Admin, Config, Issuer, Origin};
-use crate::config::{self, Diagnostic, Loaded, Severity};
+use crate::config::{self, Diagnostic, Diagnostics, Loaded, Severity};
 use crate::local_ca::LocalCa;
 use crate::manager::{Problem, TlsManager};
 use crate::secret::Secret;
+use crate::service::signals::{Blocked, Signals};
 use crate::storage::FileStorage;
+
+/// How long a start waits for the reader of stderr to take what is odd.
+const READER: Duration = Duration::from_secs(1);
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -35,8 +41,6 @@ pub(super) struct Report {
 pub(super) enum AdminPlace {
     At(Address, Option<Secret>),
     Off,
-    /// The configuration cannot be loaded.
-    Unknown,
 }
 
 /// Checks all that `run` would load.
@@ -107,17 +111,16 @@ fn diagnostic(problem: Problem, severity: Severity) -> Diagnostic {
     Diagnostic::about(severity, &problem.origin, message)
 }
 
-/// Where the gateway that runs with `config` takes commands.
-pub(super) fn admin(config: &Path) -> AdminPlace {
-    let Ok(loaded) = config::load(config) else {
-        return AdminPlace::Unknown;
-    };
-    let server = loaded.config.server;
-    match server.admin {
+/// Where the gateway that runs with `config` takes commands, though the configuration may have
+/// become invalid; where that cannot be told, the mistakes are shown.
+pub(super) fn admin(output: &Output, config: &Path) -> Result<AdminPlace, Failure> {
+    let (admin, token) =
+        config::load_admin(config).map_err(|diagnostics| refuse(output, &diagnostics))?;
+    Ok(match admin {
         Admin::Off => AdminPlace::Off,
-        Admin::Tcp(address) => AdminPlace::At(Address::listening_on(address), server.admin_token),
-        Admin::Unix(path) => AdminPlace::At(Address::Unix(path), server.admin_token),
-    }
+        Admin::Tcp(address) => AdminPlace::At(Address::listening_on(address), token),
+        Admin::Unix(path) => AdminPlace::At(Address::Unix(path), token),
+    })
 }
 
 /// The JSON schema of the configuration.
@@ -125,20 +128,45 @@ pub(super) fn schema() -> Value {
     config::schema()
 }
 
+/// Makes this process one that is to be a gateway: it listens to signals from now on. To be called
+/// before there is another thread.
+pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
+    app::leave_first_process().context("cannot make a process for the gateway")?;
+    let signals = Signals::listen().context("cannot listen to signals")?;
+    drop(blocked);
+    Ok(signals)
+}
+
 /// Runs the gateway until it is told to stop.
-pub(super) fn run(output: &Output, config: &Path) -> Result<(), Failure> {
+pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<(), Failure> {
     // Before it is loaded: a reload must find the same places in the same files as the start did.
     let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
     let loaded = load(output, &file)?;
-    for warning in &loaded.warnings {
-        output.diagnostic(warning);
+    if signals.is_to_stop() {
+        return Ok(());
     }
-    match app::run(file, loaded) {
+    show(*output, loaded.warnings.clone());
+    match app::run(file, loaded, signals) {
         Err(StartError::Configuration(why)) => {
             output.mistake(why);
             Err(Failure::Invalid)
         }
         outcome => Ok(outcome.context("cannot start the gateway")?),
+    }
+}
+
+/// Shows what is odd. A reader of stderr that stalls holds no start up.
+fn show(output: Output, warnings: Vec<Diagnostic>) {
+    let (done, shown) = mpsc::channel::<()>();
+    let showing = thread::Builder::new().spawn(move || {
+        for warning in &warnings {
+            output.diagnostic(warning);
+        }
+        drop(done);
+    });
+    if showing.is_ok() {
+        // Hearing that the other end is gone is what is waited for.
+        _ = shown.recv_timeout(READER);
     }
 }
 
@@ -185,15 +213,15 @@ pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
 
 /// A configuration, or what is wrong with it on stderr.
 fn load(output: &Output, config: &Path) -> Result<Loaded, Failure> {
-    match config::load(config) {
-        Ok(loaded) => Ok(loaded),
-        Err(diagnostics) => {
-            for diagnostic in &diagnostics {
-                output.diagnostic(diagnostic);
-            }
-            Err(Failure::Invalid)
-        }
+    config::load(config).map_err(|diagnostics| refuse(output, &diagnostics))
+}
+
+/// Shows what is wrong.
+fn refuse(output: &Output, diagnostics: &Diagnostics) -> Failure {
+    for diagnostic in diagnostics {
+        output.diagnostic(diagnostic);
     }
+    Failure::Invalid
 }
 
 /// The local CAs of a configuration, or the one called `issuer`, with the names of their roots;

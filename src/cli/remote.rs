@@ -19,7 +19,8 @@ use crate::secret::Secret;
 /// Where the admin interface is by default.
 const ADMIN: &str = "127.0.0.1:9180";
 
-/// A client for the gateway that is meant: as typed, else as configured, else the default.
+/// A client for the gateway that is meant: as typed, else as configured, else the default. A
+/// configuration that is too broken to tell is shown with its mistakes.
 pub(super) fn connect(
     output: &Output,
     admin: Option<Address>,
@@ -35,26 +36,15 @@ pub(super) fn connect(
     if named && !config.exists() {
         return Err(anyhow!("there is no {}", config.display()).into());
     }
-    let place = if config.exists() {
-        gateway::admin(config)
-    } else {
-        AdminPlace::Unknown
-    };
-    match place {
+    if !config.exists() {
+        return Ok(Client::new(ADMIN.parse()?, token));
+    }
+    match gateway::admin(output, config)? {
         AdminPlace::At(address, configured) => Ok(Client::new(address, token.or(configured))),
         AdminPlace::Off => Err(Failure::hinted(
             anyhow!("the admin interface is off in {}", config.display()),
             "use signals: SIGHUP to reload, SIGTERM to stop",
         )),
-        AdminPlace::Unknown => {
-            if named {
-                output.warning(format!(
-                    "{} cannot be loaded; trying {ADMIN}",
-                    config.display()
-                ));
-            }
-            Ok(Client::new(ADMIN.parse()?, token))
-        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Reader<'r> {
     /// The files so far by their canonical paths, to see each only once.
     pub(super) seen: HashMap<PathBuf, Seen>,
     pub(super) merged: Map,
+    /// Whether to take what stands before a mistake in a file's syntax.
+    pub(super) salvages: bool,
 }
 
 /// A file that has been read.
@@ -76,7 +78,13 @@ impl Reader<'_> {
             Ok(_) => return,
             Err(error) => {
                 self.problems.file(error.place, error.message, error.hint);
-                return;
+                if !self.salvages {
+                    return;
+                }
+                let Some(root) = locate::parse_beginning(text, file) else {
+                    return;
+                };
+                root
             }
         };
         let Node { place, kind } = root;

@@ -169,49 +169,21 @@ pub(super) struct SyntaxError {
 
 /// Parses the text of one file; `None` where there is nothing but comments.
 pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> {
-    let mut tree = Tree {
-        open: Vec::new(),
-        anchors: IndexMap::new(),
-        root: None,
-        nodes: 0,
-        aliased: 0,
-    };
-    let mut documents = 0;
-    let text = mask::mask(text);
-    for event in Parser::new_from_str(&text) {
-        let (event, span) = event.map_err(|error| scan_error(file, &text, &error))?;
-        let place = Place::new(file, &span.start);
-        match event {
-            Event::DocumentStart(_) => {
-                documents += 1;
-                if documents > 1 {
-                    return Err(refuse(
-                        place,
-                        "a second YAML document begins here",
-                        "remove the '---', or put the rest into a file of its own and include it",
-                    ));
-                }
-            }
-            Event::Alias(anchor) => tree.alias(place, anchor)?,
-            Event::Scalar(text, style, anchor, tag) => {
-                refuse_tag(place, tag.is_some())?;
-                let plain = style == ScalarStyle::Plain;
-                let text = mask::unmask(&text);
-                tree.value(place, Kind::Scalar(Scalar { text, plain }), anchor)?;
-            }
-            Event::SequenceStart(anchor, tag) => {
-                refuse_tag(place, tag.is_some())?;
-                tree.begin(place, Kind::List(Vec::new()), anchor)?;
-            }
-            Event::MappingStart(anchor, tag) => {
-                refuse_tag(place, tag.is_some())?;
-                tree.begin(place, Kind::Map(Map::default()), anchor)?;
-            }
-            Event::SequenceEnd | Event::MappingEnd => tree.end()?,
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+    let mut tree = Tree::default();
+    tree.read(text, file)?;
+    Ok(tree.root)
+}
+
+/// What stands before the first mistake in the syntax, with all that is whole there.
+pub(super) fn parse_beginning(text: &str, file: u32) -> Option<Node> {
+    let mut tree = Tree::default();
+    if tree.read(text, file).is_err() {
+        while !tree.open.is_empty() {
+            // What ends here had no mistake so far.
+            tree.end().ok()?;
         }
     }
-    Ok(tree.root)
+    tree.root
 }
 
 /// A list or mapping whose end has not come yet.
@@ -224,6 +196,7 @@ struct Open {
     nodes_before: usize,
 }
 
+#[derive(Default)]
 struct Tree {
     open: Vec<Open>,
     /// Values with an anchor, and of how many values each is made.
@@ -234,6 +207,46 @@ struct Tree {
 }
 
 impl Tree {
+    /// Reads a text to its end, or to the first mistake.
+    fn read(&mut self, text: &str, file: u32) -> Result<(), SyntaxError> {
+        let mut documents = 0;
+        let text = mask::mask(text);
+        for event in Parser::new_from_str(&text) {
+            let (event, span) = event.map_err(|error| scan_error(file, &text, &error))?;
+            let place = Place::new(file, &span.start);
+            match event {
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    if documents > 1 {
+                        return Err(refuse(
+                            place,
+                            "a second YAML document begins here",
+                            "remove the '---', or put the rest into a file of its own and include it",
+                        ));
+                    }
+                }
+                Event::Alias(anchor) => self.alias(place, anchor)?,
+                Event::Scalar(text, style, anchor, tag) => {
+                    refuse_tag(place, tag.is_some())?;
+                    let plain = style == ScalarStyle::Plain;
+                    let text = mask::unmask(&text);
+                    self.value(place, Kind::Scalar(Scalar { text, plain }), anchor)?;
+                }
+                Event::SequenceStart(anchor, tag) => {
+                    refuse_tag(place, tag.is_some())?;
+                    self.begin(place, Kind::List(Vec::new()), anchor)?;
+                }
+                Event::MappingStart(anchor, tag) => {
+                    refuse_tag(place, tag.is_some())?;
+                    self.begin(place, Kind::Map(Map::default()), anchor)?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => self.end()?,
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+            }
+        }
+        Ok(())
+    }
+
     fn count(&mut self, place: Place) -> Result<(), SyntaxError> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {

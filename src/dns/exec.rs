@@ -129,7 +129,8 @@ impl DnsProvider for ExecProvider {
 /// Runs a program to its end: its status, and the beginning of what it printed, errors first.
 async fn run(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = command.spawn()?;
-    let group = Group::of(child.id());
+    // Also once it has ended: what it left running is nobody's.
+    let _group = Group::of(child.id());
     let (mut errors, mut words) = (Vec::new(), Vec::new());
     let status = {
         let (stderr, stdout) = (child.stderr.take(), child.stdout.take());
@@ -146,7 +147,6 @@ async fn run(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
             () = &mut reading => child.wait().await?,
         }
     };
-    group.dismiss();
     errors.append(&mut words);
     Ok((status, errors))
 }
@@ -161,17 +161,13 @@ async fn keep(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     }
 }
 
-/// The processes of a call. They are killed unless it came to its end.
+/// The processes of a call, which are killed when it is over.
 struct Group(Option<Pid>);
 
 impl Group {
     fn of(leader: Option<u32>) -> Self {
         let id = leader.and_then(|id| i32::try_from(id).ok());
         Self(id.map(Pid::from_raw))
-    }
-
-    fn dismiss(mut self) {
-        self.0 = None;
     }
 }
 

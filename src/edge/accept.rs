@@ -55,7 +55,25 @@ pub struct BindError {
     pub cause: io::Error,
 }
 
+impl BindError {
+    /// Whether every address of IPv6 was asked for, and this machine has none.
+    pub fn lacks_ipv6(&self) -> bool {
+        self.address.is_ipv6() && self.address.ip().is_unspecified() && is_of_family(&self.cause)
+    }
+}
+
+/// Whether the address family is not there, or none of its addresses.
+fn is_of_family(cause: &io::Error) -> bool {
+    matches!(
+        cause.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
 fn hint(cause: &io::Error) -> &'static str {
+    if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        return "; this machine has no IPv6, give an IPv4 address such as 0.0.0.0:443";
+    }
     match cause.kind() {
         io::ErrorKind::AddrInUse => "; another program listens there, stop it or take another port",
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",

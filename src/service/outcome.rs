@@ -1,8 +1,10 @@
 //! How a reload went, and what the log says of it.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::systemd;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::config::{Diagnostic, Diagnostics};
@@ -37,8 +39,27 @@ pub enum Refused {
     Unable(String),
 }
 
-/// Logs how a reload of `file` went.
+impl fmt::Display for Refused {
+    /// The first reason, and how many more there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let diagnostics = match self {
+            Self::Invalid(diagnostics) => diagnostics,
+            Self::Unable(why) => return f.write_str(why),
+        };
+        let mut errors = diagnostics.errors();
+        if let Some(first) = errors.next() {
+            write!(f, "{first}")?;
+        }
+        match errors.count() {
+            0 => Ok(()),
+            more => write!(f, " (and {more} more)"),
+        }
+    }
+}
+
+/// Logs how a reload of `file` went, and has systemd show it.
 pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
+    systemd::reloaded(outcome.as_ref().err());
     match outcome {
         Ok(reloaded) => {
             tracing::info!(

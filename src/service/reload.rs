@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::blocking;
 use super::live::{Live, Refused, Reloaded};
 use super::load::BREATH;
-use super::stop::received;
+use super::signals::Signals;
 use super::watch::Watch;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -37,22 +36,25 @@ impl Reloader {
 /// The task, before it runs.
 pub struct Task {
     live: Arc<Live>,
+    signals: Signals,
     asked: mpsc::Receiver<oneshot::Sender<Result<Reloaded, Refused>>>,
 }
 
 /// Makes the task and the handle that asks it.
-pub fn task(live: Arc<Live>) -> (Task, Reloader) {
+pub fn task(live: Arc<Live>, signals: Signals) -> (Task, Reloader) {
     let (ask, asked) = mpsc::channel(8);
-    (Task { live, asked }, Reloader(ask))
+    let task = Task {
+        live,
+        signals,
+        asked,
+    };
+    (task, Reloader(ask))
 }
 
 impl Task {
     /// Runs until `shutdown` says stop.
     pub async fn run(mut self, mut shutdown: ShutdownWatch) {
         let mut following = Following::begin();
-        let mut hangup = signal(SignalKind::hangup())
-            .inspect_err(|error| tracing::error!(%error, "cannot listen for SIGHUP"))
-            .ok();
         let mut looked = Instant::now();
         // When the next slice of a look at all files is due.
         let mut next = self.next_slice().await;
@@ -67,9 +69,11 @@ impl Task {
                 }
                 continue;
             }
-            let every = match following.watch {
-                Some(_) => self.live.current().config.renewal.check_every,
-                None => WITHOUT_WATCH,
+            let check_every = self.live.current().config.renewal.check_every;
+            let every = if following.is_whole {
+                check_every
+            } else {
+                check_every.min(WITHOUT_WATCH)
             };
             let slice = next.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -80,7 +84,7 @@ impl Task {
                     }
                     continue;
                 }
-                () = received(&mut hangup) => {
+                () = self.signals.hangup() => {
                     // The outcome has been logged.
                     drop(self.reload().await);
                 }
@@ -99,6 +103,10 @@ impl Task {
                 paths = following.changed() => self.look(paths).await,
                 () = tokio::time::sleep_until(looked + every), if next.is_none() => {
                     looked = Instant::now();
+                    if !following.is_whole {
+                        // The system may give by now what it refused.
+                        following.doubt();
+                    }
                     self.look(Vec::new()).await;
                 }
                 () = tokio::time::sleep(BREATH), if is_fetching && next.is_none() => {
@@ -159,6 +167,8 @@ struct Following {
     watch: Option<Watch>,
     /// The paths that are watched, where they lead to the same places still.
     followed: Option<Arc<Vec<PathBuf>>>,
+    /// Whether all of them could be watched.
+    is_whole: bool,
     /// How often what is used may lead to more before something changes.
     left: usize,
 }
@@ -173,6 +183,7 @@ impl Following {
             );
         });
         Self {
+            is_whole: watch.is_ok(),
             watch: watch.ok(),
             followed: None,
             left: FOLLOWED,
@@ -191,8 +202,18 @@ impl Following {
             return false;
         }
         let outcome = watch.follow(paths.iter().map(|path| &**path));
-        for error in outcome.errors {
-            tracing::warn!(%error, "cannot watch a directory, its changes are seen later");
+        let was_whole = std::mem::replace(&mut self.is_whole, outcome.errors.is_empty());
+        if was_whole {
+            for error in outcome.errors {
+                tracing::warn!(
+                    %error,
+                    "cannot watch a directory, looking every {} s instead; where the limit is \
+                     reached, raise fs.inotify.max_user_watches",
+                    WITHOUT_WATCH.as_secs()
+                );
+            }
+        } else if self.is_whole {
+            tracing::info!("all directories are watched again");
         }
         self.followed = Some(paths);
         self.left -= usize::from(outcome.is_more);

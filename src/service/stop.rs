@@ -1,11 +1,12 @@
-//! Stopping: on SIGTERM in order, on SIGINT at once.
+//! Stopping: on SIGTERM and SIGQUIT in order, on SIGINT at once.
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 
+use super::signals::Signals;
+use super::systemd;
 use crate::readiness::Readiness;
 
 /// The part of [`Readiness`] that speaks while the gateway stops.
@@ -32,6 +33,7 @@ pub type Drain = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 /// Pingora's own orderly stop sleeps through the whole grace period even where nothing is open.
 pub struct Stop {
     asked: Mutex<mpsc::Receiver<()>>,
+    signals: Signals,
     stopping: watch::Sender<bool>,
     readiness: Readiness,
     drain: Drain,
@@ -41,6 +43,7 @@ impl Stop {
     /// A stop that nobody has asked for yet. Once it is asked for, `stopping` is told, and `drain`
     /// is called.
     pub fn new(
+        signals: Signals,
         readiness: Readiness,
         stopping: watch::Sender<bool>,
         drain: Drain,
@@ -48,6 +51,7 @@ impl Stop {
         let (ask, asked) = mpsc::channel(1);
         let stop = Self {
             asked: Mutex::new(asked),
+            signals,
             stopping,
             readiness,
             drain,
@@ -55,8 +59,9 @@ impl Stop {
         (stop, Stopper(ask))
     }
 
-    async fn in_order(&self, interrupt: &mut Option<Signal>) {
+    async fn in_order(&self) {
         self.readiness.set(PART, ["the gateway is stopping"]);
+        systemd::stopping();
         tracing::info!("stopping: no new connections, waiting for open requests");
         // Nobody listening means that nothing is left to stop.
         let _ = self.stopping.send(true);
@@ -68,7 +73,7 @@ impl Stop {
                     tracing::warn!("stopped with requests open at the end of the grace period");
                 }
             }
-            () = received(interrupt) => tracing::warn!("stopped at once, with requests open"),
+            () = self.signals.interrupt() => tracing::warn!("stopped at once, with requests open"),
         }
     }
 }
@@ -76,34 +81,16 @@ impl Stop {
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
-        let mut terminate = listen(SignalKind::terminate());
-        let mut interrupt = listen(SignalKind::interrupt());
         let mut asked = self.asked.lock().await;
         tokio::select! {
-            () = received(&mut terminate) => self.in_order(&mut interrupt).await,
-            Some(()) = asked.recv() => self.in_order(&mut interrupt).await,
-            () = received(&mut interrupt) => {
+            () = self.signals.terminate() => self.in_order().await,
+            Some(()) = asked.recv() => self.in_order().await,
+            () = self.signals.interrupt() => {
                 self.readiness.set(PART, ["the gateway is stopping"]);
+                systemd::stopping();
                 tracing::info!("stopped at once");
             }
         }
         ShutdownSignal::FastShutdown
-    }
-}
-
-fn listen(kind: SignalKind) -> Option<Signal> {
-    signal(kind)
-        .inspect_err(|error| tracing::error!(?kind, %error, "cannot listen for a signal"))
-        .ok()
-}
-
-/// Waits for a signal; for ever where it cannot be listened for.
-pub(super) async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            // `None` means that the runtime ends, and this wait with it.
-            let _ = signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }

@@ -103,7 +103,11 @@ impl Watch {
                     followed.is_more |= self.directories.get(&directory) != Some(&identity);
                     watched.insert(directory, identity);
                 }
-                Err(error) => followed.errors.push(error.add_path(directory)),
+                // Most errors name it already.
+                Err(error) if error.paths.is_empty() => {
+                    followed.errors.push(error.add_path(directory));
+                }
+                Err(error) => followed.errors.push(error),
             }
         }
         self.directories = watched;

@@ -1,0 +1,70 @@
+//! The first process of a container, where Snigate is that: it starts the gateway as its child,
+//! passes signals on, and reaps the orphans that end up with it.
+//!
+//! A process of its own does so, since a gateway that reaped whatever has ended would take the exit
+//! status of programs that it waits for.
+
+use std::io;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getpid};
+
+/// Signals that are passed on.
+const PASSED: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// Returns at once, unless this is process 1: then it returns in a child of it, and the parent ends
+/// as the child does. To be called before there is another thread.
+///
+/// # Errors
+/// Where no process can be made.
+pub fn leave_first_process() -> io::Result<()> {
+    if getpid() != Pid::from_raw(1) {
+        return Ok(());
+    }
+    let waited: SigSet = PASSED.into_iter().chain([Signal::SIGCHLD]).collect();
+    let before = SigSet::thread_get_mask()?;
+    waited.thread_block()?;
+    // SAFETY: there is no other thread that could hold a lock, as the caller promises.
+    match unsafe { fork() }? {
+        ForkResult::Child => Ok(before.thread_set_mask()?),
+        ForkResult::Parent { child } => std::process::exit(watch(child, &waited)),
+    }
+}
+
+/// Waits until the gateway has ended. The exit code that tells how.
+fn watch(gateway: Pid, waited: &SigSet) -> i32 {
+    loop {
+        if let Some(code) = reap(gateway) {
+            return code;
+        }
+        match waited.wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            // It has ended where this fails, which is seen next.
+            Ok(signal) => _ = kill(gateway, signal),
+        }
+    }
+}
+
+/// Takes note of all processes that have ended. The exit code, where the gateway is among them.
+fn reap(gateway: Pid) -> Option<i32> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == gateway => return Some(code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == gateway => {
+                return Some(128 + signal as i32);
+            }
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(_) => return Some(1),
+        }
+    }
+}
