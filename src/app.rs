@@ -220,12 +220,7 @@ impl App {
     }
 
     /// Runs Pingora's server with our services until it is told to stop.
-    fn serve(
-        self,
-        sockets: Sockets,
-        config: &Config,
-        signals: Signals,
-    ) -> Result<(), StartError> {
+    fn serve(self, sockets: Sockets, config: &Config, signals: Signals) -> Result<(), StartError> {
         let pulse = Pulse::default();
         systemd::begin(pulse.clone());
         let drain = {

@@ -28,7 +28,6 @@ pub use build::never_certified;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 
 use crate::memory;
-use crate::secret::Secret;
 use locate::{Kind, Node, Place};
 use problem::{At, Problems};
 use source::Sources;
@@ -56,7 +55,9 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
 ///
 /// # Errors
 /// What is wrong with the configuration, where it is too broken to tell.
-pub fn load_admin(path: &Path) -> Result<(model::Admin, Option<Secret>), Diagnostics> {
+pub fn load_admin(
+    path: &Path,
+) -> Result<(model::Admin, Option<crate::secret::Secret>), Diagnostics> {
     let loader = Loader::new();
     match loader.load(path) {
         Ok(Loaded { config, .. }) => Ok((config.server.admin, config.server.admin_token)),

@@ -4,7 +4,7 @@
 //! characters that reorder what is shown. Whoever puts such text into a message escapes it here.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::Path;
 
 /// Whether a character could end its line, command a terminal, or hide or reorder text.
@@ -77,7 +77,10 @@ mod tests {
     fn what_could_end_a_line_or_reorder_it_is_escaped() {
         let named = |name: &[u8]| path(Path::new(OsStr::from_bytes(name))).to_string();
         assert_eq!(named(b"certs/a\nWARN b.pem"), "certs/a\\nWARN b.pem");
-        assert_eq!(named("a\u{202e}b\u{1b}[31m".as_bytes()), "a\\u202eb\\u001b[31m");
+        assert_eq!(
+            named("a\u{202e}b\u{1b}[31m".as_bytes()),
+            "a\\u202eb\\u001b[31m"
+        );
         assert_eq!(named(b"a\xffb"), "a\\xffb");
         assert_eq!(named("größe \\ 1.pem".as_bytes()), "größe \\ 1.pem");
         assert_eq!(line("a\r\nb\u{2028}"), "a\\r\\nb\\u2028");

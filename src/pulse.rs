@@ -124,9 +124,7 @@ mod tests {
         assert!(!pulse.is_felt());
 
         drop(stalls);
-        let felt = async {
-            while pulse.feel().await.is_err() {}
-        };
+        let felt = async { while pulse.feel().await.is_err() {} };
         assert!(tokio::time::timeout(LISTEN * 10, felt).await.is_ok());
         runtime.shutdown_background();
     }

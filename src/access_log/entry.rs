@@ -138,7 +138,9 @@ fn escape(line: &mut String, value: &[u8], style: Style) {
 fn beginning(value: &[u8]) -> &[u8] {
     let is_inside = |at: usize| value.get(at).is_some_and(|octet| octet & 0xc0 == 0x80);
     // A character has at most four octets.
-    let end = (LONGEST.saturating_sub(3)..=LONGEST).rev().find(|at| !is_inside(*at));
+    let end = (LONGEST.saturating_sub(3)..=LONGEST)
+        .rev()
+        .find(|at| !is_inside(*at));
     value.get(..end.unwrap_or(LONGEST)).unwrap_or(value)
 }
 

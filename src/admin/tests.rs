@@ -146,6 +146,7 @@ fn admin(fake: Fake) -> (Arc<Fake>, AdminState) {
         control: control.clone(),
         metrics: Metrics::new().expect("metrics"),
         readiness: Readiness::default(),
+        pulse: Pulse::default(),
         place: Place::Tcp("127.0.0.1:9180".parse().expect("an address")),
     };
     (control, state)

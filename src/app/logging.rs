@@ -161,7 +161,10 @@ impl Write for &Stderr {
         let line = text.strip_suffix('\n').unwrap_or(&text);
         // The colours are the formatter's: it has escaped what would be others'.
         let line = if self.is_terminal {
-            line.split('\x1b').map(printable::line).collect::<Vec<_>>().join("\x1b")
+            line.split('\x1b')
+                .map(printable::line)
+                .collect::<Vec<_>>()
+                .join("\x1b")
         } else {
             printable::line(line).into_owned()
         };

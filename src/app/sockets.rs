@@ -54,7 +54,7 @@ fn is_over_ipv4(
     address: SocketAddr,
     kind: ListenerKind,
 ) -> bool {
-    wanted.iter().any(|(other, spoken)| {
-        other.is_ipv4() && other.port() == address.port() && *spoken == kind
-    })
+    wanted
+        .iter()
+        .any(|(other, spoken)| other.is_ipv4() && other.port() == address.port() && *spoken == kind)
 }

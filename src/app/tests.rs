@@ -153,7 +153,10 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
         }
     });
     within("a pass to hang", || storage.waits().then_some(()));
-    let serving = thread::spawn(move || app.serve(sockets, &config, Signals::default()).map_err(|e| e.to_string()));
+    let serving = thread::spawn(move || {
+        app.serve(sockets, &config, Signals::default())
+            .map_err(|e| e.to_string())
+    });
 
     let get = |path: &str| ask(admin, &format!("GET {path}"));
     let health = within("/healthz", || get("/healthz"));

@@ -74,7 +74,9 @@ impl Writer {
 
     /// How long to wait for lines before there is something else to do.
     fn next_duty(&self) -> Option<Duration> {
-        let losses = self.quiet_until.filter(|_| self.is_losing && !self.is_failing);
+        let losses = self
+            .quiet_until
+            .filter(|_| self.is_losing && !self.is_failing);
         let next = [self.reopen, losses].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -202,7 +204,10 @@ impl Writer {
                     );
                 }
             }
-            Ok(()) if self.is_losing && self.quiet_until.is_none_or(|until| until <= Instant::now()) => {
+            Ok(())
+                if self.is_losing
+                    && self.quiet_until.is_none_or(|until| until <= Instant::now()) =>
+            {
                 self.log_loss(loss);
                 tracing::warn!(
                     lost_lines = loss.lines,

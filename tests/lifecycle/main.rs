@@ -11,9 +11,12 @@
 mod support;
 
 mod gone;
+mod signals;
+mod stalled;
 mod start;
 mod stop;
 mod user;
+mod without;
 
 use std::time::Duration;
 

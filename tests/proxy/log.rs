@@ -84,6 +84,148 @@ fn a_json_line_is_json() {
     );
 }
 
+/// How often the gateway's own log has a line with this.
+fn told(gateway: &Gateway, what: &str) -> usize {
+    gateway
+        .log()
+        .lines()
+        .filter(|line| line.contains(what))
+        .count()
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_its_losses_are_counted() {
+    const LOST: &str = "snigate_access_log_lines_lost_total";
+    let origin = Origin::named("hello");
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n\
+             log: {{ access: access.log }}\n",
+            origin.address()
+        ),
+    )
+    .disk()
+    .start();
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    assert_eq!(stream.get("a.test", "/first").status, 200);
+    let first = lines(&gateway, 1);
+    // Full in the middle of a line.
+    gateway.limit_files(first[0].len() as u64 + 20);
+    for _ in 0..300 {
+        assert_eq!(stream.get("a.test", "/lost").status, 200);
+    }
+    wait_for("all to be given up", || {
+        (gateway.metric(LOST) == Some(300.0)).then_some(())
+    });
+    gateway.fill_disk(false);
+    assert_eq!(stream.get("a.test", "/last").status, 200);
+    let lines = lines(&gateway, 3);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(
+        lines[1].len() < 20 && lines[0].starts_with(&lines[1][..9]),
+        "{lines:?}"
+    );
+    assert!(lines[2].contains("GET /last "), "{lines:?}");
+    gateway.wait_for_log("the access log is written again");
+    assert_eq!(told(&gateway, "the access log cannot be written"), 1);
+    assert_eq!(told(&gateway, "the access log is written again"), 1);
+    assert_eq!(told(&gateway, "lost_lines=300"), 1, "{}", gateway.log());
+    assert_eq!(gateway.metric(LOST), Some(300.0));
+}
+
+#[test]
+fn a_rotated_file_is_written_again_only_once_it_is() {
+    let origin = Origin::named("hello");
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n\
+             log: {{ access: logs/access.log }}\n",
+            origin.address()
+        ),
+    );
+    let (logs, old) = (gateway.dir().join("logs"), gateway.dir().join("logs.old"));
+    fs::create_dir(&logs).expect("made");
+    let gateway = gateway.start();
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    assert_eq!(stream.get("a.test", "/one").status, 200);
+    fs::rename(&logs, &old).expect("moved");
+    gateway.signal(nix::sys::signal::Signal::SIGHUP);
+    gateway.wait_for_log("the access log cannot be opened anew");
+    for _ in 0..10 {
+        assert_eq!(stream.get("a.test", "/meanwhile").status, 200);
+    }
+    let read = |directory: &std::path::Path| {
+        fs::read_to_string(directory.join("access.log")).unwrap_or_default()
+    };
+    wait_for("the lines", || {
+        (read(&old).lines().count() == 11).then_some(())
+    });
+    assert_eq!(told(&gateway, "written again"), 0, "{}", gateway.log());
+
+    // It is found without another signal.
+    fs::create_dir(&logs).expect("made");
+    wait_for("a line in the new file", || {
+        assert_eq!(stream.get("a.test", "/new").status, 200);
+        (!read(&logs).is_empty()).then_some(())
+    });
+    gateway.wait_for_log("the access log is written again");
+    assert_eq!(told(&gateway, "written again"), 1);
+    assert_eq!(told(&gateway, "the access log cannot be opened anew"), 1);
+    assert!(!read(&old).ends_with("/last"));
+    let before = read(&old);
+    assert_eq!(stream.get("a.test", "/last").status, 200);
+    wait_for("the last line", || {
+        read(&logs).contains("/last").then_some(())
+    });
+    assert_eq!(read(&old), before);
+}
+
+#[test]
+fn what_a_client_sends_is_cut_and_takes_bounded_memory() {
+    let origin = Origin::named("hello");
+    let dir = tempfile::tempdir().expect("a directory");
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+    // Nobody reads it.
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&fifo);
+    let _reader = reader.expect("opened");
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n\
+             log: {{ access: {} }}\n",
+            origin.address(),
+            fifo.display()
+        ),
+    )
+    .start();
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    let agent = [0xff_u8; 40_000];
+    let request = [
+        b"GET / HTTP/1.1\r\nHost: a.test\r\nUser-Agent: ",
+        &agent[..],
+        b"\r\n\r\n",
+    ]
+    .concat();
+    assert_eq!(stream.request(&request).status, 200);
+    let memory = gateway.memory();
+    for _ in 0..1000 {
+        assert_eq!(stream.request(&request).status, 200);
+    }
+    let grown = gateway.memory().saturating_sub(memory);
+    assert!(grown < 24 << 20, "{} KiB", grown >> 10);
+    wait_for("lines to be lost", || {
+        gateway
+            .metric("snigate_access_log_lines_lost_total")
+            .filter(|lost| *lost > 0.0)
+    });
+}
+
 #[test]
 fn no_request_forges_a_line() {
     let origin = Origin::named("hello");

@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -30,6 +32,10 @@ pub struct Builder {
     relative: bool,
     /// What the shell does that becomes the program; none where empty.
     prelude: String,
+    /// The command that becomes, or runs, the program; none where empty.
+    wrapper: Vec<String>,
+    is_unread: bool,
+    is_without_ipv6: bool,
 }
 
 impl Builder {
@@ -76,6 +82,24 @@ impl Builder {
         self
     }
 
+    /// Has it run by this command, which is given the program and its arguments.
+    pub fn run_by(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Gives it the smallest pipe for stderr, which nobody reads.
+    pub fn unread(mut self) -> Self {
+        self.is_unread = true;
+        self
+    }
+
+    /// Lets the kernel refuse it sockets of IPv6, as systemd's `RestrictAddressFamilies` does.
+    pub fn without_ipv6(mut self) -> Self {
+        self.is_without_ipv6 = true;
+        self
+    }
+
     /// Lets it listen for HTTPS at another address of this machine too, at the same port.
     pub fn also_at(mut self, address: impl Into<std::net::IpAddr>) -> Self {
         let port = self.ports[0].number();
@@ -107,6 +131,7 @@ impl Builder {
             admin: admin.address(),
             config: self.dir.path().join("snigate.yaml"),
             child: None,
+            stderr: None,
             log: Arc::default(),
             builder: self,
         };
@@ -132,6 +157,8 @@ pub struct Gateway {
     /// The configuration file.
     pub config: PathBuf,
     child: Option<Child>,
+    /// The end of its stderr that nobody reads.
+    stderr: Option<PipeReader>,
     log: Arc<Mutex<String>>,
     builder: Builder,
 }
@@ -149,6 +176,9 @@ impl Gateway {
             environment: Vec::new(),
             relative: false,
             prelude: String::new(),
+            wrapper: Vec::new(),
+            is_unread: false,
+            is_without_ipv6: false,
         }
     }
 
@@ -215,7 +245,11 @@ impl Gateway {
     fn launch(&mut self) {
         let program = env!("CARGO_BIN_EXE_snigate");
         let prelude = &self.builder.prelude;
-        let mut command = if prelude.is_empty() {
+        let mut command = if let [first, rest @ ..] = &self.builder.wrapper[..] {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        } else if prelude.is_empty() {
             Command::new(program)
         } else {
             let mut shell = Command::new("sh");
@@ -229,6 +263,17 @@ impl Gateway {
         } else {
             command.arg(&self.config);
         }
+        if self.builder.is_without_ipv6 {
+            refuse_ipv6(&mut command);
+        }
+        let (unread, stderr) = if self.builder.is_unread {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+            (Some(reader), Stdio::from(writer))
+        } else {
+            (None, Stdio::piped())
+        };
+        self.stderr = unread;
         let mut child = command
             .env_remove("NOTIFY_SOCKET")
             .envs(
@@ -239,13 +284,14 @@ impl Gateway {
             )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the program starts");
         let stdout = child.stdout.take().expect("a pipe");
-        let stderr = child.stderr.take().expect("a pipe");
         self.collect(stdout);
-        self.collect(stderr);
+        if let Some(stderr) = child.stderr.take() {
+            self.collect(stderr);
+        }
         self.child = Some(child);
     }
 
@@ -394,6 +440,21 @@ impl Gateway {
         assert!(done.success(), "prlimit: {done}");
     }
 
+    /// Lets no file of it grow beyond this many octets, as on a disk that is about to be full.
+    pub fn limit_files(&self, octets: u64) {
+        let done = Command::new("prlimit")
+            .args(["--pid", &self.pid().to_string()])
+            .arg(format!("--fsize={octets}:unlimited"))
+            .status()
+            .expect("Debian's package util-linux is installed");
+        assert!(done.success(), "prlimit: {done}");
+    }
+
+    /// The processes that it, or what runs it, has started, with that which it is by `run_by`.
+    pub fn children(&self) -> Vec<u32> {
+        children(self.pid())
+    }
+
     /// How many file descriptors it has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
@@ -418,6 +479,59 @@ impl Gateway {
         let url = format!("http://{host}:{}{path}", self.http.port());
         curl(&url).resolve(host, self.http)
     }
+}
+
+/// The children of a process, zombies among them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// Has the kernel answer `socket(AF_INET6, ..)` with EAFNOSUPPORT.
+fn refuse_ipv6(command: &mut Command) {
+    let statement = |code: u32, yes: u8, no: u8, value: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("a code"),
+        jt: yes,
+        jf: no,
+        k: value,
+    };
+    let number = |number: i64| u32::try_from(number).expect("a number");
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let end = libc::BPF_RET | libc::BPF_K;
+    let mut program = [
+        // The system call, then the low half of its first argument.
+        statement(load, 0, 0, 0),
+        statement(equal, 0, 3, number(libc::SYS_socket)),
+        statement(load, 0, 0, 16),
+        statement(equal, 0, 1, number(libc::AF_INET6.into())),
+        statement(
+            end,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | number(libc::EAFNOSUPPORT.into()),
+        ),
+        statement(end, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let filter = libc::sock_fprog {
+            len: 6,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: both calls take what they point to before they return.
+        let failed = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) != 0
+        };
+        if failed {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls and nothing else.
+    unsafe { command.pre_exec(install) };
 }
 
 impl Drop for Gateway {

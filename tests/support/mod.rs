@@ -49,7 +49,7 @@ pub use dns::NameServer;
 pub use events::Told;
 pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr, csr_key};
 pub use frames::{Frame, Frames, is_end};
-pub use gateway::{Builder, Gateway};
+pub use gateway::{Builder, Gateway, children};
 pub use http1::{Response, connect, exchange, read_head, read_response};
 pub use http2::{H2, H2Reply, read};
 pub use knot::{KEY as TSIG_KEY, Knot, KnotBuilder, READER as TSIG_READER, TsigKey};

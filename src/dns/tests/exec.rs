@@ -126,11 +126,13 @@ async fn a_call_that_is_given_up_leaves_nothing_running() {
 
 #[tokio::test]
 async fn a_program_that_leaves_something_running_has_ended() {
-    let program = Program::new("sleep 20 & exit 0");
+    let program = Program::new("sleep 600 & echo $! >$HERE/child; exit 0");
     let begun = Instant::now();
     let added = program.provider("").add(&zone(), &record("value")).await;
     added.expect("done");
     assert!(begun.elapsed() < Duration::from_secs(15));
+    // What it left running is not left to whoever reaps orphans.
+    ends(&program.read("child").expect("a process")).await;
 }
 
 #[tokio::test]

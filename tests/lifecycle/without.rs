@@ -1,0 +1,78 @@
+//! A machine that lacks something: IPv6, or watches of files.
+
+use super::support::{Ca, Gateway, Origin, TlsClient, within};
+use super::{SECOND, in_front_of};
+
+#[test]
+fn without_ipv6_what_is_over_ipv4_too_is_served() {
+    let origin = Origin::named("x");
+    let unspecified = std::net::Ipv6Addr::UNSPECIFIED;
+    let mut gateway = in_front_of(&origin)
+        .also_at(unspecified)
+        .without_ipv6()
+        .start();
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    assert_eq!(stream.get("a.test", "/").status, 200);
+    let log = gateway.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("IPv6")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(
+        told[0].contains("WARN") && told[0].contains("[::]:"),
+        "{log}"
+    );
+    assert_eq!(gateway.stop().code(), Some(0));
+
+    // An address that is meant is not left out.
+    let mut gateway = in_front_of(&origin)
+        .also_at(std::net::Ipv6Addr::LOCALHOST)
+        .without_ipv6()
+        .spawn();
+    assert_eq!(gateway.wait().code(), Some(1));
+    gateway.wait_for_log("cannot listen on [::1]:");
+}
+
+#[test]
+fn a_change_is_seen_in_seconds_though_the_system_gives_no_more_watches() {
+    let builder = Gateway::builder();
+    let ca = Ca::new("Watched Root");
+    for name in ["a", "b", "c"] {
+        let host = format!("{name}.test");
+        ca.leaf(&[&host])
+            .make()
+            .write(&builder.dir().join(name), name);
+    }
+    // In a namespace of its own the limit is that of nobody else.
+    let command = "echo 1 >/proc/sys/user/max_inotify_watches; exec \"$0\" \"$@\"";
+    let gateway = builder
+        .run_by(&["unshare", "--map-root-user", "sh", "-c", command])
+        .config(
+            "certificates: [{ directory: a }, { directory: b }, { directory: c }]\n\
+             sites: [{ hosts: [a.test, b.test, c.test], routes: [{ respond: { body: x } }] }]\n\
+             log: { access: off }\n",
+        )
+        .start();
+    gateway.wait_for_log("cannot watch a directory");
+    let log = gateway.log();
+    let warning = log
+        .lines()
+        .find(|line| line.contains("cannot watch a directory"));
+    let warning = warning.expect("a line");
+    let directory = gateway.dir().to_string_lossy().into_owned();
+    assert_eq!(warning.matches(&directory).count(), 1, "{warning}");
+    for name in ["a", "b", "c"] {
+        let host = format!("{name}.test");
+        let served = || TlsClient::named(&host).connect(gateway.https).certificate();
+        let before = served();
+        ca.leaf(&[&host])
+            .make()
+            .write(&gateway.dir().join(name), name);
+        within(SECOND * 30, "the new certificate", || {
+            (served() != before).then_some(())
+        });
+    }
+    let told = gateway.log().matches("cannot watch a directory").count();
+    assert!(
+        told <= 3,
+        "once for each directory, not at each look: {told}"
+    );
+}
