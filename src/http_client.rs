@@ -27,6 +27,8 @@ use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use thiserror::Error;
 
+use crate::printable::Printable as _;
+
 /// How we name ourselves.
 pub const AGENT: &str = concat!("snigate/", env!("CARGO_PKG_VERSION"));
 
@@ -172,9 +174,9 @@ pub enum HttpError {
     TooLong,
     #[error("{0}")]
     Broken(String),
-    #[error("cannot read the roots in {}: {source}", path.display())]
+    #[error("cannot read the roots in {}: {source}", path.printable())]
     Roots { path: PathBuf, source: io::Error },
-    #[error("there are no roots to trust in {}", .0.display())]
+    #[error("there are no roots to trust in {}", .0.printable())]
     NoRoots(PathBuf),
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] ErrorStack),

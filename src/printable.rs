@@ -19,10 +19,17 @@ pub fn is_control(character: char) -> bool {
         )
 }
 
-/// A path for a message: control characters as `\n` or `\u202e`, octets that are no UTF-8 as
-/// `\xff`.
-pub fn path(path: &Path) -> PrintablePath<'_> {
-    PrintablePath(path)
+/// A path as messages show it.
+pub trait Printable {
+    /// The path with control characters as `\n` or `\u202e`, and octets that are no UTF-8 as
+    /// `\xff`. To be used where [`Path::display`] would end up in a log or on a terminal.
+    fn printable(&self) -> PrintablePath<'_>;
+}
+
+impl Printable for Path {
+    fn printable(&self) -> PrintablePath<'_> {
+        PrintablePath(self)
+    }
 }
 
 /// A text on one line, its control characters escaped.
@@ -36,7 +43,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// See [`path`].
+/// See [`Printable`].
 #[derive(Clone, Copy, Debug)]
 pub struct PrintablePath<'p>(&'p Path);
 
@@ -75,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_could_end_a_line_or_reorder_it_is_escaped() {
-        let named = |name: &[u8]| path(Path::new(OsStr::from_bytes(name))).to_string();
+        let named = |name: &[u8]| Path::new(OsStr::from_bytes(name)).printable().to_string();
         assert_eq!(named(b"certs/a\nWARN b.pem"), "certs/a\\nWARN b.pem");
         assert_eq!(
             named("a\u{202e}b\u{1b}[31m".as_bytes()),

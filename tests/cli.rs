@@ -302,6 +302,100 @@ fn the_admin_address_is_taken_from_the_configuration() {
 }
 
 #[test]
+fn commands_find_their_gateway_though_the_file_is_broken() {
+    let gateway = Gateway::builder()
+        .token("secret-token")
+        .config("include: [more.yaml, also.yaml]")
+        .config("log: { access: off }");
+    std::fs::write(gateway.dir().join("more.yaml"), "\n").expect("a file");
+    let sites = "sites: [{ hosts: [a.test], tls: off, routes: [{ respond: {} }] }]\n";
+    std::fs::write(gateway.dir().join("also.yaml"), sites).expect("a file");
+    let gateway = gateway.start();
+    let path = gateway.config.to_str().expect("text").to_owned();
+    let reloaded = run(&["reload", "--config", &path]);
+    assert_eq!(reloaded.status.code(), Some(0), "{}", stderr(&reloaded));
+    for broken in [
+        "nonsense: 1\n",
+        "sites: 5\nupstreams: [\n",
+        "sites:\n\t- x\n",
+        "issuers: { a: { local_ca: { } } }\n--- \n",
+    ] {
+        gateway.write_config(broken);
+        let output = run(&["reload", "--config", &path]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{broken}: {said}");
+        assert!(said.starts_with(&path), "{broken}: {said}");
+        let output = run(&["status", "--config", &path]);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{broken}: {}",
+            stderr(&output)
+        );
+    }
+    // An included file that is broken says nothing of the address.
+    gateway.write_config("");
+    gateway.write("more.yaml", "sites: [\n");
+    let output = run(&["certs", "list", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = run(&["stop", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn no_other_gateway_is_reached_because_a_file_is_broken() {
+    for (broken, mistake) in [
+        // The address may stand in what cannot be read.
+        (
+            "sites: [\nserver: { admin: \"127.0.0.1:9\" }\n",
+            "not valid YAML",
+        ),
+        ("server: { admin: \"127.0.0.1:9", "not valid YAML"),
+        ("include: [missing.yaml]\n", "missing.yaml"),
+        // It is there, in a way that nobody can read.
+        ("server: { admn: \"127.0.0.1:9\" }\n", "'admn'"),
+        ("sever: { admin: \"127.0.0.1:9\" }\n", "'sever'"),
+        ("server: { admin: [] }\n", "server.admin"),
+        ("server: { admin: somewhere }\n", "server.admin"),
+        (
+            "server: { admin: \"${SNIGATE_TEST_NOT_SET}\" }\n",
+            "SNIGATE_TEST_NOT_SET",
+        ),
+    ] {
+        let (_dir, path) = configured(broken);
+        for verb in [&["reload"][..], &["status"], &["stop"], &["certs", "list"]] {
+            let output = run(&[verb, &["--config", &path]].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(3), "{verb:?} {broken}: {said}");
+            assert!(said.contains(mistake), "{verb:?} {broken}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_file_s_name_writes_no_line_of_its_own() {
+    let gateway = Gateway::builder();
+    let forged = "a\nWARN b.pem";
+    std::fs::create_dir(gateway.dir().join("certs")).expect("a directory");
+    std::fs::write(gateway.dir().join("certs").join(forged), "broken").expect("a file");
+    let mut gateway = gateway
+        .config(format!(
+            "certificates: [{{ files: {{ cert: {:?} }} }}]\n\
+             sites: [{{ hosts: [a.test], tls: off, routes: [{{ respond: {{}} }}] }}]\n",
+            format!("certs/{forged}")
+        ))
+        .spawn();
+    gateway.wait_for_log("a\\nWARN b.pem");
+    let path = gateway.config.to_str().expect("text").to_owned();
+    let checked = stderr(&run(&["check", "--config", &path]));
+    gateway.stop();
+    assert!(checked.contains("a\\nWARN b.pem"), "{checked}");
+    for text in [checked, gateway.log()] {
+        assert!(!text.lines().any(|line| line.starts_with("WARN")), "{text}");
+    }
+}
+
+#[test]
 fn a_gateway_that_does_not_run_is_named_with_what_to_do() {
     let port = Port::take();
     let address = port.address().to_string();

@@ -17,6 +17,8 @@ use super::{
     SiteView, Status, find,
 };
 
+use crate::printable::Printable as _;
+
 /// Asks the data plane: an admin interface that answers proves nothing of those who serve.
 pub(super) async fn healthz(State(state): State<AdminState>) -> Result<&'static str, Problem> {
     match state.pulse.feel().await {
@@ -154,7 +156,7 @@ fn unmanaged(view: &CertificateView) -> String {
         Some(file) => format!(
             "the certificate for {name} comes from {}, and no issuer is asked for it: replace the \
              file, and it is taken at once",
-            file.display()
+            file.printable()
         ),
         None => format!(
             "no issuer is configured that could be asked for a certificate for {name}: add one \

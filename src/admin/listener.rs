@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::Place;
 use super::connection::{Connected, Connection, Patient};
 use crate::config::model::Admin;
+use crate::printable::Printable as _;
 use crate::shutdown::{ShutdownWatch, requested};
 
 const BACKLOG: i32 = 128;
@@ -44,9 +45,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum BindError {
     #[error("cannot listen on {address} for the admin interface: {source}")]
     Bind { address: String, source: io::Error },
-    #[error("{} is in use: something answers there. Is a gateway running already?", .0.display())]
+    #[error("{} is in use: something answers there. Is a gateway running already?", .0.printable())]
     InUse(PathBuf),
-    #[error("{} is in the way: it is not a socket", .0.display())]
+    #[error("{} is in the way: it is not a socket", .0.printable())]
     NotASocket(PathBuf),
 }
 
@@ -97,7 +98,7 @@ impl Listener {
                 bind_unix(path)
                     .map(|(listener, file)| Some(Self(Kind::Unix { listener, file })))
                     .map_err(|source| BindError::Bind {
-                        address: path.display().to_string(),
+                        address: path.printable().to_string(),
                         source,
                     })
             }
@@ -167,7 +168,7 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|source| BindError::Bind {
-                address: path.display().to_string(),
+                address: path.printable().to_string(),
                 source,
             }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

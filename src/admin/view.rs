@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::config::model::{Action, Site, SiteTls};
+use crate::printable::Printable as _;
 
 /// `GET /api/v1/status`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -92,7 +93,7 @@ impl From<&Site> for SiteView {
                 .collect(),
             origin: format!(
                 "{}:{}:{}",
-                origin.file.display(),
+                origin.file.printable(),
                 origin.line,
                 origin.column
             ),

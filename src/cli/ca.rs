@@ -13,6 +13,8 @@ use super::gateway;
 use super::output::Output;
 use super::trust::{Machine, Step, Store, nickname, quoted};
 
+use crate::printable::Printable as _;
+
 /// Prints the root certificates.
 pub(super) fn root(output: &Output, config: &Path, issuer: Option<&str>) -> Result<(), Failure> {
     output.data(gateway::stored_roots(output, config, issuer)?)
@@ -54,7 +56,7 @@ pub(super) fn trust(
             let of = issuer.map_or_else(String::new, |name| format!(" --issuer {name}"));
             output.data(format!(
                 "# {} is certificate {number} of: snigate ca root{of} --config {}\n",
-                shown.display(),
+                shown.printable(),
                 quoted(config.as_os_str())
             ))?;
         }

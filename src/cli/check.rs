@@ -9,6 +9,8 @@ use super::failure::Failure;
 use super::gateway;
 use super::output::Output;
 
+use crate::printable::Printable as _;
+
 /// Validates what `run` would load.
 pub(super) fn check(
     output: &Output,
@@ -41,7 +43,7 @@ pub(super) fn check(
             };
             output.data(format!(
                 "{}: {} ({}, {}{to_obtain})\n",
-                config.display(),
+                config.printable(),
                 output.style().green("valid"),
                 count(report.sites, "site"),
                 count(report.certificates, "certificate"),

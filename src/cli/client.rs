@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 pub(super) use self::events::Events;
 use super::failure::Failure;
+use crate::printable::Printable as _;
 use crate::secret::Secret;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -90,7 +91,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.printable()),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::gateway;
 use super::output::Output;
 use screen::Screen;
 
+use crate::printable::Printable as _;
 use crate::service::signals::Signals;
 
 /// How often the gateway is asked whether it is ready.
@@ -50,10 +51,10 @@ pub(super) fn demo(
             (directory.path().to_owned(), Some(directory))
         }
     };
-    fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+    fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.printable()))?;
     let data = data
         .canonicalize()
-        .with_context(|| format!("cannot use {}", data.display()))?;
+        .with_context(|| format!("cannot use {}", data.printable()))?;
 
     let ports = Ports {
         https: free_port(8443)?,
@@ -87,7 +88,7 @@ fn own_directory() -> Option<PathBuf> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    Ok(fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?)
+    Ok(fs::write(path, text).with_context(|| format!("cannot write {}", path.printable()))?)
 }
 
 /// The wanted port, or one near it, or any.

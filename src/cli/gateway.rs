@@ -18,6 +18,7 @@ use crate::config::model::{self, Admin, Config, Issuer, Origin};
 use crate::config::{self, Diagnostic, Diagnostics, Loaded, Severity};
 use crate::local_ca::LocalCa;
 use crate::manager::{Problem, TlsManager};
+use crate::printable::Printable as _;
 use crate::secret::Secret;
 use crate::service::signals::{Blocked, Signals};
 use crate::storage::FileStorage;
@@ -105,7 +106,7 @@ fn check_certificates(loaded: Loaded) -> Report {
 
 fn diagnostic(problem: Problem, severity: Severity) -> Diagnostic {
     let message = match &problem.file {
-        Some(file) => format!("{}: {}", file.display(), problem.message),
+        Some(file) => format!("{}: {}", file.printable(), problem.message),
         None => problem.message,
     };
     Diagnostic::about(severity, &problem.origin, message)

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 pub(super) use self::progress::Progress;
 use super::failure::Failure;
 use crate::config::Diagnostic;
+use crate::printable;
 
 /// Prints, in colour where that is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +93,7 @@ impl Output {
         if self.person {
             say(&diagnostic.render(self.stderr.0));
         } else {
-            say(&diagnostic.to_string());
+            say(&printable::line(&diagnostic.to_string()));
         }
     }
 

@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::gateway::{self, AdminPlace};
 use super::output::Output;
 use crate::admin::{LastReload, ReloadSummary, Status, time};
+use crate::printable::Printable as _;
 use crate::secret::Secret;
 
 /// Where the admin interface is by default.
@@ -34,7 +35,7 @@ pub(super) fn connect(
     let named = config.is_some();
     let config = config.unwrap_or_else(|| super::default_config());
     if named && !config.exists() {
-        return Err(anyhow!("there is no {}", config.display()).into());
+        return Err(anyhow!("there is no {}", config.printable()).into());
     }
     if !config.exists() {
         return Ok(Client::new(ADMIN.parse()?, token));
@@ -42,7 +43,7 @@ pub(super) fn connect(
     match gateway::admin(output, config)? {
         AdminPlace::At(address, configured) => Ok(Client::new(address, token.or(configured))),
         AdminPlace::Off => Err(Failure::hinted(
-            anyhow!("the admin interface is off in {}", config.display()),
+            anyhow!("the admin interface is off in {}", config.printable()),
             "use signals: SIGHUP to reload, SIGTERM to stop",
         )),
     }
@@ -115,7 +116,10 @@ pub(super) fn status(output: &Output, client: &Client, json: bool) -> Result<(),
             .flat_map(|(part, reasons)| reasons.iter().map(move |reason| (part, reason)));
         lines.extend(reasons.map(|(part, reason)| format!("                 {part}: {reason}")));
     }
-    lines.push(format!("  configuration  {}", status.config_file.display()));
+    lines.push(format!(
+        "  configuration  {}",
+        status.config_file.printable()
+    ));
     lines.push(format!(
         "  last reload    {}",
         last_reload(status.last_reload.as_ref())

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::model::Origin;
 
+use crate::printable::Printable as _;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,7 +87,7 @@ impl Diagnostic {
             paint(severity, &self.severity.to_string()),
             paint("1", &self.subject()),
             paint("34", "-->"),
-            self.file.display(),
+            self.file.printable(),
             self.line,
             self.column,
         );
@@ -141,7 +143,13 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     /// `FILE:LINE:COLUMN: what, why, what to do` on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file.display(), self.line, self.column)?;
+        write!(
+            f,
+            "{}:{}:{}: ",
+            self.file.printable(),
+            self.line,
+            self.column
+        )?;
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }

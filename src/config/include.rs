@@ -14,6 +14,8 @@ use super::locate::{self, Entry, Kind, Map, Node, Place};
 use super::problem::{At, Problems, quote};
 use super::source::{self, Sources};
 
+use crate::printable::Printable as _;
+
 /// Lists that several files may add to.
 const LISTS: [&str; 3] = ["certificates", "events", "sites"];
 
@@ -208,7 +210,7 @@ fn name(at: &At<'_>, path: &Path) -> String {
     if at.is_reference() {
         at.quoted()
     } else {
-        quote(&path.display().to_string())
+        quote(&path.printable().to_string())
     }
 }
 

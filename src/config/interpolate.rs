@@ -9,6 +9,8 @@ use std::path::Path;
 
 use super::source::{self, Sources};
 
+use crate::printable::Printable as _;
+
 /// The largest file for `${file:PATH}`, in octets.
 const MAX_VALUE: u64 = 1 << 20;
 
@@ -74,7 +76,7 @@ fn value(
                 text.truncate(text.trim_end_matches(['\r', '\n']).len());
                 Ok(text)
             }
-            Err((what, hint)) => Err((format!("the file {} {what}", path.display()), hint)),
+            Err((what, hint)) => Err((format!("the file {} {what}", path.printable()), hint)),
         };
     }
     if !is_variable(reference) {

@@ -5,10 +5,14 @@
 //! knows nothing of what the keys mean: `check` does.
 
 mod mask;
+mod syntax;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+
+pub(super) use self::syntax::SyntaxError;
+use self::syntax::{refuse, refuse_depth, refuse_tag, scan_error};
 
 /// How deep lists and mappings may nest.
 const MAX_DEPTH: usize = 64;
@@ -157,14 +161,6 @@ impl Map {
             }
         }
     }
-}
-
-/// Why a text is no YAML that a configuration may be written in.
-#[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub(super) place: Place,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
 }
 
 /// Parses the text of one file; `None` where there is nothing but comments.
@@ -356,54 +352,5 @@ impl Tree {
             Kind::Scalar(_) => {}
         }
         Ok(())
-    }
-}
-
-fn refuse(place: Place, message: &str, hint: &str) -> SyntaxError {
-    SyntaxError {
-        place,
-        message: message.to_owned(),
-        hint: Some(hint.to_owned()),
-    }
-}
-
-fn refuse_depth(place: Place) -> SyntaxError {
-    refuse(
-        place,
-        "lists and mappings nest deeper than 64 levels",
-        "no key needs that much: look for a bracket that is never closed",
-    )
-}
-
-fn refuse_tag(place: Place, tagged: bool) -> Result<(), SyntaxError> {
-    if tagged {
-        return Err(refuse(
-            place,
-            "YAML tags have no meaning here",
-            "remove it; text that begins with '!' needs quotes",
-        ));
-    }
-    Ok(())
-}
-
-fn scan_error(file: u32, text: &str, error: &ScanError) -> SyntaxError {
-    let info = error.info();
-    let place = Place::new(file, error.marker()).within(text);
-    if info.contains("recursion limit") {
-        return refuse_depth(place);
-    }
-    let hint = if info.contains("tab") {
-        Some("indent with spaces, never with tabs")
-    } else if info.contains("mapping values") {
-        Some("look for a ':' inside a value that needs quotes, or a line indented too far")
-    } else if info.contains("anchor") {
-        Some("define the anchor before its alias; text that begins with '*' or '&' needs quotes")
-    } else {
-        Some("check the indentation, brackets and quotes here and in the lines before")
-    };
-    SyntaxError {
-        place,
-        message: format!("this is not valid YAML: {info}"),
-        hint: hint.map(str::to_owned),
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::locate::Place;
 
+use crate::printable::Printable as _;
+
 /// The largest file of a configuration, in octets.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -103,7 +105,7 @@ impl Sources {
     /// `FILE:LINE:COLUMN`.
     pub(super) fn describe(&self, place: Place) -> String {
         let file = self.shown(place.file);
-        format!("{}:{}:{}", file.display(), place.line, place.column)
+        format!("{}:{}:{}", file.printable(), place.line, place.column)
     }
 
     fn get(&self, file: u32) -> Option<&Source> {
@@ -141,7 +143,7 @@ pub(super) fn read_at_most(path: &Path, most: u64) -> Result<String, (String, St
     if file.metadata().is_ok_and(|data| data.is_dir()) {
         let hint = format!(
             "name a file in it, or include \"{}/*.yaml\"",
-            path.display()
+            path.printable()
         );
         return Err(("is a directory".to_owned(), hint));
     }

@@ -15,6 +15,7 @@ use super::api::one_line;
 use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::DnsExec;
 use crate::host::HostName;
+use crate::printable::Printable as _;
 
 /// How much of what it prints is kept, in octets. The rest is read and dropped.
 const MAX_OUTPUT: usize = 4 << 10;
@@ -47,7 +48,7 @@ impl ExecProvider {
             timeout,
             env,
         } = &self.config;
-        let doing = format!("{} {verb} {}.", program.display(), record.name);
+        let doing = format!("{} {verb} {}.", program.printable(), record.name);
         let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
         let mut command = Command::new(program);
         command

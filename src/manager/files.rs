@@ -17,6 +17,7 @@ use crate::certificate::material::Der;
 use crate::certificate::pem::find_der;
 use crate::certificate::{CertificateError, FilePath, Fingerprint, Loaded, Loader, Source};
 use crate::clock::UnixTime;
+use crate::printable::Printable as _;
 use crate::stamp::Stamp;
 
 /// A file's content: wiped from memory when dropped, since it may hold a private key.
@@ -305,7 +306,7 @@ pub(super) enum FileError {
     Certificate(#[from] CertificateError),
     #[error("cannot be read: {0}; check that it is there and that this user may read it")]
     Io(#[from] io::Error),
-    #[error("holds no private key, and there is no {}", .0.display())]
+    #[error("holds no private key, and there is no {}", .0.printable())]
     NoKey(PathBuf),
     #[error("is not a regular file")]
     NotAFile,

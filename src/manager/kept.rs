@@ -9,6 +9,7 @@ use crate::certificate::material::{Keeper, Kept};
 use crate::certificate::{Loader, Source, TlsCertificate};
 use crate::clock::Clock;
 use crate::config::model::InMemory;
+use crate::printable::Printable as _;
 
 /// Leaves certificates in their files, as the configuration asks.
 pub(super) struct Keepers {
@@ -93,15 +94,16 @@ impl Keeper for Filed {
                 let time = self.clock.now();
                 match invalidity(&now, time) {
                     Some(why) if invalidity(certificate, time).is_none() => {
-                        Err(format!("{}: {why}", chain.display()))
+                        Err(format!("{}: {why}", chain.printable()))
                     }
                     _ => Ok(Kept::Newer(Box::new(now))),
                 }
             }
-            Some(Err((path, error))) => Err(format!("{}: {error}", path.display())),
-            Some(Ok(Content::Bundle)) | None => {
-                Err(format!("{} holds no private key any more", chain.display()))
-            }
+            Some(Err((path, error))) => Err(format!("{}: {error}", path.printable())),
+            Some(Ok(Content::Bundle)) | None => Err(format!(
+                "{} holds no private key any more",
+                chain.printable()
+            )),
         }
     }
 

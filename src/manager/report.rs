@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::certificate::TlsCertificate;
 use crate::config::model::Origin;
 use crate::host::Pattern;
+use crate::printable::Printable as _;
 
 /// What a pass did, and everything that is wrong at its end.
 #[derive(Debug, Default)]
@@ -89,7 +90,7 @@ impl fmt::Display for Problem {
             path,
         } = &self.origin;
         if !file.as_os_str().is_empty() {
-            write!(f, "{}:", file.display())?;
+            write!(f, "{}:", file.printable())?;
             if *line > 0 {
                 write!(f, "{line}:{column}:")?;
             }
@@ -99,7 +100,7 @@ impl fmt::Display for Problem {
             write!(f, "{path}: ")?;
         }
         if let Some(file) = &self.file {
-            write!(f, "{}: ", file.display())?;
+            write!(f, "{}: ", file.printable())?;
         }
         f.write_str(&self.message)
     }

@@ -21,6 +21,7 @@ use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Issuer as Configured;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issuer, Revocation, RevocationReason};
+use crate::printable::Printable as _;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Storage, StorageError, blocking, keys};
 
@@ -84,7 +85,7 @@ impl TlsManager {
                 return Err(CareError::Refused(format!(
                     "the certificate for {domain} comes from {}: whoever obtained it has it \
                      revoked at its CA; then replace the file, and it is taken at once",
-                    path.to_path().display()
+                    path.to_path().printable()
                 )));
             }
             Source::Program => return Err(CareError::Unknown),

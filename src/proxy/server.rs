@@ -15,6 +15,7 @@ use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
+use crate::printable::Printable as _;
 
 /// How long an idle connection to a server is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -227,7 +228,7 @@ pub(crate) fn read_roots(upstream: &Upstream) -> Option<Vec<u8>> {
     Some(std::fs::read(file).unwrap_or_else(|error| {
         tracing::error!(
             upstream = &*upstream.name,
-            file = %file.display(),
+            file = %file.printable(),
             %error,
             "the upstream's CA file cannot be read: its servers will not be trusted",
         );
@@ -239,6 +240,6 @@ fn unix(path: &Path) -> Option<(SocketAddr, String)> {
     let address = UnixAddress::from_pathname(path).ok()?;
     Some((
         SocketAddr::Unix(address),
-        format!("unix:{}", path.display()),
+        format!("unix:{}", path.printable()),
     ))
 }

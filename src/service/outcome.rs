@@ -9,6 +9,7 @@ use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::config::{Diagnostic, Diagnostics};
 use crate::manager::Report;
+use crate::printable::Printable as _;
 
 /// How the last reload went.
 #[derive(Clone, Debug)]
@@ -63,7 +64,7 @@ pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
     match outcome {
         Ok(reloaded) => {
             tracing::info!(
-                file = %file.display(),
+                file = %file.printable(),
                 sites = reloaded.sites,
                 certificates = reloaded.certificates,
                 "configuration reloaded"

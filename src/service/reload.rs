@@ -203,16 +203,15 @@ impl Following {
         }
         let outcome = watch.follow(paths.iter().map(|path| &**path));
         let was_whole = std::mem::replace(&mut self.is_whole, outcome.errors.is_empty());
-        if was_whole {
-            for error in outcome.errors {
-                tracing::warn!(
-                    %error,
-                    "cannot watch a directory, looking every {} s instead; where the limit is \
-                     reached, raise fs.inotify.max_user_watches",
-                    WITHOUT_WATCH.as_secs()
-                );
-            }
-        } else if self.is_whole {
+        if let (true, Some(error)) = (was_whole, outcome.errors.first()) {
+            tracing::warn!(
+                %error,
+                directories = outcome.errors.len(),
+                "directories cannot be watched, looking every {} s instead; where the system's limit \
+                 is reached, raise fs.inotify.max_user_watches",
+                WITHOUT_WATCH.as_secs()
+            );
+        } else if self.is_whole && !was_whole {
             tracing::info!("all directories are watched again");
         }
         self.followed = Some(paths);

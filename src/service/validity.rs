@@ -17,6 +17,7 @@ use crate::certificate::Fingerprint;
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind};
 use crate::manager::Watched;
+use crate::printable::Printable as _;
 use crate::schedule::{Alert, Upkeep, Watch};
 use crate::shutdown::requested;
 
@@ -97,7 +98,7 @@ fn event(watched: &Watched, alert: Alert, now: UnixTime) -> Event {
     let place = certificate
         .source()
         .path()
-        .map_or_else(String::new, |path| format!(" ({})", path.display()));
+        .map_or_else(String::new, |path| format!(" ({})", path.printable()));
     let what = match alert.kind {
         EventKind::CertificateExpired => format!("expired at {end} and is served all the same"),
         EventKind::CertificateNotYetValid => {

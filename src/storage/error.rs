@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use thiserror::Error;
 
+use crate::printable::Printable as _;
+
 /// Why a storage did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum StorageError {
@@ -29,7 +31,7 @@ pub enum StorageError {
     #[error("the storage was not asked: the gateway ends")]
     Ending,
     /// A file or directory cannot be used.
-    #[error("cannot {action} {}: {source}; {}", path.display(), advice(source))]
+    #[error("cannot {action} {}: {source}; {}", path.printable(), advice(source))]
     Io {
         action: &'static str,
         path: PathBuf,

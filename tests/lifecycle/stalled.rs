@@ -23,6 +23,12 @@ fn without_upstream() -> (Builder, super::support::Port) {
     (builder, nobody)
 }
 
+/// The status of a request on a connection of its own.
+fn get(gateway: &Gateway) -> u16 {
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    stream.get("a.test", "/").status
+}
+
 #[test]
 fn a_reader_of_stderr_that_stalls_stops_nothing() {
     let (builder, _nobody) = without_upstream();
@@ -34,16 +40,14 @@ fn a_reader_of_stderr_that_stalls_stops_nothing() {
     };
     // Until more is logged than any queue holds.
     within(SECOND * 120, "lines to be lost", || {
-        let mut stream = TlsClient::named("a.test").connect(gateway.https);
         for _ in 0..20 {
-            assert_eq!(stream.get("a.test", "/").status, 502);
+            assert_eq!(get(&gateway), 502);
         }
         (lost() > 0.0).then_some(())
     });
     let memory = gateway.memory();
-    let mut stream = TlsClient::named("a.test").connect(gateway.https);
     for _ in 0..100 {
-        assert_eq!(stream.get("a.test", "/").status, 502);
+        assert_eq!(get(&gateway), 502);
     }
     assert_eq!(gateway.ask("GET", "/healthz").status, 200);
     assert!(gateway.memory() < memory + (16 << 20));
@@ -109,8 +113,7 @@ fn health_is_that_of_the_data_plane() {
     wait_for("/healthz to see that it goes on", || {
         (health().status == 200).then_some(())
     });
-    let mut stream = TlsClient::named("a.test").connect(gateway.https);
-    assert_eq!(stream.get("a.test", "/").status, 200);
+    assert_eq!(get(&gateway), 200);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::time::{span, until};
 use crate::admin::{AdviceView, CertificateState, CertificateView, FailureView, RenewalView, time};
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
+use crate::printable::Printable as _;
 use crate::schedule::FailureClass;
 
 /// A paragraph of facts, each on lines of its own.
@@ -121,7 +122,7 @@ pub(super) fn last_failure(failure: &FailureView, now: UnixTime) -> String {
 
 fn source(view: &CertificateView) -> String {
     match (&view.file, &view.renewal) {
-        (Some(file), _) => format!("{} {}", view.source, file.display()),
+        (Some(file), _) => format!("{} {}", view.source, file.printable()),
         (None, Some(_)) => format!("issuer {}", view.source),
         (None, None) => view.source.clone(),
     }

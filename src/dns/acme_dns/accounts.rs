@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::Registered;
 use crate::host::HostName;
+use crate::printable::Printable as _;
 use crate::secret::Secret;
 
 /// With which accounts names are set.
@@ -89,14 +90,14 @@ impl AccountFile {
                 format!(
                     "the accounts in {} are not JSON as acme-dns clients keep it (line {}, column \
                      {}); put it right, or move it away to have them made anew",
-                    self.path.display(),
+                    self.path.printable(),
                     error.line(),
                     error.column()
                 )
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => {
-                let path = self.path.display();
+                let path = self.path.printable();
                 return Err(format!("cannot read the accounts in {path}: {error}"));
             }
         };
@@ -176,7 +177,7 @@ fn write(path: &Path, accounts: &BTreeMap<String, Stored>) -> Result<(), String>
         Ok(())
     };
     attempt().map_err(|error| {
-        let path = path.display();
+        let path = path.printable();
         format!("cannot write the accounts to {path}: {error}; let Snigate's user write there")
     })
 }

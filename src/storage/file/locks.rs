@@ -33,6 +33,8 @@ use openssl::sha::sha256;
 use self::guard::Guard;
 use super::{DIRECTORY_MODE, FILE_MODE, Key, StorageError, failed, write};
 
+use crate::printable::Printable as _;
+
 const HOLDER: &str = "holder";
 
 /// How often a directory that somebody works in is removed until it stays away.
@@ -254,7 +256,7 @@ impl Locks {
         for life in held {
             if let Err(error) = life.beat() {
                 tracing::warn!(
-                    path = %self.directory.display(),
+                    path = %self.directory.printable(),
                     %error,
                     "the heartbeat of a lock cannot be written: another process may take over"
                 );

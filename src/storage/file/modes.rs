@@ -7,6 +7,8 @@ use std::path::Path;
 
 use super::DIRECTORY_MODE;
 
+use crate::printable::Printable as _;
+
 /// The mode bits that let others than the owner in.
 const OTHERS: u32 = 0o077;
 
@@ -20,13 +22,13 @@ pub(super) fn mend(path: &Path, metadata: &Metadata, mode: u32) {
     }
     match fs::set_permissions(path, Permissions::from_mode(mode)) {
         Ok(()) => tracing::warn!(
-            path = %path.display(),
+            path = %path.printable(),
             found = format_args!("{found:04o}"),
             now = format_args!("{mode:04o}"),
             "others could get at stored keys: mode mended"
         ),
         Err(error) => tracing::error!(
-            path = %path.display(),
+            path = %path.printable(),
             found = format_args!("{found:04o}"),
             %error,
             "others can get at stored keys, and the mode cannot be mended"
