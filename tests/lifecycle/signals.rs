@@ -129,7 +129,11 @@ fn the_first_process_of_a_container_reaps_orphans() {
     let done = Command::new("nsenter")
         .args(["--user", "--preserve-credentials", "--pid", "--target"])
         .arg(first.to_string())
-        .args(["sh", "-c", "for i in 1 2 3; do (sleep 60 & echo $!); done"])
+        .args([
+            "sh",
+            "-c",
+            "for i in 1 2 3; do (sleep 600 >/dev/null 2>&1 &); done",
+        ])
         .output()
         .expect("Debian's package util-linux is installed");
     assert!(done.status.success(), "{done:?}");
