@@ -21,27 +21,30 @@ const PASSED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
-/// Returns at once, unless this is process 1: then it returns in a child of it, and the parent ends
-/// as the child does. To be called before there is another thread.
+/// Returns `None` at once, unless this is process 1: then it does so in a child of it, and returns the
+/// exit code in the parent once the child has ended. To be called before there is another thread.
 ///
 /// # Errors
 /// Where no process can be made.
-pub fn leave_first_process() -> io::Result<()> {
+pub fn leave_first_process() -> io::Result<Option<u8>> {
     if getpid() != Pid::from_raw(1) {
-        return Ok(());
+        return Ok(None);
     }
     let waited: SigSet = PASSED.into_iter().chain([Signal::SIGCHLD]).collect();
     let before = SigSet::thread_get_mask()?;
     waited.thread_block()?;
     // SAFETY: there is no other thread that could hold a lock, as the caller promises.
     match unsafe { fork() }? {
-        ForkResult::Child => Ok(before.thread_set_mask()?),
-        ForkResult::Parent { child } => std::process::exit(watch(child, &waited)),
+        ForkResult::Child => {
+            before.thread_set_mask()?;
+            Ok(None)
+        }
+        ForkResult::Parent { child } => Ok(Some(watch(child, &waited))),
     }
 }
 
 /// Waits until the gateway has ended. The exit code that tells how.
-fn watch(gateway: Pid, waited: &SigSet) -> i32 {
+fn watch(gateway: Pid, waited: &SigSet) -> u8 {
     loop {
         if let Some(code) = reap(gateway) {
             return code;
@@ -55,12 +58,15 @@ fn watch(gateway: Pid, waited: &SigSet) -> i32 {
 }
 
 /// Takes note of all processes that have ended. The exit code, where the gateway is among them.
-fn reap(gateway: Pid) -> Option<i32> {
+fn reap(gateway: Pid) -> Option<u8> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == gateway => return Some(code),
+            Ok(WaitStatus::Exited(pid, code)) if pid == gateway => {
+                return Some(u8::try_from(code).unwrap_or(1));
+            }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == gateway => {
-                return Some(128 + signal as i32);
+                // As a shell tells it.
+                return Some(u8::try_from(128 + signal as i32).unwrap_or(1));
             }
             Ok(WaitStatus::StillAlive) => return None,
             Ok(_) | Err(nix::Error::EINTR) => {}

@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Found,
     /// Whoever read stdout has read enough: 0.
     ReaderGone,
+    /// The gateway ran in a process of its own, which has ended with this code and said why.
+    Ended(u8),
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
+            Self::Ended(code) => *code,
             Self::Failed { .. } => 1,
             Self::Usage(_) | Self::UsageShown => 2,
             Self::Invalid => 3,

@@ -132,7 +132,10 @@ pub(super) fn schema() -> Value {
 /// Makes this process one that is to be a gateway: it listens to signals from now on. To be called
 /// before there is another thread.
 pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
-    app::leave_first_process().context("cannot make a process for the gateway")?;
+    let ended = app::leave_first_process().context("cannot make a process for the gateway")?;
+    if let Some(code) = ended {
+        return Err(Failure::Ended(code));
+    }
     let signals = Signals::listen().context("cannot listen to signals")?;
     drop(blocked);
     Ok(signals)

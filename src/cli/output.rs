@@ -112,7 +112,11 @@ impl Output {
         let (error, hint) = match failure {
             Failure::Failed { error, hint } => (format!("{error:#}"), hint.as_deref()),
             Failure::Usage(error) => (error.clone(), Some("see snigate --help")),
-            Failure::UsageShown | Failure::Invalid | Failure::Found | Failure::ReaderGone => return,
+            Failure::UsageShown
+            | Failure::Invalid
+            | Failure::Found
+            | Failure::ReaderGone
+            | Failure::Ended(_) => return,
         };
         say(&format!("{} {error}", self.stderr.red("error:")));
         if let Some(hint) = hint {

@@ -9,12 +9,11 @@ use nix::unistd::Pid;
 use super::support::{Builder, Gateway, children, wait_for};
 
 /// A new namespace of processes, of which the program is the first. Any user may make one.
-const FIRST_PROCESS: [&str; 6] = [
+const FIRST_PROCESS: [&str; 5] = [
     "unshare",
     "--map-root-user",
     "--pid",
     "--fork",
-    "--mount-proc",
     "--kill-child",
 ];
 

@@ -41,10 +41,8 @@ fn a_change_is_seen_in_seconds_though_the_system_gives_no_more_watches() {
             .make()
             .write(&builder.dir().join(name), name);
     }
-    // In a namespace of its own the limit is that of nobody else.
-    let command = "echo 1 >/proc/sys/user/max_inotify_watches; exec \"$0\" \"$@\"";
     let gateway = builder
-        .run_by(&["unshare", "--map-root-user", "sh", "-c", command])
+        .without_watches()
         .config(
             "certificates: [{ directory: a }, { directory: b }, { directory: c }]\n\
              sites: [{ hosts: [a.test, b.test, c.test], routes: [{ respond: { body: x } }] }]\n\

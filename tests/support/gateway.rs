@@ -35,8 +35,12 @@ pub struct Builder {
     /// The command that becomes, or runs, the program; none where empty.
     wrapper: Vec<String>,
     is_unread: bool,
-    is_without_ipv6: bool,
+    /// What the kernel refuses it.
+    refused: Vec<Refused>,
 }
+
+/// A system call that is refused, where its first argument is this one, and with which error.
+type Refused = (i64, Option<i32>, i32);
 
 impl Builder {
     /// Adds keys under `server`, as `limits: { handshake: 1s }`; several lines keep their indent.
@@ -96,7 +100,15 @@ impl Builder {
 
     /// Lets the kernel refuse it sockets of IPv6, as systemd's `RestrictAddressFamilies` does.
     pub fn without_ipv6(mut self) -> Self {
-        self.is_without_ipv6 = true;
+        let refused = (libc::SYS_socket, Some(libc::AF_INET6), libc::EAFNOSUPPORT);
+        self.refused.push(refused);
+        self
+    }
+
+    /// Lets the kernel refuse it watches of files, as where `max_user_watches` is reached.
+    pub fn without_watches(mut self) -> Self {
+        let refused = (libc::SYS_inotify_add_watch, None, libc::ENOSPC);
+        self.refused.push(refused);
         self
     }
 
@@ -178,7 +190,7 @@ impl Gateway {
             prelude: String::new(),
             wrapper: Vec::new(),
             is_unread: false,
-            is_without_ipv6: false,
+            refused: Vec::new(),
         }
     }
 
@@ -263,8 +275,8 @@ impl Gateway {
         } else {
             command.arg(&self.config);
         }
-        if self.builder.is_without_ipv6 {
-            refuse_ipv6(&mut command);
+        for refused in &self.builder.refused {
+            refuse(&mut command, *refused);
         }
         let (unread, stderr) = if self.builder.is_unread {
             let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -489,8 +501,8 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Has the kernel answer `socket(AF_INET6, ..)` with EAFNOSUPPORT.
-fn refuse_ipv6(command: &mut Command) {
+/// Has the kernel refuse a system call, as systemd's sandbox does.
+fn refuse(command: &mut Command, (call, argument, error): Refused) {
     let statement = |code: u32, yes: u8, no: u8, value: u32| libc::sock_filter {
         code: u16::try_from(code).expect("a code"),
         jt: yes,
@@ -501,18 +513,17 @@ fn refuse_ipv6(command: &mut Command) {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let end = libc::BPF_RET | libc::BPF_K;
+    // The low half of its first argument, or the call itself once more.
+    let (offset, value) = match argument {
+        Some(argument) => (16, number(argument.into())),
+        None => (0, number(call)),
+    };
     let mut program = [
-        // The system call, then the low half of its first argument.
         statement(load, 0, 0, 0),
-        statement(equal, 0, 3, number(libc::SYS_socket)),
-        statement(load, 0, 0, 16),
-        statement(equal, 0, 1, number(libc::AF_INET6.into())),
-        statement(
-            end,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | number(libc::EAFNOSUPPORT.into()),
-        ),
+        statement(equal, 0, 3, number(call)),
+        statement(load, 0, 0, offset),
+        statement(equal, 0, 1, value),
+        statement(end, 0, 0, libc::SECCOMP_RET_ERRNO | number(error.into())),
         statement(end, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let install = move || {
