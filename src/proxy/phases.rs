@@ -166,6 +166,11 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        // Pingora would write an empty last part as the chunk that ends a body, and then end the
+        // body once more: the next request on that connection would begin with a stray chunk.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         // The edge watches over bodies of HTTP/1.
         let part = body.as_ref().map_or(0, Bytes::len);
         if !session.is_http2() || end_of_stream || exchange.body_rate.is_fast_enough(part) {

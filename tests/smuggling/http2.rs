@@ -177,3 +177,76 @@ fn pseudo_fields_in_trailers_reach_no_upstream() {
         "{seen}"
     );
 }
+
+/// The ways in which an HTTP/2 body without a length can end, as frames of stream 0.
+fn ends_of_a_body() -> [Vec<Frame>; 6] {
+    const PADDED: u8 = 8;
+    let data = |flags, payload: &[u8]| Frame::new(Frame::DATA, flags, 0, payload);
+    let padding = [3, 0, 0, 0];
+    let trailers = Frame::new(
+        Frame::HEADERS,
+        Frame::END_HEADERS | Frame::END_STREAM,
+        0,
+        Frame::fields(&[("x-sum", "1")]),
+    );
+    [
+        vec![data(0, b"hello"), data(Frame::END_STREAM, b"")],
+        vec![data(Frame::END_STREAM, b"")],
+        vec![
+            data(0, b"hello"),
+            data(Frame::END_STREAM | PADDED, &padding),
+        ],
+        vec![
+            data(0, b"hello"),
+            data(PADDED, &padding),
+            data(0, b""),
+            data(Frame::END_STREAM, b""),
+        ],
+        vec![data(0, b"hello"), trailers.clone()],
+        vec![data(PADDED, &padding), trailers],
+    ]
+}
+
+#[test]
+fn a_body_in_chunks_ends_once_however_its_stream_does() {
+    let recorder = Recorder::start();
+    let gateway = in_front_of(&recorder);
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    let mut requests = 0;
+    // What is sent too much may come after the answer: the next round shows it.
+    for _ in 0..3 {
+        for end in ends_of_a_body() {
+            let stream = 2 * requests + 1;
+            requests += 1;
+            let head = Frame::new(
+                Frame::HEADERS,
+                Frame::END_HEADERS,
+                stream,
+                Frame::fields(&PSEUDO),
+            );
+            frames.send(&head);
+            for frame in end {
+                frames.send(&Frame { stream, ..frame });
+            }
+            let answer = frames.until(|frame| {
+                frame.stream == stream && matches!(frame.kind, Frame::HEADERS | Frame::RST_STREAM)
+            });
+            let answer = answer.expect("an answer");
+            assert_eq!(answer.payload.first(), Some(&0x88), "{answer:?}");
+        }
+    }
+    let seen = recorder.seen();
+    for bytes in &seen {
+        let mut rest = bytes.as_str();
+        while !rest.is_empty() {
+            let (head, after) = rest.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("POST /case HTTP/1.1\r\n"), "{bytes}");
+            rest = after
+                .strip_prefix("0\r\n\r\n")
+                .or_else(|| after.strip_prefix("5\r\nhello\r\n0\r\n\r\n"))
+                .unwrap_or_else(|| panic!("not one end of a body: {after:?}"));
+        }
+    }
+    let count = seen.concat().matches("POST ").count();
+    assert_eq!(count, usize::try_from(requests).expect("few"));
+}
