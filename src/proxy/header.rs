@@ -44,13 +44,13 @@ impl Forwarded<'_> {
     /// Clients cannot be believed about where they come from, so nothing of theirs is kept, be it
     /// `Forwarded` (RFC 7239), any `X-Forwarded-*` or a spelling that a server might take for one.
     pub(crate) fn write(self, request: &mut RequestHeader) -> Result<()> {
-        let forged: Vec<HeaderName> = request
+        let dropped: Vec<HeaderName> = request
             .headers
             .keys()
-            .filter(|name| is_forwarding(name.as_str()))
+            .filter(|name| is_dropped(name.as_str()))
             .cloned()
             .collect();
-        for name in forged {
+        for name in dropped {
             request.remove_header(&name);
         }
         let proto = if self.tls { "https" } else { "http" };
@@ -77,26 +77,56 @@ impl Forwarded<'_> {
     }
 }
 
-/// Whether a field, whose name is in lower case, tells of the way that a request has come, or
-/// could be taken for one that does: some servers read `_` as `-`.
-fn is_forwarding(name: &str) -> bool {
-    let is = |what: &str| {
-        name.len() == what.len()
-            && name
-                .bytes()
-                .zip(what.bytes())
-                .all(|(n, w)| n == w || (n == b'_' && w == b'-'))
-    };
-    let begins = |what: &str| {
-        name.get(..what.len()).is_some_and(|_| {
-            name.bytes()
-                .zip(what.bytes())
-                .all(|(n, w)| n == w || (n == b'_' && w == b'-'))
-        })
-    };
-    is("forwarded") || begins("x-forwarded-") || is("x-real-ip") || is("x-request-id")
+/// Whether a client's field is kept from upstreams; its name is in lower case.
+///
+/// Servers make variables of names, in which every octet but letters and digits may become `_`. So a
+/// name with any other octet than `-` could be taken for one that the gateway vouches for.
+fn is_dropped(name: &str) -> bool {
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+    !name.bytes().all(is_plain) || is_claim(name)
+}
+
+/// Whether a field claims something of the client, or of the way that a request has come, which
+/// servers believe of a proxy.
+fn is_claim(name: &str) -> bool {
+    const BEGINNINGS: [&str; 6] = [
+        "forwarded-",
+        "x-forwarded-",
+        "x-original-",
+        "x-rewrite-",
         // `Proxy` becomes HTTP_PROXY where a server makes variables of fields (CVE-2016-5385).
-        || is("proxy") || begins("proxy-")
+        "proxy-",
+        "x-proxyuser-",
+    ];
+    matches!(
+        name,
+        "forwarded"
+            | "x-forwarded"
+            | "x-forward-for"
+            | "x-real-ip"
+            | "x-request-id"
+            | "proxy"
+            | "client-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-remote-ip"
+            | "x-remote-addr"
+            | "x-originating-ip"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "cf-connecting-ipv6"
+            | "fastly-client-ip"
+            | "fly-client-ip"
+            | "wl-proxy-client-ip"
+            | "x-azure-clientip"
+            | "x-azure-socketip"
+            | "x-envoy-external-address"
+            | "x-appengine-user-ip"
+            | "x-host"
+            | "x-scheme"
+            | "x-url-scheme"
+            | "front-end-https"
+    ) || BEGINNINGS.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Why a request is refused before it is routed.
@@ -121,6 +151,7 @@ pub(crate) fn check(request: &RequestHeader) -> std::result::Result<(), Refusal>
             "HTTP/2 has no Transfer-Encoding.",
         ));
     }
+    check_nominated(&request.headers)?;
     if !origin_form(request).starts_with(b"/") {
         return Err(Refusal(StatusCode::BAD_REQUEST, "The request has no path."));
     }
@@ -135,6 +166,36 @@ pub(crate) fn check(request: &RequestHeader) -> std::result::Result<(), Refusal>
         ));
     }
     Ok(())
+}
+
+/// Checks the names in `Connection` as Pingora does, which would do so once it is connected to an
+/// upstream: none may take away what routing and trust rest on.
+fn check_nominated(headers: &HeaderMap) -> std::result::Result<(), Refusal> {
+    const MOST: usize = 9;
+    let is_good = |name: &[u8]| {
+        !PROTECTED.iter().any(|kept| name.eq_ignore_ascii_case(kept))
+            && name.iter().all(|&octet| is_token(octet))
+    };
+    if connection_names(headers).all(is_good) && connection_names(headers).count() <= MOST {
+        return Ok(());
+    }
+    Err(Refusal(
+        StatusCode::BAD_REQUEST,
+        "The Connection field names what it must not.",
+    ))
+}
+
+/// Fields that `Connection` must not name.
+const PROTECTED: [&[u8]; 4] = [
+    b"host",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+];
+
+/// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
+fn is_token(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
 /// The request's target as `/path?query`, whatever the form it came in.
@@ -218,6 +279,22 @@ pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool)
     if response.version != Version::HTTP_11 && codings().next().is_some() {
         return invalid("Transfer-Encoding in an HTTP/1.0 answer");
     }
+    if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
+        // Neither may say how its body is framed (RFC 9110, section 8.6; RFC 9112, section 6.1).
+        response.remove_header(&TRANSFER_ENCODING);
+        response.remove_header(&CONTENT_LENGTH);
+    } else if response.status == StatusCode::NOT_MODIFIED {
+        response.remove_header(&TRANSFER_ENCODING);
+    }
+    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let is_one = lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        let length: Option<u64> = length.to_str().ok().and_then(|length| length.parse().ok());
+        match length.filter(|_| is_one) {
+            Some(length) => response.insert_header(CONTENT_LENGTH, HeaderValue::from(length))?,
+            None => return invalid("a Content-Length that is not one number"),
+        };
+    }
     let named: Vec<HeaderName> = connection_names(&response.headers)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| {
@@ -268,31 +345,42 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_forwarding_field_is_known() {
+    fn what_a_client_claims_is_dropped_in_every_spelling() {
         for name in [
             "forwarded",
+            "x-forwarded",
             "x-forwarded-for",
             "x_forwarded_for",
             "x-forwarded_proto",
+            "x.forwarded.prefix",
+            "x-forwarded~ssl",
             "x-forwarded-",
             "x-forwarded-anything",
             "x-real-ip",
-            "x_real_ip",
+            "x*real+ip",
             "x-request-id",
+            "x-original-url",
+            "x-rewrite-url",
+            "true-client-ip",
+            "front-end-https",
             "proxy",
             "proxy-auth",
+            "remote_user",
+            "content.length",
         ] {
-            assert!(is_forwarding(name), "{name}");
+            assert!(is_dropped(name), "{name}");
         }
         for name in [
-            "x-forwarded",
             "forward",
             "x-real",
             "proxied",
             "via",
             "x-forwardedfor",
+            "x-http-method-override",
+            "x-auth-user",
+            "sec-ch-ua",
         ] {
-            assert!(!is_forwarding(name), "{name}");
+            assert!(!is_dropped(name), "{name}");
         }
     }
 
@@ -365,6 +453,40 @@ mod tests {
         assert!(switching(Version::HTTP_11, true));
         assert!(!switching(Version::HTTP_11, false));
         assert!(!switching(Version::HTTP_10, true));
+    }
+
+    #[test]
+    fn an_answer_has_at_most_one_length_and_none_where_it_has_no_body() {
+        let cleaned = |status: u16, fields: &[(&'static str, &'static str)]| {
+            let mut response = ResponseHeader::build(status, None).expect("a head");
+            for (name, value) in fields {
+                response.append_header(*name, *value).expect("a field");
+            }
+            clean_response(&mut response, true).ok()?;
+            let one = |name| {
+                response
+                    .headers
+                    .get(name)
+                    .map(|v| v.to_str().expect("text").to_owned())
+            };
+            Some((one("transfer-encoding"), one("content-length")))
+        };
+        let (chunked, five) = (("Transfer-Encoding", "chunked"), ("Content-Length", "5"));
+        let text = |text: &str| Some(text.to_owned());
+        for status in [101, 103, 204] {
+            assert_eq!(cleaned(status, &[chunked]), Some((None, None)));
+            assert_eq!(cleaned(status, &[five]), Some((None, None)));
+        }
+        assert_eq!(cleaned(304, &[chunked]), Some((None, None)));
+        assert_eq!(cleaned(304, &[five]), Some((None, text("5"))));
+        assert_eq!(cleaned(200, &[chunked]), Some((text("chunked"), None)));
+        assert_eq!(
+            cleaned(200, &[("Content-Length", "005")]),
+            Some((None, text("5")))
+        );
+        assert_eq!(cleaned(200, &[five, five]), None);
+        assert_eq!(cleaned(200, &[("Content-Length", "5, 5")]), None);
+        assert_eq!(cleaned(200, &[("Content-Length", "+5")]), None);
     }
 
     #[test]

@@ -24,6 +24,16 @@ fn what_clients_say_of_their_way_is_replaced() {
             .args(["-H", "X-Forwarded-Port: 1"])
             .args(["-H", "X-Forwarded-Prefix: /evil"])
             .args(["-H", "X_Forwarded_For: 6.6.6.6"])
+            .args(["-H", "X.Forwarded.Prefix: evil"])
+            .args(["-H", "X~Real+IP: 6.6.6.6"])
+            .args(["-H", "Content.Length: 6.6.6.6"])
+            .args(["-H", "Client-IP: 6.6.6.6"])
+            .args(["-H", "True-Client-IP: 6.6.6.6"])
+            .args(["-H", "X-Original-URL: /evil"])
+            .args(["-H", "X-Rewrite-URL: /evil"])
+            .args(["-H", "X-Scheme: evil"])
+            .args(["-H", "Front-End-Https: evil"])
+            .args(["-H", "X-HTTP-Method-Override: PUT"])
             .args(["-H", "X-Real-IP: 6.6.6.6"])
             .args(["-H", "Forwarded: for=6.6.6.6"])
             .args(["-H", "X-Request-Id: evil"])
@@ -44,6 +54,7 @@ fn what_clients_say_of_their_way_is_replaced() {
             all(&head, "x-request-id"),
             [reply.header("x-request-id").expect("a name")]
         );
+        assert_eq!(all(&head, "x-http-method-override"), ["PUT"]);
         for word in ["6.6.6.6", "evil", "Prefix"] {
             assert!(!head.contains(word), "{word} in {head}");
         }
@@ -131,5 +142,45 @@ fn host_is_kept_in_normal_form() {
         let mut stream = TlsClient::named("a.test").connect(gateway.https);
         let head = stream.get(sent, "/").text();
         assert_eq!(all(&head, "host"), [kept], "{sent}");
+    }
+}
+
+#[test]
+fn a_connection_field_that_takes_too_much_opens_no_connection() {
+    let origin = Origin::echo();
+    let gateway = in_front_of(&origin);
+    for names in [
+        "host",
+        "x-forwarded-for",
+        ":path",
+        "\"x\"",
+        "a,b,c,d,e,f,g,h,i,j",
+    ] {
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        let reply = stream.request(format!(
+            "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: {names}\r\n\r\n"
+        ));
+        assert_eq!(reply.status, 400, "{names}");
+        let id = reply.header("x-request-id").expect("a name");
+        assert!(reply.text().contains(id), "{}", reply.text());
+    }
+    assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn a_target_in_absolute_form_is_passed_on_in_origin_form() {
+    let origin = Origin::echo();
+    let gateway = in_front_of(&origin);
+    for (target, host) in [
+        ("http://a.test/x?y", "a.test"),
+        ("http://A.TEST./x?y", "a.test"),
+        ("https://a.test:443/x?y", "a.test"),
+    ] {
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        let reply = stream.request(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(reply.status, 200, "{target}");
+        let head = reply.text();
+        assert!(head.starts_with("GET /x?y HTTP/1.1\r\n"), "{head}");
+        assert_eq!(all(&head, "host"), ["a.test"]);
     }
 }
