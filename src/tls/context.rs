@@ -25,7 +25,8 @@ const CIPHER_SUITES: &str =
     "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
 /// The protocols we speak, in ALPN's wire format (RFC 7301, section 3.1), most wanted first.
-const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
+/// HTTP/1.0 is served as HTTP/1.1 is.
+const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1\x08http/1.0";
 
 /// The longest life of a session in seconds; a day, and a week is the most TLS 1.3 allows.
 const MAX_SESSION: u64 = 24 * 60 * 60;
