@@ -1,8 +1,8 @@
 //! A deadline for an upstream's agreement to an upgrade.
 //!
 //! Pingora has one time-out for all reads of a connection. An upgraded one may be silent for long,
-//! but until the upstream has agreed to the upgrade it must answer like any other. So the socket
-//! is shut down from here where it does not.
+//! but unless the upstream has agreed to the upgrade it must answer like any other, in each of its
+//! parts. So the socket is shut down from here where it does not.
 
 use std::io;
 use std::net::Shutdown;
@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
 /// A deadline that is lifted when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     _lift: oneshot::Sender<()>,
+    restart: Arc<Notify>,
     passed: Arc<AtomicBool>,
 }
 
@@ -29,20 +30,33 @@ impl Deadline {
         // copy is owned, so that it names this connection even where `socket` is closed early and
         // its number used again.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
-        let (lift, lifted) = oneshot::channel::<()>();
+        let (lift, mut lifted) = oneshot::channel::<()>();
+        let restart = Arc::new(Notify::new());
+        let restarted = Arc::clone(&restart);
         let passed = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&passed);
         tokio::spawn(async move {
-            if timeout(patience, lifted).await.is_err() {
-                flag.store(true, Ordering::Release);
-                // Where this fails the connection has ended by itself.
-                _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+            loop {
+                tokio::select! {
+                    _ = &mut lifted => return,
+                    () = restarted.notified() => {}
+                    () = sleep(patience) => break,
+                }
             }
+            flag.store(true, Ordering::Release);
+            // Where this fails the connection has ended by itself.
+            _ = SockRef::from(&socket).shutdown(Shutdown::Both);
         });
         Ok(Self {
             _lift: lift,
+            restart,
             passed,
         })
+    }
+
+    /// Lets the whole time begin anew.
+    pub(crate) fn restart(&self) {
+        self.restart.notify_one();
     }
 
     /// Whether the connection was ended for it.

@@ -13,10 +13,11 @@ use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 use crate::proxy::answer::Answer;
 use crate::proxy::deadline::Deadline;
-use crate::proxy::failure::{CLIENT_GONE, Failure};
+use crate::proxy::failure::{Account, CLIENT_GONE, Failure};
 use crate::proxy::own::Request;
 use crate::proxy::rate::Rate;
 use crate::proxy::route::{Action, Proxy, Site};
+use crate::proxy::server::Endpoint;
 use crate::proxy::upstream::Choice;
 
 /// A request on its way.
@@ -28,9 +29,13 @@ pub struct Exchange {
     /// The index of the site's route.
     pub(crate) route: Option<usize>,
     /// The server that is or was last tried.
-    pub(crate) choice: Option<Choice>,
-    /// Tries at upstreams so far.
-    pub(crate) tries: u32,
+    choice: Option<Choice>,
+    /// The server to try next, where one has failed.
+    next: Option<Choice>,
+    /// Addresses that have failed.
+    tried: Vec<Arc<Endpoint>>,
+    /// How often the request has been tried again, as far as the route's retries count it.
+    retries: u32,
     /// Whether a request has been repeated because its kept-alive connection was dead.
     repeated: bool,
     /// Whether the client asks for a WebSocket.
@@ -51,7 +56,9 @@ impl Exchange {
             site: None,
             route: None,
             choice: None,
-            tries: 0,
+            next: None,
+            tried: Vec::new(),
+            retries: 0,
             repeated: false,
             websocket: false,
             deadline: None,
@@ -86,6 +93,16 @@ impl Exchange {
         }
     }
 
+    /// Chooses the server to try; `None` where the route does not pass on, or where no server of
+    /// the upstream has an address yet.
+    pub(crate) fn choose(&mut self) -> Option<&Choice> {
+        let choice = match self.next.take() {
+            Some(choice) => choice,
+            None => self.proxy()?.pool.next()?,
+        };
+        Some(self.choice.insert(choice))
+    }
+
     /// Notes that the chosen server can be reached, through `socket`.
     pub(crate) fn connected(&mut self, reused: bool, socket: RawFd) {
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
@@ -102,40 +119,40 @@ impl Exchange {
         }
     }
 
-    /// Notes that the head of an answer has come.
+    /// Notes that the head of an answer has come. Only a tunnel may be silent for longer than the
+    /// route allows.
     pub(crate) fn answered(&mut self, status: StatusCode) {
-        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+        self.progressed(status == StatusCode::SWITCHING_PROTOCOLS);
+    }
+
+    /// Notes that the upstream has sent something, and whether it may be silent from now on.
+    pub(crate) fn progressed(&mut self, may_be_silent: bool) {
+        if may_be_silent {
             self.deadline = None;
+        } else if let Some(deadline) = &self.deadline {
+            deadline.restart();
         }
     }
 
     /// Notes that the chosen server cannot be reached, and says whether to try again.
-    ///
-    /// Another address of the same server is tried in any case; another server as often as the
-    /// route allows.
-    pub(crate) fn connect_failed(&self) -> bool {
-        let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
-            return false;
-        };
-        proxy.pool.attempts.connect_failed.inc();
-        let left = proxy.pool.pass_over(choice);
-        left.same_server || (left.any_server && self.tries <= proxy.retries)
+    pub(crate) fn connect_failed(&mut self) -> bool {
+        if let Some(proxy) = self.proxy() {
+            proxy.pool.attempts.connect_failed.inc();
+        }
+        self.pass_over()
     }
 
-    /// Notes that an exchange failed after it was connected, and says whether to try again.
+    /// Notes that an exchange failed after it was connected, and says whether to try again, which is
+    /// done only where the server has not answered and the request is `repeatable`.
     ///
-    /// That is done once, where the connection was a kept-alive one that turns out dead: then the
-    /// upstream has not acted on the request, or acting on it again does no harm. It does not
-    /// count among the route's retries, since the server has not failed.
+    /// Where a kept-alive connection turns out dead, that costs none of the route's retries once:
+    /// the server has not failed.
     pub(crate) fn exchange_failed(
         &mut self,
         error: &mut Error,
         reused: bool,
         repeatable: bool,
     ) -> bool {
-        if let Some(proxy) = self.proxy() {
-            proxy.pool.attempts.failed.inc();
-        }
         if self
             .deadline
             .take()
@@ -144,14 +161,49 @@ impl Exchange {
             error.etype = ErrorType::ReadTimedout;
             error.as_up();
         }
-        let died = *error.esource() == ErrorSource::Upstream
-            && matches!(
-                error.etype(),
-                ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
-            );
-        let again = reused && repeatable && died && !self.repeated;
-        self.repeated |= again;
-        again
+        if *error.esource() != ErrorSource::Upstream {
+            return false;
+        }
+        if let Some(proxy) = self.proxy() {
+            proxy.pool.attempts.failed.inc();
+        }
+        let died = matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+        );
+        if !died || !repeatable {
+            return false;
+        }
+        if reused && !self.repeated {
+            self.repeated = true;
+            return true;
+        }
+        self.pass_over()
+    }
+
+    /// Passes the chosen server over for a while, and says whether another is to be tried: another
+    /// address of the same server in any case, another server as often as the route allows.
+    fn pass_over(&mut self) -> bool {
+        let Some(choice) = self.choice.clone() else {
+            return false;
+        };
+        self.tried.push(Arc::clone(&choice.endpoint));
+        let Some(proxy) = self.proxy() else {
+            return false;
+        };
+        proxy.pool.pass_over(&choice);
+        let may_retry = self.retries < proxy.retries;
+        let next = match proxy.pool.same_server(&choice, &self.tried) {
+            Some(next) => Some(next),
+            None if may_retry => {
+                let next = proxy.pool.other_server(&self.tried);
+                self.retries += u32::from(next.is_some());
+                next
+            }
+            None => None,
+        };
+        self.next = next;
+        self.next.is_some()
     }
 
     /// Keeps and logs how the request failed.
@@ -168,14 +220,15 @@ impl Exchange {
                 tracing::debug!(site, upstream, request_id, %error, "the client went away");
             }
             Failure::Gateway(status, _) => tracing::error!(
-                site, upstream, request_id, status = status.as_u16(), %error, "a request failed",
+                site, upstream, request_id, status = status.as_u16(), error = %Account(error),
+                "a request failed",
             ),
             Failure::Upstream(status, _) => {
                 let failures = self.proxy().map(|proxy| &proxy.pool.failures);
                 if let Some(suppressed) = failures.map_or(Some(0), |failures| failures.admit()) {
                     tracing::warn!(
-                        site, upstream, request_id, status = status.as_u16(), suppressed, %error,
-                        "an upstream failed",
+                        site, upstream, request_id, status = status.as_u16(), suppressed,
+                        error = %Account(error), "an upstream failed",
                     );
                 }
             }

@@ -1,5 +1,6 @@
 //! What a failure means: whose fault it is, and what the client is told.
 
+use std::fmt;
 use std::io;
 
 use http::StatusCode;
@@ -116,6 +117,32 @@ impl Failure {
     }
 }
 
+/// An error as the log has it: without what Pingora quotes of a message that it cannot read, which
+/// may hold cookies and bodies.
+pub(crate) struct Account<'a>(pub(crate) &'a Error);
+
+impl fmt::Display for Account<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut error = self.0;
+        f.write_str(error.esource().as_str())?;
+        loop {
+            write!(f, " {}", error.etype().as_str())?;
+            let context = error.context.as_ref().map(|context| context.as_str());
+            if let Some(context) = context.filter(|context| !context.starts_with("buf: ")) {
+                write!(f, " context: {context}")?;
+            }
+            let Some(cause) = &error.cause else {
+                return Ok(());
+            };
+            match cause.downcast_ref::<Box<Error>>() {
+                Some(inner) => error = inner,
+                None => return write!(f, " cause: {cause}"),
+            }
+            f.write_str(" cause:")?;
+        }
+    }
+}
+
 /// Why the edge, not the system, ended a read: it watches over bodies of HTTP/1.
 fn refusal(error: &Error) -> Option<io::ErrorKind> {
     let cause = error.root_cause().downcast_ref::<io::Error>()?;
@@ -125,6 +152,8 @@ fn refusal(error: &Error) -> Option<io::ErrorKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use ErrorType as E;
 
     fn status(error: &Error, body_complete: bool) -> Option<u16> {
         Failure::of(error, body_complete)
@@ -174,6 +203,18 @@ mod tests {
         for gone in [E::ConnectionClosed, E::ReadError, E::WriteError, E::H2Error] {
             assert_eq!(status(&Error::new_down(gone), true), None);
         }
+    }
+
+    #[test]
+    fn the_log_quotes_nothing_of_a_message() {
+        let cause = io::Error::other("invalid header name");
+        let quoting = Error::because(E::InvalidHTTPHeader, "buf: Set-Cookie: secret", cause);
+        let error = quoting.more_context("while reading the head").into_up();
+        assert_eq!(
+            Account(&error).to_string(),
+            "Upstream InvalidHTTPHeader context: while reading the head cause: \
+             InvalidHTTPHeader cause: invalid header name"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{self, Failure};
 use crate::proxy::header::{self, Forwarded};
 use crate::proxy::own::Request;
+use crate::proxy::server::ForeignCertificate;
 use crate::proxy::upstream::UPGRADED_IDLE;
 use crate::proxy::{Gateway, challenge, channel};
 
@@ -71,11 +73,11 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        let Some((proxy, choice)) = exchange.proxy().map(|proxy| (proxy, proxy.pool.next())) else {
+        let choice = exchange.choose().cloned();
+        let Some(proxy) = exchange.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
         };
-        let chosen = choice.and_then(|choice| Some((proxy.pool.peer(&choice)?, choice)));
-        let Some((mut peer, choice)) = chosen else {
+        let Some(mut peer) = choice.and_then(|choice| proxy.pool.peer(&choice)) else {
             proxy.pool.attempts.unresolved.inc();
             let why = "no server of the upstream has an address yet";
             return Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up());
@@ -88,8 +90,6 @@ impl ProxyHttp for Gateway {
             proxy.read_timeout
         };
         peer.options.read_timeout = Some(patience);
-        exchange.choice = Some(choice);
-        exchange.tries = exchange.tries.saturating_add(1);
         Ok(peer)
     }
 
@@ -99,9 +99,14 @@ impl ProxyHttp for Gateway {
         reused: bool,
         _peer: &HttpPeer,
         socket: RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        let tls = digest.and_then(|digest| digest.ssl_digest.as_ref());
+        if tls.is_some_and(|tls| tls.extension.get::<ForeignCertificate>().is_some()) {
+            let why = "the server's certificate is not for its address";
+            return Err(Error::explain(ErrorType::InvalidCert, why).into_up());
+        }
         exchange.connected(reused, socket);
         Ok(())
     }
@@ -188,6 +193,17 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         exchange.answered(response.status);
         header::clean_response(response, exchange.websocket)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        exchange.progressed(end_of_stream);
+        Ok(None)
     }
 
     async fn response_filter(

@@ -1,6 +1,8 @@
 //! One server of an upstream: its addresses, and what a connection to it is made with.
 
+use std::any::Any;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +11,9 @@ use std::time::Duration;
 
 use ahash::AHasher;
 use arc_swap::ArcSwap;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Ref};
 use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::tls::TlsRef;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
@@ -135,11 +138,17 @@ impl Server {
             .cloned()
     }
 
-    pub(crate) fn is_in(&self, now: u64) -> bool {
-        self.endpoints
-            .load()
-            .iter()
-            .any(|endpoint| endpoint.is_in(now))
+    /// An address that is `wanted` and none of those `tried`.
+    pub(crate) fn untried(
+        &self,
+        tried: &[Arc<Endpoint>],
+        wanted: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.load();
+        let mut left = endpoints.iter().filter(|endpoint| {
+            wanted(endpoint) && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+        });
+        left.next().cloned()
     }
 }
 
@@ -194,8 +203,19 @@ fn template(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) ->
         peer.scheme = Scheme::HTTPS;
         peer.options.verify_cert = *verify;
         peer.options.verify_hostname = *verify;
-        // Pingora verifies nothing where it has no name. An address as the name is verified, and
-        // fails: a certificate for an address needs a `server_name`.
+        if let (None, true, UpstreamAddress::Ip(address)) = (server_name, *verify, &server.address)
+        {
+            // OpenSSL, as Pingora asks it, compares nothing but DNS names.
+            peer.options.verify_hostname = false;
+            let address = address.ip().to_canonical();
+            let check = move |tls: &TlsRef| -> Option<Arc<dyn Any + Send + Sync>> {
+                let certificate = tls.peer_certificate();
+                let covers = certificate.is_some_and(|one| covers(&one, address));
+                (!covers).then(|| Arc::new(ForeignCertificate) as Arc<_>)
+            };
+            peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(check));
+        }
+        // Pingora verifies nothing where it has no name.
         peer.sni = match (server_name, &server.address) {
             (Some(name), _) => name.to_string(),
             (None, UpstreamAddress::Name { host, .. }) => host.to_string(),
@@ -213,6 +233,21 @@ fn template(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) ->
         }
     }
     peer
+}
+
+/// Left with a connection whose server has a certificate for other addresses than its own. Nothing
+/// may be sent to it.
+pub(crate) struct ForeignCertificate;
+
+/// Whether a certificate names an address (RFC 6125, section 1.7.2; RFC 5280, section 4.2.1.6).
+fn covers(certificate: &X509Ref, address: IpAddr) -> bool {
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let names = certificate.subject_alt_names();
+    let mut names = names.iter().flatten();
+    names.any(|name| name.ipaddress() == Some(&octets))
 }
 
 /// The roots of an upstream's own, `None` where it trusts the system's. A file that cannot be

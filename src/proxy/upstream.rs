@@ -119,20 +119,38 @@ impl Pool {
         Some(self.servers.get(choice.server)?.peer(&choice.endpoint))
     }
 
-    /// Passes an address over for a while. Says whether another try may find a server that is
-    /// in use: another address of the same server, or another server.
-    pub(crate) fn pass_over(&self, choice: &Choice) -> Alternatives {
+    /// Passes an address over for a while.
+    pub(crate) fn pass_over(&self, choice: &Choice) {
+        let until = self.now().saturating_add(millis(PASSED_OVER));
+        choice.endpoint.pass_over(until);
+    }
+
+    /// Another address of the same server that is in use and none of those `tried`.
+    pub(crate) fn same_server(&self, choice: &Choice, tried: &[Arc<Endpoint>]) -> Option<Choice> {
+        let endpoint = self
+            .servers
+            .get(choice.server)?
+            .untried(tried, |endpoint| endpoint.is_in(self.now()))?;
+        Some(Choice {
+            server: choice.server,
+            endpoint,
+        })
+    }
+
+    /// A server with an address that is none of those `tried`: in turn one with an address that is
+    /// in use, else one that is passed over.
+    pub(crate) fn other_server(&self, tried: &[Arc<Endpoint>]) -> Option<Choice> {
         let now = self.now();
-        choice
-            .endpoint
-            .pass_over(now.saturating_add(millis(PASSED_OVER)));
-        Alternatives {
-            same_server: self
-                .servers
-                .get(choice.server)
-                .is_some_and(|server| server.is_in(now)),
-            any_server: self.servers.iter().any(|server| server.is_in(now)),
-        }
+        let start = self.turn.fetch_add(1, Ordering::Relaxed);
+        [true, false].into_iter().find_map(|in_use| {
+            (0..self.round.len()).find_map(|offset| {
+                let at = start.wrapping_add(offset).checked_rem(self.round.len())?;
+                let server = usize::from(*self.round.get(at)?);
+                let wanted = |endpoint: &Endpoint| endpoint.is_in(now) == in_use;
+                let endpoint = self.servers.get(server)?.untried(tried, wanted)?;
+                Some(Choice { server, endpoint })
+            })
+        })
     }
 
     /// The servers whose names are to be looked up when the last look-up is `age` old; those
@@ -160,13 +178,6 @@ impl Pool {
 pub(crate) struct Choice {
     server: usize,
     pub(crate) endpoint: Arc<Endpoint>,
-}
-
-/// What is left after an address has been passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Alternatives {
-    pub(crate) same_server: bool,
-    pub(crate) any_server: bool,
 }
 
 impl Attempts {
@@ -231,26 +242,12 @@ mod tests {
     fn a_failed_server_is_passed_over_until_it_is_back() {
         let pool = pool(vec![ip(1, 1), ip(2, 1)]);
         let first = pool.next().expect("a server");
-        let left = pool.pass_over(&first);
-        assert_eq!(
-            left,
-            Alternatives {
-                same_server: false,
-                any_server: true
-            }
-        );
+        pool.pass_over(&first);
         let second = pool.next().expect("a server");
         assert_ne!(first.endpoint.text, second.endpoint.text);
         assert_eq!(turns(&pool, 10).len(), 1);
         // With none left, the failed ones are tried all the same.
-        let left = pool.pass_over(&second);
-        assert_eq!(
-            left,
-            Alternatives {
-                same_server: false,
-                any_server: false
-            }
-        );
+        pool.pass_over(&second);
         assert_eq!(turns(&pool, 10).len(), 2);
         first.endpoint.take_in();
         assert_eq!(
@@ -261,6 +258,26 @@ mod tests {
             pool.endpoints().iter().filter(|(_, is_in)| *is_in).count(),
             1
         );
+    }
+
+    #[test]
+    fn every_server_is_tried_once_and_those_in_use_first() {
+        let pool = pool(vec![ip(1, 1), ip(2, 1), ip(3, 1)]);
+        let failed = pool.next().expect("a server");
+        let out = pool.next().expect("a server");
+        pool.pass_over(&out);
+        pool.pass_over(&failed);
+        let mut tried = vec![Arc::clone(&failed.endpoint)];
+        assert!(pool.same_server(&failed, &tried).is_none());
+        let second = pool.other_server(&tried).expect("a server");
+        assert_ne!(second.endpoint.text, out.endpoint.text);
+        tried.push(Arc::clone(&second.endpoint));
+        let third = pool
+            .other_server(&tried)
+            .expect("a server that is passed over");
+        assert_eq!(third.endpoint.text, out.endpoint.text);
+        tried.push(third.endpoint);
+        assert!(pool.other_server(&tried).is_none());
     }
 
     #[test]
@@ -282,7 +299,12 @@ mod tests {
         assert!(due().is_none());
         assert_eq!(turns(&pool, 10).len(), 2);
         let choice = pool.next().expect("a server");
-        assert!(pool.pass_over(&choice).same_server);
+        pool.pass_over(&choice);
+        let tried = [Arc::clone(&choice.endpoint)];
+        let other = pool
+            .same_server(&choice, &tried)
+            .expect("the other address");
+        assert_ne!(other.endpoint.text, choice.endpoint.text);
         assert_eq!(turns(&pool, 10).len(), 1);
         // What was known of an address outlives the next look-up, and nothing found changes
         // nothing.

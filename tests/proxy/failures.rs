@@ -69,6 +69,9 @@ fn an_answer_that_is_not_valid_is_502() {
         "SSH-2.0-OpenSSH_9.2\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde",
         "HTTP/1.1 200 OK\r\nContent-Length: 3, 5\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 3, 3\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
@@ -190,4 +193,54 @@ fn what_follows_an_answer_unasked_reaches_nobody() {
         requests.iter().all(|request| request.number == 0),
         "a connection with bytes left over is not used again"
     );
+}
+
+#[test]
+fn an_answer_without_a_body_is_not_framed_as_one_with() {
+    for (answer, length) in [
+        (
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            None,
+        ),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", None),
+        (
+            "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
+            None,
+        ),
+        (
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+            Some("5"),
+        ),
+    ] {
+        let origin = Origin::start(move |_| vec![Act::send(answer)]);
+        let gateway = impatient(origin.address());
+        let mut stream = TlsClient::named("a.test").connect(gateway.https);
+        for _ in 0..2 {
+            let reply = stream.get("a.test", "/");
+            assert!(
+                matches!(reply.status, 204 | 304),
+                "{answer:?}: {}",
+                reply.head
+            );
+            assert_eq!(reply.header("transfer-encoding"), None, "{answer:?}");
+            assert_eq!(reply.header("content-length"), length, "{answer:?}");
+        }
+        let reply = H2::connect(gateway.https, "a.test").get("/");
+        assert!(reply.cut.is_none() && matches!(reply.status, 204 | 304));
+        assert_eq!(reply.header("content-length"), length, "{answer:?}");
+    }
+}
+
+#[test]
+fn the_log_quotes_nothing_of_an_answer_that_is_not_valid() {
+    let secret = "SECRET123";
+    let origin = Origin::raw(format!(
+        "HTTP/1.1 200 OK\r\nSet-Cookie: session={secret}\r\nno colon\r\n\r\n{secret}"
+    ));
+    let gateway = impatient(origin.address());
+    assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 502);
+    gateway.wait_for_log("an upstream failed");
+    let log = gateway.log();
+    assert!(log.contains("invalid header name"), "{log}");
+    assert!(!log.contains(secret), "{log}");
 }

@@ -1,6 +1,9 @@
 //! Which server of an upstream gets a request, and over which connection.
 
-use super::support::{Act, Gateway, Origin, TlsClient, serving};
+use std::io::Write;
+use std::net::TcpListener;
+
+use super::support::{Act, Gateway, Origin, TlsClient, read_head, serving};
 use super::{VERSIONS, in_front_of, over};
 
 /// A gateway for `a.test` in front of these servers, written as the configuration has them.
@@ -134,4 +137,84 @@ fn a_get_is_not_repeated_for_ever() {
         assert_eq!(over(version, &gateway, "a.test", "/").send().status, 502);
     }
     assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn a_get_goes_to_another_server_where_one_breaks_before_it_answers() {
+    for broken in [Origin::resetting(), Origin::start(|_| vec![Act::Close])] {
+        let alive = Origin::named("alive");
+        let gateway = balanced(
+            &format!("\"{}\", \"{}\"", broken.address(), alive.address()),
+            ", retries: 1",
+        );
+        for version in VERSIONS {
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "alive"), "{version}");
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "alive"), "{version}");
+        }
+        assert_eq!(broken.requests().len(), 1, "it is passed over");
+    }
+}
+
+#[test]
+fn a_post_goes_to_no_other_server_once_it_was_sent() {
+    let (broken, alive) = (Origin::resetting(), Origin::named("alive"));
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", broken.address(), alive.address()),
+        ", retries: 3",
+    );
+    for number in 0..6 {
+        let path = format!("/{number}");
+        let reply = over("1.1", &gateway, "a.test", &path)
+            .args(["-d", "x"])
+            .send();
+        assert!(matches!(reply.status, 200 | 502), "{}", reply.status);
+    }
+    let mut lines: Vec<String> = [broken.requests(), alive.requests()]
+        .concat()
+        .iter()
+        .map(|request| request.line().to_owned())
+        .collect();
+    let all = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!((lines.len(), all), (6, 6), "each was sent once");
+}
+
+#[test]
+fn no_retries_are_none() {
+    let (broken, alive) = (Origin::resetting(), Origin::named("alive"));
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", broken.address(), alive.address()),
+        ", retries: 0",
+    );
+    let statuses = [0; 2].map(|_| over("1.1", &gateway, "a.test", "/").send().status);
+    assert!(statuses.contains(&502), "{statuses:?}");
+}
+
+#[test]
+fn a_server_that_is_back_is_found_while_all_are_passed_over() {
+    let (back, dead) = (Origin::refusing(), Origin::refusing());
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", back.address(), dead.address()),
+        ", retries: 1",
+    );
+    assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 502);
+    let listener = TcpListener::bind(back.address()).expect("the port is free");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            if let Ok(Some(_)) = read_head(&mut stream) {
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nback";
+                let _ = stream.write_all(answer);
+            }
+        }
+    });
+    for version in VERSIONS {
+        for _ in 0..2 {
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "back"), "{version}");
+        }
+    }
 }

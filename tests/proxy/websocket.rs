@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::in_front_of;
 use super::support::{
-    Gateway, Origin, TlsClient, TlsStream, connect, read_head, read_response, serving,
+    Act, Gateway, Origin, TlsClient, TlsStream, connect, read_head, read_response, serving,
 };
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\n\
@@ -185,4 +185,34 @@ fn an_upgrade_over_plain_http_goes_where_the_site_is() {
     let mut stream = connect(gateway.http);
     upgraded(&mut stream);
     echoes(&mut stream, b"plain", b"plain");
+}
+
+#[test]
+fn an_upgrade_that_is_refused_has_the_time_of_its_route() {
+    // The first stalls in its body, the second goes on in parts that come in time.
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n";
+    let part = || [Act::Pause(Duration::from_millis(400)), Act::send("x")];
+    let stalling = Origin::start(move |_| vec![Act::send(head), Act::send("x"), Act::Silence]);
+    let steady = Origin::start(move |_| {
+        let mut acts = vec![Act::send(head)];
+        (0..8).for_each(|_| acts.extend(part()));
+        acts
+    });
+    let refused = gateway(stalling.address());
+    let mut stream = tls(&refused);
+    let begun = Instant::now();
+    let answer = stream.exchange(UPGRADE);
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        answer.escape_ascii()
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    let refused = gateway(steady.address());
+    let answer = tls(&refused).exchange(UPGRADE);
+    assert!(answer.ends_with(b"xxxxxxxx"), "{}", answer.escape_ascii());
 }

@@ -70,10 +70,10 @@ async fn a_unix_socket_is_an_address() {
     );
 }
 
-/// A TLS origin with a certificate for `app.internal`, and the file of its root.
-async fn tls_origin(folder: &Path) -> (UpstreamAddress, std::path::PathBuf) {
+/// A TLS origin with a certificate for `name`, and the file of its root.
+async fn tls_origin(folder: &Path, name: &str) -> (UpstreamAddress, std::path::PathBuf) {
     let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = rcgen::CertificateParams::new(vec!["app.internal".to_owned()])
+    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()])
         .expect("a name")
         .self_signed(&key)
         .expect("a certificate");
@@ -109,7 +109,7 @@ async fn tls_origin(folder: &Path) -> (UpstreamAddress, std::path::PathBuf) {
 #[tokio::test]
 async fn tls_servers_are_verified_unless_that_is_off() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (address, root) = tls_origin(folder.path()).await;
+    let (address, root) = tls_origin(folder.path(), "app.internal").await;
     let name = |name: &str| Some(name.parse().expect("a name"));
     let tls = |server_name, verify, ca_file| UpstreamTls::On {
         server_name,
@@ -140,5 +140,19 @@ async fn tls_servers_are_verified_unless_that_is_off() {
             "HTTP/1.1 502 "
         };
         assert!(answer.starts_with(expected), "{tls:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_the_address_of_a_server_is_enough() {
+    for (name, status) in [("127.0.0.1", 200), ("127.0.0.2", 502), ("localhost", 502)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (address, root) = tls_origin(folder.path(), name).await;
+        let tls = UpstreamTls::On {
+            server_name: None,
+            verify: true,
+            ca_file: Some(root),
+        };
+        assert_status(&ask_through(one(address, tls)).await, status);
     }
 }

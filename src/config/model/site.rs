@@ -116,6 +116,6 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Between two reads from the upstream, the wait for the head included.
     pub read_timeout: Duration,
-    /// How often a request that can be repeated is tried again.
+    /// How often a request is tried again at another server.
     pub retries: u32,
 }

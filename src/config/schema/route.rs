@@ -161,7 +161,7 @@ pub(crate) struct Route {
     pub(crate) respond: Option<Respond>,
     /// How long to wait for the upstream; with `upstream`.
     pub(crate) timeout: Option<Timeout>,
-    /// How often a request that can be repeated is tried again; with `upstream`. 1 where it is
+    /// How often a request is tried again at another server; with `upstream`. 1 where it is
     /// left out.
     #[schemars(range(max = 10))]
     pub(crate) retries: Option<u64>,
