@@ -343,6 +343,10 @@ mod tests {
             None
         }
 
+        fn refuse(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Ready {
+            panic!("nothing is asked")
+        }
+
         fn sent(&self, _: Ready, _: &Request<'_>, _: usize) {}
     }
 

@@ -31,13 +31,14 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntCounter;
 
-pub use self::front::Front;
+pub(crate) use self::authority::Authority;
+pub use self::front::{Front, KeepAlive};
 pub use self::own::{Answering, Fields, Ready, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
 pub use self::route::{Site, SiteTable};
 
 use self::answer::Answer;
-use self::authority::{Authority, Channel};
+use self::authority::Channel;
 use self::exchange::Exchange;
 use self::header::Refusal;
 use self::route::{Action, Admission};

@@ -5,9 +5,12 @@
 
 mod body;
 mod head;
+mod loan;
 mod own;
 mod stream;
+mod target;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -18,7 +21,7 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
-use crate::proxy::Answering;
+use crate::proxy::{Answering, KeepAlive};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::Head;
@@ -53,7 +56,7 @@ pub(super) async fn serve<A>(
             () = &mut stopping => false,
         };
         if !begun {
-            return stream.close().await;
+            return end(stream, &mut shutdown).await;
         }
         let _in_flight = seat.begin();
         let head = tokio::select! {
@@ -64,10 +67,13 @@ pub(super) async fn serve<A>(
         };
         let head = match head {
             Ok(Some(head)) => head,
-            Ok(None) => return stream.close().await,
+            Ok(None) => return end(stream, &mut shutdown).await,
             Err(refusal) => {
                 told.request(digest.as_deref(), &refusal);
-                stream.refuse(&answer(refusal)).await;
+                let answer = own::refuse(&**app, &mut stream, &client, &refusal);
+                if Box::pin(answer).await {
+                    end(stream, &mut shutdown).await;
+                }
                 return;
             }
         };
@@ -81,30 +87,52 @@ pub(super) async fn serve<A>(
         }
         stream.begin(&head);
         // On its own, so that a connection without a request has no room for one.
-        let Some(next) = Box::pin(handle(app, stream, limits, &shutdown)).await else {
+        let Some(next) = Box::pin(handle(app, stream, limits, &mut shutdown)).await else {
             return;
         };
         stream = next;
     }
 }
 
+/// Ends a connection in order, and soon where the gateway stops.
+///
+/// In a box, so that a connection that goes on has no room for it.
+fn end(
+    mut stream: MessageStream,
+    shutdown: &mut ShutdownWatch,
+) -> Pin<Box<impl Future<Output = ()>>> {
+    Box::pin(async move { stream.close(last_call(shutdown)).await })
+}
+
 /// Lets Pingora answer the message that the stream stands on; the stream again where another may
-/// follow.
+/// follow. Else the connection is ended as the answer asks.
 async fn handle<A>(
     app: &Arc<A>,
     stream: MessageStream,
     limits: &Limits,
-    shutdown: &ShutdownWatch,
+    shutdown: &mut ShutdownWatch,
 ) -> Option<MessageStream>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut session = ServerSession::new_http1(Box::new(stream));
+    let (loan, handle) = loan::lend(stream);
+    let mut session = ServerSession::new_http1(Box::new(handle));
     let keepalive = (!*shutdown.borrow()).then(|| limits.idle.as_secs().max(1));
     session.set_keepalive(keepalive);
-    let (stream, _) = app.process_new_http(session, shutdown).await?.consume();
-    let stream = *stream.into_any().downcast::<MessageStream>().ok()?;
-    stream.is_done().then_some(stream)
+    let keep_alive = KeepAlive::default();
+    session.set_connection_user_context(Some(Box::new(keep_alive.clone())));
+    let is_kept = app.process_new_http(session, shutdown).await.is_some();
+    let is_kept = is_kept || keep_alive.is_granted();
+    let (mut stream, is_closed) = loan.end()?;
+    if is_kept && stream.is_done() {
+        return Some(stream);
+    }
+    if is_kept || is_closed {
+        stream.close(last_call(shutdown)).await;
+    } else {
+        stream.cut().await;
+    }
+    None
 }
 
 /// Waits for the beginning of a request; `false` where the client goes away or stays silent, or the
@@ -163,20 +191,6 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
             || unread.len() > limits.max_header_bytes
             || (before <= MAX_REQUEST_LINE && unread.len() > MAX_REQUEST_LINE);
     }
-}
-
-/// The whole answer to a request that is refused unread.
-fn answer(refusal: Refusal) -> Vec<u8> {
-    let Refusal { status, reason } = refusal;
-    let mut body = String::with_capacity(reason.len() + 1);
-    body.push_str(reason);
-    body.push('\n');
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len(),
-    )
-    .into_bytes()
 }
 
 #[cfg(test)]

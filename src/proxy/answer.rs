@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
@@ -11,11 +11,17 @@ use pingora_proxy::Session;
 
 use crate::proxy::header::REQUEST_ID;
 
-/// How much of a request's body is read and thrown away so that its connection can be kept.
+/// How much of a request's body is read and thrown away so that its HTTP/1 connection can be kept.
 const DRAIN_LIMIT: usize = 64 * 1024;
 
 /// How long that may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the rest of the body of an HTTP/2 request is waited for: in all, and without an octet,
+/// before an answer and after it.
+const BODY_END: Duration = Duration::from_secs(30);
+const IDLE_BEFORE: Duration = Duration::from_secs(2);
+pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(5);
 
 /// An answer that is known before the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +101,27 @@ impl Answer {
 
     /// Sends this answer, and keeps an HTTP/1 connection where the request's body allows it.
     pub(crate) async fn send(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
-        if self.status == StatusCode::BAD_REQUEST {
+        if self.status == StatusCode::BAD_REQUEST || session.is_process_shutting_down() {
             // Who cannot be understood once is not listened to further.
             session.set_keepalive(None);
         }
-        let is_http2 = session.req_header().version == Version::HTTP_2;
-        if !is_http2 {
+        if is_http2(session) {
+            if self.status.is_success() {
+                await_body_end(session, IDLE_BEFORE).await;
+            } else if !session.is_body_done() && self.body.is_empty() && !self.is_bodiless() {
+                let noted = self.clone().with_note();
+                return noted.write(session, request_id).await;
+            }
+        } else if session.get_keepalive().is_some() {
             drain(session).await;
+            if !session.is_body_done() {
+                session.set_keepalive(None);
+            }
         }
+        self.write(session, request_id).await
+    }
+
+    async fn write(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
         let head = self.head(request_id)?;
         let head_alone = session.req_header().method == Method::HEAD;
         let body = self.body().filter(|_| !head_alone);
@@ -114,12 +133,16 @@ impl Answer {
                 .write_response_body(Some(body.clone()), true)
                 .await?;
         }
-        if is_http2 {
-            // A stream that ends before the body is reset, and some clients (curl 7.88) that still
-            // send take that for a failure, whatever the answer.
-            drain(session).await;
-        }
         Ok(())
+    }
+
+    /// This answer with its status as its body.
+    fn with_note(self) -> Self {
+        Self {
+            content_type: Some(HeaderValue::from_static("text/plain; charset=utf-8")),
+            body: format!("{}\n", self.status).into(),
+            ..self
+        }
     }
 
     fn head(&self, request_id: &HeaderValue) -> Result<ResponseHeader> {
@@ -173,16 +196,17 @@ pub(crate) fn accept(session: &Session) -> &[u8] {
         .map_or(b"", HeaderValue::as_bytes)
 }
 
-/// Reads what is left of a small body, so that the next request can follow it on the connection
-/// and closing it, or the stream, does not reset the answer away.
-///
-/// A client that waits for `100 Continue` has not sent its body, and will not after this answer.
+/// Whether a request came over HTTP/2.
+pub(crate) fn is_http2(session: &Session) -> bool {
+    session.req_header().version == Version::HTTP_2
+}
+
+/// Reads what is left of a small body, so that the next request can follow it on the connection.
 async fn drain(session: &mut Session) {
-    let waits = session
-        .req_header()
-        .headers
-        .contains_key(http::header::EXPECT);
-    if waits || session.is_body_done() {
+    let length = session.req_header().headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let is_large = length.is_some_and(|length: usize| length > DRAIN_LIMIT);
+    if is_large || waits_for_leave(session) || session.is_body_done() {
         return;
     }
     let read = async {
@@ -194,8 +218,30 @@ async fn drain(session: &mut Session) {
             }
         }
     };
-    // What could not be drained makes Pingora close the connection after the answer.
     _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
+}
+
+/// Reads what still comes of the body of an HTTP/2 request, as long as no pause is longer than `idle`.
+///
+/// A stream that is answered before its body has ended is reset with NO_ERROR, which some clients
+/// (curl 7.88) take for a failure, whatever the answer. They stop sending by themselves where they
+/// are told of a failure or to go elsewhere, though not before they have seen a body. After a
+/// success they go on, and wait for room to send without reading what would give it to them: a
+/// success therefore comes after the body.
+pub(crate) async fn await_body_end(session: &mut Session, idle: Duration) {
+    if waits_for_leave(session) || session.is_body_done() {
+        return;
+    }
+    let read = async {
+        while let Ok(Ok(Some(_))) = tokio::time::timeout(idle, session.read_request_body()).await {}
+    };
+    _ = tokio::time::timeout(BODY_END, read).await;
+}
+
+/// Whether the client waits for `100 Continue`: then it has not sent its body, and will not after
+/// another answer.
+fn waits_for_leave(session: &Session) -> bool {
+    session.req_header().headers.contains_key(EXPECT)
 }
 
 /// The forms of an error page.

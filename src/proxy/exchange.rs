@@ -14,6 +14,7 @@ use crate::clock::UnixTime;
 use crate::proxy::answer::Answer;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::failure::{Account, CLIENT_GONE, Failure};
+use crate::proxy::front::KeepAlive;
 use crate::proxy::own::Request;
 use crate::proxy::rate::Rate;
 use crate::proxy::route::{Action, Proxy, Site};
@@ -43,6 +44,10 @@ pub struct Exchange {
     /// Until when the upstream must agree to the upgrade that the client asks for.
     deadline: Option<Deadline>,
     pub(crate) body_rate: Rate,
+    /// Where the owner of an HTTP/1 connection learns that it is kept.
+    pub(crate) keep_alive: Option<KeepAlive>,
+    /// Whether a page that tells of a failure was sent whole, to a client that may still send.
+    pub(crate) page_sent: bool,
     failure: Option<Failure>,
 }
 
@@ -63,6 +68,8 @@ impl Exchange {
             websocket: false,
             deadline: None,
             body_rate: Rate::default(),
+            keep_alive: None,
+            page_sent: false,
             failure: None,
         }
     }

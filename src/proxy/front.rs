@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::StatusCode;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
@@ -13,6 +15,23 @@ use super::own::{Answering, Ready, Request};
 use super::{Gateway, http_proxy};
 use crate::config::model::Config;
 use crate::shutdown::ShutdownWatch;
+
+/// Whether the connection of a request of HTTP/1 is kept though Pingora drops it, as it does after
+/// each failure of an upstream. Whoever hands over a session leaves one in its user context.
+#[derive(Clone, Debug, Default)]
+pub struct KeepAlive(Arc<AtomicBool>);
+
+impl KeepAlive {
+    /// Notes that a whole answer was sent which says that the connection is kept.
+    pub(super) fn grant(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether another request may follow.
+    pub fn is_granted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The gateway as an application.
 pub struct Front {
@@ -33,6 +52,10 @@ impl Front {
 impl Answering for Front {
     fn answer(&self, request: &Request<'_>) -> Option<Ready> {
         self.gateway.own(request)
+    }
+
+    fn refuse(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Ready {
+        self.gateway.refusal(status, why, request)
     }
 
     fn sent(&self, answer: Ready, request: &Request<'_>, octets: usize) {

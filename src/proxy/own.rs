@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::header::{ACCEPT, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Digest;
@@ -101,13 +101,15 @@ impl<'a> Request<'a> {
 /// An answer that is ready to be sent, and the exchange that it belongs to.
 pub struct Ready {
     exchange: Exchange,
+    /// Its own; `None` where it is that of the exchange's route.
+    page: Option<Answer>,
     /// Whether the client asks for the head alone.
     head_alone: bool,
 }
 
 impl Ready {
     fn answer(&self) -> Option<&Answer> {
-        self.exchange.answer()
+        self.page.as_ref().or_else(|| self.exchange.answer())
     }
 
     pub fn status(&self) -> StatusCode {
@@ -136,6 +138,10 @@ pub trait Answering: HttpServerApp {
     ///
     /// `None` where the request has to go through [`HttpServerApp::process_new_http`].
     fn answer(&self, request: &Request<'_>) -> Option<Ready>;
+
+    /// The answer to a request that is refused before it is one: `why` is a clause that says what is
+    /// wrong with it. It is given back to [`Self::sent`] too.
+    fn refuse(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Ready;
 
     /// An answer has been sent, with so many octets after its head.
     fn sent(&self, answer: Ready, request: &Request<'_>, octets: usize);
@@ -185,8 +191,27 @@ impl Gateway {
         exchange.route = Some(index);
         Some(Ready {
             exchange,
+            page: None,
             head_alone,
         })
+    }
+
+    /// The page for a request that is refused before it is one.
+    pub(super) fn refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Ready {
+        let mut exchange = Exchange::new();
+        exchange.client = request.client;
+        let mut sentence = why.to_owned();
+        if let Some(first) = sentence.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        sentence.push('.');
+        let accept = request.fields.get(&ACCEPT);
+        let page = Answer::error(status, &sentence, accept, exchange.request_id());
+        Ready {
+            exchange,
+            page: Some(page),
+            head_alone: request.method == "HEAD",
+        }
     }
 
     /// Counts and logs an answer of a route.

@@ -1,5 +1,6 @@
 //! The phases of a request in the order in which Pingora calls them.
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -36,6 +37,15 @@ impl ProxyHttp for Gateway {
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    fn on_connection_reuse(
+        &self,
+        _session: &mut Session,
+        exchange: &mut Exchange,
+        left: Box<dyn Any + Send + Sync>,
+    ) {
+        exchange.keep_alive = left.downcast().ok().map(|left| *left);
+    }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         let sites = self.sites(session);
@@ -242,27 +252,31 @@ impl ProxyHttp for Gateway {
             !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
         });
         let mut error_code = failure::CLIENT_GONE;
-        let mut can_reuse_downstream = false;
         if let Some((status, why)) = failure.answer() {
             error_code = status.as_u16();
             if !begun {
                 let accept = answer::accept(session);
                 let page = Answer::error(status, why, accept, exchange.request_id());
-                // An upstream's fault costs the client no connection, and so no handshake, where
-                // its request has come whole.
-                let keep =
-                    status.is_server_error() && session.is_body_done() && !exchange.websocket;
-                if !keep {
+                // An upstream's fault costs the client no connection, and so no handshake.
+                if !status.is_server_error() {
                     session.set_keepalive(None);
                 }
                 // Where the client cannot take it there is nobody to tell.
                 let sent = page.send(session, exchange.request_id_value()).await;
-                can_reuse_downstream = keep && sent.is_ok();
+                // A client that was too slow is not waited for once more.
+                exchange.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
+                if sent.is_ok() && !answer::is_http2(session) {
+                    match &exchange.keep_alive {
+                        Some(kept) if session.get_keepalive().is_some() => kept.grant(),
+                        _ => session.shutdown().await,
+                    }
+                }
             }
         }
         FailToProxy {
             error_code,
-            can_reuse_downstream,
+            // Pingora does not look at it where an upstream failed: hence what is done above.
+            can_reuse_downstream: false,
         }
     }
 
@@ -280,7 +294,7 @@ impl ProxyHttp for Gateway {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         let written = session.response_written().map(|head| head.status);
         let status = exchange.status(written);
         exchange.count(status);
@@ -289,6 +303,9 @@ impl ProxyHttp for Gateway {
             let request = Request::of(session.req_header(), session.digest());
             let bytes = session.body_bytes_sent();
             exchange.log(status, bytes, &request, &access, SystemClock.now());
+        }
+        if answer::is_http2(session) && (error.is_none() || exchange.page_sent) {
+            answer::await_body_end(session, answer::IDLE_AFTER).await;
         }
     }
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod authority;
 mod bodies;
+mod endings;
 mod failures;
 mod fields;
 mod log;

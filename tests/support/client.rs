@@ -277,6 +277,11 @@ impl TlsStream {
         self.stream.get_ref()
     }
 
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn end_sending(&mut self) {
+        self.stream.shutdown().expect("a close_notify is sent");
+    }
+
     /// The certificate that the server presented.
     pub fn certificate(&self) -> X509 {
         self.ssl()

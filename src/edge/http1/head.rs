@@ -8,8 +8,16 @@ use std::ops::Range;
 
 use http::StatusCode;
 
+use crate::host::NameBuffer;
+use crate::proxy::Authority;
+
+use super::target::{self, Absolute};
+
 /// The longest request line in bytes.
 pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
+
+/// The longest method that is taken for one while the request line has not come whole.
+pub(super) const MAX_METHOD: usize = 32;
 
 /// The most fields of a head.
 pub(in crate::edge) const MAX_FIELDS: usize = 100;
@@ -20,6 +28,10 @@ pub(super) struct Head {
     /// Its length in bytes, the empty line included.
     pub(super) len: usize,
     pub(super) body: Body,
+    /// Whether its version is 1.0.
+    pub(super) http_10: bool,
+    /// Where the authority stands in a target in absolute form. In a box, since few have one.
+    pub(super) absolute: Option<Box<Absolute>>,
     /// `None` where the request asks for more than an answer.
     pub(super) brief: Option<Brief>,
 }
@@ -97,10 +109,16 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
                 return Err(TOO_LARGE);
             }
             let body = fields.body(&request)?;
-            let is_brief = body == Body::Length(0) && !request.http_10 && !fields.special;
+            let absolute = fields.absolute(bytes, &request)?;
+            let is_brief = body == Body::Length(0)
+                && !request.http_10
+                && !fields.special
+                && absolute.is_none();
             return Ok(Some(Head {
                 len,
                 body,
+                http_10: request.http_10,
+                absolute: absolute.map(Box::new),
                 brief: is_brief.then(|| Brief {
                     method: within(bytes, request.method),
                     target: within(bytes, request.target),
@@ -132,7 +150,7 @@ pub(super) const EMPTY_LINE: &[u8] = b"\r\n";
 /// Whether the beginning of a request line can still become one.
 fn looks_like_http(bytes: &[u8]) -> Result<(), Refusal> {
     let method = bytes.split(|&byte| byte == b' ').next().unwrap_or_default();
-    if method.len() > 32 || !method.iter().all(|&byte| is_token(byte) || byte == b'\r') {
+    if method.len() > MAX_METHOD || !method.iter().all(|&byte| is_token(byte) || byte == b'\r') {
         return Err(bad("this is not HTTP"));
     }
     Ok(())
@@ -205,13 +223,9 @@ impl<'a> RequestLine<'a> {
         let form_is_known = match target {
             [b'/', ..] => true,
             b"*" => method == b"OPTIONS",
-            _ => is_absolute(target),
+            _ => target::authority(target).is_some(),
         };
-        if !form_is_known
-            || target
-                .iter()
-                .any(|&byte| byte <= b' ' || byte == 0x7f || byte == b'#')
-        {
+        if !form_is_known || !target::is_well_formed(target) {
             return Err(bad("the request target is malformed"));
         }
         Ok(Self {
@@ -220,17 +234,6 @@ impl<'a> RequestLine<'a> {
             http_10,
         })
     }
-}
-
-/// Whether a target is in absolute form, `http://host/path` (RFC 9112, section 3.2.2).
-fn is_absolute(target: &[u8]) -> bool {
-    ["http://", "https://"].iter().any(|scheme| {
-        target
-            .split_at_checked(scheme.len())
-            .is_some_and(|(begin, rest)| {
-                begin.eq_ignore_ascii_case(scheme.as_bytes()) && !rest.is_empty()
-            })
-    })
 }
 
 /// What the fields say about framing.
@@ -279,6 +282,9 @@ impl<'a> Fields<'a> {
                 if value.is_empty() {
                     return Err(bad("an empty Host field"));
                 }
+                if memchr::memchr(b'@', value).is_some() {
+                    return Err(bad("a user in the Host field"));
+                }
             }
             6 if is("expect") => self.special = true,
             7 if is("upgrade") => {
@@ -306,6 +312,35 @@ impl<'a> Fields<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Where the authority of a target in absolute form stands in `bytes`, which hold the head. It
+    /// has to be that of `Host`, however the two are written.
+    fn absolute(
+        &self,
+        bytes: &[u8],
+        request: &RequestLine<'_>,
+    ) -> Result<Option<Absolute>, Refusal> {
+        let Some((authority, default_port)) = target::authority(request.target) else {
+            return Ok(None);
+        };
+        let mut buffers = [NameBuffer::new(), NameBuffer::new()];
+        let [of_target, of_host] = &mut buffers;
+        let target = Authority::parse(authority, of_target);
+        let target = target.ok_or(bad("the request target has no valid host"))?;
+        if self.hosts > 0 {
+            let host = Authority::parse(self.host, of_host);
+            let host = host.ok_or(bad("the Host field is not a valid host"))?;
+            let port = |of: Authority<'_>| of.port.unwrap_or(default_port);
+            if host.host != target.host || port(host) != port(target) {
+                return Err(bad("the request target and the Host field differ"));
+            }
+        }
+        Ok(Some(Absolute {
+            target: within(bytes, request.target),
+            authority: within(bytes, authority),
+            has_host: self.hosts > 0,
+        }))
     }
 
     /// How the body is framed, once all fields are known.
@@ -349,12 +384,14 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]
@@ -389,6 +426,50 @@ mod tests {
         }
         let old = parse(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", 1024).expect("good");
         assert_eq!(old.expect("whole").brief, None);
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_becomes_one_in_origin_form() {
+        let turned = |head: &str| {
+            let rest = "\r\nrest";
+            let mut bytes = BytesMut::from(format!("{head}{rest}").as_bytes());
+            let found = parse(&bytes, 1024).ok()?.expect("whole");
+            assert_eq!(found.brief, None);
+            let absolute = found.absolute.expect("an absolute target");
+            let len = absolute.to_origin_form(&mut bytes, found.len);
+            let text = String::from_utf8(bytes.to_vec()).expect("text");
+            assert_eq!(&text[len..], rest);
+            Some(text[..len].to_owned())
+        };
+        for (target, host, path) in [
+            ("http://a.test/x?y", "a.test", "/x?y"),
+            ("http://A.Test/", "a.test", "/"),
+            ("http://a.test./", "A.TEST", "/"),
+            ("http://a.test:80/", "a.test", "/"),
+            ("HTTPS://a.test", "a.test:443", "/"),
+            ("http://a.test?y", "a.test", "/?y"),
+            ("http://[::1]:8080/", "[0::1]:8080", "/"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nA: b\r\nHost: {host}\r\n\r\n");
+            let expected = format!("GET {path} HTTP/1.1\r\nA: b\r\nHost: {host}\r\n\r\n");
+            assert_eq!(turned(&head), Some(expected), "{target}");
+        }
+        let old = "GET http://a.test:8/x HTTP/1.0\r\nA: b\r\n\r\n";
+        let expected = "GET /x HTTP/1.0\r\nHost: a.test:8\r\nA: b\r\n\r\n";
+        assert_eq!(turned(old).as_deref(), Some(expected));
+        for (target, host) in [
+            ("http://a.test/", "b.test"),
+            ("http://a.test:443/", "a.test"),
+            ("https://a.test:80/", "a.test"),
+            ("http://x@a.test/", "a.test"),
+            ("http://a.test\\b.test/", "a.test"),
+            ("http://a.test/", "a b"),
+            ("http:///x", "a.test"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(turned(&head), None, "{target} {host}");
+        }
+        assert_eq!(with("Host: x@a.test\r\n"), Err(400));
     }
 
     fn body_of(head: &str) -> Result<Body, u16> {

@@ -4,13 +4,15 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::tls::SslDigest;
 
-use super::head::{Brief, Head};
+use super::head::{Brief, Head, Refusal};
 use super::stream::MessageStream;
+use super::target::RoughLine;
 use crate::proxy::{Answering, Fields, Ready, Request};
 
 /// Up to this size a body goes into one piece with its head.
@@ -67,7 +69,7 @@ pub(super) async fn answer<A: Answering>(
     };
     let bytes = stream.take(head.len);
     let body = answer.body().map_or(&[][..], |body| body);
-    let mut piece = whole_head(&answer, body.len());
+    let mut piece = whole_head(&answer, body.len(), "keep-alive");
     let sent = if body.len() <= SMALL {
         piece.extend_from_slice(body);
         stream.send(&piece, &[]).await
@@ -81,8 +83,37 @@ pub(super) async fn answer<A: Answering>(
     sent.map(|()| true)
 }
 
-/// The head of an answer, after which the connection is kept, with room for what follows it.
-fn whole_head(answer: &Ready, body: usize) -> Vec<u8> {
+/// Answers what is not served as the request that it ought to be. Whether the client has taken the
+/// answer; the connection is to be closed in any case.
+pub(super) async fn refuse<A: Answering>(
+    app: &A,
+    stream: &mut MessageStream,
+    client: &Client,
+    refusal: &Refusal,
+) -> bool {
+    let bytes = stream.take(stream.unread().len());
+    let line = RoughLine::of(&bytes);
+    let fields = Fields::Lines(&bytes);
+    let request = Request {
+        method: line.method,
+        target: line.target,
+        authority: fields.get(&HOST),
+        version: line.version,
+        fields,
+        client: client.address,
+        tls: client.tls.as_deref(),
+    };
+    let answer = app.refuse(refusal.status, refusal.reason, &request);
+    let body = answer.body().map_or(&[][..], |body| body);
+    let head = whole_head(&answer, 0, "close");
+    let sent = stream.refuse(&head, body).await;
+    let octets = if sent { body.len() } else { 0 };
+    app.sent(answer, &request, octets);
+    sent
+}
+
+/// The head of an answer, with what it says of the connection, and room for a body after it.
+fn whole_head(answer: &Ready, body: usize, connection: &str) -> Vec<u8> {
     let status = answer.status();
     let mut head = Vec::with_capacity(384 + body.min(SMALL));
     head.extend_from_slice(b"HTTP/1.1 ");
@@ -95,7 +126,9 @@ fn whole_head(answer: &Ready, body: usize) -> Vec<u8> {
     }
     head.extend_from_slice(b"Date: ");
     head.extend_from_slice(get_cached_date().as_bytes());
-    head.extend_from_slice(b"\r\nConnection: keep-alive\r\n\r\n");
+    head.extend_from_slice(b"\r\nConnection: ");
+    head.extend_from_slice(connection.as_bytes());
+    head.extend_from_slice(b"\r\n\r\n");
     head
 }
 

@@ -6,14 +6,15 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora_core::protocols::{Shutdown, Stream};
-use tokio::io::{AsyncRead, ReadBuf};
+use pingora_core::protocols::Stream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use crate::edge::timer::Timer;
@@ -33,10 +34,17 @@ const MIN_BYTES_PER_SECOND: u64 = 1024;
 /// How long a client may be slower than that.
 const SLOW_START: Duration = Duration::from_secs(10);
 
-/// How much of a refused message is read, and for how long, so that the client sees the answer
-/// before the connection is reset (RFC 9112, section 9.6).
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a client that has ended its side may be sent nothing. It may have ended that side alone
+/// and wait for its answer, or be gone altogether, which looks the same (RFC 9112, section 9.6).
+const HALF_CLOSED: Duration = Duration::from_secs(3);
+
+/// How long what has been written may take to go out at the end of a connection.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a client that still sends is listened to after the last answer, so that it reads the
+/// answer before the connection is reset (RFC 9112, section 9.6): in all, and without an octet.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_IDLE: Duration = Duration::from_secs(5);
 
 /// An HTTP/1 connection, positioned on one message.
 pub(super) struct MessageStream {
@@ -46,6 +54,10 @@ pub(super) struct MessageStream {
     /// How much of the buffer is the head of the current message.
     head: usize,
     framing: Framing,
+    /// Whether the client is one of HTTP/1.0, for which the end of the connection may be that of
+    /// the answer.
+    http_10: bool,
+    /// Whether the client has ended its side.
     ended: bool,
     pace: Pace,
 }
@@ -57,6 +69,7 @@ impl MessageStream {
             buffer: BytesMut::new(),
             head: 0,
             framing: Framing::DONE,
+            http_10: false,
             ended: false,
             pace: Pace::default(),
         }
@@ -79,8 +92,6 @@ impl MessageStream {
 
     /// Sends a whole answer to a message that was taken.
     pub(super) async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        use tokio::io::AsyncWriteExt;
-
         self.inner.write_all(head).await?;
         self.inner.write_all(body).await?;
         self.inner.flush().await
@@ -99,8 +110,12 @@ impl MessageStream {
 
     /// Positions the stream on the message whose head has been found in what was read.
     pub(super) fn begin(&mut self, head: &Head) {
-        self.head = head.len;
+        self.head = match &head.absolute {
+            Some(absolute) => absolute.to_origin_form(&mut self.buffer, head.len),
+            None => head.len,
+        };
         self.framing = Framing::new(head.body);
+        self.http_10 = head.http_10;
         self.pace = Pace::default();
     }
 
@@ -109,28 +124,60 @@ impl MessageStream {
         self.head == 0 && self.framing.is_done()
     }
 
-    /// Closes an idle connection in order: over TLS with a close_notify, so that the client does
-    /// not take it for cut.
-    pub(super) async fn close(&mut self) {
-        // Either way the connection is over.
-        let _ = tokio::time::timeout(LINGER, self.inner.shutdown()).await;
+    /// Closes the connection in order: over TLS with a close_notify, so that the client does not
+    /// take it for cut, and with patience for a client that is still sending, whose answer a reset
+    /// would take away. It ends early once `stop` is ready.
+    pub(super) async fn close(&mut self, stop: impl Future<Output = ()>) {
+        _ = tokio::time::timeout(FAREWELL, self.inner.shutdown()).await;
+        if self.ended || (self.is_done() && self.buffer.is_empty()) {
+            return;
+        }
+        self.buffer = BytesMut::new();
+        let linger = async {
+            while let Ok(Ok(1..)) = tokio::time::timeout(LINGER_IDLE, self.discard()).await {}
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(LINGER, linger) => {}
+            () = stop => {}
+        }
     }
 
-    /// Writes `answer` and closes, with patience for a client that is still sending.
-    pub(super) async fn refuse(&mut self, answer: &[u8]) {
-        use tokio::io::AsyncWriteExt;
-
-        let written = async {
-            self.inner.write_all(answer).await?;
-            self.inner.flush().await
-        };
-        // A client that is gone or takes no data needs no answer.
-        if matches!(tokio::time::timeout(LINGER, written).await, Ok(Ok(()))) {
-            // It may be in the middle of any body.
-            self.framing = Framing::new(Body::Upgrade);
-            self.head = 0;
-            Shutdown::shutdown(self).await;
+    /// Ends the connection in the middle of an answer, so that nobody takes it for the whole: over
+    /// TLS without a close_notify, and with a reset where the end of the connection would be that
+    /// of the answer.
+    pub(super) async fn cut(&mut self) {
+        _ = tokio::time::timeout(FAREWELL, self.inner.flush()).await;
+        if self.http_10 {
+            reset_on_close(&self.inner);
         }
+    }
+
+    /// Writes a whole answer to what cannot be read as a message. The connection is to be closed
+    /// then. Whether the client has taken it.
+    pub(super) async fn refuse(&mut self, head: &[u8], body: &[u8]) -> bool {
+        // It may be in the middle of any body.
+        self.framing = Framing::new(Body::Upgrade);
+        self.head = 0;
+        let sent = tokio::time::timeout(FAREWELL, self.send(head, body)).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    /// Notes that something is on its way to the client.
+    pub(super) fn note_written(&mut self) {
+        if self.ended && self.is_done() {
+            self.pace.timer.clear();
+        }
+    }
+
+    /// Reads what the client sends and keeps nothing of it. `Ok(0)` where it sends no more.
+    async fn discard(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            let mut space = [MaybeUninit::uninit(); READ];
+            let mut read = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -160,12 +207,7 @@ impl MessageStream {
             }
             ready!(self.poll_fill(cx))?;
         }
-        if self.buffer.is_empty() {
-            Poll::Ready(Ok(()))
-        } else {
-            // It sent another request before it closed its side: answer both.
-            Poll::Pending
-        }
+        self.pace.timer.poll_after(cx, HALF_CLOSED).map(Ok)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -181,7 +223,12 @@ impl MessageStream {
                     .min(buf.remaining());
                 poll_read_limited(Pin::new(&mut self.inner), cx, buf, limit)
             }
-            Framing::Tunnel => Pin::new(&mut self.inner).poll_read(cx, buf),
+            // A tunnel that ends in disorder ends after what was sent through it: an error would
+            // overtake that.
+            Framing::Tunnel => match Pin::new(&mut self.inner).poll_read(cx, buf) {
+                Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
+                read => read,
+            },
             Framing::Chunked(_) => match self.poll_fill(cx) {
                 Poll::Ready(Ok(_)) => {
                     self.pace.advance(self.buffer.len());
@@ -204,6 +251,14 @@ impl MessageStream {
         }
         read
     }
+}
+
+/// Makes the end of the connection a reset.
+fn reset_on_close(stream: &Stream) {
+    // SAFETY: the socket is open for as long as its stream lives, hence during this call.
+    let socket = unsafe { BorrowedFd::borrow_raw(stream.id()) };
+    // Where this fails the client sees an ordinary end, as without it.
+    _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Reads at most `limit` bytes into `buf`.
@@ -237,6 +292,8 @@ struct Pace {
     received: u64,
     waited: Duration,
     waiting_since: Option<Instant>,
+    /// Runs while the body is waited for; after its end, while a client that has ended its side is
+    /// sent nothing.
     timer: Timer,
 }
 
@@ -289,28 +346,6 @@ impl AsyncRead for MessageStream {
     }
 }
 
-#[async_trait]
-impl Shutdown for MessageStream {
-    async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-        if self.is_done() || self.ended {
-            return;
-        }
-        let discard = async {
-            let mut total = 0;
-            while total < LINGER_BYTES {
-                self.buffer.clear();
-                match self.fill().await {
-                    Ok(count) if count > 0 => total += count,
-                    _ => return,
-                }
-            }
-        };
-        // Either way the connection is over.
-        let _ = tokio::time::timeout(LINGER, discard).await;
-    }
-}
-
 impl std::fmt::Debug for MessageStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MessageStream")
@@ -344,6 +379,8 @@ mod tests {
             len: GET.len(),
             body,
             brief: None,
+            http_10: false,
+            absolute: None,
         });
     }
 
@@ -360,14 +397,67 @@ mod tests {
         drop(client);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_goes_away_is_noticed_after_the_message() {
         let (mut stream, client) = stream(GET).await;
         begin(&mut stream, Body::Length(0));
         let mut got = vec![0; 1024];
         assert_eq!(stream.read(&mut got).await.expect("the head"), GET.len());
         drop(client);
+        let gone = Instant::now();
         assert_eq!(stream.read(&mut got).await.expect("the end"), 0);
+        assert_eq!(gone.elapsed(), HALF_CLOSED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_ended_its_side_is_waited_for_while_it_is_sent_something() {
+        let (mut stream, client) = stream(&[GET, GET].concat()).await;
+        begin(&mut stream, Body::Length(0));
+        let mut got = vec![0; 1024];
+        assert_eq!(stream.read(&mut got).await.expect("the head"), GET.len());
+        drop(client);
+        let gone = Instant::now();
+        let part = HALF_CLOSED * 2 / 3;
+        for _ in 0..3 {
+            let read = tokio::time::timeout(part, stream.read(&mut got));
+            assert!(read.await.is_err(), "it may still read");
+            stream.note_written();
+        }
+        assert_eq!(stream.read(&mut got).await.expect("the end"), 0);
+        assert_eq!(gone.elapsed(), part * 3 + HALF_CLOSED);
+        assert_eq!(stream.unread(), GET);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lingers_by_time_while_its_client_sends() {
+        let (mut stream, mut client) = stream(GET).await;
+        begin(&mut stream, Body::Length(1 << 40));
+        let sending = tokio::spawn(async move {
+            // A steady client, faster than any count of octets would allow for.
+            let part = [0; 64 * 1024];
+            while client.write_all(&part).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let begun = Instant::now();
+        stream.close(std::future::pending()).await;
+        assert_eq!(begun.elapsed(), LINGER);
+        assert!(stream.unread().is_empty(), "nothing is kept");
+        sending.abort();
+
+        let (mut stream, _silent) = self::stream(GET).await;
+        begin(&mut stream, Body::Length(10));
+        let begun = Instant::now();
+        stream.close(std::future::pending()).await;
+        assert_eq!(begun.elapsed(), LINGER_IDLE);
+
+        let (mut stream, _client) = self::stream(GET).await;
+        begin(&mut stream, Body::Length(0));
+        let read = stream.read(&mut [0; 1024]).await.expect("the head");
+        assert_eq!(read, GET.len());
+        let begun = Instant::now();
+        stream.close(std::future::pending()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO, "all has been read");
     }
 
     #[tokio::test]

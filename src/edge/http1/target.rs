@@ -1,0 +1,158 @@
+//! Request targets (RFC 9112, section 3.2), and what can be told of a request line that is refused.
+
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
+
+use super::head::{EMPTY_LINE, MAX_METHOD, is_token};
+
+/// A target in absolute form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Absolute {
+    pub(super) target: Range<usize>,
+    /// Within the head, as `target`.
+    pub(super) authority: Range<usize>,
+    /// Whether the head has a `Host` field too.
+    pub(super) has_host: bool,
+}
+
+impl Absolute {
+    /// Puts the head of `head` bytes at the beginning of `bytes` into origin form, which every
+    /// server reads alike; the authority is that of `Host`. Returns the head's new length.
+    pub(super) fn to_origin_form(&self, bytes: &mut BytesMut, head: usize) -> usize {
+        let old = bytes.split_to(head.min(bytes.len()));
+        let part = |range: Range<usize>| old.get(range).unwrap_or_default();
+        let path = part(self.authority.end..self.target.end);
+        let mut new = BytesMut::with_capacity(old.len() + bytes.len());
+        new.put_slice(part(0..self.target.start));
+        if !path.starts_with(b"/") {
+            new.put_u8(b'/');
+        }
+        new.put_slice(path);
+        let rest = part(self.target.end..old.len());
+        let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+        let (line, fields) = rest.split_at_checked(line).unwrap_or((rest, &[]));
+        new.put_slice(line);
+        if !self.has_host {
+            new.put_slice(b"Host: ");
+            new.put_slice(part(self.authority.clone()));
+            new.put_slice(b"\r\n");
+        }
+        new.put_slice(fields);
+        let head = new.len();
+        new.put_slice(bytes);
+        *bytes = new;
+        head
+    }
+}
+
+/// The authority and the default port of a target in absolute form, `http://host/path` (RFC 9112,
+/// section 3.2.2).
+pub(super) fn authority(target: &[u8]) -> Option<(&[u8], u16)> {
+    let (rest, port) =
+        [("http://", 80), ("https://", 443)]
+            .into_iter()
+            .find_map(|(scheme, port)| {
+                let (begin, rest) = target.split_at_checked(scheme.len())?;
+                let is = begin.eq_ignore_ascii_case(scheme.as_bytes());
+                is.then_some((rest, port))
+            })?;
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+    let authority = rest.get(..end.unwrap_or(rest.len()))?;
+    (!authority.is_empty()).then_some((authority, port))
+}
+
+/// Whether each octet of a target may stand there as it is. What has to be escaped and is not, one
+/// server takes and another refuses.
+pub(super) fn is_well_formed(target: &[u8]) -> bool {
+    let query = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let (path, query) = target.split_at_checked(query).unwrap_or((target, &[]));
+    let is_good = |byte: u8| byte > b' ' && !matches!(byte, 0x7f | b'#' | b'<' | b'>');
+    path.iter().all(|&byte| is_good(byte) && byte != b'`')
+        && query.iter().all(|&byte| is_good(byte) && byte != b'"')
+        && (target.is_ascii() || str::from_utf8(target).is_ok())
+}
+
+/// What can be told of the request line of a request that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RoughLine<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a [u8],
+    pub(super) version: &'static str,
+}
+
+impl<'a> RoughLine<'a> {
+    /// The words of the first line in `bytes`, `-` for each that is none.
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        let bytes = bytes.strip_prefix(EMPTY_LINE).unwrap_or(bytes);
+        let line = bytes
+            .split(|byte| matches!(byte, b'\r' | b'\n'))
+            .next()
+            .unwrap_or_default();
+        let mut words = line.splitn(3, |&byte| byte == b' ');
+        let method = words
+            .next()
+            .filter(|word| matches!(word.len(), 1..=MAX_METHOD))
+            .filter(|word| word.iter().all(|&byte| is_token(byte)))
+            .and_then(|word| str::from_utf8(word).ok());
+        let target = words.next().filter(|word| !word.is_empty());
+        Self {
+            method: method.unwrap_or("-"),
+            target: method.and(target).unwrap_or(b"-"),
+            version: match words.next() {
+                Some(b"HTTP/1.1") => "HTTP/1.1",
+                Some(b"HTTP/1.0") => "HTTP/1.0",
+                _ => "-",
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_to_be_escaped_is_refused() {
+        for target in ["/", "/a%20b", "/\"{}|^\\", "/?`{}|^\\?", "/\u{fc}?\u{2028}"] {
+            assert!(is_well_formed(target.as_bytes()), "{target}");
+        }
+        for target in [
+            &b"/<"[..],
+            b"/?>",
+            b"/`",
+            b"/?\"",
+            b"/#",
+            b"/\x7f",
+            b"/\xff",
+            b"/?\xc3",
+        ] {
+            assert!(!is_well_formed(target), "{}", target.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_can_be_told_of_a_refused_request_is_told() {
+        let words = |bytes: &'static [u8]| {
+            let line = RoughLine::of(bytes);
+            (line.method, line.target, line.version)
+        };
+        assert_eq!(
+            words(b"GET /x HTTP/1.1\r\nHost: a\r\n"),
+            ("GET", &b"/x"[..], "HTTP/1.1")
+        );
+        assert_eq!(
+            words(b"\r\nPUT /x y HTTP/1.0\r\n"),
+            ("PUT", &b"/x"[..], "-")
+        );
+        for garbage in [
+            &b""[..],
+            b"\x16\x03\x01 x y",
+            b" / HTTP",
+            b"G\"T / HTTP/1.1",
+        ] {
+            let (method, target, _) = words(garbage);
+            assert_eq!((method, target), ("-", &b"-"[..]), "{garbage:?}");
+        }
+    }
+}
