@@ -200,6 +200,8 @@ where
     };
     if !connections.have_room() {
         edge.told.full(connections.max());
+        // It does not go for itself.
+        let _waiting = guard.seat().begin();
         connections.room().await;
     }
     Some(guard)

@@ -57,7 +57,8 @@ const TRAILER_OCTETS: usize = 32;
 const HEADS_AT_ONCE: usize = 32 * 1024;
 
 /// An answer's head this short has a status and nothing else: the h2 crate or Pingora refused the
-/// request. The gateway's own heads have at least a request id, which does not compress.
+/// request. The gateway's own heads have at least a request id, which does not compress. Trailers
+/// may be as short, but they follow a head.
 const BARE_HEAD: usize = 8;
 
 /// The balance of a connection; clones share it.
@@ -80,6 +81,9 @@ struct Balance {
     last_stream: u32,
     /// Octets of blocks of fields that have not been looked at.
     heads: usize,
+    /// Answers whose head did not end them. Those that are reset stay counted, which forgives as many
+    /// refusals.
+    unended: u32,
 }
 
 impl Accounting {
@@ -94,6 +98,7 @@ impl Accounting {
             in_trailers: false,
             last_stream: 0,
             heads: 0,
+            unended: 0,
         })))
     }
 
@@ -116,17 +121,18 @@ impl Accounting {
     pub(super) fn count_sent(&self, frame: Frame) {
         self.update(|balance| match frame.kind {
             RST_STREAM => balance.charge(STREAM_IN_VAIN),
-            HEADERS if frame.has(END_STREAM) && frame.len <= BARE_HEAD => {
-                balance.charge(MALFORMED);
+            HEADERS if !frame.has(END_STREAM) => {
+                balance.unended = balance.unended.saturating_add(1);
             }
-            HEADERS | DATA => {
-                let part = if frame.kind == DATA {
-                    u32::try_from(frame.len / PART_OCTETS).map_or(PART, |part| part.min(PART))
-                } else {
-                    0
-                };
-                let end = if frame.has(END_STREAM) { ANSWER } else { 0 };
-                balance.pay_back(part + end);
+            HEADERS if frame.len > BARE_HEAD => balance.pay_back(ANSWER),
+            HEADERS if balance.unended == 0 => balance.charge(MALFORMED),
+            HEADERS => balance.end_answer(),
+            DATA => {
+                let parts = u32::try_from(frame.len / PART_OCTETS).unwrap_or(PART);
+                balance.pay_back(parts.min(PART));
+                if frame.has(END_STREAM) {
+                    balance.end_answer();
+                }
             }
             _ => {}
         });
@@ -182,6 +188,12 @@ impl Balance {
         }
         self.spent = self.spent.saturating_add(cost);
         self.exceeded |= self.spent > ALLOWANCE;
+    }
+
+    /// Notes the end of an answer that its head did not end.
+    fn end_answer(&mut self) {
+        self.unended = self.unended.saturating_sub(1);
+        self.pay_back(ANSWER);
     }
 
     fn pay_back(&mut self, frames: u32) {
@@ -336,6 +348,15 @@ mod tests {
             (0..4).for_each(|_| a.count_received(frame(WINDOW_UPDATE, 0, 4)));
         });
         assert_eq!(acknowledged, u32::MAX);
+        // The same two trailers after every answer take two octets.
+        let trailers = times(|a| {
+            a.count_received(frame(HEADERS, 4, 20));
+            a.count_received(frame(RST_STREAM, 0, 4));
+            a.count_sent(frame(HEADERS, 4, 40));
+            a.count_sent(frame(DATA, 0, 5));
+            a.count_sent(frame(HEADERS, 5, 2));
+        });
+        assert_eq!(trailers, u32::MAX);
         // Two of three is too many.
         let more = times(|a| {
             answer(a);
