@@ -68,7 +68,10 @@ impl LineQueue {
         let shared = Arc::new(Shared {
             capacity: setup.capacity,
             lost: setup.lost.clone(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                waiting: buffer(setup.capacity),
+                ..State::default()
+            }),
             work: Condvar::new(),
             written: Condvar::new(),
         });
@@ -259,6 +262,11 @@ impl Shared {
         state.loss.lines -= logged.lines;
         state.loss.octets -= logged.octets;
     }
+}
+
+/// A buffer that never grows. What of it is not used takes no memory.
+fn buffer(capacity: usize) -> Vec<u8> {
+    Vec::with_capacity(capacity)
 }
 
 fn append(path: &Path) -> io::Result<File> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Batch, Loss, Setup, Shared, Target};
+use super::{Batch, Loss, Setup, Shared, Target, buffer};
 
 /// How often a file that could not be opened anew is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How much is written at once to a stream that others may write to: what a pipe takes as a whole.
 const WHOLE: usize = 4096;
 
-/// The largest buffer that is kept to be filled again.
+/// How full a buffer may have been to be filled again; the memory of others is given back.
 const SPARE: usize = 256 << 10;
 
 pub(super) struct Writer {
@@ -57,7 +57,7 @@ impl Writer {
 
     /// Writes until every handle is gone.
     pub(super) fn run(mut self) {
-        let mut spare = Vec::new();
+        let mut spare = buffer(self.shared.capacity);
         while let Some(batch) = self.shared.take(spare, self.next_duty()) {
             let wrote = !batch.lines.is_empty();
             let mut lost = Loss::default();
@@ -65,10 +65,10 @@ impl Writer {
             let loss = self.shared.finish(batch.last, lost);
             self.report(outcome, wrote, loss);
             spare = batch.lines;
-            spare.clear();
-            if spare.capacity() > SPARE {
-                spare = Vec::new();
+            if spare.len() > SPARE {
+                spare = buffer(self.shared.capacity);
             }
+            spare.clear();
         }
     }
 
