@@ -82,6 +82,20 @@ impl TlsCertificate {
         self.not_after
     }
 
+    /// When the first certificate above it in its chain ends, and whose that is; `None` where it has
+    /// no chain.
+    pub fn chain_end(&self) -> Option<(UnixTime, String)> {
+        let (end, first) = self.chain.first_end()?;
+        Some((end, parse::name_text(first.subject_name())))
+    }
+
+    /// The last second at which what clients are sent is valid: the end of the certificate or of one
+    /// above it in its chain, whichever comes first.
+    pub fn served_until(&self) -> UnixTime {
+        let chain = self.chain.not_after();
+        chain.map_or(self.not_after, |end| end.min(self.not_after))
+    }
+
     /// Whether `now` is in the period of validity, before or after it.
     pub fn validity(&self, now: UnixTime) -> Validity {
         if now < self.not_before {
@@ -96,6 +110,15 @@ impl TlsCertificate {
     /// From when to when it is valid, for those who decide about renewals.
     pub fn lifetime(&self) -> Lifetime {
         Lifetime::new(self.not_before, self.not_after, &self.fingerprint.0)
+    }
+
+    /// From when to when clients take it with its chain, for those who tell people of its end; see
+    /// [`Self::served_until`].
+    pub fn served_lifetime(&self) -> Lifetime {
+        Lifetime {
+            not_after: self.served_until(),
+            ..self.lifetime()
+        }
     }
 
     /// Whether a renewal is due, where `window` is a part of the life of this certificate, its

@@ -179,7 +179,7 @@ impl TlsManager {
             index,
             dns,
         } = setup;
-        let loader = Arc::new(Loader::new()?);
+        let loader = Arc::new(Loader::with_clock(Arc::clone(&clock))?);
         let keepers = Keepers::new(in_memory, &loader, &clock);
         let reads = metrics.as_ref().map(|metrics| metrics.files_read.clone());
         let access = Access {

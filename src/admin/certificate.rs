@@ -51,11 +51,30 @@ pub struct CertificateView {
     pub fingerprint: Option<String>,
     /// The file it was read from.
     pub file: Option<PathBuf>,
+    /// The certificate above it in its chain that ends first, where that is before it ends itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain_end: Option<ChainEnd>,
     /// How it is kept up; `None` where issuers are not asked for it.
     pub renewal: Option<RenewalView>,
     /// The certificates that clients are sent, PEM; only where one certificate is asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chain: Option<String>,
+}
+
+/// The end of a chain that comes before that of its certificate: clients refuse both from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ChainEnd {
+    /// The distinguished name of the certificate that ends.
+    pub subject: String,
+    #[serde(with = "rfc3339")]
+    pub not_after: UnixTime,
+}
+
+impl ChainEnd {
+    fn of(certificate: &TlsCertificate) -> Option<Self> {
+        let (not_after, subject) = certificate.chain_end()?;
+        (not_after < certificate.not_after()).then_some(Self { subject, not_after })
+    }
 }
 
 /// How a certificate stands.
@@ -157,6 +176,7 @@ impl CertificateView {
             serial: Some(serial),
             fingerprint: Some(certificate.fingerprint().to_string()),
             file: certificate.source().path(),
+            chain_end: ChainEnd::of(certificate),
             renewal: None,
             chain: None,
         }
@@ -207,6 +227,7 @@ impl CertificateView {
             serial: None,
             fingerprint: None,
             file: None,
+            chain_end: None,
             renewal: None,
             chain: None,
         }
@@ -219,6 +240,12 @@ impl CertificateView {
                 self.state,
                 CertificateState::Expired | CertificateState::NotYetValid
             )
+    }
+
+    /// Until when clients take it: its end, or that of its chain where that comes first.
+    pub fn served_until(&self) -> Option<UnixTime> {
+        let chain = self.chain_end.as_ref().map(|end| end.not_after);
+        self.not_after.into_iter().chain(chain).min()
     }
 
     /// Whether it is for `name`, which is in normal form.

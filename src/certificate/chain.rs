@@ -1,8 +1,11 @@
 //! Intermediate certificates: held once however many chains they are in, and found again for
 //! files that lack them.
 
+mod path;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -11,9 +14,9 @@ use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
 use super::parse::{fingerprint, name_text, unix_time};
 use super::{CertificateError, Fingerprint};
+use crate::clock::UnixTime;
 
-/// The most certificates above a leaf that are followed.
-const MAX_DEPTH: usize = 10;
+pub(super) use self::path::Given;
 
 /// Public intermediates that files of public CAs may lack, in PEM.
 const BUNDLED: &[u8] = include_bytes!("intermediates.pem");
@@ -23,28 +26,55 @@ const BUNDLED: &[u8] = include_bytes!("intermediates.pem");
 pub(super) struct Intermediates(Mutex<Inner>);
 
 /// A chain that is shared by all certificates that have it.
-pub(super) type ChainRef = Arc<[Arc<X509>]>;
+pub(super) type ChainRef = Arc<Links>;
+
+/// The certificates above a leaf, in the order in which they are sent.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    certificates: Box<[Arc<X509>]>,
+    /// When the first of them ends, and which. Of several with one name and key the one counts that
+    /// lasts longest: clients find it.
+    first_end: Option<(UnixTime, usize)>,
+}
+
+impl Links {
+    fn of(certificates: Vec<Arc<X509>>) -> Self {
+        Self {
+            first_end: path::first_end(&certificates),
+            certificates: certificates.into(),
+        }
+    }
+
+    /// The last second at which all of them are valid, and the subject of the one that ends then.
+    pub(super) fn first_end(&self) -> Option<(UnixTime, &X509Ref)> {
+        let (end, at) = self.first_end?;
+        Some((end, self.certificates.get(at)?))
+    }
+
+    /// The same without the subject.
+    pub(super) fn not_after(&self) -> Option<UnixTime> {
+        self.first_end.map(|(end, _)| end)
+    }
+}
+
+impl Deref for Links {
+    type Target = [Arc<X509>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.certificates
+    }
+}
 
 #[derive(Default)]
 struct Inner {
     /// Chains in use, by the addresses of their certificates, which live as long as they do.
-    chains: HashMap<Vec<usize>, Weak<[Arc<X509>]>>,
+    chains: HashMap<Vec<usize>, Weak<Links>>,
     /// What is in use, so that equal certificates share their memory.
     interned: HashMap<Fingerprint, Weak<X509>>,
     /// What can complete a chain, by the hash of the subject.
     known: HashMap<u32, Vec<Arc<X509>>>,
     /// Counts what was learned.
     generation: u64,
-}
-
-/// What belongs above a leaf.
-pub(super) struct Chain {
-    /// From the issuer of the leaf upwards, without the root.
-    pub(super) certificates: ChainRef,
-    /// What was given and is no part of it; roots are not listed.
-    pub(super) unrelated: Vec<X509>,
-    /// Whether the issuer of the leaf is unknown.
-    pub(super) incomplete: bool,
 }
 
 impl Intermediates {
@@ -103,51 +133,10 @@ impl Intermediates {
         known.map(|one| name_text(one.subject_name())).collect()
     }
 
-    /// Builds the chain of `leaf` from `given` certificates in any order, and from what is known
-    /// where those do not suffice; where they are `whole`, only if they lack the leaf's own issuer.
-    pub(super) fn build(
-        &self,
-        leaf: &X509Ref,
-        mut given: Vec<X509>,
-        whole: bool,
-    ) -> Result<Chain, ErrorStack> {
-        let mut certificates: Vec<Arc<X509>> = Vec::new();
-        let mut at_root = is_self_issued(leaf);
-        let mut has_issuer = at_root;
-        given.retain(|certificate| **certificate != *leaf);
-        while !at_root && certificates.len() < MAX_DEPTH {
-            let current: &X509Ref = certificates.last().map_or(leaf, |top| top);
-            let issuer = match given
-                .iter()
-                .position(|issuer| issued(issuer, current, false))
-            {
-                Some(at) => self.intern(given.swap_remove(at))?,
-                None if whole && has_issuer => break,
-                None => match self.find_issuer(current) {
-                    Some(issuer) => issuer,
-                    None => break,
-                },
-            };
-            has_issuer = true;
-            at_root = is_self_issued(&issuer);
-            if !at_root {
-                certificates.push(issuer);
-            }
-        }
-        given.retain(|certificate| {
-            !is_self_issued(certificate) && !certificates.iter().any(|used| **used == *certificate)
-        });
-        Ok(Chain {
-            certificates: self.share(certificates),
-            unrelated: given,
-            incomplete: !has_issuer,
-        })
-    }
-
-    /// The known issuer of `certificate` that is valid longest.
+    /// The known issuer of `certificate` that is best at `now`: valid, and for longest.
     ///
     /// What is known may come from anyone's file, so only a signature that verifies counts.
-    fn find_issuer(&self, certificate: &X509Ref) -> Option<Arc<X509>> {
+    fn find_issuer(&self, certificate: &X509Ref, now: UnixTime) -> Option<Arc<X509>> {
         let known = self
             .lock()
             .known
@@ -157,7 +146,7 @@ impl Intermediates {
         known
             .into_iter()
             .filter(|issuer| issued(issuer, certificate, true))
-            .max_by_key(|issuer| unix_time(issuer.not_after()).unwrap_or_default())
+            .max_by_key(|issuer| (!path::has_ended(issuer, now), path::end(issuer)))
     }
 
     /// The chain of these certificates, which was built before. They are known from then on.
@@ -182,7 +171,7 @@ impl Intermediates {
         if inner.chains.len() == inner.chains.capacity() {
             inner.chains.retain(|_, chain| chain.strong_count() > 0);
         }
-        let chain = ChainRef::from(certificates);
+        let chain = Arc::new(Links::of(certificates));
         inner.chains.insert(addresses, Arc::downgrade(&chain));
         chain
     }
@@ -287,7 +276,7 @@ mod tests {
     ];
 
     /// The day of the bundle, 21 August 2026.
-    const COLLECTED: crate::clock::UnixTime = 1_787_270_400;
+    const COLLECTED: UnixTime = 1_787_270_400;
 
     /// What only a certificate of `issuer` has: its issuer's name and key identifier.
     fn leaf_of(issuer: &X509Ref) -> X509 {
@@ -351,7 +340,7 @@ mod tests {
             let name = name_text(certificate.subject_name());
             assert!(not_after > COLLECTED, "{name} has ended");
             let chain = bundled
-                .build(certificate, Vec::new(), false)
+                .build(certificate, Given::default(), COLLECTED)
                 .expect("built");
             let top = chain.certificates.last().map_or(certificate, |top| top);
             let root = name_text(top.issuer_name());
@@ -367,7 +356,8 @@ mod tests {
             .into_iter()
             .find(|one| name_text(one.subject_name()).contains("CN=YE2"))
             .expect("bundled");
-        let chain = bundled.build(&issuer, Vec::new(), false).expect("built");
+        let build = |given| bundled.build(&issuer, given, COLLECTED).expect("built");
+        let chain = build(Given::default());
         let names: Vec<_> = chain
             .certificates
             .iter()
@@ -377,9 +367,9 @@ mod tests {
         assert_eq!(names.len(), 2, "{names:?}");
         // Whoever chose a chain that ends sooner wants no more of it.
         let given = vec![X509::clone(&chain.certificates[0])];
-        let chosen = bundled.build(&issuer, given.clone(), true).expect("built");
+        let chosen = build(Given::ByCa(given.clone()));
         assert_eq!(chosen.certificates.len(), 1);
-        let longer = bundled.build(&issuer, given, false).expect("built");
+        let longer = build(Given::InFile(given));
         assert_eq!(longer.certificates.len(), 2);
         assert!(names[0].contains("CN=Root YE") && names[1].contains("CN=ISRG Root X2"));
     }

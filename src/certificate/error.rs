@@ -81,6 +81,12 @@ fn only_common_name(name: &Option<String>) -> String {
 /// What is odd about a certificate that is served all the same.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum CertificateWarning {
+    /// A certificate above it in the chain is no longer valid.
+    #[error(
+        "the intermediate certificate in its chain ({subject}) expired on {end}, so that clients \
+         refuse it; put the issuer's current one after the certificate"
+    )]
+    ChainExpired { subject: String, end: String },
     /// The certificate is no longer valid.
     #[error("the certificate expired on {0}; renew it")]
     Expired(String),
@@ -96,7 +102,32 @@ pub enum CertificateWarning {
     /// The certificate is not valid yet.
     #[error("the certificate is not valid before {0}; is the clock right?")]
     NotYetValid(String),
+    /// A certificate of the file has ended, and another takes its place in the chain.
+    #[error(
+        "a certificate in the file ({subject}) expired on {end}; another with its name and key is \
+         sent instead"
+    )]
+    Superseded { subject: String, end: String },
+    /// The issuer's certificate is not at hand, and nothing says that there is one to be sent: the
+    /// issuer may be a private root. Nobody is told.
+    #[error("the issuer ({issuer}) is unknown")]
+    UnknownIssuer { issuer: String },
     /// A certificate of the file is not part of the chain.
     #[error("a certificate in the file is not part of the chain ({subject}); it is not sent")]
     Unrelated { subject: String },
+}
+
+impl CertificateWarning {
+    /// The issuer whose certificate is not at hand, where that is what is odd.
+    pub fn missing_issuer(&self) -> Option<&str> {
+        match self {
+            Self::Incomplete { issuer } | Self::UnknownIssuer { issuer } => Some(issuer),
+            _ => None,
+        }
+    }
+
+    /// Whether people are to be told.
+    pub fn is_told(&self) -> bool {
+        !matches!(self, Self::UnknownIssuer { .. })
+    }
 }

@@ -1,23 +1,29 @@
 //! Makes certificates from PEM, checked in full.
 
+use std::sync::Arc;
+
 use openssl::error::ErrorStack;
+use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{Ssl, SslContext, SslMethod};
-use openssl::x509::{X509, X509KeyUsage};
+use openssl::x509::{X509, X509KeyUsage, X509Ref};
 
 use arc_swap::ArcSwapOption;
 
-use super::chain::{self, ChainRef, Intermediates};
+use super::chain::{self, ChainRef, Given, Intermediates};
 use super::error::{CertificateError, CertificateWarning};
 use super::material::{Der, Material, Rest};
 use super::pem::{self, Contents, Key};
 use super::{Fingerprint, Source, TlsCertificate, parse};
+use crate::clock::{Clock, SystemClock, rfc3339};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
     pub(super) intermediates: Intermediates,
     /// For trying out whether OpenSSL takes a certificate.
     trial: SslContext,
+    /// Says which of several issuers are valid.
+    clock: Arc<dyn Clock>,
 }
 
 /// A certificate that can be served, with what is odd about it.
@@ -28,14 +34,23 @@ pub struct Loaded {
 }
 
 impl Loader {
-    /// A loader that knows the bundled intermediates.
+    /// A loader that knows the bundled intermediates and goes by the machine's clock.
     ///
     /// # Errors
     /// Where OpenSSL cannot make a context, which is for want of memory.
     pub fn new() -> Result<Self, ErrorStack> {
+        Self::with_clock(Arc::new(SystemClock))
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Errors
+    /// Where OpenSSL cannot make a context, which is for want of memory.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Result<Self, ErrorStack> {
         Ok(Self {
             intermediates: Intermediates::bundled()?,
             trial: SslContext::builder(SslMethod::tls_server())?.build(),
+            clock,
         })
     }
 
@@ -105,7 +120,7 @@ impl Loader {
             fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
             rest: Rest::Memory(Der::encode(&leaf, &key).map_err(refused)?),
             hot: ArcSwapOption::empty(),
-            chain: ChainRef::from([]),
+            chain: ChainRef::default(),
             incomplete: false,
             names,
             source,
@@ -147,17 +162,20 @@ impl Loader {
         self.intermediates.generation()
     }
 
-    /// `certificate` with its chain, where it lacks one that is known by now.
+    /// `certificate` with a better chain, where one is known by now: its own lacks something, or has
+    /// a certificate that has ended.
     pub fn complete(&self, certificate: &TlsCertificate) -> Option<TlsCertificate> {
-        if !certificate.incomplete {
+        let now = self.clock.now();
+        let before = certificate.chain.not_after();
+        let has_ended = before.is_some_and(|end| end < now);
+        if !certificate.incomplete && !has_ended {
             return None;
         }
         let material = certificate.material().ok()?;
-        let chain = self
-            .intermediates
-            .build(material.leaf(), Vec::new(), false)
-            .ok()?;
-        if chain.incomplete {
+        let given = certificate.chain.iter().map(|one| X509::clone(one));
+        let given = Given::InFile(given.collect());
+        let chain = self.intermediates.build(material.leaf(), given, now).ok()?;
+        if chain.incomplete || has_ended && chain.certificates.not_after() <= before {
             return None;
         }
         Some(TlsCertificate {
@@ -195,21 +213,28 @@ impl Loader {
         })?;
         let mut warnings = Vec::new();
         let names = parse::names(&leaf, &mut warnings)?;
-        // A CA gives the chain that it means, or that was preferred to others.
-        let whole = matches!(source, Source::Issuer(_));
-        let chain = self.intermediates.build(&leaf, others, whole);
+        let given = match source {
+            Source::Issuer(_) => Given::ByCa(others),
+            Source::Directory(_) | Source::File(_) | Source::Program => Given::InFile(others),
+        };
+        let chain = self.intermediates.build(&leaf, given, self.clock.now());
         let chain = chain.map_err(refused)?;
-        warnings.extend(
-            chain
-                .unrelated
-                .iter()
-                .map(|other| CertificateWarning::Unrelated {
-                    subject: parse::name_text(other.subject_name()),
-                }),
-        );
+        let subject = |one: &X509| parse::name_text(one.subject_name());
+        warnings.extend(chain.superseded.iter().map(|one| {
+            let end = parse::unix_time(one.not_after()).unwrap_or_default();
+            CertificateWarning::Superseded {
+                subject: subject(one),
+                end: rfc3339(end),
+            }
+        }));
+        let unrelated = chain.unrelated.iter().map(subject);
+        warnings.extend(unrelated.map(|subject| CertificateWarning::Unrelated { subject }));
         if chain.incomplete {
-            warnings.push(CertificateWarning::Incomplete {
-                issuer: parse::name_text(leaf.issuer_name()),
+            let issuer = parse::name_text(leaf.issuer_name());
+            warnings.push(if names_place_of_issuer(&leaf) {
+                CertificateWarning::Incomplete { issuer }
+            } else {
+                CertificateWarning::UnknownIssuer { issuer }
             });
         }
         let leaf_der = leaf.to_der().map_err(refused)?;
@@ -228,7 +253,7 @@ impl Loader {
         let chain = ChainRef::clone(&certificate.chain);
         self.try_out(&Material::new(leaf, key, chain, 0))
             .map_err(refused)?;
-        for intermediate in &*certificate.chain {
+        for intermediate in certificate.chain.iter() {
             self.intermediates.note(intermediate);
         }
         // A handshake of this thread, which on-demand issuing is part of, would take what was left
@@ -279,6 +304,14 @@ fn is_issuing(certificate: &X509) -> bool {
     certificate
         .key_usage()
         .is_some_and(|usage| usage.contains(X509KeyUsage::KEY_CERT_SIGN))
+}
+
+/// Whether `leaf` says where its issuer's certificate is to be had (RFC 5280, section 4.2.2.1), as
+/// those of public CAs do. One without may be of a private root, which needs no other to be sent.
+fn names_place_of_issuer(leaf: &X509Ref) -> bool {
+    let access = leaf.authority_info();
+    let mut ways = access.iter().flatten();
+    ways.any(|way| way.method().nid() == Nid::AD_CA_ISSUERS)
 }
 
 fn private_key() -> String {

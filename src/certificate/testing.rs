@@ -8,8 +8,8 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use openssl::x509::extension::SubjectAlternativeName;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 use super::{Loader, Source, TlsCertificate};
@@ -91,6 +91,19 @@ impl TestCa {
             .expect("a good certificate");
         Arc::new(loaded.certificate)
     }
+}
+
+/// An intermediate called `name` for the key of `key`, which `issuer` has signed: PEM.
+pub(crate) fn intermediate_of(
+    name: &str,
+    key: &KeyPair,
+    issuer: &Issuer<'_, KeyPair>,
+    not_after: UnixTime,
+) -> String {
+    let mut params = ca_params(name);
+    params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after.unsigned_abs());
+    let certificate = params.signed_by(key, issuer);
+    certificate.expect("an intermediate").pem()
 }
 
 pub(crate) fn p256() -> KeyPair {

@@ -3,12 +3,15 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
 use openssl::symm::Cipher;
-use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::verify::X509VerifyParam;
+use openssl::x509::{X509, X509StoreContext, X509StoreContextRef};
+use rcgen::{Issuer, KeyPair};
 
 use super::loader::File;
-use super::testing::{DAY, NOW, TestCa, leaf_params, p256, rsa, self_signed};
+use super::testing::{DAY, NOW, TestCa, intermediate_of, leaf_params, p256, rsa, self_signed};
 use super::*;
+use crate::clock::{Clock as _, ManualClock};
 
 fn loader() -> Loader {
     Loader::new().expect("a loader")
@@ -78,7 +81,7 @@ fn keys_come_in_every_pem_form() {
     let loaded = load([&pkcs1, ca.chain(&leaf).as_bytes()].concat()).expect("PKCS #1");
     assert_eq!(loaded.certificate.kind(), KeyKind::Rsa);
 
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
     let leaf = ca.leaf_with(&["a.example"], NOW, NOW + DAY, &key);
     let loaded = load(ca.chain(&leaf) + &leaf.key).expect("Ed25519");
     assert_eq!(loaded.certificate.kind(), KeyKind::Ed25519);
@@ -278,7 +281,7 @@ fn chains_are_mended_and_shared() {
     let bare = load(leaf.certificate.clone() + &leaf.key);
     assert_eq!(
         bare.warnings,
-        [CertificateWarning::Incomplete {
+        [CertificateWarning::UnknownIssuer {
             issuer: "CN=mine intermediate".to_owned()
         }]
     );
@@ -445,4 +448,249 @@ fn chains_are_held_once() {
     let of = |name| ca.certificate(&loader, &[name], NOW, NOW + DAY);
     let (one, other) = (of("a.example"), of("b.example"));
     assert!(Arc::ptr_eq(&one.chain, &other.chain));
+}
+
+/// A chain as a client gets it, without the leaf: for each certificate its issuer and its end.
+fn sent(certificate: &TlsCertificate) -> Vec<(String, i64)> {
+    let told = |one: &X509| {
+        let end = parse::unix_time(one.not_after()).expect("a time");
+        (parse::name_text(one.issuer_name()), (end - NOW) / DAY)
+    };
+    certificate.chain.iter().map(|one| told(one)).collect()
+}
+
+/// Whether a client that trusts `root` alone takes what is sent, at `NOW`.
+fn verifies(certificate: &TlsCertificate, root: &str) -> bool {
+    let mut store = X509StoreBuilder::new().expect("a store");
+    let root = X509::from_pem(root.as_bytes()).expect("a root");
+    store.add_cert(root).expect("a root");
+    let mut param = X509VerifyParam::new().expect("parameters");
+    param.set_time(NOW);
+    store.set_param(&param).expect("set");
+    let material = certificate.material().expect("parsed");
+    let mut chain = openssl::stack::Stack::new().expect("a stack");
+    for one in material.chain() {
+        chain.push(X509::clone(one)).expect("room");
+    }
+    let mut context = X509StoreContext::new().expect("a context");
+    let leaf = material.leaf().to_owned();
+    let verified = context.init(
+        &store.build(),
+        &leaf,
+        &chain,
+        X509StoreContextRef::verify_cert,
+    );
+    verified.expect("it was tried")
+}
+
+fn loader_at(now: UnixTime) -> (Loader, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::at(now));
+    let loader = Loader::with_clock(Arc::clone(&clock) as _).expect("a loader");
+    (loader, clock)
+}
+
+#[test]
+fn of_several_issuers_with_one_key_the_valid_ones_are_sent_longest_first() {
+    let (ca, other) = (TestCa::new("mine"), TestCa::new("other"));
+    let leaf = ca.leaf(&["a.example"]);
+    let of = |root: &TestCa, days: i64| {
+        intermediate_of(
+            "mine intermediate",
+            ca.intermediate.key(),
+            &root.root,
+            NOW + days * DAY,
+        )
+    };
+    let (ended, short, long, crossed) = (of(&ca, -1), of(&ca, 20), of(&ca, 400), of(&other, 300));
+    let mine = |days| ("CN=mine root".to_owned(), days);
+    let cross = ("CN=other root".to_owned(), 300);
+    let (loader, clock) = loader_at(NOW);
+    let load = |parts: &[&String]| {
+        let above: String = parts.iter().map(|part| part.as_str()).collect();
+        let pem = leaf.certificate.clone() + &above + &leaf.key;
+        // Each with what it holds alone.
+        let (loader, _) = loader_at(NOW);
+        loader.load(pem.as_bytes(), Source::Program).expect("good")
+    };
+    // (given, sent, what is told of those that have ended)
+    for (given, expected, superseded) in [
+        (vec![&ended, &long], vec![mine(400)], 1),
+        (vec![&long, &ended], vec![mine(400)], 1),
+        (vec![&short, &long], vec![mine(400), mine(20)], 0),
+        (vec![&crossed, &long], vec![mine(400), cross.clone()], 0),
+        (
+            vec![&short, &crossed, &ended],
+            vec![cross.clone(), mine(20)],
+            1,
+        ),
+        (vec![&ended], vec![mine(-1)], 0),
+        (vec![&long, &long], vec![mine(400)], 0),
+    ] {
+        let Loaded {
+            certificate,
+            warnings,
+        } = load(&given);
+        assert_eq!(sent(&certificate), expected);
+        assert_eq!(warnings.len(), superseded, "{warnings:?}");
+        let is_it = |one: &CertificateWarning| matches!(one, CertificateWarning::Superseded { .. });
+        assert!(warnings.iter().all(is_it), "{warnings:?}");
+        let is_valid = expected.first().is_some_and(|(_, days)| *days > 0);
+        let root = match expected.first() {
+            Some((issuer, _)) if issuer.contains("other") => other.root.pem(),
+            _ => ca.root.pem(),
+        };
+        assert_eq!(verifies(&certificate, &root), is_valid, "{expected:?}");
+    }
+    // What ends counts, and not what another stands in for.
+    let end = |given: &[&String]| load(given).certificate.served_until();
+    assert_eq!(end(&[&ended]), NOW - DAY);
+    assert_eq!(end(&[&short]), NOW + 20 * DAY);
+    assert_eq!(end(&[&short, &long]), NOW + 90 * DAY, "that of the leaf");
+    let found = load(&[&short]).certificate.chain_end();
+    assert_eq!(
+        found,
+        Some((NOW + 20 * DAY, "CN=mine intermediate".to_owned()))
+    );
+
+    // A CA's chain is sent as it came.
+    let pem = leaf.certificate.clone() + &ended + &crossed + &long + &leaf.key;
+    let issuer = Source::Issuer("ca".into());
+    let loaded = loader.load(pem.as_bytes(), issuer).expect("good");
+    assert_eq!(sent(&loaded.certificate), [mine(-1), cross, mine(400)]);
+    assert_eq!(loaded.warnings, []);
+
+    // Where the clock stands wrong nothing is left out: all has ended by it, or nothing.
+    for now in [0, NOW + 9_000 * DAY] {
+        clock.advance(now - clock.now());
+        let pem = leaf.certificate.clone() + &short + &long + &leaf.key;
+        let loaded = loader.load(pem.as_bytes(), Source::Program).expect("good");
+        assert_eq!(sent(&loaded.certificate), [mine(400), mine(20)], "{now}");
+    }
+}
+
+#[test]
+fn alternatives_come_with_their_own_issuers_and_within_bounds() {
+    let (ca, other) = (TestCa::new("mine"), TestCa::new("other"));
+    let leaf = ca.leaf(&["a.example"]);
+    let of = |issuer: &Issuer<'_, KeyPair>, days: i64| {
+        intermediate_of(
+            "mine intermediate",
+            ca.intermediate.key(),
+            issuer,
+            NOW + days * DAY,
+        )
+    };
+    // By the root itself, and by another that leads to another root.
+    let (direct, crossed) = (of(&ca.root, 300), of(&other.intermediate, 200));
+    let load = |above: String| {
+        let pem = leaf.certificate.clone() + &above + &leaf.key;
+        loader_at(NOW)
+            .0
+            .load(pem.as_bytes(), Source::Program)
+            .expect("good")
+    };
+    let loaded = load(crossed + &other.intermediate.pem() + &ca.root.pem() + &direct);
+    assert_eq!(loaded.warnings, []);
+    let issuers: Vec<_> = sent(&loaded.certificate)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(
+        issuers,
+        ["CN=mine root", "CN=other intermediate", "CN=other root"]
+    );
+    assert!(verifies(&loaded.certificate, &ca.root.pem()));
+
+    // The root as it signed itself, and as another signed it: the latter is for those who do not
+    // know it.
+    let crossed_root = intermediate_of("mine root", ca.root.key(), &other.root, NOW + 50 * DAY);
+    let loaded = load(ca.root.pem() + &direct + &crossed_root);
+    let issuers: Vec<_> = sent(&loaded.certificate)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(issuers, ["CN=mine root", "CN=other root"]);
+    for root in [&ca.root, &other.root] {
+        assert!(verifies(&loaded.certificate, &root.pem()));
+    }
+
+    let many: String = (1..40).map(|days| of(&ca.root, days)).collect();
+    let loaded = load(many);
+    assert_eq!(loaded.certificate.chain_len(), 11);
+    assert_eq!(sent(&loaded.certificate)[0].1, 39);
+}
+
+#[test]
+fn an_issuer_that_has_ended_completes_no_chain_while_a_valid_one_is_known() {
+    let ca = TestCa::new("mine");
+    let leaf = ca.leaf(&["a.example"]);
+    let of = |days: i64| {
+        intermediate_of(
+            "mine intermediate",
+            ca.intermediate.key(),
+            &ca.root,
+            NOW + days * DAY,
+        )
+    };
+    let (ended, valid) = (of(-1), of(100));
+    let bare = leaf.certificate.clone() + &leaf.key;
+    for learned in [[&ended, &valid], [&valid, &ended]] {
+        let (loader, _) = loader_at(NOW);
+        for one in learned {
+            loader.learn(one.as_bytes()).expect("a bundle");
+        }
+        let loaded = loader.load(bare.as_bytes(), Source::Program).expect("good");
+        assert_eq!(sent(&loaded.certificate)[0].1, 100);
+        // Nor is one that a file gives.
+        let pem = bare.clone() + &ended;
+        let loaded = loader.load(pem.as_bytes(), Source::Program).expect("good");
+        assert_eq!(
+            sent(&loaded.certificate),
+            [("CN=mine root".to_owned(), 100)]
+        );
+        let told = loaded.warnings.iter().map(ToString::to_string);
+        let told: Vec<_> = told.collect();
+        assert!(
+            told.len() == 1 && told[0].contains("expired on"),
+            "{told:?}"
+        );
+    }
+    // Where there is only that one it is better than none, until another is known.
+    let (loader, _) = loader_at(NOW);
+    loader.learn(ended.as_bytes()).expect("a bundle");
+    let loaded = loader.load(bare.as_bytes(), Source::Program).expect("good");
+    assert_eq!(sent(&loaded.certificate)[0].1, -1);
+    assert!(loader.complete(&loaded.certificate).is_none());
+    loader.learn(valid.as_bytes()).expect("a bundle");
+    let mended = loader.complete(&loaded.certificate).expect("mended");
+    assert_eq!(sent(&mended), [("CN=mine root".to_owned(), 100)]);
+    assert!(loader.complete(&mended).is_none());
+}
+
+#[test]
+fn an_unknown_issuer_is_told_where_its_certificate_is_to_be_had() {
+    let ca = TestCa::new("mine");
+    let key = p256();
+    for (has_place, is_told) in [(true, true), (false, false)] {
+        let mut params = leaf_params(&["a.example"], NOW, NOW + DAY);
+        if has_place {
+            // SEQUENCE of one caIssuers (1.3.6.1.5.5.7.48.2) at a URI.
+            let access =
+                b"\x30\x17\x30\x15\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x09http://ca";
+            let oid = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+            let access = rcgen::CustomExtension::from_oid_content(&oid, access.to_vec());
+            params.custom_extensions.push(access);
+        }
+        let leaf = params.signed_by(&key, &ca.intermediate).expect("a leaf");
+        let loaded = load(leaf.pem() + &key.serialize_pem()).expect("good");
+        let told: Vec<_> = loaded.warnings.iter().filter(|one| one.is_told()).collect();
+        assert_eq!(told.len(), usize::from(is_told), "{told:?}");
+        assert_eq!(
+            loaded
+                .warnings
+                .first()
+                .and_then(CertificateWarning::missing_issuer),
+            Some("CN=mine intermediate")
+        );
+    }
 }

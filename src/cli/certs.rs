@@ -89,7 +89,7 @@ fn alarm(
 /// Whether a certificate ends before `within` is over, is not there, or cannot be had.
 fn is_alarming(view: &CertificateView, within: Within, now: UnixTime) -> bool {
     let ends = view
-        .not_after
+        .served_until()
         .is_none_or(|end| end.saturating_sub(now) < within.seconds());
     ends || match view.state {
         CertificateState::Valid | CertificateState::Due | CertificateState::Obtaining => false,

@@ -58,7 +58,12 @@ impl Entry {
         let is_misnamed = odd.is_some_and(|odd| odd.misnamed);
         let misnamed = certificate.filter(|_| is_misnamed).map(misnamed);
         let own = odd.map_or(&[][..], |odd| &odd.warnings).iter();
-        own.map(ToString::to_string)
+        let chain = certificate.and_then(|certificate| chain_expiry(certificate, now));
+        own.filter(|warning| warning.is_told())
+            .chain(&chain)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .into_iter()
             .chain(validity.map(|warning| warning.to_string()))
             .chain(misnamed)
     }
@@ -132,6 +137,15 @@ pub(super) fn invalidity(
         }
         Validity::Valid => None,
     }
+}
+
+/// What has ended of the chain of `certificate` at `now`, if anything.
+fn chain_expiry(certificate: &TlsCertificate, now: UnixTime) -> Option<CertificateWarning> {
+    let (end, subject) = certificate.chain_end()?;
+    (end < now).then(|| CertificateWarning::ChainExpired {
+        subject,
+        end: rfc3339(end),
+    })
 }
 
 fn misnamed(certificate: &TlsCertificate) -> String {

@@ -107,7 +107,7 @@ impl First {
                 .first()
                 .map_or_else(String::new, ToString::to_string),
             source: certificate.source().label().to_owned(),
-            end: certificate.not_after(),
+            end: certificate.served_until(),
         });
         let shown: Vec<_> = shown.collect();
         let hidden = self.all.saturating_sub(shown.len());
@@ -116,7 +116,7 @@ impl First {
 }
 
 fn key(certificate: &Arc<TlsCertificate>) -> (UnixTime, usize) {
-    (certificate.not_after(), Arc::as_ptr(certificate).addr())
+    (certificate.served_until(), Arc::as_ptr(certificate).addr())
 }
 
 /// A panic while the lock was held leaves at worst one that is not shown.

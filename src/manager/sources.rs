@@ -182,7 +182,7 @@ impl Sources {
         }
         self.follow(survey.found.iter().map(|found| &found.id));
         changes.extend(self.look(survey.found, loader, now));
-        changes.extend(self.complete(loader));
+        changes.extend(self.complete(loader, now));
         Some(changes)
     }
 

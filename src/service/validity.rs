@@ -67,7 +67,7 @@ fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
     let all = live.watched_over();
     let lives = all.iter().map(|one| {
         let key = one.certificate.fingerprint();
-        (key, one.certificate.lifetime(), one.upkeep)
+        (key, one.certificate.served_lifetime(), one.upkeep)
     });
     let alerts: HashMap<_, _> = watch.look(lives, now).into_iter().collect();
     if !alerts.is_empty() {
@@ -94,20 +94,38 @@ fn event(watched: &Watched, alert: Alert, now: UnixTime) -> Event {
         .names()
         .first()
         .map_or_else(String::new, ToString::to_string);
-    let end = rfc3339(certificate.not_after());
+    // A chain that ends before its certificate makes clients refuse it as early.
+    let chain = certificate
+        .chain_end()
+        .filter(|(end, _)| *end < certificate.not_after());
+    let end = rfc3339(certificate.served_until());
     let place = certificate
         .source()
         .path()
         .map_or_else(String::new, |path| format!(" ({})", path.printable()));
-    let what = match alert.kind {
-        EventKind::CertificateExpired => format!("expired at {end} and is served all the same"),
-        EventKind::CertificateNotYetValid => {
+    let what = match (alert.kind, &chain) {
+        (EventKind::CertificateNotYetValid, _) => {
             format!("is not valid before {}", rfc3339(certificate.not_before()))
         }
-        _ => format!("ends at {end}"),
+        (EventKind::CertificateExpired, None) => {
+            format!("expired at {end} and is served all the same")
+        }
+        (EventKind::CertificateExpired, Some((_, subject))) => {
+            format!("is served with an intermediate certificate ({subject}) that expired at {end}")
+        }
+        (_, None) => format!("ends at {end}"),
+        (_, Some((_, subject))) => {
+            format!("is served with an intermediate certificate ({subject}) that ends at {end}")
+        }
     };
     let then = match (upkeep, retry) {
+        (_, None) if alert.kind == EventKind::CertificateNotYetValid => {
+            "clients refuse it until then: is the clock of this machine right?".to_owned()
+        }
         (Upkeep::ByHand, _) => "replace its file; the new one is taken at once".to_owned(),
+        (Upkeep::Renewed { .. }, None) if chain.is_some() => {
+            "another certificate may come with another: run 'snigate certs renew'".to_owned()
+        }
         (Upkeep::Renewed { .. }, None) => "its renewal is due".to_owned(),
         (Upkeep::Renewed { .. }, Some(retry)) => format!(
             "its renewal has failed {} times: {}",
@@ -117,7 +135,7 @@ fn event(watched: &Watched, alert: Alert, now: UnixTime) -> Event {
     let message = format!("the certificate for {domain}{place} {what}; {then}");
     let mut event = Event::new(now, alert.kind, alert.severity, domain, message);
     event.issuer = Some(certificate.source().label().into());
-    event.not_after = Some(certificate.not_after());
+    event.not_after = Some(certificate.served_until());
     if let Some(retry) = retry {
         event.attempt = Some(retry.failures);
         event.next = retry.next;

@@ -12,14 +12,13 @@ use crate::schedule::FailureClass;
 pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> String {
     let mut facts = Facts::default();
     let state = view.state.as_str().replace('_', " ");
-    facts.tell(
-        "state",
-        format!(
-            "{}: {}",
-            state_paint(view.state)(style, &state),
-            meaning(view.state)
-        ),
-    );
+    let chain_end = view.chain_end.as_ref();
+    let meaning = match chain_end.filter(|end| view.is_usable() && end.not_after < now) {
+        Some(_) => "clients refuse it, since a certificate in its chain has expired",
+        None => meaning(view.state),
+    };
+    let state = state_paint(view.state)(style, &state);
+    facts.tell("state", format!("{state}: {meaning}"));
     facts.tell("names", view.names.join(", "));
     if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
         let left = end.saturating_sub(now);
@@ -30,6 +29,16 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
         facts.tell("valid from", time(begin).to_string());
         let told = left_paint(view, left)(style, &told);
         facts.tell("valid until", format!("{} ({told})", time(end)));
+    }
+    if let Some(end) = chain_end {
+        let left = end.not_after.saturating_sub(now);
+        let told = match left {
+            ..0 => format!("ended {} ago", span(left.saturating_neg())),
+            _ => format!("{} left", span(left)),
+        };
+        let told = left_paint(view, left)(style, &told);
+        let (subject, end) = (clean(&end.subject), time(end.not_after));
+        facts.tell("chain until", format!("{end} ({told}), that of {subject}"));
     }
     facts.maybe("issued by", view.issuer.as_deref());
     facts.tell("source", source(view));

@@ -61,14 +61,17 @@ impl Record {
         count(to, self.warnings.len());
         for warning in &self.warnings {
             let (tag, texts) = match warning {
+                CertificateWarning::ChainExpired { subject, end } => (5, [subject, end]),
                 CertificateWarning::Expired(end) => (0, [end, end]),
                 CertificateWarning::Incomplete { issuer } => (1, [issuer, issuer]),
                 CertificateWarning::Name { name, why } => (2, [name, why]),
                 CertificateWarning::NotYetValid(begin) => (3, [begin, begin]),
+                CertificateWarning::Superseded { subject, end } => (6, [subject, end]),
+                CertificateWarning::UnknownIssuer { issuer } => (7, [issuer, issuer]),
                 CertificateWarning::Unrelated { subject } => (4, [subject, subject]),
             };
             to.push(tag);
-            let many = if tag == 2 { 2 } else { 1 };
+            let many = if matches!(tag, 2 | 5 | 6) { 2 } else { 1 };
             texts.iter().take(many).for_each(|one| text(to, one));
         }
     }
@@ -101,6 +104,15 @@ impl Record {
                 },
                 3 => CertificateWarning::NotYetValid(first),
                 4 => CertificateWarning::Unrelated { subject: first },
+                5 => CertificateWarning::ChainExpired {
+                    subject: first,
+                    end: from.text()?.to_owned(),
+                },
+                6 => CertificateWarning::Superseded {
+                    subject: first,
+                    end: from.text()?.to_owned(),
+                },
+                7 => CertificateWarning::UnknownIssuer { issuer: first },
                 _ => return None,
             })
         })?;
@@ -220,6 +232,15 @@ mod tests {
                 },
                 CertificateWarning::NotYetValid(text("soon")),
                 CertificateWarning::Unrelated { subject: text("y") },
+                CertificateWarning::ChainExpired {
+                    subject: text("i"),
+                    end: text("then"),
+                },
+                CertificateWarning::Superseded {
+                    subject: text("j"),
+                    end: text("before"),
+                },
+                CertificateWarning::UnknownIssuer { issuer: text("z") },
             ],
         };
         let mut octets = Vec::new();

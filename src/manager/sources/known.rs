@@ -138,43 +138,48 @@ impl Sources {
         !self.away.is_empty()
     }
 
-    /// Completes chains whose intermediates have become known.
-    pub(super) fn complete(&mut self, loader: &Loader) -> Vec<Change> {
+    /// Mends chains whose intermediates have become known.
+    pub(super) fn complete(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
         let generation = loader.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return Vec::new();
         }
         let authorities = loader.authorities();
-        let is_void =
-            |warning: &CertificateWarning| matches!(warning, CertificateWarning::Incomplete { .. });
         let (mut changes, mut completed) = (Vec::new(), Vec::new());
-        // Whatever is incomplete is warned of.
+        // Whatever is incomplete, or has ended, is noted.
         for id in &self.noted {
             let Some(entry) = self.entries.get_mut(id) else {
                 continue;
             };
-            let Some(mut odd) = entry.odd.take_if(|odd| odd.warnings.iter().any(is_void)) else {
+            let Some(certificate) = &entry.certificate else {
                 continue;
             };
-            // What is away is not fetched in vain: there may be very many.
-            let mut issuers = odd.warnings.iter().filter_map(|warning| match warning {
-                CertificateWarning::Incomplete { issuer } => Some(issuer),
-                _ => None,
-            });
-            let may_be = issuers.any(|issuer| authorities.know(issuer));
-            let incomplete = entry.certificate.as_ref();
-            let incomplete = incomplete.filter(|one| may_be || one.is_at_hand());
-            let complete = incomplete.and_then(|old| loader.complete(old));
-            if let Some(complete) = complete.map(Arc::new) {
-                odd.warnings.retain(|warning| !is_void(warning));
-                completed.push(id.clone());
-                let old = entry.certificate.replace(Arc::clone(&complete));
-                changes.push(Change {
-                    old,
-                    new: Some(complete),
-                });
+            let has_ended = certificate.served_until() < now;
+            let warnings = entry.odd.iter().flat_map(|odd| &odd.warnings);
+            let mut missing = warnings
+                .filter_map(CertificateWarning::missing_issuer)
+                .peekable();
+            if missing.peek().is_none() && !has_ended {
+                continue;
             }
-            entry.odd = odd.boxed();
+            // What is away is not fetched in vain: there may be very many.
+            let may_be = missing.any(|issuer| authorities.know(issuer));
+            if !may_be && !certificate.is_at_hand() {
+                continue;
+            }
+            let Some(complete) = loader.complete(certificate).map(Arc::new) else {
+                continue;
+            };
+            if let Some(mut odd) = entry.odd.take() {
+                odd.warnings.retain(|one| one.missing_issuer().is_none());
+                entry.odd = odd.boxed();
+            }
+            completed.push(id.clone());
+            let old = entry.certificate.replace(Arc::clone(&complete));
+            changes.push(Change {
+                old,
+                new: Some(complete),
+            });
         }
         for id in completed {
             self.remember(&id);

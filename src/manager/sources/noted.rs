@@ -123,18 +123,19 @@ fn is_odd(entry: &Entry, now: UnixTime) -> bool {
     entry.odd.is_some()
         || entry.certificate.as_ref().is_some_and(|certificate| {
             entry::invalidity(certificate, now).is_some()
-                || Alert::of(&certificate.lifetime(), Upkeep::ByHand, now).is_some()
+                || Alert::of(&certificate.served_lifetime(), Upkeep::ByHand, now).is_some()
         })
 }
 
 /// When there will next be something to say of a certificate, or no longer.
 fn next_change(entry: &Entry, now: UnixTime) -> Option<UnixTime> {
     let certificate = entry.certificate.as_ref()?;
-    let life = certificate.lifetime();
+    let life = certificate.served_lifetime();
     let times = [
         life.not_before,
         Alert::begins(&life, Upkeep::ByHand),
         life.not_after.saturating_add(1),
+        certificate.not_after().saturating_add(1),
     ];
     times.into_iter().filter(|time| *time > now).min()
 }

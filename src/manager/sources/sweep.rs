@@ -108,7 +108,7 @@ impl Sources {
         sweep.has_changed |= !changes.is_empty();
         let is_done = sweep.steps.is_empty();
         if is_done {
-            changes.extend(self.complete(loader));
+            changes.extend(self.complete(loader, now));
             // Links may lead elsewhere where something changed, and hardly where nothing did.
             if sweep.has_changed {
                 self.find_watched();

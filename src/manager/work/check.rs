@@ -70,7 +70,7 @@ impl Job {
             .map_err(|error| refuse(error.to_string()))?;
         let has = |fits: fn(&CertificateWarning) -> bool| loaded.warnings.iter().any(fits);
         if has(|one| matches!(one, CertificateWarning::Unrelated { .. }))
-            && has(|one| matches!(one, CertificateWarning::Incomplete { .. }))
+            && has(|one| one.missing_issuer().is_some())
         {
             return Err(refuse(
                 "its chain does not hang together: the certificate of its issuer is missing, and \
@@ -78,7 +78,7 @@ impl Job {
                     .to_owned(),
             ));
         }
-        for warning in &loaded.warnings {
+        for warning in loaded.warnings.iter().filter(|one| one.is_told()) {
             tracing::warn!(domain = %self.domain(), issuer = %issuer.name(), %warning, "issued");
         }
         let certificate = loaded.certificate;
