@@ -1,20 +1,21 @@
 //! What the names in a certificate directory say.
 //!
-//! `NAME.pem` or `NAME.crt` is a chain, with its key inside or in `NAME.key`. Names that begin with
-//! a dot are not looked at: editors' and our own temporary files, and the `..data` of mounted
-//! Kubernetes secrets, whose real names are symbolic links beside it.
+//! `NAME.pem`, `NAME.crt` or `NAME.cer` is a chain, with its key inside or in `NAME.key`; in large
+//! letters, as Windows has them, `NAME.CRT` with `NAME.KEY`. Names that begin with a dot are not looked
+//! at: editors' and our own temporary files, and the `..data` of mounted Kubernetes secrets, whose
+//! real names are symbolic links beside it.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
 
 /// The extensions of files with a chain.
-const CHAINS: [&str; 2] = ["pem", "crt"];
+const CHAINS: [&str; 3] = ["pem", "crt", "cer"];
 
 /// The extension of files with a key.
-pub(super) const KEY: &str = "key";
+const KEY: &str = "key";
 
 /// What a name in a directory stands for.
 pub(super) enum Part {
@@ -24,28 +25,90 @@ pub(super) enum Part {
 
 /// What the file `name` is; `None` where it is not looked at.
 pub(super) fn part(name: &OsStr) -> Option<Part> {
-    let path = Path::new(name);
-    if is_hidden(path) {
+    if is_hidden(name) {
         return None;
     }
-    match extension(path)? {
-        KEY => Some(Part::Key),
-        other => CHAINS.contains(&other).then_some(Part::Chain),
+    let extension = extension(name)?;
+    if extension.eq_ignore_ascii_case(KEY) {
+        return Some(Part::Key);
+    }
+    let is_chain = CHAINS.iter().any(|one| extension.eq_ignore_ascii_case(one));
+    is_chain.then_some(Part::Chain)
+}
+
+/// How the letters of an extension are written.
+#[derive(Clone, Copy)]
+enum Letters {
+    Small,
+    Large,
+    Capital,
+}
+
+impl Letters {
+    fn of(extension: &str) -> Self {
+        let mut letters = extension.bytes();
+        let begins_large = letters.next().is_some_and(|one| one.is_ascii_uppercase());
+        let is_large = letters.clone().all(|one| one.is_ascii_uppercase());
+        match (begins_large, is_large) {
+            (true, true) => Self::Large,
+            (true, false) if letters.all(|one| one.is_ascii_lowercase()) => Self::Capital,
+            _ => Self::Small,
+        }
+    }
+
+    fn write(self, extension: &str) -> String {
+        let mut text = extension.to_owned();
+        match self {
+            Self::Small => {}
+            Self::Large => text.make_ascii_uppercase(),
+            Self::Capital => {
+                if let Some(first) = text.get_mut(..1) {
+                    first.make_ascii_uppercase();
+                }
+            }
+        }
+        text
+    }
+}
+
+/// Where the key of `chain` is, where it is beside it: its extension is written as that of the chain.
+pub(super) fn key_beside(chain: &Path) -> PathBuf {
+    match chain.file_name().and_then(extension).map(Letters::of) {
+        None | Some(Letters::Small) => chain.with_extension(KEY),
+        Some(letters) => chain.with_extension(letters.write(KEY)),
     }
 }
 
 /// The names of the chains that the key `name` may belong to.
 pub(super) fn chains_of(name: &OsStr) -> impl Iterator<Item = OsString> {
-    CHAINS
-        .iter()
-        .map(|extension| Path::new(name).with_extension(extension).into_os_string())
+    let letters = extension(name).map_or(Letters::Small, Letters::of);
+    CHAINS.iter().map(move |extension| {
+        Path::new(name)
+            .with_extension(letters.write(extension))
+            .into()
+    })
 }
 
-/// Whether `path` has a name of the kind that is not looked at.
-pub(super) fn is_hidden(path: &Path) -> bool {
-    path.file_name()
-        .and_then(OsStr::to_str)
-        .is_none_or(|name| name.starts_with('.'))
+/// The names of chains with one of these stems.
+pub(super) fn chains_named<'s>(
+    stems: impl IntoIterator<Item = &'s OsStr>,
+) -> impl Iterator<Item = OsString> {
+    let all = [Letters::Small, Letters::Large, Letters::Capital];
+    stems.into_iter().flat_map(move |stem| {
+        all.into_iter().flat_map(move |letters| {
+            CHAINS.map(|extension| {
+                let mut name = stem.to_owned();
+                name.push(".");
+                name.push(letters.write(extension));
+                name
+            })
+        })
+    })
+}
+
+/// Whether `name` is of the kind that is not looked at.
+pub(super) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// Whether `path` is the link that a Kubernetes volume in `directory` turns to its new content.
@@ -109,8 +172,8 @@ pub(super) fn names_for(pattern: &Pattern) -> impl Iterator<Item = String> {
     })
 }
 
-fn extension(path: &Path) -> Option<&str> {
-    path.extension().and_then(OsStr::to_str)
+fn extension(name: &OsStr) -> Option<&str> {
+    Path::new(name).extension().and_then(OsStr::to_str)
 }
 
 #[cfg(test)]
@@ -133,5 +196,43 @@ mod tests {
         for name in ["tls.crt", "site1.pem", "a_b.c d.pem"] {
             assert_eq!(named_after(OsStr::new(name)), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_chain_and_its_key_are_written_alike() {
+        for (chain, key) in [
+            ("a.example.pem", "a.example.key"),
+            ("SITE.CRT", "SITE.KEY"),
+            ("Site.Cer", "Site.Key"),
+            ("site.cRT", "site.key"),
+            ("x/a.crt", "x/a.key"),
+        ] {
+            assert_eq!(key_beside(Path::new(chain)), Path::new(key), "{chain}");
+        }
+        for (key, chains) in [
+            ("a.key", ["a.pem", "a.crt", "a.cer"]),
+            ("A.KEY", ["A.PEM", "A.CRT", "A.CER"]),
+            ("a.Key", ["a.Pem", "a.Crt", "a.Cer"]),
+        ] {
+            assert!(matches!(part(OsStr::new(key)), Some(Part::Key)), "{key}");
+            let all: Vec<_> = chains_of(OsStr::new(key)).collect();
+            assert_eq!(all, chains, "{key}");
+            for chain in chains {
+                assert!(
+                    matches!(part(OsStr::new(chain)), Some(Part::Chain)),
+                    "{chain}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hidden_is_what_begins_with_a_dot_whatever_else_it_is() {
+        use std::os::unix::ffi::OsStrExt;
+        assert!(is_hidden(OsStr::from_bytes(b".\xff.pem")));
+        let odd = OsStr::from_bytes(b"\xff\xfe.pem");
+        assert!(matches!(part(odd), Some(Part::Chain)));
+        assert_eq!(named_after(odd), None);
+        assert!(part(OsStr::new("a.txt")).is_none() && part(OsStr::new("pem")).is_none());
     }
 }

@@ -11,7 +11,7 @@ use openssl::sha::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::directory::KEY;
+use super::directory::key_beside;
 use crate::certificate::loader::File as Part;
 use crate::certificate::material::Der;
 use crate::certificate::pem::find_der;
@@ -45,7 +45,7 @@ impl EntryId {
 
     /// A chain and a key that stand wherever they are.
     pub(super) fn of_files(chain: &Path, key: &Path) -> Self {
-        let is_beside = key != chain && key == chain.with_extension(KEY);
+        let is_beside = key != chain && key == key_beside(chain);
         Self {
             file: chain.into(),
             key: (!is_beside).then(|| key.into()),
@@ -59,7 +59,7 @@ impl EntryId {
     pub(super) fn key(&self) -> PathBuf {
         match &self.key {
             Some(key) => key.to_path_buf(),
-            None => self.chain().with_extension(KEY),
+            None => key_beside(&self.chain()),
         }
     }
 }

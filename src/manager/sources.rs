@@ -5,6 +5,7 @@
 //! everything else goes on; a change of one is looked at by itself.
 
 mod first;
+mod folders;
 mod known;
 mod noted;
 mod sweep;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 use self::first::First;
+use self::folders::Yield;
 use self::sweep::Sweep;
 use super::directory;
 use super::entry::{self, Entries, Entry, Odd};
@@ -79,6 +81,14 @@ struct Directory {
     lone_keys: BTreeSet<PathBuf>,
     /// Files that are symbolic links.
     links: BTreeSet<PathBuf>,
+    /// Whether it is the folder of one certificate itself.
+    is_one: bool,
+    /// Folders in it that are looked into.
+    folders: BTreeSet<Arc<Path>>,
+    /// What the sweep under way, or else the last one, has found.
+    yields: Yield,
+    /// What there is to say where the last sweep has found no certificate.
+    lack: Option<String>,
 }
 
 impl Directory {
@@ -150,6 +160,10 @@ impl Sources {
                         problem: None,
                         lone_keys: BTreeSet::new(),
                         links: BTreeSet::new(),
+                        is_one: false,
+                        folders: BTreeSet::new(),
+                        yields: Yield::default(),
+                        lack: None,
                     });
                 }
                 CertificateSource::Files { cert, key, origin } => {
@@ -176,7 +190,7 @@ impl Sources {
         now: UnixTime,
     ) -> Option<Vec<Change>> {
         let survey = self.survey(paths)?;
-        let mut changes = Vec::new();
+        let mut changes = survey.changes;
         for id in survey.gone {
             changes.extend(self.remove(&id));
         }

@@ -15,6 +15,7 @@ use crate::storage::{MemoryStorage, Storage};
 
 mod advised;
 mod changes;
+mod folders;
 mod from_cas;
 mod from_files;
 mod hosts;

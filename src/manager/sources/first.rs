@@ -54,8 +54,11 @@ impl Sources {
 
     /// Notes that a directory holds the chain `name`.
     pub(super) fn note_listed(&mut self, name: &OsStr) {
+        // Files are looked for by names in small letters.
+        let is_small = !name.as_encoded_bytes().iter().any(u8::is_ascii_uppercase);
         if let Some(first) = &mut self.first
             && !first.early.is_listed()
+            && is_small
             && let Some(pattern) = directory::named_after(name)
         {
             first.marks.extend(first.early.mark(&pattern));

@@ -1,5 +1,9 @@
 //! What there is to say of files and their certificates, without going through all of them.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::directory;
 use super::super::entry::{self, Entry};
 use super::super::files::EntryId;
 use super::super::report::Problem;
@@ -7,7 +11,6 @@ use super::Sources;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::schedule::{Alert, Passed, Upkeep};
-use std::sync::Arc;
 
 /// How many problems, and how many warnings, are told one by one.
 const TOLD: usize = 1_000;
@@ -68,8 +71,11 @@ impl Sources {
             if let Some(problem) = &directory.problem {
                 wrong.push(Problem::new(&directory.origin, path(), problem.clone()));
             }
+            if let (None, Some(lack)) = (&directory.problem, &directory.lack) {
+                odd.push(Problem::new(&directory.origin, path(), lack.clone()));
+            }
             for key in &directory.lone_keys {
-                let message = "is a private key without a certificate beside it".to_owned();
+                let message = lone(key);
                 odd.push(Problem::new(&directory.origin, Some(key.clone()), message));
             }
         }
@@ -116,6 +122,17 @@ impl Sources {
         let noted = self.noted.iter().filter_map(|id| self.entries.get(id));
         noted.filter_map(|entry| entry.certificate.as_ref())
     }
+}
+
+fn lone(key: &Path) -> String {
+    let name = key.file_name().unwrap_or_default();
+    let chains: Vec<_> = directory::chains_of(name)
+        .map(|chain| chain.to_string_lossy().into_owned())
+        .collect();
+    format!(
+        "is a private key without a certificate beside it ({})",
+        chains.join(", ")
+    )
 }
 
 /// Whether there is something to say of an entry.

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirEntry, ReadDir};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::folders::{self, Folder, Yield};
 use super::{Change, Found, Sources};
 use crate::certificate::Loader;
 use crate::clock::UnixTime;
@@ -20,6 +22,8 @@ pub(in crate::manager) struct Sweep {
     steps: VecDeque<Step>,
     /// How many entries it has found.
     found: usize,
+    /// Those of folders, which are looked at many at a time.
+    gathered: Vec<Found>,
     /// How many files there are, as far as they have been counted.
     files: usize,
     /// Whether anything has changed.
@@ -32,6 +36,9 @@ enum Step {
     Files(std::vec::IntoIter<Found>),
     Directory(usize),
     Listing(usize, ReadDir),
+    /// A folder in a directory, and how many levels of folders are above it.
+    Enter(usize, Arc<Path>, usize),
+    Folder(usize, Box<Folder>),
     Gone,
 }
 
@@ -67,6 +74,7 @@ impl Sources {
         self.sweep = Some(Sweep {
             steps,
             found: 0,
+            gathered: Vec::new(),
             files: count,
             has_changed: self.watch.is_empty() || self.first.is_some(),
         });
@@ -109,8 +117,11 @@ impl Sources {
         let is_done = sweep.steps.is_empty();
         if is_done {
             changes.extend(self.complete(loader, now));
+            for directory in &mut self.directories {
+                directory.lack = directory.yields.lack();
+            }
             // Links may lead elsewhere where something changed, and hardly where nothing did.
-            if sweep.has_changed {
+            if sweep.has_changed || self.has_new_folders() {
                 self.find_watched();
             }
         } else {
@@ -163,6 +174,13 @@ impl Sources {
                         directory.problem = None;
                         directory.lone_keys.clear();
                         directory.links.clear();
+                        directory.folders.clear();
+                        directory.yields = Yield::default();
+                        directory.is_one = folders::is_one(&directory.path);
+                        if directory.is_one {
+                            let one = Folder::of_one(&directory.path)?;
+                            return Some(Step::Folder(place, Box::new(one)));
+                        }
                         Some(Step::Listing(place, listing))
                     }
                     Err(error) => {
@@ -177,7 +195,11 @@ impl Sources {
                 for entry in listing.by_ref().take(2 * GO) {
                     is_over = false;
                     match entry.and_then(|entry| self.list(place, &entry)) {
-                        Ok(entry) => found.extend(entry),
+                        Ok(Listed::Chain(entry)) => found.push(entry),
+                        Ok(Listed::Folder(path)) => {
+                            sweep.steps.push_front(Step::Enter(place, path, 1));
+                        }
+                        Ok(Listed::Other) => {}
                         Err(error) => {
                             let directory = self.directories.get_mut(place)?;
                             directory.problem = Some(unlisted(&error));
@@ -190,7 +212,28 @@ impl Sources {
                 changes.extend(self.look(found, loader, now));
                 (!is_over).then_some(Step::Listing(place, listing))
             }
+            Step::Enter(place, path, depth) => {
+                let entered = self.directories.get_mut(place)?.enter(&path, depth);
+                entered.map(|folder| Step::Folder(place, Box::new(folder)))
+            }
+            Step::Folder(place, folder) => {
+                let listed = self.list_folder(place, *folder, 2 * GO);
+                sweep.found += usize::from(listed.found.is_some());
+                sweep.gathered.extend(listed.found);
+                // What went has its successor in the same slice.
+                if sweep.gathered.len() >= GO || !listed.gone.is_empty() {
+                    let gathered = std::mem::take(&mut sweep.gathered);
+                    changes.extend(listed.gone);
+                    changes.extend(self.look(gathered, loader, now));
+                }
+                for (path, depth) in listed.folders {
+                    sweep.steps.push_front(Step::Enter(place, path, depth));
+                }
+                listed.rest.map(|rest| Step::Folder(place, Box::new(rest)))
+            }
             Step::Gone => {
+                let gathered = std::mem::take(&mut sweep.gathered);
+                changes.extend(self.look(gathered, loader, now));
                 if sweep.found < self.entries.len() {
                     let gone: Vec<_> = self.gone().collect();
                     for id in gone {
@@ -203,22 +246,34 @@ impl Sources {
     }
 
     /// Takes an entry of a directory's listing.
-    fn list(&mut self, place: usize, listed: &DirEntry) -> io::Result<Option<Found>> {
+    fn list(&mut self, place: usize, listed: &DirEntry) -> io::Result<Listed> {
         let name = listed.file_name();
-        let Some(part) = directory::part(&name) else {
-            return Ok(None);
-        };
         let Some(directory) = self.directories.get_mut(place) else {
-            return Ok(None);
+            return Ok(Listed::Other);
+        };
+        let Some(part) = directory::part(&name) else {
+            if directory::is_hidden(&name) {
+                return Ok(Listed::Other);
+            }
+            directory.yields.note(false);
+            return Ok(if folders::is_folder(listed) {
+                Listed::Folder(listed.path().into())
+            } else {
+                Listed::Other
+            });
         };
         if listed.file_type()?.is_symlink() {
             directory.links.insert(listed.path());
         }
+        directory.yields.note(matches!(part, Part::Chain));
         match part {
             Part::Chain => {
                 let id = EntryId::beside(&directory.path, &name);
                 // What the configuration names goes before.
-                Ok((!self.files.contains_key(&id)).then(|| Found {
+                if self.files.contains_key(&id) {
+                    return Ok(Listed::Other);
+                }
+                Ok(Listed::Chain(Found {
                     id,
                     kind: Kind::Directory,
                     origin: Arc::clone(&directory.origin),
@@ -230,7 +285,7 @@ impl Sources {
                 if is_lone {
                     directory.note_lone(listed.path());
                 }
-                Ok(None)
+                Ok(Listed::Other)
             }
         }
     }
@@ -243,10 +298,14 @@ impl Sources {
             .filter(|entry| entry.seen != self.sweeps);
         let is_gone = |id: &EntryId, kind: Kind| {
             let mut directories = self.directories.iter();
-            let home = directories.find(|one| one.path == *id.file.directory());
+            let home = directories.find(|one| id.file.directory().starts_with(&one.path));
             match home.filter(|_| kind == Kind::Directory) {
                 // Where it cannot be listed, nobody knows; and it may have come meanwhile.
-                Some(home) => home.problem.is_none() && fs::symlink_metadata(id.chain()).is_err(),
+                Some(home) => {
+                    let is_other =
+                        home.path == *id.file.directory() && (home.is_one || id.key.is_some());
+                    home.problem.is_none() && (is_other || is_absent(&id.chain()))
+                }
                 None => true,
             }
         };
@@ -254,6 +313,24 @@ impl Sources {
             .filter(move |entry| is_gone(&entry.id, entry.kind))
             .map(|entry| entry.id.clone())
     }
+}
+
+/// An entry of a directory's listing.
+enum Listed {
+    Chain(Found),
+    Folder(Arc<Path>),
+    Other,
+}
+
+/// Whether nothing is at `path`, and not just nothing that this user may see.
+fn is_absent(path: &Path) -> bool {
+    let absent = |error: io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    };
+    fs::symlink_metadata(path).is_err_and(absent)
 }
 
 fn unlisted(error: &io::Error) -> String {

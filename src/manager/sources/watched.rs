@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Found, Sources};
+use super::{Change, Found, Sources, folders};
 use crate::manager::directory::{self, Part};
 use crate::manager::files::{EntryId, Kind};
 
@@ -14,6 +14,8 @@ use crate::manager::files::{EntryId, Kind};
 pub(super) struct Survey {
     pub(super) found: Vec<Found>,
     pub(super) gone: Vec<EntryId>,
+    /// What went because another took its place.
+    pub(super) changes: Vec<Change>,
 }
 
 impl Sources {
@@ -30,6 +32,7 @@ impl Sources {
             let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
             let mut is_known = self.survey_files(path, is_file, &mut seen, &mut survey);
             is_known |= self.survey_directories(path, is_file, &mut seen, &mut survey)?;
+            is_known |= self.survey_folders(path, &mut seen, &mut survey)?;
             if !is_known && self.may_be_led_through(path, is_file) {
                 return None;
             }
@@ -91,6 +94,12 @@ impl Sources {
             let (true, Some(name)) = (is_inside, path.file_name()) else {
                 continue;
             };
+            if directory.is_one != folders::is_one(&directory.path) {
+                return None;
+            }
+            if directory.is_one {
+                continue;
+            }
             let Some(part) = directory::part(name) else {
                 continue;
             };
@@ -110,6 +119,7 @@ impl Sources {
                 }
                 if fs::symlink_metadata(id.chain()).is_ok() {
                     is_lone = false;
+                    directory.lack = None;
                     survey.found.push(Found {
                         id,
                         kind: Kind::Directory,
@@ -126,6 +136,50 @@ impl Sources {
         Some(is_known)
     }
 
+    /// Finds the certificate of the folder in a directory that `path` is in. Whether there is one;
+    /// `None` where a folder came or went.
+    fn survey_folders(
+        &mut self,
+        path: &Path,
+        seen: &mut BTreeSet<EntryId>,
+        survey: &mut Survey,
+    ) -> Option<bool> {
+        let mut is_known = false;
+        for place in 0..self.directories.len() {
+            let Some(directory) = self.directories.get(place) else {
+                continue;
+            };
+            let folder = match path.parent() {
+                Some(parent) if parent == &*directory.path => None,
+                Some(parent) => directory.folders.get(parent).map(Arc::clone),
+                None => continue,
+            };
+            let is_inside = folder.is_some() || path.parent() == Some(&directory.path);
+            let name = path.file_name().unwrap_or_default();
+            if is_inside && directory::part(name).is_none() && !directory::is_hidden(name) {
+                let is_folder = directory.folders.contains(path) || path.is_dir();
+                if is_folder {
+                    return None;
+                }
+            }
+            let folder = match folder {
+                Some(folder) => folder,
+                None if is_inside && directory.is_one => Arc::clone(&directory.path),
+                None => continue,
+            };
+            let before = survey.found.len();
+            is_known |= self.survey_folder(place, &folder, survey);
+            // More than one of its files may have changed.
+            let again = survey.found.split_off(before);
+            survey.found.extend(
+                again
+                    .into_iter()
+                    .filter(|found| seen.insert(found.id.clone())),
+            );
+        }
+        Some(is_known)
+    }
+
     /// Whether links may lead to files through `path`, which none of them names: all but other
     /// people's files, a log in the same directory say.
     fn may_be_led_through(&self, path: &Path, is_file: bool) -> bool {
@@ -135,9 +189,17 @@ impl Sources {
 
     /// What the configuration names is watched, before anything is known of it.
     pub(in crate::manager) fn watch_configured(&mut self) {
-        let directories = self.directories.iter().map(|one| one.path.to_path_buf());
-        let watch = directories.chain(self.by_path.keys().cloned()).collect();
+        let directories = self.directories.iter().map(|one| &one.path);
+        let folders = self.directories.iter().flat_map(|one| &one.folders);
+        let watched = directories.chain(folders).map(|one| one.to_path_buf());
+        let watch = watched.chain(self.by_path.keys().cloned()).collect();
         self.watch = Arc::new(watch);
+    }
+
+    /// Whether folders are looked into that are not watched yet.
+    pub(super) fn has_new_folders(&self) -> bool {
+        let mut folders = self.directories.iter().flat_map(|one| &one.folders);
+        folders.any(|folder| !self.watch.contains(&**folder))
     }
 
     /// Finds all that is to be watched.
