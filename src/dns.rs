@@ -56,6 +56,11 @@ pub trait DnsProvider: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &str;
 
+    /// Whether it has to be told the zone of a record. Where it has not, `zone` may be any name.
+    fn needs_zone(&self) -> bool {
+        true
+    }
+
     /// Sets a record in `zone`, the nearest name at or above it with an SOA record. One that is
     /// there already is no error.
     ///

@@ -280,6 +280,13 @@ impl TlsManager {
             .chain(&self.retired)
     }
 
+    /// The certificates that the local CA has made on demand and keeps, bounded in number. They are
+    /// served, and are none of [`Self::certificates`].
+    pub fn made_on_demand(&self) -> Vec<Arc<TlsCertificate>> {
+        let on_demand = self.on_demand.as_ref();
+        on_demand.map_or_else(Vec::new, Demand::certificates)
+    }
+
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! loads, parses or issues a certificate itself. Any Pingora listener can use it ([`GlobalCertificate::tls_settings`]); Snigate's own accept loop, in
 //! `edge`, uses [`GlobalCertificate::acceptor`].
 
+mod alert;
 mod context;
 mod ffi;
 mod info;
@@ -34,6 +35,7 @@ use crate::host::{HostName, Identifier, NameBuffer};
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
+pub use self::alert::correct_alert;
 pub use self::info::TlsInfo;
 pub use self::seen::{Seen, Watched, overdue, watched};
 pub use self::snapshot::Snapshot;
@@ -68,6 +70,9 @@ impl Hello {
 /// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3). A client without
 /// SNI gets the one of the address that it has come to, where the handshake is [`watched`] and so
 /// that is known, else the default one.
+///
+/// Where a name was waited for, on demand or during a load, and gets nothing, OpenSSL sends another
+/// alert unless the connection puts it right ([`correct_alert`]).
 ///
 /// A handle; clones share the state.
 #[derive(Clone)]
@@ -307,6 +312,9 @@ impl GlobalCertificate {
     ) -> Option<Arc<CertificateSet>> {
         seen::note_unknown();
         self.0.metrics.unknown_names.inc();
+        if set.is_none() {
+            seen::note_refused();
+        }
         // The session would be one of the name, which did not get its certificate.
         if let Err(error) = ffi::forbid_tickets(ssl) {
             tracing::error!(%error, "OpenSSL gives a session for a name without a certificate");
@@ -329,7 +337,7 @@ impl TlsAccept for GlobalCertificate {
             None => None,
         };
         let Some(set) = set else {
-            // Without a certificate the handshake ends in the alert handshake_failure.
+            // Without a certificate the handshake ends, see `correct_alert`.
             return;
         };
         if let Err(error) = set.present(ssl, &self.0.hot).await

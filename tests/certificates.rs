@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use openssl::pkey::PKey;
 use openssl::symm::Cipher;
-use support::{Ca, Gateway, KeyType, Pair, TlsClient, s_client, wait_for, within};
+use support::{Ca, Gateway, KeyType, Pair, TlsClient, s_client, snigate, wait_for, within};
 
 /// The fingerprint that `name` gets.
 #[track_caller]
@@ -374,7 +374,7 @@ fn an_incomplete_chain_is_completed_from_the_directory() {
     };
     let (a, b) = (
         lower.leaf(&["a.example"]).make(),
-        other.leaf(&["b.example"]).make(),
+        other.leaf(&["b.example"]).with_place_of_issuer().make(),
     );
     alone(a).write(&certs, "a.example");
     alone(b).write(&certs, "b.example");
@@ -586,4 +586,108 @@ fn a_file_that_is_being_written_is_not_served_before_its_end() {
     wait_for("the new pair", || {
         (served(&gateway, "a.example") == new.fingerprint()).then_some(())
     });
+}
+
+/// A CA has renewed its intermediate, and the old one is still in the file.
+#[test]
+fn clients_take_a_chain_with_an_issuer_that_has_ended_and_a_valid_one() {
+    let builder = Gateway::builder();
+    let (root, other) = (Ca::new("Old Root"), Ca::new("Other Root"));
+    let issuer = root.intermediate("Issuing CA");
+    let (ended, short) = (issuer.again_by(&root, -2), issuer.again_by(&root, 20));
+    let crossed = issuer.again_by(&other, 10);
+    let certs = builder.dir().join("certs");
+    let write = |host: &str, above: &[&String]| {
+        let leaf = issuer.leaf(&[host]).make();
+        let own = String::from_utf8(leaf.certificate.to_pem().expect("PEM")).expect("text");
+        let above: String = above.iter().map(|one| one.as_str()).collect();
+        let chain = own + &above;
+        Pair { chain, ..leaf }.write(&certs, host);
+    };
+    let valid = issuer.pem();
+    write("renewed.example", &[&ended, &valid]);
+    write("crossed.example", &[&short, &crossed]);
+    let hosts = ["renewed.example", "crossed.example"];
+    let trusted = root.write(builder.dir());
+    let config = format!("certificates: [{{ directory: certs }}]\n{}", sites(&hosts));
+    let gateway = builder.config(config).start();
+    let trusted = trusted.to_str().expect("text");
+    for (host, sent) in [("renewed.example", 2), ("crossed.example", 3)] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let arguments = [
+                version,
+                "-CAfile",
+                trusted,
+                "-verify_return_error",
+                "-showcerts",
+            ];
+            let said = s_client(gateway.https, Some(host), &arguments);
+            assert!(
+                said.contains("Verify return code: 0 (ok)"),
+                "{host}: {said}"
+            );
+            assert_eq!(
+                said.matches("BEGIN CERTIFICATE").count(),
+                sent,
+                "{host}: {said}"
+            );
+        }
+    }
+    let log = gateway.log();
+    let told = log.lines().filter(|line| line.contains("(CN=Issuing CA)"));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("renewed.example.pem") && told[0].contains("is sent instead"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_chain_whose_only_issuer_has_ended_is_told_wherever_one_looks() {
+    let builder = Gateway::builder();
+    let root = Ca::new("Ended Root");
+    let issuer = root.intermediate("Issuing CA");
+    let leaf = issuer.leaf(&["a.example"]).make();
+    let own = String::from_utf8(leaf.certificate.to_pem().expect("PEM")).expect("text");
+    let pair = Pair {
+        chain: own + &issuer.again_by(&root, -2),
+        ..leaf
+    };
+    let certs = builder.dir().join("certs");
+    pair.write(&certs, "a.example");
+    let config = format!(
+        "certificates: [{{ directory: certs }}]\n{}",
+        sites(&["a.example"])
+    );
+    let gateway = builder.config(config).start();
+    let path = gateway.dir().join("snigate.yaml");
+    let checked = support::check(&path);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    for text in ["a.example.pem: ", "(CN=Issuing CA) expired on "] {
+        assert!(checked.stderr.contains(text), "{checked:?}");
+        gateway.wait_for_log(text);
+    }
+    let admin = gateway.admin.to_string();
+    let shown = snigate(&["certs", "show", "a.example", "--admin", &admin]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    for text in [
+        "clients refuse it",
+        "that of CN=Issuing CA",
+        "ended 2 d ago",
+    ] {
+        assert!(shown.stdout.contains(text), "{text}: {shown:?}");
+    }
+    let told = wait_for("the event", || {
+        let events = gateway.ask("GET", "/api/v1/events").text();
+        events.contains("certificate_expired").then_some(events)
+    });
+    assert!(
+        told.contains("an intermediate certificate (CN=Issuing CA)"),
+        "{told}"
+    );
+    let end = gateway
+        .metric("snigate_certificate_not_after_seconds{name=\"a.example\",source=\"directory\"}");
+    let now = jiff::Timestamp::now().as_second();
+    assert!(end.expect("shown") < now as f64, "{end:?}");
 }

@@ -390,3 +390,33 @@ fn a_check_makes_nothing() {
     let left: Vec<_> = fs::read_dir(dir.path()).expect("a directory").collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+#[test]
+fn a_directory_that_yields_nothing_is_told() {
+    let yaml = "certificates:\n  - directory: archive\n  - directory: live\n\
+                sites: [{ hosts: [a.example], routes: [{ respond: {} }] }]\n";
+    let (dir, path) = configured(&format!("{SERVER}{yaml}"));
+    let pair = Ca::new("Layout Root").leaf(&["a.example"]).make();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("archive/a.example")).expect("made");
+    fs::create_dir_all(at("live/a.example")).expect("made");
+    for (name, text) in [("fullchain", &pair.chain), ("privkey", &pair.key)] {
+        fs::write(at(&format!("archive/a.example/{name}1.pem")), text).expect("written");
+        let target = format!("../../archive/a.example/{name}1.pem");
+        symlink(target, at(&format!("live/a.example/{name}.pem"))).expect("linked");
+    }
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.contains("1 certificate"), "{printed:?}");
+    let told: Vec<_> = printed.stderr.lines().collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let folder = at("archive/a.example").display().to_string();
+    for part in [
+        "certificates[0]",
+        "one entry was passed over",
+        &folder,
+        "fullchain.pem",
+    ] {
+        assert!(told[0].contains(part), "{part}: {told:?}");
+    }
+}

@@ -1,14 +1,18 @@
 //! Certificates on demand from outside: the very first handshake for a name has its certificate,
 //! and strangers get no more than is meant for them.
 
-#![allow(clippy::expect_used, reason = "a test may fail loudly")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
 
 mod support;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Act, Gateway, Origin, Received, TlsClient, check, wait_for};
+use support::{Act, Gateway, Origin, Received, TlsClient, check, s_client, snigate, wait_for};
 
 /// A service that allows what begins with `good`, and what it says beside.
 fn service(fields: &'static str) -> Origin {
@@ -81,14 +85,22 @@ fn a_crowd_shares_one_question_and_one_certificate() {
 fn a_refusal_is_remembered_as_long_as_the_service_says() {
     let origin = service("Cache-Control: max-age=600\r\n");
     let gateway = Gateway::start(config(&origin, ""));
-    // Who waited for the answer is past the moment of that alert.
-    let error = refused(&gateway, "bad.example.com");
-    assert!(error.contains("handshake failure"), "{error}");
-    for _ in 0..3 {
+    // Who waited for the answer gets the same alert as who comes after it.
+    for _ in 0..4 {
         let error = refused(&gateway, "bad.example.com");
         assert!(error.contains("unrecognized name"), "{error}");
     }
     assert_eq!(origin.requests().len(), 1);
+    for version in ["-tls1_2", "-tls1_3"] {
+        let host = format!("bad{version}.example.com");
+        let said = s_client(gateway.https, Some(&host), &[version]);
+        assert!(said.contains("unrecognized name"), "{version}: {said}");
+        assert!(!said.contains("handshake failure"), "{version}: {said}");
+    }
+    // A cipher that is not spoken is another matter, also for a name that is made.
+    let arguments = ["-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0"];
+    let said = s_client(gateway.https, Some("good.example.com"), &arguments);
+    assert!(said.contains("handshake failure"), "{said}");
 
     let origin = service("Cache-Control: no-store\r\n");
     let gateway = Gateway::start(config(&origin, ""));
@@ -187,4 +199,28 @@ fn an_open_gate_is_refused() {
     assert_eq!(printed.code, Some(3), "{printed:?}");
     assert!(printed.stderr.contains("neither 'allow' nor 'ask'"));
     assert!(printed.stderr.contains("snigate.yaml:2:"), "{printed:?}");
+}
+
+#[test]
+fn what_was_made_on_demand_is_listed() {
+    let origin = service("");
+    let gateway = Gateway::start(config(&origin, ""));
+    let admin = gateway.admin.to_string();
+    let hosts = ["good.example.com", "good.example.net", "good.example.org"];
+    for host in hosts {
+        assert!(served(&gateway, host));
+    }
+    let listed = snigate(&["certs", "list", "--admin", &admin]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    for host in hosts {
+        assert!(listed.stdout.contains(host), "{listed:?}");
+    }
+    let shown = snigate(&["certs", "show", hosts[0], "--admin", &admin]);
+    assert!(shown.stdout.contains("on demand, by a client"), "{shown:?}");
+    let pem = snigate(&["certs", "show", hosts[0], "--pem", "--admin", &admin]);
+    assert_eq!(
+        pem.stdout.matches("BEGIN CERTIFICATE").count(),
+        2,
+        "{pem:?}"
+    );
 }

@@ -61,24 +61,10 @@ impl AppControl {
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
         let local = certificates.iter().filter_map(|certificate| {
-            let Source::Issuer(issuer) = certificate.source() else {
-                return None;
-            };
             if planned.contains(&certificate.fingerprint()) {
                 return None;
             }
-            Some(Managed {
-                names: certificate.names().to_vec(),
-                issuers: vec![Arc::clone(issuer)],
-                revoked: false,
-                obtaining: false,
-                on_demand: false,
-                next: Some(certificate.lifetime().due_at(window)),
-                advice: None,
-                failures: 0,
-                last_failure: None,
-                certificate: Some(Arc::clone(certificate)),
-            })
+            of_local_ca(certificate, window, false)
         });
         managed.extend(local);
         managed
@@ -106,6 +92,25 @@ impl AppControl {
         }
         Ok(())
     }
+}
+
+/// What the local CA has given, as the admin interface shows it; `None` for what is not its own.
+fn of_local_ca(certificate: &Arc<TlsCertificate>, window: f64, on_demand: bool) -> Option<Managed> {
+    let Source::Issuer(issuer) = certificate.source() else {
+        return None;
+    };
+    Some(Managed {
+        names: certificate.names().to_vec(),
+        issuers: vec![Arc::clone(issuer)],
+        revoked: false,
+        obtaining: false,
+        on_demand,
+        next: Some(certificate.lifetime().due_at(window)),
+        advice: None,
+        failures: 0,
+        last_failure: None,
+        certificate: Some(Arc::clone(certificate)),
+    })
 }
 
 /// What a CA is asked for, as the admin interface shows it.
@@ -168,7 +173,10 @@ impl Control for AppControl {
         let now = self.clock.now();
         let loaded = self.live.certificates();
         let config = &self.live.current().config;
-        let managed = self.managed(&loaded, config);
+        let mut managed = self.managed(&loaded, config);
+        let window = config.renewal.window;
+        let made = self.live.made_on_demand();
+        managed.extend(made.iter().filter_map(|one| of_local_ca(one, window, true)));
         let kept_up: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let mut views: Vec<_> = managed
             .iter()
@@ -186,7 +194,8 @@ impl Control for AppControl {
     }
 
     fn chain(&self, fingerprint: &str) -> Option<String> {
-        let certificates = self.live.certificates();
+        let mut certificates = self.live.certificates();
+        certificates.extend(self.live.made_on_demand());
         let certificate = certificates
             .iter()
             .find(|one| one.fingerprint().to_string() == fingerprint)?;

@@ -54,6 +54,12 @@ pub enum CertificateError {
     /// A block has no end.
     #[error("ends in the middle of a PEM block; was it only half written?")]
     Torn,
+    /// The file is text in UTF-16.
+    #[error(
+        "is text in UTF-16, as '>' of Windows PowerShell writes it, not PEM; convert it with \
+         'iconv -f UTF-16 -t UTF-8', or write it with 'Out-File -Encoding ascii'"
+    )]
+    Utf16,
     /// A block is well-formed, but its content is not.
     #[error("holds a {what} that cannot be read; the PEM block is damaged")]
     Unreadable { what: &'static str },

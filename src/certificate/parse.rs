@@ -109,14 +109,15 @@ pub(super) fn fingerprint(certificate: &X509Ref) -> Result<Fingerprint, ErrorSta
     Ok(Fingerprint(bytes))
 }
 
-/// A distinguished name for people, most specific part first: `CN=R10, O=Let's Encrypt, C=US`.
+/// A distinguished name for people, on one line, most specific part first:
+/// `CN=R10, O=Let's Encrypt, C=US`.
 pub(crate) fn name_text(name: &X509NameRef) -> String {
     let mut parts: Vec<_> = name
         .entries()
         .filter_map(|entry| {
             let key = entry.object().nid().short_name().ok()?;
             let value = entry.data().to_string().ok()?;
-            Some(format!("{key}={value}"))
+            Some(format!("{key}={}", value.replace(char::is_control, " ")))
         })
         .collect();
     parts.reverse();

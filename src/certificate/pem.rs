@@ -217,11 +217,25 @@ fn not_pem(bytes: &[u8]) -> CertificateError {
         }
     } else if Pkcs12::from_der(bytes).is_ok() {
         CertificateError::Pkcs12
+    } else if is_utf16(bytes) {
+        CertificateError::Utf16
     } else if DASHES.starts_with(bytes) || BEGIN.starts_with(bytes) {
         CertificateError::Torn
     } else {
         CertificateError::NotPem
     }
+}
+
+/// Whether `bytes` are text in UTF-16, with a mark of its order or with the beginning of a block.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let begins = |order: fn(u16) -> [u8; 2]| {
+        let begin: Vec<u8> = BEGIN.iter().flat_map(|one| order((*one).into())).collect();
+        contains(bytes, &begin)
+    };
+    bytes.starts_with(b"\xFF\xFE")
+        || bytes.starts_with(b"\xFE\xFF")
+        || begins(u16::to_le_bytes)
+        || begins(u16::to_be_bytes)
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

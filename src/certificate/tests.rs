@@ -99,6 +99,16 @@ fn each_fault_has_its_own_error() {
     assert_eq!(error(" \n"), CertificateError::Empty);
     assert_eq!(error("hello"), CertificateError::NotPem);
     assert_eq!(error("-----BEG"), CertificateError::Torn);
+    // As PowerShell writes it: with a mark of the order of octets, or without.
+    let text: Vec<u16> = whole.encode_utf16().collect();
+    let marked: Vec<u16> = std::iter::once(0xFEFF).chain(text.clone()).collect();
+    for order in [u16::to_le_bytes, u16::to_be_bytes] {
+        for text in [&text, &marked] {
+            let octets: Vec<u8> = text.iter().flat_map(|one| order(*one)).collect();
+            assert_eq!(error(octets), CertificateError::Utf16);
+        }
+    }
+    load("\u{feff}".to_owned() + &whole).expect("a mark before UTF-8 is none of the text's");
     for cut in [2, 20, 100] {
         assert_eq!(
             error(&whole[..whole.len() - cut]),

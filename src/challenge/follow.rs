@@ -18,8 +18,9 @@ use crate::storage::{Key, Storage, StorageError, Watch, blocking, keys};
 /// How often the storage is looked at though it has told of no change.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is looked at where it cannot be watched: a CA does not wait.
-const WITHOUT_WATCH: Duration = Duration::from_secs(2);
+/// How often it is looked at where it cannot be watched: a CA does not wait. Others wait for two
+/// such looks, see [`super::instance`].
+pub(super) const WITHOUT_WATCH: Duration = Duration::from_secs(1);
 
 /// The shortest time from one look to the next: hundreds of orders begin at a time.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::follow::WITHOUT_WATCH;
 use crate::storage::{Key, Lease, Storage, StorageError, keys};
 
 /// How long it takes at most until an instance on this machine answers what has been stored: the
 /// system tells it.
 const NEAR: Duration = Duration::from_millis(400);
 
-/// The same for one on another machine, which may have to look each second.
-const FAR: Duration = Duration::from_millis(1500);
+/// The same for one on another machine, which may have to look: one look may just be over, and the
+/// next one takes its time.
+const FAR: Duration = WITHOUT_WATCH.saturating_mul(2);
 
 /// This instance among those that share a storage.
 pub(super) struct Instance {

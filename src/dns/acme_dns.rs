@@ -194,6 +194,10 @@ impl DnsProvider for AcmeDnsProvider {
         self.api.name()
     }
 
+    fn needs_zone(&self) -> bool {
+        false
+    }
+
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         let account = self.account(&record.name).await?;
         // Set again, it would push out the other one.

@@ -239,7 +239,8 @@ impl Api {
     /// The text with the entry it is about, and without secrets.
     fn tidy(&self, what: &str) -> String {
         let mut text = format!("dns.{}: {what}", self.entry);
-        for secret in &self.secrets {
+        let secrets = self.secrets.iter().filter(|one| !one.expose().is_empty());
+        for secret in secrets {
             if text.contains(secret.expose()) {
                 text = text.replace(secret.expose(), "[redacted]");
             }

@@ -113,6 +113,10 @@ impl DnsProvider for ExecProvider {
         &self.name
     }
 
+    fn needs_zone(&self) -> bool {
+        false
+    }
+
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         self.call("present", record).await
     }

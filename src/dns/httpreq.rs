@@ -50,6 +50,10 @@ impl DnsProvider for HttpReqProvider {
         self.api.name()
     }
 
+    fn needs_zone(&self) -> bool {
+        false
+    }
+
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         self.post("/present", "set", record).await
     }

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 
 use super::limits::ConnectionGuard;
 use super::timer::Timer;
+use crate::tls;
 
 /// The header of a record of TLS (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
@@ -174,6 +175,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         if self.in_handshake {
             self.later.extend_from_slice(buf);
+            tls::correct_alert(&mut self.later);
             return Poll::Ready(Ok(buf.len()));
         }
         if !self.later.is_empty() {

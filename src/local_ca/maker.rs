@@ -10,8 +10,8 @@ use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use super::{LocalCa, LocalCaError};
-use crate::certificate::Validity;
 use crate::certificate::sni::CertificateSet;
+use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
 use crate::host::{HostName, Pattern};
 use crate::on_demand::{Maker, NotMade};
@@ -65,6 +65,12 @@ impl LocalMaker {
                 self.cache.invalidate(&*name);
             }
         }
+    }
+
+    /// Those that are kept, as many as there is room for at most.
+    pub fn certificates(&self) -> Vec<Arc<TlsCertificate>> {
+        let sets = self.cache.iter().map(|(_, set)| set);
+        sets.flat_map(|set| set.by_kind.clone()).collect()
     }
 
     /// How many names have a certificate.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::report::{Problem, Report};
 use super::{TlsManager, is_acme};
+use crate::certificate::TlsCertificate;
 use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
@@ -45,6 +46,12 @@ impl Makes {
 }
 
 impl Demand {
+    /// What the local CA has made and is kept.
+    pub(super) fn certificates(&self) -> Vec<Arc<TlsCertificate>> {
+        let local = self.local.as_ref();
+        local.map_or_else(Vec::new, |local| local.maker.certificates())
+    }
+
     /// The certificate of `name` where it takes no waiting.
     fn at_once(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
         if !self.gate.allows(name.as_str()) {

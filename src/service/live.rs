@@ -176,6 +176,11 @@ impl Live {
         self.writer().manager.certificates().cloned().collect()
     }
 
+    /// The certificates that the local CA has made on demand and keeps.
+    pub fn made_on_demand(&self) -> Vec<Arc<TlsCertificate>> {
+        self.writer().manager.made_on_demand()
+    }
+
     /// Everything that CAs are asked for.
     pub fn managed(&self) -> Vec<ManagedView> {
         self.writer().manager.managed()

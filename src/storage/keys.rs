@@ -12,7 +12,7 @@
 //! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
 //! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
 //! | `dns/set/ID.json` | a record that has been set in the DNS; its lock is held while it is wanted |
-//! | `dns/persistent/NAME.json` | until when a record proves a name that somebody has set for good |
+//! | `dns/persistent/ACCOUNT/NAME.json` | until when a record proves a name to the CA of an account, where somebody has set it for good; `dns/persistent/NAME.json` before 0.2 |
 //! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
 //! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
 //! | `on_demand/NAME.json` | that a name has its certificate on demand, and when it was last asked for |
@@ -187,13 +187,13 @@ pub fn persistent_proofs() -> Result<Key, StorageError> {
     "dns/persistent".parse()
 }
 
-/// Until when a lasting record proves a name.
+/// Until when a lasting record proves a name to the CA that has the account of this URL.
 ///
 /// # Errors
 /// Never.
-pub fn persistent_proof(domain: &HostName) -> Result<Key, StorageError> {
-    let name = name(domain.as_str());
-    format!("dns/persistent/{name}.json").parse()
+pub fn persistent_proof(account: &str, domain: &HostName) -> Result<Key, StorageError> {
+    let (account, name) = (name(account), name(domain.as_str()));
+    format!("dns/persistent/{account}/{name}.json").parse()
 }
 
 /// What is above every instance that answers validations.

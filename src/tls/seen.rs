@@ -25,6 +25,8 @@ pub struct Seen {
     server_name: Option<Name>,
     /// Whether the name that was asked for has no certificate.
     pub is_unknown: bool,
+    /// Whether nothing is presented for it, after it was waited for.
+    is_refused: bool,
     /// The socket, which knows the address of this machine that the client has come to.
     socket: Option<Arc<SocketDigest>>,
     /// The address that the client has come from.
@@ -139,6 +141,17 @@ pub(super) fn note(name: Option<&HostName>, raw: Option<&[u8]>) {
 /// Notes that what the handshake under way asks for has no certificate.
 pub(super) fn note_unknown() {
     with(|seen| seen.is_unknown = true);
+}
+
+/// Notes that nothing is presented for what the handshake under way asks for.
+pub(super) fn note_refused() {
+    with(|seen| seen.is_refused = true);
+}
+
+/// Whether nothing is presented for what the handshake under way asks for.
+pub(super) fn is_refused() -> bool {
+    SEEN.try_with(|seen| seen.try_borrow().is_ok_and(|seen| seen.is_refused))
+        .unwrap_or_default()
 }
 
 fn with(change: impl FnOnce(&mut Seen)) {

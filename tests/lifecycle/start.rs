@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Instant;
 
-use super::support::{Act, Gateway, Origin, TlsClient, connect};
+use super::support::{Act, Ca, Gateway, Origin, TlsClient, connect};
 use super::{SECOND, in_front_of};
 
 #[test]
@@ -69,7 +69,13 @@ fn a_crash_leaves_no_socket_in_the_way() {
 #[test]
 fn a_relative_path_to_the_configuration_is_read_once() {
     let origin = Origin::named("x");
-    let gateway = in_front_of(&origin).relative().start();
+    let builder = in_front_of(&origin);
+    let alone = Ca::new("Relative Root").intermediate("Relative CA");
+    let alone = alone.leaf(&["b.test"]).with_place_of_issuer().make();
+    let certificate = alone.certificate.to_pem().expect("PEM");
+    fs::write(builder.dir().join("certs/b.crt"), certificate).expect("written");
+    fs::write(builder.dir().join("certs/b.key"), &alone.key).expect("written");
+    let gateway = builder.relative().start();
     // The file is too fresh to trust its times, so it has been read again and compared by now:
     // what is asked for is done in turn.
     let (status, _) = gateway.reload();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -14,7 +14,7 @@ use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
     SubjectKeyIdentifier,
 };
-use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder};
+use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameBuilder};
 
 const DAY: i64 = 86_400;
 
@@ -84,6 +84,17 @@ impl Ca {
         }
     }
 
+    /// Its name and key in another certificate, which `issuer` signs, valid from a month before
+    /// this day from now on: PEM.
+    pub fn again_by(&self, issuer: &Self, until: i64) -> String {
+        let mut builder = begin(&self.name, &self.key, (until - 30) * DAY, until * DAY);
+        let above = &issuer.certificate;
+        builder.set_issuer_name(above.subject_name()).unwrap();
+        authority(&mut builder, Some(above));
+        builder.sign(&issuer.key, MessageDigest::sha256()).unwrap();
+        pem(&builder.build())
+    }
+
     /// Begins a certificate for these names; an IP address becomes an address.
     pub fn leaf(&self, names: &[&str]) -> Leaf<'_> {
         Leaf {
@@ -93,6 +104,7 @@ impl Ca {
             not_before: -DAY,
             not_after: 90 * DAY,
             serial: None,
+            has_place: false,
         }
     }
 
@@ -157,6 +169,7 @@ pub struct Leaf<'a> {
     not_before: i64,
     not_after: i64,
     serial: Option<u32>,
+    has_place: bool,
 }
 
 impl Leaf<'_> {
@@ -180,6 +193,12 @@ impl Leaf<'_> {
     /// With this serial number instead of a random one.
     pub fn serial(mut self, serial: u32) -> Self {
         self.serial = Some(serial);
+        self
+    }
+
+    /// Says where its issuer's certificate is to be had, as public CAs do.
+    pub fn with_place_of_issuer(mut self) -> Self {
+        self.has_place = true;
         self
     }
 
@@ -247,6 +266,15 @@ impl Leaf<'_> {
                 .build(&builder.x509v3_context(Some(issuer), None))
                 .unwrap();
             builder.append_extension(names).unwrap();
+        }
+        if self.has_place {
+            // SEQUENCE of one caIssuers (1.3.6.1.5.5.7.48.2) at a URI.
+            let access =
+                b"\x30\x17\x30\x15\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x09http://ca";
+            let access = Asn1OctetString::new_from_bytes(access).unwrap();
+            let name = Asn1Object::from_str("1.3.6.1.5.5.7.1.1").unwrap();
+            let access = X509Extension::new_from_der(&name, false, &access).unwrap();
+            builder.append_extension(access).unwrap();
         }
         builder.sign(&self.ca.key, MessageDigest::sha256()).unwrap();
         let certificate = builder.build();

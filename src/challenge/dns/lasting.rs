@@ -12,7 +12,7 @@ use super::persist::judge;
 use crate::clock::{Clock, UnixTime, rfc3339};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::HostName;
-use crate::storage::{Storage, StorageError, blocking, keys};
+use crate::storage::{Key, Storage, StorageError, blocking, keys};
 
 const DAY: UnixTime = 86_400;
 
@@ -27,8 +27,8 @@ pub(super) struct Lasting {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     events: EventBus,
-    /// When it was last told of a name.
-    told: Mutex<HashMap<String, UnixTime>>,
+    /// When it was last told of a note.
+    told: Mutex<HashMap<Key, UnixTime>>,
 }
 
 /// What is stored of one.
@@ -90,24 +90,24 @@ impl Lasting {
             seen: self.now(),
             entry: entry.name.to_string(),
         });
+        let Ok(key) = keys::persistent_proof(&dns.account, domain) else {
+            return;
+        };
         if let Some(note) = &note {
-            self.tell(note);
+            self.tell(&key, note);
         }
-        self.store(domain, note).await;
+        self.store(key, note).await;
     }
 
-    async fn store(&self, domain: &HostName, note: Option<Note>) {
-        let key = keys::persistent_proof(domain);
-        let stored = blocking(&self.storage, move |storage| {
-            let key = key?;
-            match note {
-                Some(note) => storage.store(&key, &serde_json::to_vec(&note).unwrap_or_default()),
-                None if storage.exists(&key)? => storage.delete(&key),
-                None => Ok(()),
-            }
+    async fn store(&self, key: Key, note: Option<Note>) {
+        let place = key.clone();
+        let stored = blocking(&self.storage, move |storage| match note {
+            Some(note) => storage.store(&key, &serde_json::to_vec(&note).unwrap_or_default()),
+            None if storage.exists(&key)? => storage.delete(&key),
+            None => Ok(()),
         });
         if let Err(error) = stored.await {
-            tracing::warn!(%domain, %error, "the end of a record is not remembered");
+            tracing::warn!(key = %place, %error, "the end of a record is not remembered");
         }
     }
 
@@ -120,26 +120,25 @@ impl Lasting {
             let mut notes = Vec::new();
             for key in storage.list(&keys::persistent_proofs()?)? {
                 let value = storage.load(&key)?;
-                notes.extend(value.and_then(|value| serde_json::from_slice(&value).ok()));
+                let note = value.and_then(|value| serde_json::from_slice::<Note>(&value).ok());
+                let Some(note) = note else {
+                    continue;
+                };
+                notes.push((settle(storage, key, &note)?, note));
             }
             Ok(notes)
         });
         let now = self.now();
-        for note in notes.await? {
-            let note: Note = note;
-            let is_told = self
-                .told()
-                .get(&note.domain)
-                .is_some_and(|at| at + DAY > now);
+        for (key, note) in notes.await? {
+            let is_told = self.told().get(&key).is_some_and(|at| at + DAY > now);
             if is_told || note.until > now + NOTICE {
                 continue;
             }
-            let (Ok(domain), Ok(name)) = (note.domain.parse(), note.name.parse::<HostName>())
-            else {
+            let Ok(name) = note.name.parse::<HostName>() else {
                 continue;
             };
             if note.seen + LIFE < now {
-                self.store(&domain, None).await;
+                self.store(key, None).await;
                 continue;
             }
             let entry = entry_of(&note.entry);
@@ -147,26 +146,26 @@ impl Lasting {
             // Where it cannot be looked up, what was known is told.
             let judged = looked.await.map(|values| judge(&values, &note.dns(), now));
             match judged {
-                Ok(Ok(None)) => self.store(&domain, None).await,
+                Ok(Ok(None)) => self.store(key, None).await,
                 Ok(Ok(Some(until))) if until != note.until => {
                     let note = Note { until, ..note };
                     if until <= now + NOTICE {
-                        self.tell(&note);
+                        self.tell(&key, &note);
                     }
-                    self.store(&domain, Some(note)).await;
+                    self.store(key, Some(note)).await;
                 }
-                _ => self.tell(&note),
+                _ => self.tell(&key, &note),
             }
         }
         Ok(())
     }
 
-    fn tell(&self, note: &Note) {
+    fn tell(&self, key: &Key, note: &Note) {
         let now = self.now();
         if note.until > now + NOTICE {
             return;
         }
-        self.told().insert(note.domain.clone(), now);
+        self.told().insert(key.clone(), now);
         let Note { name, until, .. } = note;
         let (verb, severity) = match *until < now {
             true => ("has ended", Severity::Error),
@@ -188,7 +187,23 @@ impl Lasting {
         ));
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<String, UnixTime>> {
+    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Key, UnixTime>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a note is by its account and domain. Until 0.1 there was one for each domain, whatever the
+/// CA: such a one is moved, unless there is a newer one in its place.
+fn settle(storage: &dyn Storage, key: Key, note: &Note) -> Result<Key, StorageError> {
+    let Ok(domain) = note.domain.parse() else {
+        return Ok(key);
+    };
+    let own = keys::persistent_proof(&note.account, &domain)?;
+    if own != key {
+        if !storage.exists(&own)? {
+            storage.store(&own, &serde_json::to_vec(note).unwrap_or_default())?;
+        }
+        storage.delete(&key)?;
+    }
+    Ok(own)
 }

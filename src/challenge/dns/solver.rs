@@ -54,15 +54,27 @@ impl Dns01Solver {
             Failure::new(FailureClass::Internal, message)
         })?;
         let lookups = &opened.lookups;
+        // Behind split DNS the resolvers may know nothing of the name.
+        let needs_zone = provider.needs_zone() || opened.propagation.is_some();
+        let own = proof::name(challenge)?;
         let place = async {
             // Whoever cannot, or must not, change a zone delegates this one name to another.
-            let name = lookups.target(&proof::name(challenge)?).await;
-            let name = name.map_err(|error| failed("its record cannot be looked up", &error))?;
+            let name = match lookups.target(&own).await {
+                Err(DnsError::Unreachable(_)) if !needs_zone => own.clone(),
+                name => name.map_err(|error| failed("its record cannot be looked up", &error))?,
+            };
+            if !needs_zone {
+                return Ok::<_, Failure>((name.clone(), name));
+            }
             let zone = lookups.zone(&name).await;
             let zone = zone.map_err(|error| failed(&format!("no zone of {name}"), &error))?;
-            Ok::<_, Failure>((name, zone))
+            Ok((name, zone))
         };
         let (name, zone) = place.await?;
+        let alias = match name == own {
+            true => String::new(),
+            false => format!(", to which {own} is an alias (CNAME)"),
+        };
         let record = TxtRecord {
             name,
             value: proof::value(challenge),
@@ -76,13 +88,17 @@ impl Dns01Solver {
         match self.journal.set(&held).await {
             Ok(()) => {}
             Err(SetError::Dns(error)) => {
-                let what = format!("'{entry}' does not set {} in {zone}", record.name);
+                let place = match needs_zone {
+                    true => format!(" in {zone}"),
+                    false => String::new(),
+                };
+                let what = format!("'{entry}' does not set {}{place}{alias}", record.name);
                 return Err(failed(&what, &error));
             }
             Err(SetError::Busy) => {
                 let message = format!(
-                    "another instance proves {domain} by the same record, {}, and does not come \
-                     to an end; the next attempt tries again",
+                    "another instance proves {domain} by the same record, {}{alias}, and does not \
+                     come to an end; the next attempt tries again",
                     record.name
                 );
                 return Err(Failure::new(FailureClass::Network, message));
@@ -91,7 +107,10 @@ impl Dns01Solver {
         if let Some(propagation) = &opened.propagation {
             let seen = lookups.wait_for(&zone, &record, propagation).await;
             seen.map_err(|error| {
-                let what = format!("'{entry}' has set {}, but it is not seen", record.name);
+                let what = format!(
+                    "'{entry}' has set {}{alias}, but it is not seen",
+                    record.name
+                );
                 failed(&what, &error)
             })?;
         }

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use super::super::OverDns;
+use super::super::{Challenge, OverDns};
 use super::entry::Opened;
 use super::journal::SetError;
 use super::*;
 use crate::clock::ManualClock;
-use crate::dns::lookup::{LookupOptions, Lookups};
+use crate::dns::lookup::{LookupOptions, Lookups, Propagation};
 use crate::dns::{DnsError, DnsProvider, TxtRecord};
 use crate::event::{EventKind, Severity};
 use crate::host::HostName;
@@ -27,6 +27,7 @@ struct Fake {
     records: Mutex<BTreeSet<(String, String)>>,
     is_down: AtomicBool,
     is_refusing: AtomicBool,
+    needs_no_zone: AtomicBool,
     /// How many notes there were when a record was last set.
     notes: Mutex<usize>,
     storage: MemoryStorage,
@@ -53,6 +54,10 @@ impl Fake {
 impl DnsProvider for Fake {
     fn name(&self) -> &str {
         "main"
+    }
+
+    fn needs_zone(&self) -> bool {
+        !self.needs_no_zone.load(Ordering::SeqCst)
     }
 
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
@@ -305,4 +310,92 @@ async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
     second.note(&entry, &domain, &name, &dns, None).await;
     let proofs = keys::persistent_proofs().expect("a key");
     assert!(storage.list(&proofs).expect("readable").is_empty());
+}
+
+#[tokio::test]
+async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
+    let clock = Arc::new(ManualClock::at(NOW));
+    let events = EventBus::default();
+    let storage = MemoryStorage::default();
+    let of_lasting: Arc<dyn Storage> = Arc::new(storage.clone());
+    let lasting = Lasting::new(of_lasting, clock.clone(), events.clone());
+    let domain: HostName = "a.example".parse().expect("a name");
+    let name: HostName = "_validation-persist.a.example".parse().expect("a name");
+    let entry = deaf();
+    let of = |account: &str| OverDns {
+        account: account.to_owned(),
+        ..OverDns::default()
+    };
+    let (one, two) = (of("https://one.example/1"), of("https://two.example/1"));
+    lasting
+        .note(&entry, &domain, &name, &one, Some(NOW + 5 * DAY))
+        .await;
+    lasting
+        .note(&entry, &domain, &name, &two, Some(NOW + 9 * DAY))
+        .await;
+    let all = || {
+        storage
+            .list(&keys::persistent_proofs().expect("a key"))
+            .expect("readable")
+    };
+    assert_eq!(all().len(), 2);
+    assert_eq!(events.recent().len(), 2, "each is told");
+    // What one has no more, the other keeps.
+    lasting.note(&entry, &domain, &name, &one, None).await;
+    assert_eq!(all().len(), 1);
+
+    // As it was stored before: by the domain alone.
+    let kept = all().pop().expect("one");
+    let value = storage.load(&kept).expect("readable").expect("there");
+    let old: Key = "dns/persistent/a.example.json".parse().expect("a key");
+    storage.store(&old, &value).expect("stored");
+    storage.delete(&kept).expect("deleted");
+    lasting
+        .look(|_| Arc::clone(&entry))
+        .await
+        .expect("readable");
+    assert_eq!(all(), [kept]);
+}
+
+#[tokio::test]
+async fn no_zone_is_looked_for_where_nobody_needs_one() {
+    let (storage, fake, provider) = bench();
+    let challenge = Challenge {
+        kind: ChallengeType::Dns01,
+        domain: "a.example".parse().expect("a name"),
+        token: "token".to_owned(),
+        key_authorization: "token.key".to_owned(),
+        dns: Some(OverDns::default()),
+    };
+    let present = async |needs_no_zone: bool, propagation: Option<Propagation>| {
+        fake.needs_no_zone.store(needs_no_zone, Ordering::SeqCst);
+        let entry = Entry::of(Opened {
+            provider: Some(Arc::clone(&provider)),
+            lookups: Lookups::new(LookupOptions {
+                resolvers: vec!["127.0.0.1:9".parse().expect("an address")],
+                patience: Duration::from_millis(20),
+                ..LookupOptions::default()
+            }),
+            propagation,
+        });
+        let journal = Arc::new(journal(&storage));
+        let solver = Dns01Solver::new(ChallengeType::Dns01, Arc::new(entry), journal);
+        let presented = solver.present(&challenge).await;
+        let values = fake.values().len();
+        solver.clean_up(&challenge).await;
+        presented.map(|()| values)
+    };
+    assert_eq!(
+        present(true, None).await.map_err(|error| error.message),
+        Ok(1)
+    );
+    assert!(fake.values().is_empty());
+    // Who waits for the zone's servers needs to know them, and so does who is told the zone.
+    let wait = Propagation {
+        timeout: Duration::from_secs(1),
+        interval: Duration::from_millis(100),
+        wait: Duration::ZERO,
+    };
+    assert!(present(true, Some(wait)).await.is_err());
+    assert!(present(false, None).await.is_err());
 }

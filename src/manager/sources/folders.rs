@@ -203,7 +203,7 @@ impl Yield {
 
 fn name_one(names: &mut Vec<String>, path: &Path) {
     if names.len() < NAMED {
-        names.push(path.display().to_string());
+        names.push(directory::shown(path.as_os_str()));
     }
 }
 

@@ -127,7 +127,7 @@ impl Sources {
 fn lone(key: &Path) -> String {
     let name = key.file_name().unwrap_or_default();
     let chains: Vec<_> = directory::chains_of(name)
-        .map(|chain| chain.to_string_lossy().into_owned())
+        .map(|chain| directory::shown(&chain))
         .collect();
     format!(
         "is a private key without a certificate beside it ({})",
