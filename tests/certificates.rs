@@ -684,3 +684,24 @@ fn a_chain_whose_only_issuer_has_ended_is_told_wherever_one_looks() {
     let now = jiff::Timestamp::now().as_second();
     assert!(end.expect("shown") < now as f64, "{end:?}");
 }
+
+#[test]
+fn a_file_may_have_a_name_that_is_no_utf8() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let builder = Gateway::builder();
+    let pair = Ca::new("Odd Root").leaf(&["a.example"]).make();
+    let certs = builder.dir().join("certs");
+    fs::create_dir_all(&certs).expect("made");
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe.PEM");
+    fs::write(certs.join(name), pair.chain.clone() + &pair.key).expect("written");
+    let config = format!(
+        "certificates: [{{ directory: certs }}]\n{}",
+        sites(&["a.example"])
+    );
+    let gateway = builder.config(config).start();
+    assert_eq!(served(&gateway, "a.example"), pair.fingerprint());
+    let admin = gateway.admin.to_string();
+    let listed = snigate(&["certs", "list", "--json", "--admin", &admin]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.stdout.contains("a.example"), "{listed:?}");
+}

@@ -49,7 +49,7 @@ pub struct CertificateView {
     pub serial: Option<String>,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: Option<String>,
-    /// The file it was read from.
+    /// The file it was read from. What of its name is no UTF-8 is replaced: JSON has no place for it.
     pub file: Option<PathBuf>,
     /// The certificate above it in its chain that ends first, where that is before it ends itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -175,7 +175,10 @@ impl CertificateView {
             key: Some(certificate.kind().to_string()),
             serial: Some(serial),
             fingerprint: Some(certificate.fingerprint().to_string()),
-            file: certificate.source().path(),
+            file: certificate
+                .source()
+                .path()
+                .map(|path| path.to_string_lossy().into_owned().into()),
             chain_end: ChainEnd::of(certificate),
             renewal: None,
             chain: None,

@@ -704,3 +704,28 @@ fn an_unknown_issuer_is_told_where_its_certificate_is_to_be_had() {
         );
     }
 }
+
+#[test]
+fn authorities_that_have_signed_each_other_make_no_circle() {
+    let (one, other) = (TestCa::new("one"), TestCa::new("other"));
+    let leaf = one.leaf(&["a.example"]);
+    let of = |name: &str, key: &KeyPair, issuer: &Issuer<'_, KeyPair>| {
+        intermediate_of(name, key, issuer, NOW + 100 * DAY)
+    };
+    let first = of(
+        "one intermediate",
+        one.intermediate.key(),
+        &other.intermediate,
+    );
+    let second = of(
+        "other intermediate",
+        other.intermediate.key(),
+        &one.intermediate,
+    );
+    let pem = leaf.certificate.clone() + &first + &second + &leaf.key;
+    let (loader, _) = loader_at(NOW);
+    for _ in 0..2 {
+        let loaded = loader.load(pem.as_bytes(), Source::Program).expect("good");
+        assert_eq!(loaded.certificate.chain_len(), 3);
+    }
+}

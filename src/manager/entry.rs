@@ -60,10 +60,8 @@ impl Entry {
         let own = odd.map_or(&[][..], |odd| &odd.warnings).iter();
         let chain = certificate.and_then(|certificate| chain_expiry(certificate, now));
         own.filter(|warning| warning.is_told())
-            .chain(&chain)
             .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .into_iter()
+            .chain(chain.map(|warning| warning.to_string()))
             .chain(validity.map(|warning| warning.to_string()))
             .chain(misnamed)
     }

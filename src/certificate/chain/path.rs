@@ -99,9 +99,11 @@ impl Intermediates {
             let is_valid = |one: &X509Ref| !has_ended(one, now);
             let known = match best {
                 Some((_, best)) if is_valid(best) => None,
+                // Two authorities may have signed each other.
                 _ => self
                     .find_issuer(current, now)
-                    .filter(|known| best.is_none() || is_valid(known)),
+                    .filter(|known| best.is_none() || is_valid(known))
+                    .filter(|known| !path.iter().any(|used| Arc::ptr_eq(used, known))),
             };
             let issuer = match (known, best) {
                 (Some(known), _) => known,
