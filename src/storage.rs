@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod damaged;
 mod error;
 mod file;
 pub mod keys;
@@ -42,6 +43,10 @@ pub type Value = Zeroizing<Vec<u8>>;
 ///
 /// **Keys.** Those that a key is the beginning of (`a` of `a/b`) hold no value themselves: whoever
 /// lays out keys sees to that. Loading, deleting and looking at such a key finds nothing there.
+///
+/// **Absence.** `None` and an empty list mean that nothing is stored there. Where that cannot be
+/// known (the directory may not be read, or is gone though it was in use) there is an error: nobody
+/// makes anew what may exist.
 ///
 /// **Leases.** One at most holds a key at a time, among all processes, all handles and all threads;
 /// nobody holds twice. A lock needs no value and is none: it is not listed, and a key may be locked
@@ -86,7 +91,25 @@ pub trait Storage: Send + Sync {
     /// Where the storage cannot be written.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
+    /// Gives the value of `from`, where there is one, to `to`, in the place of any there.
+    ///
+    /// # Errors
+    /// Where the storage cannot be written.
+    fn rename(&self, from: &Key, to: &Key) -> Result<(), StorageError> {
+        if let Some(value) = self.load(from)? {
+            self.store(to, &value)?;
+            self.delete(from)?;
+        }
+        Ok(())
+    }
+
+    /// Where the value of `key` is kept, for people.
+    fn place(&self, key: &Key) -> String {
+        key.to_string()
+    }
+
     /// Every key under `prefix`, a key's first segments, in order. `a` is not under `a`, nor is `ab`.
+    /// What was [set aside](damaged) is left out.
     ///
     /// # Errors
     /// Where the storage cannot be read.
@@ -168,6 +191,10 @@ pub async fn blocking<T: Send + 'static>(
 /// How long a lock is waited for by who cannot do without: longer than it takes to take over from
 /// one that is stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(40);
+
+/// What is added to the key of a value that was damaged, before a number. No key of [`keys`] ends
+/// in a number.
+const ASIDE: &str = ".damaged-";
 
 const FIRST_LOCK_PAUSE: Duration = Duration::from_millis(5);
 const LAST_LOCK_PAUSE: Duration = Duration::from_millis(80);
@@ -287,6 +314,19 @@ impl Key {
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The key under which the value of this one is kept as the `number`th that was damaged.
+    fn aside(&self, number: u32) -> Self {
+        Self(format!("{}{ASIDE}{number}", self.0))
+    }
+
+    /// Whether this is the key of a value that was damaged.
+    fn is_aside(&self) -> bool {
+        let number = self.0.rsplit_once(ASIDE).map(|(_, number)| number);
+        number.is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|octet| octet.is_ascii_digit())
+        })
     }
 
     fn is_segment(segment: &str) -> bool {

@@ -66,9 +66,15 @@ fn values(Backend { one, other, .. }: &Backend<'_>) {
         assert_eq!(stat.size, value.len() as u64);
         assert!(stat.modified > 1_700_000_000, "a time: {}", stat.modified);
     }
-    other.delete(&key).expect("writable");
+    let moved = self::key("values/b");
+    one.store(&moved, b"overwritten").expect("writable");
+    other.rename(&key, &moved).expect("writable");
     assert_eq!(load(one, &key), None);
-    assert!(!one.exists(&key).expect("readable"));
+    assert_eq!(load(one, &moved).as_deref(), Some(&b"short again"[..]));
+    one.rename(&key, &moved).expect("nothing to rename is well");
+    other.delete(&moved).expect("writable");
+    assert_eq!(load(one, &moved), None);
+    assert!(!one.exists(&moved).expect("readable"));
 }
 
 fn keys(Backend { one, other, .. }: &Backend<'_>) {

@@ -30,6 +30,12 @@ pub enum StorageError {
     /// The program ends, and begins nothing more.
     #[error("the storage was not asked: the gateway ends")]
     Ending,
+    /// The directory that was in use is no longer there, or nothing is left in it.
+    #[error(
+        "{} was in use and is gone or empty: mount or restore it; if it was emptied on purpose, \
+         restart the gateway to begin anew", path.display()
+    )]
+    Gone { path: PathBuf },
     /// A file or directory cannot be used.
     #[error("cannot {action} {}: {source}; {}", path.printable(), advice(source))]
     Io {

@@ -10,6 +10,7 @@
 
 mod locks;
 mod modes;
+mod presence;
 mod watch;
 mod write;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use self::locks::{Locks, Taken};
+use self::presence::Presence;
 use self::write::Writer;
 use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
 
@@ -40,6 +42,7 @@ pub struct FileStorage {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    presence: Presence,
     writer: Writer,
     locks: Arc<Locks>,
 }
@@ -56,6 +59,7 @@ impl FileStorage {
         let root = root.into();
         Self {
             shared: Arc::new(Shared {
+                presence: Presence::new(root.clone()),
                 writer: Writer::new(root.clone()),
                 locks: Arc::new(Locks::new(root.join(".locks"), terms)),
                 root,
@@ -85,10 +89,11 @@ impl Storage for FileStorage {
             file.read_to_end(&mut value)?;
             Ok(Some(value))
         };
-        present(read()).map_err(|error| failed("read", &path, error))
+        self.present(read(), "read", &path)
     }
 
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        self.shared.presence.check()?;
         let path = self.path(key);
         let written = self.shared.writer.store(&path, value);
         written.map_err(|error| failed("write", &path, error))
@@ -104,9 +109,21 @@ impl Storage for FileStorage {
             fs::remove_file(&path)?;
             write::sync_directory(directory(&path)).map(Some)
         };
-        present(remove())
-            .map(|_| ())
-            .map_err(|error| failed("delete", &path, error))
+        self.present(remove(), "delete", &path).map(|_| ())
+    }
+
+    fn rename(&self, from: &Key, to: &Key) -> Result<(), StorageError> {
+        let (from, to) = (self.path(from), self.path(to));
+        let rename = || {
+            fs::rename(&from, &to)?;
+            write::sync_directory(directory(&to))?;
+            write::sync_directory(directory(&from)).map(Some)
+        };
+        self.present(rename(), "rename", &from).map(|_| ())
+    }
+
+    fn place(&self, key: &Key) -> String {
+        self.path(key).display().to_string()
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
@@ -114,7 +131,7 @@ impl Storage for FileStorage {
         let mut directories = vec![self.path(prefix)];
         while let Some(directory) = directories.pop() {
             let found = self.list_one(&directory, &mut keys, &mut directories);
-            present(found.map(Some)).map_err(|error| failed("list", &directory, error))?;
+            self.present(found.map(Some), "list", &directory)?;
         }
         keys.sort();
         Ok(keys)
@@ -129,10 +146,11 @@ impl Storage for FileStorage {
                 modified: metadata.mtime(),
             }))
         };
-        present(look()).map_err(|error| failed("read", &path, error))
+        self.present(look(), "read", &path)
     }
 
     fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
+        self.shared.presence.check()?;
         let taken = self.shared.locks.take(key)?;
         Ok(taken.map(|taken| {
             Lease::new(FileLease {
@@ -148,6 +166,23 @@ impl Storage for FileStorage {
 }
 
 impl FileStorage {
+    /// Makes nothing of what is not there, where that is known.
+    fn present<T>(
+        &self,
+        found: io::Result<Option<T>>,
+        action: &'static str,
+        path: &Path,
+    ) -> Result<Option<T>, StorageError> {
+        match found {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                self.shared.presence.check().map(|()| None)
+            }
+            found => found.map_err(|error| failed(action, path, error)),
+        }
+    }
+
     /// Adds the keys in `directory` to `keys`, and the directories in it to `directories`.
     fn list_one(
         &self,
@@ -166,7 +201,7 @@ impl FileStorage {
             let kind = entry.file_type()?;
             if kind.is_dir() || kind.is_symlink() && path.is_dir() {
                 directories.push(path);
-            } else {
+            } else if !Key::is_aside(&key) {
                 keys.push(key);
             }
         }
@@ -195,6 +230,8 @@ impl Held for FileLease {
             key: key.to_string(),
         };
         if !self.is_held() {
+            // With the directory the lease is gone too, and nobody has taken over.
+            self.storage.shared.presence.check()?;
             return Err(lost());
         }
         // A file can be renamed only from a directory that is there, and whoever takes over removes
@@ -211,7 +248,10 @@ impl Held for FileLease {
             written => written,
         };
         match written {
-            Err(_) if !self.is_held() => Err(lost()),
+            Err(_) if !self.is_held() => {
+                self.storage.shared.presence.check()?;
+                Err(lost())
+            }
             written => written.map_err(|error| failed("write", &path, error)),
         }
     }
@@ -221,16 +261,6 @@ fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    }
-}
-
-/// Makes nothing of what is not there.
-fn present<T>(found: io::Result<Option<T>>) -> io::Result<Option<T>> {
-    match found {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        found => found,
     }
 }
 

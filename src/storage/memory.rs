@@ -113,7 +113,8 @@ impl Storage for MemoryStorage {
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
         let state = self.shared.state().readable(prefix)?;
         let keys = state.values.keys();
-        Ok(keys.filter(|key| is_under(key, prefix)).cloned().collect())
+        let listed = keys.filter(|key| is_under(key, prefix) && !key.is_aside());
+        Ok(listed.cloned().collect())
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {

@@ -145,7 +145,7 @@ fn what_killed_writers_left_is_swept_and_what_living_ones_write_is_not() {
 #[test]
 fn directories_that_are_removed_are_made_again() {
     let (_directory, root, storage) = storage();
-    for path in ["", ".new", "b", ".locks"] {
+    for path in [".new", "b", ".locks"] {
         storage.store(&key("b/c"), b"1").expect("writable");
         let lease = storage.lock(&key("b")).expect("a lease");
         fs::remove_dir_all(root.join(path)).expect("removed");
@@ -160,6 +160,64 @@ fn directories_that_are_removed_are_made_again() {
             .expect("held");
         assert!(storage.exists(&key("b/c")).expect("readable"));
     }
+}
+
+#[test]
+fn a_directory_that_was_in_use_is_not_taken_for_an_empty_one() {
+    let (directory, root, storage) = storage();
+    let (a, b) = (key("accounts/a"), key("accounts/b"));
+    assert_eq!(storage.load(&a).expect("the first start"), None);
+    assert_eq!(storage.list(&key("accounts")).expect("the first start"), []);
+    storage.store(&a, b"1").expect("writable");
+    let lease = storage.lock(&b).expect("a lease");
+    let away = directory.path().join("away");
+    let is_gone = |error: Option<StorageError>| {
+        let error = error.expect("it is gone");
+        assert!(matches!(error, StorageError::Gone { .. }), "{error}");
+    };
+    // As where it is unmounted, and the directory below is empty.
+    for is_made in [false, true] {
+        fs::rename(&root, &away).expect("ours");
+        if is_made {
+            fs::create_dir(&root).expect("ours");
+        }
+        is_gone(storage.load(&a).err());
+        is_gone(storage.stat(&a).err());
+        is_gone(storage.list(&key("accounts")).err());
+        is_gone(storage.delete(&a).err());
+        is_gone(storage.store(&b, b"2").err());
+        is_gone(storage.try_lock(&a).err());
+        is_gone(storage.store_under(&lease, &b, b"2").err());
+        assert!(all(&root).is_empty(), "nothing is made there");
+        if is_made {
+            fs::remove_dir(&root).expect("empty");
+        }
+        fs::rename(&away, &root).expect("ours");
+        assert_eq!(storage.load(&b).expect("back"), None);
+    }
+    storage.store_under(&lease, &b, b"2").expect("held still");
+    // Whoever starts anew begins anew.
+    fs::remove_dir_all(&root).expect("ours");
+    let again = FileStorage::new(&root);
+    assert_eq!(again.load(&a).expect("the first start"), None);
+    again.store(&a, b"1").expect("writable");
+}
+
+#[test]
+fn what_is_no_directory_is_not_taken_for_an_empty_one() {
+    let (directory, root, _) = storage();
+    let a = key("accounts/a");
+    fs::create_dir(directory.path().join("some")).expect("ours");
+    fs::write(&root, "a file").expect("ours");
+    assert!(FileStorage::new(&root).load(&a).is_err());
+    assert!(FileStorage::new(&root).list(&key("accounts")).is_err());
+    fs::remove_file(&root).expect("ours");
+    // A link to where nothing is mounted yet.
+    std::os::unix::fs::symlink(directory.path().join("mount/data"), &root).expect("ours");
+    assert!(FileStorage::new(&root).load(&a).is_err());
+    assert!(FileStorage::new(&root).store(&a, b"1").is_err());
+    fs::create_dir_all(directory.path().join("mount/data")).expect("ours");
+    assert_eq!(FileStorage::new(&root).load(&a).expect("there"), None);
 }
 
 #[test]
