@@ -152,7 +152,6 @@ impl AcmeIssuer {
             ca,
             config,
             session: &session,
-            can_wait: request.lease.is_stored(),
         };
         let _in_use = accounts.in_use(want).await?;
         let account = accounts.get(want).await?;
@@ -298,7 +297,6 @@ impl Issuer for AcmeIssuer {
                     ca,
                     config,
                     session: &session,
-                    can_wait: true,
                 };
                 accounts.care(task, want).await
             }

@@ -1,10 +1,10 @@
 //! Accounts at CAs: one for each CA and contact, made under a lock, kept in the storage.
 //!
-//! However many certificates are wanted at once, one account is made. Where the storage fails, the
-//! account lives in memory and is written when the storage is back, unless one is found there then:
-//! what is stored is never replaced unread. It counts before what is in memory, since another
-//! instance may have changed the key, or ended the account. A CA that is down fails those who wait
-//! for it, and nobody else.
+//! However many certificates are wanted at once, one account is made. Where the storage cannot be
+//! read none is, since one may be there. Where it cannot be written, the account lives in memory and
+//! is written when the storage is back, unless one is found there then: what is stored is never
+//! replaced unread. It counts before what is in memory, since another instance may have changed the
+//! key, or ended the account. A CA that is down fails those who wait for it, and nobody else.
 
 mod care;
 mod make;
@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
-use zeroize::Zeroizing;
 
 pub(super) use self::stored::Account;
 use self::stored::Stored;
@@ -27,7 +26,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Key, Lease, Storage, StorageError, blocking, keys};
+use crate::storage::{Key, Lease, Storage, StorageError, blocking, damaged, keys};
 
 /// All accounts of this process.
 pub(super) struct Accounts {
@@ -52,8 +51,6 @@ pub(super) struct Want<'a> {
     pub(super) ca: &'a Ca,
     pub(super) config: &'a Acme,
     pub(super) session: &'a Session,
-    /// Whether it may fail for the storage alone.
-    pub(super) can_wait: bool,
 }
 
 impl Accounts {
@@ -66,18 +63,17 @@ impl Accounts {
         }
     }
 
-    /// The account that is wanted: known, stored, or made now. Who cannot wait gets one where the
-    /// storage cannot be read.
+    /// The account that is wanted: known, stored, or made now.
     ///
     /// # Errors
-    /// Where there is none and none can be made.
+    /// Where there is none and none can be made, or it is not known whether there is one.
     pub(super) async fn get(&self, want: Want<'_>) -> Result<Arc<Account>, Failure> {
         let place = place(want.ca, want.config)?;
         let known = self.known(&place);
         let find = self.find(want, &place, None);
         let mut account = known.account.get(Duration::MAX, find).await?;
         // Another external account may be configured, or another account or key stored, meanwhile.
-        if !account.stored.serves(want.config) || !self.is_current(&account).await {
+        if !account.stored.serves(want.config) || !self.is_current(&account, want.config).await {
             let is_it = |known: &Arc<Account>| Arc::ptr_eq(known, &account);
             known.account.forget(is_it).await;
             let find = self.find(want, &place, None);
@@ -108,12 +104,12 @@ impl Accounts {
     /// Where the storage cannot be read, or what is open about its key cannot be found out.
     pub(super) async fn existing(&self, want: Want<'_>) -> Result<Option<Arc<Account>>, Failure> {
         let place = place(want.ca, want.config)?;
-        let stored = self.load(&place).await.map_err(|error| unread(&error))?;
+        let stored = self.load(&place, want.config).await.map_err(|error| unread(&error))?;
         match stored {
             Some(stored) if !stored.is_unsettled() => Ok(Some(Account::new(stored, &place, true))),
             Some(_) => {
                 let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
-                let stored = self.load(&place).await.map_err(|error| unread(&error))?;
+                let stored = self.load(&place, want.config).await.map_err(|error| unread(&error))?;
                 let Some(stored) = stored else {
                     return Ok(None);
                 };
@@ -137,11 +133,11 @@ impl Accounts {
 
     /// Whether the storage has no other account, nor another key or an end of this one, nor a change
     /// of its key that broke off.
-    async fn is_current(&self, account: &Account) -> bool {
+    async fn is_current(&self, account: &Account, config: &Acme) -> bool {
         if !account.is_saved() {
             return true;
         }
-        match self.load(&account.place).await {
+        match self.load(&account.place, config).await {
             Ok(Some(stored)) => account.stored.is_same_as(&stored) && !stored.is_unsettled(),
             Ok(None) | Err(_) => true,
         }
@@ -158,41 +154,37 @@ impl Accounts {
             lost.is_none_or(|lost| lost.stored.credentials != stored.credentials)
                 && stored.serves(want.config)
         };
+        let stored = self.load(place, want.config).await;
+        if let Some(stored) = stored.map_err(|error| unread(&error))?
+            && usable(&stored)
+            && is_plain(&stored)
+        {
+            return Ok(Account::new(stored, place, true));
+        }
         // Which of a storage's failures keeps from storing what is made.
-        let mut unsaved = match self.load(place).await {
-            Ok(Some(stored)) if usable(&stored) && is_plain(&stored) => {
-                return Ok(Account::new(stored, place, true));
-            }
-            Ok(_) => None,
-            Err(error) if want.can_wait => return Err(unread(&error)),
-            Err(error) => Some(error),
-        };
+        let mut unsaved = None;
         // Held until the account is stored, so that one is made however many processes want one.
         let lease = match self.lock(want.ca).await {
             Ok(lease) => Some(lease),
             Err(error @ StorageError::Busy { .. }) => return Err(unread(&error)),
             // Without a storage no lock; the process goes on alone.
             Err(error) => {
-                unsaved.get_or_insert(error);
+                unsaved = Some(error);
                 None
             }
         };
         if lease.is_some() {
             // Who held the lock before may have made it.
-            match self.load(place).await {
-                Ok(Some(stored)) if stored.serves(want.config) => {
-                    if let Some(at) = stored.deactivated {
-                        return Err(ended(want.ca, at));
-                    }
-                    let stored = self.settled(stored, want, place).await?;
-                    if usable(&stored) {
-                        return Ok(Account::new(stored, place, true));
-                    }
+            let stored = self.load(place, want.config).await;
+            if let Some(stored) = stored.map_err(|error| unread(&error))?
+                && stored.serves(want.config)
+            {
+                if let Some(at) = stored.deactivated {
+                    return Err(ended(want.ca, at));
                 }
-                Ok(_) => {}
-                Err(error) if want.can_wait => return Err(unread(&error)),
-                Err(error) => {
-                    unsaved.get_or_insert(error);
+                let stored = self.settled(stored, want, place).await?;
+                if usable(&stored) {
+                    return Ok(Account::new(stored, place, true));
                 }
             }
         }
@@ -206,11 +198,39 @@ impl Accounts {
         Ok(account)
     }
 
-    async fn load(&self, place: &Key) -> Result<Option<Stored>, StorageError> {
-        let place = place.clone();
-        let value = blocking(&self.storage, move |storage| storage.load(&place)).await?;
-        // What cannot be read is replaced.
-        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+    /// What is stored. Of a damaged account, which is set aside, as much is stored anew as can be
+    /// read of it.
+    async fn load(&self, place: &Key, config: &Acme) -> Result<Option<Stored>, StorageError> {
+        let (place, contacts) = (place.clone(), contacts(config));
+        let bound_to = config.eab.as_ref().map(|eab| eab.key_id.clone());
+        let loaded = blocking(&self.storage, move |storage| {
+            let Some(value) = storage.load(&place)? else {
+                return Ok((None, None));
+            };
+            let reason = match Stored::read(&value) {
+                Ok(stored) => return Ok((Some(stored), None)),
+                Err(reason) => reason,
+            };
+            let aside = damaged::set_aside(storage, &place, &value, &reason);
+            let salvaged = Stored::salvage(&value, contacts, bound_to);
+            if let Some(salvaged) = &salvaged {
+                storage.store(&place, &salvaged.write())?;
+            }
+            Ok((salvaged, aside.map(|aside| (storage.place(&place), aside))))
+        });
+        let (stored, damaged) = loaded.await?;
+        if let Some((path, aside)) = damaged {
+            let then = match stored {
+                Some(_) => "its key could be read, and it is used on",
+                None => "the next order makes another account",
+            };
+            let message = format!(
+                "the account at a CA in {path} is damaged, and set aside as {aside}: {then}; to \
+                 keep the account restore the file from a backup"
+            );
+            self.emit(message);
+        }
+        Ok(stored)
     }
 
     async fn lock(&self, ca: &Ca) -> Result<Lease, StorageError> {
@@ -230,8 +250,7 @@ impl Accounts {
     }
 
     async fn write(&self, stored: &Stored, place: &Key) -> Result<(), StorageError> {
-        let value = serde_json::to_vec_pretty(stored).unwrap_or_default();
-        let (value, place) = (Zeroizing::new(value), place.clone());
+        let (value, place) = (stored.write(), place.clone());
         blocking(&self.storage, move |storage| storage.store(&place, &value)).await
     }
 
@@ -249,7 +268,7 @@ impl Accounts {
             return Ok(account);
         };
         let place = &account.place;
-        match self.load(place).await {
+        match self.load(place, want.config).await {
             Ok(Some(stored)) if stored.serves(want.config) && is_plain(&stored) => {
                 tracing::info!(account = %place, "an account in memory gives way to the stored one");
                 let known = self.known(place);
@@ -271,6 +290,10 @@ impl Accounts {
         let message = format!(
             "an account at a CA lives in memory alone, and is lost when this process ends: {error}"
         );
+        self.emit(message);
+    }
+
+    fn emit(&self, message: String) {
         let (kind, severity) = (EventKind::StorageFailed, Severity::Error);
         let event = Event::new(self.clock.now(), kind, severity, "", message);
         self.events.emit(event);
@@ -280,6 +303,11 @@ impl Accounts {
 /// Whether it can be used as it is.
 fn is_plain(stored: &Stored) -> bool {
     !stored.is_unsettled() && stored.deactivated.is_none()
+}
+
+fn contacts(config: &Acme) -> Vec<String> {
+    let email = config.email.iter();
+    email.map(|email| format!("mailto:{email}")).collect()
 }
 
 fn place(ca: &Ca, config: &Acme) -> Result<Key, Failure> {

@@ -18,7 +18,7 @@ use crate::certificate::parse::unix_time;
 use crate::clock::UnixTime;
 use crate::event::{EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{StorageError, blocking, keys};
+use crate::storage::{StorageError, blocking, damaged, keys};
 
 /// See [`Job::resume`].
 pub(super) type Resumed = (Order, PKey<Private>, UnixTime);
@@ -30,15 +30,18 @@ impl Job<'_> {
         let (names, terms) = (&self.request.names, &self.issuer.config.order);
         let place = self.place.clone();
         let load = blocking(&self.issuer.shared.storage, move |storage| {
-            storage.load(&place)
+            damaged::read(storage, &place, Record::read)
         });
-        let Some(record) = load
-            .await
-            .ok()
-            .flatten()
-            .and_then(|value| Record::read(&value))
-        else {
-            return Ok(None);
+        let record = match load.await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
+            // No other order is made for what may be under way. Who works without a storage since
+            // the certificate soon ends does.
+            Err(error) if self.request.lease.is_stored() => {
+                let message = format!("it cannot be known whether an order is under way: {error}");
+                return Err(Stop::Failed(Failure::new(FailureClass::Storage, message)));
+            }
+            Err(_) => return Ok(None),
         };
         if record.account != self.account.id() {
             self.forget().await;

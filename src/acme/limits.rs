@@ -15,7 +15,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Acme, OrderLimit};
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Steadiness, Wait};
-use crate::storage::{Storage, StorageError, Value, blocking, keys};
+use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
 /// How long who is the first in a line waits for the pace, in seconds.
 const PATIENCE: i64 = 10;
@@ -213,7 +213,7 @@ impl Limits {
         let store = move || {
             let place = keys::limits(&key)?;
             let _writing = lock(&writing);
-            let mut all = read(storage.load(&place)?.as_ref());
+            let mut all = read(&*storage, &place)?;
             let known = all.entry(contact).or_default();
             let before = known.clone();
             known.learn(&limiter);
@@ -262,18 +262,15 @@ impl Limits {
     async fn load(&self, ca: &str, contact: &str) -> Result<Option<Limiter>, StorageError> {
         let (place, contact) = (keys::limits(ca)?, contact.to_owned());
         blocking(&self.storage, move |storage| {
-            let value = storage.load(&place)?;
-            Ok(read(value.as_ref()).remove(&contact))
+            Ok(read(storage, &place)?.remove(&contact))
         })
         .await
     }
 }
 
-/// What is stored; nothing where it cannot be read.
-fn read(value: Option<&Value>) -> BTreeMap<String, Limiter> {
-    value
-        .and_then(|value| serde_json::from_slice(value).ok())
-        .unwrap_or_default()
+/// What is stored of a CA's limits, by contact.
+fn read(storage: &dyn Storage, place: &Key) -> Result<BTreeMap<String, Limiter>, StorageError> {
+    Ok(damaged::read_json(storage, place)?.unwrap_or_default())
 }
 
 /// Waits for the rest of a second: the limiter counts whole ones, and so lets go early by less than

@@ -7,6 +7,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::clock::UnixTime;
 use crate::config::model::OrderTerms;
 use crate::host::Pattern;
+use crate::storage::damaged;
 
 /// How long an order is gone on with, in seconds. CAs keep them for a week or so, but a certificate
 /// that waits there grows old.
@@ -53,9 +54,12 @@ impl Record {
         })
     }
 
-    /// What `value` holds, `None` where it cannot be read.
-    pub(super) fn read(value: &[u8]) -> Option<Self> {
-        serde_json::from_slice(value).ok()
+    /// What `value` holds.
+    ///
+    /// # Errors
+    /// Where that is no order.
+    pub(super) fn read(value: &[u8]) -> Result<Self, String> {
+        damaged::parse_json(value)
     }
 
     /// As it is stored.
@@ -149,6 +153,6 @@ mod tests {
             ..OrderTerms::default()
         };
         assert!(record.resume(&both, &named, 1000).is_ok());
-        assert!(Record::read(b"{\"url\": 1}").is_none());
+        assert!(Record::read(b"{\"url\": 1}").is_err());
     }
 }

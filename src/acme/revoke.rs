@@ -54,7 +54,6 @@ impl AcmeIssuer {
             ca: &self.ca,
             config: &self.config,
             session,
-            can_wait: true,
         };
         // The certificate's own key does where nothing is known of the account.
         let account = self.shared.accounts.existing(want).await.ok().flatten();

@@ -49,7 +49,6 @@ impl AcmeIssuer {
             ca: &self.ca,
             config: &self.config,
             session,
-            can_wait: true,
         };
         let account = self.shared.accounts.existing(want).await.ok()??;
         account.url().map(str::to_owned)

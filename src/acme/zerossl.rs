@@ -13,6 +13,7 @@ use crate::clock::UnixTime;
 use crate::config::model::{ExternalAccount, ZeroSsl, ZeroSslLogin};
 use crate::schedule::{Failure, FailureClass};
 use crate::secret::Secret;
+use crate::storage::damaged;
 
 /// A binding as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -57,14 +58,17 @@ impl Drop for Answer {
     }
 }
 
-/// The binding in `value`, where it can be read, and when it was given.
-pub(super) fn read(value: &[u8]) -> Option<(ExternalAccount, UnixTime)> {
-    let mut kept: Kept = serde_json::from_slice(value).ok()?;
+/// The binding in `value`, and when it was given.
+///
+/// # Errors
+/// Where it holds none.
+pub(super) fn read(value: &[u8]) -> Result<(ExternalAccount, UnixTime), String> {
+    let mut kept: Kept = damaged::parse_json(value)?;
     let binding = ExternalAccount {
         key_id: std::mem::take(&mut kept.key_id),
         hmac_key: Secret::new(std::mem::take(&mut kept.hmac_key)),
     };
-    Some((binding, kept.given))
+    Ok((binding, kept.given))
 }
 
 /// A binding as it is stored.
@@ -288,7 +292,7 @@ mod tests {
             key_id: "kid".to_owned(),
             hmac_key: Secret::new("secret".to_owned()),
         };
-        assert_eq!(read(&write(&binding, 7)), Some((binding.clone(), 7)));
+        assert_eq!(read(&write(&binding, 7)), Ok((binding.clone(), 7)));
         let former = br#"{ "key_id": "kid", "hmac_key": "secret" }"#;
         assert_eq!(read(former), Some((binding, 0)), "old");
         assert_eq!(read(b"{}"), None);

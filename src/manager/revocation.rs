@@ -23,10 +23,13 @@ use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issuer, Revocation, RevocationReason};
 use crate::printable::Printable as _;
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Storage, StorageError, blocking, keys};
+use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
 /// How often it is looked for what others have had revoked.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// The longest life of a certificate of a public CA, in seconds (398 days).
+const LONGEST_LIFE: i64 = 398 * 86_400;
 
 /// Why a person's wish is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -319,17 +322,33 @@ fn list(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, Storage
             continue;
         };
         let fingerprint = fingerprint.to_owned();
-        let facts = storage.load(&key)?;
-        let facts = facts.and_then(|value| serde_json::from_slice::<Facts>(&value).ok());
-        match facts {
+        match damaged::read_json::<Facts>(storage, &key)? {
             Some(facts) if facts.not_after < now => storage.delete(&key)?,
             Some(_) => {
                 revoked.insert(fingerprint);
             }
-            None => {}
+            None => revoked.extend(note_again(storage, &key, now)?.then_some(fingerprint)),
         }
     }
     Ok(revoked)
+}
+
+/// Notes once more that a certificate was revoked whose note was damaged: which one says the note's
+/// key. Whether there was any: another process may have deleted it.
+fn note_again(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<bool, StorageError> {
+    if !damaged::is_aside(storage, key)? {
+        return Ok(false);
+    }
+    let facts = Facts {
+        name: String::new(),
+        issuer: String::new(),
+        reason: RevocationReason::Unspecified,
+        at: now,
+        not_after: now.saturating_add(LONGEST_LIFE),
+    };
+    let value = serde_json::to_vec_pretty(&facts).unwrap_or_default();
+    storage.store(key, &value)?;
+    Ok(true)
 }
 
 /// Whether the key of `certificate` is known to be compromised.
@@ -376,13 +395,17 @@ mod tests {
             listed.sort();
             listed
         };
-        assert_eq!(listed(1000), ["aa", "bb"]);
-        assert_eq!(listed(1001), ["bb"]);
+        // A damaged note counts: its key says of which certificate it is.
+        assert_eq!(listed(1000), ["aa", "bb", "cc"]);
+        assert_eq!(listed(1001), ["bb", "cc"]);
         assert!(
             !storage
                 .exists(&keys::revoked("aa").expect("a key"))
                 .expect("looked")
         );
-        assert_eq!(listed(500), ["bb"], "what has ended is forgotten");
+        assert_eq!(listed(500), ["bb", "cc"], "what has ended is forgotten");
+        let aside = storage.load(&"revoked/cc.json.damaged-1".parse().expect("a key"));
+        assert_eq!(**aside.expect("readable").expect("kept"), *b"no JSON");
+        assert_eq!(listed(1000 + LONGEST_LIFE + 1), ["bb"; 0]);
     }
 }

@@ -12,7 +12,7 @@ use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::{Advice, Retry};
-use crate::storage::{Key, Lease, Storage, StorageError, Value, keys};
+use crate::storage::{Key, Lease, Storage, StorageError, Value, damaged, keys};
 
 /// A certificate that can be written to the storage.
 pub(super) struct Parcel {
@@ -80,8 +80,14 @@ pub(super) fn shelve(
 pub(super) enum StoredError {
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error("the stored certificate {key} cannot be used: {error}; it is obtained anew")]
-    Damaged { key: Key, error: CertificateError },
+    #[error(
+        "the stored certificate {place} cannot be used: {error}; it is obtained anew, and what was \
+         stored is kept beside it"
+    )]
+    Damaged {
+        place: String,
+        error: CertificateError,
+    },
 }
 
 /// The certificate of `subject` that `issuer` gave, whose CA is `ca`; `None` where there is none.
@@ -98,7 +104,11 @@ pub(super) fn load(
     };
     match loader.load(&pem, Source::Issuer(Arc::clone(issuer))) {
         Ok(loaded) => Ok(Some(loaded.certificate)),
-        Err(error) => Err(StoredError::Damaged { key, error }),
+        Err(error) => {
+            damaged::set_aside(storage, &key, &pem, &error);
+            let place = storage.place(&key);
+            Err(StoredError::Damaged { place, error })
+        }
     }
 }
 
@@ -109,12 +119,11 @@ pub(super) fn end(
     ca: &str,
     subject: &str,
 ) -> Result<Option<UnixTime>, StorageError> {
-    let Some(value) = storage.load(&keys::metadata(ca, subject)?)? else {
+    let Some(facts) = damaged::read_json::<Facts>(storage, &keys::metadata(ca, subject)?)? else {
         return Ok(None);
     };
-    let facts = serde_json::from_slice::<Facts>(&value).ok();
     let is_there = storage.exists(&keys::certificate(ca, subject)?)?;
-    Ok(facts.filter(|_| is_there).map(|facts| facts.not_after))
+    Ok(is_there.then_some(facts.not_after))
 }
 
 impl Parcel {
@@ -195,10 +204,7 @@ pub(super) fn search(
         let Some(stem) = key.as_str().strip_suffix(".json") else {
             continue;
         };
-        let Some(value) = storage.load(&key)? else {
-            continue;
-        };
-        let Ok(facts) = serde_json::from_slice::<Facts>(&value) else {
+        let Some(facts) = damaged::read_json::<Facts>(storage, &key)? else {
             continue;
         };
         let is_meant = |name: &String| name.parse().is_ok_and(|name| names.contains(&name));
@@ -241,13 +247,12 @@ pub(super) fn is_of_another(
     Ok(is_of_another)
 }
 
-/// What is known of the failures of `subject`; none where it cannot be read as such.
+/// What is known of the failures of `subject`.
 pub(super) fn load_retry(
     storage: &dyn Storage,
     subject: &str,
 ) -> Result<Option<Retry>, StorageError> {
-    let value = storage.load(&keys::retry(subject)?)?;
-    Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+    damaged::read_json(storage, &keys::retry(subject)?)
 }
 
 /// Keeps, or with `None` forgets, the failures of `subject`, under `lease`.
@@ -268,13 +273,12 @@ pub(super) fn store_retry(
     }
 }
 
-/// What is known of a CA's advice; none where it cannot be read as such.
+/// What is known of a CA's advice.
 pub(super) fn load_advice(
     storage: &dyn Storage,
     key: &Key,
 ) -> Result<Option<Advice>, StorageError> {
-    let value = storage.load(key)?;
-    Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+    damaged::read_json(storage, key)
 }
 
 /// Keeps what is known of a CA's advice, under `lease`.

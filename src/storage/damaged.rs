@@ -84,6 +84,14 @@ pub fn set_aside(
     }
 }
 
+/// Whether a value of `key` has been set aside.
+///
+/// # Errors
+/// Where the storage cannot be read.
+pub fn is_aside(storage: &dyn Storage, key: &Key) -> Result<bool, StorageError> {
+    storage.exists(&key.aside(1))
+}
+
 fn try_set_aside(
     storage: &dyn Storage,
     key: &Key,

@@ -12,7 +12,7 @@ use super::{Accounts, Want};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{ExternalAccount, ZeroSsl};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{blocking, keys};
+use crate::storage::{blocking, damaged, keys};
 
 /// For how long, in seconds, a binding is not exchanged for another: so many are given a day.
 const DAY: UnixTime = 86_400;
@@ -34,9 +34,11 @@ impl Accounts {
         let place = keys::external_account(&want.ca.key, want.config.email.as_deref())
             .map_err(|error| super::internal(&error))?;
         let load = place.clone();
-        let kept = blocking(&self.storage, move |storage| storage.load(&load)).await;
-        let kept = kept.ok().flatten();
-        if let Some((kept, given)) = kept.and_then(|kept| zerossl::read(&kept)) {
+        let kept = blocking(&self.storage, move |storage| {
+            damaged::read(storage, &load, zerossl::read)
+        });
+        let kept = kept.await.map_err(|error| super::unread(&error))?;
+        if let Some((kept, given)) = kept {
             match create(want, Some(&kept), clock).await {
                 // It has been taken back, or was used up. One that was just given is no better than
                 // the next, and that the contact is wrong says nothing of it.
@@ -101,11 +103,7 @@ async fn create(
         return Err(Failure::new(FailureClass::Configuration, message));
     }
     let external = eab.map(external_key).transpose()?;
-    let contacts: Vec<String> = config
-        .email
-        .iter()
-        .map(|email| format!("mailto:{email}"))
-        .collect();
+    let contacts = super::contacts(config);
     let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
     let new = NewAccount {
         contact: &contact,

@@ -7,7 +7,7 @@ use instant_acme::{Account as AcmeAccount, AccountCredentials, Error};
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::base64url::{decode, encode};
@@ -15,7 +15,7 @@ use super::super::session::Session;
 use super::super::signed::Signer;
 use crate::clock::UnixTime;
 use crate::config::model::Acme;
-use crate::storage::Key;
+use crate::storage::{Key, damaged};
 
 /// An account at a CA.
 pub(in crate::acme) struct Account {
@@ -95,6 +95,48 @@ impl Stored {
             next_key: None,
             deactivated: None,
         }
+    }
+
+    /// What `value` holds.
+    ///
+    /// # Errors
+    /// Where that is no account that can be used.
+    pub(super) fn read(value: &[u8]) -> Result<Self, String> {
+        let stored: Self = damaged::parse_json(value)?;
+        if stored.signer().is_err() {
+            return Err("its URL or its key cannot be read".to_owned());
+        }
+        Ok(stored)
+    }
+
+    /// As it is stored.
+    pub(super) fn write(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(serde_json::to_vec_pretty(self).unwrap_or_default())
+    }
+
+    /// The account in a damaged `value`, where its URL and its key are whole; the rest is as given.
+    pub(super) fn salvage(
+        value: &[u8],
+        contacts: Vec<String>,
+        bound_to: Option<String>,
+    ) -> Option<Self> {
+        let text = str::from_utf8(value).unwrap_or_else(|error| {
+            let whole = value.get(..error.valid_up_to()).unwrap_or_default();
+            str::from_utf8(whole).unwrap_or_default()
+        });
+        let member = |name: &str| {
+            let (_, rest) = text.split_once(&format!("\"{name}\""))?;
+            let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+            let (member, _) = rest.strip_prefix('"')?.split_once('"')?;
+            Some(member)
+        };
+        let credentials = json!({
+            "id": member("id")?,
+            "key_pkcs8": member("key_pkcs8")?,
+            "directory": member("directory")?,
+        });
+        let stored = Self::new(credentials, contacts, bound_to);
+        stored.signer().is_ok().then_some(stored)
     }
 
     /// Whether it is bound as configured. One that is bound though nothing is configured serves:
@@ -177,8 +219,6 @@ fn wipe(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::acme::key::generate;
     use crate::config::model::KeyType;
@@ -188,6 +228,33 @@ mod tests {
         let mut value = json!({ "a": "secret", "b": [{ "c": "secret" }, 1] });
         wipe(&mut value);
         assert_eq!(value, json!({ "a": "", "b": [{ "c": "" }, 1] }));
+    }
+
+    #[test]
+    fn as_much_of_a_damaged_account_is_saved_as_is_whole() {
+        let key = generate(KeyType::P256).expect("a key");
+        let der = key.private_key_to_pkcs8().expect("DER");
+        let credentials = json!({
+            "id": "https://ca/1", "key_pkcs8": encode(&der), "directory": "https://ca/dir",
+        });
+        let contacts = vec!["mailto:ops@a.test".to_owned()];
+        let whole = Stored::new(credentials, contacts, None).write();
+        assert!(Stored::read(&whole).is_ok());
+        let mut is_saved = Vec::new();
+        for length in (0..whole.len()).step_by(7) {
+            let torn = whole.get(..length).expect("a part");
+            assert!(Stored::read(torn).is_err(), "{length}");
+            if let Some(stored) = Stored::salvage(torn, Vec::new(), None) {
+                assert_eq!(stored.url(), Some("https://ca/1"));
+                let signer = stored.signer().expect("a key");
+                assert!(signer.key().public_eq(&key));
+                assert!(Stored::read(&stored.write()).is_ok(), "it can be stored");
+                is_saved.push(length);
+            }
+        }
+        assert!(is_saved.len() > 3, "all that ends after the key: {is_saved:?}");
+        assert!(Stored::read(b"{ \"credentials\": {}, \"contacts\": [] }").is_err());
+        assert!(Stored::salvage(b"", Vec::new(), None).is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::clock::{Clock, UnixTime};
 use crate::dns::{DnsError, DnsProvider, TxtRecord};
 use crate::host::HostName;
-use crate::storage::{Key, Lease, Storage, StorageError, blocking, keys};
+use crate::storage::{Key, Lease, Storage, StorageError, blocking, damaged, keys};
 
 /// What is stored of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,12 +189,8 @@ impl Journal {
                     continue;
                 };
                 // Read under the lock: until then it may have gone.
-                let Some(value) = storage.load(&key)? else {
-                    continue;
-                };
-                match serde_json::from_slice(&value) {
-                    Ok(note) => found.push(Abandoned { key, note, lease }),
-                    Err(error) => tracing::debug!(%key, %error, "this is no record of ours"),
+                if let Some(note) = damaged::read_json(storage, &key)? {
+                    found.push(Abandoned { key, note, lease });
                 }
             }
             Ok(found)

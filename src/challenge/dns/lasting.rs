@@ -12,7 +12,7 @@ use super::persist::judge;
 use crate::clock::{Clock, UnixTime, rfc3339};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::HostName;
-use crate::storage::{Key, Storage, StorageError, blocking, keys};
+use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
 const DAY: UnixTime = 86_400;
 
@@ -119,9 +119,7 @@ impl Lasting {
         let notes = blocking(&self.storage, |storage| {
             let mut notes = Vec::new();
             for key in storage.list(&keys::persistent_proofs()?)? {
-                let value = storage.load(&key)?;
-                let note = value.and_then(|value| serde_json::from_slice::<Note>(&value).ok());
-                let Some(note) = note else {
+                let Some(note) = damaged::read_json::<Note>(storage, &key)? else {
                     continue;
                 };
                 notes.push((settle(storage, key, &note)?, note));

@@ -12,7 +12,7 @@ use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
-use crate::storage::{Key, Storage, StorageError, keys};
+use crate::storage::{Key, Storage, StorageError, damaged, keys};
 
 /// Since when a name has its certificate on demand, and when it was last of use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,10 +35,9 @@ impl Record {
         }
     }
 
-    /// Reads it; `None` where there is none, or nothing that can be read as one.
+    /// Reads it; `None` where there is none.
     pub(super) fn load(storage: &dyn Storage, key: &Key) -> Result<Option<Self>, StorageError> {
-        let value = storage.load(key)?;
-        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
+        damaged::read_json(storage, key)
     }
 
     /// Writes it, with what others have written since: the latest use counts.
