@@ -63,7 +63,7 @@ use crate::issuer::{
     AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
 };
 use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
-use crate::storage::{Key, Storage, blocking, keys};
+use crate::storage::{Backlog, Key, Storage, blocking, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
 pub struct Shared {
@@ -86,6 +86,12 @@ impl Shared {
             events,
             dns: None,
         }
+    }
+
+    /// Has accounts that cannot be stored wait there.
+    pub fn with_backlog(mut self, backlog: Backlog) -> Self {
+        self.accounts.wait_in(backlog);
+        self
     }
 
     /// Lets names be proved over the DNS.

@@ -48,7 +48,7 @@ use crate::service::signals::Signals;
 use crate::service::stop::Stop;
 use crate::service::systemd;
 use crate::service::validity::Validity;
-use crate::storage::{FileStorage, Storage};
+use crate::storage::{Backlog, FileStorage, Storage};
 use crate::tls::GlobalCertificate;
 
 pub use self::init::leave_first_process;
@@ -63,7 +63,7 @@ use self::sockets::Sockets;
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long it waits at most for a certificate that is being stored.
-const HALT_PATIENCE: Duration = Duration::from_secs(3);
+const HALT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a gateway cannot start.
 #[derive(Debug, Error)]
@@ -159,6 +159,7 @@ impl App {
         let dns = DnsSolvers::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
         let (stop, stopping) = watch::channel(false);
         let halt = Halt::new(stopping);
+        let backlog = Backlog::default();
         let manager = TlsManager::new(Setup {
             published: Arc::clone(&map),
             storage: Arc::clone(&storage),
@@ -167,7 +168,15 @@ impl App {
             events: events.clone(),
             in_memory: config.certificates_in_memory,
             index: Some(index(&config)),
-            make_issuer: make_issuer(&storage, &clock, &challenges, &dns, &events, &halt),
+            make_issuer: make_issuer(
+                (&storage, &backlog),
+                &clock,
+                &challenges,
+                &dns,
+                &events,
+                &halt,
+            ),
+            backlog,
             dns: Some(dns.clone()),
         })?;
 
@@ -307,7 +316,7 @@ impl App {
 
 /// Makes the issuers that the manager asks, which share their accounts and limits.
 fn make_issuer(
-    storage: &Arc<dyn Storage>,
+    (storage, backlog): (&Arc<dyn Storage>, &Backlog),
     clock: &Arc<dyn Clock>,
     challenges: &Challenges,
     dns: &DnsSolvers,
@@ -316,7 +325,8 @@ fn make_issuer(
 ) -> MakeIssuer {
     let halt = halt.clone();
     let shared = acme::Shared::new(Arc::clone(storage), Arc::clone(clock), events.clone());
-    let shared = Arc::new(shared.with_dns(dns.clone()));
+    let shared = shared.with_dns(dns.clone()).with_backlog(backlog.clone());
+    let shared = Arc::new(shared);
     let parts = || (challenges.clone(), Arc::clone(storage), Arc::clone(clock));
     let (challenges, of_http, of_http_clock) = parts();
     let http = Http01Solver::new(challenges, of_http, of_http_clock);

@@ -22,7 +22,6 @@ mod managed;
 mod missing;
 mod needs;
 mod on_demand;
-mod outbox;
 mod parallel;
 mod publish;
 mod report;
@@ -54,12 +53,11 @@ pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::kept::Keepers;
-use self::managed::Managed;
+use self::managed::{Managed, READ_AGAIN};
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
 use self::needs::{Need, is_acme, is_remote};
 use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
-use self::outbox::Outbox;
 use self::publish::Demand;
 pub use self::report::{Missing, Problem, Report};
 use self::revocation::Looks;
@@ -75,7 +73,7 @@ use crate::host::Pattern;
 use crate::issuer::Nobody;
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
-use crate::storage::Storage;
+use crate::storage::{Backlog, Storage};
 
 /// What a [`TlsManager`] is made of.
 pub struct Setup {
@@ -83,6 +81,8 @@ pub struct Setup {
     pub published: Arc<ArcSwap<SniMap>>,
     /// Holds what was issued, and the local CA.
     pub storage: Arc<dyn Storage>,
+    /// Where all wait that could not store something.
+    pub backlog: Backlog,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<Metrics>,
     pub events: EventBus,
@@ -156,6 +156,7 @@ impl TlsManager {
         let setup = Setup {
             published: Arc::default(),
             storage,
+            backlog: Backlog::default(),
             clock,
             metrics: None,
             events: EventBus::default(),
@@ -171,6 +172,7 @@ impl TlsManager {
         let Setup {
             published,
             storage,
+            backlog,
             clock,
             metrics,
             events,
@@ -193,7 +195,7 @@ impl TlsManager {
             clock: Arc::clone(&clock),
             loader: Arc::clone(&loader),
             health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
-            outbox: Outbox::default(),
+            backlog,
             looks: Looks::default(),
             in_memory,
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
@@ -269,6 +271,12 @@ impl TlsManager {
     pub fn tick(&mut self) -> Report {
         let now = self.pass_time();
         self.conclude(Report::default(), now)
+    }
+
+    /// When [`Self::tick`] is due since the storage did not say what it holds; `None` where it has.
+    pub fn next_read(&self) -> Option<UnixTime> {
+        let is_due = self.managed.is_unread() || self.issued.is_unopened();
+        is_due.then(|| self.last_pass.saturating_add(READ_AGAIN))
     }
 
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.

@@ -6,6 +6,7 @@
 //! or a request; a storage over the network waits on its own runtime inside of them, and async
 //! code comes in through [`blocking`]. Two nodes agree through [`Storage::lock`].
 
+mod backlog;
 #[cfg(test)]
 mod conformance;
 pub mod damaged;
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
 
+pub use self::backlog::Backlog;
 pub use self::error::StorageError;
 pub use self::file::{FileStorage, LeaseTerms};
 pub use self::memory::MemoryStorage;

@@ -26,11 +26,12 @@ use crate::clock::{Clock, rfc3339};
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Key, Lease, Storage, StorageError, blocking, damaged, keys};
+use crate::storage::{Backlog, Key, Lease, Storage, StorageError, blocking, damaged, keys};
 
 /// All accounts of this process.
 pub(super) struct Accounts {
     storage: Arc<dyn Storage>,
+    backlog: Backlog,
     clock: Arc<dyn Clock>,
     events: EventBus,
     /// By their keys in the storage.
@@ -57,10 +58,16 @@ impl Accounts {
     pub(super) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
         Self {
             storage,
+            backlog: Backlog::default(),
             clock,
             events,
             known: Mutex::default(),
         }
+    }
+
+    /// Has those wait in `backlog` that cannot be stored.
+    pub(super) fn wait_in(&mut self, backlog: Backlog) {
+        self.backlog = backlog;
     }
 
     /// The account that is wanted: known, stored, or made now.
@@ -194,8 +201,27 @@ impl Accounts {
         }
         if let Some(error) = unsaved {
             self.tell(&error);
+            self.wait_with(&account, want.ca)?;
         }
         Ok(account)
+    }
+
+    /// Has an account stored as soon as that can be, unless there is one by then: that one counts.
+    fn wait_with(&self, account: &Arc<Account>, ca: &Ca) -> Result<(), Failure> {
+        let lock = lock_of(ca).map_err(|error| internal(&error))?;
+        let waiting = Arc::clone(account);
+        self.backlog.put(account.place.as_str(), move |storage| {
+            let Some(_lease) = storage.try_lock(&lock)? else {
+                return Ok(false);
+            };
+            if storage.load(&waiting.place)?.is_none() {
+                storage.store(&waiting.place, &waiting.stored.write())?;
+                waiting.note_saved();
+                tracing::info!(account = %waiting.place, "stored an account that was in memory alone");
+            }
+            Ok(true)
+        });
+        Ok(())
     }
 
     /// What is stored. Of a damaged account, which is set aside, as much is stored anew as can be
@@ -234,18 +260,19 @@ impl Accounts {
     }
 
     async fn lock(&self, ca: &Ca) -> Result<Lease, StorageError> {
-        let key = keys::lock(&format!("account_{}", ca.key))?;
+        let key = lock_of(ca)?;
         blocking(&self.storage, move |storage| storage.lock(&key)).await
     }
 
     async fn try_lock(&self, ca: &Ca) -> Result<Option<Lease>, StorageError> {
-        let key = keys::lock(&format!("account_{}", ca.key))?;
+        let key = lock_of(ca)?;
         blocking(&self.storage, move |storage| storage.try_lock(&key)).await
     }
 
     async fn save(&self, account: &Account) -> Result<(), StorageError> {
         self.write(&account.stored, &account.place).await?;
         account.note_saved();
+        self.backlog.forget(account.place.as_str());
         Ok(())
     }
 
@@ -303,6 +330,11 @@ impl Accounts {
 /// Whether it can be used as it is.
 fn is_plain(stored: &Stored) -> bool {
     !stored.is_unsettled() && stored.deactivated.is_none()
+}
+
+/// What is locked by whoever makes or changes an account at a CA.
+fn lock_of(ca: &Ca) -> Result<Key, StorageError> {
+    keys::lock(&format!("account_{}", ca.key))
 }
 
 fn contacts(config: &Acme) -> Vec<String> {

@@ -404,7 +404,7 @@ mod tests {
             self.limits.learn(&self.ca, &self.config, &failure).await;
         }
 
-        fn stored(&self) -> Option<Value> {
+        fn stored(&self) -> Option<crate::storage::Value> {
             let place = keys::limits(&self.ca.key).expect("a key");
             self.storage.load(&place).expect("readable")
         }

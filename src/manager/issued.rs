@@ -12,7 +12,7 @@ use crate::certificate::{Fingerprint, Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Issuer, Origin};
 use crate::local_ca::{LocalCa, LocalCaError};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 
 /// How issuers are come by.
 pub(super) struct Access {
@@ -30,6 +30,8 @@ pub(super) struct Issued {
     /// Issuers that have been tried in this pass without being opened, with the reason where they
     /// cannot be: some wait long for storage, and many may ask for them.
     tried: HashMap<Arc<str>, Option<String>>,
+    /// Whether one of them could not be opened and is to be tried again soon.
+    is_unopened: bool,
     certificates: HashMap<Need, Arc<TlsCertificate>>,
 }
 
@@ -42,6 +44,7 @@ impl Issued {
             access,
             open: HashMap::new(),
             tried: HashMap::new(),
+            is_unopened: false,
             certificates: HashMap::new(),
         }
     }
@@ -78,6 +81,9 @@ impl Issued {
             }
             Err(error) => {
                 let reason = error.to_string();
+                // Whoever waited in vain for another process has waited long.
+                self.is_unopened |=
+                    !matches!(error, LocalCaError::Storage(StorageError::Busy { .. }));
                 self.tried.insert(Arc::clone(name), Some(reason.clone()));
                 Err(reason)
             }
@@ -123,12 +129,18 @@ impl Issued {
     /// Begins a pass: lets every open issuer do what is due.
     pub(super) fn maintain(&mut self, problems: &mut Vec<Problem>) {
         self.tried.clear();
+        self.is_unopened = false;
         for (name, ca) in &self.open {
             if let Err(error) = ca.maintain() {
                 let message = format!("issuer {name}: {error}");
                 problems.push(Problem::new(&Origin::default(), None, message));
             }
         }
+    }
+
+    /// Whether a local CA could not be opened, which may be mended any moment.
+    pub(super) fn is_unopened(&self) -> bool {
+        self.is_unopened
     }
 
     /// Issues what is needed and not at hand, or soon ends.

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounterVec;
 
-use super::health::Health;
+use super::health::{Health, Use};
 use super::needs::Need;
-use super::outbox::Outbox;
 use super::revocation::Looks;
 use super::stored;
 use crate::certificate::{Loader, TlsCertificate};
@@ -18,7 +17,7 @@ use crate::local_ca::LocalCa;
 use crate::on_demand::Wanted;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retry};
-use crate::storage::Storage;
+use crate::storage::{Backlog, Storage};
 
 /// What work on a certificate needs.
 #[derive(Clone)]
@@ -28,7 +27,7 @@ pub struct Tools {
     pub(super) loader: Arc<Loader>,
     pub(super) events: EventBus,
     pub(super) health: Arc<Health>,
-    pub(super) outbox: Outbox,
+    pub(super) backlog: Backlog,
     pub(super) looks: Looks,
     /// Whether certificates are held in memory that are in the storage.
     pub(super) in_memory: InMemory,
@@ -58,10 +57,31 @@ impl Tools {
         }
     }
 
-    /// Stores what could not be stored before. Blocks on the storage; the manager is not held.
-    pub fn save(&self) {
-        self.outbox.flush(&*self.storage, &self.health);
+    /// Stores what could not be stored before. How much still waits. Blocks on the storage; the
+    /// manager is not held.
+    pub fn save(&self) -> usize {
+        match self.backlog.flush(&*self.storage) {
+            Ok(true) => self.health.works(Use::Writing),
+            Ok(false) => {}
+            Err(error) => self.health.failed(Use::Writing, &error),
+        }
+        self.backlog.len()
     }
+
+    /// Whether anything waits to be stored.
+    pub fn has_waiting(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Whether the certificate of `subject` waits to be stored.
+    pub(super) fn is_waiting(&self, subject: &str) -> bool {
+        self.backlog.holds(&waiting(subject))
+    }
+}
+
+/// By which name the certificate of `subject` waits to be stored.
+pub(super) fn waiting(subject: &str) -> String {
+    format!("certificate {subject}")
 }
 
 /// A certificate to be obtained or renewed.
@@ -180,6 +200,8 @@ pub(super) enum Outcome {
     Found(Arc<TlsCertificate>),
     /// Another instance is at it.
     Elsewhere,
+    /// The storage does not say what it has of it, and why not: nobody was asked.
+    Unread(String),
     /// It is no longer wanted: nobody was asked for it.
     Unwanted,
     /// Another instance has failed at it, and this is what is known after that.

@@ -47,6 +47,9 @@ const LOOK_AGAIN: i64 = 5;
 /// The same where a client waits for it.
 const LOOK_SOON: i64 = 1;
 
+/// After how many seconds a storage that could not be read is read again.
+pub(super) const READ_AGAIN: i64 = 5;
+
 /// Every certificate that CAs are asked for.
 pub(super) struct Managed {
     tools: Tools,
@@ -70,6 +73,8 @@ struct Entry {
     certificate: Option<Arc<TlsCertificate>>,
     /// Whether the storage has said what it holds.
     is_read: bool,
+    /// Why it does not say that.
+    unread: Option<Arc<str>>,
     /// Whether nothing but an expired certificate was there from the start.
     is_stale: bool,
     /// Whether the certificate is of a CA that the configuration no longer names.
@@ -240,6 +245,11 @@ impl Managed {
         jobs
     }
 
+    /// Whether the storage does not say what it holds of some.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.is_some()
+    }
+
     /// When something is next due.
     pub(super) fn next_due(&self) -> Option<UnixTime> {
         self.plans.next_wake()
@@ -276,6 +286,14 @@ impl Managed {
                 self.plans.defer(&need, now.saturating_add(pause));
                 return None;
             }
+            Outcome::Unread(why) => {
+                entry.unread = Some(why.into());
+                // What clients ask for is read with the next attempt.
+                entry.is_read &= need.standing == Standing::OnDemand;
+                self.unread = Some(now);
+                self.plans.defer(&need, now.saturating_add(READ_AGAIN));
+                return None;
+            }
             Outcome::Unwanted => {
                 self.unwanted(&need, now);
                 return None;
@@ -299,7 +317,7 @@ impl Managed {
             }
         };
         (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
-        entry.is_unwanted = false;
+        (entry.is_unwanted, entry.unread) = (false, None);
         entry.paused.clear();
         self.plans.succeed(&need, certificate.lifetime(), now);
         self.advised.ask(&need, now);

@@ -188,10 +188,12 @@ impl Tools {
             }
             *last = Some(Instant::now());
         }
-        list(&*self.storage, self.clock.now()).unwrap_or_else(|error| {
-            self.health.failed(Use::Reading, &error);
-            HashSet::new()
-        })
+        let listed = list(&*self.storage, self.clock.now());
+        match &listed {
+            Ok(_) => self.health.works(Use::Reading),
+            Err(error) => self.health.failed(Use::Reading, error),
+        }
+        listed.unwrap_or_default()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::clock::ManualClock;
 use crate::config::model::{
     CertificateSource, InMemory, Issuer, OnDemand, OnDemandLimits, SiteTls,
 };
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{Backlog, MemoryStorage, Storage};
 
 mod advised;
 mod changes;
@@ -36,6 +36,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
     Setup {
         published: Arc::default(),
         storage: Arc::new(storage.clone()),
+        backlog: Backlog::default(),
         clock: clock.clone(),
         metrics,
         events: EventBus::default(),

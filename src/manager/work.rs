@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub(super) use self::check::covers;
 use super::health::Use;
-use super::job::{Authority, Done, Job, Outcome, Tools};
+use super::job::{Authority, Done, Job, Outcome, Tools, waiting};
 use super::stored::{self, Parcel, StoredError};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
@@ -47,7 +47,8 @@ impl Job {
             Ok(None) => return Outcome::Elsewhere,
             Err(error) => {
                 tools.health.failed(Use::Writing, &error);
-                // Better a certificate that is not kept than none.
+                // Better a certificate that is not kept than none, where the storage says that it
+                // has none.
                 let lease = Arc::new(Lease::unstored());
                 if self.can_wait(tools.clock.now()) {
                     let failure = Failure::new(FailureClass::Storage, error.to_string());
@@ -69,11 +70,19 @@ impl Job {
     }
 
     async fn carry_out_under(&self, lease: &Arc<Lease>, tools: &Tools) -> Outcome {
-        let shelf = self.look(tools).await.unwrap_or_else(|error| {
-            tools.health.failed(Use::Reading, &error);
-            Shelf::default()
-        });
         let now = tools.clock.now();
+        let shelf = match self.look(tools).await {
+            Ok(shelf) => shelf,
+            Err(error) => {
+                tools.health.failed(Use::Reading, &error);
+                // Another instance may have stored it, or this one before it was started again. What
+                // is served and soon ends is renewed all the same.
+                if self.present.is_none() || self.can_wait(now) {
+                    return Outcome::Unread(error.to_string());
+                }
+                Shelf::default()
+            }
+        };
         let peers = shelf.retry.filter(|stored| {
             let own = self.retry.as_ref();
             own.is_none_or(|own| stored.last > own.last)
@@ -303,27 +312,32 @@ impl Job {
         let now = tools.clock.now();
         let packed = Parcel::pack(certificate, issuer.ca(), &self.subject, issuer.name(), now);
         let parcel = match packed {
-            Ok(parcel) => parcel,
+            Ok(parcel) => Arc::new(parcel),
             Err(error) => {
                 tracing::error!(domain = %self.domain(), %error, "a certificate cannot be stored");
                 return false;
             }
         };
         // First of all, so that it is there whatever becomes of this.
-        tools.outbox.put(&self.subject, parcel);
-        let (lease, subject) = (Arc::clone(lease), self.subject.clone());
-        let outbox = tools.outbox.clone();
-        let stored = blocking(&tools.storage, move |storage| {
-            outbox.store(storage, &lease, &subject)
+        let (name, late) = (waiting(&self.subject), Arc::clone(&parcel));
+        let lock = self.subject.clone();
+        tools.backlog.put(&name, move |storage| {
+            match storage.try_lock(&keys::lock(&lock)?)? {
+                Some(lease) => late.store_late(storage, &lease).map(|()| true),
+                None => Ok(false),
+            }
         });
+        let lease = Arc::clone(lease);
+        let stored = blocking(&tools.storage, move |storage| parcel.store(storage, &lease));
         match stored.await {
             Ok(()) => {
+                tools.backlog.forget(&name);
                 tools.health.works(Use::Writing);
                 true
             }
             Err(error @ StorageError::Lost { .. }) => {
                 // The peer that took over stores its own.
-                tools.outbox.forget(&self.subject);
+                tools.backlog.forget(&name);
                 tracing::warn!(domain = %self.domain(), %error, "a new certificate is not stored");
                 false
             }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocking;
-use super::live::Live;
+use super::live::{Live, Writer};
 use super::outcome;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::manager::{Answer, Done, Inquiry, Job, Start, Tools, Watched, WouldAsk};
+
+/// After how many seconds what could not be stored is tried again.
+const SAVE_AGAIN: i64 = 5;
 
 /// What is to be done about certificates now.
 pub(super) struct Due {
@@ -25,19 +28,28 @@ impl Live {
     /// The certificates to be worked on now, those of which CAs are to be asked, at most as many as
     /// there is `room` for, and when there will be more. Blocks on the storage.
     pub(super) fn due(&self, room: usize) -> Due {
-        self.tools.save();
+        let waiting = self.tools.save();
         let revoked = self.tools.revoked();
         let mut writer = self.writer();
+        let now = self.clock.now();
+        if writer.manager.next_read().is_some_and(|next| next <= now) {
+            self.pass(&mut writer);
+        }
         writer.manager.heed_revoked(&revoked);
         let jobs = writer.manager.due();
         let inquiries = writer.manager.inquiries(room);
         let next_inquiry = writer.manager.next_inquiry();
         let has_room = inquiries.len() < room;
-        let next = writer.manager.next_due().into_iter();
+        let next = [
+            writer.manager.next_due(),
+            next_inquiry.filter(|_| has_room),
+            writer.manager.next_read(),
+            (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),
+        ];
         Due {
             jobs,
             inquiries,
-            next: next.chain(next_inquiry.filter(|_| has_room)).min(),
+            next: next.into_iter().flatten().min(),
         }
     }
 
@@ -105,11 +117,14 @@ impl Live {
 
     /// Does what time asks for, and tells anew what is missing. Blocks on the storage.
     pub(super) fn tick(&self) {
-        let mut writer = self.writer();
+        self.pass(&mut self.writer());
+    }
+
+    fn pass(&self, writer: &mut Writer) {
         let report = writer.manager.tick();
         outcome::tell_certificates(&report);
         let config = &self.current().config;
-        self.publish_certificates(config, &mut writer, &report);
+        self.publish_certificates(config, writer, &report);
     }
 
     /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever

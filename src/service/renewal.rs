@@ -29,6 +29,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long what is being stored may take once the gateway stops.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
+/// How long it may take then to store what waits for the storage.
+const LAST_SAVE: Duration = Duration::from_secs(2);
+
 /// How often what is missing is told anew while certificates come in.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
@@ -85,6 +88,22 @@ impl Renewal {
             }
         }
     }
+
+    /// Stores what waits for the storage, for the last time.
+    async fn save(&self) {
+        let tools = self.live.tools();
+        if !tools.has_waiting() {
+            return;
+        }
+        let saving = tools.clone();
+        let saved = tokio::time::timeout(LAST_SAVE, blocking(move || saving.save())).await;
+        if !matches!(saved, Ok(Some(0))) {
+            tracing::error!(
+                "certificates or accounts could not be stored and are lost now: they are obtained \
+                 anew; mend the storage before the next start"
+            );
+        }
+    }
 }
 
 #[async_trait]
@@ -131,6 +150,7 @@ impl BackgroundService for Renewal {
         }
         let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
         drop((work, inquiries));
+        self.save().await;
         self.halt.end();
     }
 }

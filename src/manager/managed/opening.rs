@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
@@ -16,7 +17,7 @@ use super::super::report::Change;
 use super::super::stored::{self, StoredError};
 use super::super::told::Teller;
 use super::super::work;
-use super::{Entry, Managed};
+use super::{Entry, Managed, READ_AGAIN};
 use crate::certificate::sni::Standing;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
@@ -26,8 +27,9 @@ use crate::issuer::Issuer;
 use crate::schedule::{Facts, Retry};
 use crate::storage::{StorageError, keys};
 
-/// After how many seconds a storage that could not be read is read again.
-const READ_AGAIN: i64 = 5;
+/// How long it may take to learn that something cannot be read, until the rest is not tried: each
+/// would take as long.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What the storage holds of a certificate.
 #[derive(Default)]
@@ -61,19 +63,30 @@ impl Managed {
             let remote = self.remote(&need.issuers, issuers);
             unread.push((Arc::new(need.clone()), keys::subject(&need.names), remote));
         }
+        if !is_resting {
+            self.unread = None;
+        }
         if unread.is_empty() {
             return Vec::new();
         }
-        let (tools, failed) = (&self.tools, AtomicBool::new(false));
+        let (tools, is_slow) = (&self.tools, AtomicBool::new(false));
         let read = parallel::map(&unread, |(need, subject, remote)| {
-            if failed.load(Ordering::Relaxed) {
+            if is_slow.load(Ordering::Relaxed) {
                 return None;
             }
+            let begun = Instant::now();
             let read = read(tools, &need.names, subject, remote);
-            failed.fetch_or(read.is_err(), Ordering::Relaxed);
+            let is_given_up = read.is_err() && begun.elapsed() >= SLOW;
+            is_slow.fetch_or(is_given_up, Ordering::Relaxed);
             Some(read)
         });
-        self.unread = failed.into_inner().then_some(now);
+        match read.iter().flatten().find_map(|read| read.as_ref().err()) {
+            Some(error) => {
+                tools.health.failed(Use::Reading, error);
+                self.unread = Some(now);
+            }
+            None => tools.health.works(Use::Reading),
+        }
         let at_hand = self.at_hand(unread.iter().map(|(need, ..)| &need.names));
         let mut served = Vec::new();
         let mut loaded = 0_usize;
@@ -98,21 +111,15 @@ impl Managed {
         others: &[Arc<TlsCertificate>],
         now: UnixTime,
     ) -> Option<Change> {
-        let (read, is_read) = match read {
-            Some(Ok(read)) => {
-                self.tools.health.works(Use::Reading);
-                (read, true)
-            }
-            Some(Err(error)) => {
-                self.tools.health.failed(Use::Reading, &error);
-                (Read::default(), false)
-            }
-            None => (Read::default(), false),
+        let (read, unread) = match read {
+            Some(Ok(read)) => (read, None),
+            Some(Err(error)) => (Read::default(), Some(error.to_string())),
+            None => (Read::default(), Some("it does not answer".to_owned())),
         };
         if let Some(error) = read.damaged {
             tracing::error!(domain = %need.domain(), "{error}");
         }
-        let is_known = self.entries.contains_key(need);
+        let is_read = unread.is_none();
         let entry = self
             .entries
             .entry(Arc::clone(need))
@@ -121,6 +128,7 @@ impl Managed {
                 ..Entry::default()
             });
         entry.is_read = is_read;
+        entry.unread = unread.map(Into::into);
         let better = read.certificate.filter(|stored| {
             let present = entry.certificate.as_ref();
             let is_later = |present: &Arc<TlsCertificate>| stored.not_after() > present.not_after();
@@ -148,9 +156,9 @@ impl Managed {
                 new: Some(new),
             }
         });
-        if is_known && !is_read {
-            // What is planned stays as it is.
-            return None;
+        if !is_read {
+            // What is planned stays as it is. What is not is not before it is known what there is.
+            return change;
         }
         let is_foreign = entry.is_foreign;
         let own = self.plans.retry(need).cloned();

@@ -86,7 +86,7 @@ impl Managed {
             next: self.plans.next_attempt(need),
             advice: self.advised.advice(need).and_then(|it| it.window.clone()),
             is_on_demand: need.standing == Standing::OnDemand,
-            is_stored: entry.certificate.is_some() && !self.tools.outbox.holds(&entry.subject),
+            is_stored: entry.certificate.is_some() && !self.tools.is_waiting(&entry.subject),
         })
     }
 
@@ -134,9 +134,10 @@ impl Managed {
                 }
                 Some(_) => continue,
             };
-            let why: Arc<str> = match self.plans.retry(need) {
-                None => format!("{what}; {} is being asked", need.issuers.join(", ")),
-                Some(retry) => format!("{what}; {}", told::last_failure(retry)),
+            let why: Arc<str> = match (&entry.unread, self.plans.retry(need)) {
+                (Some(why), _) => format!("the storage may have one and cannot be read: {why}"),
+                (None, None) => format!("{what}; {} is being asked", need.issuers.join(", ")),
+                (None, Some(retry)) => format!("{what}; {}", told::last_failure(retry)),
             }
             .into();
             lacking.extend(need.names.iter().map(|name| (name, Arc::clone(&why))));

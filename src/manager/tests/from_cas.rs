@@ -263,21 +263,76 @@ fn a_storage_that_is_full_is_told_of_once_and_written_to_as_soon_as_it_can_be() 
 }
 
 #[test]
-fn a_storage_that_cannot_be_read_stops_neither_the_start_nor_the_back_off() {
+fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     let mut world = World::new([network()]);
-    world
-        .storage
-        .fail(Some(std::io::ErrorKind::PermissionDenied));
-    assert_eq!(world.apply().missing.len(), 1);
-    assert_eq!(world.work(), 1);
+    let denied = Some(std::io::ErrorKind::PermissionDenied);
+    let asked = |world: &World| world.issuer.asked.lock().expect("whole").len();
+    world.storage.fail(denied);
+    let report = world.apply();
+    let why = report.missing[0].to_string();
+    assert!(why.contains("cannot be read: cannot read"), "{why}");
+    for _ in 0..200 {
+        assert_eq!(world.work(), 0);
+        let next = world.manager.next_read().expect("it is read again");
+        assert_eq!(next, world.clock.now() + 5);
+        world.clock.advance(5);
+        world.manager.tick();
+    }
+    let failed = (EventKind::StorageFailed, Severity::Critical);
+    assert_eq!(world.told(), [failed], "told once");
+
+    world.storage.fail(None);
+    world.clock.advance(5);
+    world.manager.tick();
+    assert_eq!(world.manager.next_read(), None);
+    let recovered = (EventKind::StorageRecovered, Severity::Info);
+    assert_eq!(world.told(), [failed, recovered]);
+    assert_eq!((world.work(), asked(&world)), (1, 1));
     assert!(matches!(world.state(), CertState::Failed { .. }));
     world.manager.tick();
     assert_eq!(world.work(), 0, "a pass makes nobody forget");
+
+    // The same where it can no longer be read.
+    world.storage.fail(denied);
+    world.clock.advance(7200);
+    assert_eq!((world.work(), asked(&world)), (1, 1));
+    let why = world.manager.tick().missing[0].to_string();
+    assert!(why.contains("cannot be read"), "{why}");
+    world.clock.advance(60);
+    world.work();
+    assert_eq!(asked(&world), 1);
     world.storage.fail(None);
-    world.clock.advance(120);
+    world.clock.advance(5);
     world.manager.tick();
-    assert_eq!(world.work(), 1);
+    assert_eq!((world.work(), asked(&world)), (1, 2));
     assert!(world.manager.managed()[0].is_stored);
+}
+
+#[test]
+fn what_is_served_and_soon_ends_is_renewed_whatever_the_storage_does() {
+    let mut world = World::new([]);
+    world.apply();
+    assert_eq!(world.work(), 1);
+    let first = world.serial().expect("served");
+    world
+        .storage
+        .fail(Some(std::io::ErrorKind::PermissionDenied));
+    // Due for days, and good for weeks.
+    world.clock.advance(65 * DAY);
+    world.work();
+    assert_eq!(world.serial(), Some(first.clone()), "it can wait");
+    world.clock.advance(12 * DAY);
+    world.work();
+    let second = world.serial().expect("served");
+    assert_ne!(second, first);
+    assert!(!world.manager.managed()[0].is_stored);
+    world.storage.fail(None);
+    world.clock.advance(5);
+    world.work();
+    assert!(world.manager.managed()[0].is_stored);
+    let mut next = World::over(world.storage.clone(), world.clock.now(), []);
+    next.apply();
+    assert_eq!(next.serial(), Some(second));
 }
 
 #[test]

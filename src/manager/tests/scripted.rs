@@ -181,6 +181,7 @@ impl World {
         let manager = TlsManager::new(Setup {
             published: Arc::default(),
             storage: Arc::new(storage.clone()),
+            backlog: Backlog::default(),
             clock: clock.clone(),
             metrics: None,
             events: events.clone(),

@@ -1,0 +1,112 @@
+//! What could not be stored: kept in memory, each with the way to store it, until it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Storage, StorageError};
+
+/// Stores something. `false` where another process is at work on it, so that it is to be tried
+/// again.
+type Store = dyn Fn(&dyn Storage) -> Result<bool, StorageError> + Send + Sync;
+
+/// All that waits to be stored, by names of its users' choice. A handle; clones share it.
+#[derive(Clone, Default)]
+pub struct Backlog(Arc<Mutex<BTreeMap<String, Arc<Store>>>>);
+
+impl Backlog {
+    /// Has `store` called until it succeeds, in the place of any of this name before it.
+    pub fn put(
+        &self,
+        name: &str,
+        store: impl Fn(&dyn Storage) -> Result<bool, StorageError> + Send + Sync + 'static,
+    ) {
+        self.waiting().insert(name.to_owned(), Arc::new(store));
+    }
+
+    /// Forgets what waits by this name.
+    pub fn forget(&self, name: &str) {
+        self.waiting().remove(name);
+    }
+
+    /// Whether anything waits by this name.
+    pub fn holds(&self, name: &str) -> bool {
+        self.waiting().contains_key(name)
+    }
+
+    /// How much waits.
+    pub fn len(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
+    /// Stores what can be stored, and says whether that was anything. Nothing is locked while the
+    /// storage takes its time.
+    ///
+    /// # Errors
+    /// The first failure of the storage; the rest waits on.
+    pub fn flush(&self, storage: &dyn Storage) -> Result<bool, StorageError> {
+        let waiting: Vec<_> = {
+            let waiting = self.waiting();
+            let each = waiting.iter();
+            each.map(|(name, store)| (name.clone(), Arc::clone(store)))
+                .collect()
+        };
+        let mut is_any = false;
+        for (name, store) in waiting {
+            if !store(storage)? {
+                continue;
+            }
+            is_any = true;
+            let mut waiting = self.waiting();
+            // Another may have come meanwhile.
+            let is_it = |one: &Arc<Store>| Arc::ptr_eq(one, &store);
+            if waiting.get(&name).is_some_and(is_it) {
+                waiting.remove(&name);
+            }
+        }
+        Ok(is_any)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Store>>> {
+        // Each change is one call: a panic leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::storage::{Key, MemoryStorage};
+
+    #[test]
+    fn what_waits_is_stored_once_it_can_be() {
+        let (backlog, storage) = (Backlog::default(), MemoryStorage::default());
+        let key: Key = "a".parse().expect("a key");
+        let busy = Arc::new(Mutex::new(true));
+        let (place, is_busy) = (key.clone(), Arc::clone(&busy));
+        backlog.put("a", move |storage| {
+            if *is_busy.lock().expect("whole") {
+                return Ok(false);
+            }
+            storage.store(&place, b"1").map(|()| true)
+        });
+        assert_eq!(backlog.flush(&storage).ok(), Some(false));
+        assert!(backlog.holds("a"), "another is at work on it");
+        *busy.lock().expect("whole") = false;
+        storage.fail(Some(ErrorKind::StorageFull));
+        assert!(backlog.flush(&storage).is_err());
+        assert_eq!(backlog.len(), 1);
+        storage.fail(None);
+        assert_eq!(backlog.flush(&storage).ok(), Some(true));
+        assert!(backlog.is_empty() && storage.exists(&key).expect("readable"));
+        backlog.put("b", |_| Ok(true));
+        backlog.forget("b");
+        assert_eq!(backlog.flush(&storage).ok(), Some(false));
+    }
+}
