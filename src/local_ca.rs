@@ -31,7 +31,7 @@ use self::authority::Authority;
 use self::place::Place;
 use self::roots::Roots;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
-use crate::clock::{Clock, UnixTime};
+use crate::clock::{Clock, UnixTime, rfc3339};
 use crate::host::Pattern;
 use crate::storage::{Storage, StorageError};
 
@@ -76,19 +76,21 @@ struct State {
 impl LocalCa {
     /// Opens the CA in `storage`, and makes its root there where it has none yet.
     ///
-    /// `issuer` is what the configuration calls this CA, `name` the common name of its root.
+    /// `issuer` is what the configuration calls this CA, one of all its `locals`; `name` is the
+    /// common name of its root.
     ///
     /// # Errors
-    /// Where the storage fails, or holds a root that is damaged.
+    /// Where the storage fails, or holds a root that is damaged, or whose it is not known.
     pub fn open(
         issuer: Arc<str>,
+        locals: &[&str],
         name: &str,
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         loader: Arc<Loader>,
     ) -> Result<Self, LocalCaError> {
         let now = clock.now();
-        let place = Place::claim(storage.as_ref(), &issuer)?;
+        let place = Place::claim(storage.as_ref(), &issuer, locals)?;
         let roots = Roots::open(storage.as_ref(), &place, name, now)?;
         let intermediate = intermediate(&roots, name, now)?;
         Ok(Self {
@@ -107,15 +109,17 @@ impl LocalCa {
     }
 
     /// The certificates of the root of the CA `issuer` and of its successor where there is one, in
-    /// PEM, from `storage` alone; `None` where no root has been made. Makes nothing.
+    /// PEM, from `storage` alone; `None` where no root has been made. `locals` are all local CAs of
+    /// the configuration. Makes nothing.
     ///
     /// # Errors
-    /// Where the storage fails, or holds a root that is damaged.
+    /// Where the storage fails, or holds a root that is damaged, or whose it is not known.
     pub fn stored_root_pem(
         storage: &dyn Storage,
         issuer: &str,
+        locals: &[&str],
     ) -> Result<Option<String>, LocalCaError> {
-        let place = Place::find(storage, issuer)?;
+        let place = Place::find(storage, issuer, locals)?;
         Ok(Roots::load(storage, &place)?.map(|roots| roots.pem()))
     }
 
@@ -133,6 +137,24 @@ impl LocalCa {
     /// The last second of the root's validity.
     pub fn root_not_after(&self) -> UnixTime {
         self.state.load().roots.current.not_after()
+    }
+
+    /// Why clients refuse all that this CA issues though nothing is wrong with it here: `None` where
+    /// they need not.
+    pub fn unripe(&self) -> Option<String> {
+        let begins = self.state.load().roots.current.not_before();
+        (begins > self.clock.now()).then(|| {
+            let root = self.place.key(roots::ROOT_KEY);
+            let root = root.map_or_else(|_| String::new(), |key| self.storage.place(&key));
+            format!(
+                "the root in {root} is not valid before {}, so that clients refuse what is issued \
+                 below it: either the clock of this machine is slow now, or it was fast when the \
+                 root was made; set the clock, or, where it is right, move the root and the files \
+                 beside it away and restart the gateway to have a new root made, which all clients \
+                 then have to trust",
+                rfc3339(begins)
+            )
+        })
     }
 
     /// Issues a certificate for `names`, with a fresh key. Takes a fraction of a millisecond and
@@ -251,10 +273,21 @@ pub enum LocalCaError {
     Certificate(#[from] CertificateError),
     /// What is stored is not what was stored.
     #[error(
-        "the local CA's {key} in storage is damaged: {reason}; restore it from a backup, or delete \
-         it and the files beside it to have a new root made, which all clients then have to trust"
+        "the local CA's root {path} is damaged: {reason}; restore it from a backup, or move it and \
+         the files beside it away to have a new root made, which all clients then have to trust"
     )]
-    Damaged { key: String, reason: String },
+    Damaged { path: String, reason: String },
+    /// There is a root, and several that it may be of.
+    #[error(
+        "it cannot be told whether the root of {one} or that of {other} is beside {path}: {reason}; \
+         write the name of the issuer whose root it is into that file"
+    )]
+    Unowned {
+        path: String,
+        reason: String,
+        one: String,
+        other: String,
+    },
     /// A certificate cannot be made.
     #[error("the local CA cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),

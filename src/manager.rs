@@ -53,8 +53,8 @@ pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::kept::Keepers;
-use self::managed::{Managed, READ_AGAIN};
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
+use self::managed::{Managed, READ_AGAIN};
 use self::needs::{Need, is_acme, is_remote};
 use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
@@ -305,6 +305,11 @@ impl TlsManager {
         self.issued.local_ca(name, issuers)
     }
 
+    /// Why clients refuse what the local CA of this name issues; `None` where they need not.
+    pub fn unripe(&self, issuer: &str) -> Option<String> {
+        self.issued.unripe(issuer)
+    }
+
     fn pass_time(&mut self) -> UnixTime {
         let now = self.clock.now();
         self.candidates.pass_time(self.last_pass, now);
@@ -326,6 +331,7 @@ impl TlsManager {
             self.issued.maintain(&mut report.problems);
             self.sweep_retired(&config, now, &mut report);
             let issued = self.issue(&config, now, &mut report);
+            self.issued.tell_unripe(&mut report.problems);
             if std::mem::take(&mut self.is_new) && !self.dry {
                 self.stand_in(now, &mut report);
                 if config.renewal.required_at_start {

@@ -111,12 +111,18 @@ impl Accounts {
     /// Where the storage cannot be read, or what is open about its key cannot be found out.
     pub(super) async fn existing(&self, want: Want<'_>) -> Result<Option<Arc<Account>>, Failure> {
         let place = place(want.ca, want.config)?;
-        let stored = self.load(&place, want.config).await.map_err(|error| unread(&error))?;
+        let stored = self
+            .load(&place, want.config)
+            .await
+            .map_err(|error| unread(&error))?;
         match stored {
             Some(stored) if !stored.is_unsettled() => Ok(Some(Account::new(stored, &place, true))),
             Some(_) => {
                 let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
-                let stored = self.load(&place, want.config).await.map_err(|error| unread(&error))?;
+                let stored = self
+                    .load(&place, want.config)
+                    .await
+                    .map_err(|error| unread(&error))?;
                 let Some(stored) = stored else {
                     return Ok(None);
                 };

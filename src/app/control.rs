@@ -2,7 +2,7 @@
 
 mod trial;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::manager::{CareError, ManagedView};
 use crate::on_demand;
-use crate::schedule::{CertState, Failure};
+use crate::schedule::{CertState, Failure, FailureClass};
 use crate::secret::Secret;
 use crate::service::live::{GatewayEdge, Live, Refused, Reloaded};
 use crate::service::reload::Reloader;
@@ -60,14 +60,24 @@ impl AppControl {
         let mut managed: Vec<_> = self.live.managed().into_iter().map(of_ca).collect();
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
+        let unripe = self.unripe(config);
         let local = certificates.iter().filter_map(|certificate| {
             if planned.contains(&certificate.fingerprint()) {
                 return None;
             }
-            of_local_ca(certificate, window, false)
+            of_local_ca(certificate, window, false, &unripe)
         });
         managed.extend(local);
         managed
+    }
+
+    /// Why clients refuse what local CAs issue, by their names.
+    fn unripe(&self, config: &Config) -> HashMap<Arc<str>, String> {
+        let issuers = config.issuers.iter();
+        let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
+        locals
+            .filter_map(|(name, _)| Some((Arc::clone(name), self.live.unripe(name)?)))
+            .collect()
     }
 
     /// Has issuers asked for the certificate of `subject` at once; where that is not by `force`,
@@ -95,10 +105,20 @@ impl AppControl {
 }
 
 /// What the local CA has given, as the admin interface shows it; `None` for what is not its own.
-fn of_local_ca(certificate: &Arc<TlsCertificate>, window: f64, on_demand: bool) -> Option<Managed> {
+fn of_local_ca(
+    certificate: &Arc<TlsCertificate>,
+    window: f64,
+    on_demand: bool,
+    unripe: &HashMap<Arc<str>, String>,
+) -> Option<Managed> {
     let Source::Issuer(issuer) = certificate.source() else {
         return None;
     };
+    let last_failure = unripe.get(issuer).map(|why| LastFailure {
+        at: certificate.not_before(),
+        issuer: Some(Arc::clone(issuer)),
+        failure: Failure::new(FailureClass::Clock, why.clone()),
+    });
     Some(Managed {
         names: certificate.names().to_vec(),
         issuers: vec![Arc::clone(issuer)],
@@ -107,8 +127,8 @@ fn of_local_ca(certificate: &Arc<TlsCertificate>, window: f64, on_demand: bool) 
         on_demand,
         next: Some(certificate.lifetime().due_at(window)),
         advice: None,
-        failures: 0,
-        last_failure: None,
+        failures: u32::from(last_failure.is_some()),
+        last_failure,
         certificate: Some(Arc::clone(certificate)),
     })
 }
@@ -176,7 +196,11 @@ impl Control for AppControl {
         let mut managed = self.managed(&loaded, config);
         let window = config.renewal.window;
         let made = self.live.made_on_demand();
-        managed.extend(made.iter().filter_map(|one| of_local_ca(one, window, true)));
+        let unripe = self.unripe(config);
+        let made = made
+            .iter()
+            .filter_map(|one| of_local_ca(one, window, true, &unripe));
+        managed.extend(made);
         let kept_up: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let mut views: Vec<_> = managed
             .iter()

@@ -184,8 +184,10 @@ pub(super) fn stored_roots(
     let Loaded { config, .. } = load(output, config)?;
     let storage = storage(&config);
     let mut roots = String::new();
+    let all = local_cas(&config, None)?;
+    let locals: Vec<&str> = all.iter().map(|(issuer, _)| &***issuer).collect();
     for (issuer, _) in local_cas(&config, issuer)? {
-        let root = LocalCa::stored_root_pem(&storage, issuer)
+        let root = LocalCa::stored_root_pem(&storage, issuer, &locals)
             .with_context(|| format!("cannot read the root of the issuer {issuer}"))?;
         roots.push_str(&root.unwrap_or_default());
     }
@@ -204,8 +206,10 @@ pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
     let cas = local_cas(&config, None)?;
     let (issuer, name) = cas.first().context("there is a local CA")?;
     let loader = Loader::new().context("cannot start OpenSSL")?;
+    let locals: Vec<&str> = cas.iter().map(|(issuer, _)| &***issuer).collect();
     let ca = LocalCa::open(
         Arc::clone(issuer),
+        &locals,
         name,
         Arc::new(storage(&config)),
         Arc::new(SystemClock),

@@ -1,10 +1,13 @@
 //! Where in storage a CA keeps its roots, each local CA its own.
 //!
 //! The first one to be opened has `local_ca` for itself, as the only one there is mostly; its name
-//! in the configuration stands in `local_ca/owner`. Any other has `local_ca/issuers/NAME`.
+//! in the configuration stands in `local_ca/owner`. Any other has `local_ca/issuers/NAME`. An owner
+//! that the configuration does not know, as after a crash or where the issuer got another name, is
+//! none: its roots go to the one local CA that has none of its own.
 
 use super::LocalCaError;
-use crate::storage::{Key, Storage};
+use super::roots::ROOT_KEY;
+use crate::storage::{Key, Storage, Value, damaged};
 
 const FIRST: &str = "local_ca";
 const OWNER: &str = "local_ca/owner";
@@ -14,47 +17,98 @@ const CLAIM: &str = "local_ca/claim";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place(String);
 
+/// How a place is held.
+enum Hold {
+    /// It is this CA's.
+    Settled,
+    /// Nobody's, so that it may be claimed, with the owner in the storage that there is no longer.
+    Free(Option<Value>),
+}
+
 impl Place {
-    /// The place of the CA that the configuration calls `issuer`, as things stand.
-    pub(super) fn find(storage: &dyn Storage, issuer: &str) -> Result<Self, LocalCaError> {
-        Ok(Self::look(storage, issuer)?.0)
+    /// The place of the CA that the configuration calls `issuer`, one of `locals`, as things stand.
+    pub(super) fn find(
+        storage: &dyn Storage,
+        issuer: &str,
+        locals: &[&str],
+    ) -> Result<Self, LocalCaError> {
+        Ok(Self::look(storage, issuer, locals)?.0)
     }
 
     /// The same, taken for good where nobody has it.
-    pub(super) fn claim(storage: &dyn Storage, issuer: &str) -> Result<Self, LocalCaError> {
-        if let (place, true) = Self::look(storage, issuer)? {
+    pub(super) fn claim(
+        storage: &dyn Storage,
+        issuer: &str,
+        locals: &[&str],
+    ) -> Result<Self, LocalCaError> {
+        if let (place, Hold::Settled) = Self::look(storage, issuer, locals)? {
             return Ok(place);
         }
         let _lease = storage.lock(&CLAIM.parse()?)?;
-        let (place, is_settled) = Self::look(storage, issuer)?;
-        if !is_settled {
-            storage.store(&OWNER.parse()?, issuer.as_bytes())?;
+        let (place, hold) = Self::look(storage, issuer, locals)?;
+        if let Hold::Free(former) = hold {
+            let key = OWNER.parse()?;
+            if let Some(former) = former {
+                damaged::set_aside(storage, &key, &former, &unknown(&former));
+            }
+            storage.store(&key, issuer.as_bytes())?;
         }
         Ok(place)
     }
 
-    /// A place, and whether it is known to be this issuer's.
-    fn look(storage: &dyn Storage, issuer: &str) -> Result<(Self, bool), LocalCaError> {
-        let own = Self(format!("{FIRST}/issuers/{issuer}"));
+    fn look(
+        storage: &dyn Storage,
+        issuer: &str,
+        locals: &[&str],
+    ) -> Result<(Self, Hold), LocalCaError> {
+        let (first, own) = (Self(FIRST.to_owned()), Self::of(issuer));
         let owner = storage.load(&OWNER.parse()?)?;
-        Ok(match owner {
-            Some(owner) if *owner == *issuer.as_bytes() => (Self(FIRST.to_owned()), true),
-            Some(_) => (own, true),
-            // Roots of before there were owners are the first one's that comes.
-            None if storage.load(&own.key("root.key")?)?.is_none() => {
-                (Self(FIRST.to_owned()), false)
+        let is = |name: &str| {
+            owner
+                .as_ref()
+                .is_some_and(|owner| **owner == *name.as_bytes())
+        };
+        if is(issuer) {
+            return Ok((first, Hold::Settled));
+        }
+        if locals.iter().any(|name| is(name)) || own.has_root(storage)? {
+            return Ok((own, Hold::Settled));
+        }
+        // Roots of before there were owners are the first one's that comes.
+        if let Some(owner) = &owner
+            && first.has_root(storage)?
+        {
+            for other in locals.iter().filter(|other| **other != issuer) {
+                if !Self::of(other).has_root(storage)? {
+                    return Err(LocalCaError::Unowned {
+                        path: storage.place(&OWNER.parse()?),
+                        reason: unknown(owner),
+                        one: issuer.to_owned(),
+                        other: (*other).to_owned(),
+                    });
+                }
             }
-            None => (own, true),
-        })
+        }
+        Ok((first, Hold::Free(owner)))
+    }
+
+    /// The place of a CA that is not the first.
+    fn of(issuer: &str) -> Self {
+        Self(format!("{FIRST}/issuers/{issuer}"))
+    }
+
+    fn has_root(&self, storage: &dyn Storage) -> Result<bool, LocalCaError> {
+        Ok(storage.exists(&self.key(ROOT_KEY)?)?)
     }
 
     /// The key of what is called `name` here.
     pub(super) fn key(&self, name: &str) -> Result<Key, LocalCaError> {
-        Ok(self.path(name).parse()?)
+        Ok(format!("{}/{name}", self.0).parse()?)
     }
+}
 
-    /// The same as text.
-    pub(super) fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.0)
-    }
+fn unknown(owner: &[u8]) -> String {
+    let owner = String::from_utf8_lossy(owner);
+    let owner: String = owner.chars().take(64).collect();
+    format!("it names {owner:?}, which is no local CA of the configuration")
 }

@@ -2,20 +2,23 @@
 //!
 //! `root.key` holds a root's key and certificate in one value, so that no crash can part them; its
 //! certificate stands once more in `root.crt`, for people. All writing is done under a lock, after
-//! reading anew what another process may have written.
+//! reading anew what another process may have written. Of a root that is damaged nothing is made
+//! anew; anything else that is damaged is set aside and made again.
 
+use openssl::x509::X509;
 use tracing::{info, warn};
 
 use super::authority::Authority;
 use super::place::Place;
 use super::{BACKDATE, DAY, LocalCaError};
 use crate::clock::UnixTime;
-use crate::storage::Storage;
+use crate::storage::{Key, Storage, Value, damaged};
 
-const ROOT_KEY: &str = "root.key";
+pub(super) const ROOT_KEY: &str = "root.key";
 const ROOT_CERTIFICATE: &str = "root.crt";
 const NEXT_KEY: &str = "next_root.key";
 const PREVIOUS_CERTIFICATE: &str = "previous_root.crt";
+const PREVIOUS_KEY: &str = "previous_root.key";
 const LOCK: &str = "lock";
 
 /// How long a root is valid.
@@ -34,6 +37,16 @@ pub(super) struct Roots {
     next: Option<Authority>,
     /// The certificate of the root before.
     previous: Option<String>,
+    /// What else is damaged, or missing, and can be made again.
+    faults: Vec<Fault>,
+}
+
+/// A value beside the root that is damaged.
+#[derive(Clone)]
+struct Fault {
+    key: Key,
+    value: Value,
+    reason: String,
 }
 
 impl Roots {
@@ -46,7 +59,8 @@ impl Roots {
     ) -> Result<Self, LocalCaError> {
         if let Some(roots) = Self::load(storage, place)?
             && !roots.need_work(now)
-            && storage.load(&place.key(ROOT_CERTIFICATE)?)?.is_some()
+            && roots.faults.is_empty()
+            && storage.exists(&place.key(ROOT_CERTIFICATE)?)?
         {
             return Ok(roots);
         }
@@ -55,6 +69,9 @@ impl Roots {
             Some(roots) => roots,
             None => Self::first(storage, place, name, now)?,
         };
+        for Fault { key, value, reason } in roots.faults.drain(..) {
+            damaged::set_aside(storage, &key, &value, &reason);
+        }
         if roots.next.is_none() && roots.wants_successor(now) {
             roots.make_successor(storage, place, name, now)?;
         }
@@ -70,36 +87,36 @@ impl Roots {
 
     /// The roots in `storage` as they are, `None` where there are none.
     pub(super) fn load(storage: &dyn Storage, place: &Place) -> Result<Option<Self>, LocalCaError> {
-        let certificate = load_text(storage, place, ROOT_CERTIFICATE)?;
-        let previous = load_text(storage, place, PREVIOUS_CERTIFICATE)?;
-        let Some(current) = load_authority(storage, place, ROOT_KEY)? else {
-            return match certificate {
-                Some(_) => Err(damaged(
-                    place,
-                    ROOT_KEY,
-                    "it is gone, but its certificate is there",
-                )),
-                None => Ok(None),
-            };
+        let mut faults = Vec::new();
+        let certificate = load_certificate(storage, place, ROOT_CERTIFICATE, &mut faults)?;
+        let previous = load_certificate(storage, place, PREVIOUS_CERTIFICATE, &mut faults)?;
+        let next = load_next(storage, place, &mut faults)?;
+        let current = match load_authority(storage, place, ROOT_KEY)? {
+            Some(Ok(current)) => current,
+            Some(Err((_, reason))) => return Err(damage(storage, place, ROOT_KEY, &reason)),
+            None if certificate.is_none() && next.is_none() && faults.is_empty() => {
+                return Ok(None);
+            }
+            None => {
+                let reason = "it is gone, but what belongs to it is there";
+                return Err(damage(storage, place, ROOT_KEY, reason));
+            }
         };
         // A crash while the successor took over leaves the predecessor's certificate here.
         if certificate.as_ref().is_some_and(|certificate| {
             certificate != current.pem() && Some(certificate) != previous.as_ref()
         }) {
-            return Err(damaged(
-                place,
-                ROOT_CERTIFICATE,
-                "it is not the certificate in root.key",
-            ));
+            let reason = "it is not the certificate in root.key";
+            return Err(damage(storage, place, ROOT_CERTIFICATE, reason));
         }
         // The same crash leaves the successor, which has become the current root.
-        let next =
-            load_authority(storage, place, NEXT_KEY)?.filter(|next| next.pem() != current.pem());
+        let next = next.filter(|next| next.pem() != current.pem());
         let previous = previous.filter(|previous| previous != current.pem());
         Ok(Some(Self {
             current,
             next,
             previous,
+            faults,
         }))
     }
 
@@ -136,6 +153,7 @@ impl Roots {
             current,
             next: None,
             previous: None,
+            faults: Vec::new(),
         })
     }
 
@@ -168,6 +186,9 @@ impl Roots {
             &place.key(PREVIOUS_CERTIFICATE)?,
             self.current.pem().as_bytes(),
         )?;
+        // A clock that is wrong by years is not to destroy what clients trust.
+        let secret = self.current.secret_pem();
+        storage.store(&place.key(PREVIOUS_KEY)?, secret.as_bytes())?;
         storage.store(&place.key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
         storage.store(&place.key(ROOT_CERTIFICATE)?, next.pem().as_bytes())?;
         storage.delete(&place.key(NEXT_KEY)?)?;
@@ -178,31 +199,64 @@ impl Roots {
     }
 }
 
-fn load_text(
+/// The certificate called `name`, PEM. One that is damaged is noted among `faults`.
+fn load_certificate(
     storage: &dyn Storage,
     place: &Place,
     name: &str,
+    faults: &mut Vec<Fault>,
 ) -> Result<Option<String>, LocalCaError> {
-    let value = storage.load(&place.key(name)?)?;
-    Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    let key = place.key(name)?;
+    let Some(value) = storage.load(&key)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(&value).into_owned();
+    if X509::from_pem(&value).is_ok() {
+        return Ok(Some(text));
+    }
+    // What OpenSSL has to say of it is said here.
+    drop(openssl::error::ErrorStack::get());
+    faults.push(Fault {
+        key,
+        value,
+        reason: "it holds no certificate".to_owned(),
+    });
+    Ok(None)
 }
 
+/// The successor. One that is damaged is noted among `faults`.
+fn load_next(
+    storage: &dyn Storage,
+    place: &Place,
+    faults: &mut Vec<Fault>,
+) -> Result<Option<Authority>, LocalCaError> {
+    match load_authority(storage, place, NEXT_KEY)? {
+        Some(Ok(next)) => Ok(Some(next)),
+        Some(Err((value, reason))) => {
+            let key = place.key(NEXT_KEY)?;
+            faults.push(Fault { key, value, reason });
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+/// A root with its key; where it is damaged, what there is and the reason.
 fn load_authority(
     storage: &dyn Storage,
     place: &Place,
     name: &str,
-) -> Result<Option<Authority>, LocalCaError> {
-    let Some(value) = storage.load(&place.key(name)?)? else {
-        return Ok(None);
-    };
-    Authority::read(&value)
-        .map(Some)
-        .map_err(|reason| damaged(place, name, &reason))
+) -> Result<Option<Result<Authority, (Value, String)>>, LocalCaError> {
+    let value = storage.load(&place.key(name)?)?;
+    Ok(value.map(|value| Authority::read(&value).map_err(|reason| (value, reason))))
 }
 
-fn damaged(place: &Place, name: &str, reason: &str) -> LocalCaError {
-    LocalCaError::Damaged {
-        key: place.path(name),
-        reason: reason.to_owned(),
+fn damage(storage: &dyn Storage, place: &Place, name: &str, reason: &str) -> LocalCaError {
+    match place.key(name) {
+        Ok(key) => LocalCaError::Damaged {
+            path: storage.place(&key),
+            reason: reason.to_owned(),
+        },
+        Err(error) => error,
     }
 }

@@ -17,16 +17,29 @@ pub(crate) fn open(
 }
 
 fn open_in(storage: Arc<dyn Storage>, clock: &Arc<ManualClock>) -> Result<LocalCa, LocalCaError> {
-    open_as("local", storage, clock)
+    open_as("local", &["local"], storage, clock)
 }
 
 fn open_as(
     issuer: &str,
+    locals: &[&str],
     storage: Arc<dyn Storage>,
     clock: &Arc<ManualClock>,
 ) -> Result<LocalCa, LocalCaError> {
     let loader = Arc::new(Loader::new().expect("a loader"));
-    LocalCa::open(issuer.into(), "Test CA", storage, clock.clone(), loader)
+    LocalCa::open(
+        issuer.into(),
+        locals,
+        "Test CA",
+        storage,
+        clock.clone(),
+        loader,
+    )
+}
+
+fn load(storage: &MemoryStorage, name: &str) -> Option<Vec<u8>> {
+    let value = storage.load(&key(name)).expect("readable");
+    value.map(|value| value.to_vec())
 }
 
 fn clock() -> Arc<ManualClock> {
@@ -114,7 +127,7 @@ fn the_root_lasts_and_the_intermediate_is_renewed() {
     let (storage, clock) = (MemoryStorage::default(), clock());
     let root = open(&storage, &clock).expect("a CA").root_pem();
     assert_eq!(
-        LocalCa::stored_root_pem(&storage, "local")
+        LocalCa::stored_root_pem(&storage, "local", &["local"])
             .expect("sound")
             .as_ref(),
         Some(&root)
@@ -142,7 +155,7 @@ fn the_root_lasts_and_the_intermediate_is_renewed() {
 fn nothing_is_made_by_looking() {
     let storage = MemoryStorage::default();
     assert_eq!(
-        LocalCa::stored_root_pem(&storage, "local").expect("nothing"),
+        LocalCa::stored_root_pem(&storage, "local", &["local"]).expect("nothing"),
         None
     );
     assert_eq!(storage.list(&key("local_ca")).expect("readable"), []);
@@ -179,7 +192,7 @@ fn a_damaged_root_is_an_error_and_never_replaced() {
         damaged.store(&key(name), value).expect("writable");
         let error = open(&damaged, &clock).err().expect("an error");
         assert!(
-            matches!(&error, LocalCaError::Damaged { key, .. } if key == name),
+            matches!(&error, LocalCaError::Damaged { path, .. } if path == name),
             "{error}"
         );
         assert_eq!(
@@ -215,8 +228,10 @@ fn a_crash_after_the_first_write_is_mended() {
 #[test]
 fn each_ca_has_a_root_of_its_own() {
     let (storage, clock) = (MemoryStorage::default(), clock());
-    let open = |issuer: &str| open_as(issuer, Arc::new(storage.clone()), &clock).expect("a CA");
-    let stored = |issuer| LocalCa::stored_root_pem(&storage, issuer).expect("sound");
+    let locals = ["a", "b"];
+    let open =
+        |issuer: &str| open_as(issuer, &locals, Arc::new(storage.clone()), &clock).expect("a CA");
+    let stored = |issuer| LocalCa::stored_root_pem(&storage, issuer, &locals).expect("sound");
     // As it was kept before there could be two: it is the first one's that comes.
     let old = open("a").root_pem();
     storage.delete(&key("local_ca/owner")).expect("writable");
@@ -240,6 +255,163 @@ fn each_ca_has_a_root_of_its_own() {
             .expect("writable");
     }
     assert_eq!(open("b").root_pem(), other.root_pem());
+}
+
+#[test]
+fn an_owner_that_the_configuration_does_not_know_is_none() {
+    for torn in [&b""[..], b"loc", b"\xff\0", b"former"] {
+        let (storage, clock) = (MemoryStorage::default(), clock());
+        let root = open(&storage, &clock).expect("a CA").root_pem();
+        storage
+            .store(&key("local_ca/owner"), torn)
+            .expect("writable");
+        let stored = LocalCa::stored_root_pem(&storage, "local", &["local"]);
+        assert_eq!(stored.expect("sound").as_ref(), Some(&root));
+        assert_eq!(load(&storage, "local_ca/owner").as_deref(), Some(torn));
+        assert_eq!(open(&storage, &clock).expect("a CA").root_pem(), root);
+        assert_eq!(
+            load(&storage, "local_ca/owner").as_deref(),
+            Some(&b"local"[..])
+        );
+        let aside = load(&storage, "local_ca/owner.damaged-1");
+        assert_eq!(aside.as_deref(), Some(torn));
+        assert_eq!(
+            storage.list(&key("local_ca/issuers")).expect("readable"),
+            []
+        );
+    }
+}
+
+#[test]
+fn of_two_cas_the_one_without_a_root_of_its_own_has_what_nobody_owns() {
+    let (storage, clock) = (MemoryStorage::default(), clock());
+    let open =
+        |issuer: &str, locals: &[&str]| open_as(issuer, locals, Arc::new(storage.clone()), &clock);
+    let first = open("a", &["a", "b"]).expect("a CA").root_pem();
+    storage
+        .store(&key("local_ca/owner"), b"")
+        .expect("writable");
+    // Which of them made it is not known.
+    for issuer in ["a", "b"] {
+        let error = open(issuer, &["a", "b"])
+            .err()
+            .expect("an error")
+            .to_string();
+        assert!(
+            error.contains("local_ca/owner") && error.contains("write the name"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        storage.list(&key("local_ca/issuers")).expect("readable"),
+        []
+    );
+    storage
+        .store(&key("local_ca/owner"), b"a")
+        .expect("writable");
+    let second = open("b", &["a", "b"]).expect("a CA").root_pem();
+    assert_ne!(second, first);
+    storage
+        .store(&key("local_ca/owner"), b"")
+        .expect("writable");
+    assert_eq!(open("b", &["a", "b"]).expect("a CA").root_pem(), second);
+    assert_eq!(open("a", &["a", "b"]).expect("a CA").root_pem(), first);
+    // An issuer that gets another name keeps its root.
+    assert_eq!(open("c", &["c", "b"]).expect("a CA").root_pem(), first);
+    assert_eq!(open("b", &["c", "b"]).expect("a CA").root_pem(), second);
+}
+
+#[test]
+fn what_is_damaged_beside_the_root_is_set_aside() {
+    let (storage, clock) = (MemoryStorage::default(), clock());
+    let root = open(&storage, &clock).expect("a CA").root_pem();
+    clock.advance((3650 - 364) * DAY);
+    let both = open(&storage, &clock).expect("a CA").root_pem();
+    for (name, torn) in [
+        ("local_ca/root.crt", &both.as_bytes()[..100]),
+        ("local_ca/root.crt", b""),
+        ("local_ca/previous_root.crt", b"-----BEGIN"),
+        ("local_ca/next_root.key", b""),
+    ] {
+        storage.store(&key(name), torn).expect("writable");
+        let seen = LocalCa::stored_root_pem(&storage, "local", &["local"]);
+        assert!(
+            seen.expect("sound").expect("a root").starts_with(&root),
+            "{name}"
+        );
+        assert_eq!(
+            load(&storage, name).as_deref(),
+            Some(torn),
+            "looking changes nothing"
+        );
+        let now = open(&storage, &clock).expect("the same CA").root_pem();
+        assert!(now.starts_with(&root), "{name}");
+        let number = if torn.is_empty() && name.ends_with("crt") {
+            2
+        } else {
+            1
+        };
+        let aside = load(&storage, &format!("{name}.damaged-{number}"));
+        assert_eq!(aside.as_deref(), Some(torn), "{name}");
+    }
+    assert_eq!(
+        load(&storage, "local_ca/root.crt"),
+        Some(root.clone().into_bytes())
+    );
+    let announced = open(&storage, &clock).expect("the same CA").root_pem();
+    assert!(
+        announced.len() > root.len() && announced != both,
+        "another successor"
+    );
+    // Without the root's key nothing is made anew, whatever is left.
+    storage.delete(&key("local_ca/root.key")).expect("writable");
+    storage
+        .store(&key("local_ca/root.crt"), b"")
+        .expect("writable");
+    let error = open(&storage, &clock).err().expect("an error");
+    assert!(matches!(&error, LocalCaError::Damaged { path, .. } if path == "local_ca/root.key"));
+}
+
+#[test]
+fn nothing_is_made_where_the_storage_cannot_be_read() {
+    let (storage, clock) = (MemoryStorage::default(), clock());
+    storage.fail(Some(std::io::ErrorKind::PermissionDenied));
+    assert!(matches!(
+        open(&storage, &clock).err(),
+        Some(LocalCaError::Storage(_))
+    ));
+    storage.fail(None);
+    assert_eq!(storage.list(&key("local_ca")).expect("readable"), []);
+}
+
+#[test]
+fn a_root_that_has_not_begun_is_told_and_kept() {
+    let (storage, clock) = (MemoryStorage::default(), clock());
+    clock.advance(3 * 365 * DAY);
+    let root = open(&storage, &clock).expect("a CA").root_pem();
+    clock.advance(-3 * 365 * DAY);
+    let ca = open(&storage, &clock).expect("the same CA");
+    assert_eq!(ca.root_pem(), root, "the clock may be slow now");
+    let why = ca.unripe().expect("nobody trusts it");
+    assert!(
+        why.contains("local_ca/root.key") && why.contains("2028-09-13"),
+        "{why}"
+    );
+    ca.maintain().expect("nothing to do");
+    assert_eq!(ca.root_pem(), root);
+    clock.advance(3 * 365 * DAY);
+    assert_eq!(ca.unripe(), None);
+}
+
+#[test]
+fn a_clock_that_is_wrong_by_years_destroys_no_root() {
+    let (storage, clock) = (MemoryStorage::default(), clock());
+    open(&storage, &clock).expect("a CA");
+    let secret = load(&storage, "local_ca/root.key").expect("there");
+    clock.advance(20 * 365 * DAY);
+    open(&storage, &clock).expect("another root");
+    assert_ne!(load(&storage, "local_ca/root.key"), Some(secret.clone()));
+    assert_eq!(load(&storage, "local_ca/previous_root.key"), Some(secret));
 }
 
 #[test]

@@ -70,7 +70,12 @@ impl Issued {
         if let Some(tried) = self.tried.get(name) {
             return tried.clone().map_or(Ok(None), Err);
         }
-        match self.open_local_ca(name, common_name) {
+        let locals = issuers.iter().filter_map(|(name, issuer)| match issuer {
+            Issuer::LocalCa { .. } => Some(&**name),
+            Issuer::Acme(_) => None,
+        });
+        let locals: Vec<&str> = locals.collect();
+        match self.open_local_ca(name, &locals, common_name) {
             Ok(Some(ca)) => {
                 self.open.insert(Arc::clone(name), Arc::clone(&ca));
                 Ok(Some(ca))
@@ -93,6 +98,7 @@ impl Issued {
     fn open_local_ca(
         &self,
         name: &Arc<str>,
+        locals: &[&str],
         common_name: &str,
     ) -> Result<Option<Arc<LocalCa>>, LocalCaError> {
         let Access {
@@ -102,12 +108,13 @@ impl Issued {
             dry,
         } = &self.access;
         if *dry {
-            LocalCa::stored_root_pem(storage.as_ref(), name)?;
+            LocalCa::stored_root_pem(storage.as_ref(), name, locals)?;
             return Ok(None);
         }
         let (storage, clock) = (Arc::clone(storage), Arc::clone(clock));
         let ca = LocalCa::open(
             Arc::clone(name),
+            locals,
             common_name,
             storage,
             clock,
@@ -133,6 +140,21 @@ impl Issued {
         for (name, ca) in &self.open {
             if let Err(error) = ca.maintain() {
                 let message = format!("issuer {name}: {error}");
+                problems.push(Problem::new(&Origin::default(), None, message));
+            }
+        }
+    }
+
+    /// Why clients refuse what is issued by the local CA of this name, see [`LocalCa::unripe`].
+    pub(super) fn unripe(&self, issuer: &str) -> Option<String> {
+        self.open.get(issuer)?.unripe()
+    }
+
+    /// Reports the local CAs whose certificates clients refuse.
+    pub(super) fn tell_unripe(&self, problems: &mut Vec<Problem>) {
+        for (name, ca) in &self.open {
+            if let Some(why) = ca.unripe() {
+                let message = format!("issuer {name}: {why}");
                 problems.push(Problem::new(&Origin::default(), None, message));
             }
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::TlsManager;
 use super::report::{Missing, Problem, Report};
-use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
+use crate::certificate::{Source, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::Pattern;
@@ -37,6 +37,13 @@ impl TlsManager {
                         why: Arc::clone(why),
                     });
                 }
+                continue;
+            }
+            if let Some(why) = self.unripe_for(host) {
+                report.missing.push(Missing {
+                    host: host.clone(),
+                    why: why.into(),
+                });
                 continue;
             }
             if has_one(host) {
@@ -73,6 +80,18 @@ impl TlsManager {
                 ));
             }
         }
+    }
+}
+
+impl TlsManager {
+    /// Why clients refuse what is served for `host`, where that is of a local CA.
+    fn unripe_for(&self, host: &Pattern) -> Option<String> {
+        let set = served(&self.map, host)?;
+        let mut sources = set.by_kind.iter().map(|certificate| certificate.source());
+        sources.find_map(|source| match source {
+            Source::Issuer(issuer) => self.issued.unripe(issuer),
+            _ => None,
+        })
     }
 }
 

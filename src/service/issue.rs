@@ -140,6 +140,11 @@ impl Live {
         self.writer().manager.would_ask(name)
     }
 
+    /// Why clients refuse what the local CA of this name issues; `None` where they need not.
+    pub fn unripe(&self, issuer: &str) -> Option<String> {
+        self.writer().manager.unripe(issuer)
+    }
+
     /// Says that what is due may have changed.
     pub(super) fn plan(&self) {
         self.planned.notify_one();

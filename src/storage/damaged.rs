@@ -104,7 +104,10 @@ fn try_set_aside(
             aside = Some((0, place));
             break;
         };
-        if aside.as_ref().is_none_or(|(oldest, _)| there.modified < *oldest) {
+        if aside
+            .as_ref()
+            .is_none_or(|(oldest, _)| there.modified < *oldest)
+        {
             aside = Some((there.modified, place));
         }
     }
@@ -172,6 +175,9 @@ mod tests {
         let secret = br#"{ "key": "c2VjcmV0"#;
         let reason = parse_json::<Vec<u32>>(secret).expect_err("damaged");
         assert!(!reason.contains("c2VjcmV0"), "{reason}");
-        assert_eq!(parse_json::<u32>(b" \n"), Err("the file is empty".to_owned()));
+        assert_eq!(
+            parse_json::<u32>(b" \n"),
+            Err("the file is empty".to_owned())
+        );
     }
 }

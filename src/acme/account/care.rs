@@ -58,7 +58,10 @@ impl Accounts {
         why: &Failure,
     ) -> Result<AccountFacts, Failure> {
         let place = place(ca, config)?;
-        let stored = self.load(&place, config).await.map_err(|error| unread(&error))?;
+        let stored = self
+            .load(&place, config)
+            .await
+            .map_err(|error| unread(&error))?;
         let stored = stored.ok_or_else(|| none(ca))?;
         let mut facts = facts(&ca.url, &stored, None);
         facts.note = Some(format!("this is what is stored: {why}"));
@@ -93,7 +96,10 @@ impl Accounts {
     async fn create(&self, want: Want<'_>) -> Result<AccountFacts, Failure> {
         let place = place(want.ca, want.config)?;
         let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
-        let present = self.load(&place, want.config).await.map_err(|error| unread(&error))?;
+        let present = self
+            .load(&place, want.config)
+            .await
+            .map_err(|error| unread(&error))?;
         if let Some(present) = present.filter(|present| present.deactivated.is_none()) {
             let present = self.settled(present, want, &place).await?;
             let is_fine = match self.look(want, &present).await {
@@ -165,7 +171,10 @@ impl Accounts {
         place: &Key,
     ) -> Result<(Lease, Stored), Failure> {
         let lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
-        let stored = self.load(place, want.config).await.map_err(|error| unread(&error))?;
+        let stored = self
+            .load(place, want.config)
+            .await
+            .map_err(|error| unread(&error))?;
         let stored = stored.ok_or_else(|| none(want.ca))?;
         if let Some(at) = stored.deactivated {
             return Err(ended(want.ca, at));

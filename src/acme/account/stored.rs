@@ -252,7 +252,10 @@ mod tests {
                 is_saved.push(length);
             }
         }
-        assert!(is_saved.len() > 3, "all that ends after the key: {is_saved:?}");
+        assert!(
+            is_saved.len() > 3,
+            "all that ends after the key: {is_saved:?}"
+        );
         assert!(Stored::read(b"{ \"credentials\": {}, \"contacts\": [] }").is_err());
         assert!(Stored::salvage(b"", Vec::new(), None).is_none());
     }
