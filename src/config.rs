@@ -41,6 +41,9 @@ pub struct Loaded {
     pub config: model::Config,
     /// What is accepted but hardly meant.
     pub warnings: Vec<Diagnostic>,
+    /// What is wrong with files that single issuers need, where that was borne: see
+    /// [`load_for_start`].
+    pub faults: Vec<Diagnostic>,
     /// Every file that was read (`include`, `${file:…}` and the roots of issuers too) and every
     /// directory in which a pattern of `include` may find more, as absolute paths in order: what a watcher watches.
     pub files: Vec<PathBuf>,
@@ -65,6 +68,17 @@ pub fn load_admin(
     }
 }
 
+/// As [`load`], for a start: a file that an issuer needs and that cannot be used (its `ca_file`) is
+/// a fault of that issuer, and does not keep all sites down.
+///
+/// # Errors
+/// What else is wrong, all of it.
+pub fn load_for_start(path: &Path) -> Result<Loaded, Diagnostics> {
+    let mut loader = Loader::new();
+    loader.bears_faults = true;
+    loader.load(path)
+}
+
 /// Loads a configuration from a text. Relative paths in it are relative to `directory`.
 pub fn load_str(text: &str, directory: &Path) -> Result<Loaded, Diagnostics> {
     Loader::new().load_str(text, directory)
@@ -79,6 +93,8 @@ pub fn schema() -> serde_json::Value {
 #[derive(Clone, Copy)]
 pub struct Loader<'e> {
     environment: interpolate::Environment<'e>,
+    /// Whether faults of single issuers are no reason to refuse everything.
+    bears_faults: bool,
 }
 
 impl Default for Loader<'_> {
@@ -92,6 +108,7 @@ impl<'e> Loader<'e> {
     pub fn new() -> Self {
         Self {
             environment: &|name| std::env::var(name),
+            bears_faults: false,
         }
     }
 
@@ -101,7 +118,10 @@ impl<'e> Loader<'e> {
         self,
         environment: &'e dyn Fn(&str) -> Result<String, VarError>,
     ) -> Self {
-        Self { environment }
+        Self {
+            environment,
+            ..self
+        }
     }
 
     /// Loads a configuration from a file.
@@ -125,16 +145,21 @@ impl<'e> Loader<'e> {
             memory::give_back();
         }
         match loaded {
-            Ok((config, warnings)) => Ok(Loaded {
-                config,
-                warnings,
-                files,
-            }),
+            Ok((config, list)) => {
+                let is_fault = |one: &Diagnostic| one.severity == Severity::Error;
+                let (faults, warnings) = list.into_iter().partition(is_fault);
+                Ok(Loaded {
+                    config,
+                    warnings,
+                    faults,
+                    files,
+                })
+            }
             Err(list) => Err(Diagnostics { list, files }),
         }
     }
 
-    /// The configuration with what is odd about it, or what is wrong.
+    /// The configuration with what is odd about it or was borne, or what is wrong.
     fn read(
         &self,
         read: impl FnOnce(&mut include::Reader<'_>),
@@ -177,7 +202,12 @@ impl<'e> Loader<'e> {
                 ),
             }
         }
-        let errors = problems.errors();
+        let faults = if self.bears_faults {
+            problems.faults()
+        } else {
+            0
+        };
+        let errors = problems.errors() - faults;
         let list = problems.into_diagnostics(sources);
         match config {
             Some(config) if errors == 0 => Ok((config, list)),

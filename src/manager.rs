@@ -273,10 +273,18 @@ impl TlsManager {
         self.conclude(Report::default(), now)
     }
 
-    /// When [`Self::tick`] is due since the storage did not say what it holds; `None` where it has.
-    pub fn next_read(&self) -> Option<UnixTime> {
-        let is_due = self.managed.is_unread() || self.issued.is_unopened();
-        is_due.then(|| self.last_pass.saturating_add(READ_AGAIN))
+    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
+    /// forbid it.
+    pub fn ask_again(&mut self) {
+        self.managed.ask_again(self.clock.now());
+    }
+
+    /// When [`Self::tick`] is due whatever else happens: the storage did not say what it holds, or a
+    /// certificate whose file has vanished is not served much longer.
+    pub fn next_pass(&self) -> Option<UnixTime> {
+        let is_unread = self.managed.is_unread() || self.issued.is_unopened();
+        let read = is_unread.then(|| self.last_pass.saturating_add(READ_AGAIN));
+        read.into_iter().chain(self.sources.next_end()).min()
     }
 
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.
@@ -323,6 +331,9 @@ impl TlsManager {
         let Some(config) = self.config.clone() else {
             return report;
         };
+        for change in self.sources.end_vanished(now) {
+            self.take(change, Standing::Configured, &mut report);
+        }
         if self.is_loading {
             // What files do not cover is not known yet, so nobody is asked for it.
             self.publish(&config, now, &mut report);

@@ -145,11 +145,12 @@ pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
 pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<(), Failure> {
     // Before it is loaded: a reload must find the same places in the same files as the start did.
     let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
-    let loaded = load(output, &file)?;
+    let loaded = config::load_for_start(&file).map_err(|wrong| refuse(output, &wrong))?;
     if signals.is_to_stop() {
         return Ok(());
     }
-    show(*output, loaded.warnings.clone());
+    let told = loaded.faults.iter().chain(&loaded.warnings);
+    show(*output, told.cloned().collect());
     match app::run(file, loaded, signals) {
         Err(StartError::Configuration(why)) => {
             output.mistake(why);

@@ -159,6 +159,8 @@ pub(super) struct Problems {
     /// How many were left out beyond the most.
     more: usize,
     errors: usize,
+    /// How many of them concern an issuer alone.
+    faults: usize,
     /// Paths of values that have the wrong shape, and so are missing from the decoded values.
     broken: Vec<String>,
     /// Paths of keys that are there under a misspelt name.
@@ -217,6 +219,18 @@ impl Problems {
         }
     }
 
+    /// Notes an error of a file that an issuer alone needs.
+    pub(super) fn fault(
+        &mut self,
+        at: &At<'_>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let before = self.errors;
+        self.error(at, message, hint);
+        self.faults += self.errors - before;
+    }
+
     /// Notes an error that stands whatever else is wrong around it.
     pub(super) fn refuse(
         &mut self,
@@ -265,6 +279,11 @@ impl Problems {
     /// Whether more problems are only counted, so that hints for them are work for nothing.
     pub(super) fn is_full(&self) -> bool {
         self.list.len() >= MAX_PROBLEMS
+    }
+
+    /// How many of the errors concern an issuer alone.
+    pub(super) fn faults(&self) -> usize {
+        self.faults
     }
 
     /// How many errors there are.

@@ -9,6 +9,7 @@ mod folders;
 mod known;
 mod noted;
 mod sweep;
+mod vanished;
 mod watched;
 
 use std::collections::{BTreeSet, HashMap};
@@ -56,6 +57,8 @@ pub(super) struct Sources {
     loaded: usize,
     /// The shortest life that one of them has had, in seconds.
     shortest: Option<i64>,
+    /// Those whose files have vanished and that are served for a moment longer, and until when.
+    vanished: HashMap<EntryId, UnixTime>,
     /// The entries that there is something to say about, or soon.
     noted: BTreeSet<EntryId>,
     /// When there will be about which.
@@ -133,6 +136,7 @@ impl Sources {
             entries: Entries::default(),
             loaded: 0,
             shortest: None,
+            vanished: HashMap::new(),
             noted: BTreeSet::new(),
             horizon: Horizon::default(),
             generation: 0,
@@ -192,7 +196,7 @@ impl Sources {
         let survey = self.survey(paths)?;
         let mut changes = survey.changes;
         for id in survey.gone {
-            changes.extend(self.remove(&id));
+            changes.extend(self.vanish(&id, now));
         }
         self.follow(survey.found.iter().map(|found| &found.id));
         changes.extend(self.look(survey.found, loader, now));
@@ -224,6 +228,7 @@ impl Sources {
             let sweep = self.sweeps;
             let (before, known) = match self.entries.get_mut(&found.id) {
                 Some(entry) => {
+                    self.vanished.remove(&found.id);
                     entry.origin = Arc::clone(&found.origin);
                     entry.seen = sweep;
                     if entry.stamps == stamps.print && entry.sure {
@@ -357,6 +362,7 @@ impl Sources {
     /// Forgets an entry, whose files are gone or no longer configured.
     fn remove(&mut self, id: &EntryId) -> Option<Change> {
         self.noted.remove(id);
+        self.vanished.remove(id);
         let entry = self.entries.remove(id)?;
         if entry.indexed
             && let Some(index) = &self.index

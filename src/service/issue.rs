@@ -32,7 +32,7 @@ impl Live {
         let revoked = self.tools.revoked();
         let mut writer = self.writer();
         let now = self.clock.now();
-        if writer.manager.next_read().is_some_and(|next| next <= now) {
+        if writer.manager.next_pass().is_some_and(|next| next <= now) {
             self.pass(&mut writer);
         }
         writer.manager.heed_revoked(&revoked);
@@ -43,7 +43,7 @@ impl Live {
         let next = [
             writer.manager.next_due(),
             next_inquiry.filter(|_| has_room),
-            writer.manager.next_read(),
+            writer.manager.next_pass(),
             (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),
         ];
         Due {
@@ -122,6 +122,7 @@ impl Live {
 
     fn pass(&self, writer: &mut Writer) {
         let report = writer.manager.tick();
+        outcome::tell_changes(&report);
         outcome::tell_certificates(&report);
         let config = &self.current().config;
         self.publish_certificates(config, writer, &report);

@@ -222,14 +222,7 @@ impl Live {
 
     /// Publishes and tells what a look at files has found.
     pub(super) fn take_certificates(&self, writer: &mut Writer, report: &Report) {
-        if !report.is_unchanged() {
-            tracing::info!(
-                added = report.added.len(),
-                changed = report.changed.len(),
-                removed = report.removed.len(),
-                "certificates changed"
-            );
-        }
+        outcome::tell_changes(report);
         outcome::tell_certificates(report);
         // As in `take`: these may be the certificates of another configuration.
         if !self.reload_changed(writer) {

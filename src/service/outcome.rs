@@ -87,6 +87,18 @@ pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
     }
 }
 
+/// Logs how many certificates came, went or changed.
+pub(super) fn tell_changes(report: &Report) {
+    if !report.is_unchanged() {
+        tracing::info!(
+            added = report.added.len(),
+            changed = report.changed.len(),
+            removed = report.removed.len(),
+            "certificates changed"
+        );
+    }
+}
+
 /// Logs what is wrong with certificates, once for as long as it stays.
 pub(super) fn tell_certificates(report: &Report) {
     for problem in report.problems.iter().filter(|problem| problem.is_new) {

@@ -243,7 +243,7 @@ impl Build<'_> {
         self.sources.watch(&path);
         if let Err((why, hint)) = read_roots(&path) {
             let message = format!("the file {} {why}", at.quoted());
-            self.problems.error(at, message, hint);
+            self.problems.fault(at, message, hint);
         }
         path
     }

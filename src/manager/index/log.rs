@@ -114,7 +114,7 @@ pub(super) fn open(directory: &Path) -> Result<(Log, Reading), LogError> {
     })?;
     let path = directory.join("certificates");
     let mut file = options().create(true).open(&path)?;
-    let contents = scan(&mut file)?;
+    let contents = scan(&mut file, &path)?;
     file.set_len(contents.length)?;
     let log = Log {
         file: file.try_clone()?,
@@ -139,14 +139,24 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Reads all of `file` that is whole.
-fn scan(file: &mut File) -> io::Result<Contents> {
+/// Reads all of `file` that is whole. `path` is where it is, for people.
+fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
     let mut contents = Contents::default();
     file.seek(SeekFrom::Start(0))?;
     let size = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(BLOCK, &mut *file);
     let mut found = [0; HEAD];
-    if size < octets(HEAD) || reader.read_exact(&mut found).is_err() || found != head() {
+    let is_whole = match reader.read_exact(&mut found) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        read => read.map(|()| true)?,
+    };
+    if !is_whole || found != head() {
+        let path = path.display();
+        if is_whole && found.starts_with(KIND) {
+            tracing::info!(%path, "the index of certificates is of another version: it is made anew");
+        } else if size > 0 {
+            tracing::warn!(%path, octets = size, "the index of certificates is damaged: it is made anew");
+        }
         return Ok(contents);
     }
     contents.length = octets(HEAD);
@@ -158,6 +168,7 @@ fn scan(file: &mut File) -> io::Result<Contents> {
     // Less is what a kill cuts off.
     if lost > octets(BEFORE + LONGEST) {
         tracing::warn!(
+            path = %path.display(),
             octets = lost,
             "the index of certificates is damaged: the rest of it is made anew"
         );
@@ -352,7 +363,7 @@ impl Log {
     pub(super) fn compact(&mut self) -> io::Result<()> {
         self.flush()?;
         let mut old = options().open(&self.path)?;
-        let contents = scan(&mut old)?;
+        let contents = scan(&mut old, &self.path)?;
         let fresh = self.path.with_extension("new");
         let file = options().create(true).truncate(true).open(&fresh)?;
         let (file, length) = copy(old, contents, file)?;

@@ -234,11 +234,12 @@ impl Sources {
             Step::Gone => {
                 let gathered = std::mem::take(&mut sweep.gathered);
                 changes.extend(self.look(gathered, loader, now));
-                if sweep.found < self.entries.len() {
-                    let gone: Vec<_> = self.gone().collect();
-                    for id in gone {
-                        changes.extend(self.remove(&id));
-                    }
+                let gone: Vec<_> = self.gone().collect();
+                for (id, is_configured) in gone {
+                    changes.extend(match is_configured {
+                        true => self.vanish(&id, now),
+                        false => self.remove(&id),
+                    });
                 }
                 None
             }
@@ -290,28 +291,32 @@ impl Sources {
         }
     }
 
-    /// The entries that this sweep has not found and that are gone indeed.
-    fn gone(&self) -> impl Iterator<Item = EntryId> {
+    /// The entries that this sweep has not found and that are gone indeed, and whether the
+    /// configuration still asks for them.
+    fn gone(&self) -> impl Iterator<Item = (EntryId, bool)> {
         let unseen = self
             .entries
             .iter()
             .filter(|entry| entry.seen != self.sweeps);
-        let is_gone = |id: &EntryId, kind: Kind| {
+        let is_configured = |id: &EntryId, kind: Kind| {
             let mut directories = self.directories.iter();
             let home = directories.find(|one| id.file.directory().starts_with(&one.path));
             match home.filter(|_| kind == Kind::Directory) {
                 // Where it cannot be listed, nobody knows; and it may have come meanwhile.
+                Some(home) if home.problem.is_some() => None,
+                Some(_) if is_absent(&id.chain()) => Some(true),
+                // What is there may be taken for something else now.
                 Some(home) => {
-                    let is_other =
-                        home.path == *id.file.directory() && (home.is_one || id.key.is_some());
-                    home.problem.is_none() && (is_other || is_absent(&id.chain()))
+                    let is_here = home.path == *id.file.directory();
+                    (is_here && (home.is_one || id.key.is_some())).then_some(false)
                 }
-                None => true,
+                None => Some(false),
             }
         };
-        unseen
-            .filter(move |entry| is_gone(&entry.id, entry.kind))
-            .map(|entry| entry.id.clone())
+        unseen.filter_map(move |entry| {
+            let is_configured = is_configured(&entry.id, entry.kind)?;
+            Some((entry.id.clone(), is_configured))
+        })
     }
 }
 

@@ -273,7 +273,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     assert!(why.contains("cannot be read: cannot read"), "{why}");
     for _ in 0..200 {
         assert_eq!(world.work(), 0);
-        let next = world.manager.next_read().expect("it is read again");
+        let next = world.manager.next_pass().expect("it is read again");
         assert_eq!(next, world.clock.now() + 5);
         world.clock.advance(5);
         world.manager.tick();
@@ -284,7 +284,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     world.storage.fail(None);
     world.clock.advance(5);
     world.manager.tick();
-    assert_eq!(world.manager.next_read(), None);
+    assert_eq!(world.manager.next_pass(), None);
     let recovered = (EventKind::StorageRecovered, Severity::Info);
     assert_eq!(world.told(), [failed, recovered]);
     assert_eq!((world.work(), asked(&world)), (1, 1));

@@ -80,6 +80,10 @@ impl Live {
     fn try_take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
         let mut next = self.prepare(read)?;
         // From here on nothing fails.
+        if !self.current.load().faults.is_empty() {
+            // What an issuer lacked at the start is there now.
+            writer.manager.ask_again();
+        }
         let mut report = writer.manager.apply(&next.loaded.config);
         outcome::tell_certificates(&report);
         // Configuration and certificates may lie in one volume that changes as a whole: then these
