@@ -442,6 +442,44 @@ fn sites_and_directories_come_and_go() {
 }
 
 #[test]
+fn a_file_that_is_removed_and_written_again_is_served_all_the_while() {
+    let builder = Gateway::builder();
+    let ca = Ca::new("Moment Root");
+    let certs = builder.dir().join("certs");
+    let (old, new) = (
+        ca.leaf(&["a.example"]).make(),
+        ca.leaf(&["a.example"]).make(),
+    );
+    old.write(&certs, "a.example");
+    let gateway = builder
+        .config("certificates: [{ directory: certs }]\ntls: { unknown_sni: reject }\n")
+        .start();
+    let removed = Instant::now();
+    for kind in ["pem", "key"] {
+        fs::remove_file(certs.join(format!("a.example.{kind}"))).expect("removed");
+    }
+    while removed.elapsed() < Duration::from_millis(1500) {
+        assert!(
+            presents(&gateway, "a.example", &old),
+            "{:?}",
+            removed.elapsed()
+        );
+    }
+    new.write(&certs, "a.example");
+    wait_for("the new one", || {
+        presents(&gateway, "a.example", &new).then_some(())
+    });
+    for kind in ["pem", "key"] {
+        fs::remove_file(certs.join(format!("a.example.{kind}"))).expect("removed");
+    }
+    wait_for("it to go", || {
+        TlsClient::named("a.example")
+            .try_connect(gateway.https)
+            .err()
+    });
+}
+
+#[test]
 fn new_files_of_an_include_pattern_are_taken() {
     let builder = Gateway::builder();
     let ca = Ca::new("Include Root");

@@ -44,6 +44,40 @@ fn stored(builder: &super::Builder, ca: &Switched, host: &str, pair: &Pair) {
 }
 
 #[test]
+fn an_issuer_without_its_roots_keeps_nobody_else_down() {
+    let builder = Gateway::builder();
+    let pebble = pebble_for(&builder).start();
+    let roots = builder.dir().join("roots.pem");
+    let files = ROOT.leaf(&["files.test"]).make();
+    files.write(builder.dir(), "files");
+    let issuer = issuer("pebble", &pebble.directory(), &roots, "");
+    let gateway = builder
+        .config(format!(
+            "certificates: [{{ files: {{ cert: files.pem, key: files.key }} }}]\n{}",
+            config(&issuer, &["a.test", "files.test"])
+        ))
+        .spawn();
+    let reason = gateway.wait_until_waiting_for("a.test");
+    assert!(!reason.contains("files.test"), "{reason}");
+    presented(&gateway, "files.test");
+    gateway.wait_for_log("roots.pem");
+    // Whoever looks is told that it is wrong, and a change is not taken.
+    let checked = snigate(&[
+        "check".as_ref(),
+        "--config".as_ref(),
+        gateway.config.as_os_str(),
+    ]);
+    assert_eq!(checked.code, Some(3), "{}", checked.stdout);
+    let told = checked.stdout + &checked.stderr;
+    assert!(told.contains("issuers.pebble.acme.ca_file"), "{told}");
+    assert_ne!(gateway.reload().0, 200);
+
+    std::fs::copy(pebble.ca_file(), &roots).expect("ours");
+    wait_until_served(&gateway, "a.test", &root(&pebble));
+    assert_eq!(gateway.reload().0, 200);
+}
+
+#[test]
 fn without_the_ca_all_other_sites_are_served() {
     let builder = Gateway::builder();
     let ca = Switched::new(&builder);
