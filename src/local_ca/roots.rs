@@ -93,7 +93,7 @@ impl Roots {
         let next = load_next(storage, place, &mut faults)?;
         let current = match load_authority(storage, place, ROOT_KEY)? {
             Some(Ok(current)) => current,
-            Some(Err((_, reason))) => return Err(damage(storage, place, ROOT_KEY, &reason)),
+            Some(Err(fault)) => return Err(damage(storage, place, ROOT_KEY, &fault.reason)),
             None if certificate.is_none() && next.is_none() && faults.is_empty() => {
                 return Ok(None);
             }
@@ -232,23 +232,26 @@ fn load_next(
 ) -> Result<Option<Authority>, LocalCaError> {
     match load_authority(storage, place, NEXT_KEY)? {
         Some(Ok(next)) => Ok(Some(next)),
-        Some(Err((value, reason))) => {
-            let key = place.key(NEXT_KEY)?;
-            faults.push(Fault { key, value, reason });
+        Some(Err(fault)) => {
+            faults.push(fault);
             Ok(None)
         }
         None => Ok(None),
     }
 }
 
-/// A root with its key; where it is damaged, what there is and the reason.
+/// A root with its key, or what is wrong with it.
 fn load_authority(
     storage: &dyn Storage,
     place: &Place,
     name: &str,
-) -> Result<Option<Result<Authority, (Value, String)>>, LocalCaError> {
-    let value = storage.load(&place.key(name)?)?;
-    Ok(value.map(|value| Authority::read(&value).map_err(|reason| (value, reason))))
+) -> Result<Option<Result<Authority, Fault>>, LocalCaError> {
+    let key = place.key(name)?;
+    let value = storage.load(&key)?;
+    Ok(value.map(|value| {
+        let read = Authority::read(&value);
+        read.map_err(|reason| Fault { key, value, reason })
+    }))
 }
 
 fn damage(storage: &dyn Storage, place: &Place, name: &str, reason: &str) -> LocalCaError {

@@ -196,7 +196,7 @@ fn a_certificate_whose_file_is_gone_for_a_moment_is_served_all_the_while() {
     let before = fixture.serial("a.example");
     let path = fixture.path("a.example.pem");
     fs::remove_file(&path).expect("there");
-    let look = |fixture: &mut Fixture| fixture.manager.refresh_paths(&[path.clone()]);
+    let look = |fixture: &mut Fixture| fixture.manager.refresh_paths(std::slice::from_ref(&path));
     assert!(look(&mut fixture).is_unchanged());
     assert!(fixture.manager.refresh().is_unchanged(), "nor by a sweep");
     fixture.clock.advance(3);
