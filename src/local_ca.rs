@@ -273,7 +273,7 @@ pub enum LocalCaError {
     Certificate(#[from] CertificateError),
     /// What is stored is not what was stored.
     #[error(
-        "the local CA's root {path} is damaged: {reason}; restore it from a backup, or move it and \
+        "the local CA's {path} is damaged: {reason}; restore it from a backup, or move it and \
          the files beside it away to have a new root made, which all clients then have to trust"
     )]
     Damaged { path: String, reason: String },

@@ -53,8 +53,8 @@ pub use self::inquiry::{Answer, Inquiry};
 use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::kept::Keepers;
+use self::managed::Managed;
 pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
-use self::managed::{Managed, READ_AGAIN};
 use self::needs::{Need, is_acme, is_remote};
 use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
@@ -273,20 +273,6 @@ impl TlsManager {
         self.conclude(Report::default(), now)
     }
 
-    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
-    /// forbid it.
-    pub fn ask_again(&mut self) {
-        self.managed.ask_again(self.clock.now());
-    }
-
-    /// When [`Self::tick`] is due whatever else happens: the storage did not say what it holds, or a
-    /// certificate whose file has vanished is not served much longer.
-    pub fn next_pass(&self) -> Option<UnixTime> {
-        let is_unread = self.managed.is_unread() || self.issued.is_unopened();
-        let read = is_unread.then(|| self.last_pass.saturating_add(READ_AGAIN));
-        read.into_iter().chain(self.sources.next_end()).min()
-    }
-
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         let from_files = self.sources.certificates();
@@ -311,11 +297,6 @@ impl TlsManager {
         let none = IndexMap::new();
         let issuers = self.config.as_ref().map_or(&none, |config| &config.issuers);
         self.issued.local_ca(name, issuers)
-    }
-
-    /// Why clients refuse what the local CA of this name issues; `None` where they need not.
-    pub fn unripe(&self, issuer: &str) -> Option<String> {
-        self.issued.unripe(issuer)
     }
 
     fn pass_time(&mut self) -> UnixTime {

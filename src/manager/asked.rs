@@ -41,6 +41,12 @@ pub enum Why {
 }
 
 impl TlsManager {
+    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
+    /// forbid it.
+    pub fn ask_again(&mut self) {
+        self.managed.ask_again(self.clock.now());
+    }
+
     /// Who would be asked for a certificate for `name`.
     pub fn would_ask(&mut self, name: &Pattern) -> WouldAsk {
         let Some(config) = self.config.clone() else {

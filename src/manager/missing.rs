@@ -84,6 +84,11 @@ impl TlsManager {
 }
 
 impl TlsManager {
+    /// Why clients refuse what the local CA of this name issues; `None` where they need not.
+    pub fn unripe(&self, issuer: &str) -> Option<String> {
+        self.issued.unripe(issuer)
+    }
+
     /// Why clients refuse what is served for `host`, where that is of a local CA.
     fn unripe_for(&self, host: &Pattern) -> Option<String> {
         let set = served(&self.map, host)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::TlsManager;
 use super::index::Flusher;
+use super::managed::READ_AGAIN;
 use super::report::{Change, Report};
 use crate::certificate::sni::{Loading, Standing};
 use crate::clock::UnixTime;
@@ -54,6 +55,14 @@ impl TlsManager {
             }
             None => self.refresh(),
         }
+    }
+
+    /// When [`Self::tick`] is due whatever else happens: the storage did not say what it holds, or a
+    /// certificate whose file has vanished is not served much longer.
+    pub fn next_pass(&self) -> Option<UnixTime> {
+        let is_unread = self.managed.is_unread() || self.issued.is_unopened();
+        let read = is_unread.then(|| self.last_pass.saturating_add(READ_AGAIN));
+        read.into_iter().chain(self.sources.next_end()).min()
     }
 
     /// Begins to look at all files, anew where that is under way. [`Self::sweep`] does it.

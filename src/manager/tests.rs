@@ -21,6 +21,7 @@ mod from_files;
 mod hosts;
 mod models;
 mod on_demand;
+mod removed;
 mod revoked;
 mod scripted;
 
@@ -362,6 +363,8 @@ fn metrics_follow() {
     assert!(text().contains(r#"snigate_certificates{source="directory"} 1"#));
     fs::remove_file(fixture.path("a.pem")).expect("there");
     fixture.manager.refresh();
+    fixture.clock.advance(5);
+    fixture.manager.tick();
     assert!(!text().contains("a.example"), "{}", text());
     assert!(text().contains(r#"snigate_certificates{source="directory"} 0"#));
 }

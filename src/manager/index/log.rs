@@ -146,16 +146,19 @@ fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
     let size = file.metadata()?.len();
     let mut reader = BufReader::with_capacity(BLOCK, &mut *file);
     let mut found = [0; HEAD];
-    let is_whole = match reader.read_exact(&mut found) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-        read => read.map(|()| true)?,
-    };
-    if !is_whole || found != head() {
-        let path = path.display();
-        if is_whole && found.starts_with(KIND) {
-            tracing::info!(%path, "the index of certificates is of another version: it is made anew");
-        } else if size > 0 {
-            tracing::warn!(%path, octets = size, "the index of certificates is damaged: it is made anew");
+    if size >= octets(HEAD) {
+        reader.read_exact(&mut found)?;
+    }
+    if found != head() {
+        let is_other = found.starts_with(KIND);
+        let what = if is_other {
+            "of another version"
+        } else {
+            "damaged"
+        };
+        if size > 0 {
+            let path = path.display();
+            tracing::warn!(%path, octets = size, "the index of certificates is {what}: it is made anew");
         }
         return Ok(contents);
     }
