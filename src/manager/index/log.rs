@@ -150,15 +150,8 @@ fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
         reader.read_exact(&mut found)?;
     }
     if found != head() {
-        let is_other = found.starts_with(KIND);
-        let what = if is_other {
-            "of another version"
-        } else {
-            "damaged"
-        };
         if size > 0 {
-            let path = path.display();
-            tracing::warn!(%path, octets = size, "the index of certificates is {what}: it is made anew");
+            tell_lost(path, size, "damaged, or of another version: it");
         }
         return Ok(contents);
     }
@@ -170,13 +163,14 @@ fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
     let lost = size.saturating_sub(contents.length);
     // Less is what a kill cuts off.
     if lost > octets(BEFORE + LONGEST) {
-        tracing::warn!(
-            path = %path.display(),
-            octets = lost,
-            "the index of certificates is damaged: the rest of it is made anew"
-        );
+        tell_lost(path, lost, "damaged: the rest of it");
     }
     Ok(contents)
+}
+
+fn tell_lost(path: &Path, octets: u64, what: &str) {
+    let path = path.display();
+    tracing::warn!(%path, octets, "the index of certificates is {what} is made anew");
 }
 
 /// Reads the next record. Whether there is one that is whole.
