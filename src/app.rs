@@ -182,14 +182,15 @@ impl App {
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
         let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config, &metrics)?));
+        let descriptors = Descriptors::claim();
         let gateway = Gateway::new(
             Arc::clone(&sites),
             &metrics,
             Arc::clone(&access),
             certificates.clone(),
         )
-        .since(clock.now());
-        let descriptors = Descriptors::claim();
+        .since(clock.now())
+        .with_upstream_connections(descriptors.upstreams);
         let edge = Edge::new(
             Arc::new(proxy::Front::new(gateway, &config, descriptors.kept)),
             certificates.clone(),

@@ -363,6 +363,7 @@ mod tests {
             max_connections: 0,
             max_connections_per_ip: 0,
             h2_streams: 100,
+            upstream_connections: 0,
         };
         let tls = Tls {
             profile: TlsProfile::Intermediate,

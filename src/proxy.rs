@@ -7,17 +7,20 @@
 mod answer;
 mod authority;
 mod balance;
+mod body;
 mod challenge;
 mod deadline;
 mod exchange;
 mod failure;
+mod flow;
 mod front;
 mod header;
+mod link;
 mod own;
 mod path;
 mod phases;
-mod rate;
 mod resolve;
+mod room;
 mod route;
 mod server;
 mod upstream;
@@ -32,6 +35,7 @@ use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntCounter;
 
 pub(crate) use self::authority::Authority;
+pub use self::flow::{Flow, Write};
 pub use self::front::{Front, KeepAlive};
 pub use self::own::{Answering, Fields, Ready, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
@@ -41,6 +45,7 @@ use self::answer::Answer;
 use self::authority::Channel;
 use self::exchange::Exchange;
 use self::header::Refusal;
+use self::room::Room;
 use self::route::{Action, Admission};
 use crate::access_log::AccessLog;
 use crate::certificate::sni::CertificateSet;
@@ -64,7 +69,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Octets of an answer that are held for an HTTP/2 stream whose client does not take them.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// Streams that an HTTP/2 client may make the gateway reset before its connection is closed.
 const MAX_RESETS: usize = 256;
@@ -78,6 +83,7 @@ pub struct Gateway {
     /// Certificates that ended before are of no use.
     started: UnixTime,
     refused: Refused,
+    room: Arc<Room>,
 }
 
 /// Requests that no site answers, by reason.
@@ -86,6 +92,7 @@ struct Refused {
     invalid: IntCounter,
     misdirected: IntCounter,
     unknown_host: IntCounter,
+    no_room: IntCounter,
 }
 
 impl Gateway {
@@ -108,7 +115,9 @@ impl Gateway {
                 invalid: refused("invalid"),
                 misdirected: refused("misdirected"),
                 unknown_host: refused("unknown_host"),
+                no_room: refused("no_room"),
             },
+            room: Arc::default(),
         }
     }
 
@@ -123,6 +132,14 @@ impl Gateway {
     /// Counts certificates as none that had ended at `started`.
     pub fn since(self, started: UnixTime) -> Self {
         Self { started, ..self }
+    }
+
+    /// Lets requests use at most so many connections to upstreams at a time, whatever the
+    /// configuration allows.
+    #[must_use]
+    pub fn with_upstream_connections(self, most: usize) -> Self {
+        self.room.set_most_used(most);
+        self
     }
 
     /// Whether a client that is sent to TLS is presented a certificate for `host` that has been of
@@ -229,6 +246,12 @@ impl Gateway {
 /// Makes the proxy behind [`Front`], or any Pingora program's. It keeps at most `kept` idle
 /// connections to upstreams.
 pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<Gateway> {
+    let threads = config.server.threads.max(1);
+    // Those over TLS are Pingora's to keep, all others the links'.
+    let kept = kept / 2;
+    gateway
+        .room
+        .set_most_idle(kept.clamp(1, KEPT_CONNECTIONS.saturating_mul(threads)));
     let server = ServerConf {
         threads: config.server.threads,
         upstream_keepalive_pool_size: (kept / config.server.threads.max(1))
@@ -304,6 +327,7 @@ mod tests {
                     max_connections: 0,
                     max_connections_per_ip: 0,
                     h2_streams: 100,
+                    upstream_connections: 0,
                 },
                 https_optional: false,
             },

@@ -26,6 +26,7 @@ use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslAlert, SslRef};
 use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
+use tokio::runtime::Handle;
 
 use crate::certificate::hot::{self, Hot};
 use crate::certificate::sni::{CertificateSet, SniMap};
@@ -123,9 +124,19 @@ impl GlobalCertificate {
     }
 
     /// Replaces what handshakes work from. Handshakes under way finish with what they began with;
-    /// none waits.
+    /// none waits. The attachment of the snapshot before is held for the first requests of the
+    /// connections that have it, some seconds, and let go then.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.0.live.store(Arc::new(snapshot));
+        let before = self.0.live.swap(Arc::new(snapshot));
+        let attachment = before.attachment.clone();
+        if let (Some(attachment), Ok(runtime)) = (attachment, Handle::try_current()) {
+            let blocking = runtime.clone();
+            runtime.spawn(async move {
+                tokio::time::sleep(info::FIRST_REQUEST).await;
+                // It may be large.
+                blocking.spawn_blocking(move || drop(attachment));
+            });
+        }
     }
 
     /// What handshakes work from now.
@@ -383,7 +394,7 @@ impl TlsAccept for GlobalCertificate {
                 hello.certificates.clone(),
                 hello.purpose == Purpose::FallBack,
             )
-            .with(snapshot.attachment.clone()),
+            .with(snapshot.attachment.as_ref()),
         ))
     }
 }

@@ -25,6 +25,7 @@ use super::connection::{Connected, Connection, Patient};
 use crate::config::model::Admin;
 use crate::printable::Printable as _;
 use crate::shutdown::{ShutdownWatch, requested};
+use crate::throttle::Throttle;
 
 const BACKLOG: i32 = 128;
 const MAX_CONNECTIONS: usize = 128;
@@ -201,6 +202,7 @@ pub async fn serve(listener: Listener, router: Router, mut shutdown: ShutdownWat
         }
     };
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let failures = Throttle::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -216,7 +218,11 @@ pub async fn serve(listener: Listener, router: Router, mut shutdown: ShutdownWat
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin interface cannot accept a connection");
+                if let Some(suppressed) = failures.admit() {
+                    tracing::warn!(
+                        suppressed, %error, "the admin interface cannot accept a connection",
+                    );
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

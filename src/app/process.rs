@@ -10,11 +10,22 @@ use thiserror::Error;
 /// and connections to CAs. A gateway that is full must still be able to renew and to be told.
 const RESERVE: u64 = 64;
 
+/// The ports that connections are made from, in the file where Linux has their range.
+const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// Of the ports, connections to upstreams may use three in four. The others are for those that
+/// servers have closed, which the system holds for a minute, and for connections to CAs.
+const fn share_of(ports: u64) -> u64 {
+    ports / 4 * 3
+}
+
 /// What the limit on open files allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Descriptors {
-    /// Connections of clients. Each may take another one to an upstream.
+    /// Connections of clients.
     pub(super) clients: usize,
+    /// Connections to upstreams that requests use.
+    pub(super) upstreams: usize,
     /// Connections to upstreams that wait to be used again.
     pub(super) kept: usize,
 }
@@ -27,18 +38,20 @@ impl Descriptors {
                 .map(|()| hard)
                 .or(Ok(soft))
         });
-        Self::within(limit.unwrap_or_else(|error| {
+        let limit = limit.unwrap_or_else(|error| {
             tracing::warn!(%error, "the limit on open files is unknown, taking 1024");
             1024
-        }))
+        });
+        Self::within(limit, local_ports())
     }
 
     /// Two fifths for clients, as much for the upstreams they are passed to, the rest to keep.
-    fn within(limit: u64) -> Self {
+    fn within(limit: u64, ports: u64) -> Self {
         let fifth = limit.saturating_sub(RESERVE) / 5;
         let count = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
         Self {
             clients: count(fifth * 2).max(8),
+            upstreams: count((fifth * 2).min(share_of(ports))).max(8),
             kept: count(fifth),
         }
     }
@@ -52,6 +65,17 @@ pub(super) fn forbid_core_dumps() {
     }
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         tracing::warn!(%error, "core dumps cannot be forbidden: one would hold private keys");
+    }
+}
+
+/// How many ports there are for connections that are made from here, as far as the system says.
+fn local_ports() -> u64 {
+    let range = std::fs::read_to_string(PORTS).unwrap_or_default();
+    let mut ends = range.split_ascii_whitespace().map(str::parse::<u64>);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => last.saturating_sub(first) + 1,
+        // As Linux sets it.
+        _ => 28_232,
     }
 }
 
@@ -99,12 +123,16 @@ mod tests {
     #[test]
     fn a_reserve_of_descriptors_is_kept() {
         let within = |limit| {
-            let Descriptors { clients, kept } = Descriptors::within(limit);
-            (clients, kept)
+            let share = Descriptors::within(limit, 28_232);
+            (share.clients, share.upstreams, share.kept)
         };
-        assert_eq!(within(256), (76, 38));
-        assert_eq!(within(65_536), (26_188, 13_094));
-        assert_eq!(within(10), (8, 0));
+        assert_eq!(within(256), (76, 76, 38));
+        assert_eq!(within(10), (8, 8, 0));
+        assert_eq!(
+            within(65_536),
+            (26_188, 21_174, 13_094),
+            "as the ports allow"
+        );
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub struct Limits {
     pub max_connections_per_ip: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub h2_streams: u32,
+    /// Requests at upstreams at a time, 0 for as many as there are descriptors and ports for.
+    pub upstream_connections: usize,
 }
 
 /// How TLS is spoken on the HTTPS listeners.

@@ -211,6 +211,7 @@ mod tests {
             max_connections: 0,
             max_connections_per_ip: 0,
             h2_streams: 100,
+            upstream_connections: 0,
         };
         // Each read sees one crumb, as with a TLS record for each.
         let (mut client, server) = tokio::io::duplex(32);

@@ -7,6 +7,7 @@
 mod accounting;
 mod frames;
 mod head;
+mod session;
 mod streams;
 
 use std::io::{self, IoSlice};

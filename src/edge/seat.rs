@@ -23,6 +23,9 @@ pub(super) struct Seat {
     /// When the last request ended, in nanoseconds from [`START`].
     last_end: AtomicU64,
     let_go: AtomicBool,
+    /// Whether a request has ended since the connection was last looked at because its client took
+    /// nothing: the connection may have been idle for long.
+    has_stalled: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -32,6 +35,7 @@ impl Default for Seat {
             in_flight: AtomicUsize::new(0),
             last_end: AtomicU64::new(now()),
             let_go: AtomicBool::new(false),
+            has_stalled: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -45,7 +49,10 @@ impl Seat {
         if self.let_go.load(Ordering::Relaxed) {
             self.let_go.store(false, Ordering::Relaxed);
         }
-        InFlight(Arc::clone(self))
+        InFlight {
+            seat: Arc::clone(self),
+            stalled: Arc::default(),
+        }
     }
 
     /// Since when nothing has been in flight; `None` where something is.
@@ -53,6 +60,11 @@ impl Seat {
         let is_idle = self.in_flight.load(Ordering::Acquire) == 0;
         let since = || *START + Duration::from_nanos(self.last_end.load(Ordering::Relaxed));
         is_idle.then(since)
+    }
+
+    /// Whether a request has ended since the last call because its client took nothing.
+    pub(super) fn take_stalled(&self) -> bool {
+        self.has_stalled.swap(false, Ordering::Acquire)
     }
 
     /// Asks the connection to end, unless a request comes first.
@@ -79,12 +91,31 @@ impl Seat {
 
 /// A request in flight.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Seat>);
+pub(super) struct InFlight {
+    seat: Arc<Seat>,
+    stalled: Arc<AtomicBool>,
+}
+
+impl InFlight {
+    /// Set where the request ends because its client takes nothing. Then it counts for nothing when
+    /// the connection is asked how long it has been idle.
+    pub(super) fn stalled(&self) -> &Arc<AtomicBool> {
+        &self.stalled
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.last_end.store(now(), Ordering::Relaxed);
-        self.0.in_flight.fetch_sub(1, Ordering::Release);
+        let seat = &*self.seat;
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        if !stalled {
+            seat.last_end.store(now(), Ordering::Relaxed);
+        }
+        seat.in_flight.fetch_sub(1, Ordering::Release);
+        if stalled {
+            seat.has_stalled.store(true, Ordering::Release);
+            seat.waker.wake();
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
+};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
@@ -22,6 +24,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const BODY_END: Duration = Duration::from_secs(30);
 const IDLE_BEFORE: Duration = Duration::from_secs(2);
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(5);
+
+/// When a client may come again that the gateway has no room for, in seconds.
+const RETRY: &str = "5";
 
 /// An answer that is known before the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,11 +168,15 @@ impl Answer {
         let content_type = self.content_type.clone().filter(|_| !self.body.is_empty());
         let length = (!self.is_bodiless()).then(|| HeaderValue::from(self.body.len()));
         let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
+        // Of the gateway's own answers, those that the configuration does not give.
+        let is_busy = !self.cacheable && self.status == StatusCode::SERVICE_UNAVAILABLE;
+        let retry = is_busy.then(|| HeaderValue::from_static(RETRY));
         [
             (CONTENT_TYPE, content_type),
             (CONTENT_LENGTH, length),
             (LOCATION, self.location.clone()),
             (CACHE_CONTROL, cache),
+            (RETRY_AFTER, retry),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))

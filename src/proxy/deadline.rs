@@ -2,7 +2,7 @@
 //!
 //! Pingora has one time-out for all reads of a connection. An upgraded one may be silent for long,
 //! but unless the upstream has agreed to the upgrade it must answer like any other, in each of its
-//! parts. So the socket is shut down from here where it does not.
+//! parts. So the connection is ended from here where it does not.
 
 use std::io;
 use std::net::Shutdown;
@@ -15,6 +15,8 @@ use socket2::SockRef;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
+use super::link::Link;
+
 /// A deadline that is lifted when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Deadline {
@@ -24,12 +26,25 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
+    /// Sets a deadline for the connection of a link.
+    pub(crate) fn of_link(link: &Arc<Link>, patience: Duration) -> Self {
+        let link = Arc::clone(link);
+        Self::set(patience, move || link.end())
+    }
+
     /// Sets a deadline for the connection of `socket`, which is open and stays so during the call.
-    pub(crate) fn set(socket: RawFd, patience: Duration) -> io::Result<Self> {
+    pub(crate) fn of_socket(socket: RawFd, patience: Duration) -> io::Result<Self> {
         // SAFETY: the socket is open for the whole call, in which nothing else can close it. The
         // copy is owned, so that it names this connection even where `socket` is closed early and
         // its number used again.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
+        Ok(Self::set(patience, move || {
+            // Where this fails the connection has ended by itself.
+            _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+        }))
+    }
+
+    fn set(patience: Duration, end: impl FnOnce() + Send + 'static) -> Self {
         let (lift, mut lifted) = oneshot::channel::<()>();
         let restart = Arc::new(Notify::new());
         let restarted = Arc::clone(&restart);
@@ -44,14 +59,13 @@ impl Deadline {
                 }
             }
             flag.store(true, Ordering::Release);
-            // Where this fails the connection has ended by itself.
-            _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+            end();
         });
-        Ok(Self {
+        Self {
             _lift: lift,
             restart,
             passed,
-        })
+        }
     }
 
     /// Lets the whole time begin anew.

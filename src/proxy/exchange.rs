@@ -12,14 +12,16 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 use crate::proxy::answer::Answer;
+use crate::proxy::body::Body;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::failure::{Account, CLIENT_GONE, Failure};
+use crate::proxy::flow::Flow;
 use crate::proxy::front::KeepAlive;
 use crate::proxy::own::Request;
-use crate::proxy::rate::Rate;
+use crate::proxy::room::Place;
 use crate::proxy::route::{Action, Proxy, Site};
 use crate::proxy::server::Endpoint;
-use crate::proxy::upstream::Choice;
+use crate::proxy::upstream::{Choice, Lease};
 
 /// A request on its way.
 pub struct Exchange {
@@ -37,17 +39,26 @@ pub struct Exchange {
     tried: Vec<Arc<Endpoint>>,
     /// How often the request has been tried again, as far as the route's retries count it.
     retries: u32,
+    /// The connection to it.
+    pub(crate) lease: Option<Lease>,
+    /// The request's place among those that are at upstreams.
+    pub(crate) place: Option<Place>,
     /// Whether a request has been repeated because its kept-alive connection was dead.
     repeated: bool,
     /// Whether the client asks for a WebSocket.
     pub(crate) websocket: bool,
     /// Until when the upstream must agree to the upgrade that the client asks for.
     deadline: Option<Deadline>,
-    pub(crate) body_rate: Rate,
     /// Where the owner of an HTTP/1 connection learns that it is kept.
     pub(crate) keep_alive: Option<KeepAlive>,
     /// Whether a page that tells of a failure was sent whole, to a client that may still send.
     pub(crate) page_sent: bool,
+    /// How the answer flows to a client of HTTP/2.
+    pub(crate) flow: Option<Arc<Flow>>,
+    /// The length of the body as the request declares it.
+    pub(crate) declared: Option<u64>,
+    /// What has come of the body, over HTTP/2.
+    pub(crate) body: Body,
     failure: Option<Failure>,
 }
 
@@ -67,9 +78,13 @@ impl Exchange {
             repeated: false,
             websocket: false,
             deadline: None,
-            body_rate: Rate::default(),
             keep_alive: None,
             page_sent: false,
+            lease: None,
+            place: None,
+            flow: None,
+            declared: None,
+            body: Body::default(),
             failure: None,
         }
     }
@@ -110,8 +125,11 @@ impl Exchange {
         Some(self.choice.insert(choice))
     }
 
-    /// Notes that the chosen server can be reached, through `socket`.
+    /// Notes that the chosen server can be reached, through `socket` where it has no link.
     pub(crate) fn connected(&mut self, reused: bool, socket: RawFd) {
+        let reused = reused || self.is_link_reused();
+        // What has come of it is sent anew with each try.
+        self.body = Body::of(self.declared);
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
@@ -122,8 +140,19 @@ impl Exchange {
             choice.endpoint.take_in();
         }
         if self.websocket {
-            self.deadline = Deadline::set(socket, proxy.read_timeout).ok();
+            let deadline = match &self.lease {
+                Some(lease) => Ok(Deadline::of_link(&lease.link, proxy.read_timeout)),
+                None => Deadline::of_socket(socket, proxy.read_timeout),
+            };
+            self.deadline = deadline.ok();
         }
+    }
+
+    /// Whether the request has a connection that had others before, which Pingora cannot tell.
+    fn is_link_reused(&self) -> bool {
+        self.lease
+            .as_ref()
+            .is_some_and(|lease| lease.link.is_reused())
     }
 
     /// Notes that the head of an answer has come. Only a tunnel may be silent for longer than the
@@ -181,6 +210,7 @@ impl Exchange {
         if !died || !repeatable {
             return false;
         }
+        let reused = reused || self.is_link_reused();
         if reused && !self.repeated {
             self.repeated = true;
             return true;

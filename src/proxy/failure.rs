@@ -34,6 +34,10 @@ impl Failure {
                 Ok(status @ (StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)) => {
                     Self::Upstream(status, "The server behind this gateway is not available.")
                 }
+                Ok(status @ StatusCode::SERVICE_UNAVAILABLE) => Self::Upstream(
+                    status,
+                    "The gateway cannot connect to the server behind it just now.",
+                ),
                 Ok(status) if status.is_client_error() => {
                     Self::Client(status, "The request cannot be served.")
                 }
@@ -141,6 +145,16 @@ impl fmt::Display for Account<'_> {
             f.write_str(" cause:")?;
         }
     }
+}
+
+/// Whether a connection could not be made for want of something that the system gives this
+/// process: descriptors, ports or memory.
+pub(crate) fn is_want(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    matches!(
+        cause.and_then(io::Error::raw_os_error),
+        Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 /// Why the edge, not the system, ended a read: it watches over bodies of HTTP/1.

@@ -152,6 +152,14 @@ pub(crate) fn check(request: &RequestHeader) -> std::result::Result<(), Refusal>
         ));
     }
     check_nominated(&request.headers)?;
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    let is_length = |value: &HeaderValue| digits(value.as_bytes()).is_some();
+    if !lengths.next().is_none_or(is_length) || lengths.next().is_some() {
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "The length of the body is not given in one number.",
+        ));
+    }
     if !origin_form(request).starts_with(b"/") {
         return Err(Refusal(StatusCode::BAD_REQUEST, "The request has no path."));
     }
@@ -196,6 +204,29 @@ const PROTECTED: [&[u8]; 4] = [
 /// Whether an octet may stand in a token (RFC 9110, section 5.6.2).
 fn is_token(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// The length that a checked request declares for its body.
+pub(crate) fn declared_length(request: &RequestHeader) -> Option<u64> {
+    digits(request.headers.get(CONTENT_LENGTH)?.as_bytes())
+}
+
+/// Writes the length of a body in its one normal form.
+pub(crate) fn write_length(request: &mut RequestHeader, length: u64) -> Result<()> {
+    match request.headers.get(CONTENT_LENGTH) {
+        Some(value) if value.as_bytes().first() == Some(&b'0') && value.len() > 1 => {
+            request.insert_header(CONTENT_LENGTH, length)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A number in digits alone.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// The request's target as `/path?query`, whatever the form it came in.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,11 +23,12 @@ use crate::proxy::answer::{self, Answer};
 use crate::proxy::authority::{self, Authority, Channel};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{self, Failure};
+use crate::proxy::flow::Flow;
 use crate::proxy::header::{self, Forwarded};
 use crate::proxy::own::Request;
 use crate::proxy::server::ForeignCertificate;
 use crate::proxy::upstream::UPGRADED_IDLE;
-use crate::proxy::{Gateway, challenge, channel};
+use crate::proxy::{Gateway, SiteTable, challenge, channel};
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -63,9 +65,19 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         challenge::look_for(self.certificates.challenges(), session.req_header()).await;
-        if let Some(answer) = self.decide(&sites, session, exchange) {
+        let answer = match self.decide(&sites, session, exchange) {
+            Some(answer) => Some(answer),
+            None => self.enter(&sites, session, exchange),
+        };
+        // What waits for the client, or for the server, holds no configuration.
+        drop(sites);
+        if let Some(answer) = answer {
             answer.send(session, exchange.request_id_value()).await?;
             return Ok(true);
+        }
+        if exchange.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
+            // A server takes a request without a body for whole once its head has come.
+            await_end(session).await?;
         }
         if websocket {
             exchange.websocket = true;
@@ -87,7 +99,12 @@ impl ProxyHttp for Gateway {
         let Some(proxy) = exchange.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
         };
-        let Some(mut peer) = choice.and_then(|choice| proxy.pool.peer(&choice)) else {
+        let chosen = choice.and_then(|choice| {
+            let flow = exchange.flow.clone();
+            let lease = proxy.pool.lease(&choice, &self.room, flow);
+            Some((proxy.pool.peer(&choice, lease.as_ref())?, lease))
+        });
+        let Some((mut peer, lease)) = chosen else {
             proxy.pool.attempts.unresolved.inc();
             let why = "no server of the upstream has an address yet";
             return Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up());
@@ -100,6 +117,7 @@ impl ProxyHttp for Gateway {
             proxy.read_timeout
         };
         peer.options.read_timeout = Some(patience);
+        exchange.lease = lease;
         Ok(peer)
     }
 
@@ -128,6 +146,12 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        if failure::is_want(&error) {
+            // The server has not even been asked.
+            error.etype = ErrorType::HTTPStatus(503);
+            error.set_retry(false);
+            return error;
+        }
         // Nothing has been sent, so any request can be tried elsewhere.
         error.set_retry(exchange.connect_failed());
         error
@@ -160,6 +184,9 @@ impl ProxyHttp for Gateway {
             request.set_raw_path(target)?;
         }
         header::join_cookies(request)?;
+        if let Some(length) = exchange.declared {
+            header::write_length(request, length)?;
+        }
         let channel = channel(session);
         Forwarded {
             client: exchange.client,
@@ -187,12 +214,10 @@ impl ProxyHttp for Gateway {
             *body = None;
         }
         // The edge watches over bodies of HTTP/1.
-        let part = body.as_ref().map_or(0, Bytes::len);
-        if !session.is_http2() || end_of_stream || exchange.body_rate.is_fast_enough(part) {
-            return Ok(());
+        if session.req_header().version == Version::HTTP_2 {
+            exchange.body.pass(body, end_of_stream);
         }
-        let why = "the request's body comes too slowly";
-        Err(Error::explain(ErrorType::HTTPStatus(408), why).into_down())
+        Ok(())
     }
 
     async fn upstream_response_filter(
@@ -308,6 +333,49 @@ impl ProxyHttp for Gateway {
             answer::await_body_end(session, answer::IDLE_AFTER).await;
         }
     }
+}
+
+impl Gateway {
+    /// Lets a request that a route passes on go to its upstream: the answer to give instead where
+    /// it has to come later.
+    fn enter(
+        &self,
+        sites: &SiteTable,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Option<Answer> {
+        let request = session.req_header();
+        exchange.declared = header::declared_length(request);
+        exchange.flow = request.extensions.get::<Arc<Flow>>().cloned();
+        let connection = exchange.flow.as_ref().map(|flow| &flow.at_upstreams);
+        exchange.place = self.room.enter(sites.upstream_connections, connection);
+        if exchange.place.is_some() {
+            return None;
+        }
+        self.refused.no_room.inc();
+        if let Some(suppressed) = self.room.refusals.admit() {
+            tracing::warn!(
+                suppressed,
+                "a request is refused with 503: too many are at upstreams; see \
+                 server.limits.upstream_connections",
+            );
+        }
+        let why = "Too many requests wait for the servers behind this gateway.";
+        let accept = answer::accept(session);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Some(Answer::error(status, why, accept, exchange.request_id()))
+    }
+}
+
+/// Waits for the end of a body that is to have no octets.
+async fn await_end(session: &mut Session) -> Result<()> {
+    while let Some(part) = session.read_request_body().await? {
+        if !part.is_empty() {
+            let why = "the request's body is longer than declared";
+            return Err(Error::explain(ErrorType::HTTPStatus(400), why).into_down());
+        }
+    }
+    Ok(())
 }
 
 /// The address of the client.

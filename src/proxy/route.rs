@@ -34,6 +34,8 @@ pub struct SiteTable {
     pub(crate) https_optional: bool,
     /// How long a client may make no progress.
     pub(crate) idle: Duration,
+    /// How many requests may be at upstreams at a time, 0 for as many as there is room for.
+    pub(crate) upstream_connections: usize,
 }
 
 /// A site, ready for requests.
@@ -87,6 +89,7 @@ impl SiteTable {
             https_port: config.server.https.first().map(|address| address.port()),
             https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
+            upstream_connections: config.server.limits.upstream_connections,
             ..Self::default()
         };
         for (name, upstream) in &config.upstreams {

@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ahash::AHasher;
@@ -19,6 +19,8 @@ use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
 use crate::printable::Printable as _;
+use crate::proxy::link::Link;
+use crate::proxy::room::Room;
 
 /// How long an idle connection to a server is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -47,6 +49,8 @@ pub(crate) struct Endpoint {
     pub(crate) text: Box<str>,
     /// Until when it is passed over, in milliseconds of the pool's time.
     out_until: AtomicU64,
+    /// Connections that wait for their next request, used last first.
+    resting: Mutex<Vec<Arc<Link>>>,
 }
 
 impl Server {
@@ -74,11 +78,26 @@ impl Server {
         }
     }
 
-    /// What a connection to one of this server's addresses is made with.
-    pub(crate) fn peer(&self, endpoint: &Endpoint) -> Box<HttpPeer> {
+    /// What a connection to one of this server's addresses is found or made with: by `link` where
+    /// there is one, else by Pingora alone.
+    pub(crate) fn peer(&self, endpoint: &Endpoint, link: Option<&Arc<Link>>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.template.clone());
-        peer._address = endpoint.address.clone();
+        match (link, &endpoint.address) {
+            // The link knows it, and Pingora would look for it in the file system.
+            (Some(_), SocketAddr::Unix(_)) => {}
+            (_, address) => peer._address = address.clone(),
+        }
+        if let Some(link) = link {
+            peer.group_key = link.key();
+            peer.options.custom_l4 = Some(Arc::clone(link) as _);
+        }
         peer
+    }
+
+    /// A link to one of this server's addresses; `None` where TLS is spoken, whose state is
+    /// Pingora's and goes with the connection.
+    pub(crate) fn link(&self, endpoint: &Endpoint) -> Option<Arc<Link>> {
+        (self.template.scheme == Scheme::HTTP).then(|| endpoint.link())
     }
 
     /// The addresses that are known.
@@ -158,7 +177,40 @@ impl Endpoint {
             address,
             text: text.into(),
             out_until: AtomicU64::new(0),
+            resting: Mutex::default(),
         }
+    }
+
+    /// A link for a request: that of a connection that waits for one, else a new one.
+    fn link(&self) -> Arc<Link> {
+        let mut resting = self.resting();
+        while let Some(link) = resting.pop() {
+            if link.is_open() {
+                return link;
+            }
+        }
+        Link::to(&self.address)
+    }
+
+    /// Lets the connection of a link wait for its next request, where it has one and there is room.
+    pub(crate) fn rest(&self, link: Arc<Link>, room: &Arc<Room>) {
+        if !link.is_open() {
+            return;
+        }
+        let Some(idle) = room.keep() else {
+            return link.end();
+        };
+        link.rest(idle);
+        let mut resting = self.resting();
+        if resting.len() == resting.capacity() {
+            // Those that have waited longest are the ones that servers have closed.
+            resting.retain(|link| link.is_open());
+        }
+        resting.push(link);
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Passes this address over until a time in milliseconds.

@@ -14,6 +14,9 @@ use prometheus::IntCounter;
 use crate::config::model::Upstream;
 use crate::metrics::Metrics;
 use crate::proxy::balance;
+use crate::proxy::flow::Flow;
+use crate::proxy::link::Link;
+use crate::proxy::room::Room;
 use crate::proxy::server::{Endpoint, Server, read_roots};
 use crate::throttle::Throttle;
 
@@ -115,8 +118,26 @@ impl Pool {
     }
 
     /// What Pingora connects to.
-    pub(crate) fn peer(&self, choice: &Choice) -> Option<Box<HttpPeer>> {
-        Some(self.servers.get(choice.server)?.peer(&choice.endpoint))
+    pub(crate) fn peer(&self, choice: &Choice, lease: Option<&Lease>) -> Option<Box<HttpPeer>> {
+        let server = self.servers.get(choice.server)?;
+        Some(server.peer(&choice.endpoint, lease.map(|lease| &lease.link)))
+    }
+
+    /// A connection to a server for one request, which `flow` bounds where it is given. `None` for
+    /// those that are Pingora's alone.
+    pub(crate) fn lease(
+        &self,
+        choice: &Choice,
+        room: &Arc<Room>,
+        flow: Option<Arc<Flow>>,
+    ) -> Option<Lease> {
+        let link = self.servers.get(choice.server)?.link(&choice.endpoint)?;
+        link.begin(flow);
+        Some(Lease {
+            link,
+            endpoint: Arc::clone(&choice.endpoint),
+            room: Arc::clone(room),
+        })
     }
 
     /// Passes an address over for a while.
@@ -178,6 +199,21 @@ impl Pool {
 pub(crate) struct Choice {
     server: usize,
     pub(crate) endpoint: Arc<Endpoint>,
+}
+
+/// A connection that a request has. When it is dropped the connection waits for the next request,
+/// unless it is over.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) link: Arc<Link>,
+    endpoint: Arc<Endpoint>,
+    room: Arc<Room>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.rest(Arc::clone(&self.link), &self.room);
+    }
 }
 
 impl Attempts {

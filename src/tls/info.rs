@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::lock;
@@ -11,7 +11,7 @@ use crate::host::HostName;
 
 /// How long after the handshake a first request belongs to the state of the handshake. Browsers
 /// open connections ahead of need; what they ask for later is answered as things stand then.
-const FIRST_REQUEST: Duration = Duration::from_secs(5);
+pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// What is known of a TLS connection when its requests are routed.
 ///
@@ -24,7 +24,8 @@ pub struct TlsInfo {
     pub certificates: Option<Arc<CertificateSet>>,
     /// Whether the client asked for a name that it did not get a certificate for.
     pub fell_back: bool,
-    pub(super) attachment: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    /// No connection holds what has been replaced: see [`super::GlobalCertificate::publish`].
+    pub(super) attachment: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     /// When the handshake ended.
     pub(super) since: Instant,
 }
@@ -46,8 +47,8 @@ impl TlsInfo {
     }
 
     /// With the attachment of the snapshot that the handshake worked from.
-    pub(super) fn with(mut self, attachment: Option<Arc<dyn Any + Send + Sync>>) -> Self {
-        self.attachment = Mutex::new(attachment);
+    pub(super) fn with(mut self, attachment: Option<&Arc<dyn Any + Send + Sync>>) -> Self {
+        self.attachment = Mutex::new(attachment.map(Arc::downgrade));
         self
     }
 
@@ -67,14 +68,22 @@ impl TlsInfo {
 
     /// What [`Self::take_attachment`] would give.
     pub fn attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        let attachment = lock(&self.attachment).clone();
-        attachment.filter(|_| self.since.elapsed() < FIRST_REQUEST)
+        let attachment = lock(&self.attachment).clone()?;
+        self.in_time(&attachment)
     }
 
     /// The attachment of the snapshot that the handshake worked from, for the first request of
     /// the connection; `None` for those after it, and for one that was long in coming.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        let attachment = lock(&self.attachment).take();
-        attachment.filter(|_| self.since.elapsed() < FIRST_REQUEST)
+        let attachment = lock(&self.attachment).take()?;
+        self.in_time(&attachment)
+    }
+
+    fn in_time(
+        &self,
+        attachment: &Weak<dyn Any + Send + Sync>,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
+        let in_time = self.since.elapsed() < FIRST_REQUEST;
+        attachment.upgrade().filter(|_| in_time)
     }
 }

@@ -210,7 +210,7 @@ async fn serve(
         server_name: info.server_name.clone(),
         certificates: info.certificates.clone(),
         fell_back: info.fell_back,
-        attachment: Mutex::new(info.take_attachment()),
+        attachment: Mutex::new(info.take_attachment().as_ref().map(Arc::downgrade)),
         since: info.since,
     }))
 }
@@ -383,6 +383,38 @@ async fn a_long_connection_keeps_no_replaced_state() {
         attachment: None,
     });
     assert!(state.upgrade().is_none());
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_holds_no_replaced_attachment() {
+    let server = server(SITES, false, UnknownSni::Default);
+    let snapshot = server.snapshot();
+    let attachment = Arc::downgrade(snapshot.attachment.as_ref().expect("one"));
+    drop(snapshot);
+    let seen = Client::new(Some("a.test"))
+        .connect(&server)
+        .await
+        .expect("full");
+    server.publish(Snapshot {
+        certificates: Arc::default(),
+        unknown_sni: UnknownSni::Default,
+        attachment: None,
+    });
+    assert!(
+        seen.info.attachment().is_some(),
+        "its first request may come"
+    );
+    tokio::time::pause();
+    tokio::time::sleep(info::FIRST_REQUEST * 2).await;
+    tokio::time::resume();
+    for _ in 0..500 {
+        if attachment.strong_count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(attachment.strong_count(), 0);
+    assert!(seen.info.attachment().is_none());
 }
 
 #[tokio::test]

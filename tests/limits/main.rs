@@ -17,6 +17,7 @@ mod floods;
 mod http1;
 mod http2;
 mod lines;
+mod upstreams;
 
 use std::io::Read;
 use std::time::{Duration, Instant};

@@ -269,6 +269,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
                 max_connections: 0,
                 max_connections_per_ip: 0,
                 h2_streams: 100,
+                upstream_connections: 0,
             },
             https_optional: false,
         },

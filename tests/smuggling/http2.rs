@@ -128,6 +128,90 @@ fn fields_that_would_change_the_message_are_refused() {
 }
 
 #[test]
+fn a_length_is_given_once_and_in_digits() {
+    let recorder = Recorder::start();
+    let gateway = in_front_of(&recorder);
+    for lengths in [
+        &["2", "2"][..],
+        &["2", "02"],
+        &["02", "2"],
+        &["2, 2"],
+        &["2,2"],
+        &["+2"],
+        &["2 "],
+        &["0x2"],
+        &[""],
+    ] {
+        let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+        let lengths = lengths.iter().map(|length| ("content-length", *length));
+        let fields: Vec<_> = PSEUDO.into_iter().chain(lengths).collect();
+        assert!(refused(&mut frames, 1, &fields, "ok"), "{fields:?}");
+    }
+    assert_eq!(recorder.count("/case"), 0);
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    let fields = with(&[("content-length", "002")]);
+    assert!(!refused(&mut frames, 1, &fields, "ok"));
+    let seen = recorder.seen().concat().to_ascii_lowercase();
+    assert!(seen.contains("\r\ncontent-length: 2\r\n"), "{seen}");
+}
+
+#[test]
+fn no_upstream_gets_a_whole_request_whose_body_is_longer_than_declared() {
+    let recorder = Recorder::start();
+    let gateway = in_front_of(&recorder);
+    for (length, declared, more) in [
+        ("0", "", "x"),
+        ("00", "", "x"),
+        ("5", "hello", "x"),
+        ("1", "h", "ello"),
+    ] {
+        let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+        let fields = Frame::fields(&with(&[("content-length", length)]));
+        let head = Frame::new(Frame::HEADERS, Frame::END_HEADERS, 1, fields);
+        frames.send(&head);
+        if !declared.is_empty() {
+            frames.send(&Frame::new(Frame::DATA, 0, 1, declared));
+        }
+        // All that may be passed on has been: a later request is answered.
+        frames.send(&Frame::get(3, "a.test", "/after"));
+        frames.until(|frame| frame.stream == 3 && frame.flags & Frame::END_STREAM != 0);
+        frames.send(&Frame::new(Frame::DATA, Frame::END_STREAM, 1, more));
+        let end = frames.until(|frame| frame.stream == 1 || frame.kind == Frame::GOAWAY);
+        let is_answered = end.is_some_and(|frame| {
+            frame.kind == Frame::HEADERS && frame.payload.first() == Some(&0x88)
+        });
+        assert!(!is_answered, "content-length: {length}");
+    }
+    for bytes in recorder.seen() {
+        let Some(at) = bytes.find("POST /case") else {
+            continue;
+        };
+        let (head, body) = bytes[at..].split_once("\r\n\r\n").expect("a head");
+        let head = head.to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).expect("a length");
+        let length: usize = length
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .expect("a number");
+        assert!(body.len() < length, "{bytes}");
+    }
+    // Where the end comes in time the request is whole, in one part or in crumbs.
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    let fields = Frame::fields(&with(&[("content-length", "5")]));
+    frames.send(&Frame::new(Frame::HEADERS, Frame::END_HEADERS, 1, fields));
+    for part in ["h", "ell", "o"] {
+        frames.send(&Frame::new(Frame::DATA, 0, 1, part));
+    }
+    frames.send(&Frame::new(Frame::DATA, Frame::END_STREAM, 1, ""));
+    let end = frames.until(|frame| frame.stream == 1).expect("an answer");
+    assert_eq!(end.payload.first(), Some(&0x88), "200");
+    let empty = with(&[("content-length", "0")]);
+    assert!(!refused(&mut frames, 3, &empty, ""));
+}
+
+#[test]
 fn a_good_request_made_by_hand_passes() {
     let recorder = Recorder::start();
     let gateway = in_front_of(&recorder);

@@ -151,6 +151,7 @@ impl Build<'_> {
             max_connections_per_ip: usize::try_from(raw.max_connections_per_ip)
                 .unwrap_or(usize::MAX),
             h2_streams: u32::try_from(raw.h2_streams).unwrap_or(u32::MAX),
+            upstream_connections: usize::try_from(raw.upstream_connections).unwrap_or(usize::MAX),
         }
     }
 

@@ -81,6 +81,8 @@ pub(crate) struct Limits {
     /// Concurrent streams of one HTTP/2 connection.
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) h2_streams: u64,
+    /// Requests at upstreams at a time; 0 for as many as the process has descriptors and ports for.
+    pub(crate) upstream_connections: u64,
 }
 
 impl Default for Limits {
@@ -93,6 +95,7 @@ impl Default for Limits {
             max_connections: 0,
             max_connections_per_ip: 0,
             h2_streams: 100,
+            upstream_connections: 0,
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession};
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
@@ -34,8 +33,10 @@ use crate::edge::http1::Refusal;
 use crate::edge::seat::Seat;
 use crate::edge::timer::Timer;
 use crate::edge::told::Told;
-use crate::proxy::{Answering, Ready, Request};
+use crate::proxy::{Answering, Flow, Ready, Request};
 use crate::shutdown::{ShutdownWatch, requested};
+
+use super::session::Session;
 
 /// How long the last octets of an answer may be on their way to the client.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -77,6 +78,8 @@ pub(super) struct Streams<A> {
     accounting: Accounting,
     /// Whether there has been a request.
     is_used: AtomicBool,
+    /// How many of its requests are at upstreams.
+    at_upstreams: Arc<AtomicUsize>,
 }
 
 impl<A> Streams<A>
@@ -100,6 +103,7 @@ where
             seat: Arc::clone(seat),
             accounting,
             is_used: AtomicBool::new(false),
+            at_upstreams: Arc::default(),
         })
     }
 
@@ -148,8 +152,11 @@ where
                 }
                 let is_due = match course {
                     Course::Open => {
-                        self.seat.poll_let_go(cx).is_ready()
-                            || timer.poll_since(cx, self.idle, busy_at).is_ready()
+                        let let_go = self.seat.poll_let_go(cx).is_ready();
+                        if self.seat.take_stalled() {
+                            timer.clear();
+                        }
+                        let_go || timer.poll_since(cx, self.idle, busy_at).is_ready()
                     }
                     Course::Stopping => false,
                     Course::Leaving(since) => {
@@ -229,7 +236,7 @@ where
     }
 
     async fn answer(self: Arc<Self>, mut session: HttpSession) {
-        let _in_flight = self.seat.begin();
+        let in_flight = self.seat.begin();
         if let Err(refusal) = check_size(session.req_header(), self.max_head) {
             self.accounting
                 .count_refused(session.req_header().headers.len());
@@ -245,7 +252,8 @@ where
             .flatten()
             .and_then(|request| self.app.answer(&request))
         else {
-            let session = ServerSession::new_http2(session);
+            let flow = Flow::new(&self.at_upstreams);
+            let session = Session::begin(session, flow, in_flight.stalled());
             self.app.process_new_http(session, &self.shutdown).await;
             return;
         };

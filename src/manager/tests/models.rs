@@ -34,6 +34,7 @@ pub(super) fn config(certificates: Vec<CertificateSource>, sites: Vec<Site>) -> 
                 max_connections: 0,
                 max_connections_per_ip: 0,
                 h2_streams: 1,
+                upstream_connections: 0,
             },
             https_optional: false,
         },

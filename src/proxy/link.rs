@@ -1,0 +1,406 @@
+//! Connections to servers, as far as they are made, read and ended from here.
+//!
+//! Pingora pools connections by what they lead to, and knows each by the number of its socket. One
+//! whose reads pass through here has no number, so that Pingora keeps it but never takes it for one
+//! that can be used again. So each has a [`Link`], which is its own pool: a request takes a link of
+//! the server's, and where Pingora drops the connection that belongs to it and asks for a new one,
+//! it gets the same again.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use async_trait::async_trait;
+use pingora_core::connectors::l4::Connect;
+use pingora_core::protocols::l4::ext;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora_core::{Error, ErrorType, Result};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::flow::Flow;
+use super::room::Idle;
+
+/// A connection to a server, or the place of one that is yet to be made.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Itself, for the connection that it makes.
+    me: Weak<Self>,
+    /// What it leads to.
+    target: SocketAddr,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Connections that are open: one, or two for the moment in which one replaces another.
+    open: usize,
+    /// Whether the gateway ended the connection.
+    is_ended: bool,
+    /// Whether the connection has been used since the request began that has it.
+    is_used: bool,
+    /// The connection, where it was dropped unused.
+    dropped: Option<Box<dyn Duplex>>,
+    /// Whether the connection had a request before the one that has it.
+    is_reused: bool,
+    /// How the answer flows that is being read, where that is bounded.
+    flow: Option<Arc<Flow>>,
+    /// Held while the connection waits for its next request.
+    idle: Option<Idle>,
+    /// Whoever reads.
+    reader: Option<Waker>,
+}
+
+impl Link {
+    /// A link to an address, without a connection yet.
+    pub(crate) fn to(target: &SocketAddr) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            target: target.clone(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// What Pingora tells this link's connection from others by.
+    pub(crate) fn key(&self) -> u64 {
+        // An open connection holds its link, so that no other can have the same address.
+        self.me.as_ptr().addr() as u64
+    }
+
+    /// Whether its connection is open.
+    pub(crate) fn is_open(&self) -> bool {
+        let state = self.state();
+        state.open > 0 && !state.is_ended
+    }
+
+    /// Begins a request. What is read goes the way of `flow`, where there is one.
+    pub(crate) fn begin(&self, flow: Option<Arc<Flow>>) {
+        let mut state = self.state();
+        state.flow = flow;
+        state.idle = None;
+        state.is_used = false;
+        state.is_reused = false;
+        state.dropped = None;
+    }
+
+    /// Whether the connection had a request before the one that has it.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.state().is_reused
+    }
+
+    /// Waits for the next request, which `idle` counts.
+    pub(crate) fn rest(&self, idle: Idle) {
+        let mut state = self.state();
+        state.flow = None;
+        state.idle = (state.open > 0).then_some(idle);
+    }
+
+    /// Ends the connection: whoever reads or writes learns that it is gone.
+    pub(crate) fn end(&self) {
+        let mut state = self.state();
+        state.is_ended = true;
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// The connection that was dropped unused, where its server still has it open.
+    fn take_dropped(&self) -> Option<Box<dyn Duplex>> {
+        let dropped = self.state().dropped.take();
+        dropped.filter(|socket| socket.is_quiet())
+    }
+
+    fn opened(&self, is_reused: bool) {
+        let mut state = self.state();
+        state.open += 1;
+        state.is_ended = false;
+        state.is_reused = is_reused;
+    }
+
+    fn closed(&self, socket: Option<Box<dyn Duplex>>) {
+        let mut state = self.state();
+        state.open = state.open.saturating_sub(1);
+        if state.open == 0 {
+            state.idle = None;
+        }
+        if !state.is_used && !state.is_ended {
+            state.dropped = socket;
+        }
+    }
+
+    fn used(&self) {
+        self.state().is_used = true;
+    }
+
+    /// What a read is bounded by, where it is.
+    fn poll_read(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bound>>> {
+        let flow = {
+            let mut state = self.state();
+            if state.is_ended {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            if !state
+                .reader
+                .as_ref()
+                .is_some_and(|known| known.will_wake(cx.waker()))
+            {
+                state.reader = Some(cx.waker().clone());
+            }
+            state.flow.clone()
+        };
+        let Some(flow) = flow else {
+            return Poll::Ready(Ok(None));
+        };
+        let room = ready!(flow.poll_read(cx));
+        Poll::Ready(Ok(Some(Bound { room, flow })))
+    }
+
+    fn begin_write(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.is_used = true;
+        match state.is_ended {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Connect for Link {
+    async fn connect(&self, _: &SocketAddr) -> Result<Stream> {
+        let link = self.me.upgrade().ok_or_else(|| {
+            Error::explain(ErrorType::InternalError, "the connection's link is gone")
+        })?;
+        let dropped = self.take_dropped();
+        let is_reused = dropped.is_some();
+        let socket = match (dropped, &self.target) {
+            (Some(socket), _) => socket,
+            (None, SocketAddr::Inet(address)) => Box::new(ext::connect(address, None).await?),
+            (None, SocketAddr::Unix(address)) => {
+                let path = address.as_pathname().ok_or_else(|| {
+                    Error::explain(ErrorType::ConnectError, "the socket has no path")
+                })?;
+                Box::new(ext::connect_uds(path).await?)
+            }
+        };
+        self.opened(is_reused);
+        let socket = Socket {
+            inner: Some(socket),
+            link,
+        };
+        Ok(VirtualSocketStream::new(Box::new(socket)).into())
+    }
+}
+
+/// How much may be read, and the flow that is to be told of it.
+struct Bound {
+    room: usize,
+    flow: Arc<Flow>,
+}
+
+/// A stream to a server.
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
+    /// Sends small writes at once, where the protocol would gather them.
+    fn set_nodelay(&self) -> io::Result<()>;
+
+    /// Whether the server has neither sent anything nor closed.
+    fn is_quiet(&self) -> bool;
+}
+
+impl Duplex for TcpStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        Self::set_nodelay(self, true)
+    }
+
+    fn is_quiet(&self) -> bool {
+        would_block(self.try_read(&mut [0]))
+    }
+}
+
+impl Duplex for UnixStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        would_block(self.try_read(&mut [0]))
+    }
+}
+
+fn would_block(read: io::Result<usize>) -> bool {
+    read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Socket {
+    /// Always there, until it is dropped.
+    inner: Option<Box<dyn Duplex>>,
+    link: Arc<Link>,
+}
+
+impl Socket {
+    fn inner(&mut self) -> io::Result<Pin<&mut Box<dyn Duplex>>> {
+        let inner = self.inner.as_mut().map(Pin::new);
+        inner.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.link.closed(self.inner.take());
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(Bound { room, flow }) = ready!(self.link.poll_read(cx))? else {
+            let read = ready!(self.inner()?.poll_read(cx, buf));
+            self.link.used();
+            return Poll::Ready(read);
+        };
+        let mut part = buf.take(room);
+        let read = ready!(self.inner()?.poll_read(cx, &mut part));
+        self.link.used();
+        read?;
+        let octets = part.filled().len();
+        // SAFETY: `part` is the beginning of what `buf` has left, and so much of it is filled.
+        unsafe { buf.assume_init(octets) };
+        buf.advance(octets);
+        flow.note_read(octets);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.link.begin_write()?;
+        self.inner()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.used();
+        self.inner()?.poll_shutdown(cx)
+    }
+}
+
+impl VirtualSocket for Socket {
+    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
+        match option {
+            VirtualSockOpt::NoDelay => self.inner.as_ref().map_or(Ok(()), |s| s.set_nodelay()),
+            // None other is asked for.
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::super::room::Room;
+    use super::*;
+
+    /// A link, its connection, and the server's end of it.
+    async fn connected() -> (Arc<Link>, Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let link = Link::to(&SocketAddr::Inet(
+            listener.local_addr().expect("an address"),
+        ));
+        link.begin(None);
+        let (near, far) = tokio::join!(link.connect(&link.target), listener.accept());
+        (
+            Arc::clone(&link),
+            near.expect("a connection"),
+            far.expect("a client").0,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_server_is_read_no_faster_than_the_client_takes() {
+        let (link, mut near, mut far) = connected().await;
+        let flow = Arc::new(Flow::default());
+        link.begin(Some(Arc::clone(&flow)));
+        far.write_all(&[1; 200_000]).await.expect("room");
+        let mut buffer = vec![0; 100_000];
+        let read = near.read(&mut buffer).await.expect("the beginning");
+        assert!(read <= 65_536, "{read}");
+        let write = flow.write();
+        let moment = Duration::from_millis(50);
+        let waits = timeout(moment, near.read(&mut buffer)).await;
+        assert!(waits.is_err(), "the client takes nothing");
+        drop(write);
+        near.read_exact(&mut buffer).await.expect("the rest");
+        assert!(buffer.iter().all(|octet| *octet == 1));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_dropped_unused_is_had_again() {
+        let (link, mut near, mut far) = connected().await;
+        assert!(!link.is_reused());
+        near.write_all(b"one").await.expect("room");
+        link.begin(None);
+        drop(near);
+        let mut near = link.connect(&link.target).await.expect("the same");
+        assert!(link.is_reused());
+        near.write_all(b" two").await.expect("room");
+        let mut got = [0; 7];
+        far.read_exact(&mut got).await.expect("on one connection");
+        assert_eq!(&got, b"one two");
+
+        // One that was used is over, and so is one whose server has closed.
+        drop(near);
+        assert_eq!(far.read(&mut got).await.expect("the end"), 0);
+        assert!(!link.is_open());
+        let (link, mut near, far) = connected().await;
+        near.write_all(b"one").await.expect("room");
+        link.begin(None);
+        drop(far);
+        let end = timeout(Duration::from_secs(5), near.read(&mut got)).await;
+        assert!(end.is_ok());
+        drop(near);
+        assert!(link.take_dropped().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_ended_wakes_who_reads_and_gives_its_place_back() {
+        let room = Arc::new(Room::default());
+        let (link, mut near, _far) = connected().await;
+        assert!(link.is_open());
+        link.rest(room.keep().expect("room"));
+        assert_eq!(room.idle(), 1);
+        let reading = tokio::spawn(async move { near.read(&mut [0; 1]).await });
+        tokio::task::yield_now().await;
+        link.end();
+        let end = reading.await.expect("no panic");
+        assert!(end.is_err());
+        assert!(!link.is_open());
+        assert_eq!(room.idle(), 0);
+    }
+}
