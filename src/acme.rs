@@ -29,6 +29,7 @@ mod flight;
 mod job;
 mod kept;
 mod key;
+mod limited;
 mod limits;
 mod look;
 mod order;
@@ -37,6 +38,7 @@ mod proofs;
 mod record;
 mod renewal_info;
 mod revoke;
+mod scope;
 mod session;
 mod signed;
 mod trial;
@@ -45,13 +47,14 @@ mod ways;
 mod zerossl;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
 use self::account::{Accounts, Want};
 use self::ca::Ca;
 use self::job::{Job, Stop};
-use self::limits::Limits;
+use self::limits::{Limits, limited};
 use self::ways::Ways;
 use crate::certificate::TlsCertificate;
 use crate::challenge::{ChallengeSolver, DnsSolvers};
@@ -62,7 +65,7 @@ use crate::host::Pattern;
 use crate::issuer::{
     AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
 };
-use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
+use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
 use crate::storage::{Backlog, Key, Storage, blocking, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
@@ -109,6 +112,10 @@ pub struct AcmeIssuer {
     shared: Arc<Shared>,
     ca: Ca,
     staging: Option<Ca>,
+    /// See [`keys::account_of`].
+    account_id: String,
+    /// Whether the account is known to be there.
+    has_account: AtomicBool,
 }
 
 impl AcmeIssuer {
@@ -121,8 +128,12 @@ impl AcmeIssuer {
         shared: Arc<Shared>,
     ) -> Self {
         let ca = |url: &String| Ca::new(url, Arc::clone(&config), Arc::clone(&shared.clock));
+        let main = ca(&config.directory);
+        let key_id = config.eab.as_ref().map(|eab| eab.key_id.as_str());
         Self {
-            ca: ca(&config.directory),
+            account_id: keys::account_of(&main.key, config.email.as_deref(), key_id),
+            has_account: AtomicBool::new(false),
+            ca: main,
             staging: config.staging.as_ref().map(ca),
             name,
             solvers,
@@ -133,10 +144,15 @@ impl AcmeIssuer {
 
     /// Obtains a certificate from one CA, and lets others know of the limits that are met.
     async fn obtain(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
-        match self.attempt(ca, request).await {
+        let replaces = AtomicBool::new(false);
+        match self.attempt(ca, request, &replaces).await {
             Ok(issued) => Ok(issued),
             Err(Stop::Failed(failure)) => {
-                self.shared.limits.learn(ca, &self.config, &failure).await;
+                let intent = Intent {
+                    names: &request.names,
+                    replaces: replaces.into_inner(),
+                };
+                self.learn(ca, &intent, &failure).await;
                 Err(failure)
             }
             // Known: it is what held it.
@@ -151,7 +167,12 @@ impl AcmeIssuer {
         }
     }
 
-    async fn attempt(&self, ca: &Ca, request: &Request) -> Result<Issued, Stop> {
+    async fn attempt(
+        &self,
+        ca: &Ca,
+        request: &Request,
+        replaces: &AtomicBool,
+    ) -> Result<Issued, Stop> {
         let session = ca.session().await?;
         let (accounts, config) = (&self.shared.accounts, &self.config);
         let want = Want {
@@ -160,8 +181,16 @@ impl AcmeIssuer {
             session: &session,
         };
         let _in_use = accounts.in_use(want).await?;
+        if let Some(wait) = self.shared.limits.registration_held(ca, config)
+            && !accounts.has(ca, config).await
+        {
+            return Err(Stop::Held(limited(&ca.host, wait)));
+        }
         let account = accounts.get(want).await?;
-        let job = Job::open(self, ca, request, &session, &account).await?;
+        if std::ptr::eq(ca, &raw const self.ca) {
+            self.has_account.store(true, Ordering::Relaxed);
+        }
+        let job = Job::open(self, ca, request, &session, &account, replaces).await?;
         match job.run().await {
             Err(Stop::AccountLost) => {}
             result => return result,
@@ -170,8 +199,11 @@ impl AcmeIssuer {
             request,
             format!("{} has lost the account: making one", ca.host),
         );
+        if let Some(wait) = self.shared.limits.registration_held(ca, config) {
+            return Err(Stop::Held(limited(&ca.host, wait)));
+        }
         let account = accounts.replace(&account, want).await?;
-        let job = Job::open(self, ca, request, &session, &account).await?;
+        let job = Job::open(self, ca, request, &session, &account, replaces).await?;
         job.run().await
     }
 
@@ -238,6 +270,10 @@ impl Issuer for AcmeIssuer {
         &self.ca.key
     }
 
+    fn account_id(&self) -> &str {
+        &self.account_id
+    }
+
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let attempt = async {
             Ways::of(self, request.dns.as_deref()).check(&request.names)?;
@@ -262,8 +298,26 @@ impl Issuer for AcmeIssuer {
     /// Where the answer is yes, a place at the configured pace is kept for the moment until
     /// [`Self::issue`] is called: of many jobs that start at once as many are let through as there
     /// are places.
-    fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
-        self.shared.limits.ready(&self.ca, &self.config, names)
+    fn ready(&self, intent: &Intent<'_>) -> Result<(), Wait> {
+        if let Some(wait) = self.registration_held() {
+            return Err(wait);
+        }
+        let intent = self.as_taken(intent);
+        self.shared.limits.ready(&self.ca, &self.config, &intent)
+    }
+
+    fn held(&self, intent: &Intent<'_>) -> Option<Wait> {
+        let limits = &self.shared.limits;
+        let held = limits.held(&self.ca, &self.config, &self.as_taken(intent));
+        held.or_else(|| self.registration_held())
+    }
+
+    fn limits(&self) -> Vec<Wait> {
+        self.shared.limits.all(&self.ca, &self.config)
+    }
+
+    async fn look_at_limits(&self) {
+        self.take_over_limits().await;
     }
 
     async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
@@ -284,8 +338,8 @@ impl Issuer for AcmeIssuer {
         // By another time it may be good: the order stays, and no other is made for a while.
         match refused.class {
             FailureClass::Clock => {
-                let limits = &self.shared.limits;
-                limits.learn(&self.ca, &self.config, refused).await;
+                let intent = Intent::new(&request.names);
+                self.learn(&self.ca, &intent, refused).await;
             }
             _ => self.settled(request).await,
         }

@@ -40,8 +40,8 @@ use axum::{Extension, Router};
 pub use access::Place;
 pub use care::{AccountView, IssuerView};
 pub use certificate::{
-    AdviceView, CertificateState, CertificateView, ChainEnd, FailureView, LastFailure, Managed,
-    RenewalView, find,
+    AdviceView, CertificateState, CertificateView, ChainEnd, FailureView, HeldView, LastFailure,
+    Managed, RenewalView, find,
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};

@@ -44,6 +44,9 @@ pub enum EventKind {
     CertificateNotYetValid,
     /// A certificate was revoked.
     CertificateRevoked,
+    /// A CA has refused something for one of its limits: what that holds is not asked for until it
+    /// ends.
+    CaLimited,
     /// A certificate on demand is not renewed, or no longer kept; not kept itself.
     CertificateDropped,
     /// A record that proves a name for good ends soon, or has ended.
@@ -56,7 +59,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CertificateLoaded,
         Self::CertificateRenewalAdvised,
         Self::CertificateObtaining,
@@ -68,6 +71,7 @@ impl EventKind {
         Self::CertificateExpired,
         Self::CertificateNotYetValid,
         Self::CertificateRevoked,
+        Self::CaLimited,
         Self::CertificateDropped,
         Self::ValidationExpiring,
         Self::StorageFailed,
@@ -88,6 +92,7 @@ impl EventKind {
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
             Self::CertificateRevoked => "certificate_revoked",
+            Self::CaLimited => "ca_limited",
             Self::CertificateDropped => "certificate_dropped",
             Self::ValidationExpiring => "validation_expiring",
             Self::StorageFailed => "storage_failed",

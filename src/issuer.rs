@@ -15,7 +15,7 @@ pub use self::account::{AccountFacts, AccountTask};
 pub use self::revocation::{Revocation, RevocationReason};
 use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, RenewalInfo, Wait};
+use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
 use crate::storage::Lease;
 
 /// Issues certificates.
@@ -27,6 +27,12 @@ pub trait Issuer: Send + Sync {
     /// The segment of storage keys that stands for the CA behind it, see
     /// [`crate::storage::keys::ca`].
     fn ca(&self) -> &str;
+
+    /// What stands for the CA and the account there, see [`crate::storage::keys::account_of`]: what
+    /// fails with one says nothing of another.
+    fn account_id(&self) -> &str {
+        self.ca()
+    }
 
     /// Obtains a certificate. Takes seconds to minutes. Dropped before its end, it leaves behind
     /// what a later call can go on from, and nothing else that matters.
@@ -44,15 +50,29 @@ pub trait Issuer: Send + Sync {
         Ok(None)
     }
 
-    /// Whether a certificate for `names` may be asked for now: neither our own pace nor a limit of
+    /// Whether an order may be asked for now: neither our own pace nor a limit of
     /// the CA that is known stands against it. Asks nobody and does not block. A yes may keep a
     /// place for a moment: it is for who then calls [`Self::issue`].
     ///
     /// # Errors
     /// Until when to wait, and whether that concerns these names alone.
-    fn ready(&self, _names: &[Pattern]) -> Result<(), Wait> {
+    fn ready(&self, _intent: &Intent<'_>) -> Result<(), Wait> {
         Ok(())
     }
+
+    /// What limit of the CA stands against an order, by what is known. Asks nobody, does not block,
+    /// and keeps no place.
+    fn held(&self, _intent: &Intent<'_>) -> Option<Wait> {
+        None
+    }
+
+    /// All limits of the CA that hold now, by what is known. Asks nobody and does not block.
+    fn limits(&self) -> Vec<Wait> {
+        Vec::new()
+    }
+
+    /// Takes over what other instances know of the limits of the CA. Asks the storage alone.
+    async fn look_at_limits(&self) {}
 
     /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
     fn lift(&self, _names: &[Pattern]) {}

@@ -54,7 +54,7 @@ use self::issued::{Access, Issued};
 pub use self::job::{Done, Job, Tools};
 use self::kept::Keepers;
 use self::managed::Managed;
-pub use self::managed::{MakeIssuer, ManagedView, Start, Watched};
+pub use self::managed::{Held, MakeIssuer, ManagedView, Start, Watched};
 use self::needs::{Need, is_acme, is_remote};
 use self::on_demand::Names;
 pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub on_demand_waiting: IntGauge,
     /// Certificates that issuers were asked for, by issuer and result.
     pub renewals: IntCounterVec,
+    /// Until when a CA limits what it is asked for, by issuer and by what the limit holds.
+    pub ca_limited: IntGaugeVec,
     /// Requests by site and status class, and seconds from a request's head to the end of its
     /// answer by site.
     pub sites: Sites,
@@ -168,6 +170,11 @@ impl Metrics {
                 "snigate_certificate_renewals_total",
                 "Certificates that issuers were asked for, by issuer and result.",
                 &["issuer", "result"],
+            )?,
+            ca_limited: gauges(
+                "snigate_ca_limited_until_seconds",
+                "Unix time until which a CA limits what it is asked for, by what the limit holds.",
+                &["issuer", "scope"],
             )?,
             sites,
             refused: counters(

@@ -9,7 +9,9 @@
 //! | [`advice`] | what becomes of a CA's advice on when to renew |
 //! | [`alert`] | what people have to be told about a certificate |
 //! | [`retry`] | when a certificate is tried again that could not be had |
+//! | [`retries`] | the same of several CAs |
 //! | [`limit`] | whether a CA may be asked now |
+//! | [`scope`] | what a limit of a CA holds |
 //! | [`plan`] | which of all certificates is worked on next |
 //! | [`leap`] | whether the clock was set |
 //! | [`horizon`] | what comes when, of very many certificates |
@@ -21,7 +23,9 @@ pub mod horizon;
 pub mod leap;
 pub mod limit;
 pub mod plan;
+pub mod retries;
 pub mod retry;
+pub mod scope;
 pub mod window;
 
 pub use self::advice::{Advice, RenewalInfo};
@@ -31,7 +35,9 @@ pub use self::horizon::{Horizon, Passed};
 pub use self::leap::Steadiness;
 pub use self::limit::{Hold, Limiter, Pace, Wait};
 pub use self::plan::{CertState, Facts, Plan};
+pub use self::retries::Retries;
 pub use self::retry::Retry;
+pub use self::scope::{Intent, Scope};
 pub use self::window::Lifetime;
 
 use crate::clock::UnixTime;

@@ -1,4 +1,4 @@
-//! Accounts at CAs: one for each CA and contact, made under a lock, kept in the storage.
+//! Accounts at CAs: one for each CA, contact and binding, made under a lock, kept in the storage.
 //!
 //! However many certificates are wanted at once, one account is made. Where the storage cannot be
 //! read none is, since one may be there. Where it cannot be written, the account lives in memory and
@@ -8,6 +8,7 @@
 
 mod care;
 mod make;
+mod place;
 mod roll_over;
 mod stored;
 
@@ -75,7 +76,7 @@ impl Accounts {
     /// # Errors
     /// Where there is none and none can be made, or it is not known whether there is one.
     pub(super) async fn get(&self, want: Want<'_>) -> Result<Arc<Account>, Failure> {
-        let place = place(want.ca, want.config)?;
+        let place = self.place(want.ca, want.config).await?;
         let known = self.known(&place);
         let find = self.find(want, &place, None);
         let mut account = known.account.get(Duration::MAX, find).await?;
@@ -110,7 +111,7 @@ impl Accounts {
     /// # Errors
     /// Where the storage cannot be read, or what is open about its key cannot be found out.
     pub(super) async fn existing(&self, want: Want<'_>) -> Result<Option<Arc<Account>>, Failure> {
-        let place = place(want.ca, want.config)?;
+        let place = self.place(want.ca, want.config).await?;
         let stored = self
             .load(&place, want.config)
             .await
@@ -135,7 +136,7 @@ impl Accounts {
 
     /// Keeps the key of the account from being changed while this is held.
     pub(super) async fn in_use(&self, want: Want<'_>) -> Result<OwnedRwLockReadGuard<()>, Failure> {
-        let known = self.known(&place(want.ca, want.config)?);
+        let known = self.known(&self.place(want.ca, want.config).await?);
         Ok(Arc::clone(&known.in_use).read_owned().await)
     }
 
@@ -346,11 +347,6 @@ fn lock_of(ca: &Ca) -> Result<Key, StorageError> {
 fn contacts(config: &Acme) -> Vec<String> {
     let email = config.email.iter();
     email.map(|email| format!("mailto:{email}")).collect()
-}
-
-fn place(ca: &Ca, config: &Acme) -> Result<Key, Failure> {
-    let email = config.email.as_deref();
-    keys::account(&ca.key, email).map_err(|error| internal(&error))
 }
 
 /// The failure where a person has ended the account: a person has to want another.

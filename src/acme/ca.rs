@@ -111,6 +111,12 @@ impl Ca {
         Ok(Session::new(http, directory, Arc::clone(&self.clock)))
     }
 
+    /// Whether it gives advice on renewals (RFC 9773), as far as that is known.
+    pub(super) fn gives_advice(&self) -> Option<bool> {
+        let directory = self.directory.at_hand()?;
+        Some(directory.renewal_info.is_some())
+    }
+
     async fn connect(&self) -> Result<Arc<HttpClient>, Failure> {
         let config = Arc::clone(&self.config);
         let make = move || {

@@ -9,12 +9,13 @@ use http::StatusCode;
 use instant_acme::Error;
 
 use super::problem::Problem;
+use super::scope::scope_of;
 use super::session::{Refusal, Session};
 use crate::challenge::ChallengeType;
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::http_client::HttpError;
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Scope};
 
 /// What a CA was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +157,15 @@ pub(super) fn refused(
         failure.retry_after = failure
             .retry_after
             .or_else(|| date_in(detail).filter(|at| *at > now));
-        failure.scope = domain_in(detail, names);
+        failure.scope = scope_of(step, refusal.status, &problem, names);
+    }
+    // A CA that is too busy for anybody says when to come back.
+    if class == FailureClass::Network
+        && step != Step::Binding
+        && refusal.status.is_server_error()
+        && failure.retry_after.is_some()
+    {
+        failure.scope = Some(Scope::Ca);
     }
     let advice = match (class, problem.kind()) {
         (FailureClass::Paused, _) => {
@@ -321,19 +330,6 @@ fn portal(detail: &str) -> Option<String> {
     Some(url.trim_end_matches(['.', ',', ')', ';']).to_owned())
 }
 
-/// The first domain in what a CA says that is one of the names, or above one.
-fn domain_in(detail: &str, names: &[Pattern]) -> Option<String> {
-    detail
-        .split_whitespace()
-        .filter(|word| !word.contains("://"))
-        .flat_map(|word| {
-            word.split(|char: char| !(char.is_ascii_alphanumeric() || matches!(char, '.' | '-')))
-        })
-        .map(|word| word.trim_matches('.').to_ascii_lowercase())
-        .filter(|word| word.contains('.'))
-        .find(|word| names.iter().any(|name| is_within(name, word)))
-}
-
 /// Whether a name is this domain or below it.
 pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
     let name = match name {
@@ -348,6 +344,10 @@ pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
 /// The time after "retry after" in what a CA says, as Let's Encrypt writes it.
 fn date_in(detail: &str) -> Option<UnixTime> {
     let (_, rest) = detail.split_once("retry after ")?;
+    let word = rest.split([' ', ',', ';']).next().unwrap_or(rest);
+    if let Ok(time) = word.trim_end_matches(['.', ':']).parse::<jiff::Timestamp>() {
+        return Some(time.as_second());
+    }
     let date = rest.get(.."2026-01-01 00:00:00 UTC".len())?;
     let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S UTC", date).ok()?;
     let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
@@ -431,18 +431,31 @@ mod tests {
             "too many certificates (50) already issued for \"a.example\" in the last 168h0m0s, \
              retry after 2026-11-25 10:00:00 UTC: see https://b.example/docs",
         );
-        assert_eq!(failure.scope.as_deref(), Some("a.example"));
+        assert_eq!(failure.scope, Some(Scope::Domain("a.example".to_owned())));
         assert_eq!(failure.retry_after, Some(1_795_600_800));
-        let failure = limited("too many new orders (300) from this account in the last 3h0m0s");
+        let failure = limited("limited for b.example, retry after 2026-11-25T10:00:00Z: see");
+        assert_eq!(failure.retry_after, Some(1_795_600_800));
+        let failure = limited("slow down");
         assert_eq!((failure.scope, failure.retry_after), (None, None));
-        // Not every domain that ends in the same letters is above it.
-        assert_eq!(
-            limited("too many for example.org and w.a.example").scope,
-            None
-        );
-        let failure =
-            limited("too many already issued for this exact set: b.example,www.a.example");
-        assert_eq!(failure.scope.as_deref(), Some("b.example"));
+    }
+
+    #[test]
+    fn a_ca_that_is_too_busy_and_says_until_when_is_limited_as_a_whole() {
+        let refuse = |status: StatusCode, retry_after| {
+            let refusal = Refusal {
+                status,
+                retry_after,
+                problem: None,
+                terms: None,
+            };
+            refused("ca.example", Step::Order, &refusal, &names(), NOW)
+        };
+        let failure = refuse(StatusCode::SERVICE_UNAVAILABLE, Some(NOW + 30));
+        assert_eq!(failure.class, FailureClass::Network);
+        assert_eq!(failure.scope, Some(Scope::Ca));
+        let failure = refuse(StatusCode::SERVICE_UNAVAILABLE, None);
+        assert_eq!(failure.scope, None, "that is a fault, and no limit");
+        assert_eq!(refuse(StatusCode::NOT_FOUND, Some(NOW + 30)).scope, None);
     }
 
     #[test]

@@ -59,6 +59,12 @@ impl<T: Clone> Flight<T> {
         }
     }
 
+    /// The value where there is one and nobody is making another; waits for nobody.
+    pub(super) fn at_hand(&self) -> Option<T> {
+        let state = self.0.try_lock().ok()?;
+        state.made.as_ref().map(|(_, made)| made.clone())
+    }
+
     /// The value where there is one; makes none.
     pub(super) async fn made(&self) -> Option<T> {
         let state = self.0.lock().await;

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use instant_acme::{Account as AcmeAccount, Error, Order, OrderStatus};
 use openssl::pkey::{PKey, Private};
@@ -18,7 +19,7 @@ use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request};
-use crate::schedule::{Failure, FailureClass, Wait};
+use crate::schedule::{Failure, FailureClass, Intent, Wait};
 use crate::storage::{Key, keys};
 
 /// How many orders one attempt makes at most.
@@ -37,6 +38,8 @@ pub(super) struct Job<'a> {
     pub(super) ways: Ways,
     /// Where the order is kept.
     pub(super) place: Key,
+    /// Whether the last order that was asked for was one that names what it replaces.
+    pub(super) replaces: &'a AtomicBool,
 }
 
 /// Why an order goes no further.
@@ -76,6 +79,7 @@ impl<'a> Job<'a> {
         request: &'a Request,
         session: &'a Session,
         account: &Arc<Account>,
+        replaces: &'a AtomicBool,
     ) -> Result<Self, Failure> {
         let now = issuer.shared.clock.now();
         let opened = account.open(session).await.map_err(|error| {
@@ -99,6 +103,7 @@ impl<'a> Job<'a> {
             kept: Arc::clone(account),
             ways: Ways::of(issuer, request.dns.as_deref()),
             place,
+            replaces,
         };
         if job.is_rehearsal() {
             // Such a record names an account, and that at a staging environment is another.
@@ -169,7 +174,11 @@ impl<'a> Job<'a> {
         let names = &self.request.names;
         // Before its turn: an RSA key takes so long that the order would come too late.
         let key = self.key().await?;
-        let turn = shared.limits.turn(self.ca, config, names, waiting);
+        let intent = Intent {
+            names,
+            replaces: self.replaced().is_some(),
+        };
+        let turn = shared.limits.turn(self.ca, config, &intent, waiting);
         turn.await.map_err(Stop::Held)?;
         let mut order = self.place_order(profile).await?;
         self.keep(&mut order, &key).await?;

@@ -1,8 +1,9 @@
 //! Whether a CA may be asked: our own pace, and what the CA has told us not to do for now.
 //!
 //! [`Limiter`] decides; this waits where that takes seconds, and keeps what CAs have said in the
-//! storage, for later starts and other instances. Each account at each CA has its own line. Who
-//! has longer to wait is sent away: certificates wait in the plan, not here.
+//! storage, for later starts and other instances. Each account at each CA has its own line, and each
+//! CA one for what it limits as a whole. Who has longer to wait is sent away: certificates wait in
+//! the plan, not here.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,9 @@ use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Acme, OrderLimit};
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Hold, Limiter, Pace, Steadiness, Wait};
+use crate::schedule::{
+    Failure, FailureClass, Hold, Intent, Limiter, Pace, Scope, Steadiness, Wait,
+};
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
 /// How long who is the first in a line waits for the pace, in seconds.
@@ -25,6 +28,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long a place is kept for who was told that there is one: jobs begin within moments.
 const PROMISE: Duration = Duration::from_secs(30);
 
+/// What a CA limits as a whole is stored under this, where accounts have their contact.
+const WHOLE: &str = "*";
+
 /// The limits of all accounts that this process uses.
 pub(super) struct Limits {
     storage: Arc<dyn Storage>,
@@ -32,14 +38,18 @@ pub(super) struct Limits {
     steady: Steady,
     steadiness: Mutex<Steadiness>,
     lines: Mutex<HashMap<(String, String), Arc<Line>>>,
-    /// Held while what is stored is changed.
-    writing: Arc<Mutex<()>>,
 }
 
 /// A clock that nobody sets: the time since any moment.
 pub(super) type Steady = Box<dyn Fn() -> Duration + Send + Sync>;
 
-/// Where those wait who want something of one account.
+/// Where those wait who want something of one account, and what its CA limits as a whole.
+struct Lines {
+    own: Arc<Line>,
+    whole: Arc<Line>,
+}
+
+/// What is known of an account, or of a CA as a whole.
 #[derive(Default)]
 struct Line {
     /// Held by the first in the line: when those before were let go, as many as the pace is of.
@@ -66,21 +76,22 @@ impl Limits {
             steady,
             steadiness: Mutex::default(),
             lines: Mutex::default(),
-            writing: Arc::default(),
         }
     }
 
-    /// Whether an order with these names may be made now, by what is in memory. Keeps a place for
-    /// it for a moment.
+    /// Whether an order may be made now, by what is in memory. Keeps a place for it for a moment.
     ///
     /// # Errors
     /// Until when and why to wait.
-    pub(super) fn ready(&self, ca: &Ca, config: &Acme, names: &[Pattern]) -> Result<(), Wait> {
-        let line = self.line(ca, config);
+    pub(super) fn ready(&self, ca: &Ca, config: &Acme, intent: &Intent<'_>) -> Result<(), Wait> {
+        if let Some(wait) = self.held(ca, config, intent) {
+            return Err(wait);
+        }
+        let line = self.lines(ca, config).own;
         let now = self.now();
         let mut limiter = lock(&line.limiter);
         limiter.mend(now);
-        limiter.check(names, now)?;
+        limiter.check(intent, now)?;
         let mut promised = lock(&line.promised);
         let (steady, lasts) = ((self.steady)(), PROMISE.min(config.order_limit.per));
         promised.retain(|at| steady.saturating_sub(*at) < lasts);
@@ -94,16 +105,53 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether an order with these names could be made now, by all that is known of the CA's
-    /// limits. Keeps no place for it.
+    /// What limit stands against an order, by what is in memory.
+    pub(super) fn held(&self, ca: &Ca, config: &Acme, intent: &Intent<'_>) -> Option<Wait> {
+        let lines = self.lines(ca, config);
+        let now = self.now();
+        let held = |line: &Line| {
+            let mut limiter = lock(&line.limiter);
+            limiter.mend(now);
+            limiter.held(intent, now)
+        };
+        held(&lines.whole).or_else(|| held(&lines.own))
+    }
+
+    /// What stands against making an account, by what is in memory.
+    pub(super) fn registration_held(&self, ca: &Ca, config: &Acme) -> Option<Wait> {
+        let line = self.lines(ca, config).whole;
+        let now = self.now();
+        let mut limiter = lock(&line.limiter);
+        limiter.mend(now);
+        limiter.registration_held(now)
+    }
+
+    /// All limits of the CA that hold now and are known.
+    pub(super) fn all(&self, ca: &Ca, config: &Acme) -> Vec<Wait> {
+        let lines = self.lines(ca, config);
+        let now = self.now();
+        let limits = |line: &Line| lock(&line.limiter).limits(now).collect::<Vec<_>>();
+        [limits(&lines.whole), limits(&lines.own)].concat()
+    }
+
+    /// Whether an order could be made now, by all that is known of the CA's limits. Keeps no place
+    /// for it.
     ///
     /// # Errors
     /// Until when and why to wait.
-    pub(super) async fn look(&self, ca: &Ca, config: &Acme, names: &[Pattern]) -> Result<(), Wait> {
-        let line = self.line(ca, config);
-        self.refresh(&line, ca, config).await;
+    pub(super) async fn look(
+        &self,
+        ca: &Ca,
+        config: &Acme,
+        intent: &Intent<'_>,
+    ) -> Result<(), Wait> {
+        self.refresh(ca, config).await;
+        if let Some(wait) = self.held(ca, config, intent) {
+            return Err(wait);
+        }
+        let line = self.lines(ca, config).own;
         let now = self.now();
-        let looked = lock(&line.limiter).check(names, now);
+        let looked = lock(&line.limiter).check(intent, now);
         match looked {
             // It would be over before the order has its turn.
             Err(wait) if waited_for(&wait, now).is_some() => Ok(()),
@@ -111,8 +159,7 @@ impl Limits {
         }
     }
 
-    /// Waits a moment until an order with these names may be made, and counts it; `tell` is told
-    /// where it has to wait.
+    /// Waits a moment until an order may be made, and counts it; `tell` is told where it has to wait.
     ///
     /// # Errors
     /// Where it may not be made for longer than that.
@@ -120,21 +167,27 @@ impl Limits {
         &self,
         ca: &Ca,
         config: &Acme,
-        names: &[Pattern],
+        intent: &Intent<'_>,
         tell: impl FnOnce(&Wait),
     ) -> Result<(), Failure> {
-        let line = self.line(ca, config);
-        self.refresh(&line, ca, config).await;
-        let turn = self.take(&line, config.order_limit, names, tell).await;
-        lock(&line.promised).pop_front();
-        turn.map_err(|wait| limited(&ca.host, &wait))
+        self.refresh(ca, config).await;
+        let lines = self.lines(ca, config);
+        let turn = match self.held(ca, config, intent) {
+            Some(wait) => Err(wait),
+            None => {
+                self.take(&lines.own, config.order_limit, intent, tell)
+                    .await
+            }
+        };
+        lock(&lines.own.promised).pop_front();
+        turn.map_err(|wait| limited(&ca.host, wait))
     }
 
     async fn take(
         &self,
         line: &Line,
         pace: OrderLimit,
-        names: &[Pattern],
+        intent: &Intent<'_>,
         tell: impl FnOnce(&Wait),
     ) -> Result<(), Wait> {
         let mut tell = Some(tell);
@@ -145,7 +198,7 @@ impl Limits {
         };
         // Who will not be let through does not stand in the line.
         let now = self.now();
-        let looked = lock(&line.limiter).check(names, now);
+        let looked = lock(&line.limiter).check(intent, now);
         if let Err(wait) = looked {
             waited_for(&wait, now).ok_or_else(|| wait.clone())?;
             tell_once(&wait);
@@ -153,7 +206,7 @@ impl Limits {
         let mut let_go = line.first.lock().await;
         loop {
             let now = self.now();
-            let taken = lock(&line.limiter).take(names, now);
+            let taken = lock(&line.limiter).take(intent, now);
             let Err(wait) = taken else {
                 keep_pace(&mut let_go, pace).await;
                 return Ok(());
@@ -165,63 +218,88 @@ impl Limits {
     }
 
     /// Takes over what is in the storage, where that is another than before.
-    async fn refresh(&self, line: &Line, ca: &Ca, config: &Acme) {
-        let Ok(Some(stored)) = self.load(&ca.key, contact(config)).await else {
+    pub(super) async fn refresh(&self, ca: &Ca, config: &Acme) {
+        let Ok(mut stored) = self.load(&ca.key).await else {
             return;
         };
-        let (now, mut read) = (self.now(), lock(&line.read));
-        if read.as_ref() != Some(&stored) {
-            let mut limiter = lock(&line.limiter);
-            limiter.learn(&stored);
-            limiter.mend(now);
-            *read = Some(stored);
+        let lines = self.lines(ca, config);
+        let own = (lines.own, stored.remove(&account_of(config)));
+        let whole = (lines.whole, stored.remove(WHOLE));
+        let now = self.now();
+        for (line, stored) in [own, whole] {
+            let mut read = lock(&line.read);
+            if let Some(stored) = stored.filter(|stored| read.as_ref() != Some(stored)) {
+                let mut limiter = lock(&line.limiter);
+                limiter.learn(&stored);
+                limiter.mend(now);
+                *read = Some(stored);
+            }
         }
     }
 
-    /// Learns from what a CA has said.
-    pub(super) async fn learn(&self, ca: &Ca, config: &Acme, failure: &Failure) {
-        let line = self.line(ca, config);
+    /// Learns from what a CA has said to an order. Returns the limit that it met where that was not
+    /// known.
+    pub(super) async fn learn(
+        &self,
+        ca: &Ca,
+        config: &Acme,
+        intent: &Intent<'_>,
+        failure: &Failure,
+    ) -> Option<Wait> {
+        let lines = self.lines(ca, config);
+        let is_of_ca = failure.scope.as_ref().is_some_and(Scope::is_of_ca);
+        let line = if is_of_ca { lines.whole } else { lines.own };
         let now = self.now();
-        let is_news = lock(&line.limiter).failed(failure, now);
-        if is_news {
-            let store = self.store(&line, ca, config);
+        let news = lock(&line.limiter).failed(failure, intent, now);
+        if news.is_some() {
+            let store = self.store(ca, config);
             if let Err(error) = tokio::task::spawn_blocking(store).await
                 && error.is_panic()
             {
                 tracing::error!(%error, "storing a limit of a CA broke off");
             }
         }
+        news
     }
 
     /// Forgets what the CA has said that concerns these names.
     pub(super) fn lift(&self, ca: &Ca, config: &Acme, names: &[Pattern]) {
-        let line = self.line(ca, config);
+        let lines = self.lines(ca, config);
         let now = self.now();
-        lock(&line.limiter).lift(names, now);
-        let store = self.store(&line, ca, config);
+        lock(&lines.own.limiter).lift(names, now);
+        lock(&lines.whole.limiter).lift(&[], now);
+        let store = self.store(ca, config);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(store)),
             Err(_) => store(),
         }
     }
 
-    /// What brings into the storage what is known, to be called where it may block.
-    fn store(&self, line: &Line, ca: &Ca, config: &Acme) -> impl FnOnce() + Send + 'static {
-        let limiter = lock(&line.limiter).clone();
-        let (storage, writing) = (Arc::clone(&self.storage), Arc::clone(&self.writing));
-        let (key, host, contact) = (ca.key.clone(), ca.host.clone(), contact(config).to_owned());
+    /// What brings into the storage what is known, to be called where it may block. It is done under
+    /// a lock of the storage, so that instances that store at once lose nothing of each other.
+    fn store(&self, ca: &Ca, config: &Acme) -> impl FnOnce() + Send + 'static {
+        let lines = self.lines(ca, config);
+        let known = [
+            (account_of(config), lines.own),
+            (WHOLE.to_owned(), lines.whole),
+        ];
+        let known = known.map(|(of, line)| (of, lock(&line.limiter).clone()));
+        let storage = Arc::clone(&self.storage);
+        let (key, host) = (ca.key.clone(), ca.host.clone());
         let store = move || {
             let place = keys::limits(&key)?;
-            let _writing = lock(&writing);
+            let lease = storage.lock(&keys::lock(&format!("limits_{key}"))?)?;
             let mut all = read(&*storage, &place)?;
-            let known = all.entry(contact).or_default();
-            let before = known.clone();
-            known.learn(&limiter);
-            if *known == before {
+            let before = all.clone();
+            for (of, limiter) in known {
+                let stored = all.entry(of).or_default();
+                stored.learn(&limiter);
+            }
+            if all == before {
                 return Ok(());
             }
             let value = serde_json::to_vec_pretty(&all).unwrap_or_default();
-            storage.store(&place, &value)
+            storage.store_under(&lease, &place, &value)
         };
         move || {
             let stored: Result<(), StorageError> = store();
@@ -247,22 +325,28 @@ impl Limits {
         now
     }
 
-    fn line(&self, ca: &Ca, config: &Acme) -> Arc<Line> {
+    fn lines(&self, ca: &Ca, config: &Acme) -> Lines {
         let mut lines = lock(&self.lines);
-        let key = (ca.key.clone(), contact(config).to_owned());
-        let line = Arc::clone(lines.entry(key).or_default());
+        let mut line = |of: String, paces: Vec<Pace>| {
+            let line = Arc::clone(lines.entry((ca.key.clone(), of)).or_default());
+            lock(&line.limiter).set_paces(paces);
+            line
+        };
         let limit = config.order_limit;
-        lock(&line.limiter).set_paces(vec![Pace {
+        let pace = Pace {
             orders: limit.orders,
             seconds: u32::try_from(limit.per.as_secs()).unwrap_or(u32::MAX),
-        }]);
-        line
+        };
+        Lines {
+            own: line(account_of(config), vec![pace]),
+            whole: line(WHOLE.to_owned(), Vec::new()),
+        }
     }
 
-    async fn load(&self, ca: &str, contact: &str) -> Result<Option<Limiter>, StorageError> {
-        let (place, contact) = (keys::limits(ca)?, contact.to_owned());
+    async fn load(&self, ca: &str) -> Result<BTreeMap<String, Limiter>, StorageError> {
+        let place = keys::limits(ca)?;
         blocking(&self.storage, move |storage| {
-            Ok(read(storage, &place)?.remove(&contact))
+            read(storage, &place)
         })
         .await
     }
@@ -296,17 +380,24 @@ fn waited_for(wait: &Wait, now: UnixTime) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-fn contact(config: &Acme) -> &str {
-    config.email.as_deref().unwrap_or("default")
+/// By what the limits of an account are stored: its contact, and what it is bound to.
+fn account_of(config: &Acme) -> String {
+    let contact = config.email.as_deref().unwrap_or("default");
+    match &config.eab {
+        Some(eab) => format!("{contact} bound to {}", eab.key_id),
+        None => contact.to_owned(),
+    }
 }
 
-fn limited(host: &str, wait: &Wait) -> Failure {
+/// What an order comes to that the CA was not asked for.
+pub(super) fn limited(host: &str, wait: Wait) -> Failure {
     let message = format!("{host} is not asked: {wait}");
     let mut failure = Failure::new(FailureClass::RateLimited, message);
     failure.retry_after = Some(wait.until);
-    if let Hold::Domain(domain, _) = &wait.hold {
-        failure.scope = Some(domain.clone());
+    if let Hold::Limit(scope, _) = &wait.hold {
+        failure.scope = Some(scope.clone());
     }
+    failure.held = Some(Box::new(wait));
     failure
 }
 
@@ -321,7 +412,8 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::model::{KeyType, OrderLimit, OrderTerms};
+    use crate::config::model::{ExternalAccount, KeyType, OrderLimit, OrderTerms};
+    use crate::secret::Secret;
     use crate::storage::MemoryStorage;
 
     const NOW: UnixTime = 1_800_000_000;
@@ -389,19 +481,39 @@ mod tests {
 
         /// For how many seconds `name` has to wait.
         fn ready(&self, name: &str) -> Result<(), i64> {
-            let ready = self.limits.ready(&self.ca, &self.config, &names(name));
+            let names = names(name);
+            let intent = Intent::new(&names);
+            let ready = self.limits.ready(&self.ca, &self.config, &intent);
             ready.map_err(|wait| wait.until - self.clock.now())
         }
 
         async fn turn(&self, name: &str) -> Result<(), Failure> {
             let (ca, config) = (&self.ca, &self.config);
-            self.limits.turn(ca, config, &names(name), |_| {}).await
+            let names = names(name);
+            let intent = Intent::new(&names);
+            self.limits.turn(ca, config, &intent, |_| {}).await
         }
 
-        async fn limited(&self, scope: Option<&str>) {
-            let mut failure = Failure::new(FailureClass::RateLimited, "too many");
-            failure.scope = scope.map(str::to_owned);
-            self.limits.learn(&self.ca, &self.config, &failure).await;
+        /// Meets a limit on a domain, or on the account.
+        async fn limited(&self, domain: Option<&str>) {
+            let scope = match domain {
+                Some(domain) => Scope::Domain(domain.to_owned()),
+                None => Scope::Account,
+            };
+            self.meet(&["any.test"], Some(scope), &self.config).await;
+        }
+
+        async fn meet(&self, names: &[&str], scope: Option<Scope>, config: &Acme) {
+            let failure = Failure {
+                scope,
+                ..Failure::new(FailureClass::RateLimited, "too many")
+            };
+            let names: Vec<_> = names
+                .iter()
+                .map(|name| name.parse().expect("one"))
+                .collect();
+            let intent = Intent::new(&names);
+            self.limits.learn(&self.ca, config, &intent, &failure).await;
         }
 
         fn stored(&self) -> Option<crate::storage::Value> {
@@ -441,11 +553,12 @@ mod tests {
         bench.pass(9);
         assert_eq!(bench.ready("b.test"), Err(1), "the plan waits");
         let names = names("b.test");
+        let intent = Intent::new(&names);
         let tell = |wait: &Wait| {
             assert_eq!(wait.until, NOW + 10);
             bench.pass(1);
         };
-        let turn = bench.limits.turn(&bench.ca, &bench.config, &names, tell);
+        let turn = bench.limits.turn(&bench.ca, &bench.config, &intent, tell);
         turn.await.expect("who is there waits");
     }
 
@@ -461,7 +574,8 @@ mod tests {
         // Another process knows when it has read it, and keeps what it is told by nobody.
         let other = Bench::on(Arc::clone(&bench.storage), 10, 10);
         let failure = other.turn("a.test").await.expect_err("limited");
-        assert_eq!(failure.scope.as_deref(), Some("a.test"));
+        assert_eq!(failure.scope, Some(Scope::Domain("a.test".to_owned())));
+        assert!(failure.held.is_some(), "the CA was not asked");
         assert_eq!(other.ready("a.test"), Err(3600));
         bench.limited(None).await;
         assert_eq!(bench.ready("b.test"), Err(3600));
@@ -493,7 +607,9 @@ mod tests {
         assert_eq!(bench.ready("a.test"), Ok(()));
         // What comes is not valid by our clock: nobody else is asked for, and nobody else is told.
         let failure = Failure::new(FailureClass::Clock, "not yet valid");
-        bench.limits.learn(&bench.ca, &bench.config, &failure).await;
+        let (ca, config, limits) = (&bench.ca, &bench.config, &bench.limits);
+        let none = Intent::new(&[]);
+        limits.learn(ca, config, &none, &failure).await;
         assert_eq!(bench.ready("b.test"), Err(3600));
         assert!(bench.stored().is_none());
         let failure = bench.turn("b.test").await.expect_err("held");
@@ -513,5 +629,74 @@ mod tests {
         assert_eq!(other.ready("a.test"), Err(3600));
         other.pass(3600);
         other.turn("a.test").await.expect("it is over");
+    }
+
+    /// What is of the whole CA holds all accounts there, and what is of one holds that alone.
+    #[tokio::test]
+    async fn an_account_is_held_by_its_own_limits_and_those_of_the_ca() {
+        let bench = Bench::new(10, 10);
+        let mut other = (*bench.config).clone();
+        other.email = Some("ops@example.com".to_owned());
+        let mut bound = (*bench.config).clone();
+        bound.eab = Some(ExternalAccount {
+            key_id: "k1".to_owned(),
+            hmac_key: Secret::new("key".to_owned()),
+        });
+        let names = names("a.test");
+        let held = |bench: &Bench, config: &Acme| {
+            let held = bench.limits.held(&bench.ca, config, &Intent::new(&names));
+            held.map(|wait| wait.hold.as_str())
+        };
+        bench
+            .meet(&["a.test"], Some(Scope::Account), &bench.config)
+            .await;
+        assert_eq!(held(&bench, &bench.config), Some("account"));
+        assert_eq!(held(&bench, &other), None);
+        assert_eq!(held(&bench, &bound), None);
+        let registrations = |bench: &Bench, config: &Acme| {
+            bench.limits.registration_held(&bench.ca, config).is_some()
+        };
+        assert!(!registrations(&bench, &bound));
+        bench
+            .meet(&["a.test"], Some(Scope::Registrations), &other)
+            .await;
+        assert!(registrations(&bench, &bound));
+        assert_eq!(
+            held(&bench, &bound),
+            None,
+            "an account that there is orders"
+        );
+        bench.meet(&["a.test"], Some(Scope::Ca), &other).await;
+        for config in [&bench.config, &other, &bound] {
+            assert_eq!(held(&bench, config), Some("ca"));
+        }
+        // Another process knows all of it.
+        let next = Bench::on(Arc::clone(&bench.storage), 10, 10);
+        next.limits.refresh(&next.ca, &other).await;
+        assert!(registrations(&next, &other));
+        assert_eq!(held(&next, &other), Some("ca"));
+        assert_eq!(next.limits.all(&next.ca, &other).len(), 2);
+    }
+
+    /// Each reads, adds and writes: nothing of the others is lost.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn instances_that_store_at_once_lose_nothing_of_each_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let storage =
+            || -> Arc<dyn Storage> { Arc::new(crate::storage::FileStorage::new(directory.path())) };
+        let instances: Vec<_> = (0..8).map(|_| Bench::on(storage(), 10, 10)).collect();
+        let meet = instances
+            .iter()
+            .enumerate()
+            .map(|(index, bench)| async move {
+                for part in 0..4 {
+                    let domain = format!("{index}-{part}.test");
+                    bench.limited(Some(&domain)).await;
+                }
+            });
+        futures::future::join_all(meet).await;
+        let reader = Bench::on(storage(), 10, 10);
+        reader.limits.refresh(&reader.ca, &reader.config).await;
+        assert_eq!(reader.limits.all(&reader.ca, &reader.config).len(), 32);
     }
 }

@@ -1,5 +1,6 @@
 //! What an order asks for (RFC 8555, section 7.4): identifiers, and what the terms add to them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -9,23 +10,32 @@ use serde_json::{Value, json};
 
 use super::classify::Step;
 use super::job::{Job, Stop};
+use super::limits::limited;
 use super::signed;
 use crate::certificate::parse::unix_time;
 use crate::clock::{UnixTime, rfc3339};
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Intent};
 
 impl Job<'_> {
     /// Makes an order at the CA, and says which certificate it takes the place of where the CA
     /// wants to know (RFC 9773, section 5). Where it refuses that, for whatever reason, it is asked
     /// once more without.
     pub(super) async fn place_order(&self, profile: Option<&str>) -> Result<Order, Stop> {
-        let mut made = self.ask_for_order(profile, self.replaced()).await;
+        let replaced = self.replaced();
+        self.replaces.store(replaced.is_some(), Ordering::Relaxed);
+        let mut made = self.ask_for_order(profile, replaced).await;
         if let Err(error) = &made
             && self.replaced().is_some()
             && self.may_be_for_replacing()
         {
             let host = &self.ca.host;
+            self.replaces.store(false, Ordering::Relaxed);
+            // What was let through as the renewal that it was may be held as a new order.
+            let (limits, config) = (&self.issuer.shared.limits, &self.issuer.config);
+            if let Some(wait) = limits.held(self.ca, config, &Intent::new(&self.request.names)) {
+                return Err(Stop::Held(limited(host, wait)));
+            }
             self.progress(format!(
                 "{host} takes no order in the place of the certificate at hand ({error}): asking \
                  for one of its own"

@@ -54,6 +54,21 @@ impl Problem {
     pub(super) fn kind(&self) -> &str {
         short(self.kind.as_deref())
     }
+
+    /// The names that its parts are about, in small letters and each once.
+    pub(super) fn identifiers(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for part in &self.subproblems {
+            let name = part
+                .identifier
+                .iter()
+                .map(|of| of.value.to_ascii_lowercase());
+            names.extend(name.filter(|name| !name.is_empty()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
 }
 
 impl Subproblem {

@@ -12,6 +12,7 @@ use crate::challenge::{Challenge, ChallengeType, OverDns};
 use crate::dns::lookup::Lookups;
 use crate::host::{Identifier, Pattern};
 use crate::issuer::{Finding, Trial, Verdict};
+use crate::schedule::Intent;
 
 /// How many addresses of a name are looked at.
 const ADDRESSES: usize = 8;
@@ -67,9 +68,9 @@ impl AcmeIssuer {
     }
 
     async fn limits(&self, trial: &Trial) -> Finding {
-        let names = std::slice::from_ref(&trial.name);
+        let intent = Intent::new(std::slice::from_ref(&trial.name));
         let limits = &self.shared.limits;
-        match limits.look(&self.ca, &self.config, names).await {
+        match limits.look(&self.ca, &self.config, &intent).await {
             Ok(()) => {
                 let message = "no limit of the CA is known that stands against it";
                 Finding::new("limits", Verdict::Good, message)

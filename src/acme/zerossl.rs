@@ -11,7 +11,7 @@ use super::classify::{self, Step};
 use super::session::Session;
 use crate::clock::UnixTime;
 use crate::config::model::{ExternalAccount, ZeroSsl, ZeroSslLogin};
-use crate::schedule::{Failure, FailureClass};
+use crate::schedule::{Failure, FailureClass, Scope};
 use crate::secret::Secret;
 use crate::storage::damaged;
 
@@ -193,7 +193,11 @@ fn refused(host: &str, fault: &Fault) -> Failure {
         kind => kind,
     };
     let message = format!("{host} {}: {kind} (code {code}); {advice}", Step::Binding);
-    Failure::new(class, message)
+    let scope = (class == FailureClass::RateLimited).then_some(Scope::Registrations);
+    Failure {
+        scope,
+        ..Failure::new(class, message)
+    }
 }
 
 /// `true` and 1 alike.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::renewal::{AdviceView, FailureView, RenewalView};
+pub use self::renewal::{AdviceView, FailureView, HeldView, RenewalView};
 use super::view::rfc3339;
 use crate::certificate::material::Description;
 use crate::certificate::{TlsCertificate, Validity};
@@ -140,6 +140,7 @@ pub struct Managed {
     pub on_demand: bool,
     /// When it is renewed or tried again.
     pub next: Option<UnixTime>,
+    pub held: Option<HeldView>,
     pub advice: Option<Window>,
     pub failures: u32,
     pub last_failure: Option<LastFailure>,
@@ -208,6 +209,7 @@ impl CertificateView {
             obtaining: managed.obtaining,
             on_demand: managed.on_demand,
             next: managed.next,
+            held: managed.held.clone(),
             advice: managed.advice.as_ref().map(AdviceView::from),
             failures: managed.failures,
             last_failure: managed.last_failure.as_ref().map(FailureView::from),

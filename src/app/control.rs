@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, IssuerView, LastFailure, LastReload, Managed, ReloadError,
+    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, Managed, ReloadError,
     ReloadSummary, RenewError, SiteView, Status, TrialView,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
@@ -126,6 +126,7 @@ fn of_local_ca(
         obtaining: false,
         on_demand,
         next: Some(certificate.lifetime().due_at(window)),
+        held: None,
         advice: None,
         failures: u32::from(last_failure.is_some()),
         last_failure,
@@ -141,6 +142,12 @@ fn of_ca(view: ManagedView) -> Managed {
         obtaining: view.state == CertState::Obtaining,
         on_demand: view.is_on_demand,
         next: view.next,
+        held: view.held.map(|held| HeldView {
+            message: held.wait.to_string(),
+            scope: held.wait.hold.as_str().to_owned(),
+            until: held.wait.until,
+            issuer: held.issuer.to_string(),
+        }),
         advice: view.advice,
         failures: retry.map_or(0, |retry| retry.failures),
         last_failure: retry.map(|retry| LastFailure {

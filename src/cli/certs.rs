@@ -237,6 +237,7 @@ mod testing {
                 obtaining: false,
                 on_demand: false,
                 next: Some(NOW + (left - 30) * DAY),
+                held: None,
                 advice: None,
                 failures: 0,
                 last_failure: None,

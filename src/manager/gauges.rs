@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::metrics::{End, Metrics};
+use crate::schedule::Wait;
 
 /// How many certificates are shown by name.
 const SHOWN: usize = 10_000;
@@ -17,6 +18,8 @@ const HELD: usize = 2 * SHOWN;
 pub(super) struct Gauges {
     metrics: Metrics,
     by_source: HashMap<String, i64>,
+    /// The limits of CAs that are shown, by issuer and by what they hold.
+    limits: BTreeMap<(Arc<str>, &'static str), UnixTime>,
     first: Arc<Mutex<First>>,
 }
 
@@ -39,6 +42,7 @@ impl Gauges {
         Self {
             metrics,
             by_source: HashMap::new(),
+            limits: BTreeMap::new(),
             first,
         }
     }
@@ -55,6 +59,29 @@ impl Gauges {
         let mut first = lock(&self.first);
         first.all = first.all.saturating_sub(1);
         first.held.remove(&key(certificate));
+    }
+
+    /// Shows these limits of CAs, of several that hold the same the one that lasts longest, and no
+    /// others.
+    pub(super) fn show_limits<'a>(&mut self, limits: impl Iterator<Item = (&'a Arc<str>, Wait)>) {
+        let mut known = BTreeMap::new();
+        for (issuer, limit) in limits {
+            let key = (Arc::clone(issuer), limit.hold.as_str());
+            let until = known.entry(key).or_insert(limit.until);
+            *until = limit.until.max(*until);
+        }
+        if known == self.limits {
+            return;
+        }
+        let gauges = &self.metrics.ca_limited;
+        for (issuer, scope) in self.limits.keys().filter(|key| !known.contains_key(key)) {
+            // It is there, unless a defect has removed it before.
+            let _ = gauges.remove_label_values(&[&**issuer, *scope]);
+        }
+        for ((issuer, scope), until) in &known {
+            gauges.with_label_values(&[&**issuer, *scope]).set(*until);
+        }
+        self.limits = known;
     }
 
     /// Whether so many have gone that it is no longer known which end first.

@@ -9,15 +9,15 @@ use super::needs::Need;
 use super::revocation::Looks;
 use super::stored;
 use crate::certificate::{Loader, TlsCertificate};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::config::model::InMemory;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
 use crate::on_demand::Wanted;
 use crate::schedule::advice::Window;
-use crate::schedule::{Failure, Retry};
-use crate::storage::{Backlog, Storage};
+use crate::schedule::{Failure, Retries, Retry};
+use crate::storage::{Backlog, Storage, keys};
 
 /// What work on a certificate needs.
 #[derive(Clone)]
@@ -89,9 +89,11 @@ pub struct Job {
     pub(super) ticket: Ticket,
     pub(super) subject: String,
     pub(super) issuers: Vec<Authority>,
-    /// The failures before.
+    /// The failures before, all together.
     pub(super) retry: Option<Retry>,
-    /// Whether a person asked for it: then nobody's back-off counts.
+    /// The same by the accounts that they happened with.
+    pub(super) retries: Retries,
+    /// Whether a person asked for it: then no back-off counts.
     pub(super) is_asked: bool,
     /// The CA's advice, where that is why it is renewed.
     pub(super) advised: Option<Window>,
@@ -120,8 +122,25 @@ impl Job {
 /// back, the manager learns of that.
 pub(super) struct Ticket {
     pub(super) need: Arc<Need>,
+    pub(super) asking: Asking,
     lost: Lost,
     is_open: bool,
+}
+
+/// Which issuer is being asked for a certificate now. A handle; clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Asking(Arc<Mutex<Option<Arc<str>>>>);
+
+impl Asking {
+    pub(super) fn note(&self, issuer: Option<&Arc<str>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = issuer.cloned();
+    }
+
+    /// `None` where nobody is being asked.
+    pub(super) fn issuer(&self) -> Option<Arc<str>> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.clone()
+    }
 }
 
 /// The certificates whose tickets were lost.
@@ -130,9 +149,10 @@ pub(super) struct Lost(Arc<Mutex<Vec<Arc<Need>>>>);
 
 impl Lost {
     /// A ticket whose loss is noted here.
-    pub(super) fn ticket(&self, need: &Arc<Need>) -> Ticket {
+    pub(super) fn ticket(&self, need: &Arc<Need>, asking: &Asking) -> Ticket {
         Ticket {
             need: Arc::clone(need),
+            asking: asking.clone(),
             lost: self.clone(),
             is_open: true,
         }
@@ -154,6 +174,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.asking.note(None);
         if self.is_open {
             let mut lost = self.lost.0.lock().unwrap_or_else(PoisonError::into_inner);
             lost.push(Arc::clone(&self.need));
@@ -173,6 +194,14 @@ impl Authority {
         match self {
             Self::Remote(issuer) => issuer.name(),
             Self::Local(ca) => ca.issuer(),
+        }
+    }
+
+    /// See [`Issuer::account_id`].
+    pub(super) fn account_id(&self) -> String {
+        match self {
+            Self::Remote(issuer) => issuer.account_id().to_owned(),
+            Self::Local(ca) => keys::local_account(ca.issuer()),
         }
     }
 }
@@ -204,14 +233,21 @@ pub(super) enum Outcome {
     Unread(String),
     /// It is no longer wanted: nobody was asked for it.
     Unwanted,
-    /// Another instance has failed at it, and this is what is known after that.
-    BackedOff(Retry),
+    /// Nobody was asked: another instance has failed at it, or a limit of each CA stands against it.
+    PutOff {
+        /// What is known of failures by now.
+        retries: Retries,
+        /// Until when a limit stands against it that an issuer met.
+        until: Option<UnixTime>,
+    },
     Failed {
         failure: Failure,
         issuer: Arc<str>,
         /// What is known after it, as it was stored.
-        retry: Retry,
-        /// The issuers that do not want to be asked again before somebody has acted.
-        paused: Vec<Arc<str>>,
+        retries: Retries,
+        /// The same where no issuer can be asked, so that it belongs to none.
+        retry: Option<Retry>,
+        /// Whether an issuer does not want to be asked again before somebody has acted.
+        is_paused: bool,
     },
 }

@@ -17,13 +17,14 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use self::advised::Advised;
-use self::authorities::ready;
-pub(super) use self::demanded::{PutOff, Stand, teller};
+pub use self::authorities::Held;
+use self::authorities::{accounts, ready};
+pub(super) use self::demanded::{Stand, teller};
 pub(super) use self::opening::{Read, read};
 use self::plans::Plans;
 pub use self::view::{ManagedView, Start, Watched};
 use super::issued::{Issued, Served};
-use super::job::{Done, Job, Lost, Outcome, Tools};
+use super::job::{Asking, Done, Job, Lost, Outcome, Tools};
 use super::needs::Need;
 use super::report::Change;
 use super::told::Teller;
@@ -33,7 +34,7 @@ use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
 use crate::on_demand::Wanted;
-use crate::schedule::{Failure, FailureClass, Retry};
+use crate::schedule::{Failure, FailureClass, Retries, Retry};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
 pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
@@ -85,8 +86,10 @@ struct Entry {
     is_unwanted: bool,
     /// Whether a person has asked for it.
     is_asked: bool,
-    /// The issuers that do not want to be asked before a person has acted.
-    paused: Vec<Arc<str>>,
+    /// Its failures, by the accounts that they happened with.
+    retries: Retries,
+    /// Who is being asked for it, where it is worked on.
+    asking: Asking,
 }
 
 impl Managed {
@@ -117,11 +120,16 @@ impl Managed {
         now: UnixTime,
     ) {
         let (mut moved, mut mended) = (Vec::new(), Vec::new());
+        let mut accounts = HashMap::new();
         self.open
-            .retain(|name, (before, _)| match issuers.get(name) {
-                Some(Configured::Acme(now)) if now == before => true,
+            .retain(|name, (before, issuer)| match issuers.get(name) {
+                Some(Configured::Acme(now)) if now == before => {
+                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
+                    true
+                }
                 Some(Configured::Acme(now)) if now.directory == before.directory => {
                     mended.push(Arc::clone(name));
+                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
                     false
                 }
                 _ => {
@@ -144,23 +152,32 @@ impl Managed {
             } else if names(need, &moved) {
                 (entry.is_foreign, entry.is_read) = (true, false);
             }
-            if names(need, &mended) || is_other_dns && is_over_dns(need, issuers) {
-                entry.paused.clear();
-                if self.plans.retry(need).is_some_and(may_be_mended) {
+            let is_of_dns = is_other_dns && is_over_dns(need, issuers);
+            for name in need.issuers.iter() {
+                if (is_of_dns || mended.contains(name))
+                    && let Some(account) = accounts.get(name)
+                    && entry.retries.make_due(account, is_not_limited, now)
+                {
                     self.plans.request(need, now);
                 }
             }
         }
+        // Another account may be asked for what the one before was not.
+        self.plans.reconsider();
     }
 
     /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
     /// forbid it: a start depends on it.
     pub(super) fn ask_again(&mut self, now: UnixTime) {
-        let entries = self.entries.iter();
+        let entries = self.entries.iter_mut();
         for (need, entry) in entries.filter(|(need, _)| need.standing != Standing::OnDemand) {
-            let is_missing = entry.certificate.is_none() || entry.is_stale;
-            if is_missing && self.plans.retry(need).is_some_and(may_be_mended) {
-                self.plans.request(need, now);
+            if entry.certificate.is_some() && !entry.is_stale {
+                continue;
+            }
+            for account in accounts(&need.issuers, &self.open) {
+                if entry.retries.make_due(&account, may_be_mended, now) {
+                    self.plans.request(need, now);
+                }
             }
         }
     }
@@ -208,11 +225,16 @@ impl Managed {
             issuers_of.insert(list, authorities);
         }
         let none = Vec::new();
+        let (entries, is_on) = (&self.entries, self.advised.is_on());
         let begun = self.plans.begin(now, |need| {
-            ready(issuers_of.get(&need.issuers).unwrap_or(&none), need)
+            let authorities = issuers_of.get(&need.issuers).unwrap_or(&none);
+            let Some(entry) = entries.get(need) else {
+                return Ok(());
+            };
+            ready(authorities, need, entry, is_on, now)
         });
         let mut jobs = Vec::new();
-        for (need, first) in begun {
+        for need in begun {
             let advised = self.followed(&need, now);
             let Some(entry) = self.entries.get_mut(&need) else {
                 continue;
@@ -222,24 +244,20 @@ impl Managed {
             // At first it has just been asked.
             let is_first = present.is_none() && retry.is_none();
             let asks = need.standing == Standing::OnDemand && !is_first && !entry.is_asked;
-            let authorities = issuers_of.get(&need.issuers).unwrap_or(&none).iter();
             jobs.push(Job {
                 subject: entry.subject.clone(),
                 has_one: present.is_some(),
                 present: present.filter(|_| !entry.is_foreign),
                 wanted: wanted.filter(|_| asks).cloned(),
-                issuers: authorities
-                    .skip(first)
-                    .filter(|authority| !entry.paused.contains(authority.name()))
-                    .cloned()
-                    .collect(),
+                issuers: issuers_of.get(&need.issuers).unwrap_or(&none).clone(),
                 is_revoked: entry.is_revoked,
                 retry,
+                retries: entry.retries.clone(),
                 advised: advised.filter(|_| !entry.is_asked),
                 tells_replaced: self.advised.is_on(),
                 is_asked: std::mem::take(&mut entry.is_asked),
                 window: self.plans.window(),
-                ticket: self.lost.ticket(&need),
+                ticket: self.lost.ticket(&need, &entry.asking),
             });
         }
         jobs
@@ -298,18 +316,31 @@ impl Managed {
                 self.unwanted(&need, now);
                 return None;
             }
-            Outcome::BackedOff(retry) => {
-                self.plans.failed(&need, retry);
+            Outcome::PutOff { retries, until } => {
+                entry.retries = retries;
+                match entry.retries.sum(accounts(&need.issuers, &self.open)) {
+                    Some(retry) if retry.next.is_none_or(|next| next > now) => {
+                        self.plans.failed(&need, retry);
+                    }
+                    _ => {
+                        let soon = now.saturating_add(LOOK_AGAIN);
+                        let until = until.map_or(soon, |until| until.max(soon));
+                        self.plans.put_off(&need, until, now);
+                    }
+                }
                 return None;
             }
             Outcome::Failed {
                 failure,
                 issuer,
+                retries,
                 retry,
-                paused,
+                is_paused,
             } => {
-                let pauses = (self.plans.window(), !paused.is_empty());
-                entry.paused.extend(paused);
+                entry.retries = retries;
+                let own = retry.or_else(|| entry.retries.sum(accounts(&need.issuers, &self.open)));
+                let retry = own.unwrap_or_default();
+                let pauses = (self.plans.window(), is_paused);
                 let present = entry.certificate.as_deref();
                 teller.failed(present, issuer, &failure, &retry, pauses);
                 self.plans.failed(&need, retry);
@@ -318,7 +349,7 @@ impl Managed {
         };
         (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
         (entry.is_unwanted, entry.unread) = (false, None);
-        entry.paused.clear();
+        entry.retries.forget(accounts(&need.issuers, &self.open));
         self.plans.succeed(&need, certificate.lifetime(), now);
         self.advised.ask(&need, now);
         let change = Change {
@@ -337,10 +368,13 @@ impl Managed {
             }
             is_known = true;
             entry.is_asked = true;
-            entry.paused.clear();
             let open = need.issuers.iter().filter_map(|name| self.open.get(name));
             open.for_each(|(_, issuer)| issuer.lift(&need.names));
             self.plans.request(need, now);
+        }
+        if is_known {
+            // What was lifted may have held others too.
+            self.plans.reconsider();
         }
         is_known
     }
@@ -367,10 +401,12 @@ fn is_over_dns(need: &Need, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
     need.dns.is_some() || need.issuers.iter().any(is_configured)
 }
 
-/// Whether what failed may have been mended by a change of the configuration, or by a new start.
+/// Whether what failed may have been mended by a new start.
 fn may_be_mended(retry: &Retry) -> bool {
-    !matches!(
-        retry.class,
-        FailureClass::RateLimited | FailureClass::Paused
-    )
+    is_not_limited(retry) && retry.class != FailureClass::Paused
+}
+
+/// Whether what failed may have been mended by a change of the configuration: the CA's limits stay.
+fn is_not_limited(retry: &Retry) -> bool {
+    retry.class != FailureClass::RateLimited
 }

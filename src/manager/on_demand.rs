@@ -27,7 +27,7 @@ pub use self::record::{Going, Gone};
 use self::answers::seconds;
 use self::look::{Found, State, Wish};
 use self::record::Record;
-use super::managed::{PutOff, Read, Stand};
+use super::managed::{Read, Stand};
 use super::needs::Need;
 use super::report::Report;
 use super::{TlsManager, is_acme};
@@ -292,7 +292,9 @@ impl TlsManager {
         let is_valid =
             |one: &crate::certificate::TlsCertificate| one.validity(now) == Validity::Valid;
         read.certificate = read.certificate.filter(is_valid);
-        if read.certificate.is_none() && !self.is_to_be_obtained(&name, is_asked, &read, now) {
+        if read.certificate.is_none()
+            && !self.is_to_be_obtained(&name, is_asked, (&read, issuers), now)
+        {
             return;
         }
         if self.names.known.len() >= MOST {
@@ -316,10 +318,10 @@ impl TlsManager {
         &self,
         name: &HostName,
         is_asked: bool,
-        read: &Read,
+        (read, issuers): (&Read, &[Arc<str>]),
         now: UnixTime,
     ) -> bool {
-        let put_off = read.retry.as_ref().and_then(|it| PutOff::of(it, now));
+        let put_off = self.managed.put_off(&read.retries, issuers, now);
         if let Some(put_off) = put_off.filter(|put_off| put_off.is_of_name) {
             let retry_after = put_off.next.map(|next| seconds(next.saturating_sub(now)));
             self.refuse(name, &put_off.why, retry_after);

@@ -11,7 +11,8 @@ use crate::certificate::pem::find_der;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
-use crate::schedule::{Advice, Retry};
+use crate::issuer::Issuer;
+use crate::schedule::{Advice, Retries, Retry};
 use crate::storage::{Key, Lease, Storage, StorageError, Value, damaged, keys};
 
 /// A certificate that can be written to the storage.
@@ -110,6 +111,26 @@ pub(super) fn load(
             Err(StoredError::Damaged { place, error })
         }
     }
+}
+
+/// As [`load`], also from where former versions kept a certificate with these names; with the
+/// subject that it was found under.
+pub(super) fn find(
+    storage: &dyn Storage,
+    loader: &Loader,
+    ca: &str,
+    (subject, names): (&str, &[Pattern]),
+    issuer: &Arc<str>,
+) -> Result<Option<(TlsCertificate, String)>, StoredError> {
+    if let Some(certificate) = load(storage, loader, ca, subject, issuer)? {
+        return Ok(Some((certificate, subject.to_owned())));
+    }
+    for former in keys::former_subjects(names) {
+        if let Some(certificate) = load(storage, loader, ca, &former, issuer)? {
+            return Ok(Some((certificate, former)));
+        }
+    }
+    Ok(None)
 }
 
 /// When the certificate of `subject` ends that is stored as one of the CA `ca`, by what is known
@@ -247,30 +268,54 @@ pub(super) fn is_of_another(
     Ok(is_of_another)
 }
 
-/// What is known of the failures of `subject`.
-pub(super) fn load_retry(
+/// What is known of the failures of `subject` with these issuers; what cannot be read as such is
+/// none. What a former version has kept counts for the issuer that it names.
+pub(super) fn load_retries<'a>(
     storage: &dyn Storage,
     subject: &str,
-) -> Result<Option<Retry>, StorageError> {
-    damaged::read_json(storage, &keys::retry(subject)?)
+    issuers: impl IntoIterator<Item = &'a Arc<dyn Issuer>>,
+) -> Result<Retries, StorageError> {
+    let load = |key: Key| damaged::read_json::<Retry>(storage, &key);
+    let former = load(keys::former_retry(subject)?)?;
+    let mut retries = Retries::default();
+    for issuer in issuers {
+        let is_former = |former: &Retry| former.issuer.as_deref() == Some(&**issuer.name());
+        let own = load(keys::retry(issuer.account_id(), subject)?)?;
+        if let Some(retry) = own.or_else(|| former.clone().filter(is_former)) {
+            retries.set(issuer.account_id(), retry);
+        }
+    }
+    Ok(retries)
 }
 
-/// Keeps, or with `None` forgets, the failures of `subject`, under `lease`.
+/// Keeps the failures of `subject` with an account, under `lease`.
 pub(super) fn store_retry(
     storage: &dyn Storage,
     lease: &Lease,
+    account: &str,
     subject: &str,
-    retry: Option<&Retry>,
+    retry: &Retry,
 ) -> Result<(), StorageError> {
-    let key = keys::retry(subject)?;
-    match retry {
-        Some(retry) => {
-            let value = serde_json::to_vec_pretty(retry).unwrap_or_default();
-            storage.store_under(lease, &key, &value)
+    let value = serde_json::to_vec_pretty(retry).unwrap_or_default();
+    storage.store_under(lease, &keys::retry(account, subject)?, &value)
+}
+
+/// Forgets the failures of `subject` with these accounts, under `lease`, and what a former version
+/// has kept of it.
+pub(super) fn forget_retries(
+    storage: &dyn Storage,
+    lease: &Lease,
+    accounts: &[String],
+    subject: &str,
+) -> Result<(), StorageError> {
+    let own = accounts.iter().map(|account| keys::retry(account, subject));
+    for key in own.chain([keys::former_retry(subject)]) {
+        let key = key?;
+        if lease.is_held() && storage.exists(&key)? {
+            storage.delete(&key)?;
         }
-        None if lease.is_held() && storage.exists(&key)? => storage.delete(&key),
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// What is known of a CA's advice.

@@ -19,6 +19,7 @@ mod folders;
 mod from_cas;
 mod from_files;
 mod hosts;
+mod limited;
 mod models;
 mod on_demand;
 mod removed;

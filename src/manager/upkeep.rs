@@ -23,6 +23,9 @@ impl TlsManager {
         let jobs = self.managed.due(issued, issuers, wanted.as_ref(), now);
         // What a limit stands against comes late, or not at all.
         self.answer_all(now);
+        if let Some(gauges) = &mut self.gauges {
+            gauges.show_limits(self.managed.limits());
+        }
         jobs
     }
 

@@ -4,13 +4,16 @@
 //! to [`super::TlsManager::settle`], which alone decides what is served. All that is stored is
 //! stored under the certificate's lock.
 
+mod candidates;
 mod check;
+mod failures;
 mod tell;
 mod verdict;
 mod wanted;
 
 use std::sync::Arc;
 
+pub(super) use self::candidates::replaced_at;
 pub(super) use self::check::covers;
 use super::health::Use;
 use super::job::{Authority, Done, Job, Outcome, Tools, waiting};
@@ -18,14 +21,14 @@ use super::stored::{self, Parcel, StoredError};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::issuer::{Issuer, Request};
-use crate::schedule::{Failure, FailureClass, Hold, Retry};
+use crate::schedule::{Failure, FailureClass, Retries, Retry};
 use crate::storage::{Lease, Storage, StorageError, blocking, keys};
 
 /// What the storage has of a certificate once its lock is held.
 #[derive(Default)]
 struct Shelf {
     certificates: Vec<TlsCertificate>,
-    retry: Option<Retry>,
+    retries: Retries,
 }
 
 impl Job {
@@ -52,9 +55,7 @@ impl Job {
                 let lease = Arc::new(Lease::unstored());
                 if self.can_wait(tools.clock.now()) {
                     let failure = Failure::new(FailureClass::Storage, error.to_string());
-                    return self
-                        .failed(vec![(&self.first(), failure)], &lease, tools)
-                        .await;
+                    return self.failed_by_itself(failure, tools);
                 }
                 lease
             }
@@ -83,108 +84,54 @@ impl Job {
                 Shelf::default()
             }
         };
-        let peers = shelf.retry.filter(|stored| {
-            let own = self.retry.as_ref();
-            own.is_none_or(|own| stored.last > own.last)
-        });
+        // What another instance has failed at counts as much as what this one has.
+        let mut retries = self.retries.clone();
+        retries.learn(shelf.retries);
         if let Some(certificate) = self.newest(shelf.certificates, now) {
             return Outcome::Found(Arc::new(certificate));
         }
-        if let Some(retry) = &peers
-            && !self.is_asked
-            && retry.next.is_none_or(|next| next > now)
-        {
-            return Outcome::BackedOff(retry.clone());
+        let candidates = self.candidates(&retries, tools.clock.now()).await;
+        if candidates.is_empty() && !self.issuers.is_empty() {
+            return Outcome::PutOff {
+                retries,
+                until: None,
+            };
         }
-        let mut failures = Vec::new();
-        let mut is_told = false;
-        for (place, authority) in self.issuers.iter().enumerate() {
-            // The first has said yes before this began.
-            if place > 0 && self.is_held(authority) {
+        self.tell_of_begin(&candidates, tools);
+        let mut failures: Vec<(&Authority, Failure)> = Vec::new();
+        let mut until = None;
+        for (place, authority) in candidates.into_iter().enumerate() {
+            // Another order may have met a limit while the one before was asked.
+            if place > 0 && self.is_held(authority, tools.clock.now()) {
                 continue;
             }
-            if !is_told {
-                self.tell_of_begin(tools);
-                is_told = true;
-            }
-            match self.ask(authority, lease, tools).await {
+            self.ticket.asking.note(Some(authority.name()));
+            let asked = self.ask(authority, &retries, lease, tools).await;
+            self.ticket.asking.note(None);
+            match asked {
                 Ok(outcome) => {
-                    for (issuer, failure) in failures {
-                        self.tell_of_failed(tools, issuer, authority.name(), &failure);
+                    for (failed, failure) in failures {
+                        self.tell_of_failed(tools, failed.name(), authority.name(), &failure);
                     }
                     return outcome;
                 }
-                Err(failure) => failures.push((authority.name(), failure)),
+                // The CA was not asked.
+                Err(Failure {
+                    held: Some(wait), ..
+                }) => until = until.into_iter().chain([wait.until]).min(),
+                Err(failure) => failures.push((authority, failure)),
             }
         }
-        self.failed(failures, lease, tools).await
-    }
-
-    /// Whether a limit of the CA stands against asking; our own pace is waited for.
-    fn is_held(&self, authority: &Authority) -> bool {
-        let Authority::Remote(issuer) = authority else {
-            return false;
-        };
-        let wait = issuer.ready(&self.ticket.need.names).err();
-        wait.is_some_and(|wait| wait.hold != Hold::Pace)
-    }
-
-    /// What is known after these failures, which is stored before anybody learns of it: a restart
-    /// must not forget what others know.
-    async fn failed(
-        &self,
-        failures: Vec<(&Arc<str>, Failure)>,
-        lease: &Arc<Lease>,
-        tools: &Tools,
-    ) -> Outcome {
-        let is_paused = |failure: &Failure| failure.class == FailureClass::Paused;
-        let paused = failures.iter().filter(|(_, failure)| is_paused(failure));
-        let paused = paused.map(|(issuer, _)| Arc::clone(issuer)).collect();
-        let (issuer, failure) = verdict::sum(failures);
-        let life = self.present.as_deref().map(TlsCertificate::lifetime);
-        let retry = Retry::after(
-            self.retry.as_ref(),
-            &failure,
-            Some(&issuer),
-            life.as_ref(),
-            tools.clock.now(),
-            &mut fastrand::Rng::new(),
-        );
-        self.keep(Some(retry.clone()), lease, tools).await;
-        Outcome::Failed {
-            failure,
-            issuer,
-            retry,
-            paused,
+        if failures.is_empty() && !self.issuers.is_empty() {
+            return Outcome::PutOff { retries, until };
         }
-    }
-
-    /// Keeps, or with `None` forgets, the failures.
-    async fn keep(&self, retry: Option<Retry>, lease: &Arc<Lease>, tools: &Tools) {
-        let (lease, subject) = (Arc::clone(lease), self.subject.clone());
-        let kept = blocking(&tools.storage, move |storage| {
-            stored::store_retry(storage, &lease, &subject, retry.as_ref())
-        });
-        match kept.await {
-            Ok(()) => tools.health.works(Use::Writing),
-            // The peer that took over keeps its own.
-            Err(StorageError::Lost { .. }) => {}
-            Err(error) => tools.health.failed(Use::Writing, &error),
-        }
+        self.failed(failures, retries, lease, tools).await
     }
 
     /// Whether it does no harm to leave the certificate as it is for now.
     fn can_wait(&self, now: UnixTime) -> bool {
         let present = self.present.as_ref();
         present.is_some_and(|present| !present.is_due(self.window / 2.0, now))
-    }
-
-    fn first(&self) -> Arc<str> {
-        let first = self
-            .issuers
-            .first()
-            .map(|authority| Arc::clone(authority.name()));
-        first.unwrap_or_else(|| "".into())
     }
 
     async fn lease(&self, tools: &Tools) -> Result<Option<Lease>, StorageError> {
@@ -195,6 +142,7 @@ impl Job {
     /// What the storage has: a peer may have been at work, or this instance before it was killed.
     async fn look(&self, tools: &Tools) -> Result<Shelf, StorageError> {
         let (loader, subject) = (Arc::clone(&tools.loader), self.subject.clone());
+        let names = self.ticket.need.names.clone();
         let issuers: Vec<_> = self
             .issuers
             .iter()
@@ -206,14 +154,15 @@ impl Job {
         let hold = tools.clone();
         let looked = blocking(&tools.storage, move |storage| {
             let mut shelf = Shelf {
-                retry: stored::load_retry(storage, &subject)?,
+                retries: stored::load_retries(storage, &subject, &issuers)?,
                 ..Shelf::default()
             };
             for issuer in issuers {
-                match stored::load(storage, &loader, issuer.ca(), &subject, issuer.name()) {
-                    Ok(certificate) => {
-                        let held = |one| hold.hold(one, issuer.ca(), &subject);
-                        shelf.certificates.extend(certificate.map(held));
+                let place = (&*subject, &*names);
+                match stored::find(storage, &loader, issuer.ca(), place, issuer.name()) {
+                    Ok(found) => {
+                        let held = |(one, at): (_, String)| hold.hold(one, issuer.ca(), &at);
+                        shelf.certificates.extend(found.map(held));
                     }
                     // It is about to be replaced.
                     Err(StoredError::Damaged { .. }) => {}
@@ -247,6 +196,7 @@ impl Job {
     async fn ask(
         &self,
         authority: &Authority,
+        retries: &Retries,
         lease: &Arc<Lease>,
         tools: &Tools,
     ) -> Result<Outcome, Failure> {
@@ -262,7 +212,7 @@ impl Job {
                 let request = Request {
                     names: names.clone(),
                     subject: self.subject.clone(),
-                    failures: self.retry.as_ref().map_or(0, telling),
+                    failures: retries.get(issuer.account_id()).map_or(0, telling),
                     previous_key,
                     replaces: self.replaces(issuer, tools.clock.now()),
                     dns: self.ticket.need.dns.clone(),
@@ -284,21 +234,13 @@ impl Job {
                 }
             }
         };
-        if self.retry.is_some() {
-            self.keep(None, lease, tools).await;
+        if self.retry.is_some() || *retries != Retries::default() {
+            self.forget_failures(lease, tools).await;
         }
         Ok(Outcome::Issued {
             certificate: Arc::new(certificate),
             issuer: Arc::clone(authority.name()),
         })
-    }
-
-    /// How `issuer` knows the certificate to be replaced, where it is of the same and still counts.
-    fn replaces(&self, issuer: &Arc<dyn Issuer>, now: UnixTime) -> Option<String> {
-        let present = self.present.as_ref().filter(|_| self.tells_replaced)?;
-        let is_same = present.source().label() == &**issuer.name();
-        let counts = !self.is_revoked && present.validity(now) != Validity::Expired;
-        (is_same && counts).then(|| present.renewal_id()).flatten()
     }
 
     /// Stores a new certificate, now or as soon as that can be. Whether it is stored.

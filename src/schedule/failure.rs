@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Scope, Wait};
 use crate::clock::UnixTime;
 
 /// Why an issuer gave no certificate.
@@ -15,10 +16,14 @@ pub struct Failure {
     /// Before when the CA does not want to be asked again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<UnixTime>,
-    /// What the CA's limit is on, where it is rate limited: a domain that names are below of, or
-    /// the whole account where it is `None`.
+    /// What the CA's limit holds, where it is rate limited, or asks to be left alone for a while;
+    /// `None` where it does not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub scope: Option<String>,
+    pub scope: Option<Scope>,
+    /// What stood against asking the CA, where it was not asked. That is no failure of the
+    /// certificate's.
+    #[serde(skip)]
+    pub held: Option<Box<Wait>>,
     /// A page of the CA about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub url: Option<String>,
@@ -64,6 +69,7 @@ impl Failure {
             message: message.into(),
             retry_after: None,
             scope: None,
+            held: None,
             url: None,
         }
     }

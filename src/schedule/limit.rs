@@ -1,18 +1,31 @@
 //! Whether a CA may be asked for a certificate now.
 //!
-//! A [`Limiter`] belongs to one account at one CA. It keeps the pace that is configured, so that a
-//! wave of orders is no burst, and remembers what the CA has limited, so that nobody runs into the
-//! same limit again. It is stored by whoever uses it; it never waits itself.
+//! A [`Limiter`] belongs to one account at one CA, or to a whole CA. It keeps the pace that is
+//! configured, so that a wave of orders is no burst, and remembers what the CA has limited, so that
+//! nobody runs into the same limit again. A limit holds only what its [`Scope`] says. It is stored
+//! by whoever uses it; it never waits itself.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
+mod block;
+mod blocks;
+mod wait;
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use self::block::Block;
+use self::blocks::Blocks;
+pub use self::wait::{Hold, Wait};
 use super::retry::{LONGEST_LIMIT, UNSAID_LIMIT};
-use super::{Failure, FailureClass, text};
+use super::{Failure, FailureClass, HOUR, Intent, MINUTE, Scope};
 use crate::clock::UnixTime;
-use crate::host::{Pattern, parent};
+use crate::host::Pattern;
+
+/// The longest time for which a CA that is too busy is not asked at all.
+const LONGEST_BUSY: i64 = 6 * HOUR;
+
+/// How long it is not asked where it does not say.
+const UNSAID_BUSY: i64 = 10 * MINUTE;
 
 /// So many orders within so many seconds, whenever one begins to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +43,7 @@ impl Default for Pace {
     }
 }
 
-/// What is known of the limits of one account at one CA.
+/// What is known of the limits of one account at one CA, or of the whole CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limiter {
@@ -39,70 +52,14 @@ pub struct Limiter {
     paces: Vec<Pace>,
     /// When orders were made, the oldest first; as many as the paces need.
     taken: VecDeque<UnixTime>,
-    /// The limit on the whole account.
-    account: Option<Block>,
-    /// Limits on names at or below a domain.
-    domains: BTreeMap<String, Block>,
+    /// The limits of the CA that were met.
+    #[serde(flatten)]
+    blocks: Blocks,
     /// Why nobody is asked while the clock and the CA disagree. A matter of this machine alone.
     #[serde(skip)]
     clock: Option<Block>,
     /// The latest time that was seen: an earlier one means that the clock was set back.
     seen: UnixTime,
-}
-
-/// A limit of the CA that was met.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Block {
-    since: UnixTime,
-    until: UnixTime,
-    message: String,
-    /// Whether a person said at `since` that it is over. It stays known until its end, so that
-    /// instances which still keep to it learn so.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    lifted: bool,
-}
-
-/// Why and until when a CA may not be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// Not before.
-    pub until: UnixTime,
-    pub hold: Hold,
-}
-
-/// What keeps from asking a CA.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// Our own pace: nobody can be asked for at this account until then.
-    Pace,
-    /// What came was not valid by our clock, with what was said of it: nothing else would be.
-    Clock(String),
-    /// The CA's limit on the account, with what it said: nobody can be asked for until then.
-    Account(String),
-    /// The CA's limit on names at or below a domain, with what it said: others can be asked for.
-    Domain(String, String),
-}
-
-impl Hold {
-    /// Whether it concerns these names alone, and others may be asked for meanwhile.
-    pub fn is_of_names(&self) -> bool {
-        matches!(self, Self::Domain(..))
-    }
-}
-
-impl fmt::Display for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let until = text(self.until);
-        match &self.hold {
-            Hold::Pace => write!(f, "waits for its turn until {until}"),
-            Hold::Clock(said) => write!(f, "the CA is asked for nothing until {until}: {said}"),
-            Hold::Account(said) => write!(f, "the CA limits this account until {until}: {said}"),
-            Hold::Domain(domain, said) => {
-                write!(f, "the CA limits names of {domain} until {until}: {said}")
-            }
-        }
-    }
 }
 
 impl Default for Limiter {
@@ -117,8 +74,7 @@ impl Limiter {
         Self {
             paces,
             taken: VecDeque::new(),
-            account: None,
-            domains: BTreeMap::new(),
+            blocks: Blocks::default(),
             clock: None,
             seen: UnixTime::MIN,
         }
@@ -130,13 +86,13 @@ impl Limiter {
         self.trim();
     }
 
-    /// Takes one order for a certificate with these names.
+    /// Takes one order.
     ///
     /// # Errors
     /// Until when and why to wait. Nothing is taken then.
-    pub fn take(&mut self, names: &[Pattern], now: UnixTime) -> Result<(), Wait> {
+    pub fn take(&mut self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
         self.mend(now);
-        self.check(names, now)?;
+        self.check(intent, now)?;
         self.taken.push_back(now);
         self.trim();
         Ok(())
@@ -146,25 +102,9 @@ impl Limiter {
     ///
     /// # Errors
     /// Until when and why to wait.
-    pub fn check(&self, names: &[Pattern], now: UnixTime) -> Result<(), Wait> {
-        if let Some(block) = self.account.as_ref().filter(|block| block.holds(now)) {
-            return Err(Wait {
-                until: block.until,
-                hold: Hold::Account(block.message.clone()),
-            });
-        }
-        if let Some(block) = self.clock.as_ref().filter(|block| block.holds(now)) {
-            return Err(Wait {
-                until: block.until,
-                hold: Hold::Clock(block.message.clone()),
-            });
-        }
-        let blocks = names.iter().filter_map(|name| self.blocked(name, now));
-        if let Some((domain, block)) = blocks.max_by_key(|(_, block)| block.until) {
-            return Err(Wait {
-                until: block.until,
-                hold: Hold::Domain(domain.to_owned(), block.message.clone()),
-            });
+    pub fn check(&self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
+        if let Some(wait) = self.held(intent, now) {
+            return Err(wait);
         }
         let free_at = self.paces.iter().filter_map(|pace| self.free_at(*pace));
         match free_at.max() {
@@ -174,6 +114,27 @@ impl Limiter {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// What stands against an order, but for the pace: of several limits the widest, of those on
+    /// names the one that lasts longest.
+    pub fn held(&self, intent: &Intent<'_>, now: UnixTime) -> Option<Wait> {
+        let clock = self.clock.as_ref().filter(|block| block.holds(now));
+        let clock = clock.map(|block| Wait {
+            until: block.until,
+            hold: Hold::Clock(block.message.clone()),
+        });
+        clock.or_else(|| self.blocks.held(intent, now))
+    }
+
+    /// What stands against making an account.
+    pub fn registration_held(&self, now: UnixTime) -> Option<Wait> {
+        self.blocks.registration_held(now)
+    }
+
+    /// All limits of the CA that hold now.
+    pub fn limits(&self, now: UnixTime) -> impl Iterator<Item = Wait> {
+        self.blocks.limits(now)
     }
 
     /// How many orders the paces allow now.
@@ -188,77 +149,64 @@ impl Limiter {
         self.paces.iter().map(room).min().unwrap_or(usize::MAX)
     }
 
-    /// Learns from a failure at this CA. Says whether there was something to learn that was not
+    /// Learns from what an order with this intent has failed of. Returns the limit, where it was not
     /// known, which is worth storing.
     ///
-    /// A rate limit stops the names that it is on, or the account. A certificate that is not valid
-    /// by the clock stops the account for a while: all others would come the same. That is not
-    /// stored, since another machine has another clock.
-    pub fn failed(&mut self, failure: &Failure, now: UnixTime) -> bool {
-        let is_clock = match failure.class {
-            FailureClass::RateLimited => false,
-            FailureClass::Clock => true,
-            _ => return false,
-        };
+    /// A rate limit stops what its scope says. One of which the CA does not say what it is on stops
+    /// the set of names that met it; and the account, once a name of another registered domain meets
+    /// one too while that lasts. A certificate that is not valid by the clock stops the account for a
+    /// while: all others would come the same. That is not stored, since another machine has another
+    /// clock.
+    pub fn failed(
+        &mut self,
+        failure: &Failure,
+        intent: &Intent<'_>,
+        now: UnixTime,
+    ) -> Option<Wait> {
+        let is_busy = failure.scope == Some(Scope::Ca);
+        match failure.class {
+            FailureClass::RateLimited | FailureClass::Clock => {}
+            // Told when to come back, and not because of any limit.
+            FailureClass::Network if is_busy => {}
+            _ => return None,
+        }
         self.mend(now);
+        let (longest, unsaid) = match is_busy {
+            true => (LONGEST_BUSY, UNSAID_BUSY),
+            false => (LONGEST_LIMIT, UNSAID_LIMIT),
+        };
         let asked = failure
             .retry_after
             .filter(|until| *until > now)
-            .unwrap_or_else(|| now.saturating_add(UNSAID_LIMIT));
+            .unwrap_or_else(|| now.saturating_add(unsaid));
         let block = Block {
             since: now,
-            until: asked.min(now.saturating_add(LONGEST_LIMIT)),
+            until: asked.min(now.saturating_add(longest)),
             message: failure.message.clone(),
             lifted: false,
+            unknown: failure.scope.is_none(),
+            renewals: intent.replaces,
         };
-        if is_clock {
+        if failure.class == FailureClass::Clock {
             self.clock.get_or_insert_default().meet(block);
-            return false;
+            return None;
         }
-        match failure.scope.as_deref().map(domain) {
-            Some(domain) => {
-                let is_new = self.domains.entry(domain).or_default().meet(block);
-                // Now and then, so that the cost is spread.
-                if self.domains.len().is_power_of_two() {
-                    self.domains.retain(|_, block| block.until > now);
-                }
-                is_new
-            }
-            None => self.account.get_or_insert_default().meet(block),
-        }
+        self.blocks
+            .meet(failure.scope.clone(), block, intent.names, now)
     }
 
     /// Takes over what another instance has learnt, as it was stored.
     pub fn learn(&mut self, other: &Self) {
         self.seen = self.seen.max(other.seen);
-        if let Some(block) = &other.account {
-            match &mut self.account {
-                Some(present) => present.learn(block),
-                None => self.account = Some(block.clone()).filter(|block| !block.lifted),
-            }
-        }
-        for (domain, block) in &other.domains {
-            match self.domains.get_mut(domain) {
-                Some(present) => present.learn(block),
-                None if block.lifted => {}
-                None => {
-                    self.domains.insert(domain.clone(), block.clone());
-                }
-            }
-        }
+        self.blocks.learn(&other.blocks);
     }
 
-    /// Forgets the limits of the CA on the account and on these names, and what was wrong with the
-    /// clock, where a person knows better. The pace is kept.
+    /// Forgets the limits of the CA on the account, on all of it, and on these names, and what was
+    /// wrong with the clock, where a person knows better. The pace is kept.
     pub fn lift(&mut self, names: &[Pattern], now: UnixTime) {
         self.mend(now);
         self.clock = None;
-        self.account.get_or_insert_default().lift(now);
-        for domain in names.iter().flat_map(domains) {
-            let block = self.domains.entry(domain.to_owned()).or_default();
-            block.lift(now);
-        }
-        self.domains.retain(|_, block| block.until > now);
+        self.blocks.lift(names, now);
     }
 
     /// The clock leapt by so many seconds, see [`super::Steadiness`]: all that is remembered moves
@@ -268,7 +216,7 @@ impl Limiter {
         for taken in &mut self.taken {
             *taken = taken.saturating_add(seconds);
         }
-        for block in self.blocks() {
+        for block in self.blocks.iter_mut().chain(&mut self.clock) {
             block.since = block.since.saturating_add(seconds);
             block.until = block.until.saturating_add(seconds);
         }
@@ -282,15 +230,6 @@ impl Limiter {
         Some(oldest.saturating_add(i64::from(pace.seconds)))
     }
 
-    /// The limit on this name that lasts longest, with its domain.
-    fn blocked(&self, name: &Pattern, now: UnixTime) -> Option<(&str, &Block)> {
-        domains(name)
-            .filter_map(|domain| self.domains.get_key_value(domain))
-            .filter(|(_, block)| block.holds(now))
-            .max_by_key(|(_, block)| block.until)
-            .map(|(domain, block)| (domain.as_str(), block))
-    }
-
     /// Brings near what lies in the future, where the clock was set back: what is waited for is
     /// waited for no longer than it was meant to be.
     pub fn mend(&mut self, now: UnixTime) {
@@ -302,16 +241,11 @@ impl Limiter {
         for taken in &mut self.taken {
             *taken = (*taken).min(now);
         }
-        for block in self.blocks() {
+        for block in self.blocks.iter_mut().chain(&mut self.clock) {
             let ahead = block.since.saturating_sub(now).max(0);
             block.since = block.since.saturating_sub(ahead);
             block.until = block.until.saturating_sub(ahead);
         }
-    }
-
-    fn blocks(&mut self) -> impl Iterator<Item = &mut Block> {
-        let domains = self.domains.values_mut();
-        domains.chain(&mut self.account).chain(&mut self.clock)
     }
 
     fn trim(&mut self) {
@@ -322,63 +256,6 @@ impl Limiter {
     }
 }
 
-impl Block {
-    fn holds(&self, now: UnixTime) -> bool {
-        self.until > now && !self.lifted
-    }
-
-    /// Takes `new`, which a CA has said just now, unless it is known to last longer. Whether it did.
-    fn meet(&mut self, new: Self) -> bool {
-        let is_news = self.lifted || new.until > self.until;
-        if is_news {
-            *self = new;
-        }
-        is_news
-    }
-
-    /// Takes over what another instance knows. What was lifted after it was met is over, and a CA
-    /// may say it again after that.
-    fn learn(&mut self, other: &Self) {
-        match (self.lifted, other.lifted) {
-            (false, true) if other.since >= self.since => {
-                let until = self.until.max(other.until);
-                *self = Self {
-                    until,
-                    ..other.clone()
-                };
-            }
-            (true, false) if other.since > self.since => *self = other.clone(),
-            (true, false) => self.until = self.until.max(other.until),
-            (false, false) if other.until > self.until => *self = other.clone(),
-            _ => {}
-        }
-    }
-
-    fn lift(&mut self, now: UnixTime) {
-        self.lifted = true;
-        self.since = now;
-        // What is in the storage may not have been read yet.
-        self.until = self.until.max(now.saturating_add(UNSAID_LIMIT));
-        self.message.clear();
-    }
-}
-
-/// The domain of a name, and all that it is below. A limit on an address is met with its next
-/// failure.
-fn domains(name: &Pattern) -> impl Iterator<Item = &str> {
-    let first = match name {
-        Pattern::Any | Pattern::Ip(_) => None,
-        Pattern::Exact(name) | Pattern::Wildcard(name) => Some(name.as_str()),
-    };
-    std::iter::successors(first, |name| parent(name))
-}
-
-/// A CA's word for a domain in the form of ours.
-fn domain(text: &str) -> String {
-    let text = text.strip_prefix("*.").unwrap_or(text);
-    text.trim_matches('.').to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,6 +263,10 @@ mod tests {
     const NOW: UnixTime = 1_800_000_000;
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;
+    const NONE: &Intent<'static> = &Intent {
+        names: &[],
+        replaces: false,
+    };
 
     fn names(names: &[&str]) -> Vec<Pattern> {
         names
@@ -394,16 +275,25 @@ mod tests {
             .collect()
     }
 
-    fn limited(scope: Option<&str>, seconds: i64) -> Failure {
+    /// A limit on a domain, or on the account.
+    fn limited(domain: Option<&str>, seconds: i64) -> Failure {
+        let scope = match domain {
+            Some(domain) => Scope::Domain(domain.to_owned()),
+            None => Scope::Account,
+        };
+        on(Some(scope), seconds)
+    }
+
+    fn on(scope: Option<Scope>, seconds: i64) -> Failure {
         Failure {
             retry_after: Some(NOW + seconds),
-            scope: scope.map(str::to_owned),
+            scope,
             ..Failure::new(FailureClass::RateLimited, "too many certificates")
         }
     }
 
     fn until(limiter: &Limiter, name: &str, now: UnixTime) -> Option<i64> {
-        let wait = limiter.check(&names(&[name]), now).err()?;
+        let wait = limiter.check(&Intent::new(&names(&[name])), now).err()?;
         Some(wait.until - NOW)
     }
 
@@ -417,7 +307,7 @@ mod tests {
         );
         let (mut now, mut taken) = (NOW, Vec::new());
         while now < NOW + DAY {
-            match limiter.take(&[], now) {
+            match limiter.take(NONE, now) {
                 Ok(()) => taken.push(now),
                 Err(wait) => {
                     assert_eq!(wait.hold, Hold::Pace);
@@ -437,7 +327,11 @@ mod tests {
     #[test]
     fn a_limit_stops_the_names_that_it_is_on() {
         let mut limiter = Limiter::default();
-        assert!(limiter.failed(&limited(Some("*.Example.com."), 3 * HOUR), NOW));
+        assert!(
+            limiter
+                .failed(&limited(Some("*.Example.com."), 3 * HOUR), NONE, NOW)
+                .is_some()
+        );
         // (name, stopped)
         for (name, stopped) in [
             ("example.com", true),
@@ -453,7 +347,7 @@ mod tests {
             assert_eq!(until(&limiter, name, NOW + 3 * HOUR), None, "{name}");
         }
         let wait = limiter
-            .take(&names(&["example.org", "a.example.com"]), NOW)
+            .take(&Intent::new(&names(&["example.org", "a.example.com"])), NOW)
             .expect_err("one of them is stopped");
         assert!(wait.hold.is_of_names());
         let said = wait.to_string();
@@ -462,9 +356,9 @@ mod tests {
             "{said}"
         );
 
-        limiter.failed(&limited(None, HOUR), NOW);
+        limiter.failed(&limited(None, HOUR), NONE, NOW);
         assert_eq!(until(&limiter, "example.org", NOW), Some(HOUR));
-        limiter.failed(&limited(None, 60), NOW);
+        limiter.failed(&limited(None, 60), NONE, NOW);
         assert_eq!(
             until(&limiter, "example.org", NOW),
             Some(HOUR),
@@ -476,7 +370,11 @@ mod tests {
     fn a_person_lifts_the_limits_on_a_name_for_all_instances() {
         let mut limiter = Limiter::default();
         for scope in [Some("example.com"), Some("example.org"), None] {
-            assert!(limiter.failed(&limited(scope, 3 * HOUR), NOW));
+            assert!(
+                limiter
+                    .failed(&limited(scope, 3 * HOUR), NONE, NOW)
+                    .is_some()
+            );
         }
         let stored = limiter.clone();
         let mut peer = limiter.clone();
@@ -498,9 +396,17 @@ mod tests {
         other.learn(&stored);
         check(&other);
         // A CA that says it again is believed, by all.
-        assert!(limiter.failed(&limited(Some("example.com"), 2 * HOUR), NOW + 90));
+        assert!(
+            limiter
+                .failed(&limited(Some("example.com"), 2 * HOUR), NONE, NOW + 90)
+                .is_some()
+        );
         assert_eq!(until(&limiter, "example.com", NOW + 90), Some(2 * HOUR));
-        assert!(!limiter.failed(&limited(Some("example.com"), HOUR), NOW + 90));
+        assert!(
+            limiter
+                .failed(&limited(Some("example.com"), HOUR), NONE, NOW + 90)
+                .is_none()
+        );
         peer.learn(&limiter);
         assert_eq!(until(&peer, "example.com", NOW + 90), Some(2 * HOUR));
         let json = serde_json::to_string(&peer).expect("JSON");
@@ -520,9 +426,9 @@ mod tests {
         for (now, room) in [(NOW, 10), (NOW + 9, 0), (NOW + 10, 2), (NOW + 3600, 10)] {
             assert_eq!(limiter.room(now), room, "{}", now - NOW);
             for _ in 0..room {
-                limiter.take(&[], now).expect("room");
+                limiter.take(NONE, now).expect("room");
             }
-            assert!(limiter.take(&[], now).is_err());
+            assert!(limiter.take(NONE, now).is_err());
         }
     }
 
@@ -538,7 +444,11 @@ mod tests {
             (Paused, false, false),
         ] {
             let mut limiter = Limiter::default();
-            assert_eq!(limiter.failed(&Failure::new(class, ""), NOW), stored);
+            let failure = Failure {
+                scope: Some(Scope::Account),
+                ..Failure::new(class, "")
+            };
+            assert_eq!(limiter.failed(&failure, NONE, NOW).is_some(), stored);
             let expected = stopped.then_some(HOUR);
             assert_eq!(until(&limiter, "a.test", NOW), expected, "{class:?}");
             let json = serde_json::to_string(&limiter).expect("JSON");
@@ -552,7 +462,7 @@ mod tests {
     #[test]
     fn nonsense_from_a_ca_lasts_a_week() {
         let mut limiter = Limiter::default();
-        limiter.failed(&limited(None, 4000 * DAY), NOW);
+        limiter.failed(&limited(None, 4000 * DAY), NONE, NOW);
         assert_eq!(until(&limiter, "a.test", NOW), Some(7 * DAY));
     }
 
@@ -560,9 +470,9 @@ mod tests {
     fn it_survives_a_restart_and_is_shared() {
         let mut limiter = Limiter::default();
         for _ in 0..10 {
-            limiter.take(&[], NOW).expect("free");
+            limiter.take(NONE, NOW).expect("free");
         }
-        limiter.failed(&limited(Some("a.test"), HOUR), NOW);
+        limiter.failed(&limited(Some("a.test"), HOUR), NONE, NOW);
         let json = serde_json::to_string(&limiter).expect("JSON");
         let mut read: Limiter = serde_json::from_str(&json).expect("the same");
         read.set_paces(vec![Pace::default()]);
@@ -584,20 +494,24 @@ mod tests {
             seconds: 3600,
         }];
         let mut limiter = Limiter::new(pace);
-        limiter.take(&[], NOW).expect("free");
-        limiter.failed(&limited(Some("a.test"), 2 * HOUR), NOW);
+        limiter.take(NONE, NOW).expect("free");
+        limiter.failed(&limited(Some("a.test"), 2 * HOUR), NONE, NOW);
 
         limiter.leap(14 * 365 * DAY);
         let mad = NOW + 14 * 365 * DAY;
         assert_eq!(
-            limiter.take(&[], mad + 60).map_err(|wait| wait.until - mad),
+            limiter
+                .take(NONE, mad + 60)
+                .map_err(|wait| wait.until - mad),
             Err(HOUR)
         );
         // Set back, and nobody was told.
         let now = NOW + 120;
-        let wait = limiter.take(&[], now).expect_err("waits");
+        let wait = limiter.take(NONE, now).expect_err("waits");
         assert_eq!(wait.until - now, HOUR);
-        let wait = limiter.take(&names(&["a.test"]), now).expect_err("waits");
+        let wait = limiter
+            .take(&Intent::new(&names(&["a.test"])), now)
+            .expect_err("waits");
         assert!(wait.until - now <= 2 * HOUR, "{}", wait.until - now);
     }
 
@@ -608,11 +522,163 @@ mod tests {
             let now = NOW + index * 60;
             let failure = Failure {
                 retry_after: Some(now + HOUR),
-                scope: Some(format!("{index}.test")),
+                scope: Some(Scope::Domain(format!("{index}.test"))),
                 ..limited(None, 0)
             };
-            limiter.failed(&failure, now);
+            limiter.failed(&failure, NONE, now);
         }
-        assert!(limiter.domains.len() < 300, "{}", limiter.domains.len());
+        let known = limiter.blocks.iter_mut().count();
+        assert!(known < 300, "{known}");
+    }
+
+    /// Until when an order of these names is held, in seconds from the beginning.
+    fn held(limiter: &Limiter, of: &[&str], replaces: bool, now: UnixTime) -> Option<i64> {
+        let names = names(of);
+        let intent = Intent {
+            names: &names,
+            replaces,
+        };
+        Some(limiter.held(&intent, now)?.until - NOW)
+    }
+
+    #[test]
+    fn each_scope_holds_what_it_limits_and_nothing_else() {
+        let met = names(&["a.example", "www.a.example"]);
+        let met = Intent::new(&met);
+        // (scope, the same set in another order, one of its names, one below, another name)
+        let table = [
+            (Scope::Set, true, false, false, false),
+            (Scope::Domain("a.example".into()), true, true, true, false),
+            (
+                Scope::Identifier("a.example".into()),
+                true,
+                true,
+                false,
+                false,
+            ),
+            (Scope::Account, true, true, true, true),
+            (Scope::Ca, true, true, true, true),
+            (Scope::Registrations, false, false, false, false),
+        ];
+        for (scope, same, one, below, other) in table {
+            let mut limiter = Limiter::default();
+            let limit = limiter.failed(&on(Some(scope.clone()), HOUR), &met, NOW);
+            assert_eq!(limit.expect("news").hold.as_str(), scope.as_str());
+            for (of, is) in [
+                (&["www.a.example", "a.example"][..], same),
+                (&["a.example"], one),
+                (&["x.a.example"], below),
+                (&["b.example"], other),
+            ] {
+                let expected = is.then_some(HOUR);
+                assert_eq!(held(&limiter, of, false, NOW), expected, "{scope:?} {of:?}");
+                assert_eq!(held(&limiter, of, false, NOW + HOUR), None, "{scope:?}");
+            }
+            let is_registrations = scope == Scope::Registrations;
+            assert_eq!(limiter.registration_held(NOW).is_some(), is_registrations);
+            assert_eq!(limiter.limits(NOW).count(), 1);
+            let json = serde_json::to_string(&limiter).expect("JSON");
+            let mut read: Limiter = serde_json::from_str(&json).expect("the same");
+            read.set_paces(vec![Pace::default()]);
+            assert_eq!(read, limiter);
+            limiter.lift(met.names, NOW);
+            assert_eq!(limiter.limits(NOW).count(), 0, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_which_nothing_is_said_holds_the_set_and_for_a_second_name_the_account() {
+        let mut limiter = Limiter::default();
+        let fail = |limiter: &mut Limiter, name: &str, now: UnixTime| {
+            let names = names(&[name]);
+            let failure = Failure::new(FailureClass::RateLimited, "slow down");
+            let limit = limiter.failed(&failure, &Intent::new(&names), now);
+            limit.map(|limit| limit.hold.as_str())
+        };
+        assert_eq!(fail(&mut limiter, "a.example", NOW), Some("set"));
+        assert_eq!(held(&limiter, &["a.example"], false, NOW), Some(HOUR));
+        assert_eq!(held(&limiter, &["b.other"], false, NOW), None);
+        // One of the same registered domain says nothing of the account.
+        assert_eq!(fail(&mut limiter, "www.a.example", NOW), Some("set"));
+        assert_eq!(held(&limiter, &["b.other"], false, NOW), None);
+        // Another a while after it neither.
+        assert_eq!(fail(&mut limiter, "b.other", NOW + HOUR), Some("set"));
+        assert_eq!(held(&limiter, &["c.test"], false, NOW + HOUR), None);
+        assert_eq!(
+            fail(&mut limiter, "c.test", NOW + HOUR + 1),
+            Some("account")
+        );
+        assert_eq!(
+            held(&limiter, &["d.test"], false, NOW + HOUR + 1),
+            Some(2 * HOUR + 1)
+        );
+    }
+
+    #[test]
+    fn a_renewal_that_names_what_it_replaces_is_held_by_what_such_a_renewal_met() {
+        for scope in [
+            Scope::Set,
+            Scope::Domain("a.example".into()),
+            Scope::Account,
+        ] {
+            let mut limiter = Limiter::default();
+            let names = names(&["a.example"]);
+            let failure = on(Some(scope.clone()), HOUR);
+            limiter.failed(&failure, &Intent::new(&names), NOW);
+            assert_eq!(held(&limiter, &["a.example"], false, NOW), Some(HOUR));
+            assert_eq!(held(&limiter, &["a.example"], true, NOW), None, "{scope:?}");
+            let renewal = Intent {
+                names: &names,
+                replaces: true,
+            };
+            let limit = limiter.failed(&on(Some(scope.clone()), 60), &renewal, NOW);
+            assert!(limit.is_some(), "that is news");
+            assert_eq!(held(&limiter, &["a.example"], true, NOW), Some(HOUR));
+            let mut other = Limiter::default();
+            other.learn(&limiter);
+            assert_eq!(held(&other, &["a.example"], true, NOW), Some(HOUR));
+        }
+        let mut limiter = Limiter::default();
+        limiter.failed(&on(Some(Scope::Ca), HOUR), NONE, NOW);
+        assert_eq!(
+            held(&limiter, &["a.example"], true, NOW),
+            Some(HOUR),
+            "nobody is exempt"
+        );
+    }
+
+    #[test]
+    fn a_busy_ca_is_left_alone_for_hours_at_most() {
+        for (class, seconds, expected) in [
+            (FailureClass::RateLimited, None, Some(10 * MINUTE)),
+            (FailureClass::RateLimited, Some(60), Some(60)),
+            (FailureClass::RateLimited, Some(DAY), Some(6 * HOUR)),
+            (FailureClass::Network, Some(300), Some(300)),
+            (FailureClass::Validation, Some(300), None),
+        ] {
+            let mut limiter = Limiter::default();
+            let failure = Failure {
+                retry_after: seconds.map(|seconds| NOW + seconds),
+                scope: Some(Scope::Ca),
+                ..Failure::new(class, "busy")
+            };
+            limiter.failed(&failure, NONE, NOW);
+            assert_eq!(held(&limiter, &["a.example"], false, NOW), expected);
+        }
+    }
+
+    /// As 0.1.0 has stored it.
+    #[test]
+    fn what_former_versions_have_stored_is_read() {
+        let json = r#"{ "taken": [1800000000], "seen": 1800000000,
+            "account": { "since": 1800000000, "until": 1800003600, "message": "too many orders" },
+            "domains": { "a.example": { "since": 1800000000, "until": 1800007200, "message": "x" } } }"#;
+        let limiter: Limiter = serde_json::from_str(json).expect("read");
+        assert_eq!(held(&limiter, &["b.test"], false, NOW), Some(HOUR));
+        assert_eq!(
+            held(&limiter, &["w.a.example"], false, NOW + HOUR),
+            Some(2 * HOUR)
+        );
+        assert_eq!(limiter.limits(NOW).count(), 2);
     }
 }

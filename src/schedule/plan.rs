@@ -26,8 +26,8 @@ const REST: i64 = 10;
 
 /// All managed certificates of one list of issuers, by when they need work.
 ///
-/// One plan for each list: where the account at their CA has to wait, see
-/// [`super::Hold::is_of_names`], all of the plan waits, and nothing of another plan does.
+/// One plan for each list: where the account at their CA has to wait for its pace, all of the plan
+/// waits, and nothing of another plan does.
 #[derive(Clone, Debug)]
 pub struct Plan<K> {
     window: f64,
@@ -198,6 +198,11 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     /// Ends the work on a certificate as if it had not begun.
     pub fn release(&mut self, key: &K) {
         self.finish(key);
+    }
+
+    /// Puts nothing off any longer by [`Self::defer`].
+    pub fn reconsider(&mut self) {
+        self.place_all();
     }
 
     /// Somebody wants this certificate now, due or not, whatever the back-off says. `false` where

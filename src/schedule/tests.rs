@@ -208,7 +208,7 @@ impl Process {
             let mut first_wait: Option<Wait> = None;
             let mut issuers = KINDS[kind_of(id)].issuers.iter();
             let issuer = issuers.find(|issuer| {
-                let Err(wait) = self.limiters[**issuer].take(names, now) else {
+                let Err(wait) = self.limiters[**issuer].take(&Intent::new(names), now) else {
                     return true;
                 };
                 if first_wait
@@ -256,7 +256,8 @@ impl Process {
                 plan.succeed(&id, life, now);
             }
             Err(failure) => {
-                self.limiters[attempt.issuer].failed(&failure, now);
+                let names = std::slice::from_ref(&world.certificates[id as usize].pattern);
+                self.limiters[attempt.issuer].failed(&failure, &Intent::new(names), now);
                 *world.report.failures.entry(failure.class).or_default() += 1;
                 // The next issuer, in the same attempt.
                 let names = std::slice::from_ref(&world.certificates[id as usize].pattern);
@@ -264,7 +265,9 @@ impl Process {
                 let next = issuers
                     .find(|issuer| {
                         **issuer > attempt.issuer
-                            && self.limiters[**issuer].take(names, now).is_ok()
+                            && self.limiters[**issuer]
+                                .take(&Intent::new(names), now)
+                                .is_ok()
                     })
                     .copied();
                 if let Some(next) = next {

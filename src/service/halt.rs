@@ -15,7 +15,7 @@ use crate::host::Pattern;
 use crate::issuer::{
     AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
 };
-use crate::schedule::{Failure, RenewalInfo, Wait};
+use crate::schedule::{Failure, Intent, RenewalInfo, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// Breaks work off. A handle; clones share the state.
@@ -82,6 +82,10 @@ impl Issuer for Halting {
         self.issuer.ca()
     }
 
+    fn account_id(&self) -> &str {
+        self.issuer.account_id()
+    }
+
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let mut stopping = self.halt.stopping.clone();
         tokio::select! {
@@ -101,8 +105,20 @@ impl Issuer for Halting {
         self.issuer.renewal_info(certificate).await
     }
 
-    fn ready(&self, names: &[Pattern]) -> Result<(), Wait> {
-        self.issuer.ready(names)
+    fn ready(&self, intent: &Intent<'_>) -> Result<(), Wait> {
+        self.issuer.ready(intent)
+    }
+
+    fn held(&self, intent: &Intent<'_>) -> Option<Wait> {
+        self.issuer.held(intent)
+    }
+
+    fn limits(&self) -> Vec<Wait> {
+        self.issuer.limits()
+    }
+
+    async fn look_at_limits(&self) {
+        self.issuer.look_at_limits().await;
     }
 
     fn lift(&self, names: &[Pattern]) {

@@ -6,7 +6,7 @@
 //! | `certificates/CA/NAME.json` | what is known of that certificate beside |
 //! | `renewal_info/CA/NAME.json` | when the CA advises to renew that certificate; locked while it is asked |
 //! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
-//! | `accounts/CA/EMAIL.json` | an account at a CA, with its key |
+//! | `accounts/CA/ACCOUNT.json` | an account at a CA, with its key |
 //! | `external_accounts/CA/EMAIL.json` | the key that ZeroSSL gave to bind an account by |
 //! | `revoked/FINGERPRINT.json` | that a certificate was revoked, until its end |
 //! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
@@ -14,14 +14,16 @@
 //! | `dns/set/ID.json` | a record that has been set in the DNS; its lock is held while it is wanted |
 //! | `dns/persistent/ACCOUNT/NAME.json` | until when a record proves a name to the CA of an account, where somebody has set it for good; `dns/persistent/NAME.json` before 0.2 |
 //! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
-//! | `retry/NAME.json` | failures of a certificate, and when the next attempt is due |
+//! | `retry/CA/ACCOUNT/NAME.json` | failures of a certificate with an account at a CA, and when the next attempt is due |
 //! | `on_demand/NAME.json` | that a name has its certificate on demand, and when it was last asked for |
 //! | `limits/CA.json` | what a CA has told us not to do for now |
 //! | `locks/NAME` | held by whoever works on a certificate |
 //! | `local_ca/..` | the roots of the local CA |
 //!
 //! CA is made from the URL of the CA's directory, so that a certificate is found again when the
-//! issuer gets another name in the configuration, and never taken for one of another CA.
+//! issuer gets another name in the configuration, and never taken for one of another CA. NAME is made
+//! from the names of the certificate, whatever their order. ACCOUNT is made from the e-mail address
+//! of an account and from the key identifier of the external account that it is bound to.
 
 use openssl::sha::sha256;
 
@@ -31,19 +33,37 @@ use crate::host::{HostName, Pattern};
 /// The longest token of a validation; CAs have some 43 characters.
 const MAX_TOKEN: usize = 128;
 
+/// Between the contact of an account and what stands for the external account it is bound to.
+const BOUND: &str = "_eab_";
+
 /// The longest segment made from a name as it is; what is longer is cut and gets a digest.
 const MAX_NAME: usize = 150;
 
-/// The segment for a certificate with these names: the first name, and where there are more a
-/// digest of them all.
+/// The segment for a certificate with these names, whatever their order: the first of them in the
+/// alphabet, and where there are more a digest of them all.
 pub fn subject(names: &[Pattern]) -> String {
     let mut sorted: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let first = sorted.first().cloned().unwrap_or_default();
-    if sorted.len() == 1 {
-        return name(&first);
+    sorted.sort_unstable();
+    match sorted.as_slice() {
+        [] => name(""),
+        [only] => name(only),
+        [first, ..] => format!("{}_{}", name(first), digest(&sorted.join(" "))),
     }
-    sorted.sort();
-    format!("{}_{}", name(&first), digest(&sorted.join(" ")))
+}
+
+/// The segments that former versions had for a certificate with these names: they began with the
+/// name that the configuration had first.
+pub fn former_subjects(names: &[Pattern]) -> Vec<String> {
+    if names.len() < 2 {
+        return Vec::new();
+    }
+    let mut sorted: Vec<String> = names.iter().map(ToString::to_string).collect();
+    sorted.sort_unstable();
+    let digest = digest(&sorted.join(" "));
+    let others = sorted.iter().skip(1);
+    others
+        .map(|other| format!("{}_{digest}", name(other)))
+        .collect()
 }
 
 /// The segment for a CA by the URL of its directory: `https://ca.example/acme/directory` becomes
@@ -93,12 +113,42 @@ pub fn order(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("orders/{ca}/{subject}.json").parse()
 }
 
-/// An account at a CA, of this contact.
+/// What stands for an account at a CA, `CA/ACCOUNT`: of this contact, and bound to the external
+/// account with this key identifier.
+pub fn account_of(ca: &str, email: Option<&str>, key_id: Option<&str>) -> String {
+    let contact = contact(email);
+    match key_id {
+        Some(key_id) => format!("{ca}/{contact}{BOUND}{}", digest(key_id)),
+        None => format!("{ca}/{contact}"),
+    }
+}
+
+/// What stands in the place of an account for a local CA by its name in the configuration, which has
+/// none.
+pub fn local_account(issuer: &str) -> String {
+    format!("local_ca/{}", name(issuer))
+}
+
+/// The account that [`account_of`] gives this for.
+///
+/// # Errors
+/// Never for what is made here.
+pub fn account(account: &str) -> Result<Key, StorageError> {
+    format!("accounts/{account}.json").parse()
+}
+
+/// What is above all accounts at a CA.
 ///
 /// # Errors
 /// Never for segments made here.
-pub fn account(ca: &str, email: Option<&str>) -> Result<Key, StorageError> {
-    format!("accounts/{ca}/{}.json", contact(email)).parse()
+pub fn accounts_at(ca: &str) -> Result<Key, StorageError> {
+    format!("accounts/{ca}").parse()
+}
+
+/// Whether the account at `key` is one of this contact that is bound to any external account.
+pub fn is_bound_account(key: &Key, ca: &str, email: Option<&str>) -> bool {
+    let head = format!("accounts/{}{BOUND}", account_of(ca, email, None));
+    key.as_str().starts_with(&head)
 }
 
 /// The key that an account of this contact at a CA is bound to an external account by.
@@ -218,11 +268,19 @@ pub fn is_token(text: &str) -> bool {
     (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(base64url)
 }
 
-/// The failures of a certificate.
+/// The failures of a certificate with an account, see [`account_of`].
+///
+/// # Errors
+/// Never for what is made here.
+pub fn retry(account: &str, subject: &str) -> Result<Key, StorageError> {
+    format!("retry/{account}/{subject}.json").parse()
+}
+
+/// The failures of a certificate as former versions kept them, with whatever CA.
 ///
 /// # Errors
 /// Never for segments made here.
-pub fn retry(subject: &str) -> Result<Key, StorageError> {
+pub fn former_retry(subject: &str) -> Result<Key, StorageError> {
     format!("retry/{subject}.json").parse()
 }
 
@@ -337,6 +395,11 @@ mod tests {
         assert_eq!(subject(&names(&["*.a.example"])), "*.a.example");
         let two = subject(&names(&["a.example", "b.example"]));
         assert!(two.starts_with("a.example_"), "{two}");
+        let turned = names(&["b.example", "a.example"]);
+        assert_eq!(two, subject(&turned));
+        let former = former_subjects(&turned);
+        assert_eq!(former, [two.replacen('a', "b", 1)]);
+        assert_eq!(former_subjects(&names(&["a.example"])), [""; 0]);
         assert_ne!(two, subject(&names(&["a.example", "c.example"])));
         let long = format!("{}.example", ["a"; 120].join("."));
         let key = certificate("ca", &subject(&names(&[&long]))).expect("a key");
@@ -365,8 +428,24 @@ mod tests {
             "acme-v02.api.letsencrypt.org-directory"
         );
         assert_eq!(ca("https://127.0.0.1:14000/dir"), "127.0.0.1-14000-dir");
-        let key = account(&ca("https://ca/dir"), Some("ops@example.com")).expect("a key");
+        let of = account_of(&ca("https://ca/dir"), Some("ops@example.com"), None);
+        let key = account(&of).expect("a key");
         assert_eq!(key.as_str(), "accounts/ca-dir/ops-example.com.json");
+    }
+
+    #[test]
+    fn accounts_are_told_apart_by_what_they_are_bound_to() {
+        let email = Some("ops@example.com");
+        let of = |email, key_id| account(&account_of("ca", email, key_id)).expect("a key");
+        let bare = of(email, None);
+        let (one, two) = (of(email, Some("k1")), of(email, Some("k2")));
+        assert_ne!(one, two);
+        assert!(is_bound_account(&one, "ca", email), "{one}");
+        assert!(!is_bound_account(&bare, "ca", email));
+        assert!(!is_bound_account(&one, "ca", Some("ops@example.org")));
+        assert!(is_bound_account(&of(None, Some("k1")), "ca", None));
+        let key = retry(&account_of("ca", None, Some("k1")), "a.example").expect("a key");
+        assert!(key.as_str().starts_with("retry/ca/default_eab_"), "{key}");
     }
 
     #[test]
@@ -410,7 +489,7 @@ mod tests {
             ("ops@example.com_0123456789abcdef", None),
         ];
         let email = |email: &str| {
-            let key = account("ca", Some(email)).expect("a key");
+            let key = account(&account_of("ca", Some(email), None)).expect("a key");
             let name = key.as_str().trim_start_matches("accounts/ca/");
             name.trim_end_matches(".json").to_owned()
         };

@@ -12,7 +12,7 @@ use snigate::challenge::ChallengeSolver;
 use snigate::clock::{Clock, ManualClock, SystemClock};
 use snigate::config::model::{ChallengeType, KeyType, OrderLimit};
 use snigate::issuer::Issuer;
-use snigate::schedule::{Failure, FailureClass, Hold};
+use snigate::schedule::{Failure, FailureClass, Hold, Intent};
 use snigate::storage::keys;
 use tempfile::NamedTempFile;
 
@@ -248,7 +248,7 @@ async fn a_clock_that_is_wrong_costs_one_order() {
         let failure = Failure::new(FailureClass::Clock, "it has expired");
         bench.issuer.refused(&request, &failure).await;
         let other = ["b.test".parse().unwrap()];
-        let wait = bench.issuer.ready(&other).unwrap_err();
+        let wait = bench.issuer.ready(&Intent::new(&other)).unwrap_err();
         assert_eq!(wait.hold, Hold::Clock("it has expired".to_owned()));
         assert_eq!(orders(&pebble), 1, "it is kept");
         let first = first.get_or_insert_with(|| issued.chain.clone());

@@ -10,7 +10,7 @@ use super::super::ca::Ca;
 use super::super::classify::{self, Step};
 use super::super::signed::{Signer, jwk, post};
 use super::stored::Stored;
-use super::{Accounts, Want, ended, place, unread};
+use super::{Accounts, Want, ended, unread};
 use crate::config::model::Acme;
 use crate::issuer::{AccountFacts, AccountTask};
 use crate::schedule::{Failure, FailureClass};
@@ -57,7 +57,7 @@ impl Accounts {
         config: &Acme,
         why: &Failure,
     ) -> Result<AccountFacts, Failure> {
-        let place = place(ca, config)?;
+        let place = self.place(ca, config).await?;
         let stored = self
             .load(&place, config)
             .await
@@ -94,7 +94,7 @@ impl Accounts {
     }
 
     async fn create(&self, want: Want<'_>) -> Result<AccountFacts, Failure> {
-        let place = place(want.ca, want.config)?;
+        let place = self.place(want.ca, want.config).await?;
         let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
         let present = self
             .load(&place, want.config)
@@ -192,7 +192,7 @@ impl Accounts {
         what: &str,
         note: impl FnOnce(&mut Stored, Shown) + Send,
     ) -> Result<AccountFacts, Failure> {
-        let place = place(want.ca, want.config)?;
+        let place = self.place(want.ca, want.config).await?;
         let (_lease, mut stored) = self.take(want, &place).await?;
         let shown = ask(want, &stored, Some(&change)).await;
         let shown = shown.map_err(|error| self.failure(want, step, &error))?;

@@ -121,7 +121,7 @@ async fn create(
     let credentials = serde_json::to_value(&credentials).map_err(|error| failed(&error.into()))?;
     tracing::info!(ca = ca.host, contacts = ?contacts, "made an account");
     let bound_to = eab.map(|eab| eab.key_id.clone());
-    Ok(Stored::new(credentials, contacts, bound_to))
+    Ok(Stored::new(credentials, contacts, bound_to, clock.now()))
 }
 
 fn external_key(eab: &ExternalAccount) -> Result<ExternalAccountKey, Failure> {

@@ -17,7 +17,7 @@ use super::super::key;
 use super::super::session::Session;
 use super::super::signed::{Signer, jwk, jws, post};
 use super::stored::Stored;
-use super::{Account, Accounts, Want, place};
+use super::{Account, Accounts, Want};
 use crate::config::model::KeyType;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, StorageError};
@@ -36,7 +36,7 @@ impl Accounts {
             let message = format!("{} offers no change of an account's key", want.ca.host);
             return Err(Failure::new(FailureClass::Configuration, message));
         }
-        let place = place(want.ca, want.config)?;
+        let place = self.place(want.ca, want.config).await?;
         let known = self.known(&place);
         let _quiet = tokio::time::timeout(QUIET, known.in_use.write())
             .await

@@ -34,6 +34,9 @@ pub(super) struct Stored {
     /// The key identifier of the external account that it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) bound_to: Option<String>,
+    /// When it was made; of what former versions have stored it is not known.
+    #[serde(default)]
+    pub(super) made: UnixTime,
     /// The key (PKCS #8, base64url) that the CA has been asked to take in the place of the one
     /// above. Whether it has is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,11 +90,17 @@ impl Account {
 }
 
 impl Stored {
-    pub(super) fn new(credentials: Value, contacts: Vec<String>, bound_to: Option<String>) -> Self {
+    pub(super) fn new(
+        credentials: Value,
+        contacts: Vec<String>,
+        bound_to: Option<String>,
+        made: UnixTime,
+    ) -> Self {
         Self {
             credentials,
             contacts,
             bound_to,
+            made,
             next_key: None,
             deactivated: None,
         }
@@ -265,7 +274,7 @@ mod tests {
         let keys = [(); 2].map(|()| generate(KeyType::P256).expect("a key"));
         let der = keys[0].private_key_to_pkcs8().expect("DER");
         let credentials = json!({ "id": "https://ca/1", "key_pkcs8": encode(&der) });
-        let mut stored = Stored::new(credentials, Vec::new(), None);
+        let mut stored = Stored::new(credentials, Vec::new(), None, 0);
         let is_key = |stored: &Stored, key: &PKey<Private>| match stored.signer().expect("a key") {
             Signer::Account { key: own, kid } => own.public_eq(key) && kid == "https://ca/1",
             Signer::Certificate(_) => false,

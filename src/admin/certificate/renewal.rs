@@ -23,11 +23,28 @@ pub struct RenewalView {
     /// When it is renewed or, after a failure, tried again.
     #[serde(with = "rfc3339::option")]
     pub next: Option<UnixTime>,
+    /// The limit of a CA for which nobody is asked for it until that ends.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held: Option<HeldView>,
     /// When the CA advises to renew it; `None` where it does not.
     pub advice: Option<AdviceView>,
     /// How often in a row no issuer gave a certificate.
     pub failures: u32,
     pub last_failure: Option<FailureView>,
+}
+
+/// A limit of a CA that a certificate waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct HeldView {
+    /// The name of the issuer.
+    pub issuer: String,
+    /// What the limit holds: `set`, `domain`, `identifier`, `account`, `registrations`, `ca`; or
+    /// `clock`, where what came was not valid by the clock of this machine.
+    pub scope: String,
+    #[serde(with = "rfc3339")]
+    pub until: UnixTime,
+    /// What is limited until when, with the CA's words.
+    pub message: String,
 }
 
 /// When a CA advises to renew a certificate (RFC 9773).
@@ -80,6 +97,7 @@ impl From<&LastFailure> for FailureView {
             message,
             retry_after,
             scope: _,
+            held: _,
             url,
         } = &last.failure;
         Self {

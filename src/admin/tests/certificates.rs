@@ -30,6 +30,7 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
         obtaining: false,
         on_demand: false,
         next: Some(NOW + 60 * DAY),
+        held: None,
         failures: 0,
         last_failure: None,
     }

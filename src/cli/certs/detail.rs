@@ -2,7 +2,9 @@
 
 use super::table::{left_paint, state_paint};
 use super::time::{span, until};
-use crate::admin::{AdviceView, CertificateState, CertificateView, FailureView, RenewalView, time};
+use crate::admin::{
+    AdviceView, CertificateState, CertificateView, FailureView, HeldView, RenewalView, time,
+};
 use crate::cli::output::{Style, clean};
 use crate::clock::UnixTime;
 use crate::printable::Printable as _;
@@ -92,6 +94,9 @@ fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
         None => "none is planned".to_owned(),
     };
     facts.tell(which, next);
+    if let Some(held) = &renewal.held {
+        facts.tell("held", held_by(held, now));
+    }
     if let Some(advice) = &renewal.advice {
         facts.tell("CA advises", advised(advice));
     }
@@ -101,6 +106,26 @@ fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
     if let Some(failure) = &renewal.last_failure {
         facts.tell("last failure", last_failure(failure, now));
     }
+}
+
+/// Which limit of which CA stands against it, and until when.
+fn held_by(held: &HeldView, now: UnixTime) -> String {
+    let scope = match held.scope.as_str() {
+        "set" => "a limit on this exact set of names",
+        "domain" => "a limit on the domain",
+        "identifier" => "a limit on one of the names",
+        "account" => "a limit on the account",
+        "registrations" => "a limit on new accounts",
+        "ca" => "a limit on all requests",
+        "clock" => "the clock: what came is not valid by it",
+        other => other,
+    };
+    let (until, left) = (time(held.until), until(held.until, now));
+    format!(
+        "until {until} ({left}), at {} by {scope}\n{}",
+        held.issuer,
+        clean(&held.message)
+    )
 }
 
 /// When the CA advises to renew, and where it says why.

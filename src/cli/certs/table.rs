@@ -127,10 +127,16 @@ fn next(renewal: &RenewalView, now: UnixTime) -> String {
         Some(at) if at.saturating_sub(now) >= 2 * DAY => date(at),
         Some(at) => until(at, now),
     };
-    match renewal.failures {
-        0 => when,
-        1 => format!("{when} (1 failure)"),
-        failures => format!("{when} ({failures} failures)"),
+    let failures = match renewal.failures {
+        0 => None,
+        1 => Some("1 failure".to_owned()),
+        failures => Some(format!("{failures} failures")),
+    };
+    let held = renewal.held.as_ref().map(|_| "held by the CA".to_owned());
+    let why: Vec<String> = failures.into_iter().chain(held).collect();
+    match why.is_empty() {
+        true => when,
+        false => format!("{when} ({})", why.join(", ")),
     }
 }
 

@@ -152,6 +152,7 @@ impl Watch<'_> {
             | EventKind::CertificateProgress
             | EventKind::CertificateRevoked
             | EventKind::CertificateDropped
+            | EventKind::CaLimited
             | EventKind::CertificateFailed => self.progress.step(step(event)),
             _ => {}
         }

@@ -1,5 +1,7 @@
 //! Whom to ask for certificates: the issuers of a list, and the first of them that can be asked now.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -7,10 +9,13 @@ use indexmap::IndexMap;
 use super::super::issued::Issued;
 use super::super::job::Authority;
 use super::super::needs::Need;
-use super::Managed;
+use super::super::work::replaced_at;
+use super::{Entry, Managed, Open};
+use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
-use crate::schedule::{Hold, Wait};
+use crate::schedule::{Hold, Intent, Wait};
+use crate::storage::keys;
 
 impl Managed {
     /// Those of `names` that are over the network.
@@ -65,24 +70,135 @@ impl Managed {
     }
 }
 
-/// The place of the first issuer that can be asked for a certificate now. A limit of one CA leaves it
-/// to the next one, the pace at which we ask does not.
-pub(super) fn ready(authorities: &[Authority], need: &Need) -> Result<usize, Wait> {
-    let mut soonest: Option<Wait> = None;
-    for (place, authority) in authorities.iter().enumerate() {
-        let Authority::Remote(issuer) = authority else {
-            return Ok(place);
-        };
-        let Err(wait) = issuer.ready(&need.names) else {
-            return Ok(place);
-        };
-        let is_pace = wait.hold == Hold::Pace;
-        if soonest.as_ref().is_none_or(|one| wait.until < one.until) {
-            soonest = Some(wait);
+/// Why nobody is asked for a certificate now.
+pub(super) enum Obstacle {
+    /// Our own pace, which is one for all of the list, until then.
+    Pace(UnixTime),
+    /// Failures and limits that concern this certificate, until then.
+    OfNeed(UnixTime),
+}
+
+/// Whether one of the issuers can be asked for a certificate now. A limit or a failure of one CA
+/// leaves it to the next one, the pace at which we ask does not.
+///
+/// # Errors
+/// Until when, and for whom, there is none.
+pub(super) fn ready(
+    authorities: &[Authority],
+    need: &Need,
+    entry: &Entry,
+    tells_replaced: bool,
+    now: UnixTime,
+) -> Result<(), Obstacle> {
+    let mut soonest: Option<UnixTime> = None;
+    for authority in authorities {
+        if let Some(next) = backed_off(&authority.account_id(), entry, now) {
+            soonest = soonest.into_iter().chain(next).min();
+            continue;
         }
-        if is_pace {
-            break;
+        let Authority::Remote(issuer) = authority else {
+            return Ok(());
+        };
+        let Err(wait) = issuer.ready(&intent(need, entry, issuer, tells_replaced, now)) else {
+            return Ok(());
+        };
+        let is_sooner = soonest.is_none_or(|soonest| wait.until < soonest);
+        if wait.hold == Hold::Pace {
+            let until = soonest.filter(|_| !is_sooner);
+            return Err(until.map_or(Obstacle::Pace(wait.until), Obstacle::OfNeed));
+        }
+        if is_sooner {
+            soonest = Some(wait.until);
         }
     }
-    soonest.map_or(Ok(0), Err)
+    // Where there is nobody to be asked, the work on it says so.
+    soonest.map_or(Ok(()), |until| Err(Obstacle::OfNeed(until)))
+}
+
+/// When failures let this account be asked again, `None` where they do not stand against it now.
+fn backed_off(account: &str, entry: &Entry, now: UnixTime) -> Option<Option<UnixTime>> {
+    let next = entry.retries.next(account, now);
+    let is_due = entry.is_asked || next.is_some_and(|next| next <= now);
+    (!is_due).then_some(next)
+}
+
+/// What an order for `need` would be at `issuer`.
+pub(super) fn intent<'a>(
+    need: &'a Need,
+    entry: &Entry,
+    issuer: &Arc<dyn Issuer>,
+    tells_replaced: bool,
+    now: UnixTime,
+) -> Intent<'a> {
+    let present = entry.certificate.as_ref();
+    let present = present.filter(|_| tells_replaced && !entry.is_foreign);
+    let replaced = present.and_then(|it| replaced_at(it, entry.is_revoked, issuer, now));
+    Intent {
+        names: &need.names,
+        replaces: replaced.is_some(),
+    }
+}
+
+/// What stands for the accounts at these issuers, see [`Issuer::account_id`].
+pub(super) fn accounts(issuers: &[Arc<str>], open: &HashMap<Arc<str>, Open>) -> Vec<String> {
+    let account = |name: &Arc<str>| match open.get(name) {
+        Some((_, issuer)) => issuer.account_id().to_owned(),
+        None => keys::local_account(name),
+    };
+    issuers.iter().map(account).collect()
+}
+
+impl Managed {
+    /// The limit of a CA for which nobody is asked for a certificate, and when somebody is; `None`
+    /// where somebody can be asked now, or nothing but failures stands against that.
+    pub(super) fn held(
+        &self,
+        need: &Need,
+        entry: &Entry,
+        now: UnixTime,
+    ) -> Option<(Held, Option<UnixTime>)> {
+        let (mut soonest, mut next): (Option<Held>, Option<UnixTime>) = (None, None);
+        for (name, account) in need.issuers.iter().zip(accounts(&need.issuers, &self.open)) {
+            let limit = self.open.get(name).and_then(|(_, issuer)| {
+                issuer.held(&intent(need, entry, issuer, self.advised.is_on(), now))
+            });
+            let free = match (&limit, backed_off(&account, entry, now)) {
+                (None, None) => return None,
+                (Some(wait), None) => Some(wait.until),
+                (None, Some(next)) => next,
+                (Some(wait), Some(next)) => next.map(|next| next.max(wait.until)),
+            };
+            next = next.into_iter().chain(free).min();
+            let is_sooner = |wait: &Wait| {
+                let soonest = soonest.as_ref();
+                soonest.is_none_or(|one| wait.until < one.wait.until)
+            };
+            if let Some(wait) = limit.filter(is_sooner) {
+                let issuer = Arc::clone(name);
+                soonest = Some(Held { issuer, wait });
+            }
+        }
+        soonest.map(|held| (held, next))
+    }
+
+    /// All limits of CAs that hold now, each with the issuer.
+    pub(in crate::manager) fn limits(&self) -> impl Iterator<Item = (&Arc<str>, Wait)> {
+        self.open
+            .iter()
+            .flat_map(|(name, (_, issuer))| issuer.limits().into_iter().map(move |it| (name, it)))
+    }
+}
+
+/// A limit of a CA that stands against a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The issuer by its name in the configuration.
+    pub issuer: Arc<str>,
+    pub wait: Wait,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.issuer, self.wait)
+    }
 }

@@ -7,12 +7,13 @@ use super::super::job::Tools;
 use super::super::needs::Need;
 use super::super::report::Change;
 use super::super::told::Teller;
+use super::authorities::accounts;
 use super::opening::Read;
 use super::{Entry, Managed};
 use crate::certificate::sni::Standing;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
-use crate::schedule::{CertState, Facts, FailureClass, Retry};
+use crate::schedule::{CertState, Facts, FailureClass, Retries, Retry};
 
 /// For how many seconds a client is let wait for what is put off.
 const PATIENCE: i64 = 60;
@@ -73,9 +74,10 @@ impl Managed {
         let certificate = read.certificate.map(Arc::new);
         let facts = Facts {
             life: certificate.as_deref().map(TlsCertificate::lifetime),
-            retry: read.retry,
+            retry: read.retries.sum(accounts(&need.issuers, &self.open)),
         };
         let entry = Entry {
+            retries: read.retries,
             certificate: certificate.clone(),
             is_read: true,
             subject,
@@ -89,6 +91,18 @@ impl Managed {
             old: None,
             new: Some(new),
         })
+    }
+
+    /// Why a name is put off that these issuers may be asked for, by what the storage has of its
+    /// failures; `None` where one of them can be asked.
+    pub(in crate::manager) fn put_off(
+        &self,
+        retries: &Retries,
+        issuers: &[Arc<str>],
+        now: UnixTime,
+    ) -> Option<PutOff> {
+        let retry = retries.sum(accounts(issuers, &self.open))?;
+        PutOff::of(&retry, now)
     }
 
     /// Forgets a certificate that clients have asked for.
@@ -114,7 +128,7 @@ impl Managed {
         };
         let facts = Facts {
             life: entry.certificate.as_deref().map(TlsCertificate::lifetime),
-            retry: self.plans.retry(need).cloned(),
+            retry: entry.retries.sum(accounts(&instead.issuers, &self.open)),
         };
         self.plans.remove(need);
         self.advised.forget(need);
@@ -232,15 +246,15 @@ impl Managed {
             return Stand::PutOff(put_off);
         }
         let longest = now.saturating_add(PATIENCE);
-        if let Some(wait) = self.plans.held(need, now)
-            && wait.until > longest
+        if let Some((held, next)) = self.held(need, entry, now)
+            && next.is_none_or(|next| next > longest)
         {
-            return put_off(wait.to_string(), Some(wait.until));
+            return put_off(held.to_string(), next);
         }
-        match self.plans.next_attempt(need) {
-            Some(next) if next > longest => {
-                let why = "a limit of its CA stands against it".to_owned();
-                put_off(why, Some(next))
+        match self.plans.paced(need, now) {
+            Some(until) if until > longest => {
+                let why = format!("it waits for its turn until {}", rfc3339(until));
+                put_off(why, Some(until))
             }
             _ => Stand::Coming,
         }

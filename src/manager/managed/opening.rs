@@ -17,6 +17,7 @@ use super::super::report::Change;
 use super::super::stored::{self, StoredError};
 use super::super::told::Teller;
 use super::super::work;
+use super::authorities::accounts;
 use super::{Entry, Managed, READ_AGAIN};
 use crate::certificate::sni::Standing;
 use crate::certificate::{TlsCertificate, Validity};
@@ -24,7 +25,7 @@ use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
 use crate::host::Pattern;
 use crate::issuer::Issuer;
-use crate::schedule::{Facts, Retry};
+use crate::schedule::{Facts, Retries};
 use crate::storage::{StorageError, keys};
 
 /// How long it may take to learn that something cannot be read, until the rest is not tried: each
@@ -35,7 +36,7 @@ const SLOW: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(in crate::manager) struct Read {
     pub(in crate::manager) certificate: Option<TlsCertificate>,
-    pub(in crate::manager) retry: Option<Retry>,
+    pub(in crate::manager) retries: Retries,
     pub(in crate::manager) damaged: Option<StoredError>,
 }
 
@@ -161,14 +162,11 @@ impl Managed {
             return change;
         }
         let is_foreign = entry.is_foreign;
-        let own = self.plans.retry(need).cloned();
+        // What is known here may not have been stored.
+        entry.retries.learn(read.retries);
         let facts = Facts {
             life: entry.certificate.as_deref().map(TlsCertificate::lifetime),
-            // What is known here may not have been stored.
-            retry: own
-                .into_iter()
-                .chain(read.retry)
-                .max_by_key(|retry| retry.last),
+            retry: entry.retries.sum(accounts(&need.issuers, &self.open)),
         };
         self.plans.set(need, facts, now);
         if change.is_some() {
@@ -224,26 +222,26 @@ pub(in crate::manager) fn read(
 ) -> Result<Read, StorageError> {
     let now = tools.clock.now();
     let mut read = Read {
-        retry: stored::load_retry(&*tools.storage, subject)?,
+        retries: stored::load_retries(&*tools.storage, subject, remote)?,
         ..Read::default()
     };
     for issuer in remote {
-        let stored = stored::load(
+        let found = stored::find(
             &*tools.storage,
             &tools.loader,
             issuer.ca(),
-            subject,
+            (subject, names),
             issuer.name(),
         );
-        match stored {
-            Ok(Some(certificate)) if work::covers(&certificate, names) => {
+        match found {
+            Ok(Some((certificate, subject))) if work::covers(&certificate, names) => {
                 let is_valid = certificate.validity(now) == Validity::Valid;
                 let is_longer = read
                     .certificate
                     .as_ref()
                     .is_none_or(|other| other.not_after() < certificate.not_after());
                 if is_valid || is_longer {
-                    read.certificate = Some(tools.hold(certificate, issuer.ca(), subject));
+                    read.certificate = Some(tools.hold(certificate, issuer.ca(), &subject));
                 }
                 if is_valid {
                     break;

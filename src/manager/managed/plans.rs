@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::needs::Need;
+use super::authorities::Obstacle;
 use crate::certificate::sni::Standing;
 use crate::clock::UnixTime;
-use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry, Wait};
+use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry};
 
 /// How many certificates are worked on at a time, for each list of issuers.
 const AT_ONCE: usize = 32;
@@ -18,6 +19,10 @@ const AT_ONCE: usize = 32;
 /// The same for those that clients ask for: each takes its place in the pace of the CA when it
 /// orders, and what the configuration asks for then comes after as many.
 const ON_DEMAND_AT_ONCE: usize = 16;
+
+/// After how many seconds at most what a limit stands against is looked at again: it may be over
+/// sooner than the CA has said.
+const LOOK_AGAIN: i64 = 600;
 
 /// Every plan, and the part of its life in which a certificate is renewed.
 pub(super) struct Plans {
@@ -29,8 +34,8 @@ pub(super) struct Plans {
 /// The plans of all that come in the same turn.
 struct Lane {
     by_issuers: BTreeMap<Vec<Arc<str>>, Plan<Arc<Need>>>,
-    /// Until when, and why, a whole plan waits for a limit or for the pace.
-    held: BTreeMap<Vec<Arc<str>>, Wait>,
+    /// Until when a whole plan waits for the pace.
+    paced: BTreeMap<Vec<Arc<str>>, UnixTime>,
     at_once: usize,
 }
 
@@ -81,8 +86,16 @@ impl Plans {
             plan.remove(need);
             if plan.is_empty() {
                 lane.by_issuers.remove(&need.issuers);
-                lane.held.remove(&need.issuers);
+                lane.paced.remove(&need.issuers);
             }
+        }
+    }
+
+    /// Puts nothing off any longer for what stood against it: that may be over.
+    pub(super) fn reconsider(&mut self) {
+        for lane in [&mut self.configured, &mut self.on_demand] {
+            lane.paced.clear();
+            lane.by_issuers.values_mut().for_each(Plan::reconsider);
         }
     }
 
@@ -93,13 +106,12 @@ impl Plans {
     }
 
     /// What is due at `now` and `ready`, as far as there is room; begun, until one of the calls
-    /// below ends it, and given with what `ready` says. What is not ready is put off, alone or with
-    /// all of its plan.
-    pub(super) fn begin<T>(
+    /// below ends it. What is not ready is put off, alone or with all of its plan.
+    pub(super) fn begin(
         &mut self,
         now: UnixTime,
-        ready: impl Fn(&Need) -> Result<T, Wait>,
-    ) -> Vec<(Arc<Need>, T)> {
+        ready: impl Fn(&Need) -> Result<(), Obstacle>,
+    ) -> Vec<Arc<Need>> {
         let mut begun = Vec::new();
         for lane in [&mut self.configured, &mut self.on_demand] {
             lane.begin(now, &ready, &mut begun);
@@ -113,10 +125,10 @@ impl Plans {
         lanes.filter_map(Lane::next_wake).min()
     }
 
-    /// What the whole plan of `need` waits for.
-    pub(super) fn held(&self, need: &Need, now: UnixTime) -> Option<&Wait> {
-        let held = self.lane(need).held.get(&need.issuers);
-        held.filter(|wait| wait.until > now)
+    /// Until when the whole plan of `need` waits for the pace.
+    pub(super) fn paced(&self, need: &Need, now: UnixTime) -> Option<UnixTime> {
+        let paced = self.lane(need).paced.get(&need.issuers).copied();
+        paced.filter(|until| *until > now)
     }
 
     pub(super) fn succeed(&mut self, need: &Arc<Need>, life: Lifetime, now: UnixTime) {
@@ -137,6 +149,11 @@ impl Plans {
         }
     }
 
+    /// Puts off what stands against which is over at `until`, or sooner than was said.
+    pub(super) fn put_off(&mut self, need: &Arc<Need>, until: UnixTime, now: UnixTime) {
+        self.defer(need, until.min(now.saturating_add(LOOK_AGAIN)));
+    }
+
     pub(super) fn defer(&mut self, need: &Arc<Need>, until: UnixTime) {
         if let Some(plan) = self.of_mut(need) {
             plan.defer(need, until);
@@ -144,7 +161,7 @@ impl Plans {
     }
 
     pub(super) fn request(&mut self, need: &Arc<Need>, now: UnixTime) {
-        self.lane_mut(need).held.remove(&need.issuers);
+        self.lane_mut(need).paced.remove(&need.issuers);
         if let Some(plan) = self.of_mut(need) {
             plan.request(need, now);
         }
@@ -191,35 +208,45 @@ impl Lane {
     fn new(at_once: usize) -> Self {
         Self {
             by_issuers: BTreeMap::new(),
-            held: BTreeMap::new(),
+            paced: BTreeMap::new(),
             at_once,
         }
     }
 
-    fn begin<T>(
+    fn begin(
         &mut self,
         now: UnixTime,
-        ready: &impl Fn(&Need) -> Result<T, Wait>,
-        begun: &mut Vec<(Arc<Need>, T)>,
+        ready: &impl Fn(&Need) -> Result<(), Obstacle>,
+        begun: &mut Vec<Arc<Need>>,
     ) {
+        let soon = now.saturating_add(1);
         for (issuers, plan) in &mut self.by_issuers {
-            if self.held.get(issuers).is_some_and(|wait| wait.until > now) {
+            if self.paced.get(issuers).is_some_and(|until| *until > now) {
                 continue;
             }
-            self.held.remove(issuers);
-            let room = self.at_once.saturating_sub(plan.running());
-            for need in plan.due(now, room) {
-                match ready(&need) {
-                    Ok(with) => {
-                        if plan.start(&need) {
-                            begun.push((need, with));
+            self.paced.remove(issuers);
+            // What is put off makes room for what comes after it.
+            'all: loop {
+                let room = self.at_once.saturating_sub(plan.running());
+                let due = plan.due(now, room);
+                if due.is_empty() {
+                    break;
+                }
+                for need in due {
+                    match ready(&need) {
+                        Ok(()) => {
+                            if plan.start(&need) {
+                                begun.push(need);
+                            }
                         }
-                    }
-                    Err(wait) if wait.hold.is_of_names() => plan.defer(&need, wait.until),
-                    Err(mut wait) => {
-                        wait.until = wait.until.max(now.saturating_add(1));
-                        self.held.insert(issuers.clone(), wait);
-                        break;
+                        Err(Obstacle::OfNeed(until)) => {
+                            let until = until.min(now.saturating_add(LOOK_AGAIN));
+                            plan.defer(&need, until.max(soon));
+                        }
+                        Err(Obstacle::Pace(until)) => {
+                            self.paced.insert(issuers.clone(), until.max(soon));
+                            break 'all;
+                        }
                     }
                 }
             }
@@ -233,8 +260,8 @@ impl Lane {
             .iter()
             .filter(|(_, plan)| plan.running() < self.at_once);
         let wakes = with_room.filter_map(|(issuers, plan)| {
-            let held = self.held.get(issuers).map(|wait| wait.until);
-            Some(plan.next_wake()?.max(held.unwrap_or(UnixTime::MIN)))
+            let paced = self.paced.get(issuers).copied();
+            Some(plan.next_wake()?.max(paced.unwrap_or(UnixTime::MIN)))
         });
         wakes.min()
     }

@@ -25,7 +25,6 @@ impl Managed {
             }
             is_known = true;
             (entry.is_revoked, entry.is_asked) = (true, true);
-            entry.paused.clear();
             self.plans.request(need, now);
         }
         is_known

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::super::needs::Need;
 use super::super::told;
+use super::authorities::Held;
 use super::{Entry, Managed};
 use crate::certificate::sni::Standing;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::advice::Window;
-use crate::schedule::{CertState, Retry, Upkeep};
+use crate::schedule::{CertState, FailureClass, Retry, Upkeep};
 
 /// A certificate that an issuer is asked for, for whoever wants to see it.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct ManagedView {
     pub next: Option<UnixTime>,
     /// When its CA advises to renew it.
     pub advice: Option<Window>,
+    /// The limit of a CA for which nobody is asked for it until that ends.
+    pub held: Option<Held>,
     /// Whether it is in the storage.
     pub is_stored: bool,
     /// Whether clients have asked for it, and not the configuration.
@@ -76,18 +79,45 @@ impl Managed {
 
     /// Everything that issuers are asked for.
     pub(in crate::manager) fn views(&self, now: UnixTime) -> impl Iterator<Item = ManagedView> {
-        self.entries.iter().map(move |(need, entry)| ManagedView {
-            names: need.names.clone(),
-            issuers: need.issuers.clone(),
-            certificate: entry.certificate.clone(),
-            state: self.plans.state(need, now),
-            is_revoked: entry.is_revoked,
-            retry: self.plans.retry(need).cloned(),
-            next: self.plans.next_attempt(need),
-            advice: self.advised.advice(need).and_then(|it| it.window.clone()),
-            is_on_demand: need.standing == Standing::OnDemand,
-            is_stored: entry.certificate.is_some() && !self.tools.is_waiting(&entry.subject),
+        self.entries.iter().map(move |(need, entry)| {
+            let state = self.plans.state(need, now);
+            let (held, next) = match self.held_back(need, entry, now) {
+                Some((held, next)) => (Some(held), next),
+                None => (None, self.plans.next_attempt(need)),
+            };
+            ManagedView {
+                names: need.names.clone(),
+                issuers: need.issuers.clone(),
+                certificate: entry.certificate.clone(),
+                state,
+                is_revoked: entry.is_revoked,
+                retry: self.plans.retry(need).cloned(),
+                next,
+                held,
+                advice: self.advised.advice(need).and_then(|it| it.window.clone()),
+                is_on_demand: need.standing == Standing::OnDemand,
+                is_stored: entry.certificate.is_some() && !self.tools.is_waiting(&entry.subject),
+            }
         })
+    }
+
+    /// What limit of a CA keeps a certificate waiting, and until when: none where it is being
+    /// obtained, or is not due before that ends.
+    fn held_back(
+        &self,
+        need: &Arc<Need>,
+        entry: &Entry,
+        now: UnixTime,
+    ) -> Option<(Held, Option<UnixTime>)> {
+        let state = self.plans.state(need, now);
+        if state == CertState::Obtaining {
+            return None;
+        }
+        let (held, next) = self.held(need, entry, now)?;
+        let planned = self.plans.next_attempt(need);
+        let is_later = planned.is_some_and(|planned| planned >= held.wait.until);
+        let is_due = state != CertState::Valid || !is_later;
+        is_due.then_some((held, next))
     }
 
     /// Whether all certificates are there that the configuration asks for.
@@ -98,18 +128,17 @@ impl Managed {
                 continue;
             }
             let is_asked = self.plans.state(need, now) == CertState::Obtaining;
-            match self.plans.retry(need) {
-                Some(retry)
-                    if !is_asked && self.plans.next_attempt(need).is_none_or(|next| next > now) =>
-                {
-                    return Start::Failed(format!(
-                        "there is no certificate for {}: {}",
-                        need.domain(),
-                        told::last_failure(retry)
-                    ));
-                }
-                _ => state = Start::Pending,
-            }
+            let next = self.plans.next_attempt(need);
+            let retry = self.plans.retry(need);
+            let retry = retry.filter(|_| !is_asked && next.is_none_or(|next| next > now));
+            let held = self.held_back(need, entry, now);
+            let why = held.map(|(held, _)| held.to_string());
+            let Some(why) = why.or_else(|| retry.map(told::last_failure)) else {
+                state = Start::Pending;
+                continue;
+            };
+            let domain = need.domain();
+            return Start::Failed(format!("there is no certificate for {domain}: {why}"));
         }
         state
     }
@@ -134,14 +163,31 @@ impl Managed {
                 }
                 Some(_) => continue,
             };
-            let why: Arc<str> = match (&entry.unread, self.plans.retry(need)) {
-                (Some(why), _) => format!("the storage may have one and cannot be read: {why}"),
-                (None, None) => format!("{what}; {} is being asked", need.issuers.join(", ")),
-                (None, Some(retry)) => format!("{what}; {}", told::last_failure(retry)),
+            let why: Arc<str> = match &entry.unread {
+                Some(why) => format!("the storage may have one and cannot be read: {why}"),
+                None => format!("{what}; {}", self.standing(need, entry, now)),
             }
             .into();
             lacking.extend(need.names.iter().map(|name| (name, Arc::clone(&why))));
         }
         lacking
+    }
+
+    /// How far it is with a certificate that is lacking.
+    fn standing(&self, need: &Arc<Need>, entry: &Entry, now: UnixTime) -> String {
+        if let Some(issuer) = entry.asking.issuer() {
+            return format!("{issuer} is being asked");
+        }
+        let held = self.held_back(need, entry, now).map(|(held, _)| held);
+        match (held, self.plans.retry(need)) {
+            // The failure is that very limit.
+            (Some(held), Some(retry)) if retry.class == FailureClass::RateLimited => {
+                format!("{held} (attempt {})", retry.failures)
+            }
+            (Some(held), Some(retry)) => format!("{held}; {}", told::last_failure(retry)),
+            (Some(held), None) => held.to_string(),
+            (None, Some(retry)) => told::last_failure(retry),
+            (None, None) => format!("it waits for its turn at {}", need.issuers.join(", else ")),
+        }
     }
 }

@@ -122,8 +122,9 @@ impl Going {
                 storage.delete(&keys::metadata(ca, subject)?)?;
                 storage.delete(&keys::renewal_info(ca, subject)?)?;
                 storage.delete(&keys::order(ca, subject)?)?;
+                storage.delete(&keys::retry(issuer.account_id(), subject)?)?;
             }
-            storage.delete(&keys::retry(&self.subject)?)?;
+            storage.delete(&keys::former_retry(&self.subject)?)?;
         }
         // Last, so that what is left half done is found again.
         storage.delete(&record)?;

@@ -11,7 +11,9 @@ fn what_is_missing_is_obtained_stored_and_served() {
     let report = world.apply();
     assert_eq!(report.missing.len(), 1);
     assert!(
-        report.missing[0].to_string().contains("ca is being asked"),
+        report.missing[0]
+            .to_string()
+            .contains("waits for its turn at ca"),
         "{report:?}"
     );
     assert_eq!(

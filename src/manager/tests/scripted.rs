@@ -10,7 +10,7 @@ use super::*;
 use crate::config::model::{Acme, ChallengeType, InMemory, KeyType, OrderLimit, OrderTerms};
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request, Revocation, RevocationReason};
-use crate::schedule::{CertState, Failure, FailureClass, Hold, RenewalInfo, Wait};
+use crate::schedule::{CertState, Failure, FailureClass, Hold, Intent, RenewalInfo, Scope, Wait};
 
 /// What the CA does next.
 pub(super) enum Act {
@@ -41,13 +41,23 @@ pub(super) struct Scripted {
     pub(super) previous: Mutex<Vec<bool>>,
     first: Mutex<Option<(String, Vec<u8>)>>,
     pub(super) moved: Mutex<bool>,
-    limit: Mutex<Option<UnixTime>>,
+    /// With the names that it is on, none for all.
+    limit: Mutex<Option<(Wait, Vec<String>)>>,
 }
 
 impl Scripted {
-    /// Limits the account until then.
+    /// Limits the account until then; renewals that name what they replace are exempt.
     pub(super) fn limit(&self, until: Option<UnixTime>) {
-        *self.limit.lock().expect("whole") = until;
+        let hold = Hold::Limit(Scope::Account, "too many".to_owned());
+        let limit = until.map(|until| (Wait { until, hold }, Vec::new()));
+        *self.limit.lock().expect("whole") = limit;
+    }
+
+    /// Limits a set of one name until then.
+    pub(super) fn limit_set(&self, name: &str, until: UnixTime) {
+        let hold = Hold::Limit(Scope::Set, "too many of this exact set".to_owned());
+        let limit = (Wait { until, hold }, vec![name.to_owned()]);
+        *self.limit.lock().expect("whole") = Some(limit);
     }
 
     /// Goes on as another CA.
@@ -63,10 +73,10 @@ impl crate::issuer::Issuer for Scripted {
     }
 
     fn ca(&self) -> &str {
-        if *self.moved.lock().expect("whole") {
-            "other.test"
-        } else {
-            "ca.test"
+        match &*self.name {
+            "ca" if *self.moved.lock().expect("whole") => "other.test",
+            "ca" => "ca.test",
+            other => other,
         }
     }
 
@@ -115,15 +125,21 @@ impl crate::issuer::Issuer for Scripted {
         self.info.lock().expect("whole").clone()
     }
 
-    fn ready(&self, _: &[Pattern]) -> Result<(), Wait> {
-        let limit = *self.limit.lock().expect("whole");
-        match limit.filter(|until| *until > self.clock.now()) {
-            Some(until) => Err(Wait {
-                until,
-                hold: Hold::Account("too many".to_owned()),
-            }),
-            None => Ok(()),
-        }
+    fn ready(&self, intent: &Intent<'_>) -> Result<(), Wait> {
+        self.held(intent).map_or(Ok(()), Err)
+    }
+
+    fn held(&self, intent: &Intent<'_>) -> Option<Wait> {
+        let limit = self.limit.lock().expect("whole").clone();
+        limit
+            .filter(|(wait, names)| {
+                let is_on = |name: &Pattern| names.contains(&name.to_string());
+                let is_of_all = names.is_empty();
+                wait.until > self.clock.now()
+                    && !intent.replaces
+                    && (is_of_all || intent.names.iter().any(is_on))
+            })
+            .map(|(wait, _)| wait)
     }
 
     async fn settled(&self, _: &Request) {
@@ -142,6 +158,8 @@ pub(super) struct World {
     pub(super) clock: Arc<ManualClock>,
     pub(super) storage: MemoryStorage,
     pub(super) issuer: Arc<Scripted>,
+    /// Another CA, `second`, which issues to all who ask.
+    pub(super) second: Arc<Scripted>,
     pub(super) events: EventBus,
     pub(super) manager: TlsManager,
     pub(super) config: Config,
@@ -159,25 +177,29 @@ impl World {
         script: impl IntoIterator<Item = Act>,
     ) -> Self {
         let clock = Arc::new(ManualClock::at(now));
-        let issuer = Arc::new(Scripted {
-            name: "ca".into(),
-            ca: TestCa::new("scripted"),
-            clock: Arc::clone(&clock),
-            script: Mutex::new(script.into_iter().collect()),
-            asked: Mutex::default(),
-            settled: Mutex::default(),
-            info: Mutex::new(Ok(None)),
-            asked_about: Mutex::default(),
-            replaced: Mutex::default(),
-            revoked: Mutex::default(),
-            repeats: Mutex::default(),
-            previous: Mutex::default(),
-            first: Mutex::default(),
-            moved: Mutex::default(),
-            limit: Mutex::default(),
-        });
+        let scripted = |name: &str, script: VecDeque<Act>| {
+            Arc::new(Scripted {
+                name: name.into(),
+                ca: TestCa::new("scripted"),
+                clock: Arc::clone(&clock),
+                script: Mutex::new(script),
+                asked: Mutex::default(),
+                settled: Mutex::default(),
+                info: Mutex::new(Ok(None)),
+                asked_about: Mutex::default(),
+                replaced: Mutex::default(),
+                revoked: Mutex::default(),
+                repeats: Mutex::default(),
+                previous: Mutex::default(),
+                first: Mutex::default(),
+                moved: Mutex::default(),
+                limit: Mutex::default(),
+            })
+        };
+        let issuer = scripted("ca", script.into_iter().collect());
+        let second = scripted("second", VecDeque::new());
         let events = EventBus::default();
-        let of_manager = Arc::clone(&issuer);
+        let of_manager = (Arc::clone(&issuer), Arc::clone(&second));
         let manager = TlsManager::new(Setup {
             published: Arc::default(),
             storage: Arc::new(storage.clone()),
@@ -189,11 +211,12 @@ impl World {
             index: None,
             make_issuer: Box::new(move |name, _| match &**name {
                 "nobody" => Arc::new(Nobody::new(name)),
-                _ => of_manager.clone(),
+                "second" => of_manager.1.clone(),
+                _ => of_manager.0.clone(),
             }),
             dns: None,
         });
-        let acme = Acme {
+        let mut acme = Acme {
             directory: "https://ca.test/directory".to_owned(),
             staging: None,
             email: None,
@@ -217,11 +240,16 @@ impl World {
         let mut config = config(Vec::new(), sites);
         config
             .issuers
-            .insert("ca".into(), Issuer::Acme(Arc::new(acme)));
+            .insert("ca".into(), Issuer::Acme(Arc::new(acme.clone())));
+        acme.directory = "https://second.test/directory".to_owned();
+        config
+            .issuers
+            .insert("second".into(), Issuer::Acme(Arc::new(acme)));
         Self {
             clock,
             storage,
             issuer,
+            second,
             events,
             manager: manager.expect("a manager"),
             config,
@@ -284,6 +312,11 @@ impl World {
     pub(super) fn state(&self) -> CertState {
         self.manager.managed()[0].state
     }
+}
+
+pub(super) fn refused() -> Act {
+    let why = "the CA does not issue for it; choose another CA";
+    Act::Fail(Failure::new(FailureClass::Refused, why))
 }
 
 pub(super) fn network() -> Act {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::job::{Job, Tools};
+use super::super::job::{Authority, Job, Tools};
 use crate::event::{Event, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
 
 impl Job {
-    pub(super) fn tell_of_begin(&self, tools: &Tools) {
-        let issuers: Vec<_> = self.issuers.iter().map(|one| &**one.name()).collect();
+    pub(super) fn tell_of_begin(&self, candidates: &[&Authority], tools: &Tools) {
+        let issuers: Vec<_> = candidates.iter().map(|one| &**one.name()).collect();
+        let first = issuers.first().copied().unwrap_or_default();
         let verb = if self.present.is_some() {
             "renewing"
         } else {
@@ -22,7 +23,7 @@ impl Job {
             url.clone_from(&window.url);
         }
         let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
-        self.tell(tools, &self.first(), kind, severity, message, url);
+        self.tell(tools, &first.into(), kind, severity, message, url);
     }
 
     /// Tells that an issuer failed in whose place another gave the certificate.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use fastrand::Rng;
 
 use crate::clock::UnixTime;
-use crate::schedule::{DAY, Failure, FailureClass, HOUR, Lifetime};
+use crate::schedule::{DAY, Failure, FailureClass, HOUR, Lifetime, Scope};
 
 /// Orders of an account within three hours.
 pub(super) const ORDERS: usize = 300;
@@ -92,7 +92,10 @@ impl Ca {
                 self.limited += 1;
                 return Err(Failure {
                     retry_after: Some(*to),
-                    scope: (!below.is_empty()).then(|| (*below).to_owned()),
+                    scope: Some(match below.is_empty() {
+                        true => Scope::Account,
+                        false => Scope::Domain((*below).to_owned()),
+                    }),
                     ..Failure::new(FailureClass::RateLimited, "too many")
                 });
             }
