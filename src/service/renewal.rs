@@ -114,7 +114,11 @@ impl BackgroundService for Renewal {
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
-            let next = work.begin(&self.live, &mut inquiries).await;
+            let (next, begun) = work.begin(&self.live, &mut inquiries).await;
+            if begun > 0 {
+                // Who is being asked is told while it lasts.
+                tell = tell.or_else(|| Some(Instant::now().max(not_before)));
+            }
             // Once for all certificates that come in until what is missing is told anew.
             if is_told {
                 self.decide().await;
@@ -189,8 +193,12 @@ struct Work {
 }
 
 impl Work {
-    /// Begins what is due. Returns when more will be.
-    async fn begin(&mut self, live: &Arc<Live>, asked: &mut JoinSet<Answer>) -> Option<UnixTime> {
+    /// Begins what is due. Returns when more will be, and how many certificates that was.
+    async fn begin(
+        &mut self,
+        live: &Arc<Live>,
+        asked: &mut JoinSet<Answer>,
+    ) -> (Option<UnixTime>, usize) {
         let room = ASKED_AT_ONCE.saturating_sub(asked.len());
         let due = {
             let live = Arc::clone(live);
@@ -200,17 +208,21 @@ impl Work {
             jobs,
             inquiries,
             next,
-        } = due?;
+        } = match due {
+            Some(due) => due,
+            None => return (None, 0),
+        };
         let tools = live.tools();
         for inquiry in inquiries {
             let tools = tools.clone();
             asked.spawn(async move { inquiry.work(&tools).await });
         }
+        let begun = jobs.len();
         for job in jobs {
             let tools = tools.clone();
             self.tasks.spawn(async move { job.work(&tools).await });
         }
-        next
+        (next, begun)
     }
 
     /// Waits for the end of one; `None` at once where none is under way. Of one that breaks off the

@@ -21,6 +21,7 @@ mod certs;
 mod cluster;
 mod crash;
 mod dns;
+mod limited;
 mod many;
 mod obtain;
 mod on_demand;

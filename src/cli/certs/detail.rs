@@ -255,6 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_holds_it_is_told_with_its_end() {
+        let mut view = issued("a.example", 60);
+        if let Some(renewal) = &mut view.renewal {
+            renewal.next = Some(NOW + 34 * 3600);
+            renewal.held = Some(HeldView {
+                issuer: "letsencrypt".to_owned(),
+                scope: "account".to_owned(),
+                until: NOW + 34 * 3600,
+                message: "the CA limits this account".to_owned(),
+            });
+        }
+        let text = plain(&view);
+        let told = "\
+\x20 held          until 2025-09-16T10:00:00Z (in 34 h), at letsencrypt by a limit on the account
+\x20               the CA limits this account
+";
+        assert!(text.ends_with(told), "{text}");
+    }
+
+    #[test]
     fn a_failure_is_told_with_the_words_of_the_ca() {
         let mut view = CertificateView {
             state: CertificateState::Failed,

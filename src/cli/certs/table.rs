@@ -205,6 +205,7 @@ fn length(text: &str) -> usize {
 mod tests {
     use super::super::testing::{NOW, issued};
     use super::*;
+    use crate::admin::HeldView;
     use crate::cli::output::Output;
 
     fn plain(views: &[CertificateView], width: Option<usize>) -> Vec<String> {
@@ -241,6 +242,24 @@ mod tests {
                 "a.example        -                   letsencrypt  valid    2025-11-14  60 d   2025-10-15",
                 "file.example     + www.file.example  R11          valid    2026-07-12  300 d  -",
             ]
+        );
+    }
+
+    #[test]
+    fn what_a_limit_holds_says_so() {
+        let mut view = issued("a.example", 60);
+        let renewal = view.renewal.as_mut().expect("it is renewed");
+        (renewal.next, renewal.failures) = (Some(NOW + 34 * 3600), 1);
+        renewal.held = Some(HeldView {
+            issuer: "letsencrypt".to_owned(),
+            scope: "set".to_owned(),
+            until: NOW + 34 * 3600,
+            message: "too many".to_owned(),
+        });
+        let table = plain(&[view], None);
+        assert!(
+            table[1].ends_with("in 34 h (1 failure, held by the CA)"),
+            "{table:#?}"
         );
     }
 
