@@ -316,8 +316,8 @@ impl Issuer for AcmeIssuer {
         self.shared.limits.all(&self.ca, &self.config)
     }
 
-    async fn look_at_limits(&self) {
-        self.take_over_limits().await;
+    async fn look_at_limits(&self) -> bool {
+        self.take_over_limits().await
     }
 
     async fn try_out(&self, trial: &Trial) -> Vec<Finding> {

@@ -71,8 +71,11 @@ pub trait Issuer: Send + Sync {
         Vec::new()
     }
 
-    /// Takes over what other instances know of the limits of the CA. Asks the storage alone.
-    async fn look_at_limits(&self) {}
+    /// Takes over what the storage has of the limits of the CA: other instances may have met some, or
+    /// this one before it was started anew. Asks the storage alone. Whether anything was news.
+    async fn look_at_limits(&self) -> bool {
+        false
+    }
 
     /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
     fn lift(&self, _names: &[Pattern]) {}

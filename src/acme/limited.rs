@@ -56,13 +56,14 @@ impl AcmeIssuer {
     }
 
     /// See [`crate::issuer::Issuer::look_at_limits`].
-    pub(super) async fn take_over_limits(&self) {
-        self.shared.limits.refresh(&self.ca, &self.config).await;
+    pub(super) async fn take_over_limits(&self) -> bool {
+        let is_news = self.shared.limits.refresh(&self.ca, &self.config).await;
         // Another instance may have made it.
         if self.registration_held().is_some()
             && self.shared.accounts.has(&self.ca, &self.config).await
         {
             self.has_account.store(true, Ordering::Relaxed);
         }
+        is_news
     }
 }

@@ -5,12 +5,15 @@
 //! CA one for what it limits as a whole. Who has longer to wait is sent away: certificates wait in
 //! the plan, not here.
 
+mod pace;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::Instant as Moment;
 
+use self::pace::{keep_pace, waited_for};
 use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Acme, OrderLimit};
@@ -19,11 +22,6 @@ use crate::schedule::{
     Failure, FailureClass, Hold, Intent, Limiter, Pace, Scope, Steadiness, Wait,
 };
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
-
-/// How long who is the first in a line waits for the pace, in seconds.
-const PATIENCE: i64 = 10;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// How long a place is kept for who was told that there is one: jobs begin within moments.
 const PROMISE: Duration = Duration::from_secs(30);
@@ -217,15 +215,16 @@ impl Limits {
         }
     }
 
-    /// Takes over what is in the storage, where that is another than before.
-    pub(super) async fn refresh(&self, ca: &Ca, config: &Acme) {
+    /// Takes over what is in the storage, where that is another than before. Whether it is.
+    pub(super) async fn refresh(&self, ca: &Ca, config: &Acme) -> bool {
         let Ok(mut stored) = self.load(&ca.key).await else {
-            return;
+            return false;
         };
         let lines = self.lines(ca, config);
         let own = (lines.own, stored.remove(&account_of(config)));
         let whole = (lines.whole, stored.remove(WHOLE));
         let now = self.now();
+        let mut is_news = false;
         for (line, stored) in [own, whole] {
             let mut read = lock(&line.read);
             if let Some(stored) = stored.filter(|stored| read.as_ref() != Some(stored)) {
@@ -233,8 +232,10 @@ impl Limits {
                 limiter.learn(&stored);
                 limiter.mend(now);
                 *read = Some(stored);
+                is_news = true;
             }
         }
+        is_news
     }
 
     /// Learns from what a CA has said to an order. Returns the limit that it met where that was not
@@ -352,32 +353,15 @@ impl Limits {
     }
 }
 
-/// What is stored of a CA's limits, by contact.
+/// What is stored of a CA's limits, by account.
 fn read(storage: &dyn Storage, place: &Key) -> Result<BTreeMap<String, Limiter>, StorageError> {
-    Ok(damaged::read_json(storage, place)?.unwrap_or_default())
-}
-
-/// Waits for the rest of a second: the limiter counts whole ones, and so lets go early by less than
-/// one.
-async fn keep_pace(let_go: &mut VecDeque<Moment>, pace: OrderLimit) {
-    let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
-    while let_go.len() >= orders {
-        let Some(oldest) = let_go.pop_front() else {
-            break;
-        };
-        let rest = (oldest + pace.per).saturating_duration_since(Moment::now());
-        tokio::time::sleep(rest.min(SECOND)).await;
+    let read = damaged::read_json(storage, place)?;
+    let mut read: BTreeMap<String, Limiter> = read.unwrap_or_default();
+    for limiter in read.values_mut() {
+        // Former versions took it for one on the account.
+        limiter.drop_account_limit(|said| said.contains("this exact set of"));
     }
-    let_go.push_back(Moment::now());
-}
-
-/// How long to wait here, `None` for longer than anybody does.
-fn waited_for(wait: &Wait, now: UnixTime) -> Option<Duration> {
-    let seconds = wait.until.saturating_sub(now);
-    let is_short = wait.hold == Hold::Pace && seconds <= PATIENCE;
-    // Seconds of the clock begin when they like.
-    let seconds = u64::try_from(seconds.max(1)).ok().filter(|_| is_short)?;
-    Some(Duration::from_secs(seconds))
+    Ok(read)
 }
 
 /// By what the limits of an account are stored: its contact, and what it is bound to.

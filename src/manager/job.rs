@@ -245,8 +245,10 @@ pub(super) enum Outcome {
         issuer: Arc<str>,
         /// What is known after it, as it was stored.
         retries: Retries,
-        /// The same where no issuer can be asked, so that it belongs to none.
-        retry: Option<Retry>,
+        /// The same of all issuers together.
+        retry: Retry,
+        /// Whether no issuer was asked, so that it belongs to none.
+        is_of_none: bool,
         /// Whether an issuer does not want to be asked again before somebody has acted.
         is_paused: bool,
     },

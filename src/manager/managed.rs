@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 
 use self::advised::Advised;
 pub use self::authorities::Held;
-use self::authorities::{accounts, ready};
+use self::authorities::{accounts, is_not_limited, may_be_mended, ready};
 pub(super) use self::demanded::{Stand, teller};
 pub(super) use self::opening::{Read, read};
 use self::plans::Plans;
@@ -34,7 +34,7 @@ use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
 use crate::on_demand::Wanted;
-use crate::schedule::{Failure, FailureClass, Retries, Retry};
+use crate::schedule::{Failure, FailureClass, Retries};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
 pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
@@ -62,6 +62,8 @@ pub(super) struct Managed {
     lost: Lost,
     /// When the storage could last not be read.
     unread: Option<UnixTime>,
+    /// When it was last looked what it has of the limits of CAs.
+    looked: Option<UnixTime>,
 }
 
 /// An issuer with what the configuration says of it.
@@ -103,6 +105,7 @@ impl Managed {
             advised: Advised::default(),
             lost: Lost::default(),
             unread: None,
+            looked: None,
         }
     }
 
@@ -335,15 +338,19 @@ impl Managed {
                 issuer,
                 retries,
                 retry,
+                is_of_none,
                 is_paused,
             } => {
                 entry.retries = retries;
-                let own = retry.or_else(|| entry.retries.sum(accounts(&need.issuers, &self.open)));
-                let retry = own.unwrap_or_default();
                 let pauses = (self.plans.window(), is_paused);
                 let present = entry.certificate.as_deref();
                 teller.failed(present, issuer, &failure, &retry, pauses);
-                self.plans.failed(&need, retry);
+                // The configuration may have other accounts by now.
+                let own = || entry.retries.sum(accounts(&need.issuers, &self.open));
+                match if is_of_none { Some(retry) } else { own() } {
+                    Some(retry) => self.plans.failed(&need, retry),
+                    None => self.plans.defer(&need, now.saturating_add(1)),
+                }
                 return None;
             }
         };
@@ -399,14 +406,4 @@ fn is_over_dns(need: &Need, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
         _ => false,
     };
     need.dns.is_some() || need.issuers.iter().any(is_configured)
-}
-
-/// Whether what failed may have been mended by a new start.
-fn may_be_mended(retry: &Retry) -> bool {
-    is_not_limited(retry) && retry.class != FailureClass::Paused
-}
-
-/// Whether what failed may have been mended by a change of the configuration: the CA's limits stay.
-fn is_not_limited(retry: &Retry) -> bool {
-    retry.class != FailureClass::RateLimited
 }

@@ -6,6 +6,7 @@ use super::on_demand::name_of;
 use super::{Answer, Done, Inquiry, Job, ManagedView, Report, Start, TlsManager, Tools, Watched};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
+use crate::issuer::Issuer;
 use crate::on_demand::Wanted;
 use crate::schedule::Upkeep;
 
@@ -37,6 +38,13 @@ impl TlsManager {
         };
         let now = self.clock.now();
         self.managed.inquiries(&config.issuers, now, most)
+    }
+
+    /// The issuers whose limits are to be looked at in the storage now, see
+    /// [`Issuer::look_at_limits`].
+    pub fn limits_to_look_at(&mut self) -> Vec<Arc<dyn Issuer>> {
+        let now = self.clock.now();
+        self.managed.to_look_at(now)
     }
 
     /// Takes what a CA advises.

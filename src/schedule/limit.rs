@@ -16,16 +16,10 @@ use serde::{Deserialize, Serialize};
 use self::block::Block;
 use self::blocks::Blocks;
 pub use self::wait::{Hold, Wait};
-use super::retry::{LONGEST_LIMIT, UNSAID_LIMIT};
-use super::{Failure, FailureClass, HOUR, Intent, MINUTE, Scope};
+use super::retry::lasting;
+use super::{Failure, FailureClass, Intent, Scope};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
-
-/// The longest time for which a CA that is too busy is not asked at all.
-const LONGEST_BUSY: i64 = 6 * HOUR;
-
-/// How long it is not asked where it does not say.
-const UNSAID_BUSY: i64 = 10 * MINUTE;
 
 /// So many orders within so many seconds, whenever one begins to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,17 +165,9 @@ impl Limiter {
             _ => return None,
         }
         self.mend(now);
-        let (longest, unsaid) = match is_busy {
-            true => (LONGEST_BUSY, UNSAID_BUSY),
-            false => (LONGEST_LIMIT, UNSAID_LIMIT),
-        };
-        let asked = failure
-            .retry_after
-            .filter(|until| *until > now)
-            .unwrap_or_else(|| now.saturating_add(unsaid));
         let block = Block {
             since: now,
-            until: asked.min(now.saturating_add(longest)),
+            until: now.saturating_add(lasting(failure, now)),
             message: failure.message.clone(),
             lifted: false,
             unknown: failure.scope.is_none(),
@@ -207,6 +193,11 @@ impl Limiter {
         self.mend(now);
         self.clock = None;
         self.blocks.lift(names, now);
+    }
+
+    /// Drops the limit on the account where `is_none` says so of what the CA has said.
+    pub fn drop_account_limit(&mut self, is_none: impl FnOnce(&str) -> bool) {
+        self.blocks.drop_account_limit(is_none);
     }
 
     /// The clock leapt by so many seconds, see [`super::Steadiness`]: all that is remembered moves

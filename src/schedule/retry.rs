@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{DAY, Failure, FailureClass, HOUR, Lifetime, MINUTE};
+use super::{DAY, Failure, FailureClass, HOUR, Lifetime, MINUTE, Scope};
 use crate::clock::UnixTime;
 
 /// After failing for so long, it is tried daily.
@@ -21,6 +21,12 @@ pub(super) const LONGEST_LIMIT: i64 = 7 * DAY;
 
 /// How long a limit lasts where the CA does not say.
 pub(super) const UNSAID_LIMIT: i64 = HOUR;
+
+/// The longest time for which a CA that is too busy for anybody is not asked.
+const LONGEST_BUSY: i64 = 6 * HOUR;
+
+/// How long it is not asked where it does not say.
+const UNSAID_BUSY: i64 = 10 * MINUTE;
 
 /// How far ahead the time of a failure may lie by clocks that differ.
 const SKEW: i64 = MINUTE;
@@ -150,7 +156,7 @@ fn delay(
         .map(|until| until.saturating_sub(now))
         .filter(|asked| *asked > 0);
     if class == FailureClass::RateLimited {
-        let asked = asked.unwrap_or(UNSAID_LIMIT).min(LONGEST_LIMIT);
+        let asked = lasting(failure, now);
         // Only later: the CA has named the earliest time.
         return Some(asked + share(asked, 0..=10, rng).max(1));
     }
@@ -172,6 +178,19 @@ fn delay(
     delay = (delay + share(delay, -15..=15, rng)).max(1);
     let asked = asked.map_or(0, |asked| asked.min(DAY));
     Some(delay.max(asked + share(asked, 0..=10, rng)))
+}
+
+/// For how long a limit is believed to last that is met now.
+pub(super) fn lasting(failure: &Failure, now: UnixTime) -> i64 {
+    let (longest, unsaid) = match failure.scope {
+        Some(Scope::Ca) => (LONGEST_BUSY, UNSAID_BUSY),
+        _ => (LONGEST_LIMIT, UNSAID_LIMIT),
+    };
+    let asked = failure.retry_after.map(|until| until.saturating_sub(now));
+    asked
+        .filter(|asked| *asked > 0)
+        .unwrap_or(unsaid)
+        .min(longest)
 }
 
 /// How long to wait at most, by the certificate that would be replaced: a share of what remains of

@@ -117,8 +117,8 @@ impl Issuer for Halting {
         self.issuer.limits()
     }
 
-    async fn look_at_limits(&self) {
-        self.issuer.look_at_limits().await;
+    async fn look_at_limits(&self) -> bool {
+        self.issuer.look_at_limits().await
     }
 
     fn lift(&self, names: &[Pattern]) {

@@ -10,6 +10,7 @@ use super::outcome;
 use crate::clock::UnixTime;
 use crate::event::EventBus;
 use crate::host::Pattern;
+use crate::issuer::Issuer;
 use crate::manager::{Answer, Done, Inquiry, Job, Start, Tools, Watched, WouldAsk};
 
 /// After how many seconds what could not be stored is tried again.
@@ -19,6 +20,8 @@ const SAVE_AGAIN: i64 = 5;
 pub(super) struct Due {
     pub(super) jobs: Vec<Job>,
     pub(super) inquiries: Vec<Inquiry>,
+    /// The issuers of which the storage may have limits that are not known.
+    pub(super) to_look_at: Vec<Arc<dyn Issuer>>,
     /// When there will be more, where it is known: an inquiry that finds no room waits for the end
     /// of another.
     pub(super) next: Option<UnixTime>,
@@ -49,6 +52,7 @@ impl Live {
         Due {
             jobs,
             inquiries,
+            to_look_at: writer.manager.limits_to_look_at(),
             next: next.into_iter().flatten().min(),
         }
     }

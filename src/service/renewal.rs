@@ -111,11 +111,12 @@ impl BackgroundService for Renewal {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
         let (mut work, mut inquiries) = (Work::default(), JoinSet::new());
+        let mut looks = JoinSet::new();
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
-            let (next, begun) = work.begin(&self.live, &mut inquiries).await;
-            if begun > 0 {
+            let (next, is_begun) = work.begin(&self.live, &mut inquiries, &mut looks).await;
+            if is_begun {
                 // Who is being asked is told while it lasts.
                 tell = tell.or_else(|| Some(Instant::now().max(not_before)));
             }
@@ -140,6 +141,12 @@ impl BackgroundService for Renewal {
                     self.live.advise(answers).await;
                     is_told = false;
                 }
+                Some(is_news) = looks.join_next() => {
+                    if is_news.unwrap_or_default() {
+                        tell = tell.or_else(|| Some(Instant::now().max(not_before)));
+                    }
+                    is_told = false;
+                }
                 () = at(tell) => {
                     tell = None;
                     let (live, begun) = (Arc::clone(&self.live), Instant::now());
@@ -153,7 +160,7 @@ impl BackgroundService for Renewal {
             }
         }
         let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
-        drop((work, inquiries));
+        drop((work, inquiries, looks));
         self.save().await;
         self.halt.end();
     }
@@ -193,12 +200,13 @@ struct Work {
 }
 
 impl Work {
-    /// Begins what is due. Returns when more will be, and how many certificates that was.
+    /// Begins what is due. Returns when more will be, and whether there was anything.
     async fn begin(
         &mut self,
         live: &Arc<Live>,
         asked: &mut JoinSet<Answer>,
-    ) -> (Option<UnixTime>, usize) {
+        looks: &mut JoinSet<bool>,
+    ) -> (Option<UnixTime>, bool) {
         let room = ASKED_AT_ONCE.saturating_sub(asked.len());
         let due = {
             let live = Arc::clone(live);
@@ -207,22 +215,26 @@ impl Work {
         let Due {
             jobs,
             inquiries,
+            to_look_at,
             next,
         } = match due {
             Some(due) => due,
-            None => return (None, 0),
+            None => return (None, false),
         };
         let tools = live.tools();
         for inquiry in inquiries {
             let tools = tools.clone();
             asked.spawn(async move { inquiry.work(&tools).await });
         }
-        let begun = jobs.len();
+        for issuer in to_look_at {
+            looks.spawn(async move { issuer.look_at_limits().await });
+        }
+        let is_begun = !jobs.is_empty();
         for job in jobs {
             let tools = tools.clone();
             self.tasks.spawn(async move { job.work(&tools).await });
         }
-        (next, begun)
+        (next, is_begun)
     }
 
     /// Waits for the end of one; `None` at once where none is under way. Of one that breaks off the

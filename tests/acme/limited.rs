@@ -49,9 +49,9 @@ fn seconds_until(time: &Value) -> i64 {
 fn assert_held(gateway: &Gateway) {
     let reason = within(RETRY, "the limit at /readyz", || {
         let mut waiting = gateway.waiting().into_iter();
-        waiting.find(|reason| reason.contains("a.test") && reason.contains("exact set"))
+        waiting.find(|reason| reason.contains("a.test") && reason.contains("names until 2"))
     });
-    assert!(reason.contains("until 2"), "{reason}");
+    assert!(reason.contains("exact set"), "{reason}");
     assert!(!reason.contains("being asked"), "{reason}");
     let renewal = renewal(gateway, "a.test");
     let held = &renewal["held"];

@@ -14,8 +14,11 @@ use super::{Entry, Managed, Open};
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
-use crate::schedule::{Hold, Intent, Wait};
+use crate::schedule::{FailureClass, Hold, Intent, Retry, Wait};
 use crate::storage::keys;
+
+/// After how many seconds it is looked again what the storage has of the limits of CAs.
+const LOOK_EVERY: i64 = 60;
 
 impl Managed {
     /// Those of `names` that are over the network.
@@ -38,11 +41,11 @@ impl Managed {
         name: &Arc<str>,
         acme: &Arc<Acme>,
     ) -> Arc<dyn Issuer> {
-        let make = &self.make;
-        let (_, issuer) = self
-            .open
-            .entry(Arc::clone(name))
-            .or_insert_with(|| (Arc::clone(acme), make(name, acme)));
+        let (make, looked) = (&self.make, &mut self.looked);
+        let (_, issuer) = self.open.entry(Arc::clone(name)).or_insert_with(|| {
+            *looked = None;
+            (Arc::clone(acme), make(name, acme))
+        });
         Arc::clone(issuer)
     }
 
@@ -181,6 +184,18 @@ impl Managed {
         soonest.map(|held| (held, next))
     }
 
+    /// The issuers whose limits are to be looked at in the storage now, see
+    /// [`Issuer::look_at_limits`]; each counts as looked at.
+    pub(in crate::manager) fn to_look_at(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
+        let is_soon = |last: UnixTime| (last..last.saturating_add(LOOK_EVERY)).contains(&now);
+        if self.looked.is_some_and(is_soon) {
+            return Vec::new();
+        }
+        self.looked = Some(now);
+        let open = self.open.values();
+        open.map(|(_, issuer)| Arc::clone(issuer)).collect()
+    }
+
     /// All limits of CAs that hold now, each with the issuer.
     pub(in crate::manager) fn limits(&self) -> impl Iterator<Item = (&Arc<str>, Wait)> {
         self.open
@@ -201,4 +216,14 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.issuer, self.wait)
     }
+}
+
+/// Whether what failed may have been mended by a new start.
+pub(super) fn may_be_mended(retry: &Retry) -> bool {
+    is_not_limited(retry) && retry.class != FailureClass::Paused
+}
+
+/// Whether what failed may have been mended by a change of the configuration: the CA's limits stay.
+pub(super) fn is_not_limited(retry: &Retry) -> bool {
+    retry.class != FailureClass::RateLimited
 }

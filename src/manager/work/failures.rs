@@ -40,11 +40,13 @@ impl Job {
         let failures = failures.into_iter();
         let failures = failures.map(|(failed, failure)| (failed.name(), failure));
         let (issuer, failure) = verdict::sum(failures.collect());
+        let accounts = self.issuers.iter().map(Authority::account_id);
         Outcome::Failed {
             failure,
             issuer,
+            retry: retries.sum(accounts).unwrap_or_default(),
             retries,
-            retry: None,
+            is_of_none: false,
             is_paused,
         }
     }
@@ -54,7 +56,8 @@ impl Job {
     pub(super) fn failed_by_itself(&self, failure: Failure, tools: &Tools) -> Outcome {
         let first = self.issuers.first();
         Outcome::Failed {
-            retry: Some(self.retry_after(self.retry.as_ref(), &failure, None, tools)),
+            retry: self.retry_after(self.retry.as_ref(), &failure, None, tools),
+            is_of_none: true,
             failure,
             issuer: first.map_or_else(|| "".into(), |first| Arc::clone(first.name())),
             retries: self.retries.clone(),

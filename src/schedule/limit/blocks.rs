@@ -163,6 +163,11 @@ impl Blocks {
         }
     }
 
+    /// See [`super::Limiter::drop_account_limit`].
+    pub(super) fn drop_account_limit(&mut self, is_none: impl FnOnce(&str) -> bool) {
+        self.account.take_if(|block| is_none(&block.message));
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Block> {
         let names = self.domains.values_mut();
         let names = names.chain(self.identifiers.values_mut());
