@@ -252,6 +252,7 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = 1_800_000_000;
+    const MINUTE: i64 = 60;
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;
     const NONE: &Intent<'static> = &Intent {
