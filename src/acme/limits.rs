@@ -346,10 +346,7 @@ impl Limits {
 
     async fn load(&self, ca: &str) -> Result<BTreeMap<String, Limiter>, StorageError> {
         let place = keys::limits(ca)?;
-        blocking(&self.storage, move |storage| {
-            read(storage, &place)
-        })
-        .await
+        blocking(&self.storage, move |storage| read(storage, &place)).await
     }
 }
 

@@ -144,7 +144,7 @@ impl Stored {
             "key_pkcs8": member("key_pkcs8")?,
             "directory": member("directory")?,
         });
-        let stored = Self::new(credentials, contacts, bound_to);
+        let stored = Self::new(credentials, contacts, bound_to, 0);
         stored.signer().is_ok().then_some(stored)
     }
 
@@ -247,7 +247,7 @@ mod tests {
             "id": "https://ca/1", "key_pkcs8": encode(&der), "directory": "https://ca/dir",
         });
         let contacts = vec!["mailto:ops@a.test".to_owned()];
-        let whole = Stored::new(credentials, contacts, None).write();
+        let whole = Stored::new(credentials, contacts, None, 0).write();
         assert!(Stored::read(&whole).is_ok());
         let mut is_saved = Vec::new();
         for length in (0..whole.len()).step_by(7) {
