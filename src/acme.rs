@@ -24,11 +24,15 @@ mod base64url;
 mod ca;
 mod caa;
 mod chain;
+mod class;
 mod classify;
+mod download;
 mod flight;
 mod job;
 mod kept;
 mod key;
+mod lag;
+mod lenient;
 mod limited;
 mod limits;
 mod look;
@@ -36,11 +40,13 @@ mod order;
 mod problem;
 mod proofs;
 mod record;
+mod rehearsal;
 mod renewal_info;
 mod revoke;
 mod scope;
 mod session;
 mod signed;
+mod step;
 mod trial;
 mod validation;
 mod ways;
@@ -55,6 +61,7 @@ use self::account::{Accounts, Want};
 use self::ca::Ca;
 use self::job::{Job, Stop};
 use self::limits::{Limits, limited};
+use self::rehearsal::is_rehearsed;
 use self::ways::Ways;
 use crate::certificate::TlsCertificate;
 use crate::challenge::{ChallengeSolver, DnsSolvers};
@@ -65,6 +72,7 @@ use crate::host::Pattern;
 use crate::issuer::{
     AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
 };
+use crate::printable::one_line;
 use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
 use crate::storage::{Backlog, Key, Storage, blocking, keys};
 
@@ -148,6 +156,8 @@ impl AcmeIssuer {
         match self.attempt(ca, request, &replaces).await {
             Ok(issued) => Ok(issued),
             Err(Stop::Failed(failure)) => {
+                // What is learnt is shown too.
+                let failure = in_a_line(failure);
                 let intent = Intent {
                     names: &request.names,
                     replaces: replaces.into_inner(),
@@ -207,36 +217,6 @@ impl AcmeIssuer {
         job.run().await
     }
 
-    /// Asks the staging CA first where the last attempt failed: what would fail again fails there,
-    /// and costs nothing of the limits of the other. What it says of the names counts. Its own
-    /// troubles, and ours with it, say nothing of the other CA: there is no rehearsal then.
-    async fn rehearse(&self, staging: &Ca, request: &Request) -> Result<(), Failure> {
-        self.progress(request, format!("rehearsing at {}", staging.host));
-        match self.obtain(staging, request).await {
-            Ok(_) => {
-                if let Ok(place) = keys::order(&staging.key, &request.subject) {
-                    self.forget(place).await;
-                }
-                self.progress(
-                    request,
-                    format!("the rehearsal at {} succeeded", staging.host),
-                );
-                Ok(())
-            }
-            Err(mut failure) if is_of_the_names(failure.class) => {
-                failure.message = format!(
-                    "the rehearsal at the staging CA failed, {} was not asked: {}",
-                    self.ca.host, failure.message
-                );
-                Err(failure)
-            }
-            Err(failure) => {
-                self.progress(request, format!("no rehearsal: {failure}"));
-                Ok(())
-            }
-        }
-    }
-
     /// Removes a kept order. One that stays is recognized by its certificate.
     async fn forget(&self, place: Key) {
         let removed = blocking(&self.shared.storage, move |storage| storage.delete(&place));
@@ -277,7 +257,7 @@ impl Issuer for AcmeIssuer {
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let attempt = async {
             Ways::of(self, request.dns.as_deref()).check(&request.names)?;
-            if let Some(staging) = self.staging.as_ref().filter(|_| request.failures > 0) {
+            if let Some(staging) = self.staging.as_ref().filter(|_| is_rehearsed(request)) {
                 self.rehearse(staging, request).await?;
             }
             self.obtain(&self.ca, request).await
@@ -292,7 +272,8 @@ impl Issuer for AcmeIssuer {
         &self,
         certificate: &TlsCertificate,
     ) -> Result<Option<RenewalInfo>, Failure> {
-        renewal_info::ask(&self.ca, certificate, self.shared.clock.now()).await
+        let info = renewal_info::ask(&self.ca, certificate, self.shared.clock.now()).await;
+        info.map_err(in_a_line)
     }
 
     /// Where the answer is yes, a place at the configured pace is kept for the moment until
@@ -321,7 +302,11 @@ impl Issuer for AcmeIssuer {
     }
 
     async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
-        self.findings(trial).await
+        let mut findings = self.findings(trial).await;
+        for finding in &mut findings {
+            finding.message = line(&finding.message);
+        }
+        findings
     }
 
     fn lift(&self, names: &[Pattern]) {
@@ -377,27 +362,5 @@ fn in_a_line(mut failure: Failure) -> Failure {
 /// What may hold words of a CA, as one line of bearable length: they go into logs.
 fn line(text: &str) -> String {
     const LONGEST: usize = 2000;
-    let mut chars = text.chars();
-    let mut line: String = chars
-        .by_ref()
-        .take(LONGEST)
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect();
-    if chars.next().is_some() {
-        line.push('…');
-    }
-    line
-}
-
-/// Whether a failure at one CA is to be expected at another.
-fn is_of_the_names(class: FailureClass) -> bool {
-    match class {
-        FailureClass::Validation | FailureClass::Refused | FailureClass::Internal => true,
-        FailureClass::Network
-        | FailureClass::RateLimited
-        | FailureClass::Paused
-        | FailureClass::Configuration
-        | FailureClass::Storage
-        | FailureClass::Clock => false,
-    }
+    one_line(text, LONGEST)
 }

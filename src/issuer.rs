@@ -154,6 +154,10 @@ pub struct Request {
     pub subject: String,
     /// How often in a row this has failed before.
     pub failures: u32,
+    /// How many validations of one of the names have failed that a CA still counts.
+    pub failed_validations: u32,
+    /// Whether a person asked for it.
+    pub is_asked: bool,
     /// The private key (PEM) of the certificate to be replaced, for issuers that are configured to
     /// keep keys.
     pub previous_key: Option<Zeroizing<Vec<u8>>>,

@@ -7,16 +7,42 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-/// Whether a character could end its line, command a terminal, or hide or reorder text.
+/// Stands for a character that cannot be shown.
+const STAND_IN: char = '\u{fffd}';
+
+/// Whether a character could end its line, command a terminal, or hide or reorder text: controls, and
+/// what Unicode counts as format characters, separators of lines and fillers.
 pub fn is_control(character: char) -> bool {
+    // ASCII, as most text is, has none of the others.
     character.is_control()
-        || matches!(
-            character,
-            '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-        )
+        || !character.is_ascii()
+            && matches!(
+                u32::from(character),
+                0x00ad
+                    | 0x034f
+                    | 0x0600..=0x0605
+                    | 0x061c
+                    | 0x06dd
+                    | 0x070f
+                    | 0x0890..=0x0891
+                    | 0x08e2
+                    | 0x115f..=0x1160
+                    | 0x17b4..=0x17b5
+                    | 0x180b..=0x180f
+                    | 0x200b..=0x200f
+                    | 0x2028..=0x202e
+                    | 0x2060..=0x206f
+                    | 0x3164
+                    | 0xfeff
+                    | 0xffa0
+                    | 0xfff0..=0xfffb
+                    | 0x1_10bd
+                    | 0x1_10cd
+                    | 0x1_3430..=0x1_343f
+                    | 0x1_bca0..=0x1_bca3
+                    | 0x1_d173..=0x1_d17a
+                    | 0xe_0000..=0xe_007f
+            )
 }
 
 /// A path as messages show it.
@@ -43,6 +69,32 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// The words of others on one line of at most `longest` characters, and an ellipsis where they were
+/// longer. Controls become spaces; other characters that do not show become U+FFFD.
+pub fn one_line(words: &str, longest: usize) -> String {
+    let shown = |character: char| match character {
+        character if character.is_control() => ' ',
+        character if is_control(character) => STAND_IN,
+        character => character,
+    };
+    let mut characters = words.chars();
+    let mut line: String = characters.by_ref().take(longest).map(shown).collect();
+    if characters.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
+/// The words of others on as many lines as they have, other characters that do not show being U+FFFD.
+pub fn lines(words: &str) -> String {
+    let shown = |character: char| match character {
+        '\n' => character,
+        character if is_control(character) => STAND_IN,
+        character => character,
+    };
+    words.chars().map(shown).collect()
+}
+
 /// See [`Printable`].
 #[derive(Clone, Copy, Debug)]
 pub struct PrintablePath<'p>(&'p Path);
@@ -66,7 +118,11 @@ fn write_escaped(to: &mut impl fmt::Write, text: &str) -> fmt::Result {
             '\r' => to.write_str("\\r")?,
             '\t' => to.write_str("\\t")?,
             // Also in JSON, where nothing else may follow a backslash.
-            character if is_control(character) => write!(to, "\\u{:04x}", u32::from(character))?,
+            character if is_control(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(to, "\\u{unit:04x}")?;
+                }
+            }
             character => to.write_char(character)?,
         }
     }
@@ -91,6 +147,54 @@ mod tests {
         assert_eq!(named(b"a\xffb"), "a\\xffb");
         assert_eq!(named("größe \\ 1.pem".as_bytes()), "größe \\ 1.pem");
         assert_eq!(line("a\r\nb\u{2028}"), "a\\r\\nb\\u2028");
+        assert_eq!(line("a\u{e0041}"), "a\\udb40\\udc41");
         assert!(matches!(line("plain"), Cow::Borrowed("plain")));
+    }
+
+    #[test]
+    fn what_cannot_be_seen_or_turns_text_around_is_found() {
+        for character in [
+            '\0',
+            '\n',
+            '\r',
+            '\t',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{3164}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{e0041}',
+        ] {
+            assert!(is_control(character), "{character:?}");
+        }
+        for character in [
+            'a', ' ', 'ß', '字', 'ع', 'א', '…', '\u{fffd}', '🔒', '\u{301}',
+        ] {
+            assert!(!is_control(character), "{character:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_others_stay_on_their_line() {
+        let words = "no\r\n\u{1b}[31m\u{202e}tset.a\u{200b} ✓";
+        assert_eq!(one_line(words, 100), "no   [31m\u{fffd}tset.a\u{fffd} ✓");
+        assert_eq!(one_line("abcdef", 3), "abc…");
+        assert_eq!(lines("a\nb\u{202e}\r"), "a\nb\u{fffd}\u{fffd}");
     }
 }

@@ -36,7 +36,7 @@ pub use self::leap::Steadiness;
 pub use self::limit::{Hold, Limiter, Pace, Wait};
 pub use self::plan::{CertState, Facts, Plan};
 pub use self::retries::Retries;
-pub use self::retry::Retry;
+pub use self::retry::{FAILED_VALIDATIONS, Retry};
 pub use self::scope::{Intent, Scope};
 pub use self::window::Lifetime;
 

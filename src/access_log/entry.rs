@@ -154,7 +154,9 @@ fn escape_all(line: &mut String, value: &[u8], style: Style) {
                 }
                 ('"' | '\\', Style::Quoted) => _ = write!(line, "\\x{:02X}", u32::from(character)),
                 (control, Style::Json) if is_control(control) => {
-                    _ = write!(line, "\\u{:04x}", u32::from(control));
+                    for unit in control.encode_utf16(&mut [0; 2]) {
+                        _ = write!(line, "\\u{unit:04x}");
+                    }
                 }
                 (control, Style::Quoted) if is_control(control) => {
                     let mut octets = [0; 4];

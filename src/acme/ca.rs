@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http::uri::Uri;
-use serde::Deserialize;
-use serde_json::Value;
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
 
 use super::classify;
 use super::flight::Flight;
-use super::session::{Refusal, Session};
+use super::lenient::{json, place, texts, word};
+use super::problem::words;
+use super::session::{Refusal, Session, follow};
 use crate::clock::Clock;
 use crate::config::model::Acme;
-use crate::http_client::{Body, HttpClient, HttpError, Options};
+use crate::http_client::{HttpClient, HttpError, Options};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::keys;
 
@@ -53,32 +54,13 @@ pub(super) struct Directory {
 }
 
 /// What a CA says of itself (RFC 8555, section 7.1.1; draft-ietf-acme-profiles).
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 pub(super) struct Meta {
-    #[serde(default)]
     pub(super) external_account_required: bool,
     /// The issuer domain names that it goes by in CAA records (RFC 8659, section 4.2).
-    #[serde(default)]
     pub(super) caa_identities: Vec<String>,
-    #[serde(default)]
-    pub(super) profiles: serde_json::Map<String, Value>,
-}
-
-/// Its members (RFC 8555, section 7.1.1); without those that are not optional it is none.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Members {
-    new_nonce: String,
-    new_account: String,
-    new_order: String,
-    #[serde(default)]
-    revoke_cert: Option<String>,
-    #[serde(default)]
-    key_change: Option<String>,
-    renewal_info: Option<String>,
-    #[serde(default)]
-    meta: Meta,
+    /// The names of its profiles.
+    pub(super) profiles: Vec<String>,
 }
 
 impl Ca {
@@ -142,11 +124,7 @@ impl Ca {
             Failure::new(FailureClass::Configuration, message)
         };
         let url: Uri = self.url.parse().map_err(|_| wrong("this is no URL"))?;
-        let request = Request::builder()
-            .uri(url.clone())
-            .body(Body::default())
-            .map_err(|_| wrong("this is no URL"))?;
-        let reply = http.send(request).await;
+        let reply = follow(http, &Method::GET, url.clone()).await;
         let reply = reply.map_err(|error| self.unreachable(&error))?;
         if let Some(refusal) = Refusal::of(&reply, self.clock.now()) {
             let failure = classify::refused(
@@ -157,25 +135,17 @@ impl Ca {
                 self.clock.now(),
             );
             // Anything else that a CA does not show is not there.
-            return Err(match failure.class {
-                FailureClass::Network | FailureClass::RateLimited => failure,
-                _ => wrong(&format!("the answer is {}", refusal.status)),
+            let status = refusal.status;
+            let is_lasting = status.is_client_error()
+                && status != StatusCode::REQUEST_TIMEOUT
+                && failure.class != FailureClass::RateLimited;
+            return Err(match is_lasting {
+                true => wrong(&format!("the answer is {}", classify::answer(&refusal))),
+                false => failure,
             });
         }
-        let body = reply.into_body();
-        let (body, members) = read(&body)
-            .map_err(|error| wrong(&format!("what is there cannot be read: {error}")))?;
-        Ok(Arc::new(Directory {
-            url,
-            body,
-            new_nonce: members.new_nonce,
-            new_account: members.new_account,
-            new_order: members.new_order,
-            revoke_cert: members.revoke_cert,
-            key_change: members.key_change,
-            renewal_info: members.renewal_info,
-            meta: members.meta,
-        }))
+        let directory = read(&url, reply.body());
+        directory.map(Arc::new).map_err(|why| wrong(&why))
     }
 
     fn unreachable(&self, error: &HttpError) -> Failure {
@@ -183,18 +153,52 @@ impl Ca {
     }
 }
 
-/// A directory without what is null, which counts as absent, and its members.
-fn read(body: &[u8]) -> Result<(Bytes, Members), serde_json::Error> {
-    let mut value: Value = serde_json::from_slice(body)?;
-    drop_nulls(&mut value);
-    let body = serde_json::to_vec(&value)?;
-    Ok((body.into(), serde_json::from_value(value)?))
+/// The directory at `url`, or why what is there is none. Members that cannot be read are absent.
+fn read(url: &Uri, body: &[u8]) -> Result<Directory, String> {
+    let value = json(body);
+    let Some(members) = value.as_ref().and_then(Value::as_object) else {
+        let words = words(body).unwrap_or_default();
+        return Err(format!("what is there cannot be read as JSON: {words:?}"));
+    };
+    let needed = |name: &str| {
+        place(url, members, name).ok_or_else(|| format!("it has no '{name}' that is a URL"))
+    };
+    let optional = ["revokeCert", "keyChange", "renewalInfo"];
+    let optional = optional.map(|name| place(url, members, name));
+    let [revoke_cert, key_change, renewal_info] = optional;
+    let meta = members.get("meta").and_then(Value::as_object);
+    let meta = meta.map(meta_of).unwrap_or_default();
+    let mut directory = Directory {
+        url: url.clone(),
+        body: Bytes::new(),
+        new_nonce: needed("newNonce")?,
+        new_account: needed("newAccount")?,
+        new_order: needed("newOrder")?,
+        revoke_cert,
+        key_change,
+        renewal_info,
+        meta,
+    };
+    let body = json!({
+        "newNonce": directory.new_nonce, "newAccount": directory.new_account,
+        "newOrder": directory.new_order, "renewalInfo": directory.renewal_info,
+    });
+    directory.body = body.to_string().into();
+    Ok(directory)
 }
 
-fn drop_nulls(value: &mut Value) {
-    if let Value::Object(members) = value {
-        members.retain(|_, member| !member.is_null());
-        members.values_mut().for_each(drop_nulls);
+fn meta_of(members: &Map<String, Value>) -> Meta {
+    let profiles = match members.get("profiles") {
+        Some(Value::Object(profiles)) => {
+            let described = profiles.iter().filter(|(_, value)| !value.is_null());
+            described.map(|(name, _)| name.clone()).collect()
+        }
+        named => texts(named).collect(),
+    };
+    Meta {
+        external_account_required: word(members, "externalAccountRequired") == "true",
+        caa_identities: texts(members.get("caaIdentities")).collect(),
+        profiles,
     }
 }
 
@@ -202,20 +206,55 @@ fn drop_nulls(value: &mut Value) {
 mod tests {
     use super::*;
 
+    fn directory(body: &str) -> Result<Directory, String> {
+        read(&Uri::from_static("https://ca.test/dir"), body.as_bytes())
+    }
+
     #[test]
-    fn what_is_null_is_absent() {
-        let (body, members) = read(
-            br#"{ "newNonce": "n", "newAccount": "a", "newOrder": "o", "revokeCert": null,
-                  "meta": { "caaIdentities": null, "externalAccountRequired": null,
-                            "profiles": { "classic": "for all", "old": null } } }"#,
+    fn what_cannot_be_read_is_absent() {
+        let read = directory(
+            r#"{ "newNonce": "/n", "newAccount": "/a", "newOrder": "/o", "revokeCert": null,
+                 "keyChange": {}, "renewalInfo": 17, "newAuthz": 17,
+                 "meta": { "caaIdentities": null, "externalAccountRequired": null,
+                           "profiles": { "classic": "for all", "old": null, "odd": 1 } } }"#,
         )
         .expect("a directory");
-        let meta = &members.meta;
+        let meta = &read.meta;
         assert!(!meta.external_account_required && meta.caa_identities.is_empty());
-        assert_eq!(meta.profiles.keys().collect::<Vec<_>>(), ["classic"]);
-        assert!(!String::from_utf8_lossy(&body).contains("null"));
-        let bare = r#"{ "newNonce": "n", "newAccount": "a", "newOrder": "o", "meta": null }"#;
-        assert!(read(bare.as_bytes()).is_ok());
-        assert!(read(&bare.replace(r#""o""#, "null").into_bytes()).is_err());
+        assert_eq!(meta.profiles, ["classic", "odd"]);
+        assert_eq!(
+            (read.revoke_cert, read.key_change, read.renewal_info),
+            (None, None, None)
+        );
+        for meta in [
+            "null",
+            "17",
+            "[]",
+            "\"\"",
+            r#"{"profiles":17,"caaIdentities":{}}"#,
+        ] {
+            let body =
+                format!(r#"{{"newNonce":"/n","newAccount":"/a","newOrder":"/o","meta":{meta}}}"#);
+            assert!(directory(&body).is_ok(), "{meta}");
+        }
+        let text = r#"{"newNonce":"https://ca.test/n","newAccount":"//ca.test/a","newOrder":"/o",
+            "meta":{"caaIdentities":"ca.test","externalAccountRequired":"true"}}"#;
+        let read = directory(&format!("\u{feff}{text}\0\n")).expect("a directory");
+        assert_eq!(read.new_order, "https://ca.test/o");
+        assert!(read.meta.external_account_required);
+        assert_eq!(read.meta.caa_identities, ["ca.test"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let whole = r#"{"newNonce":"/n","newAccount":"/a","newOrder":"/o"}"#;
+        for name in ["newNonce", "newAccount", "newOrder"] {
+            let why = directory(&whole.replace(name, "other"))
+                .err()
+                .expect("not whole");
+            assert!(why.contains(name), "{why}");
+        }
+        let why = directory("<title>Welcome</title>").err().expect("a page");
+        assert!(why.contains("Welcome"), "{why}");
     }
 }

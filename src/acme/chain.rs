@@ -6,6 +6,7 @@
 use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef};
 
+use super::download::certificates;
 use super::job::Job;
 use super::signed;
 use crate::config::model::PreferredChain;
@@ -73,8 +74,7 @@ impl Job<'_> {
             Ok(signer) => signed::post(self.session, &signer, url, None).await,
             Err(error) => Err(error),
         };
-        let read = reply.map(|reply| String::from_utf8(reply.into_body().into()));
-        match read.map(|text| text.ok().and_then(Offer::read)) {
+        match reply.map(|reply| certificates(reply.body()).and_then(Offer::read)) {
             Ok(offer) => offer,
             Err(error) => {
                 let ca = &self.ca.host;

@@ -3,61 +3,23 @@
 //! Pure functions from what a CA said (or that it said nothing) to a [`Failure`]. They name the CA
 //! and what it said; the domain is added where the failure leaves `acme`.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use http::StatusCode;
 use instant_acme::Error;
 
-use super::problem::Problem;
+use super::class::{class, is_missing, is_unexplained};
+use super::lenient::Unreadable;
+use super::problem::{Problem, page};
 use super::scope::scope_of;
 use super::session::{Refusal, Session};
+pub(super) use super::step::Step;
 use crate::challenge::ChallengeType;
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::http_client::HttpError;
+use crate::printable::one_line;
 use crate::schedule::{Failure, FailureClass, Scope};
-
-/// What a CA was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Directory,
-    Account,
-    Order,
-    Authorization,
-    Challenge,
-    Finalize,
-    Poll,
-    Download,
-    AccountShown,
-    KeyChange,
-    Contact,
-    Deactivation,
-    Binding,
-    Revocation,
-    RenewalInfo,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Directory => "did not show its directory",
-            Self::Account => "did not take the account",
-            Self::Order => "refused the order",
-            Self::Authorization => "did not show the authorizations",
-            Self::Challenge => "did not take the challenge",
-            Self::Finalize => "refused the certificate request",
-            Self::Poll => "did not tell how the order stands",
-            Self::Download => "did not give the certificate",
-            Self::AccountShown => "did not show the account",
-            Self::KeyChange => "did not take the new key of the account",
-            Self::Contact => "did not take the contacts of the account",
-            Self::Deactivation => "did not deactivate the account",
-            Self::Binding => "gave no external account binding",
-            Self::Revocation => "did not revoke the certificate",
-            Self::RenewalInfo => "did not tell when to renew",
-        })
-    }
-}
 
 /// The failure where a CA gave no answer.
 pub(super) fn unreachable(host: &str, error: &HttpError) -> Failure {
@@ -86,13 +48,19 @@ pub(super) fn failed(
         return refused(host, step, &refusal, names, now);
     }
     match error {
-        Error::Other(inner) => match inner.downcast_ref::<HttpError>() {
-            Some(error) => unreachable(host, error),
-            None => {
-                let message = format!("{host} {step}: {inner}");
-                Failure::new(FailureClass::Network, message)
+        Error::Other(inner) => {
+            if let Some(error) = inner.downcast_ref::<HttpError>() {
+                return unreachable(host, error);
             }
-        },
+            let message = match inner.downcast_ref::<Unreadable>() {
+                Some(unreadable) => format!(
+                    "{host} {step} in a way that can be read: {unreadable}; the fault is the \
+                     CA's, and it is asked again"
+                ),
+                None => format!("{host} {step}: {inner}"),
+            };
+            Failure::new(FailureClass::Network, message)
+        }
         // It refused with a success: a problem inside of an order or a challenge.
         Error::Api(problem) => problem_in(host, step, &problem.into(), names, now),
         Error::Crypto | Error::KeyRejected => {
@@ -121,6 +89,8 @@ pub(super) fn problem_in(
         status: StatusCode::OK,
         retry_after: None,
         problem: Some(problem.clone()),
+        words: None,
+        location: None,
         terms: None,
     };
     refused(host, step, &refusal, names, now)
@@ -138,18 +108,19 @@ pub(super) fn refused(
     let detail = problem.detail.as_deref().unwrap_or_default();
     let class = match pause(&problem) {
         true => FailureClass::Paused,
-        false => class(&problem, refusal.status, step),
+        false => class(refusal.problem.as_ref(), refusal.status, step),
     };
     let mut message = match refusal.problem {
         Some(_) => format!("{host} {step}: {problem}"),
-        None => format!("{host} {step}: its answer is {}", refusal.status),
+        None => format!("{host} {step}: its answer is {}", answer(refusal)),
     };
     let mut failure = Failure::new(class, "");
     failure.retry_after = refusal.retry_after.filter(|at| *at > now);
     failure.url = match class {
         FailureClass::Paused => portal(detail).or_else(|| problem.instance.clone()),
         _ if problem.kind() == "userActionRequired" => {
-            problem.instance.clone().or_else(|| refusal.terms.clone())
+            let terms = || refusal.terms.as_deref().and_then(page);
+            problem.instance.clone().or_else(terms)
         }
         _ => problem.instance.clone(),
     };
@@ -168,6 +139,10 @@ pub(super) fn refused(
         failure.scope = Some(Scope::Ca);
     }
     let advice = match (class, problem.kind()) {
+        _ if refusal.status.is_redirection() => {
+            "what is signed is sent to no other place: set 'directory' of the issuer to where the \
+             CA is now"
+        }
         (FailureClass::Paused, _) => {
             "nothing is tried until someone has unpaused it there; find out first why it failed so \
              often"
@@ -191,10 +166,23 @@ pub(super) fn refused(
         (FailureClass::Configuration, _) if step == Step::Account => {
             "check 'eab' and 'email' of the issuer"
         }
+        (FailureClass::Configuration, _) if is_unexplained(refusal) => {
+            "change what the CA does not take ('names' of the certificate; 'profile', 'lifetime' \
+             or 'key_type' of the issuer), or choose another CA"
+        }
         (FailureClass::Configuration, "unauthorized") => {
             "if the account was deactivated, `snigate acme account create` makes another"
         }
         (FailureClass::Configuration, _) => "check the configuration of the issuer",
+        (FailureClass::Network, _) if is_missing(refusal.status) && refusal.problem.is_some() => {
+            "the CA does not know what it has named itself, and is asked again"
+        }
+        (FailureClass::Network, _)
+            if refusal.problem.is_none() && refusal.status.is_client_error() =>
+        {
+            "that is no answer of ACME: if it lasts, see what answers in the CA's place \
+             ('directory' and 'proxy' of the issuer)"
+        }
         (FailureClass::Network, _) => "the fault is the CA's, and mends itself as a rule",
         (FailureClass::Validation, _) => "see that the names lead to this gateway",
         (FailureClass::Clock | FailureClass::Storage | FailureClass::Internal, _) => {
@@ -214,7 +202,7 @@ pub(super) fn not_validated(
     kind: ChallengeType,
     problem: &Problem,
 ) -> Failure {
-    let class = match class(problem, StatusCode::OK, Step::Challenge) {
+    let class = match class(Some(problem), StatusCode::OK, Step::Challenge) {
         FailureClass::Configuration | FailureClass::Internal => FailureClass::Validation,
         class => class,
     };
@@ -271,43 +259,18 @@ pub(super) fn is_bad_nonce(error: &Error) -> bool {
     matches!(error, Error::Api(problem) if Problem::from(problem).kind() == "badNonce")
 }
 
-fn class(problem: &Problem, status: StatusCode, step: Step) -> FailureClass {
-    if matches!(problem.kind(), "compound" | "malformed" | "") {
-        let told = problem
-            .subproblems
-            .iter()
-            .map(|problem| class_of(problem.kind(), status, step))
-            .find(|class| *class != FailureClass::Internal);
-        if let Some(class) = told {
-            return class;
-        }
-    }
-    class_of(problem.kind(), status, step)
-}
-
-fn class_of(kind: &str, status: StatusCode, step: Step) -> FailureClass {
-    match kind {
-        "rateLimited" => FailureClass::RateLimited,
-        "rejectedIdentifier" | "unsupportedIdentifier" | "caa" => FailureClass::Refused,
-        "dns" | "connection" | "tls" | "incorrectResponse" => FailureClass::Validation,
-        "serverInternal" | "badNonce" | "orderNotReady" => FailureClass::Network,
-        "accountDoesNotExist"
-        | "badCSR"
-        | "badPublicKey"
-        | "badRevocationReason"
-        | "badSignatureAlgorithm"
-        | "externalAccountRequired"
-        | "invalidContact"
-        | "invalidProfile"
-        | "unauthorized"
-        | "unsupportedContact"
-        | "userActionRequired" => FailureClass::Configuration,
-        "malformed" if step == Step::Account => FailureClass::Configuration,
-        _ if status == StatusCode::TOO_MANY_REQUESTS => FailureClass::RateLimited,
-        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            FailureClass::Network
-        }
-        _ => FailureClass::Internal,
+/// A refusal for people who wonder what answers there.
+pub(super) fn answer(refusal: &Refusal) -> String {
+    let Refusal { status, words, .. } = refusal;
+    let place = refusal
+        .location
+        .as_deref()
+        .map(|place| one_line(place, 300));
+    let problem = refusal.problem.as_ref().map(ToString::to_string);
+    match (place, problem.as_ref().or(words.as_ref())) {
+        (Some(place), _) if status.is_redirection() => format!("{status}, a redirect to {place}"),
+        (_, Some(words)) => format!("{status} ({words})"),
+        (_, None) => status.to_string(),
     }
 }
 
@@ -327,7 +290,7 @@ fn portal(detail: &str) -> Option<String> {
     let start = detail.find("https://portal.")?;
     let rest = detail.get(start..)?;
     let url = rest.split([' ', '\n', '"', '<', '>']).next()?;
-    Some(url.trim_end_matches(['.', ',', ')', ';']).to_owned())
+    page(url.trim_end_matches(['.', ',', ')', ';']))
 }
 
 /// Whether a name is this domain or below it.
@@ -372,6 +335,8 @@ mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             retry_after: None,
             problem,
+            words: None,
+            location: None,
             terms: Some("https://ca/terms".to_owned()),
         };
         refused("ca.example", step, &refusal, &names(), NOW)
@@ -388,13 +353,19 @@ mod tests {
             ("badNonce", 400, Step::Order, Network),
             ("externalAccountRequired", 403, Step::Account, Configuration),
             ("malformed", 400, Step::Account, Configuration),
-            ("malformed", 400, Step::Order, Internal),
+            ("malformed", 400, Step::Order, Configuration),
+            ("malformed", 400, Step::Finalize, Configuration),
+            ("malformed", 400, Step::Contact, Internal),
+            ("malformed", 404, Step::Poll, Network),
+            ("malformed", 404, Step::Authorization, Network),
+            ("malformed", 404, Step::Download, Network),
+            ("malformed", 404, Step::RenewalInfo, Network),
             ("badCSR", 400, Step::Finalize, Configuration),
             ("badSignatureAlgorithm", 400, Step::Finalize, Configuration),
             ("unauthorized", 403, Step::Order, Configuration),
             ("invalidContact", 400, Step::Account, Configuration),
             ("connection", 400, Step::Finalize, Validation),
-            ("of tomorrow", 400, Step::Order, Internal),
+            ("of tomorrow", 400, Step::Order, Configuration),
             ("of tomorrow", 503, Step::Order, Network),
         ] {
             let failure = refuse(step, status, Some(Problem::of(kind, "because")));
@@ -411,8 +382,8 @@ mod tests {
 
     #[test]
     fn the_worst_of_several_names_decides() {
-        let problem: Problem = serde_json::from_str(
-            r#"{ "type": "urn:ietf:params:acme:error:malformed", "subproblems": [
+        let problem = Problem::read(
+            br#"{ "type": "urn:ietf:params:acme:error:malformed", "subproblems": [
                 { "type": "urn:ietf:params:acme:error:malformed" },
                 { "type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no",
                   "identifier": { "type": "dns", "value": "b.example" } } ] }"#,
@@ -446,6 +417,8 @@ mod tests {
                 status,
                 retry_after,
                 problem: None,
+                words: None,
+                location: None,
                 terms: None,
             };
             refused("ca.example", Step::Order, &refusal, &names(), NOW)

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::account::Account;
 use super::ca::Ca;
 use super::classify::{self, Step};
+use super::lag::{is_unreadable, persistently};
 use super::problem::Problem;
 use super::session::Session;
 use super::ways::Ways;
@@ -19,7 +20,7 @@ use super::{AcmeIssuer, key};
 use crate::challenge::ChallengeType;
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request};
-use crate::schedule::{Failure, FailureClass, Intent, Wait};
+use crate::schedule::{FAILED_VALIDATIONS, Failure, FailureClass, Intent, Wait};
 use crate::storage::{Key, keys};
 
 /// How many orders one attempt makes at most.
@@ -114,7 +115,20 @@ impl<'a> Job<'a> {
 
     /// Brings the certificate.
     pub(super) async fn run(&self) -> Result<Issued, Stop> {
-        let mut left = self.resume().await?;
+        let mut spent = 0;
+        let brought = self.bring(&mut spent).await;
+        brought.map_err(|stop| match stop {
+            Stop::Failed(failure) if !self.is_rehearsal() => Stop::Failed(Failure {
+                failed_validations: spent,
+                ..failure
+            }),
+            stop => stop,
+        })
+    }
+
+    /// See [`Self::run`]. `spent` is how many validations have failed of any one name.
+    async fn bring(&self, spent: &mut u32) -> Result<Issued, Stop> {
+        let mut left = self.resume(spent).await?;
         let mut tried = match left {
             Some(_) => Tried::new(),
             None => self.check_caa().await?,
@@ -127,7 +141,11 @@ impl<'a> Job<'a> {
                     (order, key, None)
                 }
             };
-            let unproved = match self.finish(&mut order, &key, &tried).await {
+            let mut is_finalized = false;
+            let finished = self
+                .finish(&mut order, &key, &tried, &mut is_finalized)
+                .await;
+            let unproved = match finished {
                 Ok(chain) => {
                     if let Some(created) = created
                         && !self.is_news(&chain, created).await
@@ -145,14 +163,18 @@ impl<'a> Job<'a> {
                 }
                 Err(Stop::Unproved(unproved)) => unproved,
                 Err(stop) => {
-                    if !may_go_on(&stop) {
+                    // What the CA is about to issue is fetched by the next attempt.
+                    let is_over = order.state().status == OrderStatus::Invalid;
+                    let is_coming = is_finalized && !is_over;
+                    if !is_coming && !may_go_on(&stop) {
                         self.abandon(&mut order).await;
                     }
                     return Err(stop);
                 }
             };
             self.abandon(&mut order).await;
-            self.fall_back(unproved, &mut tried)?;
+            *spent += 1;
+            self.fall_back(unproved, &mut tried, *spent)?;
         }
         let message = format!(
             "{} did not validate all names within {ORDERS} orders, by whatever type of challenge",
@@ -180,8 +202,8 @@ impl<'a> Job<'a> {
         };
         let turn = shared.limits.turn(self.ca, config, &intent, waiting);
         turn.await.map_err(Stop::Held)?;
-        let mut order = self.place_order(profile).await?;
-        self.keep(&mut order, &key).await?;
+        let made = self.place_order(profile).await?;
+        let order = self.keep(made, &key).await?;
         self.progress(format!("order made at {}", self.ca.host));
         Ok((order, key))
     }
@@ -207,49 +229,53 @@ impl<'a> Job<'a> {
         order: &mut Order,
         key: &PKey<Private>,
         tried: &Tried,
+        is_finalized: &mut bool,
     ) -> Result<String, Stop> {
-        let mut is_finalized = false;
         loop {
             match order.state().status {
                 OrderStatus::Pending => self.prove(order, tried).await?,
-                OrderStatus::Ready if !is_finalized => {
+                OrderStatus::Ready if !*is_finalized => {
                     self.progress(format!("validated; asking {} for it", self.ca.host));
                     self.finalize(order, key).await?;
-                    is_finalized = true;
+                    *is_finalized = true;
                 }
                 OrderStatus::Ready | OrderStatus::Processing => self.await_issue(order).await?,
                 OrderStatus::Valid => break,
                 OrderStatus::Invalid => return Err(self.diagnose(order).await),
             }
         }
-        let chain = patiently!(order.certificate().await);
-        match chain.map_err(|error| self.stop(Step::Download, &error))? {
-            Some(chain) => {
-                let chain = self.prefer(chain).await;
-                self.progress(format!("downloaded from {}", self.ca.host));
-                self.note_lifetime(&chain);
-                Ok(chain)
-            }
-            None => Err(Stop::Failed(Failure::new(
-                FailureClass::Network,
-                format!("{} takes back that the certificate is ready", self.ca.host),
-            ))),
-        }
+        *is_finalized = true;
+        let chain = self.download(order).await?;
+        let chain = self.prefer(chain).await;
+        self.progress(format!("downloaded from {}", self.ca.host));
+        self.note_lifetime(&chain);
+        Ok(chain)
     }
 
     async fn finalize(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
         let terms = &self.issuer.config.order;
         let request = key::request(key, &self.request.names, terms);
         let request = request.map_err(|error| broken(&error))?;
-        let finalized = patiently!(order.finalize_csr(&request).await);
-        finalized.map_err(|error| self.stop(Step::Finalize, &error))
+        let finalized = persistently!(self, Step::Finalize, order.finalize_csr(&request).await);
+        match finalized {
+            // It has taken the request, and says how the order stands when it is asked.
+            Err(error) if is_unreadable(&error) => Ok(()),
+            finalized => finalized.map_err(|error| self.stop(Step::Finalize, &error)),
+        }
     }
 
     /// Notes which types have failed.
     ///
     /// # Errors
-    /// Where there is no other for one of the names.
-    fn fall_back(&self, unproved: Vec<Unproved>, tried: &mut Tried) -> Result<(), Stop> {
+    /// Where there is no other for one of the names, or the CA bears no more failures for now.
+    fn fall_back(
+        &self,
+        unproved: Vec<Unproved>,
+        tried: &mut Tried,
+        spent: u32,
+    ) -> Result<(), Stop> {
+        let before = self.request.failed_validations;
+        let is_borne = self.is_rehearsal() || before.saturating_add(spent) < FAILED_VALIDATIONS;
         for unproved in &unproved {
             tried.extend(unproved.kind.map(|kind| (unproved.name.clone(), kind)));
         }
@@ -268,7 +294,7 @@ impl<'a> Job<'a> {
                 .map(|solver| solver.kind())
                 .find(|kind| !tried.contains(&(name.clone(), *kind)));
             match next {
-                Some(next) if kind.is_some() && classify::may_fall_back(&problem) => {
+                Some(next) if is_borne && kind.is_some() && classify::may_fall_back(&problem) => {
                     let next = next.as_str();
                     self.progress(format!("{}; trying {next} instead", failure.message));
                 }

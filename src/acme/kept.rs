@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 
-use instant_acme::{Error, Order, OrderStatus};
+use instant_acme::{Order, OrderStatus};
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref};
 
-use super::classify::Step;
+use super::class::is_missing;
 use super::job::{Job, Stop, broken, may_go_on};
+use super::order::Made;
 use super::record::Record;
 use crate::certificate::parse::unix_time;
 use crate::clock::UnixTime;
@@ -25,8 +26,8 @@ pub(super) type Resumed = (Order, PKey<Private>, UnixTime);
 
 impl Job<'_> {
     /// The order that a former attempt left, where it can be gone on with, its key, and when it
-    /// was made.
-    pub(super) async fn resume(&self) -> Result<Option<Resumed>, Stop> {
+    /// was made. `spent` counts one that failed meanwhile.
+    pub(super) async fn resume(&self, spent: &mut u32) -> Result<Option<Resumed>, Stop> {
         let (names, terms) = (&self.request.names, &self.issuer.config.order);
         let place = self.place.clone();
         let load = blocking(&self.issuer.shared.storage, move |storage| {
@@ -47,15 +48,14 @@ impl Job<'_> {
             self.forget().await;
             return Ok(None);
         }
-        let mut order = match patiently!(self.account.order(record.url.clone()).await) {
+        let shown = self.show_order(Made::At(record.url.clone())).await;
+        let mut order = match shown {
             Ok(order) => order,
-            Err(error) => {
-                let stop = self.stop(Step::Poll, &error);
-                // States that are not ACME's: pebble has orders that are "deactivated".
-                let is_strange =
-                    matches!(error, Error::Json(_)) && self.session.refusal().is_none();
+            Err(stop) => {
+                let refusal = self.session.refusal();
+                let is_gone = refusal.is_some_and(|refusal| is_missing(refusal.status));
                 let is_wanted = record.resume(names, terms, self.now()).is_ok();
-                if is_wanted && !is_strange && may_go_on(&stop) {
+                if is_wanted && !is_gone && may_go_on(&stop) {
                     return Err(stop);
                 }
                 self.forget().await;
@@ -63,7 +63,11 @@ impl Job<'_> {
             }
         };
         let resumed = match order.state().status {
-            OrderStatus::Invalid => Err("it is invalid"),
+            OrderStatus::Invalid => {
+                // Nobody was there when it failed.
+                *spent += 1;
+                Err("it is invalid")
+            }
             _ => record.resume(names, terms, self.now()),
         };
         match resumed {
@@ -79,23 +83,25 @@ impl Job<'_> {
         }
     }
 
-    /// Stores an order, so that it is not lost with the process.
-    pub(super) async fn keep(&self, order: &mut Order, key: &PKey<Private>) -> Result<(), Stop> {
+    /// Stores an order that was made, so that it is not lost with the process, and shows it.
+    pub(super) async fn keep(&self, made: Made, key: &PKey<Private>) -> Result<Order, Stop> {
         let (names, terms) = (&self.request.names, &self.issuer.config.order);
-        let (url, account) = (order.url(), self.account.id());
-        let record = Record::new(url, account, names, terms, key, self.now());
+        let account = self.account.id();
+        let record = Record::new(made.url(), account, names, terms, key, self.now());
         let value = record.map_err(|error| broken(&error))?.write();
         let (place, lease) = (self.place.clone(), Arc::clone(&self.request.lease));
         let stored = blocking(&self.issuer.shared.storage, move |storage| {
             storage.store_under(&lease, &place, &value)
         });
         match stored.await {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             Err(error @ StorageError::Lost { .. }) => {
                 // Whoever took over makes an order of their own.
-                self.abandon(order).await;
+                if let Ok(mut order) = self.show_order(made).await {
+                    self.abandon(&mut order).await;
+                }
                 let message = format!("gave up an order: {error}; nothing is to be done");
-                Err(Stop::Failed(Failure::new(FailureClass::Storage, message)))
+                return Err(Stop::Failed(Failure::new(FailureClass::Storage, message)));
             }
             Err(error) => {
                 let message = format!(
@@ -103,9 +109,9 @@ impl Job<'_> {
                     self.ca.host
                 );
                 self.emit(EventKind::StorageFailed, Severity::Error, message);
-                Ok(())
             }
         }
+        self.show_order(made).await
     }
 
     /// Whether the certificate of an order that was made at `created` is not the one that has been

@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::LOCATION;
 use instant_acme::{CertificateIdentifier, Error, Identifier, NewOrder, Order};
 use openssl::x509::X509;
 use serde_json::{Value, json};
 
+use super::class::is_unexplained;
 use super::classify::Step;
 use super::job::{Job, Stop};
+use super::lag::persistently;
 use super::limits::limited;
 use super::signed;
 use crate::certificate::parse::unix_time;
@@ -17,11 +18,27 @@ use crate::clock::{UnixTime, rfc3339};
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Intent};
 
+/// An order that a CA has made.
+pub(super) enum Made {
+    Order(Box<Order>),
+    /// It is at this URL. What came with it is no order that can be read.
+    At(String),
+}
+
+impl Made {
+    pub(super) fn url(&self) -> &str {
+        match self {
+            Self::Order(order) => order.url(),
+            Self::At(url) => url,
+        }
+    }
+}
+
 impl Job<'_> {
     /// Makes an order at the CA, and says which certificate it takes the place of where the CA
     /// wants to know (RFC 9773, section 5). Where it refuses that, for whatever reason, it is asked
     /// once more without.
-    pub(super) async fn place_order(&self, profile: Option<&str>) -> Result<Order, Stop> {
+    pub(super) async fn place_order(&self, profile: Option<&str>) -> Result<Made, Stop> {
         let replaced = self.replaced();
         self.replaces.store(replaced.is_some(), Ordering::Relaxed);
         let mut made = self.ask_for_order(profile, replaced).await;
@@ -36,33 +53,53 @@ impl Job<'_> {
             if let Some(wait) = limits.held(self.ca, config, &Intent::new(&self.request.names)) {
                 return Err(Stop::Held(limited(host, wait)));
             }
+            let why = self.session.refusal().and_then(|refusal| refusal.problem);
+            let why = why.map_or_else(|| error.to_string(), |problem| problem.to_string());
             self.progress(format!(
-                "{host} takes no order in the place of the certificate at hand ({error}): asking \
+                "{host} takes no order in the place of the present certificate ({why}): asking \
                  for one of its own"
             ));
             made = self.ask_for_order(profile, None).await;
         }
-        let terms = &self.issuer.config.order;
-        made.map_err(|error| match self.stop(Step::Order, &error) {
-            Stop::Failed(failure) if terms.lifetime.is_some() => {
-                Stop::Failed(with_lifetime(failure))
+        made.map_err(|error| {
+            let refusal = self.session.refusal();
+            let is_unexplained = refusal.is_some_and(|one| is_unexplained(&one));
+            let has_lifetime = self.issuer.config.order.lifetime.is_some();
+            match self.stop(Step::Order, &error) {
+                Stop::Failed(failure) if has_lifetime && is_unexplained => {
+                    Stop::Failed(with_lifetime(failure))
+                }
+                stop => stop,
             }
-            stop => stop,
         })
+    }
+
+    /// The order that has been made, as the CA shows it.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub(super) async fn show_order(&self, made: Made) -> Result<Order, Stop> {
+        match made {
+            Made::Order(order) => Ok(*order),
+            Made::At(url) => {
+                let order = persistently!(self, Step::Poll, self.account.order(url.clone()).await);
+                order.map_err(|error| self.stop(Step::Poll, &error))
+            }
+        }
     }
 
     async fn ask_for_order(
         &self,
         profile: Option<&str>,
         replaced: Option<CertificateIdentifier<'_>>,
-    ) -> Result<Order, Error> {
+    ) -> Result<Made, Error> {
         if let Some(lifetime) = self.issuer.config.order.lifetime {
             let end = self.end(lifetime);
             return self.ask_for_order_until(end, profile, replaced).await;
         }
         let names = self.request.names.iter();
         let identifiers: Vec<Identifier> = names.map(identifier).collect();
-        let made = patiently!({
+        let made = persistently!(self, Step::Order, {
             let mut new = NewOrder::new(&identifiers);
             if let Some(profile) = profile {
                 new = new.profile(profile);
@@ -73,13 +110,10 @@ impl Job<'_> {
             self.account.new_order(&new).await
         });
         match made {
-            // It took the order and does not say what that replaces, which instant-acme does not
-            // take. A CA may not know the word, and then the order is as good as any.
-            Err(error @ Error::Other(_)) if replaced.is_some() => match self.session.location() {
-                Some(url) => patiently!(self.account.order(url.clone()).await),
-                None => Err(error),
-            },
-            made => made,
+            Ok(order) => Ok(Made::Order(Box::new(order))),
+            // It took the order: what cannot be read of it, or that it does not say what it
+            // replaces, is no reason for another.
+            Err(error) => self.session.location().map(Made::At).ok_or(error),
         }
     }
 
@@ -91,7 +125,7 @@ impl Job<'_> {
         end: UnixTime,
         profile: Option<&str>,
         replaced: Option<CertificateIdentifier<'_>>,
-    ) -> Result<Order, Error> {
+    ) -> Result<Made, Error> {
         let identifiers: Vec<Value> = self.request.names.iter().map(identifier_json).collect();
         let mut new = json!({ "identifiers": identifiers, "notAfter": rfc3339(end) });
         if let Some(members) = new.as_object_mut() {
@@ -104,11 +138,15 @@ impl Job<'_> {
         }
         let signer = self.kept.signer()?;
         let url = &self.session.directory().new_order;
-        let reply = signed::post(self.session, &signer, url, Some(&new)).await?;
-        let place = reply.headers().get(LOCATION);
-        let place = place.and_then(|place| place.to_str().ok());
-        let place = place.ok_or(Error::Str("the URL of the order"))?;
-        patiently!(self.account.order(place.to_owned()).await)
+        persistently!(
+            self,
+            Step::Order,
+            signed::post(self.session, &signer, url, Some(&new)).await
+        )?;
+        let place = self.session.location();
+        place
+            .map(Made::At)
+            .ok_or(Error::Str("the URL of the order"))
     }
 
     fn end(&self, lifetime: Duration) -> UnixTime {
@@ -148,14 +186,13 @@ impl Job<'_> {
         };
         let profiles = &self.session.directory().meta.profiles;
         let (host, name) = (&self.ca.host, profile.name.as_str());
-        if profiles.contains_key(name) {
+        if profiles.iter().any(|known| known == name) {
             return Ok(Some(name));
         }
         if profile.required {
-            let known: Vec<&str> = profiles.keys().map(String::as_str).collect();
-            let known = match known.is_empty() {
+            let known = match profiles.is_empty() {
                 true => "it has none at all".to_owned(),
-                false => format!("it has {}", known.join(", ")),
+                false => format!("it has {}", profiles.join(", ")),
             };
             let message = format!(
                 "{host} has no profile {name:?}, which 'profile' of the issuer requires: {known}; \
@@ -193,23 +230,16 @@ fn identifier_json(name: &Pattern) -> Value {
     json!({ "type": kind, "value": name.to_string() })
 }
 
-/// A failure of an order with a lifetime. ACME has no type for a CA that does not let it be chosen
-/// (RFC 8555, section 7.4), so that most call the order malformed.
+/// A failure of an order with a lifetime, which the CA does not explain. ACME has no type for a CA
+/// that does not let it be chosen (RFC 8555, section 7.4), so that most call the order malformed.
 fn with_lifetime(failure: Failure) -> Failure {
-    if failure.class != FailureClass::Internal {
-        return failure;
-    }
     let said = failure.message.rsplit_once("; ");
     let said = said.map_or(&*failure.message, |(said, _)| said);
     let message = format!(
         "{said}; the order has a 'lifetime' of the issuer's: leave that out where the CA lets \
          nobody choose"
     );
-    Failure {
-        message,
-        class: FailureClass::Configuration,
-        ..failure
-    }
+    Failure { message, ..failure }
 }
 
 /// Seconds for people.
@@ -226,13 +256,11 @@ mod tests {
 
     #[test]
     fn an_order_that_may_be_refused_for_its_lifetime_says_so() {
-        let message = "ca.test refused the order: malformed: no; please report this as a defect";
-        let failure = with_lifetime(Failure::new(FailureClass::Internal, message));
+        let message = "ca.test refused the order: malformed: no; choose another CA";
+        let failure = with_lifetime(Failure::new(FailureClass::Configuration, message));
         assert_eq!(failure.class, FailureClass::Configuration);
         assert!(failure.message.contains("malformed: no; the order has"));
-        assert!(!failure.message.contains("report"), "{failure}");
-        let limited = with_lifetime(Failure::new(FailureClass::RateLimited, "slowly"));
-        assert_eq!(limited.message, "slowly");
+        assert!(!failure.message.contains("another CA"), "{failure}");
     }
 
     #[test]

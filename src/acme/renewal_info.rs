@@ -4,30 +4,17 @@
 use http::{StatusCode, Uri};
 use instant_acme::CertificateIdentifier;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::ca::Ca;
 use super::classify::{self, Step};
 use super::job::Job;
+use super::lenient::{json, member};
+use super::problem::{page, words};
 use super::session::{Refusal, retry_after};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::schedule::{Failure, FailureClass, RenewalInfo};
-
-/// An answer, as section 4.2 has it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    suggested_window: SuggestedWindow,
-    #[serde(rename = "explanationURL")]
-    explanation_url: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct SuggestedWindow {
-    start: String,
-    end: String,
-}
 
 /// When `ca`, which issued `certificate`, advises to renew it; `None` where it gives no advice.
 pub(super) async fn ask(
@@ -57,38 +44,60 @@ pub(super) async fn ask(
         return Err(classify::refused(&ca.host, step, &refusal, &[], now));
     }
     let mut info = read(reply.body()).map_err(|why| {
-        let message = format!("{} tells when to renew in a wrong way: {why}", ca.host);
+        let message = format!(
+            "{} tells when to renew in a wrong way: {why}; the fault is the CA's, and its \
+             certificate is renewed without its advice",
+            ca.host
+        );
         Failure::new(FailureClass::Internal, message)
     })?;
     info.ask_at = retry_after(reply.headers(), now);
     Ok(Some(info))
 }
 
-/// What an answer says, or what is wrong with it.
+/// What an answer says, or what is wrong with it. The window alone counts (section 4.2).
 fn read(body: &[u8]) -> Result<RenewalInfo, String> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let time = |text: &str| {
-        let time: Result<Timestamp, _> = text.parse();
-        time.map_err(|_| format!("{text:?} is no time"))
+    let answer = json(body);
+    let Some(members) = answer.as_ref().and_then(Value::as_object) else {
+        let words = words(body).unwrap_or_default();
+        return Err(format!("the answer cannot be read as JSON: {words:?}"));
     };
-    let SuggestedWindow { start, end } = answer.suggested_window;
-    let (start, end) = (time(&start)?, time(&end)?);
+    let window = members.get("suggestedWindow").and_then(Value::as_object);
+    let window = window.ok_or("the answer has no 'suggestedWindow'")?;
+    let edge = |name: &str| {
+        let text = member(window, name);
+        let text = text.ok_or_else(|| format!("the 'suggestedWindow' has no '{name}'"))?;
+        time(&text).ok_or_else(|| format!("{text:?} is no time"))
+    };
+    let (start, end) = (edge("start")?, edge("end")?);
     if end <= start {
         return Err(format!(
             "the window ends at {end}, and begins only at {start}"
         ));
     }
     // Whatever else is written there ends up in front of people as a link.
-    let url = answer.explanation_url.filter(|url| {
-        let uri = url.parse::<Uri>();
-        uri.is_ok_and(|uri| matches!(uri.scheme_str(), Some("https" | "http")))
-    });
+    let url = member(members, "explanationURL");
     Ok(RenewalInfo {
         start: start.as_second(),
         end: end.as_second(),
-        url,
+        url: url.as_deref().and_then(page),
         ask_at: None,
     })
+}
+
+/// A time of RFC 3339, with more digits of a second than anybody needs, or without its offset, which
+/// is that of UTC then.
+fn time(text: &str) -> Option<Timestamp> {
+    let text = text.to_ascii_uppercase();
+    let short = match text.split_once(['.', ',']) {
+        Some((seconds, rest)) => {
+            let offset = rest.trim_start_matches(|char: char| char.is_ascii_digit());
+            format!("{seconds}{offset}")
+        }
+        None => text,
+    };
+    let parsed = short.parse::<Timestamp>();
+    parsed.or_else(|_| format!("{short}Z").parse()).ok()
 }
 
 impl Job<'_> {
@@ -111,10 +120,8 @@ impl Job<'_> {
         let Some(refusal) = self.session.refusal() else {
             return false;
         };
-        let kind = refusal.problem.as_ref().map(|problem| problem.kind());
         let other = ["rateLimited", "accountDoesNotExist"];
-        refusal.status != StatusCode::TOO_MANY_REQUESTS
-            && !kind.is_some_and(|kind| other.contains(&kind))
+        refusal.status != StatusCode::TOO_MANY_REQUESTS && !other.contains(&refusal.kind())
     }
 }
 
@@ -136,6 +143,48 @@ mod tests {
         let info = read(offset).expect("well formed");
         assert_eq!((info.start, info.end), (1_735_790_400, 1_735_794_000));
         assert_eq!(info.url, None, "no link for people");
+    }
+
+    #[test]
+    fn members_that_do_not_matter_void_no_window() {
+        for (odd, start, end) in [
+            (
+                r#""explanationURL":17"#,
+                "2025-01-02T04:00:00Z",
+                "2025-01-03T04:00:00Z",
+            ),
+            (
+                r#""explanationURL":null"#,
+                "2025-01-02t04:00:00z",
+                "2025-01-03t04:00:00z",
+            ),
+            (
+                r#""explanationURL":{"a":1}"#,
+                "2025-01-02T04:00:00+00:00",
+                "2025-01-03 04:00:00Z",
+            ),
+            (
+                r#""other":[null]"#,
+                "2025-01-02T04:00:00.123456789012Z",
+                "2025-01-03T04:00:00.0Z",
+            ),
+            (
+                r#""retryAfter":"soon""#,
+                "2025-01-01T23:00:00.1234567890-05:00",
+                "2025-01-03T04:00:00",
+            ),
+        ] {
+            let window =
+                format!(r#""suggestedWindow":{{"start":"{start}","end":" {end} ","x":1}}"#);
+            let body = format!("\u{feff}{{{odd},{window}}}\n\0");
+            let info = read(body.as_bytes()).unwrap_or_else(|why| panic!("{odd} {start}: {why}"));
+            assert_eq!(
+                (info.start, info.end),
+                (1_735_790_400, 1_735_876_800),
+                "{start} {end}"
+            );
+            assert_eq!(info.url, None, "{odd}");
+        }
     }
 
     #[test]

@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn the_names_that_problems_are_about_go_before_words() {
         let of = |json: &str| {
-            let problem: Problem = serde_json::from_str(json).expect("a problem");
+            let problem = Problem::read(json.as_bytes()).expect("a problem");
             let names = ["a.example", "b.example"].map(|name| name.parse().expect("a name"));
             scope_of(Step::Order, StatusCode::TOO_MANY_REQUESTS, &problem, &names)
         };

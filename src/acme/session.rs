@@ -2,24 +2,29 @@
 //! it: Retry-After, the whole of the last refusal, and members of challenges that it does not know.
 //!
 //! A session is made for each certificate from what is shared: the CA's connections and its
-//! directory, which is not fetched again each time.
+//! directory, which is not fetched again each time. What a CA answers reaches instant-acme as
+//! [`Reader`] and [`Problem`] have read it.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, LINK, LOCATION, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
-use serde::Deserialize;
 
 use super::ca::Directory;
-use super::problem::Problem;
+use super::lenient::{Lasting, Reader, Resource, absolute};
+use super::problem::{self, Problem};
 use crate::clock::{Clock, UnixTime};
 use crate::http_client::{Body, HttpClient, HttpError};
+
+/// How many redirects are followed in a row.
+const REDIRECTS: u32 = 5;
+
+const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
 /// A reply that is no success.
 #[derive(Clone, Debug)]
@@ -28,6 +33,10 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<UnixTime>,
     /// What it says, where it says it as ACME wants it.
     pub(super) problem: Option<Problem>,
+    /// Its first words, where it does not.
+    pub(super) words: Option<String>,
+    /// Where it redirects to.
+    pub(super) location: Option<String>,
     /// Where the terms of service are that have to be agreed to, where they have changed.
     pub(super) terms: Option<String>,
 }
@@ -35,15 +44,32 @@ pub(super) struct Refusal {
 impl Refusal {
     /// What `reply` refuses, `None` where it is a success.
     pub(super) fn of(reply: &Response<Bytes>, now: UnixTime) -> Option<Self> {
-        let status = reply.status();
-        (status.is_client_error() || status.is_server_error()).then(|| Self {
+        let (status, body) = (reply.status(), reply.body());
+        let problem = Problem::read(body);
+        (!status.is_success()).then(|| Self {
             status,
             retry_after: retry_after(reply.headers(), now),
-            problem: serde_json::from_slice(reply.body()).ok(),
+            words: problem::words(body).filter(|_| problem.is_none()),
+            problem,
+            location: header(reply.headers(), LOCATION),
             terms: links(reply.headers(), "terms-of-service")
                 .into_iter()
                 .next(),
         })
+    }
+
+    /// The type of ACME's problem, empty where it states none.
+    pub(super) fn kind(&self) -> &str {
+        self.problem.as_ref().map_or("", Problem::kind)
+    }
+
+    /// The same as instant-acme has it.
+    pub(super) fn to_error(&self) -> Error {
+        let problem = self.problem.clone().unwrap_or_default();
+        match serde_json::from_value::<instant_acme::Problem>(problem.to_json()) {
+            Ok(problem) => Error::Api(problem),
+            Err(error) => Error::Json(error),
+        }
     }
 }
 
@@ -56,33 +82,7 @@ struct Inner {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     last: Mutex<Last>,
-    /// What challenges say of lasting records, by the URL of the challenge.
-    lasting: Mutex<HashMap<String, Lasting>>,
-}
-
-/// What a challenge says of a lasting record (draft-ietf-acme-dns-persist, section 3.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Lasting {
-    /// The account that the record is to name.
-    #[serde(rename = "accounturi")]
-    pub(super) account: Option<String>,
-    /// The names of the CA of which the record has one.
-    #[serde(rename = "issuer-domain-names", default)]
-    pub(super) issuers: Vec<String>,
-}
-
-/// An authorization as far as it has such challenges.
-#[derive(Deserialize)]
-struct Authorization {
-    #[serde(default)]
-    challenges: Vec<LastingChallenge>,
-}
-
-#[derive(Deserialize)]
-struct LastingChallenge {
-    url: String,
-    #[serde(flatten)]
-    lasting: Lasting,
+    reader: Mutex<Reader>,
 }
 
 /// What the last reply said.
@@ -105,7 +105,7 @@ impl Session {
             directory,
             clock,
             last: Mutex::default(),
-            lasting: Mutex::default(),
+            reader: Mutex::default(),
         }))
     }
 
@@ -118,9 +118,7 @@ impl Session {
     /// # Errors
     /// Where there is no whole answer.
     pub(super) async fn get(&self, url: Uri) -> Result<Response<Bytes>, HttpError> {
-        let mut request = Request::new(Body::default());
-        *request.uri_mut() = url;
-        self.0.http.send(request).await
+        follow(&self.0.http, &Method::GET, url).await
     }
 
     /// What the last reply refused, `None` where it was a success or there was none.
@@ -136,6 +134,16 @@ impl Session {
         self.0.send(request).await
     }
 
+    /// Has the CA give a nonce.
+    ///
+    /// # Errors
+    /// Where it gives none.
+    pub(super) async fn new_nonce(&self) -> Result<String, Error> {
+        let nonce = self.0.new_nonce().await?;
+        let nonce = nonce.to_str().map(str::to_owned);
+        nonce.map_err(|_| Error::Str("a nonce in the answer of newNonce"))
+    }
+
     /// Where the last reply has the same in other forms: a certificate with another chain.
     pub(super) fn alternates(&self) -> Vec<String> {
         self.0.last().alternates.clone()
@@ -149,7 +157,7 @@ impl Session {
 
     /// What the challenge at `url` says of a lasting record.
     pub(super) fn lasting(&self, url: &str) -> Option<Lasting> {
-        self.0.lasting().get(url).cloned()
+        self.0.reader().lasting(url).cloned()
     }
 
     /// Before when the last reply asked not to be asked again.
@@ -164,50 +172,104 @@ impl Inner {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lasting(&self) -> MutexGuard<'_, HashMap<String, Lasting>> {
-        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what is offered for lasting records.
-    fn note_lasting(&self, body: &[u8]) {
-        if memchr::memmem::find(body, b"\"issuer-domain-names\"").is_some()
-            && let Ok(authorization) = serde_json::from_slice::<Authorization>(body)
-        {
-            let challenges = authorization.challenges.into_iter();
-            let lasting = challenges.map(|challenge| (challenge.url, challenge.lasting));
-            self.lasting().extend(lasting);
-        }
-    }
-
+    /// Answers instant-acme.
     async fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
         if request.method() == Method::GET && *request.uri() == self.directory.url {
             *self.last() = Last::default();
-            let (parts, ()) = Response::new(()).into_parts();
-            let body = Box::new(self.directory.body.clone());
-            return Ok(BytesResponse { parts, body });
+            return Ok(response(Response::new(self.directory.body.clone())));
+        }
+        if request.method() == Method::HEAD {
+            let mut reply = Response::new(Bytes::new());
+            let nonce = self.new_nonce().await?;
+            reply.headers_mut().insert(REPLAY_NONCE, nonce);
+            return Ok(response(reply));
         }
         let (head, body) = request.into_parts();
+        let url = head.uri.clone();
         let body = body.collect().await.map(Collected::to_bytes);
         let body = body.map_err(|error| Error::Other(Box::new(error)))?;
-        let reply = self.send(Request::from_parts(head, body)).await?;
-        let (parts, body) = reply.into_parts();
-        let body = Box::new(body);
-        Ok(BytesResponse { parts, body })
+        let mut reply = self.send(Request::from_parts(head, body)).await?;
+        let refusal = self.last().refusal.clone();
+        if let Some(refusal) = refusal {
+            *reply.body_mut() = refusal
+                .problem
+                .unwrap_or_default()
+                .to_json()
+                .to_string()
+                .into();
+            if refusal.status.is_redirection() {
+                // It would take that for a success.
+                *reply.status_mut() = StatusCode::BAD_GATEWAY;
+            }
+        } else {
+            let read = self.read(&url, reply.body());
+            *reply.body_mut() = read.map_err(|error| Error::Other(Box::new(error)))?;
+        }
+        Ok(response(reply))
+    }
+
+    /// What the answer in `body`, a success, says to instant-acme.
+    fn read(&self, url: &Uri, body: &Bytes) -> Result<Bytes, super::lenient::Unreadable> {
+        let (directory, mut reader) = (&self.directory, self.reader());
+        let is = |place: &str| place.parse::<Uri>().is_ok_and(|place| place == *url);
+        let resource = if is(&directory.new_account) {
+            Resource::Account
+        } else if is(&directory.new_order) {
+            reader.begin_order();
+            Resource::Order
+        } else {
+            reader.resource(&url.to_string())
+        };
+        reader.read(resource, url, body)
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         *self.last() = Last::default();
+        let url = request.uri().clone();
         let reply = self.http.send(request.map(Into::into)).await;
-        let reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
+        let mut reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
+        let place = header(reply.headers(), LOCATION).map(|place| absolute(&url, &place));
+        if let Some(place) = place.and_then(|place| HeaderValue::from_str(&place).ok()) {
+            reply.headers_mut().insert(LOCATION, place);
+        }
+        self.note(&reply);
+        Ok(reply)
+    }
+
+    fn note(&self, reply: &Response<Bytes>) {
         let now = self.clock.now();
         *self.last() = Last {
-            refusal: Refusal::of(&reply, now),
+            refusal: Refusal::of(reply, now),
             retry_after: retry_after(reply.headers(), now),
             alternates: links(reply.headers(), "alternate"),
             location: header(reply.headers(), LOCATION),
         };
-        self.note_lasting(reply.body());
-        Ok(reply)
+    }
+
+    /// A nonce (RFC 8555, section 7.2): of any success, and by GET where HEAD gives none.
+    async fn new_nonce(&self) -> Result<HeaderValue, Error> {
+        let url: Uri = self.directory.new_nonce.parse()?;
+        for method in [Method::HEAD, Method::GET] {
+            *self.last() = Last::default();
+            let reply = follow(&self.http, &method, url.clone()).await;
+            let reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
+            self.note(&reply);
+            let status = reply.status();
+            if let Some(nonce) = reply.headers().get(REPLAY_NONCE)
+                && status.is_success()
+            {
+                return Ok(nonce.clone());
+            }
+            let is_busy = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+            if is_busy || status == StatusCode::TOO_MANY_REQUESTS {
+                break;
+            }
+        }
+        Err(Error::Str("a nonce in the answer of newNonce"))
     }
 }
 
@@ -221,9 +283,46 @@ impl instant_acme::HttpClient for Session {
     }
 }
 
+fn response(reply: Response<Bytes>) -> BytesResponse {
+    let (parts, body) = reply.into_parts();
+    let body = Box::new(body);
+    BytesResponse { parts, body }
+}
+
+/// Fetches what is at `url`, over redirects to HTTPS. What is signed is not sent this way: a
+/// signature is for one URL.
+///
+/// # Errors
+/// Where there is no whole answer.
+pub(super) async fn follow(
+    http: &HttpClient,
+    method: &Method,
+    mut url: Uri,
+) -> Result<Response<Bytes>, HttpError> {
+    let mut left = REDIRECTS;
+    loop {
+        let mut request = Request::new(Body::default());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = url.clone();
+        let reply = http.send(request).await?;
+        let place = header(reply.headers(), LOCATION).filter(|_| reply.status().is_redirection());
+        let next = place.and_then(|place| absolute(&url, &place).parse::<Uri>().ok());
+        match next.filter(|next| next.scheme() == Some(&http::uri::Scheme::HTTPS)) {
+            Some(next) if left > 0 => url = next,
+            _ => return Ok(reply),
+        }
+        left -= 1;
+    }
+}
+
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.to_owned())
+}
+
+/// The nonce that comes with an answer.
+pub(super) fn nonce_of(headers: &HeaderMap) -> Option<String> {
+    header(headers, REPLAY_NONCE)
 }
 
 /// When a reply asks to be asked again: seconds or a date (RFC 9110, section 10.2.3).

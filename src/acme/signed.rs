@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use instant_acme::Error;
 use openssl::bn::BigNumContext;
 use openssl::ecdsa::EcdsaSig;
@@ -17,7 +17,7 @@ use openssl::sign;
 use serde_json::{Value, json};
 
 use super::base64url::encode;
-use super::session::Session;
+use super::session::{Session, nonce_of};
 
 /// How often a request is made where the CA does not take the nonce.
 const TRIES: u32 = 10;
@@ -55,7 +55,7 @@ pub(super) async fn post(
     loop {
         let fresh = match nonce.take() {
             Some(nonce) => nonce,
-            None => new_nonce(session).await?,
+            None => session.new_nonce().await?,
         };
         let body = jws(signer, url, Some(&fresh), payload)?;
         let request = Request::builder()
@@ -68,12 +68,11 @@ pub(super) async fn post(
             return Ok(reply);
         };
         left = left.saturating_sub(1);
-        let problem = refusal.problem.as_ref();
-        if left > 0 && problem.is_some_and(|problem| problem.kind() == "badNonce") {
+        if left > 0 && refusal.kind() == "badNonce" {
             nonce = nonce_of(reply.headers());
             continue;
         }
-        return Err(Error::Api(serde_json::from_slice(reply.body())?));
+        return Err(refusal.to_error());
     }
 }
 
@@ -210,20 +209,6 @@ fn sign(key: &PKey<Private>, text: &[u8]) -> Result<Vec<u8>, Error> {
         }
     };
     made().map_err(broken)
-}
-
-async fn new_nonce(session: &Session) -> Result<String, Error> {
-    let url = session.directory().new_nonce.as_str();
-    let request = Request::builder().method(Method::HEAD).uri(url);
-    let reply = session.send(request.body(Bytes::new())?).await?;
-    nonce_of(reply.headers())
-        .filter(|_| session.refusal().is_none())
-        .ok_or(Error::Str("a nonce in the answer of newNonce"))
-}
-
-fn nonce_of(headers: &HeaderMap) -> Option<String> {
-    let nonce = headers.get("replay-nonce")?.to_str().ok()?;
-    Some(nonce.to_owned())
 }
 
 fn broken(error: ErrorStack) -> Error {

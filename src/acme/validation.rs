@@ -11,6 +11,7 @@ use instant_acme::{AuthorizationStatus, ChallengeStatus, Error, Order, OrderStat
 
 use super::classify::{self, Step};
 use super::job::{Job, Stop, Tried, Unproved, may_go_on};
+use super::lag::{Pauses, persistently};
 use super::problem::Problem;
 use super::proofs::{Offered, Presented, Wanted, acme_kind, kind, list};
 use crate::challenge::{Challenge, ChallengeType, OverDns};
@@ -21,17 +22,10 @@ use crate::schedule::{Failure, FailureClass};
 const AT_ONCE: usize = 16;
 
 /// How long a CA may take to validate, and then to issue, before the order is left for later.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-/// How soon it is asked at first how it stands, and at the latest.
-const FIRST_PAUSE: Duration = Duration::from_millis(150);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// How long is waited at most because a CA says so.
-const LONGEST_WAIT: i64 = 60;
+pub(super) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How often in a row a CA may not say how an order stands before that is a failure.
-const FAULTS: u32 = 3;
+pub(super) const FAULTS: u32 = 3;
 
 impl Job<'_> {
     /// Brings a pending order out of that state.
@@ -102,7 +96,7 @@ impl Job<'_> {
             if challenge.status != ChallengeStatus::Pending {
                 continue;
             }
-            match patiently!(challenge.set_ready().await) {
+            match persistently!(self, Step::Challenge, challenge.set_ready().await) {
                 Ok(()) => {}
                 // A problem in a reply that is a success is what the CA found when it looked, and
                 // is read off the authorization; "malformed" is what CAs say of a second answer.
@@ -185,20 +179,18 @@ impl Job<'_> {
     /// Waits until the order is no longer in this state.
     async fn poll(&self, order: &mut Order, state: OrderStatus) -> Result<(), Stop> {
         let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         let mut faults = 0;
         let mut turn = 0_u32;
         loop {
-            let asked = self
-                .session
-                .retry_after()
-                .map(|at| at.saturating_sub(self.now()));
-            let asked = asked.filter(|seconds| *seconds > 0);
-            let wait = asked.and_then(|seconds| u64::try_from(seconds.min(LONGEST_WAIT)).ok());
-            tokio::time::sleep(wait.map_or(pause, Duration::from_secs)).await;
-            pause = pause.mul_f32(1.5).min(LONGEST_PAUSE);
+            self.pause(&mut pauses).await;
             turn = turn.wrapping_add(1);
-            match patiently!(order.refresh().await.map(|state| state.status)) {
+            let status = persistently!(
+                self,
+                Step::Poll,
+                order.refresh().await.map(|state| state.status)
+            );
+            match status {
                 Ok(status) if status != state => return Ok(()),
                 Ok(OrderStatus::Pending) if turn.is_multiple_of(4) => {
                     // Some CAs let an order wait though one of its names has failed.
@@ -278,7 +270,7 @@ impl Job<'_> {
     /// Gives up an order: what is pending of it is deactivated, as well as it can be, since CAs
     /// allow so many pending authorizations and no more, and it is forgotten.
     pub(super) async fn abandon(&self, order: &mut Order) {
-        if self.load(order).await.is_ok() {
+        if patiently!(fetch(order).await).is_ok() {
             let mut authorizations = order.authorizations();
             while let Some(Ok(mut authorization)) = authorizations.next().await {
                 if authorization.status != AuthorizationStatus::Pending {
@@ -295,7 +287,7 @@ impl Job<'_> {
 
     /// Fetches the authorizations that have not been.
     async fn load(&self, order: &mut Order) -> Result<(), Stop> {
-        let loaded = patiently!(fetch(order).await);
+        let loaded = persistently!(self, Step::Authorization, fetch(order).await);
         loaded.map_err(|error| self.stop(Step::Authorization, &error))
     }
 }

@@ -4,10 +4,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use instant_acme::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::classify::{self, Step};
+use super::lenient::{json, member, text, word};
 use super::session::Session;
 use crate::clock::UnixTime;
 use crate::config::model::{ExternalAccount, ZeroSsl, ZeroSslLogin};
@@ -32,24 +34,44 @@ impl Drop for Kept {
 }
 
 /// What the API answers, with 200 for failures too.
-#[derive(Deserialize)]
 struct Answer {
-    #[serde(default, deserialize_with = "truth")]
     success: bool,
-    #[serde(default)]
     eab_kid: String,
-    #[serde(default)]
     eab_hmac_key: String,
-    #[serde(default)]
     error: Option<Fault>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct Fault {
     code: i64,
-    #[serde(rename = "type")]
     kind: String,
+}
+
+impl Answer {
+    /// What can be read of it; `None` where it is no JSON.
+    fn read(body: &[u8]) -> Option<Self> {
+        let value = json(body)?;
+        let members = value.as_object()?;
+        let error = members.get("error").and_then(|error| match error {
+            Value::Object(fault) => Some(Fault {
+                code: member(fault, "code")
+                    .and_then(|code| code.parse().ok())
+                    .unwrap_or_default(),
+                kind: member(fault, "type").unwrap_or_default(),
+            }),
+            other => Some(Fault {
+                code: 0,
+                kind: text(other)?,
+            }),
+        });
+        Some(Self {
+            // `true` and 1 alike.
+            success: matches!(&*word(members, "success"), "true" | "1"),
+            eab_kid: member(members, "eab_kid").unwrap_or_default(),
+            eab_hmac_key: member(members, "eab_hmac_key").unwrap_or_default(),
+            error,
+        })
+    }
 }
 
 impl Drop for Answer {
@@ -97,7 +119,7 @@ pub(super) async fn binding(
         .send(request)
         .await
         .map_err(|error| failed(&error))?;
-    let answer: Option<Answer> = serde_json::from_slice(reply.body()).ok();
+    let answer = Answer::read(reply.body());
     if let Some(fault) = answer.as_ref().and_then(|answer| answer.error.as_ref()) {
         return Err(refused(host, fault));
     }
@@ -200,12 +222,6 @@ fn refused(host: &str, fault: &Fault) -> Failure {
     }
 }
 
-/// `true` and 1 alike.
-fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(value == true || value.as_i64() == Some(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,9 +260,12 @@ mod tests {
             (r#"{"success":0}"#, false),
             ("{}", false),
         ] {
-            let answer: Answer = serde_json::from_str(text).expect("an answer");
+            let answer = Answer::read(text.as_bytes()).expect("an answer");
             assert_eq!(answer.success, is_success, "{text}");
         }
+        let odd = br#"{"success":"false","error":{"code":"101","type":null,"details":[]}}"#;
+        let fault = Answer::read(odd).and_then(|mut answer| answer.error.take());
+        assert_eq!(fault.map(|fault| fault.code), Some(101));
     }
 
     #[test]

@@ -149,15 +149,9 @@ fn width_of(stream: impl AsFd + IsTerminal) -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// What others have written, without what would command a terminal.
+/// What others have written, without what would command a terminal or mislead its reader.
 pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|char| match char {
-            '\n' => char,
-            char if char.is_control() => '\u{fffd}',
-            char => char,
-        })
-        .collect()
+    printable::lines(text)
 }
 
 fn written(result: io::Result<()>) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ mod hostile;
 mod later;
 mod on_demand;
 mod order;
+mod refusable;
 mod refused;
 mod zerossl;
 

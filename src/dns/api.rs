@@ -276,12 +276,7 @@ pub(super) fn said(body: &[u8]) -> String {
 
 /// What others say, short and on one line.
 pub(super) fn one_line(text: &str) -> String {
-    let tame = |char: char| if char.is_control() { ' ' } else { char };
-    let mut line: String = text.chars().take(MAX_SAID).map(tame).collect();
-    if text.chars().nth(MAX_SAID).is_some() {
-        line.push('…');
-    }
-    line
+    crate::printable::one_line(text, MAX_SAID)
 }
 
 #[cfg(test)]

@@ -213,6 +213,10 @@ impl Job {
                     names: names.clone(),
                     subject: self.subject.clone(),
                     failures: retries.get(issuer.account_id()).map_or(0, telling),
+                    failed_validations: retries
+                        .get(issuer.account_id())
+                        .map_or(0, |retry| retry.failed_validations(tools.clock.now())),
+                    is_asked: self.is_asked,
                     previous_key,
                     replaces: self.replaces(issuer, tools.clock.now()),
                     dns: self.ticket.need.dns.clone(),

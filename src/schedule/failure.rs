@@ -27,6 +27,14 @@ pub struct Failure {
     /// A page of the CA about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub url: Option<String>,
+    /// How many validations of one name failed at the CA, which bears so many in an hour.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub failed_validations: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What kind of failure it was, which decides how soon to try again.
@@ -71,6 +79,7 @@ impl Failure {
             scope: None,
             held: None,
             url: None,
+            failed_validations: 0,
         }
     }
 }

@@ -28,6 +28,13 @@ const LONGEST_BUSY: i64 = 6 * HOUR;
 /// How long it is not asked where it does not say.
 const UNSAID_BUSY: i64 = 10 * MINUTE;
 
+/// How many failed validations of a name in an hour are asked of a CA: public ones bear five, and
+/// count by clocks of their own.
+pub const FAILED_VALIDATIONS: u32 = 4;
+
+/// For how long a failed validation counts.
+const COUNTS: i64 = HOUR + MINUTE;
+
 /// How far ahead the time of a failure may lie by clocks that differ.
 const SKEW: i64 = MINUTE;
 
@@ -58,6 +65,9 @@ pub struct Retry {
     /// The issuer that failed last, by its name in the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// When validations of one name failed at the CA, as far as it still counts them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validations: Vec<UnixTime>,
 }
 
 impl Default for Retry {
@@ -73,6 +83,7 @@ impl Default for Retry {
             message: String::new(),
             url: None,
             issuer: None,
+            validations: Vec::new(),
         }
     }
 }
@@ -106,9 +117,29 @@ impl Retry {
         retry.message.clone_from(&failure.message);
         retry.url.clone_from(&failure.url);
         retry.issuer = issuer.map(str::to_owned);
+        let cost = usize::try_from(failure.failed_validations).unwrap_or(usize::MAX);
+        retry.validations.retain(|at| counts(*at, now));
+        let failed = std::iter::repeat_n(now, cost.min(BUDGET));
+        retry.validations.extend(failed);
+        let room_at = retry.room_at(cost);
         retry.next = delay(failure, count, now - retry.first, life, now, rng)
-            .map(|delay| now.saturating_add(delay));
+            .map(|delay| now.saturating_add(delay).max(room_at));
         retry
+    }
+
+    /// How many validations of a name have failed at the CA that it still counts.
+    pub fn failed_validations(&self, now: UnixTime) -> u32 {
+        let counting = self.validations.iter().filter(|at| counts(**at, now));
+        u32::try_from(counting.count()).unwrap_or(u32::MAX)
+    }
+
+    /// When the CA bears another attempt that fails as many validations as the last did, and at
+    /// least one.
+    fn room_at(&self, cost: usize) -> UnixTime {
+        let spare = BUDGET.saturating_sub(cost.max(1));
+        let place = self.validations.len().checked_sub(spare.saturating_add(1));
+        let last = place.and_then(|place| self.validations.get(place));
+        last.map_or(UnixTime::MIN, |at| at.saturating_add(COUNTS))
     }
 
     /// Whether another attempt is due.
@@ -135,6 +166,15 @@ impl Retry {
         self.next = self.next.map(|next| next.min(latest));
         before != (self.first, self.last, self.next)
     }
+}
+
+/// [`FAILED_VALIDATIONS`], to count with.
+const BUDGET: usize = FAILED_VALIDATIONS as usize;
+
+/// Whether a CA still counts a validation that failed then. Times of a clock that was set back since
+/// mean nothing.
+fn counts(at: UnixTime, now: UnixTime) -> bool {
+    (0..COUNTS).contains(&now.saturating_sub(at))
 }
 
 /// How long to wait after the `count`th failure of this class, where the first of any class was
@@ -362,6 +402,57 @@ mod tests {
         // Let's Encrypt pauses a name after 1,152 failures in a row: years.
         let all: i64 = delays(FailureClass::Validation, None, 1152, 1).iter().sum();
         assert!(all > 2 * 365 * DAY, "{all}");
+    }
+
+    #[test]
+    fn the_next_attempt_waits_until_the_ca_bears_it() {
+        let failed = |count| Failure {
+            failed_validations: count,
+            ..failure(FailureClass::Validation)
+        };
+        for (costs, room) in [
+            // Four in an hour: so many seconds after the last of these there is room for another.
+            (&[2][..], 0),
+            (&[2, 2], COUNTS - 600),
+            (&[2, 1], 0),
+            (&[1, 1], 0),
+            (&[1, 1, 1, 1], COUNTS - 1800),
+            (&[4], COUNTS),
+            (&[17], COUNTS),
+            // Who fails otherwise next may still come to a validation.
+            (&[2, 2, 0], COUNTS - 1200),
+        ] {
+            let mut retry = None;
+            for (attempt, cost) in costs.iter().enumerate() {
+                let now = NOW + 600 * i64::try_from(attempt).expect("a few");
+                let mut rng = Rng::with_seed(1);
+                let failure = failed(*cost);
+                retry = Some(Retry::after(
+                    retry.as_ref(),
+                    &failure,
+                    None,
+                    None,
+                    now,
+                    &mut rng,
+                ));
+            }
+            let retry = retry.expect("failed");
+            let waits = retry.next.expect("tried again") - retry.last;
+            assert!(waits >= room, "{costs:?}: {waits}");
+            assert!(room > 0 || waits < HOUR, "{costs:?}: {waits}");
+            let total: u32 = costs.iter().sum();
+            assert_eq!(
+                retry.failed_validations(retry.last),
+                total.min(4),
+                "{costs:?}"
+            );
+            assert_eq!(retry.failed_validations(retry.last + COUNTS), 0);
+            assert_eq!(
+                retry.failed_validations(NOW - DAY),
+                0,
+                "the clock was set back"
+            );
+        }
     }
 
     #[test]

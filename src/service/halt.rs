@@ -204,6 +204,8 @@ mod tests {
                 names: Vec::new(),
                 subject: String::new(),
                 failures: 0,
+                failed_validations: 0,
+                is_asked: false,
                 previous_key: None,
                 replaces: None,
                 dns: None,

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use openssl::pkey::{PKey, Public};
 
-use super::support::{Ca, CaReply, FakeCa, Gateway, KeyType, csr_key};
+use serde_json::{Value, json};
+
+use super::support::{Ca, CaReply, FakeCa, Features, Gateway, KeyType, csr_key};
 use super::{config, fake_issuer, stored_at, try_served};
 
 /// The certificate that comes is not what was asked for: it is neither stored nor served.
@@ -74,6 +76,50 @@ fn a_chain_that_does_not_hang_together_is_not_taken() {
 #[test]
 fn no_certificate_at_all_is_not_taken() {
     not_taken("garbage", |_, _| "not a certificate\n".to_owned());
+}
+
+/// Members that do not matter are null, absent or odd, and what the CA has made is not there at once:
+/// the certificate is served, and has cost one order and one account.
+#[test]
+fn what_does_not_matter_costs_nothing() {
+    let fake = FakeCa::start_mangled(Features::default(), |ask, mut reply| {
+        match (ask.kind.as_str(), ask.number) {
+            ("nonce", _) => return CaReply::plain(204, ""),
+            ("orders" | "authz", 0) => return CaReply::problem(404, "malformed", "no such thing"),
+            ("cert", 0) => {
+                return CaReply::json(403, &json!({ "detail": "certificate is pending" }));
+            }
+            ("cert", 1) => return CaReply::plain(202, ""),
+            _ => {}
+        }
+        let Ok(Value::Object(mut body)) = serde_json::from_slice(&reply.body) else {
+            return reply;
+        };
+        match ask.kind.as_str() {
+            "account" => drop(body.insert("contact".into(), Value::Null)),
+            "order" => drop(body.insert("replaces".into(), json!(""))),
+            "orders" => drop(body.insert("authorizations".into(), Value::Null)),
+            "authz" => {
+                body.insert("wildcard".into(), Value::Null);
+                body.insert("expires".into(), json!(17));
+            }
+            "finalize" => {
+                body.remove("finalize");
+                body.insert("error".into(), json!({}));
+            }
+            _ => {}
+        }
+        reply.body = Value::Object(body).to_string().into();
+        reply
+    });
+    let gateway = Gateway::builder()
+        .config(config(&fake_issuer(&fake), &["a.test"]))
+        .spawn();
+    super::wait_until_served(&gateway, "a.test", fake.root().certificate());
+    assert_eq!(gateway.count("certificate_failed", "a.test"), 0);
+    for (kind, count) in [("account", 1), ("order", 1), ("finalize", 1), ("cert", 3)] {
+        assert_eq!(fake.asked(kind).len(), count, "{kind}");
+    }
 }
 
 /// What was there is kept while the CA gives nonsense.

@@ -152,13 +152,16 @@ fn faults_of_the_ca_are_tried_again_soon() {
 #[test]
 fn what_a_ca_says_cannot_forge_the_log() {
     let fake = FakeCa::start(|ask| {
-        (ask.kind == "order")
-            .then(|| CaReply::problem(403, "rejectedIdentifier", "no\nERROR forged \u{1b}[31mred"))
+        let detail =
+            "no\nERROR forged \u{1b}[31mred \u{202e}tset\u{200b}.a\u{2028}\u{2066}x\u{feff}";
+        (ask.kind == "order").then(|| CaReply::problem(403, "rejectedIdentifier", detail))
     });
     let yaml = config(&fake_issuer(&fake), &["a.test"]).replace("format: json", "format: text");
     let gateway = Gateway::builder().config(yaml).spawn();
     gateway.wait_for_log("certificate_failed");
     let log = gateway.log();
+    let is_odd = |char: char| matches!(u32::from(char), 0x200b..=0x202e | 0x2066 | 0xfeff);
+    assert!(log.contains("forged") && !log.contains(is_odd), "{log:?}");
     assert!(
         !log.lines().any(|line| line.starts_with("ERROR forged")),
         "{log}"
@@ -173,7 +176,7 @@ fn an_endless_answer_is_cut_short() {
         (ask.kind == "order").then(|| CaReply {
             status: 201,
             headers: vec![("Content-Type".into(), "application/json".into())],
-            body: "x".repeat(64 * 1024 * 1024),
+            body: "x".repeat(64 * 1024 * 1024).into(),
         })
     });
     let gateway = Gateway::builder()

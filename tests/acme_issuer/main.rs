@@ -16,4 +16,8 @@ mod account;
 mod authorizations;
 mod bench;
 mod limits;
+mod not_yet;
+mod odd;
 mod order;
+mod rehearsal;
+mod validations;

@@ -24,9 +24,10 @@ use super::http1::{read_body, read_head};
 /// A request as it came, with what it was asked for.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// The first segment of its path: `account`, `order`, `orders` (looking at one), `authz`,
-    /// `challenge`, `finalize` or `cert`.
+    /// The first segment of its path: `dir`, `nonce`, `account`, `order`, `orders` (looking at one),
+    /// `authz`, `challenge`, `finalize` or `cert`.
     pub kind: String,
+    pub method: String,
     /// Its whole path.
     pub path: String,
     /// How many of this kind there were before.
@@ -47,7 +48,7 @@ pub struct Ask {
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 impl Reply {
@@ -57,7 +58,9 @@ impl Reply {
         Self {
             status,
             headers: vec![("Content-Type".into(), "application/problem+json".into())],
-            body: json!({ "type": kind, "detail": detail, "status": status }).to_string(),
+            body: json!({ "type": kind, "detail": detail, "status": status })
+                .to_string()
+                .into(),
         }
     }
 
@@ -70,7 +73,16 @@ impl Reply {
         Self {
             status,
             headers: vec![("Content-Type".into(), "application/json".into())],
-            body: body.to_string(),
+            body: body.to_string().into(),
+        }
+    }
+
+    /// Any answer with this body.
+    pub fn plain(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            headers: vec![("Content-Type".into(), "text/plain".into())],
+            body: body.into(),
         }
     }
 
@@ -82,12 +94,15 @@ impl Reply {
                 "Content-Type".into(),
                 "application/pem-certificate-chain".into(),
             )],
-            body: pem,
+            body: pem.into(),
         }
     }
 }
 
 type Script = dyn Fn(&Ask) -> Option<Reply> + Send + Sync;
+
+/// What becomes of the answer that a CA in order would give.
+type Mangle = dyn Fn(&Ask, Reply) -> Reply + Send + Sync;
 
 /// What a CA has beyond the least of them.
 #[derive(Clone)]
@@ -123,6 +138,7 @@ struct Shared {
     root: Ca,
     features: Features,
     script: Box<Script>,
+    mangle: Box<Mangle>,
     state: Mutex<State>,
     stop: AtomicBool,
 }
@@ -155,6 +171,22 @@ impl FakeCa {
         features: Features,
         script: impl Fn(&Ask) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_as(features, script, |_, reply| reply)
+    }
+
+    /// A CA that does what one in order would do, and says it in its own way.
+    pub fn start_mangled(
+        features: Features,
+        mangle: impl Fn(&Ask, Reply) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(features, |_| None, mangle)
+    }
+
+    fn start_as(
+        features: Features,
+        script: impl Fn(&Ask) -> Option<Reply> + Send + Sync + 'static,
+        mangle: impl Fn(&Ask, Reply) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let api = Ca::new("Root of the API");
         let ca_file = api.write(dir.path());
@@ -171,6 +203,7 @@ impl FakeCa {
             root: Ca::new("Issuing Root"),
             features,
             script: Box::new(script),
+            mangle: Box::new(mangle),
             state: Mutex::default(),
             stop: AtomicBool::new(false),
         });
@@ -302,7 +335,7 @@ impl Shared {
         ));
         let mut bytes = head.into_bytes();
         if method != "HEAD" {
-            bytes.extend_from_slice(reply.body.as_bytes());
+            bytes.extend_from_slice(&reply.body);
         }
         bytes
     }
@@ -311,11 +344,6 @@ impl Shared {
         let mut parts = path.trim_start_matches('/').split('/');
         let kind = parts.next().unwrap_or_default().to_owned();
         let numbers: Vec<usize> = parts.filter_map(|part| part.parse().ok()).collect();
-        match (method, kind.as_str()) {
-            ("GET", "dir") => return Reply::json(200, &self.directory()),
-            (_, "nonce") => return Reply::json(200, &Value::Null),
-            _ => {}
-        }
         let jws: Value = serde_json::from_slice(body).unwrap_or_default();
         let part = |name: &str| decode(jws[name].as_str().unwrap_or_default());
         let payload = part("payload");
@@ -331,6 +359,7 @@ impl Shared {
             };
             let ask = Ask {
                 kind,
+                method: method.to_owned(),
                 path: path.to_owned(),
                 number,
                 order,
@@ -342,8 +371,12 @@ impl Shared {
             state.asked.push(ask.clone());
             ask
         };
-        let reply = (self.script)(&ask);
-        reply.unwrap_or_else(|| self.properly(&ask, numbers.get(1).copied().unwrap_or_default()))
+        let is_scripted = !matches!(ask.kind.as_str(), "dir" | "nonce");
+        let scripted = is_scripted.then(|| (self.script)(&ask)).flatten();
+        scripted.unwrap_or_else(|| {
+            let part = numbers.get(1).copied().unwrap_or_default();
+            (self.mangle)(&ask, self.properly(&ask, part))
+        })
     }
 
     fn directory(&self) -> Value {
@@ -368,6 +401,8 @@ impl Shared {
         let mut state = self.state();
         let mut number = ask.order;
         match ask.kind.as_str() {
+            "dir" => return Reply::json(200, &self.directory()),
+            "nonce" => return Reply::plain(200, ""),
             "account" => {
                 let account =
                     json!({ "status": "valid", "contact": [], "orders": self.url("/none") });

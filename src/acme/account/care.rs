@@ -2,26 +2,42 @@
 
 use instant_acme::Error;
 use openssl::sha::sha256;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::base64url::encode;
 use super::super::ca::Ca;
 use super::super::classify::{self, Step};
+use super::super::lenient::{json, texts, word};
 use super::super::signed::{Signer, jwk, post};
 use super::stored::Stored;
 use super::{Accounts, Want, ended, unread};
 use crate::config::model::Acme;
 use crate::issuer::{AccountFacts, AccountTask};
+use crate::printable::lines;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Lease, StorageError};
 
 /// An account as a CA shows it (RFC 8555, section 7.1.2).
-#[derive(Deserialize)]
 struct Shown {
-    status: String,
-    #[serde(default)]
+    /// `None` where it does not say.
+    status: Option<String>,
     contact: Option<Vec<String>>,
+}
+
+impl Shown {
+    /// What can be read of it.
+    fn read(body: &[u8]) -> Self {
+        let shown = json(body);
+        let members = shown.as_ref().and_then(Value::as_object);
+        let status = members.map(|members| word(members, "status"));
+        let status = status.filter(|status| !status.is_empty());
+        let contact = members.and_then(|members| members.get("contact"));
+        let contact = contact.filter(|contact| contact.is_array() || contact.is_string());
+        Self {
+            status: status.map(|status| lines(&status)),
+            contact: contact.map(|all| texts(Some(all)).map(|one| lines(&one)).collect()),
+        }
+    }
 }
 
 impl Accounts {
@@ -76,7 +92,7 @@ impl Accounts {
         }
         match self.look(want, stored).await {
             Ok(shown) => {
-                let mut facts = facts(&want.ca.url, stored, Some(shown.status));
+                let mut facts = facts(&want.ca.url, stored, shown.status);
                 facts.contacts = shown.contact.map_or(facts.contacts, |told| bare(&told));
                 Ok(facts)
             }
@@ -103,7 +119,7 @@ impl Accounts {
         if let Some(present) = present.filter(|present| present.deactivated.is_none()) {
             let present = self.settled(present, want, &place).await?;
             let is_fine = match self.look(want, &present).await {
-                Ok(shown) => shown.status == "valid",
+                Ok(shown) => shown.status.is_none_or(|status| status == "valid"),
                 Err(error) => {
                     let refusal = want.session.refusal();
                     // It was ended elsewhere, or lost.
@@ -196,11 +212,11 @@ impl Accounts {
         let (_lease, mut stored) = self.take(want, &place).await?;
         let shown = ask(want, &stored, Some(&change)).await;
         let shown = shown.map_err(|error| self.failure(want, step, &error))?;
-        if shown.status != status {
+        if let Some(other) = shown.status.as_deref().filter(|shown| *shown != status) {
             let message = format!(
-                "{} {step}: it says that the account is {:?}; look at it with `snigate acme \
+                "{} {step}: it says that the account is {other:?}; look at it with `snigate acme \
                  account show`",
-                want.ca.host, shown.status
+                want.ca.host
             );
             return Err(Failure::new(FailureClass::Network, message));
         }
@@ -225,7 +241,7 @@ async fn ask(want: Want<'_>, stored: &Stored, change: Option<&Value>) -> Result<
     let url = stored.url().ok_or(Error::Str("the URL of the account"))?;
     let signer = stored.signer()?;
     let reply = post(want.session, &signer, url, change).await?;
-    Ok(serde_json::from_slice(reply.body())?)
+    Ok(Shown::read(reply.body()))
 }
 
 /// The failure where nothing has been made yet.

@@ -68,6 +68,11 @@ impl Account {
         self.stored.url()
     }
 
+    /// Whether it was made less than so many seconds ago: not all servers of the CA may know it.
+    pub(in crate::acme) fn is_younger_than(&self, seconds: i64, now: UnixTime) -> bool {
+        (0..seconds).contains(&now.saturating_sub(self.stored.made))
+    }
+
     /// Who signs in its name.
     ///
     /// # Errors

@@ -99,6 +99,7 @@ impl From<&LastFailure> for FailureView {
             scope: _,
             held: _,
             url,
+            failed_validations: _,
         } = &last.failure;
         Self {
             at: last.at,

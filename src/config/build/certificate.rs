@@ -78,6 +78,7 @@ impl Build<'_> {
                     }
                     self.refused_by_public(name_at, pattern, &issuers, root);
                 }
+                self.countable(&names_at, named.len(), &issuers, root);
                 let patterns = named.into_iter().map(|(_, pattern)| pattern).collect();
                 Some(CertificateSource::Managed {
                     names: patterns,

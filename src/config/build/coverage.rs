@@ -74,6 +74,68 @@ impl Build<'_> {
         }
     }
 
+    /// Reports a certificate with more names than these issuers are known to take.
+    pub(super) fn countable(
+        &mut self,
+        at: &At<'_>,
+        count: usize,
+        issuers: &[Arc<str>],
+        raw: &schema::Root,
+    ) {
+        if count <= preset::MOST_NAMES {
+            return;
+        }
+        let is_limited = |name: &Arc<str>| acme_of(raw, name).is_some();
+        let Some(first) = issuers.iter().find(|name| is_limited(name)) else {
+            return;
+        };
+        let is_public = |name: &Arc<str>| {
+            acme_of(raw, name).is_some_and(|acme| preset::find(&acme.directory).is_some())
+        };
+        let most = preset::MOST_NAMES;
+        let hint = "make several certificates of them, or leave the hosts to 'sites', where each has \
+                    one of its own";
+        if issuers.iter().all(is_public) {
+            let message = format!(
+                "the certificate has {count} names, and {} takes {most} at most",
+                quote(first)
+            );
+            self.problems.error(at, message, hint);
+        } else {
+            let message = format!(
+                "the certificate has {count} names, and CAs take {most} at most as a rule: {} may \
+                 refuse it",
+                quote(first)
+            );
+            self.problems.warn(at, message, hint);
+        }
+    }
+
+    /// Warns of a name that no CA certifies, whichever it is.
+    fn refused_by_all(
+        &mut self,
+        at: &At<'_>,
+        pattern: &Pattern,
+        issuers: &[Arc<str>],
+        raw: &schema::Root,
+    ) -> bool {
+        let why = match pattern {
+            Pattern::Exact(host) | Pattern::Wildcard(host) => preset::never_valid(host.as_str()),
+            Pattern::Any | Pattern::Ip(_) => None,
+        };
+        let issuer = issuers.iter().find(|name| acme_of(raw, name).is_some());
+        let Some((why, issuer)) = why.zip(issuer) else {
+            return false;
+        };
+        let message = format!(
+            "CAs certify nothing such as {}, since {why}: {} will refuse it",
+            at.quoted(),
+            quote(issuer),
+        );
+        self.problems.warn(at, message, "correct the name");
+        true
+    }
+
     /// Warns of a name that a public CA among these issuers will refuse.
     pub(super) fn refused_by_public(
         &mut self,
@@ -82,6 +144,9 @@ impl Build<'_> {
         issuers: &[Arc<str>],
         raw: &schema::Root,
     ) {
+        if self.refused_by_all(at, pattern, issuers, raw) {
+            return;
+        }
         let why = match pattern {
             Pattern::Exact(host) => preset::never_certified(host.as_str()),
             Pattern::Ip(address) => preset::never_routed(*address),

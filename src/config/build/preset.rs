@@ -183,6 +183,28 @@ pub fn never_certified(host: &str) -> Option<String> {
     Some(format!("names in '.{end}' are private"))
 }
 
+/// The most names that public CAs put into one certificate.
+pub(super) const MOST_NAMES: usize = 100;
+
+/// Why no CA at all certifies a name, where that is so: it is no host name (RFC 5890, section 2.3.1;
+/// RFC 1123, section 2.1), though a server may answer to it.
+pub(super) fn never_valid(host: &str) -> Option<String> {
+    host.split('.').find_map(|label| {
+        if label.starts_with('-') || label.ends_with('-') {
+            return Some(format!("the label '{label}' begins or ends with a hyphen"));
+        }
+        if label.starts_with("xn--") {
+            let (unicode, decoded) = idna::domain_to_unicode(label);
+            let is_valid = decoded.is_ok()
+                && idna::domain_to_ascii(&unicode).is_ok_and(|encoded| encoded == label);
+            return (!is_valid).then(|| format!("'{label}' is no valid internationalized label"));
+        }
+        let is_reserved = label.get(2..4) == Some("--");
+        is_reserved
+            .then(|| format!("labels such as '{label}', with '--' in third place, are reserved"))
+    })
+}
+
 /// Why no public CA certifies an address, where that is so: it cannot be reached from anywhere
 /// (RFC 6890).
 pub(super) fn never_routed(address: IpAddr) -> Option<String> {
@@ -288,6 +310,32 @@ mod tests {
             "a.mylocal",
         ] {
             assert!(!never(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_name_is_never_certified() {
+        for name in [
+            "-a.example.com",
+            "a-.example.com",
+            "a.-b.com",
+            "xn--.example.com",
+            "xn--a.example.com",
+            "xn--99999999.example.com",
+            "xn--www-.example.com",
+            "ab--cd.example.com",
+        ] {
+            assert!(never_valid(name).is_some(), "{name}");
+        }
+        for name in [
+            "a-b.example.com",
+            "a--b.example.com",
+            "xn--bcher-kva.example.com",
+            "xn--fiqs8s",
+            "_acme.example.com",
+            "1.2.example.com",
+        ] {
+            assert!(never_valid(name).is_none(), "{name}");
         }
     }
 
