@@ -246,7 +246,7 @@ pub(super) enum Outcome {
         /// What is known after it, as it was stored.
         retries: Retries,
         /// The same of all issuers together.
-        retry: Retry,
+        retry: Box<Retry>,
         /// Whether no issuer was asked, so that it belongs to none.
         is_of_none: bool,
         /// Whether an issuer does not want to be asked again before somebody has acted.

@@ -347,7 +347,7 @@ impl Managed {
                 teller.failed(present, issuer, &failure, &retry, pauses);
                 // The configuration may have other accounts by now.
                 let own = || entry.retries.sum(accounts(&need.issuers, &self.open));
-                match if is_of_none { Some(retry) } else { own() } {
+                match if is_of_none { Some(*retry) } else { own() } {
                     Some(retry) => self.plans.failed(&need, retry),
                     None => self.plans.defer(&need, now.saturating_add(1)),
                 }

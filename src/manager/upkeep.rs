@@ -44,7 +44,7 @@ impl TlsManager {
     /// [`Issuer::look_at_limits`].
     pub fn limits_to_look_at(&mut self) -> Vec<Arc<dyn Issuer>> {
         let now = self.clock.now();
-        self.managed.to_look_at(now)
+        self.managed.limits_to_look_at(now)
     }
 
     /// Takes what a CA advises.

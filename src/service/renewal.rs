@@ -212,14 +212,14 @@ impl Work {
             let live = Arc::clone(live);
             blocking(move || live.due(room)).await
         };
-        let Due {
+        let Some(Due {
             jobs,
             inquiries,
             to_look_at,
             next,
-        } = match due {
-            Some(due) => due,
-            None => return (None, false),
+        }) = due
+        else {
+            return (None, false);
         };
         let tools = live.tools();
         for inquiry in inquiries {

@@ -186,7 +186,7 @@ impl Managed {
 
     /// The issuers whose limits are to be looked at in the storage now, see
     /// [`Issuer::look_at_limits`]; each counts as looked at.
-    pub(in crate::manager) fn to_look_at(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
+    pub(in crate::manager) fn limits_to_look_at(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
         let is_soon = |last: UnixTime| (last..last.saturating_add(LOOK_EVERY)).contains(&now);
         if self.looked.is_some_and(is_soon) {
             return Vec::new();

@@ -44,7 +44,7 @@ impl Job {
         Outcome::Failed {
             failure,
             issuer,
-            retry: retries.sum(accounts).unwrap_or_default(),
+            retry: Box::new(retries.sum(accounts).unwrap_or_default()),
             retries,
             is_of_none: false,
             is_paused,
@@ -56,7 +56,7 @@ impl Job {
     pub(super) fn failed_by_itself(&self, failure: Failure, tools: &Tools) -> Outcome {
         let first = self.issuers.first();
         Outcome::Failed {
-            retry: self.retry_after(self.retry.as_ref(), &failure, None, tools),
+            retry: Box::new(self.retry_after(self.retry.as_ref(), &failure, None, tools)),
             is_of_none: true,
             failure,
             issuer: first.map_or_else(|| "".into(), |first| Arc::clone(first.name())),
