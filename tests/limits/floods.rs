@@ -381,11 +381,13 @@ fn heads_are_limited_as_over_http_1() {
     let path = |len: usize| format!("/{}", "p".repeat(len));
     assert_eq!(status("/", &[x(500)]).0, 200);
     let (code, text) = status("/", &[x(20_000)]);
-    assert_eq!((code, &*text), (431, "the request head is too large\n"));
+    assert_eq!(code, 431);
+    assert!(text.contains("The request head is too large."), "{text}");
     assert_eq!(status("/", &[x(200_000)]).0, 431);
     assert_eq!(status("/", &vec![x(1); 1500]).0, 431);
     let (code, text) = status(&path(60_000), &[]);
-    assert_eq!((code, &*text), (414, "the request line is too long\n"));
+    assert_eq!(code, 414);
+    assert!(text.contains("The request line is too long."), "{text}");
     assert_eq!(status("/", &[]).0, 200, "the connection goes on");
     assert_eq!(origin.requests().len(), 2);
     let refused = r#"snigate_requests_refused_total{reason="the request line is too long"}"#;

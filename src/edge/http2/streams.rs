@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession};
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
@@ -237,21 +236,17 @@ where
 
     async fn answer(self: Arc<Self>, mut session: HttpSession) {
         let in_flight = self.seat.begin();
-        if let Err(refusal) = check_size(session.req_header(), self.max_head) {
-            self.accounting
-                .count_refused(session.req_header().headers.len());
-            let peer = session.digest().and_then(|d| d.socket_digest.as_deref());
-            self.told.request(peer, &refusal);
-            _ = refuse(&mut session, refusal, self.idle).await;
-            return;
-        }
-        let request = session
-            .is_body_empty()
-            .then(|| Request::http2(session.req_header(), session.digest()));
-        let Some(answer) = request
-            .flatten()
-            .and_then(|request| self.app.answer(&request))
-        else {
+        let answer = if let Err(refusal) = check_size(session.req_header(), self.max_head) {
+            Some(self.refuse(&session, &refusal))
+        } else {
+            let request = session
+                .is_body_empty()
+                .then(|| Request::http2(session.req_header(), session.digest()));
+            request
+                .flatten()
+                .and_then(|request| self.app.answer(&request))
+        };
+        let Some(answer) = answer else {
             let flow = Flow::new(&self.at_upstreams);
             let session = Session::begin(session, flow, in_flight.stalled());
             self.app.process_new_http(session, &self.shutdown).await;
@@ -261,6 +256,16 @@ where
         let octets = send(&mut session, &answer, self.idle).await.unwrap_or(0);
         let request = Request::of(session.req_header(), session.digest());
         self.app.sent(answer, &request, octets);
+    }
+
+    /// The answer to a request that is refused for its head alone.
+    fn refuse(&self, session: &HttpSession, refusal: &Refusal) -> Ready {
+        let head = session.req_header();
+        self.accounting.count_refused(head.headers.len());
+        let peer = session.digest().and_then(|d| d.socket_digest.as_deref());
+        self.told.request(peer, refusal);
+        let request = Request::of(head, session.digest());
+        self.app.refuse(refusal.status, refusal.reason, &request)
     }
 }
 
@@ -274,28 +279,7 @@ async fn send(
     for (name, value) in answer.fields() {
         head.insert_header(name, value)?;
     }
-    send_whole(session, head, answer.body(), idle).await
-}
-
-/// Answers a request that is refused for its head alone.
-async fn refuse(
-    session: &mut HttpSession,
-    refusal: Refusal,
-    idle: Duration,
-) -> pingora_core::Result<usize> {
-    let body = Bytes::from(format!("{}\n", refusal.reason));
-    let mut head = ResponseHeader::build_no_case(refusal.status, Some(4))?;
-    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
-    head.insert_header(CONTENT_LENGTH, body.len())?;
-    send_whole(session, head, Some(&body), idle).await
-}
-
-async fn send_whole(
-    session: &mut HttpSession,
-    head: ResponseHeader,
-    body: Option<&Bytes>,
-    idle: Duration,
-) -> pingora_core::Result<usize> {
+    let body = answer.body();
     session.write_response_header(Box::new(head), body.is_none())?;
     let (Some(body), Some(mut writer)) = (body, session.take_response_body_writer()) else {
         return Ok(0);
