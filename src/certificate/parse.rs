@@ -14,6 +14,7 @@ use super::error::{CertificateError, CertificateWarning};
 use super::{Fingerprint, KeyKind, ffi};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::printable;
 
 /// The least RSA modulus in bits that clients and OpenSSL's security level 2 accept.
 const MIN_RSA_BITS: u32 = 2048;
@@ -117,7 +118,7 @@ pub(crate) fn name_text(name: &X509NameRef) -> String {
         .filter_map(|entry| {
             let key = entry.object().nid().short_name().ok()?;
             let value = entry.data().to_string().ok()?;
-            Some(format!("{key}={}", value.replace(char::is_control, " ")))
+            Some(format!("{key}={}", printable::line(&value)))
         })
         .collect();
     parts.reverse();

@@ -172,12 +172,6 @@ pub(super) fn names_for(pattern: &Pattern) -> impl Iterator<Item = String> {
     })
 }
 
-/// A name or path for people, on one line whatever is in it.
-pub(super) fn shown(name: &OsStr) -> String {
-    let text = name.to_string_lossy();
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 fn extension(name: &OsStr) -> Option<&str> {
     Path::new(name).extension().and_then(OsStr::to_str)
 }

@@ -15,6 +15,7 @@ use super::watched::Survey;
 use super::{Change, Directory, Found, Sources};
 use crate::manager::directory::{self, Part};
 use crate::manager::files::{EntryId, Kind};
+use crate::printable::Printable as _;
 
 /// How many levels of folders are looked into: that of Caddy, `CA/NAME/NAME.crt`.
 const DEPTH: usize = 2;
@@ -203,7 +204,7 @@ impl Yield {
 
 fn name_one(names: &mut Vec<String>, path: &Path) {
     if names.len() < NAMED {
-        names.push(directory::shown(path.as_os_str()));
+        names.push(path.printable().to_string());
     }
 }
 

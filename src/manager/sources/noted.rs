@@ -10,6 +10,7 @@ use super::super::report::Problem;
 use super::Sources;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
+use crate::printable::Printable as _;
 use crate::schedule::{Alert, Passed, Upkeep};
 
 /// How many problems, and how many warnings, are told one by one.
@@ -127,7 +128,7 @@ impl Sources {
 fn lone(key: &Path) -> String {
     let name = key.file_name().unwrap_or_default();
     let chains: Vec<_> = directory::chains_of(name)
-        .map(|chain| directory::shown(&chain))
+        .map(|chain| Path::new(&chain).printable().to_string())
         .collect();
     format!(
         "is a private key without a certificate beside it ({})",
