@@ -389,16 +389,6 @@ impl TlsManager {
         }
         needs.into_iter().flat_map(|need| need.names).collect()
     }
-
-    /// Marks what the last pass did not report.
-    fn note_new(&mut self, report: &mut Report) {
-        let before = std::mem::take(&mut self.reported);
-        for problem in report.problems.iter_mut().chain(&mut report.warnings) {
-            let text = problem.to_string();
-            problem.is_new = !before.contains(&text);
-            self.reported.insert(text);
-        }
-    }
 }
 
 #[cfg(test)]

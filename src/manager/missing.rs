@@ -84,6 +84,16 @@ impl TlsManager {
 }
 
 impl TlsManager {
+    /// Marks what the last pass did not report.
+    pub(super) fn note_new(&mut self, report: &mut Report) {
+        let before = std::mem::take(&mut self.reported);
+        for problem in report.problems.iter_mut().chain(&mut report.warnings) {
+            let text = problem.to_string();
+            problem.is_new = !before.contains(&text);
+            self.reported.insert(text);
+        }
+    }
+
     /// Why clients refuse what the local CA of this name issues; `None` where they need not.
     pub fn unripe(&self, issuer: &str) -> Option<String> {
         self.issued.unripe(issuer)
