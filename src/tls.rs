@@ -26,7 +26,6 @@ use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslAlert, SslRef};
 use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
-use tokio::runtime::Handle;
 
 use crate::certificate::hot::{self, Hot};
 use crate::certificate::sni::{CertificateSet, SniMap};
@@ -128,15 +127,7 @@ impl GlobalCertificate {
     /// connections that have it, some seconds, and let go then.
     pub fn publish(&self, snapshot: Snapshot) {
         let before = self.0.live.swap(Arc::new(snapshot));
-        let attachment = before.attachment.clone();
-        if let (Some(attachment), Ok(runtime)) = (attachment, Handle::try_current()) {
-            let blocking = runtime.clone();
-            runtime.spawn(async move {
-                tokio::time::sleep(info::FIRST_REQUEST).await;
-                // It may be large.
-                blocking.spawn_blocking(move || drop(attachment));
-            });
-        }
+        info::hold_for_first_requests(before.attachment.clone());
     }
 
     /// What handshakes work from now.

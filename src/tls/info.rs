@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
 use super::lock;
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
@@ -28,6 +30,19 @@ pub struct TlsInfo {
     pub(super) attachment: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     /// When the handshake ended.
     pub(super) since: Instant,
+}
+
+/// Holds what has been replaced while first requests may come that belong to it.
+pub(super) fn hold_for_first_requests(attachment: Option<Arc<dyn Any + Send + Sync>>) {
+    // Without a runtime nothing is served yet.
+    if let (Some(attachment), Ok(runtime)) = (attachment, Handle::try_current()) {
+        let blocking = runtime.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(FIRST_REQUEST).await;
+            // It may be large.
+            blocking.spawn_blocking(move || drop(attachment));
+        });
+    }
 }
 
 impl TlsInfo {
