@@ -188,7 +188,7 @@ fn a_chain_that_comes_later_takes_the_place_of_the_certificate_alone() {
     assert_eq!(report.certificates, 1);
     fixture.write("certs/a.example/fullchain.cer", &fixture.ca.chain(&leaf));
     let path = fixture.path("certs/a.example/fullchain.cer");
-    let report = fixture.manager.refresh_paths(&[path.clone()]);
+    let report = fixture.manager.refresh_paths(std::slice::from_ref(&path));
     assert_clean(&report);
     assert_eq!(report.certificates, 1, "not both");
     assert!(fixture.serial("a.example").is_some());
