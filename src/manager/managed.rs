@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 
 use self::advised::Advised;
 pub use self::authorities::Held;
-use self::authorities::{accounts, is_not_limited, may_be_mended, ready};
+use self::authorities::{accounts, is_not_limited, is_over_dns, may_be_mended, ready};
 pub(super) use self::demanded::{Stand, teller};
 pub(super) use self::opening::{Read, read};
 use self::plans::Plans;
@@ -397,13 +397,4 @@ impl Managed {
             .values()
             .filter_map(|entry| entry.certificate.as_ref())
     }
-}
-
-/// Whether names of a need may be proved over the DNS.
-fn is_over_dns(need: &Need, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
-    let is_configured = |name: &Arc<str>| match issuers.get(name) {
-        Some(Configured::Acme(acme)) => acme.challenges.iter().any(|kind| kind.is_over_dns()),
-        _ => false,
-    };
-    need.dns.is_some() || need.issuers.iter().any(is_configured)
 }

@@ -227,3 +227,12 @@ pub(super) fn may_be_mended(retry: &Retry) -> bool {
 pub(super) fn is_not_limited(retry: &Retry) -> bool {
     retry.class != FailureClass::RateLimited
 }
+
+/// Whether names of a need may be proved over the DNS.
+pub(super) fn is_over_dns(need: &Need, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
+    let is_configured = |name: &Arc<str>| match issuers.get(name) {
+        Some(Configured::Acme(acme)) => acme.challenges.iter().any(|kind| kind.is_over_dns()),
+        _ => false,
+    };
+    need.dns.is_some() || need.issuers.iter().any(is_configured)
+}
