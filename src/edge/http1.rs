@@ -70,8 +70,8 @@ pub(super) async fn serve<A>(
             Ok(None) => return end(stream, &mut shutdown).await,
             Err(refusal) => {
                 told.request(digest.as_deref(), &refusal);
-                let answer = own::refuse(&**app, &mut stream, &client, &refusal);
-                if Box::pin(answer).await {
+                // Rare, and in a box for the same reason as the others.
+                if Box::pin(own::refuse(&**app, &mut stream, &client, &refusal)).await {
                     end(stream, &mut shutdown).await;
                 }
                 return;

@@ -330,6 +330,8 @@ impl ProxyHttp for Gateway {
             exchange.log(status, bytes, &request, &access, SystemClock.now());
         }
         if answer::is_http2(session) && (error.is_none() || exchange.page_sent) {
+            // The upstream is done with.
+            exchange.place = None;
             answer::await_body_end(session, answer::IDLE_AFTER).await;
         }
     }
