@@ -86,11 +86,7 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
             assert_eq!(failure.class, FailureClass::Validation, "{failure}");
             let cost = failed.lock().unwrap().len() - before;
             assert_eq!(failure.failed_validations as usize, cost, "{attempt}");
-            assert_eq!(
-                attempt > 0 || cost == 2,
-                true,
-                "both types are tried at first"
-            );
+            assert!(attempt > 0 || cost == 2, "both types are tried at first");
             times.extend(std::iter::repeat_n(now, cost));
             let next = Retry::after(retry.as_ref(), &failure, None, life.as_ref(), now, &mut rng);
             clock.advance(next.next.unwrap() - now);
