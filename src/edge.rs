@@ -137,43 +137,44 @@ where
     }
 
     /// Terminates TLS and serves what is inside.
-    async fn serve_tls(
+    fn serve_tls(
         self: Arc<Self>,
         socket: Socket,
         seat: Arc<Seat>,
-        mut shutdown: ShutdownWatch,
-    ) {
+        shutdown: ShutdownWatch,
+    ) -> impl Future<Output = ()> + Send {
         let in_handshake = seat.begin();
+        let settings = self.settings.load_full();
+        let limits = settings.limits;
         // What a task may have to hold it has room for as long as it runs, hence the boxes: most
         // connections are long over their handshake, and without a request.
-        let settings = self.settings.load_full();
-        let shaken = Box::pin(self.shake_hands(&settings, socket, &mut shutdown)).await;
-        let limits = settings.limits;
-        drop(settings);
-        let Some(mut tls) = shaken else {
-            return;
-        };
-        if self.certificates.is_validation(tls.ssl()) {
-            // A CA has seen what it came for.
-            _ = tokio::time::timeout(limits.handshake, tls.shutdown()).await;
-            return;
-        }
-        drop(in_handshake);
-        if tls.selected_alpn_proto() == Some(ALPN::H2) {
-            let (app, told) = (&self.app, &self.told);
-            Box::pin(http2::serve(app, tls, &limits, told, &seat, shutdown)).await;
-        } else {
-            let stream = Gathered::new(tls, Flush::Now);
-            http1::serve(&self.app, stream, &limits, &self.told, &seat, shutdown).await;
+        let shaken = Box::pin(Arc::clone(&self).shake_hands(settings, socket, shutdown.clone()));
+        async move {
+            let Some(mut tls) = shaken.await else {
+                return;
+            };
+            if self.certificates.is_validation(tls.ssl()) {
+                // A CA has seen what it came for.
+                _ = tokio::time::timeout(limits.handshake, tls.shutdown()).await;
+                return;
+            }
+            drop(in_handshake);
+            if tls.selected_alpn_proto() == Some(ALPN::H2) {
+                let (app, told) = (&self.app, &self.told);
+                Box::pin(http2::serve(app, tls, &limits, told, &seat, shutdown)).await;
+            } else {
+                let stream = Gathered::new(tls, Flush::Now);
+                http1::serve(&self.app, stream, &limits, &self.told, &seat, shutdown).await;
+            }
         }
     }
 
     /// The handshake of TLS; `None` where it comes to nothing, which is told.
     async fn shake_hands(
-        &self,
-        settings: &Settings,
+        self: Arc<Self>,
+        settings: Arc<Settings>,
         socket: Socket,
-        shutdown: &mut ShutdownWatch,
+        mut shutdown: ShutdownWatch,
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
         let digest = socket.get_socket_digest();
@@ -184,7 +185,7 @@ where
             tokio::select! {
                 shaken = handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
                 () = tls::overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
-                () = last_call(shutdown) => Err((Unshaken::Stopped, None)),
+                () = last_call(&mut shutdown) => Err((Unshaken::Stopped, None)),
             }
         };
         let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), digest));

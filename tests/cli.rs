@@ -232,7 +232,7 @@ fn a_certificate_with_another_key_is_told_with_its_file() {
         "{VALID}certificates: [{{ files: {{ cert: b.pem, key: b.key }} }}]\n"
     ));
     let ca = Ca::new("Test CA");
-    let pair = ca.leaf(&["b.example"]).make();
+    let pair = ca.leaf(&["b.example"]).with_place_of_issuer().make();
     let other = ca.leaf(&["b.example"]).make();
     pair.with_key_of(&other).write(dir.path(), "b");
     let output = run(&["check", "--config", &path]);
@@ -241,7 +241,7 @@ fn a_certificate_with_another_key_is_told_with_its_file() {
     assert!(said.starts_with(&format!("{path}:8:")), "{said}");
     assert!(said.contains("b.key"), "{said}");
 
-    // Well, but for a root that nobody is known to trust.
+    // Well, but for an issuer that is missing.
     pair.write(dir.path(), "b");
     let output = run(&["check", "--strict", "--config", &path]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));

@@ -440,10 +440,15 @@ fn alpn_chooses_http_2_then_http_1_1_and_refuses_the_rest() {
     assert_eq!(chosen(&["http/1.1", "h2"]).as_deref(), Some("h2"));
     assert_eq!(chosen(&["http/1.1"]).as_deref(), Some("http/1.1"));
     assert_eq!(chosen(&["spdy/3", "http/1.1"]).as_deref(), Some("http/1.1"));
+    assert_eq!(
+        chosen(&["http/1.0", "http/1.1"]).as_deref(),
+        Some("http/1.1")
+    );
+    assert_eq!(chosen(&["http/1.0"]).as_deref(), Some("http/1.0"));
     let mut stream = TlsClient::named("a.example").connect(gateway.https);
     assert_eq!(stream.alpn(), None);
     assert_eq!(stream.get("a.example", "/").status, 200);
-    for unknown in ["http/1.0", "h2c", "imap", "acme-tls/1", "\0"] {
+    for unknown in ["http/0.9", "h2c", "imap", "acme-tls/1", "\0"] {
         for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
             let client = TlsClient::named("a.example")
                 .version(version)

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::HOST;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use crate::host::{Host, NameBuffer};
@@ -33,6 +35,22 @@ pub(crate) fn of(request: &RequestHeader) -> &[u8] {
         (Some(authority), _) => authority.as_str().as_bytes(),
         (None, Some(host)) => host.as_bytes(),
         (None, None) => b"",
+    }
+}
+
+/// The authority as upstreams get it: in normal form, with the port where the client named one.
+///
+/// # Errors
+/// 400, where the request names none that is valid.
+pub(crate) fn host_field(request: &RequestHeader) -> Result<HeaderValue> {
+    let raw = of(request);
+    let mut buffer = NameBuffer::new();
+    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not a valid one");
+    let authority = Authority::parse(raw, &mut buffer).ok_or_else(invalid)?;
+    let normal = authority.to_string();
+    match request.headers.get(HOST) {
+        Some(host) if host.as_bytes() == normal.as_bytes() => Ok(host.clone()),
+        _ => HeaderValue::try_from(normal).map_err(|_| invalid()),
     }
 }
 

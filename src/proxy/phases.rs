@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, StatusCode, Version};
+use http::header::{TRANSFER_ENCODING, UPGRADE};
+use http::{StatusCode, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -18,9 +18,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::clock::{Clock, SystemClock};
-use crate::host::NameBuffer;
 use crate::proxy::answer::{self, Answer};
-use crate::proxy::authority::{self, Authority, Channel};
+use crate::proxy::authority::{self, Channel};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{self, Failure};
 use crate::proxy::flow::Flow;
@@ -191,7 +190,7 @@ impl ProxyHttp for Gateway {
         Forwarded {
             client: exchange.client,
             tls: matches!(channel, Channel::Tls(_)),
-            host: host_field(session.req_header())?,
+            host: authority::host_field(session.req_header())?,
             port: session
                 .server_addr()
                 .and_then(|a| a.as_inet())
@@ -386,17 +385,4 @@ fn client(session: &Session) -> Option<IpAddr> {
         .client_addr()?
         .as_inet()
         .map(|address| address.ip().to_canonical())
-}
-
-/// The authority as upstreams get it: in normal form, with the port where the client named one.
-fn host_field(request: &RequestHeader) -> Result<HeaderValue> {
-    let raw = authority::of(request);
-    let mut buffer = NameBuffer::new();
-    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not a valid one");
-    let authority = Authority::parse(raw, &mut buffer).ok_or_else(invalid)?;
-    let normal = authority.to_string();
-    match request.headers.get(HOST) {
-        Some(host) if host.as_bytes() == normal.as_bytes() => Ok(host.clone()),
-        _ => HeaderValue::try_from(normal).map_err(|_| invalid()),
-    }
 }

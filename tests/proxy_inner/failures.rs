@@ -1,6 +1,5 @@
 //! Upstreams that fail, and what the client gets to know of it.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use snigate::config::model::SiteTls;
@@ -219,5 +218,5 @@ async fn a_websocket_that_is_not_answered_is_504() {
         )
         .await;
     assert_status(&client.rest().await, 504);
-    assert_eq!(origin.closed.load(Ordering::SeqCst), 1);
+    origin.wait_for_closed(1).await;
 }

@@ -22,7 +22,7 @@ use snigate::tls::GlobalCertificate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What an origin does with a request.
 pub(crate) struct Reply {
@@ -95,6 +95,17 @@ impl Origin {
             }
         });
         origin
+    }
+
+    /// Waits until so many connections have ended, for a few seconds at most.
+    pub(crate) async fn wait_for_closed(&self, count: usize) {
+        let ended = async {
+            while self.closed.load(Ordering::SeqCst) != count {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ended = timeout(Duration::from_secs(5), ended).await;
+        ended.unwrap_or_else(|_| panic!("{count} connections have not ended"));
     }
 
     pub(crate) fn seen(&self) -> Vec<String> {

@@ -13,6 +13,7 @@ use openssl::ssl::{
     SslSessionRef, SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::X509;
+use openssl::x509::verify::X509VerifyParam;
 
 use super::http1::{Response, connect, exchange, header, read_response};
 
@@ -233,8 +234,11 @@ impl TlsClient {
         let connector = self.builder.build();
         let mut configuration = connector.configure().unwrap();
         // What can be no host name can be asked for, but OpenSSL 4 lets nobody verify it.
-        let is_name = |name: &String| name.len() < 254 && name.split('.').all(|one| one.len() < 64);
-        configuration.set_verify_hostname(self.server_name.as_ref().is_some_and(is_name));
+        let is_host = |name: &String| {
+            let verification = X509VerifyParam::new();
+            verification.is_ok_and(|mut verification| verification.set_host(name).is_ok())
+        };
+        configuration.set_verify_hostname(self.server_name.as_ref().is_some_and(is_host));
         configuration.set_use_server_name_indication(self.server_name.is_some());
         let mut ssl: Ssl = configuration
             .into_ssl(self.server_name.as_deref().unwrap_or(""))

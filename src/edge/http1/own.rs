@@ -64,7 +64,9 @@ pub(super) async fn answer<A: Answering>(
     };
     let request = stream.unread().get(..head.len);
     let request = request.and_then(|bytes| client.request(brief, bytes));
-    let Some(answer) = request.and_then(|request| app.answer(&request)) else {
+    // In a box, so that a connection without a request has no room for it.
+    let answer = request.and_then(|request| app.answer(&request).map(Box::new));
+    let Some(answer) = answer else {
         return Ok(false);
     };
     let bytes = stream.take(head.len);
@@ -78,7 +80,7 @@ pub(super) async fn answer<A: Answering>(
     };
     let octets = sent.as_ref().map_or(0, |()| body.len());
     if let Some(request) = client.request(brief, &bytes) {
-        app.sent(answer, &request, octets);
+        app.sent(*answer, &request, octets);
     }
     sent.map(|()| true)
 }
