@@ -9,7 +9,7 @@ use crate::event::{Event, EventKind, Severity};
 use crate::schedule::{Failure, Hold, Intent, Scope, Wait};
 
 impl AcmeIssuer {
-    /// Learns from what an order has failed of, and tells of a limit that was not known.
+    /// Learns from what an order has failed of, and reports a limit that was not known.
     pub(super) async fn learn(&self, ca: &Ca, intent: &Intent<'_>, failure: &Failure) {
         let limits = &self.shared.limits;
         let Some(limit) = limits.learn(ca, &self.config, intent, failure).await else {
@@ -25,7 +25,7 @@ impl AcmeIssuer {
                 (Some(name.clone()), "other names are asked for meanwhile")
             }
             Scope::Account => (None, "no new certificate is ordered with it until then"),
-            Scope::Registrations => (None, "an account that exists goes on ordering"),
+            Scope::Registrations => (None, "an account that exists still orders"),
             Scope::Ca => (None, "it is asked for nothing until then"),
         };
         let message = line(&format!("{}: {limit}; {rest}", ca.host));

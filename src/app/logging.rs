@@ -62,7 +62,7 @@ struct Running {
 
 impl Level {
     /// Begins to log. `lost` counts the lines that find no reader. Where a log has been begun in
-    /// this process already, that one goes on.
+    /// this process already, that one continues.
     ///
     /// # Errors
     /// Where `log.level` is no filter, or no thread can be started.

@@ -114,7 +114,7 @@ pub enum CertificateWarning {
          sent instead"
     )]
     Superseded { subject: String, end: String },
-    /// The issuer's certificate is not at hand, and nothing says that there is one to be sent: the
+    /// The issuer's certificate is missing, and nothing says that there is one to be sent: the
     /// issuer may be a private root. Nobody is told.
     #[error("the issuer ({issuer}) is unknown")]
     UnknownIssuer { issuer: String },
@@ -124,7 +124,7 @@ pub enum CertificateWarning {
 }
 
 impl CertificateWarning {
-    /// The issuer whose certificate is not at hand, where that is what is odd.
+    /// The issuer whose certificate is missing, where that is what is odd.
     pub fn missing_issuer(&self) -> Option<&str> {
         match self {
             Self::Incomplete { issuer } | Self::UnknownIssuer { issuer } => Some(issuer),

@@ -96,7 +96,7 @@ pub(super) async fn serve<A>(
 
 /// Ends a connection in order, and soon where the gateway stops.
 ///
-/// In a box, so that a connection that goes on has no room for it.
+/// In a box, so that a connection that stays open has no room for it.
 fn end(
     mut stream: MessageStream,
     shutdown: &mut ShutdownWatch,

@@ -51,7 +51,7 @@ pub struct Exchange {
     deadline: Option<Deadline>,
     /// Where the owner of an HTTP/1 connection learns that it is kept.
     pub(crate) keep_alive: Option<KeepAlive>,
-    /// Whether a page that tells of a failure was sent whole, to a client that may still send.
+    /// Whether an error page was sent whole, to a client that may still send.
     pub(crate) page_sent: bool,
     /// How the answer flows to a client of HTTP/2.
     pub(crate) flow: Option<Arc<Flow>>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Pattern;
 
-/// What a limit of a CA holds. Whatever else is wanted of that CA goes on.
+/// What a limit of a CA holds. Whatever else is wanted of that CA continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -19,7 +19,7 @@ pub enum Scope {
     Identifier(String),
     /// All orders of the account.
     Account,
-    /// The making of accounts. An account that exists goes on ordering.
+    /// The making of accounts. An account that exists still orders.
     Registrations,
     /// All requests to the CA.
     Ca,

@@ -37,7 +37,7 @@ pub fn begin(pulse: Pulse) {
     let (sender, messages) = sync_channel(QUEUE);
     let thread = thread::Builder::new().name("systemd".to_owned());
     match thread.spawn(move || tell(&messages, &pulse)) {
-        // Where it has begun before, that one goes on.
+        // Where it has begun before, that one continues.
         Ok(_) => _ = MESSAGES.set(sender),
         Err(error) => tracing::warn!(%error, "cannot notify systemd"),
     }

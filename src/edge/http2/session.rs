@@ -1,6 +1,6 @@
 //! One request of an HTTP/2 connection, with the deadlines that Pingora's session does not keep.
 //!
-//! Pingora waits for a body without end, and goes on waiting once the answer is out. Here a client
+//! Pingora waits for a body without end, even once the answer is out. Here a client
 //! has to keep up while its body is waited for, and after the answer it has a moment to end it.
 //! What is written goes out in small parts, each of which the client has to take in time, and
 //! while it does not, nothing more is read from the server.

@@ -173,7 +173,7 @@ fn two_needs_with_the_same_names_share_no_failures() {
     let mut world = World::new([refused()]);
     world.apply();
     world.work();
-    // The site goes on asking the one, an entry asks the other.
+    // The site still asks the one, an entry asks the other.
     world.config.certificates = [CertificateSource::Managed {
         names: vec!["a.example".parse().expect("a name")],
         issuers: vec!["second".into()],
