@@ -20,8 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openssl::hash::MessageDigest;
 use openssl::ssl::{
-    Ssl, SslContext, SslMethod, SslSession, SslSessionCacheMode, SslStream, SslVerifyMode,
-    SslVersion,
+    Ssl, SslContext, SslMethod, SslOptions, SslSession, SslSessionCacheMode, SslStream,
+    SslVerifyMode, SslVersion,
 };
 use serde_json::{Value, json};
 
@@ -179,6 +179,8 @@ impl Client {
         builder.set_min_proto_version(Some(SslVersion::TLS1_3))?;
         builder.set_groups_list(&self.groups)?;
         builder.set_alpn_protos(b"\x08http/1.1")?;
+        // nginx answers the end of TLS by the end of the connection.
+        builder.set_options(SslOptions::IGNORE_UNEXPECTED_EOF);
         match &self.ca {
             Some(file) => {
                 builder.set_ca_file(&**file)?;
