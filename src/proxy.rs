@@ -10,6 +10,7 @@ mod balance;
 mod body;
 mod challenge;
 mod deadline;
+mod dial;
 mod exchange;
 mod failure;
 mod flow;
@@ -43,6 +44,7 @@ pub use self::route::{Site, SiteTable};
 
 use self::answer::Answer;
 use self::authority::Channel;
+use self::dial::Dialer;
 use self::exchange::Exchange;
 use self::header::Refusal;
 use self::room::Room;
@@ -84,6 +86,7 @@ pub struct Gateway {
     started: UnixTime,
     refused: Refused,
     room: Arc<Room>,
+    dialer: Dialer,
 }
 
 /// Requests that no site answers, by reason.
@@ -118,6 +121,7 @@ impl Gateway {
                 no_room: refused("no_room"),
             },
             room: Arc::default(),
+            dialer: Dialer::default(),
         }
     }
 
@@ -247,8 +251,6 @@ impl Gateway {
 /// connections to upstreams.
 pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<Gateway> {
     let threads = config.server.threads.max(1);
-    // Those over TLS are Pingora's to keep, all others the links'.
-    let kept = kept / 2;
     gateway
         .room
         .set_most_idle(kept.clamp(1, KEPT_CONNECTIONS.saturating_mul(threads)));

@@ -1,7 +1,6 @@
 //! What the gateway keeps of one request while it passes through.
 
 use std::net::IpAddr;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +38,8 @@ pub struct Exchange {
     tried: Vec<Arc<Endpoint>>,
     /// How often the request has been tried again, as far as the route's retries count it.
     retries: u32,
+    /// Whether the connection that was kept for it turned out closed before anything was sent.
+    pub(crate) is_stale: bool,
     /// The connection to it.
     pub(crate) lease: Option<Lease>,
     /// The request's place among those that are at upstreams.
@@ -76,6 +77,7 @@ impl Exchange {
             tried: Vec::new(),
             retries: 0,
             repeated: false,
+            is_stale: false,
             websocket: false,
             deadline: None,
             keep_alive: None,
@@ -125,9 +127,9 @@ impl Exchange {
         Some(self.choice.insert(choice))
     }
 
-    /// Notes that the chosen server can be reached, through `socket` where it has no link.
-    pub(crate) fn connected(&mut self, reused: bool, socket: RawFd) {
-        let reused = reused || self.is_link_reused();
+    /// Notes that the chosen server can be reached.
+    pub(crate) fn connected(&mut self) {
+        let reused = self.is_link_reused();
         // What has come of it is sent anew with each try.
         self.body = Body::of(self.declared);
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
@@ -140,11 +142,9 @@ impl Exchange {
             choice.endpoint.take_in();
         }
         if self.websocket {
-            let deadline = match &self.lease {
-                Some(lease) => Ok(Deadline::of_link(&lease.link, proxy.read_timeout)),
-                None => Deadline::of_socket(socket, proxy.read_timeout),
-            };
-            self.deadline = deadline.ok();
+            let patience = proxy.read_timeout;
+            let deadline = |lease: &Lease| Deadline::set(&lease.link, patience);
+            self.deadline = self.lease.as_ref().map(deadline);
         }
     }
 
@@ -178,17 +178,19 @@ impl Exchange {
         self.pass_over()
     }
 
+    /// Notes that the connection that was kept had been closed by its server: the same server is to
+    /// be asked over another.
+    pub(crate) fn found_stale(&mut self) {
+        self.is_stale = true;
+        self.next.clone_from(&self.choice);
+    }
+
     /// Notes that an exchange failed after it was connected, and says whether to try again, which is
     /// done only where the server has not answered and the request is `repeatable`.
     ///
     /// Where a kept-alive connection turns out dead, that costs none of the route's retries once:
     /// the server has not failed.
-    pub(crate) fn exchange_failed(
-        &mut self,
-        error: &mut Error,
-        reused: bool,
-        repeatable: bool,
-    ) -> bool {
+    pub(crate) fn exchange_failed(&mut self, error: &mut Error, repeatable: bool) -> bool {
         if self
             .deadline
             .take()
@@ -210,8 +212,7 @@ impl Exchange {
         if !died || !repeatable {
             return false;
         }
-        let reused = reused || self.is_link_reused();
-        if reused && !self.repeated {
+        if self.is_link_reused() && !self.repeated {
             self.repeated = true;
             return true;
         }

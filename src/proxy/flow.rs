@@ -23,6 +23,8 @@ pub struct Flow {
     reader: Mutex<Option<Waker>>,
     /// Octets that have been read since the reader last gave way.
     burst: AtomicUsize,
+    /// Whether the client has taken its request back.
+    is_cancelled: AtomicBool,
     /// How many requests of the stream's connection are at upstreams.
     pub(super) at_upstreams: Arc<AtomicUsize>,
 }
@@ -34,6 +36,16 @@ impl Flow {
             at_upstreams: Arc::clone(at_upstreams),
             ..Self::default()
         }
+    }
+
+    /// Notes that the client has taken its request back, or is gone.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has taken its request back.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
     }
 
     /// Marks a write to the client, for as long as the guard lives.

@@ -5,8 +5,9 @@
 //! that can be used again. So each has a [`Link`], which is its own pool: a request takes a link of
 //! the server's, and where Pingora drops the connection that belongs to it and asks for a new one,
 //! it gets the same again.
+//!
+//! A connection is opened before Pingora asks for it, so that the request can be given up meanwhile.
 
-use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,24 +15,21 @@ use std::task::{Context, Poll, Waker, ready};
 
 use async_trait::async_trait;
 use pingora_core::connectors::l4::Connect;
-use pingora_core::protocols::l4::ext;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
+use super::dial::{self, Duplex};
 use super::flow::Flow;
 use super::room::Idle;
 
 /// A connection to a server, or the place of one that is yet to be made.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Itself, for the connection that it makes.
+    /// Itself, for the connection that it holds.
     me: Weak<Self>,
-    /// What it leads to.
-    target: SocketAddr,
     state: Mutex<State>,
 }
 
@@ -43,8 +41,8 @@ struct State {
     is_ended: bool,
     /// Whether the connection has been used since the request began that has it.
     is_used: bool,
-    /// The connection, where it was dropped unused.
-    dropped: Option<Box<dyn Duplex>>,
+    /// The connection, where it was just opened, or dropped unused.
+    waiting: Option<Waiting>,
     /// Whether the connection had a request before the one that has it.
     is_reused: bool,
     /// How the answer flows that is being read, where that is bounded.
@@ -55,12 +53,18 @@ struct State {
     reader: Option<Waker>,
 }
 
+/// A connection that nothing has been sent over for the request that has its link.
+#[derive(Debug)]
+struct Waiting {
+    socket: Box<dyn Duplex>,
+    is_reused: bool,
+}
+
 impl Link {
-    /// A link to an address, without a connection yet.
-    pub(crate) fn to(target: &SocketAddr) -> Arc<Self> {
+    /// A link without a connection yet.
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
-            target: target.clone(),
             state: Mutex::default(),
         })
     }
@@ -84,7 +88,15 @@ impl Link {
         state.idle = None;
         state.is_used = false;
         state.is_reused = false;
-        state.dropped = None;
+        state.waiting = None;
+    }
+
+    /// Gives the link a connection that was just opened.
+    pub(super) fn hold(&self, socket: Box<dyn Duplex>) {
+        self.state().waiting = Some(Waiting {
+            socket,
+            is_reused: false,
+        });
     }
 
     /// Whether the connection had a request before the one that has it.
@@ -110,10 +122,12 @@ impl Link {
         }
     }
 
-    /// The connection that was dropped unused, where its server still has it open.
-    fn take_dropped(&self) -> Option<Box<dyn Duplex>> {
-        let dropped = self.state().dropped.take();
-        dropped.filter(|socket| socket.is_quiet())
+    /// The connection that waits, where its server still has it open.
+    fn take_waiting(&self) -> Option<Waiting> {
+        let mut waiting = self.state().waiting.take()?;
+        // Whatever a new one does is the answer of its server.
+        let is_open = !waiting.is_reused || dial::is_quiet(&mut *waiting.socket);
+        is_open.then_some(waiting)
     }
 
     fn opened(&self, is_reused: bool) {
@@ -125,12 +139,21 @@ impl Link {
 
     fn closed(&self, socket: Option<Box<dyn Duplex>>) {
         let mut state = self.state();
+        if state.flow.as_ref().is_some_and(|flow| flow.is_cancelled()) {
+            // Its port is free at once, and the server learns that nobody waits.
+            if let Some(socket) = &socket {
+                socket.reset_on_close();
+            }
+        }
         state.open = state.open.saturating_sub(1);
         if state.open == 0 {
             state.idle = None;
         }
         if !state.is_used && !state.is_ended {
-            state.dropped = socket;
+            state.waiting = socket.map(|socket| Waiting {
+                socket,
+                is_reused: true,
+            });
         }
     }
 
@@ -181,21 +204,13 @@ impl Connect for Link {
         let link = self.me.upgrade().ok_or_else(|| {
             Error::explain(ErrorType::InternalError, "the connection's link is gone")
         })?;
-        let dropped = self.take_dropped();
-        let is_reused = dropped.is_some();
-        let socket = match (dropped, &self.target) {
-            (Some(socket), _) => socket,
-            (None, SocketAddr::Inet(address)) => Box::new(ext::connect(address, None).await?),
-            (None, SocketAddr::Unix(address)) => {
-                let path = address.as_pathname().ok_or_else(|| {
-                    Error::explain(ErrorType::ConnectError, "the socket has no path")
-                })?;
-                Box::new(ext::connect_uds(path).await?)
-            }
-        };
-        self.opened(is_reused);
+        let waiting = self.take_waiting().ok_or_else(|| {
+            let why = "the server has closed the connection meanwhile";
+            Error::explain(ErrorType::ConnectionClosed, why)
+        })?;
+        self.opened(waiting.is_reused);
         let socket = Socket {
-            inner: Some(socket),
+            inner: Some(waiting.socket),
             link,
         };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
@@ -206,39 +221,6 @@ impl Connect for Link {
 struct Bound {
     room: usize,
     flow: Arc<Flow>,
-}
-
-/// A stream to a server.
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
-    /// Sends small writes at once, where the protocol would gather them.
-    fn set_nodelay(&self) -> io::Result<()>;
-
-    /// Whether the server has neither sent anything nor closed.
-    fn is_quiet(&self) -> bool;
-}
-
-impl Duplex for TcpStream {
-    fn set_nodelay(&self) -> io::Result<()> {
-        Self::set_nodelay(self, true)
-    }
-
-    fn is_quiet(&self) -> bool {
-        would_block(self.try_read(&mut [0]))
-    }
-}
-
-impl Duplex for UnixStream {
-    fn set_nodelay(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn is_quiet(&self) -> bool {
-        would_block(self.try_read(&mut [0]))
-    }
-}
-
-fn would_block(read: io::Result<usize>) -> bool {
-    read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// An open connection.
@@ -321,20 +303,26 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
     use super::super::room::Room;
     use super::*;
 
+    /// What Pingora takes a link to lead to.
+    fn target() -> SocketAddr {
+        SocketAddr::Inet(([0, 0, 0, 0], 0).into())
+    }
+
     /// A link, its connection, and the server's end of it.
     async fn connected() -> (Arc<Link>, Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let link = Link::to(&SocketAddr::Inet(
-            listener.local_addr().expect("an address"),
-        ));
+        let link = Link::new();
         link.begin(None);
-        let (near, far) = tokio::join!(link.connect(&link.target), listener.accept());
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        link.hold(Box::new(near.expect("a connection")));
+        let near = link.connect(&target()).await;
         (
             Arc::clone(&link),
             near.expect("a connection"),
@@ -367,7 +355,7 @@ mod tests {
         near.write_all(b"one").await.expect("room");
         link.begin(None);
         drop(near);
-        let mut near = link.connect(&link.target).await.expect("the same");
+        let mut near = link.connect(&target()).await.expect("the same");
         assert!(link.is_reused());
         near.write_all(b" two").await.expect("room");
         let mut got = [0; 7];
@@ -385,7 +373,21 @@ mod tests {
         let end = timeout(Duration::from_secs(5), near.read(&mut got)).await;
         assert!(end.is_ok());
         drop(near);
-        assert!(link.take_dropped().is_none());
+        assert!(link.take_waiting().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_a_request_that_was_taken_back_is_reset() {
+        let (link, mut near, mut far) = connected().await;
+        let flow = Arc::new(Flow::default());
+        link.begin(Some(Arc::clone(&flow)));
+        near.write_all(b"one").await.expect("room");
+        let mut got = [0; 3];
+        far.read_exact(&mut got).await.expect("what was sent");
+        flow.cancel();
+        drop(near);
+        let end = far.read(&mut got).await.map_err(|error| error.kind());
+        assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
     }
 
     #[tokio::test]

@@ -25,8 +25,7 @@ use crate::proxy::failure::{self, Failure};
 use crate::proxy::flow::Flow;
 use crate::proxy::header::{self, Forwarded};
 use crate::proxy::own::Request;
-use crate::proxy::server::ForeignCertificate;
-use crate::proxy::upstream::UPGRADED_IDLE;
+use crate::proxy::upstream::{Pool, UPGRADED_IDLE};
 use crate::proxy::{Gateway, SiteTable, challenge, channel};
 
 #[async_trait]
@@ -91,50 +90,46 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
         let choice = exchange.choose().cloned();
         let Some(proxy) = exchange.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
         };
-        let chosen = choice.and_then(|choice| {
-            let flow = exchange.flow.clone();
-            let lease = proxy.pool.lease(&choice, &self.room, flow);
-            Some((proxy.pool.peer(&choice, lease.as_ref())?, lease))
-        });
-        let Some((mut peer, lease)) = chosen else {
+        let Some(choice) = choice else {
             proxy.pool.attempts.unresolved.inc();
             let why = "no server of the upstream has an address yet";
             return Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up());
         };
-        peer.options.connection_timeout = Some(proxy.connect_timeout);
-        peer.options.total_connection_timeout = Some(proxy.connect_timeout);
-        let patience = if exchange.websocket {
-            UPGRADED_IDLE
-        } else {
-            proxy.read_timeout
+        let flow = exchange.flow.clone();
+        let lease = Pool::lease(&choice, exchange.is_stale, &self.room, flow);
+        let (patience, read_timeout) = (proxy.connect_timeout, proxy.read_timeout);
+        let opening = proxy.pool.open(&choice, &lease, &self.dialer, patience);
+        let opened = tokio::select! {
+            biased;
+            opened = opening => opened,
+            gone = await_client_gone(session) => return Err(gone),
         };
-        peer.options.read_timeout = Some(patience);
-        exchange.lease = lease;
+        let mut peer = opened.map_err(|error| connect_failed(error, exchange))?;
+        peer.options.read_timeout = Some(match exchange.websocket {
+            true => UPGRADED_IDLE,
+            false => read_timeout,
+        });
+        exchange.lease = Some(lease);
         Ok(peer)
     }
 
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
-        reused: bool,
+        _reused: bool,
         _peer: &HttpPeer,
-        socket: RawFd,
-        digest: Option<&Digest>,
+        _socket: RawFd,
+        _digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        let tls = digest.and_then(|digest| digest.ssl_digest.as_ref());
-        if tls.is_some_and(|tls| tls.extension.get::<ForeignCertificate>().is_some()) {
-            let why = "the server's certificate is not for its address";
-            return Err(Error::explain(ErrorType::InvalidCert, why).into_up());
-        }
-        exchange.connected(reused, socket);
+        exchange.connected();
         Ok(())
     }
 
@@ -145,14 +140,9 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        if failure::is_want(&error) {
-            // The server has not even been asked.
-            error.etype = ErrorType::HTTPStatus(503);
-            error.set_retry(false);
-            return error;
-        }
-        // Nothing has been sent, so any request can be tried elsewhere.
-        error.set_retry(exchange.connect_failed());
+        // The link had a connection, which its server has closed meanwhile.
+        exchange.found_stale();
+        error.set_retry(true);
         error
     }
 
@@ -162,12 +152,12 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         mut error: Box<Error>,
         exchange: &mut Exchange,
-        client_reused: bool,
+        _client_reused: bool,
     ) -> Box<Error> {
         let repeatable = session.req_header().method.is_idempotent()
             && !session.retry_buffer_truncated()
             && session.response_written().is_none();
-        let again = exchange.exchange_failed(&mut error, client_reused, repeatable);
+        let again = exchange.exchange_failed(&mut error, repeatable);
         error.set_retry(again);
         error
     }
@@ -365,6 +355,33 @@ impl Gateway {
         let accept = answer::accept(session);
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Some(Answer::error(status, why, accept, exchange.request_id()))
+    }
+}
+
+/// What becomes of a request whose server cannot be reached.
+fn connect_failed(mut error: Box<Error>, exchange: &mut Exchange) -> Box<Error> {
+    error.as_up();
+    if failure::is_want(&error) {
+        // The server has not even been asked.
+        error.etype = ErrorType::HTTPStatus(503);
+        error.set_retry(false);
+    } else {
+        // Nothing has been sent, so any request can be tried elsewhere.
+        error.set_retry(exchange.connect_failed());
+    }
+    error
+}
+
+/// Waits until the client takes its request back or goes away. Over HTTP/1 that cannot be seen
+/// before the whole body has been read.
+async fn await_client_gone(session: &mut Session) -> Box<Error> {
+    if !answer::is_http2(session) && !session.is_body_done() {
+        return std::future::pending().await;
+    }
+    loop {
+        if let Err(error) = session.downstream_session.read_body_or_idle(true).await {
+            return error.into_down();
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! One server of an upstream: its addresses, and what a connection to it is made with.
 
 use std::any::Any;
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::Path;
@@ -9,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ahash::AHasher;
 use arc_swap::ArcSwap;
 use openssl::x509::{X509, X509Ref};
+use pingora_core::Result;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::TlsRef;
 use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
@@ -19,6 +18,7 @@ use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
 use crate::printable::Printable as _;
+use crate::proxy::dial::{Dialer, Duplex, ForeignCertificate};
 use crate::proxy::link::Link;
 use crate::proxy::room::Room;
 
@@ -30,8 +30,10 @@ const WRITE: Duration = Duration::from_secs(60);
 
 /// A server as it is configured, with the addresses that it is found at.
 pub(crate) struct Server {
-    /// What a request's peer is cloned from; all but its address.
+    /// What a request's peer is cloned from; all but its link. Links speak TLS by themselves.
     template: HttpPeer,
+    /// What TLS is spoken with, all but the address.
+    tls: Option<HttpPeer>,
     pub(crate) name: Option<(HostName, u16)>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     turn: AtomicUsize,
@@ -69,7 +71,8 @@ impl Server {
             .map(|(address, text)| Arc::new(Endpoint::new(address, text)))
             .collect();
         Self {
-            template: template(server, tls, roots),
+            template: template(),
+            tls: tls_template(server, tls, roots),
             name,
             endpoints: ArcSwap::from_pointee(endpoints),
             turn: AtomicUsize::new(0),
@@ -78,26 +81,31 @@ impl Server {
         }
     }
 
-    /// What a connection to one of this server's addresses is found or made with: by `link` where
-    /// there is one, else by Pingora alone.
-    pub(crate) fn peer(&self, endpoint: &Endpoint, link: Option<&Arc<Link>>) -> Box<HttpPeer> {
+    /// What Pingora finds the connection of a link to one of this server's addresses with.
+    pub(crate) fn peer(&self, endpoint: &Endpoint, link: &Arc<Link>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.template.clone());
-        match (link, &endpoint.address) {
-            // The link knows it, and Pingora would look for it in the file system.
-            (Some(_), SocketAddr::Unix(_)) => {}
-            (_, address) => peer._address = address.clone(),
+        if let address @ SocketAddr::Inet(_) = &endpoint.address {
+            // For what Pingora says of it; it would look for others in the file system.
+            peer._address = address.clone();
         }
-        if let Some(link) = link {
-            peer.group_key = link.key();
-            peer.options.custom_l4 = Some(Arc::clone(link) as _);
-        }
+        peer.group_key = link.key();
+        peer.options.custom_l4 = Some(Arc::clone(link) as _);
         peer
     }
 
-    /// A link to one of this server's addresses; `None` where TLS is spoken, whose state is
-    /// Pingora's and goes with the connection.
-    pub(crate) fn link(&self, endpoint: &Endpoint) -> Option<Arc<Link>> {
-        (self.template.scheme == Scheme::HTTP).then(|| endpoint.link())
+    /// Opens a connection to one of this server's addresses within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Where the server cannot be reached or trusted.
+    pub(super) async fn open(
+        &self,
+        endpoint: &Endpoint,
+        dialer: &Dialer,
+        patience: Duration,
+    ) -> Result<Box<dyn Duplex>> {
+        let tls = self.tls.as_ref();
+        dialer.open(&endpoint.address, tls, patience).await
     }
 
     /// The addresses that are known.
@@ -182,14 +190,14 @@ impl Endpoint {
     }
 
     /// A link for a request: that of a connection that waits for one, else a new one.
-    fn link(&self) -> Arc<Link> {
+    pub(crate) fn link(&self) -> Arc<Link> {
         let mut resting = self.resting();
         while let Some(link) = resting.pop() {
             if link.is_open() {
                 return link;
             }
         }
-        Link::to(&self.address)
+        Link::new()
     }
 
     /// Lets the connection of a link wait for its next request, where it has one and there is room.
@@ -231,13 +239,13 @@ impl Endpoint {
     }
 }
 
-/// A peer with everything but its address. HTTP/1.1 is spoken to every upstream: an upgrade
-/// cannot pass through HTTP/2.
-fn template(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> HttpPeer {
+/// A peer with everything but its link. HTTP/1.1 is spoken to every upstream: an upgrade cannot
+/// pass through HTTP/2.
+fn template() -> HttpPeer {
     let mut options = PeerOptions::new();
     options.idle_timeout = Some(IDLE);
     options.write_timeout = Some(WRITE);
-    let mut peer = HttpPeer {
+    HttpPeer {
         _address: SocketAddr::Inet(std::net::SocketAddr::from(([0, 0, 0, 0], 0))),
         scheme: Scheme::HTTP,
         sni: String::new(),
@@ -245,51 +253,52 @@ fn template(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) ->
         client_cert_key: None,
         group_key: 0,
         options,
-    };
-    if let UpstreamTls::On {
+    }
+}
+
+/// A peer with everything that TLS is spoken with but its address; `None` for plain HTTP.
+fn tls_template(
+    server: &UpstreamServer,
+    tls: &UpstreamTls,
+    roots: Option<&[u8]>,
+) -> Option<HttpPeer> {
+    let UpstreamTls::On {
         server_name,
         verify,
         ..
     } = tls
-    {
-        peer.scheme = Scheme::HTTPS;
-        peer.options.verify_cert = *verify;
-        peer.options.verify_hostname = *verify;
-        if let (None, true, UpstreamAddress::Ip(address)) = (server_name, *verify, &server.address)
-        {
-            // OpenSSL, as Pingora asks it, compares nothing but DNS names.
-            peer.options.verify_hostname = false;
-            let address = address.ip().to_canonical();
-            let check = move |tls: &TlsRef| -> Option<Arc<dyn Any + Send + Sync>> {
-                let certificate = tls.peer_certificate();
-                let covers = certificate.is_some_and(|one| covers(&one, address));
-                (!covers).then(|| Arc::new(ForeignCertificate) as Arc<_>)
-            };
-            peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(check));
-        }
-        // Pingora verifies nothing where it has no name.
-        peer.sni = match (server_name, &server.address) {
-            (Some(name), _) => name.to_string(),
-            (None, UpstreamAddress::Name { host, .. }) => host.to_string(),
-            (None, UpstreamAddress::Ip(address)) if *verify => address.ip().to_string(),
-            (None, UpstreamAddress::Unix(_)) if *verify => "localhost".to_owned(),
-            (None, _) => String::new(),
+    else {
+        return None;
+    };
+    let mut peer = template();
+    peer.scheme = Scheme::HTTPS;
+    peer.options.verify_cert = *verify;
+    peer.options.verify_hostname = *verify;
+    if let (None, true, UpstreamAddress::Ip(address)) = (server_name, *verify, &server.address) {
+        // OpenSSL, as Pingora asks it, compares nothing but DNS names.
+        peer.options.verify_hostname = false;
+        let address = address.ip().to_canonical();
+        let check = move |tls: &TlsRef| -> Option<Arc<dyn Any + Send + Sync>> {
+            let certificate = tls.peer_certificate();
+            let covers = certificate.is_some_and(|one| covers(&one, address));
+            (!covers).then(|| Arc::new(ForeignCertificate) as Arc<_>)
         };
-        if let Some(roots) = roots {
-            let roots_of_file = X509::stack_from_pem(roots).unwrap_or_default();
-            peer.options.ca = Some(Arc::new(roots_of_file.into_boxed_slice()));
-            // Pingora shares connections by address and name, whatever the roots.
-            let mut hasher = AHasher::default();
-            roots.hash(&mut hasher);
-            peer.group_key = hasher.finish();
-        }
+        peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(check));
     }
-    peer
+    // Pingora verifies nothing where it has no name.
+    peer.sni = match (server_name, &server.address) {
+        (Some(name), _) => name.to_string(),
+        (None, UpstreamAddress::Name { host, .. }) => host.to_string(),
+        (None, UpstreamAddress::Ip(address)) if *verify => address.ip().to_string(),
+        (None, UpstreamAddress::Unix(_)) if *verify => "localhost".to_owned(),
+        (None, _) => String::new(),
+    };
+    if let Some(roots) = roots {
+        let roots_of_file = X509::stack_from_pem(roots).unwrap_or_default();
+        peer.options.ca = Some(Arc::new(roots_of_file.into_boxed_slice()));
+    }
+    Some(peer)
 }
-
-/// Left with a connection whose server has a certificate for other addresses than its own. Nothing
-/// may be sent to it.
-pub(crate) struct ForeignCertificate;
 
 /// Whether a certificate names an address (RFC 6125, section 1.7.2; RFC 5280, section 4.2.1.6).
 fn covers(certificate: &X509Ref, address: IpAddr) -> bool {

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
 use prometheus::IntCounter;
 
 use crate::config::model::Upstream;
 use crate::metrics::Metrics;
 use crate::proxy::balance;
+use crate::proxy::dial::Dialer;
 use crate::proxy::flow::Flow;
 use crate::proxy::link::Link;
 use crate::proxy::room::Room;
@@ -117,27 +119,48 @@ impl Pool {
         last_resort
     }
 
-    /// What Pingora connects to.
-    pub(crate) fn peer(&self, choice: &Choice, lease: Option<&Lease>) -> Option<Box<HttpPeer>> {
-        let server = self.servers.get(choice.server)?;
-        Some(server.peer(&choice.endpoint, lease.map(|lease| &lease.link)))
-    }
-
-    /// A connection to a server for one request, which `flow` bounds where it is given. `None` for
-    /// those that are Pingora's alone.
+    /// A connection to a server for one request, or the place of a `fresh` one. `flow` bounds what
+    /// is read, where it is given.
     pub(crate) fn lease(
-        &self,
         choice: &Choice,
+        fresh: bool,
         room: &Arc<Room>,
         flow: Option<Arc<Flow>>,
-    ) -> Option<Lease> {
-        let link = self.servers.get(choice.server)?.link(&choice.endpoint)?;
+    ) -> Lease {
+        let link = match fresh {
+            true => Link::new(),
+            false => choice.endpoint.link(),
+        };
         link.begin(flow);
-        Some(Lease {
+        Lease {
             link,
             endpoint: Arc::clone(&choice.endpoint),
             room: Arc::clone(room),
-        })
+        }
+    }
+
+    /// Opens the connection of a lease, unless it is open, within `patience`; and returns what
+    /// Pingora finds it with.
+    ///
+    /// # Errors
+    ///
+    /// Where the server cannot be reached or trusted.
+    pub(super) async fn open(
+        &self,
+        choice: &Choice,
+        lease: &Lease,
+        dialer: &Dialer,
+        patience: Duration,
+    ) -> Result<Box<HttpPeer>> {
+        let server = self
+            .servers
+            .get(choice.server)
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the server is gone"))?;
+        if !lease.link.is_open() {
+            let socket = server.open(&choice.endpoint, dialer, patience).await?;
+            lease.link.hold(socket);
+        }
+        Ok(server.peer(&choice.endpoint, &lease.link))
     }
 
     /// Passes an address over for a while.

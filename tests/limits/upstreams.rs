@@ -1,9 +1,15 @@
 //! What one client's connection may hold of upstreams over HTTP/2, and of the gateway's memory.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Instant;
 
-use super::support::{Act, Frame, Frames, Gateway, Origin, within};
+use socket2::{Domain, Socket, Type};
+
+use super::support::{
+    Act, Frame, Frames, Gateway, Origin, TcpState, TlsClient, connections_to, within,
+};
 use super::{SECOND, limited, serving};
 
 const MIB: u64 = 1 << 20;
@@ -20,21 +26,55 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|number| 2 * number + 1)
 }
 
+/// A gateway that speaks TLS to its upstream, and waits long for it to be connected.
+fn before_tls(upstream: SocketAddr, limits: &str) -> Gateway {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{upstream}\"], tls: {{ server_name: a.test, verify: false }} }} }}\n\
+             sites:\n\
+             - hosts: [a.test]\n\
+             \x20 routes: [{{ upstream: app, timeout: {{ connect: 60s, read: 60s }} }}]\n",
+        ),
+    )
+    .server(&format!("limits: {{ {limits} }}"))
+    .start()
+}
+
+/// How many connections to an upstream are in a state.
+#[track_caller]
+fn count(upstream: SocketAddr, state: TcpState) -> usize {
+    match upstream {
+        SocketAddr::V4(address) => connections_to(address, state),
+        SocketAddr::V6(_) => panic!("tests listen on IPv4"),
+    }
+}
+
+/// An origin with an answer that is larger than anything the gateway may hold of it.
+fn large() -> Origin {
+    let body = vec![b'x'; 1_000_000];
+    Origin::start(move |_| vec![Act::respond(200, &body)])
+}
+
 /// By how much the gateway's memory grows while a client with these windows takes nothing of a
 /// hundred answers; and that it is cut for it.
 #[track_caller]
-fn growth_for_a_deaf_client(stream_window: u32, connection_window: u32) -> u64 {
-    let body = vec![b'x'; 1_000_000];
-    let origin = Origin::start(move |_| vec![Act::respond(200, &body)]);
-    let gateway = limited(&origin, "idle: 5s");
+fn growth_for_a_deaf_client(
+    origin: &Origin,
+    upstream: SocketAddr,
+    gateway: &Gateway,
+    stream_window: u32,
+    connection_window: u32,
+) -> u64 {
     let warm = |gateway: &Gateway| {
         let mut frames = Frames::connect(gateway.https, "a.test", &[(4, 0)]);
         frames.send(&Frame::get(1, "a.test", "/"));
         frames.until(|frame| frame.kind == Frame::HEADERS);
     };
-    warm(&gateway);
+    warm(gateway);
+    let is_let_go = || count(upstream, TcpState::Established) == 0;
     within(SECOND * 10, "the upstream to be let go", || {
-        (origin.open_connections() == 0).then_some(())
+        is_let_go().then_some(())
     });
     let before = gateway.memory();
     let settings = [(4, stream_window)];
@@ -50,7 +90,7 @@ fn growth_for_a_deaf_client(stream_window: u32, connection_window: u32) -> u64 {
     let mut most = 0;
     within(SECOND * 30, "the connection to be cut", || {
         most = most.max(gateway.memory());
-        (origin.open_connections() == 0).then_some(())
+        is_let_go().then_some(())
     });
     assert!(start.elapsed() > SECOND * 3, "{:?}", start.elapsed());
     deaf.until_closed();
@@ -60,15 +100,142 @@ fn growth_for_a_deaf_client(stream_window: u32, connection_window: u32) -> u64 {
 
 #[test]
 fn a_hundred_streams_without_a_window_hold_little_and_are_cut() {
-    let growth = growth_for_a_deaf_client(0, 0);
+    let origin = large();
+    let gateway = limited(&origin, "idle: 5s");
+    let growth = growth_for_a_deaf_client(&origin, origin.address(), &gateway, 0, 0);
     assert!(growth < 8 * MIB, "{growth} octets");
 }
 
 #[test]
+fn streams_without_a_window_hold_little_of_upstreams_over_tls() {
+    let origin = large();
+    let inner = limited(&origin, "idle: 60s");
+    let gateway = before_tls(inner.https, "idle: 5s");
+    let growth = growth_for_a_deaf_client(&origin, inner.https, &gateway, 0, 0);
+    // Each connection to the upstream has the buffers of TLS besides.
+    assert!(growth < 16 * MIB, "{growth} octets");
+}
+
+#[test]
 fn a_client_that_reads_nothing_from_its_socket_holds_little() {
-    let growth = growth_for_a_deaf_client(0x7fff_ffff, 0x7000_0000);
+    let origin = large();
+    let gateway = limited(&origin, "idle: 5s");
+    let growth = growth_for_a_deaf_client(
+        &origin,
+        origin.address(),
+        &gateway,
+        0x7fff_ffff,
+        0x7000_0000,
+    );
     // What is on its way through the connection itself comes on top.
     assert!(growth < 16 * MIB, "{growth} octets");
+}
+
+/// A server whose queue is full: whoever connects to it waits.
+struct Crowded {
+    listener: TcpListener,
+    _queue: Vec<Socket>,
+}
+
+impl Crowded {
+    fn start() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        listener.bind(&any.into()).expect("a free port");
+        listener.listen(1).expect("listening");
+        let listener = TcpListener::from(listener);
+        let address = listener.local_addr().expect("an address");
+        let queue = (0..8).map(|_| {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            client.set_nonblocking(true).expect("set");
+            _ = client.connect(&address.into());
+            client
+        });
+        Self {
+            _queue: queue.collect(),
+            listener,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
+    }
+}
+
+#[test]
+fn a_request_that_is_taken_back_is_connected_no_longer() {
+    let crowded = Crowded::start();
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites:\n\
+             - hosts: [a.test]\n\
+             \x20 routes: [{{ upstream: app, timeout: {{ connect: 60s, read: 60s }} }}]\n",
+            crowded.address()
+        ),
+    )
+    .start();
+    let wait_for = |what: &str, connecting: usize| {
+        within(SECOND * 10, what, || {
+            (count(crowded.address(), TcpState::SynSent) == connecting).then_some(())
+        });
+    };
+    let others = count(crowded.address(), TcpState::SynSent);
+    // Stream by stream, and all with their connection.
+    for with_connection in [false, true] {
+        let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+        for stream in streams(40) {
+            frames.send(&Frame::get(stream, "a.test", "/"));
+        }
+        wait_for("connecting", others + 40);
+        for stream in streams(40).filter(|_| !with_connection) {
+            let cancel = 8_u32.to_be_bytes();
+            frames.send(&Frame::new(Frame::RST_STREAM, 0, stream, cancel));
+        }
+        if !with_connection {
+            wait_for("the end of all", others);
+        }
+        drop(frames);
+        wait_for("the end of all", others);
+    }
+    gateway.wait_for_log("HTTP/2.0\" 499 0");
+}
+
+#[test]
+fn a_handshake_with_an_upstream_ends_with_its_request() {
+    let silent = Origin::silent();
+    let gateway = before_tls(silent.address(), "idle: 60s");
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    for stream in streams(20) {
+        frames.send(&Frame::get(stream, "a.test", "/"));
+    }
+    within(SECOND * 10, "handshakes", || {
+        (silent.open_connections() == 20).then_some(())
+    });
+    for stream in streams(20) {
+        let cancel = 8_u32.to_be_bytes();
+        frames.send(&Frame::new(Frame::RST_STREAM, 0, stream, cancel));
+    }
+    within(SECOND * 5, "the end of all", || {
+        (silent.open_connections() == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_of_http_1_that_is_gone_is_connected_no_longer() {
+    let silent = Origin::silent();
+    let gateway = before_tls(silent.address(), "idle: 60s");
+    let mut client = TlsClient::named("a.test").connect(gateway.https);
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    client.write_all(request).expect("taken");
+    within(SECOND * 10, "the handshake", || {
+        (silent.open_connections() == 1).then_some(())
+    });
+    drop(client);
+    within(SECOND * 5, "its end", || {
+        (silent.open_connections() == 0).then_some(())
+    });
 }
 
 #[test]

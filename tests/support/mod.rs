@@ -53,7 +53,7 @@ pub use gateway::{Builder, Gateway, children};
 pub use http1::{Response, connect, exchange, read_head, read_response};
 pub use http2::{H2, H2Reply, read};
 pub use knot::{KEY as TSIG_KEY, Knot, KnotBuilder, READER as TSIG_READER, TsigKey};
-pub use network::in_own_network;
+pub use network::{TcpState, connections_to, in_own_network};
 pub use origin::{Act, Origin, Received};
 pub use pebble::{Pebble, PebbleBuilder};
 pub use port::Port;

@@ -3,6 +3,8 @@
 //! The test runs itself again, as root of a new user, network and mount namespace, which any user
 //! may make. There, 127.0.0.1 is its own and so is `/etc/resolv.conf`.
 
+use std::fs;
+use std::net::SocketAddrV4;
 use std::process::Command;
 
 /// Says to the test that it is there already.
@@ -39,4 +41,24 @@ pub fn in_own_network(test: &str) -> bool {
         output.status
     );
     false
+}
+
+/// A state of a TCP connection, as the kernel lists it.
+#[derive(Clone, Copy, Debug)]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+}
+
+/// How many connections to an address are in a state, whosever they are.
+pub fn connections_to(address: SocketAddrV4, state: TcpState) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux lists connections");
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let remote = format!("{ip:08X}:{:04X}", address.port());
+    let state = format!("{:02X}", state as u8);
+    let is_one = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next() == Some(&remote) && fields.next() == Some(&state)
+    };
+    table.lines().filter(is_one).count()
 }

@@ -79,7 +79,7 @@ impl Session {
         let deadline = farewell.map_or(deadline, |farewell| farewell.min(deadline));
         let read = timeout_at(deadline, self.inner.read_body_bytes()).await;
         let read = read.map_err(|_| late("the request's body does not come"))?;
-        let part = read?;
+        let part = self.watch(read)?;
         let octets = part.as_ref().map_or(0, Bytes::len);
         self.body.came(Instant::now(), octets);
         Ok(part)
@@ -103,7 +103,15 @@ impl Session {
             self.stalled.store(true, Ordering::Relaxed);
         }
         self.ended(end && written.is_ok());
-        written
+        self.watch(written)
+    }
+
+    /// Notes where the stream has failed: nobody waits for its answer any more.
+    fn watch<T>(&self, done: Result<T>) -> Result<T> {
+        if done.is_err() {
+            self.flow.cancel();
+        }
+        done
     }
 
     fn ended(&mut self, end: bool) {
@@ -277,7 +285,8 @@ impl CustomSession for Session {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.inner.is_body_done() {
-            return self.inner.read_body_or_idle(true).await;
+            let idle = self.inner.read_body_or_idle(true).await;
+            return self.watch(idle);
         }
         let farewell = self.answered.map(|answered| answered + FAREWELL);
         self.read(farewell).await

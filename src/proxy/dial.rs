@@ -1,0 +1,147 @@
+//! Opening connections to servers: over TCP or a Unix socket, with TLS where the server speaks it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::l4::ext;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// Left with a connection whose server has a certificate for other addresses than its own. Nothing
+/// may be sent to it.
+pub(super) struct ForeignCertificate;
+
+/// What opens connections. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Dialer {
+    /// What speaks TLS, made when a server first needs it: it reads the system's roots.
+    tls: Arc<OnceLock<TransportConnector>>,
+}
+
+impl Dialer {
+    /// Opens a connection to `address` within `patience`; with TLS as `tls` says, where it does.
+    ///
+    /// # Errors
+    ///
+    /// Where the server cannot be reached or trusted.
+    pub(super) async fn open(
+        &self,
+        address: &SocketAddr,
+        tls: Option<&HttpPeer>,
+        patience: Duration,
+    ) -> Result<Box<dyn Duplex>> {
+        let opening = async {
+            match tls {
+                Some(template) => self.open_tls(address, template, patience).await,
+                None => open_plain(address).await,
+            }
+        };
+        timeout(patience, opening).await.unwrap_or_else(|_| {
+            let why = format!("no connection within {patience:?}");
+            Error::e_explain(ErrorType::ConnectTimedout, why)
+        })
+    }
+
+    async fn open_tls(
+        &self,
+        address: &SocketAddr,
+        template: &HttpPeer,
+        patience: Duration,
+    ) -> Result<Box<dyn Duplex>> {
+        let mut peer = template.clone();
+        peer._address = address.clone();
+        peer.options.connection_timeout = Some(patience);
+        let connector = self.tls.get_or_init(|| TransportConnector::new(None));
+        let stream = connector.new_stream(&peer).await?;
+        let digest = stream.get_ssl_digest();
+        if digest.is_some_and(|tls| tls.extension.get::<ForeignCertificate>().is_some()) {
+            let why = "the server's certificate is not for its address";
+            return Error::e_explain(ErrorType::InvalidCert, why);
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").finish_non_exhaustive()
+    }
+}
+
+async fn open_plain(address: &SocketAddr) -> Result<Box<dyn Duplex>> {
+    match address {
+        SocketAddr::Inet(address) => Ok(Box::new(ext::connect(address, None).await?)),
+        SocketAddr::Unix(address) => {
+            let path = address
+                .as_pathname()
+                .ok_or_else(|| Error::explain(ErrorType::ConnectError, "the socket has no path"))?;
+            Ok(Box::new(ext::connect_uds(path).await?))
+        }
+    }
+}
+
+/// A stream to a server.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
+    /// Sends small writes at once, where the protocol would gather them.
+    fn set_nodelay(&self) -> io::Result<()>;
+
+    /// Lets the connection end in a reset, not in an orderly way, where its protocol knows both.
+    fn reset_on_close(&self);
+}
+
+impl Duplex for TcpStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        Self::set_nodelay(self, true)
+    }
+
+    fn reset_on_close(&self) {
+        reset_on_close(SockRef::from(self));
+    }
+}
+
+impl Duplex for UnixStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reset_on_close(&self) {}
+}
+
+/// Pingora's, with TLS.
+impl Duplex for Stream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        // Pingora has done so.
+        Ok(())
+    }
+
+    fn reset_on_close(&self) {
+        // SAFETY: the stream owns the socket, and is borrowed for the whole call.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.id()) };
+        reset_on_close(SockRef::from(&socket));
+    }
+}
+
+fn reset_on_close(socket: SockRef<'_>) {
+    // Where it fails, as on a Unix socket, the end is an orderly one.
+    _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+/// Whether the server has neither sent anything nor closed.
+pub(super) fn is_quiet(socket: &mut dyn Duplex) -> bool {
+    let mut octet = [0];
+    let mut cx = Context::from_waker(Waker::noop());
+    let read = Pin::new(socket).poll_read(&mut cx, &mut ReadBuf::new(&mut octet));
+    matches!(read, Poll::Pending)
+}
