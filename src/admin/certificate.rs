@@ -141,6 +141,8 @@ pub struct Managed {
     /// When it is renewed or tried again.
     pub next: Option<UnixTime>,
     pub held: Option<HeldView>,
+    /// Why the storage does not say what it has of it.
+    pub unread: Option<Arc<str>>,
     pub advice: Option<Window>,
     pub failures: u32,
     pub last_failure: Option<LastFailure>,
@@ -210,6 +212,7 @@ impl CertificateView {
             on_demand: managed.on_demand,
             next: managed.next,
             held: managed.held.clone(),
+            unread: managed.unread.as_deref().map(str::to_owned),
             advice: managed.advice.as_ref().map(AdviceView::from),
             failures: managed.failures,
             last_failure: managed.last_failure.as_ref().map(FailureView::from),
@@ -320,7 +323,7 @@ pub fn find<'v>(views: &'v [CertificateView], name: &str) -> Option<&'v Certific
                 *rank,
                 view.renewal.is_none(),
                 !view.is_usable(),
-                Reverse(view.not_after),
+                Reverse(view.served_until()),
             )
         })
         .map(|(_, view)| view)

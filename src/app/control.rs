@@ -127,6 +127,7 @@ fn of_local_ca(
         on_demand,
         next: Some(certificate.lifetime().due_at(window)),
         held: None,
+        unread: None,
         advice: None,
         failures: u32::from(last_failure.is_some()),
         last_failure,
@@ -148,6 +149,7 @@ fn of_ca(view: ManagedView) -> Managed {
             until: held.wait.until,
             issuer: held.issuer.to_string(),
         }),
+        unread: view.unread,
         advice: view.advice,
         failures: retry.map_or(0, |retry| retry.failures),
         last_failure: retry.map(|retry| LastFailure {

@@ -238,6 +238,7 @@ mod testing {
                 on_demand: false,
                 next: Some(NOW + (left - 30) * DAY),
                 held: None,
+                unread: None,
                 advice: None,
                 failures: 0,
                 last_failure: None,

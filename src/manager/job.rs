@@ -73,15 +73,16 @@ impl Tools {
         !self.backlog.is_empty()
     }
 
-    /// Whether the certificate of `subject` waits to be stored.
-    pub(super) fn is_waiting(&self, subject: &str) -> bool {
-        self.backlog.holds(&waiting(subject))
+    /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
+    pub(super) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
+        self.backlog.holds(&waiting(ca, subject))
     }
 }
 
-/// By which name the certificate of `subject` waits to be stored.
-pub(super) fn waiting(subject: &str) -> String {
-    format!("certificate {subject}")
+/// The name by which the certificate of `subject` by the CA `ca` waits to be stored: each has its
+/// own, as in the storage.
+pub(super) fn waiting(ca: &str, subject: &str) -> String {
+    format!("certificate {ca}/{subject}")
 }
 
 /// A certificate to be obtained or renewed.

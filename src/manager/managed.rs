@@ -94,6 +94,16 @@ struct Entry {
     asking: Asking,
 }
 
+impl Entry {
+    /// Notes that an attempt at what clients ask for has read what the storage has of it. All else is
+    /// read again as long as it has not been read whole.
+    fn note_read(&mut self, need: &Need) {
+        if need.standing == Standing::OnDemand {
+            self.unread = None;
+        }
+    }
+}
+
 impl Managed {
     pub(super) fn new(tools: Tools, make: MakeIssuer) -> Self {
         Self {
@@ -320,6 +330,7 @@ impl Managed {
                 return None;
             }
             Outcome::PutOff { retries, until } => {
+                entry.note_read(&need);
                 entry.retries = retries;
                 match entry.retries.sum(accounts(&need.issuers, &self.open)) {
                     Some(retry) if retry.next.is_none_or(|next| next > now) => {
@@ -341,6 +352,7 @@ impl Managed {
                 is_of_none,
                 is_paused,
             } => {
+                entry.note_read(&need);
                 entry.retries = retries;
                 let pauses = (self.plans.window(), is_paused);
                 let present = entry.certificate.as_deref();

@@ -265,7 +265,7 @@ impl Job {
             }
         };
         // First of all, so that it is there whatever becomes of this.
-        let (name, late) = (waiting(&self.subject), Arc::clone(&parcel));
+        let (name, late) = (waiting(issuer.ca(), &self.subject), Arc::clone(&parcel));
         let lock = self.subject.clone();
         tools.backlog.put(&name, move |storage| {
             match storage.try_lock(&keys::lock(&lock)?)? {

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Storage, StorageError};
+
+/// How long a failure may take until the rest is left for later: each would take as long.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Stores something. `false` where another process is at work on it, so that it is to be tried
 /// again.
@@ -44,10 +48,11 @@ impl Backlog {
     }
 
     /// Stores what can be stored, and says whether that was anything. Nothing is locked while the
-    /// storage takes its time.
+    /// storage takes its time. One that fails keeps no other from being stored, unless the storage
+    /// takes long to fail: then the rest is left for the next call.
     ///
     /// # Errors
-    /// The first failure of the storage; the rest waits on.
+    /// The first failure of the storage; what failed still waits.
     pub fn flush(&self, storage: &dyn Storage) -> Result<bool, StorageError> {
         let waiting: Vec<_> = {
             let waiting = self.waiting();
@@ -55,12 +60,20 @@ impl Backlog {
             each.map(|(name, store)| (name.clone(), Arc::clone(store)))
                 .collect()
         };
-        let mut is_any = false;
+        let (mut is_any, mut first_error) = (false, None);
         for (name, store) in waiting {
-            if !store(storage)? {
-                continue;
+            let begun = Instant::now();
+            match store(storage) {
+                Ok(true) => is_any = true,
+                Ok(false) => continue,
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                    if begun.elapsed() >= SLOW {
+                        break;
+                    }
+                    continue;
+                }
             }
-            is_any = true;
             let mut waiting = self.waiting();
             // Another may have come meanwhile.
             let is_it = |one: &Arc<Store>| Arc::ptr_eq(one, &store);
@@ -68,7 +81,7 @@ impl Backlog {
                 waiting.remove(&name);
             }
         }
-        Ok(is_any)
+        first_error.map_or(Ok(is_any), Err)
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Store>>> {
@@ -108,5 +121,19 @@ mod tests {
         backlog.put("b", |_| Ok(true));
         backlog.forget("b");
         assert_eq!(backlog.flush(&storage).ok(), Some(false));
+    }
+
+    #[test]
+    fn one_that_cannot_be_stored_keeps_no_other_waiting() {
+        let (backlog, storage) = (Backlog::default(), MemoryStorage::default());
+        let key: Key = "b".parse().expect("a key");
+        backlog.put("a", |_| Err(StorageError::Key(String::new())));
+        let place = key.clone();
+        backlog.put("b", move |storage| {
+            storage.store(&place, b"1").map(|()| true)
+        });
+        assert!(backlog.flush(&storage).is_err(), "it is told");
+        assert!(backlog.holds("a") && !backlog.holds("b"));
+        assert!(storage.exists(&key).expect("readable"));
     }
 }

@@ -26,6 +26,10 @@ pub struct RenewalView {
     /// The limit of a CA for which nobody is asked for it until that ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held: Option<HeldView>,
+    /// Why the storage does not say what it has of this certificate, with the place: nothing is
+    /// ordered before it does, unless what is served ends soon.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unread: Option<String>,
     /// When the CA advises to renew it; `None` where it does not.
     pub advice: Option<AdviceView>,
     /// How often in a row no issuer gave a certificate.

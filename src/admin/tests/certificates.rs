@@ -31,6 +31,7 @@ fn managed(names: &[&str], certificate: Option<Arc<TlsCertificate>>) -> Managed 
         on_demand: false,
         next: Some(NOW + 60 * DAY),
         held: None,
+        unread: None,
         failures: 0,
         last_failure: None,
     }

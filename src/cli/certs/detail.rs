@@ -97,6 +97,13 @@ fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
     if let Some(held) = &renewal.held {
         facts.tell("held", held_by(held, now));
     }
+    if let Some(unread) = &renewal.unread {
+        let why = clean(unread);
+        facts.tell(
+            "storage",
+            format!("it may hold this certificate and cannot be read\n{why}"),
+        );
+    }
     if let Some(advice) = &renewal.advice {
         facts.tell("CA advises", advised(advice));
     }
@@ -270,6 +277,25 @@ mod tests {
         let told = "\
 \x20 held          until 2025-09-16T10:00:00Z (in 34 h), at letsencrypt by a limit on the account
 \x20               the CA limits this account
+";
+        assert!(text.ends_with(told), "{text}");
+    }
+
+    #[test]
+    fn a_storage_that_cannot_be_read_is_told_with_the_reason() {
+        let mut view = CertificateView {
+            renewal: issued("a.example", 0).renewal,
+            ..CertificateView::missing(vec!["a.example".to_owned()])
+        };
+        if let Some(renewal) = &mut view.renewal {
+            renewal.next = None;
+            renewal.unread = Some("cannot read /data/a.pem: Permission denied".to_owned());
+        }
+        let text = plain(&view);
+        let told = "\
+\x20 renewal       none is planned
+\x20 storage       it may hold this certificate and cannot be read
+\x20               cannot read /data/a.pem: Permission denied
 ";
         assert!(text.ends_with(told), "{text}");
     }

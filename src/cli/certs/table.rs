@@ -133,7 +133,9 @@ fn next(renewal: &RenewalView, now: UnixTime) -> String {
         failures => Some(format!("{failures} failures")),
     };
     let held = renewal.held.as_ref().map(|_| "held by the CA".to_owned());
-    let why: Vec<String> = failures.into_iter().chain(held).collect();
+    let unread = renewal.unread.as_ref();
+    let unread = unread.map(|_| "storage cannot be read".to_owned());
+    let why: Vec<String> = failures.into_iter().chain(held).chain(unread).collect();
     match why.is_empty() {
         true => when,
         false => format!("{when} ({})", why.join(", ")),
@@ -259,6 +261,19 @@ mod tests {
         let table = plain(&[view], None);
         assert!(
             table[1].ends_with("in 34 h (1 failure, held by the CA)"),
+            "{table:#?}"
+        );
+    }
+
+    #[test]
+    fn what_the_storage_may_hold_unread_says_so() {
+        let mut view = issued("a.example", 60);
+        let renewal = view.renewal.as_mut().expect("it is renewed");
+        renewal.next = None;
+        renewal.unread = Some("cannot read /data/a.pem: Permission denied".to_owned());
+        let table = plain(&[view], None);
+        assert!(
+            table[1].ends_with("- (storage cannot be read)"),
             "{table:#?}"
         );
     }

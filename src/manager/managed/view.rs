@@ -34,6 +34,8 @@ pub struct ManagedView {
     pub held: Option<Held>,
     /// Whether it is in the storage.
     pub is_stored: bool,
+    /// Why the storage does not say what it has of it, with the place.
+    pub unread: Option<Arc<str>>,
     /// Whether clients have asked for it, and not the configuration.
     pub is_on_demand: bool,
 }
@@ -96,8 +98,17 @@ impl Managed {
                 held,
                 advice: self.advised.advice(need).and_then(|it| it.window.clone()),
                 is_on_demand: need.standing == Standing::OnDemand,
-                is_stored: entry.certificate.is_some() && !self.tools.is_waiting(&entry.subject),
+                is_stored: self.is_stored(entry),
+                unread: entry.unread.clone(),
             }
+        })
+    }
+
+    /// Whether the certificate of `entry` is in the storage.
+    fn is_stored(&self, entry: &Entry) -> bool {
+        entry.certificate.as_ref().is_some_and(|certificate| {
+            let open = self.open.get(certificate.source().label());
+            open.is_none_or(|(_, issuer)| !self.tools.is_waiting(issuer.ca(), &entry.subject))
         })
     }
 
