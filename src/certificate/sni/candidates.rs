@@ -1,11 +1,11 @@
 //! Decides which certificates answer a name, where several could.
 //!
 //! All certificates are kept, so that the next best takes over where one goes or ends:
-//! 1. one that is valid now, before any that is not;
+//! 1. one that is valid now with all of its chain, then one that is valid itself, then any other;
 //! 2. the one of higher [`Standing`];
-//! 3. of each kind of key the one valid longest, then the newest, then by fingerprint.
+//! 3. of each kind of key the one that clients accept longest, then the newest, then by fingerprint.
 //!
-//! A name whose own certificates are all invalid is left to a wildcard that is valid.
+//! A name is left to a wildcard where that has a certificate that is better by the first rule.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Candidates {
     /// Patterns to decide again.
     dirty: HashSet<Pattern>,
     touched: Touched,
-    /// Names without a valid certificate of their own.
+    /// Names whose own certificates, or the chains of these, are all invalid.
     invalid: HashSet<HostName>,
     /// When what begins or ends to be valid.
     horizon: Horizon<Pattern>,
@@ -184,7 +184,7 @@ impl Candidates {
                 let slots = slots.filter_map(|slot| Some((slot.pattern()?, slot.candidates())));
                 for (pattern, candidates) in slots {
                     for Candidate { certificate, .. } in candidates {
-                        if certificate.validity(last) != certificate.validity(now) {
+                        if worth(certificate, last) != worth(certificate, now) {
                             self.touched.note(pattern);
                             self.dirty.insert(pattern.clone());
                         }
@@ -272,28 +272,28 @@ impl Candidates {
 
     /// The certificates to serve for `pattern`, in the order of their kinds.
     fn decide(&mut self, pattern: &Pattern, now: UnixTime) -> Vec<Arc<TlsCertificate>> {
-        let all = self.of(pattern);
-        let valid = has_valid(all, now);
+        let own = best_worth(self.of(pattern), now);
         if let Pattern::Exact(name) = pattern {
-            if valid || all.is_empty() {
+            if own.is_none_or(|own| own == Worth::Valid) {
                 self.invalid.remove(name);
             } else {
                 self.invalid.insert(name.clone());
-                let covered = pattern
-                    .wildcard_over()
-                    .is_some_and(|wildcard| has_valid(self.of(&wildcard), now));
-                if covered {
+                let wildcard = pattern.wildcard_over();
+                if wildcard.is_some_and(|wildcard| best_worth(self.of(&wildcard), now) > own) {
                     return Vec::new();
                 }
             }
         }
-        let all = self.of(pattern);
-        let mut best: Vec<_> = all
+        let worth = |candidate: &Candidate| worth(&candidate.certificate, now);
+        let is_any_valid = own > Some(Worth::Invalid);
+        let mut best: Vec<_> = self
+            .of(pattern)
             .iter()
-            .filter(|candidate| !valid || is_valid(candidate, now))
+            .filter(|candidate| !is_any_valid || worth(candidate) > Worth::Invalid)
             .collect();
-        let standing = best.iter().map(|candidate| candidate.standing).max();
-        best.retain(|candidate| Some(candidate.standing) == standing);
+        let first = best.iter().map(|one| (worth(one), one.standing)).max();
+        // Those whose chain has ended stay for clients that can use no other kind of key.
+        best.retain(|one| first.is_some_and(|(_, standing)| one.standing == standing));
         best.sort_by_key(|candidate| (candidate.certificate.kind(), Reverse(rank(candidate))));
         best.dedup_by_key(|candidate| candidate.certificate.kind());
         let mut best: Vec<_> = best
@@ -307,8 +307,9 @@ impl Candidates {
 
 /// Notes when `certificate` begins and ends to be valid for `pattern`.
 fn await_change(horizon: &mut Horizon<Pattern>, certificate: &TlsCertificate, pattern: &Pattern) {
-    let end = certificate.not_after().saturating_add(1);
-    for time in [certificate.not_before(), end] {
+    let ends = [certificate.not_after(), certificate.served_until()];
+    let [end, served_end] = ends.map(|end| end.saturating_add(1));
+    for time in [certificate.not_before(), end, served_end] {
         if horizon.is_near(time) {
             horizon.add(time, pattern.clone());
         }
@@ -346,13 +347,33 @@ fn is_valid(candidate: &Candidate, now: UnixTime) -> bool {
     candidate.certificate.validity(now) == Validity::Valid
 }
 
-fn has_valid(candidates: &[Candidate], now: UnixTime) -> bool {
-    candidates.iter().any(|candidate| is_valid(candidate, now))
+/// Of what use a certificate is to clients at a moment, the least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    Invalid,
+    /// It is valid, and one above it in its chain has ended. Clients that have another way to a
+    /// root accept it.
+    ChainEnded,
+    Valid,
+}
+
+fn worth(certificate: &TlsCertificate, now: UnixTime) -> Worth {
+    match certificate.validity(now) {
+        Validity::Expired | Validity::NotYet => Worth::Invalid,
+        Validity::Valid if certificate.served_until() < now => Worth::ChainEnded,
+        Validity::Valid => Worth::Valid,
+    }
+}
+
+fn best_worth(candidates: &[Candidate], now: UnixTime) -> Option<Worth> {
+    let each = candidates.iter();
+    each.map(|one| worth(&one.certificate, now)).max()
 }
 
 fn rank(candidate: &Candidate) -> impl Ord + use<> {
     let certificate = &candidate.certificate;
     (
+        certificate.served_until(),
         certificate.not_after(),
         certificate.not_before(),
         certificate.fingerprint(),

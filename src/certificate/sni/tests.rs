@@ -3,8 +3,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::certificate::testing::{DAY, NOW, TestCa};
-use crate::certificate::{Loader, TlsCertificate};
+use crate::certificate::testing::{DAY, NOW, TestCa, intermediate_of, leaf_params, p256, rsa};
+use crate::certificate::{KeyKind, Loader, Source, TlsCertificate};
 
 struct Fixture {
     ca: TestCa,
@@ -24,6 +24,20 @@ impl Fixture {
         self.ca
             .certificate(&self.loader, names, NOW + from * DAY, NOW + to * DAY)
     }
+}
+
+/// A certificate for `names` with a key of `key`, valid to `end` days after now, whose intermediate
+/// ends `chain_end` days after now.
+fn chained(names: &[&str], key: &rcgen::KeyPair, end: i64, chain_end: i64) -> Arc<TlsCertificate> {
+    let (ca, own) = (TestCa::new("chained"), p256());
+    let intermediate = intermediate_of("own", &own, &ca.root, NOW + chain_end * DAY);
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&intermediate, own).expect("an issuer");
+    let params = leaf_params(names, NOW - DAY, NOW + end * DAY);
+    let leaf = params.signed_by(key, &issuer).expect("a leaf");
+    let pem = leaf.pem() + &intermediate + &key.serialize_pem();
+    let loader = Loader::new().expect("a loader");
+    let loaded = loader.load(pem.as_bytes(), Source::Program);
+    Arc::new(loaded.expect("a good certificate").certificate)
 }
 
 fn serves(map: &SniMap, host: &str, certificate: &Arc<TlsCertificate>) -> bool {
@@ -47,6 +61,69 @@ fn an_exact_name_goes_before_a_wildcard_and_a_wildcard_covers_one_label() {
     assert_eq!(map.iter().count(), 2);
     let with_default = map.with_default(map.lookup("a.example.com").cloned());
     assert!(with_default.default_set().is_some() && map.default_set().is_none());
+}
+
+#[test]
+fn the_certificate_that_clients_accept_longest_is_served() {
+    let of = |end, chain_end| chained(&["a.example"], &p256(), end, chain_end);
+    let cut = of(90, 10);
+    let whole = of(40, 400);
+    let cut_soon = of(80, -1);
+    let mut candidates = Candidates::default();
+    for certificate in [&cut_soon, &cut, &whole] {
+        candidates.add(certificate, Standing::Configured);
+    }
+    let map = candidates.update(&SniMap::default(), NOW);
+    assert!(serves(&map, "a.example", &whole));
+    candidates.remove(&whole);
+    let map = candidates.update(&map, NOW);
+    assert!(serves(&map, "a.example", &cut));
+    // The end of a chain is waited for as that of a certificate is.
+    let least = of(5, 400);
+    candidates.add(&least, Standing::OnDemand);
+    let longer = of(30, 400);
+    candidates.add(&longer, Standing::OnDemand);
+    let map = candidates.update(&map, NOW);
+    assert!(serves(&map, "a.example", &cut), "its standing is higher");
+    candidates.pass_time(NOW, NOW + 11 * DAY);
+    assert!(!candidates.is_settled());
+    let map = candidates.update(&map, NOW + 11 * DAY);
+    assert!(serves(&map, "a.example", &longer));
+    // Some clients have another way to a root: it goes before one that has ended itself.
+    candidates.remove(&longer);
+    let map = candidates.update(&map, NOW + 11 * DAY);
+    assert!(serves(&map, "a.example", &cut));
+    candidates.remove(&cut);
+    candidates.remove(&cut_soon);
+    let map = candidates.update(&map, NOW + 11 * DAY);
+    assert!(serves(&map, "a.example", &least), "better than nothing");
+}
+
+#[test]
+fn a_kind_of_key_stays_though_its_chain_has_ended() {
+    let ecdsa = chained(&["a.example"], &p256(), 30, 400);
+    let rsa = chained(&["a.example"], &rsa(2048), 90, -1);
+    let map = SniMap::of([&ecdsa, &rsa], NOW);
+    let set = map.lookup("a.example").expect("served");
+    let kinds: Vec<_> = set.by_kind.iter().map(|one| one.kind()).collect();
+    assert_eq!(kinds, [KeyKind::Ecdsa, KeyKind::Rsa]);
+}
+
+#[test]
+fn a_name_whose_chain_has_ended_is_left_to_a_valid_wildcard() {
+    let cut = chained(&["a.example.com"], &p256(), 90, 10);
+    let wildcard = chained(&["*.example.com"], &p256(), 60, 400);
+    let mut candidates = Candidates::default();
+    candidates.add(&cut, Standing::Configured);
+    candidates.add(&wildcard, Standing::Configured);
+    let map = candidates.update(&SniMap::default(), NOW);
+    assert!(serves(&map, "a.example.com", &cut));
+    candidates.pass_time(NOW, NOW + 11 * DAY);
+    let map = candidates.update(&map, NOW + 11 * DAY);
+    assert!(serves(&map, "a.example.com", &wildcard));
+    candidates.remove(&wildcard);
+    let map = candidates.update(&map, NOW + 11 * DAY);
+    assert!(serves(&map, "a.example.com", &cut), "better than nothing");
 }
 
 #[test]
@@ -130,14 +207,14 @@ fn standing_goes_before_validity_but_not_before_being_valid() {
 fn a_set_holds_one_certificate_of_each_kind() {
     let fixture = Fixture::new();
     let ecdsa = fixture.certificate(&["a.example"], -1, 30);
-    let key = crate::certificate::testing::rsa(2048);
+    let key = rsa(2048);
     let leaf = fixture
         .ca
         .leaf_with(&["a.example"], NOW - DAY, NOW + 20 * DAY, &key);
     let pem = fixture.ca.chain(&leaf) + &leaf.key;
     let rsa = fixture
         .loader
-        .load(pem.as_bytes(), crate::certificate::Source::Program)
+        .load(pem.as_bytes(), Source::Program)
         .expect("good");
     let rsa = Arc::new(rsa.certificate);
     let mut candidates = Candidates::default();
