@@ -17,7 +17,7 @@ use crate::host::Identifier;
 use crate::printable::one_line;
 
 /// How much is shown of an answer that cannot be read, in characters.
-const EXCERPT: usize = 160;
+pub(super) const EXCERPT: usize = 160;
 
 /// What may be at a URL of a CA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,7 +302,8 @@ pub(super) fn place(base: &Uri, members: &Map<String, Value>, name: &str) -> Opt
     url_at(base, &member(members, name)?)
 }
 
-fn url_at(base: &Uri, text: &str) -> Option<String> {
+/// The URL in a text; `None` where it is none.
+pub(super) fn url_at(base: &Uri, text: &str) -> Option<String> {
     let url = absolute(base, text);
     let parsed: Uri = url.parse().ok()?;
     (parsed.scheme().is_some() && parsed.host().is_some()).then_some(url)

@@ -62,6 +62,9 @@ impl Job<'_> {
             made = self.ask_for_order(profile, None).await;
         }
         made.map_err(|error| {
+            if let Some(answer) = self.session.accepted_order() {
+                return Stop::Failed(lost(&self.ca.host, &answer));
+            }
             let refusal = self.session.refusal();
             let is_unexplained = refusal.is_some_and(|one| is_unexplained(&one));
             let has_lifetime = self.issuer.config.order.lifetime.is_some();
@@ -228,6 +231,18 @@ fn identifier_json(name: &Pattern) -> Value {
         Pattern::Any | Pattern::Exact(_) | Pattern::Wildcard(_) => "dns",
     };
     json!({ "type": kind, "value": name.to_string() })
+}
+
+/// The failure where a CA has made an order and does not say where it is. Nothing finds it again:
+/// neither the list of an account's orders (RFC 8555, section 7.1.2.1), which public CAs do not
+/// have, nor another order, which would be a second one. So it is not tried again soon.
+fn lost(host: &str, answer: &str) -> Failure {
+    let message = format!(
+        "{host} has made an order and does not say where: its answer has no Location header with \
+         a URL (RFC 8555, section 7.4), so that the order is lost; the fault is the CA's, or that \
+         of a proxy in between: report it there, or choose another CA (the answer is {answer})"
+    );
+    Failure::new(FailureClass::Internal, message)
 }
 
 /// A failure of an order with a lifetime, which the CA does not explain. ACME has no type for a CA

@@ -16,10 +16,11 @@ use http_body_util::{BodyExt, Collected};
 use instant_acme::{BodyWrapper, BytesResponse, Error};
 
 use super::ca::Directory;
-use super::lenient::{Lasting, Reader, Resource, absolute};
+use super::lenient::{EXCERPT, Lasting, Reader, Resource, absolute, url_at};
 use super::problem::{self, Problem};
 use crate::clock::{Clock, UnixTime};
 use crate::http_client::{Body, HttpClient, HttpError};
+use crate::printable::one_line;
 
 /// How many redirects are followed in a row.
 const REDIRECTS: u32 = 5;
@@ -92,6 +93,15 @@ struct Last {
     retry_after: Option<UnixTime>,
     alternates: Vec<String>,
     location: Option<String>,
+    /// Of a request that was signed, where it succeeded.
+    accepted: Option<Accepted>,
+}
+
+/// A reply that is a success.
+struct Accepted {
+    url: Uri,
+    status: StatusCode,
+    body: Bytes,
 }
 
 impl Session {
@@ -155,6 +165,21 @@ impl Session {
         last.location.clone().filter(|_| last.refusal.is_none())
     }
 
+    /// What the last reply, a success of newOrder, says in its status and its first words; `None`
+    /// where it was another reply.
+    pub(super) fn accepted_order(&self) -> Option<String> {
+        let last = self.0.last();
+        let accepted = last.accepted.as_ref()?;
+        let is_it = self.0.is_at(&accepted.url, &self.0.directory.new_order);
+        is_it.then(|| {
+            let body = String::from_utf8_lossy(&accepted.body);
+            match one_line(body.trim(), EXCERPT) {
+                words if words.is_empty() => format!("{} without a body", accepted.status),
+                words => format!("{} and begins with {words}", accepted.status),
+            }
+        })
+    }
+
     /// What the challenge at `url` says of a lasting record.
     pub(super) fn lasting(&self, url: &str) -> Option<Lasting> {
         self.0.reader().lasting(url).cloned()
@@ -215,7 +240,7 @@ impl Inner {
     /// What the answer in `body`, a success, says to instant-acme.
     fn read(&self, url: &Uri, body: &Bytes) -> Result<Bytes, super::lenient::Unreadable> {
         let (directory, mut reader) = (&self.directory, self.reader());
-        let is = |place: &str| place.parse::<Uri>().is_ok_and(|place| place == *url);
+        let is = |place: &str| self.is_at(url, place);
         let resource = if is(&directory.new_account) {
             Resource::Account
         } else if is(&directory.new_order) {
@@ -227,16 +252,30 @@ impl Inner {
         reader.read(resource, url, body)
     }
 
+    /// Whether `url` is that of a resource in the directory.
+    fn is_at(&self, url: &Uri, resource: &str) -> bool {
+        resource.parse::<Uri>().is_ok_and(|place| place == *url)
+    }
+
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         *self.last() = Last::default();
         let url = request.uri().clone();
         let reply = self.http.send(request.map(Into::into)).await;
         let mut reply = reply.map_err(|error| Error::Other(Box::new(error)))?;
-        let place = header(reply.headers(), LOCATION).map(|place| absolute(&url, &place));
-        if let Some(place) = place.and_then(|place| HeaderValue::from_str(&place).ok()) {
-            reply.headers_mut().insert(LOCATION, place);
+        if let Some(place) = header(reply.headers(), LOCATION) {
+            let place = url_at(&url, &place).and_then(|place| HeaderValue::from_str(&place).ok());
+            match place {
+                Some(place) => drop(reply.headers_mut().insert(LOCATION, place)),
+                // Nothing can be asked of what is no URL.
+                None if reply.status().is_success() => drop(reply.headers_mut().remove(LOCATION)),
+                None => {}
+            }
         }
         self.note(&reply);
+        if reply.status().is_success() {
+            let (status, body) = (reply.status(), reply.body().clone());
+            self.last().accepted = Some(Accepted { url, status, body });
+        }
         Ok(reply)
     }
 
@@ -247,6 +286,7 @@ impl Inner {
             retry_after: retry_after(reply.headers(), now),
             alternates: links(reply.headers(), "alternate"),
             location: header(reply.headers(), LOCATION),
+            accepted: None,
         };
     }
 

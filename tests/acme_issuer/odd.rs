@@ -234,6 +234,60 @@ async fn what_is_missing_is_named() {
     }
 }
 
+/// An order whose URL is not told cannot be completed: it is the only one of the attempt, and people
+/// read what the CA did.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_nowhere_is_the_only_one_and_is_told() {
+    let web = WebSolver::start();
+    for (place, body, lifetime) in [
+        (None, None, None),
+        (Some(""), None, None),
+        (Some("no place"), None, None),
+        (None, Some("<html>created</html>"), None),
+        (None, Some(""), None),
+        (None, None, Some(7)),
+        (Some("here"), Some(""), Some(7)),
+    ] {
+        for replaces in [None, Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE")] {
+            let features = Features {
+                directory: json!({ "renewalInfo": "/ari" }),
+                ..Features::default()
+            };
+            let ca = FakeCa::start_mangled(features, move |ask, mut reply| {
+                if ask.kind == "order" {
+                    reply.headers.retain(|(name, _)| name != "Location");
+                    if let Some(place) = place {
+                        reply = reply.header("Location", place);
+                    }
+                    if let Some(body) = body {
+                        reply.body = body.into();
+                    }
+                }
+                reply
+            });
+            let mut config = config(ca.directory(), ca.ca_file());
+            config.order.lifetime = lifetime.map(|days| Duration::from_secs(days * 86_400));
+            let bench = Bench::new(config, vec![web.clone()]);
+            let mut request = bench.request(&["a.test"]);
+            request.replaces = replaces.map(str::to_owned);
+            let failure = bench.issuer.issue(&request).await.err().unwrap();
+            let case = format!("{place:?} {body:?} {lifetime:?} {replaces:?}: {failure}");
+            assert_eq!(ca.asked("order").len(), 1, "{case}");
+            // It is asked again after minutes, then hours.
+            assert_eq!(failure.class, FailureClass::Internal, "{case}");
+            assert!(failure.message.contains("no Location header"), "{case}");
+            let words = match body {
+                None => "201 Created and begins with {",
+                Some("") => "201 Created without a body",
+                Some(words) => words,
+            };
+            assert!(failure.message.contains(words), "{case}");
+            // Nobody goes on with another's order.
+            assert!(ca.asked("authz").is_empty(), "{case}");
+        }
+    }
+}
+
 /// Whole answers that come in an odd way.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_read_whatever_stands_around_them() {
