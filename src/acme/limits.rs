@@ -7,7 +7,7 @@
 
 mod pace;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(super) struct Limits {
     steady: Steady,
     steadiness: Mutex<Steadiness>,
     lines: Mutex<HashMap<(String, String), Arc<Line>>>,
+    /// The CAs whose stored limits could not be read the last time.
+    unread: Mutex<HashSet<String>>,
 }
 
 /// A clock that nobody sets: the time since any moment.
@@ -74,6 +76,7 @@ impl Limits {
             steady,
             steadiness: Mutex::default(),
             lines: Mutex::default(),
+            unread: Mutex::default(),
         }
     }
 
@@ -217,16 +220,19 @@ impl Limits {
 
     /// Takes over what is in the storage, where that is another than before. Whether it is.
     pub(super) async fn refresh(&self, ca: &Ca, config: &Acme) -> bool {
-        let Ok(mut stored) = self.load(&ca.key).await else {
+        let loaded = self.load(&ca.key).await;
+        self.report_unread(ca, loaded.as_ref().err());
+        let Ok(mut stored) = loaded else {
             return false;
         };
         let lines = self.lines(ca, config);
         let own = (lines.own, stored.remove(&account_of(config)));
         let whole = (lines.whole, stored.remove(WHOLE));
         let now = self.now();
-        let mut is_news = false;
+        let (mut is_news, mut is_lost) = (false, false);
         for (line, stored) in [own, whole] {
             let mut read = lock(&line.read);
+            is_lost |= stored.is_none() && read.take().is_some();
             if let Some(stored) = stored.filter(|stored| read.as_ref() != Some(stored)) {
                 let mut limiter = lock(&line.limiter);
                 limiter.learn(&stored);
@@ -235,7 +241,33 @@ impl Limits {
                 is_news = true;
             }
         }
+        if is_lost {
+            // It was damaged and is set aside: what is known here is stored again.
+            run(self.store(ca, config)).await;
+        }
         is_news
+    }
+
+    /// Reports, once until that changes, that the limits of a CA cannot be read. The CA is asked all
+    /// the same, within the limits that are in memory: it says itself what it does not allow.
+    fn report_unread(&self, ca: &Ca, error: Option<&StorageError>) {
+        let mut unread = lock(&self.unread);
+        match error {
+            None if unread.remove(&ca.key) => {
+                tracing::info!(ca = ca.host, "the stored limits of a CA can be read again");
+            }
+            None | Some(StorageError::Ending) => {}
+            Some(error) => {
+                if unread.insert(ca.key.clone()) {
+                    tracing::error!(
+                        ca = ca.host,
+                        %error,
+                        "the stored limits of a CA cannot be read: it is asked as if it had set \
+                         none, beside those that were met since the start"
+                    );
+                }
+            }
+        }
     }
 
     /// Learns from what a CA has said to an order. Returns the limit that it met where that was not
@@ -253,12 +285,7 @@ impl Limits {
         let now = self.now();
         let news = lock(&line.limiter).failed(failure, intent, now);
         if news.is_some() {
-            let store = self.store(ca, config);
-            if let Err(error) = tokio::task::spawn_blocking(store).await
-                && error.is_panic()
-            {
-                tracing::error!(%error, "storing a limit of a CA broke off");
-            }
+            run(self.store(ca, config)).await;
         }
         news
     }
@@ -347,6 +374,15 @@ impl Limits {
     async fn load(&self, ca: &str) -> Result<BTreeMap<String, Limiter>, StorageError> {
         let place = keys::limits(ca)?;
         blocking(&self.storage, move |storage| read(storage, &place)).await
+    }
+}
+
+/// Runs what brings limits into the storage where it may block.
+async fn run(store: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(store).await
+        && error.is_panic()
+    {
+        tracing::error!(%error, "storing a limit of a CA broke off");
     }
 }
 
@@ -657,6 +693,85 @@ mod tests {
         assert!(registrations(&next, &other));
         assert_eq!(held(&next, &other), Some("ca"));
         assert_eq!(next.limits.all(&next.ca, &other).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn damaged_limits_are_set_aside_and_hold_up_nobody() {
+        let bench = Bench::new(10, 10);
+        let place = keys::limits(&bench.ca.key).expect("a key");
+        let aside = |number: u32| -> Key {
+            let aside = format!("{}.damaged-{number}", place.as_str());
+            aside.parse().expect("a key")
+        };
+        for (number, torn) in (1..).zip(["", "{\"default\": {\"dom", "[]", "\0\0"]) {
+            let stored = bench.storage.store(&place, torn.as_bytes());
+            stored.expect("writable");
+            bench.turn("a.test").await.expect("nobody is held up");
+            assert!(bench.stored().is_none(), "{torn:?}");
+            let aside = bench.storage.load(&aside(number)).expect("readable");
+            assert_eq!(aside.expect("kept").as_slice(), torn.as_bytes());
+        }
+        // What is in memory counts, and is stored again.
+        bench.limited(Some("limited.test")).await;
+        bench.limits.refresh(&bench.ca, &bench.config).await;
+        let torn = bench.storage.store(&place, b"{\"default\":");
+        torn.expect("writable");
+        bench.turn("limited.test").await.expect_err("it is limited");
+        bench.turn("other.test").await.expect("only that name is");
+        let next = Bench::on(Arc::clone(&bench.storage), 10, 10);
+        next.turn("limited.test").await.expect_err("it is stored");
+    }
+
+    #[tokio::test]
+    async fn limits_that_cannot_be_read_are_reported_once_and_hold_up_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let storage = crate::storage::FileStorage::new(directory.path());
+        let bench = Bench::on(Arc::new(storage), 10, 10);
+        let place = keys::limits(&bench.ca.key).expect("a key");
+        let path = directory.path().join(place.as_str());
+        // A link to itself cannot be read, whoever asks.
+        std::fs::create_dir_all(directory.path().join("limits")).expect("made");
+        std::os::unix::fs::symlink(&path, &path).expect("made");
+        let log = Log::default();
+        let to = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || to.clone())
+            .finish();
+        let guard = tracing::subscriber::set_default(subscriber);
+        for name in ["a.test", "b.test", "c.test"] {
+            bench.turn(name).await.expect("nobody is held up");
+        }
+        let told = log.text();
+        assert_eq!(told.matches("ERROR").count(), 1, "{told}");
+        assert!(told.contains("cannot be read"), "{told}");
+        assert!(told.contains(&*path.to_string_lossy()), "{told}");
+        std::fs::remove_file(&path).expect("removed");
+        bench.turn("d.test").await.expect("nobody is held up");
+        drop(guard);
+        let told = log.text();
+        assert!(told.contains("can be read again"), "{told}");
+    }
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8_lossy(&lock(&self.0)).into_owned()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            lock(&self.0).extend_from_slice(octets);
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
     /// Each reads, adds and writes: nothing of the others is lost.
