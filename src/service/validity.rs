@@ -143,3 +143,58 @@ fn event(watched: &Watched, alert: Alert, now: UnixTime) -> Event {
     }
     event
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Loader;
+    use crate::certificate::testing::{DAY, NOW, TestCa};
+    use crate::schedule::{Failure, FailureClass, Retry};
+
+    /// What is told of a certificate that is valid from `from` to `to` days after now.
+    fn told(from: i64, to: i64, upkeep: Upkeep, retry: Option<Retry>) -> String {
+        let loader = Loader::new().expect("a loader");
+        let (from, to) = (NOW + from * DAY, NOW + to * DAY);
+        let watched = Watched {
+            certificate: TestCa::new("told").certificate(&loader, &["a.test"], from, to),
+            upkeep,
+            retry,
+        };
+        let life = watched.certificate.served_lifetime();
+        let alert = Alert::of(&life, upkeep, NOW).expect("an alert");
+        event(&watched, alert, NOW).message
+    }
+
+    #[test]
+    fn one_that_is_not_valid_yet_is_a_matter_of_the_clock() {
+        let renewed = Upkeep::Renewed {
+            window: 1.0 / 3.0,
+            failures: 0,
+        };
+        for upkeep in [renewed, Upkeep::ByHand] {
+            assert_eq!(
+                told(1, 90, upkeep, None),
+                "the certificate for a.test is not valid before 2025-09-16T00:00:00Z; clients \
+                 refuse it until then: is the clock of this machine right?"
+            );
+        }
+        let failure = Failure::new(FailureClass::Network, "the CA is away");
+        let retry = Retry::after(None, &failure, None, None, NOW, &mut fastrand::Rng::new());
+        let text = told(1, 90, renewed, Some(retry));
+        assert!(text.contains("is not valid before 2025-09-16"), "{text}");
+        assert!(
+            text.ends_with("has failed 1 times: the CA is away"),
+            "{text}"
+        );
+        let text = told(-90, 1, renewed, None);
+        assert!(
+            text.ends_with("ends at 2025-09-16T00:00:00Z; its renewal is due"),
+            "{text}"
+        );
+        let text = told(-90, 1, Upkeep::ByHand, None);
+        assert!(
+            text.ends_with("replace its file; the new one is taken at once"),
+            "{text}"
+        );
+    }
+}

@@ -11,6 +11,7 @@ use super::entry::{Entry, failure};
 use super::journal::{Held, Journal, SetError};
 use super::proof;
 use crate::dns::{DnsError, TxtRecord};
+use crate::host::HostName;
 use crate::schedule::{Failure, FailureClass};
 
 /// How long a clean-up is waited for; it goes on behind.
@@ -67,14 +68,14 @@ impl Dns01Solver {
                 return Ok::<_, Failure>((name.clone(), name));
             }
             let zone = lookups.zone(&name).await;
-            let zone = zone.map_err(|error| failed(&format!("no zone of {name}"), &error))?;
+            let zone = zone.map_err(|error| {
+                let alias = alias_of(&own, &name);
+                failed(&format!("no zone of {name}{alias}"), &error)
+            })?;
             Ok((name, zone))
         };
         let (name, zone) = place.await?;
-        let alias = match name == own {
-            true => String::new(),
-            false => format!(", to which {own} is an alias (CNAME)"),
-        };
+        let alias = alias_of(&own, &name);
         let record = TxtRecord {
             name,
             value: proof::value(challenge),
@@ -165,6 +166,14 @@ impl ChallengeSolver for Dns01Solver {
                 unset(journal, held).await;
             });
         }
+    }
+}
+
+/// What is said of `name`, where the record is, that `own` leads to it; empty where it is the same.
+fn alias_of(own: &HostName, name: &HostName) -> String {
+    match name == own {
+        true => String::new(),
+        false => format!(", to which {own} is an alias (CNAME)"),
     }
 }
 

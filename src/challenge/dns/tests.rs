@@ -6,6 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::rdata::{CNAME, SOA};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::super::{Challenge, OverDns};
 use super::entry::Opened;
@@ -355,6 +358,98 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
         .await
         .expect("readable");
     assert_eq!(all(), [kept]);
+}
+
+/// A name server with the zones `k.test` and `other.test`, in which `*.k.test` is an alias of
+/// `lb.other.test`, and `far.test` one of a name in no zone. It answers until the test ends.
+async fn aliases() -> std::net::SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await;
+    let socket = socket.expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    let name = |text: &str| Name::from_ascii(text).expect("a name");
+    let soa = move || SOA::new(name("ns.test."), name("me.test."), 1, 2, 3, 4, 5);
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let mut message = Message::from_vec(&buffer[..length]).expect("a question");
+            let query = message.queries.first().expect("a question").clone();
+            let asked = query.name().to_ascii();
+            let data = match (query.query_type(), &*asked) {
+                (RecordType::SOA, "k.test." | "other.test.") => Some(RData::SOA(soa())),
+                (RecordType::TXT, one) if one.ends_with(".k.test.") => {
+                    Some(RData::CNAME(CNAME(name("lb.other.test."))))
+                }
+                (RecordType::TXT, one) if one.ends_with(".far.test.") => {
+                    Some(RData::CNAME(CNAME(name("lb.nowhere."))))
+                }
+                _ => None,
+            };
+            let records = data.map(|data| Record::from_rdata(query.name().clone(), 60, data));
+            message.answers.extend(records);
+            message.metadata.message_type = MessageType::Response;
+            let answer = message.to_vec().expect("an answer");
+            let _ = socket.send_to(&answer, client).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn whatever_fails_behind_an_alias_names_the_alias() {
+    let address = aliases().await;
+    let (storage, fake, provider) = bench();
+    let present = async |domain: &str, propagation: Option<Propagation>| {
+        let entry = Entry::of(Opened {
+            provider: Some(Arc::clone(&provider)),
+            lookups: Lookups::new(LookupOptions {
+                resolvers: vec![address],
+                servers: vec![address],
+                ..LookupOptions::default()
+            }),
+            propagation,
+        });
+        let challenge = Challenge {
+            kind: ChallengeType::Dns01,
+            domain: domain.parse().expect("a name"),
+            token: "token".to_owned(),
+            key_authorization: "token.key".to_owned(),
+            dns: Some(OverDns::default()),
+        };
+        let journal = Arc::new(journal(&storage));
+        let solver = Dns01Solver::new(ChallengeType::Dns01, Arc::new(entry), journal);
+        let presented = solver.present(&challenge).await;
+        fake.is_refusing.store(false, Ordering::SeqCst);
+        solver.clean_up(&challenge).await;
+        presented.map_err(|failure| failure.message)
+    };
+    let told = |presented: Result<(), String>, own: &str, target: &str| {
+        let why = presented.expect_err("it fails");
+        let alias = format!("{target}, to which {own} is an alias (CNAME)");
+        let place = format!("{target} in other.test, to which {own} is an alias (CNAME)");
+        assert!(why.contains(&alias) || why.contains(&place), "{why}");
+    };
+    let own = "_acme-challenge.a.k.test";
+    assert_eq!(present("a.k.test", None).await, Ok(()));
+    fake.is_refusing.store(true, Ordering::SeqCst);
+    told(present("a.k.test", None).await, own, "lb.other.test");
+    let unseen = Propagation {
+        timeout: Duration::from_millis(50),
+        interval: Duration::from_millis(10),
+        wait: Duration::ZERO,
+    };
+    told(
+        present("a.k.test", Some(unseen)).await,
+        own,
+        "lb.other.test",
+    );
+    let far = present("a.far.test", None).await;
+    told(far, "_acme-challenge.a.far.test", "lb.nowhere");
+    // Of a record at its own name there is none to tell.
+    fake.is_refusing.store(true, Ordering::SeqCst);
+    let why = present("other.test", None)
+        .await
+        .expect_err("it is refused");
+    assert!(!why.contains("alias"), "{why}");
 }
 
 #[tokio::test]

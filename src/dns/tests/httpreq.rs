@@ -39,3 +39,18 @@ async fn the_server_is_told_in_legos_words() {
     assert_eq!(last.line(), "POST /present");
     assert_eq!(last.header("authorization"), "", "none is configured");
 }
+
+#[tokio::test]
+async fn a_password_that_is_empty_garbles_no_message() {
+    let stand_in = StandIn::start(|_| Reply::new(401, "who are you?"));
+    let url = &stand_in.url;
+    let dns = entry(&format!(
+        "httpreq: {{ endpoint: \"{url}\", username: me, password: \"\" }}"
+    ));
+    let provider = open("main", &dns).expect("opened");
+    let error = provider.add(&zone(), &record("value")).await;
+    let text = error.expect_err("nobody").to_string();
+    assert!(text.starts_with("dns.main: "), "{text}");
+    assert!(text.contains("who are you?"), "{text}");
+    assert!(!text.contains("[redacted]"), "{text}");
+}
