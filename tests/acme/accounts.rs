@@ -1,6 +1,7 @@
 //! Accounts at CAs, and what must stay secret.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -117,17 +118,57 @@ fn an_account_that_the_ca_lost_is_made_again() {
 }
 
 /// Every file under a directory, with the mode of each and of the directories on the way.
-fn walk(directory: &Path, found: &mut Vec<(PathBuf, u32)>) {
-    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
-    found.push((directory.to_owned(), mode(directory)));
-    for entry in fs::read_dir(directory).expect("readable").flatten() {
-        let path = entry.path();
+/// All that is in `directory` and below, itself first, each with its mode and, of a file, its text.
+/// What vanishes meanwhile, as locks do, is left out; nothing else is.
+fn walk(directory: &Path, found: &mut Vec<(PathBuf, u32, Option<String>)>) {
+    let Some(mode) = mode(directory) else {
+        return;
+    };
+    let Some(entries) = unless_vanished(fs::read_dir(directory)) else {
+        return;
+    };
+    found.push((directory.to_owned(), mode, None));
+    for entry in entries {
+        let path = entry.expect("readable").path();
         if path.is_dir() {
             walk(&path, found);
-        } else {
-            found.push((path.clone(), mode(&path)));
+        } else if let (Some(mode), Some(text)) = (
+            self::mode(&path),
+            unless_vanished(fs::read_to_string(&path)),
+        ) {
+            found.push((path, mode, Some(text)));
         }
     }
+}
+
+fn mode(path: &Path) -> Option<u32> {
+    let metadata = unless_vanished(fs::metadata(path))?;
+    Some(metadata.permissions().mode() & 0o7777)
+}
+
+fn unless_vanished<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        result => Some(result.expect("readable")),
+    }
+}
+
+#[test]
+fn a_walk_bears_what_vanishes_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut found = Vec::new();
+    walk(&directory.path().join("gone"), &mut found);
+    assert!(found.is_empty());
+    let text = directory.path().join("a.json");
+    fs::write(&text, "{}").expect("writable");
+    // It is listed, and not there.
+    std::os::unix::fs::symlink("nowhere", directory.path().join("lock")).expect("writable");
+    walk(directory.path(), &mut found);
+    let paths: Vec<&Path> = found.iter().map(|(path, ..)| &**path).collect();
+    assert_eq!(paths, [directory.path(), &text]);
+    fs::write(&text, b"\xff").expect("writable");
+    let read = std::panic::catch_unwind(|| walk(directory.path(), &mut Vec::new()));
+    assert!(read.is_err(), "what cannot be read is told");
 }
 
 #[test]
@@ -146,14 +187,10 @@ fn keys_are_for_nobody_else_and_never_told() {
     let mut found = Vec::new();
     walk(&data, &mut found);
     let mut secrets = vec![MAC_KEY.to_owned()];
-    for (path, mode) in &found {
-        let wanted = if path.is_dir() { 0o700 } else { 0o600 };
+    for (path, mode, text) in &found {
+        let wanted = if text.is_none() { 0o700 } else { 0o600 };
         assert_eq!(mode, &wanted, "{}", path.display());
-        let text = if path.is_dir() {
-            String::new()
-        } else {
-            fs::read_to_string(path).expect("text")
-        };
+        let text = text.as_deref().unwrap_or_default();
         let key = text.split("PRIVATE KEY-----").nth(1).unwrap_or_default();
         secrets.extend(
             key.lines()
@@ -190,7 +227,7 @@ fn keys_are_for_nobody_else_and_never_told() {
     assert!(!log.contains("PRIVATE KEY") && !shown.contains("PRIVATE KEY"));
 
     // What an older version or a person left readable is mended and told.
-    let file = found.iter().find(|(path, _)| path.ends_with("a.test.pem"));
+    let file = found.iter().find(|(path, ..)| path.ends_with("a.test.pem"));
     let file = &file.expect("a stored certificate").0;
     fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("set");
     gateway.restart();
