@@ -6,14 +6,16 @@
 //! the plan, not here.
 
 mod pace;
+mod stored;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::Instant as Moment;
 
 use self::pace::{keep_pace, waited_for};
+use self::stored::{WHOLE, account_of, run};
 use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Acme, OrderLimit};
@@ -21,13 +23,10 @@ use crate::host::Pattern;
 use crate::schedule::{
     Failure, FailureClass, Hold, Intent, Limiter, Pace, Scope, Steadiness, Wait,
 };
-use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
+use crate::storage::Storage;
 
 /// How long a place is kept for who was told that there is one: jobs begin within moments.
 const PROMISE: Duration = Duration::from_secs(30);
-
-/// What a CA limits as a whole is stored under this, where accounts have their contact.
-const WHOLE: &str = "*";
 
 /// The limits of all accounts that this process uses.
 pub(super) struct Limits {
@@ -248,28 +247,6 @@ impl Limits {
         is_news
     }
 
-    /// Reports, once until that changes, that the limits of a CA cannot be read. The CA is asked all
-    /// the same, within the limits that are in memory: it says itself what it does not allow.
-    fn report_unread(&self, ca: &Ca, error: Option<&StorageError>) {
-        let mut unread = lock(&self.unread);
-        match error {
-            None if unread.remove(&ca.key) => {
-                tracing::info!(ca = ca.host, "the stored limits of a CA can be read again");
-            }
-            None | Some(StorageError::Ending) => {}
-            Some(error) => {
-                if unread.insert(ca.key.clone()) {
-                    tracing::error!(
-                        ca = ca.host,
-                        %error,
-                        "the stored limits of a CA cannot be read: it is asked as if it had set \
-                         none, beside those that were met since the start"
-                    );
-                }
-            }
-        }
-    }
-
     /// Learns from what a CA has said to an order. Returns the limit that it met where that was not
     /// known.
     pub(super) async fn learn(
@@ -300,42 +277,6 @@ impl Limits {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(store)),
             Err(_) => store(),
-        }
-    }
-
-    /// What brings into the storage what is known, to be called where it may block. It is done under
-    /// a lock of the storage, so that instances that store at once lose nothing of each other.
-    fn store(&self, ca: &Ca, config: &Acme) -> impl FnOnce() + Send + 'static {
-        let lines = self.lines(ca, config);
-        let known = [
-            (account_of(config), lines.own),
-            (WHOLE.to_owned(), lines.whole),
-        ];
-        let known = known.map(|(of, line)| (of, lock(&line.limiter).clone()));
-        let storage = Arc::clone(&self.storage);
-        let (key, host) = (ca.key.clone(), ca.host.clone());
-        let store = move || {
-            let place = keys::limits(&key)?;
-            let lease = storage.lock(&keys::lock(&format!("limits_{key}"))?)?;
-            let mut all = read(&*storage, &place)?;
-            let before = all.clone();
-            for (of, limiter) in known {
-                let stored = all.entry(of).or_default();
-                stored.learn(&limiter);
-            }
-            if all == before {
-                return Ok(());
-            }
-            let value = serde_json::to_vec_pretty(&all).unwrap_or_default();
-            storage.store_under(&lease, &place, &value)
-        };
-        move || {
-            let stored: Result<(), StorageError> = store();
-            if let Err(error) = stored {
-                // It is known here, and that it is not stored is told by whoever stores
-                // certificates.
-                tracing::warn!(ca = host, %error, "a limit of a CA is not stored");
-            }
         }
     }
 
@@ -370,40 +311,6 @@ impl Limits {
             whole: line(WHOLE.to_owned(), Vec::new()),
         }
     }
-
-    async fn load(&self, ca: &str) -> Result<BTreeMap<String, Limiter>, StorageError> {
-        let place = keys::limits(ca)?;
-        blocking(&self.storage, move |storage| read(storage, &place)).await
-    }
-}
-
-/// Runs what brings limits into the storage where it may block.
-async fn run(store: impl FnOnce() + Send + 'static) {
-    if let Err(error) = tokio::task::spawn_blocking(store).await
-        && error.is_panic()
-    {
-        tracing::error!(%error, "storing a limit of a CA broke off");
-    }
-}
-
-/// What is stored of a CA's limits, by account.
-fn read(storage: &dyn Storage, place: &Key) -> Result<BTreeMap<String, Limiter>, StorageError> {
-    let read = damaged::read_json(storage, place)?;
-    let mut read: BTreeMap<String, Limiter> = read.unwrap_or_default();
-    for limiter in read.values_mut() {
-        // Former versions took it for one on the account.
-        limiter.drop_account_limit(|said| said.contains("this exact set of"));
-    }
-    Ok(read)
-}
-
-/// By what the limits of an account are stored: its contact, and what it is bound to.
-fn account_of(config: &Acme) -> String {
-    let contact = config.email.as_deref().unwrap_or("default");
-    match &config.eab {
-        Some(eab) => format!("{contact} bound to {}", eab.key_id),
-        None => contact.to_owned(),
-    }
 }
 
 /// What an order comes to that the CA was not asked for.
@@ -431,7 +338,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::config::model::{ExternalAccount, KeyType, OrderLimit, OrderTerms};
     use crate::secret::Secret;
-    use crate::storage::MemoryStorage;
+    use crate::storage::{Key, MemoryStorage, keys};
 
     const NOW: UnixTime = 1_800_000_000;
 

@@ -94,16 +94,6 @@ struct Entry {
     asking: Asking,
 }
 
-impl Entry {
-    /// Notes that an attempt at what clients ask for has read what the storage has of it. All else is
-    /// read again as long as it has not been read whole.
-    fn note_read(&mut self, need: &Need) {
-        if need.standing == Standing::OnDemand {
-            self.unread = None;
-        }
-    }
-}
-
 impl Managed {
     pub(super) fn new(tools: Tools, make: MakeIssuer) -> Self {
         Self {
@@ -330,8 +320,7 @@ impl Managed {
                 return None;
             }
             Outcome::PutOff { retries, until } => {
-                entry.note_read(&need);
-                entry.retries = retries;
+                entry.note_failures(&need, retries);
                 match entry.retries.sum(accounts(&need.issuers, &self.open)) {
                     Some(retry) if retry.next.is_none_or(|next| next > now) => {
                         self.plans.failed(&need, retry);
@@ -352,8 +341,7 @@ impl Managed {
                 is_of_none,
                 is_paused,
             } => {
-                entry.note_read(&need);
-                entry.retries = retries;
+                entry.note_failures(&need, retries);
                 let pauses = (self.plans.window(), is_paused);
                 let present = entry.certificate.as_deref();
                 teller.failed(present, issuer, &failure, &retry, pauses);

@@ -25,6 +25,7 @@ mod on_demand;
 mod removed;
 mod revoked;
 mod scripted;
+mod two_cas;
 
 struct Fixture {
     directory: TempDir,

@@ -9,8 +9,8 @@ use nix::fcntl::AT_FDCWD;
 
 use super::support::{Gateway, Pebble, TlsClient, within};
 use super::{
-    RETRY, SECOND, accounts_made, config, only_file, orders, pebble_for, pebble_issuer, presented,
-    root, serial, stored_at, wait_until_served,
+    RETRY, SECOND, accounts_made, command, config, only_file, orders, pebble_for, pebble_issuer,
+    presented, root, serial, stored_at, wait_until_served,
 };
 
 #[test]
@@ -163,6 +163,18 @@ fn what_cannot_be_read_holds_up_nothing_else() {
     }
     let reason = gateway.wait_until_waiting_for("a.test");
     assert!(reason.contains("cannot be read"), "{reason}");
+    // What failed, and where, is shown to whoever looks.
+    let place = certificate.file_name().expect("a name").to_string_lossy();
+    let shown = command(&gateway, &["certs", "show", "a.test"]).stdout;
+    assert!(shown.contains("it may hold this certificate"), "{shown}");
+    assert!(shown.contains(&*place), "{shown}");
+    let listed = command(&gateway, &["certs", "list"]).stdout;
+    let of = |host: &str| {
+        let line = listed.lines().find(|line| line.starts_with(host));
+        line.unwrap_or_else(|| panic!("{listed}")).to_owned()
+    };
+    let is_unread = |host: &str| of(host).contains("(storage cannot be read)");
+    assert!(is_unread("a.test") && !is_unread("b.test"), "{listed}");
     // A new name needs an account, and one may be there.
     let failed = gateway.wait_for_event("d", |event| event.is("certificate_failed", "d.test"));
     assert!(failed.message.contains("accounts"), "{failed:?}");
@@ -173,6 +185,8 @@ fn what_cannot_be_read_holds_up_nothing_else() {
     assert_eq!(made(&pebble), (4, 1));
     show(&certificate);
     assert_eq!(serial(&wait_until_served(&gateway, "a.test", &root)), first);
+    let shown = command(&gateway, &["certs", "show", "a.test"]).stdout;
+    assert!(!shown.contains("it may hold this certificate"), "{shown}");
     assert_eq!(made(&pebble), (4, 1));
 }
 

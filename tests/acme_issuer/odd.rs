@@ -234,6 +234,42 @@ async fn what_is_missing_is_named() {
     }
 }
 
+/// What a CA has against an order in the place of a certificate is told, with what is done then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_may_not_replace_is_told_in_the_words_of_the_ca() {
+    let web = WebSolver::start();
+    for (status, kind, detail) in [
+        (409, "alreadyReplaced", "another order has replaced it"),
+        (404, "malformed", "no such certificate"),
+    ] {
+        let features = Features {
+            directory: json!({ "renewalInfo": "/ari" }),
+            ..Features::default()
+        };
+        let ca = FakeCa::start_with(features, move |ask| {
+            let is_it = ask.kind == "order" && ask.payload.get("replaces").is_some();
+            is_it.then(|| CaReply::problem(status, kind, detail))
+        });
+        let bench = Bench::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+        let mut request = bench.request(&["a.test"]);
+        request.replaces = Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE".to_owned());
+        let mut progress = bench.events.subscribe();
+        bench.issuer.issue(&request).await.unwrap();
+        let told = std::iter::from_fn(|| progress.try_recv().ok());
+        let told: Vec<String> = told
+            .map(|event| event.message.clone())
+            .filter(|message| message.contains("in the place of the present certificate"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(detail), "{told:?}");
+        assert!(told[0].ends_with("asking for one of its own"), "{told:?}");
+        let orders = ca.asked("order");
+        let replace = orders.iter().map(|order| order.payload.get("replaces"));
+        let replace: Vec<bool> = replace.map(|one| one.is_some()).collect();
+        assert_eq!(replace, [true, false], "{kind}");
+    }
+}
+
 /// An order whose URL is not told cannot be completed: it is the only one of the attempt, and people
 /// read what the CA did.
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,17 @@ pub(in crate::manager) struct Read {
     pub(in crate::manager) damaged: Option<StoredError>,
 }
 
+impl Entry {
+    /// Notes the failures that are known after an attempt. Where clients ask for it, the attempt has
+    /// read what the storage has of it; all else is read again until it has been read whole.
+    pub(super) fn note_failures(&mut self, need: &Need, retries: Retries) {
+        self.retries = retries;
+        if need.standing == Standing::OnDemand {
+            self.unread = None;
+        }
+    }
+}
+
 impl Managed {
     /// Sees that all of `asked` is planned, and returns what the storage has of it.
     pub(in crate::manager) fn ensure(
