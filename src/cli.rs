@@ -214,13 +214,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => perform(&output, cli.verb, blocked),
         Err(answer) => output.clap(&answer),
     };
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
             ExitCode::from(failure.code())
         }
-    }
+    };
+    output.finish();
+    code
 }
 
 fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure> {

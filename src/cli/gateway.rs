@@ -1,9 +1,7 @@
 //! What the command line needs of the gateway, in one place.
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use serde_json::Value;
@@ -22,9 +20,6 @@ use crate::printable::Printable as _;
 use crate::secret::Secret;
 use crate::service::signals::{Blocked, Signals};
 use crate::storage::FileStorage;
-
-/// How long a start waits for the reader of stderr to take what is odd.
-const READER: Duration = Duration::from_secs(1);
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -149,29 +144,15 @@ pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<()
     if signals.is_to_stop() {
         return Ok(());
     }
-    let told = loaded.faults.iter().chain(&loaded.warnings);
-    show(*output, told.cloned().collect());
+    for odd in loaded.faults.iter().chain(&loaded.warnings) {
+        output.diagnostic(odd);
+    }
     match app::run(file, loaded, signals) {
         Err(StartError::Configuration(why)) => {
             output.mistake(why);
             Err(Failure::Invalid)
         }
         outcome => Ok(outcome.context("cannot start the gateway")?),
-    }
-}
-
-/// Shows what is odd. A reader of stderr that stalls holds no start up.
-fn show(output: Output, warnings: Vec<Diagnostic>) {
-    let (done, shown) = mpsc::channel::<()>();
-    let showing = thread::Builder::new().spawn(move || {
-        for warning in &warnings {
-            output.diagnostic(warning);
-        }
-        drop(done);
-    });
-    if showing.is_ok() {
-        // Hearing that the other end is gone is what is waited for.
-        _ = shown.recv_timeout(READER);
     }
 }
 

@@ -4,12 +4,14 @@
 #![allow(clippy::print_stderr, reason = "this is where stderr is written")]
 
 mod progress;
+mod stderr;
 
 use std::env;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 pub(super) use self::progress::Progress;
+use self::stderr::say;
 use super::failure::Failure;
 use crate::config::Diagnostic;
 use crate::printable;
@@ -126,18 +128,24 @@ impl Output {
 
     /// What clap answers instead of arguments: help and version are data, the rest is not.
     pub(super) fn clap(&self, answer: &clap::Error) -> Result<(), Failure> {
-        written(answer.print())?;
-        if answer.use_stderr() {
-            Err(Failure::UsageShown)
-        } else {
-            Ok(())
+        if !answer.use_stderr() {
+            return written(answer.print());
         }
+        let text = answer.render();
+        say(if self.stderr.0 {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        }
+        .trim_end());
+        Err(Failure::UsageShown)
     }
-}
 
-/// A closed stderr is no reason to fail.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    /// Waits until all is written, but not for a reader of stderr that stalls. To be called at the
+    /// end of the process.
+    pub(super) fn finish(&self) {
+        stderr::finish();
+    }
 }
 
 /// The columns of a terminal.

@@ -1,8 +1,13 @@
 //! What stands still: the reader of the log, the data plane itself.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
 use super::support::{Builder, Gateway, Origin, TlsClient, wait_for, within};
@@ -42,6 +47,111 @@ fn a_reader_of_stderr_that_stalls_stops_nothing() {
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(start.elapsed() < SECOND * 10, "{:?}", start.elapsed());
+}
+
+/// A pipe that is full.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let room = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+    writer
+        .write_all(&vec![b'x'; usize::try_from(room).expect("a size")])
+        .expect("there is room");
+    (reader, writer)
+}
+
+/// The exit code of the program, which says what it has to say to a pipe that nobody reads.
+#[track_caller]
+fn code_unread(arguments: &[&OsStr]) -> Option<i32> {
+    let (_reader, writer) = full_pipe();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_snigate"))
+        .args(arguments)
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .expect("the program starts");
+    let until = Instant::now() + SECOND * 20;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status.code();
+        }
+        std::thread::sleep(SECOND / 50);
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    panic!("it waits for the reader of its last message");
+}
+
+#[test]
+fn what_fails_ends_though_nobody_reads_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let file = |name: &str, https: &str, more: &str| {
+        let path = dir.path().join(name);
+        let text = format!(
+            "server: {{ https: [{https}], http: [\"127.0.0.1:0\"], admin: off }}\n\
+             storage: {{ file: {{ path: data }} }}\n\
+             sites: [{{ hosts: [a.test], tls: off, routes: [{{ respond: {{ status: 200 }} }}] }}]\n\
+             {more}"
+        );
+        fs::write(&path, text).expect("a file");
+        path
+    };
+    let address = format!("\"{}\"", taken.local_addr().expect("an address"));
+    let in_use = file("in_use.yaml", &address, "");
+    let odd = file(
+        "odd.yaml",
+        &address,
+        "upstreams: { unused: { servers: [\"127.0.0.1:1\"] } }\n",
+    );
+    // More than the queue before a pipe holds, too.
+    let wrong: String = (0..500).map(|n| format!("nonsense{n}: 1\n")).collect();
+    let invalid = file("invalid.yaml", "", &wrong);
+    let config = OsStr::new("--config");
+    std::thread::scope(|scope| {
+        for (verb, file, code) in [
+            ("run", &in_use, 1),
+            ("run", &odd, 1),
+            ("run", &invalid, 3),
+            ("check", &invalid, 3),
+        ] {
+            scope.spawn(move || {
+                let arguments = [OsStr::new(verb), config, file.as_os_str()];
+                assert_eq!(code_unread(&arguments), Some(code), "{arguments:?}");
+            });
+        }
+        assert_eq!(code_unread(&[OsStr::new("nonsense")]), Some(2));
+    });
+}
+
+#[test]
+fn a_reader_that_is_only_slow_is_told_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("snigate.yaml");
+    let wrong: String = (0..500).map(|n| format!("nonsense{n}: 1\n")).collect();
+    fs::write(&path, wrong).expect("a file");
+    let (mut reader, writer) = full_pipe();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_snigate"))
+        .args(["check", "--config"])
+        .arg(&path)
+        .stderr(writer)
+        .spawn()
+        .expect("the program starts");
+    let mut said = Vec::new();
+    // Each read makes room for as much.
+    let mut part = [0; 512];
+    loop {
+        match reader.read(&mut part).expect("a pipe") {
+            0 => break,
+            count => said.extend_from_slice(&part[..count]),
+        }
+    }
+    assert_eq!(child.wait().expect("ended").code(), Some(3));
+    let said = String::from_utf8_lossy(&said);
+    for n in 0..500 {
+        assert!(said.contains(&format!("nonsense{n}'")), "{n}: {said}");
+    }
 }
 
 /// Threads that stand still until this is dropped, as in a system call that does not return.
@@ -183,7 +293,7 @@ fn systemctl_reload_fails_where_the_reload_was_refused() {
             word => word.into(),
         });
         let words: Vec<std::ffi::OsString> = words.collect();
-        let output = std::process::Command::new(&words[0])
+        let output = Command::new(&words[0])
             .args(&words[1..])
             .output()
             .expect("it runs");

@@ -1,0 +1,73 @@
+//! What is said on stderr: by a thread of its own, since a pipe that nobody reads would hold up
+//! whoever writes to it for ever.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+
+use crate::line_queue::{LineQueue, Setup, Target};
+
+/// How long a reader may take nothing before nobody waits for it any more, and how long the end of
+/// the process waits for it once again.
+const READER: Duration = Duration::from_secs(1);
+
+/// How many octets wait for a reader that has stalled before what is said is lost.
+const QUEUE: usize = 1 << 20;
+
+/// What was said and has not been written.
+struct Said {
+    queue: LineQueue,
+    /// Whether the reader has stalled, and not caught up since.
+    is_stalled: AtomicBool,
+}
+
+/// `None` where no thread can be started.
+static SAID: OnceLock<Option<Said>> = OnceLock::new();
+
+/// Writes a text and the end of its line. Returns once it is written, as a rule: programs that are
+/// run next write to stderr, too. A reader that has stalled is not waited for.
+pub(super) fn say(text: &str) {
+    let Some(said) = SAID.get_or_init(start) else {
+        // A closed stderr is no reason to fail.
+        _ = writeln!(io::stderr().lock(), "{text}");
+        return;
+    };
+    said.queue.push(format!("{text}\n").as_bytes());
+    said.wait(if said.is_stalled.load(Ordering::Relaxed) {
+        Duration::ZERO
+    } else {
+        READER
+    });
+}
+
+/// Gives a reader that has stalled the last time to take what was said.
+pub(super) fn finish() {
+    if let Some(Some(said)) = SAID.get() {
+        said.wait(READER);
+    }
+}
+
+/// Starts the thread.
+fn start() -> Option<Said> {
+    let queue = LineQueue::start(Setup {
+        name: "stderr",
+        thread: "stderr",
+        target: Target::Stderr,
+        capacity: QUEUE,
+        lost: IntCounter::new("lost", "Messages that found no reader").ok()?,
+    });
+    Some(Said {
+        queue: queue.ok()?,
+        is_stalled: AtomicBool::new(false),
+    })
+}
+
+impl Said {
+    fn wait(&self, patience: Duration) {
+        let is_written = self.queue.flush(patience);
+        self.is_stalled.store(!is_written, Ordering::Relaxed);
+    }
+}
