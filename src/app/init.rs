@@ -1,5 +1,6 @@
 //! The first process of a container, where Snigate is that: it starts the gateway as its child,
-//! passes signals on, and reaps the orphans that end up with it.
+//! passes signals on, passes on what the gateway tells systemd, and reaps the orphans that end up
+//! with it.
 //!
 //! A process of its own does so, since a gateway that reaped whatever has ended would take the exit
 //! status of programs that it waits for.
@@ -10,8 +11,12 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid};
 
-/// Signals that are passed on.
-const PASSED: [Signal; 7] = [
+use crate::service::systemd;
+
+/// Signals that are passed on. SIGABRT is that of systemd's watchdog, which would do nothing to a
+/// first process.
+const PASSED: [Signal; 8] = [
+    Signal::SIGABRT,
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -30,16 +35,31 @@ pub fn leave_first_process() -> io::Result<Option<u8>> {
     if getpid() != Pid::from_raw(1) {
         return Ok(None);
     }
+    let (forwarder, relay) = systemd::relay()?.unzip();
     let waited: SigSet = PASSED.into_iter().chain([Signal::SIGCHLD]).collect();
     let before = SigSet::thread_get_mask()?;
     waited.thread_block()?;
     // SAFETY: there is no other thread that could hold a lock, as the caller promises.
     match unsafe { fork() }? {
         ForkResult::Child => {
+            drop(forwarder);
+            if let Some(relay) = relay {
+                relay.install();
+            }
             before.thread_set_mask()?;
             Ok(None)
         }
-        ForkResult::Parent { child } => Ok(Some(watch(child, &waited))),
+        ForkResult::Parent { child } => {
+            // The end of the messages is that of the gateway.
+            drop(relay);
+            // Without it the gateway serves, though systemd may not know.
+            let last_message = forwarder.and_then(|forwarder| forwarder.start().ok());
+            let code = watch(child, &waited);
+            if let Some(wait_for_last_message) = last_message {
+                wait_for_last_message();
+            }
+            Ok(Some(code))
+        }
     }
 }
 

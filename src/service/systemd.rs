@@ -1,9 +1,14 @@
 //! What systemd is told, where it started us and listens.
 //!
 //! A thread of its own tells it, in order: a service manager that does not read holds nobody up.
+//!
+//! systemd listens to the main process of a unit alone, as a rule. Where that is one in front of the
+//! gateway, it passes on what the gateway says.
 
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +17,9 @@ use sd_notify::NotifyState;
 use super::outcome::Refused;
 use crate::printable;
 use crate::pulse::Pulse;
+
+/// The variable that says where systemd listens.
+const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// How often a start that is held back says that it goes on.
 pub(super) const NUDGE: Duration = Duration::from_secs(5);
@@ -25,13 +33,72 @@ const QUEUE: usize = 64;
 /// How long a status may be, in characters.
 const LONGEST: usize = 500;
 
+/// How long a process in front of the gateway waits at its end for the last message to be passed on.
+const LAST: Duration = Duration::from_secs(1);
+
 /// Where messages go; empty where systemd does not listen.
 static MESSAGES: OnceLock<SyncSender<String>> = OnceLock::new();
+
+/// The way to systemd through a process in front of this one; empty where there is none.
+static RELAY: OnceLock<Relay> = OnceLock::new();
+
+/// The gateway's end of the way to systemd through the process in front of it.
+#[derive(Debug)]
+pub struct Relay(UnixStream);
+
+/// The other end: what passes messages on, a line each.
+#[derive(Debug)]
+pub struct Forwarder(UnixStream);
+
+/// Makes both ends, for a process that is about to put itself in front of the gateway; `None` where
+/// systemd does not listen.
+///
+/// # Errors
+/// Where the system has no socket for it.
+pub fn relay() -> io::Result<Option<(Forwarder, Relay)>> {
+    if std::env::var_os(SOCKET).is_none() {
+        return Ok(None);
+    }
+    let (front, gateway) = UnixStream::pair()?;
+    Ok(Some((Forwarder(front), Relay(gateway))))
+}
+
+impl Relay {
+    /// Sends all messages of this process this way.
+    pub fn install(self) {
+        // There is one process in front at most.
+        _ = RELAY.set(self);
+    }
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        (&self.0).write_all(format!("{message}\n").as_bytes())
+    }
+}
+
+impl Forwarder {
+    /// Passes on what comes, on a thread of its own, until the gateway has ended. What is returned
+    /// waits for the last message, for a moment.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(self) -> io::Result<impl FnOnce()> {
+        let (done, ended) = channel::<()>();
+        let thread = thread::Builder::new().name("systemd".to_owned());
+        thread.spawn(move || {
+            let _done = done;
+            for line in BufReader::new(self.0).lines().map_while(Result::ok) {
+                // There is no log here, and the next message may do better.
+                _ = sd_notify::notify(&[NotifyState::Custom(&line)]);
+            }
+        })?;
+        Ok(move || _ = ended.recv_timeout(LAST))
+    }
+}
 
 /// Begins to tell systemd what the functions below say, and that the data plane has a pulse, where
 /// a watchdog is set. Does nothing where systemd does not listen.
 pub fn begin(pulse: Pulse) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    if std::env::var_os(SOCKET).is_none() {
         return;
     }
     let (sender, messages) = sync_channel(QUEUE);
@@ -87,16 +154,16 @@ fn notify(state: &[NotifyState<'_>]) {
 /// Sends what comes, and meanwhile that the data plane lives: a third of the watchdog's time may
 /// pass in between, so that one delay is no reason for a restart.
 fn tell(messages: &Receiver<String>, pulse: &Pulse) {
-    let watchdog = sd_notify::watchdog_enabled().map(|within| within / 3);
+    let watchdog = watchdog().map(|within| within / 3);
     loop {
         let message = match watchdog {
             Some(every) => messages.recv_timeout(every),
             None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let sent = match message {
-            Ok(message) => sd_notify::notify(&[NotifyState::Custom(&message)]),
+            Ok(message) => send(&message),
             Err(RecvTimeoutError::Timeout) if pulse.is_felt() => {
-                sd_notify::notify(&[NotifyState::Watchdog])
+                send(&NotifyState::Watchdog.to_string())
             }
             Err(RecvTimeoutError::Timeout) => {
                 tracing::error!("the data plane stands still: systemd's watchdog is not told");
@@ -108,4 +175,21 @@ fn tell(messages: &Receiver<String>, pulse: &Pulse) {
             tracing::warn!(%error, "cannot notify systemd");
         }
     }
+}
+
+fn send(message: &str) -> io::Result<()> {
+    match RELAY.get() {
+        Some(relay) => relay.send(message),
+        None => sd_notify::notify(&[NotifyState::Custom(message)]),
+    }
+}
+
+/// How long systemd's watchdog waits for a word, where there is one.
+fn watchdog() -> Option<Duration> {
+    if RELAY.get().is_none() {
+        return sd_notify::watchdog_enabled();
+    }
+    // WATCHDOG_PID is that of the process in front, and may be the one outside of its namespace.
+    let within = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some(Duration::from_micros(within))
 }

@@ -1,6 +1,8 @@
 //! Signals from the first instant on, and as the first process of a container.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -147,4 +149,88 @@ fn the_first_process_of_a_container_reaps_orphans() {
         (children(first) == own).then_some(())
     });
     assert_eq!(gateway.ask("GET", "/healthz").status, 200);
+}
+
+/// A socket such as systemd's, which sees which process a message is from.
+struct Notified(UnixDatagram);
+
+impl Notified {
+    fn bind(path: &std::path::Path) -> Self {
+        let socket = UnixDatagram::bind(path).expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        let on: libc::c_int = 1;
+        // SAFETY: the option is a number of this size.
+        let set = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PASSCRED,
+                (&raw const on).cast(),
+                libc::socklen_t::try_from(size_of_val(&on)).expect("small"),
+            )
+        };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        Self(socket)
+    }
+
+    /// The next message that has come, and which process it is from.
+    fn next(&self) -> Option<(String, u32)> {
+        let mut text = [0_u8; 2048];
+        // In units that are aligned as the header of a control message has to be.
+        let mut control = [0_usize; 16];
+        let mut part = libc::iovec {
+            iov_base: text.as_mut_ptr().cast(),
+            iov_len: text.len(),
+        };
+        // SAFETY: all of it may be zero, and the pointers are to memory that outlives the call.
+        let (length, sender) = unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            message.msg_iov = &raw mut part;
+            message.msg_iovlen = 1;
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = size_of_val(&control) as _;
+            let length = libc::recvmsg(self.0.as_raw_fd(), &raw mut message, 0);
+            let length = usize::try_from(length).ok()?;
+            let first = libc::CMSG_FIRSTHDR(&raw const message);
+            assert!(!first.is_null(), "the kernel tells the sender");
+            let sender: libc::ucred = std::ptr::read_unaligned(libc::CMSG_DATA(first).cast());
+            (length, sender)
+        };
+        let text = String::from_utf8_lossy(&text[..length]).into_owned();
+        Some((text, u32::try_from(sender.pid).expect("a process id")))
+    }
+}
+
+#[test]
+fn systemd_hears_the_first_process_of_a_container() {
+    let builder = builder().run_by(&FIRST_PROCESS);
+    let path = builder.dir().join("notify");
+    let socket = Notified::bind(&path);
+    let mut gateway = builder
+        .env("NOTIFY_SOCKET", &path.to_string_lossy())
+        .env("WATCHDOG_USEC", "600000")
+        // As it is outside of the namespace.
+        .env("WATCHDOG_PID", "4194304")
+        .spawn();
+    let first = first_process(&gateway);
+    let hears = |wanted: &str| {
+        let (_, sender) = wait_for(wanted, || {
+            socket.next().filter(|(text, _)| text.contains(wanted))
+        });
+        assert_eq!(sender, first, "{wanted}: the main process of the unit");
+    };
+    hears("READY=1");
+    hears("STATUS=serving");
+    hears("WATCHDOG=1");
+    hears("WATCHDOG=1");
+    send(first, Signal::SIGTERM);
+    hears("STOPPING=1");
+    assert_eq!(gateway.wait().code(), Some(0));
+
+    // What the watchdog does.
+    gateway.restart_unready();
+    let first = first_process(&gateway);
+    gateway.wait_until_ready();
+    send(first, Signal::SIGABRT);
+    assert_eq!(gateway.wait().code(), Some(128 + libc::SIGABRT));
 }
