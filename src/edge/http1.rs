@@ -25,8 +25,11 @@ use crate::proxy::{Answering, KeepAlive};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::Head;
-pub(super) use self::head::{LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE};
+pub(super) use self::head::{
+    CONNECT, LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE, bad,
+};
 use self::stream::MessageStream;
+pub(super) use self::target::is_well_formed;
 use super::last_call;
 use super::seat::Seat;
 use super::timer::Timer;

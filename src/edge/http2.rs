@@ -8,6 +8,7 @@ mod accounting;
 mod frames;
 mod head;
 mod session;
+mod stream;
 mod streams;
 
 use std::io::{self, IoSlice};

@@ -28,8 +28,8 @@ pub(crate) enum Channel<'a> {
 
 /// The authority that a request names, as it came.
 ///
-/// Pingora has refused requests in which `:authority`, an absolute request target and `Host`
-/// differ, and those with two `Host` fields, so that any of them will do.
+/// `edge` has refused requests in which `:authority`, an absolute request target and `Host` are not
+/// the same authority, and those with two `Host` fields, so that any of them will do.
 pub(crate) fn of(request: &RequestHeader) -> &[u8] {
     match (request.uri.authority(), request.headers.get(HOST)) {
         (Some(authority), _) => authority.as_str().as_bytes(),

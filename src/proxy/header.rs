@@ -135,7 +135,7 @@ pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
 
 /// Checks what must hold for a request whatever it asks for.
 ///
-/// HTTP/1 has been checked to the octet before it comes here; for HTTP/2, h2 and Pingora refuse
+/// HTTP/1 has been checked to the octet before it comes here; for HTTP/2, h2 and `edge` refuse
 /// connection-specific fields, upper case, forbidden octets, a bad `Content-Length` and an
 /// authority that differs from `Host`. What is left is checked here, for both.
 pub(crate) fn check(request: &RequestHeader) -> std::result::Result<(), Refusal> {

@@ -4,20 +4,26 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::support::{Gateway, Origin, TlsClient, connect, exchange, serving, wait_for};
+use super::support::{
+    Builder, Gateway, H2, Origin, TlsClient, connect, exchange, serving, wait_for,
+};
 use super::{VERSIONS, over};
 
-fn gateway(origin: &Origin, format: &str) -> Gateway {
+/// A gateway that passes `a.test` to this origin, with these keys under `log`.
+fn logging(origin: &Origin, log: &str) -> Builder {
     serving(
         &[&["a.test"]],
         format!(
             "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
              sites: [{{ hosts: [a.test], upstream: app }}]\n\
-             log: {{ format: {format}, access: access.log }}\n",
+             log: {{ {log} }}\n",
             origin.address()
         ),
     )
-    .start()
+}
+
+fn gateway(origin: &Origin, format: &str) -> Gateway {
+    logging(origin, &format!("format: {format}, access: access.log")).start()
 }
 
 /// The lines, once there are so many.
@@ -97,17 +103,7 @@ fn told(gateway: &Gateway, what: &str) -> usize {
 fn a_full_disk_is_told_once_and_its_losses_are_counted() {
     const LOST: &str = "snigate_access_log_lines_lost_total";
     let origin = Origin::named("hello");
-    let gateway = serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites: [{{ hosts: [a.test], upstream: app }}]\n\
-             log: {{ access: access.log }}\n",
-            origin.address()
-        ),
-    )
-    .disk()
-    .start();
+    let gateway = logging(&origin, "access: access.log").disk().start();
     let mut stream = TlsClient::named("a.test").connect(gateway.https);
     assert_eq!(stream.get("a.test", "/first").status, 200);
     let first = lines(&gateway, 1);
@@ -138,15 +134,7 @@ fn a_full_disk_is_told_once_and_its_losses_are_counted() {
 #[test]
 fn a_rotated_file_is_written_again_only_once_it_is() {
     let origin = Origin::named("hello");
-    let gateway = serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites: [{{ hosts: [a.test], upstream: app }}]\n\
-             log: {{ access: logs/access.log }}\n",
-            origin.address()
-        ),
-    );
+    let gateway = logging(&origin, "access: logs/access.log");
     let (logs, old) = (gateway.dir().join("logs"), gateway.dir().join("logs.old"));
     fs::create_dir(&logs).expect("made");
     let gateway = gateway.start();
@@ -193,17 +181,7 @@ fn what_a_client_sends_is_cut_and_takes_bounded_memory() {
     // Nobody reads it.
     let reader = fs::OpenOptions::new().read(true).write(true).open(&fifo);
     let _reader = reader.expect("opened");
-    let gateway = serving(
-        &[&["a.test"]],
-        format!(
-            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
-             sites: [{{ hosts: [a.test], upstream: app }}]\n\
-             log: {{ access: {} }}\n",
-            origin.address(),
-            fifo.display()
-        ),
-    )
-    .start();
+    let gateway = logging(&origin, &format!("access: {}", fifo.display())).start();
     let mut stream = TlsClient::named("a.test").connect(gateway.https);
     // Escaped, each octet takes four.
     let field = [0xff_u8; 14_000];
@@ -330,6 +308,55 @@ fn what_is_refused_unread_has_a_page_and_a_line_too() {
         assert_eq!(line["client"], "127.0.0.1");
     }
     assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn over_http2_what_names_two_hosts_has_a_page_and_a_line_too() {
+    let origin = Origin::named("hello");
+    let gateway = gateway(&origin, "json");
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    for (number, (fields, why)) in [
+        (&[("host", "b.test")][..], "differ"),
+        (&[("host", "a.test"), ("host", "a.test")], "ore than one"),
+        (&[("host", "x@a.test")], "differ"),
+        (
+            &[("content-length", "0"), ("content-length", "0")],
+            "ore than one",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut request = h2.request("GET", "/x");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let reply = h2.send(request, None).expect("an answer");
+        assert_eq!(reply.status, 400, "{fields:?}");
+        assert_eq!(reply.header("server"), None);
+        let id = reply.header("x-request-id").expect("a name");
+        assert!(reply.text().contains(id), "{}", reply.text());
+        assert!(reply.text().contains(why), "{}", reply.text());
+        let line = lines(&gateway, number + 1).remove(number);
+        let line: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["status"], 400);
+        assert_eq!(line["method"], "GET");
+        assert_eq!(line["target"], "/x");
+        assert_eq!(line["version"], "HTTP/2.0");
+        assert_eq!(line["host"], "a.test");
+        assert_eq!(line["request_id"], id);
+        assert_eq!(line["client"], "127.0.0.1");
+    }
+    let refused = "snigate_requests_refused_total{reason=\":authority and the Host field differ\"}";
+    assert_eq!(gateway.metric(refused), Some(2.0));
+    assert_eq!(origin.connections(), 0);
+    // However the host is written, it is one, and the connection goes on.
+    let port = gateway.https.port();
+    for (authority, host) in [("a.test", "A.test"), ("A.test.", "a.test")] {
+        let request = http::Request::get(format!("https://{authority}:{port}/"));
+        let request = request.header("host", format!("{host}:{port}"));
+        assert_eq!(h2.send(request, None).expect("an answer").status, 200);
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(in crate::edge) struct Refusal {
     pub(in crate::edge) reason: &'static str,
 }
 
-const fn bad(reason: &'static str) -> Refusal {
+pub(in crate::edge) const fn bad(reason: &'static str) -> Refusal {
     Refusal {
         status: StatusCode::BAD_REQUEST,
         reason,
@@ -78,6 +78,11 @@ pub(in crate::edge) const TOO_LARGE: Refusal = Refusal {
 pub(in crate::edge) const LINE_TOO_LONG: Refusal = Refusal {
     status: StatusCode::URI_TOO_LONG,
     reason: "the request line is too long",
+};
+
+pub(in crate::edge) const CONNECT: Refusal = Refusal {
+    status: StatusCode::METHOD_NOT_ALLOWED,
+    reason: "CONNECT is not served here",
 };
 
 /// Looks for a whole head at the beginning of `bytes`.
@@ -212,9 +217,7 @@ impl<'a> RequestLine<'a> {
         };
         let refused = |status, reason| Err(Refusal { status, reason });
         match method {
-            b"CONNECT" => {
-                return refused(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
-            }
+            b"CONNECT" => return Err(CONNECT),
             b"TRACE" => {
                 return refused(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served here");
             }

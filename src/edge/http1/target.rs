@@ -64,7 +64,7 @@ pub(super) fn authority(target: &[u8]) -> Option<(&[u8], u16)> {
 
 /// Whether each octet of a target may stand there as it is. What has to be escaped and is not, one
 /// server takes and another refuses.
-pub(super) fn is_well_formed(target: &[u8]) -> bool {
+pub(in crate::edge) fn is_well_formed(target: &[u8]) -> bool {
     let query = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at_checked(query).unwrap_or((target, &[]));
     let is_good = |byte: u8| byte > b' ' && !matches!(byte, 0x7f | b'#' | b'<' | b'>');

@@ -1,15 +1,73 @@
-//! How large the head of a request may be: as large as over HTTP/1.
+//! What the head of a request has to be, beyond what the h2 crate checks: as large as over HTTP/1 at
+//! most, and nothing in it that another server could read in another way (RFC 9113, sections 8.1.1
+//! and 8.3.1).
 
-use http::header::COOKIE;
+use http::Method;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use pingora_http::RequestHeader;
 
-use crate::edge::http1::{LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE};
+use crate::edge::http1::{
+    CONNECT, LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE, bad, is_well_formed,
+};
+use crate::host::NameBuffer;
+use crate::proxy::Authority;
 
 /// What each field adds to the size of a list of fields (RFC 9113, section 6.5.2).
 const PER_FIELD: usize = 32;
 
 /// What a request line has around method and target.
 const LINE: usize = " ".len() + " HTTP/1.1".len();
+
+/// Checks a head whose fields may have `max` octets.
+///
+/// # Errors
+/// Where it is not that of a request that is served.
+pub(super) fn check(head: &RequestHeader, max: usize) -> Result<(), Refusal> {
+    check_size(head, max)?;
+    if head.method == Method::CONNECT {
+        return Err(CONNECT);
+    }
+    let target = head.raw_path();
+    let form_is_known =
+        target.starts_with(b"/") || (target == b"*" && head.method == Method::OPTIONS);
+    if !form_is_known || !is_well_formed(target) {
+        return Err(bad("the request target is malformed"));
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(bad("more than one Content-Length"));
+    }
+    check_authority(head)
+}
+
+/// Checks that a request names one authority, in whichever of the two places.
+fn check_authority(head: &RequestHeader) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next().map(|host| host.as_bytes());
+    if hosts.next().is_some() {
+        return Err(bad("more than one Host field"));
+    }
+    let authority = head.uri.authority();
+    let authority = authority.map(|authority| authority.as_str().as_bytes());
+    let one = authority
+        .or(host)
+        .ok_or(bad("no :authority and no Host field"))?;
+    if memchr::memchr(b'@', one).is_some() {
+        return Err(bad("a user in :authority or the Host field"));
+    }
+    match host {
+        Some(host) if host != one && !is_same(host, one) => {
+            Err(bad(":authority and the Host field differ"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether both are the same valid authority, however they are written.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let (mut of_one, mut of_other) = (NameBuffer::new(), NameBuffer::new());
+    let one = Authority::parse(one, &mut of_one);
+    one.is_some() && one == Authority::parse(other, &mut of_other)
+}
 
 /// Checks the size of a head. `max` is the most octets that its fields may have, counted as a client
 /// counts them.
@@ -58,6 +116,45 @@ mod tests {
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         let refused = check_size(&parts.into(), max).err();
         refused.map(|refusal| refusal.status.as_u16())
+    }
+
+    #[test]
+    fn a_head_names_one_host_and_one_length() {
+        let refused = |method: &str, uri: &str, fields: &[(&str, &str)]| {
+            let mut request = http::Request::builder().method(method).uri(uri);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            let refused = check(&parts.into(), 65_536).err();
+            refused.map(|refusal| refusal.status.as_u16())
+        };
+        let uri = "https://a.test/";
+        for fields in [
+            &[][..],
+            &[("host", "a.test")],
+            &[("host", "A.test.")],
+            &[("content-length", "1")],
+        ] {
+            assert_eq!(refused("GET", uri, fields), None, "{fields:?}");
+        }
+        for fields in [
+            &[("host", "b.test")][..],
+            &[("host", "a.test:443")],
+            &[("host", "x@a.test")],
+            &[("host", "")],
+            &[("host", "a.test"), ("host", "a.test")],
+            &[("content-length", "1"), ("content-length", "1")],
+        ] {
+            assert_eq!(refused("GET", uri, fields), Some(400), "{fields:?}");
+        }
+        assert_eq!(refused("GET", "/", &[("host", "a.test")]), None);
+        assert_eq!(refused("GET", "/", &[]), Some(400));
+        assert_eq!(refused("GET", "/", &[("host", "x@a.test")]), Some(400));
+        assert_eq!(refused("GET", "https://x@a.test/", &[]), Some(400));
+        assert_eq!(refused("GET", "*", &[("host", "a.test")]), Some(400));
+        assert_eq!(refused("OPTIONS", "*", &[("host", "a.test")]), None);
+        assert_eq!(refused("CONNECT", "a.test:443", &[]), Some(405));
     }
 
     #[test]

@@ -16,13 +16,13 @@ use http::HeaderMap;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::custom::CustomMessageWrite;
 use pingora_core::protocols::http::custom::server::Session as CustomSession;
-use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::time::{Instant, timeout_at};
 
+use super::stream::HttpSession;
 use crate::proxy::Flow;
 
 /// For how long a body may be waited for before it has to keep up.

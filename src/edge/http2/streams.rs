@@ -9,7 +9,7 @@
 //! it has seen it. A client that never says it must not hold the gateway.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -18,14 +18,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
-use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession};
+use http::StatusCode;
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_http::ResponseHeader;
 use tokio::time::Instant;
 
 use super::accounting::Accounting;
-use super::head::check_size;
+use super::head::check;
+use super::stream::HttpSession;
 use crate::config::model::Limits;
 use crate::edge::gather::Turn;
 use crate::edge::http1::Refusal;
@@ -194,15 +195,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         for _ in 0..AT_ONCE {
-            // Pingora's future holds nothing between two polls.
-            let accepted = pin!(HttpSession::from_h2_conn(connection, Arc::clone(digest)));
-            match accepted.poll(cx) {
-                Poll::Ready(Ok(Some(H2Accept::Session(session)))) => {
+            match HttpSession::poll_accept(connection, digest, cx) {
+                Poll::Ready(Some(session)) => {
                     turn.begin();
                     self.begin(session, cx);
                 }
-                Poll::Ready(Ok(Some(H2Accept::Rejected))) => self.accounting.count_malformed(),
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(None) => return Poll::Ready(()),
                 // All that had come is begun: send what is answered, and read on.
                 Poll::Pending => {
                     let had_requests = turn.end();
@@ -223,7 +221,7 @@ where
 
     /// Begins with a request, and leaves it to a task of its own where it has to wait.
     fn begin(self: &Arc<Self>, mut session: HttpSession, cx: &mut Context<'_>) {
-        if Pin::new(&mut session.idle()).poll(cx).is_ready() {
+        if session.poll_reset(cx).is_ready() {
             // The client has taken it back already.
             return;
         }
@@ -236,7 +234,7 @@ where
 
     async fn answer(self: Arc<Self>, mut session: HttpSession) {
         let in_flight = self.seat.begin();
-        let answer = if let Err(refusal) = check_size(session.req_header(), self.max_head) {
+        let answer = if let Err(refusal) = check(session.req_header(), self.max_head) {
             Some(self.refuse(&session, &refusal))
         } else {
             let request = session
@@ -261,7 +259,11 @@ where
     /// The answer to a request that is refused for its head alone.
     fn refuse(&self, session: &HttpSession, refusal: &Refusal) -> Ready {
         let head = session.req_header();
-        self.accounting.count_refused(head.headers.len());
+        if refusal.status == StatusCode::BAD_REQUEST {
+            self.accounting.count_malformed();
+        } else {
+            self.accounting.count_refused(head.headers.len());
+        }
         let peer = session.digest().and_then(|d| d.socket_digest.as_deref());
         self.told.request(peer, refusal);
         let request = Request::of(head, session.digest());

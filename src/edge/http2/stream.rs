@@ -1,0 +1,289 @@
+//! One stream of a connection: the request that came on it, and the answer.
+//!
+//! Pingora's type of the same name is made of good requests alone. It answers the others itself, with
+//! a bare status that is neither logged nor counted.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Response};
+use pingora_core::protocols::http::body_buffer::FixedBuffer;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
+use pingora_core::protocols::http::v2::write_body;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::{Digest, Stream};
+use pingora_core::{Error, ErrorType, OrErr, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::time::timeout;
+
+/// How much of a body is kept for another attempt at an upstream, in octets.
+const RETRY: usize = 64 * 1024;
+
+/// Fields of an HTTP/1 connection, which an answer of HTTP/2 has none of (RFC 9113, section 8.2.2).
+const OF_CONNECTION: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// A request and its answer.
+pub(super) struct HttpSession {
+    head: RequestHeader,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    /// Takes the answer's body, once its head is sent.
+    writer: Option<SendStream<Bytes>>,
+    response: Option<Box<ResponseHeader>>,
+    /// Whether the whole answer is sent.
+    is_ended: bool,
+    /// Octets of the request's body, and of the answer's.
+    read: usize,
+    sent: usize,
+    retry: Option<FixedBuffer>,
+    digest: Arc<Digest>,
+    write_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
+}
+
+impl HttpSession {
+    /// Drives the connection. The next request, whatever it is worth; `None` once the connection is
+    /// over.
+    pub(super) fn poll_accept(
+        connection: &mut Connection<Stream, Bytes>,
+        digest: &Arc<Digest>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Self>> {
+        let Some(Ok((request, respond))) = ready!(connection.poll_accept(cx)) else {
+            return Poll::Ready(None);
+        };
+        let (head, body) = request.into_parts();
+        Poll::Ready(Some(Self {
+            head: head.into(),
+            body,
+            respond,
+            writer: None,
+            response: None,
+            is_ended: false,
+            read: 0,
+            sent: 0,
+            retry: None,
+            digest: Arc::clone(digest),
+            write_timeout: None,
+            drain_timeout: None,
+        }))
+    }
+
+    /// Ready once the client has taken the request back, or the connection has failed.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason>> {
+        let reset = match &mut self.writer {
+            Some(writer) => writer.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        reset.map(|reset| reset.or_err(ErrorType::H2Error, "the connection has failed"))
+    }
+
+    /// The next part of the body; `None` after the last.
+    pub(super) async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        let Some(part) = self.body.data().await else {
+            return Ok(None);
+        };
+        let part = part.or_err(ErrorType::ReadError, "while the request's body is read")?;
+        self.read += part.len();
+        if let Some(retry) = &mut self.retry {
+            retry.write_to_buffer(&part);
+        }
+        // It fails for a stream that is over.
+        _ = self.body.flow_control().release_capacity(part.len());
+        Ok(Some(part))
+    }
+
+    /// As [`Self::read_body_bytes`], but at the end of the body an error once the client takes the
+    /// request back.
+    pub(super) async fn read_body_or_idle(&mut self, no_body: bool) -> Result<Option<Bytes>> {
+        if !no_body && !self.is_body_done() {
+            return self.read_body_bytes().await;
+        }
+        let reason = std::future::poll_fn(|cx| self.poll_reset(cx)).await?;
+        let why = format!("the client has taken the request back: {reason}");
+        Err(Error::explain(ErrorType::H2Error, why))
+    }
+
+    /// Sends the head of the answer, and with `end` nothing after it. An informational one is not
+    /// sent.
+    pub(super) fn write_response_header(
+        &mut self,
+        mut head: Box<ResponseHeader>,
+        end: bool,
+    ) -> Result<()> {
+        if self.is_ended || self.response.is_some() || head.status.is_informational() {
+            return Ok(());
+        }
+        head.insert_header(DATE, get_cached_date())?;
+        for name in &OF_CONNECTION {
+            head.remove_header(name);
+        }
+        let response = Response::from_parts(head.as_owned_parts(), ());
+        let writer = self.respond.send_response(response, end);
+        let writer = writer.or_err(ErrorType::WriteError, "while an answer's head is sent")?;
+        self.writer = Some(writer);
+        self.response = Some(head);
+        self.is_ended = end;
+        Ok(())
+    }
+
+    /// Sends a part of the answer's body, which the client has to take within the timeout.
+    pub(super) async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if self.is_ended {
+            return Ok(());
+        }
+        let (octets, within) = (data.len(), self.write_timeout);
+        let writing = write_body(self.writer()?, data, end, None);
+        let written = match within {
+            Some(within) => timeout(within, writing).await.unwrap_or_else(|_| {
+                let why = format!("the client takes nothing for {within:?}");
+                Err(Error::explain(ErrorType::WriteTimedout, why))
+            }),
+            None => writing.await,
+        };
+        written.map_err(|error| error.into_down())?;
+        self.sent += octets;
+        self.is_ended = end;
+        Ok(())
+    }
+
+    /// Sends trailers, which end the answer.
+    pub(super) fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if self.is_ended {
+            return Ok(());
+        }
+        let sent = self.writer()?.send_trailers(trailers);
+        sent.or_err(ErrorType::WriteError, "while an answer's trailers are sent")?;
+        self.is_ended = true;
+        Ok(())
+    }
+
+    /// Ends the answer, where that has begun and not ended.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        if let (false, Some(writer)) = (self.is_ended, &mut self.writer) {
+            let sent = writer.send_data(Bytes::new(), true);
+            sent.or_err(ErrorType::WriteError, "while an answer is ended")?;
+            self.is_ended = true;
+        }
+        Ok(())
+    }
+
+    fn writer(&mut self) -> Result<&mut SendStream<Bytes>> {
+        let why = "an answer's body before its head";
+        let writer = self.writer.as_mut();
+        writer.ok_or_else(|| Error::explain(ErrorType::H2Error, why))
+    }
+
+    /// Gives the rest of the answer to whoever has sent its head.
+    pub(super) fn take_response_body_writer(&mut self) -> Option<SendStream<Bytes>> {
+        self.writer.take()
+    }
+
+    /// Gives up the stream, unless its answer is whole.
+    pub(super) fn shutdown(&mut self) {
+        if !self.is_ended {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    /// Whether nothing more of the body is to come.
+    pub(super) fn is_body_done(&self) -> bool {
+        self.is_body_empty() || self.body.is_end_stream()
+    }
+
+    pub(super) fn is_body_empty(&self) -> bool {
+        let length = self.head.headers.get(CONTENT_LENGTH);
+        let is_zero = length.is_some_and(|length| length.as_bytes() == b"0");
+        self.read == 0 && (is_zero || self.body.is_end_stream())
+    }
+
+    pub(super) fn req_header(&self) -> &RequestHeader {
+        &self.head
+    }
+
+    pub(super) fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.head
+    }
+
+    /// The head of the request as HTTP/1 would have it; empty where there is no such.
+    pub(super) fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        http_req_header_to_wire(&self.head).map_or_else(Bytes::new, bytes::BytesMut::freeze)
+    }
+
+    pub(super) fn request_summary(&self) -> String {
+        let (method, uri) = (&self.head.method, &self.head.uri);
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        format!("{method} {}, Host: {authority}", uri.path())
+    }
+
+    pub(super) fn response_written(&self) -> Option<&ResponseHeader> {
+        self.response.as_deref()
+    }
+
+    pub(super) fn body_bytes_read(&self) -> usize {
+        self.read
+    }
+
+    pub(super) fn body_bytes_sent(&self) -> usize {
+        self.sent
+    }
+
+    pub(super) fn enable_retry_buffering(&mut self) {
+        self.retry.get_or_insert_with(|| FixedBuffer::new(RETRY));
+    }
+
+    pub(super) fn retry_buffer_truncated(&self) -> bool {
+        self.retry.as_ref().is_some_and(FixedBuffer::is_truncated)
+    }
+
+    /// What has been read of the body; `None` where that is nothing, or too much to be kept.
+    pub(super) fn get_retry_buffer(&self) -> Option<Bytes> {
+        let retry = self.retry.as_ref().filter(|retry| !retry.is_truncated())?;
+        retry.get_buffer()
+    }
+
+    pub(super) fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    pub(super) fn get_write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    pub(super) fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.drain_timeout = timeout;
+    }
+
+    pub(super) fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+
+    /// Of the connection.
+    pub(super) fn digest(&self) -> Option<&Digest> {
+        Some(&self.digest)
+    }
+
+    pub(super) fn digest_mut(&mut self) -> Option<&mut Digest> {
+        Arc::get_mut(&mut self.digest)
+    }
+
+    pub(super) fn client_addr(&self) -> Option<&SocketAddr> {
+        self.digest.socket_digest.as_ref()?.peer_addr()
+    }
+
+    pub(super) fn server_addr(&self) -> Option<&SocketAddr> {
+        self.digest.socket_digest.as_ref()?.local_addr()
+    }
+}
