@@ -18,7 +18,24 @@ const NOW: i64 = 1_800_000_000;
 /// The challenges that a CA has found no proof of, by order and path.
 type Failed = Mutex<Vec<(usize, String)>>;
 
-/// A CA that finds no proof of anything.
+/// A CA that finds no proof of anything, an issuer that tries two types of challenge with it, and what
+/// has failed.
+fn without_proof(clock: &Arc<ManualClock>) -> (FakeCa, Bench, Arc<Failed>) {
+    let failed: Arc<Failed> = Arc::default();
+    let seen = Arc::clone(&failed);
+    let ca = FakeCa::start_mangled(Features::default(), move |ask, reply| {
+        blind(ask, reply, &seen)
+    });
+    let mut config = config(ca.directory(), ca.ca_file());
+    config.challenges = vec![ChallengeType::TlsAlpn01, ChallengeType::Http01];
+    let solvers: Vec<Arc<dyn ChallengeSolver>> =
+        vec![WebSolver::start(), Arc::new(Liar::default())];
+    let storage = Arc::new(MemoryStorage::default());
+    let bench = Bench::with_clock(storage, Arc::clone(clock) as _, config, solvers);
+    (ca, bench, failed)
+}
+
+/// Makes of each answer that of a CA which finds no proof.
 fn blind(ask: &Ask, mut reply: CaReply, failed: &Failed) -> CaReply {
     let mut failed = failed.lock().unwrap();
     if ask.kind == "challenge" && ask.payload.is_object() {
@@ -60,18 +77,8 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
         seed: 0,
     };
     for life in [None, Some(soon)] {
-        let failed: Arc<Failed> = Arc::default();
-        let seen = Arc::clone(&failed);
-        let ca = FakeCa::start_mangled(Features::default(), move |ask, reply| {
-            blind(ask, reply, &seen)
-        });
-        let mut config = config(ca.directory(), ca.ca_file());
-        config.challenges = vec![ChallengeType::TlsAlpn01, ChallengeType::Http01];
         let clock = Arc::new(ManualClock::at(NOW));
-        let solvers: Vec<Arc<dyn ChallengeSolver>> =
-            vec![WebSolver::start(), Arc::new(Liar::default())];
-        let storage = Arc::new(MemoryStorage::default());
-        let bench = Bench::with_clock(storage, clock.clone(), config, solvers);
+        let (_ca, bench, failed) = without_proof(&clock);
         let (mut retry, mut times): (Option<Retry>, Vec<i64>) = (None, Vec::new());
         let mut rng = fastrand::Rng::with_seed(7);
         for attempt in 0..12 {
@@ -103,14 +110,7 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
 /// A person who asks again and again is obeyed, and each time costs one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_asks_for_beyond_costs_one() {
-    let failed: Arc<Failed> = Arc::default();
-    let seen = Arc::clone(&failed);
-    let ca = FakeCa::start_mangled(Features::default(), move |ask, reply| {
-        blind(ask, reply, &seen)
-    });
-    let mut config = config(ca.directory(), ca.ca_file());
-    config.challenges = vec![ChallengeType::TlsAlpn01, ChallengeType::Http01];
-    let bench = Bench::new(config, vec![WebSolver::start(), Arc::new(Liar::default())]);
+    let (_ca, bench, failed) = without_proof(&Arc::new(ManualClock::at(NOW)));
     let mut request = bench.request(&["a.test"]);
     (request.is_asked, request.failed_validations) = (true, FAILED_VALIDATIONS + 2);
     let failure = bench.issuer.issue(&request).await.err().unwrap();
