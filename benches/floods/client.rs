@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -29,6 +29,7 @@ const USAGE: &str = "usage: floods --to ADDRESS --name HOST --pid PID [--OPTION 
   --connections N     how many flood at once (4)
   --path PATH         what is asked for (/)
   --slow PATH         what is asked for where the answer should take its time (the same)
+  --large PATH        what is asked for where the answer is not taken (the same)
   --every MS          between two requests of the innocent client (10)
   --rest S            from the end of a flood to the last look at the gateway (60)";
 
@@ -109,6 +110,7 @@ struct Target {
     name: Arc<str>,
     path: Arc<str>,
     slow: Arc<str>,
+    large: Arc<str>,
 }
 
 /// What all connections of a flood have done.
@@ -144,6 +146,7 @@ impl Bench {
                 name: text("name").ok_or(USAGE)?.into(),
                 path: path.into(),
                 slow: text("slow").unwrap_or(path).into(),
+                large: text("large").unwrap_or(path).into(),
             },
             pid: text("pid").ok_or(USAGE)?.parse()?,
             time: Duration::from_secs(number("seconds", 10, 600)?),
@@ -391,8 +394,13 @@ struct Flood {
     kind: String,
     get: Vec<u8>,
     get_slow: Vec<u8>,
+    get_large: Vec<u8>,
     post: Vec<u8>,
     next: u32,
+    /// The stream that was opened last.
+    current: u32,
+    /// The last stream that the server has ended.
+    ended: Arc<AtomicU32>,
 }
 
 impl Flood {
@@ -409,15 +417,18 @@ impl Flood {
             kind: kind.to_owned(),
             get: request("GET", &target.path),
             get_slow: request("GET", &target.slow),
+            get_large: request("GET", &target.large),
             post: request("POST", &target.slow),
             next: 1,
+            current: 0,
+            ended: Arc::default(),
         }
     }
 
     fn stream(&mut self) -> u32 {
-        let stream = self.next;
+        self.current = self.next;
         self.next += 2;
-        stream
+        self.current
     }
 
     fn first(&mut self) -> Batch {
@@ -431,13 +442,15 @@ impl Flood {
         };
         let settings = [&[0, 4][..], &window.to_be_bytes()].concat();
         batch.add(SETTINGS, 0, 0, &settings);
+        // What is read is never too much for the connection, and what is not read is left to its
+        // streams or to the socket.
+        batch.add(WINDOW_UPDATE, 0, 0, &0x7000_0000u32.to_be_bytes());
         let whole = END_HEADERS | END_STREAM;
         match &*self.kind {
             "zero-window" | "deaf" => {
-                batch.add(WINDOW_UPDATE, 0, 0, &0x7000_0000u32.to_be_bytes());
                 for _ in 0..100 {
                     let stream = self.stream();
-                    batch.add(HEADERS, whole, stream, &self.get);
+                    batch.add(HEADERS, whole, stream, &self.get_large);
                 }
             }
             "endless" => {
@@ -445,10 +458,6 @@ impl Flood {
                     let stream = self.stream();
                     batch.add(HEADERS, END_HEADERS, stream, &self.post);
                 }
-            }
-            "empty-data" => {
-                let stream = self.stream();
-                batch.add(HEADERS, END_HEADERS, stream, &self.post);
             }
             "continuation" => {
                 let stream = self.stream();
@@ -528,13 +537,22 @@ impl Flood {
                 let block = fields(&[(":method", "GET"), (":scheme", "https"), (":path", "/")]);
                 now.add(HEADERS, whole, stream, &block);
             }
+            "empty-data" => {
+                // A request that was answered takes no body any more.
+                if self.ended.load(Ordering::Relaxed) >= self.current {
+                    let stream = self.stream();
+                    now.add(HEADERS, END_HEADERS, stream, &self.post);
+                }
+                for _ in 0..20 {
+                    now.add(DATA, 0, self.current, &[]);
+                }
+            }
             kind => {
                 let (kind, stream, payload): (u8, u32, &[u8]) = match kind {
                     "ping" => (PING, 0, &[0; 8]),
                     "settings" => (SETTINGS, 0, &[0, 4, 0, 1, 0, 0]),
                     "priority" => (PRIORITY, 1, &[0; 5]),
                     "window-update" => (WINDOW_UPDATE, 0, &[0, 0, 0, 1]),
-                    "empty-data" => (DATA, 1, &[]),
                     "continuation" => (CONTINUATION, 1, &[0, 1, b'x', 1, b'y']),
                     _ => (0x42, 0, &[0; 16_384]),
                 };
@@ -556,6 +574,7 @@ async fn flood(target: &Target, kind: &str, sent: &Arc<Sent>) -> Result<(), Erro
     let calmed = Arc::new(Mutex::new(false));
     let listening = {
         let (calmed, is_deaf) = (Arc::clone(&calmed), kind == "deaf");
+        let ended = Arc::clone(&flood.ended);
         async move {
             if is_deaf {
                 return std::future::pending().await;
@@ -564,11 +583,15 @@ async fn flood(target: &Target, kind: &str, sent: &Arc<Sent>) -> Result<(), Erro
             // The most that a frame may have, since the settings say nothing else.
             let mut payload = [0; 16_384];
             while reader.read_exact(&mut header).await.is_ok() {
-                let [a, b, c, kind, ..] = header;
+                let [a, b, c, kind, flags, stream @ ..] = header;
                 let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 let payload = &mut payload[..len];
                 if reader.read_exact(payload).await.is_err() {
                     return;
+                }
+                let is_last = matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0;
+                if is_last || kind == RST_STREAM {
+                    ended.fetch_max(u32::from_be_bytes(stream), Ordering::Relaxed);
                 }
                 if kind == GOAWAY && payload[4..8] == ENHANCE_YOUR_CALM.to_be_bytes() {
                     *calmed.lock().expect("no panic") = true;
