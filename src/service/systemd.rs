@@ -46,7 +46,7 @@ static RELAY: OnceLock<Relay> = OnceLock::new();
 #[derive(Debug)]
 pub struct Relay(UnixStream);
 
-/// The other end: what passes messages on, a line each.
+/// The other end: what passes messages on.
 #[derive(Debug)]
 pub struct Forwarder(UnixStream);
 
@@ -71,7 +71,8 @@ impl Relay {
     }
 
     fn send(&self, message: &str) -> io::Result<()> {
-        (&self.0).write_all(format!("{message}\n").as_bytes())
+        // A message may have several lines, which belong together.
+        (&self.0).write_all(format!("{message}\0").as_bytes())
     }
 }
 
@@ -86,9 +87,10 @@ impl Forwarder {
         let thread = thread::Builder::new().name("systemd".to_owned());
         thread.spawn(move || {
             let _done = done;
-            for line in BufReader::new(self.0).lines().map_while(Result::ok) {
+            for message in BufReader::new(self.0).split(0).map_while(Result::ok) {
+                let message = String::from_utf8_lossy(&message);
                 // There is no log here, and the next message may do better.
-                _ = sd_notify::notify(&[NotifyState::Custom(&line)]);
+                _ = sd_notify::notify(&[NotifyState::Custom(&message)]);
             }
         })?;
         Ok(move || _ = ended.recv_timeout(LAST))
@@ -191,5 +193,5 @@ fn watchdog() -> Option<Duration> {
     }
     // WATCHDOG_PID is that of the process in front, and may be the one outside of its namespace.
     let within = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
-    Some(Duration::from_micros(within))
+    (within > 0).then(|| Duration::from_micros(within))
 }

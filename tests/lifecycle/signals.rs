@@ -219,8 +219,8 @@ fn systemd_hears_the_first_process_of_a_container() {
         });
         assert_eq!(sender, first, "{wanted}: the main process of the unit");
     };
-    hears("READY=1");
-    hears("STATUS=serving");
+    // What belongs together comes in one message.
+    hears("READY=1\nSTATUS=serving");
     hears("WATCHDOG=1");
     hears("WATCHDOG=1");
     send(first, Signal::SIGTERM);

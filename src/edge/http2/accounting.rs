@@ -56,8 +56,9 @@ const TRAILER_OCTETS: usize = 32;
 /// a field, which takes a hundred times as much memory.
 const HEADS_AT_ONCE: usize = 32 * 1024;
 
-/// An answer's head this short has a status and nothing else: the h2 crate refused the request. The gateway's own heads have at least a request id, which does not compress. Trailers
-/// may be as short, but they follow a head.
+/// An answer's head this short has a status and nothing else: the h2 crate refused the request. The
+/// gateway's own heads have at least a request id, which does not compress. Trailers may be as short,
+/// but they follow a head.
 const BARE_HEAD: usize = 8;
 
 /// The balance of a connection; clones share it.
