@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 use crate::proxy::answer::Answer;
 use crate::proxy::body::Body;
 use crate::proxy::deadline::Deadline;
-use crate::proxy::failure::{Account, CLIENT_GONE, Failure};
+use crate::proxy::failure::{self, Account, CLIENT_GONE, Failure};
 use crate::proxy::flow::Flow;
 use crate::proxy::front::KeepAlive;
 use crate::proxy::own::Request;
@@ -170,8 +170,15 @@ impl Exchange {
         }
     }
 
-    /// Notes that the chosen server cannot be reached, and says whether to try again.
-    pub(crate) fn connect_failed(&mut self) -> bool {
+    /// Notes that the chosen server cannot be reached, and says whether to try again. Nothing has
+    /// been sent, so any request can be tried elsewhere.
+    pub(crate) fn connect_failed(&mut self, error: &mut Error) -> bool {
+        error.as_up();
+        if failure::is_want(error) {
+            // The server has not even been asked.
+            error.etype = ErrorType::HTTPStatus(503);
+            return false;
+        }
         if let Some(proxy) = self.proxy() {
             proxy.pool.attempts.connect_failed.inc();
         }

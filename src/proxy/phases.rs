@@ -111,7 +111,11 @@ impl ProxyHttp for Gateway {
             opened = opening => opened,
             gone = await_client_gone(session) => return Err(gone),
         };
-        let mut peer = opened.map_err(|error| connect_failed(error, exchange))?;
+        let mut peer = opened.map_err(|mut error| {
+            let again = exchange.connect_failed(&mut error);
+            error.set_retry(again);
+            error
+        })?;
         peer.options.read_timeout = Some(match exchange.websocket {
             true => UPGRADED_IDLE,
             false => read_timeout,
@@ -356,20 +360,6 @@ impl Gateway {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Some(Answer::error(status, why, accept, exchange.request_id()))
     }
-}
-
-/// What becomes of a request whose server cannot be reached.
-fn connect_failed(mut error: Box<Error>, exchange: &mut Exchange) -> Box<Error> {
-    error.as_up();
-    if failure::is_want(&error) {
-        // The server has not even been asked.
-        error.etype = ErrorType::HTTPStatus(503);
-        error.set_retry(false);
-    } else {
-        // Nothing has been sent, so any request can be tried elsewhere.
-        error.set_retry(exchange.connect_failed());
-    }
-    error
 }
 
 /// Waits until the client takes its request back or goes away. Over HTTP/1 that cannot be seen
