@@ -37,14 +37,21 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Beats for as long as it is polled, which is the runtime's to do.
-    pub async fn beat(self) {
-        let mut interval = tokio::time::interval(BEAT);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            self.0.last.store(self.now(), Ordering::Relaxed);
+    /// Beats for as long as it is polled, which is the runtime's to do from now on.
+    pub fn beat(self) -> impl Future<Output = ()> + Send {
+        self.note();
+        async move {
+            let mut interval = tokio::time::interval(BEAT);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                self.note();
+            }
         }
+    }
+
+    fn note(&self) {
+        self.0.last.store(self.now(), Ordering::Relaxed);
     }
 
     /// Whether the runtime does its work, or has not begun to.
@@ -97,9 +104,12 @@ mod tests {
             .enable_all()
             .build()
             .expect("a runtime");
-        runtime.spawn(pulse.clone().beat());
+        let beat = pulse.clone().beat();
+        let begun = pulse.0.last.load(Ordering::Relaxed);
+        assert_ne!(begun, 0, "a runtime that never polls it has none either");
+        runtime.spawn(beat);
         let beaten = async {
-            while pulse.0.last.load(Ordering::Relaxed) == 0 {
+            while pulse.0.last.load(Ordering::Relaxed) == begun {
                 tokio::time::sleep(BEAT / 10).await;
             }
         };
