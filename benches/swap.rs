@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rcgen::{CertificateParams, KeyPair};
-use snigate::certificate::sni::{Candidates, CertificateSet, SniMap, Standing};
+use snigate::certificate::sni::{Candidates, CertificateSet, Precedence, SniMap};
 use snigate::certificate::{Loader, Source, TlsCertificate};
 use snigate::clock::{Clock, SystemClock};
 use snigate::host::Pattern;
@@ -127,11 +127,11 @@ fn readers(c: &mut Criterion) {
     for group in 0..STAYING {
         let name = |number| format!("site-{}.customers.example", group * NAMES_EACH + number);
         let names = (0..NAMES_EACH).map(name).collect();
-        candidates.add(&certificate(&loader, &key, names), Standing::Configured);
+        candidates.add(&certificate(&loader, &key, names), Precedence::Configured);
     }
     let swapped = || certificate(&loader, &key, vec!["swapped.example".to_owned()]);
     let (mut present, mut other) = (swapped(), swapped());
-    candidates.add(&present, Standing::Configured);
+    candidates.add(&present, Precedence::Configured);
     let published = ArcSwap::from_pointee(candidates.update(&SniMap::default(), now));
     let (swapping, done) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -145,7 +145,7 @@ fn readers(c: &mut Criterion) {
             b.iter(|| {
                 candidates.remove(&present);
                 std::mem::swap(&mut present, &mut other);
-                candidates.add(&present, Standing::Configured);
+                candidates.add(&present, Precedence::Configured);
                 let map = candidates.update(&published.load(), now);
                 published.store(Arc::new(map));
             });

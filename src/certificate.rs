@@ -3,18 +3,18 @@
 //! [`Loader`] makes a [`TlsCertificate`] from PEM and refuses whatever could not be served, so
 //! that a handshake never meets a bad certificate. Nothing here reads files or knows the
 //! configuration; `manager` does. [`sni`] finds the certificate for a name. What OpenSSL needs of
-//! it is made when a handshake first asks ([`hot`]): there may be a million.
+//! it is made when a handshake first asks ([`parsed`]): there may be a million.
 
 mod chain;
 pub mod error;
 mod ffi;
 mod file_path;
-pub mod hot;
+pub(crate) mod from_index;
 pub mod loader;
 pub mod material;
 pub(crate) mod parse;
+pub mod parsed_cache;
 pub(crate) mod pem;
-pub(crate) mod recall;
 pub mod sni;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,7 +33,7 @@ pub use self::file_path::FilePath;
 pub use self::loader::{Loaded, Loader};
 
 use self::chain::ChainRef;
-use self::material::{Away, Description, Keeper, Material, MaterialError, Rest};
+use self::material::{AtRest, CertSource, Description, Material, MaterialError, OnDisk};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::Lifetime;
@@ -41,9 +41,9 @@ use crate::schedule::Lifetime;
 /// A certificate chain with its private key, checked to belong together.
 pub struct TlsCertificate {
     /// Leaf and key.
-    rest: Rest,
+    at_rest: AtRest,
     /// The same and the chain for handshakes, while they are asked for.
-    hot: ArcSwapOption<Material>,
+    parsed: ArcSwapOption<Material>,
     /// From the issuer of the leaf upwards, without the root. Shared between certificates.
     chain: ChainRef,
     /// Whether the issuer of the leaf is unknown.
@@ -107,12 +107,12 @@ impl TlsCertificate {
         }
     }
 
-    /// From when to when it is valid, for those who decide about renewals.
+    /// From when to when it is valid, for the decisions on renewals.
     pub fn lifetime(&self) -> Lifetime {
         Lifetime::new(self.not_before, self.not_after, &self.fingerprint.0)
     }
 
-    /// From when to when clients take it with its chain, for those who tell people of its end; see
+    /// From when to when clients take it with its chain, for the messages about its end; see
     /// [`Self::served_until`].
     pub fn served_lifetime(&self) -> Lifetime {
         Lifetime {
@@ -137,7 +137,7 @@ impl TlsCertificate {
         self.fingerprint
     }
 
-    /// What it says of itself to people; empty where it is kept elsewhere and cannot be fetched.
+    /// What it says of itself to people; empty where it is on disk and cannot be fetched.
     pub fn describe(&self) -> Description {
         let material = self.material();
         material.map_or_else(
@@ -216,7 +216,7 @@ impl TlsCertificate {
     }
 
     /// Hands chain and key to one handshake; what was parsed for it is not kept. Blocks where the
-    /// certificate is kept elsewhere: who serves many clients asks [`hot::Hot::ready`].
+    /// certificate is on disk: servers of many clients use [`parsed_cache::ParsedCache::get_or_parse`].
     ///
     /// # Errors
     /// Where it cannot be fetched, or OpenSSL is out of memory.
@@ -224,31 +224,30 @@ impl TlsCertificate {
         Ok(self.material()?.apply(ssl)?)
     }
 
-    /// Leaf, key and chain, parsed where they are not at hand. Blocks where they are kept
-    /// elsewhere.
+    /// Leaf, key and chain, parsed unless they are already. Blocks where they are on disk.
     fn material(&self) -> Result<Arc<Material>, MaterialError> {
-        if let Some(hot) = self.hot.load_full() {
-            return Ok(hot);
+        if let Some(parsed) = self.parsed.load_full() {
+            return Ok(parsed);
         }
-        self.parsed().map(Arc::new)
+        self.parse_material().map(Arc::new)
     }
 
     /// The same, parsed now.
-    fn parsed(&self) -> Result<Material, MaterialError> {
-        match (self.rest.at_hand(), &self.rest) {
-            (None, Rest::Kept(away)) => Material::fetch(away, self),
-            (Some(der), _) | (_, Rest::Memory(der)) => {
+    fn parse_material(&self) -> Result<Material, MaterialError> {
+        match (self.at_rest.der_in_memory(), &self.at_rest) {
+            (None, AtRest::OnDisk(away)) => Material::fetch(away, self),
+            (Some(der), _) | (_, AtRest::Memory(der)) => {
                 Ok(Material::parse(der, ChainRef::clone(&self.chain))?)
             }
         }
     }
 
-    /// The same certificate, kept by `keeper` instead of in memory.
+    /// The same certificate, kept by `cert_source` instead of in memory.
     #[must_use]
-    pub(crate) fn kept_by(&self, keeper: Arc<dyn Keeper>) -> Self {
+    pub(crate) fn with_source(&self, cert_source: Arc<dyn CertSource>) -> Self {
         Self {
-            rest: Rest::Kept(Away::new(keeper)),
-            hot: ArcSwapOption::empty(),
+            at_rest: AtRest::OnDisk(OnDisk::new(cert_source)),
+            parsed: ArcSwapOption::empty(),
             chain: ChainRef::clone(&self.chain),
             names: self.names.clone(),
             source: self.source.clone(),

@@ -33,7 +33,7 @@ use crate::config::model::Limits;
 use crate::metrics::Metrics;
 use crate::proxy::Answering;
 use crate::shutdown::{ShutdownWatch, requested};
-use crate::tls::{self, GlobalCertificate, Seen};
+use crate::tls::{self, GlobalCertificate, HandshakeTrace};
 
 pub use self::accept::{BindError, Listener, ListenerKind};
 use self::gather::{Flush, Gathered};
@@ -184,24 +184,24 @@ where
         let handshake = async {
             tokio::select! {
                 shaken = handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
-                () = tls::overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
+                () = tls::wait_until_overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
                 () = last_call(&mut shutdown) => Err((Unshaken::Stopped, None)),
             }
         };
-        let mut handshake = std::pin::pin!(tls::watched(handshake, Some(peer.ip()), digest));
+        let mut handshake = std::pin::pin!(tls::traced(handshake, Some(peer.ip()), digest));
         let shaken = handshake.as_mut().await;
-        let seen = Seen::in_handshake(handshake.as_mut());
+        let trace = HandshakeTrace::take_from(handshake.as_mut());
         match shaken {
             Ok(mut tls) => {
                 tls.get_mut().handshake_is_over();
-                if seen.is_unknown {
-                    self.told.unknown_name(peer, &seen);
+                if trace.is_unknown {
+                    self.told.unknown_name(peer, &trace);
                 }
                 Some(Box::new(tls))
             }
             Err((how, error)) => {
                 let error = error.as_ref().map(|error| error as _);
-                self.told.handshake(how, peer, &seen, error);
+                self.told.handshake(how, peer, &trace, error);
                 None
             }
         }

@@ -63,7 +63,7 @@ pub use self::report::{Missing, Problem, Report};
 use self::revocation::Looks;
 pub use self::revocation::{CareError, Revoke};
 use self::sources::Sources;
-use crate::certificate::sni::{Candidates, SniMap, Standing};
+use crate::certificate::sni::{Candidates, Precedence, SniMap};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;
 use crate::clock::{Clock, UnixTime};
@@ -313,7 +313,7 @@ impl TlsManager {
             return report;
         };
         for change in self.sources.end_vanished(now) {
-            self.take(change, Standing::Configured, &mut report);
+            self.take(change, Precedence::Configured, &mut report);
         }
         if self.is_loading {
             // What files do not cover is not known yet, so nobody is asked for it.
@@ -385,7 +385,7 @@ impl TlsManager {
             self.retire(change, config, now, report);
         }
         for change in self.issued.retain(|need| needs.contains(need)) {
-            self.take(change, Standing::Fallback, report);
+            self.take(change, Precedence::Fallback, report);
         }
         needs.into_iter().flat_map(|need| need.names).collect()
     }

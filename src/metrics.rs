@@ -27,7 +27,7 @@ pub struct Metrics {
     /// Certificates that are loaded, by source.
     pub certificates: IntGaugeVec,
     /// Certificates that are kept parsed, ready for handshakes.
-    pub hot_certificates: HotCertificates,
+    pub parsed_cache: ParsedCacheMetrics,
     /// When certificates end, those that end first.
     pub certificate_ends: CertificateEnds,
     /// Certificates whose files were read.
@@ -134,7 +134,7 @@ impl Metrics {
                 "Certificates that are loaded, by source.",
                 &["source"],
             )?,
-            hot_certificates: HotCertificates {
+            parsed_cache: ParsedCacheMetrics {
                 hits: counter(
                     "snigate_certificate_cache_hits_total",
                     "Handshakes whose certificate was at hand in parsed form.",
@@ -247,7 +247,7 @@ fn openssl_version() -> &'static str {
 
 /// What is told of the certificates that are kept parsed.
 #[derive(Clone, Debug)]
-pub struct HotCertificates {
+pub struct ParsedCacheMetrics {
     /// Handshakes that found their certificate ready.
     pub hits: IntCounter,
     /// Handshakes that had to have it parsed or fetched.

@@ -1,50 +1,51 @@
 //! Certificates on demand: which names may have one when a client first asks for it, and when.
 //!
-//! A [`Gate`] stands before a [`Maker`]. It decides, lets one maker work for all who wait for a
-//! name, and bounds what strangers can cause. How a certificate is come by is the maker's affair.
+//! A [`Gate`] stands before an [`OnDemandIssuer`]. It decides, obtains once for all who wait for a
+//! name, and bounds what strangers can cause. How a certificate is obtained is the issuer's affair.
 
 mod ask;
 mod bucket;
-mod failures;
-mod flight;
 mod gate;
+mod lru;
+mod negative_cache;
 mod policy;
 mod quota;
-mod recent;
-mod told;
+mod report;
+mod single_flight;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::gate::{Gate, Setup};
+pub use self::gate::{Gate, GateSettings};
 pub use self::policy::{allows, covers};
 
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
 
-/// Makes the certificate of a name that the gate lets through.
+/// Obtains the certificate of a name that the gate lets through.
 #[async_trait]
-pub trait Maker: Send + Sync {
-    /// What is at hand for `name`, if anything valid is. Cheap: called in handshakes, no I/O.
-    fn at_hand(&self, name: &HostName) -> Option<Arc<CertificateSet>>;
+pub trait OnDemandIssuer: Send + Sync {
+    /// The valid certificate of `name` in memory, if there is one. Cheap: called in handshakes, no
+    /// I/O.
+    fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>>;
 
     /// Obtains it. May take minutes; runs in a task of its own, so that no client's leaving ends
     /// it.
     ///
     /// # Errors
     /// Where there is none to be had now.
-    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade>;
+    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError>;
 
-    /// Whether `name` has a certificate that is at hand no more than by [`Self::obtain`]: it is no
-    /// new one, so that no quota stands against it, and who cannot be asked neither.
-    async fn knows(&self, _name: &HostName) -> bool {
+    /// Whether a certificate of `name` is stored, so that [`Self::obtain`] needs no order. Quotas and
+    /// an unreachable `ask` do not apply.
+    async fn has_stored(&self, _name: &HostName) -> bool {
         false
     }
 
-    /// Whether `set`, which is at hand, is to be obtained anew behind the handshake that it is
-    /// presented in. Never, where the maker renews by itself.
+    /// Whether `set`, which [`Self::cached`] gave, is to be obtained anew behind the handshake that it
+    /// is presented in. Never, where the issuer renews by itself.
     fn is_due(&self, _set: &CertificateSet) -> bool {
         false
     }
@@ -52,7 +53,7 @@ pub trait Maker: Send + Sync {
 
 /// Why a name has no certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotMade {
+pub struct ObtainError {
     /// For people.
     pub why: String,
     /// When it is worth another try, where that is known.
@@ -61,11 +62,11 @@ pub struct NotMade {
     pub is_begun: bool,
 }
 
-/// Asked before a renewal whether a name is still wanted.
+/// Asked before a renewal whether the name may still have a certificate.
 #[async_trait]
-pub trait Wanted: Send + Sync {
+pub trait RenewalPolicy: Send + Sync {
     /// Whether `name` may still have a certificate; `None` where it cannot be told now.
-    async fn is_wanted(&self, name: &HostName) -> Option<bool>;
+    async fn still_allows(&self, name: &HostName) -> Option<bool>;
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@
 mod alert;
 mod context;
 mod ffi;
+mod handshake_trace;
 mod info;
-mod later;
-mod seen;
 mod snapshot;
 mod ticket;
 mod validation;
+mod wait;
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
 
-use crate::certificate::hot::{self, Hot};
+use crate::certificate::parsed_cache::{self, ParsedCache};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
@@ -36,12 +36,12 @@ use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
 pub use self::alert::correct_alert;
+pub use self::handshake_trace::{HandshakeTrace, Traced, traced, wait_until_overdue};
 pub use self::info::TlsInfo;
-pub use self::seen::{Seen, Watched, overdue, watched};
 pub use self::snapshot::Snapshot;
 
 use self::context::Purpose;
-use self::snapshot::{Asked, Choice};
+use self::snapshot::{RequestedName, Selection};
 use self::ticket::TicketKeys;
 
 /// What the client-hello callback found out, kept with the connection.
@@ -57,18 +57,18 @@ struct Hello {
 }
 
 impl Hello {
-    fn asked(&self) -> Asked<'_> {
+    fn requested_name(&self) -> RequestedName<'_> {
         match &self.server_name {
-            Some(name) => Asked::Name(name.as_str()),
-            None if self.is_invalid => Asked::Invalid,
-            None => Asked::Nothing,
+            Some(name) => RequestedName::Name(name.as_str()),
+            None if self.is_invalid => RequestedName::Invalid,
+            None => RequestedName::Nothing,
         }
     }
 }
 
 /// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
 /// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3). A client without
-/// SNI gets the one of the address that it has come to, where the handshake is [`watched`] and so
+/// SNI gets the one of the address that it has come to, where the handshake is [`traced`] and so
 /// that is known, else the default one.
 ///
 /// Where a name was waited for, on demand or during a load, and gets nothing, OpenSSL sends another
@@ -82,7 +82,7 @@ struct Shared {
     live: ArcSwap<Snapshot>,
     hello: Index<Ssl, Hello>,
     tickets: context::Tickets,
-    hot: Hot,
+    parsed_cache: ParsedCache,
     unready: Throttle,
     metrics: Metrics,
     challenges: Challenges,
@@ -103,7 +103,7 @@ impl GlobalCertificate {
             }),
             hello: Ssl::new_ex_index()?,
             tickets: context::Tickets::default(),
-            hot: Hot::new(hot::CAPACITY, metrics.hot_certificates.clone()),
+            parsed_cache: ParsedCache::new(parsed_cache::CAPACITY, metrics.parsed_cache.clone()),
             unready: Throttle::default(),
             metrics,
             challenges,
@@ -162,8 +162,8 @@ impl GlobalCertificate {
     }
 
     /// The certificates that are kept parsed.
-    pub fn hot(&self) -> &Hot {
-        &self.0.hot
+    pub fn parsed_cache(&self) -> &ParsedCache {
+        &self.0.parsed_cache
     }
 
     /// Ticket keys that rotate at this interval; the same keys for all contexts that ask for it.
@@ -188,39 +188,41 @@ impl GlobalCertificate {
         }
         let mut buffer = NameBuffer::new();
         let raw = ffi::client_hello_server_name(ssl);
-        let asked = Asked::parse(raw, &mut buffer);
+        let asked = RequestedName::parse(raw, &mut buffer);
         let server_name: Option<HostName> = match asked {
-            Asked::Name(name) => name.parse().ok(),
-            Asked::Invalid | Asked::Nothing => None,
+            RequestedName::Name(name) => name.parse().ok(),
+            RequestedName::Invalid | RequestedName::Nothing => None,
         };
-        seen::note(server_name.as_ref(), raw);
+        handshake_trace::record_server_name(server_name.as_ref(), raw);
         let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
         let snapshot = shared.live.load_full();
         // Asked for only where there is no name: it takes a call of the system.
-        let local = matches!(asked, Asked::Nothing).then(seen::local).flatten();
+        let local = matches!(asked, RequestedName::Nothing)
+            .then(handshake_trace::local_address)
+            .flatten();
         // An address with a certificate of its own is as good as a name.
         let address = match asked {
-            Asked::Nothing => {
+            RequestedName::Nothing => {
                 local.filter(|local| snapshot.certificates.lookup_ip(*local).is_some())
             }
-            Asked::Name(_) | Asked::Invalid => None,
+            RequestedName::Name(_) | RequestedName::Invalid => None,
         };
         let choice = if validates {
             // Before all policy: the first certificate of a name is not there yet.
-            self.choose_validation(asked)
+            self.select_validation(asked)
         } else {
-            snapshot.choose(asked, local)
+            snapshot.select(asked, local)
         };
         let (certificates, purpose) = match choice {
-            Choice::Present { set, .. } if validates => (Some(set), Purpose::Validate),
-            Choice::Present { set, fell_back } if fell_back => (Some(set), Purpose::FallBack),
-            Choice::Present { set, .. } => (Some(set), Purpose::Serve),
-            Choice::OnDemand | Choice::Later => (None, Purpose::Serve),
-            Choice::Refuse => {
+            Selection::Present { set, .. } if validates => (Some(set), Purpose::Validate),
+            Selection::Present { set, fell_back } if fell_back => (Some(set), Purpose::FallBack),
+            Selection::Present { set, .. } => (Some(set), Purpose::Serve),
+            Selection::OnDemand | Selection::Later => (None, Purpose::Serve),
+            Selection::Refuse => {
                 if validates {
                     *alert = SslAlert::NO_APPLICATION_PROTOCOL;
                 } else {
-                    seen::note_unknown();
+                    handshake_trace::record_unknown_name();
                     shared.metrics.unknown_names.inc();
                     *alert = SslAlert::UNRECOGNIZED_NAME;
                 }
@@ -228,7 +230,7 @@ impl GlobalCertificate {
             }
         };
         if purpose == Purpose::FallBack {
-            seen::note_unknown();
+            handshake_trace::record_unknown_name();
             shared.metrics.unknown_names.inc();
         }
         let address = address.map(|address| Identifier::Ip(address).dns_name());
@@ -245,7 +247,7 @@ impl GlobalCertificate {
             Hello {
                 snapshot: Mutex::new(Some(snapshot)),
                 server_name,
-                is_invalid: matches!(asked, Asked::Invalid),
+                is_invalid: matches!(asked, RequestedName::Invalid),
                 certificates,
                 purpose,
             },
@@ -254,12 +256,12 @@ impl GlobalCertificate {
     }
 
     /// What to present to a client that speaks nothing but the protocol of validations.
-    fn choose_validation(&self, asked: Asked<'_>) -> Choice {
+    fn select_validation(&self, asked: RequestedName<'_>) -> Selection {
         match asked {
-            Asked::Name(name) => self.0.challenges.tls_alpn01(name),
-            Asked::Nothing | Asked::Invalid => None,
+            RequestedName::Name(name) => self.0.challenges.tls_alpn01(name),
+            RequestedName::Nothing | RequestedName::Invalid => None,
         }
-        .map_or(Choice::Refuse, |set| Choice::Present {
+        .map_or(Selection::Refuse, |set| Selection::Present {
             set,
             fell_back: false,
         })
@@ -267,7 +269,7 @@ impl GlobalCertificate {
 }
 
 /// What a handshake does after its ClientHello, as far as certificates go.
-enum Next {
+enum CertificateStep {
     Present(Arc<CertificateSet>),
     /// Get the certificate of this name.
     Demand(Arc<Snapshot>, HostName),
@@ -275,7 +277,7 @@ enum Next {
     Wait,
 }
 
-impl Next {
+impl CertificateStep {
     fn of(hello: &Hello) -> Option<Self> {
         if let Some(set) = &hello.certificates {
             return Some(Self::Present(Arc::clone(set)));
@@ -290,32 +292,32 @@ impl Next {
 
 impl GlobalCertificate {
     /// The certificate of a name that gets it on demand, else what names without one get.
-    async fn demand(
+    async fn obtain_on_demand(
         &self,
         ssl: &mut TlsRef,
         snapshot: &Snapshot,
         name: &HostName,
     ) -> Option<Arc<CertificateSet>> {
         if let Some(on_demand) = snapshot.certificates.on_demand() {
-            let made = on_demand.certificate(name.as_str(), seen::client());
-            let made = seen::waiting(made).await;
+            let made = on_demand.certificate(name.as_str(), handshake_trace::client_address());
+            let made = handshake_trace::without_deadline(made).await;
             if made.is_some() {
                 return made;
             }
         }
-        self.fall_back(ssl, snapshot.fall_back())
+        self.use_fallback(ssl, snapshot.fallback_set())
     }
 
     /// Presents `set`, which is not of the name that was asked for.
-    fn fall_back(
+    fn use_fallback(
         &self,
         ssl: &mut TlsRef,
         set: Option<Arc<CertificateSet>>,
     ) -> Option<Arc<CertificateSet>> {
-        seen::note_unknown();
+        handshake_trace::record_unknown_name();
         self.0.metrics.unknown_names.inc();
         if set.is_none() {
-            seen::note_refused();
+            handshake_trace::record_refusal();
         }
         // The session would be one of the name, which did not get its certificate.
         if let Err(error) = ffi::forbid_tickets(ssl) {
@@ -332,17 +334,19 @@ impl GlobalCertificate {
 #[async_trait]
 impl TlsAccept for GlobalCertificate {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let set = match ssl.ex_data(self.0.hello).and_then(Next::of) {
-            Some(Next::Present(set)) => Some(set),
-            Some(Next::Demand(snapshot, name)) => self.demand(ssl, &snapshot, &name).await,
-            Some(Next::Wait) => self.wait(ssl).await,
+        let set = match ssl.ex_data(self.0.hello).and_then(CertificateStep::of) {
+            Some(CertificateStep::Present(set)) => Some(set),
+            Some(CertificateStep::Demand(snapshot, name)) => {
+                self.obtain_on_demand(ssl, &snapshot, &name).await
+            }
+            Some(CertificateStep::Wait) => self.await_certificate(ssl).await,
             None => None,
         };
         let Some(set) = set else {
             // Without a certificate the handshake ends, see `correct_alert`.
             return;
         };
-        if let Err(error) = set.present(ssl, &self.0.hot).await
+        if let Err(error) = set.present(ssl, &self.0.parsed_cache).await
             && let Some(held_back) = self.0.unready.admit()
         {
             tracing::error!(%error, held_back, "a certificate cannot be presented");
@@ -385,7 +389,7 @@ impl TlsAccept for GlobalCertificate {
                 hello.certificates.clone(),
                 hello.purpose == Purpose::FallBack,
             )
-            .with(snapshot.attachment.as_ref()),
+            .with_attachment(snapshot.attachment.as_ref()),
         ))
     }
 }

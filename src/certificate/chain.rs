@@ -82,19 +82,19 @@ impl Intermediates {
     pub(super) fn bundled() -> Result<Self, ErrorStack> {
         let intermediates = Self::default();
         for certificate in X509::stack_from_pem(BUNDLED)? {
-            intermediates.learn(certificate)?;
+            intermediates.add(certificate)?;
         }
         Ok(intermediates)
     }
 
     /// Lets `certificate` complete chains from now on, where it is one of a CA.
-    pub(super) fn learn(&self, certificate: X509) -> Result<(), ErrorStack> {
-        self.note(&self.intern(certificate)?);
+    pub(super) fn add(&self, certificate: X509) -> Result<(), ErrorStack> {
+        self.remember_issuer(&self.intern(certificate)?);
         Ok(())
     }
 
     /// The same for one that is shared already.
-    pub(super) fn note(&self, certificate: &Arc<X509>) {
+    pub(super) fn remember_issuer(&self, certificate: &Arc<X509>) {
         let mut inner = self.lock();
         let known = inner
             .known
@@ -150,11 +150,11 @@ impl Intermediates {
     }
 
     /// The chain of these certificates, which was built before. They are known from then on.
-    pub(super) fn recall(&self, certificates: Vec<X509>) -> Result<ChainRef, ErrorStack> {
+    pub(super) fn share_known(&self, certificates: Vec<X509>) -> Result<ChainRef, ErrorStack> {
         let mut chain = Vec::with_capacity(certificates.len());
         for certificate in certificates {
             let certificate = self.intern(certificate)?;
-            self.note(&certificate);
+            self.remember_issuer(&certificate);
             chain.push(certificate);
         }
         Ok(self.share(chain))

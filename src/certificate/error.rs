@@ -96,7 +96,7 @@ pub enum CertificateWarning {
     /// The certificate is no longer valid.
     #[error("the certificate expired on {0}; renew it")]
     Expired(String),
-    /// The issuer's certificate is not at hand.
+    /// The issuer's certificate is not known.
     #[error(
         "the chain is incomplete: the certificate of the issuer ({issuer}) is neither in the file \
          nor known; add it after the certificate, unless the issuer is a root that clients trust"

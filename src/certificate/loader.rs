@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use super::chain::{self, ChainRef, Given, Intermediates};
 use super::error::{CertificateError, CertificateWarning};
-use super::material::{Der, Material, Rest};
+use super::material::{AtRest, Der, Material};
 use super::pem::{self, Contents, Key};
 use super::{Fingerprint, Source, TlsCertificate, parse};
 use crate::clock::{Clock, SystemClock, rfc3339};
@@ -118,8 +118,8 @@ impl Loader {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
             fingerprint: parse::fingerprint(&leaf).map_err(refused)?,
-            rest: Rest::Memory(Der::encode(&leaf, &key).map_err(refused)?),
-            hot: ArcSwapOption::empty(),
+            at_rest: AtRest::Memory(Der::encode(&leaf, &key).map_err(refused)?),
+            parsed: ArcSwapOption::empty(),
             chain: ChainRef::default(),
             incomplete: false,
             names,
@@ -131,7 +131,7 @@ impl Loader {
     ///
     /// # Errors
     /// Where the file cannot be read, or holds something else.
-    pub fn learn(&self, pem: &[u8]) -> Result<(), CertificateError> {
+    pub fn add_intermediate(&self, pem: &[u8]) -> Result<(), CertificateError> {
         let contents = Contents::read(pem)?;
         if contents.certificates.is_empty() {
             return Err(CertificateError::NoCertificate {
@@ -141,7 +141,7 @@ impl Loader {
         contents
             .certificates
             .into_iter()
-            .try_for_each(|certificate| self.intermediates.learn(certificate).map_err(refused))
+            .try_for_each(|certificate| self.intermediates.add(certificate).map_err(refused))
     }
 
     /// Whether `pem` holds certificates of CAs and no key.
@@ -164,7 +164,7 @@ impl Loader {
 
     /// `certificate` with a better chain, where one is known by now: its own lacks something, or has
     /// a certificate that has ended.
-    pub fn complete(&self, certificate: &TlsCertificate) -> Option<TlsCertificate> {
+    pub fn complete_chain(&self, certificate: &TlsCertificate) -> Option<TlsCertificate> {
         let now = self.clock.now();
         let before = certificate.chain.not_after();
         let has_ended = before.is_some_and(|end| end < now);
@@ -179,8 +179,8 @@ impl Loader {
             return None;
         }
         Some(TlsCertificate {
-            rest: certificate.rest.clone(),
-            hot: ArcSwapOption::empty(),
+            at_rest: certificate.at_rest.clone(),
+            parsed: ArcSwapOption::empty(),
             chain: chain.certificates,
             incomplete: false,
             names: certificate.names.clone(),
@@ -242,8 +242,8 @@ impl Loader {
             not_before: parse::unix_time(leaf.not_before()).map_err(refused)?,
             not_after: parse::unix_time(leaf.not_after()).map_err(refused)?,
             fingerprint: Fingerprint(openssl::sha::sha256(&leaf_der)),
-            rest: Rest::Memory(Der::new(&leaf_der, &key_der)),
-            hot: ArcSwapOption::empty(),
+            at_rest: AtRest::Memory(Der::new(&leaf_der, &key_der)),
+            parsed: ArcSwapOption::empty(),
             chain: chain.certificates,
             incomplete: chain.incomplete,
             names,
@@ -251,10 +251,10 @@ impl Loader {
             source,
         };
         let chain = ChainRef::clone(&certificate.chain);
-        self.try_out(&Material::new(leaf, key, chain, 0))
+        self.check_with_openssl(&Material::new(leaf, key, chain, 0))
             .map_err(refused)?;
         for intermediate in certificate.chain.iter() {
-            self.intermediates.note(intermediate);
+            self.intermediates.remember_issuer(intermediate);
         }
         // A handshake of this thread, which on-demand issuing is part of, would take what was left
         // of checks that failed as its own failure.
@@ -265,7 +265,7 @@ impl Loader {
         })
     }
 
-    fn try_out(&self, material: &Material) -> Result<(), ErrorStack> {
+    fn check_with_openssl(&self, material: &Material) -> Result<(), ErrorStack> {
         let mut ssl = Ssl::new(&self.trial)?;
         material.apply(&mut ssl)
     }

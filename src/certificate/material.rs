@@ -1,9 +1,9 @@
-//! What a handshake needs of a certificate: at rest as DER, or kept elsewhere; parsed when it is
+//! What a handshake needs of a certificate: at rest as DER, or on disk; parsed when it is
 //! first asked for.
 //!
 //! OpenSSL's parsed form of a certificate and its key takes some 8 KiB, DER a tenth of that. Of
 //! very many certificates few are asked for at a time, so the parsed form is kept for those alone
-//! ([`super::hot::Hot`]).
+//! ([`super::parsed_cache::ParsedCache`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -77,22 +77,22 @@ impl Der {
     }
 }
 
-/// Keeps certificates that are not held in memory.
-pub trait Keeper: Send + Sync {
-    /// What is kept of `certificate`. Blocks on files or the network.
+/// Fetches certificates that are not held in memory.
+pub trait CertSource: Send + Sync {
+    /// Fetches `certificate`. Blocks on files or the network.
     ///
     /// # Errors
     /// Why it cannot be had, for people.
-    fn fetch(&self, certificate: &TlsCertificate) -> Result<Kept, String>;
+    fn fetch(&self, certificate: &TlsCertificate) -> Result<Fetched, String>;
 
     /// Whether what was fetched stays in memory from then on.
-    fn is_held(&self) -> bool {
+    fn stays_in_memory(&self) -> bool {
         false
     }
 }
 
-/// What a [`Keeper`] keeps.
-pub enum Kept {
+/// What a [`CertSource`] has fetched.
+pub enum Fetched {
     /// The very certificate.
     Same(Der),
     /// One that has taken its place meanwhile, for names that include its names.
@@ -101,42 +101,42 @@ pub enum Kept {
 
 /// Where a certificate with its key is when no handshake needs it.
 #[derive(Clone)]
-pub(super) enum Rest {
+pub(super) enum AtRest {
     Memory(Der),
-    Kept(Away),
+    OnDisk(OnDisk),
 }
 
-/// A certificate that is kept elsewhere, at least until it has been fetched.
+/// A certificate that is on disk, at least until it has been fetched.
 #[derive(Clone)]
-pub(super) struct Away {
-    pub(super) keeper: Arc<dyn Keeper>,
+pub(super) struct OnDisk {
+    pub(super) source: Arc<dyn CertSource>,
     /// What was fetched, where it stays.
     held: OnceLock<Der>,
 }
 
-impl Away {
-    pub(super) fn new(keeper: Arc<dyn Keeper>) -> Self {
+impl OnDisk {
+    pub(super) fn new(source: Arc<dyn CertSource>) -> Self {
         Self {
-            keeper,
+            source,
             held: OnceLock::new(),
         }
     }
 
-    /// Holds `der` from now on, where the keeper wants that.
-    pub(super) fn hold(&self, der: Der) {
-        if self.keeper.is_held() {
+    /// Holds `der` from now on, where the source wants that.
+    pub(super) fn hold_der(&self, der: Der) {
+        if self.source.stays_in_memory() {
             // Another may have been faster, with the same.
             let _ = self.held.set(der);
         }
     }
 }
 
-impl Rest {
+impl AtRest {
     /// Certificate and key, where they are in memory.
-    pub(super) fn at_hand(&self) -> Option<&Der> {
+    pub(super) fn der_in_memory(&self) -> Option<&Der> {
         match self {
             Self::Memory(der) => Some(der),
-            Self::Kept(away) => away.held.get(),
+            Self::OnDisk(away) => away.held.get(),
         }
     }
 }
@@ -165,7 +165,7 @@ pub enum MaterialError {
     Fetch(String),
     #[error("OpenSSL cannot read it, though it could before: {0}")]
     Parse(#[from] ErrorStack),
-    /// The keeper has something else.
+    /// The source has something else.
     #[error("what is kept of it is another certificate")]
     Other,
     #[error("work on it broke off")]
@@ -191,24 +191,27 @@ impl Material {
         Ok(Self::new(leaf, key, chain, der.len()))
     }
 
-    /// Fetches and parses what is kept of `certificate`. Blocks.
-    pub(super) fn fetch(away: &Away, certificate: &TlsCertificate) -> Result<Self, MaterialError> {
-        let kept = away.keeper.fetch(certificate);
+    /// Fetches and parses `certificate`. Blocks.
+    pub(super) fn fetch(
+        away: &OnDisk,
+        certificate: &TlsCertificate,
+    ) -> Result<Self, MaterialError> {
+        let kept = away.source.fetch(certificate);
         match kept.map_err(MaterialError::Fetch)? {
-            Kept::Same(der) => {
+            Fetched::Same(der) => {
                 if openssl::sha::sha256(der.leaf()) != certificate.fingerprint.0 {
                     return Err(MaterialError::Other);
                 }
                 let material = Self::parse(&der, certificate.chain.clone())?;
-                away.hold(der);
+                away.hold_der(der);
                 Ok(material)
             }
-            Kept::Newer(newer) => {
+            Fetched::Newer(newer) => {
                 let covers = |name| newer.names().contains(name);
                 if !certificate.names().iter().all(covers) {
                     return Err(MaterialError::Other);
                 }
-                match newer.rest.at_hand() {
+                match newer.at_rest.der_in_memory() {
                     Some(der) => Ok(Self::parse(der, newer.chain.clone())?),
                     None => Err(MaterialError::Other),
                 }
@@ -247,7 +250,7 @@ impl Material {
     }
 
     /// Notes that a handshake uses it. Writes only where that is news, since all cores share it.
-    pub(super) fn touch(&self) {
+    pub(super) fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }

@@ -48,9 +48,9 @@ impl Contents {
         let mut contents = Self::default();
         let mut rest = pem;
         let mut blocks = 0;
-        while let Some(block) = Block::next(rest)? {
+        while let Some(block) = Block::next_in(rest)? {
             blocks += 1;
-            contents.take(&block, parse)?;
+            contents.add_block(&block, parse)?;
             rest = block.rest;
         }
         if blocks == 0 {
@@ -59,7 +59,7 @@ impl Contents {
         Ok(contents)
     }
 
-    fn take(&mut self, block: &Block<'_>, parse: &Parse<'_>) -> Result<(), CertificateError> {
+    fn add_block(&mut self, block: &Block<'_>, parse: &Parse<'_>) -> Result<(), CertificateError> {
         match block.label {
             "CERTIFICATE" | "X509 CERTIFICATE" => {
                 let certificate = match block.decode() {
@@ -118,7 +118,7 @@ pub(super) fn private_key(der: &[u8]) -> Result<PKey<Private>, ErrorStack> {
 /// Whether `pem` holds a private key, whatever it is worth.
 pub(super) fn has_key(pem: &[u8]) -> bool {
     let mut rest = pem;
-    while let Ok(Some(block)) = Block::next(rest) {
+    while let Ok(Some(block)) = Block::next_in(rest) {
         if block.label.ends_with("PRIVATE KEY") {
             return true;
         }
@@ -132,7 +132,7 @@ pub(super) fn has_key(pem: &[u8]) -> bool {
 pub(crate) fn find_der(pem: &[u8], fingerprint: Fingerprint) -> Option<Der> {
     let (mut leaf, mut key) = (None, None);
     let mut rest = pem;
-    while let Ok(Some(block)) = Block::next(rest) {
+    while let Ok(Some(block)) = Block::next_in(rest) {
         match block.label {
             "CERTIFICATE" if leaf.is_none() => {
                 let der = block.decode()?;
@@ -169,7 +169,7 @@ impl<'a> Block<'a> {
     }
 
     /// The first block of `pem`, `None` where there is none.
-    fn next(pem: &'a [u8]) -> Result<Option<Self>, CertificateError> {
+    fn next_in(pem: &'a [u8]) -> Result<Option<Self>, CertificateError> {
         let Some(start) = find(pem, BEGIN) else {
             // A file that was cut within its very first line.
             return Ok(None);

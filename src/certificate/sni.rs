@@ -18,11 +18,11 @@ use async_trait::async_trait;
 use openssl::ssl::SslRef;
 use tokio::sync::watch;
 
-pub use self::candidates::{Candidates, Standing};
+pub use self::candidates::{Candidates, Precedence};
 use self::table::Table;
 use crate::certificate::TlsCertificate;
-use crate::certificate::hot::Hot;
 use crate::certificate::material::MaterialError;
+use crate::certificate::parsed_cache::ParsedCache;
 use crate::clock::UnixTime;
 use crate::host::{Host, HostName, Identifier, Pattern, parent};
 
@@ -39,13 +39,13 @@ struct Use(AtomicBool);
 
 impl Use {
     /// Only the first of many writes: a cache line that all cores read stays where it is.
-    fn note(&self) {
+    fn mark_used(&self) {
         if !self.0.load(Ordering::Relaxed) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
 
-    fn take(&self) -> bool {
+    fn take_mark(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
 }
@@ -83,12 +83,16 @@ impl CertificateSet {
     ///
     /// # Errors
     /// Where there is none, or OpenSSL is out of memory.
-    pub async fn present(&self, ssl: &mut SslRef, hot: &Hot) -> Result<(), MaterialError> {
-        self.used.note();
+    pub async fn present(
+        &self,
+        ssl: &mut SslRef,
+        cache: &ParsedCache,
+    ) -> Result<(), MaterialError> {
+        self.used.mark_used();
         let mut failed = None;
         let mut presented = false;
         for certificate in &self.by_kind {
-            match hot.ready(certificate).await {
+            match cache.get_or_parse(certificate).await {
                 Ok(material) => {
                     material.apply(ssl)?;
                     presented = true;
@@ -104,7 +108,7 @@ impl CertificateSet {
 
     /// Notes that a handshake was for this set which resumed a session, and so presented nothing.
     pub fn note_use(&self) {
-        self.used.note();
+        self.used.mark_used();
     }
 
     /// Whether this set serves exactly these certificates.
@@ -118,7 +122,7 @@ impl CertificateSet {
     }
 }
 
-/// Gets certificates for names that no certificate at hand covers.
+/// Gets certificates for names that no loaded certificate covers.
 #[async_trait]
 pub trait OnDemand: Send + Sync {
     /// Whether `host`, a name in normal form, may have a certificate, as far as that can be told
@@ -138,7 +142,7 @@ pub trait Loading: Send + Sync {
     fn is_settled(&self, host: Option<Host<'_>>, found: Option<&CertificateSet>) -> bool;
 
     /// Has what may be for `host` loaded before the rest. Never blocks.
-    fn hurry(&self, host: Host<'_>);
+    fn prioritize(&self, host: Host<'_>);
 
     /// Tells when more is in the map, from the call on.
     fn progress(&self) -> watch::Receiver<u64>;
@@ -169,7 +173,7 @@ impl SniMap {
     ) -> Self {
         let mut candidates = Candidates::default();
         for certificate in certificates {
-            candidates.add(certificate, Standing::Configured);
+            candidates.add(certificate, Precedence::Configured);
         }
         candidates.update(&Self::default(), now)
     }
@@ -248,7 +252,7 @@ impl SniMap {
     /// The host names whose own certificates a handshake has presented since the last call. Looks
     /// at all of them.
     pub fn take_used(&self) -> Vec<HostName> {
-        let used = self.exact.iter().filter(|(_, set)| set.used.take());
+        let used = self.exact.iter().filter(|(_, set)| set.used.take_mark());
         used.map(|(name, _)| name.clone()).collect()
     }
 
@@ -306,7 +310,7 @@ impl SniMap {
         }
     }
 
-    /// This map with another maker of certificates on demand.
+    /// This map with another source of certificates on demand.
     #[must_use]
     pub fn with_on_demand(&self, on_demand: Option<Arc<dyn OnDemand>>) -> Self {
         Self {

@@ -295,16 +295,18 @@ fn chains_are_mended_and_shared() {
             issuer: "CN=mine intermediate".to_owned()
         }]
     );
-    assert!(loader.complete(&bare.certificate).is_none());
+    assert!(loader.complete_chain(&bare.certificate).is_none());
 
     assert!(Loader::is_bundle(ca.intermediate.pem().as_bytes()));
     assert!(!Loader::is_bundle(leaf.certificate.as_bytes()));
     let generation = loader.generation();
     loader
-        .learn(ca.intermediate.pem().as_bytes())
+        .add_intermediate(ca.intermediate.pem().as_bytes())
         .expect("a bundle");
     assert!(loader.generation() > generation);
-    let completed = loader.complete(&bare.certificate).expect("a known issuer");
+    let completed = loader
+        .complete_chain(&bare.certificate)
+        .expect("a known issuer");
     assert_eq!(completed.chain_len(), 2);
     let again = load(leaf.certificate.clone() + &leaf.key);
     assert_eq!(
@@ -647,7 +649,7 @@ fn an_issuer_that_has_ended_completes_no_chain_while_a_valid_one_is_known() {
     for learned in [[&ended, &valid], [&valid, &ended]] {
         let (loader, _) = loader_at(NOW);
         for one in learned {
-            loader.learn(one.as_bytes()).expect("a bundle");
+            loader.add_intermediate(one.as_bytes()).expect("a bundle");
         }
         let loaded = loader.load(bare.as_bytes(), Source::Program).expect("good");
         assert_eq!(sent(&loaded.certificate)[0].1, 100);
@@ -667,14 +669,14 @@ fn an_issuer_that_has_ended_completes_no_chain_while_a_valid_one_is_known() {
     }
     // Where there is only that one it is better than none, until another is known.
     let (loader, _) = loader_at(NOW);
-    loader.learn(ended.as_bytes()).expect("a bundle");
+    loader.add_intermediate(ended.as_bytes()).expect("a bundle");
     let loaded = loader.load(bare.as_bytes(), Source::Program).expect("good");
     assert_eq!(sent(&loaded.certificate)[0].1, -1);
-    assert!(loader.complete(&loaded.certificate).is_none());
-    loader.learn(valid.as_bytes()).expect("a bundle");
-    let mended = loader.complete(&loaded.certificate).expect("mended");
+    assert!(loader.complete_chain(&loaded.certificate).is_none());
+    loader.add_intermediate(valid.as_bytes()).expect("a bundle");
+    let mended = loader.complete_chain(&loaded.certificate).expect("mended");
     assert_eq!(sent(&mended), [("CN=mine root".to_owned(), 100)]);
-    assert!(loader.complete(&mended).is_none());
+    assert!(loader.complete_chain(&mended).is_none());
 }
 
 #[test]

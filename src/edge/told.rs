@@ -10,7 +10,7 @@ use pingora_core::protocols::SocketDigest;
 use super::http1::Refusal;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
-use crate::tls::Seen;
+use crate::tls::HandshakeTrace;
 
 /// Tells of what clients do wrong.
 pub(super) struct Told {
@@ -59,7 +59,7 @@ impl Told {
         &self,
         how: Unshaken,
         peer: SocketAddr,
-        seen: &Seen,
+        trace: &HandshakeTrace,
         error: Option<&dyn fmt::Display>,
     ) {
         let result = how.as_str();
@@ -70,8 +70,8 @@ impl Told {
         if let Some(held_back) = self.handshakes.admit() {
             tracing::debug!(
                 %peer,
-                server_name = seen.server_name(),
-                unknown_name = seen.is_unknown,
+                server_name = trace.server_name(),
+                unknown_name = trace.is_unknown,
                 result,
                 error = error.map(tracing::field::display),
                 held_back,
@@ -81,11 +81,11 @@ impl Told {
     }
 
     /// A client got the default certificate for want of one for its name. Counted by `tls`.
-    pub(super) fn unknown_name(&self, peer: SocketAddr, seen: &Seen) {
+    pub(super) fn unknown_name(&self, peer: SocketAddr, trace: &HandshakeTrace) {
         if let Some(held_back) = self.unknown_names.admit() {
             tracing::debug!(
                 %peer,
-                server_name = seen.server_name(),
+                server_name = trace.server_name(),
                 held_back,
                 "no certificate for this name, presented the default one"
             );

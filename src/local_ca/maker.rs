@@ -14,7 +14,7 @@ use crate::certificate::sni::CertificateSet;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
 use crate::host::{HostName, Pattern};
-use crate::on_demand::{Maker, NotMade};
+use crate::on_demand::{ObtainError, OnDemandIssuer};
 
 /// How many names are kept; beyond, those asked for least go first.
 const CAPACITY: u64 = 10_000;
@@ -89,7 +89,7 @@ impl LocalMaker {
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn make(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
+    pub fn make(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
         let made = self
             .cache
             .entry_by_ref(name)
@@ -108,12 +108,12 @@ impl LocalMaker {
                 | CompResult::ReplacedWith(entry)
                 | CompResult::Unchanged(entry),
             ) => Ok(entry.into_value()),
-            Ok(CompResult::Removed(_) | CompResult::StillNone(_)) => Err(NotMade {
+            Ok(CompResult::Removed(_) | CompResult::StillNone(_)) => Err(ObtainError {
                 why: "the local CA made none".to_owned(),
                 retry_after: None,
                 is_begun: true,
             }),
-            Err(error) => Err(NotMade {
+            Err(error) => Err(ObtainError {
                 why: error.to_string(),
                 retry_after: None,
                 is_begun: true,
@@ -123,13 +123,13 @@ impl LocalMaker {
 }
 
 #[async_trait]
-impl Maker for LocalMaker {
-    fn at_hand(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
+impl OnDemandIssuer for LocalMaker {
+    fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
         let now = self.clock.now();
         self.cache.get(name).filter(|set| are_valid(set, now))
     }
 
-    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
+    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
         self.make(name)
     }
 
@@ -169,11 +169,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_made_is_at_hand() {
         let (_, maker) = maker(CAPACITY);
-        assert!(maker.at_hand(&name("a.example")).is_none() && maker.is_empty());
+        assert!(maker.cached(&name("a.example")).is_none() && maker.is_empty());
         let made = maker.obtain(&name("a.example")).await.expect("made");
         assert!(made.covers("a.example"));
         assert!(openssl::error::ErrorStack::get().errors().is_empty());
-        let at_hand = maker.at_hand(&name("a.example")).expect("kept");
+        let at_hand = maker.cached(&name("a.example")).expect("kept");
         assert!(Arc::ptr_eq(&made, &at_hand) && !maker.is_due(&at_hand));
     }
 
@@ -214,13 +214,13 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &maker.make(&x).expect("made")));
         clock.advance(3 * DAY);
         assert!(maker.is_due(&first), "in the last third of its life");
-        assert!(maker.at_hand(&x).is_some(), "and good all the same");
+        assert!(maker.cached(&x).is_some(), "and good all the same");
         let renewed = maker.make(&x).expect("made");
         assert!(!Arc::ptr_eq(&first, &renewed));
         maker.sweep();
         assert_eq!(maker.len(), 1);
         clock.advance(8 * DAY);
-        assert!(maker.at_hand(&x).is_none(), "it has ended");
+        assert!(maker.cached(&x).is_none(), "it has ended");
         maker.sweep();
         assert!(maker.is_empty());
     }

@@ -198,7 +198,7 @@ impl Loading for Early {
         certificates.all(|one| one.names().iter().any(is_own)) || !self.is_ahead(own)
     }
 
-    fn hurry(&self, host: Host<'_>) {
+    fn prioritize(&self, host: Host<'_>) {
         for named in names_of(host).into_iter().flatten() {
             let Some(mark) = self.listed(named) else {
                 continue;
@@ -245,18 +245,18 @@ mod tests {
         let early = early(&["a.example", "*.b.example", "b.example", "192.0.2.1"]);
         let hosts = ["a.example", "x.b.example", "none.example", "a.example"];
         for host in hosts {
-            early.hurry(Host::Name(host));
+            early.prioritize(Host::Name(host));
         }
-        early.hurry(Host::Ip("::ffff:192.0.2.1".parse().expect("an address")));
+        early.prioritize(Host::Ip("::ffff:192.0.2.1".parse().expect("an address")));
         let all = ["a.example", "*.b.example", "b.example", "192.0.2.1"];
         assert_eq!(taken(&early), all);
         assert!(!early.is_wanted());
         for number in 0..10 {
-            early.hurry(Host::Name(&format!("{number}.b.example")));
+            early.prioritize(Host::Name(&format!("{number}.b.example")));
         }
         assert_eq!(taken(&early), [""; 0], "strangers make no work");
         early.served();
-        early.hurry(Host::Name("a.example"));
+        early.prioritize(Host::Name("a.example"));
         assert_eq!(taken(&early), [""; 0]);
         assert_eq!(early.lock().known.len(), 4);
     }
@@ -267,7 +267,7 @@ mod tests {
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let early = early(&names);
         for name in &names {
-            early.hurry(Host::Name(name));
+            early.prioritize(Host::Name(name));
         }
         let mut looked = 0;
         while early.is_wanted() {
@@ -276,7 +276,7 @@ mod tests {
             looked += some;
         }
         assert_eq!(looked, WAITING);
-        early.hurry(Host::Name(names[WAITING]));
+        early.prioritize(Host::Name(names[WAITING]));
         assert_eq!(taken(&early), [names[WAITING]], "who asks again finds room");
     }
 
@@ -298,7 +298,7 @@ mod tests {
         assert!(!early.is_settled(Some(x), Some(&ended)));
         // The file of that name has something else.
         let mut progress = early.progress();
-        early.hurry(x);
+        early.prioritize(x);
         early.take();
         assert!(
             !early.is_settled(Some(x), Some(&wildcard)),

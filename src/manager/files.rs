@@ -244,7 +244,7 @@ fn parse(
         }
         None if kind == Kind::Directory && Loader::is_bundle(&chain) => {
             loader
-                .learn(&chain)
+                .add_intermediate(&chain)
                 .map_err(|error| in_chain(error.into()))?;
             return Ok(Content::Bundle);
         }

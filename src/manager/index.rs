@@ -20,7 +20,7 @@ use ahash::HashMap;
 use self::log::{Log, Reading};
 use self::record::{Link, Record};
 use super::files::{EntryId, Kind, Print};
-use crate::certificate::recall::{Facts, SharedChain};
+use crate::certificate::from_index::{CertificateFacts, SharedChain};
 use crate::certificate::{CertificateWarning, Loader, TlsCertificate};
 
 /// How much waits to be written. What finds no room is read from its files at the next start.
@@ -48,7 +48,7 @@ pub(super) struct Known {
     pub(super) sure: bool,
     pub(super) digest: Print,
     pub(super) misnamed: bool,
-    pub(super) facts: Facts,
+    pub(super) facts: CertificateFacts,
     pub(super) chain: SharedChain,
     pub(super) warnings: Vec<CertificateWarning>,
 }
@@ -148,7 +148,7 @@ impl Index {
                 let links = &reading.contents.links;
                 let ders = chain.iter().map(|link| links.get(link).map(|der| &**der));
                 let ders: Vec<_> = ders.collect::<Option<_>>()?;
-                let shared = loader.recall_chain(&ders).ok()?;
+                let shared = loader.share_chain(&ders).ok()?;
                 self.chains.insert(chain, shared.clone());
                 shared
             }

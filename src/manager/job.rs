@@ -14,7 +14,7 @@ use crate::config::model::InMemory;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::local_ca::LocalCa;
-use crate::on_demand::Wanted;
+use crate::on_demand::RenewalPolicy;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retries, Retry};
 use crate::storage::{Backlog, Storage, keys};
@@ -107,7 +107,7 @@ pub struct Job {
     /// Whether the one to be replaced was revoked: then its key is not used again.
     pub(super) is_revoked: bool,
     /// Whom to ask first whether it is still wanted.
-    pub(super) wanted: Option<Arc<dyn Wanted>>,
+    pub(super) wanted: Option<Arc<dyn RenewalPolicy>>,
     /// See [`crate::config::model::Renewal::window`].
     pub(super) window: f64,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::invalidity;
 use super::files::{self, Content, EntryId, Kind, Print};
-use crate::certificate::material::{Keeper, Kept};
+use crate::certificate::material::{CertSource, Fetched};
 use crate::certificate::{Loader, Source, TlsCertificate};
 use crate::clock::Clock;
 use crate::config::model::InMemory;
@@ -17,7 +17,7 @@ pub(super) struct Keepers {
     loader: Arc<Loader>,
     clock: Arc<dyn Clock>,
     /// Of all whose key is beside the chain.
-    beside: Arc<dyn Keeper>,
+    beside: Arc<dyn CertSource>,
 }
 
 /// Has a certificate in its files.
@@ -45,7 +45,7 @@ impl Keepers {
     }
 
     /// Who has the certificate of `id` in its files.
-    pub(super) fn keeper(&self, id: &EntryId) -> Arc<dyn Keeper> {
+    pub(super) fn keeper(&self, id: &EntryId) -> Arc<dyn CertSource> {
         match &id.key {
             None => Arc::clone(&self.beside),
             Some(key) => Arc::new(Filed {
@@ -61,7 +61,7 @@ impl Keepers {
     pub(super) fn hold(&self, id: &EntryId, loaded: TlsCertificate) -> TlsCertificate {
         match self.in_memory {
             InMemory::All => loaded,
-            InMemory::Cache => loaded.kept_by(self.keeper(id)),
+            InMemory::Cache => loaded.with_source(self.keeper(id)),
         }
     }
 
@@ -71,8 +71,8 @@ impl Keepers {
     }
 }
 
-impl Keeper for Filed {
-    fn fetch(&self, certificate: &TlsCertificate) -> Result<Kept, String> {
+impl CertSource for Filed {
+    fn fetch(&self, certificate: &TlsCertificate) -> Result<Fetched, String> {
         let (file, kind) = match certificate.source() {
             Source::Directory(file) => (file.clone(), Kind::Directory),
             Source::File(file) => (file.clone(), Kind::Files),
@@ -89,14 +89,16 @@ impl Keeper for Filed {
                 let now = loaded.certificate;
                 if now.fingerprint() == certificate.fingerprint() {
                     let der = now.into_der();
-                    return der.map(Kept::Same).ok_or_else(|| "it is gone".to_owned());
+                    return der
+                        .map(Fetched::Same)
+                        .ok_or_else(|| "it is gone".to_owned());
                 }
                 let time = self.clock.now();
                 match invalidity(&now, time) {
                     Some(why) if invalidity(certificate, time).is_none() => {
                         Err(format!("{}: {why}", chain.printable()))
                     }
-                    _ => Ok(Kept::Newer(Box::new(now))),
+                    _ => Ok(Fetched::Newer(Box::new(now))),
                 }
             }
             Some(Err((path, error))) => Err(format!("{}: {error}", path.printable())),
@@ -107,7 +109,7 @@ impl Keeper for Filed {
         }
     }
 
-    fn is_held(&self) -> bool {
+    fn stays_in_memory(&self) -> bool {
         self.in_memory == InMemory::All
     }
 }

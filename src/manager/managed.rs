@@ -29,11 +29,11 @@ use super::needs::Need;
 use super::report::Change;
 use super::told::Teller;
 use crate::certificate::TlsCertificate;
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
-use crate::on_demand::Wanted;
+use crate::on_demand::RenewalPolicy;
 use crate::schedule::{Failure, FailureClass, Retries};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
@@ -142,7 +142,7 @@ impl Managed {
             });
         let names = |need: &Need, of: &[Arc<str>]| need.issuers.iter().any(|one| of.contains(one));
         for (need, entry) in &mut self.entries {
-            if need.standing == Standing::OnDemand {
+            if need.standing == Precedence::OnDemand {
                 let certificate = entry.certificate.as_ref();
                 let label = certificate.map(|one| one.source().label());
                 let of = moved.iter().find(|one| label == Some(&***one));
@@ -173,7 +173,7 @@ impl Managed {
     /// forbid it: a start depends on it.
     pub(super) fn ask_again(&mut self, now: UnixTime) {
         let entries = self.entries.iter_mut();
-        for (need, entry) in entries.filter(|(need, _)| need.standing != Standing::OnDemand) {
+        for (need, entry) in entries.filter(|(need, _)| need.standing != Precedence::OnDemand) {
             if entry.certificate.is_some() && !entry.is_stale {
                 continue;
             }
@@ -190,7 +190,7 @@ impl Managed {
         let mut changes = Vec::new();
         let (plans, advised) = (&mut self.plans, &mut self.advised);
         self.entries.retain(|need, entry| {
-            if need.standing == Standing::OnDemand || is_needed(need) {
+            if need.standing == Precedence::OnDemand || is_needed(need) {
                 return true;
             }
             plans.remove(need);
@@ -213,7 +213,7 @@ impl Managed {
         &mut self,
         issued: &mut Issued,
         issuers: &IndexMap<Arc<str>, Configured>,
-        wanted: Option<&Arc<dyn Wanted>>,
+        wanted: Option<&Arc<dyn RenewalPolicy>>,
         now: UnixTime,
     ) -> Vec<Job> {
         for need in self.lost.take() {
@@ -246,7 +246,7 @@ impl Managed {
             let retry = self.plans.retry(&need).cloned();
             // At first it has just been asked.
             let is_first = present.is_none() && retry.is_none();
-            let asks = need.standing == Standing::OnDemand && !is_first && !entry.is_asked;
+            let asks = need.standing == Precedence::OnDemand && !is_first && !entry.is_asked;
             jobs.push(Job {
                 subject: entry.subject.clone(),
                 has_one: present.is_some(),
@@ -302,7 +302,8 @@ impl Managed {
                 certificate
             }
             Outcome::Elsewhere => {
-                let is_awaited = need.standing == Standing::OnDemand && entry.certificate.is_none();
+                let is_awaited =
+                    need.standing == Precedence::OnDemand && entry.certificate.is_none();
                 let pause = if is_awaited { LOOK_SOON } else { LOOK_AGAIN };
                 self.plans.defer(&need, now.saturating_add(pause));
                 return None;
@@ -310,7 +311,7 @@ impl Managed {
             Outcome::Unread(why) => {
                 entry.unread = Some(why.into());
                 // What clients ask for is read with the next attempt.
-                entry.is_read &= need.standing == Standing::OnDemand;
+                entry.is_read &= need.standing == Precedence::OnDemand;
                 self.unread = Some(now);
                 self.plans.defer(&need, now.saturating_add(READ_AGAIN));
                 return None;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::hosts::Hosts;
-use crate::certificate::sni::{Candidates, Standing};
+use crate::certificate::sni::{Candidates, Precedence};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Config, Issuer, Origin, Site, SiteTls};
 use crate::host::Pattern;
@@ -17,7 +17,7 @@ pub(super) struct Need {
     pub(super) issuers: Vec<Arc<str>>,
     /// The entry of `dns` over which to prove the names, where one is named.
     pub(super) dns: Option<Arc<str>>,
-    pub(super) standing: Standing,
+    pub(super) standing: Precedence,
 }
 
 impl Need {
@@ -51,7 +51,7 @@ pub(super) fn managed(config: &Config) -> Vec<Asked<'_>> {
                     names,
                     issuers,
                     dns: dns.clone(),
-                    standing: Standing::Configured,
+                    standing: Precedence::Configured,
                 },
                 origin,
             ));
@@ -80,10 +80,10 @@ pub(super) fn of_sites<'a>(
     for (site, host) in hosts.open() {
         let (issuers, standing) = match &site.tls {
             SiteTls::Off => continue,
-            SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Standing::Demanded),
+            SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Precedence::Demanded),
             SiteTls::Auto(issuers) if issuers.is_empty() => continue,
             SiteTls::Auto(_) if candidates.covers(host, now) => continue,
-            SiteTls::Auto(issuers) => (issuers.clone(), Standing::Fallback),
+            SiteTls::Auto(issuers) => (issuers.clone(), Precedence::Fallback),
         };
         let need = Need {
             names: vec![host.clone()],
@@ -91,7 +91,7 @@ pub(super) fn of_sites<'a>(
             dns: None,
             standing,
         };
-        if standing == Standing::Fallback && is_coming(host) && !has(&need) {
+        if standing == Precedence::Fallback && is_coming(host) && !has(&need) {
             continue;
         }
         if seen.insert((host, standing)) {

@@ -32,7 +32,7 @@ use super::needs::Need;
 use super::report::Report;
 use super::{TlsManager, is_acme};
 use crate::certificate::Validity;
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Config, OnDemand};
 use crate::host::{HostName, Pattern};
@@ -151,7 +151,7 @@ impl Names {
 /// The name of what a client has asked for; `None` for what the configuration asks for.
 pub(super) fn name_of(need: &Need) -> Option<&HostName> {
     match (need.standing, need.names.as_slice()) {
-        (Standing::OnDemand, [Pattern::Exact(name)]) => Some(name),
+        (Precedence::OnDemand, [Pattern::Exact(name)]) => Some(name),
         _ => None,
     }
 }
@@ -161,7 +161,7 @@ fn need(name: &HostName, issuers: &[Arc<str>]) -> Arc<Need> {
         names: vec![Pattern::Exact(name.clone())],
         issuers: issuers.to_vec(),
         dns: None,
-        standing: Standing::OnDemand,
+        standing: Precedence::OnDemand,
     })
 }
 

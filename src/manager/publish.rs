@@ -12,7 +12,7 @@ use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
 use crate::local_ca::{LocalCa, LocalMaker};
-use crate::on_demand::{Gate, Maker, Setup};
+use crate::on_demand::{Gate, GateSettings, OnDemandIssuer};
 
 /// After how many seconds it is tried again to make what could not be made.
 const AGAIN: i64 = 60;
@@ -58,7 +58,7 @@ impl Demand {
             return None;
         }
         let maker = &self.local.as_ref()?.maker;
-        maker.make(name).ok().or_else(|| maker.at_hand(name))
+        maker.make(name).ok().or_else(|| maker.cached(name))
     }
 }
 
@@ -194,12 +194,12 @@ impl TlsManager {
     fn gate(
         &self,
         config: &model::OnDemand,
-        maker: Arc<dyn Maker>,
+        maker: Arc<dyn OnDemandIssuer>,
         before: Option<&Demand>,
     ) -> Result<Arc<Gate>, String> {
-        let setup = Setup {
+        let setup = GateSettings {
             config,
-            maker,
+            issuer: maker,
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.as_ref(),
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::report::{Change, Report};
 use super::{TlsManager, needs, stored};
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
@@ -29,10 +29,10 @@ impl TlsManager {
         };
         if old.validity(now) == Validity::Valid && concerns(old, &hosts(config)) {
             self.candidates.remove(old);
-            self.candidates.add(old, Standing::Retired);
+            self.candidates.add(old, Precedence::Retired);
             self.retired.push(Arc::clone(old));
         } else {
-            self.take(change, Standing::Retired, report);
+            self.take(change, Precedence::Retired, report);
         }
     }
 
@@ -62,7 +62,7 @@ impl TlsManager {
                 old: Some(old),
                 new: None,
             };
-            self.take(change, Standing::Retired, report);
+            self.take(change, Precedence::Retired, report);
         }
     }
 
@@ -88,7 +88,7 @@ impl TlsManager {
                 old: None,
                 new: Some(new),
             };
-            self.take(change, Standing::Retired, report);
+            self.take(change, Precedence::Retired, report);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::certificate::material::{Keeper, Kept, MaterialError};
+use crate::certificate::material::{CertSource, Fetched, MaterialError};
 use crate::certificate::pem::find_der;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
@@ -42,18 +42,18 @@ struct Shelved {
     key: Key,
 }
 
-impl Keeper for Shelved {
-    fn fetch(&self, certificate: &TlsCertificate) -> Result<Kept, String> {
+impl CertSource for Shelved {
+    fn fetch(&self, certificate: &TlsCertificate) -> Result<Fetched, String> {
         let stored = self.storage.load(&self.key);
         let stored = stored.map_err(|error| error.to_string())?;
         let pem = stored.ok_or_else(|| format!("{} is no longer in the storage", self.key))?;
         if let Some(der) = find_der(&pem, certificate.fingerprint()) {
-            return Ok(Kept::Same(der));
+            return Ok(Fetched::Same(der));
         }
         // Another instance has renewed it.
         let loaded = self.loader.load(&pem, certificate.source().clone());
         let loaded = loaded.map_err(|error| format!("{}: {error}", self.key))?;
-        Ok(Kept::Newer(Box::new(loaded.certificate)))
+        Ok(Fetched::Newer(Box::new(loaded.certificate)))
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) fn shelve(
     let Ok(key) = keys::certificate(ca, subject) else {
         return certificate;
     };
-    certificate.kept_by(Arc::new(Shelved {
+    certificate.with_source(Arc::new(Shelved {
         storage: Arc::clone(storage),
         loader: Arc::clone(loader),
         key,

@@ -8,7 +8,7 @@ use super::TlsManager;
 use super::index::Flusher;
 use super::managed::READ_AGAIN;
 use super::report::{Change, Report};
-use crate::certificate::sni::{Loading, Standing};
+use crate::certificate::sni::{Loading, Precedence};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 
@@ -145,7 +145,7 @@ impl TlsManager {
     fn take_files(&mut self, changes: Vec<Change>) -> Report {
         let mut report = Report::default();
         for change in changes {
-            self.take(change, Standing::Configured, &mut report);
+            self.take(change, Precedence::Configured, &mut report);
         }
         report
     }
@@ -154,7 +154,7 @@ impl TlsManager {
     pub(super) fn take(
         &mut self,
         Change { old, new }: Change,
-        standing: Standing,
+        standing: Precedence,
         report: &mut Report,
     ) {
         if let Some(old) = &old {
@@ -165,7 +165,7 @@ impl TlsManager {
         }
         if let Some(new) = &new {
             self.candidates.add(new, standing);
-            if standing != Standing::OnDemand {
+            if standing != Precedence::OnDemand {
                 self.names.came(new.names());
             }
             if let Some(gauges) = &mut self.gauges {

@@ -7,7 +7,7 @@ use super::{Answer, Done, Inquiry, Job, ManagedView, Report, Start, TlsManager, 
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::issuer::Issuer;
-use crate::on_demand::Wanted;
+use crate::on_demand::RenewalPolicy;
 use crate::schedule::Upkeep;
 
 impl TlsManager {
@@ -19,7 +19,8 @@ impl TlsManager {
         };
         let now = self.clock.now();
         let on_demand = self.on_demand.as_ref();
-        let wanted = on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as Arc<dyn Wanted>);
+        let wanted =
+            on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as Arc<dyn RenewalPolicy>);
         let (issued, issuers) = (&mut self.issued, &config.issuers);
         let jobs = self.managed.due(issued, issuers, wanted.as_ref(), now);
         // What a limit stands against comes late, or not at all.

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use self::breaker::Breaker;
 use self::freshness::freshness;
-use super::recent::{Recent, recent};
+use super::lru::{LruCache, lru_cache};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::Ask;
 use crate::host::HostName;
@@ -32,20 +32,20 @@ pub(super) struct Asker {
     /// `HOST:PORT`, for people: the rest may be secret.
     place: String,
     clock: Arc<dyn Clock>,
-    answers: Recent<HostName, Answer>,
+    answers: LruCache<HostName, CachedAnswer>,
     breaker: Breaker,
     open: Semaphore,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+struct CachedAnswer {
     allowed: bool,
     until: UnixTime,
 }
 
 /// What the service says of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Answer {
     Yes,
     No,
     /// It cannot be told, and why.
@@ -82,7 +82,7 @@ impl Asker {
             http,
             place,
             clock,
-            answers: recent(ROOM),
+            answers: lru_cache(ROOM),
             breaker: Breaker::default(),
             open: Semaphore::new(MAX_OPEN),
         })
@@ -93,36 +93,36 @@ impl Asker {
     }
 
     /// What is known of `host` without asking.
-    pub(super) fn known(&self, host: &str) -> Option<bool> {
+    pub(super) fn cached_answer(&self, host: &str) -> Option<bool> {
         let answer = self.answers.get(host)?;
         (self.clock.now() < answer.until).then_some(answer.allowed)
     }
 
     /// Asks whether `name`, which `client` wants, may have a certificate.
-    pub(super) async fn ask(&self, name: &HostName, client: Option<IpAddr>) -> Said {
-        if let Some(allowed) = self.known(name.as_str()) {
-            return if allowed { Said::Yes } else { Said::No };
+    pub(super) async fn ask_service(&self, name: &HostName, client: Option<IpAddr>) -> Answer {
+        if let Some(allowed) = self.cached_answer(name.as_str()) {
+            return if allowed { Answer::Yes } else { Answer::No };
         }
         let Ok(Ok(_permit)) = tokio::time::timeout(self.config.timeout, self.open.acquire()).await
         else {
-            return Said::Nothing(format!("{} has too many questions open", self.place));
+            return Answer::Nothing(format!("{} has too many questions open", self.place));
         };
         if !self.breaker.admits(self.clock.now()) {
-            return Said::Nothing(format!(
+            return Answer::Nothing(format!(
                 "{} has not answered of late, and is not asked for a while",
                 self.place
             ));
         }
         let answer = match self.request(name, client) {
             Ok(request) => self.http.send(request).await,
-            Err(error) => return Said::Nothing(error.to_string()),
+            Err(error) => return Answer::Nothing(error.to_string()),
         };
-        let said = self.take(name, answer);
+        let said = self.read_answer(name, answer);
         match &said {
-            Said::Yes | Said::No => self.breaker.succeeded(),
-            Said::Nothing(why) => {
-                if let Some(seconds) = self.breaker.failed(self.clock.now()) {
-                    return Said::Nothing(format!("{why}; it is not asked for {seconds} s"));
+            Answer::Yes | Answer::No => self.breaker.record_success(),
+            Answer::Nothing(why) => {
+                if let Some(seconds) = self.breaker.record_failure(self.clock.now()) {
+                    return Answer::Nothing(format!("{why}; it is not asked for {seconds} s"));
                 }
             }
         }
@@ -138,10 +138,14 @@ impl Asker {
         Request::get(url).body(Body::default())
     }
 
-    fn take(&self, name: &HostName, answer: Result<Response<bytes::Bytes>, HttpError>) -> Said {
+    fn read_answer(
+        &self,
+        name: &HostName,
+        answer: Result<Response<bytes::Bytes>, HttpError>,
+    ) -> Answer {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Said::Nothing(format!("{}: {error}", self.place)),
+            Err(error) => return Answer::Nothing(format!("{}: {error}", self.place)),
         };
         let status = answer.status();
         let (allowed, default) = if status.is_success() {
@@ -154,11 +158,11 @@ impl Asker {
             } else {
                 ""
             };
-            return Said::Nothing(format!("{} answers with {status}{why}", self.place));
+            return Answer::Nothing(format!("{} answers with {status}{why}", self.place));
         };
         let life = freshness(answer.headers(), default);
         self.remember(name, allowed, life);
-        if allowed { Said::Yes } else { Said::No }
+        if allowed { Answer::Yes } else { Answer::No }
     }
 
     fn remember(&self, name: &HostName, allowed: bool, life: Duration) {
@@ -168,7 +172,8 @@ impl Asker {
             return;
         }
         let until = self.clock.now().saturating_add(life);
-        self.answers.insert(name.clone(), Answer { allowed, until });
+        self.answers
+            .insert(name.clone(), CachedAnswer { allowed, until });
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use moka::ops::compute::{CompResult, Op};
 
-use super::recent::{Recent, recent};
+use super::lru::{LruCache, lru_cache};
 use crate::clock::UnixTime;
 use crate::config::model::NameQuota;
 
@@ -56,12 +56,12 @@ impl Bucket {
 
 /// A bucket that all share.
 #[derive(Debug)]
-pub(super) struct One {
+pub(super) struct SharedBucket {
     quota: NameQuota,
     bucket: Mutex<Bucket>,
 }
 
-impl One {
+impl SharedBucket {
     pub(super) fn new(quota: NameQuota, now: UnixTime) -> Self {
         Self {
             quota,
@@ -70,7 +70,7 @@ impl One {
     }
 
     /// Whether there was a token to take.
-    pub(super) fn take(&self, now: UnixTime) -> bool {
+    pub(super) fn try_charge(&self, now: UnixTime) -> bool {
         let mut bucket = self.lock();
         let taken = bucket.taken(self.quota, now);
         if let Some(taken) = taken {
@@ -80,7 +80,7 @@ impl One {
     }
 
     /// Puts a token back that came to nothing.
-    pub(super) fn put_back(&self) {
+    pub(super) fn refund(&self) {
         let mut bucket = self.lock();
         *bucket = bucket.returned(self.quota);
     }
@@ -92,21 +92,21 @@ impl One {
 
 /// A bucket for each key. Where there are more keys than there is room for, those that were used
 /// last stay.
-pub(super) struct Each<K> {
+pub(super) struct KeyedBuckets<K> {
     quota: NameQuota,
-    buckets: Recent<K, Bucket>,
+    buckets: LruCache<K, Bucket>,
 }
 
-impl<K: Hash + Eq + Clone + Send + Sync + 'static> Each<K> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> KeyedBuckets<K> {
     pub(super) fn new(quota: NameQuota, room: u64) -> Self {
         Self {
             quota,
-            buckets: recent(room),
+            buckets: lru_cache(room),
         }
     }
 
     /// Whether there was a token to take.
-    pub(super) fn take(&self, key: K, now: UnixTime) -> bool {
+    pub(super) fn try_charge(&self, key: K, now: UnixTime) -> bool {
         let result = self.buckets.entry(key).and_compute_with(|present| {
             let bucket = present.map_or_else(
                 || Bucket::full(self.quota, now),
@@ -124,7 +124,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Each<K> {
     }
 
     /// Puts a token back that came to nothing.
-    pub(super) fn put_back(&self, key: K) {
+    pub(super) fn refund(&self, key: K) {
         self.buckets
             .entry(key)
             .and_compute_with(|present| match present {
@@ -151,30 +151,30 @@ mod tests {
 
     #[test]
     fn a_bucket_is_emptied_and_fills_again() {
-        let one = One::new(quota(2, 60), 1000);
-        assert!(one.take(1000) && one.take(1000) && !one.take(1000));
-        assert!(!one.take(1029) && one.take(1030) && !one.take(1030));
-        assert!(!one.take(900), "the clock was set back");
-        assert!(one.take(2000) && one.take(2000) && !one.take(2000));
+        let one = SharedBucket::new(quota(2, 60), 1000);
+        assert!(one.try_charge(1000) && one.try_charge(1000) && !one.try_charge(1000));
+        assert!(!one.try_charge(1029) && one.try_charge(1030) && !one.try_charge(1030));
+        assert!(!one.try_charge(900), "the clock was set back");
+        assert!(one.try_charge(2000) && one.try_charge(2000) && !one.try_charge(2000));
     }
 
     #[test]
     fn each_key_has_its_own() {
-        let each = Each::new(quota(1, 60), 100);
-        assert!(each.take("a", 0) && !each.take("a", 0) && each.take("b", 0));
-        each.put_back("a");
-        assert!(each.take("a", 0) && !each.take("a", 30) && each.take("a", 60));
+        let each = KeyedBuckets::new(quota(1, 60), 100);
+        assert!(each.try_charge("a", 0) && !each.try_charge("a", 0) && each.try_charge("b", 0));
+        each.refund("a");
+        assert!(each.try_charge("a", 0) && !each.try_charge("a", 30) && each.try_charge("a", 60));
     }
 
     #[test]
     fn there_is_a_bound_to_their_number() {
-        let each = Each::new(quota(1, 60), 50);
+        let each = KeyedBuckets::new(quota(1, 60), 50);
         for key in 0..5000 {
-            assert!(each.take(key, 0), "new keys are not kept out");
+            assert!(each.try_charge(key, 0), "new keys are not kept out");
         }
         each.buckets.run_pending_tasks();
         assert!(each.buckets.entry_count() <= 50);
-        assert!(!each.take(4999, 0), "the last ones stay");
+        assert!(!each.try_charge(4999, 0), "the last ones stay");
     }
 
     proptest! {
@@ -184,17 +184,17 @@ mod tests {
             per in 1_u64..100,
             steps in proptest::collection::vec((0_i64..20, any::<bool>()), 1..100),
         ) {
-            let one = One::new(quota(names, per), 0);
+            let one = SharedBucket::new(quota(names, per), 0);
             let (mut now, mut had) = (0, 0_u32);
             for (step, back) in steps {
                 now += if back { -step } else { step };
-                had += u32::from(one.take(now));
+                had += u32::from(one.try_charge(now));
             }
             // The furthest that any clock has come is the sum of all steps forward.
             let most = f64::from(names) + f64::from(names) * 2000.0 / per as f64;
             prop_assert!(f64::from(had) <= most);
-            let steady = One::new(quota(names, per), 0);
-            let at_once = (0..100).filter(|_| steady.take(0)).count();
+            let steady = SharedBucket::new(quota(names, per), 0);
+            let at_once = (0..100).filter(|_| steady.try_charge(0)).count();
             prop_assert_eq!(at_once, names as usize);
         }
     }

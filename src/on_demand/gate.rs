@@ -1,4 +1,4 @@
-//! What stands before a maker of certificates.
+//! What stands before an issuer of certificates on demand.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::ask::{Asker, Said};
-use super::failures::Failures;
-use super::flight::{Flight, Flights, Outcome, WaitingRoom};
-use super::policy::{Letters, Policy};
-use super::quota::{Quotas, UsedUp};
-use super::told::Told;
-use super::{Maker, Wanted};
+use super::ask::{Answer, Asker};
+use super::negative_cache::NegativeCache;
+use super::policy::{NameVerdict, Policy};
+use super::quota::{QuotaExceeded, Quotas};
+use super::report::Report;
+use super::single_flight::{Flight, Flights, Outcome, WaitLimit};
+use super::{OnDemandIssuer, RenewalPolicy};
 use crate::certificate::sni::{CertificateSet, OnDemand};
 use crate::clock::Clock;
 use crate::config::model;
@@ -23,14 +23,14 @@ use crate::metrics::Metrics;
 const LONGEST_FLIGHT: Duration = Duration::from_secs(3600);
 
 /// What a [`Gate`] is made of.
-pub struct Setup<'a> {
+pub struct GateSettings<'a> {
     pub config: &'a model::OnDemand,
-    pub maker: Arc<dyn Maker>,
+    pub issuer: Arc<dyn OnDemandIssuer>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<&'a Metrics>,
 }
 
-/// Decides which names get certificates, and has a [`Maker`] get them.
+/// Decides which names get certificates, and has an [`OnDemandIssuer`] get them.
 pub struct Gate(Arc<Shared>);
 
 struct Shared {
@@ -38,12 +38,12 @@ struct Shared {
     limits: model::OnDemandLimits,
     asker: Option<Arc<Asker>>,
     quotas: Arc<Quotas>,
-    failures: Failures,
+    negative_cache: NegativeCache,
     flights: Arc<Flights>,
-    room: Arc<WaitingRoom>,
-    maker: Arc<dyn Maker>,
+    room: Arc<WaitLimit>,
+    issuer: Arc<dyn OnDemandIssuer>,
     clock: Arc<dyn Clock>,
-    told: Arc<Told>,
+    report: Arc<Report>,
 }
 
 impl Gate {
@@ -53,10 +53,10 @@ impl Gate {
     ///
     /// # Errors
     /// Where the service that is to be asked cannot be: then nobody may have a certificate.
-    pub fn new(setup: Setup<'_>, previous: Option<&Self>) -> Result<Self, String> {
-        let Setup {
+    pub fn new(setup: GateSettings<'_>, previous: Option<&Self>) -> Result<Self, String> {
+        let GateSettings {
             config,
-            maker,
+            issuer,
             clock,
             metrics,
         } = setup;
@@ -86,17 +86,17 @@ impl Gate {
             limits: config.limits,
             asker,
             quotas,
-            failures: Failures::default(),
+            negative_cache: NegativeCache::default(),
             flights: Arc::default(),
             room: previous.map_or_else(
-                || Arc::new(WaitingRoom::new(gauge)),
+                || Arc::new(WaitLimit::new(gauge)),
                 |gate| Arc::clone(&gate.room),
             ),
-            maker,
+            issuer,
             clock,
-            told: previous.map_or_else(
-                || Arc::new(Told::new(metrics.cloned())),
-                |gate| Arc::clone(&gate.told),
+            report: previous.map_or_else(
+                || Arc::new(Report::new(metrics.cloned())),
+                |gate| Arc::clone(&gate.report),
             ),
         })))
     }
@@ -106,7 +106,7 @@ impl Gate {
     /// Whether `host`, a name in normal form, is one that may have a certificate by its letters,
     /// whatever has come of it of late.
     pub fn covers(&self, host: &str) -> bool {
-        self.0.policy.judge(host) != Letters::Foreign
+        self.0.policy.judge_name(host) != NameVerdict::NotCovered
     }
 }
 
@@ -114,52 +114,52 @@ impl Gate {
 impl OnDemand for Gate {
     fn allows(&self, host: &str) -> bool {
         let shared = &*self.0;
-        match shared.policy.judge(host) {
-            Letters::Foreign => false,
-            Letters::Good if !shared.is_held(host) => true,
+        match shared.policy.judge_name(host) {
+            NameVerdict::NotCovered => false,
+            NameVerdict::Acceptable if !shared.is_held(host) => true,
             // What is there is served all the same.
-            Letters::Good | Letters::Senseless => host
+            NameVerdict::Acceptable | NameVerdict::Implausible => host
                 .parse()
-                .is_ok_and(|name| shared.maker.at_hand(&name).is_some()),
+                .is_ok_and(|name| shared.issuer.cached(&name).is_some()),
         }
     }
 
     async fn certificate(&self, host: &str, client: Option<IpAddr>) -> Option<Arc<CertificateSet>> {
         let shared = &self.0;
-        let letters = shared.policy.judge(host);
-        if letters == Letters::Foreign {
+        let letters = shared.policy.judge_name(host);
+        if letters == NameVerdict::NotCovered {
             return None;
         }
         let name: HostName = host.parse().ok()?;
-        let is_open = letters == Letters::Good && !shared.is_held(host);
-        if let Some(set) = shared.maker.at_hand(&name) {
-            if is_open && shared.maker.is_due(&set) {
-                shared.renew(&name);
+        let is_open = letters == NameVerdict::Acceptable && !shared.is_held(host);
+        if let Some(set) = shared.issuer.cached(&name) {
+            if is_open && shared.issuer.is_due(&set) {
+                shared.renew_name(&name);
             }
             return Some(set);
         }
         if is_open {
-            return shared.wait(&name, client).await;
+            return shared.await_certificate(&name, client).await;
         }
-        shared.told.held();
+        shared.report.count_held();
         None
     }
 }
 
 #[async_trait]
-impl Wanted for Gate {
-    async fn is_wanted(&self, name: &HostName) -> Option<bool> {
-        if self.0.policy.judge(name.as_str()) != Letters::Good {
+impl RenewalPolicy for Gate {
+    async fn still_allows(&self, name: &HostName) -> Option<bool> {
+        if self.0.policy.judge_name(name.as_str()) != NameVerdict::Acceptable {
             return Some(false);
         }
         let Some(asker) = &self.0.asker else {
             return Some(true);
         };
-        match asker.ask(name, None).await {
-            Said::Yes => Some(true),
-            Said::No => Some(false),
-            Said::Nothing(why) => {
-                self.0.told.unanswered(name, None, &why);
+        match asker.ask_service(name, None).await {
+            Answer::Yes => Some(true),
+            Answer::No => Some(false),
+            Answer::Nothing(why) => {
+                self.0.report.log_unanswered(name, None, &why);
                 None
             }
         }
@@ -178,118 +178,125 @@ enum Purpose {
 impl Shared {
     /// Whether it is known that `host` gets no certificate now.
     fn is_held(&self, host: &str) -> bool {
-        let refused = |asker: &Arc<Asker>| asker.known(host) == Some(false);
-        self.asker.as_ref().is_some_and(refused) || self.failures.hold(host, self.clock.now())
+        let refused = |asker: &Arc<Asker>| asker.cached_answer(host) == Some(false);
+        self.asker.as_ref().is_some_and(refused)
+            || self.negative_cache.is_held(host, self.clock.now())
     }
 
     /// Waits for the certificate of `name`, which others may be waiting for too.
-    async fn wait(self: &Arc<Self>, name: &HostName, client: Option<IpAddr>) -> Outcome {
-        let Some(_seat) = self.room.enter(client, self.limits.max_waiting) else {
-            self.told.limited(name, client, "max_waiting");
+    async fn await_certificate(
+        self: &Arc<Self>,
+        name: &HostName,
+        client: Option<IpAddr>,
+    ) -> Outcome {
+        let Some(_seat) = self.room.admit_client(client, self.limits.max_waiting) else {
+            self.report.log_limited(name, client, "max_waiting");
             return None;
         };
         let Some((mut waiter, flight)) = self.flights.join(name) else {
-            self.told.limited(name, client, "names at once");
+            self.report.log_limited(name, client, "names at once");
             return None;
         };
         if let Some(flight) = flight {
-            tokio::spawn(Arc::clone(self).fly(flight, Purpose::New(client)));
+            tokio::spawn(Arc::clone(self).run_flight(flight, Purpose::New(client)));
         }
         let ended = waiter.wait_for(Option::is_some);
         match tokio::time::timeout(self.limits.max_wait, ended).await {
             Ok(Ok(outcome)) => outcome.clone().flatten(),
             Ok(Err(_)) => None,
             Err(_) => {
-                self.told.waited_out(name, client);
+                self.report.log_wait_expired(name, client);
                 None
             }
         }
     }
 
     /// Has the certificate of `name` renewed behind the handshakes that it is presented in.
-    fn renew(self: &Arc<Self>, name: &HostName) {
+    fn renew_name(self: &Arc<Self>, name: &HostName) {
         if let Some((_, Some(flight))) = self.flights.join(name) {
-            tokio::spawn(Arc::clone(self).fly(flight, Purpose::Renewal));
+            tokio::spawn(Arc::clone(self).run_flight(flight, Purpose::Renewal));
         }
     }
 
     /// Works for a name, whoever still waits for it.
-    async fn fly(self: Arc<Self>, flight: Flight, purpose: Purpose) {
-        let work = self.get(flight.name(), purpose);
+    async fn run_flight(self: Arc<Self>, flight: Flight, purpose: Purpose) {
+        let work = self.obtain_certificate(flight.name(), purpose);
         let outcome = tokio::time::timeout(LONGEST_FLIGHT, work).await;
-        flight.end(outcome.unwrap_or_default());
+        flight.finish(outcome.unwrap_or_default());
     }
 
-    async fn get(&self, name: &HostName, purpose: Purpose) -> Outcome {
+    async fn obtain_certificate(&self, name: &HostName, purpose: Purpose) -> Outcome {
         let client = match purpose {
             Purpose::New(client) => client,
             Purpose::Renewal => None,
         };
         let is_renewal = purpose == Purpose::Renewal;
         // It may have come between the look and the take-off.
-        if !is_renewal && let Some(set) = self.maker.at_hand(name) {
+        if !is_renewal && let Some(set) = self.issuer.cached(name) {
             return Some(set);
         }
-        let is_known = !is_renewal && self.maker.knows(name).await;
+        let is_known = !is_renewal && self.issuer.has_stored(name).await;
         let is_new = !is_renewal && !is_known;
         if is_new {
-            let taken = self.quotas.take_client(client, self.clock.now());
-            self.within(taken, name, client)?;
+            let taken = self.quotas.charge_client(client, self.clock.now());
+            self.report_exceeded(taken, name, client)?;
         }
         if let Some(asker) = &self.asker {
-            match asker.ask(name, client).await {
-                Said::Yes => {}
-                Said::No => {
+            match asker.ask_service(name, client).await {
+                Answer::Yes => {}
+                Answer::No => {
                     let why = "the service of 'on_demand.ask' does";
-                    self.told.refused(name, client, why);
+                    self.report.log_refused(name, client, why);
                     return None;
                 }
-                Said::Nothing(why) => {
-                    self.told.unanswered(name, client, &why);
+                Answer::Nothing(why) => {
+                    self.report.log_unanswered(name, client, &why);
                     if is_new {
                         // That is no fault of the client's.
-                        self.quotas.put_back_client(client);
+                        self.quotas.refund_client(client);
                         return None;
                     }
                 }
             }
         }
         if is_new {
-            let taken = self.quotas.take_name(name, client, self.clock.now());
-            self.within(taken, name, client)?;
-            self.told.allowed();
+            let taken = self.quotas.charge_name(name, client, self.clock.now());
+            self.report_exceeded(taken, name, client)?;
+            self.report.count_allowed();
         }
-        match self.maker.obtain(name).await {
+        match self.issuer.obtain(name).await {
             Ok(set) => {
-                self.failures.forget(name);
+                self.negative_cache.forget_name(name);
                 if is_new {
-                    self.told.made(name, client);
+                    self.report.log_obtained(name, client);
                 } else if is_renewal {
-                    self.told.renewed();
+                    self.report.count_renewed();
                 }
                 Some(set)
             }
             Err(error) => {
                 if is_new && !error.is_begun {
-                    self.quotas.put_back(name, client);
+                    self.quotas.refund_name(name, client);
                 }
                 let now = self.clock.now();
-                let seconds = self.failures.note(name, error.retry_after, now);
-                self.told.failed(name, client, &error.why, seconds);
+                let seconds = self
+                    .negative_cache
+                    .record_failure(name, error.retry_after, now);
+                self.report.log_failed(name, client, &error.why, seconds);
                 None
             }
         }
     }
 
     /// Goes on only where nothing is used up.
-    fn within(
+    fn report_exceeded(
         &self,
-        taken: Result<(), UsedUp>,
+        taken: Result<(), QuotaExceeded>,
         name: &HostName,
         client: Option<IpAddr>,
     ) -> Option<()> {
         taken
-            .inspect_err(|limit| self.told.limited(name, client, limit.as_str()))
+            .inspect_err(|limit| self.report.log_limited(name, client, limit.as_str()))
             .ok()
     }
 }

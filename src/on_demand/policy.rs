@@ -26,13 +26,13 @@ pub(super) struct Policy {
 
 /// What the letters of a name say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Letters {
+pub(super) enum NameVerdict {
     /// It is not covered, and nothing of it is to be served.
-    Foreign,
+    NotCovered,
     /// It is covered, but no sensible name to get a certificate for.
-    Senseless,
+    Implausible,
     /// It is covered.
-    Good,
+    Acceptable,
 }
 
 impl Policy {
@@ -55,20 +55,20 @@ impl Policy {
     }
 
     /// Looks at `host`, a name in normal form.
-    pub(super) fn judge(&self, host: &str) -> Letters {
+    pub(super) fn judge_name(&self, host: &str) -> NameVerdict {
         if self.exact.contains(host) {
             // Somebody wrote this very name.
-            return Letters::Good;
+            return NameVerdict::Acceptable;
         }
         let Some(above) = parent(host) else {
-            return Letters::Foreign;
+            return NameVerdict::NotCovered;
         };
         if !self.any && !self.wildcard.contains(above) {
-            Letters::Foreign
-        } else if is_sensible(host) && !(self.public && never_certified(host).is_some()) {
-            Letters::Good
+            NameVerdict::NotCovered
+        } else if is_plausible(host) && !(self.public && never_certified(host).is_some()) {
+            NameVerdict::Acceptable
         } else {
-            Letters::Senseless
+            NameVerdict::Implausible
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn registered(host: &str) -> &str {
 /// Whether `host` looks like a name that somebody set up, and not like one of a flood: scanners
 /// ask for `www.www.www.` before every name that they find in a log of certificates, and a
 /// wildcard in the DNS answers for them all.
-fn is_sensible(host: &str) -> bool {
+fn is_plausible(host: &str) -> bool {
     if host.len() > MAX_LENGTH {
         return false;
     }
@@ -148,7 +148,7 @@ mod tests {
     fn patterns_decide() {
         let policy = Policy::new(&config(&["*.customers.example", "intranet", "x.y.example"]));
         for host in ["a.customers.example", "intranet", "x.y.example"] {
-            assert_eq!(policy.judge(host), Letters::Good, "{host}");
+            assert_eq!(policy.judge_name(host), NameVerdict::Acceptable, "{host}");
             assert!(allows(
                 &config(&["*.customers.example", "intranet", host]),
                 host
@@ -161,17 +161,23 @@ mod tests {
             "y.example",
             "z.y.example",
         ] {
-            assert_eq!(policy.judge(host), Letters::Foreign, "{host}");
+            assert_eq!(policy.judge_name(host), NameVerdict::NotCovered, "{host}");
         }
         let any = Policy::new(&config(&["*"]));
-        assert_eq!(any.judge("a.example"), Letters::Good);
-        assert_eq!(any.judge("single"), Letters::Foreign);
+        assert_eq!(any.judge_name("a.example"), NameVerdict::Acceptable);
+        assert_eq!(any.judge_name("single"), NameVerdict::NotCovered);
         let nothing = Policy::new(&config(&[]));
-        assert_eq!(nothing.judge("a.example"), Letters::Foreign);
+        assert_eq!(nothing.judge_name("a.example"), NameVerdict::NotCovered);
         assert!(!allows(&config(&[]), "a.example"));
         let asked = with_ask(&[], "http://127.0.0.1:1/");
-        assert_eq!(Policy::new(&asked).judge("a.example"), Letters::Good);
-        assert_eq!(Policy::new(&asked).judge("single"), Letters::Foreign);
+        assert_eq!(
+            Policy::new(&asked).judge_name("a.example"),
+            NameVerdict::Acceptable
+        );
+        assert_eq!(
+            Policy::new(&asked).judge_name("single"),
+            NameVerdict::NotCovered
+        );
         assert!(allows(&asked, "a.example") && !allows(&asked, "single"));
     }
 
@@ -185,7 +191,7 @@ mod tests {
             "a.b.a.b.shop.example",
             "1.2.3.4.5.6.a.example",
         ] {
-            assert_eq!(policy.judge(host), Letters::Senseless, "{host}");
+            assert_eq!(policy.judge_name(host), NameVerdict::Implausible, "{host}");
         }
         for host in [
             "www.a.example",
@@ -196,12 +202,12 @@ mod tests {
             "a.b.github.io",
             "www.www.listed.example",
         ] {
-            assert_eq!(policy.judge(host), Letters::Good, "{host}");
+            assert_eq!(policy.judge_name(host), NameVerdict::Acceptable, "{host}");
         }
         let label = "x".repeat(60);
         let long = format!("{label}.{label}.{label}.{label}.example");
         assert!(long.len() <= 253, "a name");
-        assert_eq!(policy.judge(&long), Letters::Senseless);
+        assert_eq!(policy.judge_name(&long), NameVerdict::Implausible);
     }
 
     #[test]
@@ -212,9 +218,9 @@ mod tests {
         };
         let policy = Policy::new(&public);
         for host in ["a.localhost", "a.internal", "a_b.example.com"] {
-            assert_eq!(policy.judge(host), Letters::Senseless, "{host}");
+            assert_eq!(policy.judge_name(host), NameVerdict::Implausible, "{host}");
         }
-        assert_eq!(policy.judge("a.example.com"), Letters::Good);
+        assert_eq!(policy.judge_name("a.example.com"), NameVerdict::Acceptable);
     }
 
     proptest! {
@@ -225,14 +231,14 @@ mod tests {
         ) {
             let run = run.join(".");
             let flood = format!("{run}.{run}.{domain}");
-            prop_assert!(!is_sensible(&flood));
+            prop_assert!(!is_plausible(&flood));
         }
 
         #[test]
         fn no_name_makes_it_stumble(host in "([a-z0-9_-]{1,9}\\.){0,12}[a-z]{1,9}") {
             let policy = Policy::new(&config(&["*"]));
-            let letters = policy.judge(&host);
-            prop_assert!(host.contains('.') || letters == Letters::Foreign);
+            let letters = policy.judge_name(&host);
+            prop_assert!(host.contains('.') || letters == NameVerdict::NotCovered);
         }
     }
 }

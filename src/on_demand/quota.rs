@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bucket::{Each, One};
+use super::bucket::{KeyedBuckets, SharedBucket};
 use super::policy::registered;
 use crate::clock::UnixTime;
 use crate::config::model::{NameQuota, OnDemandLimits};
@@ -16,20 +16,20 @@ const ROOM: u64 = 20_000;
 /// The quotas, with what is left of them.
 pub(super) struct Quotas {
     limits: OnDemandLimits,
-    all: One,
-    by_domain: Option<Each<Arc<str>>>,
-    by_client: Option<Each<IpAddr>>,
+    all: SharedBucket,
+    by_domain: Option<KeyedBuckets<Arc<str>>>,
+    by_client: Option<KeyedBuckets<IpAddr>>,
 }
 
 /// A quota that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum UsedUp {
+pub(super) enum QuotaExceeded {
     All,
     Client,
     Domain,
 }
 
-impl UsedUp {
+impl QuotaExceeded {
     /// The key of the limit.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -48,9 +48,13 @@ impl Quotas {
         };
         Self {
             limits,
-            all: One::new(minute, now),
-            by_domain: limits.per_domain.map(|quota| Each::new(quota, ROOM)),
-            by_client: limits.per_client.map(|quota| Each::new(quota, ROOM)),
+            all: SharedBucket::new(minute, now),
+            by_domain: limits
+                .per_domain
+                .map(|quota| KeyedBuckets::new(quota, ROOM)),
+            by_client: limits
+                .per_client
+                .map(|quota| KeyedBuckets::new(quota, ROOM)),
         }
     }
 
@@ -63,10 +67,14 @@ impl Quotas {
 
     /// Takes a name that a client asks for: before anybody is asked, so that no client can have
     /// that done without end.
-    pub(super) fn take_client(&self, client: Option<IpAddr>, now: UnixTime) -> Result<(), UsedUp> {
+    pub(super) fn charge_client(
+        &self,
+        client: Option<IpAddr>,
+        now: UnixTime,
+    ) -> Result<(), QuotaExceeded> {
         match (&self.by_client, client) {
-            (Some(quotas), Some(client)) if !quotas.take(network(client), now) => {
-                Err(UsedUp::Client)
+            (Some(quotas), Some(client)) if !quotas.try_charge(network(client), now) => {
+                Err(QuotaExceeded::Client)
             }
             _ => Ok(()),
         }
@@ -74,44 +82,44 @@ impl Quotas {
 
     /// Takes a name that may have a certificate. What strangers only ask for is none, so that they
     /// cannot use up what a domain, or all, may have.
-    pub(super) fn take_name(
+    pub(super) fn charge_name(
         &self,
         name: &HostName,
         client: Option<IpAddr>,
         now: UnixTime,
-    ) -> Result<(), UsedUp> {
+    ) -> Result<(), QuotaExceeded> {
         let domain = || Arc::from(registered(name.as_str()));
         let used_up = match &self.by_domain {
-            Some(quotas) if !quotas.take(domain(), now) => UsedUp::Domain,
+            Some(quotas) if !quotas.try_charge(domain(), now) => QuotaExceeded::Domain,
             quotas => {
-                if self.all.take(now) {
+                if self.all.try_charge(now) {
                     return Ok(());
                 }
                 if let Some(quotas) = quotas {
-                    quotas.put_back(domain());
+                    quotas.refund(domain());
                 }
-                UsedUp::All
+                QuotaExceeded::All
             }
         };
         // The client is not to blame.
-        self.put_back_client(client);
+        self.refund_client(client);
         Err(used_up)
     }
 
-    /// Gives back what [`Self::take_client`] took.
-    pub(super) fn put_back_client(&self, client: Option<IpAddr>) {
+    /// Gives back what [`Self::charge_client`] took.
+    pub(super) fn refund_client(&self, client: Option<IpAddr>) {
         if let (Some(quotas), Some(client)) = (&self.by_client, client) {
-            quotas.put_back(network(client));
+            quotas.refund(network(client));
         }
     }
 
     /// Gives back all that was taken for a name that nothing was begun for.
-    pub(super) fn put_back(&self, name: &HostName, client: Option<IpAddr>) {
-        self.put_back_client(client);
+    pub(super) fn refund_name(&self, name: &HostName, client: Option<IpAddr>) {
+        self.refund_client(client);
         if let Some(quotas) = &self.by_domain {
-            quotas.put_back(Arc::from(registered(name.as_str())));
+            quotas.refund(Arc::from(registered(name.as_str())));
         }
-        self.all.put_back();
+        self.all.refund();
     }
 }
 
@@ -156,21 +164,21 @@ mod tests {
         assert_eq!(of("::ffff:192.0.2.77"), "192.0.2.0");
         assert_eq!(of("2001:db8:1:2ff:3::1"), "2001:db8:1:200::");
         let quotas = Quotas::new(limits(100, 100, 2), 0);
-        assert!(quotas.take_client(client("192.0.2.1"), 0).is_ok());
-        assert!(quotas.take_client(client("192.0.2.2"), 0).is_ok());
-        let third = quotas.take_client(client("192.0.2.3"), 0);
-        assert_eq!(third, Err(UsedUp::Client));
-        assert!(quotas.take_client(client("192.0.3.1"), 0).is_ok());
-        assert!(quotas.take_client(client("192.0.2.3"), 1800).is_ok());
-        assert!(quotas.take_client(None, 0).is_ok());
+        assert!(quotas.charge_client(client("192.0.2.1"), 0).is_ok());
+        assert!(quotas.charge_client(client("192.0.2.2"), 0).is_ok());
+        let third = quotas.charge_client(client("192.0.2.3"), 0);
+        assert_eq!(third, Err(QuotaExceeded::Client));
+        assert!(quotas.charge_client(client("192.0.3.1"), 0).is_ok());
+        assert!(quotas.charge_client(client("192.0.2.3"), 1800).is_ok());
+        assert!(quotas.charge_client(None, 0).is_ok());
     }
 
     #[test]
     fn domains_are_those_that_are_registered() {
         let quotas = Quotas::new(limits(100, 2, 100), 0);
-        let take = |host: &str| quotas.take_name(&name(host), None, 0);
+        let take = |host: &str| quotas.charge_name(&name(host), None, 0);
         assert!(take("a.shop.co.uk").is_ok() && take("b.shop.co.uk").is_ok());
-        assert_eq!(take("c.shop.co.uk"), Err(UsedUp::Domain));
+        assert_eq!(take("c.shop.co.uk"), Err(QuotaExceeded::Domain));
         assert!(take("a.other.co.uk").is_ok() && take("a.github.io").is_ok());
         assert!(take("b.github.io").is_ok() && take("c.github.io").is_ok());
     }
@@ -180,14 +188,22 @@ mod tests {
         let quotas = Quotas::new(limits(1, 2, 2), 0);
         let (a, here) = (name("a.example"), client("192.0.2.1"));
         let take = |now| {
-            quotas.take_client(here, now)?;
-            quotas.take_name(&a, here, now)
+            quotas.charge_client(here, now)?;
+            quotas.charge_name(&a, here, now)
         };
         assert_eq!(take(0), Ok(()));
         for _ in 0..5 {
-            assert_eq!(take(0), Err(UsedUp::All), "and neither domain nor client");
+            assert_eq!(
+                take(0),
+                Err(QuotaExceeded::All),
+                "and neither domain nor client"
+            );
         }
         assert_eq!(take(60), Ok(()));
-        assert_eq!(take(120), Err(UsedUp::Client), "by now that is used up");
+        assert_eq!(
+            take(120),
+            Err(QuotaExceeded::Client),
+            "by now that is used up"
+        );
     }
 }

@@ -32,7 +32,7 @@ impl Live {
         resolve(&sites);
         self.sites.store(sites.into());
         self.certificates
-            .hot()
+            .parsed_cache()
             .set_capacity(config.certificate_cache);
         self.publish_certificates(config, writer, report);
     }

@@ -1,6 +1,6 @@
 //! The alert of a handshake that finds no certificate for its name after it has waited.
 
-use super::seen;
+use super::handshake_trace;
 
 /// A fatal alert as a record of TLS before anything is encrypted (RFC 8446, sections 5.1 and 6): its
 /// type, the version in two octets, its length in two, the level and the reason.
@@ -12,7 +12,7 @@ const HANDSHAKE_FAILURE: u8 = 40;
 const UNRECOGNIZED_NAME: u8 = 112;
 
 /// Corrects the alert that `written`, which a handshake is about to send, ends with: to be called in
-/// the task of a handshake that is [`watched`](super::watched).
+/// the task of a handshake that is [`traced`](super::traced).
 ///
 /// A name that is known to have no certificate is refused when its ClientHello is read, with the
 /// alert `unrecognized_name`. OpenSSL lets nobody choose the alert once a certificate has been waited
@@ -22,14 +22,14 @@ pub fn correct_alert(written: &mut [u8]) {
     let Some([ALERT, 3, _, 0, 2, FATAL, reason]) = written.last_chunk_mut::<LENGTH>() else {
         return;
     };
-    if *reason == HANDSHAKE_FAILURE && seen::is_refused() {
+    if *reason == HANDSHAKE_FAILURE && handshake_trace::is_refused() {
         *reason = UNRECOGNIZED_NAME;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::watched;
+    use super::super::traced;
     use super::*;
 
     #[tokio::test]
@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(corrected(&failure), failure, "nobody watches");
         let handshake = async {
             assert_eq!(corrected(&failure), failure, "it is not refused");
-            seen::note_refused();
+            handshake_trace::record_refusal();
             let before = [&b"more"[..], &failure].concat();
             assert_eq!(
                 corrected(&before),
@@ -59,6 +59,6 @@ mod tests {
             }
             assert_eq!(corrected(&failure[1..]), failure[1..]);
         };
-        watched(handshake, None, None).await;
+        traced(handshake, None, None).await;
     }
 }

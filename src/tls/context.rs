@@ -73,7 +73,7 @@ pub(super) fn configure(
             select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
         }
     });
-    let policy = policy(tls);
+    let policy = policy_context(tls);
     let certificates = certificates.clone();
     builder.set_client_hello_callback(move |ssl, alert| {
         certificates.client_hello(&policy, ssl, alert)
@@ -126,7 +126,7 @@ fn group_list(groups: &[String]) -> String {
 }
 
 /// What must be equal for a session to be resumed, beside the name.
-fn policy(tls: &Tls) -> Vec<u8> {
+fn policy_context(tls: &Tls) -> Vec<u8> {
     format!("snigate 1 {:?}", tls.profile).into_bytes()
 }
 

@@ -220,7 +220,7 @@ unsafe extern "C" fn ticket_callback(
         )
     };
     let (key, answer) = if enc == 1 {
-        let Some(key) = keys.current() else {
+        let Some(key) = keys.current_key() else {
             return TICKET_ERROR;
         };
         key_name.copy_from_slice(key.name());
@@ -232,7 +232,7 @@ unsafe extern "C" fn ticket_callback(
         // A ticket of TLS 1.3 is to be used once (RFC 8446, appendix C.4): without a new one the
         // client's next connection costs both sides a full handshake.
         let once = ssl.version2() == Some(SslVersion::TLS1_3);
-        match keys.find(key_name) {
+        match keys.find_key(key_name) {
             None => return TICKET_NONE,
             Some((key, true)) if !once => (key, TICKET_SUCCESS),
             Some((key, _)) => (key, TICKET_RENEW),

@@ -62,7 +62,10 @@ impl TlsInfo {
     }
 
     /// With the attachment of the snapshot that the handshake worked from.
-    pub(super) fn with(mut self, attachment: Option<&Arc<dyn Any + Send + Sync>>) -> Self {
+    pub(super) fn with_attachment(
+        mut self,
+        attachment: Option<&Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
         self.attachment = Mutex::new(attachment.map(Arc::downgrade));
         self
     }

@@ -48,8 +48,8 @@ impl Snapshot {
     }
 
     /// What to present to a client that has come to `local`, where that is known, and asks for
-    /// `asked`: [`Choice::Later`] where that depends on certificates that are being loaded.
-    pub(super) fn choose(&self, asked: Asked<'_>, local: Option<IpAddr>) -> Choice {
+    /// `asked`: [`Selection::Later`] where that depends on certificates that are being loaded.
+    pub(super) fn select(&self, asked: RequestedName<'_>, local: Option<IpAddr>) -> Selection {
         if let Some(loading) = self.certificates.loading() {
             let host = asked.host(local);
             let found = match host {
@@ -59,31 +59,31 @@ impl Snapshot {
             };
             let default = || self.certificates.default_set();
             let found = match asked {
-                Asked::Name(_) => found,
-                Asked::Nothing | Asked::Invalid => found.or_else(default),
+                RequestedName::Name(_) => found,
+                RequestedName::Nothing | RequestedName::Invalid => found.or_else(default),
             };
             if !loading.is_settled(host, found.map(|set| &**set)) {
-                return Choice::Later;
+                return Selection::Later;
             }
         }
-        self.choose_now(asked, local)
+        self.select_now(asked, local)
     }
 
     /// The same from what is loaded.
-    fn choose_now(&self, asked: Asked<'_>, local: Option<IpAddr>) -> Choice {
+    fn select_now(&self, asked: RequestedName<'_>, local: Option<IpAddr>) -> Selection {
         let default = || self.certificates.default_set().cloned();
         match asked {
-            Asked::Nothing => {
+            RequestedName::Nothing => {
                 let own = local.and_then(|address| self.certificates.lookup_ip(address));
                 let set = own.cloned().or_else(default);
-                set.map_or(Choice::Refuse, |set| Choice::Present {
+                set.map_or(Selection::Refuse, |set| Selection::Present {
                     set,
                     fell_back: false,
                 })
             }
-            Asked::Name(name) => {
+            RequestedName::Name(name) => {
                 if let Some(set) = self.certificates.lookup(name) {
-                    return Choice::Present {
+                    return Selection::Present {
                         set: Arc::clone(set),
                         fell_back: false,
                     };
@@ -93,21 +93,22 @@ impl Snapshot {
                     .on_demand()
                     .is_some_and(|by| by.allows(name))
                 {
-                    return Choice::OnDemand;
+                    return Selection::OnDemand;
                 }
-                self.choose_now(Asked::Invalid, local)
+                self.select_now(RequestedName::Invalid, local)
             }
-            Asked::Invalid => self
-                .fall_back()
-                .map_or(Choice::Refuse, |set| Choice::Present {
-                    set,
-                    fell_back: true,
-                }),
+            RequestedName::Invalid => {
+                self.fallback_set()
+                    .map_or(Selection::Refuse, |set| Selection::Present {
+                        set,
+                        fell_back: true,
+                    })
+            }
         }
     }
 
     /// What to present to a client whose name has no certificate.
-    pub(super) fn fall_back(&self) -> Option<Arc<CertificateSet>> {
+    pub(super) fn fallback_set(&self) -> Option<Arc<CertificateSet>> {
         match self.unknown_sni {
             UnknownSni::Default => self.certificates.default_set().cloned(),
             UnknownSni::Reject => None,
@@ -117,7 +118,7 @@ impl Snapshot {
 
 /// What a ClientHello asks for.
 #[derive(Clone, Copy)]
-pub(super) enum Asked<'a> {
+pub(super) enum RequestedName<'a> {
     /// No name, or an IP address, which is none (RFC 6066, section 3).
     Nothing,
     /// A host name in normal form.
@@ -126,7 +127,7 @@ pub(super) enum Asked<'a> {
     Invalid,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestedName<'a> {
     /// What certificates can be looked up by, for a client that has come to `local`.
     pub(super) fn host(self, local: Option<IpAddr>) -> Option<Host<'a>> {
         match self {
@@ -157,7 +158,7 @@ impl<'a> Asked<'a> {
 }
 
 /// What a client is presented.
-pub(super) enum Choice {
+pub(super) enum Selection {
     /// What is known once more certificates are loaded.
     Later,
     /// A certificate that is got when it is asked for.

@@ -64,7 +64,7 @@ fn server(sites: &[&[&str]], default: bool, unknown_sni: UnknownSni) -> GlobalCe
 }
 
 /// What a client saw, and what the server knows of it.
-struct Seen {
+struct HandshakeTrace {
     names: Vec<String>,
     version: String,
     group: String,
@@ -110,13 +110,13 @@ impl Client {
         self
     }
 
-    fn resuming(mut self, session: &Seen) -> Self {
+    fn resuming(mut self, session: &HandshakeTrace) -> Self {
         self.resume = session.session.clone();
         assert!(self.resume.is_some(), "the server gave a ticket");
         self
     }
 
-    async fn connect(self, server: &GlobalCertificate) -> Result<Seen, String> {
+    async fn connect(self, server: &GlobalCertificate) -> Result<HandshakeTrace, String> {
         self.connect_with(server, &settings()).await
     }
 
@@ -124,7 +124,7 @@ impl Client {
         mut self,
         server: &GlobalCertificate,
         settings: &Tls,
-    ) -> Result<Seen, String> {
+    ) -> Result<HandshakeTrace, String> {
         let tickets = Arc::new(StdMutex::new(Vec::new()));
         self.context.set_new_session_callback({
             let tickets = Arc::clone(&tickets);
@@ -156,7 +156,7 @@ impl Client {
             })
             .unwrap_or_default();
         let mut tickets = tickets.lock().expect("not poisoned");
-        Ok(Seen {
+        Ok(HandshakeTrace {
             names,
             version: ssl.version_str().to_owned(),
             group: ffi::group_name(ssl).to_owned(),

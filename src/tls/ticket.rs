@@ -67,13 +67,13 @@ impl TicketKeys {
     }
 
     /// The key to seal a ticket with; `None` where there is no randomness to make one.
-    pub(super) fn current(&self) -> Option<Arc<TicketKey>> {
+    pub(super) fn current_key(&self) -> Option<Arc<TicketKey>> {
         self.current_at(Instant::now())
     }
 
     /// The key of that name, and whether it is the current one. A ticket under an older key is
     /// good, and due to be replaced.
-    pub(super) fn find(&self, name: &[u8]) -> Option<(Arc<TicketKey>, bool)> {
+    pub(super) fn find_key(&self, name: &[u8]) -> Option<(Arc<TicketKey>, bool)> {
         self.find_at(name, Instant::now())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! All certificates are kept, so that the next best takes over where one goes or ends:
 //! 1. one that is valid now with all of its chain, then one that is valid itself, then any other;
-//! 2. the one of higher [`Standing`];
+//! 2. the one of higher [`Precedence`];
 //! 3. of each kind of key the one that clients accept longest, then the newest, then by fingerprint.
 //!
 //! A name is left to a wildcard where that has a certificate that is better by the first rule.
@@ -19,7 +19,7 @@ use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 use crate::schedule::{Horizon, Passed};
 
-/// Every certificate at hand, by the names it covers.
+/// Every loaded certificate, by the names it covers.
 #[derive(Default)]
 pub struct Candidates {
     by_pattern: HashTable<Slot>,
@@ -47,7 +47,7 @@ impl Default for Touched {
 }
 
 impl Touched {
-    fn note(&mut self, pattern: &Pattern) {
+    fn record_change(&mut self, pattern: &Pattern) {
         if let Some(patterns) = &mut self.0 {
             patterns.insert(pattern.clone());
             if patterns.len() > TOUCHED {
@@ -69,12 +69,12 @@ struct Candidate {
     certificate: Arc<TlsCertificate>,
     /// Which of the certificate's names it is here for.
     name: u32,
-    standing: Standing,
+    standing: Precedence,
 }
 
 /// What the configuration thinks of a certificate, the least wanted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Precedence {
     /// No longer asked for, and served until there is another.
     Retired,
     /// Issued because a client asked for the name.
@@ -124,7 +124,7 @@ impl Candidate {
 
 impl Candidates {
     /// Adds a certificate.
-    pub fn add(&mut self, certificate: &Arc<TlsCertificate>, standing: Standing) {
+    pub fn add(&mut self, certificate: &Arc<TlsCertificate>, standing: Precedence) {
         for (name, pattern) in (0..).zip(certificate.names()) {
             let candidate = Candidate {
                 certificate: Arc::clone(certificate),
@@ -142,7 +142,7 @@ impl Candidates {
                         .insert_unique(hash, Slot::One(candidate), rehash);
                 }
             }
-            self.touched.note(pattern);
+            self.touched.record_change(pattern);
             self.dirty.insert(pattern.clone());
             await_change(&mut self.horizon, certificate, pattern);
         }
@@ -167,7 +167,7 @@ impl Candidates {
             if is_empty {
                 entry.remove();
             }
-            self.touched.note(pattern);
+            self.touched.record_change(pattern);
             self.dirty.insert(pattern.clone());
         }
     }
@@ -176,7 +176,9 @@ impl Candidates {
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
         match self.horizon.pass(now) {
             Passed::These(patterns) => {
-                patterns.iter().for_each(|one| self.touched.note(one));
+                patterns
+                    .iter()
+                    .for_each(|one| self.touched.record_change(one));
                 self.dirty.extend(patterns);
             }
             Passed::Unknown => {
@@ -185,7 +187,7 @@ impl Candidates {
                 for (pattern, candidates) in slots {
                     for Candidate { certificate, .. } in candidates {
                         if worth(certificate, last) != worth(certificate, now) {
-                            self.touched.note(pattern);
+                            self.touched.record_change(pattern);
                             self.dirty.insert(pattern.clone());
                         }
                         await_change(&mut self.horizon, certificate, pattern);
@@ -209,7 +211,7 @@ impl Candidates {
     /// Whether one that is valid at `now` and stands above those on demand covers all of `pattern`.
     pub fn covers_without_demand(&self, pattern: &Pattern, now: UnixTime) -> bool {
         self.has(pattern, |one| {
-            one.standing > Standing::OnDemand && is_valid(one, now)
+            one.standing > Precedence::OnDemand && is_valid(one, now)
         })
     }
 
@@ -340,7 +342,7 @@ impl Sets {
 }
 
 fn is_configured(candidate: &Candidate) -> bool {
-    candidate.standing == Standing::Configured
+    candidate.standing == Precedence::Configured
 }
 
 fn is_valid(candidate: &Candidate, now: UnixTime) -> bool {

@@ -71,7 +71,7 @@ fn the_certificate_that_clients_accept_longest_is_served() {
     let cut_soon = of(80, -1);
     let mut candidates = Candidates::default();
     for certificate in [&cut_soon, &cut, &whole] {
-        candidates.add(certificate, Standing::Configured);
+        candidates.add(certificate, Precedence::Configured);
     }
     let map = candidates.update(&SniMap::default(), NOW);
     assert!(serves(&map, "a.example", &whole));
@@ -80,9 +80,9 @@ fn the_certificate_that_clients_accept_longest_is_served() {
     assert!(serves(&map, "a.example", &cut));
     // The end of a chain is waited for as that of a certificate is.
     let least = of(5, 400);
-    candidates.add(&least, Standing::OnDemand);
+    candidates.add(&least, Precedence::OnDemand);
     let longer = of(30, 400);
-    candidates.add(&longer, Standing::OnDemand);
+    candidates.add(&longer, Precedence::OnDemand);
     let map = candidates.update(&map, NOW);
     assert!(serves(&map, "a.example", &cut), "its standing is higher");
     candidates.pass_time(NOW, NOW + 11 * DAY);
@@ -114,8 +114,8 @@ fn a_name_whose_chain_has_ended_is_left_to_a_valid_wildcard() {
     let cut = chained(&["a.example.com"], &p256(), 90, 10);
     let wildcard = chained(&["*.example.com"], &p256(), 60, 400);
     let mut candidates = Candidates::default();
-    candidates.add(&cut, Standing::Configured);
-    candidates.add(&wildcard, Standing::Configured);
+    candidates.add(&cut, Precedence::Configured);
+    candidates.add(&wildcard, Precedence::Configured);
     let map = candidates.update(&SniMap::default(), NOW);
     assert!(serves(&map, "a.example.com", &cut));
     candidates.pass_time(NOW, NOW + 11 * DAY);
@@ -135,7 +135,7 @@ fn the_certificate_valid_longest_is_served_and_the_next_best_takes_over() {
     let future = fixture.certificate(&["a.example"], 5, 400);
     let mut candidates = Candidates::default();
     for certificate in [&expired, &long, &future, &short] {
-        candidates.add(certificate, Standing::Configured);
+        candidates.add(certificate, Precedence::Configured);
     }
     let map = candidates.update(&SniMap::default(), NOW);
     assert!(serves(&map, "a.example", &long));
@@ -163,8 +163,8 @@ fn an_expired_certificate_leaves_its_name_to_a_valid_wildcard() {
     let exact = fixture.certificate(&["a.example.com"], -30, 5);
     let wildcard = fixture.certificate(&["*.example.com"], -1, 90);
     let mut candidates = Candidates::default();
-    candidates.add(&exact, Standing::Configured);
-    candidates.add(&wildcard, Standing::Configured);
+    candidates.add(&exact, Precedence::Configured);
+    candidates.add(&wildcard, Precedence::Configured);
     let map = candidates.update(&SniMap::default(), NOW);
     assert!(serves(&map, "a.example.com", &exact));
     candidates.pass_time(NOW, NOW + 6 * DAY);
@@ -176,7 +176,7 @@ fn an_expired_certificate_leaves_its_name_to_a_valid_wildcard() {
         serves(&map, "a.example.com", &exact),
         "nothing else is left"
     );
-    candidates.add(&wildcard, Standing::Configured);
+    candidates.add(&wildcard, Precedence::Configured);
     let map = candidates.update(&map, NOW + 6 * DAY);
     assert!(serves(&map, "a.example.com", &wildcard));
 }
@@ -187,8 +187,8 @@ fn standing_goes_before_validity_but_not_before_being_valid() {
     let demanded = fixture.certificate(&["a.example"], -1, 7);
     let file = fixture.certificate(&["a.example"], -1, 90);
     let mut candidates = Candidates::default();
-    candidates.add(&demanded, Standing::Demanded);
-    candidates.add(&file, Standing::Configured);
+    candidates.add(&demanded, Precedence::Demanded);
+    candidates.add(&file, Precedence::Configured);
     let map = candidates.update(&SniMap::default(), NOW);
     assert!(serves(&map, "a.example", &demanded));
     candidates.pass_time(NOW, NOW + 8 * DAY);
@@ -218,8 +218,8 @@ fn a_set_holds_one_certificate_of_each_kind() {
         .expect("good");
     let rsa = Arc::new(rsa.certificate);
     let mut candidates = Candidates::default();
-    candidates.add(&rsa, Standing::Configured);
-    candidates.add(&ecdsa, Standing::Configured);
+    candidates.add(&rsa, Precedence::Configured);
+    candidates.add(&ecdsa, Precedence::Configured);
     let map = candidates.update(&SniMap::default(), NOW);
     let set = map.lookup("a.example").expect("a set");
     assert!(set.is_same_as(&[Arc::clone(&ecdsa), Arc::clone(&rsa)]));
@@ -237,7 +237,7 @@ fn unchanged_sets_keep_their_identity() {
     let one = fixture.certificate(&["a.example", "b.example"], -1, 30);
     let worse = fixture.certificate(&["a.example"], -1, 20);
     let mut candidates = Candidates::default();
-    candidates.add(&one, Standing::Configured);
+    candidates.add(&one, Precedence::Configured);
     let map = candidates.update(&SniMap::default(), NOW);
     let (a, b) = (
         map.lookup("a.example").cloned(),
@@ -245,7 +245,7 @@ fn unchanged_sets_keep_their_identity() {
     );
     let (a, b) = (a.expect("a set"), b.expect("a set"));
     assert!(Arc::ptr_eq(&a, &b), "names of one certificate share a set");
-    candidates.add(&worse, Standing::Configured);
+    candidates.add(&worse, Precedence::Configured);
     let map = candidates.update(&map, NOW);
     assert!(Arc::ptr_eq(&a, map.lookup("a.example").expect("a set")));
 }

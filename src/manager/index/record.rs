@@ -3,7 +3,7 @@
 //! Numbers are big-endian; a text has its length before it. What cannot be read is as if it were
 //! not there.
 
-use crate::certificate::recall::Facts;
+use crate::certificate::from_index::CertificateFacts;
 use crate::certificate::{CertificateWarning, Fingerprint, KeyKind};
 use crate::host::{HostName, Pattern};
 use crate::manager::files::{Kind, Print};
@@ -20,7 +20,7 @@ pub(super) struct Record {
     pub(super) stamps: Print,
     pub(super) digest: Print,
     pub(super) misnamed: bool,
-    pub(super) facts: Facts,
+    pub(super) facts: CertificateFacts,
     pub(super) chain: Vec<Link>,
     pub(super) warnings: Vec<CertificateWarning>,
 }
@@ -126,7 +126,7 @@ impl Record {
             stamps: Print::from_octets(stamps),
             digest: Print::from_octets(digest),
             misnamed: has(MISNAMED),
-            facts: Facts {
+            facts: CertificateFacts {
                 names: names.into(),
                 kind: key,
                 not_before,
@@ -214,7 +214,7 @@ mod tests {
             stamps: Print::from_octets([1; 16]),
             digest: Print::from_octets([2; 16]),
             misnamed: false,
-            facts: Facts {
+            facts: CertificateFacts {
                 names: names.into(),
                 kind: KeyKind::Rsa,
                 not_before: -5,

@@ -10,7 +10,7 @@ use super::super::told::Teller;
 use super::authorities::accounts;
 use super::opening::Read;
 use super::{Entry, Managed};
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::schedule::{CertState, Facts, FailureClass, Retries, Retry};
@@ -263,7 +263,7 @@ impl Managed {
     /// By what the storage knows the certificates that the configuration asks for.
     pub(in crate::manager) fn configured_subjects(&self) -> HashSet<&str> {
         let entries = self.entries.iter();
-        let configured = entries.filter(|(need, _)| need.standing != Standing::OnDemand);
+        let configured = entries.filter(|(need, _)| need.standing != Precedence::OnDemand);
         configured
             .map(|(_, entry)| entry.subject.as_str())
             .collect()

@@ -19,7 +19,7 @@ use super::super::told::Teller;
 use super::super::work;
 use super::authorities::accounts;
 use super::{Entry, Managed, READ_AGAIN};
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
@@ -45,7 +45,7 @@ impl Entry {
     /// read what the storage has of it; all else is read again until it has been read whole.
     pub(super) fn note_failures(&mut self, need: &Need, retries: Retries) {
         self.retries = retries;
-        if need.standing == Standing::OnDemand {
+        if need.standing == Precedence::OnDemand {
             self.unread = None;
         }
     }
@@ -214,7 +214,7 @@ fn may_take_over(need: &Need, other: &TlsCertificate, now: UnixTime) -> bool {
         .issuers
         .iter()
         .any(|issuer| &**issuer == other.source().label());
-    other.validity(now) == Validity::Valid && (is_listed || need.standing == Standing::Fallback)
+    other.validity(now) == Validity::Valid && (is_listed || need.standing == Precedence::Fallback)
 }
 
 /// `certificate` once more: each need has its own.

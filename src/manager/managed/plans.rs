@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::super::needs::Need;
 use super::authorities::Obstacle;
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry};
 
@@ -191,14 +191,14 @@ impl Plans {
 
     fn lane(&self, need: &Need) -> &Lane {
         match need.standing {
-            Standing::OnDemand => &self.on_demand,
+            Precedence::OnDemand => &self.on_demand,
             _ => &self.configured,
         }
     }
 
     fn lane_mut(&mut self, need: &Need) -> &mut Lane {
         match need.standing {
-            Standing::OnDemand => &mut self.on_demand,
+            Precedence::OnDemand => &mut self.on_demand,
             _ => &mut self.configured,
         }
     }

@@ -7,7 +7,7 @@ use super::super::needs::Need;
 use super::super::told;
 use super::authorities::Held;
 use super::{Entry, Managed};
-use crate::certificate::sni::Standing;
+use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
@@ -97,7 +97,7 @@ impl Managed {
                 next,
                 held,
                 advice: self.advised.advice(need).and_then(|it| it.window.clone()),
-                is_on_demand: need.standing == Standing::OnDemand,
+                is_on_demand: need.standing == Precedence::OnDemand,
                 is_stored: self.is_stored(entry),
                 unread: entry.unread.clone(),
             }
@@ -157,7 +157,7 @@ impl Managed {
     /// What the configuration asks for.
     fn configured(&self) -> impl Iterator<Item = (&Arc<Need>, &Entry)> {
         let entries = self.entries.iter();
-        entries.filter(|(need, _)| need.standing != Standing::OnDemand)
+        entries.filter(|(need, _)| need.standing != Precedence::OnDemand)
     }
 
     /// The configured names that have no certificate, or none that was valid since the start, each

@@ -6,7 +6,7 @@ use super::super::TlsManager;
 use super::super::managed::Stand;
 use crate::clock::UnixTime;
 use crate::host::HostName;
-use crate::on_demand::NotMade;
+use crate::on_demand::ObtainError;
 
 impl TlsManager {
     /// Tells all who wait how their names stand, where that is decided.
@@ -44,7 +44,7 @@ impl TlsManager {
         retry_after: Option<Duration>,
         is_begun: bool,
     ) {
-        let not_made = NotMade {
+        let not_made = ObtainError {
             why: why.to_owned(),
             retry_after,
             is_begun,

@@ -18,7 +18,7 @@ use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::Clock;
 use crate::host::{HostName, Pattern};
-use crate::on_demand::{Maker, NotMade};
+use crate::on_demand::{ObtainError, OnDemandIssuer};
 use crate::storage::{Storage, keys};
 
 /// How many names are waited for at most.
@@ -60,7 +60,7 @@ struct Waiting {
 #[derive(Default)]
 struct Wait {
     is_taken_up: bool,
-    senders: Vec<oneshot::Sender<Result<(), NotMade>>>,
+    senders: Vec<oneshot::Sender<Result<(), ObtainError>>>,
 }
 
 impl Demands {
@@ -150,7 +150,7 @@ impl Demands {
     }
 
     /// Tells all who wait for `name` what came of it.
-    pub(in crate::manager) fn answer(&self, name: &HostName, answer: &Result<(), NotMade>) {
+    pub(in crate::manager) fn answer(&self, name: &HostName, answer: &Result<(), ObtainError>) {
         let waiting = self.waiting().by_name.remove(name);
         for sender in waiting.unwrap_or_default().senders {
             // Who asked may have gone.
@@ -158,7 +158,10 @@ impl Demands {
         }
     }
 
-    fn ask(&self, name: &HostName) -> Result<oneshot::Receiver<Result<(), NotMade>>, NotMade> {
+    fn ask(
+        &self,
+        name: &HostName,
+    ) -> Result<oneshot::Receiver<Result<(), ObtainError>>, ObtainError> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.waiting();
         let known = waiting.by_name.len();
@@ -168,7 +171,7 @@ impl Demands {
                 false
             }
             Entry::Vacant(_) if known >= MOST_WAITED_FOR => {
-                return Err(NotMade {
+                return Err(ObtainError {
                     why: format!("{MOST_WAITED_FOR} other names are waited for"),
                     retry_after: Some(TOO_MANY),
                     is_begun: false,
@@ -212,8 +215,8 @@ impl Drop for LookingUp {
 }
 
 #[async_trait]
-impl Maker for Demands {
-    fn at_hand(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
+impl OnDemandIssuer for Demands {
+    fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
         let (map, now) = (self.0.published.load(), self.0.clock.now());
         let set = map.lookup(name.as_str())?;
         let mut certificates = set.by_kind.iter();
@@ -221,7 +224,7 @@ impl Maker for Demands {
         is_valid.then(|| Arc::clone(set))
     }
 
-    async fn knows(&self, name: &HostName) -> bool {
+    async fn has_stored(&self, name: &HostName) -> bool {
         let look = async {
             let permit = Arc::clone(&self.0.looks).acquire_owned().await.ok()?;
             let (shared, name) = (Arc::clone(&self.0), name.clone());
@@ -235,19 +238,19 @@ impl Maker for Demands {
         matches!(tokio::time::timeout(PATIENCE, look).await, Ok(Some(true)))
     }
 
-    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
-        if let Some(set) = self.at_hand(name) {
+    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
+        if let Some(set) = self.cached(name) {
             return Ok(set);
         }
         let gone = |_| {
-            Err(NotMade {
+            Err(ObtainError {
                 why: "the gateway stops".to_owned(),
                 retry_after: None,
                 is_begun: false,
             })
         };
         self.ask(name)?.await.unwrap_or_else(gone)?;
-        self.at_hand(name).ok_or_else(|| NotMade {
+        self.cached(name).ok_or_else(|| ObtainError {
             why: "its certificate was taken away at once".to_owned(),
             retry_after: None,
             is_begun: true,

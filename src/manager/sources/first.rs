@@ -72,8 +72,8 @@ impl Sources {
             marks.extend(first.files.keys());
             first.early.list(marks);
             match &first.default {
-                Some(Identifier::Dns(name)) => first.early.hurry(Host::Name(name.as_str())),
-                Some(Identifier::Ip(address)) => first.early.hurry(Host::Ip(*address)),
+                Some(Identifier::Dns(name)) => first.early.prioritize(Host::Name(name.as_str())),
+                Some(Identifier::Ip(address)) => first.early.prioritize(Host::Ip(*address)),
                 None => {}
             }
         }

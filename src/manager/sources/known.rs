@@ -59,7 +59,7 @@ impl Sources {
             Kind::Files => Source::File(id.file.clone()),
         };
         let keeper = self.keepers.keeper(&id);
-        let new = TlsCertificate::recalled(known.facts, &known.chain, source, keeper);
+        let new = TlsCertificate::from_index(known.facts, &known.chain, source, keeper);
         let odd = Odd {
             warnings: known.warnings,
             misnamed: known.misnamed,
@@ -123,13 +123,13 @@ impl Sources {
             let Some(certificate) = &entry.certificate else {
                 continue;
             };
-            if certificate.is_at_hand() {
+            if certificate.is_in_memory() {
                 continue;
             }
             let (digest, fingerprint) = (entry.digest, certificate.fingerprint());
             // What is not as it was a look at it will find out.
             if let Some(der) = files::read_again(&id, entry.kind, digest, fingerprint) {
-                certificate.hold(der);
+                certificate.hold_der(der);
             }
         }
         if self.away.is_empty() {
@@ -144,7 +144,7 @@ impl Sources {
         if std::mem::replace(&mut self.generation, generation) == generation {
             return Vec::new();
         }
-        let authorities = loader.authorities();
+        let authorities = loader.issuer_names();
         let (mut changes, mut completed) = (Vec::new(), Vec::new());
         // Whatever is incomplete, or has ended, is noted.
         for id in &self.noted {
@@ -163,11 +163,11 @@ impl Sources {
                 continue;
             }
             // What is away is not fetched in vain: there may be very many.
-            let may_be = missing.any(|issuer| authorities.know(issuer));
-            if !may_be && !certificate.is_at_hand() {
+            let may_be = missing.any(|issuer| authorities.contain(issuer));
+            if !may_be && !certificate.is_in_memory() {
                 continue;
             }
-            let Some(complete) = loader.complete(certificate).map(Arc::new) else {
+            let Some(complete) = loader.complete_chain(certificate).map(Arc::new) else {
                 continue;
             };
             if let Some(mut odd) = entry.odd.take() {

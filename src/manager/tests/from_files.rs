@@ -394,7 +394,7 @@ fn what_the_index_knows_is_there_without_a_look_into_the_files() {
         assert_eq!(*before.get_or_insert_with(|| told.clone()), told);
         while manager.fetch() {}
         let mut certificates = manager.certificates();
-        let is_held = certificates.all(|one| one.is_at_hand());
+        let is_held = certificates.all(|one| one.is_in_memory());
         assert_eq!(is_held, in_memory == InMemory::All);
     }
 }

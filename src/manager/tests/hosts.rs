@@ -3,7 +3,7 @@
 use super::super::hosts::Hosts;
 use super::models::{config, site};
 use crate::certificate::Loader;
-use crate::certificate::sni::{Candidates, Standing};
+use crate::certificate::sni::{Candidates, Precedence};
 use crate::certificate::testing::{DAY, NOW, TestCa};
 use crate::config::model::SiteTls;
 
@@ -36,10 +36,10 @@ fn only_what_lost_or_gained_a_certificate_is_looked_at_again() {
         make(&["a.example", "192.0.2.7"], 1),
         make(&["*.example"], 9),
     );
-    candidates.add(&a, Standing::Configured);
+    candidates.add(&a, Precedence::Configured);
     hosts.review(&mut candidates, NOW);
     assert_eq!(open(&hosts), "b.example *.example own.example");
-    candidates.add(&wild, Standing::Configured);
+    candidates.add(&wild, Precedence::Configured);
     hosts.review(&mut candidates, NOW);
     assert_eq!(open(&hosts), "own.example", "whose site asks for another");
 
@@ -52,11 +52,11 @@ fn only_what_lost_or_gained_a_certificate_is_looked_at_again() {
     assert_eq!(open(&hosts), all);
 
     // What is issued for want of any other is no configured one.
-    candidates.add(&make(&["b.example"], 9), Standing::Fallback);
+    candidates.add(&make(&["b.example"], 9), Precedence::Fallback);
     hosts.review(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), all);
     hosts = Hosts::of(&config);
-    candidates.add(&make(&["b.example"], 9), Standing::Configured);
+    candidates.add(&make(&["b.example"], 9), Precedence::Configured);
     hosts.review(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), "a.example *.example 192.0.2.7 own.example");
 }
@@ -72,7 +72,7 @@ fn more_changes_than_are_remembered_are_looked_at_all() {
     hosts.review(&mut candidates, NOW);
     assert_eq!(hosts.open().count(), names.len());
     let all = ca.certificate(&loader, &names, NOW - DAY, NOW + DAY);
-    candidates.add(&all, Standing::Configured);
+    candidates.add(&all, Precedence::Configured);
     hosts.review(&mut candidates, NOW);
     assert_eq!(hosts.open().count(), 0);
     candidates.remove(&all);

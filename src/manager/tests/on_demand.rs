@@ -14,12 +14,12 @@ use crate::config::model::{Issuer, OnDemandLimits};
 use crate::event::EventKind;
 use crate::host::HostName;
 use crate::manager::{Demands, Why};
-use crate::on_demand::{Maker, NotMade, Wanted};
+use crate::on_demand::{ObtainError, OnDemandIssuer, RenewalPolicy};
 use crate::schedule::{CertState, Failure, FailureClass};
 
 const HOST: &str = "x.shop.example";
 
-type Asked = tokio::task::JoinHandle<Result<Arc<CertificateSet>, NotMade>>;
+type Asked = tokio::task::JoinHandle<Result<Arc<CertificateSet>, ObtainError>>;
 
 fn on_demand() -> OnDemand {
     OnDemand {
@@ -83,7 +83,7 @@ impl World {
     }
 
     /// What comes of asking for `host`.
-    fn obtain(&mut self, host: &str) -> Result<Arc<CertificateSet>, NotMade> {
+    fn obtain(&mut self, host: &str) -> Result<Arc<CertificateSet>, ObtainError> {
         let asked = self.ask(host);
         self.take_up();
         self.work();
@@ -147,7 +147,7 @@ impl World {
 
     /// As [`Self::work`], where this is what is said of whether names are wanted.
     fn work_where(&mut self, is_wanted: Option<bool>) -> usize {
-        let wanted: Arc<dyn Wanted> = Arc::new(Says(is_wanted));
+        let wanted: Arc<dyn RenewalPolicy> = Arc::new(Says(is_wanted));
         let now = self.clock.now();
         let manager = &mut self.manager;
         let issuers = &self.config.issuers;
@@ -168,8 +168,8 @@ impl World {
 struct Says(Option<bool>);
 
 #[async_trait::async_trait]
-impl Wanted for Says {
-    async fn is_wanted(&self, _: &HostName) -> Option<bool> {
+impl RenewalPolicy for Says {
+    async fn still_allows(&self, _: &HostName) -> Option<bool> {
         self.0
     }
 }

@@ -10,7 +10,7 @@ impl Job {
     pub(super) async fn unwanted(&self, tools: &Tools) -> Option<Outcome> {
         let wanted = self.wanted.as_ref()?;
         let name = name_of(&self.ticket.need)?;
-        match wanted.is_wanted(name).await {
+        match wanted.still_allows(name).await {
             Some(true) => None,
             Some(false) => Some(Outcome::Unwanted),
             None if self.has_one => None,

@@ -50,13 +50,13 @@ impl Breaker {
     }
 
     /// The service has answered.
-    pub(super) fn succeeded(&self) {
+    pub(super) fn record_success(&self) {
         *self.lock() = State::default();
     }
 
     /// The service has not answered. For how many seconds it is left alone from now on, where
     /// that is so.
-    pub(super) fn failed(&self, now: UnixTime) -> Option<i64> {
+    pub(super) fn record_failure(&self, now: UnixTime) -> Option<i64> {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
         if state.failures < FAILURES {
@@ -89,25 +89,28 @@ mod tests {
     fn it_opens_probes_and_closes() {
         let breaker = Breaker::default();
         for _ in 1..FAILURES {
-            assert!(breaker.admits(0) && breaker.failed(0).is_none());
+            assert!(breaker.admits(0) && breaker.record_failure(0).is_none());
         }
-        assert_eq!(breaker.failed(0), Some(10));
+        assert_eq!(breaker.record_failure(0), Some(10));
         assert!(!breaker.admits(0) && !breaker.admits(9));
         assert!(breaker.admits(10), "one may try");
         assert!(!breaker.admits(10) && !breaker.admits(19));
-        assert_eq!(breaker.failed(12), Some(20));
+        assert_eq!(breaker.record_failure(12), Some(20));
         assert!(!breaker.admits(31) && breaker.admits(32));
-        breaker.succeeded();
+        breaker.record_success();
         assert!(breaker.admits(32) && breaker.admits(32));
-        assert!(breaker.failed(32).is_none(), "it counts from none again");
+        assert!(
+            breaker.record_failure(32).is_none(),
+            "it counts from none again"
+        );
     }
 
     #[test]
     fn answers_in_between_keep_it_closed() {
         let breaker = Breaker::default();
         for _ in 0..10 * FAILURES {
-            assert!(breaker.failed(0).is_none());
-            breaker.succeeded();
+            assert!(breaker.record_failure(0).is_none());
+            breaker.record_success();
         }
     }
 
@@ -116,11 +119,11 @@ mod tests {
         let breaker = Breaker::default();
         let mut now = 0;
         for _ in 0..20 {
-            breaker.failed(now);
+            breaker.record_failure(now);
             now += 1000;
             assert!(breaker.admits(now));
         }
-        assert_eq!(breaker.failed(now + 1), Some(LONGEST_PAUSE));
+        assert_eq!(breaker.record_failure(now + 1), Some(LONGEST_PAUSE));
         assert!(breaker.admits(0), "a clock that was set back holds nobody");
     }
 }

@@ -65,9 +65,9 @@ fn name(text: &str) -> HostName {
     text.parse().expect("a name")
 }
 
-fn nothing(said: Said) -> String {
+fn nothing(said: Answer) -> String {
     match said {
-        Said::Nothing(why) => why,
+        Answer::Nothing(why) => why,
         said => panic!("{said:?}"),
     }
 }
@@ -77,8 +77,14 @@ async fn the_question_has_name_and_client() {
     let service = Service::new(&["200 OK"]);
     let (_, asker) = service.asker();
     let client = Some("::ffff:192.0.2.7".parse().expect("an address"));
-    assert_eq!(asker.ask(&name("a.example"), client).await, Said::Yes);
-    assert_eq!(asker.ask(&name("b.example"), None).await, Said::Yes);
+    assert_eq!(
+        asker.ask_service(&name("a.example"), client).await,
+        Answer::Yes
+    );
+    assert_eq!(
+        asker.ask_service(&name("b.example"), None).await,
+        Answer::Yes
+    );
     assert_eq!(
         service.heard(),
         [
@@ -96,19 +102,19 @@ async fn answers_are_kept_for_their_time() {
     let (clock, asker) = service.asker();
     let (a, b) = (name("a.example"), name("b.example"));
     for _ in 0..3 {
-        assert_eq!(asker.ask(&a, None).await, Said::Yes);
-        assert_eq!(asker.ask(&b, None).await, Said::No);
+        assert_eq!(asker.ask_service(&a, None).await, Answer::Yes);
+        assert_eq!(asker.ask_service(&b, None).await, Answer::No);
     }
     assert_eq!(service.heard().len(), 2);
-    assert_eq!(asker.known("a.example"), Some(true));
-    assert_eq!(asker.known("b.example"), Some(false));
+    assert_eq!(asker.cached_answer("a.example"), Some(true));
+    assert_eq!(asker.cached_answer("b.example"), Some(false));
     clock.advance(299);
-    assert_eq!(asker.known("b.example"), Some(false));
+    assert_eq!(asker.cached_answer("b.example"), Some(false));
     clock.advance(1);
-    assert_eq!(asker.known("b.example"), None);
-    assert_eq!(asker.ask(&b, None).await, Said::Yes);
+    assert_eq!(asker.cached_answer("b.example"), None);
+    assert_eq!(asker.ask_service(&b, None).await, Answer::Yes);
     clock.advance(3301);
-    assert_eq!(asker.known("a.example"), None);
+    assert_eq!(asker.cached_answer("a.example"), None);
 }
 
 #[tokio::test]
@@ -120,15 +126,15 @@ async fn what_the_answer_says_of_its_time_goes_first() {
     ]);
     let (clock, asker) = service.asker();
     let a = name("a.example");
-    assert_eq!(asker.ask(&a, None).await, Said::No);
+    assert_eq!(asker.ask_service(&a, None).await, Answer::No);
     clock.advance(9);
-    assert_eq!(asker.known("a.example"), Some(false));
+    assert_eq!(asker.cached_answer("a.example"), Some(false));
     clock.advance(1);
-    assert_eq!(asker.ask(&a, None).await, Said::No);
-    assert_eq!(asker.known("a.example"), None);
-    assert_eq!(asker.ask(&a, None).await, Said::Yes);
+    assert_eq!(asker.ask_service(&a, None).await, Answer::No);
+    assert_eq!(asker.cached_answer("a.example"), None);
+    assert_eq!(asker.ask_service(&a, None).await, Answer::Yes);
     clock.advance(5);
-    assert_eq!(asker.known("a.example"), None);
+    assert_eq!(asker.cached_answer("a.example"), None);
 }
 
 #[tokio::test]
@@ -146,10 +152,10 @@ async fn what_is_no_answer_is_neither_yes_nor_no() {
         "302 Found, which is not followed",
         "no answer within",
     ] {
-        let why = nothing(asker.ask(&name("a.example"), None).await);
+        let why = nothing(asker.ask_service(&name("a.example"), None).await);
         assert!(why.contains(words) && why.contains(&asker.place), "{why}");
         assert!(!why.contains("secret"), "{why}");
-        assert_eq!(asker.known("a.example"), None);
+        assert_eq!(asker.cached_answer("a.example"), None);
     }
     assert_eq!(service.heard().len(), 4);
 }
@@ -163,7 +169,7 @@ async fn a_service_that_does_not_answer_is_left_alone() {
     let ask = |number: usize| {
         let name = name(&format!("{number}.example"));
         let asker = &asker;
-        async move { asker.ask(&name, None).await }
+        async move { asker.ask_service(&name, None).await }
     };
     for number in 0..5 {
         nothing(ask(number).await);
@@ -174,8 +180,8 @@ async fn a_service_that_does_not_answer_is_left_alone() {
     }
     assert_eq!(service.heard().len(), 5);
     clock.advance(10);
-    assert_eq!(ask(0).await, Said::Yes);
-    assert_eq!(ask(1).await, Said::Yes);
+    assert_eq!(ask(0).await, Answer::Yes);
+    assert_eq!(ask(1).await, Answer::Yes);
 }
 
 #[test]

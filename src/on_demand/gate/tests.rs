@@ -11,7 +11,7 @@ use crate::certificate::testing::TestCa;
 use crate::certificate::{Loader, Source};
 use crate::clock::ManualClock;
 use crate::config::model::NameQuota;
-use crate::on_demand::NotMade;
+use crate::on_demand::ObtainError;
 use crate::on_demand::tests::{config, with_ask};
 
 /// Makes one and the same certificate for every name.
@@ -54,16 +54,16 @@ impl Scripted {
 }
 
 #[async_trait]
-impl Maker for Scripted {
-    fn at_hand(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
+impl OnDemandIssuer for Scripted {
+    fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
         self.made.lock().expect("whole").get(name).cloned()
     }
 
-    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, NotMade> {
+    async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.leave.acquire().await.expect("open").forget();
         if self.failing.load(Ordering::SeqCst) {
-            return Err(NotMade {
+            return Err(ObtainError {
                 why: "told so".to_owned(),
                 retry_after: None,
                 is_begun: !self.idle.load(Ordering::SeqCst),
@@ -75,7 +75,7 @@ impl Maker for Scripted {
         Ok(Arc::clone(&self.set))
     }
 
-    async fn knows(&self, _: &HostName) -> bool {
+    async fn has_stored(&self, _: &HostName) -> bool {
         self.knowing.load(Ordering::SeqCst)
     }
 
@@ -86,7 +86,7 @@ impl Maker for Scripted {
 
 struct Fixture {
     clock: Arc<ManualClock>,
-    maker: Arc<Scripted>,
+    issuer: Arc<Scripted>,
     metrics: Metrics,
     gate: Arc<Gate>,
 }
@@ -94,26 +94,26 @@ struct Fixture {
 impl Fixture {
     fn new(config: &model::OnDemand) -> Self {
         let clock = Arc::new(ManualClock::at(1000));
-        let (maker, metrics) = (Scripted::new(), Metrics::new().expect("metrics"));
-        let setup = Setup {
+        let (issuer, metrics) = (Scripted::new(), Metrics::new().expect("metrics"));
+        let setup = GateSettings {
             config,
-            maker: maker.clone(),
+            issuer: issuer.clone(),
             clock: clock.clone(),
             metrics: Some(&metrics),
         };
         let gate = Arc::new(Gate::new(setup, None).expect("a gate"));
         Self {
             clock,
-            maker,
+            issuer,
             metrics,
             gate,
         }
     }
 
     fn reload(&mut self, config: &model::OnDemand) {
-        let setup = Setup {
+        let setup = GateSettings {
             config,
-            maker: self.maker.clone(),
+            issuer: self.issuer.clone(),
             clock: self.clock.clone(),
             metrics: Some(&self.metrics),
         };
@@ -155,7 +155,7 @@ async fn the_policy_decides() {
             "{host}"
         );
     }
-    assert_eq!(fixture.maker.asked(), 2);
+    assert_eq!(fixture.issuer.asked(), 2);
     let any = Fixture::new(&config(&["*"]));
     assert!(any.get("a.example").await && !any.get("single").await);
     assert!(!any.get("192.0.2.1").await && !any.get("www.www.a.example").await);
@@ -165,7 +165,7 @@ async fn the_policy_decides() {
 #[tokio::test]
 async fn one_work_is_for_all_who_wait() {
     let fixture = Fixture::new(&config(&["*"]));
-    fixture.maker.leave.forget_permits(100_000);
+    fixture.issuer.leave.forget_permits(100_000);
     let waiting: Vec<_> = (0..50)
         .map(|_| {
             let gate = Arc::clone(&fixture.gate);
@@ -175,12 +175,12 @@ async fn one_work_is_for_all_who_wait() {
     while fixture.metrics.on_demand_waiting.get() < 50 {
         tokio::task::yield_now().await;
     }
-    fixture.maker.leave.add_permits(1);
+    fixture.issuer.leave.add_permits(1);
     for one in waiting {
         let set = one.await.expect("no panic").expect("made");
-        assert!(Arc::ptr_eq(&set, &fixture.maker.set));
+        assert!(Arc::ptr_eq(&set, &fixture.issuer.set));
     }
-    assert_eq!((fixture.maker.asked(), fixture.counted("made")), (1, 1));
+    assert_eq!((fixture.issuer.asked(), fixture.counted("made")), (1, 1));
     assert_eq!(fixture.metrics.on_demand_waiting.get(), 0);
 }
 
@@ -189,52 +189,52 @@ async fn a_wait_ends_and_the_work_goes_on() {
     let mut config = config(&["*"]);
     config.limits.max_wait = Duration::from_millis(20);
     let fixture = Fixture::new(&config);
-    fixture.maker.leave.forget_permits(100_000);
+    fixture.issuer.leave.forget_permits(100_000);
     assert!(!fixture.get("a.example").await && !fixture.get("a.example").await);
     assert_eq!(fixture.counted("waited_out"), 2);
     assert!(fixture.gate.allows("a.example"), "it may still come");
-    fixture.maker.leave.add_permits(1);
+    fixture.issuer.leave.add_permits(1);
     while fixture.counted("made") == 0 {
         tokio::task::yield_now().await;
     }
     assert!(fixture.get("a.example").await);
-    assert_eq!(fixture.maker.asked(), 1);
+    assert_eq!(fixture.issuer.asked(), 1);
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_ends_nothing() {
     let fixture = Fixture::new(&config(&["*"]));
-    fixture.maker.leave.forget_permits(100_000);
+    fixture.issuer.leave.forget_permits(100_000);
     let gate = Arc::clone(&fixture.gate);
     let client = tokio::spawn(async move { gate.certificate("a.example", None).await });
-    while fixture.maker.asked() == 0 {
+    while fixture.issuer.asked() == 0 {
         tokio::task::yield_now().await;
     }
     client.abort();
     let _ = client.await;
     assert_eq!(fixture.metrics.on_demand_waiting.get(), 0);
-    fixture.maker.leave.add_permits(1);
+    fixture.issuer.leave.add_permits(1);
     assert!(fixture.get("a.example").await);
-    assert_eq!(fixture.maker.asked(), 1);
+    assert_eq!(fixture.issuer.asked(), 1);
 }
 
 #[tokio::test]
 async fn failures_are_remembered_for_a_while() {
     let mut fixture = Fixture::new(&config(&["*"]));
-    fixture.maker.failing.store(true, Ordering::SeqCst);
+    fixture.issuer.failing.store(true, Ordering::SeqCst);
     assert!(!fixture.get("a.example").await);
     for _ in 0..10 {
         assert!(!fixture.gate.allows("a.example") && !fixture.get("a.example").await);
     }
     assert!(fixture.gate.covers("a.example") && !fixture.gate.covers("single"));
-    assert_eq!((fixture.maker.asked(), fixture.counted("failed")), (1, 1));
+    assert_eq!((fixture.issuer.asked(), fixture.counted("failed")), (1, 1));
     fixture.clock.advance(60);
     assert!(!fixture.get("a.example").await);
     fixture.clock.advance(60);
     assert!(!fixture.get("a.example").await, "the pause has grown");
-    assert_eq!(fixture.maker.asked(), 2);
+    assert_eq!(fixture.issuer.asked(), 2);
     // Another policy forgets them.
-    fixture.maker.failing.store(false, Ordering::SeqCst);
+    fixture.issuer.failing.store(false, Ordering::SeqCst);
     fixture.reload(&config(&["*.example"]));
     assert!(fixture.get("a.example").await);
 }
@@ -243,20 +243,20 @@ async fn failures_are_remembered_for_a_while() {
 async fn what_soon_ends_is_renewed_behind_the_handshake() {
     let fixture = Fixture::new(&config(&["*"]));
     assert!(fixture.get("a.example").await);
-    fixture.maker.due.store(true, Ordering::SeqCst);
+    fixture.issuer.due.store(true, Ordering::SeqCst);
     assert!(fixture.get("a.example").await, "from what is there");
     while fixture.counted("renewed") == 0 {
         tokio::task::yield_now().await;
     }
     assert!(fixture.get("a.example").await);
-    assert_eq!(fixture.maker.asked(), 2);
+    assert_eq!(fixture.issuer.asked(), 2);
     assert_eq!(
         (fixture.counted("allowed"), fixture.counted("made")),
         (1, 1)
     );
     // Where that fails, it goes on serving what is there, and tries no faster for it.
-    fixture.maker.due.store(true, Ordering::SeqCst);
-    fixture.maker.failing.store(true, Ordering::SeqCst);
+    fixture.issuer.due.store(true, Ordering::SeqCst);
+    fixture.issuer.failing.store(true, Ordering::SeqCst);
     assert!(fixture.get("a.example").await);
     while fixture.counted("failed") == 0 {
         tokio::task::yield_now().await;
@@ -264,7 +264,7 @@ async fn what_soon_ends_is_renewed_behind_the_handshake() {
     for _ in 0..10 {
         assert!(fixture.gate.allows("a.example") && fixture.get("a.example").await);
     }
-    assert_eq!(fixture.maker.asked(), 3);
+    assert_eq!(fixture.issuer.asked(), 3);
 }
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn what_was_there_before_costs_no_quota_and_needs_no_answer() {
     let mut config = with_ask(&["*.example"], "http://127.0.0.1:1/check");
     config.limits.per_minute = 1;
     let fixture = Fixture::new(&config);
-    fixture.maker.knowing.store(true, Ordering::SeqCst);
+    fixture.issuer.knowing.store(true, Ordering::SeqCst);
     for host in ["a.example", "b.example", "c.example"] {
         assert!(fixture.get(host).await, "{host}");
     }
@@ -326,7 +326,7 @@ async fn what_was_there_before_costs_no_quota_and_needs_no_answer() {
         (fixture.counted("made"), fixture.counted("limited")),
         (0, 0)
     );
-    fixture.maker.knowing.store(false, Ordering::SeqCst);
+    fixture.issuer.knowing.store(false, Ordering::SeqCst);
     assert!(!fixture.get("d.example").await, "a new one needs an answer");
 }
 
@@ -335,16 +335,16 @@ async fn what_is_there_is_renewed_where_nobody_answers() {
     // Nobody listens there.
     let fixture = Fixture::new(&with_ask(&["*.example"], "http://127.0.0.1:1/check"));
     {
-        let mut made = fixture.maker.made.lock().expect("whole");
+        let mut made = fixture.issuer.made.lock().expect("whole");
         let name = "a.example".parse().expect("a name");
-        made.insert(name, Arc::clone(&fixture.maker.set));
+        made.insert(name, Arc::clone(&fixture.issuer.set));
     }
-    fixture.maker.due.store(true, Ordering::SeqCst);
+    fixture.issuer.due.store(true, Ordering::SeqCst);
     assert!(fixture.get("a.example").await);
     while fixture.counted("renewed") == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!((fixture.maker.asked(), fixture.counted("made")), (1, 0));
+    assert_eq!((fixture.issuer.asked(), fixture.counted("made")), (1, 0));
 }
 
 #[tokio::test]
@@ -365,16 +365,16 @@ async fn what_nothing_was_begun_for_counts_for_no_quota() {
     assert_eq!(fixture.counted("unanswered"), 3);
     config.ask = None;
     config.allow = vec!["*".parse().expect("a pattern")];
-    fixture.maker.failing.store(true, Ordering::SeqCst);
-    fixture.maker.idle.store(true, Ordering::SeqCst);
+    fixture.issuer.failing.store(true, Ordering::SeqCst);
+    fixture.issuer.idle.store(true, Ordering::SeqCst);
     fixture.reload(&config);
     for host in ["a.shop.example", "b.shop.example"] {
         assert!(!fixture.get(host).await, "{host}");
     }
-    assert_eq!((fixture.maker.asked(), fixture.counted("limited")), (2, 0));
-    fixture.maker.idle.store(false, Ordering::SeqCst);
+    assert_eq!((fixture.issuer.asked(), fixture.counted("limited")), (2, 0));
+    fixture.issuer.idle.store(false, Ordering::SeqCst);
     assert!(!fixture.get("c.shop.example").await && !fixture.get("d.shop.example").await);
-    assert_eq!((fixture.maker.asked(), fixture.counted("limited")), (3, 1));
+    assert_eq!((fixture.issuer.asked(), fixture.counted("limited")), (3, 1));
 }
 
 #[tokio::test]
@@ -382,7 +382,7 @@ async fn those_who_wait_are_bounded() {
     let mut config = config(&["*"]);
     config.limits.max_waiting = 8;
     let fixture = Fixture::new(&config);
-    fixture.maker.leave.forget_permits(100_000);
+    fixture.issuer.leave.forget_permits(100_000);
     let gate = Arc::clone(&fixture.gate);
     let client = "192.0.2.1".parse().ok();
     let waiting = tokio::spawn(async move { gate.certificate("a.example", client).await });
@@ -391,7 +391,7 @@ async fn those_who_wait_are_bounded() {
     }
     assert!(!fixture.get("b.example").await, "an eighth is one");
     assert_eq!(fixture.counted("limited"), 1);
-    fixture.maker.leave.add_permits(1);
+    fixture.issuer.leave.add_permits(1);
     assert!(waiting.await.expect("no panic").is_some());
 }
 
@@ -402,19 +402,19 @@ async fn a_service_that_is_away_lets_nobody_in() {
     let fixture = Fixture::new(&config);
     assert!(!fixture.get("a.example").await && fixture.gate.allows("a.example"));
     assert_eq!(
-        (fixture.maker.asked(), fixture.counted("unanswered")),
+        (fixture.issuer.asked(), fixture.counted("unanswered")),
         (0, 1)
     );
     assert!(!fixture.get("a.test").await, "and 'allow' goes first");
     assert_eq!(fixture.counted("unanswered"), 1);
     let name: HostName = "a.example".parse().expect("a name");
-    assert_eq!(fixture.gate.is_wanted(&name).await, None);
+    assert_eq!(fixture.gate.still_allows(&name).await, None);
     let other: HostName = "a.test".parse().expect("a name");
-    assert_eq!(fixture.gate.is_wanted(&other).await, Some(false));
+    assert_eq!(fixture.gate.still_allows(&other).await, Some(false));
     // What is there goes on.
     {
-        let mut made = fixture.maker.made.lock().expect("whole");
-        made.insert(name, Arc::clone(&fixture.maker.set));
+        let mut made = fixture.issuer.made.lock().expect("whole");
+        made.insert(name, Arc::clone(&fixture.issuer.set));
     }
     assert!(fixture.get("a.example").await);
 }

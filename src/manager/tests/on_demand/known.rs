@@ -7,7 +7,7 @@ use crate::secret::Secret;
 impl World {
     fn knows(&self, host: &str) -> bool {
         let demands = self.manager.demands();
-        self.runtime.block_on(demands.knows(&name(host)))
+        self.runtime.block_on(demands.has_stored(&name(host)))
     }
 
     /// Has another issuer instead, which answers nothing.
@@ -62,7 +62,7 @@ fn a_storage_that_hangs_takes_few_threads_and_holds_nobody_up_for_ever() {
             let host = name(&format!("n{number}.shop.example"));
             world
                 .runtime
-                .spawn(async move { demands.knows(&host).await })
+                .spawn(async move { demands.has_stored(&host).await })
         })
         .collect();
     for asked in asking {

@@ -6,10 +6,10 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 /// Something for each of so many keys at most.
-pub(super) type Recent<K, V> = Cache<K, V, ahash::RandomState>;
+pub(super) type LruCache<K, V> = Cache<K, V, ahash::RandomState>;
 
 /// Remembers `room` keys: where there are more, those that were used last.
-pub(super) fn recent<K, V>(room: u64) -> Recent<K, V>
+pub(super) fn lru_cache<K, V>(room: u64) -> LruCache<K, V>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

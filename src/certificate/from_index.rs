@@ -7,14 +7,14 @@ use arc_swap::ArcSwapOption;
 use openssl::error::ErrorStack;
 
 use super::chain::ChainRef;
-use super::material::{Away, Der, Keeper, Rest};
+use super::material::{AtRest, CertSource, Der, OnDisk};
 use super::{Fingerprint, KeyKind, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 
 /// All that is known of a certificate but the certificate, its key and its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct CertificateFacts {
     pub(crate) names: Box<[Pattern]>,
     pub(crate) kind: KeyKind,
     pub(crate) not_before: UnixTime,
@@ -41,8 +41,8 @@ impl SharedChain {
 }
 
 impl TlsCertificate {
-    pub(crate) fn facts(&self) -> Facts {
-        Facts {
+    pub(crate) fn facts(&self) -> CertificateFacts {
+        CertificateFacts {
             names: self.names.clone(),
             kind: self.kind,
             not_before: self.not_before,
@@ -56,16 +56,16 @@ impl TlsCertificate {
         SharedChain(ChainRef::clone(&self.chain))
     }
 
-    /// A certificate that was loaded before, and that `keeper` has.
-    pub(crate) fn recalled(
-        facts: Facts,
+    /// A certificate that was loaded before, and that `cert_source` has.
+    pub(crate) fn from_index(
+        facts: CertificateFacts,
         chain: &SharedChain,
         source: Source,
-        keeper: Arc<dyn Keeper>,
+        cert_source: Arc<dyn CertSource>,
     ) -> Self {
         Self {
-            rest: Rest::Kept(Away::new(keeper)),
-            hot: ArcSwapOption::empty(),
+            at_rest: AtRest::OnDisk(OnDisk::new(cert_source)),
+            parsed: ArcSwapOption::empty(),
             chain: ChainRef::clone(&chain.0),
             incomplete: facts.incomplete,
             names: facts.names,
@@ -79,53 +79,53 @@ impl TlsCertificate {
 
     /// Certificate and key, where they are in memory.
     pub(crate) fn into_der(self) -> Option<Der> {
-        self.rest.at_hand().cloned()
+        self.at_rest.der_in_memory().cloned()
     }
 
-    /// Holds `der`, what is kept of it, in memory from now on, where its keeper wants that.
-    pub(crate) fn hold(&self, der: Der) {
-        if let Rest::Kept(away) = &self.rest
+    /// Holds `der`, which was fetched, in memory from now on, where its source wants that.
+    pub(crate) fn hold_der(&self, der: Der) {
+        if let AtRest::OnDisk(away) = &self.at_rest
             && openssl::sha::sha256(der.leaf()) == self.fingerprint.0
         {
-            away.hold(der);
+            away.hold_der(der);
         }
     }
 
     /// Whether certificate and key are in memory.
-    pub(crate) fn is_at_hand(&self) -> bool {
-        self.rest.at_hand().is_some()
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.at_rest.der_in_memory().is_some()
     }
 }
 
 /// The names of CAs whose certificates are known.
-pub(crate) struct Authorities(HashSet<String>);
+pub(crate) struct IssuerNames(HashSet<String>);
 
-impl Authorities {
+impl IssuerNames {
     /// Whether there is one for the CA that is called `name`.
-    pub(crate) fn know(&self, name: &str) -> bool {
-        self.0.contains(&plain(name))
+    pub(crate) fn contain(&self, name: &str) -> bool {
+        self.0.contains(&normalize_name(name))
     }
 }
 
 /// A distinguished name without what makes no difference.
-fn plain(name: &str) -> String {
+fn normalize_name(name: &str) -> String {
     let letters = name.chars().filter(|letter| !letter.is_whitespace());
     letters.flat_map(char::to_lowercase).collect()
 }
 
 impl Loader {
     /// Whose certificates can complete a chain.
-    pub(crate) fn authorities(&self) -> Authorities {
+    pub(crate) fn issuer_names(&self) -> IssuerNames {
         let names = self.intermediates.subjects();
-        Authorities(names.iter().map(|name| plain(name)).collect())
+        IssuerNames(names.iter().map(|name| normalize_name(name)).collect())
     }
 
     /// The chain of these certificates, which are known from now on as if they had been loaded.
-    pub(crate) fn recall_chain(&self, ders: &[&[u8]]) -> Result<SharedChain, ErrorStack> {
+    pub(crate) fn share_chain(&self, ders: &[&[u8]]) -> Result<SharedChain, ErrorStack> {
         let parsed = ders.iter().map(|der| self.intermediates.parse(der));
         let chain = self
             .intermediates
-            .recall(parsed.collect::<Result<_, _>>()?)?;
+            .share_known(parsed.collect::<Result<_, _>>()?)?;
         Ok(SharedChain(chain))
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use pingora_core::protocols::tls::TlsRef;
 
-use super::snapshot::Choice;
-use super::{GlobalCertificate, lock, seen};
+use super::snapshot::Selection;
+use super::{GlobalCertificate, handshake_trace, lock};
 use crate::certificate::sni::CertificateSet;
 
 impl GlobalCertificate {
     /// The certificate for a client that came before all were loaded. What may be its own is loaded
     /// first; the handshake's deadline bounds the wait.
-    pub(super) async fn wait(&self, ssl: &mut TlsRef) -> Option<Arc<CertificateSet>> {
+    pub(super) async fn await_certificate(&self, ssl: &mut TlsRef) -> Option<Arc<CertificateSet>> {
         loop {
             // Watched before it is looked, so that nothing comes in between.
             let before = self.snapshot();
@@ -19,23 +19,23 @@ impl GlobalCertificate {
             let snapshot = self.snapshot();
             let hello = ssl.ex_data_mut(self.0.hello)?;
             *lock(&hello.snapshot) = Some(Arc::clone(&snapshot));
-            let asked = hello.asked();
-            match snapshot.choose(asked, seen::local()) {
-                Choice::Later => {
-                    let host = asked.host(seen::local());
+            let asked = hello.requested_name();
+            match snapshot.select(asked, handshake_trace::local_address()) {
+                Selection::Later => {
+                    let host = asked.host(handshake_trace::local_address());
                     if let (Some(loading), Some(host)) = (snapshot.certificates.loading(), host) {
-                        loading.hurry(host);
+                        loading.prioritize(host);
                     }
                 }
-                Choice::Present { set, fell_back } if fell_back => {
-                    return self.fall_back(ssl, Some(set));
+                Selection::Present { set, fell_back } if fell_back => {
+                    return self.use_fallback(ssl, Some(set));
                 }
-                Choice::Present { set, .. } => return Some(set),
-                Choice::OnDemand => {
+                Selection::Present { set, .. } => return Some(set),
+                Selection::OnDemand => {
                     let name = hello.server_name.clone()?;
-                    return self.demand(ssl, &snapshot, &name).await;
+                    return self.obtain_on_demand(ssl, &snapshot, &name).await;
                 }
-                Choice::Refuse => return self.fall_back(ssl, None),
+                Selection::Refuse => return self.use_fallback(ssl, None),
             }
             // An error means that nobody loads any more: the map says so.
             if let Some(progress) = &mut progress {

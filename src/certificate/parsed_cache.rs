@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::TlsCertificate;
 use super::material::{Material, MaterialError};
-use crate::metrics::HotCertificates;
+use crate::metrics::ParsedCacheMetrics;
 
 /// What is kept where nobody says otherwise.
 pub const CAPACITY: usize = 64 << 20;
@@ -21,11 +21,11 @@ pub const CAPACITY: usize = 64 << 20;
 const FETCHED_AT_ONCE: usize = 32;
 
 /// Bounds the memory of parsed certificates.
-pub struct Hot {
+pub struct ParsedCache {
     capacity: AtomicUsize,
     ring: Mutex<Ring>,
     fetching: Semaphore,
-    metrics: HotCertificates,
+    metrics: ParsedCacheMetrics,
 }
 
 #[derive(Default)]
@@ -41,9 +41,9 @@ struct Parsed {
     weight: usize,
 }
 
-impl Hot {
+impl ParsedCache {
     /// Keeps at most `capacity` octets of parsed certificates, and one certificate in any case.
-    pub fn new(capacity: usize, metrics: HotCertificates) -> Self {
+    pub fn new(capacity: usize, metrics: ParsedCacheMetrics) -> Self {
         Self {
             capacity: AtomicUsize::new(capacity),
             ring: Mutex::default(),
@@ -55,7 +55,7 @@ impl Hot {
     /// Keeps at most so much from now on.
     pub fn set_capacity(&self, capacity: usize) {
         if self.capacity.swap(capacity, Ordering::Relaxed) > capacity {
-            self.make_room(&mut self.lock());
+            self.evict_unused(&mut self.lock());
         }
     }
 
@@ -64,38 +64,38 @@ impl Hot {
     ///
     /// # Errors
     /// Where it cannot be fetched.
-    pub async fn ready(
+    pub async fn get_or_parse(
         &self,
         certificate: &Arc<TlsCertificate>,
     ) -> Result<Arc<Material>, MaterialError> {
-        if let Some(material) = certificate.hot.load_full() {
-            material.touch();
+        if let Some(material) = certificate.parsed.load_full() {
+            material.mark_used();
             self.metrics.hits.inc();
             return Ok(material);
         }
         self.metrics.misses.inc();
-        if let Some(der) = certificate.rest.at_hand() {
+        if let Some(der) = certificate.at_rest.der_in_memory() {
             let material = Material::parse(der, certificate.chain.clone())?;
-            return Ok(self.keep(certificate, material));
+            return Ok(self.insert(certificate, material));
         }
         // Never closed.
         let _turn = self.fetching.acquire().await;
-        if let Some(material) = certificate.hot.load_full() {
+        if let Some(material) = certificate.parsed.load_full() {
             return Ok(material);
         }
         let away = Arc::clone(certificate);
-        let material = tokio::task::spawn_blocking(move || away.parsed())
+        let material = tokio::task::spawn_blocking(move || away.parse_material())
             .await
             .map_err(|_| MaterialError::Broken)??;
-        Ok(self.keep(certificate, material))
+        Ok(self.insert(certificate, material))
     }
 
-    fn keep(&self, certificate: &Arc<TlsCertificate>, material: Material) -> Arc<Material> {
+    fn insert(&self, certificate: &Arc<TlsCertificate>, material: Material) -> Arc<Material> {
         let weight = material.weight;
         let material = Arc::new(material);
         let none = None::<Arc<Material>>;
         let before = certificate
-            .hot
+            .parsed
             .compare_and_swap(&none, Some(Arc::clone(&material)));
         if let Some(before) = before.as_ref() {
             // Another handshake was faster.
@@ -107,12 +107,12 @@ impl Hot {
             certificate: Arc::downgrade(certificate),
             weight,
         });
-        self.make_room(&mut ring);
+        self.evict_unused(&mut ring);
         material
     }
 
     /// Lets go of what was not used since the hand last came by, until all fits.
-    fn make_room(&self, ring: &mut Ring) {
+    fn evict_unused(&self, ring: &mut Ring) {
         let capacity = self.capacity.load(Ordering::Relaxed);
         // Each is passed by twice at most: the first time may find it used.
         let mut turns = 2 * ring.parsed.len();
@@ -126,14 +126,14 @@ impl Hot {
                 continue;
             };
             let is_used = certificate
-                .hot
+                .parsed
                 .load()
                 .as_ref()
                 .is_some_and(|material| material.take_used());
             if is_used || ring.parsed.is_empty() {
                 ring.parsed.push_back(first);
             } else {
-                certificate.hot.store(None);
+                certificate.parsed.store(None);
                 ring.bytes -= first.weight;
                 self.metrics.evictions.inc();
             }
@@ -153,14 +153,14 @@ impl Hot {
 mod tests {
     use super::*;
     use crate::certificate::Loader;
-    use crate::certificate::material::{Der, Keeper, Kept};
+    use crate::certificate::material::{CertSource, Der, Fetched};
     use crate::certificate::testing::{DAY, NOW, TestCa};
     use crate::metrics::Metrics;
 
     struct Fixture {
         ca: TestCa,
         loader: Loader,
-        metrics: HotCertificates,
+        metrics: ParsedCacheMetrics,
     }
 
     impl Fixture {
@@ -168,7 +168,7 @@ mod tests {
             Self {
                 ca: TestCa::new("hot"),
                 loader: Loader::new().expect("a loader"),
-                metrics: Metrics::new().expect("metrics").hot_certificates,
+                metrics: Metrics::new().expect("metrics").parsed_cache,
             }
         }
 
@@ -177,24 +177,28 @@ mod tests {
                 .certificate(&self.loader, &[name], NOW - DAY, NOW + DAY)
         }
 
-        fn hot(&self, capacity: usize) -> Hot {
-            Hot::new(capacity, self.metrics.clone())
+        fn cache(&self, capacity: usize) -> ParsedCache {
+            ParsedCache::new(capacity, self.metrics.clone())
         }
     }
 
     fn der(certificate: &TlsCertificate) -> Der {
-        certificate.rest.at_hand().expect("in memory").clone()
+        certificate
+            .at_rest
+            .der_in_memory()
+            .expect("in memory")
+            .clone()
     }
 
     /// Gives what it was told to.
     struct Keep {
-        kept: Mutex<Option<Kept>>,
+        kept: Mutex<Option<Fetched>>,
         asked: AtomicUsize,
         is_held: bool,
     }
 
     impl Keep {
-        fn of(kept: Option<Kept>) -> Arc<Self> {
+        fn of(kept: Option<Fetched>) -> Arc<Self> {
             Arc::new(Self {
                 kept: Mutex::new(kept),
                 asked: AtomicUsize::new(0),
@@ -203,14 +207,14 @@ mod tests {
         }
     }
 
-    impl Keeper for Keep {
-        fn fetch(&self, _: &TlsCertificate) -> Result<Kept, String> {
+    impl CertSource for Keep {
+        fn fetch(&self, _: &TlsCertificate) -> Result<Fetched, String> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             let kept = self.kept.lock().expect("whole").take();
             kept.ok_or_else(|| "the disk is gone".to_owned())
         }
 
-        fn is_held(&self) -> bool {
+        fn stays_in_memory(&self) -> bool {
             self.is_held
         }
     }
@@ -221,19 +225,25 @@ mod tests {
         let certificates: Vec<_> = (0..8)
             .map(|number| fixture.certificate(&format!("{number}.example")))
             .collect();
-        let probe = fixture.hot(usize::MAX);
-        let weight = probe.ready(&certificates[0]).await.expect("ready").weight;
-        certificates[0].hot.store(None);
-        let hot = fixture.hot(4 * weight + weight / 2);
+        let probe = fixture.cache(usize::MAX);
+        let weight = probe
+            .get_or_parse(&certificates[0])
+            .await
+            .expect("ready")
+            .weight;
+        certificates[0].parsed.store(None);
+        let cache = fixture.cache(4 * weight + weight / 2);
         for round in 0..3 {
             for certificate in &certificates {
                 // Asked for all the time.
-                hot.ready(&certificates[0]).await.expect("ready");
-                hot.ready(certificate).await.expect("ready");
+                cache.get_or_parse(&certificates[0]).await.expect("ready");
+                cache.get_or_parse(certificate).await.expect("ready");
             }
-            let parsed = certificates.iter().filter(|one| one.hot.load().is_some());
+            let parsed = certificates
+                .iter()
+                .filter(|one| one.parsed.load().is_some());
             assert_eq!(parsed.count(), 4, "round {round}");
-            assert!(certificates[0].hot.load().is_some());
+            assert!(certificates[0].parsed.load().is_some());
         }
         assert!(fixture.metrics.evictions.get() >= 4);
         assert!(fixture.metrics.hits.get() >= 20);
@@ -242,22 +252,22 @@ mod tests {
 
         // Those that are replaced make room too.
         drop(certificates);
-        hot.set_capacity(0);
-        assert_eq!(hot.lock().bytes, 0);
+        cache.set_capacity(0);
+        assert_eq!(cache.lock().bytes, 0);
         let only = fixture.certificate("only.example");
-        hot.ready(&only).await.expect("ready");
-        assert!(only.hot.load().is_some(), "one is kept in any case");
+        cache.get_or_parse(&only).await.expect("ready");
+        assert!(only.parsed.load().is_some(), "one is kept in any case");
     }
 
     #[tokio::test]
     async fn handshakes_of_all_threads_share_what_was_parsed() {
         let fixture = Fixture::new();
-        let hot = Arc::new(fixture.hot(CAPACITY));
+        let cache = Arc::new(fixture.cache(CAPACITY));
         let certificate = fixture.certificate("a.example");
         let tasks: Vec<_> = (0..16)
             .map(|_| {
-                let (hot, certificate) = (Arc::clone(&hot), Arc::clone(&certificate));
-                tokio::spawn(async move { hot.ready(&certificate).await })
+                let (cache, certificate) = (Arc::clone(&cache), Arc::clone(&certificate));
+                tokio::spawn(async move { cache.get_or_parse(&certificate).await })
             })
             .collect();
         let mut all = Vec::new();
@@ -265,64 +275,68 @@ mod tests {
             all.push(task.await.expect("whole").expect("ready"));
         }
         assert!(all.iter().all(|one| Arc::ptr_eq(one, &all[0])));
-        assert_eq!(hot.lock().parsed.len(), 1);
+        assert_eq!(cache.lock().parsed.len(), 1);
         assert!(openssl::error::ErrorStack::get().errors().is_empty());
     }
 
     #[tokio::test]
     async fn what_is_kept_elsewhere_is_fetched_once_and_checked() {
         let fixture = Fixture::new();
-        let hot = fixture.hot(CAPACITY);
+        let cache = fixture.cache(CAPACITY);
         let certificate = fixture.certificate("a.example");
-        let keeper = Keep::of(Some(Kept::Same(der(&certificate))));
-        let kept = Arc::new(certificate.kept_by(Arc::clone(&keeper) as _));
+        let cert_source = Keep::of(Some(Fetched::Same(der(&certificate))));
+        let kept = Arc::new(certificate.with_source(Arc::clone(&cert_source) as _));
         for _ in 0..3 {
-            hot.ready(&kept).await.expect("ready");
+            cache.get_or_parse(&kept).await.expect("ready");
         }
-        assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
+        assert_eq!(cert_source.asked.load(Ordering::Relaxed), 1);
         assert_eq!(kept.describe(), certificate.describe());
 
         // A renewal by another instance is as good, another certificate is not.
         let newer = fixture.certificate("a.example");
         let fingerprint = newer.fingerprint();
         let newer = Arc::into_inner(newer).expect("the only one");
-        let keeper = Keep::of(Some(Kept::Newer(Box::new(newer))));
-        let kept = Arc::new(certificate.kept_by(keeper));
-        let material = hot.ready(&kept).await.expect("ready");
+        let cert_source = Keep::of(Some(Fetched::Newer(Box::new(newer))));
+        let kept = Arc::new(certificate.with_source(cert_source));
+        let material = cache.get_or_parse(&kept).await.expect("ready");
         let leaf = material.leaf().to_der().expect("DER");
         assert_eq!(openssl::sha::sha256(&leaf), fingerprint.0);
 
         let other = fixture.certificate("b.example");
-        let wrong = Keep::of(Some(Kept::Same(der(&other))));
-        let wrong = hot.ready(&Arc::new(certificate.kept_by(wrong))).await;
+        let wrong = Keep::of(Some(Fetched::Same(der(&other))));
+        let wrong = cache
+            .get_or_parse(&Arc::new(certificate.with_source(wrong)))
+            .await;
         assert!(matches!(wrong, Err(MaterialError::Other)));
         let other = Arc::into_inner(other).expect("the only one");
-        let wrong = Keep::of(Some(Kept::Newer(Box::new(other))));
-        let wrong = hot.ready(&Arc::new(certificate.kept_by(wrong))).await;
+        let wrong = Keep::of(Some(Fetched::Newer(Box::new(other))));
+        let wrong = cache
+            .get_or_parse(&Arc::new(certificate.with_source(wrong)))
+            .await;
         assert!(matches!(wrong, Err(MaterialError::Other)));
 
-        let gone = Arc::new(certificate.kept_by(Keep::of(None)));
-        let error = hot.ready(&gone).await.err().expect("none");
+        let gone = Arc::new(certificate.with_source(Keep::of(None)));
+        let error = cache.get_or_parse(&gone).await.err().expect("none");
         assert_eq!(error.to_string(), "cannot be fetched: the disk is gone");
-        assert!(gone.hot.load().is_none());
+        assert!(gone.parsed.load().is_none());
     }
 
     #[tokio::test]
     async fn what_is_to_be_held_is_fetched_once_though_its_parsed_form_goes() {
         let fixture = Fixture::new();
-        let hot = fixture.hot(CAPACITY);
+        let cache = fixture.cache(CAPACITY);
         let certificate = fixture.certificate("a.example");
-        let keeper = Arc::new(Keep {
-            kept: Mutex::new(Some(Kept::Same(der(&certificate)))),
+        let cert_source = Arc::new(Keep {
+            kept: Mutex::new(Some(Fetched::Same(der(&certificate)))),
             asked: AtomicUsize::new(0),
             is_held: true,
         });
-        let kept = Arc::new(certificate.kept_by(Arc::clone(&keeper) as _));
+        let kept = Arc::new(certificate.with_source(Arc::clone(&cert_source) as _));
         for _ in 0..3 {
-            hot.ready(&kept).await.expect("ready");
-            kept.hot.store(None);
+            cache.get_or_parse(&kept).await.expect("ready");
+            kept.parsed.store(None);
         }
-        assert_eq!(keeper.asked.load(Ordering::Relaxed), 1);
+        assert_eq!(cert_source.asked.load(Ordering::Relaxed), 1);
         assert_eq!(kept.describe(), certificate.describe());
     }
 
@@ -332,15 +346,15 @@ mod tests {
         use openssl::ssl::{Ssl, SslContext, SslMethod};
 
         let fixture = Fixture::new();
-        let hot = fixture.hot(CAPACITY);
+        let cache = fixture.cache(CAPACITY);
         let good = fixture.certificate("a.example");
-        let gone = Arc::new(good.kept_by(Keep::of(None)));
+        let gone = Arc::new(good.with_source(Keep::of(None)));
         let context = SslContext::builder(SslMethod::tls_server()).expect("a context");
         let mut ssl = Ssl::new(&context.build()).expect("SSL");
         let alone = CertificateSet::single(Arc::clone(&gone));
-        assert!(alone.present(&mut ssl, &hot).await.is_err());
+        assert!(alone.present(&mut ssl, &cache).await.is_err());
         let both = CertificateSet::of(vec![gone, good]);
-        both.present(&mut ssl, &hot).await.expect("the other");
+        both.present(&mut ssl, &cache).await.expect("the other");
         assert!(ssl.certificate().is_some());
     }
 }

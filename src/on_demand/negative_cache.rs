@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moka::ops::compute::Op;
 
-use super::recent::{Recent, recent};
+use super::lru::{LruCache, lru_cache};
 use crate::clock::UnixTime;
 use crate::host::HostName;
 
@@ -14,14 +14,14 @@ const ROOM: u64 = 20_000;
 /// How many seconds pass after the first failure; twice as many after each more.
 const FIRST: i64 = 60;
 
-/// The longest pause in seconds, unless the maker knows better.
+/// The longest pause in seconds, unless the issuer knows better.
 const LONGEST: i64 = 6 * 3600;
 
-/// The longest pause in seconds that a maker may ask for: public CAs count by the week.
+/// The longest pause in seconds that an issuer may ask for: public CAs count by the week.
 const LONGEST_SAID: i64 = 7 * 24 * 3600;
 
 /// What is remembered of failures.
-pub(super) struct Failures(Recent<HostName, Failed>);
+pub(super) struct NegativeCache(LruCache<HostName, Failed>);
 
 #[derive(Clone, Copy, Debug)]
 struct Failed {
@@ -30,15 +30,15 @@ struct Failed {
     seconds: i64,
 }
 
-impl Default for Failures {
+impl Default for NegativeCache {
     fn default() -> Self {
-        Self(recent(ROOM))
+        Self(lru_cache(ROOM))
     }
 }
 
-impl Failures {
+impl NegativeCache {
     /// Whether `host` has failed so lately that it is not tried.
-    pub(super) fn hold(&self, host: &str, now: UnixTime) -> bool {
+    pub(super) fn is_held(&self, host: &str, now: UnixTime) -> bool {
         self.0.get(host).is_some_and(|failed| {
             // A clock that was set back holds nobody.
             (0..failed.seconds).contains(&now.saturating_sub(failed.since))
@@ -47,7 +47,7 @@ impl Failures {
 
     /// `name` has failed; `retry_after` is when to try again, where that is known. How many seconds
     /// it is left alone.
-    pub(super) fn note(
+    pub(super) fn record_failure(
         &self,
         name: &HostName,
         retry_after: Option<Duration>,
@@ -72,7 +72,7 @@ impl Failures {
     }
 
     /// `name` has its certificate.
-    pub(super) fn forget(&self, name: &HostName) {
+    pub(super) fn forget_name(&self, name: &HostName) {
         self.0.invalidate(name);
     }
 }
@@ -83,35 +83,35 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_bound_and_end() {
-        let failures = Failures::default();
+        let failures = NegativeCache::default();
         let name: HostName = "a.example".parse().expect("a name");
-        assert!(!failures.hold("a.example", 0));
+        assert!(!failures.is_held("a.example", 0));
         let mut now = 0;
         for expected in [60, 120, 240, 480, 960] {
-            assert_eq!(failures.note(&name, None, now), expected);
-            assert!(failures.hold("a.example", now) && !failures.hold("b.example", now));
-            assert!(failures.hold("a.example", now + expected - 1));
+            assert_eq!(failures.record_failure(&name, None, now), expected);
+            assert!(failures.is_held("a.example", now) && !failures.is_held("b.example", now));
+            assert!(failures.is_held("a.example", now + expected - 1));
             now += expected;
-            assert!(!failures.hold("a.example", now));
+            assert!(!failures.is_held("a.example", now));
         }
         for _ in 0..40 {
-            assert!(failures.note(&name, None, now) <= LONGEST);
+            assert!(failures.record_failure(&name, None, now) <= LONGEST);
         }
-        assert_eq!(failures.note(&name, None, now), LONGEST);
+        assert_eq!(failures.record_failure(&name, None, now), LONGEST);
         assert!(
-            !failures.hold("a.example", now - 1),
+            !failures.is_held("a.example", now - 1),
             "the clock was set back"
         );
-        failures.forget(&name);
-        assert!(!failures.hold("a.example", now));
-        assert_eq!(failures.note(&name, None, now), 60);
+        failures.forget_name(&name);
+        assert!(!failures.is_held("a.example", now));
+        assert_eq!(failures.record_failure(&name, None, now), 60);
     }
 
     #[test]
     fn what_the_maker_says_counts() {
-        let failures = Failures::default();
+        let failures = NegativeCache::default();
         let name: HostName = "a.example".parse().expect("a name");
-        let note = |seconds| failures.note(&name, Some(Duration::from_secs(seconds)), 0);
+        let note = |seconds| failures.record_failure(&name, Some(Duration::from_secs(seconds)), 0);
         assert_eq!((note(5), note(0)), (5, 1));
         assert_eq!(note(u64::MAX), LONGEST_SAID);
     }

@@ -1,4 +1,4 @@
-//! One work for all who want the same name, and a bound to those who wait for it.
+//! One flight for all handshakes that want the same name, and a bound on those that wait.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,14 +18,14 @@ const MAX_FLIGHTS: usize = 20_000;
 /// What came of a name: its certificate, or none.
 pub(super) type Outcome = Option<Arc<CertificateSet>>;
 
-/// What those who wait look at: nothing until it has ended.
+/// What waiting handshakes watch: nothing until the flight has ended.
 pub(super) type Waiter = watch::Receiver<Option<Outcome>>;
 
 /// The names that are worked for.
 #[derive(Default)]
 pub(super) struct Flights(Mutex<HashMap<HostName, Waiter, ahash::RandomState>>);
 
-/// The work for one name. Where it is dropped without an end, it has come to nothing.
+/// The work for one name. Where it is dropped without an outcome, it has failed.
 pub(super) struct Flight {
     flights: Arc<Flights>,
     name: HostName,
@@ -63,8 +63,8 @@ impl Flight {
         &self.name
     }
 
-    /// Tells all who wait.
-    pub(super) fn end(self, outcome: Outcome) {
+    /// Wakes all that wait.
+    pub(super) fn finish(self, outcome: Outcome) {
         self.ended.send_replace(Some(outcome));
     }
 }
@@ -76,19 +76,19 @@ impl Drop for Flight {
 }
 
 /// Counts handshakes that wait.
-pub(super) struct WaitingRoom {
+pub(super) struct WaitLimit {
     /// By network, with the sum of all.
     waiting: Mutex<(HashMap<IpAddr, u32, ahash::RandomState>, u32)>,
     gauge: Option<IntGauge>,
 }
 
-/// One that waits.
-pub(super) struct Seat {
-    room: Arc<WaitingRoom>,
+/// One handshake that waits.
+pub(super) struct Permit {
+    room: Arc<WaitLimit>,
     network: Option<IpAddr>,
 }
 
-impl WaitingRoom {
+impl WaitLimit {
     pub(super) fn new(gauge: Option<IntGauge>) -> Self {
         Self {
             waiting: Mutex::default(),
@@ -96,8 +96,12 @@ impl WaitingRoom {
         }
     }
 
-    /// A seat for `client`, if there is one in a room of `most`. One network gets an eighth.
-    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>, most: u32) -> Option<Seat> {
+    /// A permit for `client`, if fewer than `most` wait. One network gets an eighth.
+    pub(super) fn admit_client(
+        self: &Arc<Self>,
+        client: Option<IpAddr>,
+        most: u32,
+    ) -> Option<Permit> {
         let network = client.map(network);
         {
             let mut waiting = self.lock();
@@ -117,7 +121,7 @@ impl WaitingRoom {
         if let Some(gauge) = &self.gauge {
             gauge.inc();
         }
-        Some(Seat {
+        Some(Permit {
             room: Arc::clone(self),
             network,
         })
@@ -128,7 +132,7 @@ impl WaitingRoom {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(gauge) = &self.room.gauge {
             gauge.dec();
@@ -159,7 +163,7 @@ mod tests {
         let flight = flight.expect("the first begins it");
         let (mut second, none) = flights.join(&name).expect("room");
         assert!(none.is_none() && *flight.name() == name);
-        flight.end(None);
+        flight.finish(None);
         for waiter in [&mut first, &mut second] {
             let ended = waiter.wait_for(Option::is_some).await;
             assert!(matches!(ended.as_deref(), Ok(Some(None))));
@@ -174,8 +178,8 @@ mod tests {
     #[test]
     fn seats_are_bounded_in_all_and_for_a_network() {
         let gauge = IntGauge::new("waiting", "waiting").expect("a valid name");
-        let room = Arc::new(WaitingRoom::new(Some(gauge.clone())));
-        let enter = |client: &str| room.enter(Some(client.parse().expect("an address")), 16);
+        let room = Arc::new(WaitLimit::new(Some(gauge.clone())));
+        let enter = |client: &str| room.admit_client(Some(client.parse().expect("an address")), 16);
         let first = enter("192.0.2.1").expect("a seat");
         let _second = enter("192.0.2.2").expect("a seat");
         assert!(enter("192.0.2.3").is_none());
@@ -185,10 +189,10 @@ mod tests {
             .filter_map(|number| enter(&format!("198.51.{number}.1")))
             .collect();
         assert_eq!((others.len(), gauge.get()), (14, 16));
-        assert!(room.enter(None, 16).is_none());
+        assert!(room.admit_client(None, 16).is_none());
         drop(others);
         assert_eq!(gauge.get(), 2);
         assert_eq!(room.lock().0.len(), 1);
-        assert!(room.enter(None, 1).is_none() && room.enter(None, 3).is_some());
+        assert!(room.admit_client(None, 1).is_none() && room.admit_client(None, 3).is_some());
     }
 }

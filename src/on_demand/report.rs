@@ -10,9 +10,9 @@ use crate::host::HostName;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
-/// Tells of names that want a certificate.
+/// Counts and logs requests for certificates on demand.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct Report {
     metrics: Option<Metrics>,
     made: Throttle,
     refused: Throttle,
@@ -22,7 +22,7 @@ pub(super) struct Told {
     waited_out: Throttle,
 }
 
-impl Told {
+impl Report {
     pub(super) fn new(metrics: Option<Metrics>) -> Self {
         Self {
             metrics,
@@ -31,31 +31,31 @@ impl Told {
     }
 
     /// Neither the service nor a quota is against it.
-    pub(super) fn allowed(&self) {
+    pub(super) fn count_allowed(&self) {
         self.count("allowed");
     }
 
-    pub(super) fn made(&self, name: &HostName, client: Option<IpAddr>) {
-        if let Some((client, held_back)) = self.note("made", &self.made, client) {
+    pub(super) fn log_obtained(&self, name: &HostName, client: Option<IpAddr>) {
+        if let Some((client, held_back)) = self.log_refusal("made", &self.made, client) {
             info!(%name, client, held_back, "got a certificate on demand");
         }
     }
 
     /// A name that has a certificate has got another.
-    pub(super) fn renewed(&self) {
+    pub(super) fn count_renewed(&self) {
         self.count("renewed");
     }
 
     /// The policy is against it.
-    pub(super) fn refused(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
-        if let Some((client, held_back)) = self.note("refused", &self.refused, client) {
+    pub(super) fn log_refused(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
+        if let Some((client, held_back)) = self.log_refusal("refused", &self.refused, client) {
             info!(%name, client, why, held_back, "no certificate on demand: the name is refused");
         }
     }
 
     /// A limit is met.
-    pub(super) fn limited(&self, name: &HostName, client: Option<IpAddr>, limit: &str) {
-        if let Some((client, held_back)) = self.note("limited", &self.limited, client) {
+    pub(super) fn log_limited(&self, name: &HostName, client: Option<IpAddr>, limit: &str) {
+        if let Some((client, held_back)) = self.log_refusal("limited", &self.limited, client) {
             warn!(
                 %name,
                 client,
@@ -66,9 +66,15 @@ impl Told {
         }
     }
 
-    /// The maker has failed; `seconds` is how long it is not asked for the name.
-    pub(super) fn failed(&self, name: &HostName, client: Option<IpAddr>, why: &str, seconds: i64) {
-        if let Some((client, held_back)) = self.note("failed", &self.failed, client) {
+    /// The issuer has failed; `seconds` is how long it is not asked for the name.
+    pub(super) fn log_failed(
+        &self,
+        name: &HostName,
+        client: Option<IpAddr>,
+        why: &str,
+        seconds: i64,
+    ) {
+        if let Some((client, held_back)) = self.log_refusal("failed", &self.failed, client) {
             warn!(
                 %name,
                 client,
@@ -81,8 +87,9 @@ impl Told {
     }
 
     /// The service could not say.
-    pub(super) fn unanswered(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
-        if let Some((client, held_back)) = self.note("unanswered", &self.unanswered, client) {
+    pub(super) fn log_unanswered(&self, name: &HostName, client: Option<IpAddr>, why: &str) {
+        if let Some((client, held_back)) = self.log_refusal("unanswered", &self.unanswered, client)
+        {
             warn!(
                 %name,
                 client,
@@ -94,9 +101,10 @@ impl Told {
         }
     }
 
-    /// A handshake has waited in vain. The work goes on.
-    pub(super) fn waited_out(&self, name: &HostName, client: Option<IpAddr>) {
-        if let Some((client, held_back)) = self.note("waited_out", &self.waited_out, client) {
+    /// A handshake has waited in vain. The work continues.
+    pub(super) fn log_wait_expired(&self, name: &HostName, client: Option<IpAddr>) {
+        if let Some((client, held_back)) = self.log_refusal("waited_out", &self.waited_out, client)
+        {
             warn!(
                 %name,
                 client,
@@ -107,13 +115,13 @@ impl Told {
     }
 
     /// It failed or was refused a short while ago, and so is not tried.
-    pub(super) fn held(&self) {
+    pub(super) fn count_held(&self) {
         self.count("held");
     }
 
     /// Counts it. Where a line of its kind may be written: what that says of the client, and how
     /// many were not since the last one.
-    fn note(
+    fn log_refusal(
         &self,
         result: &str,
         throttle: &Throttle,

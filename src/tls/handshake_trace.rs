@@ -1,4 +1,4 @@
-//! What a ClientHello asked for, for whoever tells how its handshake ended.
+//! What a ClientHello asked for, for the report of how its handshake ended.
 //!
 //! Where a handshake fails, OpenSSL's state of it is gone before anyone can ask. So what was
 //! learnt is noted beside it, in the task whose handshake it is: the callbacks run within.
@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use crate::host::{HostName, MAX_HOST_NAME};
 
 tokio::task_local! {
-    static SEEN: RefCell<Seen>;
+    static TRACE: RefCell<HandshakeTrace>;
 }
 
 /// What is known of a handshake whatever became of it.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct HandshakeTrace {
     server_name: Option<Name>,
     /// Whether the name that was asked for has no certificate.
     pub is_unknown: bool,
@@ -43,63 +43,64 @@ enum Name {
     Other(String),
 }
 
-/// A handshake that is watched.
-pub type Watched<F> = TaskLocalFuture<RefCell<Seen>, F>;
+/// A handshake that is traced.
+pub type Traced<F> = TaskLocalFuture<RefCell<HandshakeTrace>, F>;
 
-/// Watches what a handshake asks for. `client` is the address that it comes from; `socket` is asked
+/// Traces what a handshake asks for. `client` is the address that it comes from; `socket` is asked
 /// for the one of this machine that it has come to, where that matters.
-pub fn watched<F: Future>(
+pub fn traced<F: Future>(
     handshake: F,
     client: Option<IpAddr>,
     socket: Option<Arc<SocketDigest>>,
-) -> Watched<F> {
-    let seen = Seen {
+) -> Traced<F> {
+    let trace = HandshakeTrace {
         socket,
         client,
-        ..Seen::default()
+        ..HandshakeTrace::default()
     };
-    SEEN.scope(RefCell::new(seen), handshake)
+    TRACE.scope(RefCell::new(trace), handshake)
 }
 
 /// The address of this machine that the client of the handshake under way has come to.
-pub(super) fn local() -> Option<IpAddr> {
-    let local = SEEN.try_with(|seen| {
-        let seen = seen.try_borrow().ok()?;
-        let address = seen.socket.as_ref()?.local_addr()?.as_inet()?;
+pub(super) fn local_address() -> Option<IpAddr> {
+    let local = TRACE.try_with(|trace| {
+        let trace = trace.try_borrow().ok()?;
+        let address = trace.socket.as_ref()?.local_addr()?.as_inet()?;
         Some(address.ip().to_canonical())
     });
     local.ok().flatten()
 }
 
 /// The address of the client of the handshake under way.
-pub(super) fn client() -> Option<IpAddr> {
-    let client = SEEN.try_with(|seen| seen.try_borrow().ok()?.client);
+pub(super) fn client_address() -> Option<IpAddr> {
+    let client = TRACE.try_with(|trace| trace.try_borrow().ok()?.client);
     client.ok().flatten()
 }
 
-/// Waits for `certificate`, on no account of the client: see [`overdue`].
-pub(super) async fn waiting<F: Future>(certificate: F) -> F::Output {
-    with(|seen| seen.waiting_since = Some(Instant::now()));
+/// Waits for `certificate` without counting the time against the client: see
+/// [`wait_until_overdue`].
+pub(super) async fn without_deadline<F: Future>(certificate: F) -> F::Output {
+    update_trace(|trace| trace.waiting_since = Some(Instant::now()));
     let output = certificate.await;
-    with(|seen| {
-        let waited = seen.waiting_since.take().map(|since| since.elapsed());
-        seen.waited += waited.unwrap_or_default();
+    update_trace(|trace| {
+        let waited = trace.waiting_since.take().map(|since| since.elapsed());
+        trace.waited += waited.unwrap_or_default();
     });
     output
 }
 
-/// Ends when the handshake under way, which is [`watched`], has taken `limit`. What it has waited
+/// Ends when the handshake under way, which is [`traced`], has taken `limit`. What it has waited
 /// for a certificate on demand is not counted: that has a bound of its own, and is no fault of the
 /// client's.
-pub async fn overdue(limit: Duration) {
+pub async fn wait_until_overdue(limit: Duration) {
     let mut rest = limit;
     let mut granted = Duration::ZERO;
     loop {
         tokio::time::sleep(rest).await;
-        let waited = SEEN.try_with(|seen| {
-            let seen = seen.try_borrow().ok()?;
-            let since = seen.waiting_since.map(|since| since.elapsed());
-            Some(seen.waited + since.unwrap_or_default())
+        let waited = TRACE.try_with(|trace| {
+            let trace = trace.try_borrow().ok()?;
+            let since = trace.waiting_since.map(|since| since.elapsed());
+            Some(trace.waited + since.unwrap_or_default())
         });
         let waited = waited.ok().flatten().unwrap_or_default();
         rest = waited.saturating_sub(granted);
@@ -110,11 +111,11 @@ pub async fn overdue(limit: Duration) {
     }
 }
 
-impl Seen {
-    /// What a handshake that has ended, or is given up, asked for.
-    pub fn in_handshake<F>(handshake: Pin<&mut Watched<F>>) -> Self {
-        let seen = handshake.take_value().map(RefCell::into_inner);
-        seen.unwrap_or_default()
+impl HandshakeTrace {
+    /// Takes the trace of a handshake that has ended or is given up.
+    pub fn take_from<F>(handshake: Pin<&mut Traced<F>>) -> Self {
+        let trace = handshake.take_value().map(RefCell::into_inner);
+        trace.unwrap_or_default()
     }
 
     /// The name that was asked for as it came. Whoever prints it escapes it.
@@ -126,39 +127,40 @@ impl Seen {
     }
 }
 
-/// Notes what the handshake under way asks for.
-pub(super) fn note(name: Option<&HostName>, raw: Option<&[u8]>) {
-    with(|seen| {
+/// Records what the handshake under way asks for.
+pub(super) fn record_server_name(name: Option<&HostName>, raw: Option<&[u8]>) {
+    update_trace(|trace| {
         let other = || {
             let raw = raw?;
             let raw = raw.get(..MAX_HOST_NAME).unwrap_or(raw);
             Some(Name::Other(String::from_utf8_lossy(raw).into_owned()))
         };
-        seen.server_name = name.cloned().map(Name::Host).or_else(other);
+        trace.server_name = name.cloned().map(Name::Host).or_else(other);
     });
 }
 
-/// Notes that what the handshake under way asks for has no certificate.
-pub(super) fn note_unknown() {
-    with(|seen| seen.is_unknown = true);
+/// Records that what the handshake under way asks for has no certificate.
+pub(super) fn record_unknown_name() {
+    update_trace(|trace| trace.is_unknown = true);
 }
 
-/// Notes that nothing is presented for what the handshake under way asks for.
-pub(super) fn note_refused() {
-    with(|seen| seen.is_refused = true);
+/// Records that nothing is presented for what the handshake under way asks for.
+pub(super) fn record_refusal() {
+    update_trace(|trace| trace.is_refused = true);
 }
 
 /// Whether nothing is presented for what the handshake under way asks for.
 pub(super) fn is_refused() -> bool {
-    SEEN.try_with(|seen| seen.try_borrow().is_ok_and(|seen| seen.is_refused))
+    TRACE
+        .try_with(|trace| trace.try_borrow().is_ok_and(|trace| trace.is_refused))
         .unwrap_or_default()
 }
 
-fn with(change: impl FnOnce(&mut Seen)) {
-    // An error means that nobody watches.
-    let _ = SEEN.try_with(|seen| {
-        if let Ok(mut seen) = seen.try_borrow_mut() {
-            change(&mut seen);
+fn update_trace(change: impl FnOnce(&mut HandshakeTrace)) {
+    // An error means that the handshake is not traced.
+    let _ = TRACE.try_with(|trace| {
+        if let Ok(mut trace) = trace.try_borrow_mut() {
+            change(&mut trace);
         }
     });
 }
@@ -175,16 +177,16 @@ mod tests {
         let began = Instant::now();
         let handshake = async {
             tokio::time::sleep(Duration::from_secs(before)).await;
-            waiting(tokio::time::sleep(Duration::from_secs(wait))).await;
+            without_deadline(tokio::time::sleep(Duration::from_secs(wait))).await;
             std::future::pending::<()>().await;
         };
         let bounded = async {
             tokio::select! {
                 () = handshake => {}
-                () = overdue(LIMIT) => {}
+                () = wait_until_overdue(LIMIT) => {}
             }
         };
-        watched(bounded, None, None).await;
+        traced(bounded, None, None).await;
         // Timers have the grain of a millisecond.
         (began.elapsed() + Duration::from_millis(500)).as_secs()
     }
