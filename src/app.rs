@@ -189,10 +189,10 @@ impl App {
             Arc::clone(&access),
             certificates.clone(),
         )
-        .since(clock.now())
+        .with_start_time(clock.now())
         .with_upstream_connections(descriptors.upstreams);
         let edge = Edge::new(
-            Arc::new(proxy::Front::new(gateway, &config, descriptors.kept)),
+            Arc::new(proxy::ProxyApp::new(gateway, &config, descriptors.kept)),
             certificates.clone(),
             live::settings(&certificates, &config)?,
             metrics.clone(),

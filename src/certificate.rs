@@ -3,7 +3,7 @@
 //! [`Loader`] makes a [`TlsCertificate`] from PEM and refuses whatever could not be served, so
 //! that a handshake never meets a bad certificate. Nothing here reads files or knows the
 //! configuration; `manager` does. [`sni`] finds the certificate for a name. What OpenSSL needs of
-//! it is made when a handshake first asks ([`parsed`]): there may be a million.
+//! it is made when a handshake first asks ([`parsed_cache`]): there may be a million.
 
 mod chain;
 pub mod error;
@@ -242,7 +242,7 @@ impl TlsCertificate {
         }
     }
 
-    /// The same certificate, kept by `cert_source` instead of in memory.
+    /// The same certificate, fetched from `cert_source` when needed instead of kept in memory.
     #[must_use]
     pub(crate) fn with_source(&self, cert_source: Arc<dyn CertSource>) -> Self {
         Self {

@@ -4,20 +4,20 @@
 //! deadline for a whole head and no cap on connections, keep 64 KiB of buffer for each, and
 //! cannot be changed while they run. Here each connection is a task that goes through the limits,
 //! the handshake and then [`http1`] or [`http2`]; the application behind them is Pingora's
-//! `HttpProxy` with our answers before it, or anything else that implements [`Answering`].
+//! `HttpProxy` with our answers before it, or anything else that implements [`DirectResponder`].
 //!
 //! What the edge never does: route, or know a certificate.
 
 mod accept;
-mod gather;
+mod handshake_queue;
 mod http1;
 mod http2;
 mod limits;
-mod seat;
+mod report;
+mod slot;
 mod socket;
 mod timer;
-mod told;
-mod turns;
+mod write_coalescing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,17 +31,17 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::config::model::Limits;
 use crate::metrics::Metrics;
-use crate::proxy::Answering;
+use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::tls::{self, GlobalCertificate, HandshakeTrace};
 
 pub use self::accept::{BindError, Listener, ListenerKind};
-use self::gather::{Flush, Gathered};
+use self::handshake_queue::HandshakeQueue;
 use self::limits::Connections;
-use self::seat::Seat;
+use self::report::{HandshakeFailure, Report};
+use self::slot::Slot;
 use self::socket::Socket;
-use self::told::{Told, Unshaken};
-use self::turns::Turns;
+use self::write_coalescing::{CoalescingStream, Flush};
 
 /// What can change while the edge runs.
 pub struct Settings {
@@ -56,15 +56,15 @@ pub struct Edge<A> {
     settings: ArcSwap<Settings>,
     connections: Arc<Connections>,
     metrics: Metrics,
-    told: Arc<Told>,
-    turns: Turns,
+    report: Arc<Report>,
+    turns: HandshakeQueue,
     /// The most connections that this process has descriptors for.
     descriptors: usize,
 }
 
 impl<A> Edge<A>
 where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
     /// An edge in front of `app`. `descriptors` is the most connections that the process has file
     /// descriptors for; it bounds [`Limits::max_connections`]. `threads` is on how many the edge runs.
@@ -80,10 +80,10 @@ where
             app,
             certificates,
             connections: Arc::default(),
-            told: Arc::new(Told::new(metrics.clone())),
+            report: Arc::new(Report::new(metrics.clone())),
             metrics,
             descriptors,
-            turns: Turns::on(threads),
+            turns: HandshakeQueue::with_threads(threads),
             settings: ArcSwap::from_pointee(settings),
         });
         edge.apply_limits();
@@ -119,7 +119,7 @@ where
 
     /// Waits until the last connection has ended, `within` at the longest. Whether all have.
     pub async fn drained(&self, within: Duration) -> bool {
-        tokio::time::timeout(within, self.connections.none_open())
+        tokio::time::timeout(within, self.connections.wait_until_none_open())
             .await
             .is_ok()
     }
@@ -128,22 +128,22 @@ where
     async fn serve_plain(
         self: Arc<Self>,
         socket: Socket,
-        seat: Arc<Seat>,
+        slot: Arc<Slot>,
         shutdown: ShutdownWatch,
     ) {
         let limits = self.settings.load().limits;
-        let stream = Gathered::new(Box::new(socket), Flush::Now);
-        http1::serve(&self.app, stream, &limits, &self.told, &seat, shutdown).await;
+        let stream = CoalescingStream::new(Box::new(socket), Flush::Now);
+        http1::serve(&self.app, stream, &limits, &self.report, &slot, shutdown).await;
     }
 
     /// Terminates TLS and serves what is inside.
     fn serve_tls(
         self: Arc<Self>,
         socket: Socket,
-        seat: Arc<Seat>,
+        slot: Arc<Slot>,
         shutdown: ShutdownWatch,
     ) -> impl Future<Output = ()> + Send {
-        let in_handshake = seat.begin();
+        let in_handshake = slot.begin();
         let settings = self.settings.load_full();
         let limits = settings.limits;
         // What a task may have to hold it has room for as long as it runs, hence the boxes: most
@@ -160,11 +160,11 @@ where
             }
             drop(in_handshake);
             if tls.selected_alpn_proto() == Some(ALPN::H2) {
-                let (app, told) = (&self.app, &self.told);
-                Box::pin(http2::serve(app, tls, &limits, told, &seat, shutdown)).await;
+                let (app, report) = (&self.app, &self.report);
+                Box::pin(http2::serve(app, tls, &limits, report, &slot, shutdown)).await;
             } else {
-                let stream = Gathered::new(tls, Flush::Now);
-                http1::serve(&self.app, stream, &limits, &self.told, &seat, shutdown).await;
+                let stream = CoalescingStream::new(tls, Flush::Now);
+                http1::serve(&self.app, stream, &limits, &self.report, &slot, shutdown).await;
             }
         }
     }
@@ -180,12 +180,12 @@ where
         let digest = socket.get_socket_digest();
         let socket = socket.for_handshake();
         let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let handshake = self.turns.take(handshake);
+        let handshake = self.turns.run_handshake(handshake);
         let handshake = async {
             tokio::select! {
-                shaken = handshake => shaken.map_err(|error| (Unshaken::Failed, Some(error))),
-                () = tls::wait_until_overdue(settings.limits.handshake) => Err((Unshaken::TimedOut, None)),
-                () = last_call(&mut shutdown) => Err((Unshaken::Stopped, None)),
+                shaken = handshake => shaken.map_err(|error| (HandshakeFailure::Failed, Some(error))),
+                () = tls::wait_until_overdue(settings.limits.handshake) => Err((HandshakeFailure::TimedOut, None)),
+                () = wait_last_call(&mut shutdown) => Err((HandshakeFailure::Stopped, None)),
             }
         };
         let mut handshake = std::pin::pin!(tls::traced(handshake, Some(peer.ip()), digest));
@@ -195,13 +195,13 @@ where
             Ok(mut tls) => {
                 tls.get_mut().handshake_is_over();
                 if trace.is_unknown {
-                    self.told.unknown_name(peer, &trace);
+                    self.report.log_unknown_name(peer, &trace);
                 }
                 Some(Box::new(tls))
             }
             Err((how, error)) => {
                 let error = error.as_ref().map(|error| error as _);
-                self.told.handshake(how, peer, &trace, error);
+                self.report.log_handshake(how, peer, &trace, error);
                 None
             }
         }
@@ -212,7 +212,7 @@ where
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Waits until the gateway stops and what is on its way has had the time to come.
-async fn last_call(shutdown: &mut ShutdownWatch) {
+async fn wait_last_call(shutdown: &mut ShutdownWatch) {
     requested(shutdown).await;
     tokio::time::sleep(LAST_CALL).await;
 }
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
     use crate::challenge::Challenges;
     use crate::config::model::{SessionTickets, Tls, TlsProfile, UnknownSni};
-    use crate::proxy::{Ready, Request};
+    use crate::proxy::{Prepared, Request};
 
     struct Silent;
 
@@ -339,16 +339,16 @@ mod tests {
         }
     }
 
-    impl Answering for Silent {
-        fn answer(&self, _: &Request<'_>) -> Option<Ready> {
+    impl DirectResponder for Silent {
+        fn prepare_response(&self, _: &Request<'_>) -> Option<Prepared> {
             None
         }
 
-        fn refuse(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Ready {
+        fn prepare_refusal(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Prepared {
             panic!("nothing is asked")
         }
 
-        fn sent(&self, _: Ready, _: &Request<'_>, _: usize) {}
+        fn record_sent(&self, _: Prepared, _: &Request<'_>, _: usize) {}
     }
 
     #[tokio::test]
@@ -378,8 +378,8 @@ mod tests {
         let edge = Edge::new(Arc::new(Silent), certificates, settings, metrics, 10, 1);
         let (_stop, shutdown) = watch::channel(false);
         let (near, _far) = socket::tests::pair().await;
-        let seat = Arc::default();
-        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, seat, shutdown));
+        let slot = Arc::default();
+        let size = size_of_val(&Arc::clone(&edge).serve_tls(near, slot, shutdown));
         assert!(size <= 1536, "{size}");
     }
 }

@@ -4,24 +4,24 @@
 //! their limits and the reading of HTTP/1 heads are `edge`'s, which drives what [`http_proxy`]
 //! makes.
 
-mod answer;
+mod app;
 mod authority;
 mod balance;
 mod body;
 mod challenge;
+mod connection_limit;
 mod deadline;
 mod dial;
-mod exchange;
+mod direct_response;
 mod failure;
 mod flow;
-mod front;
 mod header;
 mod link;
-mod own;
 mod path;
 mod phases;
+mod request_ctx;
 mod resolve;
-mod room;
+mod response;
 mod route;
 mod server;
 mod upstream;
@@ -35,19 +35,19 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntCounter;
 
+pub use self::app::{KeepAlive, ProxyApp};
 pub(crate) use self::authority::Authority;
+pub use self::direct_response::{DirectResponder, Fields, Prepared, Request};
 pub use self::flow::{Flow, Write};
-pub use self::front::{Front, KeepAlive};
-pub use self::own::{Answering, Fields, Ready, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
 pub use self::route::{Site, SiteTable};
 
-use self::answer::Answer;
 use self::authority::Channel;
+use self::connection_limit::ConnectionLimit;
 use self::dial::Dialer;
-use self::exchange::Exchange;
 use self::header::Refusal;
-use self::room::Room;
+use self::request_ctx::RequestCtx;
+use self::response::LocalResponse;
 use self::route::{Action, Admission};
 use crate::access_log::AccessLog;
 use crate::certificate::sni::CertificateSet;
@@ -85,7 +85,7 @@ pub struct Gateway {
     /// Certificates that ended before are of no use.
     started: UnixTime,
     refused: Refused,
-    room: Arc<Room>,
+    connection_limit: Arc<ConnectionLimit>,
     dialer: Dialer,
 }
 
@@ -120,7 +120,7 @@ impl Gateway {
                 unknown_host: refused("unknown_host"),
                 no_room: refused("no_room"),
             },
-            room: Arc::default(),
+            connection_limit: Arc::default(),
             dialer: Dialer::default(),
         }
     }
@@ -134,7 +134,7 @@ impl Gateway {
     }
 
     /// Counts certificates as none that had ended at `started`.
-    pub fn since(self, started: UnixTime) -> Self {
+    pub fn with_start_time(self, started: UnixTime) -> Self {
         Self { started, ..self }
     }
 
@@ -142,12 +142,12 @@ impl Gateway {
     /// configuration allows.
     #[must_use]
     pub fn with_upstream_connections(self, most: usize) -> Self {
-        self.room.set_most_used(most);
+        self.connection_limit.set_most_used(most);
         self
     }
 
     /// Whether a client that is sent to TLS is presented a certificate for `host` that has been of
-    /// use since the start. One that ends meanwhile goes on to count: what has been HTTPS is not
+    /// use since the start. One that ends meanwhile still counts: what has been HTTPS is not
     /// taken back to plain HTTP.
     fn has_tls(&self, host: Host<'_>) -> bool {
         let snapshot = self.certificates.snapshot();
@@ -171,20 +171,20 @@ impl Gateway {
 
     /// Decides what to do with a request: the answer to give at once, or `None` where a route
     /// passes it on.
-    fn decide(
+    fn decide_response(
         &self,
         sites: &SiteTable,
         session: &Session,
-        exchange: &mut Exchange,
-    ) -> Option<Answer> {
+        ctx: &mut RequestCtx,
+    ) -> Option<LocalResponse> {
         let request = session.req_header();
         let refuse = |refusal: Refusal| {
-            let accept = answer::accept(session);
-            Some(Answer::error(
+            let accept = response::accept_field(session);
+            Some(LocalResponse::error(
                 refusal.0,
                 refusal.1,
                 accept,
-                exchange.request_id(),
+                ctx.request_id(),
             ))
         };
         if let Err(refusal) = header::check(request) {
@@ -204,7 +204,7 @@ impl Gateway {
         if let Some(answer) = challenge::answer(challenges, request, authority.host, target) {
             return Some(answer);
         }
-        let site = match sites.admit(authority.host, channel(session)) {
+        let site = match sites.admit_host(authority.host, channel(session)) {
             Admission::Serve(site) => site,
             Admission::Misdirected => {
                 self.refused.misdirected.inc();
@@ -217,7 +217,7 @@ impl Gateway {
                 site
             }
             Admission::ToTls(site, port) => {
-                exchange.site = Some(Arc::clone(site));
+                ctx.site = Some(Arc::clone(site));
                 return Some(to_tls(authority, port, target));
             }
             Admission::Unknown => {
@@ -225,13 +225,13 @@ impl Gateway {
                 return refuse(Refusal(StatusCode::NOT_FOUND, "No site has this host."));
             }
         };
-        let found = site.find(path::without_query(target));
+        let found = site.find_route(path::without_query(target));
         let refusal = match found.map(|index| index.and_then(|at| Some((at, site.route(at)?)))) {
             Ok(Some((index, route))) => {
-                exchange.site = Some(Arc::clone(site));
-                exchange.route = Some(index);
+                ctx.site = Some(Arc::clone(site));
+                ctx.route = Some(index);
                 return match &route.action {
-                    Action::Answer(answer) => Some(answer.clone()),
+                    Action::Respond(answer) => Some(answer.clone()),
                     Action::Proxy(_) => None,
                 };
             }
@@ -242,17 +242,17 @@ impl Gateway {
             ),
         };
         let answer = refuse(refusal);
-        exchange.site = Some(Arc::clone(site));
+        ctx.site = Some(Arc::clone(site));
         answer
     }
 }
 
-/// Makes the proxy behind [`Front`], or any Pingora program's. It keeps at most `kept` idle
+/// Makes the proxy behind [`ProxyApp`], or any Pingora program's. It keeps at most `kept` idle
 /// connections to upstreams.
 pub fn http_proxy(gateway: Gateway, config: &Config, kept: usize) -> HttpProxy<Gateway> {
     let threads = config.server.threads.max(1);
     gateway
-        .room
+        .connection_limit
         .set_most_idle(kept.clamp(1, KEPT_CONNECTIONS.saturating_mul(threads)));
     let server = ServerConf {
         threads: config.server.threads,
@@ -285,15 +285,15 @@ fn channel(session: &Session) -> Channel<'_> {
 }
 
 /// The redirect of a plain request to TLS, with its method kept (308).
-fn to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> Answer {
+fn to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> LocalResponse {
     let host = Authority {
         port: (port != 443).then_some(port),
         ..authority
     };
     let location = [b"https://", host.to_string().as_bytes(), target].concat();
     HeaderValue::try_from(location).map_or_else(
-        |_| Answer::status(StatusCode::BAD_REQUEST),
-        |to| Answer::redirect(StatusCode::PERMANENT_REDIRECT, to),
+        |_| LocalResponse::status(StatusCode::BAD_REQUEST),
+        |to| LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, to),
     )
 }
 
@@ -372,7 +372,7 @@ mod tests {
         let authority = Authority::parse(b"A.example:8080", &mut buffer).expect("valid");
         let to = |port| to_tls(authority, port, b"/x?y=z");
         let expected = |to: &'static str| {
-            Answer::redirect(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static(to))
+            LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static(to))
         };
         assert_eq!(to(443), expected("https://a.example/x?y=z"));
         assert_eq!(to(8443), expected("https://a.example:8443/x?y=z"));

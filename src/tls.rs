@@ -43,6 +43,7 @@ pub use self::snapshot::Snapshot;
 use self::context::Purpose;
 use self::snapshot::{RequestedName, Selection};
 use self::ticket::TicketKeys;
+use self::wait::CertificateStep;
 
 /// What the client-hello callback found out, kept with the connection.
 struct Hello {
@@ -265,28 +266,6 @@ impl GlobalCertificate {
             set,
             fell_back: false,
         })
-    }
-}
-
-/// What a handshake does after its ClientHello, as far as certificates go.
-enum CertificateStep {
-    Present(Arc<CertificateSet>),
-    /// Get the certificate of this name.
-    Demand(Arc<Snapshot>, HostName),
-    /// Wait until more certificates are loaded.
-    Wait,
-}
-
-impl CertificateStep {
-    fn of(hello: &Hello) -> Option<Self> {
-        if let Some(set) = &hello.certificates {
-            return Some(Self::Present(Arc::clone(set)));
-        }
-        let snapshot = lock(&hello.snapshot).clone()?;
-        if snapshot.certificates.loading().is_some() {
-            return Some(Self::Wait);
-        }
-        Some(Self::Demand(snapshot, hello.server_name.clone()?))
     }
 }
 

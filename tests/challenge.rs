@@ -27,7 +27,7 @@ use snigate::clock::SystemClock;
 use snigate::config::model::Config;
 use snigate::edge::{Edge, Listener, ListenerKind};
 use snigate::metrics::Metrics;
-use snigate::proxy::{Front, Gateway, SiteTable};
+use snigate::proxy::{Gateway, ProxyApp, SiteTable};
 use snigate::service::live;
 use snigate::storage::{MemoryStorage, Storage};
 use snigate::tls::{GlobalCertificate, Snapshot};
@@ -91,7 +91,7 @@ impl Here {
             certificates.clone(),
         );
         let edge = Edge::new(
-            Arc::new(Front::new(gateway, &config, 8)),
+            Arc::new(ProxyApp::new(gateway, &config, 8)),
             certificates.clone(),
             live::settings(&certificates, &config).expect("OpenSSL"),
             metrics.clone(),

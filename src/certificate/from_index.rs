@@ -56,7 +56,7 @@ impl TlsCertificate {
         SharedChain(ChainRef::clone(&self.chain))
     }
 
-    /// A certificate that was loaded before, and that `cert_source` has.
+    /// A certificate that was loaded before, and that `cert_source` can fetch.
     pub(crate) fn from_index(
         facts: CertificateFacts,
         chain: &SharedChain,

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Edge;
 use super::limits::ConnectionGuard;
 use super::socket::Socket;
-use crate::proxy::Answering;
+use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// How many connections the kernel keeps until they are accepted.
@@ -128,7 +128,7 @@ impl Listener {
 /// Accepts until `shutdown` says stop.
 pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
 where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
     let Listener {
         socket,
@@ -191,18 +191,18 @@ async fn admit<A>(
     open: &prometheus::IntGauge,
 ) -> Option<ConnectionGuard>
 where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
     let connections = &edge.connections;
     let Some(guard) = connections.admit(peer.ip(), open.clone()) else {
-        edge.told.client_full();
+        edge.report.count_client_full();
         return None;
     };
-    if !connections.have_room() {
-        edge.told.full(connections.max());
+    if !connections.has_room() {
+        edge.report.log_full(connections.max());
         // It does not go for itself.
-        let _waiting = guard.seat().begin();
-        connections.room().await;
+        let _waiting = guard.slot().begin();
+        connections.wait_for_room().await;
     }
     Some(guard)
 }
@@ -216,16 +216,16 @@ fn serve<A>(
     guard: ConnectionGuard,
     shutdown: &ShutdownWatch,
 ) where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
     let write_stall = edge.settings.load().limits.idle;
-    let seat = Arc::clone(guard.seat());
+    let slot = Arc::clone(guard.slot());
     let socket = Socket::new(stream, peer, write_stall, guard);
     let edge = Arc::clone(edge);
     let shutdown = shutdown.clone();
     match kind {
-        ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, seat, shutdown)),
-        ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, seat, shutdown)),
+        ListenerKind::Http => tokio::spawn(edge.serve_plain(socket, slot, shutdown)),
+        ListenerKind::Https => tokio::spawn(edge.serve_tls(socket, slot, shutdown)),
     };
 }
 

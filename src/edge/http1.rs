@@ -4,9 +4,9 @@
 //! costs little more than its TLS state.
 
 mod body;
+mod direct;
 mod head;
 mod loan;
-mod own;
 mod stream;
 mod target;
 
@@ -21,7 +21,7 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
-use crate::proxy::{Answering, KeepAlive};
+use crate::proxy::{DirectResponder, KeepAlive};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use self::head::Head;
@@ -30,24 +30,24 @@ pub(super) use self::head::{
 };
 use self::stream::MessageStream;
 pub(super) use self::target::is_well_formed;
-use super::last_call;
-use super::seat::Seat;
+use super::report::Report;
+use super::slot::Slot;
 use super::timer::Timer;
-use super::told::Told;
+use super::wait_last_call;
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<A>(
     app: &Arc<A>,
     connection: Stream,
     limits: &Limits,
-    told: &Told,
-    seat: &Arc<Seat>,
+    report: &Report,
+    slot: &Arc<Slot>,
     mut shutdown: ShutdownWatch,
 ) where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
     let digest = connection.get_socket_digest();
-    let client = own::Client::of(&connection);
+    let client = direct::Client::of(&connection);
     let mut stream = MessageStream::new(connection);
     let mut idle = Timer::default();
     let mut heard = shutdown.clone();
@@ -55,42 +55,49 @@ pub(super) async fn serve<A>(
     loop {
         let begun = tokio::select! {
             biased;
-            begun = first_bytes(&mut stream, &mut idle, limits, seat) => begun,
+            begun = await_first_bytes(&mut stream, &mut idle, limits, slot) => begun,
             () = &mut stopping => false,
         };
         if !begun {
-            return end(stream, &mut shutdown).await;
+            return close_stream(stream, &mut shutdown).await;
         }
-        let _in_flight = seat.begin();
+        let _in_flight = slot.begin();
         let head = tokio::select! {
             // Most heads are there by now.
             biased;
             head = read_head(&mut stream, limits) => head,
-            () = last_call(&mut shutdown) => return,
+            () = wait_last_call(&mut shutdown) => return,
         };
         let head = match head {
             Ok(Some(head)) => head,
-            Ok(None) => return end(stream, &mut shutdown).await,
+            Ok(None) => return close_stream(stream, &mut shutdown).await,
             Err(refusal) => {
-                told.request(digest.as_deref(), &refusal);
+                report.log_refused_request(digest.as_deref(), &refusal);
                 // Rare, and in a box for the same reason as the others.
-                if Box::pin(own::refuse(&**app, &mut stream, &client, &refusal)).await {
-                    end(stream, &mut shutdown).await;
+                if Box::pin(direct::respond_refusal(
+                    &**app,
+                    &mut stream,
+                    &client,
+                    &refusal,
+                ))
+                .await
+                {
+                    close_stream(stream, &mut shutdown).await;
                 }
                 return;
             }
         };
         // The answer says that the connection is kept.
         if !*shutdown.borrow() {
-            match own::answer(&**app, &mut stream, &client, &head).await {
+            match direct::respond(&**app, &mut stream, &client, &head).await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(_) => return,
             }
         }
-        stream.begin(&head);
+        stream.begin_message(&head);
         // On its own, so that a connection without a request has no room for one.
-        let Some(next) = Box::pin(handle(app, stream, limits, &mut shutdown)).await else {
+        let Some(next) = Box::pin(proxy_message(app, stream, limits, &mut shutdown)).await else {
             return;
         };
         stream = next;
@@ -100,16 +107,16 @@ pub(super) async fn serve<A>(
 /// Ends a connection in order, and soon where the gateway stops.
 ///
 /// In a box, so that a connection that stays open has no room for it.
-fn end(
+fn close_stream(
     mut stream: MessageStream,
     shutdown: &mut ShutdownWatch,
 ) -> Pin<Box<impl Future<Output = ()>>> {
-    Box::pin(async move { stream.close(last_call(shutdown)).await })
+    Box::pin(async move { stream.close(wait_last_call(shutdown)).await })
 }
 
 /// Lets Pingora answer the message that the stream stands on; the stream again where another may
 /// follow. Else the connection is ended as the answer asks.
-async fn handle<A>(
+async fn proxy_message<A>(
     app: &Arc<A>,
     stream: MessageStream,
     limits: &Limits,
@@ -118,7 +125,7 @@ async fn handle<A>(
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let (loan, handle) = loan::lend(stream);
+    let (loan, handle) = loan::lend_stream(stream);
     let mut session = ServerSession::new_http1(Box::new(handle));
     let keepalive = (!*shutdown.borrow()).then(|| limits.idle.as_secs().max(1));
     session.set_keepalive(keepalive);
@@ -126,34 +133,34 @@ where
     session.set_connection_user_context(Some(Box::new(keep_alive.clone())));
     let is_kept = app.process_new_http(session, shutdown).await.is_some();
     let is_kept = is_kept || keep_alive.is_granted();
-    let (mut stream, is_closed) = loan.end()?;
+    let (mut stream, is_closed) = loan.take_back()?;
     if is_kept && stream.is_done() {
         return Some(stream);
     }
     if is_kept || is_closed {
-        stream.close(last_call(shutdown)).await;
+        stream.close(wait_last_call(shutdown)).await;
     } else {
-        stream.cut().await;
+        stream.cut_connection().await;
     }
     None
 }
 
 /// Waits for the beginning of a request; `false` where the client goes away or stays silent, or the
 /// connection has to make room for another.
-async fn first_bytes(
+async fn await_first_bytes(
     stream: &mut MessageStream,
     idle: &mut Timer,
     limits: &Limits,
-    seat: &Seat,
+    slot: &Slot,
 ) -> bool {
     if !stream.unread().is_empty() {
         return true;
     }
     let since = Instant::now();
-    let mut filled = std::pin::pin!(stream.fill());
+    let mut filled = std::pin::pin!(stream.read_more());
     std::future::poll_fn(|cx| match filled.as_mut().poll(cx) {
         Poll::Ready(filled) => Poll::Ready(matches!(filled, Ok(1..))),
-        Poll::Pending if seat.poll_let_go(cx).is_ready() => Poll::Ready(false),
+        Poll::Pending if slot.poll_close_requested(cx).is_ready() => Poll::Ready(false),
         Poll::Pending => idle.poll_since(cx, limits.idle, || since).map(|()| false),
     })
     .await
@@ -166,14 +173,14 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
     let mut worth_a_look = true;
     loop {
         if may_skip && stream.unread().starts_with(head::EMPTY_LINE) {
-            stream.skip(head::EMPTY_LINE.len());
+            stream.skip_bytes(head::EMPTY_LINE.len());
             may_skip = false;
         }
         if worth_a_look && let Some(head) = head::parse(stream.unread(), limits.max_header_bytes)? {
             return Ok(Some(head));
         }
         let before = stream.unread().len();
-        match tokio::time::timeout_at(deadline, stream.fill()).await {
+        match tokio::time::timeout_at(deadline, stream.read_more()).await {
             Ok(Ok(0) | Err(_)) => return Ok(None),
             Ok(Ok(_)) => {}
             // Nothing but the empty line that some clients send after a body.

@@ -23,17 +23,17 @@ use pingora_core::protocols::{Digest, Shutdown, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::model::Limits;
-use crate::proxy::Answering;
+use crate::proxy::DirectResponder;
 use crate::shutdown::ShutdownWatch;
 
 use self::accounting::Accounting;
 use self::frames::Frames;
 use self::streams::Streams;
-use super::gather::{Flush, Gathered, Turn};
-use super::last_call;
-use super::seat::Seat;
+use super::report::Report;
+use super::slot::Slot;
 use super::timer::Timer;
-use super::told::Told;
+use super::wait_last_call;
+use super::write_coalescing::{Batch, CoalescingStream, Flush};
 
 /// Octets that a head may have above the limit and still be answered. Whatever is larger ends the
 /// connection, for the h2 crate would have to read it all for the sake of the requests after it.
@@ -50,13 +50,13 @@ pub(super) async fn serve<A>(
     app: &Arc<A>,
     connection: Stream,
     limits: &Limits,
-    told: &Arc<Told>,
-    seat: &Arc<Seat>,
+    report: &Arc<Report>,
+    slot: &Arc<Slot>,
     mut shutdown: ShutdownWatch,
 ) where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
-    let turn = Turn::default();
+    let batch = Batch::default();
     let digest = Arc::new(Digest {
         ssl_digest: connection.get_ssl_digest(),
         timing_digest: connection.get_timing_digest(),
@@ -66,7 +66,7 @@ pub(super) async fn serve<A>(
     let accounting = Accounting::new(limits.max_header_bytes);
     let max_head = octets(limits.max_header_bytes);
     let guarded = FrameGuard {
-        inner: Gathered::new(connection, Flush::Soon(turn.clone())),
+        inner: CoalescingStream::new(connection, Flush::Soon(batch.clone())),
         received: Frames::of_client(),
         sent: Frames::of_server(),
         accounting: accounting.clone(),
@@ -79,16 +79,16 @@ pub(super) async fn serve<A>(
     options
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(octets(limits.max_header_bytes.saturating_add(HEAD_EXCESS)));
-    let streams = Streams::new(app, shutdown.clone(), limits, told, seat, accounting);
+    let streams = Streams::new(app, shutdown.clone(), limits, report, slot, accounting);
     let serving = async {
         // Errors of clients are nobody's concern.
         if let Ok(mut connection) = handshake(Box::new(guarded), Some(options)).await {
-            streams.serve(&mut connection, &digest, &turn).await;
+            streams.serve(&mut connection, &digest, &batch).await;
         }
     };
     let over = async {
-        last_call(&mut shutdown).await;
-        streams.at_rest().await;
+        wait_last_call(&mut shutdown).await;
+        streams.wait_until_idle().await;
     };
     tokio::select! {
         () = serving => {}

@@ -11,7 +11,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::seat::Seat;
+use super::slot::Slot;
 
 /// How long a connection has to be idle before it has to go for another: what has just answered may
 /// be asked again at once.
@@ -26,7 +26,7 @@ const PART: usize = 64;
 
 /// Counts open connections and says when there are enough.
 ///
-/// In total: for one more, that which has been idle longest is let go. Where none is idle, no more
+/// In total: for one more, that which has been idle longest is closed. Where none is idle, no more
 /// are accepted; they wait in the kernel's queue until one ends, which is how a short peak costs
 /// nobody an error. Of one client: those over the limit are closed, so that one client cannot fill
 /// the queue that all share.
@@ -37,24 +37,29 @@ pub(super) struct Connections {
     max_per_client: AtomicUsize,
     ended: Notify,
     by_client: Mutex<HashMap<IpAddr, usize>>,
-    seats: Mutex<Seats>,
+    slots: Mutex<Slots>,
 }
 
 /// The places of all open connections.
 #[derive(Default)]
-struct Seats {
+struct Slots {
     /// By where they are in memory.
-    all: HashMap<usize, Arc<Seat>>,
+    all: HashMap<usize, Arc<Slot>>,
     /// When idle ones were looked for last, and whether there were enough.
     looked: Option<(Instant, bool)>,
 }
 
-impl Seats {
+impl Slots {
     /// Lets go the `count` that have been idle longest. Those that were asked just now are counted,
     /// so that they have the time to go.
-    fn let_go(&mut self, count: usize) {
+    fn request_closes(&mut self, count: usize) {
         let now = Instant::now();
-        let on_their_way = || self.all.values().filter(|seat| seat.is_let_go()).count();
+        let on_their_way = || {
+            self.all
+                .values()
+                .filter(|slot| slot.is_close_requested())
+                .count()
+        };
         let wanted = match self.looked {
             Some((at, enough)) if now - at < LOOK => {
                 if enough {
@@ -71,16 +76,16 @@ impl Seats {
         let mut idle: Vec<_> = self
             .all
             .values()
-            .filter(|seat| !seat.is_let_go())
-            .filter_map(|seat| Some((seat.idle_since()?, seat)))
+            .filter(|slot| !slot.is_close_requested())
+            .filter_map(|slot| Some((slot.idle_since()?, slot)))
             .filter(|&(since, _)| now.saturating_duration_since(since) >= IDLE)
             .collect();
         self.looked = Some((now, idle.len() >= wanted));
         if wanted < idle.len() {
             idle.select_nth_unstable_by_key(wanted, |&(since, _)| since);
         }
-        for (_, seat) in idle.into_iter().take(wanted) {
-            seat.let_go();
+        for (_, slot) in idle.into_iter().take(wanted) {
+            slot.request_close();
         }
     }
 }
@@ -95,22 +100,22 @@ impl Connections {
 
     /// Waits until there is room for all that have been admitted, and makes it where connections
     /// are idle.
-    pub(super) async fn room(&self) {
+    pub(super) async fn wait_for_room(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.have_room() {
+            if self.has_room() {
                 return;
             }
             let (open, max) = (self.open(), self.max());
             let too_many = open.saturating_sub(max);
-            self.seats().let_go(too_many.max(open / PART));
+            self.slots().request_closes(too_many.max(open / PART));
             // Those that are busy or young now are looked at again.
             _ = tokio::time::timeout(LOOK, ended).await;
         }
     }
 
     /// Whether no more are open than there may be.
-    pub(super) fn have_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let max = self.max();
         max == 0 || self.open() <= max
     }
@@ -140,13 +145,13 @@ impl Connections {
         }
         self.open.fetch_add(1, Ordering::Relaxed);
         gauge.inc();
-        let seat = Arc::new(Seat::default());
-        self.seats().all.insert(key(&seat), Arc::clone(&seat));
+        let slot = Arc::new(Slot::default());
+        self.slots().all.insert(key(&slot), Arc::clone(&slot));
         Some(ConnectionGuard {
             connections: Arc::clone(self),
             client: counted.then_some(client),
             gauge,
-            seat,
+            slot,
         })
     }
 
@@ -156,7 +161,7 @@ impl Connections {
     }
 
     /// Waits until no connection is open.
-    pub(super) async fn none_open(&self) {
+    pub(super) async fn wait_until_none_open(&self) {
         loop {
             let ended = self.ended.notified();
             if self.open() == 0 {
@@ -166,8 +171,8 @@ impl Connections {
         }
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -182,17 +187,17 @@ pub(super) struct ConnectionGuard {
     connections: Arc<Connections>,
     client: Option<IpAddr>,
     gauge: IntGauge,
-    seat: Arc<Seat>,
+    slot: Arc<Slot>,
 }
 
-fn key(seat: &Arc<Seat>) -> usize {
-    Arc::as_ptr(seat) as usize
+fn key(slot: &Arc<Slot>) -> usize {
+    Arc::as_ptr(slot) as usize
 }
 
 impl ConnectionGuard {
-    /// The connection's place.
-    pub(super) fn seat(&self) -> &Arc<Seat> {
-        &self.seat
+    /// The connection's slot.
+    pub(super) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
     }
 }
 
@@ -206,7 +211,7 @@ impl Drop for ConnectionGuard {
                 open.remove();
             }
         }
-        self.connections.seats().all.remove(&key(&self.seat));
+        self.connections.slots().all.remove(&key(&self.slot));
         self.gauge.dec();
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
         self.connections.ended.notify_waiters();
@@ -259,19 +264,19 @@ mod tests {
         let connections = Arc::new(Connections::default());
         connections.set_limits(1, 0);
         let first = admit(&connections);
-        connections.room().await;
-        let _in_flight = first.seat().begin();
+        connections.wait_for_room().await;
+        let _in_flight = first.slot().begin();
         let second = admit(&connections);
         let waiting = tokio::spawn({
             let connections = Arc::clone(&connections);
-            async move { connections.room().await }
+            async move { connections.wait_for_room().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(first);
         waiting.await.expect("room again");
         drop(second);
-        connections.none_open().await;
+        connections.wait_until_none_open().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -284,24 +289,24 @@ mod tests {
             tokio::time::sleep(IDLE).await;
         }
         // The oldest is busy; the second has been asked since and is the youngest now.
-        let in_flight = open[0].seat().begin();
-        drop(open[1].seat().begin());
+        let in_flight = open[0].slot().begin();
+        drop(open[1].slot().begin());
         let let_go = |open: &[ConnectionGuard]| -> Vec<usize> {
             (0..open.len())
-                .filter(|&at| open[at].seat().is_let_go())
+                .filter(|&at| open[at].slot().is_close_requested())
                 .collect()
         };
         open.push(admit(&connections));
-        let room = tokio::time::timeout(LOOK / 2, connections.room());
+        let room = tokio::time::timeout(LOOK / 2, connections.wait_for_room());
         assert!(room.await.is_err(), "none has gone yet");
         assert_eq!(let_go(&open), [2]);
         // A request comes before it has gone: another goes instead.
-        let second = open[2].seat().begin();
-        let room = tokio::time::timeout(LOOK / 4, connections.room());
+        let second = open[2].slot().begin();
+        let room = tokio::time::timeout(LOOK / 4, connections.wait_for_room());
         assert!(room.await.is_err());
         assert_eq!(let_go(&open), [3]);
         open.remove(3);
-        connections.room().await;
+        connections.wait_for_room().await;
         drop((in_flight, second));
     }
 }

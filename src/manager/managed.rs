@@ -302,9 +302,8 @@ impl Managed {
                 certificate
             }
             Outcome::Elsewhere => {
-                let is_awaited =
-                    need.standing == Precedence::OnDemand && entry.certificate.is_none();
-                let pause = if is_awaited { LOOK_SOON } else { LOOK_AGAIN };
+                let awaited = need.standing == Precedence::OnDemand && entry.certificate.is_none();
+                let pause = if awaited { LOOK_SOON } else { LOOK_AGAIN };
                 self.plans.defer(&need, now.saturating_add(pause));
                 return None;
             }

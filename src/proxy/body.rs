@@ -27,7 +27,7 @@ impl Body {
 
     /// Takes the next part, and leaves in its place what may be passed on. `None` stands for no
     /// octets at all.
-    pub(crate) fn pass(&mut self, part: &mut Option<Bytes>, is_last: bool) {
+    pub(crate) fn check_part(&mut self, part: &mut Option<Bytes>, is_last: bool) {
         let Some(left) = &mut self.left else {
             return;
         };
@@ -58,7 +58,7 @@ mod tests {
         let last = parts.len() - 1;
         let pass = |(at, part): (usize, &&'static str)| {
             let mut part = Some(Bytes::from_static(part.as_bytes()));
-            body.pass(&mut part, at == last);
+            body.check_part(&mut part, at == last);
             part.map(|part| String::from_utf8_lossy(&part).into_owned())
         };
         parts.iter().enumerate().map(pass).collect()

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora_http::RequestHeader;
 
-use super::answer::Answer;
+use super::response::LocalResponse;
 use super::{header, path};
 use crate::challenge::Challenges;
 use crate::host::Host;
@@ -18,7 +18,7 @@ const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
 
 /// Looks in the storage for what a request asks for, where that is no validation known here: another
 /// instance may have stored it a moment ago.
-pub(super) async fn look_for(challenges: &Challenges, request: &RequestHeader) {
+pub(super) async fn look_up_token(challenges: &Challenges, request: &RequestHeader) {
     if let Some(token) = token(request, header::origin_form(request)) {
         challenges.look_for(token).await;
     }
@@ -30,14 +30,14 @@ pub(super) fn answer(
     request: &RequestHeader,
     host: Host<'_>,
     target: &[u8],
-) -> Option<Answer> {
+) -> Option<LocalResponse> {
     if challenges.is_empty() {
         return None;
     }
     let answer = challenges.http01(host, token(request, target)?)?;
     let content_type = HeaderValue::from_static("application/octet-stream");
     let body = Bytes::copy_from_slice(answer.as_bytes());
-    Some(Answer::new(StatusCode::OK, content_type, body).uncacheable())
+    Some(LocalResponse::new(StatusCode::OK, content_type, body).uncacheable())
 }
 
 /// Whether a path is where CAs look.

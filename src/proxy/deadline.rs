@@ -23,7 +23,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     /// Sets a deadline for the connection of a link.
-    pub(crate) fn set(link: &Arc<Link>, patience: Duration) -> Self {
+    pub(crate) fn start(link: &Arc<Link>, patience: Duration) -> Self {
         let link = Arc::clone(link);
         let (lift, mut lifted) = oneshot::channel::<()>();
         let restart = Arc::new(Notify::new());
@@ -39,7 +39,7 @@ impl Deadline {
                 }
             }
             flag.store(true, Ordering::Release);
-            link.end();
+            link.close();
         });
         Self {
             _lift: lift,

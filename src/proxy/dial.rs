@@ -36,7 +36,7 @@ impl Dialer {
     /// # Errors
     ///
     /// Where the server cannot be reached or trusted.
-    pub(super) async fn open(
+    pub(super) async fn open_connection(
         &self,
         address: &SocketAddr,
         tls: Option<&HttpPeer>,

@@ -76,7 +76,7 @@ impl Failure {
                 StatusCode::REQUEST_TIMEOUT,
                 "The request's body did not come in time.",
             ),
-            (ErrorSource::Downstream, E::ReadError) => match refusal(error) {
+            (ErrorSource::Downstream, E::ReadError) => match edge_error_kind(error) {
                 Some(io::ErrorKind::TimedOut) => Self::Client(
                     StatusCode::REQUEST_TIMEOUT,
                     "The request's body came too slowly.",
@@ -107,7 +107,7 @@ impl Failure {
     }
 
     /// The status for the client, `None` where there is nobody to tell.
-    pub(crate) fn answer(self) -> Option<(StatusCode, &'static str)> {
+    pub(crate) fn response_status(self) -> Option<(StatusCode, &'static str)> {
         match self {
             Self::Client(status, why)
             | Self::Gateway(status, why)
@@ -123,9 +123,9 @@ impl Failure {
 
 /// An error as the log has it: without what Pingora quotes of a message that it cannot read, which
 /// may hold cookies and bodies.
-pub(crate) struct Account<'a>(pub(crate) &'a Error);
+pub(crate) struct ErrorSummary<'a>(pub(crate) &'a Error);
 
-impl fmt::Display for Account<'_> {
+impl fmt::Display for ErrorSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut error = self.0;
         f.write_str(error.esource().as_str())?;
@@ -149,7 +149,7 @@ impl fmt::Display for Account<'_> {
 
 /// Whether a connection could not be made for want of something that the system gives this
 /// process: descriptors, ports or memory.
-pub(crate) fn is_want(error: &Error) -> bool {
+pub(crate) fn is_out_of_resources(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     matches!(
         cause.and_then(io::Error::raw_os_error),
@@ -158,7 +158,7 @@ pub(crate) fn is_want(error: &Error) -> bool {
 }
 
 /// Why the edge, not the system, ended a read: it watches over bodies of HTTP/1.
-fn refusal(error: &Error) -> Option<io::ErrorKind> {
+fn edge_error_kind(error: &Error) -> Option<io::ErrorKind> {
     let cause = error.root_cause().downcast_ref::<io::Error>()?;
     cause.raw_os_error().is_none().then(|| cause.kind())
 }
@@ -171,7 +171,7 @@ mod tests {
 
     fn status(error: &Error, body_complete: bool) -> Option<u16> {
         Failure::of(error, body_complete)
-            .answer()
+            .response_status()
             .map(|(status, _)| status.as_u16())
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let quoting = Error::because(E::InvalidHTTPHeader, "buf: Set-Cookie: secret", cause);
         let error = quoting.more_context("while reading the head").into_up();
         assert_eq!(
-            Account(&error).to_string(),
+            ErrorSummary(&error).to_string(),
             "Upstream InvalidHTTPHeader context: while reading the head cause: \
              InvalidHTTPHeader cause: invalid header name"
         );

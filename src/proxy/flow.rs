@@ -65,7 +65,7 @@ impl Flow {
             }
         }
         match self.share().checked_sub(self.burst.load(Ordering::Relaxed)) {
-            Some(room @ 1..) => Poll::Ready(room),
+            Some(connection_limit @ 1..) => Poll::Ready(connection_limit),
             // The writer shares this task, and has to see what was read before more is.
             _ => {
                 self.burst.store(0, Ordering::Relaxed);

@@ -21,11 +21,11 @@ use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSo
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connection_limit::IdlePermit;
 use super::dial::{self, Duplex};
 use super::flow::Flow;
-use super::room::Idle;
 
-/// A connection to a server, or the place of one that is yet to be made.
+/// A connection to a server, or to one that is yet to be made.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// Itself, for the connection that it holds.
@@ -48,7 +48,7 @@ struct State {
     /// How the answer flows that is being read, where that is bounded.
     flow: Option<Arc<Flow>>,
     /// Held while the connection waits for its next request.
-    idle: Option<Idle>,
+    idle: Option<IdlePermit>,
     /// Whoever reads.
     reader: Option<Waker>,
 }
@@ -82,7 +82,7 @@ impl Link {
     }
 
     /// Begins a request. What is read goes the way of `flow`, where there is one.
-    pub(crate) fn begin(&self, flow: Option<Arc<Flow>>) {
+    pub(crate) fn begin_request(&self, flow: Option<Arc<Flow>>) {
         let mut state = self.state();
         state.flow = flow;
         state.idle = None;
@@ -92,7 +92,7 @@ impl Link {
     }
 
     /// Gives the link a connection that was just opened.
-    pub(super) fn hold(&self, socket: Box<dyn Duplex>) {
+    pub(super) fn set_socket(&self, socket: Box<dyn Duplex>) {
         self.state().waiting = Some(Waiting {
             socket,
             is_reused: false,
@@ -105,14 +105,14 @@ impl Link {
     }
 
     /// Waits for the next request, which `idle` counts.
-    pub(crate) fn rest(&self, idle: Idle) {
+    pub(crate) fn set_idle(&self, idle: IdlePermit) {
         let mut state = self.state();
         state.flow = None;
         state.idle = (state.open > 0).then_some(idle);
     }
 
     /// Ends the connection: whoever reads or writes learns that it is gone.
-    pub(crate) fn end(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_ended = true;
         let reader = state.reader.take();
@@ -130,14 +130,14 @@ impl Link {
         is_open.then_some(waiting)
     }
 
-    fn opened(&self, is_reused: bool) {
+    fn note_opened(&self, is_reused: bool) {
         let mut state = self.state();
         state.open += 1;
         state.is_ended = false;
         state.is_reused = is_reused;
     }
 
-    fn closed(&self, socket: Option<Box<dyn Duplex>>) {
+    fn note_closed(&self, socket: Option<Box<dyn Duplex>>) {
         let mut state = self.state();
         if state.flow.as_ref().is_some_and(|flow| flow.is_cancelled()) {
             // Its port is free at once, and the server learns that nobody waits.
@@ -157,7 +157,7 @@ impl Link {
         }
     }
 
-    fn used(&self) {
+    fn note_used(&self) {
         self.state().is_used = true;
     }
 
@@ -180,8 +180,11 @@ impl Link {
         let Some(flow) = flow else {
             return Poll::Ready(Ok(None));
         };
-        let room = ready!(flow.poll_read(cx));
-        Poll::Ready(Ok(Some(Bound { room, flow })))
+        let connection_limit = ready!(flow.poll_read(cx));
+        Poll::Ready(Ok(Some(Bound {
+            connection_limit,
+            flow,
+        })))
     }
 
     fn begin_write(&self) -> io::Result<()> {
@@ -208,7 +211,7 @@ impl Connect for Link {
             let why = "the server has closed the connection meanwhile";
             Error::explain(ErrorType::ConnectionClosed, why)
         })?;
-        self.opened(waiting.is_reused);
+        self.note_opened(waiting.is_reused);
         let socket = Socket {
             inner: Some(waiting.socket),
             link,
@@ -219,7 +222,7 @@ impl Connect for Link {
 
 /// How much may be read, and the flow that is to be told of it.
 struct Bound {
-    room: usize,
+    connection_limit: usize,
     flow: Arc<Flow>,
 }
 
@@ -240,7 +243,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.link.closed(self.inner.take());
+        self.link.note_closed(self.inner.take());
     }
 }
 
@@ -250,14 +253,18 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(Bound { room, flow }) = ready!(self.link.poll_read(cx))? else {
+        let Some(Bound {
+            connection_limit,
+            flow,
+        }) = ready!(self.link.poll_read(cx))?
+        else {
             let read = ready!(self.inner()?.poll_read(cx, buf));
-            self.link.used();
+            self.link.note_used();
             return Poll::Ready(read);
         };
-        let mut part = buf.take(room);
+        let mut part = buf.take(connection_limit);
         let read = ready!(self.inner()?.poll_read(cx, &mut part));
-        self.link.used();
+        self.link.note_used();
         read?;
         let octets = part.filled().len();
         // SAFETY: `part` is the beginning of what `buf` has left, and so much of it is filled.
@@ -283,7 +290,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.used();
+        self.link.note_used();
         self.inner()?.poll_shutdown(cx)
     }
 }
@@ -306,7 +313,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
-    use super::super::room::Room;
+    use super::super::connection_limit::ConnectionLimit;
     use super::*;
 
     /// What Pingora takes a link to lead to.
@@ -318,10 +325,10 @@ mod tests {
     async fn connected() -> (Arc<Link>, Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let link = Link::new();
-        link.begin(None);
+        link.begin_request(None);
         let address = listener.local_addr().expect("an address");
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        link.hold(Box::new(near.expect("a connection")));
+        link.set_socket(Box::new(near.expect("a connection")));
         let near = link.connect(&target()).await;
         (
             Arc::clone(&link),
@@ -334,7 +341,7 @@ mod tests {
     async fn a_server_is_read_no_faster_than_the_client_takes() {
         let (link, mut near, mut far) = connected().await;
         let flow = Arc::new(Flow::default());
-        link.begin(Some(Arc::clone(&flow)));
+        link.begin_request(Some(Arc::clone(&flow)));
         far.write_all(&[1; 200_000]).await.expect("room");
         let mut buffer = vec![0; 100_000];
         let read = near.read(&mut buffer).await.expect("the beginning");
@@ -353,7 +360,7 @@ mod tests {
         let (link, mut near, mut far) = connected().await;
         assert!(!link.is_reused());
         near.write_all(b"one").await.expect("room");
-        link.begin(None);
+        link.begin_request(None);
         drop(near);
         let mut near = link.connect(&target()).await.expect("the same");
         assert!(link.is_reused());
@@ -368,7 +375,7 @@ mod tests {
         assert!(!link.is_open());
         let (link, mut near, far) = connected().await;
         near.write_all(b"one").await.expect("room");
-        link.begin(None);
+        link.begin_request(None);
         drop(far);
         let end = timeout(Duration::from_secs(5), near.read(&mut got)).await;
         assert!(end.is_ok());
@@ -380,7 +387,7 @@ mod tests {
     async fn a_connection_of_a_request_that_was_taken_back_is_reset() {
         let (link, mut near, mut far) = connected().await;
         let flow = Arc::new(Flow::default());
-        link.begin(Some(Arc::clone(&flow)));
+        link.begin_request(Some(Arc::clone(&flow)));
         near.write_all(b"one").await.expect("room");
         let mut got = [0; 3];
         far.read_exact(&mut got).await.expect("what was sent");
@@ -392,17 +399,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_link_that_is_ended_wakes_who_reads_and_gives_its_place_back() {
-        let room = Arc::new(Room::default());
+        let connection_limit = Arc::new(ConnectionLimit::default());
         let (link, mut near, _far) = connected().await;
         assert!(link.is_open());
-        link.rest(room.keep().expect("room"));
-        assert_eq!(room.idle(), 1);
+        link.set_idle(connection_limit.try_keep_idle().expect("room"));
+        assert_eq!(connection_limit.idle(), 1);
         let reading = tokio::spawn(async move { near.read(&mut [0; 1]).await });
         tokio::task::yield_now().await;
-        link.end();
+        link.close();
         let end = reading.await.expect("no panic");
         assert!(end.is_err());
         assert!(!link.is_open());
-        assert_eq!(room.idle(), 0);
+        assert_eq!(connection_limit.idle(), 0);
     }
 }

@@ -18,22 +18,22 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::clock::{Clock, SystemClock};
-use crate::proxy::answer::{self, Answer};
 use crate::proxy::authority::{self, Channel};
-use crate::proxy::exchange::Exchange;
+use crate::proxy::direct_response::Request;
 use crate::proxy::failure::{self, Failure};
 use crate::proxy::flow::Flow;
 use crate::proxy::header::{self, Forwarded};
-use crate::proxy::own::Request;
+use crate::proxy::request_ctx::RequestCtx;
+use crate::proxy::response::{self, LocalResponse};
 use crate::proxy::upstream::{Pool, UPGRADED_IDLE};
 use crate::proxy::{Gateway, SiteTable, challenge, channel};
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Exchange;
+    type CTX = RequestCtx;
 
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new()
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::new()
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -41,13 +41,13 @@ impl ProxyHttp for Gateway {
     fn on_connection_reuse(
         &self,
         _session: &mut Session,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
         left: Box<dyn Any + Send + Sync>,
     ) {
-        exchange.keep_alive = left.downcast().ok().map(|left| *left);
+        ctx.keep_alive = left.downcast().ok().map(|left| *left);
     }
 
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
         let sites = self.sites(session);
         session.set_read_timeout(Some(sites.idle));
         session.set_write_timeout(Some(sites.idle));
@@ -55,30 +55,30 @@ impl ProxyHttp for Gateway {
         // A client of HTTP/1.0 knows no answers before the last one.
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
-        exchange.client = client(session);
+        ctx.client = client(session);
         let websocket = header::is_websocket(session.req_header());
         if websocket {
             // What follows such a request may be no HTTP, whatever it is answered: the edge reads
             // no other request after it.
             session.set_keepalive(None);
         }
-        challenge::look_for(self.certificates.challenges(), session.req_header()).await;
-        let answer = match self.decide(&sites, session, exchange) {
+        challenge::look_up_token(self.certificates.challenges(), session.req_header()).await;
+        let answer = match self.decide_response(&sites, session, ctx) {
             Some(answer) => Some(answer),
-            None => self.enter(&sites, session, exchange),
+            None => self.acquire_upstream_permit(&sites, session, ctx),
         };
         // What waits for the client, or for the server, holds no configuration.
         drop(sites);
         if let Some(answer) = answer {
-            answer.send(session, exchange.request_id_value()).await?;
+            answer.send(session, ctx.request_id_value()).await?;
             return Ok(true);
         }
-        if exchange.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
+        if ctx.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
             // A server takes a request without a body for whole once its head has come.
-            await_end(session).await?;
+            response::await_empty_body(session).await?;
         }
         if websocket {
-            exchange.websocket = true;
+            ctx.websocket = true;
             session.set_read_timeout(Some(UPGRADED_IDLE));
         } else {
             session.req_header_mut().remove_header(&UPGRADE);
@@ -91,10 +91,10 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<Box<HttpPeer>> {
-        let choice = exchange.choose().cloned();
-        let Some(proxy) = exchange.proxy() else {
+        let choice = ctx.choose_server().cloned();
+        let Some(proxy) = ctx.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
         };
         let Some(choice) = choice else {
@@ -102,25 +102,27 @@ impl ProxyHttp for Gateway {
             let why = "no server of the upstream has an address yet";
             return Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up());
         };
-        let flow = exchange.flow.clone();
-        let lease = Pool::lease(&choice, exchange.is_stale, &self.room, flow);
+        let flow = ctx.flow.clone();
+        let lease = Pool::lease(&choice, ctx.is_stale, &self.connection_limit, flow);
         let (patience, read_timeout) = (proxy.connect_timeout, proxy.read_timeout);
-        let opening = proxy.pool.open(&choice, &lease, &self.dialer, patience);
+        let opening = proxy
+            .pool
+            .open_connection(&choice, &lease, &self.dialer, patience);
         let opened = tokio::select! {
             biased;
             opened = opening => opened,
-            gone = await_client_gone(session) => return Err(gone),
+            gone = response::await_client_gone(session) => return Err(gone),
         };
         let mut peer = opened.map_err(|mut error| {
-            let again = exchange.connect_failed(&mut error);
+            let again = ctx.record_connect_failure(&mut error);
             error.set_retry(again);
             error
         })?;
-        peer.options.read_timeout = Some(match exchange.websocket {
+        peer.options.read_timeout = Some(match ctx.websocket {
             true => UPGRADED_IDLE,
             false => read_timeout,
         });
-        exchange.lease = Some(lease);
+        ctx.lease = Some(lease);
         Ok(peer)
     }
 
@@ -131,9 +133,9 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         _socket: RawFd,
         _digest: Option<&Digest>,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
-        exchange.connected();
+        ctx.record_connected();
         Ok(())
     }
 
@@ -141,11 +143,11 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
         // The link had a connection, which its server has closed meanwhile.
-        exchange.found_stale();
+        ctx.record_stale();
         error.set_retry(true);
         error
     }
@@ -155,13 +157,13 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
         _client_reused: bool,
     ) -> Box<Error> {
         let repeatable = session.req_header().method.is_idempotent()
             && !session.retry_buffer_truncated()
             && session.response_written().is_none();
-        let again = exchange.exchange_failed(&mut error, repeatable);
+        let again = ctx.record_exchange_failure(&mut error, repeatable);
         error.set_retry(again);
         error
     }
@@ -170,26 +172,26 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
         let target = header::origin_form(session.req_header());
         if target != request.raw_path() {
             request.set_raw_path(target)?;
         }
         header::join_cookies(request)?;
-        if let Some(length) = exchange.declared {
+        if let Some(length) = ctx.declared {
             header::write_length(request, length)?;
         }
         let channel = channel(session);
         Forwarded {
-            client: exchange.client,
+            client: ctx.client,
             tls: matches!(channel, Channel::Tls(_)),
             host: authority::host_field(session.req_header())?,
             port: session
                 .server_addr()
                 .and_then(|a| a.as_inet())
                 .map(|address| address.port()),
-            request_id: exchange.request_id_value(),
+            request_id: ctx.request_id_value(),
         }
         .write(request)
     }
@@ -199,7 +201,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
         // Pingora would write an empty last part as the chunk that ends a body, and then end the
         // body once more: the next request on that connection would begin with a stray chunk.
@@ -208,7 +210,7 @@ impl ProxyHttp for Gateway {
         }
         // The edge watches over bodies of HTTP/1.
         if session.req_header().version == Version::HTTP_2 {
-            exchange.body.pass(body, end_of_stream);
+            ctx.body.check_part(body, end_of_stream);
         }
         Ok(())
     }
@@ -217,10 +219,10 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
-        exchange.answered(response.status);
-        header::clean_response(response, exchange.websocket)
+        ctx.record_response(response.status);
+        header::clean_response(response, ctx.websocket)
     }
 
     fn upstream_response_body_filter(
@@ -228,9 +230,9 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         end_of_stream: bool,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        exchange.progressed(end_of_stream);
+        ctx.record_progress(end_of_stream);
         Ok(None)
     }
 
@@ -238,14 +240,14 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> Result<()> {
         if !response.status.is_informational() {
             session.set_close_on_response_before_downstream_finish(true);
             if session.is_process_shutting_down() {
                 session.set_keepalive(None);
             }
-            response.insert_header(header::REQUEST_ID, exchange.request_id_value())?;
+            response.insert_header(header::REQUEST_ID, ctx.request_id_value())?;
         }
         if session.req_header().version == Version::HTTP_10 {
             // The end of the connection ends the body there.
@@ -260,31 +262,31 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         error: &Error,
-        exchange: &mut Exchange,
+        ctx: &mut RequestCtx,
     ) -> FailToProxy {
         let failure = Failure::of(error, session.is_body_done());
-        exchange.failed(failure, error);
+        ctx.record_failure(failure, error);
         // A part of an answer is left as it is: its connection or stream is cut, so that nobody
         // takes it for the whole.
         let begun = session.response_written().is_some_and(|head| {
             !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
         });
         let mut error_code = failure::CLIENT_GONE;
-        if let Some((status, why)) = failure.answer() {
+        if let Some((status, why)) = failure.response_status() {
             error_code = status.as_u16();
             if !begun {
-                let accept = answer::accept(session);
-                let page = Answer::error(status, why, accept, exchange.request_id());
+                let accept = response::accept_field(session);
+                let page = LocalResponse::error(status, why, accept, ctx.request_id());
                 // An upstream's fault costs the client no connection, and so no handshake.
                 if !status.is_server_error() {
                     session.set_keepalive(None);
                 }
                 // Where the client cannot take it there is nobody to tell.
-                let sent = page.send(session, exchange.request_id_value()).await;
+                let sent = page.send(session, ctx.request_id_value()).await;
                 // A client that was too slow is not waited for once more.
-                exchange.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
-                if sent.is_ok() && !answer::is_http2(session) {
-                    match &exchange.keep_alive {
+                ctx.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
+                if sent.is_ok() && !response::is_http2(session) {
+                    match &ctx.keep_alive {
                         Some(kept) if session.get_keepalive().is_some() => kept.grant(),
                         _ => session.shutdown().await,
                     }
@@ -298,34 +300,34 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &RequestCtx, _: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _exchange: &Exchange,
+        _exchange: &RequestCtx,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         let written = session.response_written().map(|head| head.status);
-        let status = exchange.status(written);
-        exchange.count(status);
+        let status = ctx.status(written);
+        ctx.count_status(status);
         let access = self.access.load();
         if access.is_on() {
             let request = Request::of(session.req_header(), session.digest());
             let bytes = session.body_bytes_sent();
-            exchange.log(status, bytes, &request, &access, SystemClock.now());
+            ctx.log_request(status, bytes, &request, &access, SystemClock.now());
         }
-        if answer::is_http2(session) && (error.is_none() || exchange.page_sent) {
+        if response::is_http2(session) && (error.is_none() || ctx.page_sent) {
             // The upstream is done with.
-            exchange.place = None;
-            answer::await_body_end(session, answer::IDLE_AFTER).await;
+            ctx.upstream_permit = None;
+            response::await_body_end(session, response::IDLE_AFTER).await;
         }
     }
 }
@@ -333,22 +335,24 @@ impl ProxyHttp for Gateway {
 impl Gateway {
     /// Lets a request that a route passes on go to its upstream: the answer to give instead where
     /// it has to come later.
-    fn enter(
+    fn acquire_upstream_permit(
         &self,
         sites: &SiteTable,
         session: &Session,
-        exchange: &mut Exchange,
-    ) -> Option<Answer> {
+        ctx: &mut RequestCtx,
+    ) -> Option<LocalResponse> {
         let request = session.req_header();
-        exchange.declared = header::declared_length(request);
-        exchange.flow = request.extensions.get::<Arc<Flow>>().cloned();
-        let connection = exchange.flow.as_ref().map(|flow| &flow.at_upstreams);
-        exchange.place = self.room.enter(sites.upstream_connections, connection);
-        if exchange.place.is_some() {
+        ctx.declared = header::declared_length(request);
+        ctx.flow = request.extensions.get::<Arc<Flow>>().cloned();
+        let connection = ctx.flow.as_ref().map(|flow| &flow.at_upstreams);
+        ctx.upstream_permit = self
+            .connection_limit
+            .try_acquire(sites.upstream_connections, connection);
+        if ctx.upstream_permit.is_some() {
             return None;
         }
         self.refused.no_room.inc();
-        if let Some(suppressed) = self.room.refusals.admit() {
+        if let Some(suppressed) = self.connection_limit.refusals.admit() {
             tracing::warn!(
                 suppressed,
                 "a request is refused with 503: too many are at upstreams; see \
@@ -356,34 +360,10 @@ impl Gateway {
             );
         }
         let why = "Too many requests wait for the servers behind this gateway.";
-        let accept = answer::accept(session);
+        let accept = response::accept_field(session);
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Some(Answer::error(status, why, accept, exchange.request_id()))
+        Some(LocalResponse::error(status, why, accept, ctx.request_id()))
     }
-}
-
-/// Waits until the client takes its request back or goes away. Over HTTP/1 that cannot be seen
-/// before the whole body has been read.
-async fn await_client_gone(session: &mut Session) -> Box<Error> {
-    if !answer::is_http2(session) && !session.is_body_done() {
-        return std::future::pending().await;
-    }
-    loop {
-        if let Err(error) = session.downstream_session.read_body_or_idle(true).await {
-            return error.into_down();
-        }
-    }
-}
-
-/// Waits for the end of a body that is to have no octets.
-async fn await_end(session: &mut Session) -> Result<()> {
-    while let Some(part) = session.read_request_body().await? {
-        if !part.is_empty() {
-            let why = "the request's body is longer than declared";
-            return Err(Error::explain(ErrorType::HTTPStatus(400), why).into_down());
-        }
-    }
-    Ok(())
 }
 
 /// The address of the client.

@@ -46,7 +46,7 @@ pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::R
 pub async fn resolve_due(table: &SiteTable, age: Duration) {
     let mut due = Vec::new();
     for pool in table.pools() {
-        due.extend(pool.due(age).map(|server| (pool, server)));
+        due.extend(pool.due_servers(age).map(|server| (pool, server)));
     }
     futures::stream::iter(due)
         .for_each_concurrent(AT_ONCE, |(pool, server)| resolve(pool, server))
@@ -63,7 +63,7 @@ async fn resolve(pool: &Pool, server: &Server) {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the look-up took too long".to_owned()),
     };
-    let changed = pool.found(server, found.as_deref().unwrap_or_default());
+    let changed = pool.set_addresses(server, found.as_deref().unwrap_or_default());
     let (upstream, server) = (&**pool.name(), host.as_str());
     match found {
         Err(error) if changed => tracing::warn!(

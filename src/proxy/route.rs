@@ -14,9 +14,9 @@ use http::{HeaderValue, StatusCode};
 use crate::config::model::{self, Config, SiteTls};
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
-use crate::proxy::answer::Answer;
 use crate::proxy::authority::Channel;
 use crate::proxy::path;
+use crate::proxy::response::LocalResponse;
 use crate::proxy::upstream::Pool;
 
 /// Every site of a configuration, by host.
@@ -58,7 +58,7 @@ pub(crate) struct Route {
 
 /// What is done with a request.
 pub(crate) enum Action {
-    Answer(Answer),
+    Respond(LocalResponse),
     Proxy(Proxy),
 }
 
@@ -95,7 +95,7 @@ impl SiteTable {
         for (name, upstream) in &config.upstreams {
             let kept = previous
                 .and_then(|table| table.pools.get(name))
-                .filter(|pool| pool.serves(upstream));
+                .filter(|pool| pool.is_for(upstream));
             let pool = kept.map_or_else(|| Arc::new(Pool::new(upstream, metrics)), Arc::clone);
             table.pools.insert(Arc::clone(name), pool);
         }
@@ -111,12 +111,12 @@ impl SiteTable {
     }
 
     /// Whether a request for this host and path, as they come, is for a site and a route of it.
-    pub fn finds(&self, host: &[u8], path: &[u8]) -> bool {
+    pub fn has_route(&self, host: &[u8], path: &[u8]) -> bool {
         let mut buffer = NameBuffer::new();
         buffer
             .normalize(host)
             .and_then(|host| self.lookup(host))
-            .is_some_and(|site| matches!(site.find(path), Ok(Some(_))))
+            .is_some_and(|site| matches!(site.find_route(path), Ok(Some(_))))
     }
 
     fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
@@ -153,7 +153,7 @@ impl SiteTable {
     }
 
     /// What becomes of a request for `host` that came through `channel`.
-    pub(crate) fn admit(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
+    pub(crate) fn admit_host(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
         let site = match host {
             Host::Name(name) => self.lookup(name),
             Host::Ip(address) => {
@@ -195,16 +195,20 @@ impl SiteTable {
             }),
             // Only the target is sent: neither the request's path nor its query is added to it.
             model::Action::Redirect { to, status } => {
-                Action::Answer(HeaderValue::try_from(to.to_string()).map_or_else(
-                    |_| Answer::status(StatusCode::INTERNAL_SERVER_ERROR),
-                    |to| Answer::redirect(*status, to),
+                Action::Respond(HeaderValue::try_from(to.to_string()).map_or_else(
+                    |_| LocalResponse::status(StatusCode::INTERNAL_SERVER_ERROR),
+                    |to| LocalResponse::redirect(*status, to),
                 ))
             }
             model::Action::Respond {
                 status,
                 body,
                 content_type,
-            } => Action::Answer(Answer::new(*status, content_type.clone(), body.clone())),
+            } => Action::Respond(LocalResponse::new(
+                *status,
+                content_type.clone(),
+                body.clone(),
+            )),
         }
     }
 }
@@ -216,7 +220,7 @@ impl Site {
     ///
     /// # Errors
     /// Where servers may read the path in ways that lead to different routes.
-    pub(crate) fn find(&self, path: &[u8]) -> Result<Option<usize>, Ambiguous> {
+    pub(crate) fn find_route(&self, path: &[u8]) -> Result<Option<usize>, Ambiguous> {
         path::resolve(path, |path| {
             self.routes
                 .iter()
@@ -323,8 +327,8 @@ mod tests {
         let some = table(&sites[1..]);
         assert_eq!(name(&some, "y.y.a.example"), None);
         assert_eq!(name(&some, "a.example"), None);
-        assert!(some.finds(b"X.A.Example.", b"/anything"));
-        assert!(!some.finds(b"x.a.example.org", b"/"));
+        assert!(some.has_route(b"X.A.Example.", b"/anything"));
+        assert!(!some.has_route(b"x.a.example.org", b"/"));
     }
 
     #[test]
@@ -340,7 +344,7 @@ mod tests {
         let other = info("other.example", false);
         let fallen = info("other.example", true);
         let outcome =
-            |host: &str, channel: Channel<'_>| match table.admit(Host::Name(host), channel) {
+            |host: &str, channel: Channel<'_>| match table.admit_host(Host::Name(host), channel) {
                 Admission::Serve(site) => site.name.to_string(),
                 Admission::Misdirected => "421".to_owned(),
                 Admission::ToTls(_, port) => format!("308 {port}"),

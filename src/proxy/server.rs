@@ -18,9 +18,9 @@ use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
 use crate::printable::Printable as _;
+use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex, ForeignCertificate};
 use crate::proxy::link::Link;
-use crate::proxy::room::Room;
 
 /// How long an idle connection to a server is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -98,14 +98,16 @@ impl Server {
     /// # Errors
     ///
     /// Where the server cannot be reached or trusted.
-    pub(super) async fn open(
+    pub(super) async fn open_connection(
         &self,
         endpoint: &Endpoint,
         dialer: &Dialer,
         patience: Duration,
     ) -> Result<Box<dyn Duplex>> {
         let tls = self.tls.as_ref();
-        dialer.open(&endpoint.address, tls, patience).await
+        dialer
+            .open_connection(&endpoint.address, tls, patience)
+            .await
     }
 
     /// The addresses that are known.
@@ -122,7 +124,7 @@ impl Server {
     /// Notes what a look-up of its name gave. Nothing found keeps what was known.
     ///
     /// Says whether that is a change: found after nothing was, or nothing after something was.
-    pub(crate) fn found(&self, now: u64, addresses: &[std::net::SocketAddr]) -> bool {
+    pub(crate) fn set_addresses(&self, now: u64, addresses: &[std::net::SocketAddr]) -> bool {
         self.looked_up.store(now, Ordering::Relaxed);
         let changed =
             self.lost.swap(addresses.is_empty(), Ordering::Relaxed) != addresses.is_empty();
@@ -150,7 +152,7 @@ impl Server {
     }
 
     /// The next address in turn that is in use, else the next one. `None` where none is known.
-    pub(crate) fn next(&self, now: u64) -> Option<Arc<Endpoint>> {
+    pub(crate) fn next_endpoint(&self, now: u64) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
         let start = match endpoints.len() {
             0 | 1 => 0,
@@ -160,13 +162,13 @@ impl Server {
             |offset: usize| endpoints.get(start.wrapping_add(offset).checked_rem(endpoints.len())?);
         (0..endpoints.len())
             .filter_map(at)
-            .find(|endpoint| endpoint.is_in(now))
+            .find(|endpoint| endpoint.is_available(now))
             .or_else(|| at(0))
             .cloned()
     }
 
     /// An address that is `wanted` and none of those `tried`.
-    pub(crate) fn untried(
+    pub(crate) fn untried_endpoint(
         &self,
         tried: &[Arc<Endpoint>],
         wanted: impl Fn(&Endpoint) -> bool,
@@ -190,7 +192,7 @@ impl Endpoint {
     }
 
     /// A link for a request: that of a connection that waits for one, else a new one.
-    pub(crate) fn link(&self) -> Arc<Link> {
+    pub(crate) fn idle_or_new_link(&self) -> Arc<Link> {
         let mut resting = self.resting();
         while let Some(link) = resting.pop() {
             if link.is_open() {
@@ -201,14 +203,14 @@ impl Endpoint {
     }
 
     /// Lets the connection of a link wait for its next request, where it has one and there is room.
-    pub(crate) fn rest(&self, link: Arc<Link>, room: &Arc<Room>) {
+    pub(crate) fn keep_idle(&self, link: Arc<Link>, connection_limit: &Arc<ConnectionLimit>) {
         if !link.is_open() {
             return;
         }
-        let Some(idle) = room.keep() else {
-            return link.end();
+        let Some(idle) = connection_limit.try_keep_idle() else {
+            return link.close();
         };
-        link.rest(idle);
+        link.set_idle(idle);
         let mut resting = self.resting();
         if resting.len() == resting.capacity() {
             // Those that have waited longest are the ones that servers have closed.
@@ -222,19 +224,19 @@ impl Endpoint {
     }
 
     /// Passes this address over until a time in milliseconds.
-    pub(crate) fn pass_over(&self, until: u64) {
+    pub(crate) fn avoid_until(&self, until: u64) {
         self.out_until.store(until, Ordering::Relaxed);
     }
 
     /// Takes this address into use.
-    pub(crate) fn take_in(&self) {
+    pub(crate) fn restore(&self) {
         // Looking first keeps the cache line shared while all is well.
         if self.out_until.load(Ordering::Relaxed) != 0 {
             self.out_until.store(0, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn is_in(&self, now: u64) -> bool {
+    pub(crate) fn is_available(&self, now: u64) -> bool {
         self.out_until.load(Ordering::Relaxed) <= now
     }
 }

@@ -15,10 +15,10 @@ use prometheus::IntCounter;
 use crate::config::model::Upstream;
 use crate::metrics::Metrics;
 use crate::proxy::balance;
+use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::Dialer;
 use crate::proxy::flow::Flow;
 use crate::proxy::link::Link;
-use crate::proxy::room::Room;
 use crate::proxy::server::{Endpoint, Server, read_roots};
 use crate::throttle::Throttle;
 
@@ -77,7 +77,7 @@ impl Pool {
     }
 
     /// Whether this pool is what [`Pool::new`] would make of `upstream`.
-    pub(crate) fn serves(&self, upstream: &Arc<Upstream>) -> bool {
+    pub(crate) fn is_for(&self, upstream: &Arc<Upstream>) -> bool {
         self.upstream == *upstream && self.roots == read_roots(upstream)
     }
 
@@ -93,7 +93,7 @@ impl Pool {
             let endpoints = server.endpoints();
             endpoints
                 .iter()
-                .map(|e| (e.text.clone(), e.is_in(now)))
+                .map(|e| (e.text.clone(), e.is_available(now)))
                 .collect::<Vec<_>>()
         };
         self.servers.iter().flat_map(of).collect()
@@ -101,15 +101,17 @@ impl Pool {
 
     /// Whose turn it is: the next server with an address that is in use, else, all being passed
     /// over, the next one with any address. `None` where no server's name has been resolved.
-    pub(crate) fn next(&self) -> Option<Choice> {
+    pub(crate) fn next_server(&self) -> Option<Choice> {
         let now = self.now();
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut last_resort = None;
         for offset in 0..self.round.len() {
             let at = start.wrapping_add(offset).checked_rem(self.round.len())?;
             let server = usize::from(*self.round.get(at)?);
-            match self.servers.get(server)?.next(now) {
-                Some(endpoint) if endpoint.is_in(now) => return Some(Choice { server, endpoint }),
+            match self.servers.get(server)?.next_endpoint(now) {
+                Some(endpoint) if endpoint.is_available(now) => {
+                    return Some(Choice { server, endpoint });
+                }
                 Some(endpoint) if last_resort.is_none() => {
                     last_resort = Some(Choice { server, endpoint });
                 }
@@ -119,23 +121,23 @@ impl Pool {
         last_resort
     }
 
-    /// A connection to a server for one request, or the place of a `fresh` one. `flow` bounds what
+    /// A connection to a server for one request, or a link for a `fresh` one. `flow` bounds what
     /// is read, where it is given.
     pub(crate) fn lease(
         choice: &Choice,
         fresh: bool,
-        room: &Arc<Room>,
+        connection_limit: &Arc<ConnectionLimit>,
         flow: Option<Arc<Flow>>,
     ) -> Lease {
         let link = match fresh {
             true => Link::new(),
-            false => choice.endpoint.link(),
+            false => choice.endpoint.idle_or_new_link(),
         };
-        link.begin(flow);
+        link.begin_request(flow);
         Lease {
             link,
             endpoint: Arc::clone(&choice.endpoint),
-            room: Arc::clone(room),
+            connection_limit: Arc::clone(connection_limit),
         }
     }
 
@@ -145,7 +147,7 @@ impl Pool {
     /// # Errors
     ///
     /// Where the server cannot be reached or trusted.
-    pub(super) async fn open(
+    pub(super) async fn open_connection(
         &self,
         choice: &Choice,
         lease: &Lease,
@@ -157,16 +159,18 @@ impl Pool {
             .get(choice.server)
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "the server is gone"))?;
         if !lease.link.is_open() {
-            let socket = server.open(&choice.endpoint, dialer, patience).await?;
-            lease.link.hold(socket);
+            let socket = server
+                .open_connection(&choice.endpoint, dialer, patience)
+                .await?;
+            lease.link.set_socket(socket);
         }
         Ok(server.peer(&choice.endpoint, &lease.link))
     }
 
     /// Passes an address over for a while.
-    pub(crate) fn pass_over(&self, choice: &Choice) {
+    pub(crate) fn avoid_server(&self, choice: &Choice) {
         let until = self.now().saturating_add(millis(PASSED_OVER));
-        choice.endpoint.pass_over(until);
+        choice.endpoint.avoid_until(until);
     }
 
     /// Another address of the same server that is in use and none of those `tried`.
@@ -174,7 +178,7 @@ impl Pool {
         let endpoint = self
             .servers
             .get(choice.server)?
-            .untried(tried, |endpoint| endpoint.is_in(self.now()))?;
+            .untried_endpoint(tried, |endpoint| endpoint.is_available(self.now()))?;
         Some(Choice {
             server: choice.server,
             endpoint,
@@ -190,8 +194,8 @@ impl Pool {
             (0..self.round.len()).find_map(|offset| {
                 let at = start.wrapping_add(offset).checked_rem(self.round.len())?;
                 let server = usize::from(*self.round.get(at)?);
-                let wanted = |endpoint: &Endpoint| endpoint.is_in(now) == in_use;
-                let endpoint = self.servers.get(server)?.untried(tried, wanted)?;
+                let wanted = |endpoint: &Endpoint| endpoint.is_available(now) == in_use;
+                let endpoint = self.servers.get(server)?.untried_endpoint(tried, wanted)?;
                 Some(Choice { server, endpoint })
             })
         })
@@ -199,7 +203,7 @@ impl Pool {
 
     /// The servers whose names are to be looked up when the last look-up is `age` old; those
     /// never found are always due.
-    pub(crate) fn due(&self, age: Duration) -> impl Iterator<Item = &Server> {
+    pub(crate) fn due_servers(&self, age: Duration) -> impl Iterator<Item = &Server> {
         let now = self.now();
         self.servers
             .iter()
@@ -207,8 +211,8 @@ impl Pool {
     }
 
     /// Notes what a look-up of a server's name gave, and says whether that is a change.
-    pub(crate) fn found(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
-        server.found(self.now(), addresses)
+    pub(crate) fn set_addresses(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
+        server.set_addresses(self.now(), addresses)
     }
 
     /// Milliseconds since the pool was made, from 1.
@@ -230,12 +234,13 @@ pub(crate) struct Choice {
 pub(crate) struct Lease {
     pub(crate) link: Arc<Link>,
     endpoint: Arc<Endpoint>,
-    room: Arc<Room>,
+    connection_limit: Arc<ConnectionLimit>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.endpoint.rest(Arc::clone(&self.link), &self.room);
+        self.endpoint
+            .keep_idle(Arc::clone(&self.link), &self.connection_limit);
     }
 }
 
@@ -285,7 +290,7 @@ mod tests {
     fn turns(pool: &Pool, count: usize) -> HashMap<String, usize> {
         let mut turns = HashMap::new();
         for _ in 0..count {
-            let choice = pool.next().expect("a server");
+            let choice = pool.next_server().expect("a server");
             *turns.entry(choice.endpoint.text.to_string()).or_default() += 1;
         }
         turns
@@ -300,15 +305,15 @@ mod tests {
     #[test]
     fn a_failed_server_is_passed_over_until_it_is_back() {
         let pool = pool(vec![ip(1, 1), ip(2, 1)]);
-        let first = pool.next().expect("a server");
-        pool.pass_over(&first);
-        let second = pool.next().expect("a server");
+        let first = pool.next_server().expect("a server");
+        pool.avoid_server(&first);
+        let second = pool.next_server().expect("a server");
         assert_ne!(first.endpoint.text, second.endpoint.text);
         assert_eq!(turns(&pool, 10).len(), 1);
         // With none left, the failed ones are tried all the same.
-        pool.pass_over(&second);
+        pool.avoid_server(&second);
         assert_eq!(turns(&pool, 10).len(), 2);
-        first.endpoint.take_in();
+        first.endpoint.restore();
         assert_eq!(
             turns(&pool, 10),
             HashMap::from([(first.endpoint.text.to_string(), 10)])
@@ -322,10 +327,10 @@ mod tests {
     #[test]
     fn every_server_is_tried_once_and_those_in_use_first() {
         let pool = pool(vec![ip(1, 1), ip(2, 1), ip(3, 1)]);
-        let failed = pool.next().expect("a server");
-        let out = pool.next().expect("a server");
-        pool.pass_over(&out);
-        pool.pass_over(&failed);
+        let failed = pool.next_server().expect("a server");
+        let out = pool.next_server().expect("a server");
+        pool.avoid_server(&out);
+        pool.avoid_server(&failed);
         let mut tried = vec![Arc::clone(&failed.endpoint)];
         assert!(pool.same_server(&failed, &tried).is_none());
         let second = pool.other_server(&tried).expect("a server");
@@ -347,18 +352,18 @@ mod tests {
             address: name,
             weight: 1,
         }]);
-        assert!(pool.next().is_none());
-        let due = || pool.due(Duration::from_secs(10)).next();
+        assert!(pool.next_server().is_none());
+        let due = || pool.due_servers(Duration::from_secs(10)).next();
         let server = due().expect("never looked up");
         let addresses: Vec<SocketAddr> =
             vec![([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()];
-        pool.found(server, &[]);
+        pool.set_addresses(server, &[]);
         assert!(due().is_some(), "what was never found stays due");
-        pool.found(server, &addresses);
+        pool.set_addresses(server, &addresses);
         assert!(due().is_none());
         assert_eq!(turns(&pool, 10).len(), 2);
-        let choice = pool.next().expect("a server");
-        pool.pass_over(&choice);
+        let choice = pool.next_server().expect("a server");
+        pool.avoid_server(&choice);
         let tried = [Arc::clone(&choice.endpoint)];
         let other = pool
             .same_server(&choice, &tried)
@@ -367,10 +372,10 @@ mod tests {
         assert_eq!(turns(&pool, 10).len(), 1);
         // What was known of an address outlives the next look-up, and nothing found changes
         // nothing.
-        pool.found(server, &addresses);
-        pool.found(server, &[]);
+        pool.set_addresses(server, &addresses);
+        pool.set_addresses(server, &[]);
         assert_eq!(turns(&pool, 10).len(), 1);
-        pool.found(server, &addresses[..1]);
+        pool.set_addresses(server, &addresses[..1]);
         assert_eq!(pool.endpoints().len(), 1);
     }
 }

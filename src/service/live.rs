@@ -27,12 +27,12 @@ use crate::config::model::Config;
 use crate::edge::Edge;
 use crate::manager::{Demands, Flusher, ManagedView, Missing, Report, TlsManager, Tools};
 use crate::metrics::Metrics;
-use crate::proxy::{Front, SiteTable};
+use crate::proxy::{ProxyApp, SiteTable};
 use crate::readiness::Readiness;
 use crate::tls::GlobalCertificate;
 
 /// The edge in front of our proxy.
-pub type GatewayEdge = Edge<Front>;
+pub type GatewayEdge = Edge<ProxyApp>;
 
 /// How long certificates are loaded before the admin interface answers. The rest of very many is
 /// loaded while it tells how far that is.

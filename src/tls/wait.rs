@@ -1,12 +1,36 @@
-//! Handshakes that come while certificates are being loaded, and wait for theirs.
+//! How a handshake comes by its certificate after its ClientHello, and its wait where certificates
+//! are still being loaded.
 
 use std::sync::Arc;
 
 use pingora_core::protocols::tls::TlsRef;
 
-use super::snapshot::Selection;
-use super::{GlobalCertificate, handshake_trace, lock};
+use super::snapshot::{Selection, Snapshot};
+use super::{GlobalCertificate, Hello, handshake_trace, lock};
 use crate::certificate::sni::CertificateSet;
+use crate::host::HostName;
+
+/// What a handshake does after its ClientHello, as far as certificates go.
+pub(super) enum CertificateStep {
+    Present(Arc<CertificateSet>),
+    /// Get the certificate of this name.
+    Demand(Arc<Snapshot>, HostName),
+    /// Wait until more certificates are loaded.
+    Wait,
+}
+
+impl CertificateStep {
+    pub(super) fn of(hello: &Hello) -> Option<Self> {
+        if let Some(set) = &hello.certificates {
+            return Some(Self::Present(Arc::clone(set)));
+        }
+        let snapshot = lock(&hello.snapshot).clone()?;
+        if snapshot.certificates.loading().is_some() {
+            return Some(Self::Wait);
+        }
+        Some(Self::Demand(snapshot, hello.server_name.clone()?))
+    }
+}
 
 impl GlobalCertificate {
     /// The certificate for a client that came before all were loaded. What may be its own is loaded

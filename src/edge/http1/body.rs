@@ -47,9 +47,9 @@ impl Framing {
     ///
     /// # Errors
     /// `InvalidData` where the chunks are malformed.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Chunked(chunks) => chunks.take(bytes),
+            Self::Chunked(chunks) => chunks.consume(bytes),
             Self::Length(left) => {
                 let here = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 *left -= here as u64;
@@ -89,7 +89,7 @@ enum State {
 }
 
 impl Chunks {
-    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut rest = bytes;
         while self.state != State::End {
             if self.state == State::Data {
@@ -105,14 +105,14 @@ impl Chunks {
             let Some((&byte, after)) = rest.split_first() else {
                 break;
             };
-            self.step(byte)?;
+            self.consume_byte(byte)?;
             rest = after;
         }
         Ok(bytes.len() - rest.len())
     }
 
     /// Takes one byte of framing.
-    fn step(&mut self, byte: u8) -> io::Result<()> {
+    fn consume_byte(&mut self, byte: u8) -> io::Result<()> {
         self.state = match (self.state, byte) {
             (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 if self.size >> 56 != 0 {
@@ -185,12 +185,12 @@ mod tests {
     /// How many bytes belong to the body, fed whole and byte by byte.
     fn scan(bytes: &[u8]) -> Option<(usize, bool)> {
         let mut whole = Framing::new(Body::Chunked);
-        let taken = whole.take(bytes).ok();
+        let taken = whole.consume(bytes).ok();
         let mut pieces = Framing::new(Body::Chunked);
         let by_piece = bytes
             .iter()
             .try_fold(0, |sum, byte| {
-                pieces.take(&[*byte]).map(|taken| sum + taken)
+                pieces.consume(&[*byte]).map(|taken| sum + taken)
             })
             .ok();
         assert_eq!(taken, by_piece, "{}", bytes.escape_ascii());
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(scan(b"3\r\nab"), Some((5, false)));
         assert_eq!(scan(b""), Some((0, false)));
         let mut length = Framing::new(Body::Length(3));
-        assert_eq!(length.take(b"abcdef").ok(), Some(3));
+        assert_eq!(length.consume(b"abcdef").ok(), Some(3));
         assert!(length.is_done());
     }
 

@@ -33,13 +33,13 @@ pub(super) struct Head {
     /// Where the authority stands in a target in absolute form. In a box, since few have one.
     pub(super) absolute: Option<Box<Absolute>>,
     /// `None` where the request asks for more than an answer.
-    pub(super) brief: Option<Brief>,
+    pub(super) ranges: Option<HeadRanges>,
 }
 
 /// Where in a head stands what a request without a body asks for. Its version is 1.1, and nothing
 /// in it is to be looked at closer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Brief {
+pub(super) struct HeadRanges {
     pub(super) method: Range<usize>,
     pub(super) target: Range<usize>,
     pub(super) host: Range<usize>,
@@ -93,7 +93,7 @@ pub(in crate::edge) const CONNECT: Refusal = Refusal {
 /// Where the bytes are not the beginning of a request that we serve.
 pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
     let mut lines = Lines { rest: bytes };
-    let Some(line) = lines.next()? else {
+    let Some(line) = lines.next_line()? else {
         return if bytes.len() > MAX_REQUEST_LINE {
             Err(LINE_TOO_LONG)
         } else {
@@ -107,7 +107,7 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
     let request = RequestLine::parse(line)?;
     let mut fields = Fields::default();
     let mut count = 0;
-    while let Some(line) = lines.next()? {
+    while let Some(line) = lines.next_line()? {
         if line.is_empty() {
             let len = bytes.len() - lines.rest.len();
             if len > max {
@@ -124,7 +124,7 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
                 body,
                 http_10: request.http_10,
                 absolute: absolute.map(Box::new),
-                brief: is_brief.then(|| Brief {
+                ranges: is_brief.then(|| HeadRanges {
                     method: within(bytes, request.method),
                     target: within(bytes, request.target),
                     host: within(bytes, fields.host),
@@ -135,7 +135,7 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
         if count > MAX_FIELDS {
             return Err(TOO_LARGE);
         }
-        fields.add(line)?;
+        fields.add_line(line)?;
     }
     if bytes.len() > max {
         return Err(TOO_LARGE);
@@ -168,7 +168,7 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     /// The next whole line without its end; `None` where it has not come whole.
-    fn next(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
+    fn next_line(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
         let Some(end) = memchr::memchr3(b'\r', b'\n', 0, self.rest) else {
             return Ok(None);
         };
@@ -254,7 +254,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Takes one field line.
-    fn add(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
+    fn add_line(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err(bad("a folded field line"));
         }
@@ -272,11 +272,11 @@ impl<'a> Fields<'a> {
         {
             return Err(bad("a control character in a field value"));
         }
-        self.note(name, value.trim_ascii())
+        self.record_field(name, value.trim_ascii())
     }
 
     /// Notes a field that matters for framing.
-    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
+    fn record_field(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
             4 if is("host") => {
@@ -399,19 +399,19 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_found_unless_more_is_asked() {
-        let brief = |fields: &str| {
+        let ranges = |fields: &str| {
             let head = format!("GET /a?b HTTP/1.1\r\n{fields}\r\n");
             let found = parse(head.as_bytes(), 1024).expect("good").expect("whole");
-            let brief = found.brief?;
+            let ranges = found.ranges?;
             let at = |range: Range<usize>| head[range].to_owned();
-            Some([at(brief.method), at(brief.target), at(brief.host)])
+            Some([at(ranges.method), at(ranges.target), at(ranges.host)])
         };
         let asked = Some(["GET", "/a?b", "a.example"].map(str::to_owned));
         for fields in [
             "Host: a.example\r\n",
             "X: y\r\nhost:  a.example \r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n",
         ] {
-            assert_eq!(brief(fields), asked, "{fields}");
+            assert_eq!(ranges(fields), asked, "{fields}");
         }
         for more in [
             "Connection: close",
@@ -422,13 +422,13 @@ mod tests {
             "Transfer-Encoding: chunked",
         ] {
             assert_eq!(
-                brief(&format!("Host: a.example\r\n{more}\r\n")),
+                ranges(&format!("Host: a.example\r\n{more}\r\n")),
                 None,
                 "{more}"
             );
         }
         let old = parse(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", 1024).expect("good");
-        assert_eq!(old.expect("whole").brief, None);
+        assert_eq!(old.expect("whole").ranges, None);
     }
 
     #[test]
@@ -437,7 +437,7 @@ mod tests {
             let rest = "\r\nrest";
             let mut bytes = BytesMut::from(format!("{head}{rest}").as_bytes());
             let found = parse(&bytes, 1024).ok()?.expect("whole");
-            assert_eq!(found.brief, None);
+            assert_eq!(found.ranges, None);
             let absolute = found.absolute.expect("an absolute target");
             let len = absolute.to_origin_form(&mut bytes, found.len);
             let text = String::from_utf8(bytes.to_vec()).expect("text");

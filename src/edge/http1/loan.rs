@@ -46,7 +46,7 @@ impl Lent {
 }
 
 /// Lends a connection.
-pub(super) fn lend(stream: MessageStream) -> (Loan, Handle) {
+pub(super) fn lend_stream(stream: MessageStream) -> (Loan, Handle) {
     let lent = Arc::new(Mutex::new(Lent {
         stream,
         closed: false,
@@ -57,7 +57,7 @@ pub(super) fn lend(stream: MessageStream) -> (Loan, Handle) {
 impl Loan {
     /// The connection, and whether the borrower closed it in order, which it does after a whole
     /// answer. `None` while the handle lives.
-    pub(super) fn end(self) -> Option<(MessageStream, bool)> {
+    pub(super) fn take_back(self) -> Option<(MessageStream, bool)> {
         let lent = Arc::try_unwrap(self.0).ok()?;
         let lent = lent.into_inner().unwrap_or_else(PoisonError::into_inner);
         Some((lent.stream, lent.closed))

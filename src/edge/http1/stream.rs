@@ -81,17 +81,17 @@ impl MessageStream {
     }
 
     /// Drops the first `count` bytes of what has been read.
-    pub(super) fn skip(&mut self, count: usize) {
+    pub(super) fn skip_bytes(&mut self, count: usize) {
         self.buffer.advance(count.min(self.buffer.len()));
     }
 
     /// Takes the first `count` bytes of what has been read.
-    pub(super) fn take(&mut self, count: usize) -> BytesMut {
+    pub(super) fn take_bytes(&mut self, count: usize) -> BytesMut {
         self.buffer.split_to(count.min(self.buffer.len()))
     }
 
     /// Sends a whole answer to a message that was taken.
-    pub(super) async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+    pub(super) async fn send_response(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         self.inner.write_all(head).await?;
         self.inner.write_all(body).await?;
         self.inner.flush().await
@@ -100,7 +100,7 @@ impl MessageStream {
     /// Reads more from the client. `Ok(0)` where the client sends no more.
     ///
     /// While nothing comes it holds no memory for what may come.
-    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+    pub(super) async fn read_more(&mut self) -> io::Result<usize> {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             self.pace.release();
@@ -109,7 +109,7 @@ impl MessageStream {
     }
 
     /// Positions the stream on the message whose head has been found in what was read.
-    pub(super) fn begin(&mut self, head: &Head) {
+    pub(super) fn begin_message(&mut self, head: &Head) {
         self.head = match &head.absolute {
             Some(absolute) => absolute.to_origin_form(&mut self.buffer, head.len),
             None => head.len,
@@ -134,7 +134,7 @@ impl MessageStream {
         }
         self.buffer = BytesMut::new();
         let linger = async {
-            while let Ok(Ok(1..)) = tokio::time::timeout(LINGER_IDLE, self.discard()).await {}
+            while let Ok(Ok(1..)) = tokio::time::timeout(LINGER_IDLE, self.discard_bytes()).await {}
         };
         tokio::select! {
             _ = tokio::time::timeout(LINGER, linger) => {}
@@ -145,7 +145,7 @@ impl MessageStream {
     /// Ends the connection in the middle of an answer, so that nobody takes it for the whole: over
     /// TLS without a close_notify, and with a reset where the end of the connection would be that
     /// of the answer.
-    pub(super) async fn cut(&mut self) {
+    pub(super) async fn cut_connection(&mut self) {
         _ = tokio::time::timeout(FAREWELL, self.inner.flush()).await;
         if self.http_10 {
             reset_on_close(&self.inner);
@@ -154,11 +154,11 @@ impl MessageStream {
 
     /// Writes a whole answer to what cannot be read as a message. The connection is to be closed
     /// then. Whether the client has taken it.
-    pub(super) async fn refuse(&mut self, head: &[u8], body: &[u8]) -> bool {
+    pub(super) async fn send_refusal(&mut self, head: &[u8], body: &[u8]) -> bool {
         // It may be in the middle of any body.
         self.framing = Framing::new(Body::Upgrade);
         self.head = 0;
-        let sent = tokio::time::timeout(FAREWELL, self.send(head, body)).await;
+        let sent = tokio::time::timeout(FAREWELL, self.send_response(head, body)).await;
         matches!(sent, Ok(Ok(())))
     }
 
@@ -170,7 +170,7 @@ impl MessageStream {
     }
 
     /// Reads what the client sends and keeps nothing of it. `Ok(0)` where it sends no more.
-    async fn discard(&mut self) -> io::Result<usize> {
+    async fn discard_bytes(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             let mut space = [MaybeUninit::uninit(); READ];
             let mut read = ReadBuf::uninit(&mut space);
@@ -190,10 +190,10 @@ impl MessageStream {
     }
 
     /// Hands on the part of the buffer that belongs to the message.
-    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+    fn copy_unread(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
         let fits = self.buffer.len().min(buf.remaining());
         let fits = self.buffer.get(..fits).unwrap_or_default();
-        let ours = self.framing.take(fits)?;
+        let ours = self.framing.consume(fits)?;
         buf.put_slice(fits.get(..ours).unwrap_or_default());
         self.buffer.advance(ours);
         Ok(())
@@ -212,7 +212,7 @@ impl MessageStream {
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.buffer.is_empty() {
-            return Poll::Ready(self.hand_on(buf));
+            return Poll::Ready(self.copy_unread(buf));
         }
         let before = buf.filled().len();
         let read = match self.framing {
@@ -232,7 +232,7 @@ impl MessageStream {
             Framing::Chunked(_) => match self.poll_fill(cx) {
                 Poll::Ready(Ok(_)) => {
                     self.pace.advance(self.buffer.len());
-                    return Poll::Ready(self.hand_on(buf));
+                    return Poll::Ready(self.copy_unread(buf));
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => Poll::Pending,
@@ -370,15 +370,15 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         client.write_all(bytes).await.expect("room");
         let mut stream = MessageStream::new(Box::new(server));
-        stream.fill().await.expect("bytes");
+        stream.read_more().await.expect("bytes");
         (stream, client)
     }
 
     fn begin(stream: &mut MessageStream, body: Body) {
-        stream.begin(&Head {
+        stream.begin_message(&Head {
             len: GET.len(),
             body,
-            brief: None,
+            ranges: None,
             http_10: false,
             absolute: None,
         });
@@ -476,7 +476,7 @@ mod tests {
             }
             assert_eq!(got, [GET, bytes].concat());
             while stream.unread().len() < GET.len() {
-                stream.fill().await.expect("the next head");
+                stream.read_more().await.expect("the next head");
             }
             assert_eq!(stream.unread(), GET);
         }

@@ -51,7 +51,7 @@ pub(super) struct Session {
 
 impl Session {
     /// The session of a request. `stalled` is set where its client takes nothing of the answer.
-    pub(super) fn begin(
+    pub(super) fn new_session(
         mut inner: HttpSession,
         flow: Flow,
         stalled: &Arc<AtomicBool>,
@@ -73,15 +73,15 @@ impl Session {
     async fn read(&mut self, farewell: Option<Instant>) -> Result<Option<Bytes>> {
         let now = Instant::now();
         if farewell.is_some_and(|farewell| farewell <= now) {
-            return Err(late("the request goes on after its answer"));
+            return Err(timeout_error("the request goes on after its answer"));
         }
-        let deadline = self.body.wait(now, self.read_timeout);
+        let deadline = self.body.begin_wait(now, self.read_timeout);
         let deadline = farewell.map_or(deadline, |farewell| farewell.min(deadline));
         let read = timeout_at(deadline, self.inner.read_body_bytes()).await;
-        let read = read.map_err(|_| late("the request's body does not come"))?;
-        let part = self.watch(read)?;
+        let read = read.map_err(|_| timeout_error("the request's body does not come"))?;
+        let part = self.cancel_on_error(read)?;
         let octets = part.as_ref().map_or(0, Bytes::len);
-        self.body.came(Instant::now(), octets);
+        self.body.record_part(Instant::now(), octets);
         Ok(part)
     }
 
@@ -102,26 +102,26 @@ impl Session {
         {
             self.stalled.store(true, Ordering::Relaxed);
         }
-        self.ended(end && written.is_ok());
-        self.watch(written)
+        self.record_end(end && written.is_ok());
+        self.cancel_on_error(written)
     }
 
     /// Notes where the stream has failed: nobody waits for its answer any more.
-    fn watch<T>(&self, done: Result<T>) -> Result<T> {
+    fn cancel_on_error<T>(&self, done: Result<T>) -> Result<T> {
         if done.is_err() {
             self.flow.cancel();
         }
         done
     }
 
-    fn ended(&mut self, end: bool) {
+    fn record_end(&mut self, end: bool) {
         if end && self.answered.is_none() {
             self.answered = Some(Instant::now());
         }
     }
 }
 
-fn late(why: &'static str) -> Box<Error> {
+fn timeout_error(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, why).into_down()
 }
 
@@ -138,7 +138,7 @@ struct Pace {
 
 impl Pace {
     /// Waits for the next part, from now on unless that began before; until when.
-    fn wait(&mut self, now: Instant, idle: Option<Duration>) -> Instant {
+    fn begin_wait(&mut self, now: Instant, idle: Option<Duration>) -> Instant {
         let since = *self.since.get_or_insert(now);
         let allowed = GRACE.max(Duration::from_secs(self.octets / LEAST_RATE));
         let patience = allowed.saturating_sub(self.waited);
@@ -146,7 +146,7 @@ impl Pace {
     }
 
     /// A part has come.
-    fn came(&mut self, now: Instant, octets: usize) {
+    fn record_part(&mut self, now: Instant, octets: usize) {
         if let Some(since) = self.since.take() {
             self.waited += now.saturating_duration_since(since);
         }
@@ -177,7 +177,7 @@ impl CustomSession for Session {
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
         let is_final = !head.status.is_informational();
         self.inner.write_response_header(head, end)?;
-        self.ended(end && is_final);
+        self.record_end(end && is_final);
         Ok(())
     }
 
@@ -192,7 +192,7 @@ impl CustomSession for Session {
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         self.inner.write_trailers(trailers)?;
-        self.ended(true);
+        self.record_end(true);
         Ok(())
     }
 
@@ -275,7 +275,7 @@ impl CustomSession for Session {
     async fn finish(&mut self) -> Result<()> {
         self.inner.finish()?;
         let is_written = self.inner.response_written().is_some();
-        self.ended(is_written);
+        self.record_end(is_written);
         Ok(())
     }
 
@@ -286,7 +286,7 @@ impl CustomSession for Session {
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.inner.is_body_done() {
             let idle = self.inner.read_body_or_idle(true).await;
-            return self.watch(idle);
+            return self.cancel_on_error(idle);
         }
         let farewell = self.answered.map(|answered| answered + FAREWELL);
         self.read(farewell).await
@@ -367,12 +367,12 @@ mod tests {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         let mut now = begun;
         while now < begun + Duration::from_secs(120) {
-            let deadline = pace.wait(now, Some(Duration::from_secs(60)));
+            let deadline = pace.begin_wait(now, Some(Duration::from_secs(60)));
             if deadline < now + every {
                 return deadline - begun;
             }
             now += every;
-            pace.came(now, size);
+            pace.record_part(now, size);
         }
         now - begun
     }
@@ -390,20 +390,20 @@ mod tests {
     #[test]
     fn a_body_that_was_fast_may_pause_for_the_idle_time() {
         let (mut pace, now) = (Pace::default(), Instant::now());
-        pace.wait(now, None);
-        pace.came(now, 10_000_000);
+        pace.begin_wait(now, None);
+        pace.record_part(now, 10_000_000);
         let idle = Duration::from_secs(60);
-        assert_eq!(pace.wait(now, Some(idle)), now + idle);
+        assert_eq!(pace.begin_wait(now, Some(idle)), now + idle);
     }
 
     #[test]
     fn time_in_which_nobody_waits_is_no_fault_of_the_client() {
         let (mut pace, now) = (Pace::default(), Instant::now());
-        pace.wait(now, None);
-        pace.came(now, 10);
+        pace.begin_wait(now, None);
+        pace.record_part(now, 10);
         let later = now + Duration::from_secs(100);
-        assert_eq!(pace.wait(later, None), later + GRACE);
+        assert_eq!(pace.begin_wait(later, None), later + GRACE);
         // Asked again, it does not begin anew.
-        assert_eq!(pace.wait(later + GRACE / 2, None), later + GRACE);
+        assert_eq!(pace.begin_wait(later + GRACE / 2, None), later + GRACE);
     }
 }

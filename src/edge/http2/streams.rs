@@ -1,7 +1,7 @@
 //! The requests of one HTTP/2 connection.
 //!
 //! Each is begun in the task of its connection, which is all that most answers of the gateway's own
-//! take; what then has to wait goes on in a task of its own. The answers to requests that came
+//! take; what then has to wait continues in a task of its own. The answers to requests that came
 //! together so leave together.
 //!
 //! A connection ends with GOAWAY, whoever ends it and why, so that the client knows which of its
@@ -28,12 +28,12 @@ use super::accounting::Accounting;
 use super::head::check;
 use super::stream::HttpSession;
 use crate::config::model::Limits;
-use crate::edge::gather::Turn;
 use crate::edge::http1::Refusal;
-use crate::edge::seat::Seat;
+use crate::edge::report::Report;
+use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;
-use crate::edge::told::Told;
-use crate::proxy::{Answering, Flow, Ready, Request};
+use crate::edge::write_coalescing::Batch;
+use crate::proxy::{DirectResponder, Flow, Prepared, Request};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use super::session::Session;
@@ -55,7 +55,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// How far a connection is on its way to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Course {
+enum Phase {
     Open,
     /// The gateway stops, and whoever waits for that looks after the end.
     Stopping,
@@ -73,8 +73,8 @@ pub(super) struct Streams<A> {
     idle: Duration,
     /// The most octets of a request's head.
     max_head: usize,
-    told: Arc<Told>,
-    seat: Arc<Seat>,
+    report: Arc<Report>,
+    slot: Arc<Slot>,
     accounting: Accounting,
     /// Whether there has been a request.
     is_used: AtomicBool,
@@ -84,14 +84,14 @@ pub(super) struct Streams<A> {
 
 impl<A> Streams<A>
 where
-    A: Answering + Send + Sync + 'static,
+    A: DirectResponder + Send + Sync + 'static,
 {
     pub(super) fn new(
         app: &Arc<A>,
         shutdown: ShutdownWatch,
         limits: &Limits,
-        told: &Arc<Told>,
-        seat: &Arc<Seat>,
+        report: &Arc<Report>,
+        slot: &Arc<Slot>,
         accounting: Accounting,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -99,8 +99,8 @@ where
             shutdown,
             idle: limits.idle,
             max_head: limits.max_header_bytes,
-            told: Arc::clone(told),
-            seat: Arc::clone(seat),
+            report: Arc::clone(report),
+            slot: Arc::clone(slot),
             accounting,
             is_used: AtomicBool::new(false),
             at_upstreams: Arc::default(),
@@ -108,9 +108,9 @@ where
     }
 
     /// Waits until nothing is in flight and the last answer has had the time to arrive.
-    pub(super) async fn at_rest(&self) {
+    pub(super) async fn wait_until_idle(&self) {
         let is_at_rest = || {
-            let idle_since = self.seat.idle_since();
+            let idle_since = self.slot.idle_since();
             let has_arrived = |since: Instant| since.elapsed() >= FLUSH;
             !self.is_used.load(Ordering::Relaxed) || idle_since.is_some_and(has_arrived)
         };
@@ -120,46 +120,46 @@ where
     }
 
     /// Answers what comes until the client or an error ends the connection, nothing has been in
-    /// flight for too long, another connection needs the place, or the connection has made too much
+    /// flight for too long, another connection needs the slot, or the connection has made too much
     /// work in vain. When the gateway stops, the client is told and what it has begun is still
     /// answered.
     pub(super) async fn serve(
         self: &Arc<Self>,
         connection: &mut Connection<Stream, Bytes>,
         digest: &Arc<Digest>,
-        turn: &Turn,
+        batch: &Batch,
     ) {
         let mut heard = self.shutdown.clone();
         let mut stopping = pin!(requested(&mut heard));
-        let mut course = Course::Open;
+        let mut course = Phase::Open;
         let mut timer = Timer::default();
-        let busy_at = || self.seat.idle_since().unwrap_or_else(Instant::now);
+        let busy_at = || self.slot.idle_since().unwrap_or_else(Instant::now);
         poll_fn(|cx| {
-            if course == Course::Open && stopping.as_mut().poll(cx).is_ready() {
+            if course == Phase::Open && stopping.as_mut().poll(cx).is_ready() {
                 connection.graceful_shutdown();
-                course = Course::Stopping;
+                course = Phase::Stopping;
             }
             loop {
-                if self.poll_requests(connection, digest, turn, cx).is_ready() {
+                if self.poll_requests(connection, digest, batch, cx).is_ready() {
                     return Poll::Ready(());
                 }
-                if course != Course::Closing && self.accounting.is_exceeded() {
-                    self.told.flood(digest.socket_digest.as_deref());
+                if course != Phase::Closing && self.accounting.is_exceeded() {
+                    self.report.log_flood(digest.socket_digest.as_deref());
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     timer.clear();
-                    course = Course::Closing;
+                    course = Phase::Closing;
                     continue;
                 }
                 let is_due = match course {
-                    Course::Open => {
-                        let let_go = self.seat.poll_let_go(cx).is_ready();
-                        if self.seat.take_stalled() {
+                    Phase::Open => {
+                        let let_go = self.slot.poll_close_requested(cx).is_ready();
+                        if self.slot.take_stalled() {
                             timer.clear();
                         }
                         let_go || timer.poll_since(cx, self.idle, busy_at).is_ready()
                     }
-                    Course::Stopping => false,
-                    Course::Leaving(since) => {
+                    Phase::Stopping => false,
+                    Phase::Leaving(since) => {
                         let crossed = busy_at().max(since) + CROSSING;
                         // What is answered may still have to be taken.
                         let taken = connection.has_streams().then(|| busy_at() + self.idle);
@@ -167,23 +167,23 @@ where
                         timer.clear();
                         timer.poll_since(cx, Duration::ZERO, || end).is_ready()
                     }
-                    Course::Closing => return timer.poll_after(cx, CLOSING),
+                    Phase::Closing => return timer.poll_after(cx, CLOSING),
                 };
                 if !is_due {
                     return Poll::Pending;
                 }
                 timer.clear();
-                course = if course == Course::Open {
+                course = if course == Phase::Open {
                     connection.graceful_shutdown();
-                    Course::Leaving(Instant::now())
+                    Phase::Leaving(Instant::now())
                 } else {
                     connection.abrupt_shutdown(Reason::NO_ERROR);
-                    Course::Closing
+                    Phase::Closing
                 };
             }
         })
         .await;
-        turn.end();
+        batch.end();
     }
 
     /// Begins with the requests that have come; ready once the connection is over.
@@ -191,19 +191,19 @@ where
         self: &Arc<Self>,
         connection: &mut Connection<Stream, Bytes>,
         digest: &Arc<Digest>,
-        turn: &Turn,
+        batch: &Batch,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         for _ in 0..AT_ONCE {
             match HttpSession::poll_accept(connection, digest, cx) {
                 Poll::Ready(Some(session)) => {
-                    turn.begin();
-                    self.begin(session, cx);
+                    batch.begin();
+                    self.begin_request(session, cx);
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
                 // All that had come is begun: send what is answered, and read on.
                 Poll::Pending => {
-                    let had_requests = turn.end();
+                    let had_requests = batch.end();
                     if self.accounting.resume() {
                         break;
                     }
@@ -214,26 +214,26 @@ where
             }
         }
         // Others have their turn before the rest.
-        turn.end();
+        batch.end();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
     /// Begins with a request, and leaves it to a task of its own where it has to wait.
-    fn begin(self: &Arc<Self>, mut session: HttpSession, cx: &mut Context<'_>) {
+    fn begin_request(self: &Arc<Self>, mut session: HttpSession, cx: &mut Context<'_>) {
         if session.poll_reset(cx).is_ready() {
             // The client has taken it back already.
             return;
         }
         self.is_used.store(true, Ordering::Relaxed);
-        let mut request = Box::pin(Arc::clone(self).answer(session));
+        let mut request = Box::pin(Arc::clone(self).answer_request(session));
         if request.as_mut().poll(cx).is_pending() {
             tokio::spawn(request);
         }
     }
 
-    async fn answer(self: Arc<Self>, mut session: HttpSession) {
-        let in_flight = self.seat.begin();
+    async fn answer_request(self: Arc<Self>, mut session: HttpSession) {
+        let in_flight = self.slot.begin();
         let answer = if let Err(refusal) = check(session.req_header(), self.max_head) {
             Some(self.refuse(&session, &refusal))
         } else {
@@ -242,22 +242,24 @@ where
                 .then(|| Request::http2(session.req_header(), session.digest()));
             request
                 .flatten()
-                .and_then(|request| self.app.answer(&request))
+                .and_then(|request| self.app.prepare_response(&request))
         };
         let Some(answer) = answer else {
             let flow = Flow::new(&self.at_upstreams);
-            let session = Session::begin(session, flow, in_flight.stalled());
+            let session = Session::new_session(session, flow, in_flight.stalled());
             self.app.process_new_http(session, &self.shutdown).await;
             return;
         };
         // Where the client is gone there is nobody to tell.
-        let octets = send(&mut session, &answer, self.idle).await.unwrap_or(0);
+        let octets = send_response(&mut session, &answer, self.idle)
+            .await
+            .unwrap_or(0);
         let request = Request::of(session.req_header(), session.digest());
-        self.app.sent(answer, &request, octets);
+        self.app.record_sent(answer, &request, octets);
     }
 
     /// The answer to a request that is refused for its head alone.
-    fn refuse(&self, session: &HttpSession, refusal: &Refusal) -> Ready {
+    fn refuse(&self, session: &HttpSession, refusal: &Refusal) -> Prepared {
         let head = session.req_header();
         if refusal.status == StatusCode::BAD_REQUEST {
             self.accounting.count_malformed();
@@ -265,16 +267,17 @@ where
             self.accounting.count_refused(head.headers.len());
         }
         let peer = session.digest().and_then(|d| d.socket_digest.as_deref());
-        self.told.request(peer, refusal);
+        self.report.log_refused_request(peer, refusal);
         let request = Request::of(head, session.digest());
-        self.app.refuse(refusal.status, refusal.reason, &request)
+        self.app
+            .prepare_refusal(refusal.status, refusal.reason, &request)
     }
 }
 
 /// Sends a whole answer; how many octets follow its head. The client may take nothing for `idle`.
-async fn send(
+async fn send_response(
     session: &mut HttpSession,
-    answer: &Ready,
+    answer: &Prepared,
     idle: Duration,
 ) -> pingora_core::Result<usize> {
     let mut head = ResponseHeader::build_no_case(answer.status(), Some(8))?;

@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
-use pingora_core::Result;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -30,7 +30,7 @@ const RETRY: &str = "5";
 
 /// An answer that is known before the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct LocalResponse {
     status: StatusCode,
     content_type: Option<HeaderValue>,
     location: Option<HeaderValue>,
@@ -38,7 +38,7 @@ pub(crate) struct Answer {
     body: Bytes,
 }
 
-impl Answer {
+impl LocalResponse {
     /// An answer with a body.
     pub(crate) fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl Answer {
                 return noted.write(session, request_id).await;
             }
         } else if session.get_keepalive().is_some() {
-            drain(session).await;
+            drain_request(session).await;
             if !session.is_body_done() {
                 session.set_keepalive(None);
             }
@@ -197,7 +197,7 @@ impl Answer {
 }
 
 /// The fields of a request that say which form of error page it takes.
-pub(crate) fn accept(session: &Session) -> &[u8] {
+pub(crate) fn accept_field(session: &Session) -> &[u8] {
     session
         .req_header()
         .headers
@@ -211,7 +211,7 @@ pub(crate) fn is_http2(session: &Session) -> bool {
 }
 
 /// Reads what is left of a small body, so that the next request can follow it on the connection.
-async fn drain(session: &mut Session) {
+async fn drain_request(session: &mut Session) {
     let length = session.req_header().headers.get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
     let is_large = length.is_some_and(|length: usize| length > DRAIN_LIMIT);
@@ -245,6 +245,30 @@ pub(crate) async fn await_body_end(session: &mut Session, idle: Duration) {
         while let Ok(Ok(Some(_))) = tokio::time::timeout(idle, session.read_request_body()).await {}
     };
     _ = tokio::time::timeout(BODY_END, read).await;
+}
+
+/// Waits until the client takes its request back or goes away. Over HTTP/1 that cannot be seen
+/// before the whole body has been read.
+pub(crate) async fn await_client_gone(session: &mut Session) -> Box<Error> {
+    if !is_http2(session) && !session.is_body_done() {
+        return std::future::pending().await;
+    }
+    loop {
+        if let Err(error) = session.downstream_session.read_body_or_idle(true).await {
+            return error.into_down();
+        }
+    }
+}
+
+/// Waits for the end of a body that is to have no octets.
+pub(crate) async fn await_empty_body(session: &mut Session) -> Result<()> {
+    while let Some(part) = session.read_request_body().await? {
+        if !part.is_empty() {
+            let why = "the request's body is longer than declared";
+            return Err(Error::explain(ErrorType::HTTPStatus(400), why).into_down());
+        }
+    }
+    Ok(())
 }
 
 /// Whether the client waits for `100 Continue`: then it has not sent its body, and will not after
@@ -304,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_json() {
-        let answer = Answer::error(
+        let answer = LocalResponse::error(
             StatusCode::BAD_GATEWAY,
             "It is down.",
             b"application/json",
@@ -319,12 +343,12 @@ mod tests {
     #[test]
     fn heads_carry_what_the_answer_needs_and_no_more() {
         let id = HeaderValue::from_static("00ff");
-        let head = Answer::status(StatusCode::NO_CONTENT)
+        let head = LocalResponse::status(StatusCode::NO_CONTENT)
             .head(&id)
             .expect("a head");
         assert!(!head.headers.contains_key(CONTENT_LENGTH));
         let to = HeaderValue::from_static("https://a.example/");
-        let head = Answer::redirect(StatusCode::FOUND, to)
+        let head = LocalResponse::redirect(StatusCode::FOUND, to)
             .head(&id)
             .expect("a head");
         assert_eq!(head.headers[LOCATION], "https://a.example/");

@@ -1,4 +1,4 @@
-//! The place that a connection takes among all others: whether a request is in flight on it, and
+//! The slot that a connection takes among all others: whether a request is in flight on it, and
 //! whether it has to go for another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,9 +16,10 @@ fn now() -> u64 {
     u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A connection's place. The connection says what it does; whoever needs its place asks it to go.
+/// A connection's slot. The connection records what it does; whatever needs the slot asks it to
+/// close.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Slot {
     in_flight: AtomicUsize,
     /// When the last request ended, in nanoseconds from [`START`].
     last_end: AtomicU64,
@@ -29,7 +30,7 @@ pub(super) struct Seat {
     waker: AtomicWaker,
 }
 
-impl Default for Seat {
+impl Default for Slot {
     fn default() -> Self {
         Self {
             in_flight: AtomicUsize::new(0),
@@ -41,7 +42,7 @@ impl Default for Seat {
     }
 }
 
-impl Seat {
+impl Slot {
     /// Counts a request, or a handshake, until what is returned is dropped. The connection stays
     /// even where it has just been asked to go.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
@@ -50,7 +51,7 @@ impl Seat {
             self.let_go.store(false, Ordering::Relaxed);
         }
         InFlight {
-            seat: Arc::clone(self),
+            slot: Arc::clone(self),
             stalled: Arc::default(),
         }
     }
@@ -68,20 +69,20 @@ impl Seat {
     }
 
     /// Asks the connection to end, unless a request comes first.
-    pub(super) fn let_go(&self) {
+    pub(super) fn request_close(&self) {
         self.let_go.store(true, Ordering::Relaxed);
         self.waker.wake();
     }
 
     /// Whether the connection has been asked to end and has not ended yet.
-    pub(super) fn is_let_go(&self) -> bool {
+    pub(super) fn is_close_requested(&self) -> bool {
         self.let_go.load(Ordering::Relaxed)
     }
 
     /// Ready once an idle connection is asked to end.
-    pub(super) fn poll_let_go(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_close_requested(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.is_let_go() {
+        if self.is_close_requested() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -92,7 +93,7 @@ impl Seat {
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    seat: Arc<Seat>,
+    slot: Arc<Slot>,
     stalled: Arc<AtomicBool>,
 }
 
@@ -106,15 +107,15 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let seat = &*self.seat;
+        let slot = &*self.slot;
         let stalled = self.stalled.load(Ordering::Relaxed);
         if !stalled {
-            seat.last_end.store(now(), Ordering::Relaxed);
+            slot.last_end.store(now(), Ordering::Relaxed);
         }
-        seat.in_flight.fetch_sub(1, Ordering::Release);
+        slot.in_flight.fetch_sub(1, Ordering::Release);
         if stalled {
-            seat.has_stalled.store(true, Ordering::Release);
-            seat.waker.wake();
+            slot.has_stalled.store(true, Ordering::Release);
+            slot.waker.wake();
         }
     }
 }
@@ -125,27 +126,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_idle_between_requests() {
-        let seat = Arc::new(Seat::default());
-        let at_first = seat.idle_since().expect("idle");
-        let (one, two) = (seat.begin(), seat.begin());
+        let slot = Arc::new(Slot::default());
+        let at_first = slot.idle_since().expect("idle");
+        let (one, two) = (slot.begin(), slot.begin());
         drop(one);
-        assert_eq!(seat.idle_since(), None);
+        assert_eq!(slot.idle_since(), None);
         drop(two);
-        assert!(seat.idle_since().expect("idle again") > at_first);
+        assert!(slot.idle_since().expect("idle again") > at_first);
     }
 
     #[tokio::test]
     async fn who_is_let_go_hears_it_unless_a_request_comes_first() {
-        let seat = Arc::new(Seat::default());
+        let slot = Arc::new(Slot::default());
         let asked = tokio::spawn({
-            let seat = Arc::clone(&seat);
-            async move { std::future::poll_fn(|cx| seat.poll_let_go(cx)).await }
+            let slot = Arc::clone(&slot);
+            async move { std::future::poll_fn(|cx| slot.poll_close_requested(cx)).await }
         });
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());
-        seat.let_go();
+        slot.request_close();
         asked.await.expect("it hears");
-        drop(seat.begin());
-        assert!(!seat.is_let_go());
+        drop(slot.begin());
+        assert!(!slot.is_close_requested());
     }
 }

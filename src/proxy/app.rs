@@ -11,7 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
-use super::own::{Answering, Ready, Request};
+use super::direct_response::{DirectResponder, Prepared, Request};
 use super::{Gateway, http_proxy};
 use crate::config::model::Config;
 use crate::shutdown::ShutdownWatch;
@@ -34,12 +34,12 @@ impl KeepAlive {
 }
 
 /// The gateway as an application.
-pub struct Front {
+pub struct ProxyApp {
     gateway: Gateway,
     proxy: Arc<HttpProxy<Gateway>>,
 }
 
-impl Front {
+impl ProxyApp {
     /// With a proxy that keeps at most `kept` idle connections to upstreams.
     pub fn new(gateway: Gateway, config: &Config, kept: usize) -> Self {
         Self {
@@ -49,22 +49,22 @@ impl Front {
     }
 }
 
-impl Answering for Front {
-    fn answer(&self, request: &Request<'_>) -> Option<Ready> {
-        self.gateway.own(request)
+impl DirectResponder for ProxyApp {
+    fn prepare_response(&self, request: &Request<'_>) -> Option<Prepared> {
+        self.gateway.prepare_response(request)
     }
 
-    fn refuse(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Ready {
-        self.gateway.refusal(status, why, request)
+    fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {
+        self.gateway.prepare_refusal(status, why, request)
     }
 
-    fn sent(&self, answer: Ready, request: &Request<'_>, octets: usize) {
-        self.gateway.told(&answer, request, octets);
+    fn record_sent(&self, answer: Prepared, request: &Request<'_>, octets: usize) {
+        self.gateway.record_sent(&answer, request, octets);
     }
 }
 
 /// Written out, since `async_trait` would put one allocation around another.
-impl HttpServerApp for Front {
+impl HttpServerApp for ProxyApp {
     fn process_new_http<'a, 'b, 'c>(
         self: &'a Arc<Self>,
         session: ServerSession,

@@ -1,4 +1,4 @@
-//! What operators learn of connections that come to nothing: each is counted, and one in a second
+//! What operators learn of connections that fail: each is counted, and one in a second
 //! has a line, since whoever sends garbage would fill the log.
 
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 use crate::tls::HandshakeTrace;
 
-/// Tells of what clients do wrong.
-pub(super) struct Told {
+/// Counts and logs what clients do wrong.
+pub(super) struct Report {
     metrics: Metrics,
     handshakes: Throttle,
     unknown_names: Throttle,
@@ -24,14 +24,14 @@ pub(super) struct Told {
 
 /// How a handshake ended that did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unshaken {
+pub(super) enum HandshakeFailure {
     Failed,
     /// The gateway stops.
     Stopped,
     TimedOut,
 }
 
-impl Unshaken {
+impl HandshakeFailure {
     /// The value of the metrics' `result` label.
     fn as_str(self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Unshaken {
     }
 }
 
-impl Told {
+impl Report {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
@@ -55,9 +55,9 @@ impl Told {
     }
 
     /// A handshake did not succeed.
-    pub(super) fn handshake(
+    pub(super) fn log_handshake(
         &self,
-        how: Unshaken,
+        how: HandshakeFailure,
         peer: SocketAddr,
         trace: &HandshakeTrace,
         error: Option<&dyn fmt::Display>,
@@ -81,7 +81,7 @@ impl Told {
     }
 
     /// A client got the default certificate for want of one for its name. Counted by `tls`.
-    pub(super) fn unknown_name(&self, peer: SocketAddr, trace: &HandshakeTrace) {
+    pub(super) fn log_unknown_name(&self, peer: SocketAddr, trace: &HandshakeTrace) {
         if let Some(held_back) = self.unknown_names.admit() {
             tracing::debug!(
                 %peer,
@@ -93,7 +93,7 @@ impl Told {
     }
 
     /// A request was refused before it was passed on.
-    pub(super) fn request(&self, peer: Option<&SocketDigest>, refusal: &Refusal) {
+    pub(super) fn log_refused_request(&self, peer: Option<&SocketDigest>, refusal: &Refusal) {
         let reason = refusal.reason;
         self.metrics.refused.with_label_values(&[reason]).inc();
         if let Some(held_back) = self.requests.admit() {
@@ -109,13 +109,13 @@ impl Told {
     }
 
     /// A client opened a connection more than it may have.
-    pub(super) fn client_full(&self) {
-        self.limit("max_connections_per_ip");
+    pub(super) fn count_client_full(&self) {
+        self.count_limit("max_connections_per_ip");
     }
 
     /// A connection meets as many others as there may be, `max`.
-    pub(super) fn full(&self, max: usize) {
-        self.limit("max_connections");
+    pub(super) fn log_full(&self, max: usize) {
+        self.count_limit("max_connections");
         if let Some(held_back) = self.full.admit() {
             tracing::warn!(
                 max,
@@ -128,8 +128,8 @@ impl Told {
     }
 
     /// An HTTP/2 connection has to end, having made more work in vain than it was of use.
-    pub(super) fn flood(&self, peer: Option<&SocketDigest>) {
-        self.limit("http2_flood");
+    pub(super) fn log_flood(&self, peer: Option<&SocketDigest>) {
+        self.count_limit("http2_flood");
         if let Some(held_back) = self.floods.admit() {
             let peer = peer.and_then(SocketDigest::peer_addr);
             tracing::info!(
@@ -140,7 +140,7 @@ impl Told {
         }
     }
 
-    fn limit(&self, limit: &str) {
+    fn count_limit(&self, limit: &str) {
         self.metrics.limited.with_label_values(&[limit]).inc();
     }
 }

@@ -1,7 +1,7 @@
-//! Answers that take nothing but a request's head: configured ones and redirects.
+//! Direct responses, which take nothing but a request's head: configured ones and redirects.
 //!
-//! Whoever has read a head asks for them before it goes the way through Pingora's proxy, which is
-//! made for upstreams and several times as long.
+//! They are prepared once a head has been read, before Pingora's proxy sees it: the way through
+//! that is made for upstreams and several times as long.
 
 use std::net::IpAddr;
 
@@ -13,10 +13,10 @@ use pingora_core::protocols::Digest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_http::RequestHeader;
 
-use super::answer::Answer;
 use super::authority::{self, Authority, Channel};
-use super::exchange::Exchange;
 use super::header;
+use super::request_ctx::RequestCtx;
+use super::response::LocalResponse;
 use super::route::{Action, Admission};
 use super::{Gateway, challenge, path};
 use crate::clock::{Clock, SystemClock};
@@ -98,59 +98,59 @@ impl<'a> Request<'a> {
     }
 }
 
-/// An answer that is ready to be sent, and the exchange that it belongs to.
-pub struct Ready {
-    exchange: Exchange,
-    /// Its own; `None` where it is that of the exchange's route.
-    page: Option<Answer>,
+/// A response that is ready to be sent, and the context of its request.
+pub struct Prepared {
+    ctx: RequestCtx,
+    /// Its own; `None` where it is that of the request's route.
+    page: Option<LocalResponse>,
     /// Whether the client asks for the head alone.
     head_alone: bool,
 }
 
-impl Ready {
-    fn answer(&self) -> Option<&Answer> {
-        self.page.as_ref().or_else(|| self.exchange.answer())
+impl Prepared {
+    fn response(&self) -> Option<&LocalResponse> {
+        self.page.as_ref().or_else(|| self.ctx.response())
     }
 
     pub fn status(&self) -> StatusCode {
-        self.answer()
-            .map_or(StatusCode::INTERNAL_SERVER_ERROR, Answer::code)
+        self.response()
+            .map_or(StatusCode::INTERNAL_SERVER_ERROR, LocalResponse::code)
     }
 
     /// The fields of its head, without those of the connection and the time.
     pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let own = self.answer().into_iter().flat_map(Answer::fields);
-        let id = self.exchange.request_id_value().clone();
+        let own = self.response().into_iter().flat_map(LocalResponse::fields);
+        let id = self.ctx.request_id_value().clone();
         own.chain([(header::REQUEST_ID, id)])
     }
 
     /// What follows the head, `None` where nothing does.
     pub fn body(&self) -> Option<&Bytes> {
-        let answer = self.answer().filter(|_| !self.head_alone)?;
+        let answer = self.response().filter(|_| !self.head_alone)?;
         answer.body()
     }
 }
 
-/// An application that has answers of its own.
-pub trait Answering: HttpServerApp {
+/// An application that can respond by itself.
+pub trait DirectResponder: HttpServerApp {
     /// The answer to a request that has no body and asks for nothing special, where there is one.
-    /// It is given back to [`Self::sent`] once it is sent.
+    /// It is given back to [`Self::record_sent`] once it is sent.
     ///
     /// `None` where the request has to go through [`HttpServerApp::process_new_http`].
-    fn answer(&self, request: &Request<'_>) -> Option<Ready>;
+    fn prepare_response(&self, request: &Request<'_>) -> Option<Prepared>;
 
     /// The answer to a request that is refused before it is one: `why` is a clause that says what is
-    /// wrong with it. It is given back to [`Self::sent`] too.
-    fn refuse(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Ready;
+    /// wrong with it. It is given back to [`Self::record_sent`] too.
+    fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared;
 
     /// An answer has been sent, with so many octets after its head.
-    fn sent(&self, answer: Ready, request: &Request<'_>, octets: usize);
+    fn record_sent(&self, answer: Prepared, request: &Request<'_>, octets: usize);
 }
 
 impl Gateway {
     /// The answer of the route that a request leads to. Whatever is doubtful, refused or told to
     /// go elsewhere is left to [`Gateway::decide`].
-    pub(super) fn own(&self, request: &Request<'_>) -> Option<Ready> {
+    pub(super) fn prepare_response(&self, request: &Request<'_>) -> Option<Prepared> {
         let head_alone = match request.method {
             "GET" => false,
             "HEAD" => true,
@@ -171,11 +171,11 @@ impl Gateway {
         let is_first = first.is_some();
         let first = first.and_then(|first| first.downcast().ok());
         let sites = first.unwrap_or_else(|| self.sites.load_full());
-        let Admission::Serve(site) = sites.admit(authority.host, channel) else {
+        let Admission::Serve(site) = sites.admit_host(authority.host, channel) else {
             return None;
         };
-        let index = site.find(path).ok()??;
-        let Action::Answer(answer) = &site.route(index)?.action else {
+        let index = site.find_route(path).ok()??;
+        let Action::Respond(answer) = &site.route(index)?.action else {
             return None;
         };
         if answer.code() == StatusCode::BAD_REQUEST {
@@ -185,43 +185,48 @@ impl Gateway {
         if is_first {
             info.and_then(TlsInfo::take_attachment);
         }
-        let mut exchange = Exchange::new();
-        exchange.client = request.client;
-        exchange.site = Some(site.clone());
-        exchange.route = Some(index);
-        Some(Ready {
-            exchange,
+        let mut ctx = RequestCtx::new();
+        ctx.client = request.client;
+        ctx.site = Some(site.clone());
+        ctx.route = Some(index);
+        Some(Prepared {
+            ctx,
             page: None,
             head_alone,
         })
     }
 
     /// The page for a request that is refused before it is one.
-    pub(super) fn refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Ready {
-        let mut exchange = Exchange::new();
-        exchange.client = request.client;
+    pub(super) fn prepare_refusal(
+        &self,
+        status: StatusCode,
+        why: &str,
+        request: &Request<'_>,
+    ) -> Prepared {
+        let mut ctx = RequestCtx::new();
+        ctx.client = request.client;
         let mut sentence = why.to_owned();
         if let Some(first) = sentence.get_mut(..1) {
             first.make_ascii_uppercase();
         }
         sentence.push('.');
         let accept = request.fields.get(&ACCEPT);
-        let page = Answer::error(status, &sentence, accept, exchange.request_id());
-        Ready {
-            exchange,
+        let page = LocalResponse::error(status, &sentence, accept, ctx.request_id());
+        Prepared {
+            ctx,
             page: Some(page),
             head_alone: request.method == "HEAD",
         }
     }
 
     /// Counts and logs an answer of a route.
-    pub(super) fn told(&self, answer: &Ready, request: &Request<'_>, octets: usize) {
+    pub(super) fn record_sent(&self, answer: &Prepared, request: &Request<'_>, octets: usize) {
         let status = answer.status().as_u16();
-        let exchange = &answer.exchange;
-        exchange.count(status);
+        let ctx = &answer.ctx;
+        ctx.count_status(status);
         let access = self.access.load();
         if access.is_on() {
-            exchange.log(status, octets, request, &access, SystemClock.now());
+            ctx.log_request(status, octets, request, &access, SystemClock.now());
         }
     }
 }

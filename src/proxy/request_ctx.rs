@@ -1,4 +1,4 @@
-//! What the gateway keeps of one request while it passes through.
+//! The context of one request while it passes through the gateway, Pingora's `CTX`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
-use crate::proxy::answer::Answer;
+use crate::proxy::app::KeepAlive;
 use crate::proxy::body::Body;
+use crate::proxy::connection_limit::UpstreamPermit;
 use crate::proxy::deadline::Deadline;
-use crate::proxy::failure::{self, Account, CLIENT_GONE, Failure};
+use crate::proxy::direct_response::Request;
+use crate::proxy::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
 use crate::proxy::flow::Flow;
-use crate::proxy::front::KeepAlive;
-use crate::proxy::own::Request;
-use crate::proxy::room::Place;
+use crate::proxy::response::LocalResponse;
 use crate::proxy::route::{Action, Proxy, Site};
 use crate::proxy::server::Endpoint;
 use crate::proxy::upstream::{Choice, Lease};
 
 /// A request on its way.
-pub struct Exchange {
+pub struct RequestCtx {
     started: Instant,
     request_id: HeaderValue,
     pub(crate) client: Option<IpAddr>,
@@ -42,8 +42,8 @@ pub struct Exchange {
     pub(crate) is_stale: bool,
     /// The connection to it.
     pub(crate) lease: Option<Lease>,
-    /// The request's place among those that are at upstreams.
-    pub(crate) place: Option<Place>,
+    /// The request's permit to use an upstream connection.
+    pub(crate) upstream_permit: Option<UpstreamPermit>,
     /// Whether a request has been repeated because its kept-alive connection was dead.
     repeated: bool,
     /// Whether the client asks for a WebSocket.
@@ -63,7 +63,7 @@ pub struct Exchange {
     failure: Option<Failure>,
 }
 
-impl Exchange {
+impl RequestCtx {
     /// The state of a request that has just come, with a name of its own.
     pub(crate) fn new() -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Exchange {
             keep_alive: None,
             page_sent: false,
             lease: None,
-            place: None,
+            upstream_permit: None,
             flow: None,
             declared: None,
             body: Body::default(),
@@ -102,9 +102,9 @@ impl Exchange {
     }
 
     /// The route's own answer; `None` where the route passes on.
-    pub(crate) fn answer(&self) -> Option<&Answer> {
+    pub(crate) fn response(&self) -> Option<&LocalResponse> {
         match &self.site.as_ref()?.route(self.route?)?.action {
-            Action::Answer(answer) => Some(answer),
+            Action::Respond(answer) => Some(answer),
             Action::Proxy(_) => None,
         }
     }
@@ -113,22 +113,22 @@ impl Exchange {
     pub(crate) fn proxy(&self) -> Option<&Proxy> {
         match &self.site.as_ref()?.route(self.route?)?.action {
             Action::Proxy(proxy) => Some(proxy),
-            Action::Answer(_) => None,
+            Action::Respond(_) => None,
         }
     }
 
     /// Chooses the server to try; `None` where the route does not pass on, or where no server of
     /// the upstream has an address yet.
-    pub(crate) fn choose(&mut self) -> Option<&Choice> {
+    pub(crate) fn choose_server(&mut self) -> Option<&Choice> {
         let choice = match self.next.take() {
             Some(choice) => choice,
-            None => self.proxy()?.pool.next()?,
+            None => self.proxy()?.pool.next_server()?,
         };
         Some(self.choice.insert(choice))
     }
 
     /// Notes that the chosen server can be reached.
-    pub(crate) fn connected(&mut self) {
+    pub(crate) fn record_connected(&mut self) {
         let reused = self.is_link_reused();
         // What has come of it is sent anew with each try.
         self.body = Body::of(self.declared);
@@ -139,11 +139,11 @@ impl Exchange {
             proxy.pool.attempts.reused.inc();
         } else {
             proxy.pool.attempts.connected.inc();
-            choice.endpoint.take_in();
+            choice.endpoint.restore();
         }
         if self.websocket {
             let patience = proxy.read_timeout;
-            let deadline = |lease: &Lease| Deadline::set(&lease.link, patience);
+            let deadline = |lease: &Lease| Deadline::start(&lease.link, patience);
             self.deadline = self.lease.as_ref().map(deadline);
         }
     }
@@ -157,12 +157,12 @@ impl Exchange {
 
     /// Notes that the head of an answer has come. Only a tunnel may be silent for longer than the
     /// route allows.
-    pub(crate) fn answered(&mut self, status: StatusCode) {
-        self.progressed(status == StatusCode::SWITCHING_PROTOCOLS);
+    pub(crate) fn record_response(&mut self, status: StatusCode) {
+        self.record_progress(status == StatusCode::SWITCHING_PROTOCOLS);
     }
 
     /// Notes that the upstream has sent something, and whether it may be silent from now on.
-    pub(crate) fn progressed(&mut self, may_be_silent: bool) {
+    pub(crate) fn record_progress(&mut self, may_be_silent: bool) {
         if may_be_silent {
             self.deadline = None;
         } else if let Some(deadline) = &self.deadline {
@@ -170,11 +170,11 @@ impl Exchange {
         }
     }
 
-    /// Notes that the chosen server cannot be reached, and says whether to try again. Nothing has
+    /// Records that the chosen server cannot be reached, and says whether to try again. Nothing has
     /// been sent, so any request can be tried elsewhere.
-    pub(crate) fn connect_failed(&mut self, error: &mut Error) -> bool {
+    pub(crate) fn record_connect_failure(&mut self, error: &mut Error) -> bool {
         error.as_up();
-        if failure::is_want(error) {
+        if failure::is_out_of_resources(error) {
             // The server has not even been asked.
             error.etype = ErrorType::HTTPStatus(503);
             return false;
@@ -182,22 +182,22 @@ impl Exchange {
         if let Some(proxy) = self.proxy() {
             proxy.pool.attempts.connect_failed.inc();
         }
-        self.pass_over()
+        self.avoid_server()
     }
 
     /// Notes that the connection that was kept had been closed by its server: the same server is to
     /// be asked over another.
-    pub(crate) fn found_stale(&mut self) {
+    pub(crate) fn record_stale(&mut self) {
         self.is_stale = true;
         self.next.clone_from(&self.choice);
     }
 
-    /// Notes that an exchange failed after it was connected, and says whether to try again, which is
+    /// Records that a request failed after it was connected, and says whether to try again, which is
     /// done only where the server has not answered and the request is `repeatable`.
     ///
     /// Where a kept-alive connection turns out dead, that costs none of the route's retries once:
     /// the server has not failed.
-    pub(crate) fn exchange_failed(&mut self, error: &mut Error, repeatable: bool) -> bool {
+    pub(crate) fn record_exchange_failure(&mut self, error: &mut Error, repeatable: bool) -> bool {
         if self
             .deadline
             .take()
@@ -223,12 +223,12 @@ impl Exchange {
             self.repeated = true;
             return true;
         }
-        self.pass_over()
+        self.avoid_server()
     }
 
     /// Passes the chosen server over for a while, and says whether another is to be tried: another
     /// address of the same server in any case, another server as often as the route allows.
-    fn pass_over(&mut self) -> bool {
+    fn avoid_server(&mut self) -> bool {
         let Some(choice) = self.choice.clone() else {
             return false;
         };
@@ -236,7 +236,7 @@ impl Exchange {
         let Some(proxy) = self.proxy() else {
             return false;
         };
-        proxy.pool.pass_over(&choice);
+        proxy.pool.avoid_server(&choice);
         let may_retry = self.retries < proxy.retries;
         let next = match proxy.pool.same_server(&choice, &self.tried) {
             Some(next) => Some(next),
@@ -252,7 +252,7 @@ impl Exchange {
     }
 
     /// Keeps and logs how the request failed.
-    pub(crate) fn failed(&mut self, failure: Failure, error: &Error) {
+    pub(crate) fn record_failure(&mut self, failure: Failure, error: &Error) {
         self.failure = Some(failure);
         let site = self.site.as_ref().map_or("-", |site| &site.name);
         let upstream = self.upstream().unwrap_or("-");
@@ -265,7 +265,7 @@ impl Exchange {
                 tracing::debug!(site, upstream, request_id, %error, "the client went away");
             }
             Failure::Gateway(status, _) => tracing::error!(
-                site, upstream, request_id, status = status.as_u16(), error = %Account(error),
+                site, upstream, request_id, status = status.as_u16(), error = %ErrorSummary(error),
                 "a request failed",
             ),
             Failure::Upstream(status, _) => {
@@ -273,7 +273,7 @@ impl Exchange {
                 if let Some(suppressed) = failures.map_or(Some(0), |failures| failures.admit()) {
                     tracing::warn!(
                         site, upstream, request_id, status = status.as_u16(), suppressed,
-                        error = %Account(error), "an upstream failed",
+                        error = %ErrorSummary(error), "an upstream failed",
                     );
                 }
             }
@@ -285,14 +285,14 @@ impl Exchange {
         match (written, self.failure) {
             (Some(status), _) => status.as_u16(),
             (None, Some(failure)) => failure
-                .answer()
+                .response_status()
                 .map_or(CLIENT_GONE, |(status, _)| status.as_u16()),
             (None, None) => CLIENT_GONE,
         }
     }
 
     /// Counts the request.
-    pub(crate) fn count(&self, status: u16) {
+    pub(crate) fn count_status(&self, status: u16) {
         if let Some(site) = &self.site {
             let duration = self.started.elapsed();
             site.metrics.observe(status, duration.as_secs_f64());
@@ -300,7 +300,7 @@ impl Exchange {
     }
 
     /// Writes the request's access line. `bytes` is how many of the answer's body were sent.
-    pub(crate) fn log(
+    pub(crate) fn log_request(
         &self,
         status: u16,
         bytes: usize,
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_name_is_128_bits_in_hexadecimal() {
-        let (one, other) = (Exchange::new(), Exchange::new());
+        let (one, other) = (RequestCtx::new(), RequestCtx::new());
         for id in [one.request_id(), other.request_id()] {
             assert_eq!(id.len(), 32);
             let is_digit = |octet: u8| octet.is_ascii_digit() || (b'a'..=b'f').contains(&octet);

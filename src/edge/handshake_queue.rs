@@ -1,4 +1,4 @@
-//! Handshakes in turns, so that a crowd of them does not hold up requests on open connections.
+//! A queue of handshakes, so that a crowd of them does not hold up requests on open connections.
 //!
 //! A step of a handshake takes a thread some thirty times as long as a request that is answered
 //! here. Where many are ready at once, as under a flood or when all clients come back, a runtime
@@ -7,7 +7,7 @@
 //! came.
 //!
 //! A pool of threads for handshakes, as Pingora has one, was measured beside it: it moves each
-//! handshake between threads, and leaves to the kernel who runs.
+//! handshake between threads, and leaves the order to the kernel.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -17,17 +17,17 @@ use std::task::Poll;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
-/// The turns of all handshakes.
-pub(super) struct Turns {
+/// Admits the steps of all handshakes in order.
+pub(super) struct HandshakeQueue {
     turns: Semaphore,
     threads: usize,
     /// How many handshakes have begun and are not over.
     open: AtomicUsize,
 }
 
-impl Turns {
+impl HandshakeQueue {
     /// Turns on so many threads.
-    pub(super) fn on(threads: usize) -> Self {
+    pub(super) fn with_threads(threads: usize) -> Self {
         let threads = threads.max(1);
         Self {
             turns: Semaphore::new(threads),
@@ -38,11 +38,11 @@ impl Turns {
 
     /// Brings `handshake` to its end; each step in its turn, where there are more of them than
     /// threads. Between steps, when it waits for its client, it has no turn.
-    pub(super) async fn take<F: Future>(&self, handshake: F) -> F::Output {
-        let open = Open::count(&self.open);
+    pub(super) async fn run_handshake<F: Future>(&self, handshake: F) -> F::Output {
+        let open = OpenHandshake::enter(&self.open);
         let mut handshake = pin!(handshake);
         loop {
-            let turn = if open.are() > self.threads {
+            let turn = if open.total() > self.threads {
                 // Nobody closes it.
                 let turn = self.turns.acquire().await.ok();
                 // To the end of the queue: behind all requests that are ready.
@@ -56,13 +56,13 @@ impl Turns {
             if let Poll::Ready(output) = step {
                 return output;
             }
-            woken().await;
+            await_wake().await;
         }
     }
 }
 
 /// Waits until this task is woken, by what it polled before.
-async fn woken() {
+async fn await_wake() {
     let mut is_woken = false;
     poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
         true => Poll::Ready(()),
@@ -72,21 +72,21 @@ async fn woken() {
 }
 
 /// One handshake among those that are open.
-struct Open<'a>(&'a AtomicUsize);
+struct OpenHandshake<'a>(&'a AtomicUsize);
 
-impl<'a> Open<'a> {
-    fn count(open: &'a AtomicUsize) -> Self {
+impl<'a> OpenHandshake<'a> {
+    fn enter(open: &'a AtomicUsize) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         Self(open)
     }
 
     /// How many there are.
-    fn are(&self) -> usize {
+    fn total(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenHandshake<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_does_not_wait_for_a_crowd() {
-        let (turns, log) = (Arc::new(Turns::on(1)), Log::default());
+        let (turns, log) = (Arc::new(HandshakeQueue::with_threads(1)), Log::default());
         let (clients, from_clients) = watch::channel(false);
         let mut crowd = JoinSet::new();
         for _ in 0..50 {
@@ -128,7 +128,7 @@ mod tests {
                 sent.expect("a client");
                 log.note("step");
             };
-            crowd.spawn(async move { turns.take(handshake).await });
+            crowd.spawn(async move { turns.run_handshake(handshake).await });
         }
         while turns.open.load(Ordering::Relaxed) < 50 || turns.turns.available_permits() == 0 {
             yield_now().await;
@@ -144,17 +144,17 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_a_client_holds_up_nobody() {
-        let turns = Arc::new(Turns::on(2));
+        let turns = Arc::new(HandshakeQueue::with_threads(2));
         let mut waiting = JoinSet::new();
         let mut clients = Vec::new();
         for _ in 0..20 {
             let (client, from_client) = oneshot::channel::<()>();
             clients.push(client);
             let turns = Arc::clone(&turns);
-            waiting.spawn(async move { turns.take(from_client).await });
+            waiting.spawn(async move { turns.run_handshake(from_client).await });
         }
         yield_now().await;
-        let quick = turns.take(async { 7 });
+        let quick = turns.run_handshake(async { 7 });
         let quick = tokio::time::timeout(Duration::from_secs(10), quick).await;
         assert_eq!(quick, Ok(7));
         for client in clients {
@@ -167,11 +167,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_leaves_its_turn_to_others() {
-        let turns = Arc::new(Turns::on(1));
+        let turns = Arc::new(HandshakeQueue::with_threads(1));
         let mut crowd = JoinSet::new();
         for _ in 0..20 {
             let turns = Arc::clone(&turns);
-            crowd.spawn(async move { turns.take(std::future::pending::<()>()).await });
+            crowd.spawn(async move { turns.run_handshake(std::future::pending::<()>()).await });
         }
         for _ in 0..3 {
             yield_now().await;

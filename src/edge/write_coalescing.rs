@@ -1,11 +1,11 @@
-//! Writes that are gathered, so that an answer is one record of TLS and one call of the system
+//! Writes that are coalesced, so that an answer is one record of TLS and one call of the system
 //! instead of one for each of its parts.
 //!
 //! What is written waits until a whole record is there, until it is flushed, or until the
-//! connection is read from: who waits for the client has nothing to add. HTTP/2 flushes after each
-//! frame, though more frames of the same or another stream are often at hand; there a flush waits
+//! connection is read from: a task that waits for the client has nothing to add. HTTP/2 flushes after each
+//! frame, though more frames of the same or another stream are often ready; there a flush waits
 //! until the tasks that are ready now have run, for which the connection's task is woken once more,
-//! or until the requests that have come are answered ([`Turn`]).
+//! or until the requests that have come are answered ([`Batch`]).
 
 use std::io;
 use std::pin::Pin;
@@ -29,21 +29,21 @@ const RECORD: usize = 16 * 1024;
 /// The least that is reserved for what waits: the answers to most requests.
 const SMALL: usize = 2 * 1024;
 
-/// When what has been gathered is sent at a flush.
+/// When buffered writes are sent at a flush.
 #[derive(Clone, Debug)]
 pub(super) enum Flush {
     /// At once.
     Now,
     /// Once the tasks that are ready have run.
-    Soon(Turn),
+    Soon(Batch),
 }
 
 /// Whether the requests that have come are being answered. Meanwhile nothing is read: that is done
-/// after it in any case, and sends what was gathered.
+/// after it in any case, and sends what was buffered.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turn(Arc<AtomicBool>);
+pub(super) struct Batch(Arc<AtomicBool>);
 
-impl Turn {
+impl Batch {
     pub(super) fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -58,8 +58,8 @@ impl Turn {
     }
 }
 
-/// A connection that gathers what is written to it.
-pub(super) struct Gathered {
+/// A connection that coalesces writes.
+pub(super) struct CoalescingStream {
     inner: Stream,
     flush: Flush,
     waiting: BytesMut,
@@ -67,7 +67,7 @@ pub(super) struct Gathered {
     woken: bool,
 }
 
-impl Gathered {
+impl CoalescingStream {
     pub(super) fn new(inner: Stream, flush: Flush) -> Box<Self> {
         Box::new(Self {
             inner,
@@ -77,8 +77,8 @@ impl Gathered {
         })
     }
 
-    /// Takes what fits of `part` into the record that is being gathered.
-    fn take(&mut self, part: &[u8]) -> usize {
+    /// Buffers what fits of `part` into the current record.
+    fn buffer_part(&mut self, part: &[u8]) -> usize {
         let count = part.len().min(RECORD.saturating_sub(self.waiting.len()));
         if self.waiting.capacity() == 0 {
             self.waiting.reserve(count.max(SMALL));
@@ -107,16 +107,16 @@ impl Gathered {
     }
 }
 
-impl AsyncRead for Gathered {
+impl AsyncRead for CoalescingStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Flush::Soon(turn) = &self.flush
-            && turn.is_on()
+        if let Flush::Soon(batch) = &self.flush
+            && batch.is_on()
         {
-            // Whoever ends the turn reads then.
+            // Whoever ends the batch reads then.
             return Poll::Pending;
         }
         if !self.waiting.is_empty()
@@ -128,7 +128,7 @@ impl AsyncRead for Gathered {
     }
 }
 
-impl AsyncWrite for Gathered {
+impl AsyncWrite for CoalescingStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -141,7 +141,7 @@ impl AsyncWrite for Gathered {
             // Whole records need no copy.
             return Pin::new(&mut self.inner).poll_write(cx, buf);
         }
-        Poll::Ready(Ok(self.take(buf)))
+        Poll::Ready(Ok(self.buffer_part(buf)))
     }
 
     fn poll_write_vectored(
@@ -154,7 +154,7 @@ impl AsyncWrite for Gathered {
         }
         let mut taken = 0;
         for part in bufs {
-            let count = self.take(part);
+            let count = self.buffer_part(part);
             taken += count;
             if count < part.len() {
                 break;
@@ -168,11 +168,11 @@ impl AsyncWrite for Gathered {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Flush::Soon(turn) = &self.flush
+        if let Flush::Soon(batch) = &self.flush
             && !self.waiting.is_empty()
             && !self.is_full()
         {
-            if !self.woken && !turn.is_on() {
+            if !self.woken && !batch.is_on() {
                 self.woken = true;
                 cx.waker().wake_by_ref();
             }
@@ -189,7 +189,7 @@ impl AsyncWrite for Gathered {
 }
 
 #[async_trait]
-impl Shutdown for Gathered {
+impl Shutdown for CoalescingStream {
     async fn shutdown(&mut self) {
         // A client that takes no more does not hold up the end.
         _ = std::future::poll_fn(|cx| self.poll_send(cx)).await;
@@ -197,7 +197,7 @@ impl Shutdown for Gathered {
     }
 }
 
-impl std::fmt::Debug for Gathered {
+impl std::fmt::Debug for CoalescingStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gathered")
             .field("inner", &self.inner)
@@ -206,13 +206,13 @@ impl std::fmt::Debug for Gathered {
     }
 }
 
-impl UniqueID for Gathered {
+impl UniqueID for CoalescingStream {
     fn id(&self) -> UniqueIDType {
         self.inner.id()
     }
 }
 
-impl Ssl for Gathered {
+impl Ssl for CoalescingStream {
     fn get_ssl(&self) -> Option<&TlsRef> {
         self.inner.get_ssl()
     }
@@ -226,21 +226,21 @@ impl Ssl for Gathered {
     }
 }
 
-impl Peek for Gathered {}
+impl Peek for CoalescingStream {}
 
-impl GetTimingDigest for Gathered {
+impl GetTimingDigest for CoalescingStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.inner.get_timing_digest()
     }
 }
 
-impl GetProxyDigest for Gathered {
+impl GetProxyDigest for CoalescingStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
 }
 
-impl GetSocketDigest for Gathered {
+impl GetSocketDigest for CoalescingStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
@@ -252,9 +252,9 @@ mod tests {
 
     use super::*;
 
-    fn pair(flush: Flush) -> (Box<Gathered>, tokio::io::DuplexStream) {
+    fn pair(flush: Flush) -> (Box<CoalescingStream>, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(1 << 20);
-        (Gathered::new(Box::new(near), flush), far)
+        (CoalescingStream::new(Box::new(near), flush), far)
     }
 
     /// What has come to the other end by now.
@@ -299,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flush_that_waits_wakes_the_task() {
-        let (mut near, mut far) = pair(Flush::Soon(Turn::default()));
+        let (mut near, mut far) = pair(Flush::Soon(Batch::default()));
         let reading = tokio::spawn(async move {
             near.write_all(b"one").await.expect("taken");
             near.flush().await.expect("noted");
@@ -316,9 +316,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_gathered_in_a_turn_is_sent_after_it() {
-        let turn = Turn::default();
-        let (mut near, mut far) = pair(Flush::Soon(turn.clone()));
-        turn.begin();
+        let batch = Batch::default();
+        let (mut near, mut far) = pair(Flush::Soon(batch.clone()));
+        batch.begin();
         near.write_all(b"one").await.expect("taken");
         near.flush().await.expect("noted");
         assert!(!near.woken);
@@ -332,14 +332,14 @@ mod tests {
                 .is_pending()
         );
         assert_eq!(arrived(&mut far), b"");
-        assert!(turn.end() && !turn.end());
+        assert!(batch.end() && !batch.end());
         near.read_exact(&mut got).await.expect("read");
         assert_eq!(arrived(&mut far), b"one");
     }
 
     #[tokio::test]
     async fn the_end_sends_what_waits() {
-        let (mut near, mut far) = pair(Flush::Soon(Turn::default()));
+        let (mut near, mut far) = pair(Flush::Soon(Batch::default()));
         near.write_all(b"last").await.expect("taken");
         Shutdown::shutdown(&mut *near).await;
         drop(near);

@@ -10,10 +10,10 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::tls::SslDigest;
 
-use super::head::{Brief, Head, Refusal};
+use super::head::{Head, HeadRanges, Refusal};
 use super::stream::MessageStream;
 use super::target::RoughLine;
-use crate::proxy::{Answering, Fields, Ready, Request};
+use crate::proxy::{DirectResponder, Fields, Prepared, Request};
 
 /// Up to this size a body goes into one piece with its head.
 const SMALL: usize = 8 * 1024;
@@ -35,11 +35,11 @@ impl Client {
     }
 
     /// The request in `bytes`, which begin with its head.
-    fn request<'a>(&'a self, brief: &Brief, bytes: &'a [u8]) -> Option<Request<'a>> {
+    fn request_from<'a>(&'a self, ranges: &HeadRanges, bytes: &'a [u8]) -> Option<Request<'a>> {
         Some(Request {
-            method: str::from_utf8(bytes.get(brief.method.clone())?).ok()?,
-            target: bytes.get(brief.target.clone())?,
-            authority: bytes.get(brief.host.clone())?,
+            method: str::from_utf8(bytes.get(ranges.method.clone())?).ok()?,
+            target: bytes.get(ranges.target.clone())?,
+            authority: bytes.get(ranges.host.clone())?,
             version: "HTTP/1.1",
             fields: Fields::Lines(bytes),
             client: self.address,
@@ -53,47 +53,47 @@ impl Client {
 ///
 /// # Errors
 /// Where the client does not take it.
-pub(super) async fn answer<A: Answering>(
+pub(super) async fn respond<A: DirectResponder>(
     app: &A,
     stream: &mut MessageStream,
     client: &Client,
     head: &Head,
 ) -> io::Result<bool> {
-    let Some(brief) = &head.brief else {
+    let Some(ranges) = &head.ranges else {
         return Ok(false);
     };
     let request = stream.unread().get(..head.len);
-    let request = request.and_then(|bytes| client.request(brief, bytes));
+    let request = request.and_then(|bytes| client.request_from(ranges, bytes));
     // In a box, so that a connection without a request has no room for it.
-    let answer = request.and_then(|request| app.answer(&request).map(Box::new));
+    let answer = request.and_then(|request| app.prepare_response(&request).map(Box::new));
     let Some(answer) = answer else {
         return Ok(false);
     };
-    let bytes = stream.take(head.len);
+    let bytes = stream.take_bytes(head.len);
     let body = answer.body().map_or(&[][..], |body| body);
     let mut piece = whole_head(&answer, body.len(), "keep-alive");
     let sent = if body.len() <= SMALL {
         piece.extend_from_slice(body);
-        stream.send(&piece, &[]).await
+        stream.send_response(&piece, &[]).await
     } else {
-        stream.send(&piece, body).await
+        stream.send_response(&piece, body).await
     };
     let octets = sent.as_ref().map_or(0, |()| body.len());
-    if let Some(request) = client.request(brief, &bytes) {
-        app.sent(*answer, &request, octets);
+    if let Some(request) = client.request_from(ranges, &bytes) {
+        app.record_sent(*answer, &request, octets);
     }
     sent.map(|()| true)
 }
 
 /// Answers what is not served as the request that it ought to be. Whether the client has taken the
 /// answer; the connection is to be closed in any case.
-pub(super) async fn refuse<A: Answering>(
+pub(super) async fn respond_refusal<A: DirectResponder>(
     app: &A,
     stream: &mut MessageStream,
     client: &Client,
     refusal: &Refusal,
 ) -> bool {
-    let bytes = stream.take(stream.unread().len());
+    let bytes = stream.take_bytes(stream.unread().len());
     let line = RoughLine::of(&bytes);
     let fields = Fields::Lines(&bytes);
     let request = Request {
@@ -105,17 +105,17 @@ pub(super) async fn refuse<A: Answering>(
         client: client.address,
         tls: client.tls.as_deref(),
     };
-    let answer = app.refuse(refusal.status, refusal.reason, &request);
+    let answer = app.prepare_refusal(refusal.status, refusal.reason, &request);
     let body = answer.body().map_or(&[][..], |body| body);
     let head = whole_head(&answer, 0, "close");
-    let sent = stream.refuse(&head, body).await;
+    let sent = stream.send_refusal(&head, body).await;
     let octets = if sent { body.len() } else { 0 };
-    app.sent(answer, &request, octets);
+    app.record_sent(answer, &request, octets);
     sent
 }
 
 /// The head of an answer, with what it says of the connection, and room for a body after it.
-fn whole_head(answer: &Ready, body: usize, connection: &str) -> Vec<u8> {
+fn whole_head(answer: &Prepared, body: usize, connection: &str) -> Vec<u8> {
     let status = answer.status();
     let mut head = Vec::with_capacity(384 + body.min(SMALL));
     head.extend_from_slice(b"HTTP/1.1 ");
