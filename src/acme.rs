@@ -1,18 +1,18 @@
 //! Certificates from CAs that speak ACME (RFC 8555), on instant-acme over OpenSSL.
 //!
 //! An [`AcmeIssuer`] obtains one certificate per call: account, order, validation, key, download.
-//! What the process must not lose is in the storage before it matters, so that a later call goes on
-//! with an order instead of making another. It serves nothing and stores no certificate; when to
+//! What the process must not lose is in the storage before it matters, so that a later call
+//! resumes an order instead of making another. It serves nothing and stores no certificate; when to
 //! call it is decided elsewhere.
 
 /// Makes a call again as often as the CA did not take the nonce, beyond the few times that
 /// instant-acme does so itself. A macro, since the calls lend what a closure cannot.
-macro_rules! patiently {
+macro_rules! retry_bad_nonce {
     ($call:expr) => {{
         let mut left = 6_u32;
         loop {
             match $call {
-                Err(error) if left > 0 && $crate::acme::classify::is_bad_nonce(&error) => left -= 1,
+                Err(error) if left > 0 && $crate::acme::error::is_bad_nonce(&error) => left -= 1,
                 result => break result,
             }
         }
@@ -20,36 +20,21 @@ macro_rules! patiently {
 }
 
 mod account;
+mod authorization;
 mod base64url;
-mod ca;
-mod caa;
-mod chain;
-mod class;
-mod classify;
-mod download;
-mod flight;
-mod job;
-mod kept;
+mod client;
+mod directory;
+mod error;
+mod jws;
 mod key;
-mod lag;
 mod lenient;
-mod limited;
-mod limits;
-mod look;
 mod order;
-mod problem;
-mod proofs;
-mod record;
-mod rehearsal;
+mod preflight;
+mod rate_limit;
 mod renewal_info;
 mod revoke;
-mod scope;
-mod session;
-mod signed;
+mod single_flight;
 mod step;
-mod trial;
-mod validation;
-mod ways;
 mod zerossl;
 
 use std::sync::Arc;
@@ -57,12 +42,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use self::account::{Accounts, Want};
-use self::ca::Ca;
-use self::job::{Job, Stop};
-use self::limits::{Limits, limited};
-use self::rehearsal::is_rehearsed;
-use self::ways::Ways;
+use self::account::{AccountCtx, Accounts};
+use self::directory::Ca;
+use self::order::{OrderError, OrderJob};
+use self::rate_limit::{Limits, limited_failure};
+use crate::acme::authorization::solvers::Solvers;
+use crate::acme::preflight::rehearsal::is_rehearsed;
 use crate::certificate::TlsCertificate;
 use crate::challenge::{ChallengeSolver, DnsSolvers};
 use crate::clock::Clock;
@@ -101,7 +86,7 @@ impl Shared {
 
     /// Has accounts that cannot be stored wait there.
     pub fn with_backlog(mut self, backlog: Backlog) -> Self {
-        self.accounts.wait_in(backlog);
+        self.accounts.use_backlog(backlog);
         self
     }
 
@@ -151,23 +136,23 @@ impl AcmeIssuer {
     }
 
     /// Obtains a certificate from one CA, and lets others know of the limits that are met.
-    async fn obtain(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
+    async fn obtain_from(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
         let replaces = AtomicBool::new(false);
-        match self.attempt(ca, request, &replaces).await {
+        match self.run_order(ca, request, &replaces).await {
             Ok(issued) => Ok(issued),
-            Err(Stop::Failed(failure)) => {
-                // What is learnt is shown too.
-                let failure = in_a_line(failure);
+            Err(OrderError::Failed(failure)) => {
+                // What is recorded of limits is shown too.
+                let failure = with_single_lines(failure);
                 let intent = Intent {
                     names: &request.names,
                     replaces: replaces.into_inner(),
                 };
-                self.learn(ca, &intent, &failure).await;
+                self.record_limits(ca, &intent, &failure).await;
                 Err(failure)
             }
             // Known: it is what held it.
-            Err(Stop::Held(failure)) => Err(failure),
-            Err(Stop::AccountLost | Stop::Unproved(_)) => {
+            Err(OrderError::Held(failure)) => Err(failure),
+            Err(OrderError::AccountLost | OrderError::ChallengesFailed(_)) => {
                 let message = format!(
                     "{} does not know the account that it has just made; report it to the CA",
                     ca.host
@@ -177,63 +162,63 @@ impl AcmeIssuer {
         }
     }
 
-    async fn attempt(
+    async fn run_order(
         &self,
         ca: &Ca,
         request: &Request,
         replaces: &AtomicBool,
-    ) -> Result<Issued, Stop> {
-        let session = ca.session().await?;
+    ) -> Result<Issued, OrderError> {
+        let client = ca.client().await?;
         let (accounts, config) = (&self.shared.accounts, &self.config);
-        let want = Want {
+        let ctx = AccountCtx {
             ca,
             config,
-            session: &session,
+            client: &client,
         };
-        let _in_use = accounts.in_use(want).await?;
+        let _in_use = accounts.lock_shared(ctx).await?;
         if let Some(wait) = self.shared.limits.registration_held(ca, config)
             && !accounts.has(ca, config).await
         {
-            return Err(Stop::Held(limited(&ca.host, wait)));
+            return Err(OrderError::Held(limited_failure(&ca.host, wait)));
         }
-        let account = accounts.get(want).await?;
+        let account = accounts.get_or_register(ctx).await?;
         if std::ptr::eq(ca, &raw const self.ca) {
             self.has_account.store(true, Ordering::Relaxed);
         }
-        let job = Job::open(self, ca, request, &session, &account, replaces).await?;
-        match job.run().await {
-            Err(Stop::AccountLost) => {}
+        let job = OrderJob::prepare(self, ca, request, &client, &account, replaces).await?;
+        match job.obtain_certificate().await {
+            Err(OrderError::AccountLost) => {}
             result => return result,
         }
-        self.progress(
+        self.emit_progress(
             request,
             format!("{} has lost the account: making one", ca.host),
         );
         if let Some(wait) = self.shared.limits.registration_held(ca, config) {
-            return Err(Stop::Held(limited(&ca.host, wait)));
+            return Err(OrderError::Held(limited_failure(&ca.host, wait)));
         }
-        let account = accounts.replace(&account, want).await?;
-        let job = Job::open(self, ca, request, &session, &account, replaces).await?;
-        job.run().await
+        let account = accounts.replace_lost(&account, ctx).await?;
+        let job = OrderJob::prepare(self, ca, request, &client, &account, replaces).await?;
+        job.obtain_certificate().await
     }
 
-    /// Removes a kept order. One that stays is recognized by its certificate.
-    async fn forget(&self, place: Key) {
+    /// Deletes a stored order. One that stays is recognized by its certificate.
+    async fn delete_order(&self, place: Key) {
         let removed = blocking(&self.shared.storage, move |storage| storage.delete(&place));
         if let Err(error) = removed.await {
             tracing::warn!(%error, "an order that is over is still kept");
         }
     }
 
-    fn progress(&self, request: &Request, message: String) {
+    fn emit_progress(&self, request: &Request, message: String) {
         let kind = EventKind::CertificateProgress;
-        self.emit(request, kind, Severity::Info, message);
+        self.emit_event(request, kind, Severity::Info, message);
     }
 
-    /// Tells what happens on the way to a certificate.
-    fn emit(&self, request: &Request, kind: EventKind, severity: Severity, message: String) {
+    /// Emits an event on the way to a certificate.
+    fn emit_event(&self, request: &Request, kind: EventKind, severity: Severity, message: String) {
         let now = self.shared.clock.now();
-        let mut event = Event::new(now, kind, severity, request.domain(), line(&message));
+        let mut event = Event::new(now, kind, severity, request.domain(), single_line(&message));
         event.issuer = Some(Arc::clone(&self.name));
         event.attempt = Some(request.failures.saturating_add(1));
         self.shared.events.emit(event);
@@ -256,14 +241,14 @@ impl Issuer for AcmeIssuer {
 
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         let attempt = async {
-            Ways::of(self, request.dns.as_deref()).check(&request.names)?;
+            Solvers::of(self, request.dns.as_deref()).check_names(&request.names)?;
             if let Some(staging) = self.staging.as_ref().filter(|_| is_rehearsed(request)) {
-                self.rehearse(staging, request).await?;
+                self.rehearse_order(staging, request).await?;
             }
-            self.obtain(&self.ca, request).await
+            self.obtain_from(&self.ca, request).await
         };
         attempt.await.map_err(|mut failure| {
-            failure.message = line(&format!("{}: {}", request.domain(), failure.message));
+            failure.message = single_line(&format!("{}: {}", request.domain(), failure.message));
             failure
         })
     }
@@ -272,8 +257,9 @@ impl Issuer for AcmeIssuer {
         &self,
         certificate: &TlsCertificate,
     ) -> Result<Option<RenewalInfo>, Failure> {
-        let info = renewal_info::ask(&self.ca, certificate, self.shared.clock.now()).await;
-        info.map_err(in_a_line)
+        let info =
+            renewal_info::fetch_renewal_info(&self.ca, certificate, self.shared.clock.now()).await;
+        info.map_err(with_single_lines)
     }
 
     /// Where the answer is yes, a place at the configured pace is kept for the moment until
@@ -284,17 +270,19 @@ impl Issuer for AcmeIssuer {
             return Err(wait);
         }
         let intent = self.as_taken(intent);
-        self.shared.limits.ready(&self.ca, &self.config, &intent)
+        self.shared
+            .limits
+            .check_ready(&self.ca, &self.config, &intent)
     }
 
     fn held(&self, intent: &Intent<'_>) -> Option<Wait> {
         let limits = &self.shared.limits;
-        let held = limits.held(&self.ca, &self.config, &self.as_taken(intent));
+        let held = limits.current_wait(&self.ca, &self.config, &self.as_taken(intent));
         held.or_else(|| self.registration_held())
     }
 
     fn limits(&self) -> Vec<Wait> {
-        self.shared.limits.all(&self.ca, &self.config)
+        self.shared.limits.all_waits(&self.ca, &self.config)
     }
 
     async fn look_at_limits(&self) -> bool {
@@ -304,18 +292,20 @@ impl Issuer for AcmeIssuer {
     async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
         let mut findings = self.findings(trial).await;
         for finding in &mut findings {
-            finding.message = line(&finding.message);
+            finding.message = single_line(&finding.message);
         }
         findings
     }
 
     fn lift(&self, names: &[Pattern]) {
-        self.shared.limits.lift(&self.ca, &self.config, names);
+        self.shared
+            .limits
+            .clear_limits(&self.ca, &self.config, names);
     }
 
     async fn settled(&self, request: &Request) {
         if let Ok(place) = keys::order(&self.ca.key, &request.subject) {
-            self.forget(place).await;
+            self.delete_order(place).await;
         }
     }
 
@@ -324,43 +314,45 @@ impl Issuer for AcmeIssuer {
         match refused.class {
             FailureClass::Clock => {
                 let intent = Intent::new(&request.names);
-                self.learn(&self.ca, &intent, refused).await;
+                self.record_limits(&self.ca, &intent, refused).await;
             }
             _ => self.settled(request).await,
         }
     }
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
-        self.revoke_at_ca(revocation).await.map_err(in_a_line)
+        self.revoke_at_ca(revocation)
+            .await
+            .map_err(with_single_lines)
     }
 
     async fn account(&self, task: &AccountTask) -> Result<AccountFacts, Failure> {
         let (ca, config, accounts) = (&self.ca, &self.config, &self.shared.accounts);
-        let cared = match ca.session().await {
-            Ok(session) => {
-                let want = Want {
+        let cared = match ca.client().await {
+            Ok(client) => {
+                let ctx = AccountCtx {
                     ca,
                     config,
-                    session: &session,
+                    client: &client,
                 };
-                accounts.care(task, want).await
+                accounts.care(task, ctx).await
             }
             Err(failure) if *task == AccountTask::Show => {
                 accounts.remember(ca, config, &failure).await
             }
             Err(failure) => Err(failure),
         };
-        cared.map_err(in_a_line)
+        cared.map_err(with_single_lines)
     }
 }
 
-fn in_a_line(mut failure: Failure) -> Failure {
-    failure.message = line(&failure.message);
+fn with_single_lines(mut failure: Failure) -> Failure {
+    failure.message = single_line(&failure.message);
     failure
 }
 
 /// What may hold words of a CA, as one line of bearable length: they go into logs.
-fn line(text: &str) -> String {
+fn single_line(text: &str) -> String {
     const LONGEST: usize = 2000;
     one_line(text, LONGEST)
 }

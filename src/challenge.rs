@@ -7,12 +7,12 @@
 
 mod certificate;
 mod dns;
-mod follow;
 mod instance;
 mod look_up;
+mod name_lock;
+mod record;
 mod solver;
-mod stored;
-mod turn;
+mod sync;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,13 +30,13 @@ use crate::storage::{Key, Storage, StorageError, keys};
 pub use crate::config::model::ChallengeType;
 
 pub use self::dns::{Dns01Solver, DnsPersist01Solver, DnsSolvers};
-pub use self::follow::{follow, read_once};
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
+pub use self::sync::{read_once, sync_with_storage};
 
 use self::instance::Instance;
 use self::look_up::LookUps;
-use self::stored::Stored;
-use self::turn::Turns;
+use self::name_lock::NameLocks;
+use self::record::ChallengeRecord;
 
 /// One validation that a CA is about to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +48,12 @@ pub struct Challenge {
     /// Token and account thumbprint (RFC 8555, section 8.1).
     pub key_authorization: String,
     /// For types over the DNS alone.
-    pub dns: Option<OverDns>,
+    pub dns: Option<DnsContext>,
 }
 
-/// What a proof in the DNS takes beside.
+/// What a challenge in the DNS needs beside its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OverDns {
+pub struct DnsContext {
     /// The URL of the account at the CA.
     pub account: String,
     pub is_wildcard: bool,
@@ -78,7 +78,7 @@ pub trait ChallengeSolver: Send + Sync {
 
     /// Leaves the proof where it is, until it expires: nobody comes to clean it up, and nobody is
     /// to wait for that.
-    fn leave(&self, _challenge: &Challenge) {}
+    fn abandon(&self, _challenge: &Challenge) {}
 }
 
 /// The answers to validations under way. A handle; clones share the answers.
@@ -94,8 +94,8 @@ struct Shared {
     looking: Mutex<()>,
     /// This process among those with the same storage.
     instance: Instance,
-    /// Whose turn it is with a name over TLS.
-    turns: Turns,
+    /// Locks of names over TLS.
+    name_locks: NameLocks,
     /// Where to look for what is not known.
     look_ups: Option<LookUps>,
 }
@@ -131,7 +131,7 @@ struct Answer {
 }
 
 impl Challenges {
-    /// Answers that [`Self::look_for`] looks for in `storage`; without one nothing is looked for.
+    /// Answers that [`Self::look_up_token`] looks for in `storage`; without one nothing is looked for.
     pub fn stored_in(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Shared {
             look_ups: Some(LookUps::new(storage, clock)),
@@ -164,15 +164,15 @@ impl Challenges {
     }
 
     fn look_up(&self, question: Question) -> Option<Answer> {
-        let answers = self.read();
+        let answers = self.read_answers();
         let find = |table: &Table| table.0.get(&question)?.last().cloned();
         find(&answers.own).or_else(|| find(&answers.others))
     }
 
     /// Answers a validation of this process from now on.
-    fn add(&self, stored: &Stored) -> Result<(), Failure> {
+    fn add_answer(&self, stored: &ChallengeRecord) -> Result<(), Failure> {
         let answer = Answer::new(stored)?;
-        self.change(|answers| {
+        self.change_answers(|answers| {
             if let Some(meanwhile) = &mut answers.meanwhile {
                 meanwhile.insert(answer.key.clone());
             }
@@ -181,10 +181,10 @@ impl Challenges {
         Ok(())
     }
 
-    /// Ends one [`Self::add`] of this challenge, and what others are known to answer to it.
+    /// Ends one [`Self::add_answer`] of this challenge, and what others are known to answer to it.
     /// Whether this process answers to it no longer.
-    fn remove(&self, challenge: &Challenge) -> bool {
-        self.change(|answers| {
+    fn remove_answer(&self, challenge: &Challenge) -> bool {
+        self.change_answers(|answers| {
             answers.own.remove(challenge);
             let is_over = answers.own.find(challenge).is_none();
             while is_over && answers.others.remove(challenge) {}
@@ -195,7 +195,7 @@ impl Challenges {
     /// To be called before the storage is read for [`Self::set_others`]. Where the answers of this
     /// process are stored: they need not be read.
     fn own_keys(&self) -> HashSet<Key> {
-        self.change(|answers| {
+        self.change_answers(|answers| {
             answers.meanwhile = Some(HashSet::new());
             let own = answers.own.0.values().flatten();
             own.map(|answer| answer.key.clone()).collect()
@@ -204,10 +204,10 @@ impl Challenges {
 
     /// Replaces what other instances answer by what was read. Certificates that are there already
     /// are kept.
-    fn set_others(&self, stored: &[Stored]) {
+    fn set_others(&self, stored: &[ChallengeRecord]) {
         let mut others = Vec::with_capacity(stored.len());
         for stored in stored {
-            let known = self.read().others.find(&stored.challenge).cloned();
+            let known = self.read_answers().others.find(&stored.challenge).cloned();
             match known.map_or_else(|| Answer::new(stored), Ok) {
                 Ok(answer) => others.push((&stored.challenge, answer)),
                 Err(error) => tracing::warn!(
@@ -217,7 +217,7 @@ impl Challenges {
                 ),
             }
         }
-        self.change(|answers| {
+        self.change_answers(|answers| {
             // What this process has stored since is its own; it may be over by now.
             let own = answers.meanwhile.take().unwrap_or_default();
             answers.others = Table::default();
@@ -230,11 +230,11 @@ impl Challenges {
     }
 
     /// Answers what was found of another instance, until the storage is read the next time.
-    fn add_other(&self, stored: &Stored) {
+    fn add_other(&self, stored: &ChallengeRecord) {
         let Ok(answer) = Answer::new(stored) else {
             return;
         };
-        self.change(|answers| {
+        self.change_answers(|answers| {
             let challenge = &stored.challenge;
             let tables = [&answers.own, &answers.others];
             if tables.iter().all(|table| table.find(challenge).is_none()) {
@@ -245,13 +245,13 @@ impl Challenges {
 
     /// Drops answers of this process that are of use to nobody at `now`: of orders that were
     /// given up in the middle.
-    fn expire(&self, now: UnixTime) {
+    fn remove_expired(&self, now: UnixTime) {
         if !self.is_empty() {
-            self.change(|answers| answers.own.retain(|answer| answer.expires >= now));
+            self.change_answers(|answers| answers.own.retain(|answer| answer.expires >= now));
         }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Answers) -> T) -> T {
+    fn change_answers<T>(&self, change: impl FnOnce(&mut Answers) -> T) -> T {
         let mut answers = self
             .0
             .answers
@@ -264,7 +264,7 @@ impl Challenges {
     }
 
     /// A panic in between leaves no answer half made.
-    fn read(&self) -> RwLockReadGuard<'_, Answers> {
+    fn read_answers(&self) -> RwLockReadGuard<'_, Answers> {
         self.0
             .answers
             .read()
@@ -294,13 +294,13 @@ impl Challenge {
 }
 
 impl Answer {
-    fn new(stored: &Stored) -> Result<Self, Failure> {
+    fn new(stored: &ChallengeRecord) -> Result<Self, Failure> {
         let challenge = &stored.challenge;
         let key = challenge.check()?;
         let certificate = match challenge.kind {
             ChallengeType::TlsAlpn01 => {
                 let certificate =
-                    certificate::make(&challenge.domain, &challenge.key_authorization)?;
+                    certificate::make_certificate(&challenge.domain, &challenge.key_authorization)?;
                 Some(Arc::new(CertificateSet::single(Arc::new(certificate))))
             }
             _ => None,

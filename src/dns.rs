@@ -97,7 +97,7 @@ pub enum DnsError {
 ///
 /// # Errors
 /// Where its roots cannot be read or its credentials cannot be sent.
-pub fn open(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsError> {
+pub fn open_provider(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsError> {
     Ok(match &dns.provider {
         DnsService::Rfc2136(config) => Arc::new(Rfc2136Provider::new(name, config, dns.ttl)?),
         DnsService::Cloudflare(config) => Arc::new(CloudflareProvider::new(name, config, dns)?),

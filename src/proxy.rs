@@ -187,7 +187,7 @@ impl Gateway {
                 ctx.request_id(),
             ))
         };
-        if let Err(refusal) = header::check(request) {
+        if let Err(refusal) = header::check_request(request) {
             self.refused.invalid.inc();
             return refuse(refusal);
         }
@@ -201,7 +201,8 @@ impl Gateway {
         };
         let target = header::origin_form(request);
         let challenges = self.certificates.challenges();
-        if let Some(answer) = challenge::answer(challenges, request, authority.host, target) {
+        if let Some(answer) = challenge::token_response(challenges, request, authority.host, target)
+        {
             return Some(answer);
         }
         let site = match sites.admit_host(authority.host, channel(session)) {

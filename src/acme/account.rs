@@ -1,4 +1,4 @@
-//! Accounts at CAs: one for each CA, contact and binding, made under a lock, kept in the storage.
+//! Accounts at CAs: one for each CA, contact and binding, made under a lock and stored.
 //!
 //! However many certificates are wanted at once, one account is made. Where the storage cannot be
 //! read none is, since one may be there. Where it cannot be written, the account lives in memory and
@@ -6,11 +6,11 @@
 //! replaced unread. It counts before what is in memory, since another instance may have changed the
 //! key, or ended the account. A CA that is down fails those who wait for it, and nobody else.
 
-mod care;
-mod make;
+mod admin;
 mod place;
+mod record;
+mod register;
 mod roll_over;
-mod stored;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
-pub(super) use self::stored::Account;
-use self::stored::Stored;
-use super::ca::Ca;
-use super::flight::Flight;
-use super::session::Session;
+pub(super) use self::record::Account;
+use self::record::AccountRecord;
+use super::client::AcmeClient;
+use super::directory::Ca;
+use super::single_flight::SingleFlight;
 use crate::clock::{Clock, rfc3339};
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
@@ -36,23 +36,23 @@ pub(super) struct Accounts {
     clock: Arc<dyn Clock>,
     events: EventBus,
     /// By their keys in the storage.
-    known: Mutex<HashMap<Key, Arc<Known>>>,
+    known: Mutex<HashMap<Key, Arc<KnownAccount>>>,
 }
 
 /// What this process has of an account.
 #[derive(Default)]
-struct Known {
-    account: Flight<Arc<Account>>,
-    /// Held by all who sign with its key for a while; who changes the key waits for them.
+struct KnownAccount {
+    account: SingleFlight<Arc<Account>>,
+    /// Held by all that sign with its key for a while; a change of the key waits for them.
     in_use: Arc<RwLock<()>>,
 }
 
-/// Whose account is wanted, and where.
+/// The CA and the configuration that an account is for, and the client to reach it with.
 #[derive(Clone, Copy)]
-pub(super) struct Want<'a> {
+pub(super) struct AccountCtx<'a> {
     pub(super) ca: &'a Ca,
     pub(super) config: &'a Acme,
-    pub(super) session: &'a Session,
+    pub(super) client: &'a AcmeClient,
 }
 
 impl Accounts {
@@ -67,42 +67,48 @@ impl Accounts {
     }
 
     /// Has those wait in `backlog` that cannot be stored.
-    pub(super) fn wait_in(&mut self, backlog: Backlog) {
+    pub(super) fn use_backlog(&mut self, backlog: Backlog) {
         self.backlog = backlog;
     }
 
-    /// The account that is wanted: known, stored, or made now.
+    /// The account of `ctx`: known, stored, or registered now.
     ///
     /// # Errors
     /// Where there is none and none can be made, or it is not known whether there is one.
-    pub(super) async fn get(&self, want: Want<'_>) -> Result<Arc<Account>, Failure> {
-        let place = self.place(want.ca, want.config).await?;
-        let known = self.known(&place);
-        let find = self.find(want, &place, None);
-        let mut account = known.account.get(Duration::MAX, find).await?;
+    pub(super) async fn get_or_register(
+        &self,
+        ctx: AccountCtx<'_>,
+    ) -> Result<Arc<Account>, Failure> {
+        let place = self.storage_key(ctx.ca, ctx.config).await?;
+        let known = self.known_account(&place);
+        let find = self.find_or_register(ctx, &place, None);
+        let mut account = known.account.get_or_make(Duration::MAX, find).await?;
         // Another external account may be configured, or another account or key stored, meanwhile.
-        if !account.stored.serves(want.config) || !self.is_current(&account, want.config).await {
+        if !account.stored.serves(ctx.config) || !self.is_current(&account, ctx.config).await {
             let is_it = |known: &Arc<Account>| Arc::ptr_eq(known, &account);
-            known.account.forget(is_it).await;
-            let find = self.find(want, &place, None);
-            account = known.account.get(Duration::MAX, find).await?;
+            known.account.invalidate_if(is_it).await;
+            let find = self.find_or_register(ctx, &place, None);
+            account = known.account.get_or_make(Duration::MAX, find).await?;
         }
-        self.save_late(account, want).await
+        self.save_deferred(account, ctx).await
     }
 
     /// Has another account made in the place of one that the CA has lost.
     ///
     /// # Errors
     /// Where none can be made.
-    pub(super) async fn replace(
+    pub(super) async fn replace_lost(
         &self,
         lost: &Arc<Account>,
-        want: Want<'_>,
+        ctx: AccountCtx<'_>,
     ) -> Result<Arc<Account>, Failure> {
-        let known = self.known(&lost.place);
-        known.account.forget(|one| Arc::ptr_eq(one, lost)).await;
-        let find = self.find(want, &lost.place, Some(lost));
-        known.account.get(Duration::MAX, find).await
+        let known = self.known_account(&lost.place);
+        known
+            .account
+            .invalidate_if(|one| Arc::ptr_eq(one, lost))
+            .await;
+        let find = self.find_or_register(ctx, &lost.place, Some(lost));
+        known.account.get_or_make(Duration::MAX, find).await
     }
 
     /// The account that there is, though it may be ended; `None` where none has been made. Makes
@@ -110,37 +116,43 @@ impl Accounts {
     ///
     /// # Errors
     /// Where the storage cannot be read, or what is open about its key cannot be found out.
-    pub(super) async fn existing(&self, want: Want<'_>) -> Result<Option<Arc<Account>>, Failure> {
-        let place = self.place(want.ca, want.config).await?;
+    pub(super) async fn find_existing(
+        &self,
+        ctx: AccountCtx<'_>,
+    ) -> Result<Option<Arc<Account>>, Failure> {
+        let place = self.storage_key(ctx.ca, ctx.config).await?;
         let stored = self
-            .load(&place, want.config)
+            .load_account(&place, ctx.config)
             .await
             .map_err(|error| unread(&error))?;
         match stored {
             Some(stored) if !stored.is_unsettled() => Ok(Some(Account::new(stored, &place, true))),
             Some(_) => {
-                let _lease = self.lock(want.ca).await.map_err(|error| unread(&error))?;
+                let _lease = self.lock_ca(ctx.ca).await.map_err(|error| unread(&error))?;
                 let stored = self
-                    .load(&place, want.config)
+                    .load_account(&place, ctx.config)
                     .await
                     .map_err(|error| unread(&error))?;
                 let Some(stored) = stored else {
                     return Ok(None);
                 };
-                let stored = self.settled(stored, want, &place).await?;
+                let stored = self.settle_key(stored, ctx, &place).await?;
                 Ok(Some(Account::new(stored, &place, true)))
             }
-            None => Ok(self.known(&place).account.made().await),
+            None => Ok(self.known_account(&place).account.current().await),
         }
     }
 
     /// Keeps the key of the account from being changed while this is held.
-    pub(super) async fn in_use(&self, want: Want<'_>) -> Result<OwnedRwLockReadGuard<()>, Failure> {
-        let known = self.known(&self.place(want.ca, want.config).await?);
+    pub(super) async fn lock_shared(
+        &self,
+        ctx: AccountCtx<'_>,
+    ) -> Result<OwnedRwLockReadGuard<()>, Failure> {
+        let known = self.known_account(&self.storage_key(ctx.ca, ctx.config).await?);
         Ok(Arc::clone(&known.in_use).read_owned().await)
     }
 
-    fn known(&self, place: &Key) -> Arc<Known> {
+    fn known_account(&self, place: &Key) -> Arc<KnownAccount> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(place.clone()).or_default())
     }
@@ -151,24 +163,24 @@ impl Accounts {
         if !account.is_saved() {
             return true;
         }
-        match self.load(&account.place, config).await {
+        match self.load_account(&account.place, config).await {
             Ok(Some(stored)) => account.stored.is_same_as(&stored) && !stored.is_unsettled(),
             Ok(None) | Err(_) => true,
         }
     }
 
     /// The stored account unless it is `lost`, or else a new one.
-    async fn find(
+    async fn find_or_register(
         &self,
-        want: Want<'_>,
+        ctx: AccountCtx<'_>,
         place: &Key,
         lost: Option<&Arc<Account>>,
     ) -> Result<Arc<Account>, Failure> {
-        let usable = |stored: &Stored| {
+        let usable = |stored: &AccountRecord| {
             lost.is_none_or(|lost| lost.stored.credentials != stored.credentials)
-                && stored.serves(want.config)
+                && stored.serves(ctx.config)
         };
-        let stored = self.load(place, want.config).await;
+        let stored = self.load_account(place, ctx.config).await;
         if let Some(stored) = stored.map_err(|error| unread(&error))?
             && usable(&stored)
             && is_plain(&stored)
@@ -178,10 +190,10 @@ impl Accounts {
         // Which of a storage's failures keeps from storing what is made.
         let mut unsaved = None;
         // Held until the account is stored, so that one is made however many processes want one.
-        let lease = match self.lock(want.ca).await {
+        let lease = match self.lock_ca(ctx.ca).await {
             Ok(lease) => Some(lease),
             Err(error @ StorageError::Busy { .. }) => return Err(unread(&error)),
-            // Without a storage no lock; the process goes on alone.
+            // Without a storage no lock; the process continues alone.
             Err(error) => {
                 unsaved = Some(error);
                 None
@@ -189,32 +201,32 @@ impl Accounts {
         };
         if lease.is_some() {
             // Who held the lock before may have made it.
-            let stored = self.load(place, want.config).await;
+            let stored = self.load_account(place, ctx.config).await;
             if let Some(stored) = stored.map_err(|error| unread(&error))?
-                && stored.serves(want.config)
+                && stored.serves(ctx.config)
             {
                 if let Some(at) = stored.deactivated {
-                    return Err(ended(want.ca, at));
+                    return Err(ended(ctx.ca, at));
                 }
-                let stored = self.settled(stored, want, place).await?;
+                let stored = self.settle_key(stored, ctx, place).await?;
                 if usable(&stored) {
                     return Ok(Account::new(stored, place, true));
                 }
             }
         }
-        let account = Account::new(self.make(want).await?, place, false);
+        let account = Account::new(self.register_account(ctx).await?, place, false);
         if unsaved.is_none() {
-            unsaved = self.save(&account).await.err();
+            unsaved = self.save_account(&account).await.err();
         }
         if let Some(error) = unsaved {
-            self.tell(&error);
-            self.wait_with(&account, want.ca)?;
+            self.report_unsaved(&error);
+            self.queue_save(&account, ctx.ca)?;
         }
         Ok(account)
     }
 
     /// Has an account stored as soon as that can be, unless there is one by then: that one counts.
-    fn wait_with(&self, account: &Arc<Account>, ca: &Ca) -> Result<(), Failure> {
+    fn queue_save(&self, account: &Arc<Account>, ca: &Ca) -> Result<(), Failure> {
         let lock = lock_of(ca).map_err(|error| internal(&error))?;
         let waiting = Arc::clone(account);
         self.backlog.put(account.place.as_str(), move |storage| {
@@ -233,19 +245,23 @@ impl Accounts {
 
     /// What is stored. Of a damaged account, which is set aside, as much is stored anew as can be
     /// read of it.
-    async fn load(&self, place: &Key, config: &Acme) -> Result<Option<Stored>, StorageError> {
+    async fn load_account(
+        &self,
+        place: &Key,
+        config: &Acme,
+    ) -> Result<Option<AccountRecord>, StorageError> {
         let (place, contacts) = (place.clone(), contacts(config));
         let bound_to = config.eab.as_ref().map(|eab| eab.key_id.clone());
         let loaded = blocking(&self.storage, move |storage| {
             let Some(value) = storage.load(&place)? else {
                 return Ok((None, None));
             };
-            let reason = match Stored::read(&value) {
+            let reason = match AccountRecord::read(&value) {
                 Ok(stored) => return Ok((Some(stored), None)),
                 Err(reason) => reason,
             };
             let aside = damaged::set_aside(storage, &place, &value, &reason);
-            let salvaged = Stored::salvage(&value, contacts, bound_to);
+            let salvaged = AccountRecord::salvage(&value, contacts, bound_to);
             if let Some(salvaged) = &salvaged {
                 storage.store(&place, &salvaged.write())?;
             }
@@ -261,58 +277,58 @@ impl Accounts {
                 "the account at a CA in {path} is damaged, and set aside as {aside}: {then}; to \
                  keep the account restore the file from a backup"
             );
-            self.emit(message);
+            self.emit_event(message);
         }
         Ok(stored)
     }
 
-    async fn lock(&self, ca: &Ca) -> Result<Lease, StorageError> {
+    async fn lock_ca(&self, ca: &Ca) -> Result<Lease, StorageError> {
         let key = lock_of(ca)?;
         blocking(&self.storage, move |storage| storage.lock(&key)).await
     }
 
-    async fn try_lock(&self, ca: &Ca) -> Result<Option<Lease>, StorageError> {
+    async fn try_lock_ca(&self, ca: &Ca) -> Result<Option<Lease>, StorageError> {
         let key = lock_of(ca)?;
         blocking(&self.storage, move |storage| storage.try_lock(&key)).await
     }
 
-    async fn save(&self, account: &Account) -> Result<(), StorageError> {
-        self.write(&account.stored, &account.place).await?;
+    async fn save_account(&self, account: &Account) -> Result<(), StorageError> {
+        self.write_record(&account.stored, &account.place).await?;
         account.note_saved();
         self.backlog.forget(account.place.as_str());
         Ok(())
     }
 
-    async fn write(&self, stored: &Stored, place: &Key) -> Result<(), StorageError> {
+    async fn write_record(&self, stored: &AccountRecord, place: &Key) -> Result<(), StorageError> {
         let (value, place) = (stored.write(), place.clone());
         blocking(&self.storage, move |storage| storage.store(&place, &value)).await
     }
 
     /// Stores what could not be stored when it was made, which has been told then. Where another is
     /// in the storage, made by another process or not to be read at that time, it is taken instead.
-    async fn save_late(
+    async fn save_deferred(
         &self,
         account: Arc<Account>,
-        want: Want<'_>,
+        ctx: AccountCtx<'_>,
     ) -> Result<Arc<Account>, Failure> {
         if account.is_saved() {
             return Ok(account);
         }
-        let Ok(Some(_lease)) = self.try_lock(want.ca).await else {
+        let Ok(Some(_lease)) = self.try_lock_ca(ctx.ca).await else {
             return Ok(account);
         };
         let place = &account.place;
-        match self.load(place, want.config).await {
-            Ok(Some(stored)) if stored.serves(want.config) && is_plain(&stored) => {
+        match self.load_account(place, ctx.config).await {
+            Ok(Some(stored)) if stored.serves(ctx.config) && is_plain(&stored) => {
                 tracing::info!(account = %place, "an account in memory gives way to the stored one");
-                let known = self.known(place);
+                let known = self.known_account(place);
                 let is_it = |one: &Arc<Account>| Arc::ptr_eq(one, &account);
-                known.account.forget(is_it).await;
+                known.account.invalidate_if(is_it).await;
                 let stored = async { Ok(Account::new(stored, place, true)) };
-                return known.account.get(Duration::MAX, stored).await;
+                return known.account.get_or_make(Duration::MAX, stored).await;
             }
-            Ok(Some(stored)) if stored.serves(want.config) => {}
-            Ok(_) if self.save(&account).await.is_ok() => {
+            Ok(Some(stored)) if stored.serves(ctx.config) => {}
+            Ok(_) if self.save_account(&account).await.is_ok() => {
                 tracing::info!(account = %place, "stored an account that was in memory alone");
             }
             _ => {}
@@ -320,14 +336,14 @@ impl Accounts {
         Ok(account)
     }
 
-    fn tell(&self, error: &StorageError) {
+    fn report_unsaved(&self, error: &StorageError) {
         let message = format!(
             "an account at a CA lives in memory alone, and is lost when this process ends: {error}"
         );
-        self.emit(message);
+        self.emit_event(message);
     }
 
-    fn emit(&self, message: String) {
+    fn emit_event(&self, message: String) {
         let (kind, severity) = (EventKind::StorageFailed, Severity::Error);
         let event = Event::new(self.clock.now(), kind, severity, "", message);
         self.events.emit(event);
@@ -335,7 +351,7 @@ impl Accounts {
 }
 
 /// Whether it can be used as it is.
-fn is_plain(stored: &Stored) -> bool {
+fn is_plain(stored: &AccountRecord) -> bool {
     !stored.is_unsettled() && stored.deactivated.is_none()
 }
 
@@ -360,7 +376,7 @@ fn ended(ca: &Ca, at: i64) -> Failure {
     Failure::new(FailureClass::Configuration, message)
 }
 
-/// The failure of who can wait until the storage works again.
+/// The failure of a caller that can wait until the storage works again.
 fn unread(error: &StorageError) -> Failure {
     let message = format!("the account at the CA cannot be looked up: {error}");
     Failure::new(FailureClass::Storage, message)

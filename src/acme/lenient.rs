@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::Uri;
 use serde_json::{Map, Value, json};
 
-use super::problem::Problem;
+use crate::acme::error::problem::Problem;
 use crate::host::Identifier;
 use crate::printable::one_line;
 
@@ -175,17 +175,17 @@ impl Reader {
             "authorizations": self.authorizations,
             "finalize": self.finalize.as_deref().unwrap_or_default(),
         });
-        set(&mut order, "certificate", certificate.map(Value::from));
-        set(
+        set_member(&mut order, "certificate", certificate.map(Value::from));
+        set_member(
             &mut order,
             "profile",
             member(members, "profile").map(Value::from),
         );
-        set(&mut order, "replaces", replaces(members).map(Value::from));
+        set_member(&mut order, "replaces", replaces(members).map(Value::from));
         // An order that is not over has not failed, whatever stands there.
         let error = members.get("error").filter(|_| status == "invalid");
         let error = error.and_then(Problem::from_json);
-        set(&mut order, "error", error.map(|error| error.to_json()));
+        set_member(&mut order, "error", error.map(|error| error.to_json()));
         Ok(order)
     }
 
@@ -313,7 +313,7 @@ fn lacks(member: &str) -> String {
     format!("has no '{member}' that can be read")
 }
 
-fn set(value: &mut Value, name: &str, member: Option<Value>) {
+fn set_member(value: &mut Value, name: &str, member: Option<Value>) {
     if let (Some(members), Some(member)) = (value.as_object_mut(), member) {
         members.insert(name.to_owned(), member);
     }
@@ -369,7 +369,7 @@ fn challenge(base: &Uri, members: &Map<String, Value>, authorization: &str) -> V
     let error = members.get("error").and_then(Problem::from_json);
     // One that has failed has, though it does not say why.
     let error = error.or_else(|| (status == "invalid").then(Problem::default));
-    set(&mut challenge, "error", error.map(|error| error.to_json()));
+    set_member(&mut challenge, "error", error.map(|error| error.to_json()));
     challenge
 }
 

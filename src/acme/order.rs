@@ -1,302 +1,379 @@
-//! What an order asks for (RFC 8555, section 7.4): identifiers, and what the terms add to them.
+//! One certificate from one CA: from the order that an earlier attempt left, or a new one, to the
+//! chain; and on to another order where a type of challenge failed and there is another type.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+pub(super) mod chain;
+pub(super) mod download;
+pub(super) mod new_order;
+pub(super) mod record;
+pub(super) mod resume;
+pub(super) mod retry;
 
-use instant_acme::{CertificateIdentifier, Error, Identifier, NewOrder, Order};
-use openssl::x509::X509;
-use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use super::class::is_unexplained;
-use super::classify::Step;
-use super::job::{Job, Stop};
-use super::lag::persistently;
-use super::limits::limited;
-use super::signed;
-use crate::certificate::parse::unix_time;
-use crate::clock::{UnixTime, rfc3339};
-use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Intent};
+use instant_acme::{Account as AcmeAccount, Error, Order, OrderStatus};
+use openssl::pkey::{PKey, Private};
+use zeroize::Zeroizing;
 
-/// An order that a CA has made.
-pub(super) enum Made {
-    Order(Box<Order>),
-    /// It is at this URL. What came with it is no order that can be read.
-    At(String),
+use super::account::Account;
+use super::client::AcmeClient;
+use super::directory::Ca;
+use super::error::{self, Step};
+use super::{AcmeIssuer, key};
+use crate::acme::authorization::solvers::Solvers;
+use crate::acme::error::problem::Problem;
+use crate::acme::order::retry::{is_unreadable, retry_transient};
+use crate::challenge::ChallengeType;
+use crate::event::{EventKind, Severity};
+use crate::issuer::{Issued, Request};
+use crate::schedule::{FAILED_VALIDATIONS, Failure, FailureClass, Intent, Wait};
+use crate::storage::{Key, keys};
+
+/// How many orders one attempt makes at most.
+const ORDERS: usize = 4;
+
+/// A certificate on its way.
+pub(super) struct OrderJob<'a> {
+    pub(super) issuer: &'a AcmeIssuer,
+    pub(super) ca: &'a Ca,
+    pub(super) request: &'a Request,
+    pub(super) client: &'a AcmeClient,
+    pub(super) account: AcmeAccount,
+    /// The same as it is stored, with its key.
+    pub(super) stored_account: Arc<Account>,
+    /// The solvers that its names may be validated with.
+    pub(super) solvers: Solvers,
+    /// Where the order is stored.
+    pub(super) order_key: Key,
+    /// Whether the last order that was asked for was one that names what it replaces.
+    pub(super) replaces: &'a AtomicBool,
 }
 
-impl Made {
-    pub(super) fn url(&self) -> &str {
-        match self {
-            Self::Order(order) => order.url(),
-            Self::At(url) => url,
-        }
+/// Why an order cannot be completed.
+pub(super) enum OrderError {
+    /// The CA knows nothing of the account.
+    AccountLost,
+    /// The CA did not validate some names.
+    ChallengesFailed(Vec<FailedChallenge>),
+    Failed(Failure),
+    /// Our own limiter lets nothing through. The CA was not asked.
+    Held(Failure),
+}
+
+impl From<Failure> for OrderError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
-impl Job<'_> {
-    /// Makes an order at the CA, and says which certificate it takes the place of where the CA
-    /// wants to know (RFC 9773, section 5). Where it refuses that, for whatever reason, it is asked
-    /// once more without.
-    pub(super) async fn place_order(&self, profile: Option<&str>) -> Result<Made, Stop> {
-        let replaced = self.replaced();
-        self.replaces.store(replaced.is_some(), Ordering::Relaxed);
-        let mut made = self.ask_for_order(profile, replaced).await;
-        if let Err(error) = &made
-            && self.replaced().is_some()
-            && self.may_be_for_replacing()
-        {
-            let host = &self.ca.host;
-            self.replaces.store(false, Ordering::Relaxed);
-            // What was let through as the renewal that it was may be held as a new order.
-            let (limits, config) = (&self.issuer.shared.limits, &self.issuer.config);
-            if let Some(wait) = limits.held(self.ca, config, &Intent::new(&self.request.names)) {
-                return Err(Stop::Held(limited(host, wait)));
-            }
-            let why = self.session.refusal().and_then(|refusal| refusal.problem);
-            let why = why.map_or_else(|| error.to_string(), |problem| problem.to_string());
-            self.progress(format!(
-                "{host} takes no order in the place of the present certificate ({why}): asking \
-                 for one of its own"
-            ));
-            made = self.ask_for_order(profile, None).await;
+/// A name that was not validated.
+pub(super) struct FailedChallenge {
+    pub(super) name: String,
+    /// By which type; `None` where the CA does not say.
+    pub(super) kind: Option<ChallengeType>,
+    pub(super) problem: Problem,
+}
+
+/// Types of challenge that have failed for a name.
+pub(super) type TriedChallenges = HashSet<(String, ChallengeType)>;
+
+impl<'a> OrderJob<'a> {
+    /// # Errors
+    /// Where what is stored of the account cannot be used.
+    pub(super) async fn prepare(
+        issuer: &'a AcmeIssuer,
+        ca: &'a Ca,
+        request: &'a Request,
+        client: &'a AcmeClient,
+        account: &Arc<Account>,
+        replaces: &'a AtomicBool,
+    ) -> Result<Self, Failure> {
+        let now = issuer.shared.clock.now();
+        let opened = account.open(client).await.map_err(|error| {
+            error::failure_of(&ca.host, Step::Account, &error, client, &request.names, now)
+        })?;
+        let place = keys::order(&ca.key, &request.subject)
+            .map_err(|error| Failure::new(FailureClass::Internal, error.to_string()))?;
+        let mut job = Self {
+            issuer,
+            ca,
+            request,
+            client,
+            account: opened,
+            stored_account: Arc::clone(account),
+            solvers: Solvers::of(issuer, request.dns.as_deref()),
+            order_key: place,
+            replaces,
+        };
+        if job.is_rehearsal() {
+            // Such a record names an account, and that at a staging environment is another.
+            job.solvers.exclude(ChallengeType::DnsPersist01);
         }
-        made.map_err(|error| {
-            if let Some(answer) = self.session.accepted_order() {
-                return Stop::Failed(lost(&self.ca.host, &answer));
-            }
-            let refusal = self.session.refusal();
-            let is_unexplained = refusal.is_some_and(|one| is_unexplained(&one));
-            let has_lifetime = self.issuer.config.order.lifetime.is_some();
-            match self.stop(Step::Order, &error) {
-                Stop::Failed(failure) if has_lifetime && is_unexplained => {
-                    Stop::Failed(with_lifetime(failure))
-                }
-                stop => stop,
-            }
+        Ok(job)
+    }
+
+    /// Obtains the certificate.
+    pub(super) async fn obtain_certificate(&self) -> Result<Issued, OrderError> {
+        let mut spent = 0;
+        let brought = self.complete_order(&mut spent).await;
+        brought.map_err(|stop| match stop {
+            OrderError::Failed(failure) if !self.is_rehearsal() => OrderError::Failed(Failure {
+                failed_validations: spent,
+                ..failure
+            }),
+            stop => stop,
         })
     }
 
-    /// The order that has been made, as the CA shows it.
-    ///
-    /// # Errors
-    /// Where it does not.
-    pub(super) async fn show_order(&self, made: Made) -> Result<Order, Stop> {
-        match made {
-            Made::Order(order) => Ok(*order),
-            Made::At(url) => {
-                let order = persistently!(self, Step::Poll, self.account.order(url.clone()).await);
-                order.map_err(|error| self.stop(Step::Poll, &error))
-            }
-        }
-    }
-
-    async fn ask_for_order(
-        &self,
-        profile: Option<&str>,
-        replaced: Option<CertificateIdentifier<'_>>,
-    ) -> Result<Made, Error> {
-        if let Some(lifetime) = self.issuer.config.order.lifetime {
-            let end = self.end(lifetime);
-            return self.ask_for_order_until(end, profile, replaced).await;
-        }
-        let names = self.request.names.iter();
-        let identifiers: Vec<Identifier> = names.map(identifier).collect();
-        let made = persistently!(self, Step::Order, {
-            let mut new = NewOrder::new(&identifiers);
-            if let Some(profile) = profile {
-                new = new.profile(profile);
-            }
-            if let Some(replaced) = &replaced {
-                new = new.replaces(replaced.clone());
-            }
-            self.account.new_order(&new).await
-        });
-        match made {
-            Ok(order) => Ok(Made::Order(Box::new(order))),
-            // It took the order: what cannot be read of it, or that it does not say what it
-            // replaces, is no reason for another.
-            Err(error) => self.session.location().map(Made::At).ok_or(error),
-        }
-    }
-
-    /// Makes an order of a certificate that is valid until then, of which instant-acme knows
-    /// nothing. It is valid from when the CA likes: our clock may be ahead of the CA's, which then
-    /// refuses a beginning.
-    async fn ask_for_order_until(
-        &self,
-        end: UnixTime,
-        profile: Option<&str>,
-        replaced: Option<CertificateIdentifier<'_>>,
-    ) -> Result<Made, Error> {
-        let identifiers: Vec<Value> = self.request.names.iter().map(identifier_json).collect();
-        let mut new = json!({ "identifiers": identifiers, "notAfter": rfc3339(end) });
-        if let Some(members) = new.as_object_mut() {
-            if let Some(profile) = profile {
-                members.insert("profile".to_owned(), json!(profile));
-            }
-            if let Some(replaced) = replaced {
-                members.insert("replaces".to_owned(), json!(replaced));
-            }
-        }
-        let signer = self.kept.signer()?;
-        let url = &self.session.directory().new_order;
-        persistently!(
-            self,
-            Step::Order,
-            signed::post(self.session, &signer, url, Some(&new)).await
-        )?;
-        let place = self.session.location();
-        place
-            .map(Made::At)
-            .ok_or(Error::Str("the URL of the order"))
-    }
-
-    fn end(&self, lifetime: Duration) -> UnixTime {
-        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-        self.now().saturating_add(seconds)
-    }
-
-    /// Tells where a CA took no notice of the lifetime that it was asked for.
-    pub(super) fn note_lifetime(&self, chain: &str) {
-        let Some(lifetime) = self.issuer.config.order.lifetime else {
-            return;
+    /// See [`Self::obtain_certificate`]. `spent` is how many validations have failed of any one name.
+    async fn complete_order(&self, spent: &mut u32) -> Result<Issued, OrderError> {
+        let mut left = self.resume_order(spent).await?;
+        let mut tried = match left {
+            Some(_) => TriedChallenges::new(),
+            None => self.check_caa().await?,
         };
-        let given = X509::from_pem(chain.as_bytes()).ok().and_then(|leaf| {
-            let (from, until) = (unix_time(leaf.not_before()), unix_time(leaf.not_after()));
-            u64::try_from(until.ok()?.saturating_sub(from.ok()?)).ok()
-        });
-        let asked = lifetime.as_secs();
-        // CAs let certificates begin an hour or so before they are made.
-        let most = asked.saturating_add(asked / 10).saturating_add(2 * 3600);
-        if let Some(given) = given.filter(|given| *given > most) {
-            self.caution(format!(
-                "{} gave a certificate for {}, though 'lifetime' of the issuer asks for {}",
-                self.ca.host,
-                people(given),
-                people(asked),
-            ));
-        }
-    }
-
-    /// The configured profile, where the CA has it (draft-ietf-acme-profiles, section 3).
-    ///
-    /// # Errors
-    /// Where it is required and the CA does not have it.
-    pub(super) fn profile(&self) -> Result<Option<&str>, Stop> {
-        let Some(profile) = &self.issuer.config.order.profile else {
-            return Ok(None);
-        };
-        let profiles = &self.session.directory().meta.profiles;
-        let (host, name) = (&self.ca.host, profile.name.as_str());
-        if profiles.iter().any(|known| known == name) {
-            return Ok(Some(name));
-        }
-        if profile.required {
-            let known = match profiles.is_empty() {
-                true => "it has none at all".to_owned(),
-                false => format!("it has {}", profiles.join(", ")),
+        for _ in 0..ORDERS {
+            let (mut order, key, created) = match left.take() {
+                Some((order, key, created)) => (order, key, Some(created)),
+                None => {
+                    let (order, key) = self.begin_order().await?;
+                    (order, key, None)
+                }
             };
-            let message = format!(
-                "{host} has no profile {name:?}, which 'profile' of the issuer requires: {known}; \
-                 choose another, or leave out 'required'"
-            );
-            let failure = Failure::new(FailureClass::Configuration, message);
-            return Err(Stop::Failed(failure));
+            let mut is_finalized = false;
+            let finished = self
+                .finish_order(&mut order, &key, &tried, &mut is_finalized)
+                .await;
+            let unproved = match finished {
+                Ok(chain) => {
+                    if let Some(created) = created
+                        && !self.is_new_certificate(&chain, created).await
+                    {
+                        self.delete_order().await;
+                        continue;
+                    }
+                    let key = key
+                        .private_key_to_pem_pkcs8()
+                        .map_err(|error| internal_error(&error))?;
+                    return Ok(Issued {
+                        chain: chain.into_bytes(),
+                        key: Zeroizing::new(key),
+                    });
+                }
+                Err(OrderError::ChallengesFailed(unproved)) => unproved,
+                Err(stop) => {
+                    // What the CA is about to issue is fetched by the next attempt.
+                    let is_over = order.state().status == OrderStatus::Invalid;
+                    let is_coming = is_finalized && !is_over;
+                    if !is_coming && !can_resume(&stop) {
+                        self.abandon_order(&mut order).await;
+                    }
+                    return Err(stop);
+                }
+            };
+            self.abandon_order(&mut order).await;
+            *spent += 1;
+            self.try_other_challenges(unproved, &mut tried, *spent)?;
         }
-        self.caution(format!(
-            "{host} has no profile {name:?}: its default is used"
-        ));
-        Ok(None)
+        let message = format!(
+            "{} did not validate all names within {ORDERS} orders, by whatever type of challenge",
+            self.ca.host
+        );
+        Err(OrderError::Failed(Failure::new(
+            FailureClass::Validation,
+            message,
+        )))
     }
 
-    /// Tells that a certificate will be other than the terms say, and good all the same.
-    pub(super) fn caution(&self, message: String) {
-        tracing::warn!(domain = %self.request.domain(), "{message}");
-        self.progress(message);
-    }
-}
-
-/// A name as a CA knows it (RFC 8555, section 9.7.7; RFC 8738, section 3).
-fn identifier(name: &Pattern) -> Identifier {
-    match name {
-        Pattern::Ip(address) => Identifier::Ip(*address),
-        name => Identifier::Dns(name.to_string()),
-    }
-}
-
-fn identifier_json(name: &Pattern) -> Value {
-    let kind = match name {
-        Pattern::Ip(_) => "ip",
-        Pattern::Any | Pattern::Exact(_) | Pattern::Wildcard(_) => "dns",
-    };
-    json!({ "type": kind, "value": name.to_string() })
-}
-
-/// The failure where a CA has made an order and does not say where it is. Nothing finds it again:
-/// neither the list of an account's orders (RFC 8555, section 7.1.2.1), which public CAs do not
-/// have, nor another order, which would be a second one. So it is not tried again soon.
-fn lost(host: &str, answer: &str) -> Failure {
-    let message = format!(
-        "{host} has made an order and does not say where: its answer has no Location header with \
-         a URL (RFC 8555, section 7.4), so that the order is lost; the fault is the CA's, or that \
-         of a proxy in between: report it there, or choose another CA (the answer is {answer})"
-    );
-    Failure::new(FailureClass::Internal, message)
-}
-
-/// A failure of an order with a lifetime, which the CA does not explain. ACME has no type for a CA
-/// that does not let it be chosen (RFC 8555, section 7.4), so that most call the order malformed.
-fn with_lifetime(failure: Failure) -> Failure {
-    let said = failure.message.rsplit_once("; ");
-    let said = said.map_or(&*failure.message, |(said, _)| said);
-    let message = format!(
-        "{said}; the order has a 'lifetime' of the issuer's: leave that out where the CA lets \
-         nobody choose"
-    );
-    Failure { message, ..failure }
-}
-
-/// Seconds for people.
-fn people(seconds: u64) -> String {
-    match (seconds + 1) / 86_400 {
-        0 => format!("{} hours", (seconds + 1) / 3600),
-        days => format!("{days} days"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_order_that_may_be_refused_for_its_lifetime_says_so() {
-        let message = "ca.test refused the order: malformed: no; choose another CA";
-        let failure = with_lifetime(Failure::new(FailureClass::Configuration, message));
-        assert_eq!(failure.class, FailureClass::Configuration);
-        assert!(failure.message.contains("malformed: no; the order has"));
-        assert!(!failure.message.contains("another CA"), "{failure}");
+    /// Makes an order, and stores it with the key that its certificate will have.
+    async fn begin_order(&self) -> Result<(Order, PKey<Private>), OrderError> {
+        let (config, shared) = (&self.issuer.config, &self.issuer.shared);
+        let profile = self.profile()?;
+        let waiting = |wait: &Wait| {
+            self.emit_progress(format!("an order at {} {wait}", self.ca.host));
+        };
+        let names = &self.request.names;
+        // Before its turn: an RSA key takes so long that the order would come too late.
+        let key = self.new_or_reused_key().await?;
+        let intent = Intent {
+            names,
+            replaces: self.replaced().is_some(),
+        };
+        let turn = shared.limits.wait_turn(self.ca, config, &intent, waiting);
+        turn.await.map_err(OrderError::Held)?;
+        let made = self.place_order(profile).await?;
+        let order = self.store_order(made, &key).await?;
+        self.emit_progress(format!("order made at {}", self.ca.host));
+        Ok((order, key))
     }
 
-    #[test]
-    fn identifiers_have_their_type() {
-        for (name, kind) in [
-            ("a.example", "dns"),
-            ("*.a.example", "dns"),
-            ("192.0.2.7", "ip"),
-            ("2001:db8::1", "ip"),
-        ] {
-            let name: Pattern = name.parse().expect("a name");
-            let ours = identifier_json(&name);
-            assert_eq!(ours["type"], kind);
-            let theirs = serde_json::to_value(identifier(&name)).expect("JSON");
-            assert_eq!(ours, theirs);
+    async fn new_or_reused_key(&self) -> Result<PKey<Private>, OrderError> {
+        let config = &self.issuer.config;
+        let previous = self.request.previous_key.as_deref();
+        if config.reuse_key
+            && let Some(key) = previous.and_then(|pem| key::reuse(pem, config.key_type))
+        {
+            return Ok(key);
+        }
+        let kind = config.key_type;
+        match tokio::task::spawn_blocking(move || key::generate(kind)).await {
+            Ok(key) => key.map_err(|error| internal_error(&error)),
+            Err(error) => Err(internal_error(&error)),
         }
     }
 
-    #[test]
-    fn times_are_told_in_days() {
-        assert_eq!(people(7 * 86_400 - 1), "7 days");
-        assert_eq!(people(6 * 3600), "6 hours");
+    /// Brings an order to its end, whatever its state.
+    async fn finish_order(
+        &self,
+        order: &mut Order,
+        key: &PKey<Private>,
+        tried: &TriedChallenges,
+        is_finalized: &mut bool,
+    ) -> Result<String, OrderError> {
+        loop {
+            match order.state().status {
+                OrderStatus::Pending => self.authorize_names(order, tried).await?,
+                OrderStatus::Ready if !*is_finalized => {
+                    self.emit_progress(format!("validated; asking {} for it", self.ca.host));
+                    self.finalize_order(order, key).await?;
+                    *is_finalized = true;
+                }
+                OrderStatus::Ready | OrderStatus::Processing => self.await_issue(order).await?,
+                OrderStatus::Valid => break,
+                OrderStatus::Invalid => return Err(self.diagnose_order(order).await),
+            }
+        }
+        *is_finalized = true;
+        let chain = self.download_chain(order).await?;
+        let chain = self.choose_chain(chain).await;
+        self.emit_progress(format!("downloaded from {}", self.ca.host));
+        self.note_lifetime(&chain);
+        Ok(chain)
     }
+
+    async fn finalize_order(
+        &self,
+        order: &mut Order,
+        key: &PKey<Private>,
+    ) -> Result<(), OrderError> {
+        let terms = &self.issuer.config.order;
+        let request = key::request(key, &self.request.names, terms);
+        let request = request.map_err(|error| internal_error(&error))?;
+        let finalized = retry_transient!(self, Step::Finalize, order.finalize_csr(&request).await);
+        match finalized {
+            // It has taken the request, and says how the order stands when it is asked.
+            Err(error) if is_unreadable(&error) => Ok(()),
+            finalized => finalized.map_err(|error| self.to_error(Step::Finalize, &error)),
+        }
+    }
+
+    /// Notes which types have failed.
+    ///
+    /// # Errors
+    /// Where there is no other for one of the names, or the CA allows no more failures for now.
+    fn try_other_challenges(
+        &self,
+        unproved: Vec<FailedChallenge>,
+        tried: &mut TriedChallenges,
+        spent: u32,
+    ) -> Result<(), OrderError> {
+        let before = self.request.failed_validations;
+        let is_borne = self.is_rehearsal() || before.saturating_add(spent) < FAILED_VALIDATIONS;
+        for unproved in &unproved {
+            tried.extend(unproved.kind.map(|kind| (unproved.name.clone(), kind)));
+        }
+        let others = unproved.len().saturating_sub(1);
+        for FailedChallenge {
+            name,
+            kind,
+            problem,
+        } in unproved
+        {
+            let kind_or_any = kind.unwrap_or(ChallengeType::Http01);
+            let failure = error::validation_failure(&self.ca.host, &name, kind_or_any, &problem);
+            let mut failure = self.mark_rehearsed(problem.kind(), failure);
+            let solvers = self.solvers.for_name(&name);
+            let next = solvers
+                .map(|solver| solver.kind())
+                .find(|kind| !tried.contains(&(name.clone(), *kind)));
+            match next {
+                Some(next) if is_borne && kind.is_some() && error::may_fall_back(&problem) => {
+                    let next = next.as_str();
+                    self.emit_progress(format!("{}; trying {next} instead", failure.message));
+                }
+                _ => {
+                    if others > 0 {
+                        failure
+                            .message
+                            .push_str(&format!(" (and {others} more of its names)"));
+                    }
+                    return Err(OrderError::Failed(failure));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is at the staging environment.
+    pub(super) fn is_rehearsal(&self) -> bool {
+        !std::ptr::eq(self.ca, &raw const self.issuer.ca)
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        self.issuer.shared.clock.now()
+    }
+
+    /// What an error of instant-acme's means.
+    pub(super) fn to_error(&self, step: Step, error: &Error) -> OrderError {
+        if error::is_account_lost(error, self.client) {
+            return OrderError::AccountLost;
+        }
+        let (host, names) = (&self.ca.host, &self.request.names);
+        let failure = error::failure_of(host, step, error, self.client, names, self.now());
+        let problem = self.client.refusal().and_then(|refusal| refusal.problem);
+        let kind = problem.as_ref().map_or("", Problem::kind);
+        OrderError::Failed(self.mark_rehearsed(kind, failure))
+    }
+
+    /// A failure as it counts where this is a rehearsal: CAA records may name an account, and that
+    /// at a staging environment is another. It says nothing of the names.
+    pub(super) fn mark_rehearsed(&self, kind: &str, failure: Failure) -> Failure {
+        if kind == "caa" && self.is_rehearsal() {
+            return Failure {
+                class: FailureClass::Configuration,
+                ..failure
+            };
+        }
+        failure
+    }
+
+    /// Emits a step on the way.
+    pub(super) fn emit_progress(&self, message: String) {
+        self.emit_event(EventKind::CertificateProgress, Severity::Info, message);
+    }
+
+    pub(super) fn emit_event(&self, kind: EventKind, severity: Severity, message: String) {
+        self.issuer
+            .emit_event(self.request, kind, severity, message);
+    }
+}
+
+/// Whether a later attempt may go on with the order.
+pub(super) fn can_resume(stop: &OrderError) -> bool {
+    match stop {
+        OrderError::Failed(failure) => matches!(
+            failure.class,
+            FailureClass::Network | FailureClass::RateLimited | FailureClass::Storage
+        ),
+        // Nobody can do anything with it, and nobody is there to be asked.
+        OrderError::AccountLost | OrderError::Held(_) => true,
+        OrderError::ChallengesFailed(_) => false,
+    }
+}
+
+/// What should not be possible.
+pub(super) fn internal_error(error: &dyn std::error::Error) -> OrderError {
+    let message = format!("a key or a request cannot be made: {error}; please report this");
+    OrderError::Failed(Failure::new(FailureClass::Internal, message))
 }

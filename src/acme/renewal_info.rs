@@ -6,27 +6,27 @@ use instant_acme::CertificateIdentifier;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::ca::Ca;
-use super::classify::{self, Step};
-use super::job::Job;
+use super::client::{Refusal, retry_after};
+use super::directory::Ca;
+use super::error::{self, Step};
 use super::lenient::{json, member};
-use super::problem::{page, words};
-use super::session::{Refusal, retry_after};
+use super::order::OrderJob;
+use crate::acme::error::problem::{page, words};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::schedule::{Failure, FailureClass, RenewalInfo};
 
 /// When `ca`, which issued `certificate`, advises to renew it; `None` where it gives no advice.
-pub(super) async fn ask(
+pub(super) async fn fetch_renewal_info(
     ca: &Ca,
     certificate: &TlsCertificate,
     now: UnixTime,
 ) -> Result<Option<RenewalInfo>, Failure> {
-    let session = ca.session().await?;
+    let client = ca.client().await?;
     let Some(id) = certificate.renewal_id() else {
         return Ok(None);
     };
-    let Some(place) = &session.directory().renewal_info else {
+    let Some(place) = &client.directory().renewal_info else {
         return Ok(None);
     };
     let url = format!("{}/{id}", place.trim_end_matches('/'));
@@ -37,13 +37,13 @@ pub(super) async fn ask(
         );
         Failure::new(FailureClass::Internal, message)
     })?;
-    let reply = session.get(url).await;
-    let reply = reply.map_err(|error| classify::unreachable(&ca.host, &error))?;
+    let reply = client.get(url).await;
+    let reply = reply.map_err(|error| error::unreachable(&ca.host, &error))?;
     if let Some(refusal) = Refusal::of(&reply, now) {
         let step = Step::RenewalInfo;
-        return Err(classify::refused(&ca.host, step, &refusal, &[], now));
+        return Err(error::refusal_failure(&ca.host, step, &refusal, &[], now));
     }
-    let mut info = read(reply.body()).map_err(|why| {
+    let mut info = read_renewal_info(reply.body()).map_err(|why| {
         let message = format!(
             "{} tells when to renew in a wrong way: {why}; the fault is the CA's, and its \
              certificate is renewed without its advice",
@@ -56,7 +56,7 @@ pub(super) async fn ask(
 }
 
 /// What an answer says, or what is wrong with it. The window alone counts (section 4.2).
-fn read(body: &[u8]) -> Result<RenewalInfo, String> {
+fn read_renewal_info(body: &[u8]) -> Result<RenewalInfo, String> {
     let answer = json(body);
     let Some(members) = answer.as_ref().and_then(Value::as_object) else {
         let words = words(body).unwrap_or_default();
@@ -100,10 +100,10 @@ fn time(text: &str) -> Option<Timestamp> {
     parsed.or_else(|_| format!("{short}Z").parse()).ok()
 }
 
-impl Job<'_> {
-    /// The certificate at hand, as the CA knows it. A staging environment does not.
+impl OrderJob<'_> {
+    /// The current certificate, as the CA knows it. A staging environment does not.
     pub(super) fn replaced(&self) -> Option<CertificateIdentifier<'_>> {
-        let directory = self.session.directory();
+        let directory = self.client.directory();
         if self.is_rehearsal() || directory.renewal_info.is_none() {
             return None;
         }
@@ -117,7 +117,7 @@ impl Job<'_> {
     /// Whether an order may have been refused for what it replaces: not where it is one too many, or
     /// the CA knows no such account.
     pub(super) fn may_be_for_replacing(&self) -> bool {
-        let Some(refusal) = self.session.refusal() else {
+        let Some(refusal) = self.client.refusal() else {
             return false;
         };
         let other = ["rateLimited", "accountDoesNotExist"];
@@ -134,13 +134,13 @@ mod tests {
         let body = br#"{ "suggestedWindow": { "start": "2025-01-02T04:00:00Z",
             "end": "2025-01-03T04:00:00Z" },
             "explanationURL": "https://acme.example.com/docs/ari" }"#;
-        let info = read(body).expect("well formed");
+        let info = read_renewal_info(body).expect("well formed");
         assert_eq!((info.start, info.end), (1_735_790_400, 1_735_876_800));
         let url = info.url.as_deref();
         assert_eq!(url, Some("https://acme.example.com/docs/ari"));
         let offset = br#"{"suggestedWindow":{"start":"2025-01-02T06:00:00+02:00",
             "end":"2025-01-02T05:00:00.5Z"},"explanationURL":"javascript:alert(1)"}"#;
-        let info = read(offset).expect("well formed");
+        let info = read_renewal_info(offset).expect("well formed");
         assert_eq!((info.start, info.end), (1_735_790_400, 1_735_794_000));
         assert_eq!(info.url, None, "no link for people");
     }
@@ -177,7 +177,8 @@ mod tests {
             let window =
                 format!(r#""suggestedWindow":{{"start":"{start}","end":" {end} ","x":1}}"#);
             let body = format!("\u{feff}{{{odd},{window}}}\n\0");
-            let info = read(body.as_bytes()).unwrap_or_else(|why| panic!("{odd} {start}: {why}"));
+            let info = read_renewal_info(body.as_bytes())
+                .unwrap_or_else(|why| panic!("{odd} {start}: {why}"));
             assert_eq!(
                 (info.start, info.end),
                 (1_735_790_400, 1_735_876_800),
@@ -197,7 +198,7 @@ mod tests {
             "{}",
             "<html>",
         ] {
-            assert!(read(body.as_bytes()).is_err(), "{body}");
+            assert!(read_renewal_info(body.as_bytes()).is_err(), "{body}");
         }
     }
 }

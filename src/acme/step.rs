@@ -1,4 +1,4 @@
-//! What a CA is asked for on the way to a certificate, and beside it.
+//! The requests to a CA on the way to a certificate, and beside it.
 
 use std::fmt;
 

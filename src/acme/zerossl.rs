@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::classify::{self, Step};
+use super::client::AcmeClient;
+use super::error::{self, Step};
 use super::lenient::{json, member, text, word};
-use super::session::Session;
 use crate::clock::UnixTime;
 use crate::config::model::{ExternalAccount, ZeroSsl, ZeroSslLogin};
 use crate::schedule::{Failure, FailureClass, Scope};
 use crate::secret::Secret;
 use crate::storage::damaged;
 
-/// A binding as it is kept.
+/// A binding as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     key_id: String,
@@ -84,7 +84,7 @@ impl Drop for Answer {
 ///
 /// # Errors
 /// Where it holds none.
-pub(super) fn read(value: &[u8]) -> Result<(ExternalAccount, UnixTime), String> {
+pub(super) fn read_binding(value: &[u8]) -> Result<(ExternalAccount, UnixTime), String> {
     let mut kept: Kept = damaged::parse_json(value)?;
     let binding = ExternalAccount {
         key_id: std::mem::take(&mut kept.key_id),
@@ -94,7 +94,7 @@ pub(super) fn read(value: &[u8]) -> Result<(ExternalAccount, UnixTime), String> 
 }
 
 /// A binding as it is stored.
-pub(super) fn write(binding: &ExternalAccount, given: UnixTime) -> Zeroizing<Vec<u8>> {
+pub(super) fn write_binding(binding: &ExternalAccount, given: UnixTime) -> Zeroizing<Vec<u8>> {
     let kept = Kept {
         given,
         key_id: binding.key_id.clone(),
@@ -109,22 +109,19 @@ pub(super) fn write(binding: &ExternalAccount, given: UnixTime) -> Zeroizing<Vec
 /// Where it gives none, and why as far as it says so.
 pub(super) async fn binding(
     config: &ZeroSsl,
-    session: &Session,
+    client: &AcmeClient,
     now: UnixTime,
 ) -> Result<ExternalAccount, Failure> {
     let host = host(&config.endpoint);
-    let failed = |error: &Error| classify::failed(host, Step::Binding, error, session, &[], now);
+    let failed = |error: &Error| error::failure_of(host, Step::Binding, error, client, &[], now);
     let request = request(config).map_err(|error| failed(&error.into()))?;
-    let reply = session
-        .send(request)
-        .await
-        .map_err(|error| failed(&error))?;
+    let reply = client.send(request).await.map_err(|error| failed(&error))?;
     let answer = Answer::read(reply.body());
     if let Some(fault) = answer.as_ref().and_then(|answer| answer.error.as_ref()) {
         return Err(refused(host, fault));
     }
     match answer {
-        _ if session.refusal().is_some() => Err(failed(&Error::Str("a binding"))),
+        _ if client.refusal().is_some() => Err(failed(&Error::Str("a binding"))),
         Some(mut answer)
             if answer.success && !answer.eab_kid.is_empty() && !answer.eab_hmac_key.is_empty() =>
         {
@@ -315,9 +312,12 @@ mod tests {
             key_id: "kid".to_owned(),
             hmac_key: Secret::new("secret".to_owned()),
         };
-        assert_eq!(read(&write(&binding, 7)), Ok((binding.clone(), 7)));
+        assert_eq!(
+            read_binding(&write_binding(&binding, 7)),
+            Ok((binding.clone(), 7))
+        );
         let former = br#"{ "key_id": "kid", "hmac_key": "secret" }"#;
-        assert_eq!(read(former), Ok((binding, 0)), "old");
-        assert!(read(b"{}").is_err());
+        assert_eq!(read_binding(former), Ok((binding, 0)), "old");
+        assert!(read_binding(b"{}").is_err());
     }
 }

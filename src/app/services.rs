@@ -105,7 +105,7 @@ impl Service for BesideService {
         tasks.spawn(parts.task.run(self.stopping.clone()));
         tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
         tasks.spawn(parts.dns.keep_clean(self.stopping.clone()));
-        tasks.spawn(challenge::follow(
+        tasks.spawn(challenge::sync_with_storage(
             parts.challenges,
             parts.storage,
             parts.clock,

@@ -14,7 +14,7 @@ use crate::host::Identifier;
 use crate::schedule::{Failure, FailureClass};
 
 /// Makes the certificate for `domain`.
-pub(super) fn make(
+pub(super) fn make_certificate(
     domain: &Identifier,
     key_authorization: &str,
 ) -> Result<TlsCertificate, Failure> {
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn it_is_for_one_name_and_carries_the_digest() {
         let domain: Identifier = "a.example".parse().expect("a name");
-        let certificate = make(&domain, "token.thumbprint").expect("a certificate");
+        let certificate = make_certificate(&domain, "token.thumbprint").expect("a certificate");
         assert!(certificate.covers("a.example"));
         assert_eq!(certificate.names().len(), 1);
         let pem = certificate.chain_pem().expect("PEM");

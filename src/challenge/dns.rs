@@ -6,8 +6,8 @@
 
 mod entry;
 mod journal;
-mod lasting;
 mod persist;
+mod persist_expiry;
 mod proof;
 mod solver;
 
@@ -20,8 +20,8 @@ use indexmap::IndexMap;
 
 use self::entry::Entry;
 use self::journal::{Abandoned, Journal};
-use self::lasting::Lasting;
 pub use self::persist::DnsPersist01Solver;
+use self::persist_expiry::PersistExpiry;
 pub use self::solver::Dns01Solver;
 use super::{ChallengeSolver, ChallengeType};
 use crate::clock::{Clock, UnixTime};
@@ -56,10 +56,10 @@ pub struct DnsSolvers(Arc<Shared>);
 
 struct Shared {
     entries: RwLock<IndexMap<Arc<str>, Arc<Entry>>>,
-    /// For those who set nothing and only look.
+    /// For preflights, which set nothing and only look.
     system: Arc<Entry>,
     journal: Arc<Journal>,
-    lasting: Arc<Lasting>,
+    persist_expiry: Arc<PersistExpiry>,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,7 +71,7 @@ impl DnsSolvers {
             entries: RwLock::default(),
             system: Arc::new(Entry::new("".into(), None)),
             journal: Arc::new(journal),
-            lasting: Arc::new(Lasting::new(storage, Arc::clone(&clock), events)),
+            persist_expiry: Arc::new(PersistExpiry::new(storage, Arc::clone(&clock), events)),
             clock,
         }))
     }
@@ -109,20 +109,20 @@ impl DnsSolvers {
             }
             ChallengeType::DnsPersist01 => {
                 let entry = entry.unwrap_or_else(|| Arc::clone(&shared.system));
-                let lasting = Arc::clone(&shared.lasting);
-                Some(Arc::new(DnsPersist01Solver::new(entry, lasting)))
+                let persist_expiry = Arc::clone(&shared.persist_expiry);
+                Some(Arc::new(DnsPersist01Solver::new(entry, persist_expiry)))
             }
         }
     }
 
-    /// Removes what killed processes have left in the DNS, and tells of lasting records that end,
+    /// Removes what killed processes have left in the DNS, and reports persistent records that end,
     /// until `shutdown` says stop.
     pub async fn keep_clean(self, mut shutdown: ShutdownWatch) {
         let sweep = async {
             let mut sweeper = Sweeper::default();
             tokio::time::sleep(GRACE).await;
             loop {
-                self.sweep(&mut sweeper).await;
+                self.sweep_abandoned(&mut sweeper).await;
                 tokio::time::sleep(EVERY).await;
             }
         };
@@ -130,7 +130,7 @@ impl DnsSolvers {
         let watch = async {
             tokio::time::sleep(GRACE).await;
             loop {
-                self.look_at_lasting().await;
+                self.check_expiries().await;
                 tokio::time::sleep(EVERY).await;
             }
         };
@@ -141,7 +141,7 @@ impl DnsSolvers {
         }
     }
 
-    async fn sweep(&self, sweeper: &mut Sweeper) {
+    async fn sweep_abandoned(&self, sweeper: &mut Sweeper) {
         let now = self.0.clock.now();
         let abandoned = match self.0.journal.abandoned().await {
             Ok(abandoned) => abandoned,
@@ -154,7 +154,7 @@ impl DnsSolvers {
         for one in abandoned {
             let failed = sweeper.failed.get(&one.key);
             if failed.is_none_or(|(_, next)| *next <= now) {
-                removals.push(self.remove(one, now));
+                removals.push(self.remove_abandoned(one, now));
             }
         }
         // All at once, or nearly: each keeps the lock of its note meanwhile.
@@ -163,7 +163,7 @@ impl DnsSolvers {
             match removed {
                 Ok(()) => _ = sweeper.failed.remove(&key),
                 Err(error) => {
-                    let pause = sweeper.put_off(key, now);
+                    let pause = sweeper.postpone(key, now);
                     tracing::warn!(
                         record = name,
                         error,
@@ -176,12 +176,16 @@ impl DnsSolvers {
     }
 
     /// Removes a record that was left: its note, its name, and what came of it.
-    async fn remove(&self, one: Abandoned, now: UnixTime) -> (Key, String, Result<(), String>) {
+    async fn remove_abandoned(
+        &self,
+        one: Abandoned,
+        now: UnixTime,
+    ) -> (Key, String, Result<(), String>) {
         let journal = &self.0.journal;
         let (key, name) = (one.key.clone(), one.name().to_owned());
         if now.saturating_sub(one.note.at) > LIFE {
             tracing::warn!(record = name, "gave up removing a record from the DNS");
-            journal.forget(one.key, one.lease).await;
+            journal.delete_note(one.key, one.lease).await;
             return (key, name, Ok(()));
         }
         let entry = self.named(&one.note.provider);
@@ -189,10 +193,13 @@ impl DnsSolvers {
             let entry = entry.ok_or_else(|| {
                 format!("'dns' of the configuration has no {:?}", one.note.provider)
             })?;
-            let opened = entry.open().await.map_err(|error| error.to_string())?;
+            let opened = entry
+                .get_or_open()
+                .await
+                .map_err(|error| error.to_string())?;
             let provider = opened.provider.as_deref();
             let provider = provider.ok_or("nobody sets records there")?;
-            let removed = journal.remove(one, provider).await;
+            let removed = journal.remove_abandoned(one, provider).await;
             removed.map_err(|error| error.to_string())
         };
         let removed = tokio::time::timeout(PATIENCE, removal).await;
@@ -200,12 +207,12 @@ impl DnsSolvers {
         (key, name, removed)
     }
 
-    async fn look_at_lasting(&self) {
+    async fn check_expiries(&self) {
         let entry_of = |name: &str| {
             let entry = self.named(name);
             entry.unwrap_or_else(|| Arc::clone(&self.0.system))
         };
-        if let Err(error) = self.0.lasting.look(entry_of).await {
+        if let Err(error) = self.0.persist_expiry.check_expiries(entry_of).await {
             tracing::debug!(%error, "cannot look when records in the DNS end");
         }
     }
@@ -244,7 +251,7 @@ struct Sweeper {
 
 impl Sweeper {
     /// Notes a failure; in how many seconds it is tried again.
-    fn put_off(&mut self, key: Key, now: UnixTime) -> u64 {
+    fn postpone(&mut self, key: Key, now: UnixTime) -> u64 {
         let (count, next) = self.failed.entry(key).or_default();
         let pause = PAUSES.get(*count).copied().unwrap_or(LAST_PAUSE);
         *count = count.saturating_add(1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::follow::WITHOUT_WATCH;
+use super::sync::WITHOUT_WATCH;
 use crate::storage::{Key, Lease, Storage, StorageError, keys};
 
 /// How long it takes at most until an instance on this machine answers what has been stored: the
@@ -57,7 +57,7 @@ impl Instance {
     }
 
     /// Makes known that this instance answers from now on, where that is not known already.
-    pub(super) fn announce(&self, storage: &dyn Storage) -> Result<(), StorageError> {
+    pub(super) fn write_record(&self, storage: &dyn Storage) -> Result<(), StorageError> {
         let key = keys::instance(&self.id)?;
         let mut lease = self.lease();
         if !lease.as_ref().is_some_and(Lease::is_held) {
@@ -76,8 +76,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes back what [`Self::announce`] made known.
-    pub(super) fn leave(&self, storage: &dyn Storage) -> Result<(), StorageError> {
+    /// Takes back what [`Self::write_record`] made known.
+    pub(super) fn delete_record(&self, storage: &dyn Storage) -> Result<(), StorageError> {
         match self.lease().take() {
             Some(_held) => storage.delete(&keys::instance(&self.id)?),
             None => Ok(()),

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::{Instant, timeout};
 
-use super::stored::Stored;
+use super::record::ChallengeRecord;
 use super::{ChallengeType, Challenges};
 use crate::clock::Clock;
 use crate::storage::{Storage, keys};
@@ -52,7 +52,7 @@ impl LookUps {
     }
 
     /// What is stored for `token`, where that may be looked up now and is found in time.
-    async fn http01(&self, token: &str) -> Option<Stored> {
+    async fn http01(&self, token: &str) -> Option<ChallengeRecord> {
         let key = keys::http01_challenge(token).ok()?;
         if !self.is_admitted() {
             return None;
@@ -66,7 +66,7 @@ impl LookUps {
                 let value = loaded.inspect_err(|error| {
                     tracing::debug!(%error, "cannot look for a challenge in the storage");
                 });
-                Stored::from_json(&key, &value.ok()??)
+                ChallengeRecord::from_json(&key, &value.ok()??)
             });
             load.await.ok()?
         };
@@ -101,7 +101,7 @@ impl Pace {
 impl Challenges {
     /// Looks in the storage for what answers `token`, where that is not known yet: what is found is
     /// answered from then on.
-    pub async fn look_for(&self, token: &str) {
+    pub async fn look_up_token(&self, token: &str) {
         let Some(look_ups) = &self.0.look_ups else {
             return;
         };

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::task;
 use tokio::time::Instant;
 
-use super::stored::Stored;
+use super::record::ChallengeRecord;
 use super::{Challenge, ChallengeSolver, ChallengeType, Challenges};
 use crate::clock::{Clock, UnixTime};
 use crate::schedule::{Failure, FailureClass};
@@ -94,23 +94,29 @@ impl ChallengeSolver for TlsAlpn01Solver {
         // Two orders with two names in common may each wait for the other: chance says which one
         // gives up first.
         let patience = TURN_PATIENCE + Duration::from_millis(fastrand::u64(..TURN_SPREAD));
-        let turn = self.0.challenges.0.turns.take(challenge, patience).await;
+        let turn = self
+            .0
+            .challenges
+            .0
+            .name_locks
+            .acquire(challenge, patience)
+            .await;
         let turn = turn.ok_or_else(|| is_taken(challenge))?;
         let rest = patience.saturating_sub(start.elapsed());
         self.0.let_others_finish(challenge, rest).await?;
         self.0.present(self.kind(), challenge).await?;
-        turn.keep();
+        turn.keep_locked();
         Ok(())
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
         // Given back whatever becomes of the rest, and after it.
-        let _turn = self.0.challenges.0.turns.return_of(challenge);
+        let _turn = self.0.challenges.0.name_locks.resume_guard(challenge);
         self.0.clean_up(challenge).await;
     }
 
-    fn leave(&self, challenge: &Challenge) {
-        drop(self.0.challenges.0.turns.return_of(challenge));
+    fn abandon(&self, challenge: &Challenge) {
+        drop(self.0.challenges.0.name_locks.resume_guard(challenge));
     }
 }
 
@@ -142,7 +148,7 @@ impl Solver {
             let (key, ours, now) = (key.clone(), challenge.clone(), self.clock.now());
             let look = move || {
                 let value = storage.load(&key)?;
-                let stored = value.and_then(|value| Stored::from_json(&key, &value));
+                let stored = value.and_then(|value| ChallengeRecord::from_json(&key, &value));
                 let theirs =
                     stored.filter(|stored| stored.challenge != ours && stored.expires >= now);
                 match theirs.and_then(|theirs| theirs.instance) {
@@ -169,12 +175,12 @@ impl Solver {
                 kind.as_str(),
             )));
         }
-        let stored = Stored {
+        let stored = ChallengeRecord {
             challenge: challenge.clone(),
             expires: self.clock.now().saturating_add(LIFE),
             instance: Some(self.challenges.0.instance.id().to_owned()),
         };
-        self.challenges.add(&stored)?;
+        self.challenges.add_answer(&stored)?;
         let key = challenge.check()?;
         let json = stored
             .to_json()
@@ -199,7 +205,7 @@ impl Solver {
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
-        if !self.challenges.remove(challenge) {
+        if !self.challenges.remove_answer(challenge) {
             return;
         }
         let Ok(key) = challenge.check() else {
@@ -222,7 +228,7 @@ impl Solver {
 fn delete(storage: &dyn Storage, key: &Key, challenge: &Challenge) -> Result<(), StorageError> {
     match storage.load(key)? {
         Some(value)
-            if Stored::from_json(key, &value)
+            if ChallengeRecord::from_json(key, &value)
                 .is_some_and(|stored| stored.challenge != *challenge) =>
         {
             Ok(())

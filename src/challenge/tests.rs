@@ -125,7 +125,7 @@ impl Instance {
     }
 
     fn follow(&self, shutdown: &ShutdownWatch) -> tokio::task::JoinHandle<()> {
-        tokio::spawn(follow(
+        tokio::spawn(sync_with_storage(
             self.challenges.clone(),
             Arc::clone(&self.storage) as _,
             Arc::clone(&self.clock) as _,
@@ -322,7 +322,7 @@ async fn a_proof_that_is_left_answers_on_and_keeps_nobody_waiting() {
     let solver = &one.tls_alpn01;
     let [first, second] = ["1", "2"].map(|token| tls_alpn01("a.example", token));
     solver.present(&first).await.expect("presented");
-    solver.leave(&first);
+    solver.abandon(&first);
     assert!(one.answers(&first));
     let start = tokio::time::Instant::now();
     solver.present(&second).await.expect("presented");
@@ -408,7 +408,7 @@ async fn what_is_over_does_not_come_back_with_a_slow_look_at_the_storage() {
     let ours = http01("a.example", "Ours");
     assert!(one.challenges.own_keys().is_empty());
     one.http01.present(&ours).await.expect("presented");
-    let stored = |challenge: &Challenge| Stored {
+    let stored = |challenge: &Challenge| ChallengeRecord {
         challenge: challenge.clone(),
         expires: NOW + 3600,
         instance: None,
@@ -472,23 +472,23 @@ async fn what_another_instance_has_just_stored_is_looked_for() {
     let storage = Shelf::new();
     let (one, two) = (Instance::new(&storage), Instance::new(&storage));
     let asked = http01("a.example", "Token");
-    two.challenges.look_for("Token").await;
+    two.challenges.look_up_token("Token").await;
     assert!(two.challenges.is_empty());
     one.http01.present(&asked).await.expect("presented");
     assert!(!two.answers(&asked), "nobody has told it");
-    two.challenges.look_for("../Token").await;
+    two.challenges.look_up_token("../Token").await;
     assert!(two.challenges.is_empty());
-    two.challenges.look_for("Token").await;
-    two.challenges.look_for("Token").await;
+    two.challenges.look_up_token("Token").await;
+    two.challenges.look_up_token("Token").await;
     assert!(two.answers(&asked));
-    assert!(two.challenges.remove(&asked) && two.challenges.is_empty());
+    assert!(two.challenges.remove_answer(&asked) && two.challenges.is_empty());
 
     two.clock.advance(3601);
-    two.challenges.look_for("Token").await;
+    two.challenges.look_up_token("Token").await;
     assert!(two.challenges.is_empty(), "it has expired");
     two.clock.advance(-3601);
     storage.is_broken.store(true, Ordering::SeqCst);
-    two.challenges.look_for("Token").await;
+    two.challenges.look_up_token("Token").await;
     assert!(two.challenges.is_empty());
 }
 
@@ -498,7 +498,9 @@ fn nobody_waits_long_for_a_look_up_or_causes_too_many() {
     let one = Instance::new(&storage);
     let hanging = storage.hanging.lock().expect("sound");
     let asked: Vec<String> = (0..200).map(|number| format!("T{number}")).collect();
-    let looking = asked.iter().map(|token| one.challenges.look_for(token));
+    let looking = asked
+        .iter()
+        .map(|token| one.challenges.look_up_token(token));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // It comes to an end while the storage hangs.
     runtime.block_on(futures::future::join_all(looking));

@@ -109,7 +109,7 @@ impl AcmeDnsProvider {
             None => {
                 let answer = self
                     .api
-                    .send(Method::POST, "/register", HeaderMap::new(), Bytes::new())
+                    .send_request(Method::POST, "/register", HeaderMap::new(), Bytes::new())
                     .await?;
                 let registered = self.api.decode("register an account", &answer)?;
                 let endpoint = self.api.endpoint();
@@ -126,14 +126,14 @@ impl AcmeDnsProvider {
     }
 
     /// Takes one of the two places for values of a subdomain; `false` where it has one already.
-    async fn take_place(&self, record: &TxtRecord) -> Result<bool, DnsError> {
+    async fn claim_slot(&self, record: &TxtRecord) -> Result<bool, DnsError> {
         let deadline = Instant::now() + self.wait;
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             // From here on, no removal is missed.
             room.as_mut().enable();
-            if let Some(taken) = self.try_place(record) {
+            if let Some(taken) = self.try_claim_slot(record) {
                 return Ok(taken);
             }
             if tokio::time::timeout_at(deadline, room).await.is_err() {
@@ -146,7 +146,7 @@ impl AcmeDnsProvider {
         }
     }
 
-    fn try_place(&self, record: &TxtRecord) -> Option<bool> {
+    fn try_claim_slot(&self, record: &TxtRecord) -> Option<bool> {
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         let values = set.entry(record.name.clone()).or_default();
         values.retain(|(_, since)| since.elapsed() < HELD);
@@ -160,7 +160,7 @@ impl AcmeDnsProvider {
         Some(true)
     }
 
-    fn leave_place(&self, record: &TxtRecord) {
+    fn release_slot(&self, record: &TxtRecord) {
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(values) = set.get_mut(&record.name) {
             values.retain(|(one, _)| *one != record.value);
@@ -168,7 +168,7 @@ impl AcmeDnsProvider {
         self.room.notify_waiters();
     }
 
-    async fn update(&self, account: &Account, record: &TxtRecord) -> Result<(), DnsError> {
+    async fn update_record(&self, account: &Account, record: &TxtRecord) -> Result<(), DnsError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(
@@ -182,9 +182,10 @@ impl AcmeDnsProvider {
         let body = json!({ "subdomain": account.subdomain, "txt": record.value }).to_string();
         let answer = self
             .api
-            .send(Method::POST, "/update", headers, Bytes::from(body))
+            .send_request(Method::POST, "/update", headers, Bytes::from(body))
             .await?;
-        self.api.check(&format!("set {}", record.name), &answer)
+        self.api
+            .check_success(&format!("set {}", record.name), &answer)
     }
 }
 
@@ -201,19 +202,19 @@ impl DnsProvider for AcmeDnsProvider {
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         let account = self.account(&record.name).await?;
         // Set again, it would push out the other one.
-        if !self.take_place(record).await? {
+        if !self.claim_slot(record).await? {
             return Ok(());
         }
-        let updated = self.update(&account, record).await;
+        let updated = self.update_record(&account, record).await;
         if updated.is_err() {
-            self.leave_place(record);
+            self.release_slot(record);
         }
         updated
     }
 
     /// Nothing is removed there: the next two values take the place of the last two.
     async fn remove(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
-        self.leave_place(record);
+        self.release_slot(record);
         Ok(())
     }
 

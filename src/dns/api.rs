@@ -126,12 +126,12 @@ impl Api {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Bytes::from(body.to_string())
         });
-        self.send(method, path, headers, body.unwrap_or_default())
+        self.send_request(method, path, headers, body.unwrap_or_default())
             .await
     }
 
     /// Asks, and takes the answer whatever its status.
-    pub(super) async fn send(
+    pub(super) async fn send_request(
         &self,
         method: Method,
         path: &str,
@@ -174,7 +174,7 @@ impl Api {
         doing: &str,
         answer: &Answer,
     ) -> Result<T, DnsError> {
-        self.check(doing, answer)?;
+        self.check_success(doing, answer)?;
         serde_json::from_slice(&answer.body).map_err(|error| {
             self.unreachable(&format!(
                 "{} answers something else than expected when asked to {doing}: {error}; check \
@@ -185,7 +185,7 @@ impl Api {
     }
 
     /// Whether an answer is a good one.
-    pub(super) fn check(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
+    pub(super) fn check_success(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
         if answer.is_success() {
             return Ok(());
         }

@@ -139,7 +139,8 @@ impl DnsProvider for CloudflareProvider {
         if codes(&answer.body).any(|code| IS_THERE.contains(&code)) {
             return Ok(());
         }
-        self.api.check(&format!("set {}", record.name), &answer)
+        self.api
+            .check_success(&format!("set {}", record.name), &answer)
     }
 
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
@@ -155,7 +156,7 @@ impl DnsProvider for CloudflareProvider {
                 continue;
             }
             self.api
-                .check(&format!("remove {}", record.name), &answer)?;
+                .check_success(&format!("remove {}", record.name), &answer)?;
         }
         Ok(())
     }

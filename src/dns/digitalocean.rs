@@ -119,7 +119,8 @@ impl DnsProvider for DigitalOceanProvider {
         });
         let path = format!("/v2/domains/{zone}/records");
         let answer = self.api.json(Method::POST, &path, Some(&body)).await?;
-        self.api.check(&format!("set {}", record.name), &answer)
+        self.api
+            .check_success(&format!("set {}", record.name), &answer)
     }
 
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
@@ -132,7 +133,7 @@ impl DnsProvider for DigitalOceanProvider {
             // Someone else was faster.
             if answer.status != 404 {
                 self.api
-                    .check(&format!("remove {}", record.name), &answer)?;
+                    .check_success(&format!("remove {}", record.name), &answer)?;
             }
         }
         Ok(())

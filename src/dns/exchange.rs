@@ -67,7 +67,7 @@ pub(super) fn question(name: Name, kind: RecordType, recursion: bool) -> Message
 }
 
 /// Sends a message and waits for the answer to it, each try as long as `patience`.
-pub(super) async fn ask(
+pub(super) async fn query_server(
     server: SocketAddr,
     question: &Message,
     patience: Duration,
@@ -108,7 +108,10 @@ async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result
         let length = socket.recv(&mut buffer).await?;
         let bytes = buffer.get(..length).unwrap_or_default();
         // A forger may send anything: only what answers the question ends the wait for the answer.
-        if let Some(answer) = read(bytes).ok().filter(|answer| answer.is_to(question)) {
+        if let Some(answer) = read_answer(bytes)
+            .ok()
+            .filter(|answer| answer.is_to(question))
+        {
             return Ok(answer);
         }
     }
@@ -123,7 +126,7 @@ async fn over_tcp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result
         .await?;
     let mut bytes = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut bytes).await?;
-    let answer = read(&bytes)?;
+    let answer = read_answer(&bytes)?;
     if answer.is_to(question) {
         Ok(answer)
     } else {
@@ -131,7 +134,7 @@ async fn over_tcp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Answer, NoAnswer> {
+fn read_answer(bytes: &[u8]) -> Result<Answer, NoAnswer> {
     match Message::from_vec(bytes) {
         Ok(message) => Ok(Answer {
             message,

@@ -41,7 +41,7 @@ impl ExecProvider {
         }
     }
 
-    async fn call(&self, verb: &str, record: &TxtRecord) -> Result<(), DnsError> {
+    async fn call_program(&self, verb: &str, record: &TxtRecord) -> Result<(), DnsError> {
         let DnsExec {
             program,
             arguments,
@@ -65,7 +65,7 @@ impl ExecProvider {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        let (status, output) = match tokio::time::timeout(*timeout, run(command)).await {
+        let (status, output) = match tokio::time::timeout(*timeout, run_program(command)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
                 return Err(DnsError::Refused(format!(
@@ -118,11 +118,11 @@ impl DnsProvider for ExecProvider {
     }
 
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
-        self.call("present", record).await
+        self.call_program("present", record).await
     }
 
     async fn remove(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
-        self.call("cleanup", record).await
+        self.call_program("cleanup", record).await
     }
 
     /// The programs have no such verb.
@@ -132,7 +132,7 @@ impl DnsProvider for ExecProvider {
 }
 
 /// Runs a program to its end: its status, and the beginning of what it printed, errors first.
-async fn run(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
+async fn run_program(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = command.spawn()?;
     // Also once it has ended: what it left running is nobody's.
     let _group = Group::of(child.id());
@@ -140,7 +140,10 @@ async fn run(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let status = {
         let (stderr, stdout) = (child.stderr.take(), child.stdout.take());
         let reading = async {
-            tokio::join!(keep(stderr, &mut errors), keep(stdout, &mut words));
+            tokio::join!(
+                read_limited(stderr, &mut errors),
+                read_limited(stdout, &mut words)
+            );
         };
         tokio::pin!(reading);
         tokio::select! {
@@ -157,7 +160,7 @@ async fn run(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
 }
 
 /// Reads to the end, and keeps the beginning.
-async fn keep(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+async fn read_limited(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut from) = from else { return };
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {

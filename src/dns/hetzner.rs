@@ -123,7 +123,7 @@ impl HetznerProvider {
     }
 
     /// Begins a change, as soon as no other one is under way.
-    async fn begin(&self, path: &str, body: &Value) -> Result<Answer, DnsError> {
+    async fn begin_action(&self, path: &str, body: &Value) -> Result<Answer, DnsError> {
         let mut tries = 1;
         loop {
             let answer = self.api.json(Method::POST, path, Some(body)).await?;
@@ -137,7 +137,7 @@ impl HetznerProvider {
     }
 
     /// Waits until a change that was begun is made.
-    async fn finish(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
+    async fn await_action(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
         let mut action = self.api.decode::<Begun>(doing, answer)?.action;
         for _ in 0..LOOKS {
             match &*action.status {
@@ -184,7 +184,7 @@ impl DnsProvider for HetznerProvider {
         }
         let doing = format!("set {}", record.name);
         let path = format!("{}/actions/add_records", self.path(zone, &record.name)?);
-        let answer = self.begin(&path, &body).await?;
+        let answer = self.begin_action(&path, &body).await?;
         if answer.status == 404 {
             return Err(self.api.refused(&format!(
                 "Hetzner does not {doing} (404): {}; check that the zone {zone} is in the project \
@@ -192,7 +192,7 @@ impl DnsProvider for HetznerProvider {
                 said(&answer.body)
             )));
         }
-        self.finish(&doing, &answer).await
+        self.await_action(&doing, &answer).await
     }
 
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
@@ -207,12 +207,12 @@ impl DnsProvider for HetznerProvider {
         };
         let body = json!({ "records": [{ "value": found.value }] });
         let path = format!("{}/actions/remove_records", self.path(zone, &record.name)?);
-        let answer = self.begin(&path, &body).await?;
+        let answer = self.begin_action(&path, &body).await?;
         // Someone else was faster.
         if answer.status == 404 {
             return Ok(());
         }
-        self.finish(&format!("remove {}", record.name), &answer)
+        self.await_action(&format!("remove {}", record.name), &answer)
             .await
     }
 

@@ -40,7 +40,8 @@ impl HttpReqProvider {
     async fn post(&self, path: &str, doing: &str, record: &TxtRecord) -> Result<(), DnsError> {
         let body = json!({ "fqdn": format!("{}.", record.name), "value": record.value });
         let answer = self.api.json(Method::POST, path, Some(&body)).await?;
-        self.api.check(&format!("{doing} {}", record.name), &answer)
+        self.api
+            .check_success(&format!("{doing} {}", record.name), &answer)
     }
 }
 

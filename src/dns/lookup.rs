@@ -208,7 +208,7 @@ impl Lookups {
         let mut at = name.clone();
         let mut answer = self.at_servers(zone, &at, kind).await?;
         loop {
-            let followed = follow(&answer, &at, &mut aliases)?;
+            let followed = follow_cnames(&answer, &at, &mut aliases)?;
             let wire = exchange::wire(&followed)?;
             let own = answer.answers.into_iter();
             let records: Vec<_> = own
@@ -276,7 +276,7 @@ impl Lookups {
         let name = exchange::wire(name).map_err(|error| error.to_string())?;
         // What is configured may be a resolver.
         let question = exchange::question(name, kind, server.name.is_none());
-        let answer = exchange::ask(server.address, &question, self.options.patience).await;
+        let answer = exchange::query_server(server.address, &question, self.options.patience).await;
         let message = answer.map_err(|error| error.to_string())?.message;
         match message.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain
@@ -300,7 +300,7 @@ impl Lookups {
         let question = exchange::question(exchange::wire(name)?, kind, true);
         let mut troubles = Vec::new();
         for resolver in resolvers {
-            match exchange::ask(resolver, &question, self.options.patience).await {
+            match exchange::query_server(resolver, &question, self.options.patience).await {
                 Ok(answer) => match answer.message.response_code {
                     ResponseCode::NoError | ResponseCode::NXDomain => return Ok(answer.message),
                     code => troubles.push(format!("{resolver} answers {}", code_name(code))),
@@ -326,7 +326,7 @@ impl Lookups {
 }
 
 /// Follows the aliases of one answer from `at` on, and adds each to all that were followed.
-fn follow(
+fn follow_cnames(
     answer: &Message,
     at: &HostName,
     aliases: &mut Vec<HostName>,

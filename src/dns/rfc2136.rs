@@ -49,7 +49,7 @@ impl Rfc2136Provider {
     }
 
     /// The message that adds or removes a record.
-    fn update(
+    fn update_message(
         &self,
         zone: &HostName,
         record: &TxtRecord,
@@ -82,7 +82,11 @@ impl Rfc2136Provider {
     }
 
     /// Sends a message signed, and gives the answer where it says that all is well.
-    async fn request(&self, zone: &HostName, mut message: Message) -> Result<Message, DnsError> {
+    async fn send_update(
+        &self,
+        zone: &HostName,
+        mut message: Message,
+    ) -> Result<Message, DnsError> {
         let mut verifier = None;
         if let Some(key) = &self.key {
             let now = u64::try_from(SystemClock.now()).unwrap_or_default();
@@ -92,8 +96,8 @@ impl Rfc2136Provider {
         }
         let mut troubles = Vec::new();
         for server in self.addresses().await? {
-            match exchange::ask(server, &message, PATIENCE).await {
-                Ok(answer) => return self.judge(server, zone, answer, verifier),
+            match exchange::query_server(server, &message, PATIENCE).await {
+                Ok(answer) => return self.check_response(server, zone, answer, verifier),
                 Err(trouble) => troubles.push(format!("the name server {server} {trouble}")),
             }
         }
@@ -120,7 +124,7 @@ impl Rfc2136Provider {
     }
 
     /// Says what an answer means.
-    fn judge(
+    fn check_response(
         &self,
         server: SocketAddr,
         zone: &HostName,
@@ -237,13 +241,13 @@ impl DnsProvider for Rfc2136Provider {
 
     async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         // A server ignores what it has already (RFC 2136, section 3.4.2.2).
-        let message = self.update(zone, record, DNSClass::IN)?;
-        self.request(zone, message).await.map(drop)
+        let message = self.update_message(zone, record, DNSClass::IN)?;
+        self.send_update(zone, message).await.map(drop)
     }
 
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
-        let message = self.update(zone, record, DNSClass::NONE)?;
-        self.request(zone, message).await.map(drop)
+        let message = self.update_message(zone, record, DNSClass::NONE)?;
+        self.send_update(zone, message).await.map(drop)
     }
 
     async fn list(
@@ -253,7 +257,7 @@ impl DnsProvider for Rfc2136Provider {
     ) -> Result<Option<Vec<String>>, DnsError> {
         let wire = exchange::wire(name)?;
         let question = exchange::question(wire.clone(), RecordType::TXT, false);
-        let answer = self.request(zone, question).await?;
+        let answer = self.send_update(zone, question).await?;
         let own = answer.answers.iter().filter(|record| record.name == wire);
         Ok(Some(own.filter_map(|record| text(&record.data)).collect()))
     }

@@ -91,7 +91,7 @@ impl Route53Provider {
         self
     }
 
-    async fn ask(
+    async fn call_api(
         &self,
         method: Method,
         path: &str,
@@ -130,7 +130,7 @@ impl Route53Provider {
             query => format!("{path}?{query}"),
         };
         self.api
-            .send(method, &target, headers, Bytes::from(body))
+            .send_request(method, &target, headers, Bytes::from(body))
             .await
     }
 
@@ -146,7 +146,7 @@ impl Route53Provider {
     }
 
     /// What is in a good answer.
-    fn read<T>(
+    fn read_xml<T>(
         &self,
         doing: &str,
         answer: &Answer,
@@ -171,9 +171,9 @@ impl Route53Provider {
         let doing = format!("look up the hosted zone {zone}");
         let query = format!("dnsname={zone}.&maxitems=100");
         let answer = self
-            .ask(Method::GET, "hostedzonesbyname", &query, String::new())
+            .call_api(Method::GET, "hostedzonesbyname", &query, String::new())
             .await?;
-        let mut zones = self.read(&doing, &answer, message::public_zones)?;
+        let mut zones = self.read_xml(&doing, &answer, message::public_zones)?;
         zones.retain(|(name, _)| name == zone.as_str());
         match zones.as_mut_slice() {
             [(_, id)] => Ok(std::mem::take(id)),
@@ -193,15 +193,17 @@ impl Route53Provider {
         let doing = format!("list the records of {name}");
         let path = format!("hostedzone/{zone_id}/rrset");
         let query = format!("maxitems=1&name={name}.&type=TXT");
-        let answer = self.ask(Method::GET, &path, &query, String::new()).await?;
-        let sets = self.read(&doing, &answer, message::record_sets)?;
+        let answer = self
+            .call_api(Method::GET, &path, &query, String::new())
+            .await?;
+        let sets = self.read_xml(&doing, &answer, message::record_sets)?;
         // It begins there, and goes on to other names.
         Ok(sets.into_iter().find(|set| set.is_of(name)))
     }
 
     /// Replaces the set of a name by what `new` makes of it, and waits until all name servers have
     /// it; `None` where it is right already.
-    async fn replace(
+    async fn replace_records(
         &self,
         doing: &str,
         zone: &HostName,
@@ -218,11 +220,11 @@ impl Route53Provider {
                 return Ok(());
             };
             let body = message::change(name, old.as_ref(), &new);
-            let answer = self.ask(Method::POST, &path, "", body).await?;
+            let answer = self.call_api(Method::POST, &path, "", body).await?;
             let error = message::error(&answer.body);
             let again = !answer.is_success() && (error.is_passing() || error.is_outrun());
             if !again || tries >= TRIES {
-                break self.read(doing, &answer, message::change_info)?;
+                break self.read_xml(doing, &answer, message::change_info)?;
             }
             tries += 1;
             tokio::time::sleep(self.pause).await;
@@ -239,8 +241,8 @@ impl Route53Provider {
             }
             tokio::time::sleep(self.pause).await;
             let path = format!("change/{}", change.id);
-            let answer = self.ask(Method::GET, &path, "", String::new()).await?;
-            match self.read(doing, &answer, message::change_info) {
+            let answer = self.call_api(Method::GET, &path, "", String::new()).await?;
+            match self.read_xml(doing, &answer, message::change_info) {
                 Ok(next) => change = next,
                 // To be asked too often changes nothing about the change.
                 Err(DnsError::Unreachable(_)) => {}
@@ -265,7 +267,7 @@ impl DnsProvider for Route53Provider {
             let mut set = old.cloned().unwrap_or_else(|| RecordSet::empty(self.ttl));
             set.insert(&record.value).then_some(set)
         };
-        self.replace(&doing, zone, &record.name, with).await
+        self.replace_records(&doing, zone, &record.name, with).await
     }
 
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
@@ -274,7 +276,8 @@ impl DnsProvider for Route53Provider {
             let mut set = old?.clone();
             set.remove(&record.value).then_some(set)
         };
-        self.replace(&doing, zone, &record.name, without).await
+        self.replace_records(&doing, zone, &record.name, without)
+            .await
     }
 
     async fn list(

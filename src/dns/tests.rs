@@ -129,12 +129,12 @@ fn entries_are_opened() {
         "httpreq: { endpoint: \"https://a\", username: u, password: p }",
         "exec: { command: [/bin/true] }",
     ] {
-        let opened = open("main", &entry(provider)).map(|one| one.name().to_owned());
+        let opened = open_provider("main", &entry(provider)).map(|one| one.name().to_owned());
         assert_eq!(opened.as_deref(), Ok("main"), "{provider}");
     }
     let mut dns = entry("hetzner: { api_token: t }");
     dns.ca_file = Some("/nowhere/roots.pem".into());
-    let error = open("main", &dns).err().expect("no roots");
+    let error = open_provider("main", &dns).err().expect("no roots");
     assert!(matches!(&error, DnsError::Refused(what) if what.contains("/nowhere/roots.pem")));
 }
 
@@ -144,7 +144,7 @@ async fn a_server_that_is_not_there_may_come() {
     let dns = entry(&format!(
         "hetzner: {{ api_token: {TOKEN}, endpoint: \"{endpoint}\" }}"
     ));
-    let provider = open("main", &dns).expect("opened");
+    let provider = open_provider("main", &dns).expect("opened");
     let error = provider.list(&zone(), &zone()).await.expect_err("nobody");
     assert!(
         matches!(&error, DnsError::Unreachable(what) if what.contains(&endpoint)),

@@ -20,12 +20,12 @@ const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
 /// instance may have stored it a moment ago.
 pub(super) async fn look_up_token(challenges: &Challenges, request: &RequestHeader) {
     if let Some(token) = token(request, header::origin_form(request)) {
-        challenges.look_for(token).await;
+        challenges.look_up_token(token).await;
     }
 }
 
 /// The answer to a request that validates `host`, `None` to any other. `target` is in origin form.
-pub(super) fn answer(
+pub(super) fn token_response(
     challenges: &Challenges,
     request: &RequestHeader,
     host: Host<'_>,

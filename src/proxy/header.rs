@@ -43,7 +43,7 @@ impl Forwarded<'_> {
     ///
     /// Clients cannot be believed about where they come from, so nothing of theirs is kept, be it
     /// `Forwarded` (RFC 7239), any `X-Forwarded-*` or a spelling that a server might take for one.
-    pub(crate) fn write(self, request: &mut RequestHeader) -> Result<()> {
+    pub(crate) fn write_fields(self, request: &mut RequestHeader) -> Result<()> {
         let dropped: Vec<HeaderName> = request
             .headers
             .keys()
@@ -138,7 +138,7 @@ pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
 /// HTTP/1 has been checked to the octet before it comes here; for HTTP/2, h2 and `edge` refuse
 /// connection-specific fields, upper case, forbidden octets, a bad `Content-Length` and an
 /// authority that differs from `Host`. What is left is checked here, for both.
-pub(crate) fn check(request: &RequestHeader) -> std::result::Result<(), Refusal> {
+pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), Refusal> {
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -426,7 +426,7 @@ mod tests {
             port: Some(443),
             request_id: &id,
         }
-        .write(&mut request)
+        .write_fields(&mut request)
         .expect("written");
         let forwarded = "for=\"[2001:db8::1]\";proto=https;host=\"[::1]:8443\"";
         assert_eq!(request.headers["forwarded"], forwarded);

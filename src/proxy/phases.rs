@@ -193,7 +193,7 @@ impl ProxyHttp for Gateway {
                 .map(|address| address.port()),
             request_id: ctx.request_id_value(),
         }
-        .write(request)
+        .write_fields(request)
     }
 
     async fn request_body_filter(

@@ -49,12 +49,12 @@ pub async fn resolve_due(table: &SiteTable, age: Duration) {
         due.extend(pool.due_servers(age).map(|server| (pool, server)));
     }
     futures::stream::iter(due)
-        .for_each_concurrent(AT_ONCE, |(pool, server)| resolve(pool, server))
+        .for_each_concurrent(AT_ONCE, |(pool, server)| resolve_server(pool, server))
         .await;
 }
 
 /// Looks one name up. What goes wrong is logged once, and once that it is well again.
-async fn resolve(pool: &Pool, server: &Server) {
+async fn resolve_server(pool: &Pool, server: &Server) {
     let Some((host, port)) = &server.name else {
         return;
     };

@@ -1,21 +1,21 @@
-//! Where an account is kept: by its CA, its contact, and the external account it is bound to.
+//! Where an account is stored: by its CA, its contact, and the external account it is bound to.
 //!
 //! Another binding is another account. None gives way to it, so that a key identifier can be taken
 //! back, and two issuers of one CA do not get into each other's way.
 
-use super::super::ca::Ca;
-use super::stored::Stored;
+use super::super::directory::Ca;
+use super::record::AccountRecord;
 use super::{Accounts, internal, unread};
 use crate::config::model::Acme;
 use crate::schedule::Failure;
 use crate::storage::{Key, StorageError, blocking, keys};
 
 impl Accounts {
-    /// Where the account that is configured is kept, or is to be.
+    /// Where the account that is configured is stored, or is to be.
     ///
     /// # Errors
     /// Where the storage cannot tell.
-    pub(super) async fn place(&self, ca: &Ca, config: &Acme) -> Result<Key, Failure> {
+    pub(super) async fn storage_key(&self, ca: &Ca, config: &Acme) -> Result<Key, Failure> {
         let email = config.email.as_deref();
         let of = |key_id| {
             let place = keys::account(&keys::account_of(&ca.key, email, key_id));
@@ -29,7 +29,7 @@ impl Accounts {
             }
             // ZeroSSL gives the key for the binding, which is no part of the configuration.
             None if config.zerossl.is_some() => Ok(unbound),
-            None => self.place_of_any(ca, email, unbound).await,
+            None => self.find_any_key(ca, email, unbound).await,
         }
     }
 
@@ -40,7 +40,7 @@ impl Accounts {
             Ok(false) => {}
             Ok(true) | Err(_) => return own,
         }
-        match self.load(&unbound, config).await {
+        match self.load_account(&unbound, config).await {
             Ok(Some(stored)) if stored.bound_to.as_deref() != Some(key_id) => own,
             Ok(None) => own,
             Ok(Some(_)) | Err(_) => unbound,
@@ -50,7 +50,7 @@ impl Accounts {
     /// Where an account is of which no binding is configured. Keys for binding are often good for
     /// once, and taken out of the configuration then: the account that was made with the last of
     /// them serves, where there is no other.
-    async fn place_of_any(
+    async fn find_any_key(
         &self,
         ca: &Ca,
         email: Option<&str>,
@@ -68,7 +68,7 @@ impl Accounts {
                     continue;
                 }
                 let value = storage.load(&place)?;
-                let stored = value.and_then(|it| serde_json::from_slice::<Stored>(&it).ok());
+                let stored = value.and_then(|it| serde_json::from_slice::<AccountRecord>(&it).ok());
                 let made = stored.map(|stored| stored.made);
                 last = last.max(made.map(|made| (made, place)));
             }
@@ -81,10 +81,10 @@ impl Accounts {
     /// Whether there is the account that is configured, so that none is to be made. There may be
     /// one that cannot be read.
     pub(in crate::acme) async fn has(&self, ca: &Ca, config: &Acme) -> bool {
-        let Ok(place) = self.place(ca, config).await else {
+        let Ok(place) = self.storage_key(ca, config).await else {
             return true;
         };
-        let is_known = self.known(&place).account.made().await.is_some();
+        let is_known = self.known_account(&place).account.current().await.is_some();
         is_known || self.exists(&place).await.unwrap_or(true)
     }
 

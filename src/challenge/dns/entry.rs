@@ -47,11 +47,12 @@ impl Entry {
 
     /// # Errors
     /// Where the provider cannot be made; that is tried again each time.
-    pub(super) async fn open(&self) -> Result<&Opened, DnsError> {
+    pub(super) async fn get_or_open(&self) -> Result<&Opened, DnsError> {
         let opened = self.opened.get_or_try_init(|| async {
             let (name, config) = (Arc::clone(&self.name), self.config.clone());
             // Roots and the like are read from files.
-            let opened = tokio::task::spawn_blocking(move || open(&name, config.as_deref())).await;
+            let opened =
+                tokio::task::spawn_blocking(move || open_entry(&name, config.as_deref())).await;
             let broken = |error: tokio::task::JoinError| DnsError::Unreachable(error.to_string());
             opened.map_err(broken)?.map(Arc::new)
         });
@@ -59,7 +60,7 @@ impl Entry {
     }
 }
 
-fn open(name: &str, config: Option<&model::Dns>) -> Result<Opened, DnsError> {
+fn open_entry(name: &str, config: Option<&model::Dns>) -> Result<Opened, DnsError> {
     let Some(config) = config else {
         return Ok(Opened {
             provider: None,
@@ -76,7 +77,7 @@ fn open(name: &str, config: Option<&model::Dns>) -> Result<Opened, DnsError> {
         ..LookupOptions::default()
     });
     Ok(Opened {
-        provider: Some(dns::open(name, config)?),
+        provider: Some(dns::open_provider(name, config)?),
         lookups,
         propagation: propagation.map(|one| Propagation {
             timeout: one.timeout,

@@ -61,12 +61,12 @@ impl Note {
 pub(super) struct Journal {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    /// What this process has to do with, and how many want it to be there.
-    held: Mutex<HashMap<Key, (usize, Arc<Held>)>>,
+    /// What this process holds, and how many want it to be there.
+    held: Mutex<HashMap<Key, (usize, Arc<HeldRecord>)>>,
 }
 
-/// A record that this process has to do with.
-pub(super) struct Held {
+/// A record that this process holds.
+pub(super) struct HeldRecord {
     key: Key,
     pub(super) zone: HostName,
     pub(super) record: TxtRecord,
@@ -99,17 +99,17 @@ impl Journal {
         }
     }
 
-    /// Wants a record from now until [`Self::give_back`].
-    pub(super) fn want(
+    /// Holds a record from now until [`Self::release`].
+    pub(super) fn acquire(
         &self,
         provider: &Arc<dyn DnsProvider>,
         zone: HostName,
         record: TxtRecord,
-    ) -> Result<Arc<Held>, StorageError> {
+    ) -> Result<Arc<HeldRecord>, StorageError> {
         let key = Note::new(provider.name(), &zone, &record, 0).key()?;
         let mut held = self.held();
         let (wanted, of_it) = held.entry(key.clone()).or_insert_with(|| {
-            let held = Held {
+            let held = HeldRecord {
                 key,
                 zone,
                 record,
@@ -122,18 +122,18 @@ impl Journal {
         Ok(Arc::clone(of_it))
     }
 
-    /// Ends one [`Self::want`].
-    pub(super) fn give_back(&self, of_it: &Held) {
+    /// Ends one [`Self::acquire`].
+    pub(super) fn release(&self, of_it: &HeldRecord) {
         if let Some((wanted, _)) = self.held().get_mut(&of_it.key) {
             *wanted = wanted.saturating_sub(1);
         }
     }
 
     /// Notes a record and sets it.
-    pub(super) async fn set(&self, held: &Held) -> Result<(), SetError> {
+    pub(super) async fn set_record(&self, held: &HeldRecord) -> Result<(), SetError> {
         let mut state = held.state.lock().await;
         if state.lease.is_none() {
-            state.lease = self.note(held).await?;
+            state.lease = self.write_note(held).await?;
         }
         let was_set = std::mem::replace(&mut state.may_be_set, true);
         let set = held.provider.add(&held.zone, &held.record).await;
@@ -149,7 +149,7 @@ impl Journal {
     ///
     /// # Errors
     /// Where it cannot be removed.
-    pub(super) async fn unset(&self, held: &Held) -> Result<(), (DnsError, bool)> {
+    pub(super) async fn remove_unwanted(&self, held: &HeldRecord) -> Result<(), (DnsError, bool)> {
         let mut state = held.state.lock().await;
         if self.is_wanted(held) {
             return Ok(());
@@ -162,7 +162,7 @@ impl Journal {
         let is_noted = lease.is_some();
         state.may_be_set = false;
         match (&removed, lease) {
-            (Ok(()), Some(lease)) => self.forget(held.key.clone(), lease).await,
+            (Ok(()), Some(lease)) => self.delete_note(held.key.clone(), lease).await,
             (Err(_), Some(lease)) => {
                 // Its end is a matter of files too.
                 let end = move |_: &dyn Storage| {
@@ -199,7 +199,7 @@ impl Journal {
     }
 
     /// Removes what a note of another speaks of, and the note.
-    pub(super) async fn remove(
+    pub(super) async fn remove_abandoned(
         &self,
         abandoned: Abandoned,
         provider: &dyn DnsProvider,
@@ -213,13 +213,13 @@ impl Journal {
                 "removed a record that a process had left in the DNS"
             );
         }
-        self.forget(key, lease).await;
+        self.delete_note(key, lease).await;
         Ok(())
     }
 
     /// Takes the lock of a note and stores it. Goes on without where the storage fails: it is no
     /// reason not to prove a name.
-    async fn note(&self, held: &Held) -> Result<Option<Lease>, SetError> {
+    async fn write_note(&self, held: &HeldRecord) -> Result<Option<Lease>, SetError> {
         let now = self.clock.now();
         let note = Note::new(held.provider.name(), &held.zone, &held.record, now);
         let key = held.key.clone();
@@ -244,7 +244,7 @@ impl Journal {
     }
 
     /// Deletes a note and gives its lock back.
-    pub(super) async fn forget(&self, key: Key, lease: Lease) {
+    pub(super) async fn delete_note(&self, key: Key, lease: Lease) {
         let forgotten = blocking(&self.storage, move |storage| {
             let deleted = storage.delete(&key);
             drop(lease);
@@ -255,13 +255,13 @@ impl Journal {
         }
     }
 
-    fn is_wanted(&self, of_it: &Held) -> bool {
+    fn is_wanted(&self, of_it: &HeldRecord) -> bool {
         let held = self.held();
         held.get(&of_it.key).is_some_and(|(wanted, _)| *wanted > 0)
     }
 
     /// No critical section leaves it half changed.
-    fn held(&self) -> MutexGuard<'_, HashMap<Key, (usize, Arc<Held>)>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Key, (usize, Arc<HeldRecord>)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::super::{Challenge, ChallengeSolver, ChallengeType, OverDns};
+use super::super::{Challenge, ChallengeSolver, ChallengeType, DnsContext};
 use super::entry::{Entry, failure};
-use super::lasting::Lasting;
+use super::persist_expiry::PersistExpiry;
 use super::proof;
 use crate::clock::{UnixTime, rfc3339};
 use crate::schedule::{Failure, FailureClass};
@@ -15,7 +15,7 @@ use crate::schedule::{Failure, FailureClass};
 /// Proves names by records that stay.
 pub struct DnsPersist01Solver {
     entry: Arc<Entry>,
-    lasting: Arc<Lasting>,
+    persist_expiry: Arc<PersistExpiry>,
 }
 
 /// What a record says.
@@ -37,8 +37,11 @@ enum Until {
 }
 
 impl DnsPersist01Solver {
-    pub(super) fn new(entry: Arc<Entry>, lasting: Arc<Lasting>) -> Self {
-        Self { entry, lasting }
+    pub(super) fn new(entry: Arc<Entry>, persist_expiry: Arc<PersistExpiry>) -> Self {
+        Self {
+            entry,
+            persist_expiry,
+        }
     }
 }
 
@@ -50,8 +53,8 @@ impl ChallengeSolver for DnsPersist01Solver {
 
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure> {
         let domain = &challenge.domain;
-        let name = proof::name(challenge)?;
-        let none = OverDns::default();
+        let name = proof::record_name(challenge)?;
+        let none = DnsContext::default();
         let dns = challenge.dns.as_ref().unwrap_or(&none);
         if dns.issuers.is_empty() {
             let message = format!(
@@ -60,17 +63,17 @@ impl ChallengeSolver for DnsPersist01Solver {
             );
             return Err(Failure::new(FailureClass::Network, message));
         }
-        let looked = async { self.entry.open().await?.lookups.txt(&name).await };
+        let looked = async { self.entry.get_or_open().await?.lookups.txt(&name).await };
         let values = looked.await.map_err(|error| {
             let message = format!(
                 "{domain} is not proved by dns-persist-01: {name} cannot be looked up: {error}"
             );
             failure(&error, message)
         })?;
-        match judge(&values, dns, self.lasting.now()) {
+        match judge_records(&values, dns, self.persist_expiry.now()) {
             Ok(until) => {
-                self.lasting
-                    .note(&self.entry, &domain.dns_name(), &name, dns, until)
+                self.persist_expiry
+                    .record_expiry(&self.entry, &domain.dns_name(), &name, dns, until)
                     .await;
                 Ok(())
             }
@@ -90,7 +93,7 @@ impl ChallengeSolver for DnsPersist01Solver {
 }
 
 /// The text of the record that proves a name.
-fn text(dns: &OverDns) -> String {
+fn text(dns: &DnsContext) -> String {
     let issuer = dns.issuers.first().map(String::as_str).unwrap_or_default();
     let policy = if dns.is_wildcard {
         "; policy=wildcard"
@@ -102,9 +105,9 @@ fn text(dns: &OverDns) -> String {
 
 /// Until when one of these records proves a name, `None` for ever. The error says what is wrong
 /// with the one that comes nearest.
-pub(super) fn judge(
+pub(super) fn judge_records(
     values: &[String],
-    dns: &OverDns,
+    dns: &DnsContext,
     now: UnixTime,
 ) -> Result<Option<UnixTime>, String> {
     let mut best: Option<Option<UnixTime>> = None;
@@ -191,8 +194,8 @@ mod tests {
     const NOW: UnixTime = 1_800_000_000;
     const ACCOUNT: &str = "https://ca.example/acct/1";
 
-    fn dns(is_wildcard: bool) -> OverDns {
-        OverDns {
+    fn dns(is_wildcard: bool) -> DnsContext {
+        DnsContext {
             account: ACCOUNT.to_owned(),
             is_wildcard,
             issuers: vec!["authority.example".to_owned(), "ca.example".to_owned()],
@@ -201,7 +204,7 @@ mod tests {
 
     fn judge_all(values: &[&str], is_wildcard: bool) -> Result<Option<UnixTime>, String> {
         let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-        judge(&values, &dns(is_wildcard), NOW)
+        judge_records(&values, &dns(is_wildcard), NOW)
     }
 
     #[test]

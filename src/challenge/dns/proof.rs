@@ -2,7 +2,7 @@
 
 use openssl::sha::sha256;
 
-use super::super::{Challenge, ChallengeType, OverDns};
+use super::super::{Challenge, ChallengeType, DnsContext};
 use crate::host::HostName;
 use crate::schedule::{Failure, FailureClass};
 
@@ -13,8 +13,8 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 ///
 /// # Errors
 /// Where the name leaves no room for it.
-pub(super) fn name(challenge: &Challenge) -> Result<HostName, Failure> {
-    let (domain, nothing) = (&challenge.domain, OverDns::default());
+pub(super) fn record_name(challenge: &Challenge) -> Result<HostName, Failure> {
+    let (domain, nothing) = (&challenge.domain, DnsContext::default());
     let dns = challenge.dns.as_ref().unwrap_or(&nothing);
     let name = match challenge.kind {
         ChallengeType::DnsAccount01 => {
@@ -35,7 +35,7 @@ pub(super) fn name(challenge: &Challenge) -> Result<HostName, Failure> {
 
 /// The text of the record of `dns-01` (RFC 8555, section 8.4) and of `dns-account-01`
 /// (draft-ietf-acme-dns-account-label, section 3.2).
-pub(super) fn value(challenge: &Challenge) -> String {
+pub(super) fn record_value(challenge: &Challenge) -> String {
     let digest = sha256(challenge.key_authorization.as_bytes());
     let base64 = openssl::base64::encode_block(&digest);
     let base64 = base64.trim_end_matches('=');
@@ -69,9 +69,9 @@ mod tests {
             key_authorization: "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA.\
                                 9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"
                 .to_owned(),
-            dns: Some(OverDns {
+            dns: Some(DnsContext {
                 account: "https://example.com/acme/acct/ExampleAccount".to_owned(),
-                ..OverDns::default()
+                ..DnsContext::default()
             }),
         }
     }
@@ -90,10 +90,10 @@ mod tests {
                 "_validation-persist.www.example.org",
             ),
         ] {
-            let name = name(&challenge(kind, "www.example.org")).expect("a name");
+            let name = record_name(&challenge(kind, "www.example.org")).expect("a name");
             assert_eq!(name.as_str(), expected);
         }
-        let value = value(&challenge(ChallengeType::Dns01, "a.example"));
+        let value = record_value(&challenge(ChallengeType::Dns01, "a.example"));
         // By `printf %s KEY_AUTHORIZATION | openssl dgst -sha256 -binary | basenc --base64url`.
         assert_eq!(value, "lCM7cZyQXcVHK2nnW3jjAhNT3Fvm18UN-kWZZknKoYM");
     }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_name_that_leaves_no_room_is_refused() {
         let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(60));
-        let failure = name(&challenge(ChallengeType::Dns01, &long)).expect_err("too long");
+        let failure = record_name(&challenge(ChallengeType::Dns01, &long)).expect_err("too long");
         assert_eq!(failure.class, FailureClass::Configuration);
         assert!(failure.message.contains("dns-01"), "{failure}");
     }

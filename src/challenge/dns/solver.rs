@@ -8,13 +8,13 @@ use async_trait::async_trait;
 
 use super::super::{Challenge, ChallengeSolver, ChallengeType};
 use super::entry::{Entry, failure};
-use super::journal::{Held, Journal, SetError};
+use super::journal::{HeldRecord, Journal, SetError};
 use super::proof;
 use crate::dns::{DnsError, TxtRecord};
 use crate::host::HostName;
 use crate::schedule::{Failure, FailureClass};
 
-/// How long a clean-up is waited for; it goes on behind.
+/// How long a clean-up is waited for; it continues in the background.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a record is left for a CA that may still look for it, where nobody comes back to it.
@@ -26,7 +26,7 @@ pub struct Dns01Solver {
     entry: Arc<Entry>,
     journal: Arc<Journal>,
     /// What is visible.
-    presented: Mutex<Vec<(Challenge, Arc<Held>)>>,
+    presented: Mutex<Vec<(Challenge, Arc<HeldRecord>)>>,
 }
 
 impl Dns01Solver {
@@ -39,7 +39,7 @@ impl Dns01Solver {
         }
     }
 
-    async fn set(&self, challenge: &Challenge) -> Result<(), Failure> {
+    async fn set_record(&self, challenge: &Challenge) -> Result<(), Failure> {
         let (domain, by) = (&challenge.domain, self.kind.as_str());
         let entry = &self.entry.name;
         let failed = |what: &str, error: &DnsError| {
@@ -48,7 +48,7 @@ impl Dns01Solver {
                 format!("{domain} is not proved by {by}: {what}: {error}"),
             )
         };
-        let opened = self.entry.open().await;
+        let opened = self.entry.get_or_open().await;
         let opened = opened.map_err(|error| failed("'dns' cannot be used", &error))?;
         let provider = opened.provider.as_ref().ok_or_else(|| {
             let message = format!("{by} for {domain} was given nobody to set records, a defect");
@@ -57,7 +57,7 @@ impl Dns01Solver {
         let lookups = &opened.lookups;
         // Behind split DNS the resolvers may know nothing of the name.
         let needs_zone = provider.needs_zone() || opened.propagation.is_some();
-        let own = proof::name(challenge)?;
+        let own = proof::record_name(challenge)?;
         let place = async {
             // Whoever cannot, or must not, change a zone delegates this one name to another.
             let name = match lookups.target(&own).await {
@@ -78,15 +78,15 @@ impl Dns01Solver {
         let alias = alias_of(&own, &name);
         let record = TxtRecord {
             name,
-            value: proof::value(challenge),
+            value: proof::record_value(challenge),
         };
-        let held = self.journal.want(provider, zone.clone(), record.clone());
+        let held = self.journal.acquire(provider, zone.clone(), record.clone());
         let held = held
             .map_err(|error| Failure::new(FailureClass::Internal, format!("{domain}: {error}")))?;
-        // Noted before the first await: who drops this half way has it cleaned up.
+        // Noted before the first await: dropping this half way cleans it up.
         self.presented()
             .push((challenge.clone(), Arc::clone(&held)));
-        match self.journal.set(&held).await {
+        match self.journal.set_record(&held).await {
             Ok(()) => {}
             Err(SetError::Dns(error)) => {
                 let place = match needs_zone {
@@ -119,14 +119,14 @@ impl Dns01Solver {
     }
 
     /// What is visible for a challenge, which it is no longer noted for.
-    fn take(&self, challenge: &Challenge) -> Option<Arc<Held>> {
+    fn take_presented(&self, challenge: &Challenge) -> Option<Arc<HeldRecord>> {
         let mut presented = self.presented();
         let at = presented.iter().position(|(one, _)| one == challenge)?;
         Some(presented.swap_remove(at).1)
     }
 
     /// No critical section leaves it half changed.
-    fn presented(&self) -> MutexGuard<'_, Vec<(Challenge, Arc<Held>)>> {
+    fn presented(&self) -> MutexGuard<'_, Vec<(Challenge, Arc<HeldRecord>)>> {
         self.presented
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -140,30 +140,30 @@ impl ChallengeSolver for Dns01Solver {
     }
 
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure> {
-        self.set(challenge).await
+        self.set_record(challenge).await
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
-        let Some(held) = self.take(challenge) else {
+        let Some(held) = self.take_presented(challenge) else {
             return;
         };
-        self.journal.give_back(&held);
-        let unset = tokio::spawn(unset(Arc::clone(&self.journal), held));
+        self.journal.release(&held);
+        let unset = tokio::spawn(remove_record(Arc::clone(&self.journal), held));
         // Nobody needs to wait for a provider that is slow.
         let _ = tokio::time::timeout(PATIENCE, unset).await;
     }
 
-    fn leave(&self, challenge: &Challenge) {
-        let Some(held) = self.take(challenge) else {
+    fn abandon(&self, challenge: &Challenge) {
+        let Some(held) = self.take_presented(challenge) else {
             return;
         };
         // The next attempt wants the record again, and then takes it back. Where none comes:
-        self.journal.give_back(&held);
+        self.journal.release(&held);
         let journal = Arc::clone(&self.journal);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(LIFE).await;
-                unset(journal, held).await;
+                remove_record(journal, held).await;
             });
         }
     }
@@ -178,8 +178,8 @@ fn alias_of(own: &HostName, name: &HostName) -> String {
 }
 
 /// Removes a record, as well as it can.
-async fn unset(journal: Arc<Journal>, held: Arc<Held>) {
-    let Err((error, is_noted)) = journal.unset(&held).await else {
+async fn remove_record(journal: Arc<Journal>, held: Arc<HeldRecord>) {
+    let Err((error, is_noted)) = journal.remove_unwanted(&held).await else {
         return;
     };
     let next = match is_noted {

@@ -10,7 +10,7 @@ use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::rdata::{CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::super::{Challenge, OverDns};
+use super::super::{Challenge, DnsContext};
 use super::entry::Opened;
 use super::journal::SetError;
 use super::*;
@@ -117,22 +117,27 @@ fn journal(storage: &MemoryStorage) -> Journal {
 async fn a_record_is_noted_before_it_is_set_and_until_it_is_gone() {
     let (storage, fake, provider) = bench();
     let journal = journal(&storage);
-    let held = journal.want(&provider, zone(), record("v")).expect("a key");
-    assert!(journal.set(&held).await.is_ok());
+    let held = journal
+        .acquire(&provider, zone(), record("v"))
+        .expect("a key");
+    assert!(journal.set_record(&held).await.is_ok());
     assert_eq!(*fake.notes.lock().expect("whole"), 1);
     assert_eq!(fake.values(), ["v"]);
     // Somebody wants it still.
-    journal.unset(&held).await.expect("nothing to do");
+    journal.remove_unwanted(&held).await.expect("nothing to do");
     assert_eq!(fake.values(), ["v"]);
-    journal.give_back(&held);
+    journal.release(&held);
     fake.is_down.store(true, Ordering::SeqCst);
-    let (_, is_noted) = journal.unset(&held).await.expect_err("down");
+    let (_, is_noted) = journal.remove_unwanted(&held).await.expect_err("down");
     assert!(is_noted && notes(&storage) == 1);
     // Whoever sweeps has it then.
     fake.is_down.store(false, Ordering::SeqCst);
     let left = journal.abandoned().await.expect("readable").pop();
     let left = left.expect("one");
-    journal.remove(left, &*provider).await.expect("removed");
+    journal
+        .remove_abandoned(left, &*provider)
+        .await
+        .expect("removed");
     assert_eq!((fake.values().len(), notes(&storage)), (0, 0));
 }
 
@@ -140,12 +145,17 @@ async fn a_record_is_noted_before_it_is_set_and_until_it_is_gone() {
 async fn what_was_refused_need_not_be_removed() {
     let (storage, fake, provider) = bench();
     let journal = journal(&storage);
-    let held = journal.want(&provider, zone(), record("v")).expect("a key");
+    let held = journal
+        .acquire(&provider, zone(), record("v"))
+        .expect("a key");
     fake.is_refusing.store(true, Ordering::SeqCst);
-    let error = journal.set(&held).await.err();
+    let error = journal.set_record(&held).await.err();
     assert!(matches!(error, Some(SetError::Dns(DnsError::Refused(_)))));
-    journal.give_back(&held);
-    journal.unset(&held).await.expect("nothing to remove");
+    journal.release(&held);
+    journal
+        .remove_unwanted(&held)
+        .await
+        .expect("nothing to remove");
     assert_eq!(notes(&storage), 0);
 }
 
@@ -155,24 +165,24 @@ async fn two_who_want_the_same_record_both_have_it() {
     let journal = journal(&storage);
     let want = |value| {
         journal
-            .want(&provider, zone(), record(value))
+            .acquire(&provider, zone(), record(value))
             .expect("a key")
     };
     let (one, other, third) = (want("v"), want("v"), want("w"));
     for held in [&one, &other, &third] {
-        assert!(journal.set(held).await.is_ok());
+        assert!(journal.set_record(held).await.is_ok());
     }
     assert_eq!(fake.values(), ["v", "w"], "two values of one name");
     assert_eq!(notes(&storage), 2);
-    journal.give_back(&one);
-    journal.unset(&one).await.expect("nothing to do");
+    journal.release(&one);
+    journal.remove_unwanted(&one).await.expect("nothing to do");
     assert_eq!(fake.values(), ["v", "w"]);
-    journal.give_back(&other);
-    journal.unset(&other).await.expect("removed");
+    journal.release(&other);
+    journal.remove_unwanted(&other).await.expect("removed");
     assert_eq!(fake.values(), ["w"]);
     // It can be wanted again.
     let again = want("v");
-    assert!(journal.set(&again).await.is_ok());
+    assert!(journal.set_record(&again).await.is_ok());
     assert_eq!(fake.values(), ["v", "w"]);
 }
 
@@ -180,8 +190,10 @@ async fn two_who_want_the_same_record_both_have_it() {
 async fn what_a_killed_process_left_is_removed_by_another() {
     let (storage, fake, provider) = bench();
     let killed = journal(&storage);
-    let held = killed.want(&provider, zone(), record("v")).expect("a key");
-    assert!(killed.set(&held).await.is_ok());
+    let held = killed
+        .acquire(&provider, zone(), record("v"))
+        .expect("a key");
+    assert!(killed.set_record(&held).await.is_ok());
     let other = journal(&storage);
     let found = other.abandoned().await.expect("readable");
     assert!(found.is_empty(), "its process lives");
@@ -193,7 +205,10 @@ async fn what_a_killed_process_left_is_removed_by_another() {
     assert!(third.is_empty());
     let one = found.pop().expect("one");
     assert_eq!(one.name(), "_acme-challenge.a.example");
-    other.remove(one, &*provider).await.expect("removed");
+    other
+        .remove_abandoned(one, &*provider)
+        .await
+        .expect("removed");
     assert_eq!((fake.values().len(), notes(&storage)), (0, 0));
 }
 
@@ -201,16 +216,18 @@ async fn what_a_killed_process_left_is_removed_by_another() {
 async fn who_comes_back_takes_its_record_over() {
     let (storage, fake, provider) = bench();
     let killed = journal(&storage);
-    let held = killed.want(&provider, zone(), record("v")).expect("a key");
-    assert!(killed.set(&held).await.is_ok());
+    let held = killed
+        .acquire(&provider, zone(), record("v"))
+        .expect("a key");
+    assert!(killed.set_record(&held).await.is_ok());
     drop((held, killed));
     let next = journal(&storage);
-    let held = next.want(&provider, zone(), record("v")).expect("a key");
-    assert!(next.set(&held).await.is_ok());
+    let held = next.acquire(&provider, zone(), record("v")).expect("a key");
+    assert!(next.set_record(&held).await.is_ok());
     let found = next.abandoned().await.expect("readable");
     assert!(found.is_empty(), "it is wanted");
-    next.give_back(&held);
-    next.unset(&held).await.expect("removed");
+    next.release(&held);
+    next.remove_unwanted(&held).await.expect("removed");
     assert_eq!((fake.values().len(), notes(&storage)), (0, 0));
 }
 
@@ -219,15 +236,19 @@ async fn a_storage_that_fails_keeps_nobody_from_a_proof() {
     let (storage, fake, provider) = bench();
     storage.fail(Some(ErrorKind::StorageFull));
     let journal = journal(&storage);
-    let held = journal.want(&provider, zone(), record("v")).expect("a key");
-    assert!(journal.set(&held).await.is_ok());
+    let held = journal
+        .acquire(&provider, zone(), record("v"))
+        .expect("a key");
+    assert!(journal.set_record(&held).await.is_ok());
     assert_eq!(fake.values(), ["v"]);
-    journal.give_back(&held);
-    journal.unset(&held).await.expect("removed");
+    journal.release(&held);
+    journal.remove_unwanted(&held).await.expect("removed");
     assert!(fake.values().is_empty());
     fake.is_down.store(true, Ordering::SeqCst);
-    let held = journal.want(&provider, zone(), record("v")).expect("a key");
-    let error = journal.set(&held).await.err();
+    let held = journal
+        .acquire(&provider, zone(), record("v"))
+        .expect("a key");
+    let error = journal.set_record(&held).await.err();
     assert!(matches!(
         error,
         Some(SetError::Dns(DnsError::Unreachable(_)))
@@ -238,7 +259,7 @@ async fn a_storage_that_fails_keeps_nobody_from_a_proof() {
 async fn what_cannot_be_removed_is_tried_less_and_less_often() {
     let mut sweeper = Sweeper::default();
     let key: Key = "dns/set/a.json".parse().expect("a key");
-    let pauses: Vec<u64> = (0..7).map(|_| sweeper.put_off(key.clone(), NOW)).collect();
+    let pauses: Vec<u64> = (0..7).map(|_| sweeper.postpone(key.clone(), NOW)).collect();
     assert_eq!(pauses, [60, 300, 1200, 3600, 3600, 3600, 3600]);
     assert_eq!(sweeper.failed[&key].1, NOW + 3600);
 }
@@ -262,20 +283,23 @@ async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
     let events = EventBus::default();
     let storage = MemoryStorage::default();
     let of_lasting: Arc<dyn Storage> = Arc::new(storage.clone());
-    let lasting = || Lasting::new(Arc::clone(&of_lasting), clock.clone(), events.clone());
+    let persist_expiry =
+        || PersistExpiry::new(Arc::clone(&of_lasting), clock.clone(), events.clone());
     let told = || events.recent().len();
     let domain: HostName = "a.example".parse().expect("a name");
     let name: HostName = "_validation-persist.a.example".parse().expect("a name");
-    let dns = OverDns {
+    let dns = DnsContext {
         account: "https://ca.example/1".to_owned(),
-        ..OverDns::default()
+        ..DnsContext::default()
     };
-    let first = lasting();
+    let first = persist_expiry();
     let entry = deaf();
     let end = NOW + 40 * DAY;
-    first.note(&entry, &domain, &name, &dns, Some(end)).await;
-    let look = async |lasting: &Lasting| {
-        let looked = lasting.look(|_| Arc::clone(&entry)).await;
+    first
+        .record_expiry(&entry, &domain, &name, &dns, Some(end))
+        .await;
+    let look = async |persist_expiry: &PersistExpiry| {
+        let looked = persist_expiry.check_expiries(|_| Arc::clone(&entry)).await;
         looked.expect("readable");
     };
     look(&first).await;
@@ -283,7 +307,7 @@ async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
 
     // Ten days later, in another process.
     clock.advance(10 * DAY);
-    let second = lasting();
+    let second = persist_expiry();
     look(&second).await;
     look(&second).await;
     assert_eq!(told(), 1);
@@ -310,7 +334,9 @@ async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
     assert!(event.message.contains("has ended"), "{}", event.message);
 
     // One that has no end any more is forgotten.
-    second.note(&entry, &domain, &name, &dns, None).await;
+    second
+        .record_expiry(&entry, &domain, &name, &dns, None)
+        .await;
     let proofs = keys::persistent_proofs().expect("a key");
     assert!(storage.list(&proofs).expect("readable").is_empty());
 }
@@ -321,20 +347,20 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
     let events = EventBus::default();
     let storage = MemoryStorage::default();
     let of_lasting: Arc<dyn Storage> = Arc::new(storage.clone());
-    let lasting = Lasting::new(of_lasting, clock.clone(), events.clone());
+    let persist_expiry = PersistExpiry::new(of_lasting, clock.clone(), events.clone());
     let domain: HostName = "a.example".parse().expect("a name");
     let name: HostName = "_validation-persist.a.example".parse().expect("a name");
     let entry = deaf();
-    let of = |account: &str| OverDns {
+    let of = |account: &str| DnsContext {
         account: account.to_owned(),
-        ..OverDns::default()
+        ..DnsContext::default()
     };
     let (one, two) = (of("https://one.example/1"), of("https://two.example/1"));
-    lasting
-        .note(&entry, &domain, &name, &one, Some(NOW + 5 * DAY))
+    persist_expiry
+        .record_expiry(&entry, &domain, &name, &one, Some(NOW + 5 * DAY))
         .await;
-    lasting
-        .note(&entry, &domain, &name, &two, Some(NOW + 9 * DAY))
+    persist_expiry
+        .record_expiry(&entry, &domain, &name, &two, Some(NOW + 9 * DAY))
         .await;
     let all = || {
         storage
@@ -344,7 +370,9 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
     assert_eq!(all().len(), 2);
     assert_eq!(events.recent().len(), 2, "each is told");
     // What one has no more, the other keeps.
-    lasting.note(&entry, &domain, &name, &one, None).await;
+    persist_expiry
+        .record_expiry(&entry, &domain, &name, &one, None)
+        .await;
     assert_eq!(all().len(), 1);
 
     // As it was stored before: by the domain alone.
@@ -353,8 +381,8 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
     let old: Key = "dns/persistent/a.example.json".parse().expect("a key");
     storage.store(&old, &value).expect("stored");
     storage.delete(&kept).expect("deleted");
-    lasting
-        .look(|_| Arc::clone(&entry))
+    persist_expiry
+        .check_expiries(|_| Arc::clone(&entry))
         .await
         .expect("readable");
     assert_eq!(all(), [kept]);
@@ -413,7 +441,7 @@ async fn whatever_fails_behind_an_alias_names_the_alias() {
             domain: domain.parse().expect("a name"),
             token: "token".to_owned(),
             key_authorization: "token.key".to_owned(),
-            dns: Some(OverDns::default()),
+            dns: Some(DnsContext::default()),
         };
         let journal = Arc::new(journal(&storage));
         let solver = Dns01Solver::new(ChallengeType::Dns01, Arc::new(entry), journal);
@@ -460,7 +488,7 @@ async fn no_zone_is_looked_for_where_nobody_needs_one() {
         domain: "a.example".parse().expect("a name"),
         token: "token".to_owned(),
         key_authorization: "token.key".to_owned(),
-        dns: Some(OverDns::default()),
+        dns: Some(DnsContext::default()),
     };
     let present = async |needs_no_zone: bool, propagation: Option<Propagation>| {
         fake.needs_no_zone.store(needs_no_zone, Ordering::SeqCst);

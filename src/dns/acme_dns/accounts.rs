@@ -142,7 +142,8 @@ impl OpenFile {
             others: BTreeMap::from([("server_url".to_owned(), endpoint.into())]),
         };
         self.accounts.insert(domain.to_owned(), stored);
-        let written = tokio::task::spawn_blocking(move || write(&self.path, &self.accounts));
+        let written =
+            tokio::task::spawn_blocking(move || write_accounts(&self.path, &self.accounts));
         match written.await {
             Ok(Ok(())) => Ok(target),
             Ok(Err(what)) => Err(what),
@@ -164,7 +165,7 @@ impl Stored {
 }
 
 /// Writes the file whole or not at all, for our eyes only.
-fn write(path: &Path, accounts: &BTreeMap<String, Stored>) -> Result<(), String> {
+fn write_accounts(path: &Path, accounts: &BTreeMap<String, Stored>) -> Result<(), String> {
     let attempt = || -> io::Result<()> {
         let directory = path.parent().unwrap_or_else(|| Path::new("/"));
         let mut file = tempfile::Builder::new()

@@ -33,7 +33,7 @@ impl Default for Propagation {
 }
 
 /// What a server has.
-enum Seen {
+enum ServerAnswer {
     /// The record.
     Record,
     /// Other TXT records of the name, so many.
@@ -57,7 +57,7 @@ impl Lookups {
         let deadline = Instant::now() + propagation.timeout;
         let mut servers = Vec::new();
         loop {
-            let Err(trouble) = self.look_at_all(&mut servers, zone, record).await else {
+            let Err(trouble) = self.query_all(&mut servers, zone, record).await else {
                 sleep(propagation.wait).await;
                 return Ok(());
             };
@@ -73,7 +73,7 @@ impl Lookups {
     }
 
     /// Whether all servers have the record; they are found at the first look.
-    async fn look_at_all(
+    async fn query_all(
         &self,
         servers: &mut Vec<Server>,
         zone: &HostName,
@@ -95,18 +95,25 @@ impl Lookups {
         record: &TxtRecord,
         servers: &[Server],
     ) -> Option<String> {
-        let seen = join_all(servers.iter().map(|server| self.look(server, record))).await;
+        let seen = join_all(
+            servers
+                .iter()
+                .map(|server| self.query_server(server, record)),
+        )
+        .await;
         let mut lacking = Vec::new();
         let mut silent = Vec::new();
         for (server, seen) in servers.iter().zip(&seen) {
             match seen {
-                Seen::Record => {}
-                Seen::Others(0) => lacking.push(format!("{server} has none there")),
-                Seen::Others(1) => lacking.push(format!("{server} has another value there")),
-                Seen::Others(count) => {
+                ServerAnswer::Record => {}
+                ServerAnswer::Others(0) => lacking.push(format!("{server} has none there")),
+                ServerAnswer::Others(1) => {
+                    lacking.push(format!("{server} has another value there"))
+                }
+                ServerAnswer::Others(count) => {
                     lacking.push(format!("{server} has {count} other values there"));
                 }
-                Seen::Nothing(why) => silent.push(format!("{server} {why}")),
+                ServerAnswer::Nothing(why) => silent.push(format!("{server} {why}")),
             }
         }
         if !lacking.is_empty() {
@@ -122,14 +129,14 @@ impl Lookups {
         ))
     }
 
-    async fn look(&self, server: &Server, record: &TxtRecord) -> Seen {
+    async fn query_server(&self, server: &Server, record: &TxtRecord) -> ServerAnswer {
         let message = match self.at_server(server, &record.name, RecordType::TXT).await {
             Ok(message) => message,
-            Err(why) => return Seen::Nothing(why),
+            Err(why) => return ServerAnswer::Nothing(why),
         };
         let name = match exchange::wire(&record.name) {
             Ok(name) => name,
-            Err(error) => return Seen::Nothing(error.to_string()),
+            Err(error) => return ServerAnswer::Nothing(error.to_string()),
         };
         let of_name = message.answers.iter();
         let values: Vec<_> = of_name
@@ -137,9 +144,9 @@ impl Lookups {
             .filter_map(|answer| text(&answer.data))
             .collect();
         if values.contains(&record.value) {
-            Seen::Record
+            ServerAnswer::Record
         } else {
-            Seen::Others(values.len())
+            ServerAnswer::Others(values.len())
         }
     }
 }

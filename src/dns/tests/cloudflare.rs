@@ -99,7 +99,7 @@ fn configured(url: &str, token: &str) -> Arc<dyn DnsProvider> {
     let dns = entry(&format!(
         "cloudflare: {{ api_token: \"{token}\", endpoint: \"{endpoint}\" }}, ttl: 5"
     ));
-    open("main", &dns).expect("opened")
+    open_provider("main", &dns).expect("opened")
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ fn configured(url: &str, token: &str) -> Arc<dyn DnsProvider> {
     let dns = entry(&format!(
         "digitalocean: {{ api_token: \"{token}\", endpoint: \"{url}\" }}, ttl: 1"
     ));
-    open("main", &dns).expect("opened")
+    open_provider("main", &dns).expect("opened")
 }
 
 #[tokio::test]

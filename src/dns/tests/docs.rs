@@ -31,7 +31,7 @@ fn every_provider_has_an_example_that_is_accepted() {
             if !matches!(dns.provider, DnsService::Exec(_) | DnsService::Rfc2136(_)) {
                 dns.ca_file = Some(ROOTS.path().to_owned());
             }
-            let opened = open(name, &dns).map(|provider| provider.name().to_owned());
+            let opened = open_provider(name, &dns).map(|provider| provider.name().to_owned());
             assert_eq!(opened.as_deref(), Ok(&**name), "{yaml}");
         }
     }

@@ -27,7 +27,7 @@ impl Program {
             "exec: {{ command: [\"{}\", --quiet], {keys} }}",
             self.path.display()
         ));
-        open("main", &dns).expect("opened")
+        open_provider("main", &dns).expect("opened")
     }
 
     fn read(&self, name: &str) -> Option<String> {

@@ -14,7 +14,7 @@ async fn the_server_is_told_in_legos_words() {
     let dns = entry(&format!(
         "httpreq: {{ endpoint: \"{url}/hook/\", username: me, password: {TOKEN} }}"
     ));
-    let provider = open("main", &dns).expect("opened");
+    let provider = open_provider("main", &dns).expect("opened");
     provider.add(&zone(), &record("value")).await.expect("set");
     let removed = provider.remove(&zone(), &record("value")).await;
     removed.expect("removed");
@@ -28,7 +28,7 @@ async fn the_server_is_told_in_legos_words() {
     assert_eq!(provider.list(&zone(), &zone()).await, Ok(None));
     tells_trouble_from_refusal(&*provider, &stand_in).await;
     let dns = entry(&format!("httpreq: {{ endpoint: \"{url}\" }}"));
-    let provider = open("main", &dns).expect("opened");
+    let provider = open_provider("main", &dns).expect("opened");
     let error = provider.add(&zone(), &record("value")).await;
     let text = error.expect_err("nobody").to_string();
     assert!(
@@ -47,7 +47,7 @@ async fn a_password_that_is_empty_garbles_no_message() {
     let dns = entry(&format!(
         "httpreq: {{ endpoint: \"{url}\", username: me, password: \"\" }}"
     ));
-    let provider = open("main", &dns).expect("opened");
+    let provider = open_provider("main", &dns).expect("opened");
     let error = provider.add(&zone(), &record("value")).await;
     let text = error.expect_err("nobody").to_string();
     assert!(text.starts_with("dns.main: "), "{text}");

@@ -1,0 +1,320 @@
+//! Account commands of people: show it, create it, change its contact, deactivate it.
+
+use instant_acme::Error;
+use openssl::sha::sha256;
+use serde_json::{Value, json};
+
+use super::super::base64url::encode;
+use super::super::directory::Ca;
+use super::super::error::{self, Step};
+use super::super::jws::{Signer, jwk, post_jws};
+use super::super::lenient::{json, texts, word};
+use super::record::AccountRecord;
+use super::{AccountCtx, Accounts, ended, unread};
+use crate::config::model::Acme;
+use crate::issuer::{AccountFacts, AccountTask};
+use crate::printable::lines;
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::{Key, Lease, StorageError};
+
+/// An account as a CA shows it (RFC 8555, section 7.1.2).
+struct Shown {
+    /// `None` where it does not say.
+    status: Option<String>,
+    contact: Option<Vec<String>>,
+}
+
+impl Shown {
+    /// What can be read of it.
+    fn read(body: &[u8]) -> Self {
+        let shown = json(body);
+        let members = shown.as_ref().and_then(Value::as_object);
+        let status = members.map(|members| word(members, "status"));
+        let status = status.filter(|status| !status.is_empty());
+        let contact = members.and_then(|members| members.get("contact"));
+        let contact = contact.filter(|contact| contact.is_array() || contact.is_string());
+        Self {
+            status: status.map(|status| lines(&status)),
+            contact: contact.map(|all| texts(Some(all)).map(|one| lines(&one)).collect()),
+        }
+    }
+}
+
+impl Accounts {
+    /// Does what is asked for, and tells how the account stands then.
+    ///
+    /// # Errors
+    /// Where there is no account, or the CA does not do it.
+    pub(in crate::acme) async fn care(
+        &self,
+        task: &AccountTask,
+        ctx: AccountCtx<'_>,
+    ) -> Result<AccountFacts, Failure> {
+        match task {
+            AccountTask::Show => self.show_account(ctx).await,
+            AccountTask::Create => self.create_account(ctx).await,
+            AccountTask::Rollover => {
+                let account = self.roll_over_key(ctx).await?;
+                Ok(facts(
+                    &ctx.ca.url,
+                    &account.stored,
+                    Some("valid".to_owned()),
+                ))
+            }
+            AccountTask::Contact(emails) => self.set_contact(ctx, emails).await,
+            AccountTask::Deactivate => self.deactivate_account(ctx).await,
+        }
+    }
+
+    /// What is known of the account without the CA, which cannot be asked for this reason.
+    pub(in crate::acme) async fn remember(
+        &self,
+        ca: &Ca,
+        config: &Acme,
+        why: &Failure,
+    ) -> Result<AccountFacts, Failure> {
+        let place = self.storage_key(ca, config).await?;
+        let stored = self
+            .load_account(&place, config)
+            .await
+            .map_err(|error| unread(&error))?;
+        let stored = stored.ok_or_else(|| no_account(ca))?;
+        let mut facts = facts(&ca.url, &stored, None);
+        facts.note = Some(format!("this is what is stored: {why}"));
+        Ok(facts)
+    }
+
+    async fn show_account(&self, ctx: AccountCtx<'_>) -> Result<AccountFacts, Failure> {
+        let account = self
+            .find_existing(ctx)
+            .await?
+            .ok_or_else(|| no_account(ctx.ca))?;
+        let stored = &account.stored;
+        if stored.deactivated.is_some() {
+            return Ok(facts(&ctx.ca.url, stored, Some("deactivated".to_owned())));
+        }
+        match self.fetch_account(ctx, stored).await {
+            Ok(shown) => {
+                let mut facts = facts(&ctx.ca.url, stored, shown.status);
+                facts.contacts = shown.contact.map_or(facts.contacts, |told| bare(&told));
+                Ok(facts)
+            }
+            Err(error) => {
+                let mut facts = facts(&ctx.ca.url, stored, None);
+                facts.note = Some(if error::is_account_lost(&error, ctx.client) {
+                    let host = &ctx.ca.host;
+                    format!("{host} does not know it any more: the next order makes another")
+                } else {
+                    self.failure(ctx, Step::AccountShown, &error).message
+                });
+                Ok(facts)
+            }
+        }
+    }
+
+    async fn create_account(&self, ctx: AccountCtx<'_>) -> Result<AccountFacts, Failure> {
+        let place = self.storage_key(ctx.ca, ctx.config).await?;
+        let _lease = self.lock_ca(ctx.ca).await.map_err(|error| unread(&error))?;
+        let present = self
+            .load_account(&place, ctx.config)
+            .await
+            .map_err(|error| unread(&error))?;
+        if let Some(present) = present.filter(|present| present.deactivated.is_none()) {
+            let present = self.settle_key(present, ctx, &place).await?;
+            let is_fine = match self.fetch_account(ctx, &present).await {
+                Ok(shown) => shown.status.is_none_or(|status| status == "valid"),
+                Err(error) => {
+                    let refusal = ctx.client.refusal();
+                    // It was ended elsewhere, or lost.
+                    if refusal.is_none_or(|refusal| !refusal.status.is_client_error()) {
+                        return Err(self.failure(ctx, Step::AccountShown, &error));
+                    }
+                    false
+                }
+            };
+            if is_fine {
+                let (host, url) = (&ctx.ca.host, present.url().unwrap_or_default());
+                let message =
+                    format!("there is an account at {host} already, {url}; nothing is to be done");
+                return Err(Failure::new(FailureClass::Configuration, message));
+            }
+        }
+        let stored = self.register_account(ctx).await?;
+        let written = self.write_record(&stored, &place).await;
+        written.map_err(|error| unwritten(&error, "the new account"))?;
+        self.known_account(&place)
+            .account
+            .invalidate_if(|_| true)
+            .await;
+        Ok(facts(&ctx.ca.url, &stored, Some("valid".to_owned())))
+    }
+
+    async fn set_contact(
+        &self,
+        ctx: AccountCtx<'_>,
+        emails: &[String],
+    ) -> Result<AccountFacts, Failure> {
+        let contacts: Vec<String> = emails.iter().map(|one| format!("mailto:{one}")).collect();
+        let change = json!({ "contact": contacts });
+        let told = "the new contacts";
+        self.change_account(
+            ctx,
+            Step::Contact,
+            change,
+            "valid",
+            told,
+            |stored, shown| {
+                stored.contacts = shown.contact.unwrap_or(contacts);
+            },
+        )
+        .await
+    }
+
+    async fn deactivate_account(&self, ctx: AccountCtx<'_>) -> Result<AccountFacts, Failure> {
+        let change = json!({ "status": "deactivated" });
+        let now = self.clock.now();
+        let told = "that the account is deactivated";
+        self.change_account(
+            ctx,
+            Step::Deactivation,
+            change,
+            "deactivated",
+            told,
+            |stored, _| {
+                stored.deactivated = Some(now);
+            },
+        )
+        .await
+    }
+
+    /// The account as it is stored, under the accounts' lock.
+    ///
+    /// # Errors
+    /// Where there is none, or it is ended.
+    pub(super) async fn run_task(
+        &self,
+        ctx: AccountCtx<'_>,
+        place: &Key,
+    ) -> Result<(Lease, AccountRecord), Failure> {
+        let lease = self.lock_ca(ctx.ca).await.map_err(|error| unread(&error))?;
+        let stored = self
+            .load_account(place, ctx.config)
+            .await
+            .map_err(|error| unread(&error))?;
+        let stored = stored.ok_or_else(|| no_account(ctx.ca))?;
+        if let Some(at) = stored.deactivated {
+            return Err(ended(ctx.ca, at));
+        }
+        Ok((lease, self.settle_key(stored, ctx, place).await?))
+    }
+
+    /// Has the CA change the account, makes sure that it stands as it should then, and notes it.
+    async fn change_account(
+        &self,
+        ctx: AccountCtx<'_>,
+        step: Step,
+        change: Value,
+        status: &str,
+        what: &str,
+        note: impl FnOnce(&mut AccountRecord, Shown) + Send,
+    ) -> Result<AccountFacts, Failure> {
+        let place = self.storage_key(ctx.ca, ctx.config).await?;
+        let (_lease, mut stored) = self.run_task(ctx, &place).await?;
+        let shown = post_account(ctx, &stored, Some(&change)).await;
+        let shown = shown.map_err(|error| self.failure(ctx, step, &error))?;
+        if let Some(other) = shown.status.as_deref().filter(|shown| *shown != status) {
+            let message = format!(
+                "{} {step}: it says that the account is {other:?}; look at it with `snigate acme \
+                 account show`",
+                ctx.ca.host
+            );
+            return Err(Failure::new(FailureClass::Network, message));
+        }
+        note(&mut stored, shown);
+        self.known_account(&place)
+            .account
+            .invalidate_if(|_| true)
+            .await;
+        let written = self.write_record(&stored, &place).await;
+        written.map_err(|error| unwritten(&error, what))?;
+        Ok(facts(&ctx.ca.url, &stored, Some(status.to_owned())))
+    }
+
+    async fn fetch_account(
+        &self,
+        ctx: AccountCtx<'_>,
+        stored: &AccountRecord,
+    ) -> Result<Shown, Error> {
+        post_account(ctx, stored, None).await
+    }
+
+    fn failure(&self, ctx: AccountCtx<'_>, step: Step, error: &Error) -> Failure {
+        let (host, now) = (&ctx.ca.host, self.clock.now());
+        error::failure_of(host, step, error, ctx.client, &[], now)
+    }
+}
+
+async fn post_account(
+    ctx: AccountCtx<'_>,
+    stored: &AccountRecord,
+    change: Option<&Value>,
+) -> Result<Shown, Error> {
+    let url = stored.url().ok_or(Error::Str("the URL of the account"))?;
+    let signer = stored.signer()?;
+    let reply = post_jws(ctx.client, &signer, url, change).await?;
+    Ok(Shown::read(reply.body()))
+}
+
+/// The failure where nothing has been made yet.
+pub(super) fn no_account(ca: &Ca) -> Failure {
+    let message = format!(
+        "there is no account at {} yet; the first order makes it, or `snigate acme account create`",
+        ca.host
+    );
+    Failure::new(FailureClass::Configuration, message)
+}
+
+fn facts(directory: &str, stored: &AccountRecord, status: Option<String>) -> AccountFacts {
+    let thumbprint = stored.signer().ok().and_then(|signer| thumbprint(&signer));
+    AccountFacts {
+        directory: directory.to_owned(),
+        url: stored.url().unwrap_or_default().to_owned(),
+        status,
+        contacts: bare(&stored.contacts),
+        bound_to: stored.bound_to.clone(),
+        thumbprint: thumbprint.unwrap_or_default(),
+        note: None,
+    }
+}
+
+/// The thumbprint of a key of the kind that accounts have (RFC 7638, section 3): its members stand
+/// in the order of the alphabet, and nothing else does.
+fn thumbprint(signer: &Signer) -> Option<String> {
+    let key = jwk(signer.key()).ok()?;
+    let member = |name: &str| key.get(name)?.as_str();
+    let text = format!(
+        r#"{{"crv":"{}","kty":"{}","x":"{}","y":"{}"}}"#,
+        member("crv")?,
+        member("kty")?,
+        member("x")?,
+        member("y")?
+    );
+    Some(encode(&sha256(text.as_bytes())))
+}
+
+fn bare(contacts: &[String]) -> Vec<String> {
+    let bare = |contact: &String| {
+        contact
+            .strip_prefix("mailto:")
+            .unwrap_or(contact)
+            .to_owned()
+    };
+    contacts.iter().map(bare).collect()
+}
+
+fn unwritten(error: &StorageError, what: &str) -> Failure {
+    let message = format!(
+        "the CA has done it, and {what} cannot be stored: {error}; mend the storage and try again"
+    );
+    Failure::new(FailureClass::Storage, message)
+}

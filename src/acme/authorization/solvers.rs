@@ -1,0 +1,131 @@
+//! The solvers of the types of challenge that one certificate's names may be validated with.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::acme::AcmeIssuer;
+use crate::challenge::{ChallengeSolver, ChallengeType};
+use crate::host::Pattern;
+use crate::schedule::{Failure, FailureClass};
+
+/// Those of the types that are configured and can be solved, most preferred first.
+pub(in crate::acme) struct Solvers(Vec<Arc<dyn ChallengeSolver>>);
+
+impl Solvers {
+    /// What there is for this certificate. One that names an entry of `dns` is to be proved over the
+    /// DNS: those types go first then, `dns-01` where the issuer is not configured for any.
+    pub(in crate::acme) fn of(issuer: &AcmeIssuer, dns: Option<&str>) -> Self {
+        let mut kinds = issuer.config.challenges.clone();
+        if dns.is_some() {
+            if !kinds.iter().any(|kind| kind.is_over_dns()) {
+                kinds.push(ChallengeType::Dns01);
+            }
+            kinds.sort_by_key(|kind| !kind.is_over_dns());
+        }
+        let entry = dns.or(issuer.config.dns.as_deref());
+        let solver = |kind: ChallengeType| {
+            let own = issuer.solvers.iter().find(|solver| solver.kind() == kind);
+            let dns = &issuer.shared.dns;
+            own.cloned().or_else(|| dns.as_ref()?.solver(kind, entry))
+        };
+        Self(kinds.into_iter().filter_map(solver).collect())
+    }
+
+    /// Those for one name: a wildcard is proved over the DNS alone (RFC 8555, section 7.1.3), an
+    /// address never (RFC 8738, section 7).
+    pub(in crate::acme) fn for_name(
+        &self,
+        name: &str,
+    ) -> impl Iterator<Item = &Arc<dyn ChallengeSolver>> {
+        let is_wildcard = name.starts_with("*.");
+        let is_address = name.parse::<IpAddr>().is_ok();
+        self.0
+            .iter()
+            .filter(move |solver| match solver.kind().is_over_dns() {
+                true => !is_address,
+                false => !is_wildcard,
+            })
+    }
+
+    /// Goes on without one type.
+    pub(in crate::acme) fn exclude(&mut self, kind: ChallengeType) {
+        self.0.retain(|solver| solver.kind() != kind);
+    }
+
+    /// # Errors
+    /// Where one of the names cannot be proved by any of them.
+    pub(in crate::acme) fn check_names(&self, names: &[Pattern]) -> Result<(), Failure> {
+        let lost = names.iter().find(|name| match name {
+            Pattern::Any => true,
+            Pattern::Wildcard(_) | Pattern::Ip(_) => {
+                self.for_name(&name.to_string()).next().is_none()
+            }
+            Pattern::Exact(_) => false,
+        });
+        let message = match lost {
+            None => return Ok(()),
+            Some(Pattern::Ip(address)) => format!(
+                "a certificate for the address {address} takes a validation by http-01 or \
+                 tls-alpn-01: add one of the two to 'challenges' of the issuer, and a listener for \
+                 it to 'server.http' or 'server.https'"
+            ),
+            Some(name) => format!(
+                "a certificate for {name} takes a validation over the DNS: add an entry below \
+                 'dns', and 'dns-01' to 'challenges' of the issuer, or name the hosts one by one"
+            ),
+        };
+        Err(Failure::new(FailureClass::Configuration, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::challenge::Challenge;
+
+    /// Who solves this type.
+    struct Of(ChallengeType);
+
+    #[async_trait]
+    impl ChallengeSolver for Of {
+        fn kind(&self) -> ChallengeType {
+            self.0
+        }
+
+        async fn present(&self, _: &Challenge) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn clean_up(&self, _: &Challenge) {}
+    }
+
+    #[test]
+    fn names_are_checked_against_the_types() {
+        use ChallengeType::{Dns01, DnsPersist01, Http01, TlsAlpn01};
+        for (kinds, name, words) in [
+            (
+                &[Dns01, DnsPersist01][..],
+                "192.0.2.7",
+                Some("http-01 or tls-alpn-01"),
+            ),
+            (&[Dns01], "2001:db8::1", Some("the address 2001:db8::1")),
+            (&[Dns01, TlsAlpn01], "192.0.2.7", None),
+            (&[Http01], "192.0.2.7", None),
+            (&[Http01, TlsAlpn01], "*.a.test", Some("over the DNS")),
+            (&[Http01, DnsPersist01], "*.a.test", None),
+            (&[Http01], "a.test", None),
+        ] {
+            let solver = |kind: &ChallengeType| Arc::new(Of(*kind)) as Arc<dyn ChallengeSolver>;
+            let solvers = Solvers(kinds.iter().map(solver).collect());
+            let checked = solvers.check_names(&["b.test".parse().unwrap(), name.parse().unwrap()]);
+            let message = checked.err().map(|failure| failure.message);
+            match (words, message) {
+                (None, None) => {}
+                (Some(words), Some(message)) => assert!(message.contains(words), "{message}"),
+                (_, message) => panic!("{kinds:?} {name}: {message:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! What an error means for when to try again, and what people have to do about it.
+//!
+//! Pure functions from what a CA said (or that it said nothing) to a [`Failure`]. They name the CA
+//! and what it said; the domain is added where the failure leaves `acme`.
+
+pub(super) mod class;
+pub(super) mod problem;
+
+use std::fmt::Write as _;
+
+use http::StatusCode;
+use instant_acme::Error;
+
+use super::client::{AcmeClient, Refusal};
+use super::lenient::Unreadable;
+pub(super) use super::step::Step;
+use crate::acme::error::class::{class, is_missing, is_unexplained};
+use crate::acme::error::problem::{Problem, page};
+use crate::acme::rate_limit::scope::scope_of;
+use crate::challenge::ChallengeType;
+use crate::clock::UnixTime;
+use crate::host::Pattern;
+use crate::http_client::HttpError;
+use crate::printable::one_line;
+use crate::schedule::{Failure, FailureClass, Scope};
+
+/// The failure where a CA gave no answer.
+pub(super) fn unreachable(host: &str, error: &HttpError) -> Failure {
+    if error.is_permanent() {
+        let message =
+            format!("{host} cannot be asked: {error}; correct the issuer's configuration");
+        return Failure::new(FailureClass::Configuration, message);
+    }
+    let message = format!(
+        "{host} cannot be reached: {error}; if it lasts, see whether this machine gets there and \
+         trusts its certificate ('proxy' and 'ca_file' of the issuer)"
+    );
+    Failure::new(FailureClass::Network, message)
+}
+
+/// The failure where instant-acme gave an error in `client`.
+pub(super) fn failure_of(
+    host: &str,
+    step: Step,
+    error: &Error,
+    client: &AcmeClient,
+    names: &[Pattern],
+    now: UnixTime,
+) -> Failure {
+    if let Some(refusal) = client.refusal() {
+        return refusal_failure(host, step, &refusal, names, now);
+    }
+    match error {
+        Error::Other(inner) => {
+            if let Some(error) = inner.downcast_ref::<HttpError>() {
+                return unreachable(host, error);
+            }
+            let message = match inner.downcast_ref::<Unreadable>() {
+                Some(unreadable) => format!(
+                    "{host} {step} in a way that can be read: {unreadable}; the fault is the \
+                     CA's, and it is asked again"
+                ),
+                None => format!("{host} {step}: {inner}"),
+            };
+            Failure::new(FailureClass::Network, message)
+        }
+        // It refused with a success: a problem inside of an order or a challenge.
+        Error::Api(problem) => problem_in(host, step, &problem.into(), names, now),
+        Error::Crypto | Error::KeyRejected => {
+            let message = format!(
+                "the stored key of the account at {host} cannot be used: {error}; remove the \
+                 account from the storage for a new one"
+            );
+            Failure::new(FailureClass::Internal, message)
+        }
+        _ => {
+            let message = format!("{host} gave an answer that cannot be read: {error}");
+            Failure::new(FailureClass::Network, message)
+        }
+    }
+}
+
+/// The failure where a CA states a problem of an order within a reply that is a success.
+pub(super) fn problem_in(
+    host: &str,
+    step: Step,
+    problem: &Problem,
+    names: &[Pattern],
+    now: UnixTime,
+) -> Failure {
+    let refusal = Refusal {
+        status: StatusCode::OK,
+        retry_after: None,
+        problem: Some(problem.clone()),
+        words: None,
+        location: None,
+        terms: None,
+    };
+    refusal_failure(host, step, &refusal, names, now)
+}
+
+/// The failure where a CA refused something; `names` are those of the certificate.
+pub(super) fn refusal_failure(
+    host: &str,
+    step: Step,
+    refusal: &Refusal,
+    names: &[Pattern],
+    now: UnixTime,
+) -> Failure {
+    let problem = refusal.problem.clone().unwrap_or_default();
+    let detail = problem.detail.as_deref().unwrap_or_default();
+    let class = match pause(&problem) {
+        true => FailureClass::Paused,
+        false => class(refusal.problem.as_ref(), refusal.status, step),
+    };
+    let mut message = match refusal.problem {
+        Some(_) => format!("{host} {step}: {problem}"),
+        None => format!("{host} {step}: its answer is {}", answer_text(refusal)),
+    };
+    let mut failure = Failure::new(class, "");
+    failure.retry_after = refusal.retry_after.filter(|at| *at > now);
+    failure.url = match class {
+        FailureClass::Paused => portal(detail).or_else(|| problem.instance.clone()),
+        _ if problem.kind() == "userActionRequired" => {
+            let terms = || refusal.terms.as_deref().and_then(page);
+            problem.instance.clone().or_else(terms)
+        }
+        _ => problem.instance.clone(),
+    };
+    if class == FailureClass::RateLimited {
+        failure.retry_after = failure
+            .retry_after
+            .or_else(|| date_in(detail).filter(|at| *at > now));
+        failure.scope = scope_of(step, refusal.status, &problem, names);
+    }
+    // A CA that is too busy for anybody says when to come back.
+    if class == FailureClass::Network
+        && step != Step::Binding
+        && refusal.status.is_server_error()
+        && failure.retry_after.is_some()
+    {
+        failure.scope = Some(Scope::Ca);
+    }
+    let advice = match (class, problem.kind()) {
+        _ if refusal.status.is_redirection() => {
+            "what is signed is sent to no other place: set 'directory' of the issuer to where the \
+             CA is now"
+        }
+        (FailureClass::Paused, _) => {
+            "nothing is tried until someone has unpaused it there; find out first why it failed so \
+             often"
+        }
+        (FailureClass::RateLimited, _) => "it is tried again when the CA allows it",
+        (FailureClass::Refused, "caa") => {
+            "let the domain's CAA records name this CA, or choose another"
+        }
+        (FailureClass::Refused, _) => "choose another CA for it, or remove the name",
+        (_, "externalAccountRequired") => {
+            "get a key for external account binding from the CA and set 'eab' of the issuer"
+        }
+        (_, "userActionRequired") => "do what it asks for at its page",
+        (_, "unsupportedContact" | "invalidContact") => "correct 'email' of the issuer",
+        (_, "badCSR" | "badPublicKey") => "choose another 'key_type' of the issuer",
+        (_, "badRevocationReason") => "give another reason",
+        (FailureClass::Internal, _) if step == Step::Revocation => {
+            "see that this CA has issued the certificate, and that it has not expired"
+        }
+        (_, "invalidProfile") => "choose another 'profile' of the issuer, or none",
+        (FailureClass::Configuration, _) if step == Step::Account => {
+            "check 'eab' and 'email' of the issuer"
+        }
+        (FailureClass::Configuration, _) if is_unexplained(refusal) => {
+            "change what the CA does not take ('names' of the certificate; 'profile', 'lifetime' \
+             or 'key_type' of the issuer), or choose another CA"
+        }
+        (FailureClass::Configuration, "unauthorized") => {
+            "if the account was deactivated, `snigate acme account create` makes another"
+        }
+        (FailureClass::Configuration, _) => "check the configuration of the issuer",
+        (FailureClass::Network, _) if is_missing(refusal.status) && refusal.problem.is_some() => {
+            "the CA does not know what it has named itself, and is asked again"
+        }
+        (FailureClass::Network, _)
+            if refusal.problem.is_none() && refusal.status.is_client_error() =>
+        {
+            "that is no answer of ACME: if it lasts, see what answers in the CA's place \
+             ('directory' and 'proxy' of the issuer)"
+        }
+        (FailureClass::Network, _) => "the fault is the CA's, and mends itself as a rule",
+        (FailureClass::Validation, _) => "see that the names lead to this gateway",
+        (FailureClass::Clock | FailureClass::Storage | FailureClass::Internal, _) => {
+            "please report this as a defect, with this message"
+        }
+    };
+    // Writing to a text does not fail.
+    let _ = write!(message, "; {advice}");
+    failure.message = message;
+    failure
+}
+
+/// The failure where a CA looked for the proof of `name` and did not find it.
+pub(super) fn validation_failure(
+    host: &str,
+    name: &str,
+    kind: ChallengeType,
+    problem: &Problem,
+) -> Failure {
+    let class = match class(Some(problem), StatusCode::OK, Step::Challenge) {
+        FailureClass::Configuration | FailureClass::Internal => FailureClass::Validation,
+        class => class,
+    };
+    let port = match kind {
+        ChallengeType::TlsAlpn01 => 443,
+        _ => 80,
+    };
+    let advice = match (class, problem.kind()) {
+        (_, "caa") => format!("let the CAA records of {name} name this CA, or choose another"),
+        (FailureClass::Refused, _) => "choose another CA for it, or remove the name".to_owned(),
+        _ if kind == ChallengeType::DnsPersist01 => {
+            "see that all name servers of the zone have the record that this gateway found"
+                .to_owned()
+        }
+        _ if kind.is_over_dns() => "the record was there by the name servers that were asked: see \
+                                    that the world asks the same, and give slow ones time \
+                                    ('propagation' of the entry in 'dns')"
+            .to_owned(),
+        (_, "dns") => format!("give {name} records of type A or AAAA that lead to this gateway"),
+        (_, "connection") => format!(
+            "see that all addresses of {name} lead to this gateway, and that its port {port} can \
+             be reached from the internet"
+        ),
+        _ => format!(
+            "another server seems to answer for {name} on port {port}: see that all its addresses \
+             lead to this gateway, with nothing between that answers itself"
+        ),
+    };
+    let kind = kind.as_str();
+    let message = format!("{host} did not validate {name} by {kind}: {problem}; {advice}");
+    Failure::new(class, message)
+}
+
+/// Whether another type of challenge may succeed where one failed with this.
+pub(super) fn may_fall_back(problem: &Problem) -> bool {
+    !matches!(
+        problem.kind(),
+        "caa" | "rejectedIdentifier" | "rateLimited" | "unsupportedIdentifier"
+    )
+}
+
+/// Whether the CA knows nothing of the account that asked.
+pub(super) fn is_account_lost(error: &Error, client: &AcmeClient) -> bool {
+    let kind = match (client.refusal(), error) {
+        (Some(refusal), _) => refusal.problem.map(|problem| problem.kind().to_owned()),
+        (None, Error::Api(problem)) => Some(Problem::from(problem).kind().to_owned()),
+        (None, _) => None,
+    };
+    kind.as_deref() == Some("accountDoesNotExist")
+}
+
+/// Whether the CA did not take a nonce, which says nothing about the request.
+pub(super) fn is_bad_nonce(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if Problem::from(problem).kind() == "badNonce")
+}
+
+/// A refusal for people who wonder what answers there.
+pub(super) fn answer_text(refusal: &Refusal) -> String {
+    let Refusal { status, words, .. } = refusal;
+    let place = refusal
+        .location
+        .as_deref()
+        .map(|place| one_line(place, 300));
+    let problem = refusal.problem.as_ref().map(ToString::to_string);
+    match (place, problem.as_ref().or(words.as_ref())) {
+        (Some(place), _) if status.is_redirection() => format!("{status}, a redirect to {place}"),
+        (_, Some(words)) => format!("{status} ({words})"),
+        (_, None) => status.to_string(),
+    }
+}
+
+/// Whether the CA has paused issuing until somebody acts, as Let's Encrypt does after very many
+/// failures; ACME has no type for it.
+fn pause(problem: &Problem) -> bool {
+    let detail = problem.detail.as_deref().unwrap_or_default();
+    matches!(problem.kind(), "rateLimited" | "unauthorized")
+        && (portal(detail).is_some()
+            || detail.contains(" paused")
+            || detail.contains("unpause")
+            || detail.contains("temporarily prevented from requesting"))
+}
+
+/// The address of a CA's portal in what it says.
+fn portal(detail: &str) -> Option<String> {
+    let start = detail.find("https://portal.")?;
+    let rest = detail.get(start..)?;
+    let url = rest.split([' ', '\n', '"', '<', '>']).next()?;
+    page(url.trim_end_matches(['.', ',', ')', ';']))
+}
+
+/// Whether a name is this domain or below it.
+pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
+    let name = match name {
+        Pattern::Exact(name) | Pattern::Wildcard(name) => name.as_str(),
+        Pattern::Ip(address) => return address.to_string() == domain,
+        Pattern::Any => return false,
+    };
+    name.strip_suffix(domain)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// The time after "retry after" in what a CA says, as Let's Encrypt writes it.
+fn date_in(detail: &str) -> Option<UnixTime> {
+    let (_, rest) = detail.split_once("retry after ")?;
+    let word = rest.split([' ', ',', ';']).next().unwrap_or(rest);
+    if let Ok(time) = word.trim_end_matches(['.', ':']).parse::<jiff::Timestamp>() {
+        return Some(time.as_second());
+    }
+    let date = rest.get(.."2026-01-01 00:00:00 UTC".len())?;
+    let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S UTC", date).ok()?;
+    let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(zoned.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_700_000_000;
+
+    fn names() -> Vec<Pattern> {
+        ["www.a.example", "b.example"]
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect()
+    }
+
+    fn refuse(step: Step, status: u16, problem: Option<Problem>) -> Failure {
+        let refusal = Refusal {
+            status: StatusCode::from_u16(status).expect("a status"),
+            retry_after: None,
+            problem,
+            words: None,
+            location: None,
+            terms: Some("https://ca/terms".to_owned()),
+        };
+        refusal_failure("ca.example", step, &refusal, &names(), NOW)
+    }
+
+    #[test]
+    fn types_of_problems_have_their_class() {
+        use FailureClass::{Configuration, Internal, Network, RateLimited, Refused, Validation};
+        for (kind, status, step, class) in [
+            ("rateLimited", 429, Step::Order, RateLimited),
+            ("rejectedIdentifier", 400, Step::Order, Refused),
+            ("caa", 403, Step::Finalize, Refused),
+            ("serverInternal", 500, Step::Order, Network),
+            ("badNonce", 400, Step::Order, Network),
+            ("externalAccountRequired", 403, Step::Account, Configuration),
+            ("malformed", 400, Step::Account, Configuration),
+            ("malformed", 400, Step::Order, Configuration),
+            ("malformed", 400, Step::Finalize, Configuration),
+            ("malformed", 400, Step::Contact, Internal),
+            ("malformed", 404, Step::Poll, Network),
+            ("malformed", 404, Step::Authorization, Network),
+            ("malformed", 404, Step::Download, Network),
+            ("malformed", 404, Step::RenewalInfo, Network),
+            ("badCSR", 400, Step::Finalize, Configuration),
+            ("badSignatureAlgorithm", 400, Step::Finalize, Configuration),
+            ("unauthorized", 403, Step::Order, Configuration),
+            ("invalidContact", 400, Step::Account, Configuration),
+            ("connection", 400, Step::Finalize, Validation),
+            ("of tomorrow", 400, Step::Order, Configuration),
+            ("of tomorrow", 503, Step::Order, Network),
+        ] {
+            let failure = refuse(step, status, Some(Problem::of(kind, "because")));
+            assert_eq!(failure.class, class, "{kind} {status}");
+            let message = &failure.message;
+            assert!(
+                message.contains("ca.example") && message.contains("because"),
+                "{message}"
+            );
+        }
+        assert_eq!(refuse(Step::Order, 502, None).class, Network);
+        assert_eq!(refuse(Step::Order, 429, None).class, RateLimited);
+    }
+
+    #[test]
+    fn the_worst_of_several_names_decides() {
+        let problem = Problem::read(
+            br#"{ "type": "urn:ietf:params:acme:error:malformed", "subproblems": [
+                { "type": "urn:ietf:params:acme:error:malformed" },
+                { "type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no",
+                  "identifier": { "type": "dns", "value": "b.example" } } ] }"#,
+        )
+        .expect("a problem");
+        let failure = refuse(Step::Order, 400, Some(problem));
+        assert_eq!(failure.class, FailureClass::Refused);
+        assert!(failure.message.contains("b.example: no"), "{failure}");
+    }
+
+    #[test]
+    fn a_limit_has_a_scope_and_an_end() {
+        let limited =
+            |detail: &str| refuse(Step::Order, 429, Some(Problem::of("rateLimited", detail)));
+        let failure = limited(
+            "too many certificates (50) already issued for \"a.example\" in the last 168h0m0s, \
+             retry after 2026-11-25 10:00:00 UTC: see https://b.example/docs",
+        );
+        assert_eq!(failure.scope, Some(Scope::Domain("a.example".to_owned())));
+        assert_eq!(failure.retry_after, Some(1_795_600_800));
+        let failure = limited("limited for b.example, retry after 2026-11-25T10:00:00Z: see");
+        assert_eq!(failure.retry_after, Some(1_795_600_800));
+        let failure = limited("slow down");
+        assert_eq!((failure.scope, failure.retry_after), (None, None));
+    }
+
+    #[test]
+    fn a_ca_that_is_too_busy_and_says_until_when_is_limited_as_a_whole() {
+        let refuse = |status: StatusCode, retry_after| {
+            let refusal = Refusal {
+                status,
+                retry_after,
+                problem: None,
+                words: None,
+                location: None,
+                terms: None,
+            };
+            refusal_failure("ca.example", Step::Order, &refusal, &names(), NOW)
+        };
+        let failure = refuse(StatusCode::SERVICE_UNAVAILABLE, Some(NOW + 30));
+        assert_eq!(failure.class, FailureClass::Network);
+        assert_eq!(failure.scope, Some(Scope::Ca));
+        let failure = refuse(StatusCode::SERVICE_UNAVAILABLE, None);
+        assert_eq!(failure.scope, None, "that is a fault, and no limit");
+        assert_eq!(refuse(StatusCode::NOT_FOUND, Some(NOW + 30)).scope, None);
+    }
+
+    #[test]
+    fn a_pause_leads_to_the_portal() {
+        let detail = "Your account is temporarily prevented from requesting certificates for \
+                      www.a.example and possibly others. Please visit: \
+                      https://portal.letsencrypt.org/sfe/v1/unpause?jwt=a.b.c";
+        let failure = refuse(Step::Order, 429, Some(Problem::of("rateLimited", detail)));
+        assert_eq!(failure.class, FailureClass::Paused);
+        assert_eq!(
+            failure.url.as_deref(),
+            Some("https://portal.letsencrypt.org/sfe/v1/unpause?jwt=a.b.c")
+        );
+        let problem = Problem::of("userActionRequired", "terms changed");
+        let failure = refuse(Step::Order, 403, Some(problem));
+        assert_eq!(failure.url.as_deref(), Some("https://ca/terms"));
+    }
+
+    #[test]
+    fn what_was_not_validated_says_where_to_look() {
+        let problem = Problem::of("connection", "10.0.0.1: Connection refused");
+        let failure = validation_failure("ca", "b.example", ChallengeType::Http01, &problem);
+        assert_eq!(failure.class, FailureClass::Validation);
+        for part in ["b.example", "http-01", "port 80", "10.0.0.1", "ca "] {
+            assert!(failure.message.contains(part), "{part}: {failure}");
+        }
+        let caa = Problem::of("caa", "CAA record prevents issuance");
+        let failure = validation_failure("ca", "b.example", ChallengeType::Http01, &caa);
+        assert_eq!(failure.class, FailureClass::Refused);
+        assert!(!may_fall_back(&caa) && may_fall_back(&problem));
+    }
+}

@@ -1,0 +1,163 @@
+//! A pending order as it is stored: the next attempt resumes it.
+
+use openssl::pkey::{PKey, Private};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::clock::UnixTime;
+use crate::config::model::OrderTerms;
+use crate::host::Pattern;
+use crate::storage::damaged;
+
+/// How long an order is resumed, in seconds. CAs keep them for a week or so, but a certificate
+/// that waits there grows old.
+const LASTS: i64 = 86_400;
+
+/// What is stored of an order.
+#[derive(Serialize, Deserialize)]
+pub(in crate::acme) struct OrderRecord {
+    /// The URL of the order.
+    pub(in crate::acme) url: String,
+    /// The URL of the account that it belongs to.
+    pub(in crate::acme) account: String,
+    names: Vec<String>,
+    #[serde(default)]
+    profile: Option<String>,
+    /// In seconds.
+    #[serde(default)]
+    lifetime: Option<u64>,
+    /// The private key of its certificate, PEM.
+    key: String,
+    pub(in crate::acme) created: UnixTime,
+}
+
+impl OrderRecord {
+    /// # Errors
+    /// Where the key cannot be written as PEM.
+    pub(in crate::acme) fn new(
+        url: &str,
+        account: &str,
+        names: &[Pattern],
+        terms: &OrderTerms,
+        key: &PKey<Private>,
+        now: UnixTime,
+    ) -> Result<Self, openssl::error::ErrorStack> {
+        let pem = Zeroizing::new(key.private_key_to_pem_pkcs8()?);
+        Ok(Self {
+            url: url.to_owned(),
+            account: account.to_owned(),
+            names: sorted(names),
+            profile: profile(terms),
+            lifetime: lifetime(terms),
+            key: String::from_utf8_lossy(&pem).into_owned(),
+            created: now,
+        })
+    }
+
+    /// What `value` holds.
+    ///
+    /// # Errors
+    /// Where that is no order.
+    pub(in crate::acme) fn read(value: &[u8]) -> Result<Self, String> {
+        damaged::parse_json(value)
+    }
+
+    /// As it is stored.
+    pub(in crate::acme) fn write(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(serde_json::to_vec_pretty(self).unwrap_or_default())
+    }
+
+    /// Its key, where the order can be resumed for these names and terms: else why it cannot.
+    /// What of the terms is no part of an order may have changed.
+    pub(in crate::acme) fn check_resumable(
+        &self,
+        names: &[Pattern],
+        terms: &OrderTerms,
+        now: UnixTime,
+    ) -> Result<PKey<Private>, &'static str> {
+        if self.names != sorted(names) {
+            return Err("it is for other names");
+        }
+        if self.profile != profile(terms) || self.lifetime != lifetime(terms) {
+            return Err("it is on other terms");
+        }
+        // A clock that went back makes it one of the future, whose age nobody knows.
+        if !(0..LASTS).contains(&now.saturating_sub(self.created)) {
+            return Err("it is too old");
+        }
+        PKey::private_key_from_pem(self.key.as_bytes()).map_err(|_| "its key cannot be read")
+    }
+}
+
+impl Drop for OrderRecord {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+fn profile(terms: &OrderTerms) -> Option<String> {
+    terms.profile.as_ref().map(|profile| profile.name.clone())
+}
+
+fn lifetime(terms: &OrderTerms) -> Option<u64> {
+    terms.lifetime.map(|lifetime| lifetime.as_secs())
+}
+
+fn sorted(names: &[Pattern]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acme::key::generate;
+    use crate::config::model::KeyType;
+
+    fn names(names: &[&str]) -> Vec<Pattern> {
+        names
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect()
+    }
+
+    #[test]
+    fn an_order_is_gone_on_with_for_the_same_names_and_not_forever() {
+        let key = generate(KeyType::P256).expect("a key");
+        let both = names(&["a.test", "b.test"]);
+        let terms = OrderTerms::default();
+        let record = OrderRecord::new(
+            "https://ca/order/1",
+            "https://ca/account/1",
+            &both,
+            &terms,
+            &key,
+            1000,
+        );
+        let value = record.expect("a record").write();
+        let record = OrderRecord::read(&value).expect("a record");
+        assert_eq!(record.url, "https://ca/order/1");
+        let resumed =
+            record.check_resumable(&names(&["b.test", "a.test"]), &terms, 1000 + LASTS - 1);
+        assert!(resumed.expect("its key").public_eq(&key));
+        assert!(
+            record
+                .check_resumable(&names(&["a.test"]), &terms, 1000)
+                .is_err()
+        );
+        assert!(record.check_resumable(&both, &terms, 1000 + LASTS).is_err());
+        assert!(record.check_resumable(&both, &terms, 999).is_err());
+        let week = OrderTerms {
+            lifetime: Some(std::time::Duration::from_secs(7 * 86_400)),
+            ..OrderTerms::default()
+        };
+        assert!(record.check_resumable(&both, &week, 1000).is_err());
+        let named = OrderTerms {
+            common_name: true,
+            ..OrderTerms::default()
+        };
+        assert!(record.check_resumable(&both, &named, 1000).is_ok());
+        assert!(OrderRecord::read(b"{\"url\": 1}").is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! Finds out whether a CA would give a certificate, without asking it for one: what an order would
+//! come to grief on is looked at first, then each type of challenge is solved for a token of our
+//! own, and this machine checks it as the CA would.
+
+pub(super) mod caa;
+pub(super) mod rehearsal;
+pub(super) mod self_check;
+
+use std::net::SocketAddr;
+
+use super::AcmeIssuer;
+use super::account::AccountCtx;
+use super::client::AcmeClient;
+use crate::acme::authorization::solvers::Solvers;
+use crate::challenge::{Challenge, ChallengeType, DnsContext};
+use crate::dns::lookup::Lookups;
+use crate::host::{Identifier, Pattern};
+use crate::issuer::{Finding, Trial, Verdict};
+use crate::schedule::Intent;
+
+/// How many addresses of a name are checked.
+const ADDRESSES: usize = 8;
+
+impl AcmeIssuer {
+    /// All that speaks for and against a certificate.
+    pub(super) async fn findings(&self, trial: &Trial) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut account = None;
+        let client = match self.ca.client().await {
+            Ok(client) => {
+                account = self.account(&client).await;
+                findings.push(self.directory(&client, account.as_deref()));
+                Some(client)
+            }
+            Err(failure) => {
+                findings.push(Finding::new("directory", Verdict::Bad, failure.message));
+                None
+            }
+        };
+        findings.push(self.limits(trial).await);
+        let lookups = caa::lookups(&self.config);
+        let solvers = Solvers::of(self, trial.dns.as_deref());
+        if let Some(client) = &client {
+            let account = account.as_deref();
+            findings.push(self.caa(trial, client, account, &solvers, &lookups).await);
+        }
+        findings.extend(self.challenges(trial, &solvers, &lookups).await);
+        findings
+    }
+
+    /// The URL of the account at the CA, where there is one. None is made for a trial.
+    async fn account(&self, client: &AcmeClient) -> Option<String> {
+        let ctx = AccountCtx {
+            ca: &self.ca,
+            config: &self.config,
+            client,
+        };
+        let account = self.shared.accounts.find_existing(ctx).await.ok()??;
+        account.url().map(str::to_owned)
+    }
+
+    fn directory(&self, client: &AcmeClient, account: Option<&str>) -> Finding {
+        let host = &self.ca.host;
+        let config = &self.config;
+        let is_bound = account.is_some() || config.eab.is_some() || config.zerossl.is_some();
+        if client.directory().meta.external_account_required && !is_bound {
+            let message =
+                format!("{host} asks for external account binding, and there is no 'eab': add it");
+            return Finding::new("directory", Verdict::Bad, message);
+        }
+        Finding::new("directory", Verdict::Good, format!("{host} answers"))
+    }
+
+    async fn limits(&self, trial: &Trial) -> Finding {
+        let intent = Intent::new(std::slice::from_ref(&trial.name));
+        let limits = &self.shared.limits;
+        match limits.load_stored(&self.ca, &self.config, &intent).await {
+            Ok(()) => {
+                let message = "no limit of the CA is known that stands against it";
+                Finding::new("limits", Verdict::Good, message)
+            }
+            Err(wait) => {
+                let message = format!("an order {wait}");
+                Finding::new("limits", Verdict::Bad, message)
+            }
+        }
+    }
+
+    async fn caa(
+        &self,
+        trial: &Trial,
+        client: &AcmeClient,
+        account: Option<&str>,
+        solvers: &Solvers,
+        lookups: &Lookups,
+    ) -> Finding {
+        let identities = &client.directory().meta.caa_identities;
+        let host = &self.ca.host;
+        if identities.is_empty() {
+            let message = format!("{host} does not say which CAA records it goes by");
+            return Finding::new("caa", Verdict::Unknown, message);
+        }
+        match caa::find_caa_refusal(lookups, identities, &trial.name, account, solvers).await {
+            Ok(_) => Finding::new("caa", Verdict::Good, format!("no record forbids {host}")),
+            Err(caa::CaaRefusal::Refused(why)) => Finding::new("caa", Verdict::Bad, why),
+            Err(caa::CaaRefusal::Unknown(why)) => Finding::new("caa", Verdict::Unknown, why),
+        }
+    }
+
+    async fn challenges(
+        &self,
+        trial: &Trial,
+        solvers: &Solvers,
+        lookups: &Lookups,
+    ) -> Vec<Finding> {
+        let (domain, is_wildcard) = match &trial.name {
+            Pattern::Exact(name) => (Identifier::Dns(name.clone()), false),
+            Pattern::Wildcard(of) => (Identifier::Dns(of.clone()), true),
+            Pattern::Ip(address) => (Identifier::Ip(*address), false),
+            Pattern::Any => return Vec::new(),
+        };
+        let mut findings = Vec::new();
+        for solver in solvers.for_name(&trial.name.to_string()) {
+            let kind = solver.kind();
+            let (verdict, message) = if kind == ChallengeType::DnsPersist01 {
+                let message = "it takes a record that is set by hand: an order tells which one";
+                (Verdict::Unknown, message.to_owned())
+            } else {
+                let challenge = probe(kind, &domain, is_wildcard);
+                let found = match solver.present(&challenge).await {
+                    Ok(()) => self_check_result(trial, lookups, &challenge).await,
+                    Err(failure) => (Verdict::Bad, failure.message),
+                };
+                solver.clean_up(&challenge).await;
+                found
+            };
+            findings.push(Finding::new(kind.as_str(), verdict, message));
+        }
+        if findings.is_empty() {
+            let message = format!(
+                "none of the issuer's 'challenges' proves {}; a wildcard takes dns-01",
+                trial.name
+            );
+            findings.push(Finding::new("challenges", Verdict::Bad, message));
+        }
+        findings
+    }
+}
+
+/// Checks the challenge at each address of the name.
+async fn self_check_result(
+    trial: &Trial,
+    lookups: &Lookups,
+    challenge: &Challenge,
+) -> (Verdict, String) {
+    let is_http = challenge.kind == ChallengeType::Http01;
+    let port = match challenge.kind {
+        ChallengeType::Http01 => trial.ports.http,
+        ChallengeType::TlsAlpn01 => trial.ports.https,
+        ChallengeType::Dns01 | ChallengeType::DnsAccount01 | ChallengeType::DnsPersist01 => {
+            let message = "a record was set, and is seen at the name servers of the zone";
+            return (Verdict::Good, message.to_owned());
+        }
+    };
+    let domain = &challenge.domain;
+    let looked = match domain {
+        Identifier::Dns(name) => lookups.addresses(name).await,
+        Identifier::Ip(address) => Ok(vec![*address]),
+    };
+    let addresses = match looked {
+        Ok(addresses) if addresses.is_empty() => {
+            let message = format!(
+                "{domain} has no address in the DNS: add an A or AAAA record with that of this \
+                 gateway"
+            );
+            return (Verdict::Bad, message);
+        }
+        Ok(addresses) => addresses,
+        Err(error) => return (Verdict::Bad, error.to_string()),
+    };
+    let mut good = Vec::new();
+    for address in addresses.iter().take(ADDRESSES) {
+        let at = SocketAddr::new(*address, port);
+        let looked = match is_http {
+            true => self_check::check_http(at, challenge).await,
+            false => self_check::check_tls(at, challenge).await,
+        };
+        if let Err(why) = looked {
+            return (
+                Verdict::Bad,
+                format!("{domain} points to {at}, where the proof is not found: {why}"),
+            );
+        }
+        good.push(at.to_string());
+    }
+    let message = format!("the proof is found at {}", good.join(" and "));
+    (Verdict::Good, message)
+}
+
+/// A challenge of our own: no CA has given it, and no account is behind it.
+fn probe(kind: ChallengeType, domain: &Identifier, is_wildcard: bool) -> Challenge {
+    let random = |length: usize| -> String {
+        std::iter::repeat_with(fastrand::alphanumeric)
+            .take(length)
+            .collect()
+    };
+    let token = format!("trial-{}", random(32));
+    Challenge {
+        kind,
+        domain: domain.clone(),
+        key_authorization: format!("{token}.{}", random(43)),
+        dns: kind.is_over_dns().then(|| DnsContext {
+            account: token.clone(),
+            is_wildcard,
+            issuers: Vec::new(),
+        }),
+        token,
+    }
+}

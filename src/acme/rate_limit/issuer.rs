@@ -1,0 +1,78 @@
+//! How an issuer records, reports and obeys the limits of its CA.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::acme::directory::Ca;
+use crate::acme::{AcmeIssuer, single_line};
+use crate::event::{Event, EventKind, Severity};
+use crate::schedule::{Failure, Hold, Intent, Scope, Wait};
+
+impl AcmeIssuer {
+    /// Learns from what an order has failed of, and reports a limit that was not known.
+    pub(in crate::acme) async fn record_limits(
+        &self,
+        ca: &Ca,
+        intent: &Intent<'_>,
+        failure: &Failure,
+    ) {
+        let limits = &self.shared.limits;
+        let Some(limit) = limits.record_limit(ca, &self.config, intent, failure).await else {
+            return;
+        };
+        let Hold::Limit(scope, _) = &limit.hold else {
+            return;
+        };
+        let first = || intent.names.first().map(ToString::to_string);
+        let (domain, rest) = match scope {
+            Scope::Set => (first(), "other names are asked for meanwhile"),
+            Scope::Domain(name) | Scope::Identifier(name) => {
+                (Some(name.clone()), "other names are asked for meanwhile")
+            }
+            Scope::Account => (None, "no new certificate is ordered with it until then"),
+            Scope::Registrations => (None, "an account that exists still orders"),
+            Scope::Ca => (None, "it is asked for nothing until then"),
+        };
+        let message = single_line(&format!("{}: {limit}; {rest}", ca.host));
+        let (kind, severity) = (EventKind::CaLimited, Severity::Warning);
+        let now = self.shared.clock.now();
+        let mut event = Event::new(now, kind, severity, domain.unwrap_or_default(), message);
+        event.issuer = Some(Arc::clone(&self.name));
+        event.next = Some(limit.until);
+        self.shared.events.emit(event);
+    }
+
+    /// An order as the CA takes it: only where it gives advice on renewals does it want to know
+    /// what one replaces.
+    pub(in crate::acme) fn as_taken<'a>(&self, intent: &Intent<'a>) -> Intent<'a> {
+        Intent {
+            replaces: intent.replaces && self.ca.gives_advice() != Some(false),
+            ..*intent
+        }
+    }
+
+    /// What keeps the account from being made, where there is none.
+    pub(in crate::acme) fn registration_held(&self) -> Option<Wait> {
+        if self.has_account.load(Ordering::Relaxed) {
+            return None;
+        }
+        let limits = &self.shared.limits;
+        limits.registration_held(&self.ca, &self.config)
+    }
+
+    /// See [`crate::issuer::Issuer::look_at_limits`].
+    pub(in crate::acme) async fn take_over_limits(&self) -> bool {
+        let is_news = self
+            .shared
+            .limits
+            .reload_stored(&self.ca, &self.config)
+            .await;
+        // Another instance may have made it.
+        if self.registration_held().is_some()
+            && self.shared.accounts.has(&self.ca, &self.config).await
+        {
+            self.has_account.store(true, Ordering::Relaxed);
+        }
+        is_news
+    }
+}

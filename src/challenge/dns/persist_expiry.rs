@@ -1,0 +1,209 @@
+//! Until when records prove names that somebody has set for good: remembered in the storage, so
+//! that it is told in time though the certificate is not due.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::DnsContext;
+use super::entry::Entry;
+use super::persist::judge_records;
+use crate::clock::{Clock, UnixTime, rfc3339};
+use crate::event::{Event, EventBus, EventKind, Severity};
+use crate::host::HostName;
+use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
+
+const DAY: UnixTime = 86_400;
+
+/// How long before the end of a record it is told.
+const NOTICE: UnixTime = 30 * DAY;
+
+/// How long what nobody has looked at is remembered: the certificate is gone.
+const LIFE: UnixTime = 400 * DAY;
+
+/// What is known of lasting records.
+pub(super) struct PersistExpiry {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    events: EventBus,
+    /// When it was last told of a note.
+    told: Mutex<HashMap<Key, UnixTime>>,
+}
+
+/// What is stored of one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    domain: String,
+    /// The name of the record.
+    name: String,
+    account: String,
+    is_wildcard: bool,
+    issuers: Vec<String>,
+    until: UnixTime,
+    /// When a validation last took it.
+    seen: UnixTime,
+    /// The entry of `dns` by which it was looked up; empty for none.
+    entry: String,
+}
+
+impl Note {
+    fn dns(&self) -> DnsContext {
+        DnsContext {
+            account: self.account.clone(),
+            is_wildcard: self.is_wildcard,
+            issuers: self.issuers.clone(),
+        }
+    }
+}
+
+impl PersistExpiry {
+    pub(super) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
+        Self {
+            storage,
+            clock,
+            events,
+            told: Mutex::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    /// Records until when a record proves a name, and reports where that is soon.
+    pub(super) async fn record_expiry(
+        &self,
+        entry: &Entry,
+        domain: &HostName,
+        name: &HostName,
+        dns: &DnsContext,
+        until: Option<UnixTime>,
+    ) {
+        let note = until.map(|until| Note {
+            domain: domain.to_string(),
+            name: name.to_string(),
+            account: dns.account.clone(),
+            is_wildcard: dns.is_wildcard,
+            issuers: dns.issuers.clone(),
+            until,
+            seen: self.now(),
+            entry: entry.name.to_string(),
+        });
+        let Ok(key) = keys::persistent_proof(&dns.account, domain) else {
+            return;
+        };
+        if let Some(note) = &note {
+            self.report_expiry(&key, note);
+        }
+        self.store_note(key, note).await;
+    }
+
+    async fn store_note(&self, key: Key, note: Option<Note>) {
+        let place = key.clone();
+        let stored = blocking(&self.storage, move |storage| match note {
+            Some(note) => storage.store(&key, &serde_json::to_vec(&note).unwrap_or_default()),
+            None if storage.exists(&key)? => storage.delete(&key),
+            None => Ok(()),
+        });
+        if let Err(error) = stored.await {
+            tracing::warn!(key = %place, %error, "the end of a record is not remembered");
+        }
+    }
+
+    /// Reports, at most once a day, records that end soon and have not been replaced.
+    pub(super) async fn check_expiries(
+        &self,
+        entry_of: impl Fn(&str) -> Arc<Entry>,
+    ) -> Result<(), StorageError> {
+        let notes = blocking(&self.storage, |storage| {
+            let mut notes = Vec::new();
+            for key in storage.list(&keys::persistent_proofs()?)? {
+                let Some(note) = damaged::read_json::<Note>(storage, &key)? else {
+                    continue;
+                };
+                notes.push((move_to_current_key(storage, key, &note)?, note));
+            }
+            Ok(notes)
+        });
+        let now = self.now();
+        for (key, note) in notes.await? {
+            let is_told = self.told().get(&key).is_some_and(|at| at + DAY > now);
+            if is_told || note.until > now + NOTICE {
+                continue;
+            }
+            let Ok(name) = note.name.parse::<HostName>() else {
+                continue;
+            };
+            if note.seen + LIFE < now {
+                self.store_note(key, None).await;
+                continue;
+            }
+            let entry = entry_of(&note.entry);
+            let looked = async { entry.get_or_open().await?.lookups.txt(&name).await };
+            // Where it cannot be looked up, what was known is reported.
+            let judged = looked
+                .await
+                .map(|values| judge_records(&values, &note.dns(), now));
+            match judged {
+                Ok(Ok(None)) => self.store_note(key, None).await,
+                Ok(Ok(Some(until))) if until != note.until => {
+                    let note = Note { until, ..note };
+                    if until <= now + NOTICE {
+                        self.report_expiry(&key, &note);
+                    }
+                    self.store_note(key, Some(note)).await;
+                }
+                _ => self.report_expiry(&key, &note),
+            }
+        }
+        Ok(())
+    }
+
+    fn report_expiry(&self, key: &Key, note: &Note) {
+        let now = self.now();
+        if note.until > now + NOTICE {
+            return;
+        }
+        self.told().insert(key.clone(), now);
+        let Note { name, until, .. } = note;
+        let (verb, severity) = match *until < now {
+            true => ("has ended", Severity::Error),
+            false => ("ends", Severity::Warning),
+        };
+        let message = format!(
+            "the record {name}, which proves {} to the CA, {verb} at {}: raise its 'persistUntil', \
+             or the next certificate is not to be had",
+            note.domain,
+            rfc3339(*until),
+        );
+        let kind = EventKind::ValidationExpiring;
+        self.events.emit(Event::new(
+            now,
+            kind,
+            severity,
+            note.domain.clone(),
+            message,
+        ));
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Key, UnixTime>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a note is by its account and domain. Until 0.1 there was one for each domain, whatever the
+/// CA: such a one is moved, unless there is a newer one in its place.
+fn move_to_current_key(storage: &dyn Storage, key: Key, note: &Note) -> Result<Key, StorageError> {
+    let Ok(domain) = note.domain.parse() else {
+        return Ok(key);
+    };
+    let own = keys::persistent_proof(&note.account, &domain)?;
+    if own != key {
+        if !storage.exists(&own)? {
+            storage.store(&own, &serde_json::to_vec(note).unwrap_or_default())?;
+        }
+        storage.delete(&key)?;
+    }
+    Ok(own)
+}
