@@ -6,16 +6,16 @@
 //! reports everything. Nothing here starts, opens or connects to anything.
 
 mod admin;
-mod build;
 mod check;
 pub mod diagnostic;
 mod include;
 mod interpolate;
-mod locate;
 pub mod model;
 mod problem;
 mod schema;
 mod source;
+mod validate;
+mod yaml_tree;
 
 #[cfg(test)]
 mod tests;
@@ -24,13 +24,13 @@ use std::collections::HashMap;
 use std::env::VarError;
 use std::path::{Path, PathBuf};
 
-pub use build::never_certified;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use validate::never_certified;
 
 use crate::memory;
-use locate::{Kind, Node, Place};
 use problem::{At, Problems};
 use source::Sources;
+use yaml_tree::{Kind, Node, Place};
 
 /// From how many octets on a configuration is large.
 const LARGE: usize = 1 << 20;
@@ -171,7 +171,7 @@ impl<'e> Loader<'e> {
             problems: &mut problems,
             environment: self.environment,
             seen: HashMap::new(),
-            merged: locate::Map::default(),
+            merged: yaml_tree::Map::default(),
             salvages: false,
         };
         read(&mut reader);
@@ -192,7 +192,7 @@ impl<'e> Loader<'e> {
         let mut config = None;
         if whole {
             match serde_yaml::from_value::<schema::Root>(decoded) {
-                Ok(raw) => config = Some(build::build(&raw, &root, sources, &mut problems)),
+                Ok(raw) => config = Some(validate::validate(&raw, &root, sources, &mut problems)),
                 // What passes the schema decodes: this is for the reader of a bug report. The
                 // error's own text may hold a secret.
                 Err(_) => problems.error(

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use super::check::Check;
 use super::include::Reader;
-use super::locate::{Kind, Map, Node, Place};
 use super::model::Admin;
 use super::problem::Problems;
 use super::source::Sources;
-use super::{Loader, build, schema};
+use super::yaml_tree::{Kind, Map, Node, Place};
+use super::{Loader, schema, validate};
 use crate::secret::Secret;
 
 /// The keys of `server` that say it.
@@ -54,7 +54,7 @@ impl Loader<'_> {
     fn decode_admin(&self, root: Node, sources: &mut Sources) -> Option<(Admin, Option<Secret>)> {
         let (decoded, mut problems) = self.check(&root, sources);
         let raw: schema::Root = serde_yaml::from_value(decoded).ok()?;
-        let server = build::build(&raw, &root, sources, &mut problems).server;
+        let server = validate::validate(&raw, &root, sources, &mut problems).server;
         // What else is missing has been left out here.
         let diagnostics = problems.into_diagnostics(sources);
         let is_wrong = |path: &str| path.starts_with("server.admin");

@@ -4,15 +4,15 @@
 //! all in one go. What is wrong is left out of the decoded value, so that the rest can still be
 //! checked for its meaning. References in values (`${…}`) are followed here.
 
-mod noun;
+mod type_words;
 
 use serde_json::Value as Json;
 use serde_yaml::Value as Yaml;
 
 use super::interpolate::{Environment, has_reference, interpolate};
-use super::locate::{Kind, Map, Node, Scalar};
 use super::problem::{At, Problems, nearest, quote, suggest};
 use super::source::Sources;
+use super::yaml_tree::{Kind, Map, Node, Scalar};
 
 /// Compares trees with a schema.
 pub(super) struct Check<'c> {
@@ -54,7 +54,7 @@ impl<'c> Check<'c> {
     /// Decodes a value; `None` where it is wrong, which has been reported then.
     fn value(&mut self, at: &At<'_>, node: &Node, shape: Shape<'c>) -> Option<Yaml> {
         if shape.secret {
-            self.problems.hide(node.place);
+            self.problems.hide_place(node.place);
         }
         let Some(shape) = self.fitting(node, shape) else {
             return self.unexpected(at, node, shape);
@@ -104,7 +104,7 @@ impl<'c> Check<'c> {
                 if let Some(near) = nearest(key, known.clone()) {
                     meant.push(near);
                     if !map.entries.contains_key(near) {
-                        self.problems.lose(at, near);
+                        self.problems.mark_lost(at, near);
                     }
                 }
                 let hint = match &**key {
@@ -201,10 +201,10 @@ impl<'c> Check<'c> {
         let reference = has_reference(&scalar.text);
         if shape.is("string") {
             // What a reference stands for is text, whatever it looks like.
-            if !reference && noun::resolve(scalar) != noun::Resolved::Text {
+            if !reference && type_words::resolve_scalar(scalar) != type_words::Resolved::Text {
                 return self.unexpected(at, node, shape);
             }
-            if let Some(words) = noun::words(shape.json)
+            if let Some(words) = type_words::words(shape.json)
                 && !words.contains(&&*text)
             {
                 let near = nearest(&text, words.iter().copied()).filter(|_| !reference);
@@ -245,7 +245,8 @@ impl<'c> Check<'c> {
             let most = shape.number("maximum").filter(|most| number > *most);
             if least.is_some() || most.is_some() {
                 let message = format!("{} is out of range", quote(&scalar.text));
-                self.problems.broken(at, message, noun::range(shape.json));
+                self.problems
+                    .broken(at, message, type_words::range(shape.json));
                 return None;
             }
         }
@@ -255,8 +256,8 @@ impl<'c> Check<'c> {
     /// Reports a value of the wrong type.
     fn unexpected(&mut self, at: &At<'_>, node: &Node, shape: Shape<'c>) -> Option<Yaml> {
         let expected = self.describe(shape);
-        let found = noun::found(node, shape.secret);
-        let hint = noun::hint(node, shape.name, shape.json, &expected);
+        let found = type_words::found(node, shape.secret);
+        let hint = type_words::hint(node, shape.name, shape.json, &expected);
         self.problems
             .broken(at, format!("expected {expected}, found {found}"), hint);
         None
@@ -278,14 +279,14 @@ impl<'c> Check<'c> {
             Kind::Map(_) => by_kind(&["object"]),
             Kind::List(_) => by_kind(&["array"]),
             Kind::Scalar(scalar) if has_reference(&scalar.text) => by_kind(&["string"]),
-            Kind::Scalar(scalar) => match noun::resolve(scalar) {
-                noun::Resolved::Text => by_kind(&["string"]).filter(|form| {
-                    let words = noun::words(form.json);
+            Kind::Scalar(scalar) => match type_words::resolve_scalar(scalar) {
+                type_words::Resolved::Text => by_kind(&["string"]).filter(|form| {
+                    let words = type_words::words(form.json);
                     words.is_none_or(|words| words.contains(&&*scalar.text))
                 }),
-                noun::Resolved::Number => by_kind(&["integer", "number"]),
-                noun::Resolved::Truth => by_kind(&["boolean"]),
-                noun::Resolved::Nothing => by_kind(&["object", "array"]),
+                type_words::Resolved::Number => by_kind(&["integer", "number"]),
+                type_words::Resolved::Truth => by_kind(&["boolean"]),
+                type_words::Resolved::Nothing => by_kind(&["object", "array"]),
             },
         }
     }
@@ -298,12 +299,12 @@ impl<'c> Check<'c> {
                     .iter()
                     .map(|json| {
                         let form = self.shape(json);
-                        noun::expected(form.name, form.json)
+                        type_words::expected(form.name, form.json)
                     })
                     .collect();
                 forms.join(" or ")
             }
-            None => noun::expected(shape.name, shape.json),
+            None => type_words::expected(shape.name, shape.json),
         }
     }
 
@@ -320,7 +321,7 @@ impl<'c> Check<'c> {
         } else if shape.is("array") {
             Yaml::Sequence(Vec::new())
         } else if shape.is("string") {
-            let word = noun::words(shape.json).and_then(|words| words.first().copied());
+            let word = type_words::words(shape.json).and_then(|words| words.first().copied());
             Yaml::from(word.unwrap_or_default())
         } else if shape.is("boolean") {
             Yaml::from(false)

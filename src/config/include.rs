@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::interpolate::{Environment, interpolate};
-use super::locate::{self, Entry, Kind, Map, Node, Place};
 use super::problem::{At, Problems, quote};
 use super::source::{self, Sources};
+use super::yaml_tree::{self, Entry, Kind, Map, Node, Place};
 
 use crate::printable::Printable as _;
 
@@ -28,7 +28,7 @@ pub(super) struct Reader<'r> {
     pub(super) problems: &'r mut Problems,
     pub(super) environment: Environment<'r>,
     /// The files so far by their canonical paths, to see each only once.
-    pub(super) seen: HashMap<PathBuf, Seen>,
+    pub(super) seen: HashMap<PathBuf, IncludedFiles>,
     pub(super) merged: Map,
     /// Whether to take what stands before a mistake in a file's syntax.
     pub(super) salvages: bool,
@@ -36,7 +36,7 @@ pub(super) struct Reader<'r> {
 
 /// A file that has been read.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct IncludedFiles {
     /// Where it is included; `None` for the first file.
     place: Option<Place>,
 }
@@ -49,7 +49,7 @@ impl Reader<'_> {
         if !self.is_first(&path, from) {
             return;
         }
-        let text = match source::read(&path) {
+        let text = match source::read_file(&path) {
             Ok(text) => text,
             Err((what, hint)) => {
                 match from {
@@ -75,7 +75,7 @@ impl Reader<'_> {
         let file = self
             .sources
             .add(shown.to_owned(), directory, Arc::clone(text));
-        let root = match locate::parse(text, file) {
+        let root = match yaml_tree::parse(text, file) {
             Ok(Some(root)) if !root.is_null() => root,
             Ok(_) => return,
             Err(error) => {
@@ -83,7 +83,7 @@ impl Reader<'_> {
                 if !self.salvages {
                     return;
                 }
-                let Some(root) = locate::parse_beginning(text, file) else {
+                let Some(root) = yaml_tree::parse_beginning(text, file) else {
                     return;
                 };
                 root
@@ -99,7 +99,7 @@ impl Reader<'_> {
             return;
         };
         let include = map.entries.shift_remove("include");
-        merge(&mut self.merged, map);
+        merge_maps(&mut self.merged, map);
         if let Some(entry) = include {
             let mut root = Map::default();
             root.insert("include".to_owned(), entry);
@@ -186,7 +186,7 @@ impl Reader<'_> {
         };
         let place = from.map(At::place);
         let Some(seen) = self.seen.get(&canonical) else {
-            self.seen.insert(canonical, Seen { place });
+            self.seen.insert(canonical, IncludedFiles { place });
             return true;
         };
         if let Some(at) = from {
@@ -215,7 +215,7 @@ fn name(at: &At<'_>, path: &Path) -> String {
 }
 
 /// Adds the keys of one file to those of the files before it.
-fn merge(into: &mut Map, from: Map) {
+fn merge_maps(into: &mut Map, from: Map) {
     into.repeated.extend(from.repeated);
     for (key, entry) in from.entries {
         let Some(known) = into.entries.get_mut(&key) else {

@@ -2,7 +2,7 @@
 //!
 //! A value of these types is right by construction. References between parts (an upstream's name,
 //! an issuer's) have been resolved or proved to exist, paths are absolute, durations are positive
-//! where zero means nothing. Only `config::build` makes them.
+//! where zero means nothing. Only `config::validate` makes them.
 
 mod dns;
 mod order;

@@ -4,17 +4,17 @@
 //! code that finds a problem never deals with lines or paths. [`Problems`] takes what is found and
 //! keeps back what is only a consequence of something reported already.
 
-mod words;
+mod suggestions;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::interpolate::has_reference;
-use super::locate::{Kind, Node, Place};
 use super::source::Sources;
+use super::yaml_tree::{Kind, Node, Place};
 
-pub(super) use words::{nearest, quote, suggest};
+pub(super) use suggestions::{nearest, quote, suggest};
 
 /// How many problems are reported at most: who made more will start with these.
 const MAX_PROBLEMS: usize = 1_000;
@@ -191,7 +191,7 @@ impl Problems {
     }
 
     /// Notes that a key of the mapping here is not there only because it is misspelt.
-    pub(super) fn lose(&mut self, at: &At<'_>, key: &str) {
+    pub(super) fn mark_lost(&mut self, at: &At<'_>, key: &str) {
         self.lost.insert(at.key(key).path());
     }
 
@@ -267,7 +267,7 @@ impl Problems {
     }
 
     /// Notes that the line at this place is not to be quoted.
-    pub(super) fn hide(&mut self, place: Place) {
+    pub(super) fn hide_place(&mut self, place: Place) {
         self.secret_lines.insert((place.file, place.line));
     }
 

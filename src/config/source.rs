@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::locate::Place;
+use super::yaml_tree::Place;
 
 use crate::printable::Printable as _;
 
@@ -119,7 +119,7 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
 }
 
 /// A file's text. The error says what is wrong and what to do.
-pub(super) fn read(path: &Path) -> Result<String, (String, String)> {
+pub(super) fn read_file(path: &Path) -> Result<String, (String, String)> {
     read_at_most(path, MAX_FILE)
 }
 

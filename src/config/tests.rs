@@ -6,11 +6,11 @@ mod challenges;
 mod dns;
 mod files;
 mod hostile;
-mod later;
 mod on_demand;
 mod order;
 mod refusable;
 mod refused;
+mod unavailable;
 mod zerossl;
 
 use super::*;

@@ -10,12 +10,12 @@ mod challenge;
 mod coverage;
 mod dns;
 mod issuer;
-mod later;
 mod on_demand;
 mod order;
 mod preset;
 mod server;
 mod site;
+mod unavailable;
 mod upstream;
 mod value;
 mod zerossl;
@@ -26,21 +26,21 @@ use std::sync::Arc;
 pub use self::preset::never_certified;
 use self::site::SharedRoutes;
 
-use super::locate::Node;
 use super::model::{Config, InMemory, Origin, Places, Storage};
 use super::problem::{At, Problems, quote, suggest};
 use super::schema;
 use super::source::Sources;
+use super::yaml_tree::Node;
 
 /// Builds the model. It is right only if no error was reported.
-pub(super) fn build(
+pub(super) fn validate(
     raw: &schema::Root,
     root: &Node,
     sources: &mut Sources,
     problems: &mut Problems,
 ) -> Config {
     let root = At::root(root);
-    let mut build = Build {
+    let mut build = Validator {
         sources,
         problems,
         used_dns: HashSet::new(),
@@ -52,7 +52,7 @@ pub(super) fn build(
 }
 
 /// What the building functions share.
-struct Build<'b> {
+struct Validator<'b> {
     sources: &'b mut Sources,
     problems: &'b mut Problems,
     /// Names that something refers to.
@@ -62,7 +62,7 @@ struct Build<'b> {
     routes: SharedRoutes,
 }
 
-impl Build<'_> {
+impl Validator<'_> {
     fn config(&mut self, raw: &schema::Root, root: &At<'_>) -> Config {
         let server = self.server(&raw.server, &root.key("server"));
         let tls = self.tls(&raw.tls, &root.key("tls"));
@@ -112,7 +112,7 @@ impl Build<'_> {
         };
         // With errors, much looks unused that is only misspelt.
         if self.problems.errors() == 0 {
-            self.odd(&config, raw, root);
+            self.warn_odd(&config, raw, root);
         }
         config
     }
@@ -129,7 +129,7 @@ impl Build<'_> {
     }
 
     /// Warns of what is accepted and hardly meant.
-    fn odd(&mut self, config: &Config, raw: &schema::Root, root: &At<'_>) {
+    fn warn_odd(&mut self, config: &Config, raw: &schema::Root, root: &At<'_>) {
         let upstreams = root.key("upstreams");
         for name in config.upstreams.keys() {
             if !self.used_upstreams.contains(name) {
@@ -149,7 +149,7 @@ impl Build<'_> {
             }
         }
         self.odd_dns(config, root);
-        self.odd_sites(config, raw, root);
+        self.warn_uncovered_sites(config, raw, root);
     }
 
     /// Reports a feature that is part of the schema and not there yet.
@@ -174,7 +174,7 @@ impl Build<'_> {
     }
 
     /// Reports a reference to nothing.
-    fn dangling<'n>(
+    fn report_dangling<'n>(
         &mut self,
         at: &At<'_>,
         kind: &str,
@@ -225,7 +225,7 @@ impl Build<'_> {
             } else {
                 let at = at.index(index);
                 let known = raw.issuers.keys().map(String::as_str);
-                self.dangling(&at, "issuer", "issuers", known, name);
+                self.report_dangling(&at, "issuer", "issuers", known, name);
             }
         }
         found

@@ -4,7 +4,7 @@
 //! and all limits on what a file may cost (depth, aliases, number of values) are kept here. It
 //! knows nothing of what the keys mean: `check` does.
 
-mod mask;
+mod brace_escape;
 mod syntax;
 
 use indexmap::IndexMap;
@@ -166,17 +166,17 @@ impl Map {
 /// Parses the text of one file; `None` where there is nothing but comments.
 pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> {
     let mut tree = Tree::default();
-    tree.read(text, file)?;
+    tree.read_events(text, file)?;
     Ok(tree.root)
 }
 
 /// What stands before the first mistake in the syntax, with all that is whole there.
 pub(super) fn parse_beginning(text: &str, file: u32) -> Option<Node> {
     let mut tree = Tree::default();
-    if tree.read(text, file).is_err() {
+    if tree.read_events(text, file).is_err() {
         while !tree.open.is_empty() {
             // What ends here had no mistake so far.
-            tree.end().ok()?;
+            tree.end_node().ok()?;
         }
     }
     tree.root
@@ -204,9 +204,9 @@ struct Tree {
 
 impl Tree {
     /// Reads a text to its end, or to the first mistake.
-    fn read(&mut self, text: &str, file: u32) -> Result<(), SyntaxError> {
+    fn read_events(&mut self, text: &str, file: u32) -> Result<(), SyntaxError> {
         let mut documents = 0;
-        let text = mask::mask(text);
+        let text = brace_escape::escape_braces(text);
         for event in Parser::new_from_str(&text) {
             let (event, span) = event.map_err(|error| scan_error(file, &text, &error))?;
             let place = Place::new(file, &span.start);
@@ -225,18 +225,18 @@ impl Tree {
                 Event::Scalar(text, style, anchor, tag) => {
                     refuse_tag(place, tag.is_some())?;
                     let plain = style == ScalarStyle::Plain;
-                    let text = mask::unmask(&text);
+                    let text = brace_escape::unescape_braces(&text);
                     self.value(place, Kind::Scalar(Scalar { text, plain }), anchor)?;
                 }
                 Event::SequenceStart(anchor, tag) => {
                     refuse_tag(place, tag.is_some())?;
-                    self.begin(place, Kind::List(Vec::new()), anchor)?;
+                    self.begin_node(place, Kind::List(Vec::new()), anchor)?;
                 }
                 Event::MappingStart(anchor, tag) => {
                     refuse_tag(place, tag.is_some())?;
-                    self.begin(place, Kind::Map(Map::default()), anchor)?;
+                    self.begin_node(place, Kind::Map(Map::default()), anchor)?;
                 }
-                Event::SequenceEnd | Event::MappingEnd => self.end()?,
+                Event::SequenceEnd | Event::MappingEnd => self.end_node()?,
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
             }
         }
@@ -255,7 +255,7 @@ impl Tree {
         Ok(())
     }
 
-    fn begin(&mut self, place: Place, kind: Kind, anchor: usize) -> Result<(), SyntaxError> {
+    fn begin_node(&mut self, place: Place, kind: Kind, anchor: usize) -> Result<(), SyntaxError> {
         if self.open.len() >= MAX_DEPTH {
             return Err(refuse_depth(place));
         }
@@ -278,7 +278,7 @@ impl Tree {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), SyntaxError> {
+    fn end_node(&mut self) -> Result<(), SyntaxError> {
         let Some(open) = self.open.pop() else {
             return Ok(());
         };

@@ -3,8 +3,8 @@
 use serde_json::Value as Json;
 
 use crate::config::interpolate::has_reference;
-use crate::config::locate::{Kind, Node, Scalar};
 use crate::config::problem::quote;
+use crate::config::yaml_tree::{Kind, Node, Scalar};
 
 /// What a plain scalar means by the core schema of YAML 1.2, section 10.3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum Resolved {
 }
 
 /// What a scalar means.
-pub(super) fn resolve(scalar: &Scalar) -> Resolved {
+pub(super) fn resolve_scalar(scalar: &Scalar) -> Resolved {
     if !scalar.plain {
         return Resolved::Text;
     }
@@ -89,7 +89,7 @@ pub(super) fn found(node: &Node, secret: bool) -> String {
     if has_reference(&scalar.text) {
         return format!("what {} stands for", quote(&scalar.text));
     }
-    let kind = match resolve(scalar) {
+    let kind = match resolve_scalar(scalar) {
         Resolved::Nothing => return "nothing".to_owned(),
         Resolved::Number => "the number",
         Resolved::Text => "the text",
@@ -110,7 +110,7 @@ pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &st
     let kind = schema.get("type").and_then(Json::as_str);
     match &node.kind {
         Kind::Scalar(scalar) if !has_reference(&scalar.text) => {
-            let resolved = resolve(scalar);
+            let resolved = resolve_scalar(scalar);
             match (name, kind, resolved) {
                 (_, _, Resolved::Nothing) => "give a value, or remove the key".to_owned(),
                 (Some("Duration"), _, Resolved::Number) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::Uri;
 use openssl::x509::X509;
 
-use super::Build;
+use super::Validator;
 use super::preset::{self, Preset};
 use crate::config::model::{Acme, ExternalAccount, KeyType, OrderLimit};
 use crate::config::problem::{At, nearest};
@@ -25,14 +25,14 @@ const MAX_ROOTS: u64 = 1 << 20;
 /// A CA: the URL of its directory, and what is known of it beside.
 type Ca = (String, Option<&'static Preset>);
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn acme(&mut self, raw: &schema::Acme, root: &schema::Root, at: &At<'_>) -> Acme {
         let directory_at = at.key("directory");
         let (directory, preset) = self
             .directory(&directory_at, &raw.directory)
             .unwrap_or_default();
         let staging = self.staging(raw, &directory, preset, &at.key("staging"));
-        let staging_preset = staging.as_deref().and_then(preset::find);
+        let staging_preset = staging.as_deref().and_then(preset::find_preset);
         let key_type = match raw.key_type {
             schema::KeyType::P256 => KeyType::P256,
             schema::KeyType::P384 => KeyType::P384,
@@ -86,9 +86,9 @@ impl Build<'_> {
         if raw.eab.is_some() {
             return;
         }
-        let preset = preset::find(&raw.directory);
+        let preset = preset::find_preset(&raw.directory);
         let own = preset.and_then(|preset| preset.staging);
-        let staging = raw.staging.as_deref().or(own).and_then(preset::find);
+        let staging = raw.staging.as_deref().or(own).and_then(preset::find_preset);
         if let Some((name, source)) = [preset, staging]
             .into_iter()
             .flatten()
@@ -103,7 +103,7 @@ impl Build<'_> {
 
     /// A CA by its name or by the URL of its directory.
     fn directory(&mut self, at: &At<'_>, raw: &str) -> Option<Ca> {
-        let preset = preset::find(raw);
+        let preset = preset::find_preset(raw);
         if let Some(preset) = preset.filter(|preset| preset.name == raw) {
             return Some((preset.directory.to_owned(), Some(preset)));
         }
@@ -250,7 +250,7 @@ impl Build<'_> {
 
     /// Reports a URL with a user in it, without showing it: there may be a password.
     pub(super) fn no_user(&mut self, at: &At<'_>) {
-        self.problems.hide(at.place());
+        self.problems.hide_place(at.place());
         let message = "a URL with a user or a password in it cannot be used here";
         self.problems
             .error(at, message, "leave out '@' and what stands before it");

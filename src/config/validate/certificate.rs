@@ -1,12 +1,12 @@
 //! `certificates`.
 
-use super::Build;
+use super::Validator;
 use crate::config::model::CertificateSource;
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::host::Pattern;
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn certificates(
         &mut self,
         raw: &schema::Root,

@@ -1,6 +1,6 @@
 //! `challenges` of an issuer: which of them can be answered, and whether a wildcard can be proved.
 
-use super::Build;
+use super::Validator;
 use crate::config::model::ChallengeType;
 use crate::config::problem::At;
 use crate::config::schema::{self, Challenge};
@@ -12,7 +12,7 @@ struct Known {
     deaf: Option<&'static str>,
 }
 
-impl Build<'_> {
+impl Validator<'_> {
     /// The challenges that can be answered, in order.
     pub(super) fn challenges(
         &mut self,

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Build;
+use super::Validator;
 use super::challenge::{unprovable, unprovable_address};
 use super::issuer::acme_of;
 use super::preset::{self, Addresses};
@@ -15,7 +15,7 @@ use crate::config::problem::{At, quote};
 use crate::config::schema;
 use crate::host::{HostName, Pattern};
 
-impl Build<'_> {
+impl Validator<'_> {
     /// Reports a wildcard that these issuers cannot issue for.
     pub(super) fn provable(
         &mut self,
@@ -90,7 +90,7 @@ impl Build<'_> {
             return;
         };
         let is_public = |name: &Arc<str>| {
-            acme_of(raw, name).is_some_and(|acme| preset::find(&acme.directory).is_some())
+            acme_of(raw, name).is_some_and(|acme| preset::find_preset(&acme.directory).is_some())
         };
         let most = preset::MOST_NAMES;
         let hint = "make several certificates of them, or leave the hosts to 'sites', where each has \
@@ -158,7 +158,7 @@ impl Build<'_> {
         };
         let public = |issuer: &&Arc<str>| {
             let acme = acme_of(raw, issuer);
-            acme.is_some_and(|acme| preset::find(&acme.directory).is_some())
+            acme.is_some_and(|acme| preset::find_preset(&acme.directory).is_some())
         };
         if let Some(issuer) = issuers.iter().find(public)
             && let Some(why) = why
@@ -174,7 +174,12 @@ impl Build<'_> {
     }
 
     /// Warns of sites that clients will hardly see.
-    pub(super) fn odd_sites(&mut self, config: &Config, raw: &schema::Root, root: &At<'_>) {
+    pub(super) fn warn_uncovered_sites(
+        &mut self,
+        config: &Config,
+        raw: &schema::Root,
+        root: &At<'_>,
+    ) {
         // What files and directories hold is seen when they are read.
         let open = config.on_demand.is_some()
             || config.certificates.iter().any(|source| match source {
@@ -267,7 +272,7 @@ fn no_addresses(acme: &schema::Acme, raw: &schema::Root) -> Option<(String, &'st
     if unable.is_some() {
         return unable;
     }
-    let preset = preset::find(&acme.directory)?;
+    let preset = preset::find_preset(&acme.directory)?;
     let profile = acme.profile.as_ref().map(schema::Profile::name);
     match preset.addresses {
         Addresses::No => Some((

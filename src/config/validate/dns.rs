@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::Build;
+use super::Validator;
 use crate::config::model::{Config, Dns, Propagation};
 use crate::config::problem::{At, quote};
 use crate::config::schema;
@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const PROVIDERS: &str =
     "rfc2136, cloudflare, route53, digitalocean, hetzner, acme_dns, httpreq, exec";
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn dns(
         &mut self,
         raw: &schema::Root,
@@ -51,7 +51,7 @@ impl Build<'_> {
             return Some(name);
         }
         let known = raw.dns.keys().map(String::as_str);
-        self.dangling(at, "entry in 'dns'", "dns", known, name);
+        self.report_dangling(at, "entry in 'dns'", "dns", known, name);
         None
     }
 

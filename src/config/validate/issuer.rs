@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::Build;
+use super::Validator;
 use crate::config::model::Issuer;
 use crate::config::problem::{At, quote};
 use crate::config::schema;
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn issuers(
         &mut self,
         raw: &schema::Root,

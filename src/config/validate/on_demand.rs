@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Build;
+use super::Validator;
 use super::issuer::acme_of;
 use super::preset;
 use super::value::{FOREVER, MOMENT, url};
@@ -41,14 +41,14 @@ const LOCAL: OnDemandLimits = OnDemandLimits {
     ..CA
 };
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn on_demand(&mut self, raw: &schema::Root, root: &At<'_>) -> Option<OnDemand> {
         let on_demand = raw.on_demand.as_ref()?;
         let at = root.key("on_demand");
         let issuer_at = at.key("issuer");
         let issuers = self.issuer_names(&issuer_at, on_demand.issuer.as_ref(), raw);
         let mut acme = issuers.iter().filter_map(|issuer| acme_of(raw, issuer));
-        let public = acme.any(|acme| preset::find(&acme.directory).is_some());
+        let public = acme.any(|acme| preset::find_preset(&acme.directory).is_some());
         let has_ca = issuers.iter().any(|issuer| acme_of(raw, issuer).is_some());
         let (allow_at, ask_at) = (at.key("allow"), at.key("ask"));
         if on_demand.allow.is_none() && !allow_at.is_written() && !ask_at.is_written() {

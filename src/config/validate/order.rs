@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Build;
+use super::Validator;
 use super::preset::{Fact, Preset};
 use crate::config::model::{OrderTerms, PreferredChain, Profile};
 use crate::config::problem::{At, nearest};
@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The longest life of a public certificate once; those of private CAs may live longer by default.
 const LONGEST: Duration = Duration::from_secs(398 * 24 * 3600);
 
-impl Build<'_> {
+impl Validator<'_> {
     /// `presets` are the CA and its staging environment, where they are known.
     pub(super) fn order_terms(
         &mut self,

@@ -155,7 +155,7 @@ const PRIVATE: [&str; 12] = [
 ];
 
 /// The CA that a configuration names, or whose directory it names.
-pub(super) fn find(directory: &str) -> Option<&'static Preset> {
+pub(super) fn find_preset(directory: &str) -> Option<&'static Preset> {
     let url = directory.trim_end_matches('/');
     PRESETS
         .iter()
@@ -238,14 +238,14 @@ mod tests {
         for preset in &PRESETS {
             let directory = preset.directory;
             for text in [preset.name, directory, &format!("{directory}/")] {
-                let found = find(text).map(|preset| preset.name);
+                let found = find_preset(text).map(|preset| preset.name);
                 assert_eq!(found, Some(preset.name), "{text}");
             }
             assert!(preset.directory.starts_with("https://"));
             assert_ne!(preset.staging, Some(preset.directory));
         }
         for other in ["", "off", "LetsEncrypt", "https://ca.example/directory"] {
-            assert!(find(other).is_none(), "{other}");
+            assert!(find_preset(other).is_none(), "{other}");
         }
     }
 
@@ -261,7 +261,7 @@ mod tests {
             Addresses::Profile(name) => format!("with `{name}`"),
             Addresses::Yes => "yes".to_owned(),
         };
-        let staging = preset.staging.and_then(find).map(|one| one.name);
+        let staging = preset.staging.and_then(find_preset).map(|one| one.name);
         let cells = [
             format!("`{}`", preset.name),
             preset.eab.map_or("", |_| "required").to_owned(),

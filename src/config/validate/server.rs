@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Build;
+use super::Validator;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
     AccessLog, Admin, Limits, Log, LogFormat, Server, SessionTickets, Tls, TlsProfile, UnknownSni,
@@ -15,7 +15,7 @@ use crate::config::schema;
 /// A listener's address and the place that asks for it.
 type Listener<'a> = (SocketAddr, At<'a>);
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn server(&mut self, raw: &schema::Server, at: &At<'_>) -> Server {
         let (https_at, http_at, admin_at) = (at.key("https"), at.key("http"), at.key("admin"));
         let mut taken = Vec::new();
@@ -28,7 +28,7 @@ impl Build<'_> {
         }
         let admin = self.admin(raw, &admin_at, at);
         if let Admin::Tcp(address) = admin {
-            self.take(address, admin_at, &mut taken);
+            self.claim_address(address, admin_at, &mut taken);
         }
         let token_at = at.key("admin_token");
         if let Some(token) = &raw.admin_token {
@@ -87,7 +87,7 @@ impl Build<'_> {
         for (index, text) in raw.iter().enumerate() {
             let at = at.index(index);
             if let Some(address) = self.listen_address(&at, text) {
-                self.take(address, at, taken);
+                self.claim_address(address, at, taken);
                 addresses.push(address);
             }
         }
@@ -95,7 +95,12 @@ impl Build<'_> {
     }
 
     /// Notes that an address is taken, or reports that it was before.
-    fn take<'a>(&mut self, address: SocketAddr, at: At<'a>, taken: &mut Vec<Listener<'a>>) {
+    fn claim_address<'a>(
+        &mut self,
+        address: SocketAddr,
+        at: At<'a>,
+        taken: &mut Vec<Listener<'a>>,
+    ) {
         match taken.iter().find(|(other, _)| collide(*other, address)) {
             Some((_, first)) => {
                 let message = format!(

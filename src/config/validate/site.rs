@@ -7,12 +7,12 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode, Uri};
 use indexmap::IndexMap;
 
-use super::Build;
+use super::Validator;
 use super::value::{FOREVER, MOMENT};
-use crate::config::locate::Place;
 use crate::config::model::{Action, Proxy, Route, Site, SiteTls, Upstream};
 use crate::config::problem::At;
 use crate::config::schema;
+use crate::config::yaml_tree::Place;
 use crate::host::Pattern;
 
 /// Upstreams by name.
@@ -26,7 +26,7 @@ pub(super) struct SharedRoutes {
 }
 
 impl SharedRoutes {
-    fn share(&mut self, routes: Vec<Route>) -> Arc<[Route]> {
+    fn share_routes(&mut self, routes: Vec<Route>) -> Arc<[Route]> {
         let mut hasher = self.hasher.build_hasher();
         for route in &routes {
             route.path.hash(&mut hasher);
@@ -46,7 +46,7 @@ impl SharedRoutes {
     }
 }
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn sites(
         &mut self,
         raw: &schema::Root,
@@ -86,7 +86,7 @@ impl Build<'_> {
                 tls,
                 routes: {
                     let routes = self.routes(site, upstreams, &at);
-                    self.routes.share(routes)
+                    self.routes.share_routes(routes)
                 },
                 origin: self.origin(&at),
             }));
@@ -110,7 +110,7 @@ impl Build<'_> {
             name => {
                 let known = ["auto", "off"].into_iter();
                 let known = known.chain(raw.issuers.keys().map(String::as_str));
-                self.dangling(at, "issuer", "issuers", known, name);
+                self.report_dangling(at, "issuer", "issuers", known, name);
                 SiteTls::Off
             }
         }
@@ -253,7 +253,7 @@ impl Build<'_> {
         let read = self.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
         let Some((name, upstream)) = upstreams.get_key_value(name) else {
             let known = upstreams.keys().map(|name| &**name);
-            self.dangling(at, "upstream", "upstreams", known, name);
+            self.report_dangling(at, "upstream", "upstreams", known, name);
             return None;
         };
         self.used_upstreams.insert(Arc::clone(name));

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Build;
+use super::Validator;
 use super::value::url;
 use crate::config::problem::{At, suggest};
 use crate::config::schema;
@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Events of the configuration itself, beside those of [`EventKind`].
 const CONFIG_EVENTS: [&str; 2] = ["config_reloaded", "config_rejected"];
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn proxy_protocol(&mut self, raw: &schema::ProxyProtocol, at: &At<'_>) {
         let trusted = at.key("trusted");
         for (index, text) in raw.trusted.iter().enumerate() {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::Build;
+use super::Validator;
 use crate::config::model::{Balance, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::host::HostName;
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn upstreams(
         &mut self,
         raw: &IndexMap<String, schema::Upstream>,

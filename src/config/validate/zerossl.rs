@@ -1,12 +1,12 @@
 //! `issuers: NAME: zerossl`: a CA with ACME that is known by an account at its own API.
 
-use super::Build;
+use super::Validator;
 use crate::config::model::{Acme, ZeroSsl, ZeroSslLogin};
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::secret::Secret;
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn zerossl(
         &mut self,
         raw: &schema::ZeroSsl,

@@ -19,7 +19,7 @@ const MASKS: [(char, char); 5] = [
 const UNREFERABLE: [char; 4] = ['\n', '"', '\'', '{'];
 
 /// Hides the braces of `${…}` from the parser, so that references need no quotes anywhere.
-pub(super) fn mask(text: &str) -> Cow<'_, str> {
+pub(super) fn escape_braces(text: &str) -> Cow<'_, str> {
     let taken = |(_, mask): &(char, char)| text.contains(*mask);
     if !text.contains("${") || MASKS.iter().any(taken) {
         return Cow::Borrowed(text);
@@ -38,7 +38,11 @@ pub(super) fn mask(text: &str) -> Cow<'_, str> {
             }
         };
         out.push('\u{10fff0}');
-        out.extend(reference.chars().map(|char| replace(char, |pair| pair)));
+        out.extend(
+            reference
+                .chars()
+                .map(|char| replace_char(char, |pair| pair)),
+        );
         out.push('\u{10fff1}');
         rest = after;
     }
@@ -47,16 +51,16 @@ pub(super) fn mask(text: &str) -> Cow<'_, str> {
 }
 
 /// Brings the braces back.
-pub(super) fn unmask(text: &str) -> String {
+pub(super) fn unescape_braces(text: &str) -> String {
     if text.is_ascii() {
         return text.to_owned();
     }
     text.chars()
-        .map(|char| replace(char, |(plain, mask)| (mask, plain)))
+        .map(|char| replace_char(char, |(plain, mask)| (mask, plain)))
         .collect()
 }
 
-fn replace(char: char, direction: impl Fn((char, char)) -> (char, char)) -> char {
+fn replace_char(char: char, direction: impl Fn((char, char)) -> (char, char)) -> char {
     MASKS
         .into_iter()
         .map(direction)
@@ -79,13 +83,13 @@ mod tests {
             "{ a: \"${B\" }",
             "ü: ${ü}",
         ] {
-            let masked = mask(text);
-            assert_eq!(unmask(&masked), text);
+            let masked = escape_braces(text);
+            assert_eq!(unescape_braces(&masked), text);
             assert_eq!(masked.chars().count(), text.chars().count(), "{text}");
         }
-        assert!(!mask("{ a: ${B,C} }").contains("${"));
+        assert!(!escape_braces("{ a: ${B,C} }").contains("${"));
         assert_eq!(
-            mask("\u{10fff0} ${B}"),
+            escape_braces("\u{10fff0} ${B}"),
             "\u{10fff0} ${B}",
             "its own characters are left"
         );

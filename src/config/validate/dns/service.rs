@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{HOUR, SECOND};
-use crate::config::build::Build;
-use crate::config::build::upstream::named_address;
-use crate::config::build::value::url;
 use crate::config::model::{
     AcmeDns, AcmeDnsAccounts, Cloudflare, DigitalOcean, DnsExec, DnsService, Hetzner, HttpReq,
     NameServer, Rfc2136, Route53, Tsig, TsigAlgorithm, UpstreamAddress,
 };
 use crate::config::problem::{At, quote};
 use crate::config::schema;
+use crate::config::validate::Validator;
+use crate::config::validate::upstream::named_address;
+use crate::config::validate::value::url;
 use crate::secret::Secret;
 
-impl Build<'_> {
+impl Validator<'_> {
     pub(super) fn rfc2136(&mut self, raw: &schema::Rfc2136, at: &At<'_>) -> Option<DnsService> {
         let server_at = at.key("server");
         let server = match raw.server.parse::<SocketAddr>() {
