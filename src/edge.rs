@@ -143,7 +143,7 @@ where
         slot: Arc<Slot>,
         shutdown: ShutdownWatch,
     ) -> impl Future<Output = ()> + Send {
-        let in_handshake = slot.begin();
+        let in_handshake = slot.count_in_flight();
         let settings = self.settings.load_full();
         let limits = settings.limits;
         // What a task may have to hold it has room for as long as it runs, hence the boxes: most

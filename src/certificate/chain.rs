@@ -177,7 +177,7 @@ impl Intermediates {
     }
 
     fn intern(&self, certificate: X509) -> Result<Arc<X509>, ErrorStack> {
-        if let Some(known) = self.find(&certificate) {
+        if let Some(known) = self.find_interned(&certificate) {
             return Ok(known);
         }
         let fingerprint = fingerprint(&certificate)?;
@@ -198,7 +198,7 @@ impl Intermediates {
     }
 
     /// What is known and is this very object, as [`Self::parse`] gives it: found without a digest.
-    fn find(&self, certificate: &X509Ref) -> Option<Arc<X509>> {
+    fn find_interned(&self, certificate: &X509Ref) -> Option<Arc<X509>> {
         let inner = self.lock();
         let mut known = inner.known.get(&certificate.subject_name_hash())?.iter();
         let same = known.find(|one| ptr::eq::<X509Ref>(&****one, certificate));

@@ -170,21 +170,21 @@ impl<'a> Block<'a> {
 
     /// The first block of `pem`, `None` where there is none.
     fn next_in(pem: &'a [u8]) -> Result<Option<Self>, CertificateError> {
-        let Some(start) = find(pem, BEGIN) else {
+        let Some(start) = find_bytes(pem, BEGIN) else {
             // A file that was cut within its very first line.
             return Ok(None);
         };
         let text = pem.get(start..).unwrap_or_default();
         let after_begin = text.get(BEGIN.len()..).unwrap_or_default();
-        let label_len = find(after_begin, DASHES).ok_or(CertificateError::Torn)?;
+        let label_len = find_bytes(after_begin, DASHES).ok_or(CertificateError::Torn)?;
         let label = after_begin
             .get(..label_len)
             .and_then(|label| std::str::from_utf8(label).ok())
             .filter(|label| !label.contains('\n'))
             .ok_or(CertificateError::Torn)?;
-        let end = find(after_begin, END).ok_or(CertificateError::Torn)?;
+        let end = find_bytes(after_begin, END).ok_or(CertificateError::Torn)?;
         // The next block must not begin before this one ends.
-        if find(after_begin, BEGIN).is_some_and(|begin| begin < end) {
+        if find_bytes(after_begin, BEGIN).is_some_and(|begin| begin < end) {
             return Err(CertificateError::Torn);
         }
         let length = BEGIN.len() + end + END.len() + label.len() + DASHES.len();
@@ -238,10 +238,10 @@ fn is_utf16(bytes: &[u8]) -> bool {
         || begins(u16::to_be_bytes)
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+fn find_bytes(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(haystack, needle)
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    find(haystack, needle).is_some()
+    find_bytes(haystack, needle).is_some()
 }

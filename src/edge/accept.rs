@@ -201,7 +201,7 @@ where
     if !connections.has_room() {
         edge.report.log_full(connections.max());
         // It does not go for itself.
-        let _waiting = guard.slot().begin();
+        let _waiting = guard.slot().count_in_flight();
         connections.wait_for_room().await;
     }
     Some(guard)

@@ -61,7 +61,7 @@ pub(super) async fn serve<A>(
         if !begun {
             return close_stream(stream, &mut shutdown).await;
         }
-        let _in_flight = slot.begin();
+        let _in_flight = slot.count_in_flight();
         let head = tokio::select! {
             // Most heads are there by now.
             biased;

@@ -265,7 +265,7 @@ mod tests {
         connections.set_limits(1, 0);
         let first = admit(&connections);
         connections.wait_for_room().await;
-        let _in_flight = first.slot().begin();
+        let _in_flight = first.slot().count_in_flight();
         let second = admit(&connections);
         let waiting = tokio::spawn({
             let connections = Arc::clone(&connections);
@@ -289,8 +289,8 @@ mod tests {
             tokio::time::sleep(IDLE).await;
         }
         // The oldest is busy; the second has been asked since and is the youngest now.
-        let in_flight = open[0].slot().begin();
-        drop(open[1].slot().begin());
+        let in_flight = open[0].slot().count_in_flight();
+        drop(open[1].slot().count_in_flight());
         let let_go = |open: &[ConnectionGuard]| -> Vec<usize> {
             (0..open.len())
                 .filter(|&at| open[at].slot().is_close_requested())
@@ -301,7 +301,7 @@ mod tests {
         assert!(room.await.is_err(), "none has gone yet");
         assert_eq!(let_go(&open), [2]);
         // A request comes before it has gone: another goes instead.
-        let second = open[2].slot().begin();
+        let second = open[2].slot().count_in_flight();
         let room = tokio::time::timeout(LOOK / 4, connections.wait_for_room());
         assert!(room.await.is_err());
         assert_eq!(let_go(&open), [3]);

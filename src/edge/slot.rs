@@ -45,7 +45,7 @@ impl Default for Slot {
 impl Slot {
     /// Counts a request, or a handshake, until what is returned is dropped. The connection stays
     /// even where it has just been asked to go.
-    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
+    pub(super) fn count_in_flight(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         if self.let_go.load(Ordering::Relaxed) {
             self.let_go.store(false, Ordering::Relaxed);
@@ -128,7 +128,7 @@ mod tests {
     async fn a_connection_is_idle_between_requests() {
         let slot = Arc::new(Slot::default());
         let at_first = slot.idle_since().expect("idle");
-        let (one, two) = (slot.begin(), slot.begin());
+        let (one, two) = (slot.count_in_flight(), slot.count_in_flight());
         drop(one);
         assert_eq!(slot.idle_since(), None);
         drop(two);
@@ -146,7 +146,7 @@ mod tests {
         assert!(!asked.is_finished());
         slot.request_close();
         asked.await.expect("it hears");
-        drop(slot.begin());
+        drop(slot.count_in_flight());
         assert!(!slot.is_close_requested());
     }
 }

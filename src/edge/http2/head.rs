@@ -22,7 +22,7 @@ const LINE: usize = " ".len() + " HTTP/1.1".len();
 ///
 /// # Errors
 /// Where it is not that of a request that is served.
-pub(super) fn check(head: &RequestHeader, max: usize) -> Result<(), Refusal> {
+pub(super) fn check_head(head: &RequestHeader, max: usize) -> Result<(), Refusal> {
     check_size(head, max)?;
     if head.method == Method::CONNECT {
         return Err(CONNECT);
@@ -126,7 +126,7 @@ mod tests {
                 request = request.header(*name, *value);
             }
             let (parts, ()) = request.body(()).expect("a request").into_parts();
-            let refused = check(&parts.into(), 65_536).err();
+            let refused = check_head(&parts.into(), 65_536).err();
             refused.map(|refusal| refusal.status.as_u16())
         };
         let uri = "https://a.test/";

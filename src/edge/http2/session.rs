@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// The next part of the body, until `farewell` at the latest.
-    async fn read(&mut self, farewell: Option<Instant>) -> Result<Option<Bytes>> {
+    async fn read_part(&mut self, farewell: Option<Instant>) -> Result<Option<Bytes>> {
         let now = Instant::now();
         if farewell.is_some_and(|farewell| farewell <= now) {
             return Err(timeout_error("the request goes on after its answer"));
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// Writes a part of the answer.
-    async fn write(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+    async fn write_part(&mut self, mut data: Bytes, end: bool) -> Result<()> {
         let write = self.flow.write();
         let written = loop {
             let is_last = data.len() <= PART;
@@ -166,11 +166,11 @@ impl CustomSession for Session {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        self.read(None).await
+        self.read_part(None).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        while !self.is_body_done() && self.read(None).await?.is_some() {}
+        while !self.is_body_done() && self.read_part(None).await?.is_some() {}
         Ok(())
     }
 
@@ -187,7 +187,7 @@ impl CustomSession for Session {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.write(data, end).await
+        self.write_part(data, end).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -207,7 +207,7 @@ impl CustomSession for Session {
                     end
                 }
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
-                    self.write(data, end)
+                    self.write_part(data, end)
                         .await
                         .map_err(|error| error.into_down())?;
                     end
@@ -289,7 +289,7 @@ impl CustomSession for Session {
             return self.cancel_on_error(idle);
         }
         let farewell = self.answered.map(|answered| answered + FAREWELL);
-        self.read(farewell).await
+        self.read_part(farewell).await
     }
 
     fn body_bytes_sent(&self) -> usize {

@@ -25,7 +25,7 @@ use pingora_http::ResponseHeader;
 use tokio::time::Instant;
 
 use super::accounting::Accounting;
-use super::head::check;
+use super::head::check_head;
 use super::stream::HttpSession;
 use crate::config::model::Limits;
 use crate::edge::http1::Refusal;
@@ -233,9 +233,9 @@ where
     }
 
     async fn answer_request(self: Arc<Self>, mut session: HttpSession) {
-        let in_flight = self.slot.begin();
-        let answer = if let Err(refusal) = check(session.req_header(), self.max_head) {
-            Some(self.refuse(&session, &refusal))
+        let in_flight = self.slot.count_in_flight();
+        let answer = if let Err(refusal) = check_head(session.req_header(), self.max_head) {
+            Some(self.prepare_refusal(&session, &refusal))
         } else {
             let request = session
                 .is_body_empty()
@@ -259,7 +259,7 @@ where
     }
 
     /// The answer to a request that is refused for its head alone.
-    fn refuse(&self, session: &HttpSession, refusal: &Refusal) -> Prepared {
+    fn prepare_refusal(&self, session: &HttpSession, refusal: &Refusal) -> Prepared {
         let head = session.req_header();
         if refusal.status == StatusCode::BAD_REQUEST {
             self.accounting.count_malformed();
