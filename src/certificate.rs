@@ -216,7 +216,8 @@ impl TlsCertificate {
     }
 
     /// Hands chain and key to one handshake; what was parsed for it is not kept. Blocks where the
-    /// certificate is on disk: servers of many clients use [`parsed_cache::ParsedCache::get_or_parse`].
+    /// certificate is on disk: servers of many clients use
+    /// [`parsed_cache::ParsedCache::get_or_parse`].
     ///
     /// # Errors
     /// Where it cannot be fetched, or OpenSSL is out of memory.

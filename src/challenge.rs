@@ -131,7 +131,8 @@ struct Answer {
 }
 
 impl Challenges {
-    /// Answers that [`Self::look_up_token`] looks for in `storage`; without one nothing is looked for.
+    /// Answers that [`Self::look_up_token`] looks for in `storage`; without one nothing is looked
+    /// for.
     pub fn stored_in(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Shared {
             look_ups: Some(LookUps::new(storage, clock)),

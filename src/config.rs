@@ -2,7 +2,7 @@
 //!
 //! The way of a configuration: `include` reads its files (`locate` parses each into a tree that
 //! knows lines), `check` compares the tree with the schema and decodes it, `build` turns the
-//! decoded `schema` types into the [`model`]. Each step goes on after an error, so that one run
+//! decoded `schema` types into the [`model`]. Each step continues after an error, so that one run
 //! reports everything. Nothing here starts, opens or connects to anything.
 
 mod admin;
@@ -41,7 +41,7 @@ pub struct Loaded {
     pub config: model::Config,
     /// What is accepted but hardly meant.
     pub warnings: Vec<Diagnostic>,
-    /// What is wrong with files that single issuers need, where that was borne: see
+    /// What is wrong with files that single issuers need, where that was tolerated: see
     /// [`load_for_start`].
     pub faults: Vec<Diagnostic>,
     /// Every file that was read (`include`, `${file:…}` and the roots of issuers too) and every
@@ -159,7 +159,7 @@ impl<'e> Loader<'e> {
         }
     }
 
-    /// The configuration with what is odd about it or was borne, or what is wrong.
+    /// The configuration with what is odd about it or was tolerated, or what is wrong.
     fn read(
         &self,
         read: impl FnOnce(&mut include::Reader<'_>),

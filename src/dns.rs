@@ -1,4 +1,4 @@
-//! Records in the DNS that prove control of a name, and who is asked to set them.
+//! Records in the DNS that prove control of a name, and the providers that set them.
 //!
 //! A [`DnsProvider`] sets and removes TXT records with one service or protocol; it knows nothing of
 //! ACME. Which record proves what is for `challenge` to say. [`open`] gives that of an entry of the
@@ -88,7 +88,7 @@ pub enum DnsError {
     /// It cannot be reached, does not answer in time or has troubles of its own: later it may work.
     #[error("{0}")]
     Unreachable(String),
-    /// It refuses, and goes on to until the configuration or the account is changed.
+    /// It refuses, and will until the configuration or the account is changed.
     #[error("{0}")]
     Refused(String),
 }

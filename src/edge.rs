@@ -112,7 +112,7 @@ where
     }
 
     /// Accepts connections until `shutdown` says stop. Then it closes the listener and returns;
-    /// connections that are open go on, see [`Self::drained`].
+    /// connections that are open continue, see [`Self::drained`].
     pub async fn run(self: Arc<Self>, listener: Listener, shutdown: ShutdownWatch) {
         accept::run(self, listener, shutdown).await;
     }
@@ -169,7 +169,7 @@ where
         }
     }
 
-    /// The handshake of TLS; `None` where it comes to nothing, which is told.
+    /// The TLS handshake; `None` where it fails, which is reported.
     async fn shake_hands(
         self: Arc<Self>,
         settings: Arc<Settings>,

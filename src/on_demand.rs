@@ -1,6 +1,6 @@
 //! Certificates on demand: which names may have one when a client first asks for it, and when.
 //!
-//! A [`Gate`] stands before an [`OnDemandIssuer`]. It decides, obtains once for all who wait for a
+//! A [`Gate`] stands before an [`OnDemandIssuer`]. It decides, obtains once for all that wait for a
 //! name, and bounds what strangers can cause. How a certificate is obtained is the issuer's affair.
 
 mod ask;
@@ -38,14 +38,14 @@ pub trait OnDemandIssuer: Send + Sync {
     /// Where there is none to be had now.
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError>;
 
-    /// Whether a certificate of `name` is stored, so that [`Self::obtain`] needs no order. Quotas and
-    /// an unreachable `ask` do not apply.
+    /// Whether a certificate of `name` is stored, so that [`Self::obtain`] needs no order. Quotas
+    /// and an unreachable `ask` do not apply.
     async fn has_stored(&self, _name: &HostName) -> bool {
         false
     }
 
-    /// Whether `set`, which [`Self::cached`] gave, is to be obtained anew behind the handshake that it
-    /// is presented in. Never, where the issuer renews by itself.
+    /// Whether `set`, which [`Self::cached`] gave, is to be obtained anew behind the handshake that
+    /// it is presented in. Never, where the issuer renews by itself.
     fn is_due(&self, _set: &CertificateSet) -> bool {
         false
     }

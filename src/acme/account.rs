@@ -4,7 +4,7 @@
 //! read none is, since one may be there. Where it cannot be written, the account lives in memory and
 //! is written when the storage is back, unless one is found there then: what is stored is never
 //! replaced unread. It counts before what is in memory, since another instance may have changed the
-//! key, or ended the account. A CA that is down fails those who wait for it, and nobody else.
+//! key, or ended the account. A CA that is down fails the callers that wait for it, and no others.
 
 mod admin;
 mod place;

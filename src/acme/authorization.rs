@@ -1,5 +1,5 @@
-//! How an order's names are authorized (RFC 8555, sections 7.5 and 8): challenges are presented, the
-//! CA is told to validate, and when it has they are cleaned up, whatever it found.
+//! How an order's names are authorized (RFC 8555, sections 7.5 and 8): challenges are presented,
+//! the CA is told to validate, and when it has they are cleaned up, whatever it found.
 //!
 //! Where it may look still though nobody waits for it, since it cannot be reached or this stops,
 //! they stay, as after a crash: the next attempt finishes the order. They expire by themselves.

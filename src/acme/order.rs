@@ -126,7 +126,8 @@ impl<'a> OrderJob<'a> {
         })
     }
 
-    /// See [`Self::obtain_certificate`]. `spent` is how many validations have failed of any one name.
+    /// See [`Self::obtain_certificate`]. `spent` is how many validations have failed of any one
+    /// name.
     async fn complete_order(&self, spent: &mut u32) -> Result<Issued, OrderError> {
         let mut left = self.resume_order(spent).await?;
         let mut tried = match left {
@@ -359,7 +360,7 @@ impl<'a> OrderJob<'a> {
     }
 }
 
-/// Whether a later attempt may go on with the order.
+/// Whether a later attempt may resume the order.
 pub(super) fn can_resume(stop: &OrderError) -> bool {
     match stop {
         OrderError::Failed(failure) => matches!(

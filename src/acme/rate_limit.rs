@@ -1,9 +1,9 @@
 //! Whether a CA may be asked: our own pace, and what the CA has told us not to do for now.
 //!
 //! [`Limiter`] decides; this waits where that takes seconds, and keeps what CAs have said in the
-//! storage, for later starts and other instances. Each account at each CA has its own queue, and each
-//! CA one for what it limits as a whole. Who has longer to wait is sent away: certificates wait in
-//! the plan, not here.
+//! storage, for later starts and other instances. Each account at each CA has its own queue, and
+//! each CA one for what it limits as a whole. A request that has longer to wait is sent away:
+//! certificates wait in the plan, not here.
 
 pub(super) mod issuer;
 mod pace;
@@ -166,7 +166,8 @@ impl Limits {
         }
     }
 
-    /// Waits a moment until an order may be made, and counts it; `tell` is told where it has to wait.
+    /// Waits a moment until an order may be made, and counts it; `tell` is told where it has to
+    /// wait.
     ///
     /// # Errors
     /// Where it may not be made for longer than that.
@@ -404,7 +405,7 @@ mod tests {
             }
         }
 
-        /// Time goes on.
+        /// Time passes.
         fn pass(&self, seconds: u32) {
             self.clock.advance(seconds.into());
             self.steady.fetch_add(seconds.into(), Ordering::Relaxed);
@@ -472,7 +473,7 @@ mod tests {
         assert_eq!(bench.ready("a.test"), Ok(()));
         bench.turn("a.test").await.expect("it was promised");
         assert_eq!(bench.ready("a.test"), Err(3 * 3600 - 31));
-        // Who was let through all the same is sent away at once, and that is no news.
+        // A request that was let through all the same is sent away at once, and that is no news.
         let failure = bench.turn("a.test").await.expect_err("no place");
         assert_eq!(failure.class, FailureClass::RateLimited);
         assert_eq!(failure.retry_after, Some(NOW + 3 * 3600));

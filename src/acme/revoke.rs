@@ -48,7 +48,8 @@ impl AcmeIssuer {
         }))
     }
 
-    /// The keys that may sign, the most promising first. That a key is compromised, CAs believe those who have it.
+    /// The keys that may sign, the most promising first. That a key is compromised, CAs believe
+    /// those who have it.
     async fn signers(&self, revocation: &Revocation, client: &AcmeClient) -> Vec<Signer> {
         let ctx = AccountCtx {
             ca: &self.ca,

@@ -110,7 +110,7 @@ mod tests {
         let failed = join_all((0..10).map(|_| attempt(Err(down.clone())))).await;
         assert!(failed.iter().all(|result| *result == Err(down.clone())));
         assert_eq!(attempts.load(Ordering::Relaxed), 1);
-        // Who asks later tries again.
+        // A later caller tries again.
         let made = join_all((0..10).map(attempt_with(&attempt))).await;
         assert!(made.iter().all(|result| *result == Ok(7)), "{made:?}");
         assert_eq!(attempts.load(Ordering::Relaxed), 2);

@@ -266,7 +266,7 @@ fn parse_both(der: &Der) -> Result<(X509, PKey<Private>), ErrorStack> {
     Ok((X509::from_der(der.leaf())?, pem::private_key(der.key())?))
 }
 
-/// What is told of a certificate to people, and costs a look into it.
+/// What people are shown of a certificate beyond what is always known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// The distinguished name of the issuer, `CN=..., O=...`.

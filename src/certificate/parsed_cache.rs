@@ -1,7 +1,7 @@
 //! The certificates that handshakes ask for, parsed and kept within a bound of memory.
 //!
 //! Each certificate holds its own parsed form, so that a handshake finds it by one load. This
-//! bounds how many do: the second-chance algorithm ("clock") lets go of those that nobody has used
+//! bounds how many do: the second-chance algorithm ("clock") evicts those that were not used
 //! since it last came by.
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ use super::TlsCertificate;
 use super::material::{Material, MaterialError};
 use crate::metrics::ParsedCacheMetrics;
 
-/// What is kept where nobody says otherwise.
+/// The default capacity.
 pub const CAPACITY: usize = 64 << 20;
 
 /// How many certificates are fetched at a time from where they are kept.

@@ -33,7 +33,7 @@ pub struct CertificateSet {
     used: Use,
 }
 
-/// Whether a handshake has presented a set since somebody last looked.
+/// Whether a handshake has presented a set since the last check.
 #[derive(Debug, Default)]
 struct Use(AtomicBool);
 
@@ -212,7 +212,7 @@ impl SniMap {
         self.default.as_ref()
     }
 
-    /// Who makes certificates for names that are not in the map.
+    /// The source of certificates for names that are not in the map.
     pub fn on_demand(&self) -> Option<&Arc<dyn OnDemand>> {
         self.on_demand.as_ref()
     }

@@ -2,7 +2,7 @@
 //!
 //! Everything the schema cannot say is found here: references to nothing, values without meaning,
 //! parts that contradict each other, features that are not there yet. Each function reports what
-//! is wrong and goes on with a stand-in, which nobody sees: a model with errors is thrown away.
+//! is wrong and continues with a stand-in, which is never used: a model with errors is thrown away.
 
 mod acme;
 mod certificate;

@@ -25,7 +25,7 @@ use accounts::{Account, Accounts};
 /// It keeps the last two values of a subdomain: one for a name and one for its wildcard.
 const VALUES: usize = 2;
 
-/// How long a value is held that nobody removes. It cannot be removed at the server.
+/// How long a value is held that is not removed. It cannot be removed at the server.
 const HELD: Duration = Duration::from_secs(600);
 
 /// How long a third value waits for one of the two before it.

@@ -90,7 +90,7 @@ impl ExecProvider {
         } else {
             format!("and said: {}", one_line(&said))
         };
-        // What it failed of nobody can tell: it may well do better later.
+        // Why it failed is unknown: it may well do better later.
         Err(DnsError::Unreachable(format!(
             "dns.{}: {doing} failed ({status}) {said}",
             self.name

@@ -74,7 +74,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// A zone, and who has the word about it.
+/// A zone, and its authoritative servers.
 struct Zone {
     name: HostName,
     servers: Vec<Server>,

@@ -142,8 +142,8 @@ impl Rfc2136Provider {
             return Err(key_trouble(server, zone, key, error));
         }
         let code = message.response_code;
-        // Who cannot sign for want of a key that both know tells it unsigned; good news must be
-        // signed.
+        // A server that cannot sign for want of a key that both know says so unsigned; good news
+        // must be signed.
         if let Some(mut verifier) = verifier
             && is_good(code)
             && let Err(error) = verifier.verify(&bytes)

@@ -35,7 +35,7 @@ const AHEAD: usize = 2 * 1024;
 /// head reader, has one already.
 ///
 /// During the handshake it is other. OpenSSL asks for each record's header and then for its content,
-/// whatever its settings for reading ahead: what is at hand is read at once. And it flushes the
+/// whatever its settings for reading ahead: what is available is read at once. And it flushes the
 /// session ticket, which nobody waits for: what a handshake writes is sent when the client has to
 /// send something next, or together with what comes after the handshake.
 pub(super) struct Socket {

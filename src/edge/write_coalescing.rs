@@ -2,10 +2,10 @@
 //! instead of one for each of its parts.
 //!
 //! What is written waits until a whole record is there, until it is flushed, or until the
-//! connection is read from: a task that waits for the client has nothing to add. HTTP/2 flushes after each
-//! frame, though more frames of the same or another stream are often ready; there a flush waits
-//! until the tasks that are ready now have run, for which the connection's task is woken once more,
-//! or until the requests that have come are answered ([`Batch`]).
+//! connection is read from: a task that waits for the client has nothing to add. HTTP/2 flushes
+//! after each frame, though more frames of the same or another stream are often ready; there a
+//! flush waits until the tasks that are ready now have run, for which the connection's task is
+//! woken once more, or until the requests that have come are answered ([`Batch`]).
 
 use std::io;
 use std::pin::Pin;

@@ -79,7 +79,7 @@ impl SharedBucket {
         taken.is_some()
     }
 
-    /// Puts a token back that came to nothing.
+    /// Puts back a token that was not used.
     pub(super) fn refund(&self) {
         let mut bucket = self.lock();
         *bucket = bucket.returned(self.quota);
@@ -123,7 +123,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> KeyedBuckets<K> {
         )
     }
 
-    /// Puts a token back that came to nothing.
+    /// Puts back a token that was not used.
     pub(super) fn refund(&self, key: K) {
         self.buckets
             .entry(key)

@@ -47,7 +47,7 @@ struct Shared {
 }
 
 impl Gate {
-    /// A gate that goes on from `previous`, the one that it takes the place of: quotas stay used
+    /// A gate that continues from `previous`, the one that it replaces: quotas stay used
     /// up, and answers stay known, as far as what is configured on them is the same. Failures are
     /// forgotten.
     ///

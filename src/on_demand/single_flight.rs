@@ -168,7 +168,7 @@ mod tests {
             let ended = waiter.wait_for(Option::is_some).await;
             assert!(matches!(ended.as_deref(), Ok(Some(None))));
         }
-        // What is lost comes to nothing, and another begins.
+        // A lost flight has failed, and another begins.
         let (mut waiter, flight) = flights.join(&name).expect("room");
         drop(flight.expect("it begins anew"));
         assert!(waiter.wait_for(Option::is_some).await.is_err());

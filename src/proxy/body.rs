@@ -1,7 +1,7 @@
 //! The body of a request over HTTP/2, as far as its length says where it ends.
 //!
 //! An HTTP/1 server takes a request for whole once so many octets have come as its head declares.
-//! Over HTTP/2 the end is a flag, and a client can go on after the last octet that it declared,
+//! Over HTTP/2 the end is a flag, and a client can continue after the last octet that it declared,
 //! which makes its request malformed (RFC 9113, section 8.1.1). So the last octet is held back
 //! until the end has come.
 

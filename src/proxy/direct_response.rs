@@ -139,8 +139,8 @@ pub trait DirectResponder: HttpServerApp {
     /// `None` where the request has to go through [`HttpServerApp::process_new_http`].
     fn prepare_response(&self, request: &Request<'_>) -> Option<Prepared>;
 
-    /// The answer to a request that is refused before it is one: `why` is a clause that says what is
-    /// wrong with it. It is given back to [`Self::record_sent`] too.
+    /// The answer to a request that is refused before it is one: `why` is a clause that says what
+    /// is wrong with it. It is given back to [`Self::record_sent`] too.
     fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared;
 
     /// An answer has been sent, with so many octets after its head.

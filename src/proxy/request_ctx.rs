@@ -192,8 +192,8 @@ impl RequestCtx {
         self.next.clone_from(&self.choice);
     }
 
-    /// Records that a request failed after it was connected, and says whether to try again, which is
-    /// done only where the server has not answered and the request is `repeatable`.
+    /// Records that a request failed after it was connected, and says whether to try again, which
+    /// is done only where the server has not answered and the request is `repeatable`.
     ///
     /// Where a kept-alive connection turns out dead, that costs none of the route's retries once:
     /// the server has not failed.

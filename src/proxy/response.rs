@@ -107,7 +107,7 @@ impl LocalResponse {
     /// Sends this answer, and keeps an HTTP/1 connection where the request's body allows it.
     pub(crate) async fn send(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
         if self.status == StatusCode::BAD_REQUEST || session.is_process_shutting_down() {
-            // Who cannot be understood once is not listened to further.
+            // A client that could not be understood once is not listened to further.
             session.set_keepalive(None);
         }
         if is_http2(session) {
@@ -230,7 +230,8 @@ async fn drain_request(session: &mut Session) {
     _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-/// Reads what still comes of the body of an HTTP/2 request, as long as no pause is longer than `idle`.
+/// Reads what still comes of the body of an HTTP/2 request, as long as no pause is longer than
+/// `idle`.
 ///
 /// A stream that is answered before its body has ended is reset with NO_ERROR, which some clients
 /// (curl 7.88) take for a failure, whatever the answer. They stop sending by themselves where they

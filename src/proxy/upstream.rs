@@ -1,4 +1,4 @@
-//! Pools of upstream servers: whose turn it is, and who is out for a while.
+//! Pools of upstream servers: which is next, and which are out for a while.
 //!
 //! Choosing a server takes an atomic addition and reads; connecting, pooling and speaking HTTP
 //! are Pingora's.

@@ -68,7 +68,7 @@ impl OfferedChallenge {
 }
 
 /// Proofs that are visible. When this is dropped, which is in the middle of things, those that the
-/// CA has been told of stay, and others are taken back behind its back.
+/// CA has been told of stay, and others are cleaned up in the background.
 #[derive(Default)]
 pub(in crate::acme) struct PresentedChallenges(Mutex<Vec<PresentedChallenge>>);
 
@@ -89,7 +89,8 @@ impl PresentedChallenges {
         solver: &Arc<dyn ChallengeSolver>,
         challenge: Challenge,
     ) -> Result<(), Failure> {
-        // Recorded first: it may be cancelled half way, and half of a challenge is to be cleaned up too.
+        // Recorded first: it may be cancelled half way, and half of a challenge is to be cleaned up
+        // too.
         self.proofs().push(PresentedChallenge {
             name: name.to_owned(),
             solver: Arc::clone(solver),
@@ -139,8 +140,8 @@ impl Drop for PresentedChallenges {
         if !left.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            // Nothing that does this again when it is dropped: a runtime that is closing drops it at
-            // once, here and now.
+            // Nothing that does this again when it is dropped: a runtime that is closing drops it
+            // at once, here and now.
             runtime.spawn(clean_up_all(left));
         }
     }

@@ -12,8 +12,8 @@ use crate::schedule::{Failure, FailureClass};
 pub(in crate::acme) struct Solvers(Vec<Arc<dyn ChallengeSolver>>);
 
 impl Solvers {
-    /// What there is for this certificate. One that names an entry of `dns` is to be proved over the
-    /// DNS: those types go first then, `dns-01` where the issuer is not configured for any.
+    /// What there is for this certificate. One that names an entry of `dns` is to be proved over
+    /// the DNS: those types go first then, `dns-01` where the issuer is not configured for any.
     pub(in crate::acme) fn of(issuer: &AcmeIssuer, dns: Option<&str>) -> Self {
         let mut kinds = issuer.config.challenges.clone();
         if dns.is_some() {

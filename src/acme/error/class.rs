@@ -41,7 +41,7 @@ pub(in crate::acme) fn class(
         None if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
             FailureClass::Network
         }
-        // Who does not speak ACME is not the CA, and says nothing of what was asked for.
+        // A peer that does not speak ACME is not the CA, and says nothing of what was asked for.
         None if problem.is_none() => FailureClass::Network,
         None if is_missing(status) && is_reading => FailureClass::Network,
         // The order as it is, or what belongs to it, is nothing for this CA.

@@ -2,8 +2,8 @@
 //! attempt of any instance, and deleted when it is over.
 //!
 //! An order that is over and still stored, since the process ended in between, does no harm: its
-//! certificate is the one that is stored, or old. How old is told by when the order was made, by our
-//! own clock: the CA may have another.
+//! certificate is the one that is stored, or old. How old is told by when the order was made, by
+//! our own clock: the CA may have another.
 
 use std::sync::Arc;
 

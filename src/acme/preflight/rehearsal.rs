@@ -7,8 +7,8 @@ use crate::issuer::Request;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::keys;
 
-/// Of so many attempts in a row one is made without a rehearsal, which may fail for ever for reasons
-/// of the staging CA.
+/// Of so many attempts in a row one is made without a rehearsal, which may fail for ever for
+/// reasons of the staging CA.
 const UNREHEARSED: u32 = 5;
 
 /// After how many failures in a row whoever asks for an attempt gets one without a rehearsal.

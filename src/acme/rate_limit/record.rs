@@ -21,8 +21,8 @@ impl Limits {
         blocking(&self.storage, move |storage| read_limiters(storage, &place)).await
     }
 
-    /// Reports, once until that changes, that the limits of a CA cannot be read. The CA is asked all
-    /// the same, within the limits that are in memory: it says itself what it does not allow.
+    /// Reports, once until that changes, that the limits of a CA cannot be read. The CA is asked
+    /// all the same, within the limits that are in memory: it says itself what it does not allow.
     pub(super) fn report_unread(&self, ca: &Ca, error: Option<&StorageError>) {
         let mut unread = lock(&self.unread);
         match error {
@@ -43,8 +43,9 @@ impl Limits {
         }
     }
 
-    /// What brings into the storage what is known, to be called where it may block. It is done under
-    /// a lock of the storage, so that instances that store at once lose nothing of each other.
+    /// What brings into the storage what is known, to be called where it may block. It is done
+    /// under a lock of the storage, so that instances that store at once lose nothing of each
+    /// other.
     pub(super) fn store_limiters(&self, ca: &Ca, config: &Acme) -> impl FnOnce() + Send + 'static {
         let queues = self.queues_of(ca, config);
         let known = [

@@ -33,7 +33,7 @@ pub struct Candidates {
     horizon: Horizon<Pattern>,
 }
 
-/// The patterns for which something has changed since somebody last asked; `None` where they are
+/// The patterns for which something has changed since the last call; `None` where they are
 /// more than are remembered.
 struct Touched(Option<HashSet<Pattern>>);
 

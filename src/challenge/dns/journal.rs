@@ -1,7 +1,7 @@
-//! The records that are set in the DNS, noted in the storage before they are set and until they
+//! The records that are set in the DNS, recorded in the storage before they are set and until they
 //! are gone: what a killed process leaves is removed at the next start, or by another instance.
 //!
-//! The lock of a note is held for as long as somebody here wants the record. A note whose lock is
+//! The lock of a note is held for as long as this process wants the record. A note whose lock is
 //! free is of a process that is gone, or of a record that could not be removed: whoever comes across
 //! it removes the record.
 
@@ -24,7 +24,7 @@ pub(super) struct Note {
     zone: String,
     name: String,
     value: String,
-    /// When it was noted.
+    /// When it was written.
     pub(super) at: UnixTime,
 }
 
@@ -138,7 +138,7 @@ impl Journal {
         let was_set = std::mem::replace(&mut state.may_be_set, true);
         let set = held.provider.add(&held.zone, &held.record).await;
         if let Err(DnsError::Refused(_)) = &set {
-            // Who may not set it need not remove it.
+            // A client that may not set it need not remove it.
             state.may_be_set = was_set;
         }
         set.map_err(SetError::Dns)

@@ -27,7 +27,7 @@ pub(super) struct PersistExpiry {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     events: EventBus,
-    /// When it was last told of a note.
+    /// When each note was last reported.
     told: Mutex<HashMap<Key, UnixTime>>,
 }
 

@@ -83,7 +83,7 @@ impl Dns01Solver {
         let held = self.journal.acquire(provider, zone.clone(), record.clone());
         let held = held
             .map_err(|error| Failure::new(FailureClass::Internal, format!("{domain}: {error}")))?;
-        // Noted before the first await: dropping this half way cleans it up.
+        // Recorded before the first await: dropping this half way cleans it up.
         self.presented()
             .push((challenge.clone(), Arc::clone(&held)));
         match self.journal.set_record(&held).await {
@@ -118,7 +118,7 @@ impl Dns01Solver {
         Ok(())
     }
 
-    /// What is visible for a challenge, which it is no longer noted for.
+    /// Takes what is visible for a challenge off the list.
     fn take_presented(&self, challenge: &Challenge) -> Option<Arc<HeldRecord>> {
         let mut presented = self.presented();
         let at = presented.iter().position(|(one, _)| one == challenge)?;

@@ -74,7 +74,7 @@ pub struct Site {
 /// Where a site's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SiteTls {
-    /// A certificate at hand that covers the host, else one from these issuers in turn (the first
+    /// A loaded certificate that covers the host, else one from these issuers in turn (the first
     /// configured issuer; none where there is no issuer).
     Auto(Vec<Arc<str>>),
     /// One from this issuer.

@@ -186,8 +186,8 @@ pub fn never_certified(host: &str) -> Option<String> {
 /// The most names that public CAs put into one certificate.
 pub(super) const MOST_NAMES: usize = 100;
 
-/// Why no CA at all certifies a name, where that is so: it is no host name (RFC 5890, section 2.3.1;
-/// RFC 1123, section 2.1), though a server may answer to it.
+/// Why no CA at all certifies a name, where that is so: it is no host name (RFC 5890, section
+/// 2.3.1; RFC 1123, section 2.1), though a server may answer to it.
 pub(super) fn never_valid(host: &str) -> Option<String> {
     host.split('.').find_map(|label| {
         if label.starts_with('-') || label.ends_with('-') {

@@ -1,6 +1,6 @@
 //! Where a request's body ends, and that its chunks are well formed.
 //!
-//! The scanner reads framing alone and changes nothing: the bytes go on to Pingora as they came,
+//! The scanner reads framing alone and changes nothing: the bytes reach Pingora as they came,
 //! but never a byte that is not known to belong to this message.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Request targets (RFC 9112, section 3.2), and what can be told of a request line that is refused.
+//! Request targets (RFC 9112, section 3.2), and what can be read of a request line that is refused.
 
 use std::ops::Range;
 
@@ -73,7 +73,7 @@ pub(in crate::edge) fn is_well_formed(target: &[u8]) -> bool {
         && (target.is_ascii() || str::from_utf8(target).is_ok())
 }
 
-/// What can be told of the request line of a request that is refused.
+/// What can be read of the request line of a request that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RoughLine<'a> {
     pub(super) method: &'a str,

@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Octets for each second of waiting that a body has to keep up with.
 const LEAST_RATE: u64 = 1024;
 
-/// How long a body may go on to a server once its request has been answered.
+/// How long a body may continue to a server once its request has been answered.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How many octets are written at a time.
@@ -106,7 +106,7 @@ impl Session {
         self.cancel_on_error(written)
     }
 
-    /// Notes where the stream has failed: nobody waits for its answer any more.
+    /// Cancels the flow where the stream has failed: its answer is no longer waited for.
     fn cancel_on_error<T>(&self, done: Result<T>) -> Result<T> {
         if done.is_err() {
             self.flow.cancel();
@@ -362,7 +362,7 @@ type Messages = Box<dyn stream::Stream<Item = Result<Bytes>> + Unpin + Send + Sy
 mod tests {
     use super::*;
 
-    /// For how long a body that comes in parts of `size`, one in `every`, is borne.
+    /// For how long a body that comes in parts of `size`, one in `every`, is accepted.
     fn lasts(size: usize, every: Duration) -> Duration {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         let mut now = begun;
