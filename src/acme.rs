@@ -59,7 +59,7 @@ use crate::issuer::{
 };
 use crate::printable::one_line;
 use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
-use crate::storage::{Backlog, Key, Storage, blocking, keys};
+use crate::storage::{Key, PendingWrites, Storage, blocking, keys};
 
 /// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
 pub struct Shared {
@@ -85,8 +85,8 @@ impl Shared {
     }
 
     /// Has accounts that cannot be stored wait there.
-    pub fn with_backlog(mut self, backlog: Backlog) -> Self {
-        self.accounts.use_backlog(backlog);
+    pub fn with_backlog(mut self, pending_writes: PendingWrites) -> Self {
+        self.accounts.use_backlog(pending_writes);
         self
     }
 

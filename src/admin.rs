@@ -52,7 +52,7 @@ pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
-use crate::manager::CareError;
+use crate::manager::ActionError;
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
@@ -92,13 +92,17 @@ pub trait Control: Send + Sync {
     /// Has the certificate with this fingerprint revoked, waits for the CA, and has another one
     /// obtained in its place where one is asked for. Whether a CA is asked. Runs to its end even
     /// where the client that asked for it has gone.
-    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError>;
+    async fn revoke(
+        &self,
+        fingerprint: &str,
+        reason: RevocationReason,
+    ) -> Result<bool, ActionError>;
 
     /// Every issuer, in the order of the configuration.
     fn issuers(&self) -> Vec<IssuerView>;
 
     /// Looks after the account of an issuer, waits for the CA, and tells how it stands then.
-    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError>;
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError>;
 
     /// What happens to certificates.
     fn events(&self) -> EventBus;

@@ -48,7 +48,7 @@ use crate::service::signals::Signals;
 use crate::service::stop::Stop;
 use crate::service::systemd;
 use crate::service::validity::Validity;
-use crate::storage::{Backlog, FileStorage, Storage};
+use crate::storage::{FileStorage, PendingWrites, Storage};
 use crate::tls::GlobalCertificate;
 
 pub use self::init::leave_first_process;
@@ -159,7 +159,7 @@ impl App {
         let dns = DnsSolvers::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
         let (stop, stopping) = watch::channel(false);
         let halt = Halt::new(stopping);
-        let backlog = Backlog::default();
+        let pending_writes = PendingWrites::default();
         let manager = TlsManager::new(Setup {
             published: Arc::clone(&map),
             storage: Arc::clone(&storage),
@@ -169,14 +169,14 @@ impl App {
             in_memory: config.certificates_in_memory,
             index: Some(index(&config)),
             make_issuer: make_issuer(
-                (&storage, &backlog),
+                (&storage, &pending_writes),
                 &clock,
                 &challenges,
                 &dns,
                 &events,
                 &halt,
             ),
-            backlog,
+            pending_writes,
             dns: Some(dns.clone()),
         })?;
 
@@ -317,7 +317,7 @@ impl App {
 
 /// Makes the issuers that the manager asks, which share their accounts and limits.
 fn make_issuer(
-    (storage, backlog): (&Arc<dyn Storage>, &Backlog),
+    (storage, pending_writes): (&Arc<dyn Storage>, &PendingWrites),
     clock: &Arc<dyn Clock>,
     challenges: &Challenges,
     dns: &DnsSolvers,
@@ -326,7 +326,9 @@ fn make_issuer(
 ) -> MakeIssuer {
     let halt = halt.clone();
     let shared = acme::Shared::new(Arc::clone(storage), Arc::clone(clock), events.clone());
-    let shared = shared.with_dns(dns.clone()).with_backlog(backlog.clone());
+    let shared = shared
+        .with_dns(dns.clone())
+        .with_backlog(pending_writes.clone());
     let shared = Arc::new(shared);
     let parts = || (challenges.clone(), Arc::clone(storage), Arc::clone(clock));
     let (challenges, of_http, of_http_clock) = parts();

@@ -5,34 +5,35 @@
 //! fails is reported and leaves what was served before. Its calls do file I/O and take their time:
 //! they belong on a thread of their own. When to call them is for others to decide.
 
-mod asked;
-mod directory;
-mod early;
+mod ari_query;
+mod cert_events;
+mod cert_files;
+mod cert_store;
+mod desired;
+mod desired_hosts;
 mod entry;
 mod files;
 mod gauges;
-mod health;
-mod hosts;
 mod index;
-mod inquiry;
-mod issued;
+mod issuance_plan;
 mod job;
-mod kept;
-mod managed;
-mod missing;
-mod needs;
+mod jobs;
+mod lazy;
+mod load_priority;
+mod local_certs;
+mod naming;
+mod obtain;
 mod on_demand;
 mod parallel;
 mod publish;
+mod renewal;
 mod report;
-mod retired;
 mod revocation;
-mod sources;
-mod stored;
-mod sweep;
-mod told;
-mod upkeep;
-mod work;
+mod scan;
+mod spec;
+mod storage_health;
+mod superseded;
+mod uncovered_hosts;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -43,26 +44,26 @@ use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
-pub use self::asked::{Why, WouldAsk, WouldBe};
-use self::early::Early;
+pub use self::ari_query::{AriQuery, AriResult};
+use self::cert_files::CertFiles;
+use self::desired_hosts::DesiredHosts;
 use self::gauges::Gauges;
-use self::health::Health;
-use self::hosts::Hosts;
 pub use self::index::Flusher;
-pub use self::inquiry::{Answer, Inquiry};
-use self::issued::{Access, Issued};
-pub use self::job::{Done, Job, Tools};
-use self::kept::Keepers;
-use self::managed::Managed;
-pub use self::managed::{Held, MakeIssuer, ManagedView, Start, Watched};
-use self::needs::{Need, is_acme, is_remote};
-use self::on_demand::Names;
-pub use self::on_demand::{Batch, Demands, Going, Gone, Looked, Terms};
-use self::publish::Demand;
-pub use self::report::{Missing, Problem, Report};
-use self::revocation::Looks;
-pub use self::revocation::{CareError, Revoke};
-use self::sources::Sources;
+pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
+pub use self::job::{Deps, Job, JobResult};
+use self::lazy::FileCertSources;
+use self::load_priority::LoadPriority;
+use self::local_certs::{LocalCaDeps, LocalCerts};
+use self::on_demand::OnDemandNames;
+pub use self::on_demand::{Lookup, LookupResults, Removal, Removed, Requests, Retention};
+use self::publish::OnDemandIssuance;
+use self::renewal::Renewals;
+pub use self::renewal::{IssuerLimit, MakeIssuer, ManagedView, MonitoredCert, StartupStatus};
+pub use self::report::{Problem, Report, UncoveredHost};
+use self::revocation::LastCheck;
+pub use self::revocation::{ActionError, RevocationJob};
+use self::spec::{CertSpec, is_acme, is_remote};
+use self::storage_health::StorageHealth;
 use crate::certificate::sni::{Candidates, Precedence, SniMap};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;
@@ -73,7 +74,7 @@ use crate::host::Pattern;
 use crate::issuer::Nobody;
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
-use crate::storage::{Backlog, Storage};
+use crate::storage::{PendingWrites, Storage};
 
 /// What a [`TlsManager`] is made of.
 pub struct Setup {
@@ -82,7 +83,7 @@ pub struct Setup {
     /// Holds what was issued, and the local CA.
     pub storage: Arc<dyn Storage>,
     /// Where all wait that could not store something.
-    pub backlog: Backlog,
+    pub pending_writes: PendingWrites,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<Metrics>,
     pub events: EventBus,
@@ -104,21 +105,21 @@ pub struct TlsManager {
     loader: Arc<Loader>,
     dry: bool,
     config: Option<Arc<Config>>,
-    sources: Sources,
-    issued: Issued,
-    managed: Managed,
+    cert_files: CertFiles,
+    local_certs: LocalCerts,
+    renewals: Renewals,
     dns: Option<DnsSolvers>,
-    /// See [`retired`].
-    retired: Vec<Arc<TlsCertificate>>,
+    /// See [`superseded`].
+    superseded: Vec<Arc<TlsCertificate>>,
     /// Whether no configuration has been applied yet.
     is_new: bool,
     candidates: Candidates,
     /// The hosts of the sites that are configured.
-    hosts: Hosts,
-    on_demand: Option<Demand>,
+    hosts: DesiredHosts,
+    on_demand: Option<OnDemandIssuance>,
     /// Where clients ask CAs for certificates, and the names that they have asked for.
-    demands: Demands,
-    names: Names,
+    requests: Requests,
+    names: OnDemandNames,
     /// Whether `on_demand` is as an earlier configuration had it.
     stale_on_demand: bool,
     /// Why it could not be made as the configuration has it, and when that was tried.
@@ -128,7 +129,7 @@ pub struct TlsManager {
     last_pass: UnixTime,
     /// Whether the files are looked at for the first time, and what handshakes wait for meanwhile.
     is_loading: bool,
-    early: Early,
+    load_priority: LoadPriority,
     /// When the last map was published.
     last_published: Instant,
     /// What the last pass reported, to tell what is new.
@@ -156,7 +157,7 @@ impl TlsManager {
         let setup = Setup {
             published: Arc::default(),
             storage,
-            backlog: Backlog::default(),
+            pending_writes: PendingWrites::default(),
             clock,
             metrics: None,
             events: EventBus::default(),
@@ -172,7 +173,7 @@ impl TlsManager {
         let Setup {
             published,
             storage,
-            backlog,
+            pending_writes,
             clock,
             metrics,
             events,
@@ -182,47 +183,47 @@ impl TlsManager {
             dns,
         } = setup;
         let loader = Arc::new(Loader::with_clock(Arc::clone(&clock))?);
-        let keepers = Keepers::new(in_memory, &loader, &clock);
+        let cert_sources = FileCertSources::new(in_memory, &loader, &clock);
         let reads = metrics.as_ref().map(|metrics| metrics.files_read.clone());
-        let access = Access {
+        let ca_deps = LocalCaDeps {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
             loader: Arc::clone(&loader),
             dry,
         };
-        let tools = Tools {
+        let deps = Deps {
             storage,
             clock: Arc::clone(&clock),
             loader: Arc::clone(&loader),
-            health: Arc::new(Health::new(events.clone(), Arc::clone(&clock))),
-            backlog,
-            looks: Looks::default(),
+            health: Arc::new(StorageHealth::new(events.clone(), Arc::clone(&clock))),
+            pending_writes,
+            last_check: LastCheck::default(),
             in_memory,
             renewals: metrics.as_ref().map(|metrics| metrics.renewals.clone()),
             events,
         };
         Ok(Self {
-            demands: Demands::new(Arc::clone(&published), &tools),
+            requests: Requests::new(Arc::clone(&published), &deps),
             published,
             map: SniMap::default(),
             last_pass: clock.now(),
             is_loading: false,
-            early: Early::new(Arc::clone(&clock)),
+            load_priority: LoadPriority::new(Arc::clone(&clock)),
             last_published: Instant::now(),
             clock,
             loader,
             dry,
             config: None,
-            sources: Sources::new(keepers, index, reads),
-            issued: Issued::new(access),
-            managed: Managed::new(tools, make_issuer),
+            cert_files: CertFiles::new(cert_sources, index, reads),
+            local_certs: LocalCerts::new(ca_deps),
+            renewals: Renewals::new(deps, make_issuer),
             dns,
-            retired: Vec::new(),
+            superseded: Vec::new(),
             is_new: true,
             candidates: Candidates::default(),
-            hosts: Hosts::default(),
+            hosts: DesiredHosts::default(),
             on_demand: None,
-            names: Names::default(),
+            names: OnDemandNames::default(),
             stale_on_demand: false,
             broken_on_demand: None,
             gauges: metrics.clone().map(Gauges::new),
@@ -243,16 +244,17 @@ impl TlsManager {
     }
 
     fn configure(&mut self, config: &Config) {
-        self.sources.configure(&config.certificates);
-        self.hosts = Hosts::of(config);
+        self.cert_files.configure(&config.certificates);
+        self.hosts = DesiredHosts::of(config);
         if let Some(dns) = &self.dns {
             dns.configure(&config.dns);
         }
         if let Some(before) = self.config.replace(Arc::new(config.clone())) {
-            self.issued.close_others(&before.issuers, &config.issuers);
+            self.local_certs
+                .close_others(&before.issuers, &config.issuers);
             let now = self.clock.now();
             let is_other_dns = before.dns != config.dns;
-            self.managed
+            self.renewals
                 .close_others(&config.issuers, is_other_dns, now);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
@@ -261,7 +263,7 @@ impl TlsManager {
             {
                 self.stale_on_demand = true;
                 self.names.doubt();
-                self.demands.change();
+                self.requests.change();
             }
         }
     }
@@ -275,18 +277,18 @@ impl TlsManager {
 
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
-        let from_files = self.sources.certificates();
+        let from_files = self.cert_files.certificates();
         from_files
-            .chain(self.issued.certificates())
-            .chain(self.managed.certificates())
-            .chain(&self.retired)
+            .chain(self.local_certs.certificates())
+            .chain(self.renewals.certificates())
+            .chain(&self.superseded)
     }
 
     /// The certificates that the local CA has made on demand and keeps, bounded in number. They are
     /// served, and are none of [`Self::certificates`].
     pub fn made_on_demand(&self) -> Vec<Arc<TlsCertificate>> {
         let on_demand = self.on_demand.as_ref();
-        on_demand.map_or_else(Vec::new, Demand::certificates)
+        on_demand.map_or_else(Vec::new, OnDemandIssuance::certificates)
     }
 
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
@@ -296,13 +298,13 @@ impl TlsManager {
     pub fn local_ca(&mut self, name: &Arc<str>) -> Result<Option<Arc<LocalCa>>, String> {
         let none = IndexMap::new();
         let issuers = self.config.as_ref().map_or(&none, |config| &config.issuers);
-        self.issued.local_ca(name, issuers)
+        self.local_certs.local_ca(name, issuers)
     }
 
     fn pass_time(&mut self) -> UnixTime {
         let now = self.clock.now();
         self.candidates.pass_time(self.last_pass, now);
-        self.sources.pass_time(now);
+        self.cert_files.pass_time(now);
         self.last_pass = now;
         now
     }
@@ -312,36 +314,36 @@ impl TlsManager {
         let Some(config) = self.config.clone() else {
             return report;
         };
-        for change in self.sources.end_vanished(now) {
+        for change in self.cert_files.end_vanished(now) {
             self.take(change, Precedence::Configured, &mut report);
         }
         if self.is_loading {
             // What files do not cover is not known yet, so nobody is asked for it.
             self.publish(&config, now, &mut report);
-            report.loading = Some(self.sources.swept());
+            report.loading = Some(self.cert_files.swept());
         } else {
-            self.issued.maintain(&mut report.problems);
-            self.sweep_retired(&config, now, &mut report);
+            self.local_certs.maintain(&mut report.problems);
+            self.drop_superseded(&config, now, &mut report);
             let issued = self.issue(&config, now, &mut report);
-            self.issued.tell_unripe(&mut report.problems);
+            self.local_certs.tell_unripe(&mut report.problems);
             if std::mem::take(&mut self.is_new) && !self.dry {
                 self.stand_in(now, &mut report);
                 if config.renewal.required_at_start {
-                    self.managed.ask_again(now);
+                    self.renewals.ask_again(now);
                 }
             }
             self.publish(&config, now, &mut report);
-            self.miss(&config, &issued, &mut report);
+            self.report_uncovered_hosts(&config, &issued, &mut report);
         }
         let mut wrong = std::mem::take(&mut report.problems);
-        self.sources
+        self.cert_files
             .report(now, &mut report.problems, &mut report.warnings);
         report.problems.append(&mut wrong);
-        report.watch = Arc::clone(self.sources.watch());
-        report.certificates = self.sources.loaded()
-            + self.issued.len()
-            + self.managed.certificates().count()
-            + self.retired.len();
+        report.watch = Arc::clone(self.cert_files.watch());
+        report.certificates = self.cert_files.loaded()
+            + self.local_certs.len()
+            + self.renewals.certificates().count()
+            + self.superseded.len();
         self.note_new(&mut report);
         report
     }
@@ -349,45 +351,46 @@ impl TlsManager {
     /// Sees that all that issuers are asked for is there, and nothing else. Returns the names.
     fn issue(&mut self, config: &Config, now: UnixTime, report: &mut Report) -> HashSet<Pattern> {
         let window = config.renewal.window;
-        self.managed.set_ari(config.renewal.ari, now);
-        let mut needs: HashSet<Need> = HashSet::new();
-        let managed = needs::managed(config);
+        self.renewals.set_ari(config.renewal.ari, now);
+        let mut specs: HashSet<CertSpec> = HashSet::new();
+        let managed = desired::from_certificates(config);
         let mut hosts = std::mem::take(&mut self.hosts);
         for step in 0..2 {
             let asked = match step {
                 0 => managed.clone(),
                 // What was issued in the first step may cover a site.
                 _ => {
-                    let has = |need: &Need| self.managed.has(need) || self.issued.has(need);
+                    let has =
+                        |spec: &CertSpec| self.renewals.has(spec) || self.local_certs.has(spec);
                     hosts.review(&mut self.candidates, now);
-                    needs::of_sites(&hosts, &managed, &self.candidates, has, now)
+                    desired::from_sites(&hosts, &managed, &self.candidates, has, now)
                 }
             };
             let (remote, local) = asked
                 .iter()
                 .cloned()
-                .partition::<Vec<_>, _>(|(need, _)| is_remote(need, config));
+                .partition::<Vec<_>, _>(|(spec, _)| is_remote(spec, config));
             report.to_obtain += remote.len();
             let problems = &mut report.problems;
             let mut served = self
-                .issued
+                .local_certs
                 .issue(&local, &config.issuers, window, now, problems);
             if !self.dry {
-                served.extend(self.managed.ensure(&remote, &config.issuers, window, now));
+                served.extend(self.renewals.ensure(&remote, &config.issuers, window, now));
             }
-            for (need, change) in served {
-                self.take(change, need.standing, report);
+            for (spec, change) in served {
+                self.take(change, spec.precedence, report);
             }
-            needs.extend(asked.into_iter().map(|(need, _)| need));
+            specs.extend(asked.into_iter().map(|(spec, _)| spec));
         }
         self.hosts = hosts;
-        for change in self.managed.retain(|need| needs.contains(need)) {
+        for change in self.renewals.retain(|spec| specs.contains(spec)) {
             self.retire(change, config, now, report);
         }
-        for change in self.issued.retain(|need| needs.contains(need)) {
+        for change in self.local_certs.retain(|spec| specs.contains(spec)) {
             self.take(change, Precedence::Fallback, report);
         }
-        needs.into_iter().flat_map(|need| need.names).collect()
+        specs.into_iter().flat_map(|spec| spec.names).collect()
     }
 }
 

@@ -6,7 +6,6 @@
 //! or a request; a storage over the network waits on its own runtime inside of them, and async
 //! code comes in through [`blocking`]. Two nodes agree through [`Storage::lock`].
 
-mod backlog;
 #[cfg(test)]
 mod conformance;
 pub mod damaged;
@@ -14,6 +13,7 @@ mod error;
 mod file;
 pub mod keys;
 mod memory;
+mod pending_writes;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,10 +26,10 @@ use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
 
-pub use self::backlog::Backlog;
 pub use self::error::StorageError;
 pub use self::file::{FileStorage, LeaseTerms};
 pub use self::memory::MemoryStorage;
+pub use self::pending_writes::PendingWrites;
 
 /// What is stored: wiped from memory when dropped, since it may hold a private key.
 pub type Value = Zeroizing<Vec<u8>>;

@@ -27,12 +27,12 @@ use crate::clock::{Clock, rfc3339};
 use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
-use crate::storage::{Backlog, Key, Lease, Storage, StorageError, blocking, damaged, keys};
+use crate::storage::{Key, Lease, PendingWrites, Storage, StorageError, blocking, damaged, keys};
 
 /// All accounts of this process.
 pub(super) struct Accounts {
     storage: Arc<dyn Storage>,
-    backlog: Backlog,
+    pending_writes: PendingWrites,
     clock: Arc<dyn Clock>,
     events: EventBus,
     /// By their keys in the storage.
@@ -59,16 +59,16 @@ impl Accounts {
     pub(super) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
         Self {
             storage,
-            backlog: Backlog::default(),
+            pending_writes: PendingWrites::default(),
             clock,
             events,
             known: Mutex::default(),
         }
     }
 
-    /// Has those wait in `backlog` that cannot be stored.
-    pub(super) fn use_backlog(&mut self, backlog: Backlog) {
-        self.backlog = backlog;
+    /// Has those wait in `pending_writes` that cannot be stored.
+    pub(super) fn use_backlog(&mut self, pending_writes: PendingWrites) {
+        self.pending_writes = pending_writes;
     }
 
     /// The account of `ctx`: known, stored, or registered now.
@@ -229,7 +229,7 @@ impl Accounts {
     fn queue_save(&self, account: &Arc<Account>, ca: &Ca) -> Result<(), Failure> {
         let lock = lock_of(ca).map_err(|error| internal(&error))?;
         let waiting = Arc::clone(account);
-        self.backlog.put(account.place.as_str(), move |storage| {
+        self.pending_writes.put(account.place.as_str(), move |storage| {
             let Some(_lease) = storage.try_lock(&lock)? else {
                 return Ok(false);
             };
@@ -295,7 +295,7 @@ impl Accounts {
     async fn save_account(&self, account: &Account) -> Result<(), StorageError> {
         self.write_record(&account.stored, &account.place).await?;
         account.note_saved();
-        self.backlog.forget(account.place.as_str());
+        self.pending_writes.forget(account.place.as_str());
         Ok(())
     }
 

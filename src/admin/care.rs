@@ -15,7 +15,7 @@ use serde_json::json;
 use super::api::{Named, asked, found, named};
 use super::{AdminState, CertificateView, Problem};
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
-use crate::manager::CareError;
+use crate::manager::ActionError;
 use crate::schedule::FailureClass;
 
 /// One of `GET /api/v1/issuers`.
@@ -188,11 +188,11 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-fn problem(error: CareError, unknown: &str) -> Problem {
+fn problem(error: ActionError, unknown: &str) -> Problem {
     match error {
-        CareError::Unknown => Problem::new(StatusCode::NOT_FOUND, unknown),
-        CareError::Refused(why) => Problem::new(StatusCode::CONFLICT, why),
-        CareError::Failed(failure) => {
+        ActionError::Unknown => Problem::new(StatusCode::NOT_FOUND, unknown),
+        ActionError::Refused(why) => Problem::new(StatusCode::CONFLICT, why),
+        ActionError::Failed(failure) => {
             let status = match failure.class {
                 FailureClass::Configuration | FailureClass::Refused => StatusCode::CONFLICT,
                 FailureClass::RateLimited | FailureClass::Paused => StatusCode::TOO_MANY_REQUESTS,

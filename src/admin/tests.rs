@@ -27,7 +27,7 @@ struct Fake {
     renewed: Mutex<Vec<(String, bool)>>,
     revoked: Mutex<Vec<(String, RevocationReason)>>,
     cared: Mutex<Vec<(String, AccountTask)>>,
-    not_done: Option<CareError>,
+    not_done: Option<ActionError>,
     events: EventBus,
     reloads: AtomicUsize,
     stops: AtomicUsize,
@@ -86,7 +86,11 @@ impl Control for Fake {
         view.cloned().ok_or(RenewError::Unknown)
     }
 
-    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError> {
+    async fn revoke(
+        &self,
+        fingerprint: &str,
+        reason: RevocationReason,
+    ) -> Result<bool, ActionError> {
         if let Some(error) = &self.not_done {
             return Err(error.clone());
         }
@@ -103,7 +107,7 @@ impl Control for Fake {
         }]
     }
 
-    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError> {
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError> {
         if let Some(error) = &self.not_done {
             return Err(error.clone());
         }

@@ -18,7 +18,7 @@ use crate::config::model::{Config, Issuer, SiteTls};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
-use crate::manager::{CareError, ManagedView};
+use crate::manager::{ActionError, ManagedView};
 use crate::on_demand;
 use crate::schedule::{CertState, Failure, FailureClass};
 use crate::secret::Secret;
@@ -248,14 +248,18 @@ impl Control for AppControl {
 
     async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView {
         let (live, asked) = (Arc::clone(&self.live), name.clone());
-        let would = tokio::task::spawn_blocking(move || live.would_ask(&asked)).await;
+        let would = tokio::task::spawn_blocking(move || live.plan_issuance(&asked)).await;
         match would {
             Ok(would) => trial::trial(&name, ports, would).await,
             Err(_) => trial::broken(&name),
         }
     }
 
-    async fn revoke(&self, fingerprint: &str, reason: RevocationReason) -> Result<bool, CareError> {
+    async fn revoke(
+        &self,
+        fingerprint: &str,
+        reason: RevocationReason,
+    ) -> Result<bool, ActionError> {
         self.live.revoke(fingerprint.to_owned(), reason).await
     }
 
@@ -277,7 +281,7 @@ impl Control for AppControl {
             .collect()
     }
 
-    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, CareError> {
+    async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError> {
         self.live.account(issuer.to_owned(), &task).await
     }
 

@@ -11,7 +11,7 @@ use openssl::sha::Sha256;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::directory::key_beside;
+use super::naming::key_beside;
 use crate::certificate::loader::File as Part;
 use crate::certificate::material::Der;
 use crate::certificate::pem::find_der;

@@ -42,7 +42,7 @@ pub(super) struct Index {
 }
 
 /// What is known of an entry's files.
-pub(super) struct Known {
+pub(super) struct IndexedCert {
     pub(super) stamps: Print,
     /// Whether the stamps would differ had the files changed since.
     pub(super) sure: bool,
@@ -54,7 +54,7 @@ pub(super) struct Known {
 }
 
 /// What is to be known of an entry's files.
-pub(super) struct News {
+pub(super) struct IndexEntry {
     pub(super) id: EntryId,
     pub(super) kind: Kind,
     pub(super) stamps: Print,
@@ -86,7 +86,7 @@ impl Flusher {
 }
 
 enum Task {
-    Put(Box<News>),
+    Put(Box<IndexEntry>),
     Remove(Vec<u8>),
     /// Write what there is, and say so.
     Flush(SyncSender<()>),
@@ -127,7 +127,12 @@ impl Index {
     }
 
     /// What is known of the files of `id`. Each is asked for once.
-    pub(super) fn take(&mut self, id: &EntryId, kind: Kind, loader: &Loader) -> Option<Known> {
+    pub(super) fn take(
+        &mut self,
+        id: &EntryId,
+        kind: Kind,
+        loader: &Loader,
+    ) -> Option<IndexedCert> {
         let reading = self.reading.as_mut()?;
         let Record {
             kind: known_kind,
@@ -153,7 +158,7 @@ impl Index {
                 shared
             }
         };
-        Some(Known {
+        Some(IndexedCert {
             stamps,
             sure,
             digest,
@@ -177,7 +182,7 @@ impl Index {
     }
 
     /// Notes what is known. Whether there was room for it.
-    pub(super) fn put(&self, news: News) -> bool {
+    pub(super) fn put(&self, news: IndexEntry) -> bool {
         self.writer.try_send(Task::Put(Box::new(news))).is_ok()
     }
 

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounterVec;
 
-use super::health::{Health, Use};
-use super::needs::Need;
-use super::revocation::Looks;
-use super::stored;
+use super::cert_store;
+use super::revocation::LastCheck;
+use super::spec::CertSpec;
+use super::storage_health::{StorageHealth, Use};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::InMemory;
@@ -17,25 +17,25 @@ use crate::local_ca::LocalCa;
 use crate::on_demand::RenewalPolicy;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retries, Retry};
-use crate::storage::{Backlog, Storage, keys};
+use crate::storage::{PendingWrites, Storage, keys};
 
 /// What work on a certificate needs.
 #[derive(Clone)]
-pub struct Tools {
+pub struct Deps {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) loader: Arc<Loader>,
     pub(super) events: EventBus,
-    pub(super) health: Arc<Health>,
-    pub(super) backlog: Backlog,
-    pub(super) looks: Looks,
+    pub(super) health: Arc<StorageHealth>,
+    pub(super) pending_writes: PendingWrites,
+    pub(super) last_check: LastCheck,
     /// Whether certificates are held in memory that are in the storage.
     pub(super) in_memory: InMemory,
     /// Counts certificates that were asked for, by issuer and result.
     pub(super) renewals: Option<IntCounterVec>,
 }
 
-impl Tools {
+impl Deps {
     /// Where it is told what happens.
     pub fn events(&self) -> &EventBus {
         &self.events
@@ -52,7 +52,7 @@ impl Tools {
         match self.in_memory {
             InMemory::All => certificate,
             InMemory::Cache => {
-                stored::shelve(certificate, &self.storage, &self.loader, ca, subject)
+                cert_store::leave_in_storage(certificate, &self.storage, &self.loader, ca, subject)
             }
         }
     }
@@ -60,22 +60,22 @@ impl Tools {
     /// Stores what could not be stored before. How much still waits. Blocks on the storage; the
     /// manager is not held.
     pub fn save(&self) -> usize {
-        match self.backlog.flush(&*self.storage) {
+        match self.pending_writes.flush(&*self.storage) {
             Ok(true) => self.health.works(Use::Writing),
             Ok(false) => {}
             Err(error) => self.health.failed(Use::Writing, &error),
         }
-        self.backlog.len()
+        self.pending_writes.len()
     }
 
     /// Whether anything waits to be stored.
     pub fn has_waiting(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.pending_writes.is_empty()
     }
 
     /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
     pub(super) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
-        self.backlog.holds(&waiting(ca, subject))
+        self.pending_writes.holds(&waiting(ca, subject))
     }
 }
 
@@ -87,9 +87,9 @@ pub(super) fn waiting(ca: &str, subject: &str) -> String {
 
 /// A certificate to be obtained or renewed.
 pub struct Job {
-    pub(super) ticket: Ticket,
+    pub(super) guard: JobGuard,
     pub(super) subject: String,
-    pub(super) issuers: Vec<Authority>,
+    pub(super) issuers: Vec<JobIssuer>,
     /// The failures before, all together.
     pub(super) retry: Option<Retry>,
     /// The same by the accounts that they happened with.
@@ -115,24 +115,24 @@ pub struct Job {
 impl Job {
     /// The first name, by which people know the certificate.
     pub fn domain(&self) -> String {
-        self.ticket.need.domain()
+        self.guard.spec.domain()
     }
 }
 
 /// Stands for a certificate that is being worked on. Where it is lost before the manager has it
 /// back, the manager learns of that.
-pub(super) struct Ticket {
-    pub(super) need: Arc<Need>,
-    pub(super) asking: Asking,
-    lost: Lost,
+pub(super) struct JobGuard {
+    pub(super) spec: Arc<CertSpec>,
+    pub(super) current_issuer: CurrentIssuer,
+    abandoned: AbandonedJobs,
     is_open: bool,
 }
 
 /// Which issuer is being asked for a certificate now. A handle; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Asking(Arc<Mutex<Option<Arc<str>>>>);
+pub(super) struct CurrentIssuer(Arc<Mutex<Option<Arc<str>>>>);
 
-impl Asking {
+impl CurrentIssuer {
     pub(super) fn note(&self, issuer: Option<&Arc<str>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = issuer.cloned();
     }
@@ -146,51 +146,55 @@ impl Asking {
 
 /// The certificates whose tickets were lost.
 #[derive(Clone, Default)]
-pub(super) struct Lost(Arc<Mutex<Vec<Arc<Need>>>>);
+pub(super) struct AbandonedJobs(Arc<Mutex<Vec<Arc<CertSpec>>>>);
 
-impl Lost {
+impl AbandonedJobs {
     /// A ticket whose loss is noted here.
-    pub(super) fn ticket(&self, need: &Arc<Need>, asking: &Asking) -> Ticket {
-        Ticket {
-            need: Arc::clone(need),
-            asking: asking.clone(),
-            lost: self.clone(),
+    pub(super) fn guard(&self, spec: &Arc<CertSpec>, current_issuer: &CurrentIssuer) -> JobGuard {
+        JobGuard {
+            spec: Arc::clone(spec),
+            current_issuer: current_issuer.clone(),
+            abandoned: self.clone(),
             is_open: true,
         }
     }
 
     /// What was lost since the last call.
-    pub(super) fn take(&self) -> Vec<Arc<Need>> {
+    pub(super) fn take(&self) -> Vec<Arc<CertSpec>> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Ticket {
+impl JobGuard {
     /// Gives the ticket back.
-    pub(super) fn close(mut self) -> Arc<Need> {
+    pub(super) fn close(mut self) -> Arc<CertSpec> {
         self.is_open = false;
-        Arc::clone(&self.need)
+        Arc::clone(&self.spec)
     }
 }
 
-impl Drop for Ticket {
+impl Drop for JobGuard {
     fn drop(&mut self) {
-        self.asking.note(None);
+        self.current_issuer.note(None);
         if self.is_open {
-            let mut lost = self.lost.0.lock().unwrap_or_else(PoisonError::into_inner);
-            lost.push(Arc::clone(&self.need));
+            let mut abandoned = self
+                .abandoned
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            abandoned.push(Arc::clone(&self.spec));
         }
     }
 }
 
 /// Whom to ask for a certificate.
 #[derive(Clone)]
-pub(super) enum Authority {
+pub(super) enum JobIssuer {
     Remote(Arc<dyn Issuer>),
     Local(Arc<LocalCa>),
 }
 
-impl Authority {
+impl JobIssuer {
     pub(super) fn name(&self) -> &Arc<str> {
         match self {
             Self::Remote(issuer) => issuer.name(),
@@ -208,15 +212,15 @@ impl Authority {
 }
 
 /// What came of a [`Job`].
-pub struct Done {
-    pub(super) ticket: Ticket,
+pub struct JobResult {
+    pub(super) guard: JobGuard,
     pub(super) outcome: Outcome,
 }
 
-impl Done {
+impl JobResult {
     /// The certificate that was worked on.
-    pub(super) fn need(&self) -> &Arc<Need> {
-        &self.ticket.need
+    pub(super) fn spec(&self) -> &Arc<CertSpec> {
+        &self.guard.spec
     }
 }
 
@@ -235,7 +239,7 @@ pub(super) enum Outcome {
     /// It is no longer wanted: nobody was asked for it.
     Unwanted,
     /// Nobody was asked: another instance has failed at it, or a limit of each CA stands against it.
-    PutOff {
+    Deferred {
         /// What is known of failures by now.
         retries: Retries,
         /// Until when a limit stands against it that an issuer met.

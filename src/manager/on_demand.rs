@@ -3,33 +3,33 @@
 //!
 //! They are needs beside those of the configuration, and obtained, stored and renewed as those are.
 //! What is different: they come without a configuration and go when nobody uses them
-//! ([`keeping`]); the configuration goes before them where it has a certificate for the same name; a
+//! ([`expiry`]); the configuration goes before them where it has a certificate for the same name; a
 //! name that cannot be proved is not tried again by itself. Each is noted in the storage, so that it
 //! is served after a restart, without an order.
 
 mod answers;
-mod asked;
-mod calm;
-mod keeping;
-mod look;
+mod clock_guard;
+mod expiry;
+mod lookup;
+mod reconfigure;
 mod record;
-mod review;
+mod requests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::asked::Demands;
-pub use self::keeping::Terms;
-pub use self::look::{Batch, Looked};
-pub use self::record::{Going, Gone};
+pub use self::expiry::Retention;
+pub use self::lookup::{Lookup, LookupResults};
+pub use self::record::{Removal, Removed};
+pub use self::requests::Requests;
 
 use self::answers::seconds;
-use self::look::{Found, State, Wish};
+use self::lookup::{Found, LookupKey, State};
 use self::record::Record;
-use super::managed::{Read, Stand};
-use super::needs::Need;
+use super::renewal::{NameStatus, StoredState};
 use super::report::Report;
+use super::spec::CertSpec;
 use super::{TlsManager, is_acme};
 use crate::certificate::Validity;
 use crate::certificate::sni::Precedence;
@@ -54,18 +54,18 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// The names that clients have asked for.
 #[derive(Default)]
-pub(super) struct Names {
-    known: HashMap<HostName, Known>,
+pub(super) struct OnDemandNames {
+    known: HashMap<HostName, KnownName>,
     /// By when they were last of use.
     by_use: BTreeSet<(UnixTime, HostName)>,
     /// Those whose use is to be written down.
     unwritten: HashSet<HostName>,
     /// Those without a certificate, and when they were last asked for.
     pending: HashMap<HostName, UnixTime>,
-    /// What is to go from the storage, and why: see [`keeping`].
-    leaving: HashMap<HostName, keeping::Why>,
+    /// What is to go from the storage, and why: see [`expiry`].
+    leaving: HashMap<HostName, expiry::RemovalReason>,
     /// Whether the time of day can be trusted with what cannot be undone.
-    calm: calm::Calm,
+    clock_guard: clock_guard::ClockGuard,
     /// Whether what may have certificates has changed since they were last gone through.
     is_stale: bool,
     /// Those that the configuration has come to have certificates for since.
@@ -73,15 +73,15 @@ pub(super) struct Names {
 }
 
 /// What is known of one.
-struct Known {
-    need: Arc<Need>,
+struct KnownName {
+    spec: Arc<CertSpec>,
     allowed: UnixTime,
     used: UnixTime,
     /// When it was last of use by what is written.
     written: UnixTime,
 }
 
-impl Names {
+impl OnDemandNames {
     /// Has all of them gone through, since what may have certificates may be another.
     pub(super) fn doubt(&mut self) {
         self.is_stale = true;
@@ -115,9 +115,9 @@ impl Names {
         })
     }
 
-    fn add(&mut self, name: &HostName, need: &Arc<Need>, record: &Record, used: UnixTime) {
-        let known = Known {
-            need: Arc::clone(need),
+    fn add(&mut self, name: &HostName, spec: &Arc<CertSpec>, record: &Record, used: UnixTime) {
+        let known = KnownName {
+            spec: Arc::clone(spec),
             allowed: record.allowed,
             used,
             written: record.used,
@@ -127,7 +127,7 @@ impl Names {
         self.by_use.insert((used, name.clone()));
     }
 
-    fn remove(&mut self, name: &HostName) -> Option<Known> {
+    fn remove(&mut self, name: &HostName) -> Option<KnownName> {
         self.pending.remove(name);
         self.unwritten.remove(name);
         self.doubted.remove(name);
@@ -149,19 +149,19 @@ impl Names {
 }
 
 /// The name of what a client has asked for; `None` for what the configuration asks for.
-pub(super) fn name_of(need: &Need) -> Option<&HostName> {
-    match (need.standing, need.names.as_slice()) {
+pub(super) fn name_of(spec: &CertSpec) -> Option<&HostName> {
+    match (spec.precedence, spec.names.as_slice()) {
         (Precedence::OnDemand, [Pattern::Exact(name)]) => Some(name),
         _ => None,
     }
 }
 
-fn need(name: &HostName, issuers: &[Arc<str>]) -> Arc<Need> {
-    Arc::new(Need {
+fn spec(name: &HostName, issuers: &[Arc<str>]) -> Arc<CertSpec> {
+    Arc::new(CertSpec {
         names: vec![Pattern::Exact(name.clone())],
         issuers: issuers.to_vec(),
         dns: None,
-        standing: Precedence::OnDemand,
+        precedence: Precedence::OnDemand,
     })
 }
 
@@ -174,48 +174,48 @@ fn from_cas(config: &Config) -> Option<&OnDemand> {
 
 impl TlsManager {
     /// Where clients ask for certificates.
-    pub fn demands(&self) -> &Demands {
-        &self.demands
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// Takes up some of what clients have asked for, as far as it is known; what else there is has to
     /// be looked up in the storage. What comes of that goes to [`Self::take_up`].
-    pub fn demanded(&mut self) -> Option<Batch> {
+    pub fn demanded(&mut self) -> Option<Lookup> {
         let now = self.clock.now();
-        let mut wishes = Vec::new();
-        for name in self.demands.take_new(LOOKED_UP_AT_ONCE) {
+        let mut wanted = Vec::new();
+        for name in self.requests.take_new(LOOKED_UP_AT_ONCE) {
             if let Some(known) = self.names.known.get(&name) {
                 // Whoever decides on names was asked before this.
-                self.managed.want_again(&known.need, now);
+                self.renewals.want_again(&known.spec, now);
                 self.names.used(&name, now);
                 if let Some(asked) = self.names.pending.get_mut(&name) {
                     *asked = now;
                 }
                 self.answer(&name, now, false);
             } else if self.may_have(&name) {
-                wishes.push(Wish::Asked(name));
+                wanted.push(LookupKey::Asked(name));
             } else {
                 self.refuse(&name, "it may have none", None);
             }
         }
-        (!wishes.is_empty()).then(|| self.batch(wishes, now))
+        (!wanted.is_empty()).then(|| self.lookup(wanted, now))
     }
 
-    fn batch(&mut self, wishes: Vec<Wish>, now: UnixTime) -> Batch {
+    fn lookup(&mut self, wanted: Vec<LookupKey>, now: UnixTime) -> Lookup {
         let config = self.config.clone();
         let on_demand = config.as_deref().and_then(from_cas);
-        let terms = on_demand.map(Terms::of).unwrap_or_default();
+        let retention = on_demand.map(Retention::of).unwrap_or_default();
         let issuers = on_demand.map_or(&[][..], |on_demand| &on_demand.issuers);
-        let asked = wishes.iter().filter_map(|wish| match wish {
-            Wish::Asked(name) => Some(name.clone()),
-            Wish::Stored(_) => None,
+        let asked = wanted.iter().filter_map(|wish| match wish {
+            LookupKey::Asked(name) => Some(name.clone()),
+            LookupKey::Stored(_) => None,
         });
-        Batch {
-            looking_up: self.demands.look_up(asked.collect()),
-            wishes,
+        Lookup {
+            looking_up: self.requests.look_up(asked.collect()),
+            keys: wanted,
             issuers: self.all_remote(issuers),
-            written_every: terms.written_every(),
-            unless_used: terms.unless_used(now),
+            written_every: retention.written_every(),
+            unless_used: retention.unless_used(now),
         }
     }
 
@@ -227,11 +227,11 @@ impl TlsManager {
         };
         let others = config.issuers.keys().filter(|name| !first.contains(name));
         let names: Vec<_> = first.iter().chain(others).cloned().collect();
-        self.managed.remote(&names, &config.issuers)
+        self.renewals.remote(&names, &config.issuers)
     }
 
     /// Takes what was found out about names, and serves what there is.
-    pub fn take_up(&mut self, looked: Looked) -> Report {
+    pub fn take_up(&mut self, looked: LookupResults) -> Report {
         let mut report = Report::default();
         let Some(config) = self.config.clone() else {
             return report;
@@ -239,7 +239,7 @@ impl TlsManager {
         let now = self.clock.now();
         let issuers = from_cas(&config).map_or(&[][..], |on_demand| &on_demand.issuers);
         let mut asked = Vec::new();
-        let Looked { found, looking_up } = looked;
+        let LookupResults { found, looking_up } = looked;
         for found in found {
             if found.is_asked {
                 asked.push(found.name.clone());
@@ -273,12 +273,12 @@ impl TlsManager {
         let (record, mut read) = match outcome {
             _ if issuers.is_empty() => return,
             // Also one that may have none any more.
-            Ok(State::Unused) => return self.names.leave(name, keeping::Why::Unused),
+            Ok(State::Unused) => return self.names.leave(name, expiry::RemovalReason::Unused),
             // It may have been let go since.
             _ if !self.may_have(&name) => return,
             // Who asks finds what the configuration has.
             Ok(_) if self.candidates.covers_without_demand(&pattern, now) => {
-                return self.demands.answer(&name, &Ok(()));
+                return self.requests.answer(&name, &Ok(()));
             }
             Ok(State::Known { record, read }) => (record, *read),
             Err(error) => {
@@ -301,14 +301,14 @@ impl TlsManager {
             let why = format!("{MOST} names have certificates on demand already");
             return self.refuse(&name, &why, Some(LATER));
         }
-        let need = need(&name, issuers);
+        let spec = spec(&name, issuers);
         let used = if is_asked { now } else { record.used };
-        self.names.add(&name, &need, &record, used);
+        self.names.add(&name, &spec, &record, used);
         if read.certificate.is_none() {
             self.names.pending.insert(name, now);
         }
-        if let Some(change) = self.managed.adopt(&need, subject, read, now) {
-            self.take(change, need.standing, report);
+        if let Some(change) = self.renewals.adopt(&spec, subject, read, now) {
+            self.take(change, spec.precedence, report);
         }
     }
 
@@ -318,13 +318,13 @@ impl TlsManager {
         &self,
         name: &HostName,
         is_asked: bool,
-        (read, issuers): (&Read, &[Arc<str>]),
+        (read, issuers): (&StoredState, &[Arc<str>]),
         now: UnixTime,
     ) -> bool {
-        let put_off = self.managed.put_off(&read.retries, issuers, now);
-        if let Some(put_off) = put_off.filter(|put_off| put_off.is_of_name) {
-            let retry_after = put_off.next.map(|next| seconds(next.saturating_sub(now)));
-            self.refuse(name, &put_off.why, retry_after);
+        let deferred = self.renewals.deferral(&read.retries, issuers, now);
+        if let Some(deferred) = deferred.filter(|deferred| deferred.is_of_name) {
+            let retry_after = deferred.next.map(|next| seconds(next.saturating_sub(now)));
+            self.refuse(name, &deferred.why, retry_after);
             return false;
         }
         if is_asked && self.names.pending.len() >= MOST_PENDING {
@@ -349,19 +349,20 @@ impl TlsManager {
         let Some(known) = self.names.known.get(name) else {
             return;
         };
-        let need = Arc::clone(&known.need);
-        if self.managed.is_over(&need, now) {
+        let spec = Arc::clone(&known.spec);
+        if self.renewals.is_over(&spec, now) {
             // Nothing is left to be done for it but to let it go.
-            self.managed.rest(&need);
-            self.names.leave(name.clone(), keeping::Why::Unwanted);
+            self.renewals.rest(&spec);
+            self.names
+                .leave(name.clone(), expiry::RemovalReason::Unwanted);
             return;
         }
-        match self.managed.stand(&need, now) {
-            Stand::Served => drop(self.names.pending.remove(name)),
+        match self.renewals.stand(&spec, now) {
+            NameStatus::Served => drop(self.names.pending.remove(name)),
             // What is stored of the failure is what the next client who asks is told.
-            Stand::PutOff(put_off) if put_off.is_of_name && !self.managed.has(&need) => {
+            NameStatus::Deferred(deferred) if deferred.is_of_name && !self.renewals.has(&spec) => {
                 self.names.remove(name);
-                self.managed.let_go(&need);
+                self.renewals.let_go(&spec);
             }
             _ => {}
         }

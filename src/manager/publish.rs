@@ -18,26 +18,26 @@ use crate::on_demand::{Gate, GateSettings, OnDemandIssuer};
 const AGAIN: i64 = 60;
 
 /// What makes certificates on demand.
-pub(super) struct Demand {
+pub(super) struct OnDemandIssuance {
     pub(super) gate: Arc<Gate>,
     /// `None` where CAs are asked first.
-    local: Option<Local>,
+    local: Option<LocalIssuer>,
 }
 
 /// What the local CA makes.
-struct Local {
+struct LocalIssuer {
     maker: Arc<LocalMaker>,
-    makes: Makes,
+    settings: IssuerSettings,
 }
 
 /// What certificates of the local CA are made of.
-struct Makes {
+struct IssuerSettings {
     ca: Arc<LocalCa>,
     window: f64,
     unused: Duration,
 }
 
-impl Makes {
+impl IssuerSettings {
     fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.ca, &other.ca)
             && self.window == other.window
@@ -45,7 +45,7 @@ impl Makes {
     }
 }
 
-impl Demand {
+impl OnDemandIssuance {
     /// What the local CA has made and is kept.
     pub(super) fn certificates(&self) -> Vec<Arc<TlsCertificate>> {
         let local = self.local.as_ref();
@@ -136,19 +136,19 @@ impl TlsManager {
         &mut self,
         config: &Config,
         asked: &model::OnDemand,
-    ) -> Result<Option<Demand>, String> {
+    ) -> Result<Option<OnDemandIssuance>, String> {
         let first = asked.issuers.first();
         if first.is_some_and(|name| is_acme(name, config)) {
             let issuers = self.all_remote(&asked.issuers);
             let cas = issuers.iter().map(|issuer| issuer.ca().to_owned());
-            self.demands.look_for(cas.collect());
-            let maker = Arc::new(self.demands.clone());
+            self.requests.look_for(cas.collect());
+            let maker = Arc::new(self.requests.clone());
             let gate = self.gate(asked, maker, self.on_demand.as_ref())?;
-            return Ok(Some(Demand { gate, local: None }));
+            return Ok(Some(OnDemandIssuance { gate, local: None }));
         }
         let mut reasons = Vec::new();
         for issuer in &asked.issuers {
-            match self.issued.local_ca(issuer, &config.issuers) {
+            match self.local_certs.local_ca(issuer, &config.issuers) {
                 Ok(Some(ca)) => {
                     let window = config.renewal.window;
                     let demand = self.demand(asked, window, ca, self.on_demand.as_ref());
@@ -168,26 +168,26 @@ impl TlsManager {
         config: &model::OnDemand,
         window: f64,
         ca: Arc<LocalCa>,
-        before: Option<&Demand>,
-    ) -> Result<Demand, String> {
-        let makes = Makes {
+        before: Option<&OnDemandIssuance>,
+    ) -> Result<OnDemandIssuance, String> {
+        let settings = IssuerSettings {
             ca,
             window,
             unused: config.unused,
         };
         let before_local = before.and_then(|before| before.local.as_ref());
-        let maker = match before_local.filter(|local| local.makes.is_same_as(&makes)) {
+        let maker = match before_local.filter(|local| local.settings.is_same_as(&settings)) {
             Some(local) => Arc::clone(&local.maker),
             None => Arc::new(LocalMaker::new(
-                Arc::clone(&makes.ca),
+                Arc::clone(&settings.ca),
                 Arc::clone(&self.clock),
                 window,
                 config.unused,
             )),
         };
         let gate = self.gate(config, Arc::clone(&maker) as _, before)?;
-        let local = Some(Local { maker, makes });
-        Ok(Demand { gate, local })
+        let local = Some(LocalIssuer { maker, settings });
+        Ok(OnDemandIssuance { gate, local })
     }
 
     /// What stands before `maker`.
@@ -195,7 +195,7 @@ impl TlsManager {
         &self,
         config: &model::OnDemand,
         maker: Arc<dyn OnDemandIssuer>,
-        before: Option<&Demand>,
+        before: Option<&OnDemandIssuance>,
     ) -> Result<Arc<Gate>, String> {
         let setup = GateSettings {
             config,

@@ -23,7 +23,7 @@ pub struct Report {
     /// What is odd, but served.
     pub warnings: Vec<Problem>,
     /// Hosts of sites that no certificate is served for, or none that was valid since the start.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<UncoveredHost>,
     /// How many certificates are loaded.
     pub certificates: usize,
     /// How many certificates CAs are asked for, those that are there among them.
@@ -43,13 +43,13 @@ impl Report {
 
 /// A host of a site that cannot be served as it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct UncoveredHost {
     pub host: Pattern,
     /// Why, for people.
     pub why: Arc<str>,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for UncoveredHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no certificate for {}: {}", self.host, self.why)
     }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::TlsManager;
-use super::health::Use;
-use super::job::Tools;
+use super::cert_store;
+use super::job::Deps;
 use super::report::Report;
-use super::stored;
+use super::storage_health::Use;
 use crate::certificate::material::MaterialError;
 use crate::certificate::{Source, TlsCertificate};
 use crate::clock::{UnixTime, rfc3339};
@@ -33,7 +33,7 @@ const LONGEST_LIFE: i64 = 398 * 86_400;
 
 /// Why a person's wish is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CareError {
+pub enum ActionError {
     /// There is nothing by this name.
     Unknown,
     /// It is not for the gateway to do, and what to do instead.
@@ -43,7 +43,7 @@ pub enum CareError {
 }
 
 /// A certificate to be revoked.
-pub struct Revoke {
+pub struct RevocationJob {
     certificate: Arc<TlsCertificate>,
     domain: String,
     reason: RevocationReason,
@@ -55,7 +55,7 @@ pub struct Revoke {
 
 /// What is kept of a certificate that was revoked.
 #[derive(Serialize, Deserialize)]
-struct Facts {
+struct RevocationRecord {
     name: String,
     issuer: String,
     reason: RevocationReason,
@@ -65,7 +65,7 @@ struct Facts {
 
 /// When it was last looked for what others have had revoked. A handle; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Looks(Arc<Mutex<Option<Instant>>>);
+pub(super) struct LastCheck(Arc<Mutex<Option<Instant>>>);
 
 impl TlsManager {
     /// What revoking the certificate with this fingerprint takes.
@@ -76,32 +76,32 @@ impl TlsManager {
         &mut self,
         fingerprint: &str,
         reason: RevocationReason,
-    ) -> Result<Revoke, CareError> {
+    ) -> Result<RevocationJob, ActionError> {
         let is_meant = |one: &&Arc<TlsCertificate>| one.fingerprint().to_string() == fingerprint;
         let certificate = self.certificates().find(is_meant).cloned();
-        let certificate = certificate.ok_or(CareError::Unknown)?;
+        let certificate = certificate.ok_or(ActionError::Unknown)?;
         let domain = certificate.names().first().map(ToString::to_string);
         let domain = domain.unwrap_or_default();
         let issuer = match certificate.source() {
             Source::Issuer(issuer) => Arc::clone(issuer),
             Source::Directory(path) | Source::File(path) => {
-                return Err(CareError::Refused(format!(
+                return Err(ActionError::Refused(format!(
                     "the certificate for {domain} comes from {}: whoever obtained it has it \
                      revoked at its CA; then replace the file, and it is taken at once",
                     path.to_path().printable()
                 )));
             }
-            Source::Program => return Err(CareError::Unknown),
+            Source::Program => return Err(ActionError::Unknown),
         };
-        let config = self.config.clone().ok_or(CareError::Unknown)?;
+        let config = self.config.clone().ok_or(ActionError::Unknown)?;
         let gone = |what: &str| {
-            CareError::Refused(format!(
+            ActionError::Refused(format!(
                 "the certificate for {domain} is of {what}, which is no longer configured: add it \
                  again to have it revoked there"
             ))
         };
         let ca = match config.issuers.get(&issuer) {
-            Some(Configured::Acme(acme)) => Some(self.managed.issuer(&issuer, acme)),
+            Some(Configured::Acme(acme)) => Some(self.renewals.issuer(&issuer, acme)),
             Some(Configured::LocalCa { .. }) => None,
             None => return Err(gone(&format!("the issuer {issuer}"))),
         };
@@ -110,8 +110,8 @@ impl TlsManager {
         {
             return Err(gone(&format!("another CA that was called {issuer}")));
         }
-        Ok(Revoke {
-            is_replaced: self.managed.asks_for(fingerprint) || ca.is_none(),
+        Ok(RevocationJob {
+            is_replaced: self.renewals.asks_for(fingerprint) || ca.is_none(),
             certificate,
             domain,
             reason,
@@ -123,10 +123,10 @@ impl TlsManager {
     /// Whether the storage has this certificate from another CA than the one that goes by its
     /// issuer's name now.
     fn is_of_another(&self, ca: &dyn Issuer, fingerprint: &str) -> bool {
-        let tools = self.tools();
-        let is_of_another = stored::is_of_another(&*tools.storage, ca.ca(), fingerprint);
+        let deps = self.deps();
+        let is_of_another = cert_store::is_of_another(&*deps.storage, ca.ca(), fingerprint);
         is_of_another.unwrap_or_else(|error| {
-            tools.health.failed(Use::Reading, &error);
+            deps.health.failed(Use::Reading, &error);
             false
         })
     }
@@ -136,53 +136,57 @@ impl TlsManager {
     ///
     /// # Errors
     /// Where the local CA cannot make another; the present one stays.
-    pub fn replace_revoked(&mut self, revoked: &Revoke) -> Result<bool, CareError> {
+    pub fn replace_revoked(&mut self, revoked: &RevocationJob) -> Result<bool, ActionError> {
         let now = self.clock.now();
         let fingerprint = revoked.certificate.fingerprint();
-        let is_asked = self.managed.revoked(fingerprint, now);
+        let is_asked = self.renewals.revoked(fingerprint, now);
         if let Some(config) = self.config.clone() {
-            match self.issued.replace(fingerprint, &config.issuers) {
-                Some(Ok((need, change))) => {
+            match self.local_certs.replace(fingerprint, &config.issuers) {
+                Some(Ok((spec, change))) => {
                     let mut report = Report::default();
-                    self.take(change, need.standing, &mut report);
+                    self.take(change, spec.precedence, &mut report);
                     self.publish(&config, now, &mut report);
                 }
-                Some(Err(why)) => return Err(CareError::Failed(revoked.kept(&why))),
+                Some(Err(why)) => return Err(ActionError::Failed(revoked.kept(&why))),
                 None => {}
             }
         }
-        revoked.tell(self.tools());
+        revoked.tell(self.deps());
         Ok(is_asked)
     }
 
     /// Has others obtained in the place of those of `revoked`, by fingerprints.
     pub fn heed_revoked(&mut self, revoked: &HashSet<String>) {
         let now = self.clock.now();
-        self.managed.heed(revoked, now);
+        self.renewals.heed(revoked, now);
     }
 
     /// The issuer of this name, where it has accounts.
     ///
     /// # Errors
     /// Where there is none, or it has none.
-    pub fn ca(&mut self, name: &str) -> Result<Arc<dyn Issuer>, CareError> {
-        let config = self.config.clone().ok_or(CareError::Unknown)?;
+    pub fn ca(&mut self, name: &str) -> Result<Arc<dyn Issuer>, ActionError> {
+        let config = self.config.clone().ok_or(ActionError::Unknown)?;
         match config.issuers.get_key_value(name) {
-            Some((name, Configured::Acme(acme))) => Ok(self.managed.issuer(name, acme)),
-            Some((_, Configured::LocalCa { .. })) => Err(CareError::Refused(format!(
+            Some((name, Configured::Acme(acme))) => Ok(self.renewals.issuer(name, acme)),
+            Some((_, Configured::LocalCa { .. })) => Err(ActionError::Refused(format!(
                 "{name} is a local CA, which has no accounts"
             ))),
-            None => Err(CareError::Unknown),
+            None => Err(ActionError::Unknown),
         }
     }
 }
 
-impl Tools {
+impl Deps {
     /// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on
     /// the storage.
     pub fn revoked(&self) -> HashSet<String> {
         {
-            let mut last = self.looks.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = self
+                .last_check
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if last.is_some_and(|last| last.elapsed() < LOOK_EVERY) {
                 return HashSet::new();
             }
@@ -197,15 +201,15 @@ impl Tools {
     }
 }
 
-impl Revoke {
+impl RevocationJob {
     /// Has it revoked, and notes that. [`TlsManager::replace_revoked`] is to follow.
     ///
     /// # Errors
     /// Why it is not revoked. A key that is compromised is set aside all the same.
-    pub async fn work(&self, tools: &Tools) -> Result<(), Failure> {
+    pub async fn work(&self, deps: &Deps) -> Result<(), Failure> {
         let is_compromised = self.reason == RevocationReason::KeyCompromise;
         if is_compromised {
-            self.set_aside(tools).await;
+            self.set_aside(deps).await;
         }
         if let Some(ca) = &self.ca {
             let broken = |error: MaterialError| {
@@ -227,7 +231,7 @@ impl Revoke {
                 return Err(failure);
             }
         }
-        self.note(tools).await;
+        self.note(deps).await;
         Ok(())
     }
 
@@ -242,7 +246,7 @@ impl Revoke {
     }
 
     /// Keeps the compromised key apart, where it is known from then on.
-    async fn set_aside(&self, tools: &Tools) {
+    async fn set_aside(&self, deps: &Deps) {
         let (Ok(pem), Ok(digest)) = (self.certificate.bundle_pem(), self.certificate.key_digest())
         else {
             tracing::error!(
@@ -251,35 +255,35 @@ impl Revoke {
             );
             return;
         };
-        let stored = blocking(&tools.storage, move |storage| {
+        let stored = blocking(&deps.storage, move |storage| {
             storage.store(&keys::compromised(&digest)?, &pem)
         });
         match stored.await {
-            Ok(()) => tools.health.works(Use::Writing),
-            Err(error) => tools.health.failed(Use::Writing, &error),
+            Ok(()) => deps.health.works(Use::Writing),
+            Err(error) => deps.health.failed(Use::Writing, &error),
         }
     }
 
-    async fn note(&self, tools: &Tools) {
-        let facts = Facts {
+    async fn note(&self, deps: &Deps) {
+        let record = RevocationRecord {
             name: self.domain.clone(),
             issuer: self.issuer.to_string(),
             reason: self.reason,
-            at: tools.clock.now(),
+            at: deps.clock.now(),
             not_after: self.certificate.not_after(),
         };
-        let value = serde_json::to_vec_pretty(&facts).unwrap_or_default();
+        let value = serde_json::to_vec_pretty(&record).unwrap_or_default();
         let fingerprint = self.certificate.fingerprint().to_string();
-        let stored = blocking(&tools.storage, move |storage| {
+        let stored = blocking(&deps.storage, move |storage| {
             storage.store(&keys::revoked(&fingerprint)?, &value)
         });
         match stored.await {
-            Ok(()) => tools.health.works(Use::Writing),
-            Err(error) => tools.health.failed(Use::Writing, &error),
+            Ok(()) => deps.health.works(Use::Writing),
+            Err(error) => deps.health.failed(Use::Writing, &error),
         }
     }
 
-    fn tell(&self, tools: &Tools) {
+    fn tell(&self, deps: &Deps) {
         let (domain, issuer, reason) = (&self.domain, &self.issuer, self.reason);
         let end = rfc3339(self.certificate.not_after());
         let what = match &self.ca {
@@ -308,10 +312,10 @@ impl Revoke {
             _ => format!("{what}; {then}"),
         };
         let kind = EventKind::CertificateRevoked;
-        let mut event = Event::new(tools.clock.now(), kind, severity, domain.clone(), message);
+        let mut event = Event::new(deps.clock.now(), kind, severity, domain.clone(), message);
         event.issuer = Some(Arc::clone(issuer));
         event.not_after = Some(self.certificate.not_after());
-        tools.events.emit(event);
+        deps.events.emit(event);
     }
 }
 
@@ -324,8 +328,8 @@ fn list(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, Storage
             continue;
         };
         let fingerprint = fingerprint.to_owned();
-        match damaged::read_json::<Facts>(storage, &key)? {
-            Some(facts) if facts.not_after < now => storage.delete(&key)?,
+        match damaged::read_json::<RevocationRecord>(storage, &key)? {
+            Some(record) if record.not_after < now => storage.delete(&key)?,
             Some(_) => {
                 revoked.insert(fingerprint);
             }
@@ -341,27 +345,27 @@ fn note_again(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<bool, S
     if !damaged::is_aside(storage, key)? {
         return Ok(false);
     }
-    let facts = Facts {
+    let record = RevocationRecord {
         name: String::new(),
         issuer: String::new(),
         reason: RevocationReason::Unspecified,
         at: now,
         not_after: now.saturating_add(LONGEST_LIFE),
     };
-    let value = serde_json::to_vec_pretty(&facts).unwrap_or_default();
+    let value = serde_json::to_vec_pretty(&record).unwrap_or_default();
     storage.store(key, &value)?;
     Ok(true)
 }
 
 /// Whether the key of `certificate` is known to be compromised.
 pub(super) async fn is_compromised(
-    tools: &Tools,
+    deps: &Deps,
     certificate: &TlsCertificate,
 ) -> Result<bool, StorageError> {
     let Ok(digest) = certificate.key_digest() else {
         return Ok(false);
     };
-    blocking(&tools.storage, move |storage| {
+    blocking(&deps.storage, move |storage| {
         storage.exists(&keys::compromised(&digest)?)
     })
     .await
@@ -376,14 +380,14 @@ mod tests {
     fn what_was_revoked_is_known_until_its_end() {
         let storage = MemoryStorage::default();
         let note = |fingerprint: &str, not_after| {
-            let facts = Facts {
+            let record = RevocationRecord {
                 name: "a.test".to_owned(),
                 issuer: "ca".to_owned(),
                 reason: RevocationReason::Superseded,
                 at: 0,
                 not_after,
             };
-            let value = serde_json::to_vec(&facts).expect("JSON");
+            let value = serde_json::to_vec(&record).expect("JSON");
             let key = keys::revoked(fingerprint).expect("a key");
             storage.store(&key, &value).expect("stored");
         };

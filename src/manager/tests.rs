@@ -11,7 +11,7 @@ use crate::clock::ManualClock;
 use crate::config::model::{
     CertificateSource, InMemory, Issuer, OnDemand, OnDemandLimits, SiteTls,
 };
-use crate::storage::{Backlog, MemoryStorage, Storage};
+use crate::storage::{MemoryStorage, PendingWrites, Storage};
 
 mod advised;
 mod changes;
@@ -39,7 +39,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
     Setup {
         published: Arc::default(),
         storage: Arc::new(storage.clone()),
-        backlog: Backlog::default(),
+        pending_writes: PendingWrites::default(),
         clock: clock.clone(),
         metrics,
         events: EventBus::default(),

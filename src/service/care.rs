@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::blocking;
 use super::live::Live;
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
-use crate::manager::CareError;
+use crate::manager::ActionError;
 use crate::schedule::{Failure, FailureClass};
 
 impl Live {
@@ -18,11 +18,14 @@ impl Live {
         self: &Arc<Self>,
         fingerprint: String,
         reason: RevocationReason,
-    ) -> Result<bool, CareError> {
+    ) -> Result<bool, ActionError> {
         let live = Arc::clone(self);
         let revoke = blocking(move || live.writer().manager.revocation(&fingerprint, reason)).await;
         let revoke = revoke.unwrap_or_else(broke_off)?;
-        revoke.work(self.tools()).await.map_err(CareError::Failed)?;
+        revoke
+            .work(self.deps())
+            .await
+            .map_err(ActionError::Failed)?;
         let live = Arc::clone(self);
         let replaced = blocking(move || {
             let mut writer = live.writer();
@@ -43,15 +46,15 @@ impl Live {
         self: &Arc<Self>,
         issuer: String,
         task: &AccountTask,
-    ) -> Result<AccountFacts, CareError> {
+    ) -> Result<AccountFacts, ActionError> {
         let live = Arc::clone(self);
         let ca = blocking(move || live.writer().manager.ca(&issuer)).await;
         let ca = ca.unwrap_or_else(broke_off)?;
-        ca.account(task).await.map_err(CareError::Failed)
+        ca.account(task).await.map_err(ActionError::Failed)
     }
 }
 
-fn broke_off<T>() -> Result<T, CareError> {
+fn broke_off<T>() -> Result<T, ActionError> {
     let failure = Failure::new(FailureClass::Internal, "it broke off. See the log");
-    Err(CareError::Failed(failure))
+    Err(ActionError::Failed(failure))
 }

@@ -11,7 +11,9 @@ use crate::clock::UnixTime;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::Issuer;
-use crate::manager::{Answer, Done, Inquiry, Job, Start, Tools, Watched, WouldAsk};
+use crate::manager::{
+    AriQuery, AriResult, Deps, IssuancePlan, Job, JobResult, MonitoredCert, StartupStatus,
+};
 
 /// After how many seconds what could not be stored is tried again.
 const SAVE_AGAIN: i64 = 5;
@@ -19,7 +21,7 @@ const SAVE_AGAIN: i64 = 5;
 /// What is to be done about certificates now.
 pub(super) struct Due {
     pub(super) jobs: Vec<Job>,
-    pub(super) inquiries: Vec<Inquiry>,
+    pub(super) ari_queries: Vec<AriQuery>,
     /// The issuers of which the storage may have limits that are not known.
     pub(super) to_look_at: Vec<Arc<dyn Issuer>>,
     /// When there will be more, where it is known: an inquiry that finds no room waits for the end
@@ -31,8 +33,8 @@ impl Live {
     /// The certificates to be worked on now, those of which CAs are to be asked, at most as many as
     /// there is `room` for, and when there will be more. Blocks on the storage.
     pub(super) fn due(&self, room: usize) -> Due {
-        let waiting = self.tools.save();
-        let revoked = self.tools.revoked();
+        let waiting = self.deps.save();
+        let revoked = self.deps.revoked();
         let mut writer = self.writer();
         let now = self.clock.now();
         if writer.manager.next_pass().is_some_and(|next| next <= now) {
@@ -40,25 +42,25 @@ impl Live {
         }
         writer.manager.heed_revoked(&revoked);
         let jobs = writer.manager.due();
-        let inquiries = writer.manager.inquiries(room);
-        let next_inquiry = writer.manager.next_inquiry();
-        let has_room = inquiries.len() < room;
+        let ari_queries = writer.manager.ari_queries(room);
+        let next_ari_query = writer.manager.next_ari_query();
+        let has_room = ari_queries.len() < room;
         let next = [
             writer.manager.next_due(),
-            next_inquiry.filter(|_| has_room),
+            next_ari_query.filter(|_| has_room),
             writer.manager.next_pass(),
             (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),
         ];
         Due {
             jobs,
-            inquiries,
+            ari_queries,
             to_look_at: writer.manager.limits_to_look_at(),
             next: next.into_iter().flatten().min(),
         }
     }
 
     /// Takes what CAs advise on certificates.
-    pub(super) async fn advise(self: &Arc<Self>, answers: Vec<Answer>) {
+    pub(super) async fn advise(self: &Arc<Self>, answers: Vec<AriResult>) {
         let live = Arc::clone(self);
         blocking(move || {
             let mut writer = live.writer();
@@ -70,11 +72,11 @@ impl Live {
     }
 
     /// Whether all hosts have certificates, and how many have none.
-    pub(super) fn start_state(&self) -> (Start, usize) {
+    pub(super) fn startup_status(&self) -> (StartupStatus, usize) {
         let writer = self.writer();
         let missing = writer.missing.len();
         if writer.manager.is_loading() {
-            return (Start::Pending, missing);
+            return (StartupStatus::Pending, missing);
         }
         if missing > 0 {
             let views = writer.manager.managed();
@@ -85,10 +87,10 @@ impl Live {
             };
             // No CA will ever bring these.
             if let Some(lost) = writer.missing.iter().find(|one| !is_asked(&one.host)) {
-                return (Start::Failed(lost.to_string()), missing);
+                return (StartupStatus::Failed(lost.to_string()), missing);
             }
         }
-        (writer.manager.start_state(), missing)
+        (writer.manager.startup_status(), missing)
     }
 
     /// How long it is until `time`.
@@ -104,11 +106,11 @@ impl Live {
 
     /// Waits until what clients ask for has been taken up.
     pub(super) async fn demanded(&self) {
-        self.demands.taken_up().await;
+        self.requests.taken_up().await;
     }
 
     /// Takes what came of the work on a certificate, and serves it at once.
-    pub(super) async fn settle(self: &Arc<Self>, done: Done) {
+    pub(super) async fn settle(self: &Arc<Self>, done: JobResult) {
         let live = Arc::clone(self);
         blocking(move || {
             let mut writer = live.writer();
@@ -141,8 +143,8 @@ impl Live {
     }
 
     /// Who would be asked for a certificate for `name`.
-    pub fn would_ask(&self, name: &Pattern) -> WouldAsk {
-        self.writer().manager.would_ask(name)
+    pub fn plan_issuance(&self, name: &Pattern) -> IssuancePlan {
+        self.writer().manager.plan_issuance(name)
     }
 
     /// Why clients refuse what the local CA of this name issues; `None` where they need not.
@@ -156,18 +158,18 @@ impl Live {
     }
 
     /// What work on certificates needs.
-    pub(super) fn tools(&self) -> &Tools {
-        &self.tools
+    pub(super) fn deps(&self) -> &Deps {
+        &self.deps
     }
 
     /// What happens to certificates.
     pub fn events(&self) -> &EventBus {
-        self.tools.events()
+        self.deps.events()
     }
 
     /// Every certificate, with who replaces it before its end.
-    pub(super) fn watched_over(&self) -> Vec<Watched> {
-        self.writer().manager.watched_over()
+    pub(super) fn monitored_certs(&self) -> Vec<MonitoredCert> {
+        self.writer().manager.monitored_certs()
     }
 
     /// The time by which validity is judged.

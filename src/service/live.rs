@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::config::model::Config;
 use crate::edge::Edge;
-use crate::manager::{Demands, Flusher, ManagedView, Missing, Report, TlsManager, Tools};
+use crate::manager::{Deps, Flusher, ManagedView, Report, Requests, TlsManager, UncoveredHost};
 use crate::metrics::Metrics;
 use crate::proxy::{ProxyApp, SiteTable};
 use crate::readiness::Readiness;
@@ -58,13 +58,13 @@ pub struct Live {
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
     pub(super) flusher: Flusher,
     /// What work on certificates needs.
-    pub(super) tools: Tools,
+    pub(super) deps: Deps,
     /// Told when what is due may have changed.
     pub(super) planned: Notify,
     /// How far the first look at all files is.
     pub(super) loaded: watch::Sender<Loading>,
     /// Where clients ask for certificates.
-    pub(super) demands: Demands,
+    pub(super) requests: Requests,
 }
 
 /// What only the writer touches.
@@ -75,7 +75,7 @@ pub(super) struct Writer {
     /// What is watched beside them.
     pub(super) watch: Arc<BTreeSet<PathBuf>>,
     /// What the last pass found missing.
-    pub(super) missing: Vec<Missing>,
+    pub(super) missing: Vec<UncoveredHost>,
     /// The keys that wait for a restart.
     start: Config,
 }
@@ -114,7 +114,7 @@ impl Live {
             set_level,
         } = parts;
         let now = clock.now();
-        let (tools, demands) = (manager.tools().clone(), manager.demands().clone());
+        let (deps, requests) = (manager.deps().clone(), manager.requests().clone());
         let flusher = manager.flusher().clone();
         let live = Arc::new(Self {
             file,
@@ -138,10 +138,10 @@ impl Live {
             current: ArcSwap::from_pointee(loaded),
             last: ArcSwap::from_pointee(None),
             flusher,
-            tools,
+            deps,
             planned: Notify::new(),
             loaded: watch::Sender::new(Loading::Begun),
-            demands,
+            requests,
         });
         let report = {
             let mut writer = live.writer();

@@ -15,7 +15,7 @@ use pingora_core::services::background::BackgroundService;
 use super::blocking;
 use super::live::Live;
 use crate::clock::UnixTime;
-use crate::manager::{Gone, Terms};
+use crate::manager::{Removed, Retention};
 use crate::shutdown::requested;
 
 /// How many names are read from the storage in one go.
@@ -54,7 +54,7 @@ impl Keeping {
         let mut stopping = self.stopping.clone();
         loop {
             tokio::select! {
-                () = self.live.demands.asked() => {}
+                () = self.live.requests.asked() => {}
                 () = requested(&mut stopping) => return,
             }
             let live = Arc::clone(&self.live);
@@ -72,7 +72,7 @@ impl Keeping {
             (walked, pause) = turn.unwrap_or((walked, IDLE));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.live.demands.changed() => walked = None,
+                () = self.live.requests.changed() => walked = None,
                 () = requested(&mut stopping) => return,
             }
         }
@@ -82,15 +82,15 @@ impl Keeping {
 impl Live {
     /// Takes up what clients have asked for. Blocks on the storage, and holds nobody up meanwhile.
     fn take_up(&self) {
-        while self.demands.has_new() {
+        while self.requests.has_new() {
             let asked = self.writer().manager.demanded();
             if let Some(batch) = asked {
-                let looked = batch.look(&self.tools);
+                let looked = batch.look(&self.deps);
                 let mut writer = self.writer();
                 writer.manager.take_up(looked);
                 self.publish_map(&self.current().config);
             }
-            self.demands.took_up();
+            self.requests.took_up();
         }
     }
 
@@ -102,25 +102,26 @@ impl Live {
         begun: Instant,
         stopping: &ShutdownWatch,
     ) -> (Option<UnixTime>, Duration) {
-        let Some(terms) = self.writer().manager.terms_on_demand() else {
+        let Some(retention) = self.writer().manager.on_demand_retention() else {
             return (None, IDLE);
         };
         self.note_used(stopping);
-        let walked = self.walk(terms, walked, stopping);
-        let going = self.writer().manager.going_on_demand(begun.elapsed());
-        let pause = Duration::from_secs(u64::try_from(terms.looked_every()).unwrap_or_default());
+        let walked = self.walk(retention, walked, stopping);
+        let going = self.writer().manager.on_demand_removals(begun.elapsed());
+        let pause =
+            Duration::from_secs(u64::try_from(retention.looked_every()).unwrap_or_default());
         if going.is_empty() {
             return (walked, pause);
         }
-        let gone = going.into_iter().map(|one| one.carry_out(&self.tools));
+        let gone = going.into_iter().map(|one| one.carry_out(&self.deps));
         let gone: Vec<_> = gone.collect();
         // Others may be to go as well.
-        let pause = match gone.iter().any(Gone::is_settled) {
+        let pause = match gone.iter().any(Removed::is_settled) {
             true => SOON.min(pause),
             false => pause,
         };
         let mut writer = self.writer();
-        writer.manager.gone_on_demand(gone);
+        writer.manager.finish_on_demand_removals(gone);
         self.publish_map(&self.current().config);
         (walked, pause)
     }
@@ -131,9 +132,9 @@ impl Live {
             self.writer().manager.used_on_demand(used);
         }
         while !*stopping.borrow() {
-            let notes = self.writer().manager.notes_on_demand();
+            let notes = self.writer().manager.unwritten_use_on_demand();
             let count = notes.len();
-            let written = self.tools.note(notes);
+            let written = self.deps.note(notes);
             self.writer().manager.noted_on_demand(&written);
             // What is not written is tried again with the next look.
             if count == 0 || written.len() < count {
@@ -145,16 +146,16 @@ impl Live {
     /// Has all names served that are stored, where it is time to look.
     fn walk(
         &self,
-        terms: Terms,
+        retention: Retention,
         walked: Option<UnixTime>,
         stopping: &ShutdownWatch,
     ) -> Option<UnixTime> {
         let now = self.clock.now();
-        let next = walked.map(|last| last.saturating_add(terms.walked_every()));
+        let next = walked.map(|last| last.saturating_add(retention.walked_every()));
         if walked.is_some_and(|last| last <= now) && next.is_some_and(|next| next > now) {
             return walked;
         }
-        let records = match self.tools.on_demand() {
+        let records = match self.deps.on_demand() {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!(%error, "stored certificates on demand cannot be listed");
@@ -171,7 +172,7 @@ impl Live {
             if batch.is_empty() {
                 continue;
             }
-            let looked = batch.look(&self.tools);
+            let looked = batch.look(&self.deps);
             let mut writer = self.writer();
             loaded += writer.manager.take_up(looked).added.len();
             self.publish_map(&self.current().config);

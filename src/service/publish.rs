@@ -10,7 +10,7 @@ use super::load::Loading;
 use crate::certificate::sni::SniMap;
 use crate::config::model::Config;
 use crate::host::Pattern;
-use crate::manager::{Missing, Report};
+use crate::manager::{Report, UncoveredHost};
 use crate::proxy::{self, SiteTable};
 use crate::tls::Snapshot;
 
@@ -55,7 +55,8 @@ impl Live {
         writer.missing.clone_from(&report.missing);
         // Without a certificate they are served on plain HTTP; with an old one that has to be told.
         let map = self.map.load();
-        let counts = |missing: &&Missing| !config.server.https_optional || has_any(&map, missing);
+        let counts =
+            |missing: &&UncoveredHost| !config.server.https_optional || has_any(&map, missing);
         let missing = report.missing.iter().filter(counts);
         self.readiness.set(CERTIFICATES, missing);
         self.planned.notify_one();
@@ -92,7 +93,7 @@ impl Live {
 }
 
 /// Whether there is a certificate, good or not.
-fn has_any(map: &SniMap, missing: &Missing) -> bool {
+fn has_any(map: &SniMap, missing: &UncoveredHost) -> bool {
     match &missing.host {
         Pattern::Exact(name) => map.lookup(name.as_str()).is_some(),
         other => map.get(other).is_some(),

@@ -20,7 +20,7 @@ use super::issue::Due;
 use super::live::Live;
 use super::systemd;
 use crate::clock::UnixTime;
-use crate::manager::{Answer, Done, Start};
+use crate::manager::{AriResult, JobResult, StartupStatus};
 use crate::shutdown::requested;
 
 /// How long it is waited at most until the clock is looked at again: it may have been set.
@@ -68,11 +68,11 @@ impl Renewal {
             return;
         }
         let live = Arc::clone(&self.live);
-        match blocking(move || live.start_state()).await {
-            Some((Start::Complete, _)) => self.gate.open(),
-            Some((Start::Failed(why), _)) => self.gate.fail(why),
+        match blocking(move || live.startup_status()).await {
+            Some((StartupStatus::Complete, _)) => self.gate.open(),
+            Some((StartupStatus::Failed(why), _)) => self.gate.fail(why),
             // From here, so that a start that hangs says nothing.
-            Some((Start::Pending, missing)) => systemd::starting(missing),
+            Some((StartupStatus::Pending, missing)) => systemd::starting(missing),
             None => {}
         }
     }
@@ -91,11 +91,11 @@ impl Renewal {
 
     /// Stores what waits for the storage, for the last time.
     async fn save(&self) {
-        let tools = self.live.tools();
-        if !tools.has_waiting() {
+        let deps = self.live.deps();
+        if !deps.has_waiting() {
             return;
         }
-        let saving = tools.clone();
+        let saving = deps.clone();
         let saved = tokio::time::timeout(LAST_SAVE, blocking(move || saving.save())).await;
         if !matches!(saved, Ok(Some(0))) {
             tracing::error!(
@@ -110,12 +110,12 @@ impl Renewal {
 impl BackgroundService for Renewal {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
-        let (mut work, mut inquiries) = (Work::default(), JoinSet::new());
+        let (mut work, mut ari_queries) = (Work::default(), JoinSet::new());
         let mut looks = JoinSet::new();
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
-            let (next, is_begun) = work.begin(&self.live, &mut inquiries, &mut looks).await;
+            let (next, is_begun) = work.begin(&self.live, &mut ari_queries, &mut looks).await;
             if is_begun {
                 // Who is being asked is told while it lasts.
                 tell = tell.or_else(|| Some(Instant::now().max(not_before)));
@@ -137,7 +137,7 @@ impl BackgroundService for Renewal {
                     is_told = false;
                     tell = tell.or_else(|| Some(Instant::now().max(not_before)));
                 }
-                Some(answers) = answers(&mut inquiries) => {
+                Some(answers) = answers(&mut ari_queries) => {
                     self.live.advise(answers).await;
                     is_told = false;
                 }
@@ -160,7 +160,7 @@ impl BackgroundService for Renewal {
             }
         }
         let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
-        drop((work, inquiries, looks));
+        drop((work, ari_queries, looks));
         self.save().await;
         self.halt.end();
     }
@@ -179,9 +179,9 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// Waits for an answer of a CA's, and takes all that there are; `None` at once where none is asked.
-async fn answers(inquiries: &mut JoinSet<Answer>) -> Option<Vec<Answer>> {
-    let mut ended = vec![inquiries.join_next().await?];
-    while let Some(another) = inquiries.try_join_next() {
+async fn answers(ari_queries: &mut JoinSet<AriResult>) -> Option<Vec<AriResult>> {
+    let mut ended = vec![ari_queries.join_next().await?];
+    while let Some(another) = ari_queries.try_join_next() {
         ended.push(another);
     }
     let ended = ended.into_iter();
@@ -196,7 +196,7 @@ async fn answers(inquiries: &mut JoinSet<Answer>) -> Option<Vec<Answer>> {
 /// The certificates that are worked on.
 #[derive(Default)]
 struct Work {
-    tasks: JoinSet<Done>,
+    tasks: JoinSet<JobResult>,
 }
 
 impl Work {
@@ -204,7 +204,7 @@ impl Work {
     async fn begin(
         &mut self,
         live: &Arc<Live>,
-        asked: &mut JoinSet<Answer>,
+        asked: &mut JoinSet<AriResult>,
         looks: &mut JoinSet<bool>,
     ) -> (Option<UnixTime>, bool) {
         let room = ASKED_AT_ONCE.saturating_sub(asked.len());
@@ -214,32 +214,32 @@ impl Work {
         };
         let Some(Due {
             jobs,
-            inquiries,
+            ari_queries,
             to_look_at,
             next,
         }) = due
         else {
             return (None, false);
         };
-        let tools = live.tools();
-        for inquiry in inquiries {
-            let tools = tools.clone();
-            asked.spawn(async move { inquiry.work(&tools).await });
+        let deps = live.deps();
+        for query in ari_queries {
+            let deps = deps.clone();
+            asked.spawn(async move { query.work(&deps).await });
         }
         for issuer in to_look_at {
             looks.spawn(async move { issuer.look_at_limits().await });
         }
         let is_begun = !jobs.is_empty();
         for job in jobs {
-            let tools = tools.clone();
-            self.tasks.spawn(async move { job.work(&tools).await });
+            let deps = deps.clone();
+            self.tasks.spawn(async move { job.work(&deps).await });
         }
         (next, is_begun)
     }
 
     /// Waits for the end of one; `None` at once where none is under way. Of one that breaks off the
     /// manager learns by itself.
-    async fn next(&mut self) -> Option<Done> {
+    async fn next(&mut self) -> Option<JobResult> {
         let ended = self.tasks.join_next().await?;
         ended
             .inspect_err(|error| tracing::error!(%error, "work on a certificate broke off"))

@@ -16,7 +16,7 @@ use super::live::Live;
 use crate::certificate::Fingerprint;
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind};
-use crate::manager::Watched;
+use crate::manager::MonitoredCert;
 use crate::printable::Printable as _;
 use crate::schedule::{Alert, Upkeep, Watch};
 use crate::shutdown::requested;
@@ -64,7 +64,7 @@ impl BackgroundService for Validity {
 /// Tells what is new about all certificates. Returns the shortest life among them.
 fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
     let now = live.now();
-    let all = live.watched_over();
+    let all = live.monitored_certs();
     let lives = all.iter().map(|one| {
         let key = one.certificate.fingerprint();
         (key, one.certificate.served_lifetime(), one.upkeep)
@@ -84,8 +84,8 @@ fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
     ))
 }
 
-fn event(watched: &Watched, alert: Alert, now: UnixTime) -> Event {
-    let Watched {
+fn event(watched: &MonitoredCert, alert: Alert, now: UnixTime) -> Event {
+    let MonitoredCert {
         certificate,
         upkeep,
         retry,
@@ -155,7 +155,7 @@ mod tests {
     fn told(from: i64, to: i64, upkeep: Upkeep, retry: Option<Retry>) -> String {
         let loader = Loader::new().expect("a loader");
         let (from, to) = (NOW + from * DAY, NOW + to * DAY);
-        let watched = Watched {
+        let watched = MonitoredCert {
             certificate: TestCa::new("told").certificate(&loader, &["a.test"], from, to),
             upkeep,
             retry,

@@ -58,9 +58,9 @@ async fn a_certificate_is_revoked_for_a_reason() {
 
 #[tokio::test]
 async fn what_is_not_revoked_is_explained() {
-    let failure = |class| CareError::Failed(Failure::new(class, "the CA says no"));
+    let failure = |class| ActionError::Failed(Failure::new(class, "the CA says no"));
     for (error, status) in [
-        (CareError::Refused("the CA says no".to_owned()), 409),
+        (ActionError::Refused("the CA says no".to_owned()), 409),
         (failure(FailureClass::Configuration), 409),
         (failure(FailureClass::Network), 502),
         (failure(FailureClass::RateLimited), 429),

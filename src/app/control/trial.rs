@@ -3,10 +3,10 @@
 use crate::admin::{IssuerTrial, TrialView};
 use crate::host::Pattern;
 use crate::issuer::{Finding, Ports, Trial, Verdict, would_issue};
-use crate::manager::{Why, WouldAsk, WouldBe};
+use crate::manager::{IssuancePlan, PlannedIssuer, Reason};
 
 /// Tries the issuers one after the other, as they would be asked.
-pub(super) async fn trial(name: &Pattern, ports: Ports, would: WouldAsk) -> TrialView {
+pub(super) async fn trial(name: &Pattern, ports: Ports, would: IssuancePlan) -> TrialView {
     let trial = Trial {
         name: name.clone(),
         dns: would.dns,
@@ -15,8 +15,10 @@ pub(super) async fn trial(name: &Pattern, ports: Ports, would: WouldAsk) -> Tria
     let mut issuers = Vec::with_capacity(would.issuers.len());
     for issuer in would.issuers {
         let (issuer, findings) = match issuer {
-            WouldBe::Remote(issuer) => (issuer.name().to_string(), issuer.try_out(&trial).await),
-            WouldBe::Local(name) => {
+            PlannedIssuer::Remote(issuer) => {
+                (issuer.name().to_string(), issuer.try_out(&trial).await)
+            }
+            PlannedIssuer::Local(name) => {
                 let message = "the local CA gives certificates for all names, and asks nobody";
                 let finding = Finding::new("local CA", Verdict::Good, message);
                 (name.to_string(), vec![finding])
@@ -46,17 +48,17 @@ pub(super) fn broken(name: &Pattern) -> TrialView {
     }
 }
 
-fn note(name: &Pattern, why: Why, nobody: bool) -> String {
+fn note(name: &Pattern, why: Reason, nobody: bool) -> String {
     match why {
-        Why::NoTls => format!("the site of {name} has 'tls: off': nobody is asked"),
+        Reason::NoTls => format!("the site of {name} has 'tls: off': nobody is asked"),
         _ if nobody => "no issuer is configured: add one under 'issuers'".to_owned(),
-        Why::Certificates => format!("{name} stands under 'certificates'"),
-        Why::Site => format!("a site has {name}; nobody is asked where a certificate covers it"),
-        Why::OnDemand => format!(
+        Reason::Certificates => format!("{name} stands under 'certificates'"),
+        Reason::Site => format!("a site has {name}; nobody is asked where a certificate covers it"),
+        Reason::OnDemand => format!(
             "{name} has its certificate on demand: when a client asks for it, and 'on_demand.ask' and \
              'on_demand.limits' let it"
         ),
-        Why::Nothing => format!(
+        Reason::Nothing => format!(
             "nothing in the configuration has {name} yet: this is what a new site would meet"
         ),
     }

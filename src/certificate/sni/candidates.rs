@@ -69,14 +69,14 @@ struct Candidate {
     certificate: Arc<TlsCertificate>,
     /// Which of the certificate's names it is here for.
     name: u32,
-    standing: Precedence,
+    precedence: Precedence,
 }
 
 /// What the configuration thinks of a certificate, the least wanted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Precedence {
     /// No longer asked for, and served until there is another.
-    Retired,
+    Superseded,
     /// Issued because a client asked for the name.
     OnDemand,
     /// Issued for want of any other.
@@ -84,7 +84,7 @@ pub enum Precedence {
     /// Configured as a certificate.
     Configured,
     /// Issued because a site asks for this very issuer.
-    Demanded,
+    Required,
 }
 
 impl Slot {
@@ -124,12 +124,12 @@ impl Candidate {
 
 impl Candidates {
     /// Adds a certificate.
-    pub fn add(&mut self, certificate: &Arc<TlsCertificate>, standing: Precedence) {
+    pub fn add(&mut self, certificate: &Arc<TlsCertificate>, precedence: Precedence) {
         for (name, pattern) in (0..).zip(certificate.names()) {
             let candidate = Candidate {
                 certificate: Arc::clone(certificate),
                 name,
-                standing,
+                precedence,
             };
             let hash = self.hasher.hash_one(pattern);
             let is_it = |slot: &Slot| slot.pattern() == Some(pattern);
@@ -211,7 +211,7 @@ impl Candidates {
     /// Whether one that is valid at `now` and stands above those on demand covers all of `pattern`.
     pub fn covers_without_demand(&self, pattern: &Pattern, now: UnixTime) -> bool {
         self.has(pattern, |one| {
-            one.standing > Precedence::OnDemand && is_valid(one, now)
+            one.precedence > Precedence::OnDemand && is_valid(one, now)
         })
     }
 
@@ -293,9 +293,9 @@ impl Candidates {
             .iter()
             .filter(|candidate| !is_any_valid || worth(candidate) > Worth::Invalid)
             .collect();
-        let first = best.iter().map(|one| (worth(one), one.standing)).max();
+        let first = best.iter().map(|one| (worth(one), one.precedence)).max();
         // Those whose chain has ended stay for clients that can use no other kind of key.
-        best.retain(|one| first.is_some_and(|(_, standing)| one.standing == standing));
+        best.retain(|one| first.is_some_and(|(_, precedence)| one.precedence == precedence));
         best.sort_by_key(|candidate| (candidate.certificate.kind(), Reverse(rank(candidate))));
         best.dedup_by_key(|candidate| candidate.certificate.kind());
         let mut best: Vec<_> = best
@@ -342,7 +342,7 @@ impl Sets {
 }
 
 fn is_configured(candidate: &Candidate) -> bool {
-    candidate.standing == Precedence::Configured
+    candidate.precedence == Precedence::Configured
 }
 
 fn is_valid(candidate: &Candidate, now: UnixTime) -> bool {

@@ -187,7 +187,7 @@ fn standing_goes_before_validity_but_not_before_being_valid() {
     let demanded = fixture.certificate(&["a.example"], -1, 7);
     let file = fixture.certificate(&["a.example"], -1, 90);
     let mut candidates = Candidates::default();
-    candidates.add(&demanded, Precedence::Demanded);
+    candidates.add(&demanded, Precedence::Required);
     candidates.add(&file, Precedence::Configured);
     let map = candidates.update(&SniMap::default(), NOW);
     assert!(serves(&map, "a.example", &demanded));

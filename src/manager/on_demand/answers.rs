@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::TlsManager;
-use super::super::managed::Stand;
+use super::super::renewal::NameStatus;
 use crate::clock::UnixTime;
 use crate::host::HostName;
 use crate::on_demand::ObtainError;
@@ -11,7 +11,7 @@ use crate::on_demand::ObtainError;
 impl TlsManager {
     /// Tells all who wait how their names stand, where that is decided.
     pub(in crate::manager) fn answer_all(&mut self, now: UnixTime) {
-        for name in self.demands.waited_for() {
+        for name in self.requests.waited_for() {
             self.answer(&name, now, false);
         }
     }
@@ -20,15 +20,17 @@ impl TlsManager {
     /// after work on it.
     pub(super) fn answer(&self, name: &HostName, now: UnixTime, is_begun: bool) {
         let known = self.names.known.get(name);
-        let stand = known.map_or(Stand::Unknown, |known| self.managed.stand(&known.need, now));
+        let stand = known.map_or(NameStatus::Unknown, |known| {
+            self.renewals.stand(&known.spec, now)
+        });
         match stand {
-            Stand::Coming => {}
-            Stand::Served => self.demands.answer(name, &Ok(())),
-            Stand::PutOff(put_off) => {
-                let retry_after = put_off.next.map(|next| seconds(next.saturating_sub(now)));
-                self.tell_refused(name, &put_off.why, retry_after, is_begun);
+            NameStatus::Pending => {}
+            NameStatus::Served => self.requests.answer(name, &Ok(())),
+            NameStatus::Deferred(deferred) => {
+                let retry_after = deferred.next.map(|next| seconds(next.saturating_sub(now)));
+                self.tell_refused(name, &deferred.why, retry_after, is_begun);
             }
-            Stand::Unknown => self.refuse(name, "it may no longer have one", None),
+            NameStatus::Unknown => self.refuse(name, "it may no longer have one", None),
         }
     }
 
@@ -49,7 +51,7 @@ impl TlsManager {
             retry_after,
             is_begun,
         };
-        self.demands.answer(name, &Err(not_made));
+        self.requests.answer(name, &Err(not_made));
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::health::Use;
-use super::super::job::Tools;
-use super::super::managed::read;
-use super::keeping::Why;
+use super::super::job::Deps;
+use super::super::renewal::read;
+use super::super::storage_health::Use;
+use super::expiry::RemovalReason;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
@@ -53,7 +53,7 @@ impl Record {
 }
 
 /// What became of a name that was to go.
-pub(super) enum Fate {
+pub(super) enum RemovalOutcome {
     /// Nothing of it is left in the storage but what the configuration asks for.
     Dropped,
     /// Another instance has presented its certificate at this time.
@@ -65,10 +65,10 @@ pub(super) enum Fate {
 }
 
 /// A name that is to go from the storage.
-pub struct Going {
+pub struct Removal {
     pub(super) name: HostName,
     pub(super) subject: String,
-    pub(super) why: Why,
+    pub(super) why: RemovalReason,
     /// Where certificates of it may be.
     pub(super) issuers: Vec<Arc<dyn Issuer>>,
     /// Whether its certificate stays, which the configuration asks for.
@@ -77,43 +77,45 @@ pub struct Going {
     pub(super) unless_used: UnixTime,
 }
 
-impl Going {
+impl Removal {
     /// Deletes what is stored, where nobody needs it. Blocks on the storage.
-    pub fn carry_out(self, tools: &Tools) -> Gone {
-        let fate = match self.delete(tools) {
-            Ok(fate) => fate,
+    pub fn carry_out(self, deps: &Deps) -> Removed {
+        let outcome = match self.delete(deps) {
+            Ok(outcome) => outcome,
             Err(error) => {
-                tools.health.failed(Use::Writing, &error);
-                Fate::Stays
+                deps.health.failed(Use::Writing, &error);
+                RemovalOutcome::Stays
             }
         };
-        Gone {
+        Removed {
             name: self.name,
             why: self.why,
-            fate,
+            outcome,
         }
     }
 
-    fn delete(&self, tools: &Tools) -> Result<Fate, StorageError> {
-        let storage = &*tools.storage;
+    fn delete(&self, deps: &Deps) -> Result<RemovalOutcome, StorageError> {
+        let storage = &*deps.storage;
         let record = keys::on_demand(&self.subject)?;
         let Some(_lease) = storage.try_lock(&keys::lock(&self.subject)?)? else {
-            return Ok(Fate::Stays);
+            return Ok(RemovalOutcome::Stays);
         };
         match self.why {
-            Why::Unused => match Record::load(storage, &record)? {
+            RemovalReason::Unused => match Record::load(storage, &record)? {
                 // Another instance was faster: what there is is not of this name on demand.
-                None => return Ok(Fate::Dropped),
-                Some(found) if found.used >= self.unless_used => return Ok(Fate::Used(found.used)),
+                None => return Ok(RemovalOutcome::Dropped),
+                Some(found) if found.used >= self.unless_used => {
+                    return Ok(RemovalOutcome::Used(found.used));
+                }
                 Some(_) => {}
             },
             // Another instance may have been told that it is wanted.
-            Why::Unwanted => {
-                if let Some(certificate) = self.valid(tools)? {
-                    return Ok(Fate::Renewed(Box::new(certificate)));
+            RemovalReason::Unwanted => {
+                if let Some(certificate) = self.valid(deps)? {
+                    return Ok(RemovalOutcome::Renewed(Box::new(certificate)));
                 }
             }
-            Why::TakenOver => {}
+            RemovalReason::TakenOver => {}
         }
         if !self.keeps_certificate {
             for issuer in &self.issuers {
@@ -128,29 +130,29 @@ impl Going {
         }
         // Last, so that what is left half done is found again.
         storage.delete(&record)?;
-        Ok(Fate::Dropped)
+        Ok(RemovalOutcome::Dropped)
     }
 
     /// The certificate that is stored, where it is valid.
-    fn valid(&self, tools: &Tools) -> Result<Option<TlsCertificate>, StorageError> {
+    fn valid(&self, deps: &Deps) -> Result<Option<TlsCertificate>, StorageError> {
         let names = [Pattern::Exact(self.name.clone())];
-        let read = read(tools, &names, &self.subject, &self.issuers)?;
-        let now = tools.clock.now();
+        let read = read(deps, &names, &self.subject, &self.issuers)?;
+        let now = deps.clock.now();
         let is_valid = |one: &TlsCertificate| one.validity(now) == Validity::Valid;
         Ok(read.certificate.filter(is_valid))
     }
 }
 
-impl Gone {
+impl Removed {
     /// Whether it was decided: what stays is to be looked at again, and not at once.
     pub fn is_settled(&self) -> bool {
-        !matches!(self.fate, Fate::Stays)
+        !matches!(self.outcome, RemovalOutcome::Stays)
     }
 }
 
-/// What became of a [`Going`].
-pub struct Gone {
+/// What became of a [`Removal`].
+pub struct Removed {
     pub(super) name: HostName,
-    pub(super) why: Why,
-    pub(super) fate: Fate,
+    pub(super) why: RemovalReason,
+    pub(super) outcome: RemovalOutcome,
 }

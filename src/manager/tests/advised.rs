@@ -53,7 +53,7 @@ fn a_certificate_is_renewed_at_a_time_in_the_window_and_says_what_it_replaces() 
         "{drawn}"
     );
     assert_eq!(view.next, Some(drawn));
-    assert_eq!(world.manager.next_inquiry(), Some(NOW + 6 * HOUR));
+    assert_eq!(world.manager.next_ari_query(), Some(NOW + 6 * HOUR));
     assert_eq!(world.inquire(), 0, "not before it is time");
     assert_eq!(advised(&world), [], "nothing out of the ordinary");
 
@@ -147,7 +147,7 @@ fn instances_that_share_a_storage_ask_once() {
     other.clock.advance(7 * HOUR);
     assert_eq!(other.inquire(), 1);
     assert_eq!(asked_about(&other), Vec::<String>::new());
-    assert_eq!(other.manager.next_inquiry(), Some(NOW + 7 * HOUR + 5));
+    assert_eq!(other.manager.next_ari_query(), Some(NOW + 7 * HOUR + 5));
     drop(asking);
     other.clock.advance(5);
     assert_eq!(other.inquire(), 1);
@@ -179,16 +179,16 @@ fn a_ca_that_cannot_tell_changes_nothing() {
     *world.issuer.info.lock().expect("whole") = Err(why);
     world.inquire();
     assert_eq!(world.manager.managed()[0].next, own);
-    assert_eq!(world.manager.next_inquiry(), Some(NOW + 60));
+    assert_eq!(world.manager.next_ari_query(), Some(NOW + 60));
     world.clock.advance(60);
     assert_eq!(world.inquire(), 1);
-    assert_eq!(world.manager.next_inquiry(), Some(NOW + 180));
+    assert_eq!(world.manager.next_ari_query(), Some(NOW + 180));
     // A restart does not begin anew.
     let mut next = World::over(world.storage.clone(), NOW + 61, []);
     next.apply();
     next.inquire();
     assert_eq!(asked_about(&next), Vec::<String>::new());
-    assert_eq!(next.manager.next_inquiry(), Some(NOW + 180));
+    assert_eq!(next.manager.next_ari_query(), Some(NOW + 180));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn it_can_be_switched_off_and_on() {
     world.apply();
     assert_eq!(world.manager.managed()[0].next, own);
     assert_eq!(world.manager.managed()[0].advice, None);
-    assert_eq!(world.manager.next_inquiry(), None);
+    assert_eq!(world.manager.next_ari_query(), None);
     assert!(world.manager.request("a.example"));
     assert_eq!(world.work(), 1);
     let replaced = world.issuer.replaced.lock().expect("whole").clone();

@@ -158,9 +158,12 @@ fn a_start_that_depends_on_it_asks_once_more() {
     let mut next = World::over(world.storage.clone(), NOW + 1, [network()]);
     next.config.renewal.required_at_start = true;
     next.apply();
-    assert_eq!(next.manager.start_state(), Start::Pending);
+    assert_eq!(next.manager.startup_status(), StartupStatus::Pending);
     assert_eq!(next.work(), 1);
-    assert!(matches!(next.manager.start_state(), Start::Failed(_)));
+    assert!(matches!(
+        next.manager.startup_status(),
+        StartupStatus::Failed(_)
+    ));
 }
 
 #[test]

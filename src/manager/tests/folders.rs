@@ -283,7 +283,7 @@ fn a_chain_that_ends_before_its_certificate_is_told_and_watched() {
     let (short, long) = (above(40), above(400));
     fixture.write("a.pem", &(leaf.certificate.clone() + &short + &leaf.key));
     let watched = |fixture: &Fixture| {
-        let all = fixture.manager.watched_over();
+        let all = fixture.manager.monitored_certs();
         let ends = all.iter().map(|one| one.certificate.served_until());
         ends.collect::<Vec<_>>()
     };

@@ -101,13 +101,16 @@ fn failures_are_remembered_over_a_restart() {
             .why
             .contains("the CA is away")
     );
-    assert!(matches!(next.manager.start_state(), Start::Failed(_)));
+    assert!(matches!(
+        next.manager.startup_status(),
+        StartupStatus::Failed(_)
+    ));
     // A person may.
     assert!(next.manager.request("a.example"));
     assert!(!next.manager.request("b.example"));
     assert_eq!(next.work(), 1);
     assert!(next.serial().is_some());
-    assert_eq!(next.manager.start_state(), Start::Complete);
+    assert_eq!(next.manager.startup_status(), StartupStatus::Complete);
 
     let third = World::over(next.storage.clone(), NOW + 2, []);
     assert!(

@@ -1,13 +1,13 @@
 //! Which hosts are looked at in a pass.
 
-use super::super::hosts::Hosts;
+use super::super::desired_hosts::DesiredHosts;
 use super::models::{config, site};
 use crate::certificate::Loader;
 use crate::certificate::sni::{Candidates, Precedence};
 use crate::certificate::testing::{DAY, NOW, TestCa};
 use crate::config::model::SiteTls;
 
-fn open(hosts: &Hosts) -> String {
+fn open(hosts: &DesiredHosts) -> String {
     let names: Vec<_> = hosts.open().map(|(_, host)| host.to_string()).collect();
     names.join(" ")
 }
@@ -27,7 +27,7 @@ fn only_what_lost_or_gained_a_certificate_is_looked_at_again() {
         ],
     );
     let mut candidates = Candidates::default();
-    let mut hosts = Hosts::of(&config);
+    let mut hosts = DesiredHosts::of(&config);
     hosts.review(&mut candidates, NOW);
     let all = "a.example b.example *.example 192.0.2.7 own.example";
     assert_eq!(open(&hosts), all);
@@ -55,7 +55,7 @@ fn only_what_lost_or_gained_a_certificate_is_looked_at_again() {
     candidates.add(&make(&["b.example"], 9), Precedence::Fallback);
     hosts.review(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), all);
-    hosts = Hosts::of(&config);
+    hosts = DesiredHosts::of(&config);
     candidates.add(&make(&["b.example"], 9), Precedence::Configured);
     hosts.review(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), "a.example *.example 192.0.2.7 own.example");
@@ -68,7 +68,7 @@ fn more_changes_than_are_remembered_are_looked_at_all() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let config = config(Vec::new(), vec![site(&names, SiteTls::Auto(Vec::new()))]);
     let mut candidates = Candidates::default();
-    let mut hosts = Hosts::of(&config);
+    let mut hosts = DesiredHosts::of(&config);
     hosts.review(&mut candidates, NOW);
     assert_eq!(hosts.open().count(), names.len());
     let all = ca.certificate(&loader, &names, NOW - DAY, NOW + DAY);

@@ -54,7 +54,10 @@ fn a_limit_on_one_set_of_names_leaves_all_others_alone() {
         assert!(why.contains(part), "{part}: {why}");
     }
     assert!(!why.contains("is being asked"), "{why}");
-    assert!(matches!(world.manager.start_state(), Start::Failed(_)));
+    assert!(matches!(
+        world.manager.startup_status(),
+        StartupStatus::Failed(_)
+    ));
     let retry = world.storage.list(&"retry".parse().expect("a key"));
     assert_eq!(retry.expect("readable"), [], "nothing has failed");
 

@@ -13,7 +13,7 @@ use crate::certificate::sni::CertificateSet;
 use crate::config::model::{Issuer, OnDemandLimits};
 use crate::event::EventKind;
 use crate::host::HostName;
-use crate::manager::{Demands, Why};
+use crate::manager::{Reason, Requests};
 use crate::on_demand::{ObtainError, OnDemandIssuer, RenewalPolicy};
 use crate::schedule::{CertState, Failure, FailureClass};
 
@@ -62,13 +62,13 @@ impl World {
 
     /// A client asks for `host`, and waits.
     fn ask(&self, host: &str) -> Asked {
-        let demands: Demands = self.manager.demands().clone();
+        let requests: Requests = self.manager.requests().clone();
         let host = name(host);
         let asked = self
             .runtime
-            .spawn(async move { demands.obtain(&host).await });
+            .spawn(async move { requests.obtain(&host).await });
         // It is asked for once it is seen, or answered.
-        while !self.manager.demands().has_new() && !asked.is_finished() {
+        while !self.manager.requests().has_new() && !asked.is_finished() {
             std::thread::yield_now();
         }
         asked
@@ -77,7 +77,7 @@ impl World {
     /// Does what the service does for those who wait.
     fn take_up(&mut self) {
         if let Some(batch) = self.manager.demanded() {
-            let looked = batch.look(self.manager.tools());
+            let looked = batch.look(self.manager.deps());
             self.manager.take_up(looked);
         }
     }
@@ -92,9 +92,9 @@ impl World {
 
     /// All that is stored is read, as after a start.
     fn walk(&mut self) {
-        let records = self.manager.tools().on_demand().expect("readable");
+        let records = self.manager.deps().on_demand().expect("readable");
         let batch = self.manager.stored_on_demand(records);
-        let looked = batch.look(self.manager.tools());
+        let looked = batch.look(self.manager.deps());
         self.manager.take_up(looked);
     }
 
@@ -106,13 +106,11 @@ impl World {
 
     /// The same by a process that has been up so long.
     fn sweep_after(&mut self, up: Duration) -> usize {
-        let going = self.manager.going_on_demand(up);
+        let going = self.manager.on_demand_removals(up);
         let count = going.len();
         let gone = going.into_iter();
-        let gone = gone
-            .map(|one| one.carry_out(self.manager.tools()))
-            .collect();
-        self.manager.gone_on_demand(gone);
+        let gone = gone.map(|one| one.carry_out(self.manager.deps())).collect();
+        self.manager.finish_on_demand_removals(gone);
         count
     }
 
@@ -122,7 +120,10 @@ impl World {
         self.manager.used_on_demand(&names);
         let mut written = 0;
         loop {
-            let noted = self.manager.tools().note(self.manager.notes_on_demand());
+            let noted = self
+                .manager
+                .deps()
+                .note(self.manager.unwritten_use_on_demand());
             self.manager.noted_on_demand(&noted);
             if noted.is_empty() {
                 return written;
@@ -152,12 +153,12 @@ impl World {
         let manager = &mut self.manager;
         let issuers = &self.config.issuers;
         let jobs = manager
-            .managed
-            .due(&mut manager.issued, issuers, Some(&wanted), now);
+            .renewals
+            .due(&mut manager.local_certs, issuers, Some(&wanted), now);
         let count = jobs.len();
-        let tools = self.manager.tools().clone();
+        let deps = self.manager.deps().clone();
         for job in jobs {
-            let done = self.runtime.block_on(job.work(&tools));
+            let done = self.runtime.block_on(job.work(&deps));
             self.manager.settle([done]);
         }
         count
@@ -185,7 +186,7 @@ fn a_pass_tells_nobody_of_a_name_that_is_looked_up() {
     let asked = world.ask(HOST);
     let batch = world.manager.demanded().expect("a name to be looked up");
     assert!(world.manager.due().is_empty());
-    let looked = batch.look(world.manager.tools());
+    let looked = batch.look(world.manager.deps());
     assert!(world.manager.due().is_empty());
     assert!(!asked.is_finished(), "it waits still");
     world.manager.take_up(looked);
@@ -212,7 +213,7 @@ fn what_a_client_asks_for_is_obtained_served_and_noted() {
     assert_eq!(world.orders(), 1);
     let report = world.manager.tick();
     assert!(report.missing.is_empty(), "{report:?}");
-    assert_eq!(world.manager.start_state(), Start::Complete);
+    assert_eq!(world.manager.startup_status(), StartupStatus::Complete);
 }
 
 #[test]
@@ -248,12 +249,16 @@ fn after_a_restart_it_is_served_without_an_order_by_a_walk_or_when_asked_for() {
 fn who_would_be_asked_on_demand_is_told() {
     let mut world = World::demanding([]);
     let mut why = |pattern: &str| {
-        let would = world.manager.would_ask(&pattern.parse().expect("one"));
+        let would = world.manager.plan_issuance(&pattern.parse().expect("one"));
         (would.why, would.issuers.len())
     };
-    assert_eq!(why(HOST), (Why::OnDemand, 1));
-    assert_eq!(why("a.other.example").0, Why::Nothing);
-    assert_eq!(why("*.shop.example").0, Why::Nothing, "no client names it");
+    assert_eq!(why(HOST), (Reason::OnDemand, 1));
+    assert_eq!(why("a.other.example").0, Reason::Nothing);
+    assert_eq!(
+        why("*.shop.example").0,
+        Reason::Nothing,
+        "no client names it"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::model::Issuer;
 use crate::event::{EventKind, Severity};
 use crate::issuer::RevocationReason;
-use crate::manager::CareError;
+use crate::manager::ActionError;
 use crate::schedule::CertState;
 
 impl World {
@@ -17,14 +17,14 @@ impl World {
         let Ok(revoke) = revoke else {
             panic!("it can be revoked")
         };
-        let tools = self.manager.tools().clone();
-        let done = self.runtime.block_on(revoke.work(&tools));
+        let deps = self.manager.deps().clone();
+        let done = self.runtime.block_on(revoke.work(&deps));
         done.expect("revoked");
         self.manager.replace_revoked(&revoke).expect("replaced")
     }
 
     fn heed(&mut self) {
-        let revoked = self.manager.tools().revoked();
+        let revoked = self.manager.deps().revoked();
         self.manager.heed_revoked(&revoked);
     }
 }
@@ -121,10 +121,10 @@ fn what_is_not_ours_is_not_revoked() {
     let unknown = world
         .manager
         .revocation("ab", RevocationReason::Unspecified);
-    assert!(matches!(unknown, Err(CareError::Unknown)));
+    assert!(matches!(unknown, Err(ActionError::Unknown)));
     assert!(matches!(
         world.manager.ca("nobody"),
-        Err(CareError::Unknown)
+        Err(ActionError::Unknown)
     ));
     assert!(world.manager.ca("ca").is_ok());
 }
@@ -140,7 +140,7 @@ fn a_ca_is_not_asked_to_revoke_what_another_has_issued() {
     let fingerprint = certificate.fingerprint().to_string();
     let reason = RevocationReason::Unspecified;
     let refused = world.manager.revocation(&fingerprint, reason);
-    let Some(CareError::Refused(why)) = refused.err() else {
+    let Some(ActionError::Refused(why)) = refused.err() else {
         panic!("another CA is asked")
     };
     assert!(why.contains("no longer configured"), "{why}");
@@ -188,7 +188,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
         };
         fixture.manager.replace_revoked(&revoke)
     };
-    let Err(CareError::Failed(failure)) = revoke(&mut fixture) else {
+    let Err(ActionError::Failed(failure)) = revoke(&mut fixture) else {
         panic!("there is no root")
     };
     assert!(
@@ -198,7 +198,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
     assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));
     fixture.manager.tick();
     assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));
-    let events = fixture.manager.tools().events().recent();
+    let events = fixture.manager.deps().events().recent();
     assert!(
         events
             .iter()
@@ -209,7 +209,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
     assert_eq!(revoke(&mut fixture), Ok(false));
     let second = fixture.serial("a.example").expect("served");
     assert_ne!(second, first);
-    let events = fixture.manager.tools().events().recent();
+    let events = fixture.manager.deps().events().recent();
     assert!(
         events
             .iter()

@@ -203,7 +203,7 @@ impl World {
         let manager = TlsManager::new(Setup {
             published: Arc::default(),
             storage: Arc::new(storage.clone()),
-            backlog: Backlog::default(),
+            pending_writes: PendingWrites::default(),
             clock: clock.clone(),
             metrics: None,
             events: events.clone(),
@@ -263,14 +263,14 @@ impl World {
 
     /// Works on all that is due, and returns how much that was.
     pub(super) fn work(&mut self) -> usize {
-        self.manager.tools().save();
+        self.manager.deps().save();
         let jobs = self.manager.due();
         let count = jobs.len();
-        let tools = self.manager.tools().clone();
+        let deps = self.manager.deps().clone();
         let done = self.runtime.block_on(async {
             let mut done = Vec::new();
             for job in jobs {
-                done.push(job.work(&tools).await);
+                done.push(job.work(&deps).await);
             }
             done
         });
@@ -280,11 +280,11 @@ impl World {
 
     /// Asks the CA of all whose time it is when to renew them, and returns how many those are.
     pub(super) fn inquire(&mut self) -> usize {
-        let inquiries = self.manager.inquiries(100);
-        let count = inquiries.len();
-        let tools = self.manager.tools().clone();
-        for inquiry in inquiries {
-            let answer = self.runtime.block_on(inquiry.work(&tools));
+        let ari_queries = self.manager.ari_queries(100);
+        let count = ari_queries.len();
+        let deps = self.manager.deps().clone();
+        for inquiry in ari_queries {
+            let answer = self.runtime.block_on(inquiry.work(&deps));
             self.manager.advise(answer);
         }
         count

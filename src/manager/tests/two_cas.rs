@@ -25,7 +25,7 @@ fn certificates_of_two_cas_for_the_same_names_wait_side_by_side() {
     };
     assert_eq!(stored(&world), [false, false]);
     world.storage.fail(None);
-    assert_eq!(world.manager.tools().save(), 0);
+    assert_eq!(world.manager.deps().save(), 0);
     assert_eq!(stored(&world), [true, true]);
     for ca in ["ca.test", "second"] {
         let key = format!("certificates/{ca}/a.example.pem").parse();

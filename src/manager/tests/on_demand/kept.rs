@@ -65,7 +65,11 @@ fn what_is_no_longer_wanted_is_served_to_its_end_and_goes() {
     assert_eq!(event.kind, EventKind::CertificateDropped);
     assert!(event.message.contains("no longer wanted"), "{event:?}");
     assert_eq!(world.work_where(Some(false)), 0, "not asked again at once");
-    assert_eq!(world.manager.watched_over().len(), 0, "its end is no alarm");
+    assert_eq!(
+        world.manager.monitored_certs().len(),
+        0,
+        "its end is no alarm"
+    );
     for _ in 0..30 {
         world.clock.advance(DAY);
         world.used(&[HOST]);
@@ -87,7 +91,7 @@ fn what_is_wanted_again_is_renewed() {
     world.clock.advance(4 * DAY);
     assert_eq!(world.work_where(Some(true)), 1);
     assert_eq!(world.orders(), 2);
-    assert_eq!(world.manager.watched_over().len(), 1);
+    assert_eq!(world.manager.monitored_certs().len(), 1);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use crate::secret::Secret;
 
 impl World {
     fn knows(&self, host: &str) -> bool {
-        let demands = self.manager.demands();
-        self.runtime.block_on(demands.has_stored(&name(host)))
+        let requests = self.manager.requests();
+        self.runtime.block_on(requests.has_stored(&name(host)))
     }
 
     /// Has another issuer instead, which answers nothing.
@@ -58,11 +58,11 @@ fn a_storage_that_hangs_takes_few_threads_and_holds_nobody_up_for_ever() {
     world.storage.hang(true);
     let asking: Vec<_> = (0..40)
         .map(|number| {
-            let demands: Demands = world.manager.demands().clone();
+            let requests: Requests = world.manager.requests().clone();
             let host = name(&format!("n{number}.shop.example"));
             world
                 .runtime
-                .spawn(async move { demands.has_stored(&host).await })
+                .spawn(async move { requests.has_stored(&host).await })
         })
         .collect();
     for asked in asking {
@@ -115,7 +115,7 @@ fn another_ca_in_the_place_of_the_issuer_is_asked_at_once() {
 fn what_is_known_is_not_read_again() {
     let mut world = World::demanding([]);
     world.obtain(HOST).expect("obtained");
-    let records = world.manager.tools().on_demand().expect("readable");
+    let records = world.manager.deps().on_demand().expect("readable");
     assert_eq!(records.len(), 1);
     assert!(world.manager.stored_on_demand(records.clone()).is_empty());
     let mut next = World::demanding_over(world.storage.clone(), NOW, []);
@@ -133,7 +133,7 @@ fn a_name_that_the_gate_holds_back_stays_in_the_plan() {
     let asked = world
         .runtime
         .spawn(async move { asking.certificate(HOST, None).await });
-    while !world.manager.demands().has_new() {
+    while !world.manager.requests().has_new() {
         std::thread::yield_now();
     }
     world.take_up();
@@ -151,20 +151,20 @@ fn a_name_that_the_gate_holds_back_stays_in_the_plan() {
 #[test]
 fn some_are_answered_before_others_are_looked_up() {
     let mut world = World::demanding([]);
-    let demands = world.manager.demands().clone();
+    let requests = world.manager.requests().clone();
     world.runtime.block_on(async move {
         for number in 0..70 {
             let host = name(&format!("{number}.shop.example"));
-            let asking = demands.obtain(&host);
+            let asking = requests.obtain(&host);
             // It is asked for when it is first looked at.
             let _ = tokio::time::timeout(Duration::ZERO, asking).await;
         }
     });
     world.take_up();
-    assert!(world.manager.demands().has_new());
+    assert!(world.manager.requests().has_new());
     assert_eq!(world.manager.managed().len(), 64);
     world.take_up();
-    assert!(!world.manager.demands().has_new());
+    assert!(!world.manager.requests().has_new());
     assert_eq!(world.manager.managed().len(), 70);
 }
 

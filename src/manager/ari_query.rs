@@ -1,0 +1,145 @@
+//! Asking a CA when it advises to renew a certificate: one of all instances that share the storage
+//! asks, and the others read what was stored.
+//!
+//! [`AriQuery::work`] runs beside the manager and touches nothing of it, as work on certificates
+//! does; what came of it is handed back to [`super::TlsManager::advise`].
+
+use std::sync::Arc;
+
+use super::cert_store;
+use super::job::Deps;
+use super::spec::CertSpec;
+use super::storage_health::Use;
+use crate::certificate::{Fingerprint, TlsCertificate};
+use crate::issuer::Issuer;
+use crate::schedule::Advice;
+use crate::storage::{Key, Lease, Storage, StorageError, blocking};
+
+/// A certificate of which the CA is to be asked.
+pub struct AriQuery {
+    pub(super) spec: Arc<CertSpec>,
+    pub(super) certificate: Arc<TlsCertificate>,
+    /// How it is known at its CA.
+    pub(super) id: String,
+    pub(super) issuer: Arc<dyn Issuer>,
+    /// Where the advice is stored.
+    pub(super) place: Key,
+    /// What is known so far, perhaps on the certificate before.
+    pub(super) known: Option<Advice>,
+}
+
+/// What came of an [`AriQuery`].
+pub struct AriResult {
+    pub(super) spec: Arc<CertSpec>,
+    pub(super) fingerprint: Fingerprint,
+    /// `None` where another instance is asking.
+    pub(super) advice: Option<Advice>,
+    /// Whether people ought to hear of it, from this instance.
+    pub(super) is_news: bool,
+}
+
+impl AriQuery {
+    /// Asks, or reads what another instance was told.
+    pub async fn work(self, deps: &Deps) -> AriResult {
+        let (advice, is_news) = match self.find_out(deps).await {
+            Some((advice, is_news)) => (Some(advice), is_news),
+            None => (None, false),
+        };
+        AriResult {
+            spec: self.spec,
+            fingerprint: self.certificate.fingerprint(),
+            advice,
+            is_news,
+        }
+    }
+
+    async fn find_out(&self, deps: &Deps) -> Option<(Advice, bool)> {
+        let now = deps.clock.now();
+        let known = self.latest(deps).await;
+        if let Some(known) = known.filter(|known| known.is_fresh(&self.id, now)) {
+            return Some((known, false));
+        }
+        let place = self.place.clone();
+        let lease = blocking(&deps.storage, move |storage| storage.try_lock(&place)).await;
+        let lease = match lease {
+            Ok(lease) => Arc::new(lease?),
+            Err(error) => {
+                deps.health.failed(Use::Writing, &error);
+                Arc::new(Lease::unstored())
+            }
+        };
+        // Another may have asked just before.
+        let known = self.latest(deps).await;
+        let told = match known {
+            Some(known) if known.is_fresh(&self.id, now) => (known, false),
+            known => self.ask(known.as_ref(), &lease, deps).await,
+        };
+        // Its end is a matter of files too.
+        let end = move |_: &dyn Storage| {
+            drop(lease);
+            Ok(())
+        };
+        let _ = blocking(&deps.storage, end).await;
+        Some(told)
+    }
+
+    /// Asks the CA, and keeps what it says.
+    async fn ask(&self, known: Option<&Advice>, lease: &Arc<Lease>, deps: &Deps) -> (Advice, bool) {
+        let said = self.issuer.renewal_info(&self.certificate).await;
+        let now = deps.clock.now();
+        let before = Advice::on(&self.id, known, now);
+        let mut advice = before.clone();
+        let failure = match said {
+            Ok(info) => {
+                advice.take(info, now, &mut fastrand::Rng::new());
+                None
+            }
+            Err(failure) => {
+                advice.fail(&failure, now);
+                Some(failure)
+            }
+        };
+        // Of most CAs without advice there is nothing to be told to other instances.
+        if advice.window.is_some() || advice.failures > 0 || before.window.is_some() {
+            self.keep(advice.clone(), lease, deps).await;
+        }
+        if let Some(failure) = failure {
+            let (domain, issuer) = (self.spec.domain(), self.issuer.name());
+            let why = "it is not known when the CA advises to renew; it is asked again";
+            if advice.failures == 1 {
+                tracing::warn!(%domain, %issuer, %failure, "{why}");
+            } else {
+                tracing::debug!(%domain, %issuer, %failure, "{why}");
+            }
+        }
+        let is_news = advice.is_news(&before, now);
+        (advice, is_news)
+    }
+
+    async fn keep(&self, advice: Advice, lease: &Arc<Lease>, deps: &Deps) {
+        let (lease, place) = (Arc::clone(lease), self.place.clone());
+        let kept = blocking(&deps.storage, move |storage| {
+            cert_store::store_advice(storage, &lease, &place, &advice)
+        });
+        match kept.await {
+            Ok(()) => deps.health.works(Use::Writing),
+            // The peer that took over keeps its own.
+            Err(StorageError::Lost { .. }) => {}
+            Err(error) => deps.health.failed(Use::Writing, &error),
+        }
+    }
+
+    /// What was stored, or is known here where that is later: it may not have been stored.
+    async fn latest(&self, deps: &Deps) -> Option<Advice> {
+        let place = self.place.clone();
+        let loaded = blocking(&deps.storage, move |storage| {
+            cert_store::load_advice(storage, &place)
+        });
+        let stored = loaded.await.unwrap_or_else(|error| {
+            deps.health.failed(Use::Reading, &error);
+            None
+        });
+        let both = stored.into_iter().chain(self.known.clone());
+        both.max_by_key(|advice| (advice.certificate == self.id, advice.ask_at))
+    }
+}

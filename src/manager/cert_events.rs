@@ -1,0 +1,174 @@
+//! What is told of certificates that CAs are asked for.
+
+use std::sync::Arc;
+
+use super::job::Deps;
+use super::spec::CertSpec;
+use crate::certificate::{TlsCertificate, Validity};
+use crate::clock::{UnixTime, rfc3339};
+use crate::event::{Event, EventKind, Severity};
+use crate::schedule::advice::Window;
+use crate::schedule::{Alert, Failure, Retry, Upkeep};
+
+/// Tells of one certificate.
+pub(super) struct CertEvents<'a> {
+    pub(super) deps: &'a Deps,
+    pub(super) spec: &'a CertSpec,
+    pub(super) now: UnixTime,
+}
+
+impl CertEvents<'_> {
+    /// A stored certificate is served.
+    pub(super) fn loaded(&self, certificate: &TlsCertificate) {
+        let domain = self.spec.domain();
+        let end = rfc3339(certificate.not_after());
+        let (severity, message) = match certificate.validity(self.now) {
+            Validity::Valid => (
+                Severity::Info,
+                format!("the stored certificate for {domain} is served; it is valid until {end}"),
+            ),
+            Validity::Expired => (
+                Severity::Critical,
+                format!(
+                    "the stored certificate for {domain} expired at {end}; it is renewed as soon \
+                     as that can be"
+                ),
+            ),
+            Validity::NotYet => (
+                Severity::Error,
+                format!(
+                    "the stored certificate for {domain} is not valid before {}; is this \
+                     machine's clock right?",
+                    rfc3339(certificate.not_before())
+                ),
+            ),
+        };
+        let mut event = self.event(EventKind::CertificateLoaded, severity, message);
+        event.issuer = Some(certificate.source().label().into());
+        event.not_after = Some(certificate.not_after());
+        self.deps.events.emit(event);
+    }
+
+    /// The CA advises to renew `certificate` in a window; here that is planned for `at`.
+    pub(super) fn advised(&self, certificate: &TlsCertificate, window: &Window, at: UnixTime) {
+        let domain = self.spec.domain();
+        let is_at_once = window.end <= self.now;
+        let (severity, advice) = match is_at_once {
+            true => (Severity::Warning, "at once".to_owned()),
+            false => {
+                let (start, end) = (rfc3339(window.start), rfc3339(window.end));
+                (Severity::Info, format!("between {start} and {end}"))
+            }
+        };
+        let why = match (&window.url, is_at_once) {
+            (Some(_), _) => "; its page says why",
+            (None, true) => "; it is perhaps revoked, or about to be",
+            (None, false) => "",
+        };
+        let then = match at > self.now {
+            true => format!("; it is renewed at {} or before", rfc3339(at)),
+            false => "; it is renewed now".to_owned(),
+        };
+        let message =
+            format!("the CA advises to renew the certificate for {domain} {advice}{why}{then}");
+        let kind = EventKind::CertificateRenewalAdvised;
+        let mut event = self.event(kind, severity, message);
+        event.issuer = Some(certificate.source().label().into());
+        event.next = Some(at.max(self.now));
+        event.not_after = Some(certificate.not_after());
+        event.url.clone_from(&window.url);
+        self.deps.events.emit(event);
+    }
+
+    /// A certificate was obtained, or took the place of another.
+    pub(super) fn issued(&self, certificate: &TlsCertificate, issuer: Arc<str>, renewed: bool) {
+        self.count(&issuer, "ok");
+        let (kind, verb) = if renewed {
+            (EventKind::CertificateRenewed, "renewed")
+        } else {
+            (EventKind::CertificateObtained, "obtained")
+        };
+        let message = format!(
+            "{verb} the certificate for {} from {issuer}; it is valid until {}",
+            self.spec.domain(),
+            rfc3339(certificate.not_after())
+        );
+        let mut event = self.event(kind, Severity::Info, message);
+        event.issuer = Some(issuer);
+        event.not_after = Some(certificate.not_after());
+        self.deps.events.emit(event);
+    }
+
+    /// A certificate was not obtained; `present` is served meanwhile, which is renewed in the last
+    /// `window` of its life. A CA that has paused waits for a person.
+    pub(super) fn failed(
+        &self,
+        present: Option<&TlsCertificate>,
+        issuer: Arc<str>,
+        failure: &Failure,
+        retry: &Retry,
+        (window, is_paused): (f64, bool),
+    ) {
+        self.count(&issuer, "failed");
+        let severity = match present {
+            _ if is_paused => Severity::Critical,
+            None => Severity::Error,
+            Some(present) => {
+                let failures = retry.failures;
+                let upkeep = Upkeep::Renewed { window, failures };
+                let alert = Alert::of(&present.lifetime(), upkeep, self.now);
+                alert.map_or(Severity::Warning, |alert| alert.severity)
+            }
+        };
+        let meanwhile = match present.map(|present| present.validity(self.now)) {
+            None => "there is none",
+            Some(Validity::Expired) => "the one at hand has expired and is served all the same",
+            Some(_) => "the one at hand is served on",
+        };
+        let message = format!(
+            "no new certificate for {}: {failure}; {meanwhile}; {}",
+            self.spec.domain(),
+            then(retry)
+        );
+        let mut event = self.event(EventKind::CertificateFailed, severity, message);
+        event.issuer = Some(issuer);
+        event.attempt = Some(retry.failures);
+        event.next = retry.next;
+        event.not_after = present.map(TlsCertificate::not_after);
+        event.url.clone_from(&failure.url);
+        self.deps.events.emit(event);
+    }
+
+    /// What becomes of a certificate that a client has asked for, and that ends at `end`.
+    pub(super) fn dropped(&self, what: &str, end: Option<UnixTime>) {
+        let message = format!("the certificate for {} {what}", self.spec.domain());
+        let mut event = self.event(EventKind::CertificateDropped, Severity::Info, message);
+        event.not_after = end;
+        self.deps.events.emit(event);
+    }
+
+    fn event(&self, kind: EventKind, severity: Severity, message: String) -> Event {
+        Event::new(self.now, kind, severity, self.spec.domain(), message)
+    }
+
+    fn count(&self, issuer: &str, result: &str) {
+        if let Some(renewals) = &self.deps.renewals {
+            renewals.with_label_values(&[issuer, result]).inc();
+        }
+    }
+}
+
+/// The last failure in a line.
+pub(super) fn last_failure(retry: &Retry) -> String {
+    let Retry {
+        message, failures, ..
+    } = retry;
+    format!("{message} (attempt {failures}; {})", then(retry))
+}
+
+fn then(retry: &Retry) -> String {
+    match retry.next {
+        Some(next) => format!("the next attempt is at {}", rfc3339(next)),
+        None => "nothing is tried by itself until somebody acts".to_owned(),
+    }
+}

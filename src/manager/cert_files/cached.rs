@@ -1,0 +1,189 @@
+//! What is known of files without reading them again: from the index, and of chains that lack
+//! something.
+
+use std::sync::Arc;
+
+use super::{CertFiles, Change, Found};
+use crate::certificate::{CertificateWarning, Loader, Source, TlsCertificate};
+use crate::clock::UnixTime;
+use crate::manager::entry::Odd;
+use crate::manager::files::{self, EntryId, Kind, Stamps};
+use crate::manager::index::{Flusher, Index, IndexEntry, IndexedCert};
+
+/// From how many files on an index is worth it: as many are read in half a second.
+const WORTH: usize = 1_000;
+
+impl CertFiles {
+    /// Opens the index, where there are so many files that it is worth it.
+    pub(super) fn open_index(&mut self, files: usize) {
+        if files >= WORTH
+            && let Some(place) = self.index_place.take()
+        {
+            self.index = Index::open(&place, &self.flusher);
+        }
+    }
+
+    /// Forgets what the index knew at the start, now that all files have been looked at.
+    pub(in crate::manager) fn settle_index(&mut self) {
+        if let Some(index) = &mut self.index {
+            index.settle();
+        }
+    }
+
+    /// What has the index written.
+    pub(in crate::manager) fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    /// What the index knows of an entry.
+    pub(super) fn known(
+        &mut self,
+        id: &EntryId,
+        kind: Kind,
+        loader: &Loader,
+    ) -> Option<Box<IndexedCert>> {
+        self.index.as_mut()?.take(id, kind, loader).map(Box::new)
+    }
+
+    /// Takes what is known of an entry for what its files hold.
+    pub(super) fn recall(
+        &mut self,
+        found: Found,
+        stamps: Stamps,
+        known: IndexedCert,
+        now: UnixTime,
+    ) -> Option<Change> {
+        let Found { id, kind, origin } = found;
+        let source = match kind {
+            Kind::Directory => Source::Directory(id.file.clone()),
+            Kind::Files => Source::File(id.file.clone()),
+        };
+        let keeper = self.cert_sources.keeper(&id);
+        let new = TlsCertificate::from_index(known.facts, &known.chain, source, keeper);
+        let odd = Odd {
+            warnings: known.warnings,
+            misnamed: known.misnamed,
+            problem: None,
+        };
+        let is_same = known.sure && known.stamps == stamps.print;
+        let entry = self.entry(&id, kind, origin);
+        entry.stamps = stamps.print;
+        // Where they were sure when the content was read, they are now.
+        entry.sure = is_same || stamps.sure;
+        entry.digest = known.digest;
+        entry.odd = odd.boxed();
+        entry.indexed = true;
+        let change = self.admit(&id, Some(Arc::new(new)), now);
+        if !is_same {
+            self.remember(&id);
+        }
+        if self.cert_sources.are_held() {
+            self.away.push(id);
+        }
+        change
+    }
+
+    /// Has the index know what an entry's files hold.
+    pub(super) fn remember(&mut self, id: &EntryId) {
+        let (Some(index), Some(entry)) = (&self.index, self.entries.get_mut(id)) else {
+            return;
+        };
+        let odd = entry.odd.as_deref();
+        let Some(certificate) = &entry.certificate else {
+            if std::mem::take(&mut entry.indexed) {
+                index.remove(id);
+            }
+            return;
+        };
+        if odd.is_some_and(|odd| odd.problem.is_some()) {
+            // What is served is not what the files hold.
+            return;
+        }
+        let is_put = index.put(IndexEntry {
+            id: id.clone(),
+            kind: entry.kind,
+            stamps: entry.stamps,
+            sure: entry.sure,
+            digest: entry.digest,
+            misnamed: odd.is_some_and(|odd| odd.misnamed),
+            certificate: Arc::clone(certificate),
+            warnings: odd.map_or_else(Vec::new, |odd| odd.warnings.clone()),
+            is_new: !entry.indexed,
+        });
+        entry.indexed |= is_put;
+    }
+
+    /// Reads some of what is left in files and is to be in memory. Whether there is more.
+    pub(in crate::manager) fn fetch(&mut self, most: usize) -> bool {
+        let from = self.away.len().saturating_sub(most);
+        for id in self.away.split_off(from) {
+            let Some(entry) = self.entries.get(&id) else {
+                continue;
+            };
+            let Some(certificate) = &entry.certificate else {
+                continue;
+            };
+            if certificate.is_in_memory() {
+                continue;
+            }
+            let (digest, fingerprint) = (entry.digest, certificate.fingerprint());
+            // What is not as it was a look at it will find out.
+            if let Some(der) = files::read_again(&id, entry.kind, digest, fingerprint) {
+                certificate.hold_der(der);
+            }
+        }
+        if self.away.is_empty() {
+            self.away = Vec::new();
+        }
+        !self.away.is_empty()
+    }
+
+    /// Mends chains whose intermediates have become known.
+    pub(super) fn complete(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
+        let generation = loader.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return Vec::new();
+        }
+        let authorities = loader.issuer_names();
+        let (mut changes, mut completed) = (Vec::new(), Vec::new());
+        // Whatever is incomplete, or has ended, is noted.
+        for id in &self.noted {
+            let Some(entry) = self.entries.get_mut(id) else {
+                continue;
+            };
+            let Some(certificate) = &entry.certificate else {
+                continue;
+            };
+            let has_ended = certificate.served_until() < now;
+            let warnings = entry.odd.iter().flat_map(|odd| &odd.warnings);
+            let mut missing = warnings
+                .filter_map(CertificateWarning::missing_issuer)
+                .peekable();
+            if missing.peek().is_none() && !has_ended {
+                continue;
+            }
+            // What is away is not fetched in vain: there may be very many.
+            let may_be = missing.any(|issuer| authorities.contain(issuer));
+            if !may_be && !certificate.is_in_memory() {
+                continue;
+            }
+            let Some(complete) = loader.complete_chain(certificate).map(Arc::new) else {
+                continue;
+            };
+            if let Some(mut odd) = entry.odd.take() {
+                odd.warnings.retain(|one| one.missing_issuer().is_none());
+                entry.odd = odd.boxed();
+            }
+            completed.push(id.clone());
+            let old = entry.certificate.replace(Arc::clone(&complete));
+            changes.push(Change {
+                old,
+                new: Some(complete),
+            });
+        }
+        for id in completed {
+            self.remember(&id);
+        }
+        changes
+    }
+}

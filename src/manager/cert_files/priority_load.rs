@@ -1,0 +1,141 @@
+//! The first look at all files: what they are named after, and those that are looked at before the
+//! rest because somebody asks for them.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{CertFiles, Change, Found};
+use crate::certificate::Loader;
+use crate::certificate::sni::Loading as _;
+use crate::clock::UnixTime;
+use crate::host::{Host, Identifier, Pattern};
+use crate::manager::files::{EntryId, Kind};
+use crate::manager::load_priority::LoadPriority;
+use crate::manager::naming;
+
+/// What is known of files before they are read.
+pub(in crate::manager) struct PriorityLoad {
+    load_priority: LoadPriority,
+    /// What files of directories are named after, as far as they are listed.
+    marks: Vec<u64>,
+    /// Configured files, by what they are named after.
+    files: HashMap<u64, Vec<EntryId>>,
+    /// The default certificate's name, which whoever names none asks for.
+    default: Option<Identifier>,
+}
+
+impl CertFiles {
+    /// Begins the first look: who asks for certificates meanwhile does so through `load_priority`. What is
+    /// for `default` comes first.
+    pub(in crate::manager) fn begin_first(
+        &mut self,
+        load_priority: LoadPriority,
+        default: Option<Identifier>,
+    ) {
+        let mut files: HashMap<u64, Vec<EntryId>> = HashMap::new();
+        for id in self.files.keys() {
+            for pattern in named_after(id).into_iter().flatten() {
+                if let Some(mark) = load_priority.mark(&pattern) {
+                    files.entry(mark).or_default().push(id.clone());
+                }
+            }
+        }
+        self.priority_load = Some(PriorityLoad {
+            load_priority,
+            marks: Vec::new(),
+            files,
+            default,
+        });
+    }
+
+    /// Ends it.
+    pub(in crate::manager) fn end_first(&mut self) {
+        self.priority_load = None;
+    }
+
+    /// Notes that a directory holds the chain `name`.
+    pub(super) fn note_listed(&mut self, name: &OsStr) {
+        // Files are looked for by names in small letters.
+        let is_small = !name.as_encoded_bytes().iter().any(u8::is_ascii_uppercase);
+        if let Some(first) = &mut self.priority_load
+            && !first.load_priority.is_listed()
+            && is_small
+            && let Some(pattern) = naming::named_after(name)
+        {
+            first.marks.extend(first.load_priority.mark(&pattern));
+        }
+    }
+
+    /// Takes note that all directories are listed.
+    pub(super) fn note_all_listed(&mut self) {
+        if let Some(first) = &mut self.priority_load {
+            let mut marks = std::mem::take(&mut first.marks);
+            marks.extend(first.files.keys());
+            first.load_priority.list(marks);
+            match &first.default {
+                Some(Identifier::Dns(name)) => first.load_priority.prioritize(Host::Name(name.as_str())),
+                Some(Identifier::Ip(address)) => first.load_priority.prioritize(Host::Ip(*address)),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether somebody waits for files to be looked at before the rest.
+    pub(in crate::manager) fn is_hurried(&self) -> bool {
+        self.priority_load
+            .as_ref()
+            .is_some_and(|first| first.load_priority.is_wanted())
+    }
+
+    /// Looks at the files that somebody waits for.
+    pub(in crate::manager) fn look_first(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
+        let Some(first) = &self.priority_load else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for pattern in first.load_priority.take() {
+            let mark = first.load_priority.mark(&pattern);
+            let ids = mark.and_then(|mark| first.files.get(&mark));
+            let files = ids.into_iter().flatten().filter_map(|id| {
+                Some(Found {
+                    id: id.clone(),
+                    kind: Kind::Files,
+                    origin: Arc::clone(self.files.get(id)?),
+                })
+            });
+            found.extend(files);
+            self.find_named(&pattern, &mut found);
+        }
+        self.look(found, loader, now)
+    }
+
+    /// Finds the files of directories that are named after `pattern`.
+    fn find_named(&self, pattern: &Pattern, found: &mut Vec<Found>) {
+        for name in naming::names_for(pattern) {
+            for directory in &self.directories {
+                let id = EntryId::beside(&directory.path, OsStr::new(&name));
+                if !self.files.contains_key(&id) && fs::symlink_metadata(id.chain()).is_ok() {
+                    found.push(Found {
+                        id,
+                        kind: Kind::Directory,
+                        origin: Arc::clone(&directory.origin),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What a configured file is named after: it, or its directory as certbot has it,
+/// `live/a.example/fullchain.pem`.
+fn named_after(id: &EntryId) -> [Option<Pattern>; 2] {
+    let directory: &Path = id.file.directory();
+    let above = directory.file_name().and_then(OsStr::to_str);
+    [
+        naming::named_after(id.file.name()),
+        above.and_then(naming::named),
+    ]
+}

@@ -1,0 +1,112 @@
+//! Who would be asked for a certificate, for whoever wants to know before it is asked for.
+
+use std::sync::Arc;
+
+use super::TlsManager;
+use crate::config::model::{CertificateSource, Config, Issuer as Configured, SiteTls};
+use crate::host::Pattern;
+use crate::issuer::Issuer;
+use crate::on_demand;
+
+/// Who would be asked for the certificate of a name.
+pub struct IssuancePlan {
+    pub why: Reason,
+    /// The entry of `dns` in the configuration that the certificate names.
+    pub dns: Option<Arc<str>>,
+    /// In the order in which they are asked.
+    pub issuers: Vec<PlannedIssuer>,
+}
+
+/// An issuer that would be asked.
+pub enum PlannedIssuer {
+    /// One over the network.
+    Remote(Arc<dyn Issuer>),
+    /// The local CA with this name, which asks nobody.
+    Local(Arc<str>),
+}
+
+/// What makes it be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// An entry of `certificates` has the name, or the wildcard over it.
+    Certificates,
+    /// A site has the name.
+    Site,
+    /// A site has the name, and is not to be served over TLS.
+    NoTls,
+    /// A client may have it on demand.
+    OnDemand,
+    /// Nothing has it yet; the first issuer is the one that a new site would get.
+    Nothing,
+}
+
+impl TlsManager {
+    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
+    /// forbid it.
+    pub fn ask_again(&mut self) {
+        self.renewals.ask_again(self.clock.now());
+    }
+
+    /// Who would be asked for a certificate for `name`.
+    pub fn plan_issuance(&mut self, name: &Pattern) -> IssuancePlan {
+        let Some(config) = self.config.clone() else {
+            return IssuancePlan {
+                why: Reason::Nothing,
+                dns: None,
+                issuers: Vec::new(),
+            };
+        };
+        let (why, names, dns) = names(&config, name);
+        let issuers = names.iter().filter_map(|name| {
+            Some(match config.issuers.get(name)? {
+                Configured::Acme(acme) => PlannedIssuer::Remote(self.renewals.issuer(name, acme)),
+                Configured::LocalCa { .. } => PlannedIssuer::Local(Arc::clone(name)),
+            })
+        });
+        IssuancePlan {
+            why,
+            dns,
+            issuers: issuers.collect(),
+        }
+    }
+}
+
+/// The names of the issuers, and what has them asked.
+fn names(config: &Config, name: &Pattern) -> (Reason, Vec<Arc<str>>, Option<Arc<str>>) {
+    let above = name.wildcard_over();
+    let has = |pattern: &Pattern| pattern == name || Some(pattern) == above.as_ref();
+    for source in &*config.certificates {
+        if let CertificateSource::Managed {
+            names,
+            issuers,
+            dns,
+            ..
+        } = source
+            && names.iter().any(has)
+        {
+            return (Reason::Certificates, issuers.clone(), dns.clone());
+        }
+    }
+    let sites = || config.sites.iter();
+    // The very name goes before the wildcard over it, as it does when requests are routed.
+    let exact = sites().find(|site| site.hosts.contains(name));
+    let site = exact.or_else(|| sites().find(|site| site.hosts.iter().any(has)));
+    let is_off = site.is_some_and(|site| site.tls == SiteTls::Off);
+    if exact.is_none()
+        && !is_off
+        && let (Some(on_demand), Pattern::Exact(host)) = (&config.on_demand, name)
+        && on_demand::allows(on_demand, host.as_str())
+    {
+        return (Reason::OnDemand, on_demand.issuers.clone(), None);
+    }
+    let (why, issuers) = match site.map(|site| &site.tls) {
+        Some(SiteTls::Auto(issuers)) => (Reason::Site, issuers.clone()),
+        Some(SiteTls::Issuer(issuer)) => (Reason::Site, vec![Arc::clone(issuer)]),
+        Some(SiteTls::Off) => (Reason::NoTls, Vec::new()),
+        None => (
+            Reason::Nothing,
+            config.issuers.keys().take(1).cloned().collect(),
+        ),
+    };
+    (why, issuers, None)
+}

@@ -1,0 +1,139 @@
+//! What the services that keep certificates up ask of the manager.
+
+use std::sync::Arc;
+
+use super::on_demand::name_of;
+use super::{
+    AriQuery, AriResult, Deps, Job, JobResult, ManagedView, MonitoredCert, Report, StartupStatus,
+    TlsManager,
+};
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::issuer::Issuer;
+use crate::on_demand::RenewalPolicy;
+use crate::schedule::Upkeep;
+
+impl TlsManager {
+    /// The certificates that a CA is to be asked for now, as many as may be worked on at a time.
+    /// Each is held until [`Self::settle`] says what came of it.
+    pub fn due(&mut self) -> Vec<Job> {
+        let Some(config) = &self.config else {
+            return Vec::new();
+        };
+        let now = self.clock.now();
+        let on_demand = self.on_demand.as_ref();
+        let wanted =
+            on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as Arc<dyn RenewalPolicy>);
+        let (issued, issuers) = (&mut self.local_certs, &config.issuers);
+        let jobs = self.renewals.due(issued, issuers, wanted.as_ref(), now);
+        // What a limit stands against comes late, or not at all.
+        self.answer_all(now);
+        if let Some(gauges) = &mut self.gauges {
+            gauges.show_limits(self.renewals.limits());
+        }
+        jobs
+    }
+
+    /// The certificates of which a CA is to be asked now when it advises to renew them, at most so
+    /// many. What comes of each goes to [`Self::advise`].
+    pub fn ari_queries(&mut self, most: usize) -> Vec<AriQuery> {
+        let Some(config) = &self.config else {
+            return Vec::new();
+        };
+        let now = self.clock.now();
+        self.renewals.ari_queries(&config.issuers, now, most)
+    }
+
+    /// The issuers whose limits are to be looked at in the storage now, see
+    /// [`Issuer::look_at_limits`].
+    pub fn limits_to_look_at(&mut self) -> Vec<Arc<dyn Issuer>> {
+        let now = self.clock.now();
+        self.renewals.limits_to_look_at(now)
+    }
+
+    /// Takes what a CA advises.
+    pub fn advise(&mut self, answer: AriResult) {
+        let now = self.clock.now();
+        self.renewals.advise(answer, now);
+    }
+
+    /// When [`Self::ari_queries`] next has something; `None` where nothing is to be asked.
+    pub fn next_ari_query(&self) -> Option<UnixTime> {
+        self.renewals.next_ari_query()
+    }
+
+    /// When [`Self::due`] next has something; `None` where nothing is planned.
+    pub fn next_due(&self) -> Option<UnixTime> {
+        self.renewals.next_due()
+    }
+
+    /// What [`Job::work`] needs.
+    pub fn deps(&self) -> &Deps {
+        self.renewals.deps()
+    }
+
+    /// Takes what came of the work on certificates, and serves it at once.
+    pub fn settle(&mut self, done: impl IntoIterator<Item = JobResult>) -> Report {
+        let mut report = Report::default();
+        let Some(config) = self.config.clone() else {
+            return report;
+        };
+        let now = self.clock.now();
+        let mut demanded = Vec::new();
+        for done in done {
+            demanded.extend(name_of(done.spec()).cloned());
+            if let Some((spec, change)) = self.renewals.settle(done, now) {
+                self.take(change, spec.precedence, &mut report);
+            }
+        }
+        self.publish(&config, now, &mut report);
+        for name in demanded {
+            self.settled_on_demand(&name, now);
+        }
+        report
+    }
+
+    /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
+    /// its schedule says. Whether there is any.
+    pub fn request(&mut self, subject: &str) -> bool {
+        let now = self.clock.now();
+        self.renewals.request(subject, now)
+    }
+
+    /// Whether all that CAs are asked for is there.
+    pub fn startup_status(&self) -> StartupStatus {
+        self.renewals.startup_status(self.clock.now())
+    }
+
+    /// The certificates that people may have to be told of, with who replaces them before their
+    /// end: of those from files only what ends soon, has ended or has not begun.
+    pub fn monitored_certs(&self) -> Vec<MonitoredCert> {
+        let watched = |certificate: &Arc<TlsCertificate>, upkeep| MonitoredCert {
+            certificate: Arc::clone(certificate),
+            upkeep,
+            retry: None,
+        };
+        let files = self.cert_files.alarming();
+        let by_hand = files.map(|one| watched(one, Upkeep::ByHand));
+        let window = self.config.as_ref().map(|config| config.renewal.window);
+        let local = self.local_certs.certificates().map(|one| {
+            let upkeep = Upkeep::Renewed {
+                window: window.unwrap_or(0.5),
+                failures: 0,
+            };
+            watched(one, upkeep)
+        });
+        let others = self.renewals.monitored_certs();
+        by_hand.chain(local).chain(others).collect()
+    }
+
+    /// The shortest life of a certificate from a file so far, in seconds.
+    pub fn shortest_life(&self) -> Option<i64> {
+        self.cert_files.shortest_life()
+    }
+
+    /// Everything that CAs are asked for.
+    pub fn managed(&self) -> Vec<ManagedView> {
+        self.renewals.views(self.clock.now()).collect()
+    }
+}

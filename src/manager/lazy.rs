@@ -1,0 +1,115 @@
+//! Certificates that are left in their files, and read when a client asks for one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::entry::invalidity;
+use super::files::{self, Content, EntryId, Kind, Print};
+use crate::certificate::material::{CertSource, Fetched};
+use crate::certificate::{Loader, Source, TlsCertificate};
+use crate::clock::Clock;
+use crate::config::model::InMemory;
+use crate::printable::Printable as _;
+
+/// Leaves certificates in their files, as the configuration asks.
+pub(super) struct FileCertSources {
+    in_memory: InMemory,
+    loader: Arc<Loader>,
+    clock: Arc<dyn Clock>,
+    /// Of all whose key is beside the chain.
+    beside: Arc<dyn CertSource>,
+}
+
+/// Has a certificate in its files.
+struct FileCertSource {
+    /// Where the key is; `None` where it is beside the chain.
+    key: Option<Arc<Path>>,
+    loader: Arc<Loader>,
+    clock: Arc<dyn Clock>,
+    in_memory: InMemory,
+}
+
+impl FileCertSources {
+    pub(super) fn new(in_memory: InMemory, loader: &Arc<Loader>, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            beside: Arc::new(FileCertSource {
+                key: None,
+                loader: Arc::clone(loader),
+                clock: Arc::clone(clock),
+                in_memory,
+            }),
+            in_memory,
+            loader: Arc::clone(loader),
+            clock: Arc::clone(clock),
+        }
+    }
+
+    /// Who has the certificate of `id` in its files.
+    pub(super) fn keeper(&self, id: &EntryId) -> Arc<dyn CertSource> {
+        match &id.key {
+            None => Arc::clone(&self.beside),
+            Some(key) => Arc::new(FileCertSource {
+                key: Some(Arc::clone(key)),
+                loader: Arc::clone(&self.loader),
+                clock: Arc::clone(&self.clock),
+                in_memory: self.in_memory,
+            }),
+        }
+    }
+
+    /// What is held of a certificate that was loaded from the files of `id`.
+    pub(super) fn hold(&self, id: &EntryId, loaded: TlsCertificate) -> TlsCertificate {
+        match self.in_memory {
+            InMemory::All => loaded,
+            InMemory::Cache => loaded.with_source(self.keeper(id)),
+        }
+    }
+
+    /// Whether what is left in files is to be read all the same, once there is time.
+    pub(super) fn are_held(&self) -> bool {
+        self.in_memory == InMemory::All
+    }
+}
+
+impl CertSource for FileCertSource {
+    fn fetch(&self, certificate: &TlsCertificate) -> Result<Fetched, String> {
+        let (file, kind) = match certificate.source() {
+            Source::Directory(file) => (file.clone(), Kind::Directory),
+            Source::File(file) => (file.clone(), Kind::Files),
+            Source::Issuer(_) | Source::Program => {
+                return Err("it is in no file, which is a defect".to_owned());
+            }
+        };
+        let key = self.key.clone();
+        let id = EntryId { file, key };
+        let reading = files::read(&id, kind, &self.loader, Print::NONE);
+        let chain = id.chain();
+        match reading.content {
+            Some(Ok(Content::Certificate(loaded))) => {
+                let now = loaded.certificate;
+                if now.fingerprint() == certificate.fingerprint() {
+                    let der = now.into_der();
+                    return der
+                        .map(Fetched::Same)
+                        .ok_or_else(|| "it is gone".to_owned());
+                }
+                let time = self.clock.now();
+                match invalidity(&now, time) {
+                    Some(why) if invalidity(certificate, time).is_none() => {
+                        Err(format!("{}: {why}", chain.printable()))
+                    }
+                    _ => Ok(Fetched::Newer(Box::new(now))),
+                }
+            }
+            Some(Err((path, error))) => Err(format!("{}: {error}", path.printable())),
+            Some(Ok(Content::Bundle)) | None => Err(format!(
+                "{} holds no private key any more",
+                chain.printable()
+            )),
+        }
+    }
+
+    fn stays_in_memory(&self) -> bool {
+        self.in_memory == InMemory::All
+    }
+}

@@ -1,0 +1,290 @@
+//! The certificates that issuers make, kept from first need to last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::desired::ConfiguredSpec;
+use super::parallel;
+use super::report::{Change, Problem};
+use super::spec::CertSpec;
+use crate::certificate::{Fingerprint, Loader, TlsCertificate};
+use crate::clock::{Clock, UnixTime};
+use crate::config::model::{Issuer, Origin};
+use crate::local_ca::{LocalCa, LocalCaError};
+use crate::storage::{Storage, StorageError};
+
+/// How issuers are come by.
+pub(super) struct LocalCaDeps {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) loader: Arc<Loader>,
+    /// Whether nothing may be made, only looked at.
+    pub(super) dry: bool,
+}
+
+/// Everything that was issued, and the issuers that are open.
+pub(super) struct LocalCerts {
+    deps: LocalCaDeps,
+    open: HashMap<Arc<str>, Arc<LocalCa>>,
+    /// Issuers that have been tried in this pass without being opened, with the reason where they
+    /// cannot be: some wait long for storage, and many may ask for them.
+    tried: HashMap<Arc<str>, Option<String>>,
+    /// Whether one of them could not be opened and is to be tried again soon.
+    is_unopened: bool,
+    certificates: HashMap<CertSpec, Arc<TlsCertificate>>,
+}
+
+/// A certificate with the need that it serves.
+pub(super) type SpecChange = (CertSpec, Change);
+
+impl LocalCerts {
+    pub(super) fn new(deps: LocalCaDeps) -> Self {
+        Self {
+            deps,
+            open: HashMap::new(),
+            tried: HashMap::new(),
+            is_unopened: false,
+            certificates: HashMap::new(),
+        }
+    }
+
+    /// The local CA that the configuration calls `name`; opened where it has not been.
+    ///
+    /// `None` where there may only be looked: then the issuer is in order.
+    pub(super) fn local_ca(
+        &mut self,
+        name: &Arc<str>,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) -> Result<Option<Arc<LocalCa>>, String> {
+        // Only the CA could tell more, and a trial asks nobody.
+        if self.deps.dry && matches!(issuers.get(name), Some(Issuer::Acme(_))) {
+            return Ok(None);
+        }
+        let Some(Issuer::LocalCa { name: common_name }) = issuers.get(name) else {
+            return Err(format!("there is no issuer {name:?}"));
+        };
+        if let Some(ca) = self.open.get(name) {
+            return Ok(Some(Arc::clone(ca)));
+        }
+        if let Some(tried) = self.tried.get(name) {
+            return tried.clone().map_or(Ok(None), Err);
+        }
+        let locals = issuers.iter().filter_map(|(name, issuer)| match issuer {
+            Issuer::LocalCa { .. } => Some(&**name),
+            Issuer::Acme(_) => None,
+        });
+        let locals: Vec<&str> = locals.collect();
+        match self.open_local_ca(name, &locals, common_name) {
+            Ok(Some(ca)) => {
+                self.open.insert(Arc::clone(name), Arc::clone(&ca));
+                Ok(Some(ca))
+            }
+            Ok(None) => {
+                self.tried.insert(Arc::clone(name), None);
+                Ok(None)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                // Whoever waited in vain for another process has waited long.
+                self.is_unopened |=
+                    !matches!(error, LocalCaError::Storage(StorageError::Busy { .. }));
+                self.tried.insert(Arc::clone(name), Some(reason.clone()));
+                Err(reason)
+            }
+        }
+    }
+
+    fn open_local_ca(
+        &self,
+        name: &Arc<str>,
+        locals: &[&str],
+        common_name: &str,
+    ) -> Result<Option<Arc<LocalCa>>, LocalCaError> {
+        let LocalCaDeps {
+            storage,
+            clock,
+            loader,
+            dry,
+        } = &self.deps;
+        if *dry {
+            LocalCa::stored_root_pem(storage.as_ref(), name, locals)?;
+            return Ok(None);
+        }
+        let (storage, clock) = (Arc::clone(storage), Arc::clone(clock));
+        let ca = LocalCa::open(
+            Arc::clone(name),
+            locals,
+            common_name,
+            storage,
+            clock,
+            Arc::clone(loader),
+        )?;
+        Ok(Some(Arc::new(ca)))
+    }
+
+    /// Forgets the issuers that `issuers` no longer has as they were.
+    pub(super) fn close_others(
+        &mut self,
+        before: &IndexMap<Arc<str>, Issuer>,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) {
+        self.open
+            .retain(|name, _| before.get(name) == issuers.get(name));
+    }
+
+    /// Begins a pass: lets every open issuer do what is due.
+    pub(super) fn maintain(&mut self, problems: &mut Vec<Problem>) {
+        self.tried.clear();
+        self.is_unopened = false;
+        for (name, ca) in &self.open {
+            if let Err(error) = ca.maintain() {
+                let message = format!("issuer {name}: {error}");
+                problems.push(Problem::new(&Origin::default(), None, message));
+            }
+        }
+    }
+
+    /// Why clients refuse what is issued by the local CA of this name, see [`LocalCa::unripe`].
+    pub(super) fn unripe(&self, issuer: &str) -> Option<String> {
+        self.open.get(issuer)?.unripe()
+    }
+
+    /// Reports the local CAs whose certificates clients refuse.
+    pub(super) fn tell_unripe(&self, problems: &mut Vec<Problem>) {
+        for (name, ca) in &self.open {
+            if let Some(why) = ca.unripe() {
+                let message = format!("issuer {name}: {why}");
+                problems.push(Problem::new(&Origin::default(), None, message));
+            }
+        }
+    }
+
+    /// Whether a local CA could not be opened, which may be mended any moment.
+    pub(super) fn is_unopened(&self) -> bool {
+        self.is_unopened
+    }
+
+    /// Issues what is needed and not at hand, or soon ends.
+    pub(super) fn issue(
+        &mut self,
+        asked: &[ConfiguredSpec<'_>],
+        issuers: &IndexMap<Arc<str>, Issuer>,
+        window: f64,
+        now: UnixTime,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<SpecChange> {
+        let mut jobs = Vec::new();
+        for (spec, origin) in asked {
+            let present = self.certificates.get(spec);
+            if present.is_some_and(|certificate| !certificate.is_due(window, now)) {
+                continue;
+            }
+            match self.first_available(spec, issuers) {
+                Ok(Some(ca)) => jobs.push((spec, *origin, ca)),
+                // In order, as far as can be told by looking.
+                Ok(None) => {}
+                Err(message) => problems.push(Problem::new(origin, None, message)),
+            }
+        }
+        let made = parallel::map(&jobs, |(spec, _, ca)| ca.issue(&spec.names));
+        let mut served = Vec::new();
+        for ((spec, origin, ca), made) in jobs.into_iter().zip(made) {
+            match made {
+                Ok(new) => {
+                    let new = Arc::new(new);
+                    let old = self.certificates.insert(spec.clone(), Arc::clone(&new));
+                    served.push((
+                        spec.clone(),
+                        Change {
+                            old,
+                            new: Some(new),
+                        },
+                    ));
+                }
+                Err(error) => {
+                    problems.push(Problem::new(origin, None, failed(ca.issuer(), &error)));
+                }
+            }
+        }
+        served
+    }
+
+    /// Forgets what `is_needed` does not ask for any more.
+    pub(super) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.certificates.retain(|spec, certificate| {
+            let keep = is_needed(spec);
+            if !keep {
+                changes.push(Change {
+                    old: Some(Arc::clone(certificate)),
+                    new: None,
+                });
+            }
+            keep
+        });
+        changes
+    }
+
+    /// Makes another certificate in the place of the one with this fingerprint, which stays where
+    /// none can be made; `None` where there is no such.
+    pub(super) fn replace(
+        &mut self,
+        fingerprint: Fingerprint,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) -> Option<Result<SpecChange, String>> {
+        let mut certificates = self.certificates.iter();
+        let (spec, _) = certificates.find(|(_, one)| one.fingerprint() == fingerprint)?;
+        let spec = spec.clone();
+        // What kept an issuer from being opened may be mended.
+        self.tried.clear();
+        let ca = match self.first_available(&spec, issuers).transpose()? {
+            Ok(ca) => ca,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let made = ca.issue(&spec.names);
+        Some(match made {
+            Ok(new) => {
+                let new = Arc::new(new);
+                let old = self.certificates.insert(spec.clone(), Arc::clone(&new));
+                let new = Some(new);
+                Ok((spec, Change { old, new }))
+            }
+            Err(error) => Err(failed(ca.issuer(), &error)),
+        })
+    }
+
+    /// Whether there is a certificate for this very need.
+    pub(super) fn has(&self, spec: &CertSpec) -> bool {
+        self.certificates.contains_key(spec)
+    }
+
+    /// How many certificates there are.
+    pub(super) fn len(&self) -> usize {
+        self.certificates.len()
+    }
+
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        self.certificates.values()
+    }
+
+    fn first_available(
+        &mut self,
+        spec: &CertSpec,
+        issuers: &IndexMap<Arc<str>, Issuer>,
+    ) -> Result<Option<Arc<LocalCa>>, String> {
+        let mut reasons = Vec::new();
+        for name in &spec.issuers {
+            match self.local_ca(name, issuers) {
+                Ok(ca) => return Ok(ca),
+                Err(reason) => reasons.push(format!("issuer {name}: {reason}")),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+}
+
+fn failed(issuer: &str, error: &LocalCaError) -> String {
+    format!("issuer {issuer}: {error}")
+}

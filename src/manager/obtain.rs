@@ -1,0 +1,314 @@
+//! Work on one certificate: ask its issuers in turn, check what comes, store it.
+//!
+//! [`Job::work`] runs beside the manager and touches nothing of it; what came of it is handed back
+//! to [`super::TlsManager::settle`], which alone decides what is served. All that is stored is
+//! stored under the certificate's lock.
+
+mod candidates;
+mod check;
+mod events;
+mod failures;
+mod merge_failures;
+mod still_allowed;
+
+use std::sync::Arc;
+
+pub(super) use self::candidates::replaced_at;
+pub(super) use self::check::covers;
+use super::cert_store::{self, CertRecord, StoredError};
+use super::job::{Deps, Job, JobIssuer, JobResult, Outcome, waiting};
+use super::storage_health::Use;
+use crate::certificate::{TlsCertificate, Validity};
+use crate::clock::UnixTime;
+use crate::issuer::{Issuer, Request};
+use crate::schedule::{Failure, FailureClass, Retries, Retry};
+use crate::storage::{Lease, Storage, StorageError, blocking, keys};
+
+/// What the storage has of a certificate once its lock is held.
+#[derive(Default)]
+struct Stored {
+    certificates: Vec<TlsCertificate>,
+    retries: Retries,
+}
+
+impl Job {
+    /// Obtains the certificate, or finds out why not.
+    pub async fn work(self, deps: &Deps) -> JobResult {
+        let outcome = match self.unwanted(deps).await {
+            Some(outcome) => outcome,
+            None => self.carry_out(deps).await,
+        };
+        JobResult {
+            guard: self.guard,
+            outcome,
+        }
+    }
+
+    async fn carry_out(&self, deps: &Deps) -> Outcome {
+        let lease = match self.lease(deps).await {
+            Ok(Some(lease)) => Arc::new(lease),
+            Ok(None) => return Outcome::Elsewhere,
+            Err(error) => {
+                deps.health.failed(Use::Writing, &error);
+                // Better a certificate that is not kept than none, where the storage says that it
+                // has none.
+                let lease = Arc::new(Lease::unstored());
+                if self.can_wait(deps.clock.now()) {
+                    let failure = Failure::new(FailureClass::Storage, error.to_string());
+                    return self.failed_by_itself(failure, deps);
+                }
+                lease
+            }
+        };
+        let outcome = self.carry_out_under(&lease, deps).await;
+        // Its end is a matter of files too.
+        let end = move |_: &dyn Storage| {
+            drop(lease);
+            Ok(())
+        };
+        let _ = blocking(&deps.storage, end).await;
+        outcome
+    }
+
+    async fn carry_out_under(&self, lease: &Arc<Lease>, deps: &Deps) -> Outcome {
+        let now = deps.clock.now();
+        let stored = match self.look(deps).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                deps.health.failed(Use::Reading, &error);
+                // Another instance may have stored it, or this one before it was started again. What
+                // is served and soon ends is renewed all the same.
+                if self.present.is_none() || self.can_wait(now) {
+                    return Outcome::Unread(error.to_string());
+                }
+                Stored::default()
+            }
+        };
+        // What another instance has failed at counts as much as what this one has.
+        let mut retries = self.retries.clone();
+        retries.learn(stored.retries);
+        if let Some(certificate) = self.newest(stored.certificates, now) {
+            return Outcome::Found(Arc::new(certificate));
+        }
+        let candidates = self.candidates(&retries, deps.clock.now()).await;
+        if candidates.is_empty() && !self.issuers.is_empty() {
+            return Outcome::Deferred {
+                retries,
+                until: None,
+            };
+        }
+        self.tell_of_begin(&candidates, deps);
+        let mut failures: Vec<(&JobIssuer, Failure)> = Vec::new();
+        let mut until = None;
+        for (place, job_issuer) in candidates.into_iter().enumerate() {
+            // Another order may have met a limit while the one before was asked.
+            if place > 0 && self.is_held(job_issuer, deps.clock.now()) {
+                continue;
+            }
+            self.guard.current_issuer.note(Some(job_issuer.name()));
+            let asked = self.ask(job_issuer, &retries, lease, deps).await;
+            self.guard.current_issuer.note(None);
+            match asked {
+                Ok(outcome) => {
+                    for (failed, failure) in failures {
+                        self.tell_of_failed(deps, failed.name(), job_issuer.name(), &failure);
+                    }
+                    return outcome;
+                }
+                // The CA was not asked.
+                Err(Failure {
+                    held: Some(wait), ..
+                }) => until = until.into_iter().chain([wait.until]).min(),
+                Err(failure) => failures.push((job_issuer, failure)),
+            }
+        }
+        if failures.is_empty() && !self.issuers.is_empty() {
+            return Outcome::Deferred { retries, until };
+        }
+        self.failed(failures, retries, lease, deps).await
+    }
+
+    /// Whether it does no harm to leave the certificate as it is for now.
+    fn can_wait(&self, now: UnixTime) -> bool {
+        let present = self.present.as_ref();
+        present.is_some_and(|present| !present.is_due(self.window / 2.0, now))
+    }
+
+    async fn lease(&self, deps: &Deps) -> Result<Option<Lease>, StorageError> {
+        let key = keys::lock(&self.subject)?;
+        blocking(&deps.storage, move |storage| storage.try_lock(&key)).await
+    }
+
+    /// What the storage has: a peer may have been at work, or this instance before it was killed.
+    async fn look(&self, deps: &Deps) -> Result<Stored, StorageError> {
+        let (loader, subject) = (Arc::clone(&deps.loader), self.subject.clone());
+        let names = self.guard.spec.names.clone();
+        let issuers: Vec<_> = self
+            .issuers
+            .iter()
+            .filter_map(|job_issuer| match job_issuer {
+                JobIssuer::Remote(issuer) => Some(Arc::clone(issuer)),
+                JobIssuer::Local(_) => None,
+            })
+            .collect();
+        let hold = deps.clone();
+        let looked = blocking(&deps.storage, move |storage| {
+            let mut stored = Stored {
+                retries: cert_store::load_retries(storage, &subject, &issuers)?,
+                ..Stored::default()
+            };
+            for issuer in issuers {
+                let place = (&*subject, &*names);
+                match cert_store::find(storage, &loader, issuer.ca(), place, issuer.name()) {
+                    Ok(found) => {
+                        let held = |(one, at): (_, String)| hold.hold(one, issuer.ca(), &at);
+                        stored.certificates.extend(found.map(held));
+                    }
+                    // It is about to be replaced.
+                    Err(StoredError::Damaged { .. }) => {}
+                    Err(StoredError::Storage(error)) => return Err(error),
+                }
+            }
+            Ok(stored)
+        });
+        let stored = looked.await?;
+        deps.health.works(Use::Reading);
+        Ok(stored)
+    }
+
+    /// One of `stored` that is better than the present certificate.
+    fn newest(&self, stored: Vec<TlsCertificate>, now: UnixTime) -> Option<TlsCertificate> {
+        let end = self.present.as_ref().map(|present| present.not_after());
+        stored.into_iter().find(|stored| {
+            covers(stored, &self.guard.spec.names)
+                && stored.validity(now) == Validity::Valid
+                && !stored.is_due(self.window, now)
+                && (end.is_none_or(|end| stored.not_after() > end) || self.takes_the_place(stored))
+        })
+    }
+
+    /// Whether a peer has stored this in the place of the present one, which was revoked.
+    fn takes_the_place(&self, stored: &TlsCertificate) -> bool {
+        let mut present = self.present.iter().filter(|_| self.is_revoked);
+        present.any(|present| present.fingerprint() != stored.fingerprint())
+    }
+
+    async fn ask(
+        &self,
+        job_issuer: &JobIssuer,
+        retries: &Retries,
+        lease: &Arc<Lease>,
+        deps: &Deps,
+    ) -> Result<Outcome, Failure> {
+        let names = &self.guard.spec.names;
+        let certificate = match job_issuer {
+            JobIssuer::Local(ca) => {
+                // No I/O, and a fraction of a millisecond.
+                let made = ca.issue(names);
+                made.map_err(|error| internal(job_issuer, &error))?
+            }
+            JobIssuer::Remote(issuer) => {
+                let previous_key = self.previous_key(deps).await;
+                let request = Request {
+                    names: names.clone(),
+                    subject: self.subject.clone(),
+                    failures: retries.get(issuer.account_id()).map_or(0, telling),
+                    failed_validations: retries
+                        .get(issuer.account_id())
+                        .map_or(0, |retry| retry.failed_validations(deps.clock.now())),
+                    is_asked: self.is_asked,
+                    previous_key,
+                    replaces: self.replaces(issuer, deps.clock.now()),
+                    dns: self.guard.spec.dns.clone(),
+                    lease: Arc::clone(lease),
+                };
+                let issued = issuer.issue(&request).await?;
+                let certificate = match self.check(issuer, &issued, deps).await {
+                    Ok(certificate) => certificate,
+                    Err(failure) => {
+                        issuer.refused(&request, &failure).await;
+                        return Err(failure);
+                    }
+                };
+                if self.store(issuer, &certificate, lease, deps).await {
+                    issuer.settled(&request).await;
+                    deps.hold(certificate, issuer.ca(), &self.subject)
+                } else {
+                    certificate
+                }
+            }
+        };
+        if self.retry.is_some() || *retries != Retries::default() {
+            self.forget_failures(lease, deps).await;
+        }
+        Ok(Outcome::Issued {
+            certificate: Arc::new(certificate),
+            issuer: Arc::clone(job_issuer.name()),
+        })
+    }
+
+    /// Stores a new certificate, now or as soon as that can be. Whether it is stored.
+    async fn store(
+        &self,
+        issuer: &Arc<dyn Issuer>,
+        certificate: &TlsCertificate,
+        lease: &Arc<Lease>,
+        deps: &Deps,
+    ) -> bool {
+        let now = deps.clock.now();
+        let packed = CertRecord::pack(certificate, issuer.ca(), &self.subject, issuer.name(), now);
+        let record = match packed {
+            Ok(record) => Arc::new(record),
+            Err(error) => {
+                tracing::error!(domain = %self.domain(), %error, "a certificate cannot be stored");
+                return false;
+            }
+        };
+        // First of all, so that it is there whatever becomes of this.
+        let (name, late) = (waiting(issuer.ca(), &self.subject), Arc::clone(&record));
+        let lock = self.subject.clone();
+        deps.pending_writes.put(&name, move |storage| {
+            match storage.try_lock(&keys::lock(&lock)?)? {
+                Some(lease) => late.store_late(storage, &lease).map(|()| true),
+                None => Ok(false),
+            }
+        });
+        let lease = Arc::clone(lease);
+        let stored = blocking(&deps.storage, move |storage| record.store(storage, &lease));
+        match stored.await {
+            Ok(()) => {
+                deps.pending_writes.forget(&name);
+                deps.health.works(Use::Writing);
+                true
+            }
+            Err(error @ StorageError::Lost { .. }) => {
+                // The peer that took over stores its own.
+                deps.pending_writes.forget(&name);
+                tracing::warn!(domain = %self.domain(), %error, "a new certificate is not stored");
+                false
+            }
+            Err(error) => {
+                deps.health.failed(Use::Writing, &error);
+                false
+            }
+        }
+    }
+}
+
+/// How many of the failures say something of the certificate, and not of a day on which nothing
+/// worked.
+fn telling(retry: &Retry) -> u32 {
+    let passing = [
+        FailureClass::RateLimited,
+        FailureClass::Storage,
+        FailureClass::Clock,
+    ];
+    let classes = retry.classes.iter();
+    let telling = classes.filter(|(class, _)| !passing.contains(class));
+    telling.map(|(_, count)| count).sum()
+}
+
+fn internal(issuer: &JobIssuer, error: &dyn std::fmt::Display) -> Failure {
+    let message = format!("issuer {}: {error}", issuer.name());
+    Failure::new(FailureClass::Internal, message)
+}

@@ -1,0 +1,74 @@
+//! Whether the time of day can be trusted with what cannot be undone.
+//!
+//! A clock that is years ahead makes all names look unused. What goes from the storage is gone, keys
+//! and all, so nothing goes before a clock has been right for a while.
+
+use std::time::Duration;
+
+use crate::clock::UnixTime;
+use crate::schedule::Steadiness;
+
+/// How long a process has to be up: by then a clock is set that can be.
+const AT_FIRST: Duration = Duration::from_secs(3600);
+
+/// A leap of more seconds than this is no mere correction.
+const LEAP: i64 = 3600;
+
+/// How long nothing goes after a leap: time to notice it, and for names to be used.
+const AFTER_LEAP: Duration = Duration::from_secs(86_400);
+
+/// Watches the clock.
+#[derive(Debug)]
+pub(super) struct ClockGuard {
+    steadiness: Steadiness,
+    /// How long the process has to be up until the clock is trusted.
+    from: Duration,
+}
+
+impl Default for ClockGuard {
+    fn default() -> Self {
+        Self {
+            steadiness: Steadiness::default(),
+            from: AT_FIRST,
+        }
+    }
+}
+
+impl ClockGuard {
+    /// Whether the clock, which says `now`, can be trusted; the process has been `up` so long.
+    pub(super) fn holds(&mut self, now: UnixTime, up: Duration) -> bool {
+        let leap = self.steadiness.leap(now, up);
+        if leap.saturating_abs() > LEAP {
+            tracing::warn!(
+                seconds = leap,
+                "the clock leapt: no certificate on demand is deleted for a day"
+            );
+            self.from = up.saturating_add(AFTER_LEAP);
+        }
+        up >= self.from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_process_and_a_leap_are_no_calm() {
+        const HOUR: u64 = 3600;
+        let mut clock_guard = ClockGuard::default();
+        let mut holds = |now, hours| clock_guard.holds(now, Duration::from_secs(hours * HOUR));
+        assert!(!holds(1_000_000, 0));
+        assert!(holds(1_000_000 + 3600, 1));
+        assert!(
+            holds(1_000_000 + 3600 + 1800, 1),
+            "half an hour is a correction"
+        );
+        let year = 365 * 86_400;
+        assert!(!holds(year + 1_000_000 + 2 * 3600, 2));
+        assert!(!holds(year + 1_000_000 + 25 * 3600, 25));
+        assert!(holds(year + 1_000_000 + 26 * 3600, 26));
+        assert!(!holds(1_000_000 + 27 * 3600, 27), "back again");
+        assert!(holds(1_000_000 + 51 * 3600, 51));
+    }
+}

@@ -1,0 +1,402 @@
+//! The certificates that CAs are asked for: what is at hand of each, what is due, what came of it.
+//!
+//! The plan of [`crate::schedule`] decides when; [`super::work`] does the asking, elsewhere. What
+//! is stored is read when a certificate is first needed, and served at once.
+
+mod ari;
+mod issuers;
+mod load;
+mod on_demand;
+mod queue;
+mod revoked;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use self::ari::Ari;
+pub use self::issuers::IssuerLimit;
+use self::issuers::{accounts, is_not_limited, is_over_dns, may_be_mended, ready};
+pub(super) use self::load::{StoredState, read};
+pub(super) use self::on_demand::{NameStatus, cert_events};
+use self::queue::RenewalQueues;
+pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
+use super::cert_events::CertEvents;
+use super::job::{AbandonedJobs, CurrentIssuer, Deps, Job, JobResult, Outcome};
+use super::local_certs::{LocalCerts, SpecChange};
+use super::report::Change;
+use super::spec::CertSpec;
+use crate::certificate::TlsCertificate;
+use crate::certificate::sni::Precedence;
+use crate::clock::UnixTime;
+use crate::config::model::{Acme, Issuer as Configured};
+use crate::issuer::Issuer;
+use crate::on_demand::RenewalPolicy;
+use crate::schedule::{Failure, FailureClass, Retries};
+
+/// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
+pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
+
+/// The part of its life in which a certificate is renewed, until the configuration says.
+const WINDOW: f64 = 1.0 / 3.0;
+
+/// After how many seconds it is looked again where another instance is at work.
+const LOOK_AGAIN: i64 = 5;
+
+/// The same where a client waits for it.
+const LOOK_SOON: i64 = 1;
+
+/// After how many seconds a storage that could not be read is read again.
+pub(super) const READ_AGAIN: i64 = 5;
+
+/// Every certificate that CAs are asked for.
+pub(super) struct Renewals {
+    deps: Deps,
+    make: MakeIssuer,
+    open: HashMap<Arc<str>, OpenIssuer>,
+    entries: HashMap<Arc<CertSpec>, ManagedCert>,
+    queues: RenewalQueues,
+    ari: Ari,
+    abandoned: AbandonedJobs,
+    /// When the storage could last not be read.
+    unread: Option<UnixTime>,
+    /// When it was last looked what it has of the limits of CAs.
+    looked: Option<UnixTime>,
+}
+
+/// An issuer with what the configuration says of it.
+type OpenIssuer = (Arc<Acme>, Arc<dyn Issuer>);
+
+/// What is at hand of one certificate.
+#[derive(Default)]
+struct ManagedCert {
+    subject: String,
+    certificate: Option<Arc<TlsCertificate>>,
+    /// Whether the storage has said what it holds.
+    is_read: bool,
+    /// Why it does not say that.
+    unread: Option<Arc<str>>,
+    /// Whether nothing but an expired certificate was there from the start.
+    is_stale: bool,
+    /// Whether the certificate is of a CA that the configuration no longer names.
+    is_foreign: bool,
+    /// Whether the certificate was revoked.
+    is_revoked: bool,
+    /// Whether it is not to be renewed: who decides on names has said so.
+    is_unwanted: bool,
+    /// Whether a person has asked for it.
+    is_asked: bool,
+    /// Its failures, by the accounts that they happened with.
+    retries: Retries,
+    /// Who is being asked for it, where it is worked on.
+    current_issuer: CurrentIssuer,
+}
+
+impl Renewals {
+    pub(super) fn new(deps: Deps, make: MakeIssuer) -> Self {
+        Self {
+            deps,
+            make,
+            open: HashMap::new(),
+            entries: HashMap::new(),
+            queues: RenewalQueues::new(WINDOW),
+            ari: Ari::default(),
+            abandoned: AbandonedJobs::default(),
+            unread: None,
+            looked: None,
+        }
+    }
+
+    pub(super) fn deps(&self) -> &Deps {
+        &self.deps
+    }
+
+    /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
+    /// another has taken the place of is served until there is one of the other. What failed over
+    /// the DNS may be mended where `is_other_dns`.
+    pub(super) fn close_others(
+        &mut self,
+        issuers: &IndexMap<Arc<str>, Configured>,
+        is_other_dns: bool,
+        now: UnixTime,
+    ) {
+        let (mut moved, mut mended) = (Vec::new(), Vec::new());
+        let mut accounts = HashMap::new();
+        self.open
+            .retain(|name, (before, issuer)| match issuers.get(name) {
+                Some(Configured::Acme(now)) if now == before => {
+                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
+                    true
+                }
+                Some(Configured::Acme(now)) if now.directory == before.directory => {
+                    mended.push(Arc::clone(name));
+                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
+                    false
+                }
+                _ => {
+                    moved.push(Arc::clone(name));
+                    false
+                }
+            });
+        let names =
+            |spec: &CertSpec, of: &[Arc<str>]| spec.issuers.iter().any(|one| of.contains(one));
+        for (spec, entry) in &mut self.entries {
+            if spec.precedence == Precedence::OnDemand {
+                let certificate = entry.certificate.as_ref();
+                let label = certificate.map(|one| one.source().label());
+                let of = moved.iter().find(|one| label == Some(&***one));
+                entry.is_foreign |= of.is_some();
+                // What is of a CA that is no longer configured is good until it is due. Another in
+                // its place, as after a trial, is asked at once.
+                if of.is_some_and(|of| issuers.contains_key(of)) {
+                    self.queues.request(spec, now);
+                }
+            } else if names(spec, &moved) {
+                (entry.is_foreign, entry.is_read) = (true, false);
+            }
+            let is_of_dns = is_other_dns && is_over_dns(spec, issuers);
+            for name in spec.issuers.iter() {
+                if (is_of_dns || mended.contains(name))
+                    && let Some(account) = accounts.get(name)
+                    && entry.retries.make_due(account, is_not_limited, now)
+                {
+                    self.queues.request(spec, now);
+                }
+            }
+        }
+        // Another account may be asked for what the one before was not.
+        self.queues.reconsider();
+    }
+
+    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
+    /// forbid it: a start depends on it.
+    pub(super) fn ask_again(&mut self, now: UnixTime) {
+        let entries = self.entries.iter_mut();
+        for (spec, entry) in entries.filter(|(spec, _)| spec.precedence != Precedence::OnDemand) {
+            if entry.certificate.is_some() && !entry.is_stale {
+                continue;
+            }
+            for account in accounts(&spec.issuers, &self.open) {
+                if entry.retries.make_due(&account, may_be_mended, now) {
+                    self.queues.request(spec, now);
+                }
+            }
+        }
+    }
+
+    /// Forgets what `is_needed` does not ask for any more, of what the configuration asked for.
+    pub(super) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let (queues, advised) = (&mut self.queues, &mut self.ari);
+        self.entries.retain(|spec, entry| {
+            if spec.precedence == Precedence::OnDemand || is_needed(spec) {
+                return true;
+            }
+            queues.remove(spec);
+            advised.forget(spec);
+            if let Some(old) = entry.certificate.take() {
+                changes.push(Change {
+                    old: Some(old),
+                    new: None,
+                });
+            }
+            false
+        });
+        changes
+    }
+
+    /// The certificates that something is to be done about now, as many as may be worked on at a
+    /// time; each is held to be worked on until [`Self::settle`] says what came of it. Where clients
+    /// have asked for them, `wanted` is asked whether they are still to be had.
+    pub(super) fn due(
+        &mut self,
+        local_certs: &mut LocalCerts,
+        issuers: &IndexMap<Arc<str>, Configured>,
+        wanted: Option<&Arc<dyn RenewalPolicy>>,
+        now: UnixTime,
+    ) -> Vec<Job> {
+        for spec in self.abandoned.take() {
+            let why = "the work on it broke off, which is a defect; see the log";
+            let failure = Failure::new(FailureClass::Internal, why);
+            self.queues.fail(&spec, &failure, now);
+        }
+        let lists: Vec<_> = self.queues.lists().cloned().collect();
+        let mut issuers_of = HashMap::with_capacity(lists.len());
+        for list in lists {
+            let job_issuers = self.job_issuers_of(&list, local_certs, issuers);
+            issuers_of.insert(list, job_issuers);
+        }
+        let none = Vec::new();
+        let (entries, is_on) = (&self.entries, self.ari.is_on());
+        let begun = self.queues.begin(now, |spec| {
+            let job_issuers = issuers_of.get(&spec.issuers).unwrap_or(&none);
+            let Some(entry) = entries.get(spec) else {
+                return Ok(());
+            };
+            ready(job_issuers, spec, entry, is_on, now)
+        });
+        let mut jobs = Vec::new();
+        for spec in begun {
+            let advised = self.followed(&spec, now);
+            let Some(entry) = self.entries.get_mut(&spec) else {
+                continue;
+            };
+            let present = entry.certificate.clone();
+            let retry = self.queues.retry(&spec).cloned();
+            // At first it has just been asked.
+            let is_first = present.is_none() && retry.is_none();
+            let asks = spec.precedence == Precedence::OnDemand && !is_first && !entry.is_asked;
+            jobs.push(Job {
+                subject: entry.subject.clone(),
+                has_one: present.is_some(),
+                present: present.filter(|_| !entry.is_foreign),
+                wanted: wanted.filter(|_| asks).cloned(),
+                issuers: issuers_of.get(&spec.issuers).unwrap_or(&none).clone(),
+                is_revoked: entry.is_revoked,
+                retry,
+                retries: entry.retries.clone(),
+                advised: advised.filter(|_| !entry.is_asked),
+                tells_replaced: self.ari.is_on(),
+                is_asked: std::mem::take(&mut entry.is_asked),
+                window: self.queues.window(),
+                guard: self.abandoned.guard(&spec, &entry.current_issuer),
+            });
+        }
+        jobs
+    }
+
+    /// Whether the storage does not say what it holds of some.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// When something is next due.
+    pub(super) fn next_due(&self) -> Option<UnixTime> {
+        self.queues.next_wake()
+    }
+
+    /// Takes what came of the work on a certificate: what changes in what is served.
+    pub(super) fn settle(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
+        let JobResult { guard, outcome } = done;
+        let spec = guard.close();
+        let Some(entry) = self.entries.get_mut(&spec) else {
+            // It is not asked for any more.
+            return None;
+        };
+        let cert_events = CertEvents {
+            deps: &self.deps,
+            spec: &spec,
+            now,
+        };
+        let certificate = match outcome {
+            Outcome::Issued {
+                certificate,
+                issuer,
+            } => {
+                cert_events.issued(&certificate, issuer, entry.certificate.is_some());
+                certificate
+            }
+            Outcome::Found(certificate) => {
+                cert_events.loaded(&certificate);
+                certificate
+            }
+            Outcome::Elsewhere => {
+                let awaited =
+                    spec.precedence == Precedence::OnDemand && entry.certificate.is_none();
+                let pause = if awaited { LOOK_SOON } else { LOOK_AGAIN };
+                self.queues.defer(&spec, now.saturating_add(pause));
+                return None;
+            }
+            Outcome::Unread(why) => {
+                entry.unread = Some(why.into());
+                // What clients ask for is read with the next attempt.
+                entry.is_read &= spec.precedence == Precedence::OnDemand;
+                self.unread = Some(now);
+                self.queues.defer(&spec, now.saturating_add(READ_AGAIN));
+                return None;
+            }
+            Outcome::Unwanted => {
+                self.unwanted(&spec, now);
+                return None;
+            }
+            Outcome::Deferred { retries, until } => {
+                entry.note_failures(&spec, retries);
+                match entry.retries.sum(accounts(&spec.issuers, &self.open)) {
+                    Some(retry) if retry.next.is_none_or(|next| next > now) => {
+                        self.queues.failed(&spec, retry);
+                    }
+                    _ => {
+                        let soon = now.saturating_add(LOOK_AGAIN);
+                        let until = until.map_or(soon, |until| until.max(soon));
+                        self.queues.defer_at_most(&spec, until, now);
+                    }
+                }
+                return None;
+            }
+            Outcome::Failed {
+                failure,
+                issuer,
+                retries,
+                retry,
+                is_of_none,
+                is_paused,
+            } => {
+                entry.note_failures(&spec, retries);
+                let pauses = (self.queues.window(), is_paused);
+                let present = entry.certificate.as_deref();
+                cert_events.failed(present, issuer, &failure, &retry, pauses);
+                // The configuration may have other accounts by now.
+                let own = || entry.retries.sum(accounts(&spec.issuers, &self.open));
+                match if is_of_none { Some(*retry) } else { own() } {
+                    Some(retry) => self.queues.failed(&spec, retry),
+                    None => self.queues.defer(&spec, now.saturating_add(1)),
+                }
+                return None;
+            }
+        };
+        (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
+        (entry.is_unwanted, entry.unread) = (false, None);
+        entry.retries.forget(accounts(&spec.issuers, &self.open));
+        self.queues.succeed(&spec, certificate.lifetime(), now);
+        self.ari.ask(&spec, now);
+        let change = Change {
+            old: entry.certificate.replace(Arc::clone(&certificate)),
+            new: Some(certificate),
+        };
+        Some(((*spec).clone(), change))
+    }
+
+    /// Makes what `subject` stands for due now, whatever its schedule says. Whether there is any.
+    pub(super) fn request(&mut self, subject: &str, now: UnixTime) -> bool {
+        let mut is_known = false;
+        for (spec, entry) in &mut self.entries {
+            if entry.subject != subject {
+                continue;
+            }
+            is_known = true;
+            entry.is_asked = true;
+            let open = spec.issuers.iter().filter_map(|name| self.open.get(name));
+            open.for_each(|(_, issuer)| issuer.lift(&spec.names));
+            self.queues.request(spec, now);
+        }
+        if is_known {
+            // What was lifted may have held others too.
+            self.queues.reconsider();
+        }
+        is_known
+    }
+
+    /// Whether there is a certificate for this very need.
+    pub(super) fn has(&self, spec: &CertSpec) -> bool {
+        let entry = self.entries.get(spec);
+        entry.is_some_and(|entry| entry.certificate.is_some())
+    }
+
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.certificate.as_ref())
+    }
+}

@@ -1,0 +1,73 @@
+//! Whether the storage can be used, told once when that changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+
+use super::renewal::READ_AGAIN;
+use crate::clock::{Clock, UnixTime};
+use crate::event::{Event, EventBus, EventKind, Severity};
+use crate::storage::StorageError;
+
+/// What is known of the storage.
+pub(super) struct StorageHealth {
+    events: EventBus,
+    clock: Arc<dyn Clock>,
+    /// A bit for each use that failed last.
+    failing: AtomicU8,
+    /// When reading last failed.
+    unread: AtomicI64,
+}
+
+/// What the storage is used for: one may work where the other does not.
+#[derive(Clone, Copy)]
+pub(super) enum Use {
+    Reading = 1,
+    Writing = 2,
+}
+
+impl StorageHealth {
+    pub(super) fn new(events: EventBus, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            events,
+            clock,
+            failing: AtomicU8::new(0),
+            unread: AtomicI64::new(UnixTime::MIN),
+        }
+    }
+
+    /// Notes that something failed, and tells where it is the first time.
+    pub(super) fn failed(&self, of: Use, error: &StorageError) {
+        if matches!(of, Use::Reading) {
+            self.unread.store(self.clock.now(), Ordering::Relaxed);
+        }
+        if self.failing.fetch_or(of as u8, Ordering::Relaxed) & of as u8 != 0 {
+            tracing::debug!(%error, "the storage fails still");
+            return;
+        }
+        let message = format!(
+            "the storage fails: {error}; certificates are served from memory, and stored once it \
+             works again; nothing is ordered that it may hold"
+        );
+        self.tell(EventKind::StorageFailed, Severity::Critical, message);
+    }
+
+    /// Notes that something worked, and tells where all does again. What can be read says little of
+    /// what could not just before.
+    pub(super) fn works(&self, of: Use) {
+        let unread = self.unread.load(Ordering::Relaxed);
+        let is_recent = (0..READ_AGAIN).contains(&self.clock.now().saturating_sub(unread));
+        if matches!(of, Use::Reading) && is_recent {
+            return;
+        }
+        let before = self.failing.fetch_and(!(of as u8), Ordering::Relaxed);
+        if before == of as u8 {
+            let message = "the storage works again".to_owned();
+            self.tell(EventKind::StorageRecovered, Severity::Info, message);
+        }
+    }
+
+    fn tell(&self, kind: EventKind, severity: Severity, message: String) {
+        let event = Event::new(self.clock.now(), kind, severity, "", message);
+        self.events.emit(event);
+    }
+}

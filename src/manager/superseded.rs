@@ -1,0 +1,109 @@
+//! Certificates that are no longer asked for, and served until others are there.
+//!
+//! A change of the configuration may ask for another certificate than the one at hand: other names
+//! on it, another issuer. The one at hand goes on being served for the hosts that it covers until
+//! what is asked for has come. After a restart what the storage has of such does the same.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::report::{Change, Report};
+use super::{TlsManager, cert_store, desired};
+use crate::certificate::sni::Precedence;
+use crate::certificate::{TlsCertificate, Validity};
+use crate::clock::UnixTime;
+use crate::config::model::Config;
+use crate::host::Pattern;
+
+impl TlsManager {
+    /// Takes away a certificate that nobody asks for any more, at once or once it is dispensable.
+    pub(super) fn retire(
+        &mut self,
+        change: Change,
+        config: &Config,
+        now: UnixTime,
+        report: &mut Report,
+    ) {
+        let Some(old) = &change.old else {
+            return;
+        };
+        if old.validity(now) == Validity::Valid && concerns(old, &hosts(config)) {
+            self.candidates.remove(old);
+            self.candidates.add(old, Precedence::Superseded);
+            self.superseded.push(Arc::clone(old));
+        } else {
+            self.take(change, Precedence::Superseded, report);
+        }
+    }
+
+    /// Takes away what has become dispensable.
+    pub(super) fn drop_superseded(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
+        if self.superseded.is_empty() {
+            return;
+        }
+        let hosts = hosts(config);
+        let map = self.map.clone();
+        // Every other certificate that is valid goes before it: where it is served, it is needed.
+        let is_served = |certificate: &Arc<TlsCertificate>, name: &Pattern| {
+            let set = map.get(name);
+            set.is_some_and(|set| set.by_kind.iter().any(|one| Arc::ptr_eq(one, certificate)))
+        };
+        let (kept, gone) = std::mem::take(&mut self.superseded)
+            .into_iter()
+            .partition::<Vec<_>, _>(|certificate| {
+                let mut names = certificate.names().iter();
+                certificate.validity(now) == Validity::Valid
+                    && concerns(certificate, &hosts)
+                    && names.any(|name| is_served(certificate, name))
+            });
+        self.superseded = kept;
+        for old in gone {
+            let change = Change {
+                old: Some(old),
+                new: None,
+            };
+            self.take(change, Precedence::Superseded, report);
+        }
+    }
+
+    /// Serves what the storage has for hosts without any certificate, whoever issued it and for
+    /// whatever other names it is too.
+    pub(super) fn stand_in(&mut self, now: UnixTime, report: &mut Report) {
+        let lacking: HashSet<Pattern> = {
+            let lacking = self.renewals.lacking(now);
+            lacking.into_keys().cloned().collect()
+        };
+        if lacking.is_empty() {
+            return;
+        }
+        let deps = self.renewals.deps();
+        let found = cert_store::search(&*deps.storage, &deps.loader, &lacking, now);
+        for certificate in found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the storage cannot be searched for certificates");
+            Vec::new()
+        }) {
+            let new = Arc::new(certificate);
+            self.superseded.push(Arc::clone(&new));
+            let change = Change {
+                old: None,
+                new: Some(new),
+            };
+            self.take(change, Precedence::Superseded, report);
+        }
+    }
+}
+
+fn hosts(config: &Config) -> HashSet<&Pattern> {
+    desired::tls_hosts(config).map(|(_, host)| host).collect()
+}
+
+/// Whether `certificate` covers one of `hosts`.
+fn concerns(certificate: &TlsCertificate, hosts: &HashSet<&Pattern>) -> bool {
+    certificate.names().iter().any(|name| match name {
+        Pattern::Wildcard(_) => hosts.iter().any(|host| match host {
+            Pattern::Exact(host) => name.covers(host.as_str()),
+            other => *other == name,
+        }),
+        exact => hosts.contains(exact),
+    })
+}

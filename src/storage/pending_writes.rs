@@ -1,0 +1,139 @@
+//! What could not be stored: kept in memory, each with the way to store it, until it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Storage, StorageError};
+
+/// How long a failure may take until the rest is left for later: each would take as long.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Stores something. `false` where another process is at work on it, so that it is to be tried
+/// again.
+type Store = dyn Fn(&dyn Storage) -> Result<bool, StorageError> + Send + Sync;
+
+/// All that waits to be stored, by names of its users' choice. A handle; clones share it.
+#[derive(Clone, Default)]
+pub struct PendingWrites(Arc<Mutex<BTreeMap<String, Arc<Store>>>>);
+
+impl PendingWrites {
+    /// Has `store` called until it succeeds, in the place of any of this name before it.
+    pub fn put(
+        &self,
+        name: &str,
+        store: impl Fn(&dyn Storage) -> Result<bool, StorageError> + Send + Sync + 'static,
+    ) {
+        self.waiting().insert(name.to_owned(), Arc::new(store));
+    }
+
+    /// Forgets what waits by this name.
+    pub fn forget(&self, name: &str) {
+        self.waiting().remove(name);
+    }
+
+    /// Whether anything waits by this name.
+    pub fn holds(&self, name: &str) -> bool {
+        self.waiting().contains_key(name)
+    }
+
+    /// How much waits.
+    pub fn len(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
+    /// Stores what can be stored, and says whether that was anything. Nothing is locked while the
+    /// storage takes its time. One that fails keeps no other from being stored, unless the storage
+    /// takes long to fail: then the rest is left for the next call.
+    ///
+    /// # Errors
+    /// The first failure of the storage; what failed still waits.
+    pub fn flush(&self, storage: &dyn Storage) -> Result<bool, StorageError> {
+        let waiting: Vec<_> = {
+            let waiting = self.waiting();
+            let each = waiting.iter();
+            each.map(|(name, store)| (name.clone(), Arc::clone(store)))
+                .collect()
+        };
+        let (mut is_any, mut first_error) = (false, None);
+        for (name, store) in waiting {
+            let begun = Instant::now();
+            match store(storage) {
+                Ok(true) => is_any = true,
+                Ok(false) => continue,
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                    if begun.elapsed() >= SLOW {
+                        break;
+                    }
+                    continue;
+                }
+            }
+            let mut waiting = self.waiting();
+            // Another may have come meanwhile.
+            let is_it = |one: &Arc<Store>| Arc::ptr_eq(one, &store);
+            if waiting.get(&name).is_some_and(is_it) {
+                waiting.remove(&name);
+            }
+        }
+        first_error.map_or(Ok(is_any), Err)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Store>>> {
+        // Each change is one call: a panic leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::storage::{Key, MemoryStorage};
+
+    #[test]
+    fn what_waits_is_stored_once_it_can_be() {
+        let (pending_writes, storage) = (PendingWrites::default(), MemoryStorage::default());
+        let key: Key = "a".parse().expect("a key");
+        let busy = Arc::new(Mutex::new(true));
+        let (place, is_busy) = (key.clone(), Arc::clone(&busy));
+        pending_writes.put("a", move |storage| {
+            if *is_busy.lock().expect("whole") {
+                return Ok(false);
+            }
+            storage.store(&place, b"1").map(|()| true)
+        });
+        assert_eq!(pending_writes.flush(&storage).ok(), Some(false));
+        assert!(pending_writes.holds("a"), "another is at work on it");
+        *busy.lock().expect("whole") = false;
+        storage.fail(Some(ErrorKind::StorageFull));
+        assert!(pending_writes.flush(&storage).is_err());
+        assert_eq!(pending_writes.len(), 1);
+        storage.fail(None);
+        assert_eq!(pending_writes.flush(&storage).ok(), Some(true));
+        assert!(pending_writes.is_empty() && storage.exists(&key).expect("readable"));
+        pending_writes.put("b", |_| Ok(true));
+        pending_writes.forget("b");
+        assert_eq!(pending_writes.flush(&storage).ok(), Some(false));
+    }
+
+    #[test]
+    fn one_that_cannot_be_stored_keeps_no_other_waiting() {
+        let (pending_writes, storage) = (PendingWrites::default(), MemoryStorage::default());
+        let key: Key = "b".parse().expect("a key");
+        pending_writes.put("a", |_| Err(StorageError::Key(String::new())));
+        let place = key.clone();
+        pending_writes.put("b", move |storage| {
+            storage.store(&place, b"1").map(|()| true)
+        });
+        assert!(pending_writes.flush(&storage).is_err(), "it is told");
+        assert!(pending_writes.holds("a") && !pending_writes.holds("b"));
+        assert!(storage.exists(&key).expect("readable"));
+    }
+}
