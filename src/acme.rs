@@ -55,7 +55,7 @@ use crate::config::model::Acme;
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{
-    AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
+    AccountFacts, AccountTask, Finding, Issued, Issuer, Preflight, Request, Revocation,
 };
 use crate::printable::one_line;
 use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
@@ -289,34 +289,34 @@ impl Issuer for AcmeIssuer {
         self.take_over_limits().await
     }
 
-    async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
-        let mut findings = self.findings(trial).await;
+    async fn preflight(&self, preflight: &Preflight) -> Vec<Finding> {
+        let mut findings = self.findings(preflight).await;
         for finding in &mut findings {
             finding.message = single_line(&finding.message);
         }
         findings
     }
 
-    fn lift(&self, names: &[Pattern]) {
+    fn clear_limits(&self, names: &[Pattern]) {
         self.shared
             .limits
             .clear_limits(&self.ca, &self.config, names);
     }
 
-    async fn settled(&self, request: &Request) {
+    async fn on_stored(&self, request: &Request) {
         if let Ok(place) = keys::order(&self.ca.key, &request.subject) {
             self.delete_order(place).await;
         }
     }
 
-    async fn refused(&self, request: &Request, refused: &Failure) {
+    async fn on_rejected(&self, request: &Request, refused: &Failure) {
         // By another time it may be good: the order stays, and no other is made for a while.
         match refused.class {
             FailureClass::Clock => {
                 let intent = Intent::new(&request.names);
                 self.record_limits(&self.ca, &intent, refused).await;
             }
-            _ => self.settled(request).await,
+            _ => self.on_stored(request).await,
         }
     }
 

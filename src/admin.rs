@@ -20,14 +20,14 @@
 //! `application/problem+json` (RFC 9457).
 
 mod access;
+mod actions;
 mod api;
-mod care;
 mod certificate;
 mod connection;
 mod events;
 mod listener;
+mod preflight;
 mod problem;
-mod trial;
 mod view;
 
 use std::sync::Arc;
@@ -38,15 +38,15 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 pub use access::Place;
-pub use care::{AccountView, IssuerView};
+pub use actions::{AccountView, IssuerView};
 pub use certificate::{
     AdviceView, CertificateState, CertificateView, ChainEnd, FailureView, HeldView, LastFailure,
     Managed, RenewalView, find,
 };
 pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
+pub use preflight::{IssuerPreflight, PreflightView};
 pub use problem::Problem;
-pub use trial::{IssuerTrial, TrialView};
 pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::event::EventBus;
@@ -87,7 +87,7 @@ pub trait Control: Send + Sync {
 
     /// Tries whether `name` would get a certificate, without asking for one. Takes as long as
     /// proofs take to be seen.
-    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView;
+    async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView;
 
     /// Has the certificate with this fingerprint revoked, waits for the CA, and has another one
     /// obtained in its place where one is asked for. Whether a CA is asked. Runs to its end even
@@ -159,13 +159,13 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/certificates/{name}", get(api::certificate))
         .route("/api/v1/certificates/{name}/renew", post(api::renew))
         .route("/api/v1/certificates/{name}/obtain", post(api::obtain))
-        .route("/api/v1/certificates/{name}/check", post(trial::check))
-        .route("/api/v1/certificates/{name}/revoke", post(care::revoke))
-        .route("/api/v1/issuers", get(care::issuers))
-        .route("/api/v1/issuers/{name}/account", get(care::account))
+        .route("/api/v1/certificates/{name}/check", post(preflight::check))
+        .route("/api/v1/certificates/{name}/revoke", post(actions::revoke))
+        .route("/api/v1/issuers", get(actions::issuers))
+        .route("/api/v1/issuers/{name}/account", get(actions::account))
         .route(
             "/api/v1/issuers/{name}/account/{task}",
-            post(care::account_task),
+            post(actions::account_task),
         )
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/reload", post(api::reload))

@@ -38,13 +38,13 @@ use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
-use crate::service::gate::Gate;
-use crate::service::halt::Halt;
-use crate::service::live::{self, GatewayEdge, Live, Parts, Refused};
-use crate::service::on_demand::Keeping;
+use crate::service::cancel_on_stop::CancelOnStop;
+use crate::service::on_demand::OnDemandMaintenance;
 use crate::service::reload;
 use crate::service::renewal::Renewal;
 use crate::service::signals::Signals;
+use crate::service::start_gate::StartGate;
+use crate::service::state::{self, GatewayEdge, GatewayState, ReloadError, StateDeps};
 use crate::service::stop::Stop;
 use crate::service::systemd;
 use crate::service::validity::Validity;
@@ -56,7 +56,7 @@ pub use self::init::leave_first_process;
 use self::control::AppControl;
 use self::logging::Level;
 use self::process::{Descriptors, UserError};
-use self::services::{Beside, BesideService, EdgeService, START};
+use self::services::{BackgroundTasks, BackgroundTasksService, EdgeService, START};
 use self::sockets::Sockets;
 
 /// How long the end of the process waits for the last access lines to be written.
@@ -90,11 +90,11 @@ pub enum StartError {
     User(#[from] UserError),
 }
 
-impl From<Refused> for StartError {
-    fn from(refused: Refused) -> Self {
+impl From<ReloadError> for StartError {
+    fn from(refused: ReloadError) -> Self {
         Self::Configuration(match refused {
-            Refused::Invalid(diagnostics) => diagnostics.to_string(),
-            Refused::Unable(why) => why,
+            ReloadError::Invalid(diagnostics) => diagnostics.to_string(),
+            ReloadError::Unable(why) => why,
         })
     }
 }
@@ -130,13 +130,13 @@ struct App {
     readiness: Readiness,
     sites: Arc<ArcSwap<SiteTable>>,
     edge: Arc<GatewayEdge>,
-    live: Arc<Live>,
+    state: Arc<GatewayState>,
     challenges: Challenges,
     dns: DnsSolvers,
     storage: Arc<dyn Storage>,
     /// Says that the gateway stops.
     stop: watch::Sender<bool>,
-    halt: Halt,
+    cancel: CancelOnStop,
 }
 
 impl App {
@@ -158,7 +158,7 @@ impl App {
         let events = EventBus::default();
         let dns = DnsSolvers::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
         let (stop, stopping) = watch::channel(false);
-        let halt = Halt::new(stopping);
+        let cancel = CancelOnStop::new(stopping);
         let pending_writes = PendingWrites::default();
         let manager = TlsManager::new(Setup {
             published: Arc::clone(&map),
@@ -174,14 +174,14 @@ impl App {
                 &challenges,
                 &dns,
                 &events,
-                &halt,
+                &cancel,
             ),
             pending_writes,
             dns: Some(dns.clone()),
         })?;
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
-        let access = Arc::new(ArcSwap::from_pointee(live::access_log(&config, &metrics)?));
+        let access = Arc::new(ArcSwap::from_pointee(state::access_log(&config, &metrics)?));
         let descriptors = Descriptors::claim();
         let gateway = Gateway::new(
             Arc::clone(&sites),
@@ -194,12 +194,12 @@ impl App {
         let edge = Edge::new(
             Arc::new(proxy::ProxyApp::new(gateway, &config, descriptors.kept)),
             certificates.clone(),
-            live::settings(&certificates, &config)?,
+            state::settings(&certificates, &config)?,
             metrics.clone(),
             descriptors.clients,
             config.server.threads,
         );
-        let (live, _) = Live::start(Parts {
+        let (state, _) = GatewayState::start(StateDeps {
             file,
             loaded,
             clock: Arc::clone(&clock),
@@ -220,12 +220,12 @@ impl App {
             readiness,
             sites,
             edge,
-            live,
+            state,
             challenges,
             dns,
             storage,
             stop,
-            halt,
+            cancel,
         })
     }
 
@@ -234,30 +234,30 @@ impl App {
         let pulse = Pulse::default();
         systemd::begin(pulse.clone());
         let drain = {
-            let (edge, live) = (Arc::clone(&self.edge), Arc::clone(&self.live));
-            let halt = self.halt.clone();
+            let (edge, state) = (Arc::clone(&self.edge), Arc::clone(&self.state));
+            let cancel = self.cancel.clone();
             Box::new(move || {
-                let grace = live.current().config.server.grace_period;
-                let (edge, halt) = (Arc::clone(&edge), halt.clone());
+                let grace = state.current().config.server.grace_period;
+                let (edge, cancel) = (Arc::clone(&edge), cancel.clone());
                 Box::pin(async move {
-                    let halted = tokio::time::timeout(HALT_PATIENCE, halt.ended());
+                    let halted = tokio::time::timeout(HALT_PATIENCE, cancel.ended());
                     tokio::join!(edge.drained(grace), halted).0
                 }) as _
             })
         };
         let stopping = self.stop.subscribe();
         let (stop, stopper) = Stop::new(signals.clone(), self.readiness.clone(), self.stop, drain);
-        let live = Arc::clone(&self.live);
-        let (task, reloader) = reload::task(Arc::clone(&live), signals);
-        let gate = Gate::new(config.renewal.required_at_start, stopper.clone());
+        let state = Arc::clone(&self.state);
+        let (task, reloader) = reload::task(Arc::clone(&state), signals);
+        let gate = StartGate::new(config.renewal.required_at_start, stopper.clone());
 
         let admin = match sockets.admin {
             None => None,
             Some(listener) => {
-                let state = admin::AdminState {
+                let admin_state = admin::AdminState {
                     place: listener.place().map_err(StartError::Place)?,
                     control: Arc::new(AppControl::new(
-                        Arc::clone(&self.live),
+                        Arc::clone(&self.state),
                         Arc::clone(&self.edge),
                         Arc::clone(&self.clock),
                         reloader,
@@ -267,7 +267,7 @@ impl App {
                     readiness: self.readiness.clone(),
                     pulse: pulse.clone(),
                 };
-                Some((listener, admin::router(state)))
+                Some((listener, admin::router(admin_state)))
             }
         };
 
@@ -286,16 +286,21 @@ impl App {
             readiness: self.readiness,
             pulse,
             gate: gate.clone(),
-            live: Arc::clone(&live),
+            state: Arc::clone(&state),
         });
-        let renewal = Renewal::new(Arc::clone(&live), gate.clone(), self.halt, stopping.clone());
-        let validity = Validity::new(Arc::clone(&live), stopping.clone());
+        let renewal = Renewal::new(
+            Arc::clone(&state),
+            gate.clone(),
+            self.cancel,
+            stopping.clone(),
+        );
+        let validity = Validity::new(Arc::clone(&state), stopping.clone());
         server.add_service(background_service("renewal", renewal));
-        let keeping = Keeping::new(Arc::clone(&live), stopping.clone());
+        let keeping = OnDemandMaintenance::new(Arc::clone(&state), stopping.clone());
         server.add_service(background_service("validity", validity));
         server.add_service(background_service("on_demand", keeping));
-        server.add_service(BesideService {
-            parts: Some(Beside {
+        server.add_service(BackgroundTasksService {
+            parts: Some(BackgroundTasks {
                 task,
                 sites: self.sites,
                 challenges: self.challenges,
@@ -309,8 +314,8 @@ impl App {
         server.run(RunArgs {
             shutdown_signal: Box::new(stop),
         });
-        live.flush_log(LOG_PATIENCE);
-        live.flush_index(LOG_PATIENCE);
+        state.flush_log(LOG_PATIENCE);
+        state.flush_index(LOG_PATIENCE);
         gate.outcome().map_err(StartError::Certificates)
     }
 }
@@ -322,9 +327,9 @@ fn make_issuer(
     challenges: &Challenges,
     dns: &DnsSolvers,
     events: &EventBus,
-    halt: &Halt,
+    cancel: &CancelOnStop,
 ) -> MakeIssuer {
-    let halt = halt.clone();
+    let cancel = cancel.clone();
     let shared = acme::Shared::new(Arc::clone(storage), Arc::clone(clock), events.clone());
     let shared = shared
         .with_dns(dns.clone())
@@ -339,7 +344,7 @@ fn make_issuer(
     Box::new(move |name, acme| {
         let (name, acme) = (Arc::clone(name), Arc::clone(acme));
         let shared = Arc::clone(&shared);
-        halt.around(Arc::new(AcmeIssuer::new(
+        cancel.around(Arc::new(AcmeIssuer::new(
             name,
             acme,
             solvers.to_vec(),

@@ -1,12 +1,12 @@
 //! What every issuer of certificates can be asked, whoever it is.
 
 mod account;
+mod preflight;
 mod revocation;
-mod trial;
 
 use std::sync::Arc;
 
-pub use self::trial::{Finding, Ports, Trial, Verdict, would_issue};
+pub use self::preflight::{Finding, Ports, Preflight, Verdict, would_issue};
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
@@ -78,20 +78,20 @@ pub trait Issuer: Send + Sync {
     }
 
     /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
-    fn lift(&self, _names: &[Pattern]) {}
+    fn clear_limits(&self, _names: &[Pattern]) {}
 
     /// Tries whether it would give a certificate, without asking for one.
-    async fn try_out(&self, _trial: &Trial) -> Vec<Finding> {
+    async fn preflight(&self, _trial: &Preflight) -> Vec<Finding> {
         Vec::new()
     }
 
     /// Told once what [`Self::issue`] gave for this request is stored: what was left behind for a
     /// later call can go.
-    async fn settled(&self, request: &Request);
+    async fn on_stored(&self, request: &Request);
 
     /// Told that what [`Self::issue`] gave for this request was `refused`. Unless that is for the
     /// clock, by which it may be good later, what was left behind for a later call can go.
-    async fn refused(&self, _request: &Request, _refused: &Failure) {}
+    async fn on_rejected(&self, _request: &Request, _refused: &Failure) {}
 
     /// Has a certificate revoked that it issued. One that is revoked already is well.
     ///
@@ -113,11 +113,11 @@ pub trait Issuer: Send + Sync {
 }
 
 /// An issuer that issues nothing, for trials in which nobody may be asked.
-pub struct Nobody {
+pub struct NullIssuer {
     name: Arc<str>,
 }
 
-impl Nobody {
+impl NullIssuer {
     /// Stands in for the issuer with this name.
     pub fn new(name: &Arc<str>) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Nobody {
 }
 
 #[async_trait]
-impl Issuer for Nobody {
+impl Issuer for NullIssuer {
     fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -143,7 +143,7 @@ impl Issuer for Nobody {
         ))
     }
 
-    async fn settled(&self, _: &Request) {}
+    async fn on_stored(&self, _: &Request) {}
 }
 
 /// What an issuer is asked for.

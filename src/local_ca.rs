@@ -10,8 +10,8 @@
 //! successor takes over.
 
 mod authority;
-mod maker;
-mod place;
+mod key_layout;
+mod on_demand;
 mod roots;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +25,10 @@ use thiserror::Error;
 use tracing::info;
 use zeroize::Zeroizing;
 
-pub use self::maker::LocalMaker;
+pub use self::on_demand::LocalOnDemandIssuer;
 
 use self::authority::Authority;
-use self::place::Place;
+use self::key_layout::KeyLayout;
 use self::roots::Roots;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::{Clock, UnixTime, rfc3339};
@@ -58,7 +58,7 @@ pub struct LocalCa {
     /// By which the configuration calls it.
     issuer: Arc<str>,
     storage: Arc<dyn Storage>,
-    place: Place,
+    layout: KeyLayout,
     clock: Arc<dyn Clock>,
     loader: Arc<Loader>,
     /// The common name of roots made from now on.
@@ -90,13 +90,13 @@ impl LocalCa {
         loader: Arc<Loader>,
     ) -> Result<Self, LocalCaError> {
         let now = clock.now();
-        let place = Place::claim(storage.as_ref(), &issuer, locals)?;
-        let roots = Roots::open(storage.as_ref(), &place, name, now)?;
+        let layout = KeyLayout::claim(storage.as_ref(), &issuer, locals)?;
+        let roots = Roots::open(storage.as_ref(), &layout, name, now)?;
         let intermediate = intermediate(&roots, name, now)?;
         Ok(Self {
             issuer,
             storage,
-            place,
+            layout,
             clock,
             loader,
             name: name.to_owned(),
@@ -119,8 +119,8 @@ impl LocalCa {
         issuer: &str,
         locals: &[&str],
     ) -> Result<Option<String>, LocalCaError> {
-        let place = Place::find(storage, issuer, locals)?;
-        Ok(Roots::load(storage, &place)?.map(|roots| roots.pem()))
+        let layout = KeyLayout::find(storage, issuer, locals)?;
+        Ok(Roots::load(storage, &layout)?.map(|roots| roots.pem()))
     }
 
     /// What clients have to trust: the certificates of the root, of its successor and of its
@@ -144,7 +144,7 @@ impl LocalCa {
     pub fn unripe(&self) -> Option<String> {
         let begins = self.state.load().roots.current.not_before();
         (begins > self.clock.now()).then(|| {
-            let root = self.place.key(roots::ROOT_KEY);
+            let root = self.layout.key(roots::ROOT_KEY);
             let root = root.map_or_else(|_| String::new(), |key| self.storage.place(&key));
             format!(
                 "the root in {root} is not valid before {}, so that clients refuse what is issued \
@@ -189,7 +189,7 @@ impl LocalCa {
         let state = self.state.load_full();
         if state.roots.need_work(now) {
             let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let roots = Roots::open(self.storage.as_ref(), &self.place, &self.name, now)?;
+            let roots = Roots::open(self.storage.as_ref(), &self.layout, &self.name, now)?;
             let intermediate = intermediate(&roots, &self.name, now)?;
             self.state.store(Arc::new(State {
                 roots,

@@ -71,7 +71,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Config, InMemory};
 use crate::event::EventBus;
 use crate::host::Pattern;
-use crate::issuer::Nobody;
+use crate::issuer::NullIssuer;
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
 use crate::storage::{PendingWrites, Storage};
@@ -161,7 +161,7 @@ impl TlsManager {
             clock,
             metrics: None,
             events: EventBus::default(),
-            make_issuer: Box::new(|name, _| Arc::new(Nobody::new(name))),
+            make_issuer: Box::new(|name, _| Arc::new(NullIssuer::new(name))),
             in_memory: InMemory::All,
             index: None,
             dns: None,

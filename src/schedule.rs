@@ -14,13 +14,13 @@
 //! | [`scope`] | what a limit of a CA holds |
 //! | [`plan`] | which of all certificates is worked on next |
 //! | [`leap`] | whether the clock was set |
-//! | [`horizon`] | what comes when, of very many certificates |
+//! | [`deadlines`] | what comes when, of very many certificates |
 
 pub mod advice;
 pub mod alert;
+pub mod clock_step;
+pub mod deadlines;
 pub mod failure;
-pub mod horizon;
-pub mod leap;
 pub mod limit;
 pub mod plan;
 pub mod retries;
@@ -29,11 +29,11 @@ pub mod scope;
 pub mod window;
 
 pub use self::advice::{Advice, RenewalInfo};
-pub use self::alert::{Alert, Upkeep, Watch};
+pub use self::alert::{Alert, RenewedBy, Watch};
+pub use self::clock_step::ClockStep;
+pub use self::deadlines::{Deadlines, Passed};
 pub use self::failure::{Failure, FailureClass};
-pub use self::horizon::{Horizon, Passed};
-pub use self::leap::Steadiness;
-pub use self::limit::{Hold, Limiter, Pace, Wait};
+pub use self::limit::{Limiter, Pace, Wait, WaitReason};
 pub use self::plan::{CertState, Facts, Plan};
 pub use self::retries::Retries;
 pub use self::retry::{FAILED_VALIDATIONS, Retry};

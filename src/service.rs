@@ -1,20 +1,20 @@
 //! What runs beside the edge: watching files, reloading, obtaining certificates, watching over
 //! their validity, stopping.
 
-mod care;
-pub mod gate;
-pub mod halt;
-mod issue;
-pub mod live;
+mod actions;
+pub mod cancel_on_stop;
+mod certificates;
+mod file_versions;
 pub mod load;
-mod next;
 pub mod on_demand;
-mod outcome;
+mod prepare;
 mod publish;
 pub mod reload;
 pub mod renewal;
+mod report;
 pub mod signals;
-mod stamps;
+pub mod start_gate;
+pub mod state;
 pub mod stop;
 pub mod systemd;
 pub mod validity;

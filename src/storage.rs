@@ -212,11 +212,11 @@ pub struct Stat {
 /// The right to be the only one at work on something.
 #[must_use = "a lease ends when it is dropped"]
 pub struct Lease {
-    held: Box<dyn Held>,
+    held: Box<dyn LeaseBackend>,
 }
 
 /// What stands behind a lease: dropped, it is over.
-trait Held: Send + Sync {
+trait LeaseBackend: Send + Sync {
     /// See [`Lease::token`].
     fn token(&self) -> u64;
 
@@ -228,7 +228,7 @@ trait Held: Send + Sync {
 }
 
 impl Lease {
-    fn new(held: impl Held + 'static) -> Self {
+    fn new(held: impl LeaseBackend + 'static) -> Self {
         Self {
             held: Box::new(held),
         }
@@ -260,7 +260,7 @@ impl Lease {
 /// See [`Lease::unstored`].
 struct Unstored;
 
-impl Held for Unstored {
+impl LeaseBackend for Unstored {
     fn token(&self) -> u64 {
         0
     }

@@ -15,7 +15,7 @@ use crate::acme::authorization::solvers::Solvers;
 use crate::challenge::{Challenge, ChallengeType, DnsContext};
 use crate::dns::lookup::Lookups;
 use crate::host::{Identifier, Pattern};
-use crate::issuer::{Finding, Trial, Verdict};
+use crate::issuer::{Finding, Preflight, Verdict};
 use crate::schedule::Intent;
 
 /// How many addresses of a name are checked.
@@ -23,7 +23,7 @@ const ADDRESSES: usize = 8;
 
 impl AcmeIssuer {
     /// All that speaks for and against a certificate.
-    pub(super) async fn findings(&self, trial: &Trial) -> Vec<Finding> {
+    pub(super) async fn findings(&self, preflight: &Preflight) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut account = None;
         let client = match self.ca.client().await {
@@ -37,18 +37,18 @@ impl AcmeIssuer {
                 None
             }
         };
-        findings.push(self.limits(trial).await);
+        findings.push(self.limits(preflight).await);
         let lookups = caa::lookups(&self.config);
-        let solvers = Solvers::of(self, trial.dns.as_deref());
+        let solvers = Solvers::of(self, preflight.dns.as_deref());
         if let Some(client) = &client {
             let account = account.as_deref();
-            findings.push(self.caa(trial, client, account, &solvers, &lookups).await);
+            findings.push(self.caa(preflight, client, account, &solvers, &lookups).await);
         }
-        findings.extend(self.challenges(trial, &solvers, &lookups).await);
+        findings.extend(self.challenges(preflight, &solvers, &lookups).await);
         findings
     }
 
-    /// The URL of the account at the CA, where there is one. None is made for a trial.
+    /// The URL of the account at the CA, where there is one. None is made for a preflight.
     async fn account(&self, client: &AcmeClient) -> Option<String> {
         let ctx = AccountCtx {
             ca: &self.ca,
@@ -71,8 +71,8 @@ impl AcmeIssuer {
         Finding::new("directory", Verdict::Good, format!("{host} answers"))
     }
 
-    async fn limits(&self, trial: &Trial) -> Finding {
-        let intent = Intent::new(std::slice::from_ref(&trial.name));
+    async fn limits(&self, preflight: &Preflight) -> Finding {
+        let intent = Intent::new(std::slice::from_ref(&preflight.name));
         let limits = &self.shared.limits;
         match limits.load_stored(&self.ca, &self.config, &intent).await {
             Ok(()) => {
@@ -88,7 +88,7 @@ impl AcmeIssuer {
 
     async fn caa(
         &self,
-        trial: &Trial,
+        preflight: &Preflight,
         client: &AcmeClient,
         account: Option<&str>,
         solvers: &Solvers,
@@ -100,27 +100,21 @@ impl AcmeIssuer {
             let message = format!("{host} does not say which CAA records it goes by");
             return Finding::new("caa", Verdict::Unknown, message);
         }
-        match caa::find_caa_refusal(lookups, identities, &trial.name, account, solvers).await {
+        match caa::find_caa_refusal(lookups, identities, &preflight.name, account, solvers).await {
             Ok(_) => Finding::new("caa", Verdict::Good, format!("no record forbids {host}")),
             Err(caa::CaaRefusal::Refused(why)) => Finding::new("caa", Verdict::Bad, why),
             Err(caa::CaaRefusal::Unknown(why)) => Finding::new("caa", Verdict::Unknown, why),
         }
     }
 
-    async fn challenges(
-        &self,
-        trial: &Trial,
-        solvers: &Solvers,
-        lookups: &Lookups,
-    ) -> Vec<Finding> {
-        let (domain, is_wildcard) = match &trial.name {
+async fn challenges(&self,preflight:&Preflight,solvers:&Solvers,lookups:&Lookups,)->Vec<Finding>{let(domain,is_wildcard)=match&preflight.name{
             Pattern::Exact(name) => (Identifier::Dns(name.clone()), false),
             Pattern::Wildcard(of) => (Identifier::Dns(of.clone()), true),
             Pattern::Ip(address) => (Identifier::Ip(*address), false),
             Pattern::Any => return Vec::new(),
         };
         let mut findings = Vec::new();
-        for solver in solvers.for_name(&trial.name.to_string()) {
+        for solver in solvers.for_name(&preflight.name.to_string()) {
             let kind = solver.kind();
             let (verdict, message) = if kind == ChallengeType::DnsPersist01 {
                 let message = "it takes a record that is set by hand: an order tells which one";
@@ -128,7 +122,7 @@ impl AcmeIssuer {
             } else {
                 let challenge = probe(kind, &domain, is_wildcard);
                 let found = match solver.present(&challenge).await {
-                    Ok(()) => self_check_result(trial, lookups, &challenge).await,
+                    Ok(()) => self_check_result(preflight, lookups, &challenge).await,
                     Err(failure) => (Verdict::Bad, failure.message),
                 };
                 solver.clean_up(&challenge).await;
@@ -139,7 +133,7 @@ impl AcmeIssuer {
         if findings.is_empty() {
             let message = format!(
                 "none of the issuer's 'challenges' proves {}; a wildcard takes dns-01",
-                trial.name
+                preflight.name
             );
             findings.push(Finding::new("challenges", Verdict::Bad, message));
         }
@@ -149,14 +143,14 @@ impl AcmeIssuer {
 
 /// Checks the challenge at each address of the name.
 async fn self_check_result(
-    trial: &Trial,
+    preflight: &Preflight,
     lookups: &Lookups,
     challenge: &Challenge,
 ) -> (Verdict, String) {
     let is_http = challenge.kind == ChallengeType::Http01;
     let port = match challenge.kind {
-        ChallengeType::Http01 => trial.ports.http,
-        ChallengeType::TlsAlpn01 => trial.ports.https,
+        ChallengeType::Http01 => preflight.ports.http,
+        ChallengeType::TlsAlpn01 => preflight.ports.https,
         ChallengeType::Dns01 | ChallengeType::DnsAccount01 | ChallengeType::DnsPersist01 => {
             let message = "a record was set, and is seen at the name servers of the zone";
             return (Verdict::Good, message.to_owned());

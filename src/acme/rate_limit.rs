@@ -23,7 +23,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Acme, OrderLimit};
 use crate::host::Pattern;
 use crate::schedule::{
-    Failure, FailureClass, Hold, Intent, Limiter, Pace, Scope, Steadiness, Wait,
+    ClockStep, Failure, FailureClass, Intent, Limiter, Pace, Scope, Wait, WaitReason,
 };
 use crate::storage::Storage;
 
@@ -35,7 +35,7 @@ pub(super) struct Limits {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     steady: Steady,
-    steadiness: Mutex<Steadiness>,
+    clock_step: Mutex<ClockStep>,
     queues: Mutex<HashMap<(String, String), Arc<AccountQueue>>>,
     /// The CAs whose stored limits could not be read the last time.
     unread: Mutex<HashSet<String>>,
@@ -75,7 +75,7 @@ impl Limits {
             storage,
             clock,
             steady,
-            steadiness: Mutex::default(),
+            clock_step: Mutex::default(),
             queues: Mutex::default(),
             unread: Mutex::default(),
         }
@@ -105,7 +105,7 @@ impl Limits {
         if promised.len() >= limiter.room(now) {
             return Err(Wait {
                 until: now.saturating_add(1),
-                hold: Hold::Pace,
+                reason: WaitReason::Pace,
             });
         }
         promised.push_back(steady);
@@ -279,8 +279,8 @@ impl Limits {
     pub(super) fn clear_limits(&self, ca: &Ca, config: &Acme, names: &[Pattern]) {
         let queues = self.queues_of(ca, config);
         let now = self.now();
-        lock(&queues.own.limiter).lift(names, now);
-        lock(&queues.whole.limiter).lift(&[], now);
+        lock(&queues.own.limiter).clear_limits(names, now);
+        lock(&queues.whole.limiter).clear_limits(&[], now);
         let store = self.store_limiters(ca, config);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(store)),
@@ -291,9 +291,9 @@ impl Limits {
     /// The time of day. Where the clock was set, all that is remembered moves along first.
     fn now(&self) -> UnixTime {
         // Held until they have moved: nobody is to see the new time with the old ones.
-        let mut steadiness = lock(&self.steadiness);
+        let mut clock_step = lock(&self.clock_step);
         let now = self.clock.now();
-        let leap = steadiness.leap(now, (self.steady)());
+        let leap = clock_step.leap(now, (self.steady)());
         if leap != 0 {
             for queue in lock(&self.queues).values() {
                 lock(&queue.limiter).leap(leap);
@@ -326,7 +326,7 @@ pub(super) fn limited_failure(host: &str, wait: Wait) -> Failure {
     let message = format!("{host} is not asked: {wait}");
     let mut failure = Failure::new(FailureClass::RateLimited, message);
     failure.retry_after = Some(wait.until);
-    if let Hold::Limit(scope, _) = &wait.hold {
+    if let WaitReason::Limit(scope, _) = &wait.reason {
         failure.scope = Some(scope.clone());
     }
     failure.held = Some(Box::new(wait));
@@ -583,7 +583,7 @@ mod tests {
             let held = bench
                 .limits
                 .current_wait(&bench.ca, config, &Intent::new(&names));
-            held.map(|wait| wait.hold.as_str())
+            held.map(|wait| wait.reason.as_str())
         };
         bench
             .meet(&["a.test"], Some(Scope::Account), &bench.config)

@@ -1,4 +1,4 @@
-mod care;
+mod actions;
 mod certificates;
 mod events;
 
@@ -55,8 +55,8 @@ impl Control for Fake {
         Vec::new()
     }
 
-    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView {
-        TrialView {
+    async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView {
+        PreflightView {
             name: name.to_string(),
             would_issue: true,
             note: format!("looked at {} and {}", ports.http, ports.https),

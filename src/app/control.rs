@@ -1,6 +1,6 @@
 //! What the admin interface can ask of this gateway.
 
-mod trial;
+mod preflight;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{
-    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, Managed, ReloadError,
-    ReloadSummary, RenewError, SiteView, Status, TrialView,
+    CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, Managed,
+    PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
@@ -22,14 +22,14 @@ use crate::manager::{ActionError, ManagedView};
 use crate::on_demand;
 use crate::schedule::{CertState, Failure, FailureClass};
 use crate::secret::Secret;
-use crate::service::live::{GatewayEdge, Live, Refused, Reloaded};
 use crate::service::reload::Reloader;
+use crate::service::state::{self, GatewayEdge, GatewayState, ReloadReport};
 use crate::service::stop::Stopper;
 use crate::storage::keys;
 
 /// The gateway as the admin interface sees it.
 pub(super) struct AppControl {
-    live: Arc<Live>,
+    state: Arc<GatewayState>,
     edge: Arc<GatewayEdge>,
     clock: Arc<dyn Clock>,
     started: UnixTime,
@@ -39,14 +39,14 @@ pub(super) struct AppControl {
 
 impl AppControl {
     pub(super) fn new(
-        live: Arc<Live>,
+        state: Arc<GatewayState>,
         edge: Arc<GatewayEdge>,
         clock: Arc<dyn Clock>,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
         Self {
-            live,
+            state,
             edge,
             started: clock.now(),
             clock,
@@ -57,7 +57,7 @@ impl AppControl {
 
     /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
     fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
-        let mut managed: Vec<_> = self.live.managed().into_iter().map(of_ca).collect();
+        let mut managed: Vec<_> = self.state.managed().into_iter().map(of_ca).collect();
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
         let unripe = self.unripe(config);
@@ -76,7 +76,7 @@ impl AppControl {
         let issuers = config.issuers.iter();
         let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
         locals
-            .filter_map(|(name, _)| Some((Arc::clone(name), self.live.unripe(name)?)))
+            .filter_map(|(name, _)| Some((Arc::clone(name), self.state.unripe(name)?)))
             .collect()
     }
 
@@ -84,7 +84,7 @@ impl AppControl {
     /// only if there is none that is valid.
     fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
         let now = self.clock.now();
-        let managed = self.live.managed();
+        let managed = self.state.managed();
         let Some(view) = managed
             .iter()
             .find(|view| keys::subject(&view.names) == subject)
@@ -98,7 +98,7 @@ impl AppControl {
         let certificate = view.certificate.as_ref();
         let is_valid = certificate.is_some_and(|one| one.validity(now) == Validity::Valid);
         if force || !is_valid {
-            self.live.request(subject);
+            self.state.request(subject);
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ fn of_ca(view: ManagedView) -> Managed {
         next: view.next,
         held: view.held.map(|held| HeldView {
             message: held.wait.to_string(),
-            scope: held.wait.hold.as_str().to_owned(),
+            scope: held.wait.reason.as_str().to_owned(),
             until: held.wait.until,
             issuer: held.issuer.to_string(),
         }),
@@ -173,7 +173,7 @@ fn fingerprint(managed: &Managed) -> Option<Fingerprint> {
 #[async_trait]
 impl Control for AppControl {
     fn token(&self) -> Option<Secret> {
-        self.live.current().config.server.admin_token.clone()
+        self.state.current().config.server.admin_token.clone()
     }
 
     fn status(&self) -> Status {
@@ -183,8 +183,8 @@ impl Control for AppControl {
             started: self.started,
             uptime_seconds: self.clock.now().saturating_sub(self.started),
             connections: self.edge.open_connections() as u64,
-            config_file: self.live.file().to_owned(),
-            last_reload: self.live.last().map(|outcome| LastReload {
+            config_file: self.state.file().to_owned(),
+            last_reload: self.state.last().map(|outcome| LastReload {
                 at: outcome.at,
                 taken: outcome.refused.is_none(),
                 errors: outcome.refused.as_ref().map(errors).unwrap_or_default(),
@@ -193,18 +193,18 @@ impl Control for AppControl {
     }
 
     fn sites(&self) -> Vec<SiteView> {
-        let current = self.live.current();
+        let current = self.state.current();
         let sites = current.config.sites.iter();
         sites.map(|site| SiteView::from(&**site)).collect()
     }
 
     fn certificates(&self) -> Vec<CertificateView> {
         let now = self.clock.now();
-        let loaded = self.live.certificates();
-        let config = &self.live.current().config;
+        let loaded = self.state.certificates();
+        let config = &self.state.current().config;
         let mut managed = self.managed(&loaded, config);
         let window = config.renewal.window;
-        let made = self.live.made_on_demand();
+        let made = self.state.made_on_demand();
         let unripe = self.unripe(config);
         let made = made
             .iter()
@@ -227,8 +227,8 @@ impl Control for AppControl {
     }
 
     fn chain(&self, fingerprint: &str) -> Option<String> {
-        let mut certificates = self.live.certificates();
-        certificates.extend(self.live.made_on_demand());
+        let mut certificates = self.state.certificates();
+        certificates.extend(self.state.made_on_demand());
         let certificate = certificates
             .iter()
             .find(|one| one.fingerprint().to_string() == fingerprint)?;
@@ -246,12 +246,12 @@ impl Control for AppControl {
         views.find(is_meant).ok_or(RenewError::Unknown)
     }
 
-    async fn try_out(&self, name: Pattern, ports: Ports) -> TrialView {
-        let (live, asked) = (Arc::clone(&self.live), name.clone());
-        let would = tokio::task::spawn_blocking(move || live.plan_issuance(&asked)).await;
+    async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView {
+        let (state, asked) = (Arc::clone(&self.state), name.clone());
+        let would = tokio::task::spawn_blocking(move || state.plan_issuance(&asked)).await;
         match would {
-            Ok(would) => trial::trial(&name, ports, would).await,
-            Err(_) => trial::broken(&name),
+            Ok(would) => preflight::run_preflight(&name, ports, would).await,
+            Err(_) => preflight::broken(&name),
         }
     }
 
@@ -260,11 +260,11 @@ impl Control for AppControl {
         fingerprint: &str,
         reason: RevocationReason,
     ) -> Result<bool, ActionError> {
-        self.live.revoke(fingerprint.to_owned(), reason).await
+        self.state.revoke(fingerprint.to_owned(), reason).await
     }
 
     fn issuers(&self) -> Vec<IssuerView> {
-        let current = self.live.current();
+        let current = self.state.current();
         let issuers = current.config.issuers.iter();
         issuers
             .map(|(name, issuer)| {
@@ -282,11 +282,11 @@ impl Control for AppControl {
     }
 
     async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError> {
-        self.live.account(issuer.to_owned(), &task).await
+        self.state.account(issuer.to_owned(), &task).await
     }
 
     fn events(&self) -> EventBus {
-        self.live.events().clone()
+        self.state.events().clone()
     }
 
     async fn reload(&self) -> Result<ReloadSummary, ReloadError> {
@@ -333,7 +333,7 @@ fn missing(config: &Config, views: &[CertificateView]) -> Vec<CertificateView> {
     missing
 }
 
-fn summary(reloaded: Reloaded) -> ReloadSummary {
+fn summary(reloaded: ReloadReport) -> ReloadSummary {
     let warnings = reloaded.warnings.iter().map(|warning| json!(warning));
     let problems = reloaded
         .problems
@@ -351,9 +351,11 @@ fn summary(reloaded: Reloaded) -> ReloadSummary {
     }
 }
 
-fn errors(refused: &Refused) -> Vec<Value> {
+fn errors(refused: &state::ReloadError) -> Vec<Value> {
     match refused {
-        Refused::Invalid(diagnostics) => diagnostics.errors().map(|error| json!(error)).collect(),
-        Refused::Unable(why) => vec![json!({ "message": why })],
+        state::ReloadError::Invalid(diagnostics) => {
+            diagnostics.errors().map(|error| json!(error)).collect()
+        }
+        state::ReloadError::Unable(why) => vec![json!({ "message": why })],
     }
 }

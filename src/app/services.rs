@@ -18,9 +18,9 @@ use crate::edge::Listener;
 use crate::proxy::{self, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
-use crate::service::gate::Gate;
-use crate::service::live::{GatewayEdge, Live};
-use crate::service::load::Loading;
+use crate::service::load::LoadPhase;
+use crate::service::start_gate::StartGate;
+use crate::service::state::{GatewayEdge, GatewayState};
 use crate::service::{reload, systemd};
 use crate::shutdown::requested;
 use crate::storage::Storage;
@@ -37,8 +37,8 @@ pub(super) struct EdgeService {
     pub(super) readiness: Readiness,
     /// Beats on the runtime of this service.
     pub(super) pulse: Pulse,
-    pub(super) gate: Gate,
-    pub(super) live: Arc<Live>,
+    pub(super) gate: StartGate,
+    pub(super) state: Arc<GatewayState>,
 }
 
 #[async_trait]
@@ -49,13 +49,13 @@ impl Service for EdgeService {
         proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
         // Who connects before waits in the listener's queue. Which sites are on plain HTTP until they
         // have a certificate is known only when all are loaded.
-        let enough = if self.live.current().config.server.https_optional {
-            Loading::Done
+        let enough = if self.state.current().config.server.https_optional {
+            LoadPhase::Done
         } else {
-            Loading::Listed
+            LoadPhase::Listed
         };
         tokio::select! {
-            () = self.live.loaded(enough) => {}
+            () = self.state.loaded(enough) => {}
             () = requested(&mut self.stopping) => return,
         }
         let mut accepting = JoinSet::new();
@@ -80,12 +80,12 @@ impl Service for EdgeService {
 }
 
 /// What runs beside the edge, on a thread of its own.
-pub(super) struct BesideService {
-    pub(super) parts: Option<Beside>,
+pub(super) struct BackgroundTasksService {
+    pub(super) parts: Option<BackgroundTasks>,
     pub(super) stopping: ShutdownWatch,
 }
 
-pub(super) struct Beside {
+pub(super) struct BackgroundTasks {
     pub(super) task: reload::Task,
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
     pub(super) challenges: Challenges,
@@ -96,7 +96,7 @@ pub(super) struct Beside {
 }
 
 #[async_trait]
-impl Service for BesideService {
+impl Service for BackgroundTasksService {
     async fn start_service(&mut self, _: Option<ListenFds>, end: ShutdownWatch, _: usize) {
         let Some(parts) = self.parts.take() else {
             return;

@@ -142,13 +142,13 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
     let app = App::new(file, loaded, level, metrics, Arc::clone(&storage) as _).expect("an app");
 
     storage.hang(true);
-    let live = Arc::clone(&app.live);
+    let state = Arc::clone(&app.state);
     let hanging = Arc::clone(&storage);
     let pass = thread::spawn(move || {
         // What could not be read is not read again at once.
         while hanging.hangs() {
-            live.look(&[]);
-            live.sweep();
+            state.look(&[]);
+            state.sweep();
             thread::sleep(Duration::from_millis(10));
         }
     });

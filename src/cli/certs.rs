@@ -5,9 +5,9 @@
 
 mod arguments;
 mod detail;
+mod preflight;
 mod table;
 mod time;
-mod trial;
 mod watch;
 
 use anyhow::{Context, anyhow};
@@ -36,7 +36,7 @@ pub(super) fn certs(output: &Output, verb: CertsVerb) -> Result<(), Failure> {
         CertsVerb::Show(arguments) => show(output, arguments, now),
         CertsVerb::Obtain(arguments) => ask(output, arguments, "obtain"),
         CertsVerb::Renew(arguments) => ask(output, arguments, "renew"),
-        CertsVerb::Check(arguments) => trial::check(output, arguments),
+        CertsVerb::Check(arguments) => preflight::check(output, arguments),
     }
 }
 

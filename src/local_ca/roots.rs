@@ -9,7 +9,7 @@ use openssl::x509::X509;
 use tracing::{info, warn};
 
 use super::authority::Authority;
-use super::place::Place;
+use super::key_layout::KeyLayout;
 use super::{BACKDATE, DAY, LocalCaError};
 use crate::clock::UnixTime;
 use crate::storage::{Key, Storage, Value, damaged};
@@ -53,53 +53,56 @@ impl Roots {
     /// The roots in `storage`, with those made and moved that are due.
     pub(super) fn open(
         storage: &dyn Storage,
-        place: &Place,
+        layout: &KeyLayout,
         name: &str,
         now: UnixTime,
     ) -> Result<Self, LocalCaError> {
-        if let Some(roots) = Self::load(storage, place)?
+        if let Some(roots) = Self::load(storage, layout)?
             && !roots.need_work(now)
             && roots.faults.is_empty()
-            && storage.exists(&place.key(ROOT_CERTIFICATE)?)?
+            && storage.exists(&layout.key(ROOT_CERTIFICATE)?)?
         {
             return Ok(roots);
         }
-        let _lease = storage.lock(&place.key(LOCK)?)?;
-        let mut roots = match Self::load(storage, place)? {
+        let _lease = storage.lock(&layout.key(LOCK)?)?;
+        let mut roots = match Self::load(storage, layout)? {
             Some(roots) => roots,
-            None => Self::first(storage, place, name, now)?,
+            None => Self::first(storage, layout, name, now)?,
         };
         for Fault { key, value, reason } in roots.faults.drain(..) {
             damaged::set_aside(storage, &key, &value, &reason);
         }
         if roots.next.is_none() && roots.wants_successor(now) {
-            roots.make_successor(storage, place, name, now)?;
+            roots.make_successor(storage, layout, name, now)?;
         }
         if roots.wants_take_over(now) {
-            roots.take_over(storage, place)?;
+            roots.take_over(storage, layout)?;
         }
         storage.store(
-            &place.key(ROOT_CERTIFICATE)?,
+            &layout.key(ROOT_CERTIFICATE)?,
             roots.current.pem().as_bytes(),
         )?;
         Ok(roots)
     }
 
     /// The roots in `storage` as they are, `None` where there are none.
-    pub(super) fn load(storage: &dyn Storage, place: &Place) -> Result<Option<Self>, LocalCaError> {
+    pub(super) fn load(
+        storage: &dyn Storage,
+        layout: &KeyLayout,
+    ) -> Result<Option<Self>, LocalCaError> {
         let mut faults = Vec::new();
-        let certificate = load_certificate(storage, place, ROOT_CERTIFICATE, &mut faults)?;
-        let previous = load_certificate(storage, place, PREVIOUS_CERTIFICATE, &mut faults)?;
-        let next = load_next(storage, place, &mut faults)?;
-        let current = match load_authority(storage, place, ROOT_KEY)? {
+        let certificate = load_certificate(storage, layout, ROOT_CERTIFICATE, &mut faults)?;
+        let previous = load_certificate(storage, layout, PREVIOUS_CERTIFICATE, &mut faults)?;
+        let next = load_next(storage, layout, &mut faults)?;
+        let current = match load_authority(storage, layout, ROOT_KEY)? {
             Some(Ok(current)) => current,
-            Some(Err(fault)) => return Err(damage(storage, place, ROOT_KEY, &fault.reason)),
+            Some(Err(fault)) => return Err(damage(storage, layout, ROOT_KEY, &fault.reason)),
             None if certificate.is_none() && next.is_none() && faults.is_empty() => {
                 return Ok(None);
             }
             None => {
                 let reason = "it is gone, but what belongs to it is there";
-                return Err(damage(storage, place, ROOT_KEY, reason));
+                return Err(damage(storage, layout, ROOT_KEY, reason));
             }
         };
         // A crash while the successor took over leaves the predecessor's certificate here.
@@ -107,7 +110,7 @@ impl Roots {
             certificate != current.pem() && Some(certificate) != previous.as_ref()
         }) {
             let reason = "it is not the certificate in root.key";
-            return Err(damage(storage, place, ROOT_CERTIFICATE, reason));
+            return Err(damage(storage, layout, ROOT_CERTIFICATE, reason));
         }
         // The same crash leaves the successor, which has become the current root.
         let next = next.filter(|next| next.pem() != current.pem());
@@ -142,12 +145,12 @@ impl Roots {
 
     fn first(
         storage: &dyn Storage,
-        place: &Place,
+        layout: &KeyLayout,
         name: &str,
         now: UnixTime,
     ) -> Result<Self, LocalCaError> {
         let current = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
-        storage.store(&place.key(ROOT_KEY)?, current.secret_pem().as_bytes())?;
+        storage.store(&layout.key(ROOT_KEY)?, current.secret_pem().as_bytes())?;
         info!(name, "root of the local CA made");
         Ok(Self {
             current,
@@ -160,12 +163,12 @@ impl Roots {
     fn make_successor(
         &mut self,
         storage: &dyn Storage,
-        place: &Place,
+        layout: &KeyLayout,
         name: &str,
         now: UnixTime,
     ) -> Result<(), LocalCaError> {
         let next = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
-        storage.store(&place.key(NEXT_KEY)?, next.secret_pem().as_bytes())?;
+        storage.store(&layout.key(NEXT_KEY)?, next.secret_pem().as_bytes())?;
         let days_left = (self.current.not_after() - now) / DAY;
         warn!(
             name,
@@ -178,20 +181,20 @@ impl Roots {
     }
 
     /// Each step can be followed by a crash; see `load`.
-    fn take_over(&mut self, storage: &dyn Storage, place: &Place) -> Result<(), LocalCaError> {
+    fn take_over(&mut self, storage: &dyn Storage, layout: &KeyLayout) -> Result<(), LocalCaError> {
         let Some(next) = self.next.take() else {
             return Ok(());
         };
         storage.store(
-            &place.key(PREVIOUS_CERTIFICATE)?,
+            &layout.key(PREVIOUS_CERTIFICATE)?,
             self.current.pem().as_bytes(),
         )?;
         // A clock that is wrong by years is not to destroy what clients trust.
         let secret = self.current.secret_pem();
-        storage.store(&place.key(PREVIOUS_KEY)?, secret.as_bytes())?;
-        storage.store(&place.key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
-        storage.store(&place.key(ROOT_CERTIFICATE)?, next.pem().as_bytes())?;
-        storage.delete(&place.key(NEXT_KEY)?)?;
+        storage.store(&layout.key(PREVIOUS_KEY)?, secret.as_bytes())?;
+        storage.store(&layout.key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
+        storage.store(&layout.key(ROOT_CERTIFICATE)?, next.pem().as_bytes())?;
+        storage.delete(&layout.key(NEXT_KEY)?)?;
         warn!("the new root of the local CA is in use: clients that do not trust it refuse");
         self.previous = Some(self.current.pem().to_owned());
         self.current = next;
@@ -202,11 +205,11 @@ impl Roots {
 /// The certificate called `name`, PEM. One that is damaged is noted among `faults`.
 fn load_certificate(
     storage: &dyn Storage,
-    place: &Place,
+    layout: &KeyLayout,
     name: &str,
     faults: &mut Vec<Fault>,
 ) -> Result<Option<String>, LocalCaError> {
-    let key = place.key(name)?;
+    let key = layout.key(name)?;
     let Some(value) = storage.load(&key)? else {
         return Ok(None);
     };
@@ -227,10 +230,10 @@ fn load_certificate(
 /// The successor. One that is damaged is noted among `faults`.
 fn load_next(
     storage: &dyn Storage,
-    place: &Place,
+    layout: &KeyLayout,
     faults: &mut Vec<Fault>,
 ) -> Result<Option<Authority>, LocalCaError> {
-    match load_authority(storage, place, NEXT_KEY)? {
+    match load_authority(storage, layout, NEXT_KEY)? {
         Some(Ok(next)) => Ok(Some(next)),
         Some(Err(fault)) => {
             faults.push(fault);
@@ -243,10 +246,10 @@ fn load_next(
 /// A root with its key, or what is wrong with it.
 fn load_authority(
     storage: &dyn Storage,
-    place: &Place,
+    layout: &KeyLayout,
     name: &str,
 ) -> Result<Option<Result<Authority, Fault>>, LocalCaError> {
-    let key = place.key(name)?;
+    let key = layout.key(name)?;
     let value = storage.load(&key)?;
     Ok(value.map(|value| {
         let read = Authority::read(&value);
@@ -254,8 +257,8 @@ fn load_authority(
     }))
 }
 
-fn damage(storage: &dyn Storage, place: &Place, name: &str, reason: &str) -> LocalCaError {
-    match place.key(name) {
+fn damage(storage: &dyn Storage, layout: &KeyLayout, name: &str, reason: &str) -> LocalCaError {
+    match layout.key(name) {
         Ok(key) => LocalCaError::Damaged {
             path: storage.place(&key),
             reason: reason.to_owned(),

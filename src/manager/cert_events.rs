@@ -8,7 +8,7 @@ use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};
 use crate::schedule::advice::Window;
-use crate::schedule::{Alert, Failure, Retry, Upkeep};
+use crate::schedule::{Alert, Failure, RenewedBy, Retry};
 
 /// Tells of one certificate.
 pub(super) struct CertEvents<'a> {
@@ -115,8 +115,8 @@ impl CertEvents<'_> {
             None => Severity::Error,
             Some(present) => {
                 let failures = retry.failures;
-                let upkeep = Upkeep::Renewed { window, failures };
-                let alert = Alert::of(&present.lifetime(), upkeep, self.now);
+                let renewed_by = RenewedBy::Renewed { window, failures };
+                let alert = Alert::of(&present.lifetime(), renewed_by, self.now);
                 alert.map_or(Severity::Warning, |alert| alert.severity)
             }
         };

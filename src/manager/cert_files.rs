@@ -31,7 +31,7 @@ use super::report::Change;
 use crate::certificate::{Loaded, Loader, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Origin};
-use crate::schedule::Horizon;
+use crate::schedule::Deadlines;
 
 /// How many keys without a chain are told of, for each directory.
 const LONE_KEYS: usize = 1_000;
@@ -62,7 +62,7 @@ pub(super) struct CertFiles {
     /// The entries that there is something to say about, or soon.
     noted: BTreeSet<EntryId>,
     /// When there will be about which.
-    horizon: Horizon<EntryId>,
+    deadlines: Deadlines<EntryId>,
     /// What the loader knew when incomplete chains were last looked at.
     generation: u64,
     sweep: Option<Scan>,
@@ -142,7 +142,7 @@ impl CertFiles {
             shortest: None,
             vanished: HashMap::new(),
             noted: BTreeSet::new(),
-            horizon: Horizon::default(),
+            deadlines: Deadlines::default(),
             generation: 0,
             sweep: None,
             sweeps: 0,

@@ -66,7 +66,7 @@ impl Gauges {
     pub(super) fn show_limits<'a>(&mut self, limits: impl Iterator<Item = (&'a Arc<str>, Wait)>) {
         let mut known = BTreeMap::new();
         for (issuer, limit) in limits {
-            let key = (Arc::clone(issuer), limit.hold.as_str());
+            let key = (Arc::clone(issuer), limit.reason.as_str());
             let until = known.entry(key).or_insert(limit.until);
             *until = limit.until.max(*until);
         }

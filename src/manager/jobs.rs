@@ -11,7 +11,7 @@ use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::issuer::Issuer;
 use crate::on_demand::RenewalPolicy;
-use crate::schedule::Upkeep;
+use crate::schedule::RenewedBy;
 
 impl TlsManager {
     /// The certificates that a CA is to be asked for now, as many as may be worked on at a time.
@@ -108,20 +108,20 @@ impl TlsManager {
     /// The certificates that people may have to be told of, with who replaces them before their
     /// end: of those from files only what ends soon, has ended or has not begun.
     pub fn monitored_certs(&self) -> Vec<MonitoredCert> {
-        let watched = |certificate: &Arc<TlsCertificate>, upkeep| MonitoredCert {
+        let watched = |certificate: &Arc<TlsCertificate>, renewed_by| MonitoredCert {
             certificate: Arc::clone(certificate),
-            upkeep,
+            renewed_by,
             retry: None,
         };
         let files = self.cert_files.alarming();
-        let by_hand = files.map(|one| watched(one, Upkeep::ByHand));
+        let by_hand = files.map(|one| watched(one, RenewedBy::ByHand));
         let window = self.config.as_ref().map(|config| config.renewal.window);
         let local = self.local_certs.certificates().map(|one| {
-            let upkeep = Upkeep::Renewed {
+            let renewed_by = RenewedBy::Renewed {
                 window: window.unwrap_or(0.5),
                 failures: 0,
             };
-            watched(one, upkeep)
+            watched(one, renewed_by)
         });
         let others = self.renewals.monitored_certs();
         by_hand.chain(local).chain(others).collect()

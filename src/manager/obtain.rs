@@ -226,12 +226,12 @@ impl Job {
                 let certificate = match self.check(issuer, &issued, deps).await {
                     Ok(certificate) => certificate,
                     Err(failure) => {
-                        issuer.refused(&request, &failure).await;
+                        issuer.on_rejected(&request, &failure).await;
                         return Err(failure);
                     }
                 };
                 if self.store(issuer, &certificate, lease, deps).await {
-                    issuer.settled(&request).await;
+                    issuer.on_stored(&request).await;
                     deps.hold(certificate, issuer.ca(), &self.subject)
                 } else {
                     certificate

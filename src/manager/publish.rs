@@ -11,7 +11,7 @@ use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
-use crate::local_ca::{LocalCa, LocalMaker};
+use crate::local_ca::{LocalCa, LocalOnDemandIssuer};
 use crate::on_demand::{Gate, GateSettings, OnDemandIssuer};
 
 /// After how many seconds it is tried again to make what could not be made.
@@ -26,7 +26,7 @@ pub(super) struct OnDemandIssuance {
 
 /// What the local CA makes.
 struct LocalIssuer {
-    maker: Arc<LocalMaker>,
+    maker: Arc<LocalOnDemandIssuer>,
     settings: IssuerSettings,
 }
 
@@ -178,7 +178,7 @@ impl TlsManager {
         let before_local = before.and_then(|before| before.local.as_ref());
         let maker = match before_local.filter(|local| local.settings.is_same_as(&settings)) {
             Some(local) => Arc::clone(&local.maker),
-            None => Arc::new(LocalMaker::new(
+            None => Arc::new(LocalOnDemandIssuer::new(
                 Arc::clone(&settings.ca),
                 Arc::clone(&self.clock),
                 window,

@@ -378,7 +378,7 @@ impl Renewals {
             is_known = true;
             entry.is_asked = true;
             let open = spec.issuers.iter().filter_map(|name| self.open.get(name));
-            open.for_each(|(_, issuer)| issuer.lift(&spec.names));
+            open.for_each(|(_, issuer)| issuer.clear_limits(&spec.names));
             self.queues.request(spec, now);
         }
         if is_known {

@@ -16,7 +16,7 @@ const SOON: i64 = 5 * MINUTE;
 
 /// Who replaces a certificate before its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Upkeep {
+pub enum RenewedBy {
     /// We do, from the beginning of this part of its life on.
     Renewed {
         window: f64,
@@ -43,7 +43,7 @@ struct Thresholds {
 
 impl Alert {
     /// What this certificate deserves at `now`; `None` where all is well.
-    pub fn of(life: &Lifetime, upkeep: Upkeep, now: UnixTime) -> Option<Self> {
+    pub fn of(life: &Lifetime, renewed_by: RenewedBy, now: UnixTime) -> Option<Self> {
         let alert = |kind, severity| Some(Self { kind, severity });
         if life.has_ended(now) {
             return alert(EventKind::CertificateExpired, Severity::Critical);
@@ -58,7 +58,7 @@ impl Alert {
             return alert(EventKind::CertificateNotYetValid, severity);
         }
         let left = life.left(now);
-        let thresholds = thresholds(life, upkeep);
+        let thresholds = thresholds(life, renewed_by);
         let severity = if left <= thresholds.critical {
             Severity::Critical
         } else if left <= thresholds.error {
@@ -72,16 +72,16 @@ impl Alert {
     }
 
     /// From when on a certificate that has begun deserves to be told about.
-    pub fn begins(life: &Lifetime, upkeep: Upkeep) -> UnixTime {
+    pub fn begins(life: &Lifetime, renewed_by: RenewedBy) -> UnixTime {
         life.not_after
-            .saturating_sub(thresholds(life, upkeep).warning)
+            .saturating_sub(thresholds(life, renewed_by).warning)
     }
 }
 
-fn thresholds(life: &Lifetime, upkeep: Upkeep) -> Thresholds {
-    match upkeep {
-        Upkeep::Renewed { window, failures } => renewed(life, window, failures),
-        Upkeep::ByHand => by_hand(life.length()),
+fn thresholds(life: &Lifetime, renewed_by: RenewedBy) -> Thresholds {
+    match renewed_by {
+        RenewedBy::Renewed { window, failures } => renewed(life, window, failures),
+        RenewedBy::ByHand => by_hand(life.length()),
     }
 }
 
@@ -129,13 +129,13 @@ impl<K: Clone + Eq + Hash> Watch<K> {
     /// there is one at a time.
     pub fn look(
         &mut self,
-        certificates: impl IntoIterator<Item = (K, Lifetime, Upkeep)>,
+        certificates: impl IntoIterator<Item = (K, Lifetime, RenewedBy)>,
         now: UnixTime,
     ) -> Vec<(K, Alert)> {
         let mut told = HashMap::new();
         let mut new = Vec::new();
-        for (key, life, upkeep) in certificates {
-            let Some(alert) = Alert::of(&life, upkeep, now) else {
+        for (key, life, renewed_by) in certificates {
+            let Some(alert) = Alert::of(&life, renewed_by, now) else {
                 continue;
             };
             if self.told.get(&key) != Some(&alert) {
@@ -168,8 +168,8 @@ mod tests {
         }
     }
 
-    fn expiring(life: &Lifetime, upkeep: Upkeep, left: i64) -> Option<Severity> {
-        let alert = Alert::of(life, upkeep, life.not_after - left)?;
+    fn expiring(life: &Lifetime, renewed_by: RenewedBy, left: i64) -> Option<Severity> {
+        let alert = Alert::of(life, renewed_by, life.not_after - left)?;
         assert_eq!(alert.kind, EventKind::CertificateExpiring);
         Some(alert.severity)
     }
@@ -188,7 +188,7 @@ mod tests {
             let life = lasting(length);
             let at = |failures, left| {
                 let window = 1.0 / 3.0;
-                expiring(&life, Upkeep::Renewed { window, failures }, left)
+                expiring(&life, RenewedBy::Renewed { window, failures }, left)
             };
             assert_eq!(at(3, failing + 1), None, "{length}");
             assert_eq!(at(3, failing), Some(Severity::Warning), "{length}");
@@ -215,8 +215,8 @@ mod tests {
         ];
         for (length, warning, error, critical) in table {
             let life = lasting(length);
-            let at = |left| expiring(&life, Upkeep::ByHand, left);
-            let begins = Alert::begins(&life, Upkeep::ByHand);
+            let at = |left| expiring(&life, RenewedBy::ByHand, left);
+            let begins = Alert::begins(&life, RenewedBy::ByHand);
             assert_eq!(begins, life.not_after - warning, "{length}");
             assert_eq!(at(warning + 1), None, "{length}");
             assert_eq!(at(warning), Some(Severity::Warning), "{length}");
@@ -230,12 +230,13 @@ mod tests {
     #[test]
     fn what_is_over_or_has_not_begun_is_told_whoever_renews_it() {
         let life = lasting(90 * DAY);
-        let renewed = Upkeep::Renewed {
+        let renewed = RenewedBy::Renewed {
             window: 0.33,
             failures: 0,
         };
-        for upkeep in [renewed, Upkeep::ByHand] {
-            let at = |now| Alert::of(&life, upkeep, now).map(|alert| (alert.kind, alert.severity));
+        for renewed_by in [renewed, RenewedBy::ByHand] {
+            let at =
+                |now| Alert::of(&life, renewed_by, now).map(|alert| (alert.kind, alert.severity));
             let not_yet = EventKind::CertificateNotYetValid;
             assert_eq!(at(life.not_before - DAY), Some((not_yet, Severity::Error)));
             assert_eq!(at(life.not_before - 60), Some((not_yet, Severity::Warning)));
@@ -254,7 +255,7 @@ mod tests {
         let mut told = Vec::new();
         for day in 0..95 {
             let now = life.not_before + day * DAY;
-            for (key, alert) in watch.look([("a", life, Upkeep::ByHand)], now) {
+            for (key, alert) in watch.look([("a", life, RenewedBy::ByHand)], now) {
                 assert_eq!(key, "a");
                 told.push((90 - day, alert.severity, alert.kind));
             }
@@ -277,10 +278,10 @@ mod tests {
             not_after: NOW + 90 * DAY,
             ..life
         };
-        assert_eq!(watch.look([("a", next, Upkeep::ByHand)], NOW), []);
+        assert_eq!(watch.look([("a", next, RenewedBy::ByHand)], NOW), []);
         assert_eq!(watch.standing(&"a"), None);
         let late = next.not_after - 3 * DAY;
-        assert_eq!(watch.look([("a", next, Upkeep::ByHand)], late).len(), 1);
+        assert_eq!(watch.look([("a", next, RenewedBy::ByHand)], late).len(), 1);
         // No longer served: forgotten.
         assert_eq!(watch.look(std::iter::empty(), late), []);
         assert_eq!(watch.standing(&"a"), None);

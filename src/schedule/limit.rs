@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use self::block::Block;
 use self::blocks::Blocks;
-pub use self::wait::{Hold, Wait};
+pub use self::wait::{Wait, WaitReason};
 use super::retry::lasting;
 use super::{Failure, FailureClass, Intent, Scope};
 use crate::clock::UnixTime;
@@ -104,7 +104,7 @@ impl Limiter {
         match free_at.max() {
             Some(until) if until > now => Err(Wait {
                 until,
-                hold: Hold::Pace,
+                reason: WaitReason::Pace,
             }),
             _ => Ok(()),
         }
@@ -116,7 +116,7 @@ impl Limiter {
         let clock = self.clock.as_ref().filter(|block| block.holds(now));
         let clock = clock.map(|block| Wait {
             until: block.until,
-            hold: Hold::Clock(block.message.clone()),
+            reason: WaitReason::Clock(block.message.clone()),
         });
         clock.or_else(|| self.blocks.held(intent, now))
     }
@@ -189,10 +189,10 @@ impl Limiter {
 
     /// Forgets the limits of the CA on the account, on all of it, and on these names, and what was
     /// wrong with the clock, where a person knows better. The pace is kept.
-    pub fn lift(&mut self, names: &[Pattern], now: UnixTime) {
+    pub fn clear_limits(&mut self, names: &[Pattern], now: UnixTime) {
         self.mend(now);
         self.clock = None;
-        self.blocks.lift(names, now);
+        self.blocks.clear_limits(names, now);
     }
 
     /// Drops the limit on the account where `is_none` says so of what the CA has said.
@@ -200,7 +200,7 @@ impl Limiter {
         self.blocks.drop_account_limit(is_none);
     }
 
-    /// The clock leapt by so many seconds, see [`super::Steadiness`]: all that is remembered moves
+    /// The clock leapt by so many seconds, see [`super::ClockStep`]: all that is remembered moves
     /// along, so that what was waited for is waited for.
     pub fn leap(&mut self, seconds: i64) {
         self.seen = self.seen.saturating_add(seconds);
@@ -302,7 +302,7 @@ mod tests {
             match limiter.take(NONE, now) {
                 Ok(()) => taken.push(now),
                 Err(wait) => {
-                    assert_eq!(wait.hold, Hold::Pace);
+                    assert_eq!(wait.reason, WaitReason::Pace);
                     assert!(wait.until > now);
                     now = wait.until;
                 }
@@ -341,7 +341,7 @@ mod tests {
         let wait = limiter
             .take(&Intent::new(&names(&["example.org", "a.example.com"])), NOW)
             .expect_err("one of them is stopped");
-        assert!(wait.hold.is_of_names());
+        assert!(wait.reason.is_of_names());
         let said = wait.to_string();
         assert!(
             said.contains("example.com") && said.contains("too many"),
@@ -370,7 +370,7 @@ mod tests {
         }
         let stored = limiter.clone();
         let mut peer = limiter.clone();
-        limiter.lift(&names(&["www.example.com"]), NOW + 60);
+        limiter.clear_limits(&names(&["www.example.com"]), NOW + 60);
         let check = |limiter: &Limiter| {
             assert_eq!(until(limiter, "a.example.com", NOW + 60), None);
             assert_eq!(until(limiter, "example.org", NOW + 60), Some(3 * HOUR));
@@ -384,7 +384,7 @@ mod tests {
         check(&peer);
         // Lifted before the storage was read.
         let mut other = Limiter::default();
-        other.lift(&names(&["www.example.com"]), NOW + 60);
+        other.clear_limits(&names(&["www.example.com"]), NOW + 60);
         other.learn(&stored);
         check(&other);
         // A CA that says it again is believed, by all.
@@ -446,7 +446,7 @@ mod tests {
             let json = serde_json::to_string(&limiter).expect("JSON");
             let read: Limiter = serde_json::from_str(&json).expect("the same");
             assert_eq!(until(&read, "a.test", NOW), stored.then_some(HOUR));
-            limiter.lift(&[], NOW);
+            limiter.clear_limits(&[], NOW);
             assert_eq!(until(&limiter, "a.test", NOW), None, "{class:?}");
         }
     }
@@ -555,7 +555,7 @@ mod tests {
         for (scope, same, one, below, other) in table {
             let mut limiter = Limiter::default();
             let limit = limiter.failed(&on(Some(scope.clone()), HOUR), &met, NOW);
-            assert_eq!(limit.expect("news").hold.as_str(), scope.as_str());
+            assert_eq!(limit.expect("news").reason.as_str(), scope.as_str());
             for (of, is) in [
                 (&["www.a.example", "a.example"][..], same),
                 (&["a.example"], one),
@@ -573,7 +573,7 @@ mod tests {
             let mut read: Limiter = serde_json::from_str(&json).expect("the same");
             read.set_paces(vec![Pace::default()]);
             assert_eq!(read, limiter);
-            limiter.lift(met.names, NOW);
+            limiter.clear_limits(met.names, NOW);
             assert_eq!(limiter.limits(NOW).count(), 0, "{scope:?}");
         }
     }
@@ -585,7 +585,7 @@ mod tests {
             let names = names(&[name]);
             let failure = Failure::new(FailureClass::RateLimited, "slow down");
             let limit = limiter.failed(&failure, &Intent::new(&names), now);
-            limit.map(|limit| limit.hold.as_str())
+            limit.map(|limit| limit.reason.as_str())
         };
         assert_eq!(fail(&mut limiter, "a.example", NOW), Some("set"));
         assert_eq!(held(&limiter, &["a.example"], false, NOW), Some(HOUR));

@@ -115,7 +115,7 @@ struct Process {
     /// One for each list of issuers.
     plans: Vec<Plan<u32>>,
     limiters: Vec<Limiter>,
-    steadiness: Steadiness,
+    clock_step: ClockStep,
     attempts: HashMap<u32, Attempt>,
     ends: BinaryHeap<Reverse<(UnixTime, u32)>>,
     /// Until when a plan waits for its CAs, by the machine's clock.
@@ -157,7 +157,7 @@ impl Process {
             held: vec![UnixTime::MIN; plans.len()],
             plans,
             limiters: limiters.collect(),
-            steadiness: Steadiness::default(),
+            clock_step: ClockStep::default(),
             attempts: HashMap::new(),
             ends: BinaryHeap::new(),
         }
@@ -172,7 +172,7 @@ impl Process {
     fn pass(&mut self, world: &mut World) {
         let (true_now, now) = (world.clock.now(), world.now());
         let steady = u64::try_from(true_now - BEGIN).expect("after the beginning");
-        let leap = self.steadiness.leap(now, Duration::from_secs(steady));
+        let leap = self.clock_step.leap(now, Duration::from_secs(steady));
         if leap != 0 {
             for limiter in &mut self.limiters {
                 limiter.leap(leap);
@@ -224,7 +224,7 @@ impl Process {
                     assert!(self.plans[index].start(&id));
                     self.ask(id, *issuer, world);
                 }
-                (None, Some(wait)) if wait.hold.is_of_names() => {
+                (None, Some(wait)) if wait.reason.is_of_names() => {
                     self.plans[index].defer(&id, wait.until);
                 }
                 (None, wait) => {

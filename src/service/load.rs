@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::live::Live;
-use super::outcome;
+use super::report;
+use super::state::GatewayState;
 use crate::memory;
 
 /// For how long all files are looked at before others have their turn.
@@ -17,14 +17,14 @@ const REST: Duration = SLICE.saturating_mul(4);
 
 /// How far the first look at all files is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Loading {
+pub enum LoadPhase {
     Begun,
     /// It is known which files there are: what a client asks for is loaded first.
     Listed,
     Done,
 }
 
-impl Live {
+impl GatewayState {
     /// Whether all files are being looked at, by [`Self::sweep`], and how long to rest before it
     /// goes on.
     pub fn rest(&self) -> Option<Duration> {
@@ -47,7 +47,7 @@ impl Live {
         if report.loading.is_none() {
             tracing::info!(certificates = report.certificates, "certificates loaded");
         }
-        outcome::tell_certificates(&report);
+        report::tell_certificates(&report);
         let config = &self.current.load().config;
         self.publish_certificates(config, &mut writer, &report);
         drop(writer);
@@ -74,7 +74,7 @@ impl Live {
     }
 
     /// Waits until the loading of certificates has come so far.
-    pub async fn loaded(&self, enough: Loading) {
+    pub async fn loaded(&self, enough: LoadPhase) {
         // The sender is this one's own.
         let _ = self.loaded.subscribe().wait_for(|is| *is >= enough).await;
     }

@@ -13,7 +13,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
 use super::blocking;
-use super::live::Live;
+use super::state::GatewayState;
 use crate::clock::UnixTime;
 use crate::manager::{Removed, Retention};
 use crate::shutdown::requested;
@@ -28,37 +28,37 @@ const IDLE: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(1);
 
 /// Keeps certificates on demand until the gateway stops.
-pub struct Keeping {
-    live: Arc<Live>,
+pub struct OnDemandMaintenance {
+    state: Arc<GatewayState>,
     stopping: ShutdownWatch,
 }
 
-impl Keeping {
-    /// The service for the certificates of `live`, until `stopping` says stop.
-    pub fn new(live: Arc<Live>, stopping: ShutdownWatch) -> Self {
-        Self { live, stopping }
+impl OnDemandMaintenance {
+    /// The service for the certificates of `state`, until `stopping` says stop.
+    pub fn new(state: Arc<GatewayState>, stopping: ShutdownWatch) -> Self {
+        Self { state, stopping }
     }
 }
 
 #[async_trait]
-impl BackgroundService for Keeping {
+impl BackgroundService for OnDemandMaintenance {
     async fn start(&self, _: ShutdownWatch) {
         // Apart: who asks does not wait for a walk, nor a renewal for a storage that hangs here.
         tokio::join!(self.keep(), self.take_up());
     }
 }
 
-impl Keeping {
+impl OnDemandMaintenance {
     /// Takes up what clients ask for.
     async fn take_up(&self) {
         let mut stopping = self.stopping.clone();
         loop {
             tokio::select! {
-                () = self.live.requests.asked() => {}
+                () = self.state.requests.asked() => {}
                 () = requested(&mut stopping) => return,
             }
-            let live = Arc::clone(&self.live);
-            blocking(move || live.take_up()).await;
+            let state = Arc::clone(&self.state);
+            blocking(move || state.take_up()).await;
         }
     }
 
@@ -66,20 +66,20 @@ impl Keeping {
         let mut stopping = self.stopping.clone();
         let (mut walked, begun) = (None, Instant::now());
         loop {
-            let (live, stop) = (Arc::clone(&self.live), self.stopping.clone());
-            let turn = blocking(move || live.keep_on_demand(walked, begun, &stop)).await;
+            let (state, stop) = (Arc::clone(&self.state), self.stopping.clone());
+            let turn = blocking(move || state.keep_on_demand(walked, begun, &stop)).await;
             let pause;
             (walked, pause) = turn.unwrap_or((walked, IDLE));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.live.requests.changed() => walked = None,
+                () = self.state.requests.changed() => walked = None,
                 () = requested(&mut stopping) => return,
             }
         }
     }
 }
 
-impl Live {
+impl GatewayState {
     /// Takes up what clients have asked for. Blocks on the storage, and holds nobody up meanwhile.
     fn take_up(&self) {
         while self.requests.has_new() {

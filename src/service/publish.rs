@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::live::{Live, Writer};
-use super::load::Loading;
+use super::load::LoadPhase;
+use super::state::{GatewayState, Writer};
 use crate::certificate::sni::SniMap;
 use crate::config::model::Config;
 use crate::host::Pattern;
@@ -24,7 +24,7 @@ const LOADING: &str = "loading";
 /// up again and again while it is served.
 const LOOKUP: Duration = Duration::from_secs(2);
 
-impl Live {
+impl GatewayState {
     /// Publishes certificates and sites as one state.
     pub(super) fn publish(&self, config: &Config, writer: &mut Writer, report: &Report) {
         let previous = self.sites.load();
@@ -67,9 +67,9 @@ impl Live {
         let told = loading.map(|(done, all)| format!("{done} of {all} certificates loaded"));
         self.readiness.set(LOADING, told);
         self.loaded.send_replace(match loading {
-            None => Loading::Done,
-            Some(_) if is_listed => Loading::Listed,
-            Some(_) => Loading::Begun,
+            None => LoadPhase::Done,
+            Some(_) if is_listed => LoadPhase::Listed,
+            Some(_) => LoadPhase::Begun,
         });
     }
 
@@ -86,7 +86,7 @@ impl Live {
 
     /// Notes what is to be watched now.
     pub(super) fn note_watched(&self, writer: &Writer) {
-        let paths = writer.stamps.paths().chain(&*writer.watch);
+        let paths = writer.versions.paths().chain(&*writer.watch);
         let paths: Vec<_> = paths.cloned().collect();
         self.watched.store(paths.into());
     }

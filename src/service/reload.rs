@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::blocking;
-use super::live::{Live, Refused, Reloaded};
 use super::load::BREATH;
 use super::signals::Signals;
+use super::state::{GatewayState, ReloadError, ReloadReport};
 use super::watch::Watch;
 use crate::shutdown::{ShutdownWatch, requested};
 
@@ -22,11 +22,11 @@ const FOLLOWED: usize = 4;
 
 /// Asks the task for a reload.
 #[derive(Clone)]
-pub struct Reloader(mpsc::Sender<oneshot::Sender<Result<Reloaded, Refused>>>);
+pub struct Reloader(mpsc::Sender<oneshot::Sender<Result<ReloadReport, ReloadError>>>);
 
 impl Reloader {
     /// Reloads and says how it went; `None` where the gateway is stopping.
-    pub async fn reload(&self) -> Option<Result<Reloaded, Refused>> {
+    pub async fn reload(&self) -> Option<Result<ReloadReport, ReloadError>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(reply).await.ok()?;
         answer.await.ok()
@@ -35,16 +35,16 @@ impl Reloader {
 
 /// The task, before it runs.
 pub struct Task {
-    live: Arc<Live>,
+    state: Arc<GatewayState>,
     signals: Signals,
-    asked: mpsc::Receiver<oneshot::Sender<Result<Reloaded, Refused>>>,
+    asked: mpsc::Receiver<oneshot::Sender<Result<ReloadReport, ReloadError>>>,
 }
 
 /// Makes the task and the handle that asks it.
-pub fn task(live: Arc<Live>, signals: Signals) -> (Task, Reloader) {
+pub fn task(state: Arc<GatewayState>, signals: Signals) -> (Task, Reloader) {
     let (ask, asked) = mpsc::channel(8);
     let task = Task {
-        live,
+        state,
         signals,
         asked,
     };
@@ -60,7 +60,7 @@ impl Task {
         let mut next = self.next_slice().await;
         let mut is_fetching = true;
         loop {
-            if following.finds_more(&self.live) {
+            if following.finds_more(&self.state) {
                 // What changed there before it was watched has told nobody.
                 self.look(Vec::new()).await;
                 next = self.next_slice().await;
@@ -69,7 +69,7 @@ impl Task {
                 }
                 continue;
             }
-            let check_every = self.live.current().config.renewal.check_every;
+            let check_every = self.state.current().config.renewal.check_every;
             let every = if following.is_whole {
                 check_every
             } else {
@@ -122,21 +122,21 @@ impl Task {
         }
     }
 
-    async fn reload(&self) -> Result<Reloaded, Refused> {
-        let live = Arc::clone(&self.live);
-        let outcome = blocking(move || live.reload()).await;
+    async fn reload(&self) -> Result<ReloadReport, ReloadError> {
+        let state = Arc::clone(&self.state);
+        let outcome = blocking(move || state.reload()).await;
         outcome.unwrap_or_else(|| {
             let why = "the reload broke off, which is a defect; see the log";
-            Err(Refused::Unable(why.to_owned()))
+            Err(ReloadError::Unable(why.to_owned()))
         })
     }
 
     /// Looks at some of all files. When to go on; `None` where all have been looked at.
     async fn sweep(&self) -> Option<Instant> {
-        let live = Arc::clone(&self.live);
+        let state = Arc::clone(&self.state);
         let sweep = move || {
-            live.sweep();
-            live.rest()
+            state.sweep();
+            state.rest()
         };
         let rest = blocking(sweep).await.flatten();
         rest.map(|rest| Instant::now() + rest)
@@ -144,20 +144,20 @@ impl Task {
 
     /// Reads some of what is to be in memory and is not yet. Whether there is more.
     async fn fetch(&self) -> bool {
-        let live = Arc::clone(&self.live);
-        blocking(move || live.fetch()).await.unwrap_or_default()
+        let state = Arc::clone(&self.state);
+        blocking(move || state.fetch()).await.unwrap_or_default()
     }
 
     /// When to look at the first of all files, where that has begun.
     async fn next_slice(&self) -> Option<Instant> {
-        let live = Arc::clone(&self.live);
-        let rest = blocking(move || live.rest()).await.flatten();
+        let state = Arc::clone(&self.state);
+        let rest = blocking(move || state.rest()).await.flatten();
         rest.map(|_| Instant::now())
     }
 
     async fn look(&self, paths: Vec<PathBuf>) {
-        let live = Arc::clone(&self.live);
-        blocking(move || live.look(&paths)).await;
+        let state = Arc::clone(&self.state);
+        blocking(move || state.look(&paths)).await;
     }
 }
 
@@ -191,12 +191,12 @@ impl Following {
     }
 
     /// Watches what is used now, and says whether that is more than before.
-    fn finds_more(&mut self, live: &Live) -> bool {
+    fn finds_more(&mut self, state: &GatewayState) -> bool {
         let (Some(watch), 1..) = (&mut self.watch, self.left) else {
             return false;
         };
         // It takes its time where there are very many.
-        let paths = live.watched();
+        let paths = state.watched();
         let followed = self.followed.as_ref();
         if followed.is_some_and(|followed| Arc::ptr_eq(followed, &paths)) {
             return false;

@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::blocking;
-use super::gate::Gate;
-use super::halt::Halt;
-use super::issue::Due;
-use super::live::Live;
+use super::cancel_on_stop::CancelOnStop;
+use super::certificates::Due;
+use super::start_gate::StartGate;
+use super::state::GatewayState;
 use super::systemd;
 use crate::clock::UnixTime;
 use crate::manager::{AriResult, JobResult, StartupStatus};
@@ -44,33 +44,38 @@ const ASKED_AT_ONCE: usize = 8;
 
 /// Obtains and renews certificates until the gateway stops.
 pub struct Renewal {
-    live: Arc<Live>,
-    gate: Gate,
-    halt: Halt,
+    state: Arc<GatewayState>,
+    start_gate: StartGate,
+    cancel: CancelOnStop,
     stopping: ShutdownWatch,
 }
 
 impl Renewal {
-    /// The service for what `live` needs, until `stopping` says stop. It opens `gate`, or shuts
-    /// it for good. `halt` is what the issuers break off by.
-    pub fn new(live: Arc<Live>, gate: Gate, halt: Halt, stopping: ShutdownWatch) -> Self {
+    /// The service for what `state` needs, until `stopping` says stop. It opens `start_gate`, or shuts
+    /// it for good. `cancel` is what the issuers break off by.
+    pub fn new(
+        state: Arc<GatewayState>,
+        start_gate: StartGate,
+        cancel: CancelOnStop,
+        stopping: ShutdownWatch,
+    ) -> Self {
         Self {
-            live,
-            gate,
-            halt,
+            state,
+            start_gate,
+            cancel,
             stopping,
         }
     }
 
     /// Ends a start that is held back, one way or the other, where it is decided.
     async fn decide(&self) {
-        if !self.gate.is_shut() {
+        if !self.start_gate.is_shut() {
             return;
         }
-        let live = Arc::clone(&self.live);
-        match blocking(move || live.startup_status()).await {
-            Some((StartupStatus::Complete, _)) => self.gate.open(),
-            Some((StartupStatus::Failed(why), _)) => self.gate.fail(why),
+        let state = Arc::clone(&self.state);
+        match blocking(move || state.startup_status()).await {
+            Some((StartupStatus::Complete, _)) => self.start_gate.open(),
+            Some((StartupStatus::Failed(why), _)) => self.start_gate.fail(why),
             // From here, so that a start that hangs says nothing.
             Some((StartupStatus::Pending, missing)) => systemd::starting(missing),
             None => {}
@@ -83,15 +88,15 @@ impl Renewal {
             let left = work.tasks.len();
             tokio::select! {
                 biased;
-                Some(done) = work.next() => self.live.settle(done).await,
-                () = self.halt.stands(left) => return,
+                Some(done) = work.next() => self.state.settle(done).await,
+                () = self.cancel.stands(left) => return,
             }
         }
     }
 
     /// Stores what waits for the storage, for the last time.
     async fn save(&self) {
-        let deps = self.live.deps();
+        let deps = self.state.deps();
         if !deps.has_waiting() {
             return;
         }
@@ -115,7 +120,7 @@ impl BackgroundService for Renewal {
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
-            let (next, is_begun) = work.begin(&self.live, &mut ari_queries, &mut looks).await;
+            let (next, is_begun) = work.begin(&self.state, &mut ari_queries, &mut looks).await;
             if is_begun {
                 // Who is being asked is told while it lasts.
                 tell = tell.or_else(|| Some(Instant::now().max(not_before)));
@@ -125,20 +130,20 @@ impl BackgroundService for Renewal {
                 self.decide().await;
             }
             is_told = true;
-            let pause = next.map_or(LONGEST_WAIT, |next| self.live.until(next));
-            let longest = if self.gate.is_shut() {
+            let pause = next.map_or(LONGEST_WAIT, |next| self.state.until(next));
+            let longest = if self.start_gate.is_shut() {
                 systemd::NUDGE
             } else {
                 LONGEST_WAIT
             };
             tokio::select! {
                 Some(done) = work.next() => {
-                    self.live.settle(done).await;
+                    self.state.settle(done).await;
                     is_told = false;
                     tell = tell.or_else(|| Some(Instant::now().max(not_before)));
                 }
                 Some(answers) = answers(&mut ari_queries) => {
-                    self.live.advise(answers).await;
+                    self.state.advise(answers).await;
                     is_told = false;
                 }
                 Some(is_news) = looks.join_next() => {
@@ -149,12 +154,12 @@ impl BackgroundService for Renewal {
                 }
                 () = at(tell) => {
                     tell = None;
-                    let (live, begun) = (Arc::clone(&self.live), Instant::now());
-                    blocking(move || live.tick()).await;
+                    let (state, begun) = (Arc::clone(&self.state), Instant::now());
+                    blocking(move || state.tick()).await;
                     not_before = Instant::now() + rest(begun.elapsed());
                 }
-                () = self.live.planned() => {}
-                () = self.live.demanded() => is_told = false,
+                () = self.state.planned() => {}
+                () = self.state.demanded() => is_told = false,
                 () = tokio::time::sleep(pause.min(longest)) => {}
                 () = requested(&mut stopping) => break,
             }
@@ -162,7 +167,7 @@ impl BackgroundService for Renewal {
         let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
         drop((work, ari_queries, looks));
         self.save().await;
-        self.halt.end();
+        self.cancel.end();
     }
 }
 
@@ -203,14 +208,14 @@ impl Work {
     /// Begins what is due. Returns when more will be, and whether there was anything.
     async fn begin(
         &mut self,
-        live: &Arc<Live>,
+        state: &Arc<GatewayState>,
         asked: &mut JoinSet<AriResult>,
         looks: &mut JoinSet<bool>,
     ) -> (Option<UnixTime>, bool) {
         let room = ASKED_AT_ONCE.saturating_sub(asked.len());
         let due = {
-            let live = Arc::clone(live);
-            blocking(move || live.due(room)).await
+            let state = Arc::clone(state);
+            blocking(move || state.due(room)).await
         };
         let Some(Due {
             jobs,
@@ -221,7 +226,7 @@ impl Work {
         else {
             return (None, false);
         };
-        let deps = live.deps();
+        let deps = state.deps();
         for query in ari_queries {
             let deps = deps.clone();
             asked.spawn(async move { query.work(&deps).await });

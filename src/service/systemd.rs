@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::outcome::Refused;
+use super::report::ReloadError;
 use crate::printable;
 use crate::pulse::Pulse;
 
@@ -123,7 +123,7 @@ pub(super) fn stopping() {
 }
 
 /// A reload was taken, or refused.
-pub(super) fn reloaded(refused: Option<&Refused>) {
+pub(super) fn reloaded(refused: Option<&ReloadError>) {
     let status = match refused {
         None => "serving".to_owned(),
         Some(why) => format!("serving the old configuration, the new one was refused: {why}"),

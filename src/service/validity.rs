@@ -12,13 +12,13 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
 use super::blocking;
-use super::live::Live;
+use super::state::GatewayState;
 use crate::certificate::Fingerprint;
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind};
 use crate::manager::MonitoredCert;
 use crate::printable::Printable as _;
-use crate::schedule::{Alert, Upkeep, Watch};
+use crate::schedule::{Alert, RenewedBy, Watch};
 use crate::shutdown::requested;
 
 /// How often a certificate is looked at whose life is counted in minutes.
@@ -26,14 +26,14 @@ const OFTEN: Duration = Duration::from_secs(5);
 
 /// Watches until the gateway stops.
 pub struct Validity {
-    live: Arc<Live>,
+    state: Arc<GatewayState>,
     stopping: ShutdownWatch,
 }
 
 impl Validity {
-    /// The service for the certificates of `live`, until `stopping` says stop.
-    pub fn new(live: Arc<Live>, stopping: ShutdownWatch) -> Self {
-        Self { live, stopping }
+    /// The service for the certificates of `state`, until `stopping` says stop.
+    pub fn new(state: Arc<GatewayState>, stopping: ShutdownWatch) -> Self {
+        Self { state, stopping }
     }
 }
 
@@ -43,14 +43,14 @@ impl BackgroundService for Validity {
         let mut stopping = self.stopping.clone();
         let mut watch = Watch::default();
         loop {
-            let live = Arc::clone(&self.live);
+            let state = Arc::clone(&self.state);
             let looked = blocking(move || {
-                let shortest = look(&live, &mut watch);
+                let shortest = look(&state, &mut watch);
                 (shortest, watch)
             });
             let shortest;
             (shortest, watch) = looked.await.unwrap_or_default();
-            let every = self.live.current().config.renewal.check_every;
+            let every = self.state.current().config.renewal.check_every;
             // A check in time for the certificate that lives shortest.
             let pause = shortest.map_or(every, |life| every.min(life / 20).max(OFTEN.min(every)));
             tokio::select! {
@@ -62,23 +62,23 @@ impl BackgroundService for Validity {
 }
 
 /// Tells what is new about all certificates. Returns the shortest life among them.
-fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
-    let now = live.now();
-    let all = live.monitored_certs();
+fn look(state: &GatewayState, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
+    let now = state.now();
+    let all = state.monitored_certs();
     let lives = all.iter().map(|one| {
         let key = one.certificate.fingerprint();
-        (key, one.certificate.served_lifetime(), one.upkeep)
+        (key, one.certificate.served_lifetime(), one.renewed_by)
     });
     let alerts: HashMap<_, _> = watch.look(lives, now).into_iter().collect();
     if !alerts.is_empty() {
         for one in &all {
             if let Some(alert) = alerts.get(&one.certificate.fingerprint()) {
-                live.events().emit(event(one, *alert, now));
+                state.events().emit(event(one, *alert, now));
             }
         }
     }
     let lengths = all.iter().map(|one| one.certificate.lifetime().length());
-    let shortest = lengths.chain(live.shortest_life()).min()?;
+    let shortest = lengths.chain(state.shortest_life()).min()?;
     Some(Duration::from_secs(
         u64::try_from(shortest).unwrap_or_default(),
     ))
@@ -87,7 +87,7 @@ fn look(live: &Live, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
 fn event(watched: &MonitoredCert, alert: Alert, now: UnixTime) -> Event {
     let MonitoredCert {
         certificate,
-        upkeep,
+        renewed_by,
         retry,
     } = watched;
     let domain = certificate
@@ -118,16 +118,16 @@ fn event(watched: &MonitoredCert, alert: Alert, now: UnixTime) -> Event {
             format!("is served with an intermediate certificate ({subject}) that ends at {end}")
         }
     };
-    let then = match (upkeep, retry) {
+    let then = match (renewed_by, retry) {
         (_, None) if alert.kind == EventKind::CertificateNotYetValid => {
             "clients refuse it until then: is the clock of this machine right?".to_owned()
         }
-        (Upkeep::ByHand, _) => "replace its file; the new one is taken at once".to_owned(),
-        (Upkeep::Renewed { .. }, None) if chain.is_some() => {
+        (RenewedBy::ByHand, _) => "replace its file; the new one is taken at once".to_owned(),
+        (RenewedBy::Renewed { .. }, None) if chain.is_some() => {
             "another certificate may come with another: run 'snigate certs renew'".to_owned()
         }
-        (Upkeep::Renewed { .. }, None) => "its renewal is due".to_owned(),
-        (Upkeep::Renewed { .. }, Some(retry)) => format!(
+        (RenewedBy::Renewed { .. }, None) => "its renewal is due".to_owned(),
+        (RenewedBy::Renewed { .. }, Some(retry)) => format!(
             "its renewal has failed {} times: {}",
             retry.failures, retry.message
         ),
@@ -152,28 +152,28 @@ mod tests {
     use crate::schedule::{Failure, FailureClass, Retry};
 
     /// What is told of a certificate that is valid from `from` to `to` days after now.
-    fn told(from: i64, to: i64, upkeep: Upkeep, retry: Option<Retry>) -> String {
+    fn told(from: i64, to: i64, renewed_by: RenewedBy, retry: Option<Retry>) -> String {
         let loader = Loader::new().expect("a loader");
         let (from, to) = (NOW + from * DAY, NOW + to * DAY);
         let watched = MonitoredCert {
             certificate: TestCa::new("told").certificate(&loader, &["a.test"], from, to),
-            upkeep,
+            renewed_by,
             retry,
         };
         let life = watched.certificate.served_lifetime();
-        let alert = Alert::of(&life, upkeep, NOW).expect("an alert");
+        let alert = Alert::of(&life, renewed_by, NOW).expect("an alert");
         event(&watched, alert, NOW).message
     }
 
     #[test]
     fn one_that_is_not_valid_yet_is_a_matter_of_the_clock() {
-        let renewed = Upkeep::Renewed {
+        let renewed = RenewedBy::Renewed {
             window: 1.0 / 3.0,
             failures: 0,
         };
-        for upkeep in [renewed, Upkeep::ByHand] {
+        for renewed_by in [renewed, RenewedBy::ByHand] {
             assert_eq!(
-                told(1, 90, upkeep, None),
+                told(1, 90, renewed_by, None),
                 "the certificate for a.test is not valid before 2025-09-16T00:00:00Z; clients \
                  refuse it until then: is the clock of this machine right?"
             );
@@ -191,7 +191,7 @@ mod tests {
             text.ends_with("ends at 2025-09-16T00:00:00Z; its renewal is due"),
             "{text}"
         );
-        let text = told(-90, 1, Upkeep::ByHand, None);
+        let text = told(-90, 1, RenewedBy::ByHand, None);
         assert!(
             text.ends_with("replace its file; the new one is taken at once"),
             "{text}"

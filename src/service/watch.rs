@@ -5,7 +5,7 @@
 //! directories that are watched. It says that something changed; what changed its users find out
 //! by looking.
 
-mod way;
+mod path_components;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::way::Ways;
+use self::path_components::PathComponents;
 
 /// How long it must have been quiet before a change is told, so that a pair of files that are
 /// written one after the other is one change.
@@ -85,7 +85,7 @@ impl Watch {
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
     /// them are watched themselves.
     pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
-        let wanted = Ways::to(paths).into_directories();
+        let wanted = PathComponents::to(paths).into_directories();
         for gone in self.directories.keys().filter(|one| !wanted.contains(*one)) {
             // It may have been deleted, and its watch with it.
             let _ = self.watcher.unwatch(gone);

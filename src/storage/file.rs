@@ -9,7 +9,7 @@
 //! network: version 4, or 3 with its lock service, never the mount options `nolock` and `local_lock`.
 
 mod locks;
-mod modes;
+mod permissions;
 mod presence;
 mod watch;
 mod write;
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use self::locks::{Locks, Taken};
 use self::presence::Presence;
 use self::write::Writer;
-use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
+use super::{Key, Lease, LeaseBackend, Stat, Storage, StorageError, Value, Watch};
 
 pub use self::locks::LeaseTerms;
 
@@ -81,8 +81,8 @@ impl Storage for FileStorage {
             if metadata.is_dir() {
                 return Ok(None);
             }
-            modes::mend(&path, &metadata, FILE_MODE);
-            modes::mend_directories(&self.shared.root, directory(&path))?;
+            permissions::mend(&path, &metadata, FILE_MODE);
+            permissions::mend_directories(&self.shared.root, directory(&path))?;
             let size = usize::try_from(metadata.len()).unwrap_or_default();
             // With room to find the end, so that nothing is moved and left behind unwiped.
             let mut value = Zeroizing::new(Vec::with_capacity(size + 1));
@@ -215,7 +215,7 @@ struct FileLease {
     taken: Taken,
 }
 
-impl Held for FileLease {
+impl LeaseBackend for FileLease {
     fn token(&self) -> u64 {
         self.taken.token()
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::{Held, Key, Lease, Stat, Storage, StorageError, Value, Watch};
+use super::{Key, Lease, LeaseBackend, Stat, Storage, StorageError, Value, Watch};
 use crate::clock::{Clock, SystemClock, UnixTime};
 
 /// Values in memory. A handle; clones share the values.
@@ -225,7 +225,7 @@ impl MemoryLease {
     }
 }
 
-impl Held for MemoryLease {
+impl LeaseBackend for MemoryLease {
     fn token(&self) -> u64 {
         self.token
     }

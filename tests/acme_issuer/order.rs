@@ -12,7 +12,7 @@ use snigate::challenge::ChallengeSolver;
 use snigate::clock::{Clock, ManualClock, SystemClock};
 use snigate::config::model::{ChallengeType, KeyType, OrderLimit};
 use snigate::issuer::Issuer;
-use snigate::schedule::{Failure, FailureClass, Hold, Intent};
+use snigate::schedule::{Failure, FailureClass, Intent, WaitReason};
 use snigate::storage::keys;
 use tempfile::NamedTempFile;
 
@@ -175,7 +175,7 @@ async fn an_order_is_finished_by_whoever_comes_next() {
         leaf(&issued, &names);
         assert_eq!(orders(&pebble), expected, "{point}: the same order");
         assert_eq!(issued.key.as_slice(), key.as_bytes(), "{point}");
-        bench.issuer.settled(&request).await;
+        bench.issuer.on_stored(&request).await;
         assert!(bench.stored("orders").is_empty(), "{point}");
     }
 }
@@ -246,10 +246,10 @@ async fn a_clock_that_is_wrong_costs_one_order() {
         let request = bench.request(&["a.test"]);
         let issued = bench.issuer.issue(&request).await.unwrap();
         let failure = Failure::new(FailureClass::Clock, "it has expired");
-        bench.issuer.refused(&request, &failure).await;
+        bench.issuer.on_rejected(&request, &failure).await;
         let other = ["b.test".parse().unwrap()];
         let wait = bench.issuer.ready(&Intent::new(&other)).unwrap_err();
-        assert_eq!(wait.hold, Hold::Clock("it has expired".to_owned()));
+        assert_eq!(wait.reason, WaitReason::Clock("it has expired".to_owned()));
         assert_eq!(orders(&pebble), 1, "it is kept");
         let first = first.get_or_insert_with(|| issued.chain.clone());
         assert_eq!(*first, issued.chain);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::acme::directory::Ca;
 use crate::acme::{AcmeIssuer, single_line};
 use crate::event::{Event, EventKind, Severity};
-use crate::schedule::{Failure, Hold, Intent, Scope, Wait};
+use crate::schedule::{Failure, Intent, Scope, Wait, WaitReason};
 
 impl AcmeIssuer {
     /// Learns from what an order has failed of, and reports a limit that was not known.
@@ -20,7 +20,7 @@ impl AcmeIssuer {
         let Some(limit) = limits.record_limit(ca, &self.config, intent, failure).await else {
             return;
         };
-        let Hold::Limit(scope, _) = &limit.hold else {
+        let WaitReason::Limit(scope, _) = &limit.reason else {
             return;
         };
         let first = || intent.names.first().map(ToString::to_string);

@@ -7,7 +7,7 @@ use tokio::time::Instant as Moment;
 
 use crate::clock::UnixTime;
 use crate::config::model::OrderLimit;
-use crate::schedule::{Hold, Wait};
+use crate::schedule::{Wait, WaitReason};
 
 /// How long the first in a queue waits for the pace, in seconds.
 const PATIENCE: i64 = 10;
@@ -31,7 +31,7 @@ pub(super) async fn keep_pace(let_go: &mut VecDeque<Moment>, pace: OrderLimit) {
 /// How long to wait here, `None` for longer than anybody does.
 pub(super) fn waited_for(wait: &Wait, now: UnixTime) -> Option<Duration> {
     let seconds = wait.until.saturating_sub(now);
-    let is_short = wait.hold == Hold::Pace && seconds <= PATIENCE;
+    let is_short = wait.reason == WaitReason::Pace && seconds <= PATIENCE;
     // Seconds of the clock begin when they like.
     let seconds = u64::try_from(seconds.max(1)).ok().filter(|_| is_short)?;
     Some(Duration::from_secs(seconds))

@@ -17,7 +17,7 @@ use super::{CertificateSet, SniMap};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
-use crate::schedule::{Horizon, Passed};
+use crate::schedule::{Deadlines, Passed};
 
 /// Every loaded certificate, by the names it covers.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub struct Candidates {
     /// Names whose own certificates, or the chains of these, are all invalid.
     invalid: HashSet<HostName>,
     /// When what begins or ends to be valid.
-    horizon: Horizon<Pattern>,
+    deadlines: Deadlines<Pattern>,
 }
 
 /// The patterns for which something has changed since the last call; `None` where they are
@@ -144,7 +144,7 @@ impl Candidates {
             }
             self.touched.record_change(pattern);
             self.dirty.insert(pattern.clone());
-            await_change(&mut self.horizon, certificate, pattern);
+            await_change(&mut self.deadlines, certificate, pattern);
         }
     }
 
@@ -174,7 +174,7 @@ impl Candidates {
 
     /// Notes what began or ended to be valid between `last` and `now`.
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
-        match self.horizon.pass(now) {
+        match self.deadlines.pass(now) {
             Passed::These(patterns) => {
                 patterns
                     .iter()
@@ -190,7 +190,7 @@ impl Candidates {
                             self.touched.record_change(pattern);
                             self.dirty.insert(pattern.clone());
                         }
-                        await_change(&mut self.horizon, certificate, pattern);
+                        await_change(&mut self.deadlines, certificate, pattern);
                     }
                 }
             }
@@ -308,12 +308,16 @@ impl Candidates {
 }
 
 /// Notes when `certificate` begins and ends to be valid for `pattern`.
-fn await_change(horizon: &mut Horizon<Pattern>, certificate: &TlsCertificate, pattern: &Pattern) {
+fn await_change(
+    deadlines: &mut Deadlines<Pattern>,
+    certificate: &TlsCertificate,
+    pattern: &Pattern,
+) {
     let ends = [certificate.not_after(), certificate.served_until()];
     let [end, served_end] = ends.map(|end| end.saturating_add(1));
     for time in [certificate.not_before(), end, served_end] {
-        if horizon.is_near(time) {
-            horizon.add(time, pattern.clone());
+        if deadlines.is_near(time) {
+            deadlines.add(time, pattern.clone());
         }
     }
 }

@@ -11,7 +11,7 @@ use super::CertFiles;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::printable::Printable as _;
-use crate::schedule::{Alert, Passed, Upkeep};
+use crate::schedule::{Alert, Passed, RenewedBy};
 
 /// How many problems, and how many warnings, are told one by one.
 const TOLD: usize = 1_000;
@@ -19,7 +19,7 @@ const TOLD: usize = 1_000;
 impl CertFiles {
     /// Lets time pass: certificates begin and end.
     pub(in crate::manager) fn pass_time(&mut self, now: UnixTime) {
-        match self.horizon.pass(now) {
+        match self.deadlines.pass(now) {
             Passed::These(ids) => {
                 for id in ids {
                     self.note(&id, now);
@@ -30,7 +30,7 @@ impl CertFiles {
                 let all: Vec<_> = all
                     .filter(|entry| {
                         is_odd(entry, now)
-                            || next_change(entry, now).is_some_and(|at| self.horizon.is_near(at))
+                            || next_change(entry, now).is_some_and(|at| self.deadlines.is_near(at))
                     })
                     .map(|entry| entry.id.clone())
                     .collect();
@@ -53,9 +53,9 @@ impl CertFiles {
             self.noted.remove(id);
         }
         if let Some(at) = next_change(entry, now)
-            && self.horizon.is_near(at)
+            && self.deadlines.is_near(at)
         {
-            self.horizon.add(at, id.clone());
+            self.deadlines.add(at, id.clone());
         }
     }
 
@@ -141,7 +141,7 @@ fn is_odd(entry: &Entry, now: UnixTime) -> bool {
     entry.odd.is_some()
         || entry.certificate.as_ref().is_some_and(|certificate| {
             entry::invalidity(certificate, now).is_some()
-                || Alert::of(&certificate.served_lifetime(), Upkeep::ByHand, now).is_some()
+                || Alert::of(&certificate.served_lifetime(), RenewedBy::ByHand, now).is_some()
         })
 }
 
@@ -151,7 +151,7 @@ fn next_change(entry: &Entry, now: UnixTime) -> Option<UnixTime> {
     let life = certificate.served_lifetime();
     let times = [
         life.not_before,
-        Alert::begins(&life, Upkeep::ByHand),
+        Alert::begins(&life, RenewedBy::ByHand),
         life.not_after.saturating_add(1),
         certificate.not_after().saturating_add(1),
     ];

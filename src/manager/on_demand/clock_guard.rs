@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::UnixTime;
-use crate::schedule::Steadiness;
+use crate::schedule::ClockStep;
 
 /// How long a process has to be up: by then a clock is set that can be.
 const AT_FIRST: Duration = Duration::from_secs(3600);
@@ -20,7 +20,7 @@ const AFTER_LEAP: Duration = Duration::from_secs(86_400);
 /// Watches the clock.
 #[derive(Debug)]
 pub(super) struct ClockGuard {
-    steadiness: Steadiness,
+    clock_step: ClockStep,
     /// How long the process has to be up until the clock is trusted.
     from: Duration,
 }
@@ -28,7 +28,7 @@ pub(super) struct ClockGuard {
 impl Default for ClockGuard {
     fn default() -> Self {
         Self {
-            steadiness: Steadiness::default(),
+            clock_step: ClockStep::default(),
             from: AT_FIRST,
         }
     }
@@ -37,7 +37,7 @@ impl Default for ClockGuard {
 impl ClockGuard {
     /// Whether the clock, which says `now`, can be trusted; the process has been `up` so long.
     pub(super) fn holds(&mut self, now: UnixTime, up: Duration) -> bool {
-        let leap = self.steadiness.leap(now, up);
+        let leap = self.clock_step.leap(now, up);
         if leap.saturating_abs() > LEAP {
             tracing::warn!(
                 seconds = leap,

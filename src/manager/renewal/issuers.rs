@@ -14,7 +14,7 @@ use super::{ManagedCert, OpenIssuer, Renewals};
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
-use crate::schedule::{FailureClass, Hold, Intent, Retry, Wait};
+use crate::schedule::{FailureClass, Intent, Retry, Wait, WaitReason};
 use crate::storage::keys;
 
 /// After how many seconds it is looked again what the storage has of the limits of CAs.
@@ -106,7 +106,7 @@ pub(super) fn ready(
             return Ok(());
         };
         let is_sooner = soonest.is_none_or(|soonest| wait.until < soonest);
-        if wait.hold == Hold::Pace {
+        if wait.reason == WaitReason::Pace {
             let until = soonest.filter(|_| !is_sooner);
             return Err(until.map_or(Obstacle::Pace(wait.until), Obstacle::OfNeed));
         }

@@ -12,7 +12,7 @@ use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::advice::Window;
-use crate::schedule::{CertState, FailureClass, Retry, Upkeep};
+use crate::schedule::{CertState, FailureClass, RenewedBy, Retry};
 
 /// A certificate that an issuer is asked for, for whoever wants to see it.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub struct ManagedView {
 pub struct MonitoredCert {
     pub certificate: Arc<TlsCertificate>,
     /// Who replaces it before its end.
-    pub upkeep: Upkeep,
+    pub renewed_by: RenewedBy,
     /// The failures to replace it.
     pub retry: Option<Retry>,
 }
@@ -67,13 +67,13 @@ impl Renewals {
         let entries = self.entries.iter().filter(|(_, entry)| !entry.is_unwanted);
         entries.filter_map(|(spec, entry)| {
             let retry = self.queues.retry(spec).cloned();
-            let upkeep = Upkeep::Renewed {
+            let renewed_by = RenewedBy::Renewed {
                 window: self.queues.window(),
                 failures: retry.as_ref().map_or(0, |retry| retry.failures),
             };
             Some(MonitoredCert {
                 certificate: Arc::clone(entry.certificate.as_ref()?),
-                upkeep,
+                renewed_by,
                 retry,
             })
         })

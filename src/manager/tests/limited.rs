@@ -43,7 +43,7 @@ fn a_limit_on_one_set_of_names_leaves_all_others_alone() {
     // It is known, and not said, that nobody is asked for the other.
     let held = view(&world, "a.example").held.expect("held");
     assert_eq!((&*held.issuer, held.wait.until), ("ca", NOW + 34 * HOUR));
-    assert_eq!(held.wait.hold.as_str(), "set");
+    assert_eq!(held.wait.reason.as_str(), "set");
     assert_eq!(view(&world, "a.example").next, Some(NOW + 34 * HOUR));
     let why = why(&mut world, "a.example");
     for part in [

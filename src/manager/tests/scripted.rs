@@ -10,7 +10,9 @@ use super::*;
 use crate::config::model::{Acme, ChallengeType, InMemory, KeyType, OrderLimit, OrderTerms};
 use crate::event::{EventKind, Severity};
 use crate::issuer::{Issued, Request, Revocation, RevocationReason};
-use crate::schedule::{CertState, Failure, FailureClass, Hold, Intent, RenewalInfo, Scope, Wait};
+use crate::schedule::{
+    CertState, Failure, FailureClass, Intent, RenewalInfo, Scope, Wait, WaitReason,
+};
 
 /// What the CA does next.
 pub(super) enum Act {
@@ -48,15 +50,15 @@ pub(super) struct Scripted {
 impl Scripted {
     /// Limits the account until then; renewals that name what they replace are exempt.
     pub(super) fn limit(&self, until: Option<UnixTime>) {
-        let hold = Hold::Limit(Scope::Account, "too many".to_owned());
-        let limit = until.map(|until| (Wait { until, hold }, Vec::new()));
+        let reason = WaitReason::Limit(Scope::Account, "too many".to_owned());
+        let limit = until.map(|until| (Wait { until, reason }, Vec::new()));
         *self.limit.lock().expect("whole") = limit;
     }
 
     /// Limits a set of one name until then.
     pub(super) fn limit_set(&self, name: &str, until: UnixTime) {
-        let hold = Hold::Limit(Scope::Set, "too many of this exact set".to_owned());
-        let limit = (Wait { until, hold }, vec![name.to_owned()]);
+        let reason = WaitReason::Limit(Scope::Set, "too many of this exact set".to_owned());
+        let limit = (Wait { until, reason }, vec![name.to_owned()]);
         *self.limit.lock().expect("whole") = Some(limit);
     }
 
@@ -142,7 +144,7 @@ impl crate::issuer::Issuer for Scripted {
             .map(|(wait, _)| wait)
     }
 
-    async fn settled(&self, _: &Request) {
+    async fn on_stored(&self, _: &Request) {
         *self.settled.lock().expect("whole") += 1;
     }
 
@@ -210,7 +212,7 @@ impl World {
             in_memory: InMemory::All,
             index: None,
             make_issuer: Box::new(move |name, _| match &**name {
-                "nobody" => Arc::new(Nobody::new(name)),
+                "nobody" => Arc::new(NullIssuer::new(name)),
                 "second" => of_manager.1.clone(),
                 _ => of_manager.0.clone(),
             }),

@@ -72,7 +72,7 @@ impl Block {
         }
     }
 
-    pub(super) fn lift(&mut self, now: UnixTime) {
+    pub(super) fn clear_limits(&mut self, now: UnixTime) {
         self.lifted = true;
         self.since = now;
         // What is in the storage may not have been read yet.

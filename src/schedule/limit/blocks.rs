@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::block::Block;
-use super::{Hold, Wait};
+use super::{Wait, WaitReason};
 use crate::clock::UnixTime;
 use crate::host::{Pattern, parent};
 use crate::schedule::scope::{are_related, set_of};
@@ -145,19 +145,22 @@ impl Blocks {
     }
 
     /// Forgets the limits on the account, on all of the CA, and on these names.
-    pub(super) fn lift(&mut self, names: &[Pattern], now: UnixTime) {
+    pub(super) fn clear_limits(&mut self, names: &[Pattern], now: UnixTime) {
         for block in [&mut self.account, &mut self.registrations, &mut self.ca] {
-            block.get_or_insert_default().lift(now);
+            block.get_or_insert_default().clear_limits(now);
         }
         for domain in names.iter().flat_map(domains) {
             let block = self.domains.entry(domain.to_owned()).or_default();
-            block.lift(now);
+            block.clear_limits(now);
         }
         for name in names {
             let block = self.identifiers.entry(identifier(name)).or_default();
-            block.lift(now);
+            block.clear_limits(now);
         }
-        self.sets.entry(set_of(names)).or_default().lift(now);
+        self.sets
+            .entry(set_of(names))
+            .or_default()
+            .clear_limits(now);
         for blocks in [&mut self.domains, &mut self.identifiers, &mut self.sets] {
             blocks.retain(|_, block| block.until > now);
         }
@@ -205,7 +208,7 @@ impl Blocks {
 fn wait(scope: Scope, block: &Block) -> Wait {
     Wait {
         until: block.until,
-        hold: Hold::Limit(scope, block.message.clone()),
+        reason: WaitReason::Limit(scope, block.message.clone()),
     }
 }
 

@@ -10,12 +10,12 @@ use crate::schedule::{Scope, text};
 pub struct Wait {
     /// Not before.
     pub until: UnixTime,
-    pub hold: Hold,
+    pub reason: WaitReason,
 }
 
 /// What keeps from asking a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum WaitReason {
     /// Our own pace: nobody can be asked for at this account until then.
     Pace,
     /// What came was not valid by our clock, with what was said of it: nothing else would be.
@@ -24,7 +24,7 @@ pub enum Hold {
     Limit(Scope, String),
 }
 
-impl Hold {
+impl WaitReason {
     /// Whether it concerns some names alone, and others may be asked for meanwhile.
     pub fn is_of_names(&self) -> bool {
         let Self::Limit(scope, _) = self else {
@@ -46,10 +46,14 @@ impl Hold {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let until = text(self.until);
-        match &self.hold {
-            Hold::Pace => write!(f, "waits for its turn until {until}"),
-            Hold::Clock(said) => write!(f, "the CA is asked for nothing until {until}: {said}"),
-            Hold::Limit(scope, said) => write!(f, "the CA limits {scope} until {until}: {said}"),
+        match &self.reason {
+            WaitReason::Pace => write!(f, "waits for its turn until {until}"),
+            WaitReason::Clock(said) => {
+                write!(f, "the CA is asked for nothing until {until}: {said}")
+            }
+            WaitReason::Limit(scope, said) => {
+                write!(f, "the CA limits {scope} until {until}: {said}")
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{DIRECTORY_MODE, FILE_MODE, directory, modes};
+use super::{DIRECTORY_MODE, FILE_MODE, directory, permissions};
 use crate::clock::{Clock, SystemClock};
 
 const WORKSHOP: &str = ".new";
@@ -96,10 +96,10 @@ impl Writer {
         sync_directory(directory)
     }
 
-    /// Makes `directory` with all above it, durably, and sees to their modes.
+    /// Makes `directory` with all above it, durably, and sees to their permissions.
     fn make_directory(&self, directory: &Path) -> io::Result<()> {
         if self.known().durable.contains(directory) && directory.is_dir() {
-            return modes::mend_directories(&self.root, directory);
+            return permissions::mend_directories(&self.root, directory);
         }
         let missing: Vec<&Path> = directory
             .ancestors()
@@ -120,7 +120,7 @@ impl Writer {
                 synced => synced?,
             }
         }
-        modes::mend_directories(&self.root, directory)?;
+        permissions::mend_directories(&self.root, directory)?;
         self.known().durable.insert(directory.to_owned());
         Ok(())
     }

@@ -13,15 +13,15 @@ use crate::printable::Printable as _;
 
 /// How the last reload went.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct ReloadOutcome {
     pub at: UnixTime,
     /// Why it was refused; `None` where it was taken.
-    pub refused: Option<Refused>,
+    pub refused: Option<ReloadError>,
 }
 
 /// A reload that was taken.
 #[derive(Clone, Debug)]
-pub struct Reloaded {
+pub struct ReloadReport {
     pub sites: usize,
     pub certificates: usize,
     /// What is odd about the configuration.
@@ -34,13 +34,13 @@ pub struct Reloaded {
 
 /// Why a reload was refused; nothing has changed.
 #[derive(Clone, Debug)]
-pub enum Refused {
+pub enum ReloadError {
     Invalid(Arc<Diagnostics>),
     /// The configuration is valid, but this machine cannot do what it asks.
     Unable(String),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ReloadError {
     /// The first reason, and how many more there are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let diagnostics = match self {
@@ -59,7 +59,7 @@ impl fmt::Display for Refused {
 }
 
 /// Logs how a reload of `file` went, and has systemd show it.
-pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
+pub(super) fn tell(file: &Path, outcome: &Result<ReloadReport, ReloadError>) {
     systemd::reloaded(outcome.as_ref().err());
     match outcome {
         Ok(reloaded) => {
@@ -76,12 +76,12 @@ pub(super) fn tell(file: &Path, outcome: &Result<Reloaded, Refused>) {
                 tracing::warn!("{warning}");
             }
         }
-        Err(Refused::Invalid(diagnostics)) => {
+        Err(ReloadError::Invalid(diagnostics)) => {
             for error in diagnostics.errors() {
                 tracing::error!("configuration refused, the old one goes on: {error}");
             }
         }
-        Err(Refused::Unable(why)) => {
+        Err(ReloadError::Unable(why)) => {
             tracing::error!("configuration refused, the old one goes on: {why}");
         }
     }

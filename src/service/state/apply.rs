@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use super::super::next::{Next, Read};
-use super::super::outcome::{self, Outcome, Refused, Reloaded, restart_needed};
-use super::{Live, Writer};
+use super::super::prepare::{LoadOutcome, PreparedConfig};
+use super::super::report::{self, ReloadError, ReloadOutcome, ReloadReport, restart_needed};
+use super::{GatewayState, Writer};
 use crate::config;
 
 /// How often a reload begins anew where the files change while they are read.
 const MOVING: usize = 3;
 
-impl Live {
+impl GatewayState {
     /// Reloads where a file of the configuration is another. Whether that was taken.
     pub(super) fn reload_changed(&self, writer: &mut Writer) -> bool {
-        let changed = writer.stamps.have_changed();
-        if !changed && writer.stamps.are_sure() {
+        let changed = writer.versions.have_changed();
+        if !changed && writer.versions.are_sure() {
             return false;
         }
         let read = self.read(writer);
@@ -24,11 +24,11 @@ impl Live {
 
     /// Loads the configuration. Its files are stamped as they were before they were read, so that
     /// what changes meanwhile is seen at the next look.
-    pub(super) fn read(&self, writer: &mut Writer) -> Read {
+    pub(super) fn read(&self, writer: &mut Writer) -> LoadOutcome {
         let now = self.clock.now();
-        let before = writer.stamps.again(now);
+        let before = writer.versions.again(now);
         let read = config::load(&self.file);
-        writer.stamps = match &read {
+        writer.versions = match &read {
             Ok(loaded) => before.with(&loaded.files, now),
             Err(diagnostics) => {
                 // Watched are the files of what is served and of what was refused: mending one of
@@ -42,7 +42,7 @@ impl Live {
     }
 
     /// Whether this is what was read, and taken or refused, before.
-    fn is_known(&self, read: &Read) -> bool {
+    fn is_known(&self, read: &LoadOutcome) -> bool {
         let last = self.last.load();
         let refused = last
             .as_ref()
@@ -50,13 +50,17 @@ impl Live {
             .and_then(|last| last.refused.as_ref());
         match (read, refused) {
             (Ok(loaded), None) => *loaded == **self.current.load(),
-            (Err(diagnostics), Some(Refused::Invalid(before))) => *diagnostics == **before,
+            (Err(diagnostics), Some(ReloadError::Invalid(before))) => *diagnostics == **before,
             _ => false,
         }
     }
 
     /// Takes a configuration that was read, tells and remembers how that went.
-    pub(super) fn take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
+    pub(super) fn take(
+        &self,
+        writer: &mut Writer,
+        read: LoadOutcome,
+    ) -> Result<ReloadReport, ReloadError> {
         let outcome = self.try_take(writer, read);
         let at = self.clock.now();
         let result = match &outcome {
@@ -69,15 +73,19 @@ impl Live {
         self.metrics.reloads.with_label_values(&[result]).inc();
         let successful = i64::from(outcome.is_ok());
         self.metrics.last_reload_successful.set(successful);
-        outcome::tell(&self.file, &outcome);
-        self.last.store(Arc::new(Some(Outcome {
+        report::tell(&self.file, &outcome);
+        self.last.store(Arc::new(Some(ReloadOutcome {
             at,
             refused: outcome.as_ref().err().cloned(),
         })));
         outcome
     }
 
-    fn try_take(&self, writer: &mut Writer, read: Read) -> Result<Reloaded, Refused> {
+    fn try_take(
+        &self,
+        writer: &mut Writer,
+        read: LoadOutcome,
+    ) -> Result<ReloadReport, ReloadError> {
         let mut next = self.prepare(read)?;
         // From here on nothing fails.
         if !self.current.load().faults.is_empty() {
@@ -85,26 +93,26 @@ impl Live {
             writer.manager.ask_again();
         }
         let mut report = writer.manager.apply(&next.loaded.config);
-        outcome::tell_certificates(&report);
+        report::tell_certificates(&report);
         // Configuration and certificates may lie in one volume that changes as a whole: then these
         // certificates may be those of another configuration. One that is refused is told by the
         // look that its change calls for.
         for _ in 0..MOVING {
-            if !writer.stamps.have_changed() {
+            if !writer.versions.have_changed() {
                 break;
             }
-            let stamps = writer.stamps.clone();
+            let versions = writer.versions.clone();
             let read = self.read(writer);
             let Ok(newer) = self.prepare(read) else {
-                writer.stamps = stamps;
+                writer.versions = versions;
                 self.note_watched(writer);
                 break;
             };
             next = newer;
             report = writer.manager.apply(&next.loaded.config);
-            outcome::tell_certificates(&report);
+            report::tell_certificates(&report);
         }
-        let Next {
+        let PreparedConfig {
             loaded,
             settings,
             access,
@@ -114,7 +122,7 @@ impl Live {
         if let Some(access) = access {
             self.access.store(Arc::new(access));
         }
-        let reloaded = Reloaded {
+        let reloaded = ReloadReport {
             sites: loaded.config.sites.len(),
             certificates: report.certificates,
             warnings: loaded.warnings.clone(),
@@ -125,9 +133,9 @@ impl Live {
         Ok(reloaded)
     }
 
-    fn prepare(&self, read: Read) -> Result<Next, Refused> {
+    fn prepare(&self, read: LoadOutcome) -> Result<PreparedConfig, ReloadError> {
         let current = self.current.load();
-        Next::prepare(
+        PreparedConfig::prepare(
             read,
             &self.certificates,
             &current.config.log,

@@ -13,14 +13,14 @@ use tokio::sync::watch;
 use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
 use crate::issuer::{
-    AccountFacts, AccountTask, Finding, Issued, Issuer, Request, Revocation, Trial,
+    AccountFacts, AccountTask, Finding, Issued, Issuer, Preflight, Request, Revocation,
 };
 use crate::schedule::{Failure, Intent, RenewalInfo, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
 /// Breaks work off. A handle; clones share the state.
 #[derive(Clone)]
-pub struct Halt {
+pub struct CancelOnStop {
     stopping: ShutdownWatch,
     /// How many jobs were broken off, and stand still since.
     standing: Arc<watch::Sender<usize>>,
@@ -28,7 +28,7 @@ pub struct Halt {
     over: Arc<watch::Sender<bool>>,
 }
 
-impl Halt {
+impl CancelOnStop {
     /// Breaks work off once `stopping` says stop.
     pub fn new(stopping: ShutdownWatch) -> Self {
         Self {
@@ -40,9 +40,9 @@ impl Halt {
 
     /// An issuer that asks `issuer`, and gives no answer any more once the gateway stops.
     pub fn around(&self, issuer: Arc<dyn Issuer>) -> Arc<dyn Issuer> {
-        Arc::new(Halting {
+        Arc::new(CancellableIssuer {
             issuer,
-            halt: self.clone(),
+            cancel: self.clone(),
         })
     }
 
@@ -67,13 +67,13 @@ async fn reached<T>(sender: &watch::Sender<T>, fits: impl FnMut(&T) -> bool) {
     let _ = sender.subscribe().wait_for(fits).await;
 }
 
-struct Halting {
+struct CancellableIssuer {
     issuer: Arc<dyn Issuer>,
-    halt: Halt,
+    cancel: CancelOnStop,
 }
 
 #[async_trait]
-impl Issuer for Halting {
+impl Issuer for CancellableIssuer {
     fn name(&self) -> &Arc<str> {
         self.issuer.name()
     }
@@ -87,14 +87,14 @@ impl Issuer for Halting {
     }
 
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
-        let mut stopping = self.halt.stopping.clone();
+        let mut stopping = self.cancel.stopping.clone();
         tokio::select! {
             // The stop goes first: a failure that comes with it may come from it.
             biased;
             () = requested(&mut stopping) => {}
             issued = self.issuer.issue(request) => return issued,
         }
-        self.halt.standing.send_modify(|standing| *standing += 1);
+        self.cancel.standing.send_modify(|standing| *standing += 1);
         std::future::pending().await
     }
 
@@ -121,20 +121,20 @@ impl Issuer for Halting {
         self.issuer.look_at_limits().await
     }
 
-    fn lift(&self, names: &[Pattern]) {
-        self.issuer.lift(names);
+    fn clear_limits(&self, names: &[Pattern]) {
+        self.issuer.clear_limits(names);
     }
 
-    async fn try_out(&self, trial: &Trial) -> Vec<Finding> {
-        self.issuer.try_out(trial).await
+    async fn preflight(&self, preflight: &Preflight) -> Vec<Finding> {
+        self.issuer.preflight(preflight).await
     }
 
-    async fn settled(&self, request: &Request) {
-        self.issuer.settled(request).await;
+    async fn on_stored(&self, request: &Request) {
+        self.issuer.on_stored(request).await;
     }
 
-    async fn refused(&self, request: &Request, refused: &Failure) {
-        self.issuer.refused(request, refused).await;
+    async fn on_rejected(&self, request: &Request, refused: &Failure) {
+        self.issuer.on_rejected(request, refused).await;
     }
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
@@ -186,15 +186,15 @@ mod tests {
             Err(Failure::new(FailureClass::Validation, "nobody is there"))
         }
 
-        async fn settled(&self, _: &Request) {}
+        async fn on_stored(&self, _: &Request) {}
     }
 
     #[tokio::test]
     async fn an_order_under_way_is_left_alone_and_is_no_failure() {
         let (stop, stopping) = watch::channel(false);
-        let halt = Halt::new(stopping.clone());
+        let cancel = CancelOnStop::new(stopping.clone());
         let dropped = Arc::new(AtomicBool::new(false));
-        let issuer = halt.around(Arc::new(Validating {
+        let issuer = cancel.around(Arc::new(Validating {
             name: "ca".into(),
             stopping,
             dropped: Arc::clone(&dropped),
@@ -213,11 +213,11 @@ mod tests {
             };
             issuer.issue(&request).await.is_ok()
         });
-        halt.stands(0).await;
+        cancel.stands(0).await;
         tokio::task::yield_now().await;
         stop.send(true).expect("somebody listens");
         let patience = Duration::from_secs(10);
-        let stands = tokio::time::timeout(patience, halt.stands(1)).await;
+        let stands = tokio::time::timeout(patience, cancel.stands(1)).await;
         assert!(stands.is_ok(), "it stands still");
         assert!(dropped.load(Ordering::Relaxed), "the CA is left alone");
         assert!(!job.is_finished(), "nothing is told of it");

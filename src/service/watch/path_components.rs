@@ -20,7 +20,7 @@ type Group = BTreeSet<OsString>;
 
 /// Finds out which directories lead to some files.
 #[derive(Debug, Default)]
-pub(super) struct Ways {
+pub(super) struct PathComponents {
     /// All that have been found.
     directories: BTreeSet<PathBuf>,
     /// Directories whose own way is among them.
@@ -29,14 +29,14 @@ pub(super) struct Ways {
     asked: usize,
 }
 
-impl Ways {
+impl PathComponents {
     /// The directories that lead to `paths`; directories among these belong to them.
     pub(super) fn to<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let mut ways = Self::default();
+        let mut components = Self::default();
         let mut groups = BTreeMap::new();
         for path in paths {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            ways.sort(&path, &mut groups);
+            components.sort(&path, &mut groups);
         }
         for _ in 0..MAX_LINKS {
             if groups.is_empty() {
@@ -44,12 +44,12 @@ impl Ways {
             }
             let mut targets = BTreeMap::new();
             for (parent, files) in std::mem::take(&mut groups) {
-                ways.lead_to(&parent);
-                ways.look_into(&parent, &files, &mut targets);
+                components.lead_to(&parent);
+                components.look_into(&parent, &files, &mut targets);
             }
             groups = targets;
         }
-        ways
+        components
     }
 
     pub(super) fn into_directories(self) -> BTreeSet<PathBuf> {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn directories(path: &Path) -> BTreeSet<PathBuf> {
-        Ways::to([path]).into_directories()
+        PathComponents::to([path]).into_directories()
     }
 
     #[test]
@@ -164,10 +164,10 @@ mod tests {
         fs::remove_file(file(7)).expect("removed");
         symlink(&target, file(7)).expect("linked");
         let files: Vec<PathBuf> = (0..2_000).map(file).collect();
-        let ways = Ways::to(files.iter().map(PathBuf::as_path));
-        assert!(ways.asked < 50, "{} questions", ways.asked);
+        let components = PathComponents::to(files.iter().map(PathBuf::as_path));
+        assert!(components.asked < 50, "{} questions", components.asked);
         let expected = [dir.path().to_owned(), other.path().to_owned()];
-        assert_eq!(ways.into_directories(), expected.into());
+        assert_eq!(components.into_directories(), expected.into());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing_subscriber::filter::ParseError;
 
-use super::outcome::Refused;
+use super::report::ReloadError;
 use crate::access_log::AccessLog;
 use crate::config::model::{Config, Log};
 use crate::config::{Diagnostics, Loaded};
@@ -13,29 +13,29 @@ use crate::metrics::Metrics;
 use crate::tls::GlobalCertificate;
 
 /// A configuration that was read, or why it is none.
-pub(super) type Read = Result<Loaded, Diagnostics>;
+pub(super) type LoadOutcome = Result<Loaded, Diagnostics>;
 
 /// Takes another log level, or says why not.
 pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
 
 /// A configuration that can be carried out, with what was made for it.
-pub(super) struct Next {
+pub(super) struct PreparedConfig {
     pub(super) loaded: Loaded,
     pub(super) settings: Settings,
     /// `None` where it is the one in use.
     pub(super) access: Option<AccessLog>,
 }
 
-impl Next {
+impl PreparedConfig {
     /// Makes what follows a configuration that logs to `log`.
     pub(super) fn prepare(
-        read: Read,
+        read: LoadOutcome,
         certificates: &GlobalCertificate,
         log: &Log,
         metrics: &Metrics,
         set_level: &SetLevel,
-    ) -> Result<Self, Refused> {
-        let loaded = read.map_err(|diagnostics| Refused::Invalid(Arc::new(diagnostics)))?;
+    ) -> Result<Self, ReloadError> {
+        let loaded = read.map_err(|diagnostics| ReloadError::Invalid(Arc::new(diagnostics)))?;
         let config = &loaded.config;
         let settings = settings(certificates, config)?;
         let access = if config.log == *log {
@@ -44,7 +44,8 @@ impl Next {
             Some(access_log(config, metrics)?)
         };
         // The last step, since it is in force at once.
-        set_level(&config.log).map_err(|error| Refused::Unable(format!("log.level: {error}")))?;
+        set_level(&config.log)
+            .map_err(|error| ReloadError::Unable(format!("log.level: {error}")))?;
         Ok(Self {
             loaded,
             settings,
@@ -57,10 +58,13 @@ impl Next {
 ///
 /// # Errors
 /// Where OpenSSL refuses a setting.
-pub fn settings(certificates: &GlobalCertificate, config: &Config) -> Result<Settings, Refused> {
+pub fn settings(
+    certificates: &GlobalCertificate,
+    config: &Config,
+) -> Result<Settings, ReloadError> {
     let acceptor = certificates
         .acceptor(&config.tls)
-        .map_err(|error| Refused::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
+        .map_err(|error| ReloadError::Unable(format!("tls: OpenSSL refuses a setting: {error}")))?;
     Ok(Settings {
         limits: config.server.limits,
         acceptor,
@@ -71,8 +75,8 @@ pub fn settings(certificates: &GlobalCertificate, config: &Config) -> Result<Set
 ///
 /// # Errors
 /// Where its file cannot be opened.
-pub fn access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, Refused> {
+pub fn access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, ReloadError> {
     let lost = metrics.access_lines_lost.clone();
     AccessLog::open(&config.log.access, config.log.format, lost)
-        .map_err(|error| Refused::Unable(format!("log.access: cannot open the log: {error}")))
+        .map_err(|error| ReloadError::Unable(format!("log.access: cannot open the log: {error}")))
 }

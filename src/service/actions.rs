@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::blocking;
-use super::live::Live;
+use super::state::GatewayState;
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
 use crate::manager::ActionError;
 use crate::schedule::{Failure, FailureClass};
 
-impl Live {
+impl GatewayState {
     /// Has the certificate with this fingerprint revoked, and another one obtained in its place
     /// where one is asked for. Whether a CA is asked.
     ///
@@ -19,18 +19,19 @@ impl Live {
         fingerprint: String,
         reason: RevocationReason,
     ) -> Result<bool, ActionError> {
-        let live = Arc::clone(self);
-        let revoke = blocking(move || live.writer().manager.revocation(&fingerprint, reason)).await;
+        let state = Arc::clone(self);
+        let revoke =
+            blocking(move || state.writer().manager.revocation(&fingerprint, reason)).await;
         let revoke = revoke.unwrap_or_else(broke_off)?;
         revoke
             .work(self.deps())
             .await
             .map_err(ActionError::Failed)?;
-        let live = Arc::clone(self);
+        let state = Arc::clone(self);
         let replaced = blocking(move || {
-            let mut writer = live.writer();
+            let mut writer = state.writer();
             let is_asked = writer.manager.replace_revoked(&revoke);
-            live.publish_map(&live.current().config);
+            state.publish_map(&state.current().config);
             is_asked
         });
         let is_asked = replaced.await.unwrap_or_else(broke_off);
@@ -47,8 +48,8 @@ impl Live {
         issuer: String,
         task: &AccountTask,
     ) -> Result<AccountFacts, ActionError> {
-        let live = Arc::clone(self);
-        let ca = blocking(move || live.writer().manager.ca(&issuer)).await;
+        let state = Arc::clone(self);
+        let ca = blocking(move || state.writer().manager.ca(&issuer)).await;
         let ca = ca.unwrap_or_else(broke_off)?;
         ca.account(task).await.map_err(ActionError::Failed)
     }

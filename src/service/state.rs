@@ -3,7 +3,7 @@
 //! One writer, behind a lock, goes the way of a reload: load, check, apply, publish. Handshakes
 //! and requests only ever load what was published, as a whole.
 
-mod take;
+mod apply;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use super::load::Loading;
-pub use super::next::{SetLevel, access_log, settings};
-use super::outcome;
-pub use super::outcome::{Outcome, Refused, Reloaded};
-use super::stamps::Stamps;
+use super::file_versions::FileVersions;
+use super::load::LoadPhase;
+pub use super::prepare::{SetLevel, access_log, settings};
+use super::report;
+pub use super::report::{ReloadError, ReloadOutcome, ReloadReport};
 use crate::access_log::AccessLog;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::SniMap;
@@ -39,7 +39,7 @@ pub type GatewayEdge = Edge<ProxyApp>;
 const LOAD_AT_START: Duration = Duration::from_millis(200);
 
 /// Everything that a reload can change, and what it needs to do so.
-pub struct Live {
+pub struct GatewayState {
     file: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
@@ -53,7 +53,7 @@ pub struct Live {
     writer: Mutex<Writer>,
     /// What was loaded last, for whoever asks.
     pub(super) current: ArcSwap<Loaded>,
-    last: ArcSwap<Option<Outcome>>,
+    last: ArcSwap<Option<ReloadOutcome>>,
     /// What is to be watched, for whoever must not wait for the writer.
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
     pub(super) flusher: Flusher,
@@ -62,7 +62,7 @@ pub struct Live {
     /// Told when what is due may have changed.
     pub(super) planned: Notify,
     /// How far the first look at all files is.
-    pub(super) loaded: watch::Sender<Loading>,
+    pub(super) loaded: watch::Sender<LoadPhase>,
     /// Where clients ask for certificates.
     pub(super) requests: Requests,
 }
@@ -71,7 +71,7 @@ pub struct Live {
 pub(super) struct Writer {
     pub(super) manager: TlsManager,
     /// The configuration's files as they were when they were read.
-    pub(super) stamps: Stamps,
+    pub(super) versions: FileVersions,
     /// What is watched beside them.
     pub(super) watch: Arc<BTreeSet<PathBuf>>,
     /// What the last pass found missing.
@@ -80,8 +80,8 @@ pub(super) struct Writer {
     start: Config,
 }
 
-/// What a [`Live`] is made of.
-pub struct Parts {
+/// What a [`GatewayState`] is made of.
+pub struct StateDeps {
     pub file: PathBuf,
     pub loaded: Loaded,
     pub clock: Arc<dyn Clock>,
@@ -96,10 +96,10 @@ pub struct Parts {
     pub set_level: SetLevel,
 }
 
-impl Live {
+impl GatewayState {
     /// Begins with the configuration that was loaded, and publishes it.
-    pub fn start(parts: Parts) -> (Arc<Self>, Report) {
-        let Parts {
+    pub fn start(deps: StateDeps) -> (Arc<Self>, Report) {
+        let StateDeps {
             file,
             loaded,
             clock,
@@ -112,11 +112,11 @@ impl Live {
             edge,
             manager,
             set_level,
-        } = parts;
+        } = deps;
         let now = clock.now();
         let (deps, requests) = (manager.deps().clone(), manager.requests().clone());
         let flusher = manager.flusher().clone();
-        let live = Arc::new(Self {
+        let state = Arc::new(Self {
             file,
             clock,
             metrics,
@@ -129,7 +129,7 @@ impl Live {
             set_level,
             writer: Mutex::new(Writer {
                 manager,
-                stamps: Stamps::take(&loaded.files, now),
+                versions: FileVersions::take(&loaded.files, now),
                 watch: Arc::default(),
                 missing: Vec::new(),
                 start: loaded.config.clone(),
@@ -140,20 +140,20 @@ impl Live {
             flusher,
             deps,
             planned: Notify::new(),
-            loaded: watch::Sender::new(Loading::Begun),
+            loaded: watch::Sender::new(LoadPhase::Begun),
             requests,
         });
         let report = {
-            let mut writer = live.writer();
-            let config = &live.current.load().config;
+            let mut writer = state.writer();
+            let config = &state.current.load().config;
             let report = writer.manager.start(config, LOAD_AT_START);
-            outcome::tell_certificates(&report);
-            live.publish(config, &mut writer, &report);
+            report::tell_certificates(&report);
+            state.publish(config, &mut writer, &report);
             report
         };
-        live.metrics.last_reload_successful.set(1);
-        live.metrics.last_reload_timestamp.set(now);
-        (live, report)
+        state.metrics.last_reload_successful.set(1);
+        state.metrics.last_reload_timestamp.set(now);
+        (state, report)
     }
 
     /// The configuration that is served.
@@ -167,7 +167,7 @@ impl Live {
     }
 
     /// How the last reload went; `None` before the first.
-    pub fn last(&self) -> Option<Outcome> {
+    pub fn last(&self) -> Option<ReloadOutcome> {
         self.last.load().as_ref().clone()
     }
 
@@ -195,7 +195,7 @@ impl Live {
     ///
     /// # Errors
     /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
-    pub fn reload(&self) -> Result<Reloaded, Refused> {
+    pub fn reload(&self) -> Result<ReloadReport, ReloadError> {
         // It may have been rotated away: a reload is how that is told.
         self.access.load().reopen();
         let mut writer = self.writer();
@@ -222,8 +222,8 @@ impl Live {
 
     /// Publishes and tells what a look at files has found.
     pub(super) fn take_certificates(&self, writer: &mut Writer, report: &Report) {
-        outcome::tell_changes(report);
-        outcome::tell_certificates(report);
+        report::tell_changes(report);
+        report::tell_certificates(report);
         // As in `take`: these may be the certificates of another configuration.
         if !self.reload_changed(writer) {
             let config = &self.current.load().config;

@@ -23,7 +23,7 @@ const CAPACITY: u64 = 10_000;
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Makes certificates by the local CA and keeps them.
-pub struct LocalMaker {
+pub struct LocalOnDemandIssuer {
     ca: Arc<LocalCa>,
     clock: Arc<dyn Clock>,
     /// The part of the lifetime at whose beginning a certificate is renewed.
@@ -31,7 +31,7 @@ pub struct LocalMaker {
     cache: Cache<HostName, Arc<CertificateSet>, ahash::RandomState>,
 }
 
-impl LocalMaker {
+impl LocalOnDemandIssuer {
     /// Issues from `ca`, and anew in the last `window` of a certificate's life.
     /// A name that nobody asked for in the time `unused` is forgotten.
     pub fn new(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64, unused: Duration) -> Self {
@@ -123,7 +123,7 @@ impl LocalMaker {
 }
 
 #[async_trait]
-impl OnDemandIssuer for LocalMaker {
+impl OnDemandIssuer for LocalOnDemandIssuer {
     fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
         let now = self.clock.now();
         self.cache.get(name).filter(|set| are_valid(set, now))
@@ -155,10 +155,10 @@ mod tests {
     use crate::local_ca::tests::open;
     use crate::storage::MemoryStorage;
 
-    fn maker(room: u64) -> (Arc<ManualClock>, LocalMaker) {
+    fn maker(room: u64) -> (Arc<ManualClock>, LocalOnDemandIssuer) {
         let clock = Arc::new(ManualClock::at(NOW));
         let ca = open(&MemoryStorage::default(), &clock).expect("a CA");
-        let maker = LocalMaker::bounded(Arc::new(ca), clock.clone(), 0.33, YEAR, room);
+        let maker = LocalOnDemandIssuer::bounded(Arc::new(ca), clock.clone(), 0.33, YEAR, room);
         (clock, maker)
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::blocking;
-use super::live::{Live, Writer};
-use super::outcome;
+use super::report;
+use super::state::{GatewayState, Writer};
 use crate::clock::UnixTime;
 use crate::event::EventBus;
 use crate::host::Pattern;
@@ -29,7 +29,7 @@ pub(super) struct Due {
     pub(super) next: Option<UnixTime>,
 }
 
-impl Live {
+impl GatewayState {
     /// The certificates to be worked on now, those of which CAs are to be asked, at most as many as
     /// there is `room` for, and when there will be more. Blocks on the storage.
     pub(super) fn due(&self, room: usize) -> Due {
@@ -61,9 +61,9 @@ impl Live {
 
     /// Takes what CAs advise on certificates.
     pub(super) async fn advise(self: &Arc<Self>, answers: Vec<AriResult>) {
-        let live = Arc::clone(self);
+        let state = Arc::clone(self);
         blocking(move || {
-            let mut writer = live.writer();
+            let mut writer = state.writer();
             for answer in answers {
                 writer.manager.advise(answer);
             }
@@ -111,12 +111,12 @@ impl Live {
 
     /// Takes what came of the work on a certificate, and serves it at once.
     pub(super) async fn settle(self: &Arc<Self>, done: JobResult) {
-        let live = Arc::clone(self);
+        let state = Arc::clone(self);
         blocking(move || {
-            let mut writer = live.writer();
+            let mut writer = state.writer();
             let report = writer.manager.settle([done]);
-            outcome::tell_certificates(&report);
-            live.publish_map(&live.current().config);
+            report::tell_certificates(&report);
+            state.publish_map(&state.current().config);
         })
         .await;
     }
@@ -128,8 +128,8 @@ impl Live {
 
     fn pass(&self, writer: &mut Writer) {
         let report = writer.manager.tick();
-        outcome::tell_changes(&report);
-        outcome::tell_certificates(&report);
+        report::tell_changes(&report);
+        report::tell_certificates(&report);
         let config = &self.current().config;
         self.publish_certificates(config, writer, &report);
     }

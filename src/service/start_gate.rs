@@ -9,13 +9,13 @@ use super::stop::Stopper;
 /// Holds a start back until its certificates are there, or ends it. A handle; clones share the
 /// state.
 #[derive(Clone)]
-pub struct Gate {
+pub struct StartGate {
     open: Arc<watch::Sender<bool>>,
     failed: Arc<OnceLock<String>>,
     stopper: Stopper,
 }
 
-impl Gate {
+impl StartGate {
     /// A gate that is open from the beginning unless certificates are `required`.
     pub fn new(required: bool, stopper: Stopper) -> Self {
         Self {

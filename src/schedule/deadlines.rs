@@ -11,7 +11,7 @@ const AHEAD: i64 = DAY;
 /// The order in which things come. Only those of the next day are held: a million certificates that
 /// end some time this year cost nothing here, and are gone through twice a day.
 #[derive(Debug)]
-pub struct Horizon<T> {
+pub struct Deadlines<T> {
     last: UnixTime,
     until: UnixTime,
     near: BTreeSet<(UnixTime, T)>,
@@ -26,7 +26,7 @@ pub enum Passed<T> {
     Unknown,
 }
 
-impl<T> Default for Horizon<T> {
+impl<T> Default for Deadlines<T> {
     fn default() -> Self {
         Self {
             last: 0,
@@ -36,7 +36,7 @@ impl<T> Default for Horizon<T> {
     }
 }
 
-impl<T: Ord> Horizon<T> {
+impl<T: Ord> Deadlines<T> {
     /// Whether what comes at `time` is held: one need not be made for [`Self::add`] else.
     pub fn is_near(&self, time: UnixTime) -> bool {
         time > self.last && time <= self.until
@@ -78,23 +78,23 @@ mod tests {
 
     #[test]
     fn what_is_near_comes_in_its_time_and_the_rest_when_it_is_near() {
-        let mut horizon = Horizon::default();
-        horizon.add(NOW + 5, "lost: nobody has said what time it is");
-        assert_eq!(horizon.pass(NOW), Passed::Unknown);
+        let mut deadlines = Deadlines::default();
+        deadlines.add(NOW + 5, "lost: nobody has said what time it is");
+        assert_eq!(deadlines.pass(NOW), Passed::Unknown);
         for (time, what) in [(NOW + 20, "b"), (NOW + 10, "a"), (NOW + 10, "a")] {
-            horizon.add(time, what);
+            deadlines.add(time, what);
         }
-        horizon.add(NOW, "over");
-        horizon.add(NOW + 2 * DAY, "far");
-        assert_eq!(horizon.near.len(), 2);
-        assert_eq!(horizon.pass(NOW + 9), Passed::These(vec![]));
-        assert_eq!(horizon.pass(NOW + 10), Passed::These(vec!["a"]));
-        assert_eq!(horizon.pass(NOW + 30), Passed::These(vec!["b"]));
-        assert_eq!(horizon.pass(NOW + DAY / 2 + 1), Passed::Unknown);
-        assert_eq!(horizon.pass(NOW + DAY / 2), Passed::Unknown, "set back");
-        horizon.add(NOW + DAY, "now it is near");
-        let passed = horizon.pass(NOW + DAY);
+        deadlines.add(NOW, "over");
+        deadlines.add(NOW + 2 * DAY, "far");
+        assert_eq!(deadlines.near.len(), 2);
+        assert_eq!(deadlines.pass(NOW + 9), Passed::These(vec![]));
+        assert_eq!(deadlines.pass(NOW + 10), Passed::These(vec!["a"]));
+        assert_eq!(deadlines.pass(NOW + 30), Passed::These(vec!["b"]));
+        assert_eq!(deadlines.pass(NOW + DAY / 2 + 1), Passed::Unknown);
+        assert_eq!(deadlines.pass(NOW + DAY / 2), Passed::Unknown, "set back");
+        deadlines.add(NOW + DAY, "now it is near");
+        let passed = deadlines.pass(NOW + DAY);
         assert_eq!(passed, Passed::These(vec!["now it is near"]));
-        assert_eq!(horizon.pass(NOW + 9 * DAY), Passed::Unknown, "a leap");
+        assert_eq!(deadlines.pass(NOW + 9 * DAY), Passed::Unknown, "a leap");
     }
 }

@@ -8,7 +8,7 @@ use crate::host::Pattern;
 
 /// What to try.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct Preflight {
     /// The name of the certificate that nobody asks for yet.
     pub name: Pattern,
     /// The entry of `dns` in the configuration that the certificate would name.

@@ -15,19 +15,19 @@ use crate::issuer::{Finding, Ports};
 
 /// What `POST /api/v1/certificates/NAME/check` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct TrialView {
+pub struct PreflightView {
     pub name: String,
     /// Whether one of the issuers would give a certificate, as far as can be seen from here.
     pub would_issue: bool,
     /// What has the name, and whether that makes anybody be asked.
     pub note: String,
     /// In the order in which they are asked.
-    pub issuers: Vec<IssuerTrial>,
+    pub issuers: Vec<IssuerPreflight>,
 }
 
 /// What was found of one issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct IssuerTrial {
+pub struct IssuerPreflight {
     pub issuer: String,
     pub would_issue: bool,
     pub findings: Vec<Finding>,
@@ -36,7 +36,7 @@ pub struct IssuerTrial {
 /// Where the CA would look, if not at the usual ports.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct PreflightQuery {
     http_port: Option<NonZeroU16>,
     https_port: Option<NonZeroU16>,
 }
@@ -44,8 +44,8 @@ pub(super) struct Asked {
 pub(super) async fn check(
     State(state): State<AdminState>,
     name: Named,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<TrialView>, Problem> {
+    asked: Result<Query<PreflightQuery>, QueryRejection>,
+) -> Result<Json<PreflightView>, Problem> {
     let name = named(name)?;
     let Query(asked) = asked.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let pattern = match name.parse() {
@@ -61,7 +61,7 @@ pub(super) async fn check(
         https: asked.https_port.map_or(usual.https, NonZeroU16::get),
     };
     // In a task of its own: a client that goes away leaves no proof behind.
-    let tried = tokio::spawn(async move { state.control.try_out(pattern, ports).await });
+    let tried = tokio::spawn(async move { state.control.preflight(pattern, ports).await });
     tried.await.map(Json).map_err(|_| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,

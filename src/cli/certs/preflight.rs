@@ -2,7 +2,7 @@
 
 use super::arguments::CheckArgs;
 use super::{PATH, json};
-use crate::admin::TrialView;
+use crate::admin::PreflightView;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, Style, clean};
 use crate::issuer::Verdict;
@@ -18,7 +18,7 @@ pub(super) fn check(output: &Output, arguments: CheckArgs) -> Result<(), Failure
     } = arguments;
     let client = crate::cli::connect(output, remote)?.patient(timeout.duration());
     let path = format!("{PATH}/{name}/check?http_port={http_port}&https_port={https_port}");
-    let view: TrialView = client.post(&path)?.decode()?;
+    let view: PreflightView = client.post(&path)?.decode()?;
     if as_json {
         output.data(json(&view)?)?;
     } else {
@@ -30,7 +30,7 @@ pub(super) fn check(output: &Output, arguments: CheckArgs) -> Result<(), Failure
     Err(anyhow::anyhow!("{} would get no certificate", view.name).into())
 }
 
-fn text(view: &TrialView, style: Style) -> String {
+fn text(view: &PreflightView, style: Style) -> String {
     let mut text = format!("{}: {}\n", style.bold(&view.name), clean(&view.note));
     for issuer in &view.issuers {
         let verdict = match issuer.would_issue {

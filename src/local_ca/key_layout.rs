@@ -15,17 +15,17 @@ const CLAIM: &str = "local_ca/claim";
 
 /// What the keys of one CA begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place(String);
+pub(super) struct KeyLayout(String);
 
 /// How a place is held.
-enum Hold {
+enum Ownership {
     /// It is this CA's.
     Settled,
     /// Nobody's, so that it may be claimed, with the owner in the storage that there is no longer.
     Free(Option<Value>),
 }
 
-impl Place {
+impl KeyLayout {
     /// The place of the CA that the configuration calls `issuer`, one of `locals`, as things stand.
     pub(super) fn find(
         storage: &dyn Storage,
@@ -41,26 +41,26 @@ impl Place {
         issuer: &str,
         locals: &[&str],
     ) -> Result<Self, LocalCaError> {
-        if let (place, Hold::Settled) = Self::look(storage, issuer, locals)? {
-            return Ok(place);
+        if let (layout, Ownership::Settled) = Self::look(storage, issuer, locals)? {
+            return Ok(layout);
         }
         let _lease = storage.lock(&CLAIM.parse()?)?;
-        let (place, hold) = Self::look(storage, issuer, locals)?;
-        if let Hold::Free(former) = hold {
+        let (layout, hold) = Self::look(storage, issuer, locals)?;
+        if let Ownership::Free(former) = hold {
             let key = OWNER.parse()?;
             if let Some(former) = former {
                 damaged::set_aside(storage, &key, &former, &unknown(&former));
             }
             storage.store(&key, issuer.as_bytes())?;
         }
-        Ok(place)
+        Ok(layout)
     }
 
     fn look(
         storage: &dyn Storage,
         issuer: &str,
         locals: &[&str],
-    ) -> Result<(Self, Hold), LocalCaError> {
+    ) -> Result<(Self, Ownership), LocalCaError> {
         let (first, own) = (Self(FIRST.to_owned()), Self::of(issuer));
         let owner = storage.load(&OWNER.parse()?)?;
         let is = |name: &str| {
@@ -69,10 +69,10 @@ impl Place {
                 .is_some_and(|owner| **owner == *name.as_bytes())
         };
         if is(issuer) {
-            return Ok((first, Hold::Settled));
+            return Ok((first, Ownership::Settled));
         }
         if locals.iter().any(|name| is(name)) || own.has_root(storage)? {
-            return Ok((own, Hold::Settled));
+            return Ok((own, Ownership::Settled));
         }
         // Roots of before there were owners are the first one's that comes.
         if let Some(owner) = &owner
@@ -89,7 +89,7 @@ impl Place {
                 }
             }
         }
-        Ok((first, Hold::Free(owner)))
+        Ok((first, Ownership::Free(owner)))
     }
 
     /// The place of a CA that is not the first.

@@ -8,7 +8,7 @@ use crate::stamp::Stamp;
 
 /// The configuration's files as they were when they were read.
 #[derive(Clone)]
-pub(super) struct Stamps {
+pub(super) struct FileVersions {
     files: BTreeMap<PathBuf, Option<Stamp>>,
     /// Whether the stamps are enough to tell that nothing changed. Fresh ones are not: a file may
     /// change again and look the same, or have changed between its being read and its being
@@ -16,7 +16,7 @@ pub(super) struct Stamps {
     sure: bool,
 }
 
-impl Stamps {
+impl FileVersions {
     /// The files as they are now.
     pub(super) fn take(paths: &[PathBuf], now: UnixTime) -> Self {
         Self::of(paths.iter().map(|path| (path, Stamp::of(path))), now)

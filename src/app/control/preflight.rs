@@ -1,13 +1,17 @@
 //! Whether a name would get a certificate: each issuer that would be asked is tried.
 
-use crate::admin::{IssuerTrial, TrialView};
+use crate::admin::{IssuerPreflight, PreflightView};
 use crate::host::Pattern;
-use crate::issuer::{Finding, Ports, Trial, Verdict, would_issue};
+use crate::issuer::{Finding, Ports, Preflight, Verdict, would_issue};
 use crate::manager::{IssuancePlan, PlannedIssuer, Reason};
 
 /// Tries the issuers one after the other, as they would be asked.
-pub(super) async fn trial(name: &Pattern, ports: Ports, would: IssuancePlan) -> TrialView {
-    let trial = Trial {
+pub(super) async fn run_preflight(
+    name: &Pattern,
+    ports: Ports,
+    would: IssuancePlan,
+) -> PreflightView {
+    let trial = Preflight {
         name: name.clone(),
         dns: would.dns,
         ports,
@@ -16,7 +20,7 @@ pub(super) async fn trial(name: &Pattern, ports: Ports, would: IssuancePlan) -> 
     for issuer in would.issuers {
         let (issuer, findings) = match issuer {
             PlannedIssuer::Remote(issuer) => {
-                (issuer.name().to_string(), issuer.try_out(&trial).await)
+                (issuer.name().to_string(), issuer.preflight(&trial).await)
             }
             PlannedIssuer::Local(name) => {
                 let message = "the local CA gives certificates for all names, and asks nobody";
@@ -24,13 +28,13 @@ pub(super) async fn trial(name: &Pattern, ports: Ports, would: IssuancePlan) -> 
                 (name.to_string(), vec![finding])
             }
         };
-        issuers.push(IssuerTrial {
+        issuers.push(IssuerPreflight {
             issuer,
             would_issue: would_issue(&findings),
             findings,
         });
     }
-    TrialView {
+    PreflightView {
         name: name.to_string(),
         would_issue: issuers.iter().any(|issuer| issuer.would_issue),
         note: note(name, would.why, issuers.is_empty()),
@@ -39,8 +43,8 @@ pub(super) async fn trial(name: &Pattern, ports: Ports, would: IssuancePlan) -> 
 }
 
 /// What is answered where nothing could be found out.
-pub(super) fn broken(name: &Pattern) -> TrialView {
-    TrialView {
+pub(super) fn broken(name: &Pattern) -> PreflightView {
+    PreflightView {
         name: name.to_string(),
         would_issue: false,
         note: "the trial broke off, which is a defect; see the log".to_owned(),

@@ -13,11 +13,11 @@ const DRIFT: i64 = 5;
 
 /// Compares the time of day to one that only goes on.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Steadiness {
+pub struct ClockStep {
     offset: Option<i64>,
 }
 
-impl Steadiness {
+impl ClockStep {
     /// By how many seconds the time of day leapt since the last call: forward where positive, 0
     /// where it did not.
     ///
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn leaps_are_told_once_and_drift_is_none() {
-        let mut steadiness = Steadiness::default();
+        let mut clock_step = ClockStep::default();
         // (time of day, steady time, leap)
         let table = [
             (1000, 10, 0),
@@ -49,7 +49,7 @@ mod tests {
             (1704, 714, 0),
         ];
         for (now, steady, leap) in table {
-            let told = steadiness.leap(now, Duration::from_secs(steady));
+            let told = clock_step.leap(now, Duration::from_secs(steady));
             assert_eq!(told, leap, "at {now}");
         }
     }
