@@ -240,7 +240,7 @@ impl App {
                 let grace = state.current().config.server.grace_period;
                 let (edge, cancel) = (Arc::clone(&edge), cancel.clone());
                 Box::pin(async move {
-                    let halted = tokio::time::timeout(HALT_PATIENCE, cancel.ended());
+                    let halted = tokio::time::timeout(HALT_PATIENCE, cancel.wait_until_finished());
                     tokio::join!(edge.drained(grace), halted).0
                 }) as _
             })
@@ -344,7 +344,7 @@ fn make_issuer(
     Box::new(move |name, acme| {
         let (name, acme) = (Arc::clone(name), Arc::clone(acme));
         let shared = Arc::clone(&shared);
-        cancel.around(Arc::new(AcmeIssuer::new(
+        cancel.wrap_issuer(Arc::new(AcmeIssuer::new(
             name,
             acme,
             solvers.to_vec(),

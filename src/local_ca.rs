@@ -90,7 +90,7 @@ impl LocalCa {
         loader: Arc<Loader>,
     ) -> Result<Self, LocalCaError> {
         let now = clock.now();
-        let layout = KeyLayout::claim(storage.as_ref(), &issuer, locals)?;
+        let layout = KeyLayout::claim_keys(storage.as_ref(), &issuer, locals)?;
         let roots = Roots::open(storage.as_ref(), &layout, name, now)?;
         let intermediate = intermediate(&roots, name, now)?;
         Ok(Self {
@@ -119,7 +119,7 @@ impl LocalCa {
         issuer: &str,
         locals: &[&str],
     ) -> Result<Option<String>, LocalCaError> {
-        let layout = KeyLayout::find(storage, issuer, locals)?;
+        let layout = KeyLayout::find_owned(storage, issuer, locals)?;
         Ok(Roots::load(storage, &layout)?.map(|roots| roots.pem()))
     }
 
@@ -141,7 +141,7 @@ impl LocalCa {
 
     /// Why clients refuse all that this CA issues though nothing is wrong with it here: `None` where
     /// they need not.
-    pub fn unripe(&self) -> Option<String> {
+    pub fn not_yet_valid(&self) -> Option<String> {
         let begins = self.state.load().roots.current.not_before();
         (begins > self.clock.now()).then(|| {
             let root = self.layout.key(roots::ROOT_KEY);
@@ -184,7 +184,7 @@ impl LocalCa {
     ///
     /// # Errors
     /// Where the storage fails; what is at hand goes on serving.
-    pub fn maintain(&self) -> Result<(), LocalCaError> {
+    pub fn maintain_keys(&self) -> Result<(), LocalCaError> {
         let now = self.clock.now();
         let state = self.state.load_full();
         if state.roots.need_work(now) {

@@ -142,7 +142,7 @@ impl TlsManager {
     /// # Errors
     /// Where OpenSSL cannot make a context, which is for want of memory.
     pub fn new(setup: Setup) -> Result<Self, ErrorStack> {
-        Self::build(setup, false)
+        Self::with_setup(setup, false)
     }
 
     /// What applying `config` would report: reads all it names, publishes and makes nothing.
@@ -166,10 +166,10 @@ impl TlsManager {
             index: None,
             dns: None,
         };
-        Ok(Self::build(setup, true)?.apply(config))
+        Ok(Self::with_setup(setup, true)?.apply(config))
     }
 
-    fn build(setup: Setup, dry: bool) -> Result<Self, ErrorStack> {
+    fn with_setup(setup: Setup, dry: bool) -> Result<Self, ErrorStack> {
         let Setup {
             published,
             storage,
@@ -245,25 +245,25 @@ impl TlsManager {
 
     fn configure(&mut self, config: &Config) {
         self.cert_files.configure(&config.certificates);
-        self.hosts = DesiredHosts::of(config);
+        self.hosts = DesiredHosts::from_config(config);
         if let Some(dns) = &self.dns {
             dns.configure(&config.dns);
         }
         if let Some(before) = self.config.replace(Arc::new(config.clone())) {
             self.local_certs
-                .close_others(&before.issuers, &config.issuers);
+                .close_changed_cas(&before.issuers, &config.issuers);
             let now = self.clock.now();
             let is_other_dns = before.dns != config.dns;
             self.renewals
-                .close_others(&config.issuers, is_other_dns, now);
+                .close_changed_issuers(&config.issuers, is_other_dns, now);
             // What it has made is kept where it would make the same again.
             if before.on_demand != config.on_demand
                 || before.issuers != config.issuers
                 || before.renewal != config.renewal
             {
                 self.stale_on_demand = true;
-                self.names.doubt();
-                self.requests.change();
+                self.names.recheck_all();
+                self.requests.notify_change();
             }
         }
     }
@@ -272,7 +272,7 @@ impl TlsManager {
     /// certificate's file.
     pub fn tick(&mut self) -> Report {
         let now = self.pass_time();
-        self.conclude(Report::default(), now)
+        self.finish_pass(Report::default(), now)
     }
 
     /// Every certificate that is loaded or issued, whether it is served or another goes before it.
@@ -310,26 +310,26 @@ impl TlsManager {
     }
 
     /// Brings everything else up to what the files are now, and publishes.
-    fn conclude(&mut self, mut report: Report, now: UnixTime) -> Report {
+    fn finish_pass(&mut self, mut report: Report, now: UnixTime) -> Report {
         let Some(config) = self.config.clone() else {
             return report;
         };
         for change in self.cert_files.end_vanished(now) {
-            self.take(change, Precedence::Configured, &mut report);
+            self.apply_change(change, Precedence::Configured, &mut report);
         }
         if self.is_loading {
             // What files do not cover is not known yet, so nobody is asked for it.
             self.publish(&config, now, &mut report);
-            report.loading = Some(self.cert_files.swept());
+            report.loading = Some(self.cert_files.scan_progress());
         } else {
-            self.local_certs.maintain(&mut report.problems);
+            self.local_certs.maintain_cas(&mut report.problems);
             self.drop_superseded(&config, now, &mut report);
-            let issued = self.issue(&config, now, &mut report);
-            self.local_certs.tell_unripe(&mut report.problems);
+            let issued = self.reconcile_specs(&config, now, &mut report);
+            self.local_certs.report_not_yet_valid(&mut report.problems);
             if std::mem::take(&mut self.is_new) && !self.dry {
-                self.stand_in(now, &mut report);
+                self.serve_stored_substitutes(now, &mut report);
                 if config.renewal.required_at_start {
-                    self.renewals.ask_again(now);
+                    self.renewals.retry_missing(now);
                 }
             }
             self.publish(&config, now, &mut report);
@@ -344,12 +344,17 @@ impl TlsManager {
             + self.local_certs.len()
             + self.renewals.certificates().count()
             + self.superseded.len();
-        self.note_new(&mut report);
+        self.mark_new_problems(&mut report);
         report
     }
 
     /// Sees that all that issuers are asked for is there, and nothing else. Returns the names.
-    fn issue(&mut self, config: &Config, now: UnixTime, report: &mut Report) -> HashSet<Pattern> {
+    fn reconcile_specs(
+        &mut self,
+        config: &Config,
+        now: UnixTime,
+        report: &mut Report,
+    ) -> HashSet<Pattern> {
         let window = config.renewal.window;
         self.renewals.set_ari(config.renewal.ari, now);
         let mut specs: HashSet<CertSpec> = HashSet::new();
@@ -360,9 +365,10 @@ impl TlsManager {
                 0 => managed.clone(),
                 // What was issued in the first step may cover a site.
                 _ => {
-                    let has =
-                        |spec: &CertSpec| self.renewals.has(spec) || self.local_certs.has(spec);
-                    hosts.review(&mut self.candidates, now);
+                    let has = |spec: &CertSpec| {
+                        self.renewals.has_certificate(spec) || self.local_certs.has(spec)
+                    };
+                    hosts.update_uncovered(&mut self.candidates, now);
                     desired::from_sites(&hosts, &managed, &self.candidates, has, now)
                 }
             };
@@ -372,23 +378,26 @@ impl TlsManager {
                 .partition::<Vec<_>, _>(|(spec, _)| is_remote(spec, config));
             report.to_obtain += remote.len();
             let problems = &mut report.problems;
-            let mut served = self
-                .local_certs
-                .issue(&local, &config.issuers, window, now, problems);
+            let mut served =
+                self.local_certs
+                    .issue_certificates(&local, &config.issuers, window, now, problems);
             if !self.dry {
-                served.extend(self.renewals.ensure(&remote, &config.issuers, window, now));
+                served.extend(
+                    self.renewals
+                        .ensure_planned(&remote, &config.issuers, window, now),
+                );
             }
             for (spec, change) in served {
-                self.take(change, spec.precedence, report);
+                self.apply_change(change, spec.precedence, report);
             }
             specs.extend(asked.into_iter().map(|(spec, _)| spec));
         }
         self.hosts = hosts;
         for change in self.renewals.retain(|spec| specs.contains(spec)) {
-            self.retire(change, config, now, report);
+            self.supersede(change, config, now, report);
         }
         for change in self.local_certs.retain(|spec| specs.contains(spec)) {
-            self.take(change, Precedence::Fallback, report);
+            self.apply_change(change, Precedence::Fallback, report);
         }
         specs.into_iter().flat_map(|spec| spec.names).collect()
     }

@@ -28,7 +28,7 @@ use snigate::config::model::Config;
 use snigate::edge::{Edge, Listener, ListenerKind};
 use snigate::metrics::Metrics;
 use snigate::proxy::{Gateway, ProxyApp, SiteTable};
-use snigate::service::live;
+use snigate::service::state;
 use snigate::storage::{MemoryStorage, Storage};
 use snigate::tls::{GlobalCertificate, Snapshot};
 use support::{Ca, H2, Response, TlsClient, connect, exchange, read_response};
@@ -83,7 +83,7 @@ impl Here {
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::build(
             &config, &metrics, None,
         )));
-        let access = live::access_log(&config, &metrics).expect("a log");
+        let access = state::access_log(&config, &metrics).expect("a log");
         let gateway = Gateway::new(
             Arc::clone(&sites),
             &metrics,
@@ -93,7 +93,7 @@ impl Here {
         let edge = Edge::new(
             Arc::new(ProxyApp::new(gateway, &config, 8)),
             certificates.clone(),
-            live::settings(&certificates, &config).expect("OpenSSL"),
+            state::settings(&certificates, &config).expect("OpenSSL"),
             metrics.clone(),
             100,
             1,

@@ -229,7 +229,7 @@ impl Accounts {
     fn queue_save(&self, account: &Arc<Account>, ca: &Ca) -> Result<(), Failure> {
         let lock = lock_of(ca).map_err(|error| internal(&error))?;
         let waiting = Arc::clone(account);
-        self.pending_writes.put(account.place.as_str(), move |storage| {
+        self.pending_writes.put_write(account.place.as_str(), move |storage| {
             let Some(_lease) = storage.try_lock(&lock)? else {
                 return Ok(false);
             };
@@ -295,7 +295,7 @@ impl Accounts {
     async fn save_account(&self, account: &Account) -> Result<(), StorageError> {
         self.write_record(&account.stored, &account.place).await?;
         account.note_saved();
-        self.pending_writes.forget(account.place.as_str());
+        self.pending_writes.forget_write(account.place.as_str());
         Ok(())
     }
 

@@ -97,8 +97,8 @@ impl Limits {
         let queue = self.queues_of(ca, config).own;
         let now = self.now();
         let mut limiter = lock(&queue.limiter);
-        limiter.mend(now);
-        limiter.check(intent, now)?;
+        limiter.repair_times(now);
+        limiter.check_order(intent, now)?;
         let mut promised = lock(&queue.promised);
         let (steady, lasts) = ((self.steady)(), PROMISE.min(config.order_limit.per));
         promised.retain(|at| steady.saturating_sub(*at) < lasts);
@@ -118,7 +118,7 @@ impl Limits {
         let now = self.now();
         let held = |queue: &AccountQueue| {
             let mut limiter = lock(&queue.limiter);
-            limiter.mend(now);
+            limiter.repair_times(now);
             limiter.held(intent, now)
         };
         held(&queues.whole).or_else(|| held(&queues.own))
@@ -129,7 +129,7 @@ impl Limits {
         let queue = self.queues_of(ca, config).whole;
         let now = self.now();
         let mut limiter = lock(&queue.limiter);
-        limiter.mend(now);
+        limiter.repair_times(now);
         limiter.registration_held(now)
     }
 
@@ -158,7 +158,7 @@ impl Limits {
         }
         let queue = self.queues_of(ca, config).own;
         let now = self.now();
-        let looked = lock(&queue.limiter).check(intent, now);
+        let looked = lock(&queue.limiter).check_order(intent, now);
         match looked {
             // It would be over before the order has its turn.
             Err(wait) if waited_for(&wait, now).is_some() => Ok(()),
@@ -206,7 +206,7 @@ impl Limits {
         };
         // A request that will not be let through does not join the queue.
         let now = self.now();
-        let looked = lock(&queue.limiter).check(intent, now);
+        let looked = lock(&queue.limiter).check_order(intent, now);
         if let Err(wait) = looked {
             waited_for(&wait, now).ok_or_else(|| wait.clone())?;
             tell_once(&wait);
@@ -214,7 +214,7 @@ impl Limits {
         let mut let_go = queue.first.lock().await;
         loop {
             let now = self.now();
-            let taken = lock(&queue.limiter).take(intent, now);
+            let taken = lock(&queue.limiter).reserve_order(intent, now);
             let Err(wait) = taken else {
                 keep_pace(&mut let_go, pace).await;
                 return Ok(());
@@ -242,8 +242,8 @@ impl Limits {
             is_lost |= stored.is_none() && read.take().is_some();
             if let Some(stored) = stored.filter(|stored| read.as_ref() != Some(stored)) {
                 let mut limiter = lock(&queue.limiter);
-                limiter.learn(&stored);
-                limiter.mend(now);
+                limiter.merge_from(&stored);
+                limiter.repair_times(now);
                 *read = Some(stored);
                 is_news = true;
             }
@@ -268,7 +268,7 @@ impl Limits {
         let is_of_ca = failure.scope.as_ref().is_some_and(Scope::is_of_ca);
         let queue = if is_of_ca { queues.whole } else { queues.own };
         let now = self.now();
-        let news = lock(&queue.limiter).failed(failure, intent, now);
+        let news = lock(&queue.limiter).record_limit(failure, intent, now);
         if news.is_some() {
             run_store(self.store_limiters(ca, config)).await;
         }
@@ -293,10 +293,10 @@ impl Limits {
         // Held until they have moved: nobody is to see the new time with the old ones.
         let mut clock_step = lock(&self.clock_step);
         let now = self.clock.now();
-        let leap = clock_step.leap(now, (self.steady)());
+        let leap = clock_step.measure(now, (self.steady)());
         if leap != 0 {
             for queue in lock(&self.queues).values() {
-                lock(&queue.limiter).leap(leap);
+                lock(&queue.limiter).shift_times(leap);
             }
         }
         now

@@ -57,7 +57,7 @@ impl AppControl {
 
     /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
     fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
-        let mut managed: Vec<_> = self.state.managed().into_iter().map(of_ca).collect();
+        let mut managed: Vec<_> = self.state.managed_views().into_iter().map(of_ca).collect();
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
         let unripe = self.unripe(config);
@@ -76,7 +76,7 @@ impl AppControl {
         let issuers = config.issuers.iter();
         let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
         locals
-            .filter_map(|(name, _)| Some((Arc::clone(name), self.state.unripe(name)?)))
+            .filter_map(|(name, _)| Some((Arc::clone(name), self.state.not_yet_valid(name)?)))
             .collect()
     }
 
@@ -84,7 +84,7 @@ impl AppControl {
     /// only if there is none that is valid.
     fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
         let now = self.clock.now();
-        let managed = self.state.managed();
+        let managed = self.state.managed_views();
         let Some(view) = managed
             .iter()
             .find(|view| keys::subject(&view.names) == subject)
@@ -98,7 +98,7 @@ impl AppControl {
         let certificate = view.certificate.as_ref();
         let is_valid = certificate.is_some_and(|one| one.validity(now) == Validity::Valid);
         if force || !is_valid {
-            self.state.request(subject);
+            self.state.request_renewal(subject);
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Control for AppControl {
             uptime_seconds: self.clock.now().saturating_sub(self.started),
             connections: self.edge.open_connections() as u64,
             config_file: self.state.file().to_owned(),
-            last_reload: self.state.last().map(|outcome| LastReload {
+            last_reload: self.state.last_reload().map(|outcome| LastReload {
                 at: outcome.at,
                 taken: outcome.refused.is_none(),
                 errors: outcome.refused.as_ref().map(errors).unwrap_or_default(),
@@ -282,7 +282,7 @@ impl Control for AppControl {
     }
 
     async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError> {
-        self.state.account(issuer.to_owned(), &task).await
+        self.state.run_account_task(issuer.to_owned(), &task).await
     }
 
     fn events(&self) -> EventBus {

@@ -55,7 +55,7 @@ impl Service for EdgeService {
             LoadPhase::Listed
         };
         tokio::select! {
-            () = self.state.loaded(enough) => {}
+            () = self.state.wait_until_loaded(enough) => {}
             () = requested(&mut self.stopping) => return,
         }
         let mut accepting = JoinSet::new();
@@ -65,7 +65,7 @@ impl Service for EdgeService {
             accepting.spawn(Arc::clone(&self.edge).run(listener, self.stopping.clone()));
         }
         tokio::select! {
-            () = self.gate.opened() => {
+            () = self.gate.wait_until_open() => {
                 self.readiness.set(START, None::<String>);
                 systemd::ready();
             }

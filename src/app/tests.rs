@@ -147,8 +147,8 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
     let pass = thread::spawn(move || {
         // What could not be read is not read again at once.
         while hanging.hangs() {
-            state.look(&[]);
-            state.sweep();
+            state.check_paths(&[]);
+            state.scan_slice();
             thread::sleep(Duration::from_millis(10));
         }
     });

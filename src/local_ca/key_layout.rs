@@ -27,25 +27,25 @@ enum Ownership {
 
 impl KeyLayout {
     /// The place of the CA that the configuration calls `issuer`, one of `locals`, as things stand.
-    pub(super) fn find(
+    pub(super) fn find_owned(
         storage: &dyn Storage,
         issuer: &str,
         locals: &[&str],
     ) -> Result<Self, LocalCaError> {
-        Ok(Self::look(storage, issuer, locals)?.0)
+        Ok(Self::read_ownership(storage, issuer, locals)?.0)
     }
 
     /// The same, taken for good where nobody has it.
-    pub(super) fn claim(
+    pub(super) fn claim_keys(
         storage: &dyn Storage,
         issuer: &str,
         locals: &[&str],
     ) -> Result<Self, LocalCaError> {
-        if let (layout, Ownership::Settled) = Self::look(storage, issuer, locals)? {
+        if let (layout, Ownership::Settled) = Self::read_ownership(storage, issuer, locals)? {
             return Ok(layout);
         }
         let _lease = storage.lock(&CLAIM.parse()?)?;
-        let (layout, hold) = Self::look(storage, issuer, locals)?;
+        let (layout, hold) = Self::read_ownership(storage, issuer, locals)?;
         if let Ownership::Free(former) = hold {
             let key = OWNER.parse()?;
             if let Some(former) = former {
@@ -56,12 +56,12 @@ impl KeyLayout {
         Ok(layout)
     }
 
-    fn look(
+    fn read_ownership(
         storage: &dyn Storage,
         issuer: &str,
         locals: &[&str],
     ) -> Result<(Self, Ownership), LocalCaError> {
-        let (first, own) = (Self(FIRST.to_owned()), Self::of(issuer));
+        let (first, own) = (Self(FIRST.to_owned()), Self::of_issuer(issuer));
         let owner = storage.load(&OWNER.parse()?)?;
         let is = |name: &str| {
             owner
@@ -79,7 +79,7 @@ impl KeyLayout {
             && first.has_root(storage)?
         {
             for other in locals.iter().filter(|other| **other != issuer) {
-                if !Self::of(other).has_root(storage)? {
+                if !Self::of_issuer(other).has_root(storage)? {
                     return Err(LocalCaError::Unowned {
                         path: storage.place(&OWNER.parse()?),
                         reason: unknown(owner),
@@ -93,7 +93,7 @@ impl KeyLayout {
     }
 
     /// The place of a CA that is not the first.
-    fn of(issuer: &str) -> Self {
+    fn of_issuer(issuer: &str) -> Self {
         Self(format!("{FIRST}/issuers/{issuer}"))
     }
 

@@ -58,7 +58,7 @@ impl LocalOnDemandIssuer {
     }
 
     /// Forgets certificates that have ended.
-    pub fn sweep(&self) {
+    pub fn drop_unused(&self) {
         let now = self.clock.now();
         for (name, set) in &self.cache {
             if !are_valid(&set, now) {
@@ -89,7 +89,7 @@ impl LocalOnDemandIssuer {
     ///
     /// # Errors
     /// Where it cannot be made.
-    pub fn make(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
+    pub fn issue_certificate(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
         let made = self
             .cache
             .entry_by_ref(name)
@@ -130,7 +130,7 @@ impl OnDemandIssuer for LocalOnDemandIssuer {
     }
 
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
-        self.make(name)
+        self.issue_certificate(name)
     }
 
     fn is_due(&self, set: &CertificateSet) -> bool {
@@ -183,19 +183,19 @@ mod tests {
         let (_, maker) = maker(ROOM as u64);
         for number in 0..5 * ROOM {
             let host = name(&format!("{number}.a.example"));
-            let set = maker.make(&host).expect("made");
+            let set = maker.issue_certificate(&host).expect("made");
             assert!(set.covers(host.as_str()), "whether it is kept or not");
         }
         assert!((1..=ROOM).contains(&maker.len()), "{}", maker.len());
         // One that had to go is made again.
-        assert!(maker.make(&name("0.a.example")).is_ok());
+        assert!(maker.issue_certificate(&name("0.a.example")).is_ok());
     }
 
     #[test]
     fn one_certificate_is_made_for_all_who_ask_at_once() {
         let (_, maker) = maker(CAPACITY);
         let sets: Vec<_> = std::thread::scope(|scope| {
-            let ask = || maker.make(&name("x.a.example")).expect("made");
+            let ask = || maker.issue_certificate(&name("x.a.example")).expect("made");
             let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
             asking
                 .into_iter()
@@ -209,19 +209,22 @@ mod tests {
     fn certificates_are_renewed_before_their_end_and_swept_after() {
         let (clock, maker) = maker(CAPACITY);
         let x = name("x.a.example");
-        let first = maker.make(&x).expect("made");
+        let first = maker.issue_certificate(&x).expect("made");
         clock.advance(3 * DAY);
-        assert!(Arc::ptr_eq(&first, &maker.make(&x).expect("made")));
+        assert!(Arc::ptr_eq(
+            &first,
+            &maker.issue_certificate(&x).expect("made")
+        ));
         clock.advance(3 * DAY);
         assert!(maker.is_due(&first), "in the last third of its life");
         assert!(maker.cached(&x).is_some(), "and good all the same");
-        let renewed = maker.make(&x).expect("made");
+        let renewed = maker.issue_certificate(&x).expect("made");
         assert!(!Arc::ptr_eq(&first, &renewed));
-        maker.sweep();
+        maker.drop_unused();
         assert_eq!(maker.len(), 1);
         clock.advance(8 * DAY);
         assert!(maker.cached(&x).is_none(), "it has ended");
-        maker.sweep();
+        maker.drop_unused();
         assert!(maker.is_empty());
     }
 }

@@ -392,15 +392,15 @@ fn a_root_that_has_not_begun_is_told_and_kept() {
     clock.advance(-3 * 365 * DAY);
     let ca = open(&storage, &clock).expect("the same CA");
     assert_eq!(ca.root_pem(), root, "the clock may be slow now");
-    let why = ca.unripe().expect("nobody trusts it");
+    let why = ca.not_yet_valid().expect("nobody trusts it");
     assert!(
         why.contains("local_ca/root.key") && why.contains("2028-09-13"),
         "{why}"
     );
-    ca.maintain().expect("nothing to do");
+    ca.maintain_keys().expect("nothing to do");
     assert_eq!(ca.root_pem(), root);
     clock.advance(3 * 365 * DAY);
-    assert_eq!(ca.unripe(), None);
+    assert_eq!(ca.not_yet_valid(), None);
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn a_successor_is_announced_a_year_before_it_takes_over() {
     let ca = open(&storage, &clock).expect("a CA");
     let old = ca.root_pem();
     clock.advance((3650 - 364) * DAY);
-    ca.maintain().expect("a successor");
+    ca.maintain_keys().expect("a successor");
     let both = ca.root_pem();
     assert!(both.starts_with(&old) && both.len() > old.len());
     let certificate = ca.issue(&patterns(&["a.example"])).expect("a leaf");
@@ -452,7 +452,7 @@ fn a_successor_is_announced_a_year_before_it_takes_over() {
     );
 
     clock.advance(310 * DAY);
-    ca.maintain().expect("the successor takes over");
+    ca.maintain_keys().expect("the successor takes over");
     let new = &both[old.len()..];
     assert_eq!(ca.root_pem(), format!("{new}{old}"));
     let certificate = ca.issue(&patterns(&["a.example"])).expect("a leaf");

@@ -1,8 +1,8 @@
 //! Asking a CA when it advises to renew a certificate: one of all instances that share the storage
 //! asks, and the others read what was stored.
 //!
-//! [`AriQuery::work`] runs beside the manager and touches nothing of it, as work on certificates
-//! does; what came of it is handed back to [`super::TlsManager::advise`].
+//! [`AriQuery::run`] runs beside the manager and touches nothing of it, as work on certificates
+//! does; what came of it is handed back to [`super::TlsManager::apply_ari_result`].
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ pub struct AriResult {
 
 impl AriQuery {
     /// Asks, or reads what another instance was told.
-    pub async fn work(self, deps: &Deps) -> AriResult {
-        let (advice, is_news) = match self.find_out(deps).await {
+    pub async fn run(self, deps: &Deps) -> AriResult {
+        let (advice, is_news) = match self.fetch_advice(deps).await {
             Some((advice, is_news)) => (Some(advice), is_news),
             None => (None, false),
         };
@@ -53,9 +53,9 @@ impl AriQuery {
         }
     }
 
-    async fn find_out(&self, deps: &Deps) -> Option<(Advice, bool)> {
+    async fn fetch_advice(&self, deps: &Deps) -> Option<(Advice, bool)> {
         let now = deps.clock.now();
-        let known = self.latest(deps).await;
+        let known = self.latest_advice(deps).await;
         if let Some(known) = known.filter(|known| known.is_fresh(&self.id, now)) {
             return Some((known, false));
         }
@@ -64,15 +64,15 @@ impl AriQuery {
         let lease = match lease {
             Ok(lease) => Arc::new(lease?),
             Err(error) => {
-                deps.health.failed(Use::Writing, &error);
+                deps.health.record_failure(Use::Writing, &error);
                 Arc::new(Lease::unstored())
             }
         };
         // Another may have asked just before.
-        let known = self.latest(deps).await;
+        let known = self.latest_advice(deps).await;
         let told = match known {
             Some(known) if known.is_fresh(&self.id, now) => (known, false),
-            known => self.ask(known.as_ref(), &lease, deps).await,
+            known => self.ask_issuer(known.as_ref(), &lease, deps).await,
         };
         // Its end is a matter of files too.
         let end = move |_: &dyn Storage| {
@@ -84,24 +84,29 @@ impl AriQuery {
     }
 
     /// Asks the CA, and keeps what it says.
-    async fn ask(&self, known: Option<&Advice>, lease: &Arc<Lease>, deps: &Deps) -> (Advice, bool) {
+    async fn ask_issuer(
+        &self,
+        known: Option<&Advice>,
+        lease: &Arc<Lease>,
+        deps: &Deps,
+    ) -> (Advice, bool) {
         let said = self.issuer.renewal_info(&self.certificate).await;
         let now = deps.clock.now();
-        let before = Advice::on(&self.id, known, now);
+        let before = Advice::for_certificate(&self.id, known, now);
         let mut advice = before.clone();
         let failure = match said {
             Ok(info) => {
-                advice.take(info, now, &mut fastrand::Rng::new());
+                advice.apply_info(info, now, &mut fastrand::Rng::new());
                 None
             }
             Err(failure) => {
-                advice.fail(&failure, now);
+                advice.record_failure(&failure, now);
                 Some(failure)
             }
         };
         // Of most CAs without advice there is nothing to be told to other instances.
         if advice.window.is_some() || advice.failures > 0 || before.window.is_some() {
-            self.keep(advice.clone(), lease, deps).await;
+            self.store_advice(advice.clone(), lease, deps).await;
         }
         if let Some(failure) = failure {
             let (domain, issuer) = (self.spec.domain(), self.issuer.name());
@@ -116,27 +121,27 @@ impl AriQuery {
         (advice, is_news)
     }
 
-    async fn keep(&self, advice: Advice, lease: &Arc<Lease>, deps: &Deps) {
+    async fn store_advice(&self, advice: Advice, lease: &Arc<Lease>, deps: &Deps) {
         let (lease, place) = (Arc::clone(lease), self.place.clone());
         let kept = blocking(&deps.storage, move |storage| {
             cert_store::store_advice(storage, &lease, &place, &advice)
         });
         match kept.await {
-            Ok(()) => deps.health.works(Use::Writing),
+            Ok(()) => deps.health.record_success(Use::Writing),
             // The peer that took over keeps its own.
             Err(StorageError::Lost { .. }) => {}
-            Err(error) => deps.health.failed(Use::Writing, &error),
+            Err(error) => deps.health.record_failure(Use::Writing, &error),
         }
     }
 
     /// What was stored, or is known here where that is later: it may not have been stored.
-    async fn latest(&self, deps: &Deps) -> Option<Advice> {
+    async fn latest_advice(&self, deps: &Deps) -> Option<Advice> {
         let place = self.place.clone();
         let loaded = blocking(&deps.storage, move |storage| {
             cert_store::load_advice(storage, &place)
         });
         let stored = loaded.await.unwrap_or_else(|error| {
-            deps.health.failed(Use::Reading, &error);
+            deps.health.record_failure(Use::Reading, &error);
             None
         });
         let both = stored.into_iter().chain(self.known.clone());

@@ -19,7 +19,7 @@ pub(super) struct CertEvents<'a> {
 
 impl CertEvents<'_> {
     /// A stored certificate is served.
-    pub(super) fn loaded(&self, certificate: &TlsCertificate) {
+    pub(super) fn emit_loaded(&self, certificate: &TlsCertificate) {
         let domain = self.spec.domain();
         let end = rfc3339(certificate.not_after());
         let (severity, message) = match certificate.validity(self.now) {
@@ -43,14 +43,14 @@ impl CertEvents<'_> {
                 ),
             ),
         };
-        let mut event = self.event(EventKind::CertificateLoaded, severity, message);
+        let mut event = self.new_event(EventKind::CertificateLoaded, severity, message);
         event.issuer = Some(certificate.source().label().into());
         event.not_after = Some(certificate.not_after());
         self.deps.events.emit(event);
     }
 
     /// The CA advises to renew `certificate` in a window; here that is planned for `at`.
-    pub(super) fn advised(&self, certificate: &TlsCertificate, window: &Window, at: UnixTime) {
+    pub(super) fn emit_advised(&self, certificate: &TlsCertificate, window: &Window, at: UnixTime) {
         let domain = self.spec.domain();
         let is_at_once = window.end <= self.now;
         let (severity, advice) = match is_at_once {
@@ -72,7 +72,7 @@ impl CertEvents<'_> {
         let message =
             format!("the CA advises to renew the certificate for {domain} {advice}{why}{then}");
         let kind = EventKind::CertificateRenewalAdvised;
-        let mut event = self.event(kind, severity, message);
+        let mut event = self.new_event(kind, severity, message);
         event.issuer = Some(certificate.source().label().into());
         event.next = Some(at.max(self.now));
         event.not_after = Some(certificate.not_after());
@@ -81,8 +81,13 @@ impl CertEvents<'_> {
     }
 
     /// A certificate was obtained, or took the place of another.
-    pub(super) fn issued(&self, certificate: &TlsCertificate, issuer: Arc<str>, renewed: bool) {
-        self.count(&issuer, "ok");
+    pub(super) fn emit_issued(
+        &self,
+        certificate: &TlsCertificate,
+        issuer: Arc<str>,
+        renewed: bool,
+    ) {
+        self.count_result(&issuer, "ok");
         let (kind, verb) = if renewed {
             (EventKind::CertificateRenewed, "renewed")
         } else {
@@ -93,7 +98,7 @@ impl CertEvents<'_> {
             self.spec.domain(),
             rfc3339(certificate.not_after())
         );
-        let mut event = self.event(kind, Severity::Info, message);
+        let mut event = self.new_event(kind, Severity::Info, message);
         event.issuer = Some(issuer);
         event.not_after = Some(certificate.not_after());
         self.deps.events.emit(event);
@@ -101,7 +106,7 @@ impl CertEvents<'_> {
 
     /// A certificate was not obtained; `present` is served meanwhile, which is renewed in the last
     /// `window` of its life. A CA that has paused waits for a person.
-    pub(super) fn failed(
+    pub(super) fn emit_failed(
         &self,
         present: Option<&TlsCertificate>,
         issuer: Arc<str>,
@@ -109,14 +114,14 @@ impl CertEvents<'_> {
         retry: &Retry,
         (window, is_paused): (f64, bool),
     ) {
-        self.count(&issuer, "failed");
+        self.count_result(&issuer, "failed");
         let severity = match present {
             _ if is_paused => Severity::Critical,
             None => Severity::Error,
             Some(present) => {
                 let failures = retry.failures;
                 let renewed_by = RenewedBy::Renewed { window, failures };
-                let alert = Alert::of(&present.lifetime(), renewed_by, self.now);
+                let alert = Alert::for_lifetime(&present.lifetime(), renewed_by, self.now);
                 alert.map_or(Severity::Warning, |alert| alert.severity)
             }
         };
@@ -128,9 +133,9 @@ impl CertEvents<'_> {
         let message = format!(
             "no new certificate for {}: {failure}; {meanwhile}; {}",
             self.spec.domain(),
-            then(retry)
+            next_attempt(retry)
         );
-        let mut event = self.event(EventKind::CertificateFailed, severity, message);
+        let mut event = self.new_event(EventKind::CertificateFailed, severity, message);
         event.issuer = Some(issuer);
         event.attempt = Some(retry.failures);
         event.next = retry.next;
@@ -140,18 +145,18 @@ impl CertEvents<'_> {
     }
 
     /// What becomes of a certificate that a client has asked for, and that ends at `end`.
-    pub(super) fn dropped(&self, what: &str, end: Option<UnixTime>) {
+    pub(super) fn emit_dropped(&self, what: &str, end: Option<UnixTime>) {
         let message = format!("the certificate for {} {what}", self.spec.domain());
-        let mut event = self.event(EventKind::CertificateDropped, Severity::Info, message);
+        let mut event = self.new_event(EventKind::CertificateDropped, Severity::Info, message);
         event.not_after = end;
         self.deps.events.emit(event);
     }
 
-    fn event(&self, kind: EventKind, severity: Severity, message: String) -> Event {
+    fn new_event(&self, kind: EventKind, severity: Severity, message: String) -> Event {
         Event::new(self.now, kind, severity, self.spec.domain(), message)
     }
 
-    fn count(&self, issuer: &str, result: &str) {
+    fn count_result(&self, issuer: &str, result: &str) {
         if let Some(renewals) = &self.deps.renewals {
             renewals.with_label_values(&[issuer, result]).inc();
         }
@@ -163,10 +168,10 @@ pub(super) fn last_failure(retry: &Retry) -> String {
     let Retry {
         message, failures, ..
     } = retry;
-    format!("{message} (attempt {failures}; {})", then(retry))
+    format!("{message} (attempt {failures}; {})", next_attempt(retry))
 }
 
-fn then(retry: &Retry) -> String {
+fn next_attempt(retry: &Retry) -> String {
     match retry.next {
         Some(next) => format!("the next attempt is at {}", rfc3339(next)),
         None => "nothing is tried by itself until somebody acts".to_owned(),

@@ -191,20 +191,20 @@ impl CertFiles {
 
     /// Looks at the entries that `paths` belong to. `None` where that may be any: then a sweep is
     /// asked for.
-    pub(super) fn look_at(
+    pub(super) fn reload_paths(
         &mut self,
         paths: &[PathBuf],
         loader: &Loader,
         now: UnixTime,
     ) -> Option<Vec<Change>> {
-        let survey = self.survey(paths)?;
+        let survey = self.survey_paths(paths)?;
         let mut changes = survey.changes;
         for id in survey.gone {
-            changes.extend(self.vanish(&id, now));
+            changes.extend(self.mark_vanished(&id, now));
         }
-        self.follow(survey.found.iter().map(|found| &found.id));
-        changes.extend(self.look(survey.found, loader, now));
-        changes.extend(self.complete(loader, now));
+        self.watch_links_of(survey.found.iter().map(|found| &found.id));
+        changes.extend(self.reload_found(survey.found, loader, now));
+        changes.extend(self.complete_chains(loader, now));
         Some(changes)
     }
 
@@ -225,8 +225,8 @@ impl CertFiles {
     }
 
     /// Brings these entries up to date with their files.
-    fn look(&mut self, found: Vec<Found>, loader: &Loader, now: UnixTime) -> Vec<Change> {
-        let stamps = parallel::map(&found, |found| Stamps::take(&found.id, now));
+    fn reload_found(&mut self, found: Vec<Found>, loader: &Loader, now: UnixTime) -> Vec<Change> {
+        let stamps = parallel::map(&found, |found| Stamps::read_from(&found.id, now));
         let (mut stale, mut changes) = (Vec::new(), Vec::new());
         for (found, stamps) in found.into_iter().zip(stamps) {
             let sweep = self.sweeps;
@@ -240,9 +240,9 @@ impl CertFiles {
                     }
                     (entry.digest, None)
                 }
-                None => match self.known(&found.id, found.kind, loader) {
+                None => match self.find_indexed(&found.id, found.kind, loader) {
                     Some(known) if known.sure && known.stamps == stamps.print => {
-                        changes.extend(self.recall(found, stamps, *known, now));
+                        changes.extend(self.restore_indexed(found, stamps, *known, now));
                         continue;
                     }
                     known => (known.as_ref().map_or(Print::NONE, |one| one.digest), known),
@@ -262,11 +262,11 @@ impl CertFiles {
             files::read(&stale.found.id, stale.found.kind, loader, stale.before)
         });
         let read = stale.into_iter().zip(readings);
-        changes.extend(read.filter_map(|(stale, reading)| self.take(stale, reading, now)));
+        changes.extend(read.filter_map(|(stale, reading)| self.apply_reading(stale, reading, now)));
         changes
     }
 
-    fn take(&mut self, stale: Stale, reading: Reading, now: UnixTime) -> Option<Change> {
+    fn apply_reading(&mut self, stale: Stale, reading: Reading, now: UnixTime) -> Option<Change> {
         let Stale {
             found,
             stamps,
@@ -274,16 +274,16 @@ impl CertFiles {
             ..
         } = stale;
         if let (None, Some(known)) = (&reading.content, known) {
-            return self.recall(found, stamps, *known, now);
+            return self.restore_indexed(found, stamps, *known, now);
         }
         let Found { id, kind, origin } = found;
-        let entry = self.entry(&id, kind, origin);
+        let entry = self.entry_or_insert(&id, kind, origin);
         entry.stamps = stamps.print;
         entry.sure = stamps.sure;
         entry.digest = reading.digest;
         let Some(content) = reading.content else {
             // The content is what it was, and the stamps may tell that from now on.
-            self.remember(&id);
+            self.index_entry(&id);
             return None;
         };
         let new = match content {
@@ -303,7 +303,7 @@ impl CertFiles {
                     // Looked at anew in each pass: this one may begin, and the kept one may end.
                     (entry.sure, entry.digest) = (false, Print::NONE);
                     entry.note_problem((id.chain(), why.to_string()));
-                    self.note(&id, now);
+                    self.note_entry(&id, now);
                     return None;
                 }
                 let misnamed =
@@ -314,21 +314,23 @@ impl CertFiles {
                     problem: None,
                 };
                 entry.odd = odd.boxed();
-                Some(Arc::new(self.cert_sources.hold(&id, certificate)))
+                Some(Arc::new(
+                    self.cert_sources.place_in_memory(&id, certificate),
+                ))
             }
             Err((path, error)) => {
                 entry.note_problem((path, error.to_string()));
-                self.note(&id, now);
+                self.note_entry(&id, now);
                 return None;
             }
         };
-        let change = self.admit(&id, new, now);
-        self.remember(&id);
+        let change = self.install(&id, new, now);
+        self.index_entry(&id);
         change
     }
 
     /// The entry of `id`, made where there is none.
-    fn entry(&mut self, id: &EntryId, kind: Kind, origin: Arc<Origin>) -> &mut Entry {
+    fn entry_or_insert(&mut self, id: &EntryId, kind: Kind, origin: Arc<Origin>) -> &mut Entry {
         let seen = self.sweeps;
         let entry = self.entries.or_insert(id, || Entry {
             id: id.clone(),
@@ -347,7 +349,7 @@ impl CertFiles {
     }
 
     /// Takes what an entry's files hold now.
-    fn admit(
+    fn install(
         &mut self,
         id: &EntryId,
         new: Option<Arc<TlsCertificate>>,
@@ -359,19 +361,19 @@ impl CertFiles {
         self.shortest = self.shortest.into_iter().chain(length).min();
         self.loaded += usize::from(new.is_some());
         self.loaded -= usize::from(old.is_some());
-        self.note(id, now);
+        self.note_entry(id, now);
         (old.is_some() || new.is_some()).then_some(Change { old, new })
     }
 
     /// Forgets an entry, whose files are gone or no longer configured.
-    fn remove(&mut self, id: &EntryId) -> Option<Change> {
+    fn remove_entry(&mut self, id: &EntryId) -> Option<Change> {
         self.noted.remove(id);
         self.vanished.remove(id);
         let entry = self.entries.remove(id)?;
         if entry.indexed
             && let Some(index) = &self.index
         {
-            index.remove(id);
+            index.remove_entry(id);
         }
         let old = entry.certificate?;
         self.loaded -= 1;

@@ -57,7 +57,7 @@ pub(super) fn from_sites<'a>(
     };
     let mut seen = BTreeSet::new();
     let mut specs = Vec::new();
-    for (site, host) in hosts.open() {
+    for (site, host) in hosts.uncovered() {
         let (issuers, precedence) = match &site.tls {
             SiteTls::Off => continue,
             SiteTls::Issuer(issuer) => (vec![Arc::clone(issuer)], Precedence::Required),

@@ -33,7 +33,7 @@ pub(super) struct DesiredHosts {
 
 impl DesiredHosts {
     /// The hosts of a configuration.
-    pub(super) fn of(config: &Config) -> Self {
+    pub(super) fn from_config(config: &Config) -> Self {
         let mut hosts = Self {
             sites: config.sites.clone(),
             is_new: true,
@@ -49,13 +49,13 @@ impl DesiredHosts {
                 }
                 let index = u32::try_from(hosts.all.len()).unwrap_or(u32::MAX);
                 hosts.all.push((number, place));
-                hosts.index(host, index);
+                hosts.index_host(host, index);
             }
         }
         hosts
     }
 
-    fn index(&mut self, host: &Pattern, index: u32) {
+    fn index_host(&mut self, host: &Pattern, index: u32) {
         let Self {
             sites,
             all,
@@ -71,13 +71,13 @@ impl DesiredHosts {
     }
 
     /// Takes note of what has become of `candidates` since the last call.
-    pub(super) fn review(&mut self, candidates: &mut Candidates, now: UnixTime) {
+    pub(super) fn update_uncovered(&mut self, candidates: &mut Candidates, now: UnixTime) {
         let touched = candidates.take_touched();
         let touched = touched.filter(|_| !std::mem::take(&mut self.is_new));
         let Some(touched) = touched else {
             self.is_new = false;
             for index in (0..).take(self.all.len()) {
-                self.judge(index, candidates, now);
+                self.classify_host(index, candidates, now);
             }
             return;
         };
@@ -95,23 +95,23 @@ impl DesiredHosts {
             };
             let below: Vec<_> = (0..).take(self.all.len()).filter(is_below).collect();
             for index in below {
-                self.judge(index, candidates, now);
+                self.classify_host(index, candidates, now);
             }
         }
         for pattern in &touched {
-            if let Some(index) = self.find(pattern) {
-                self.judge(index, candidates, now);
+            if let Some(index) = self.find_host(pattern) {
+                self.classify_host(index, candidates, now);
             }
         }
     }
 
     /// Those that are to be looked at, each with its site.
-    pub(super) fn open(&self) -> impl Iterator<Item = (&Arc<Site>, &Pattern)> {
+    pub(super) fn uncovered(&self) -> impl Iterator<Item = (&Arc<Site>, &Pattern)> {
         let open = self.open.iter();
         open.filter_map(|index| get(&self.sites, &self.all, *index))
     }
 
-    fn judge(&mut self, index: u32, candidates: &Candidates, now: UnixTime) {
+    fn classify_host(&mut self, index: u32, candidates: &Candidates, now: UnixTime) {
         let Some((site, host)) = get(&self.sites, &self.all, index) else {
             return;
         };
@@ -123,7 +123,7 @@ impl DesiredHosts {
         }
     }
 
-    fn find(&self, host: &Pattern) -> Option<u32> {
+    fn find_host(&self, host: &Pattern) -> Option<u32> {
         let is_it = |index: &u32| {
             let known = get(&self.sites, &self.all, *index);
             known.is_some_and(|(_, known)| known == host)

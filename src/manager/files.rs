@@ -108,7 +108,7 @@ pub(super) struct Stamps {
 }
 
 impl Stamps {
-    pub(super) fn take(id: &EntryId, now: UnixTime) -> Self {
+    pub(super) fn read_from(id: &EntryId, now: UnixTime) -> Self {
         let (chain, key) = (id.chain(), id.key());
         let first = Stamp::of(&chain);
         let second = if key == chain { first } else { Stamp::of(&key) };

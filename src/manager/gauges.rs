@@ -48,14 +48,14 @@ impl Gauges {
     }
 
     pub(super) fn add(&mut self, certificate: &Arc<TlsCertificate>) {
-        self.count(certificate.source().label(), 1);
+        self.adjust_count(certificate.source().label(), 1);
         let mut first = lock(&self.first);
         first.all += 1;
-        first.hold(certificate);
+        first.insert_if_early(certificate);
     }
 
     pub(super) fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
-        self.count(certificate.source().label(), -1);
+        self.adjust_count(certificate.source().label(), -1);
         let mut first = lock(&self.first);
         first.all = first.all.saturating_sub(1);
         first.held.remove(&key(certificate));
@@ -95,12 +95,12 @@ impl Gauges {
         let mut fresh = First::default();
         for certificate in all {
             fresh.all += 1;
-            fresh.hold(certificate);
+            fresh.insert_if_early(certificate);
         }
         *lock(&self.first) = fresh;
     }
 
-    fn count(&mut self, source: &str, by: i64) {
+    fn adjust_count(&mut self, source: &str, by: i64) {
         let count = match self.by_source.get_mut(source) {
             Some(count) => count,
             None => self.by_source.entry(source.to_owned()).or_default(),
@@ -113,7 +113,7 @@ impl Gauges {
 
 impl First {
     /// Holds `certificate`, one of all, where it ends before others that are held.
-    fn hold(&mut self, certificate: &Arc<TlsCertificate>) {
+    fn insert_if_early(&mut self, certificate: &Arc<TlsCertificate>) {
         let key = key(certificate);
         let is_whole = self.held.len() + 1 >= self.all;
         let ends_before = |(last, _): (&(UnixTime, usize), _)| key < *last;

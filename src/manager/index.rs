@@ -127,7 +127,7 @@ impl Index {
     }
 
     /// What is known of the files of `id`. Each is asked for once.
-    pub(super) fn take(
+    pub(super) fn take_known(
         &mut self,
         id: &EntryId,
         kind: Kind,
@@ -143,7 +143,7 @@ impl Index {
             facts,
             chain,
             warnings,
-        } = Record::decode(reading.take(&key(id))?)?;
+        } = Record::decode(reading.take_value(&key(id))?)?;
         if known_kind != kind {
             return None;
         }
@@ -170,24 +170,24 @@ impl Index {
     }
 
     /// Forgets what no file was found for, now that all have been looked at.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn forget_unclaimed(&mut self) {
         self.chains = HashMap::default();
         let Some(mut reading) = self.reading.take() else {
             return;
         };
-        for key in reading.rest() {
+        for key in reading.take_remaining() {
             // There is no hurry: what is not removed now is at the next start.
             let _ = self.writer.try_send(Task::Remove(key));
         }
     }
 
     /// Notes what is known. Whether there was room for it.
-    pub(super) fn put(&self, news: IndexEntry) -> bool {
+    pub(super) fn put_entry(&self, news: IndexEntry) -> bool {
         self.writer.try_send(Task::Put(Box::new(news))).is_ok()
     }
 
     /// Forgets what was known of the files of `id`.
-    pub(super) fn remove(&self, id: &EntryId) {
+    pub(super) fn remove_entry(&self, id: &EntryId) {
         let _ = self.writer.try_send(Task::Remove(key(id)));
     }
 }
@@ -227,9 +227,9 @@ impl Writer {
         let mut value = Vec::new();
         // Whoever sends is gone at the end.
         while let Ok(task) = tasks.recv() {
-            self.carry_out(task, &mut value)?;
+            self.run_task(task, &mut value)?;
             while let Ok(task) = tasks.recv_timeout(IDLE) {
-                self.carry_out(task, &mut value)?;
+                self.run_task(task, &mut value)?;
             }
             self.log.flush()?;
             if self.log.is_mostly_dead() {
@@ -239,7 +239,7 @@ impl Writer {
         Ok(())
     }
 
-    fn carry_out(&mut self, task: Task, value: &mut Vec<u8>) -> io::Result<()> {
+    fn run_task(&mut self, task: Task, value: &mut Vec<u8>) -> io::Result<()> {
         let news = match task {
             Task::Put(news) => news,
             Task::Remove(key) => return self.log.remove(&key),

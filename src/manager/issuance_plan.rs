@@ -43,8 +43,8 @@ pub enum Reason {
 impl TlsManager {
     /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
     /// forbid it.
-    pub fn ask_again(&mut self) {
-        self.renewals.ask_again(self.clock.now());
+    pub fn retry_missing(&mut self) {
+        self.renewals.retry_missing(self.clock.now());
     }
 
     /// Who would be asked for a certificate for `name`.
@@ -59,7 +59,9 @@ impl TlsManager {
         let (why, names, dns) = names(&config, name);
         let issuers = names.iter().filter_map(|name| {
             Some(match config.issuers.get(name)? {
-                Configured::Acme(acme) => PlannedIssuer::Remote(self.renewals.issuer(name, acme)),
+                Configured::Acme(acme) => {
+                    PlannedIssuer::Remote(self.renewals.open_issuer(name, acme))
+                }
                 Configured::LocalCa { .. } => PlannedIssuer::Local(Arc::clone(name)),
             })
         });

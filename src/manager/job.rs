@@ -43,7 +43,7 @@ impl Deps {
 
     /// `certificate` of `subject`, which is stored as one of the CA `ca`, as it is held from now
     /// on.
-    pub(super) fn hold(
+    pub(super) fn place_in_memory(
         &self,
         certificate: TlsCertificate,
         ca: &str,
@@ -59,11 +59,11 @@ impl Deps {
 
     /// Stores what could not be stored before. How much still waits. Blocks on the storage; the
     /// manager is not held.
-    pub fn save(&self) -> usize {
-        match self.pending_writes.flush(&*self.storage) {
-            Ok(true) => self.health.works(Use::Writing),
+    pub fn flush_pending_writes(&self) -> usize {
+        match self.pending_writes.flush_to(&*self.storage) {
+            Ok(true) => self.health.record_success(Use::Writing),
             Ok(false) => {}
-            Err(error) => self.health.failed(Use::Writing, &error),
+            Err(error) => self.health.record_failure(Use::Writing, &error),
         }
         self.pending_writes.len()
     }
@@ -75,13 +75,13 @@ impl Deps {
 
     /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
     pub(super) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
-        self.pending_writes.holds(&waiting(ca, subject))
+        self.pending_writes.has_write(&pending_name(ca, subject))
     }
 }
 
 /// The name by which the certificate of `subject` by the CA `ca` waits to be stored: each has its
 /// own, as in the storage.
-pub(super) fn waiting(ca: &str, subject: &str) -> String {
+pub(super) fn pending_name(ca: &str, subject: &str) -> String {
     format!("certificate {ca}/{subject}")
 }
 
@@ -133,7 +133,7 @@ pub(super) struct JobGuard {
 pub(super) struct CurrentIssuer(Arc<Mutex<Option<Arc<str>>>>);
 
 impl CurrentIssuer {
-    pub(super) fn note(&self, issuer: Option<&Arc<str>>) {
+    pub(super) fn set(&self, issuer: Option<&Arc<str>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = issuer.cloned();
     }
 
@@ -160,14 +160,14 @@ impl AbandonedJobs {
     }
 
     /// What was lost since the last call.
-    pub(super) fn take(&self) -> Vec<Arc<CertSpec>> {
+    pub(super) fn take_all(&self) -> Vec<Arc<CertSpec>> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl JobGuard {
     /// Gives the ticket back.
-    pub(super) fn close(mut self) -> Arc<CertSpec> {
+    pub(super) fn release(mut self) -> Arc<CertSpec> {
         self.is_open = false;
         Arc::clone(&self.spec)
     }
@@ -175,7 +175,7 @@ impl JobGuard {
 
 impl Drop for JobGuard {
     fn drop(&mut self) {
-        self.current_issuer.note(None);
+        self.current_issuer.set(None);
         if self.is_open {
             let mut abandoned = self
                 .abandoned

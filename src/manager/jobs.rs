@@ -15,8 +15,8 @@ use crate::schedule::RenewedBy;
 
 impl TlsManager {
     /// The certificates that a CA is to be asked for now, as many as may be worked on at a time.
-    /// Each is held until [`Self::settle`] says what came of it.
-    pub fn due(&mut self) -> Vec<Job> {
+    /// Each is held until [`Self::apply_job_results`] says what came of it.
+    pub fn due_jobs(&mut self) -> Vec<Job> {
         let Some(config) = &self.config else {
             return Vec::new();
         };
@@ -25,9 +25,11 @@ impl TlsManager {
         let wanted =
             on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as Arc<dyn RenewalPolicy>);
         let (issued, issuers) = (&mut self.local_certs, &config.issuers);
-        let jobs = self.renewals.due(issued, issuers, wanted.as_ref(), now);
+        let jobs = self
+            .renewals
+            .begin_due_jobs(issued, issuers, wanted.as_ref(), now);
         // What a limit stands against comes late, or not at all.
-        self.answer_all(now);
+        self.answer_all_waiting(now);
         if let Some(gauges) = &mut self.gauges {
             gauges.show_limits(self.renewals.limits());
         }
@@ -35,7 +37,7 @@ impl TlsManager {
     }
 
     /// The certificates of which a CA is to be asked now when it advises to renew them, at most so
-    /// many. What comes of each goes to [`Self::advise`].
+    /// many. What comes of each goes to [`Self::apply_ari_result`].
     pub fn ari_queries(&mut self, most: usize) -> Vec<AriQuery> {
         let Some(config) = &self.config else {
             return Vec::new();
@@ -52,9 +54,9 @@ impl TlsManager {
     }
 
     /// Takes what a CA advises.
-    pub fn advise(&mut self, answer: AriResult) {
+    pub fn apply_ari_result(&mut self, answer: AriResult) {
         let now = self.clock.now();
-        self.renewals.advise(answer, now);
+        self.renewals.apply_ari_result(answer, now);
     }
 
     /// When [`Self::ari_queries`] next has something; `None` where nothing is to be asked.
@@ -62,18 +64,18 @@ impl TlsManager {
         self.renewals.next_ari_query()
     }
 
-    /// When [`Self::due`] next has something; `None` where nothing is planned.
+    /// When [`Self::due_jobs`] next has something; `None` where nothing is planned.
     pub fn next_due(&self) -> Option<UnixTime> {
         self.renewals.next_due()
     }
 
-    /// What [`Job::work`] needs.
+    /// What [`Job::run`] needs.
     pub fn deps(&self) -> &Deps {
         self.renewals.deps()
     }
 
     /// Takes what came of the work on certificates, and serves it at once.
-    pub fn settle(&mut self, done: impl IntoIterator<Item = JobResult>) -> Report {
+    pub fn apply_job_results(&mut self, done: impl IntoIterator<Item = JobResult>) -> Report {
         let mut report = Report::default();
         let Some(config) = self.config.clone() else {
             return report;
@@ -82,22 +84,22 @@ impl TlsManager {
         let mut demanded = Vec::new();
         for done in done {
             demanded.extend(name_of(done.spec()).cloned());
-            if let Some((spec, change)) = self.renewals.settle(done, now) {
-                self.take(change, spec.precedence, &mut report);
+            if let Some((spec, change)) = self.renewals.apply_result(done, now) {
+                self.apply_change(change, spec.precedence, &mut report);
             }
         }
         self.publish(&config, now, &mut report);
         for name in demanded {
-            self.settled_on_demand(&name, now);
+            self.finish_on_demand_job(&name, now);
         }
         report
     }
 
     /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
     /// its schedule says. Whether there is any.
-    pub fn request(&mut self, subject: &str) -> bool {
+    pub fn request_renewal(&mut self, subject: &str) -> bool {
         let now = self.clock.now();
-        self.renewals.request(subject, now)
+        self.renewals.request_renewal(subject, now)
     }
 
     /// Whether all that CAs are asked for is there.
@@ -133,7 +135,7 @@ impl TlsManager {
     }
 
     /// Everything that CAs are asked for.
-    pub fn managed(&self) -> Vec<ManagedView> {
+    pub fn managed_views(&self) -> Vec<ManagedView> {
         self.renewals.views(self.clock.now()).collect()
     }
 }

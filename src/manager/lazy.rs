@@ -58,7 +58,7 @@ impl FileCertSources {
     }
 
     /// What is held of a certificate that was loaded from the files of `id`.
-    pub(super) fn hold(&self, id: &EntryId, loaded: TlsCertificate) -> TlsCertificate {
+    pub(super) fn place_in_memory(&self, id: &EntryId, loaded: TlsCertificate) -> TlsCertificate {
         match self.in_memory {
             InMemory::All => loaded,
             InMemory::Cache => loaded.with_source(self.keeper(id)),

@@ -102,12 +102,12 @@ impl LoadPriority {
     }
 
     /// What stands for `pattern` in the list of names.
-    pub(super) fn mark(&self, pattern: &Pattern) -> Option<u64> {
+    pub(super) fn hash_pattern(&self, pattern: &Pattern) -> Option<u64> {
         Named::of(pattern).map(|named| self.hash(named))
     }
 
     /// Takes the [marks](Self::mark) of what files are named after.
-    pub(super) fn list(&self, mut marks: Vec<u64>) {
+    pub(super) fn set_listed(&self, mut marks: Vec<u64>) {
         marks.sort_unstable();
         marks.dedup();
         // What comes later to a directory is found by the load.
@@ -125,14 +125,16 @@ impl LoadPriority {
     }
 
     /// What to look at now.
-    pub(super) fn take(&self) -> Vec<Pattern> {
+    pub(super) fn take_requested(&self) -> Vec<Pattern> {
         if !self.is_wanted() {
             return Vec::new();
         }
         let mut state = self.lock();
         let many = state.queue.len().min(AT_ONCE);
         let taken: Vec<_> = state.queue.drain(..many).collect();
-        let marks = taken.iter().filter_map(|pattern| self.mark(pattern));
+        let marks = taken
+            .iter()
+            .filter_map(|pattern| self.hash_pattern(pattern));
         state.at_work.extend(marks);
         let is_wanted = !state.queue.is_empty();
         self.0.is_wanted.store(is_wanted, Ordering::Relaxed);
@@ -140,7 +142,7 @@ impl LoadPriority {
     }
 
     /// Notes that what was taken is served, as far as there was anything.
-    pub(super) fn served(&self) {
+    pub(super) fn mark_served(&self) {
         let mut state = self.lock();
         for mark in std::mem::take(&mut state.at_work) {
             state.known.insert(mark, true);
@@ -154,7 +156,7 @@ impl LoadPriority {
     }
 
     /// The mark of `named`, where a file has that name.
-    fn listed(&self, named: Named<'_>) -> Option<u64> {
+    fn find_listed(&self, named: Named<'_>) -> Option<u64> {
         let mark = self.hash(named);
         let marks = self.0.named.get()?;
         marks.binary_search(&mark).is_ok().then_some(mark)
@@ -162,7 +164,7 @@ impl LoadPriority {
 
     /// Whether a file of this name is still to be looked at.
     fn is_ahead(&self, named: Named<'_>) -> bool {
-        let mark = self.listed(named);
+        let mark = self.find_listed(named);
         mark.is_some_and(|mark| self.lock().known.get(&mark) != Some(&true))
     }
 
@@ -200,7 +202,7 @@ impl Loading for LoadPriority {
 
     fn prioritize(&self, host: Host<'_>) {
         for named in names_of(host).into_iter().flatten() {
-            let Some(mark) = self.listed(named) else {
+            let Some(mark) = self.find_listed(named) else {
                 continue;
             };
             let mut state = self.lock();
@@ -231,14 +233,14 @@ mod tests {
         let load_priority = LoadPriority::new(Arc::new(ManualClock::at(NOW)));
         assert!(!load_priority.is_listed());
         let patterns = names.iter().map(|name| name.parse().expect("a pattern"));
-        let marks = patterns.filter_map(|pattern| load_priority.mark(&pattern));
-        load_priority.list(marks.collect());
+        let marks = patterns.filter_map(|pattern| load_priority.hash_pattern(&pattern));
+        load_priority.set_listed(marks.collect());
         load_priority
     }
 
     fn taken(load_priority: &LoadPriority) -> Vec<String> {
         load_priority
-            .take()
+            .take_requested()
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -259,7 +261,7 @@ mod tests {
             load_priority.prioritize(Host::Name(&format!("{number}.b.example")));
         }
         assert_eq!(taken(&load_priority), [""; 0], "strangers make no work");
-        load_priority.served();
+        load_priority.mark_served();
         load_priority.prioritize(Host::Name("a.example"));
         assert_eq!(taken(&load_priority), [""; 0]);
         assert_eq!(load_priority.lock().known.len(), 4);
@@ -275,7 +277,7 @@ mod tests {
         }
         let mut looked = 0;
         while load_priority.is_wanted() {
-            let some = load_priority.take().len();
+            let some = load_priority.take_requested().len();
             assert!(some <= AT_ONCE);
             looked += some;
         }
@@ -307,12 +309,12 @@ mod tests {
         // The file of that name has something else.
         let mut progress = load_priority.progress();
         load_priority.prioritize(x);
-        load_priority.take();
+        load_priority.take_requested();
         assert!(
             !load_priority.is_settled(Some(x), Some(&wildcard)),
             "not served yet"
         );
-        load_priority.served();
+        load_priority.mark_served();
         assert!(progress.has_changed().expect("it is there"));
         progress.mark_unchanged();
         assert!(load_priority.is_settled(Some(x), Some(&wildcard)));

@@ -125,7 +125,7 @@ impl LocalCerts {
     }
 
     /// Forgets the issuers that `issuers` no longer has as they were.
-    pub(super) fn close_others(
+    pub(super) fn close_changed_cas(
         &mut self,
         before: &IndexMap<Arc<str>, Issuer>,
         issuers: &IndexMap<Arc<str>, Issuer>,
@@ -135,26 +135,26 @@ impl LocalCerts {
     }
 
     /// Begins a pass: lets every open issuer do what is due.
-    pub(super) fn maintain(&mut self, problems: &mut Vec<Problem>) {
+    pub(super) fn maintain_cas(&mut self, problems: &mut Vec<Problem>) {
         self.tried.clear();
         self.is_unopened = false;
         for (name, ca) in &self.open {
-            if let Err(error) = ca.maintain() {
+            if let Err(error) = ca.maintain_keys() {
                 let message = format!("issuer {name}: {error}");
                 problems.push(Problem::new(&Origin::default(), None, message));
             }
         }
     }
 
-    /// Why clients refuse what is issued by the local CA of this name, see [`LocalCa::unripe`].
-    pub(super) fn unripe(&self, issuer: &str) -> Option<String> {
-        self.open.get(issuer)?.unripe()
+    /// Why clients refuse what is issued by the local CA of this name, see [`LocalCa::not_yet_valid`].
+    pub(super) fn not_yet_valid(&self, issuer: &str) -> Option<String> {
+        self.open.get(issuer)?.not_yet_valid()
     }
 
     /// Reports the local CAs whose certificates clients refuse.
-    pub(super) fn tell_unripe(&self, problems: &mut Vec<Problem>) {
+    pub(super) fn report_not_yet_valid(&self, problems: &mut Vec<Problem>) {
         for (name, ca) in &self.open {
-            if let Some(why) = ca.unripe() {
+            if let Some(why) = ca.not_yet_valid() {
                 let message = format!("issuer {name}: {why}");
                 problems.push(Problem::new(&Origin::default(), None, message));
             }
@@ -167,7 +167,7 @@ impl LocalCerts {
     }
 
     /// Issues what is needed and not at hand, or soon ends.
-    pub(super) fn issue(
+    pub(super) fn issue_certificates(
         &mut self,
         asked: &[ConfiguredSpec<'_>],
         issuers: &IndexMap<Arc<str>, Issuer>,

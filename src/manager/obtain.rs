@@ -1,7 +1,7 @@
 //! Work on one certificate: ask its issuers in turn, check what comes, store it.
 //!
-//! [`Job::work`] runs beside the manager and touches nothing of it; what came of it is handed back
-//! to [`super::TlsManager::settle`], which alone decides what is served. All that is stored is
+//! [`Job::run`] runs beside the manager and touches nothing of it; what came of it is handed back
+//! to [`super::TlsManager::apply_job_results`], which alone decides what is served. All that is stored is
 //! stored under the certificate's lock.
 
 mod candidates;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(super) use self::candidates::replaced_at;
 pub(super) use self::check::covers;
 use super::cert_store::{self, CertRecord, StoredError};
-use super::job::{Deps, Job, JobIssuer, JobResult, Outcome, waiting};
+use super::job::{Deps, Job, JobIssuer, JobResult, Outcome, pending_name};
 use super::storage_health::Use;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
@@ -33,10 +33,10 @@ struct Stored {
 
 impl Job {
     /// Obtains the certificate, or finds out why not.
-    pub async fn work(self, deps: &Deps) -> JobResult {
-        let outcome = match self.unwanted(deps).await {
+    pub async fn run(self, deps: &Deps) -> JobResult {
+        let outcome = match self.check_still_allowed(deps).await {
             Some(outcome) => outcome,
-            None => self.carry_out(deps).await,
+            None => self.obtain(deps).await,
         };
         JobResult {
             guard: self.guard,
@@ -44,23 +44,23 @@ impl Job {
         }
     }
 
-    async fn carry_out(&self, deps: &Deps) -> Outcome {
-        let lease = match self.lease(deps).await {
+    async fn obtain(&self, deps: &Deps) -> Outcome {
+        let lease = match self.take_lease(deps).await {
             Ok(Some(lease)) => Arc::new(lease),
             Ok(None) => return Outcome::Elsewhere,
             Err(error) => {
-                deps.health.failed(Use::Writing, &error);
+                deps.health.record_failure(Use::Writing, &error);
                 // Better a certificate that is not kept than none, where the storage says that it
                 // has none.
                 let lease = Arc::new(Lease::unstored());
                 if self.can_wait(deps.clock.now()) {
                     let failure = Failure::new(FailureClass::Storage, error.to_string());
-                    return self.failed_by_itself(failure, deps);
+                    return self.failed_without_issuer(failure, deps);
                 }
                 lease
             }
         };
-        let outcome = self.carry_out_under(&lease, deps).await;
+        let outcome = self.obtain_under(&lease, deps).await;
         // Its end is a matter of files too.
         let end = move |_: &dyn Storage| {
             drop(lease);
@@ -70,12 +70,12 @@ impl Job {
         outcome
     }
 
-    async fn carry_out_under(&self, lease: &Arc<Lease>, deps: &Deps) -> Outcome {
+    async fn obtain_under(&self, lease: &Arc<Lease>, deps: &Deps) -> Outcome {
         let now = deps.clock.now();
-        let stored = match self.look(deps).await {
+        let stored = match self.load_stored(deps).await {
             Ok(stored) => stored,
             Err(error) => {
-                deps.health.failed(Use::Reading, &error);
+                deps.health.record_failure(Use::Reading, &error);
                 // Another instance may have stored it, or this one before it was started again. What
                 // is served and soon ends is renewed all the same.
                 if self.present.is_none() || self.can_wait(now) {
@@ -86,7 +86,7 @@ impl Job {
         };
         // What another instance has failed at counts as much as what this one has.
         let mut retries = self.retries.clone();
-        retries.learn(stored.retries);
+        retries.merge_from(stored.retries);
         if let Some(certificate) = self.newest(stored.certificates, now) {
             return Outcome::Found(Arc::new(certificate));
         }
@@ -97,7 +97,7 @@ impl Job {
                 until: None,
             };
         }
-        self.tell_of_begin(&candidates, deps);
+        self.emit_obtaining(&candidates, deps);
         let mut failures: Vec<(&JobIssuer, Failure)> = Vec::new();
         let mut until = None;
         for (place, job_issuer) in candidates.into_iter().enumerate() {
@@ -105,13 +105,13 @@ impl Job {
             if place > 0 && self.is_held(job_issuer, deps.clock.now()) {
                 continue;
             }
-            self.guard.current_issuer.note(Some(job_issuer.name()));
-            let asked = self.ask(job_issuer, &retries, lease, deps).await;
-            self.guard.current_issuer.note(None);
+            self.guard.current_issuer.set(Some(job_issuer.name()));
+            let asked = self.order_from(job_issuer, &retries, lease, deps).await;
+            self.guard.current_issuer.set(None);
             match asked {
                 Ok(outcome) => {
                     for (failed, failure) in failures {
-                        self.tell_of_failed(deps, failed.name(), job_issuer.name(), &failure);
+                        self.emit_failed(deps, failed.name(), job_issuer.name(), &failure);
                     }
                     return outcome;
                 }
@@ -125,7 +125,7 @@ impl Job {
         if failures.is_empty() && !self.issuers.is_empty() {
             return Outcome::Deferred { retries, until };
         }
-        self.failed(failures, retries, lease, deps).await
+        self.record_failures(failures, retries, lease, deps).await
     }
 
     /// Whether it does no harm to leave the certificate as it is for now.
@@ -134,13 +134,13 @@ impl Job {
         present.is_some_and(|present| !present.is_due(self.window / 2.0, now))
     }
 
-    async fn lease(&self, deps: &Deps) -> Result<Option<Lease>, StorageError> {
+    async fn take_lease(&self, deps: &Deps) -> Result<Option<Lease>, StorageError> {
         let key = keys::lock(&self.subject)?;
         blocking(&deps.storage, move |storage| storage.try_lock(&key)).await
     }
 
     /// What the storage has: a peer may have been at work, or this instance before it was killed.
-    async fn look(&self, deps: &Deps) -> Result<Stored, StorageError> {
+    async fn load_stored(&self, deps: &Deps) -> Result<Stored, StorageError> {
         let (loader, subject) = (Arc::clone(&deps.loader), self.subject.clone());
         let names = self.guard.spec.names.clone();
         let issuers: Vec<_> = self
@@ -161,7 +161,8 @@ impl Job {
                 let place = (&*subject, &*names);
                 match cert_store::find(storage, &loader, issuer.ca(), place, issuer.name()) {
                     Ok(found) => {
-                        let held = |(one, at): (_, String)| hold.hold(one, issuer.ca(), &at);
+                        let held =
+                            |(one, at): (_, String)| hold.place_in_memory(one, issuer.ca(), &at);
                         stored.certificates.extend(found.map(held));
                     }
                     // It is about to be replaced.
@@ -172,7 +173,7 @@ impl Job {
             Ok(stored)
         });
         let stored = looked.await?;
-        deps.health.works(Use::Reading);
+        deps.health.record_success(Use::Reading);
         Ok(stored)
     }
 
@@ -193,7 +194,7 @@ impl Job {
         present.any(|present| present.fingerprint() != stored.fingerprint())
     }
 
-    async fn ask(
+    async fn order_from(
         &self,
         job_issuer: &JobIssuer,
         retries: &Retries,
@@ -205,14 +206,14 @@ impl Job {
             JobIssuer::Local(ca) => {
                 // No I/O, and a fraction of a millisecond.
                 let made = ca.issue(names);
-                made.map_err(|error| internal(job_issuer, &error))?
+                made.map_err(|error| internal_failure(job_issuer, &error))?
             }
             JobIssuer::Remote(issuer) => {
                 let previous_key = self.previous_key(deps).await;
                 let request = Request {
                     names: names.clone(),
                     subject: self.subject.clone(),
-                    failures: retries.get(issuer.account_id()).map_or(0, telling),
+                    failures: retries.get(issuer.account_id()).map_or(0, count_telling),
                     failed_validations: retries
                         .get(issuer.account_id())
                         .map_or(0, |retry| retry.failed_validations(deps.clock.now())),
@@ -223,16 +224,19 @@ impl Job {
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;
-                let certificate = match self.check(issuer, &issued, deps).await {
+                let certificate = match self.check_issued(issuer, &issued, deps).await {
                     Ok(certificate) => certificate,
                     Err(failure) => {
                         issuer.on_rejected(&request, &failure).await;
                         return Err(failure);
                     }
                 };
-                if self.store(issuer, &certificate, lease, deps).await {
+                if self
+                    .store_certificate(issuer, &certificate, lease, deps)
+                    .await
+                {
                     issuer.on_stored(&request).await;
-                    deps.hold(certificate, issuer.ca(), &self.subject)
+                    deps.place_in_memory(certificate, issuer.ca(), &self.subject)
                 } else {
                     certificate
                 }
@@ -248,7 +252,7 @@ impl Job {
     }
 
     /// Stores a new certificate, now or as soon as that can be. Whether it is stored.
-    async fn store(
+    async fn store_certificate(
         &self,
         issuer: &Arc<dyn Issuer>,
         certificate: &TlsCertificate,
@@ -265,9 +269,12 @@ impl Job {
             }
         };
         // First of all, so that it is there whatever becomes of this.
-        let (name, late) = (waiting(issuer.ca(), &self.subject), Arc::clone(&record));
+        let (name, late) = (
+            pending_name(issuer.ca(), &self.subject),
+            Arc::clone(&record),
+        );
         let lock = self.subject.clone();
-        deps.pending_writes.put(&name, move |storage| {
+        deps.pending_writes.put_write(&name, move |storage| {
             match storage.try_lock(&keys::lock(&lock)?)? {
                 Some(lease) => late.store_late(storage, &lease).map(|()| true),
                 None => Ok(false),
@@ -277,18 +284,18 @@ impl Job {
         let stored = blocking(&deps.storage, move |storage| record.store(storage, &lease));
         match stored.await {
             Ok(()) => {
-                deps.pending_writes.forget(&name);
-                deps.health.works(Use::Writing);
+                deps.pending_writes.forget_write(&name);
+                deps.health.record_success(Use::Writing);
                 true
             }
             Err(error @ StorageError::Lost { .. }) => {
                 // The peer that took over stores its own.
-                deps.pending_writes.forget(&name);
+                deps.pending_writes.forget_write(&name);
                 tracing::warn!(domain = %self.domain(), %error, "a new certificate is not stored");
                 false
             }
             Err(error) => {
-                deps.health.failed(Use::Writing, &error);
+                deps.health.record_failure(Use::Writing, &error);
                 false
             }
         }
@@ -297,7 +304,7 @@ impl Job {
 
 /// How many of the failures say something of the certificate, and not of a day on which nothing
 /// worked.
-fn telling(retry: &Retry) -> u32 {
+fn count_telling(retry: &Retry) -> u32 {
     let passing = [
         FailureClass::RateLimited,
         FailureClass::Storage,
@@ -308,7 +315,7 @@ fn telling(retry: &Retry) -> u32 {
     telling.map(|(_, count)| count).sum()
 }
 
-fn internal(issuer: &JobIssuer, error: &dyn std::fmt::Display) -> Failure {
+fn internal_failure(issuer: &JobIssuer, error: &dyn std::fmt::Display) -> Failure {
     let message = format!("issuer {}: {error}", issuer.name());
     Failure::new(FailureClass::Internal, message)
 }

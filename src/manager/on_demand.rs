@@ -24,7 +24,7 @@ pub use self::lookup::{Lookup, LookupResults};
 pub use self::record::{Removal, Removed};
 pub use self::requests::Requests;
 
-use self::answers::seconds;
+use self::answers::duration_of_seconds;
 use self::lookup::{Found, LookupKey, State};
 use self::record::Record;
 use super::renewal::{NameStatus, StoredState};
@@ -83,12 +83,12 @@ struct KnownName {
 
 impl OnDemandNames {
     /// Has all of them gone through, since what may have certificates may be another.
-    pub(super) fn doubt(&mut self) {
+    pub(super) fn recheck_all(&mut self) {
         self.is_stale = true;
     }
 
     /// Has those gone through that are of `names`, which the configuration now has a certificate for.
-    pub(super) fn came(&mut self, names: &[Pattern]) {
+    pub(super) fn recheck_covered(&mut self, names: &[Pattern]) {
         if self.known.is_empty() {
             return;
         }
@@ -137,7 +137,7 @@ impl OnDemandNames {
     }
 
     /// Notes that a name was of use.
-    fn used(&mut self, name: &HostName, at: UnixTime) {
+    fn record_use(&mut self, name: &HostName, at: UnixTime) {
         if let Some(known) = self.known.get_mut(name)
             && known.used < at
         {
@@ -156,7 +156,7 @@ pub(super) fn name_of(spec: &CertSpec) -> Option<&HostName> {
     }
 }
 
-fn spec(name: &HostName, issuers: &[Arc<str>]) -> Arc<CertSpec> {
+fn on_demand_spec(name: &HostName, issuers: &[Arc<str>]) -> Arc<CertSpec> {
     Arc::new(CertSpec {
         names: vec![Pattern::Exact(name.clone())],
         issuers: issuers.to_vec(),
@@ -179,39 +179,39 @@ impl TlsManager {
     }
 
     /// Takes up some of what clients have asked for, as far as it is known; what else there is has to
-    /// be looked up in the storage. What comes of that goes to [`Self::take_up`].
-    pub fn demanded(&mut self) -> Option<Lookup> {
+    /// be looked up in the storage. What comes of that goes to [`Self::apply_lookup`].
+    pub fn take_requests(&mut self) -> Option<Lookup> {
         let now = self.clock.now();
         let mut wanted = Vec::new();
         for name in self.requests.take_new(LOOKED_UP_AT_ONCE) {
             if let Some(known) = self.names.known.get(&name) {
                 // Whoever decides on names was asked before this.
-                self.renewals.want_again(&known.spec, now);
-                self.names.used(&name, now);
+                self.renewals.resume_renewal(&known.spec, now);
+                self.names.record_use(&name, now);
                 if let Some(asked) = self.names.pending.get_mut(&name) {
                     *asked = now;
                 }
-                self.answer(&name, now, false);
+                self.answer_waiting(&name, now, false);
             } else if self.may_have(&name) {
                 wanted.push(LookupKey::Asked(name));
             } else {
-                self.refuse(&name, "it may have none", None);
+                self.refuse_waiting(&name, "it may have none", None);
             }
         }
-        (!wanted.is_empty()).then(|| self.lookup(wanted, now))
+        (!wanted.is_empty()).then(|| self.prepare_lookup(wanted, now))
     }
 
-    fn lookup(&mut self, wanted: Vec<LookupKey>, now: UnixTime) -> Lookup {
+    fn prepare_lookup(&mut self, wanted: Vec<LookupKey>, now: UnixTime) -> Lookup {
         let config = self.config.clone();
         let on_demand = config.as_deref().and_then(from_cas);
-        let retention = on_demand.map(Retention::of).unwrap_or_default();
+        let retention = on_demand.map(Retention::from_config).unwrap_or_default();
         let issuers = on_demand.map_or(&[][..], |on_demand| &on_demand.issuers);
         let asked = wanted.iter().filter_map(|wish| match wish {
             LookupKey::Asked(name) => Some(name.clone()),
             LookupKey::Stored(_) => None,
         });
         Lookup {
-            looking_up: self.requests.look_up(asked.collect()),
+            looking_up: self.requests.begin_lookup(asked.collect()),
             keys: wanted,
             issuers: self.all_remote(issuers),
             written_every: retention.written_every(),
@@ -227,11 +227,11 @@ impl TlsManager {
         };
         let others = config.issuers.keys().filter(|name| !first.contains(name));
         let names: Vec<_> = first.iter().chain(others).cloned().collect();
-        self.renewals.remote(&names, &config.issuers)
+        self.renewals.open_remote(&names, &config.issuers)
     }
 
     /// Takes what was found out about names, and serves what there is.
-    pub fn take_up(&mut self, looked: LookupResults) -> Report {
+    pub fn apply_lookup(&mut self, looked: LookupResults) -> Report {
         let mut report = Report::default();
         let Some(config) = self.config.clone() else {
             return report;
@@ -245,18 +245,18 @@ impl TlsManager {
                 asked.push(found.name.clone());
             }
             if !self.names.known.contains_key(&found.name) {
-                self.take_found(found, issuers, now, &mut report);
+                self.adopt_found(found, issuers, now, &mut report);
             }
         }
         self.publish(&config, now, &mut report);
         for name in asked {
-            self.answer(&name, now, false);
+            self.answer_waiting(&name, now, false);
         }
         drop(looking_up);
         report
     }
 
-    fn take_found(
+    fn adopt_found(
         &mut self,
         found: Found,
         issuers: &[Arc<str>],
@@ -273,17 +273,21 @@ impl TlsManager {
         let (record, mut read) = match outcome {
             _ if issuers.is_empty() => return,
             // Also one that may have none any more.
-            Ok(State::Unused) => return self.names.leave(name, expiry::RemovalReason::Unused),
+            Ok(State::Unused) => {
+                return self
+                    .names
+                    .queue_removal(name, expiry::RemovalReason::Unused);
+            }
             // It may have been let go since.
             _ if !self.may_have(&name) => return,
             // Who asks finds what the configuration has.
             Ok(_) if self.candidates.covers_without_demand(&pattern, now) => {
-                return self.requests.answer(&name, &Ok(()));
+                return self.requests.answer_name(&name, &Ok(()));
             }
             Ok(State::Known { record, read }) => (record, *read),
             Err(error) => {
                 let why = format!("{error}; nothing is asked for before it can be stored");
-                return self.refuse(&name, &why, Some(SOON));
+                return self.refuse_waiting(&name, &why, Some(SOON));
             }
         };
         if let Some(damaged) = read.damaged.take() {
@@ -299,16 +303,16 @@ impl TlsManager {
         }
         if self.names.known.len() >= MOST {
             let why = format!("{MOST} names have certificates on demand already");
-            return self.refuse(&name, &why, Some(LATER));
+            return self.refuse_waiting(&name, &why, Some(LATER));
         }
-        let spec = spec(&name, issuers);
+        let spec = on_demand_spec(&name, issuers);
         let used = if is_asked { now } else { record.used };
         self.names.add(&name, &spec, &record, used);
         if read.certificate.is_none() {
             self.names.pending.insert(name, now);
         }
-        if let Some(change) = self.renewals.adopt(&spec, subject, read, now) {
-            self.take(change, spec.precedence, report);
+        if let Some(change) = self.renewals.adopt_spec(&spec, subject, read, now) {
+            self.apply_change(change, spec.precedence, report);
         }
     }
 
@@ -323,13 +327,15 @@ impl TlsManager {
     ) -> bool {
         let deferred = self.renewals.deferral(&read.retries, issuers, now);
         if let Some(deferred) = deferred.filter(|deferred| deferred.is_of_name) {
-            let retry_after = deferred.next.map(|next| seconds(next.saturating_sub(now)));
-            self.refuse(name, &deferred.why, retry_after);
+            let retry_after = deferred
+                .next
+                .map(|next| duration_of_seconds(next.saturating_sub(now)));
+            self.refuse_waiting(name, &deferred.why, retry_after);
             return false;
         }
         if is_asked && self.names.pending.len() >= MOST_PENDING {
             let why = format!("{MOST_PENDING} other names are waiting for theirs");
-            self.refuse(name, &why, Some(LATER));
+            self.refuse_waiting(name, &why, Some(LATER));
             return false;
         }
         // One that nobody asks for is obtained when somebody does.
@@ -344,25 +350,27 @@ impl TlsManager {
     }
 
     /// After the work on what a client has asked for.
-    pub(super) fn settled_on_demand(&mut self, name: &HostName, now: UnixTime) {
-        self.answer(name, now, true);
+    pub(super) fn finish_on_demand_job(&mut self, name: &HostName, now: UnixTime) {
+        self.answer_waiting(name, now, true);
         let Some(known) = self.names.known.get(name) else {
             return;
         };
         let spec = Arc::clone(&known.spec);
         if self.renewals.is_over(&spec, now) {
             // Nothing is left to be done for it but to let it go.
-            self.renewals.rest(&spec);
+            self.renewals.stop_renewal(&spec);
             self.names
-                .leave(name.clone(), expiry::RemovalReason::Unwanted);
+                .queue_removal(name.clone(), expiry::RemovalReason::Unwanted);
             return;
         }
-        match self.renewals.stand(&spec, now) {
+        match self.renewals.name_status(&spec, now) {
             NameStatus::Served => drop(self.names.pending.remove(name)),
             // What is stored of the failure is what the next client who asks is told.
-            NameStatus::Deferred(deferred) if deferred.is_of_name && !self.renewals.has(&spec) => {
+            NameStatus::Deferred(deferred)
+                if deferred.is_of_name && !self.renewals.has_certificate(&spec) =>
+            {
                 self.names.remove(name);
-                self.renewals.let_go(&spec);
+                self.renewals.release_spec(&spec);
             }
             _ => {}
         }

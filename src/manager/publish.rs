@@ -53,12 +53,15 @@ impl OnDemandIssuance {
     }
 
     /// The certificate of `name` where it takes no waiting.
-    fn at_once(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
+    fn certificate_now(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
         if !self.gate.allows(name.as_str()) {
             return None;
         }
         let maker = &self.local.as_ref()?.maker;
-        maker.make(name).ok().or_else(|| maker.cached(name))
+        maker
+            .issue_certificate(name)
+            .ok()
+            .or_else(|| maker.cached(name))
     }
 }
 
@@ -66,7 +69,7 @@ impl TlsManager {
     /// Publishes what has changed.
     pub(super) fn publish(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
         if self.renew_on_demand(config, now, report) {
-            self.review_on_demand(config, now, report);
+            self.reconfigure_on_demand(config, now, report);
         }
         let mut map = self.map.clone();
         if !self.candidates.is_settled() {
@@ -74,13 +77,13 @@ impl TlsManager {
         }
         let default = config.tls.default_certificate.as_ref().and_then(|name| {
             let present = map.find(name).cloned();
-            present.or_else(|| self.on_demand.as_ref()?.at_once(name.name()?))
+            present.or_else(|| self.on_demand.as_ref()?.certificate_now(name.name()?))
         });
         map = map.with_default(default);
         let on_demand = self.on_demand.as_ref();
         map = map.with_on_demand(on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as _));
         if self.is_loading != map.loading().is_some() {
-            map = map.with_loading(self.loading());
+            map = map.with_loading(self.load_progress());
         }
         if let Some(gauges) = &self.gauges
             && gauges.are_few()
@@ -113,7 +116,7 @@ impl TlsManager {
                 Err(reason) => self.broken_on_demand = Some((now, reason)),
             }
         } else if let Some(local) = self.on_demand.as_ref().and_then(|it| it.local.as_ref()) {
-            local.maker.sweep();
+            local.maker.drop_unused();
         }
         let Some((_, reason)) = &self.broken_on_demand else {
             return true;
@@ -141,9 +144,9 @@ impl TlsManager {
         if first.is_some_and(|name| is_acme(name, config)) {
             let issuers = self.all_remote(&asked.issuers);
             let cas = issuers.iter().map(|issuer| issuer.ca().to_owned());
-            self.requests.look_for(cas.collect());
+            self.requests.set_cas(cas.collect());
             let maker = Arc::new(self.requests.clone());
-            let gate = self.gate(asked, maker, self.on_demand.as_ref())?;
+            let gate = self.build_gate(asked, maker, self.on_demand.as_ref())?;
             return Ok(Some(OnDemandIssuance { gate, local: None }));
         }
         let mut reasons = Vec::new();
@@ -151,7 +154,8 @@ impl TlsManager {
             match self.local_certs.local_ca(issuer, &config.issuers) {
                 Ok(Some(ca)) => {
                     let window = config.renewal.window;
-                    let demand = self.demand(asked, window, ca, self.on_demand.as_ref());
+                    let demand =
+                        self.build_local_issuance(asked, window, ca, self.on_demand.as_ref());
                     return demand.map(Some);
                 }
                 Ok(None) => return Ok(None),
@@ -163,7 +167,7 @@ impl TlsManager {
 
     /// What makes certificates on demand by `ca`. What `before` has made and learnt is kept where
     /// it would come to the same again.
-    fn demand(
+    fn build_local_issuance(
         &self,
         config: &model::OnDemand,
         window: f64,
@@ -185,13 +189,13 @@ impl TlsManager {
                 config.unused,
             )),
         };
-        let gate = self.gate(config, Arc::clone(&maker) as _, before)?;
+        let gate = self.build_gate(config, Arc::clone(&maker) as _, before)?;
         let local = Some(LocalIssuer { maker, settings });
         Ok(OnDemandIssuance { gate, local })
     }
 
     /// What stands before `maker`.
-    fn gate(
+    fn build_gate(
         &self,
         config: &model::OnDemand,
         maker: Arc<dyn OnDemandIssuer>,

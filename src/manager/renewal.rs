@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 
 use self::ari::Ari;
 pub use self::issuers::IssuerLimit;
-use self::issuers::{accounts, is_not_limited, is_over_dns, may_be_mended, ready};
+use self::issuers::{accounts, check_obstacles, is_not_limited, is_over_dns, may_be_mended};
 pub(super) use self::load::{StoredState, read};
 pub(super) use self::on_demand::{NameStatus, cert_events};
 use self::queue::RenewalQueues;
@@ -116,7 +116,7 @@ impl Renewals {
     /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
     /// another has taken the place of is served until there is one of the other. What failed over
     /// the DNS may be mended where `is_other_dns`.
-    pub(super) fn close_others(
+    pub(super) fn close_changed_issuers(
         &mut self,
         issuers: &IndexMap<Arc<str>, Configured>,
         is_other_dns: bool,
@@ -151,7 +151,7 @@ impl Renewals {
                 // What is of a CA that is no longer configured is good until it is due. Another in
                 // its place, as after a trial, is asked at once.
                 if of.is_some_and(|of| issuers.contains_key(of)) {
-                    self.queues.request(spec, now);
+                    self.queues.request_now(spec, now);
                 }
             } else if names(spec, &moved) {
                 (entry.is_foreign, entry.is_read) = (true, false);
@@ -162,17 +162,17 @@ impl Renewals {
                     && let Some(account) = accounts.get(name)
                     && entry.retries.make_due(account, is_not_limited, now)
                 {
-                    self.queues.request(spec, now);
+                    self.queues.request_now(spec, now);
                 }
             }
         }
         // Another account may be asked for what the one before was not.
-        self.queues.reconsider();
+        self.queues.replan_all();
     }
 
     /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
     /// forbid it: a start depends on it.
-    pub(super) fn ask_again(&mut self, now: UnixTime) {
+    pub(super) fn retry_missing(&mut self, now: UnixTime) {
         let entries = self.entries.iter_mut();
         for (spec, entry) in entries.filter(|(spec, _)| spec.precedence != Precedence::OnDemand) {
             if entry.certificate.is_some() && !entry.is_stale {
@@ -180,7 +180,7 @@ impl Renewals {
             }
             for account in accounts(&spec.issuers, &self.open) {
                 if entry.retries.make_due(&account, may_be_mended, now) {
-                    self.queues.request(spec, now);
+                    self.queues.request_now(spec, now);
                 }
             }
         }
@@ -195,7 +195,7 @@ impl Renewals {
                 return true;
             }
             queues.remove(spec);
-            advised.forget(spec);
+            advised.forget_spec(spec);
             if let Some(old) = entry.certificate.take() {
                 changes.push(Change {
                     old: Some(old),
@@ -208,19 +208,19 @@ impl Renewals {
     }
 
     /// The certificates that something is to be done about now, as many as may be worked on at a
-    /// time; each is held to be worked on until [`Self::settle`] says what came of it. Where clients
+    /// time; each is held to be worked on until [`Self::apply_job_results`] says what came of it. Where clients
     /// have asked for them, `wanted` is asked whether they are still to be had.
-    pub(super) fn due(
+    pub(super) fn begin_due_jobs(
         &mut self,
         local_certs: &mut LocalCerts,
         issuers: &IndexMap<Arc<str>, Configured>,
         wanted: Option<&Arc<dyn RenewalPolicy>>,
         now: UnixTime,
     ) -> Vec<Job> {
-        for spec in self.abandoned.take() {
+        for spec in self.abandoned.take_all() {
             let why = "the work on it broke off, which is a defect; see the log";
             let failure = Failure::new(FailureClass::Internal, why);
-            self.queues.fail(&spec, &failure, now);
+            self.queues.record_failure(&spec, &failure, now);
         }
         let lists: Vec<_> = self.queues.lists().cloned().collect();
         let mut issuers_of = HashMap::with_capacity(lists.len());
@@ -230,16 +230,16 @@ impl Renewals {
         }
         let none = Vec::new();
         let (entries, is_on) = (&self.entries, self.ari.is_on());
-        let begun = self.queues.begin(now, |spec| {
+        let begun = self.queues.begin_due(now, |spec| {
             let job_issuers = issuers_of.get(&spec.issuers).unwrap_or(&none);
             let Some(entry) = entries.get(spec) else {
                 return Ok(());
             };
-            ready(job_issuers, spec, entry, is_on, now)
+            check_obstacles(job_issuers, spec, entry, is_on, now)
         });
         let mut jobs = Vec::new();
         for spec in begun {
-            let advised = self.followed(&spec, now);
+            let advised = self.followed_window(&spec, now);
             let Some(entry) = self.entries.get_mut(&spec) else {
                 continue;
             };
@@ -278,9 +278,9 @@ impl Renewals {
     }
 
     /// Takes what came of the work on a certificate: what changes in what is served.
-    pub(super) fn settle(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
+    pub(super) fn apply_result(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
         let JobResult { guard, outcome } = done;
-        let spec = guard.close();
+        let spec = guard.release();
         let Some(entry) = self.entries.get_mut(&spec) else {
             // It is not asked for any more.
             return None;
@@ -295,11 +295,11 @@ impl Renewals {
                 certificate,
                 issuer,
             } => {
-                cert_events.issued(&certificate, issuer, entry.certificate.is_some());
+                cert_events.emit_issued(&certificate, issuer, entry.certificate.is_some());
                 certificate
             }
             Outcome::Found(certificate) => {
-                cert_events.loaded(&certificate);
+                cert_events.emit_loaded(&certificate);
                 certificate
             }
             Outcome::Elsewhere => {
@@ -318,14 +318,14 @@ impl Renewals {
                 return None;
             }
             Outcome::Unwanted => {
-                self.unwanted(&spec, now);
+                self.postpone_unwanted(&spec, now);
                 return None;
             }
             Outcome::Deferred { retries, until } => {
                 entry.note_failures(&spec, retries);
-                match entry.retries.sum(accounts(&spec.issuers, &self.open)) {
+                match entry.retries.combined(accounts(&spec.issuers, &self.open)) {
                     Some(retry) if retry.next.is_none_or(|next| next > now) => {
-                        self.queues.failed(&spec, retry);
+                        self.queues.set_retry(&spec, retry);
                     }
                     _ => {
                         let soon = now.saturating_add(LOOK_AGAIN);
@@ -346,11 +346,11 @@ impl Renewals {
                 entry.note_failures(&spec, retries);
                 let pauses = (self.queues.window(), is_paused);
                 let present = entry.certificate.as_deref();
-                cert_events.failed(present, issuer, &failure, &retry, pauses);
+                cert_events.emit_failed(present, issuer, &failure, &retry, pauses);
                 // The configuration may have other accounts by now.
-                let own = || entry.retries.sum(accounts(&spec.issuers, &self.open));
+                let own = || entry.retries.combined(accounts(&spec.issuers, &self.open));
                 match if is_of_none { Some(*retry) } else { own() } {
-                    Some(retry) => self.queues.failed(&spec, retry),
+                    Some(retry) => self.queues.set_retry(&spec, retry),
                     None => self.queues.defer(&spec, now.saturating_add(1)),
                 }
                 return None;
@@ -359,8 +359,9 @@ impl Renewals {
         (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
         (entry.is_unwanted, entry.unread) = (false, None);
         entry.retries.forget(accounts(&spec.issuers, &self.open));
-        self.queues.succeed(&spec, certificate.lifetime(), now);
-        self.ari.ask(&spec, now);
+        self.queues
+            .record_success(&spec, certificate.lifetime(), now);
+        self.ari.schedule_query(&spec, now);
         let change = Change {
             old: entry.certificate.replace(Arc::clone(&certificate)),
             new: Some(certificate),
@@ -369,7 +370,7 @@ impl Renewals {
     }
 
     /// Makes what `subject` stands for due now, whatever its schedule says. Whether there is any.
-    pub(super) fn request(&mut self, subject: &str, now: UnixTime) -> bool {
+    pub(super) fn request_renewal(&mut self, subject: &str, now: UnixTime) -> bool {
         let mut is_known = false;
         for (spec, entry) in &mut self.entries {
             if entry.subject != subject {
@@ -379,17 +380,17 @@ impl Renewals {
             entry.is_asked = true;
             let open = spec.issuers.iter().filter_map(|name| self.open.get(name));
             open.for_each(|(_, issuer)| issuer.clear_limits(&spec.names));
-            self.queues.request(spec, now);
+            self.queues.request_now(spec, now);
         }
         if is_known {
             // What was lifted may have held others too.
-            self.queues.reconsider();
+            self.queues.replan_all();
         }
         is_known
     }
 
     /// Whether there is a certificate for this very need.
-    pub(super) fn has(&self, spec: &CertSpec) -> bool {
+    pub(super) fn has_certificate(&self, spec: &CertSpec) -> bool {
         let entry = self.entries.get(spec);
         entry.is_some_and(|entry| entry.certificate.is_some())
     }

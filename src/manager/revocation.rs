@@ -72,7 +72,7 @@ impl TlsManager {
     ///
     /// # Errors
     /// Where there is none, or nobody here can have it revoked.
-    pub fn revocation(
+    pub fn plan_revocation(
         &mut self,
         fingerprint: &str,
         reason: RevocationReason,
@@ -101,7 +101,7 @@ impl TlsManager {
             ))
         };
         let ca = match config.issuers.get(&issuer) {
-            Some(Configured::Acme(acme)) => Some(self.renewals.issuer(&issuer, acme)),
+            Some(Configured::Acme(acme)) => Some(self.renewals.open_issuer(&issuer, acme)),
             Some(Configured::LocalCa { .. }) => None,
             None => return Err(gone(&format!("the issuer {issuer}"))),
         };
@@ -111,7 +111,7 @@ impl TlsManager {
             return Err(gone(&format!("another CA that was called {issuer}")));
         }
         Ok(RevocationJob {
-            is_replaced: self.renewals.asks_for(fingerprint) || ca.is_none(),
+            is_replaced: self.renewals.manages(fingerprint) || ca.is_none(),
             certificate,
             domain,
             reason,
@@ -126,7 +126,7 @@ impl TlsManager {
         let deps = self.deps();
         let is_of_another = cert_store::is_of_another(&*deps.storage, ca.ca(), fingerprint);
         is_of_another.unwrap_or_else(|error| {
-            deps.health.failed(Use::Reading, &error);
+            deps.health.record_failure(Use::Reading, &error);
             false
         })
     }
@@ -139,36 +139,36 @@ impl TlsManager {
     pub fn replace_revoked(&mut self, revoked: &RevocationJob) -> Result<bool, ActionError> {
         let now = self.clock.now();
         let fingerprint = revoked.certificate.fingerprint();
-        let is_asked = self.renewals.revoked(fingerprint, now);
+        let is_asked = self.renewals.replace_revoked(fingerprint, now);
         if let Some(config) = self.config.clone() {
             match self.local_certs.replace(fingerprint, &config.issuers) {
                 Some(Ok((spec, change))) => {
                     let mut report = Report::default();
-                    self.take(change, spec.precedence, &mut report);
+                    self.apply_change(change, spec.precedence, &mut report);
                     self.publish(&config, now, &mut report);
                 }
-                Some(Err(why)) => return Err(ActionError::Failed(revoked.kept(&why))),
+                Some(Err(why)) => return Err(ActionError::Failed(revoked.failed_to_store(&why))),
                 None => {}
             }
         }
-        revoked.tell(self.deps());
+        revoked.emit_event(self.deps());
         Ok(is_asked)
     }
 
     /// Has others obtained in the place of those of `revoked`, by fingerprints.
-    pub fn heed_revoked(&mut self, revoked: &HashSet<String>) {
+    pub fn mark_revoked(&mut self, revoked: &HashSet<String>) {
         let now = self.clock.now();
-        self.renewals.heed(revoked, now);
+        self.renewals.mark_revoked(revoked, now);
     }
 
     /// The issuer of this name, where it has accounts.
     ///
     /// # Errors
     /// Where there is none, or it has none.
-    pub fn ca(&mut self, name: &str) -> Result<Arc<dyn Issuer>, ActionError> {
+    pub fn acme_issuer(&mut self, name: &str) -> Result<Arc<dyn Issuer>, ActionError> {
         let config = self.config.clone().ok_or(ActionError::Unknown)?;
         match config.issuers.get_key_value(name) {
-            Some((name, Configured::Acme(acme))) => Ok(self.renewals.issuer(name, acme)),
+            Some((name, Configured::Acme(acme))) => Ok(self.renewals.open_issuer(name, acme)),
             Some((_, Configured::LocalCa { .. })) => Err(ActionError::Refused(format!(
                 "{name} is a local CA, which has no accounts"
             ))),
@@ -180,7 +180,7 @@ impl TlsManager {
 impl Deps {
     /// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on
     /// the storage.
-    pub fn revoked(&self) -> HashSet<String> {
+    pub fn list_revoked(&self) -> HashSet<String> {
         {
             let mut last = self
                 .last_check
@@ -192,10 +192,10 @@ impl Deps {
             }
             *last = Some(Instant::now());
         }
-        let listed = list(&*self.storage, self.clock.now());
+        let listed = list_revoked(&*self.storage, self.clock.now());
         match &listed {
-            Ok(_) => self.health.works(Use::Reading),
-            Err(error) => self.health.failed(Use::Reading, error),
+            Ok(_) => self.health.record_success(Use::Reading),
+            Err(error) => self.health.record_failure(Use::Reading, error),
         }
         listed.unwrap_or_default()
     }
@@ -206,10 +206,10 @@ impl RevocationJob {
     ///
     /// # Errors
     /// Why it is not revoked. A key that is compromised is set aside all the same.
-    pub async fn work(&self, deps: &Deps) -> Result<(), Failure> {
+    pub async fn run(&self, deps: &Deps) -> Result<(), Failure> {
         let is_compromised = self.reason == RevocationReason::KeyCompromise;
         if is_compromised {
-            self.set_aside(deps).await;
+            self.retire_key(deps).await;
         }
         if let Some(ca) = &self.ca {
             let broken = |error: MaterialError| {
@@ -231,12 +231,12 @@ impl RevocationJob {
                 return Err(failure);
             }
         }
-        self.note(deps).await;
+        self.store_record(deps).await;
         Ok(())
     }
 
     /// The failure where the local CA makes no other.
-    fn kept(&self, why: &str) -> Failure {
+    fn failed_to_store(&self, why: &str) -> Failure {
         let message = format!(
             "no other certificate can be made for {} ({why}): the present one goes on being \
              served; mend that and revoke it again",
@@ -246,7 +246,7 @@ impl RevocationJob {
     }
 
     /// Keeps the compromised key apart, where it is known from then on.
-    async fn set_aside(&self, deps: &Deps) {
+    async fn retire_key(&self, deps: &Deps) {
         let (Ok(pem), Ok(digest)) = (self.certificate.bundle_pem(), self.certificate.key_digest())
         else {
             tracing::error!(
@@ -259,12 +259,12 @@ impl RevocationJob {
             storage.store(&keys::compromised(&digest)?, &pem)
         });
         match stored.await {
-            Ok(()) => deps.health.works(Use::Writing),
-            Err(error) => deps.health.failed(Use::Writing, &error),
+            Ok(()) => deps.health.record_success(Use::Writing),
+            Err(error) => deps.health.record_failure(Use::Writing, &error),
         }
     }
 
-    async fn note(&self, deps: &Deps) {
+    async fn store_record(&self, deps: &Deps) {
         let record = RevocationRecord {
             name: self.domain.clone(),
             issuer: self.issuer.to_string(),
@@ -278,12 +278,12 @@ impl RevocationJob {
             storage.store(&keys::revoked(&fingerprint)?, &value)
         });
         match stored.await {
-            Ok(()) => deps.health.works(Use::Writing),
-            Err(error) => deps.health.failed(Use::Writing, &error),
+            Ok(()) => deps.health.record_success(Use::Writing),
+            Err(error) => deps.health.record_failure(Use::Writing, &error),
         }
     }
 
-    fn tell(&self, deps: &Deps) {
+    fn emit_event(&self, deps: &Deps) {
         let (domain, issuer, reason) = (&self.domain, &self.issuer, self.reason);
         let end = rfc3339(self.certificate.not_after());
         let what = match &self.ca {
@@ -320,7 +320,7 @@ impl RevocationJob {
 }
 
 /// The fingerprints of what was revoked and has not ended. What has ended is forgotten.
-fn list(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
+fn list_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
     let mut revoked = HashSet::new();
     for key in storage.list(&keys::all_revoked()?)? {
         let name = key.as_str().rsplit('/').next().unwrap_or_default();
@@ -333,7 +333,7 @@ fn list(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, Storage
             Some(_) => {
                 revoked.insert(fingerprint);
             }
-            None => revoked.extend(note_again(storage, &key, now)?.then_some(fingerprint)),
+            None => revoked.extend(restore_record(storage, &key, now)?.then_some(fingerprint)),
         }
     }
     Ok(revoked)
@@ -341,7 +341,7 @@ fn list(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, Storage
 
 /// Notes once more that a certificate was revoked whose note was damaged: which one says the note's
 /// key. Whether there was any: another process may have deleted it.
-fn note_again(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<bool, StorageError> {
+fn restore_record(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<bool, StorageError> {
     if !damaged::is_aside(storage, key)? {
         return Ok(false);
     }
@@ -397,7 +397,10 @@ mod tests {
             .store(&keys::revoked("cc").expect("a key"), b"no JSON")
             .expect("stored");
         let listed = |now| {
-            let mut listed: Vec<_> = list(&storage, now).expect("listed").into_iter().collect();
+            let mut listed: Vec<_> = list_revoked(&storage, now)
+                .expect("listed")
+                .into_iter()
+                .collect();
             listed.sort();
             listed
         };

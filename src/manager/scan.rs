@@ -21,38 +21,38 @@ const FETCHED: usize = 64;
 
 impl TlsManager {
     /// Begins with `config`: loads certificates from files for as long as there is `patience`. What
-    /// is left is loaded by [`Self::sweep`], and only then issuers are asked for anything.
+    /// is left is loaded by [`Self::scan_slice`], and only then issuers are asked for anything.
     pub fn start(&mut self, config: &Config, patience: Duration) -> Report {
         self.configure(config);
         self.is_loading = true;
         let default = config.tls.default_certificate.clone();
         self.cert_files
-            .begin_first(self.load_priority.clone(), default);
+            .begin_priority_load(self.load_priority.clone(), default);
         self.cert_files.watch_configured();
-        self.begin_sweep();
+        self.begin_scan();
         let until = Instant::now() + patience;
-        self.go_on(Some(until))
+        self.scan_until(Some(until))
     }
 
     /// Reads again what changed on disk, and does all else that is due.
     pub fn refresh(&mut self) -> Report {
-        self.begin_sweep();
-        self.go_on(None)
+        self.begin_scan();
+        self.scan_until(None)
     }
 
     /// Like [`Self::refresh`], but looks only at what `paths` are part of: files of certificates,
     /// or directories of them.
     pub fn refresh_paths(&mut self, paths: &[PathBuf]) -> Report {
         let now = self.pass_time();
-        match self.cert_files.look_at(paths, &self.loader, now) {
+        match self.cert_files.reload_paths(paths, &self.loader, now) {
             Some(changes) => {
-                let report = self.take_files(changes);
-                self.conclude(report, now)
+                let report = self.apply_changes(changes);
+                self.finish_pass(report, now)
             }
             // What is under way begins anew, and goes on in slices.
             None if self.is_loading => {
-                self.begin_sweep();
-                self.conclude(Report::default(), now)
+                self.begin_scan();
+                self.finish_pass(Report::default(), now)
             }
             None => self.refresh(),
         }
@@ -66,14 +66,14 @@ impl TlsManager {
         read.into_iter().chain(self.cert_files.next_end()).min()
     }
 
-    /// Begins to look at all files, anew where that is under way. [`Self::sweep`] does it.
-    pub fn begin_sweep(&mut self) {
-        self.cert_files.begin_sweep();
+    /// Begins to look at all files, anew where that is under way. [`Self::scan_slice`] does it.
+    pub fn begin_scan(&mut self) {
+        self.cert_files.begin_scan();
     }
 
     /// Whether files are being looked at.
-    pub fn is_sweeping(&self) -> bool {
-        self.cert_files.is_sweeping()
+    pub fn is_scanning(&self) -> bool {
+        self.cert_files.is_scanning()
     }
 
     /// Whether they are for the first time.
@@ -82,44 +82,44 @@ impl TlsManager {
     }
 
     /// Looks at files for so long. `None` where nothing is to be published or told yet.
-    pub fn sweep(&mut self, slice: Duration) -> Option<Report> {
+    pub fn scan_slice(&mut self, slice: Duration) -> Option<Report> {
         let now = self.pass_time();
         let hurried = self.cert_files.is_hurried();
-        let (report, is_done) = self.look(Some(Instant::now() + slice), now);
+        let (report, is_done) = self.scan_files(Some(Instant::now() + slice), now);
         let has_time = self.last_published.elapsed() < PUBLISH_EVERY
             || self.candidates.is_settled() && !self.is_loading;
         if !is_done && has_time && !hurried {
             return None;
         }
         self.last_published = Instant::now();
-        Some(self.conclude(report, now))
+        Some(self.finish_pass(report, now))
     }
 
     /// Goes on with the sweep until it is done or it is `until`.
-    pub(super) fn go_on(&mut self, until: Option<Instant>) -> Report {
+    pub(super) fn scan_until(&mut self, until: Option<Instant>) -> Report {
         let now = self.pass_time();
-        let (report, _) = self.look(until, now);
+        let (report, _) = self.scan_files(until, now);
         self.last_published = Instant::now();
-        self.conclude(report, now)
+        self.finish_pass(report, now)
     }
 
     /// Looks at files until it is `until`. What has changed, and whether all have been looked at.
-    fn look(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
-        let mut changes = self.cert_files.look_first(&self.loader, now);
-        let progress = self.cert_files.sweep(until, &self.loader, now);
+    fn scan_files(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
+        let mut changes = self.cert_files.load_requested(&self.loader, now);
+        let progress = self.cert_files.scan_until(until, &self.loader, now);
         changes.extend(progress.changes);
         if progress.is_done {
             self.is_loading = false;
-            self.cert_files.end_first();
-            self.cert_files.settle_index();
+            self.cert_files.end_priority_load();
+            self.cert_files.forget_unclaimed();
         }
-        (self.take_files(changes), progress.is_done)
+        (self.apply_changes(changes), progress.is_done)
     }
 
     /// Reads some of the certificates that are still in their files alone, though all are to be in
     /// memory. Whether there are more.
-    pub fn fetch(&mut self) -> bool {
-        self.cert_files.fetch(FETCHED)
+    pub fn fetch_certificates(&mut self) -> bool {
+        self.cert_files.fetch_certificates(FETCHED)
     }
 
     /// What has the index of files written.
@@ -135,25 +135,25 @@ impl TlsManager {
 
     /// Notes that what was published last is served.
     pub fn note_served(&self) {
-        self.load_priority.served();
+        self.load_priority.mark_served();
     }
 
     /// Who says what handshakes wait for; `None` where everything is loaded.
-    pub(super) fn loading(&self) -> Option<Arc<dyn Loading>> {
+    pub(super) fn load_progress(&self) -> Option<Arc<dyn Loading>> {
         self.is_loading
             .then(|| Arc::new(self.load_priority.clone()) as _)
     }
 
-    fn take_files(&mut self, changes: Vec<Change>) -> Report {
+    fn apply_changes(&mut self, changes: Vec<Change>) -> Report {
         let mut report = Report::default();
         for change in changes {
-            self.take(change, Precedence::Configured, &mut report);
+            self.apply_change(change, Precedence::Configured, &mut report);
         }
         report
     }
 
     /// Serves what took the place of another, no longer what went.
-    pub(super) fn take(
+    pub(super) fn apply_change(
         &mut self,
         Change { old, new }: Change,
         precedence: Precedence,
@@ -168,7 +168,7 @@ impl TlsManager {
         if let Some(new) = &new {
             self.candidates.add(new, precedence);
             if precedence != Precedence::OnDemand {
-                self.names.came(new.names());
+                self.names.recheck_covered(new.names());
             }
             if let Some(gauges) = &mut self.gauges {
                 gauges.add(new);

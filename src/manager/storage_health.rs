@@ -36,7 +36,7 @@ impl StorageHealth {
     }
 
     /// Notes that something failed, and tells where it is the first time.
-    pub(super) fn failed(&self, of: Use, error: &StorageError) {
+    pub(super) fn record_failure(&self, of: Use, error: &StorageError) {
         if matches!(of, Use::Reading) {
             self.unread.store(self.clock.now(), Ordering::Relaxed);
         }
@@ -48,12 +48,12 @@ impl StorageHealth {
             "the storage fails: {error}; certificates are served from memory, and stored once it \
              works again; nothing is ordered that it may hold"
         );
-        self.tell(EventKind::StorageFailed, Severity::Critical, message);
+        self.emit_event(EventKind::StorageFailed, Severity::Critical, message);
     }
 
     /// Notes that something worked, and tells where all does again. What can be read says little of
     /// what could not just before.
-    pub(super) fn works(&self, of: Use) {
+    pub(super) fn record_success(&self, of: Use) {
         let unread = self.unread.load(Ordering::Relaxed);
         let is_recent = (0..READ_AGAIN).contains(&self.clock.now().saturating_sub(unread));
         if matches!(of, Use::Reading) && is_recent {
@@ -62,11 +62,11 @@ impl StorageHealth {
         let before = self.failing.fetch_and(!(of as u8), Ordering::Relaxed);
         if before == of as u8 {
             let message = "the storage works again".to_owned();
-            self.tell(EventKind::StorageRecovered, Severity::Info, message);
+            self.emit_event(EventKind::StorageRecovered, Severity::Info, message);
         }
     }
 
-    fn tell(&self, kind: EventKind, severity: Severity, message: String) {
+    fn emit_event(&self, kind: EventKind, severity: Severity, message: String) {
         let event = Event::new(self.clock.now(), kind, severity, "", message);
         self.events.emit(event);
     }

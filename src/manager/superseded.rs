@@ -17,7 +17,7 @@ use crate::host::Pattern;
 
 impl TlsManager {
     /// Takes away a certificate that nobody asks for any more, at once or once it is dispensable.
-    pub(super) fn retire(
+    pub(super) fn supersede(
         &mut self,
         change: Change,
         config: &Config,
@@ -32,7 +32,7 @@ impl TlsManager {
             self.candidates.add(old, Precedence::Superseded);
             self.superseded.push(Arc::clone(old));
         } else {
-            self.take(change, Precedence::Superseded, report);
+            self.apply_change(change, Precedence::Superseded, report);
         }
     }
 
@@ -62,15 +62,15 @@ impl TlsManager {
                 old: Some(old),
                 new: None,
             };
-            self.take(change, Precedence::Superseded, report);
+            self.apply_change(change, Precedence::Superseded, report);
         }
     }
 
     /// Serves what the storage has for hosts without any certificate, whoever issued it and for
     /// whatever other names it is too.
-    pub(super) fn stand_in(&mut self, now: UnixTime, report: &mut Report) {
+    pub(super) fn serve_stored_substitutes(&mut self, now: UnixTime, report: &mut Report) {
         let lacking: HashSet<Pattern> = {
-            let lacking = self.renewals.lacking(now);
+            let lacking = self.renewals.uncovered_names(now);
             lacking.into_keys().cloned().collect()
         };
         if lacking.is_empty() {
@@ -88,7 +88,7 @@ impl TlsManager {
                 old: None,
                 new: Some(new),
             };
-            self.take(change, Precedence::Superseded, report);
+            self.apply_change(change, Precedence::Superseded, report);
         }
     }
 }

@@ -21,15 +21,16 @@ impl TlsManager {
         report: &mut Report,
     ) {
         // What was issued meanwhile has no part in it.
-        self.hosts.review(&mut self.candidates, self.last_pass);
+        self.hosts
+            .update_uncovered(&mut self.candidates, self.last_pass);
         let on_demand = |host: &Pattern| {
             let config = config.on_demand.as_ref();
             config.is_some_and(|config| on_demand::covers(config, host))
         };
         let has_one = |host: &Pattern| served(&self.map, host).is_some() || on_demand(host);
-        let lacking = self.renewals.lacking(self.last_pass);
+        let lacking = self.renewals.uncovered_names(self.last_pass);
         let mut seen = HashSet::new();
-        for (site, host) in self.hosts.open() {
+        for (site, host) in self.hosts.uncovered() {
             // In a trial nothing is issued, but could be.
             if !seen.insert(host) || self.dry && issued.contains(host) {
                 continue;
@@ -44,7 +45,7 @@ impl TlsManager {
                 }
                 continue;
             }
-            if let Some(why) = self.unripe_for(host) {
+            if let Some(why) = self.not_yet_valid_for(host) {
                 report.missing.push(UncoveredHost {
                     host: host.clone(),
                     why: why.into(),
@@ -90,7 +91,7 @@ impl TlsManager {
 
 impl TlsManager {
     /// Marks what the last pass did not report.
-    pub(super) fn note_new(&mut self, report: &mut Report) {
+    pub(super) fn mark_new_problems(&mut self, report: &mut Report) {
         let before = std::mem::take(&mut self.reported);
         for problem in report.problems.iter_mut().chain(&mut report.warnings) {
             let text = problem.to_string();
@@ -100,16 +101,16 @@ impl TlsManager {
     }
 
     /// Why clients refuse what the local CA of this name issues; `None` where they need not.
-    pub fn unripe(&self, issuer: &str) -> Option<String> {
-        self.local_certs.unripe(issuer)
+    pub fn not_yet_valid(&self, issuer: &str) -> Option<String> {
+        self.local_certs.not_yet_valid(issuer)
     }
 
     /// Why clients refuse what is served for `host`, where that is of a local CA.
-    fn unripe_for(&self, host: &Pattern) -> Option<String> {
+    fn not_yet_valid_for(&self, host: &Pattern) -> Option<String> {
         let set = served(&self.map, host)?;
         let mut sources = set.by_kind.iter().map(|certificate| certificate.source());
         sources.find_map(|source| match source {
-            Source::Issuer(issuer) => self.local_certs.unripe(issuer),
+            Source::Issuer(issuer) => self.local_certs.not_yet_valid(issuer),
             _ => None,
         })
     }

@@ -66,7 +66,7 @@ pub struct Window {
 
 impl Advice {
     /// What is known of the advice on `certificate` by `before`, which may be on the one before it.
-    pub fn on(certificate: &str, before: Option<&Self>, now: UnixTime) -> Self {
+    pub fn for_certificate(certificate: &str, before: Option<&Self>, now: UnixTime) -> Self {
         if let Some(before) = before.filter(|before| before.certificate == certificate) {
             return before.clone();
         }
@@ -96,7 +96,7 @@ impl Advice {
     }
 
     /// Takes what the CA says, `None` where it gives no advice at all.
-    pub fn take(&mut self, info: Option<RenewalInfo>, now: UnixTime, rng: &mut Rng) {
+    pub fn apply_info(&mut self, info: Option<RenewalInfo>, now: UnixTime, rng: &mut Rng) {
         self.failures = 0;
         let Some(info) = info else {
             self.window = None;
@@ -122,7 +122,7 @@ impl Advice {
     }
 
     /// Notes that the CA did not answer. What it said before holds.
-    pub fn fail(&mut self, failure: &Failure, now: UnixTime) {
+    pub fn record_failure(&mut self, failure: &Failure, now: UnixTime) {
         let doubled = MINUTE << self.failures.min(9);
         self.failures = self.failures.saturating_add(1);
         let wait = match failure.class {
@@ -185,8 +185,8 @@ mod tests {
     }
 
     fn advised(before: Option<&Advice>, id: &str, info: RenewalInfo, now: UnixTime) -> Advice {
-        let mut advice = Advice::on(id, before, now);
-        advice.take(Some(info), now, &mut Rng::with_seed(7));
+        let mut advice = Advice::for_certificate(id, before, now);
+        advice.apply_info(Some(info), now, &mut Rng::with_seed(7));
         advice
     }
 
@@ -196,8 +196,8 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         let mut quarters = [0; 4];
         for _ in 0..400 {
-            let mut advice = Advice::on("a.1", None, NOW);
-            advice.take(Some(info(start, end)), NOW, &mut rng);
+            let mut advice = Advice::for_certificate("a.1", None, NOW);
+            advice.apply_info(Some(info(start, end)), NOW, &mut rng);
             let at = advice.renew_at(&life()).expect("a time");
             assert!((start..=end).contains(&at), "{at}");
             let quarter = usize::try_from((at - start) * 4 / (end - start + 1)).expect("small");
@@ -205,7 +205,7 @@ mod tests {
             // Asked again, and read back from the storage.
             let json = serde_json::to_string(&advice).expect("JSON");
             let mut again: Advice = serde_json::from_str(&json).expect("as written");
-            again.take(Some(info(start, end)), NOW + DAY, &mut rng);
+            again.apply_info(Some(info(start, end)), NOW + DAY, &mut rng);
             assert_eq!(again.renew_at(&life()), Some(at));
         }
         assert!(
@@ -213,9 +213,9 @@ mod tests {
             "{quarters:?}"
         );
         let mut advice = advised(None, "a.1", info(start, end), NOW);
-        advice.take(Some(info(NOW - 2, NOW - 1)), NOW, &mut rng);
+        advice.apply_info(Some(info(NOW - 2, NOW - 1)), NOW, &mut rng);
         assert!(advice.renew_at(&life()) < Some(NOW), "another window");
-        advice.take(None, NOW, &mut rng);
+        advice.apply_info(None, NOW, &mut rng);
         assert_eq!(advice.renew_at(&life()), None);
     }
 
@@ -244,19 +244,19 @@ mod tests {
         let network = Failure::new(FailureClass::Network, "away");
         let mut waits = Vec::new();
         for _ in 0..11 {
-            advice.fail(&network, NOW);
+            advice.record_failure(&network, NOW);
             waits.push((advice.ask_at - NOW) / 60);
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360]);
         assert!(advice.renew_at(&life()).is_some(), "what it said holds");
-        let mut other = Advice::on("a.1", None, NOW);
-        other.fail(&Failure::new(FailureClass::Internal, "404"), NOW);
+        let mut other = Advice::for_certificate("a.1", None, NOW);
+        other.record_failure(&Failure::new(FailureClass::Internal, "404"), NOW);
         assert_eq!(other.ask_at - NOW, 6 * HOUR);
         let mut limited = Failure::new(FailureClass::RateLimited, "slowly");
         limited.retry_after = Some(NOW + 100 * DAY);
-        other.fail(&limited, NOW);
+        other.record_failure(&limited, NOW);
         assert_eq!(other.ask_at - NOW, DAY);
-        advice.take(Some(info(NOW + DAY, NOW + 2 * DAY)), NOW, &mut Rng::new());
+        advice.apply_info(Some(info(NOW + DAY, NOW + 2 * DAY)), NOW, &mut Rng::new());
         assert_eq!(advice.failures, 0);
     }
 
@@ -270,10 +270,13 @@ mod tests {
             !advice.is_fresh("a.1", NOW - 2 * DAY),
             "the clock was wrong"
         );
-        let next = Advice::on("a.2", Some(&advice), NOW + 60);
+        let next = Advice::for_certificate("a.2", Some(&advice), NOW + 60);
         assert_eq!((&next.window, next.failures), (&None, 0));
         assert_eq!(next.renew_at(&life()), None);
-        assert_eq!(Advice::on("a.1", Some(&advice), NOW + 60), advice);
+        assert_eq!(
+            Advice::for_certificate("a.1", Some(&advice), NOW + 60),
+            advice
+        );
     }
 
     #[test]
@@ -300,24 +303,24 @@ mod tests {
         assert!(gaps.min() >= Some(DAY), "{renewals:?}");
 
         // One that has grown up is renewed at once: it was revoked.
-        let mut revoked = Advice::on("b.1", known.as_ref(), NOW);
+        let mut revoked = Advice::for_certificate("b.1", known.as_ref(), NOW);
         revoked.followed = Some(NOW);
         let grown = NOW + 9 * DAY;
-        revoked.take(Some(info(grown - 20, grown - 10)), grown, &mut Rng::new());
+        revoked.apply_info(Some(info(grown - 20, grown - 10)), grown, &mut Rng::new());
         assert!(revoked.renew_at(&life()) <= Some(grown));
         // In a short life a day would be too long.
         let short = Lifetime {
             not_after: NOW + 20 * HOUR,
             ..life()
         };
-        revoked.take(Some(info(NOW - 20, NOW - 10)), NOW, &mut Rng::new());
+        revoked.apply_info(Some(info(NOW - 20, NOW - 10)), NOW, &mut Rng::new());
         assert_eq!(revoked.renew_at(&short), Some(NOW + 2 * HOUR));
     }
 
     #[test]
     fn people_hear_of_what_is_out_of_the_ordinary() {
         let ordinary = info(NOW + 60 * DAY, NOW + 62 * DAY);
-        let none = Advice::on("a.1", None, NOW);
+        let none = Advice::for_certificate("a.1", None, NOW);
         let first = advised(None, "a.1", ordinary.clone(), NOW);
         assert!(!first.is_news(&none, NOW));
         assert!(!first.is_news(&first, NOW));

@@ -1,6 +1,6 @@
 //! What people have to be told about a certificate, and how loudly.
 //!
-//! [`Alert::of`] judges one certificate at one moment by shares of its life, with bounds in days
+//! [`Alert::for_lifetime`] judges one certificate at one moment by shares of its life, with bounds in days
 //! for long ones. [`Watch`] remembers what was told, so that each change is told once. Neither
 //! sends anything: the validity checker makes events of it.
 
@@ -43,7 +43,7 @@ struct Thresholds {
 
 impl Alert {
     /// What this certificate deserves at `now`; `None` where all is well.
-    pub fn of(life: &Lifetime, renewed_by: RenewedBy, now: UnixTime) -> Option<Self> {
+    pub fn for_lifetime(life: &Lifetime, renewed_by: RenewedBy, now: UnixTime) -> Option<Self> {
         let alert = |kind, severity| Some(Self { kind, severity });
         if life.has_ended(now) {
             return alert(EventKind::CertificateExpired, Severity::Critical);
@@ -127,7 +127,7 @@ impl<K: Clone + Eq + Hash> Watch<K> {
     /// What was told is not told again until it changes; what became well, or is no longer among
     /// them, is forgotten. A key stands for one certificate: its fingerprint, or the names for which
     /// there is one at a time.
-    pub fn look(
+    pub fn check_item(
         &mut self,
         certificates: impl IntoIterator<Item = (K, Lifetime, RenewedBy)>,
         now: UnixTime,
@@ -135,7 +135,7 @@ impl<K: Clone + Eq + Hash> Watch<K> {
         let mut told = HashMap::new();
         let mut new = Vec::new();
         for (key, life, renewed_by) in certificates {
-            let Some(alert) = Alert::of(&life, renewed_by, now) else {
+            let Some(alert) = Alert::for_lifetime(&life, renewed_by, now) else {
                 continue;
             };
             if self.told.get(&key) != Some(&alert) {
@@ -148,7 +148,7 @@ impl<K: Clone + Eq + Hash> Watch<K> {
     }
 
     /// What stands about a certificate since the last look.
-    pub fn standing(&self, key: &K) -> Option<Alert> {
+    pub fn last_alert(&self, key: &K) -> Option<Alert> {
         self.told.get(key).copied()
     }
 }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn expiring(life: &Lifetime, renewed_by: RenewedBy, left: i64) -> Option<Severity> {
-        let alert = Alert::of(life, renewed_by, life.not_after - left)?;
+        let alert = Alert::for_lifetime(life, renewed_by, life.not_after - left)?;
         assert_eq!(alert.kind, EventKind::CertificateExpiring);
         Some(alert.severity)
     }
@@ -235,8 +235,10 @@ mod tests {
             failures: 0,
         };
         for renewed_by in [renewed, RenewedBy::ByHand] {
-            let at =
-                |now| Alert::of(&life, renewed_by, now).map(|alert| (alert.kind, alert.severity));
+            let at = |now| {
+                Alert::for_lifetime(&life, renewed_by, now)
+                    .map(|alert| (alert.kind, alert.severity))
+            };
             let not_yet = EventKind::CertificateNotYetValid;
             assert_eq!(at(life.not_before - DAY), Some((not_yet, Severity::Error)));
             assert_eq!(at(life.not_before - 60), Some((not_yet, Severity::Warning)));
@@ -255,7 +257,7 @@ mod tests {
         let mut told = Vec::new();
         for day in 0..95 {
             let now = life.not_before + day * DAY;
-            for (key, alert) in watch.look([("a", life, RenewedBy::ByHand)], now) {
+            for (key, alert) in watch.check_item([("a", life, RenewedBy::ByHand)], now) {
                 assert_eq!(key, "a");
                 told.push((90 - day, alert.severity, alert.kind));
             }
@@ -270,7 +272,7 @@ mod tests {
                 (-1, Severity::Critical, EventKind::CertificateExpired),
             ]
         );
-        assert!(watch.standing(&"a").is_some());
+        assert!(watch.last_alert(&"a").is_some());
 
         // Replaced, and years later the same again.
         let next = Lifetime {
@@ -278,12 +280,17 @@ mod tests {
             not_after: NOW + 90 * DAY,
             ..life
         };
-        assert_eq!(watch.look([("a", next, RenewedBy::ByHand)], NOW), []);
-        assert_eq!(watch.standing(&"a"), None);
+        assert_eq!(watch.check_item([("a", next, RenewedBy::ByHand)], NOW), []);
+        assert_eq!(watch.last_alert(&"a"), None);
         let late = next.not_after - 3 * DAY;
-        assert_eq!(watch.look([("a", next, RenewedBy::ByHand)], late).len(), 1);
+        assert_eq!(
+            watch
+                .check_item([("a", next, RenewedBy::ByHand)], late)
+                .len(),
+            1
+        );
         // No longer served: forgotten.
-        assert_eq!(watch.look(std::iter::empty(), late), []);
-        assert_eq!(watch.standing(&"a"), None);
+        assert_eq!(watch.check_item(std::iter::empty(), late), []);
+        assert_eq!(watch.last_alert(&"a"), None);
     }
 }

@@ -22,7 +22,7 @@ impl ClockStep {
     /// where it did not.
     ///
     /// `steady` is the time since any moment, as `Instant::elapsed` gives it.
-    pub fn leap(&mut self, now: UnixTime, steady: Duration) -> i64 {
+    pub fn measure(&mut self, now: UnixTime, steady: Duration) -> i64 {
         let steady = i64::try_from(steady.as_secs()).unwrap_or(i64::MAX);
         let offset = now.saturating_sub(steady);
         let before = self.offset.replace(offset).unwrap_or(offset);
@@ -49,7 +49,7 @@ mod tests {
             (1704, 714, 0),
         ];
         for (now, steady, leap) in table {
-            let told = clock_step.leap(now, Duration::from_secs(steady));
+            let told = clock_step.measure(now, Duration::from_secs(steady));
             assert_eq!(told, leap, "at {now}");
         }
     }

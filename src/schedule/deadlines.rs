@@ -51,7 +51,7 @@ impl<T: Ord> Deadlines<T> {
     }
 
     /// What has come since the last call, now that it is `now`.
-    pub fn pass(&mut self, now: UnixTime) -> Passed<T> {
+    pub fn pass_time(&mut self, now: UnixTime) -> Passed<T> {
         let is_known = now >= self.last && now <= self.until.saturating_sub(AHEAD / 2);
         self.last = now;
         if !is_known {
@@ -80,21 +80,29 @@ mod tests {
     fn what_is_near_comes_in_its_time_and_the_rest_when_it_is_near() {
         let mut deadlines = Deadlines::default();
         deadlines.add(NOW + 5, "lost: nobody has said what time it is");
-        assert_eq!(deadlines.pass(NOW), Passed::Unknown);
+        assert_eq!(deadlines.pass_time(NOW), Passed::Unknown);
         for (time, what) in [(NOW + 20, "b"), (NOW + 10, "a"), (NOW + 10, "a")] {
             deadlines.add(time, what);
         }
         deadlines.add(NOW, "over");
         deadlines.add(NOW + 2 * DAY, "far");
         assert_eq!(deadlines.near.len(), 2);
-        assert_eq!(deadlines.pass(NOW + 9), Passed::These(vec![]));
-        assert_eq!(deadlines.pass(NOW + 10), Passed::These(vec!["a"]));
-        assert_eq!(deadlines.pass(NOW + 30), Passed::These(vec!["b"]));
-        assert_eq!(deadlines.pass(NOW + DAY / 2 + 1), Passed::Unknown);
-        assert_eq!(deadlines.pass(NOW + DAY / 2), Passed::Unknown, "set back");
+        assert_eq!(deadlines.pass_time(NOW + 9), Passed::These(vec![]));
+        assert_eq!(deadlines.pass_time(NOW + 10), Passed::These(vec!["a"]));
+        assert_eq!(deadlines.pass_time(NOW + 30), Passed::These(vec!["b"]));
+        assert_eq!(deadlines.pass_time(NOW + DAY / 2 + 1), Passed::Unknown);
+        assert_eq!(
+            deadlines.pass_time(NOW + DAY / 2),
+            Passed::Unknown,
+            "set back"
+        );
         deadlines.add(NOW + DAY, "now it is near");
-        let passed = deadlines.pass(NOW + DAY);
+        let passed = deadlines.pass_time(NOW + DAY);
         assert_eq!(passed, Passed::These(vec!["now it is near"]));
-        assert_eq!(deadlines.pass(NOW + 9 * DAY), Passed::Unknown, "a leap");
+        assert_eq!(
+            deadlines.pass_time(NOW + 9 * DAY),
+            Passed::Unknown,
+            "a leap"
+        );
     }
 }

@@ -84,19 +84,19 @@ impl Limiter {
     ///
     /// # Errors
     /// Until when and why to wait. Nothing is taken then.
-    pub fn take(&mut self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
-        self.mend(now);
-        self.check(intent, now)?;
+    pub fn reserve_order(&mut self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
+        self.repair_times(now);
+        self.check_order(intent, now)?;
         self.taken.push_back(now);
         self.trim();
         Ok(())
     }
 
-    /// As [`Self::take`], but takes nothing.
+    /// As [`Self::reserve_order`], but takes nothing.
     ///
     /// # Errors
     /// Until when and why to wait.
-    pub fn check(&self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
+    pub fn check_order(&self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
         if let Some(wait) = self.held(intent, now) {
             return Err(wait);
         }
@@ -151,7 +151,7 @@ impl Limiter {
     /// one too while that lasts. A certificate that is not valid by the clock stops the account for a
     /// while: all others would come the same. That is not stored, since another machine has another
     /// clock.
-    pub fn failed(
+    pub fn record_limit(
         &mut self,
         failure: &Failure,
         intent: &Intent<'_>,
@@ -164,7 +164,7 @@ impl Limiter {
             FailureClass::Network if is_busy => {}
             _ => return None,
         }
-        self.mend(now);
+        self.repair_times(now);
         let block = Block {
             since: now,
             until: now.saturating_add(lasting(failure, now)),
@@ -174,23 +174,23 @@ impl Limiter {
             renewals: intent.replaces,
         };
         if failure.class == FailureClass::Clock {
-            self.clock.get_or_insert_default().meet(block);
+            self.clock.get_or_insert_default().record_limit(block);
             return None;
         }
         self.blocks
-            .meet(failure.scope.clone(), block, intent.names, now)
+            .record_limit(failure.scope.clone(), block, intent.names, now)
     }
 
     /// Takes over what another instance has learnt, as it was stored.
-    pub fn learn(&mut self, other: &Self) {
+    pub fn merge_from(&mut self, other: &Self) {
         self.seen = self.seen.max(other.seen);
-        self.blocks.learn(&other.blocks);
+        self.blocks.merge_from(&other.blocks);
     }
 
     /// Forgets the limits of the CA on the account, on all of it, and on these names, and what was
     /// wrong with the clock, where a person knows better. The pace is kept.
     pub fn clear_limits(&mut self, names: &[Pattern], now: UnixTime) {
-        self.mend(now);
+        self.repair_times(now);
         self.clock = None;
         self.blocks.clear_limits(names, now);
     }
@@ -202,7 +202,7 @@ impl Limiter {
 
     /// The clock leapt by so many seconds, see [`super::ClockStep`]: all that is remembered moves
     /// along, so that what was waited for is waited for.
-    pub fn leap(&mut self, seconds: i64) {
+    pub fn shift_times(&mut self, seconds: i64) {
         self.seen = self.seen.saturating_add(seconds);
         for taken in &mut self.taken {
             *taken = taken.saturating_add(seconds);
@@ -223,7 +223,7 @@ impl Limiter {
 
     /// Brings near what lies in the future, where the clock was set back: what is waited for is
     /// waited for no longer than it was meant to be.
-    pub fn mend(&mut self, now: UnixTime) {
+    pub fn repair_times(&mut self, now: UnixTime) {
         if now >= self.seen {
             self.seen = now;
             return;
@@ -285,7 +285,9 @@ mod tests {
     }
 
     fn until(limiter: &Limiter, name: &str, now: UnixTime) -> Option<i64> {
-        let wait = limiter.check(&Intent::new(&names(&[name])), now).err()?;
+        let wait = limiter
+            .check_order(&Intent::new(&names(&[name])), now)
+            .err()?;
         Some(wait.until - NOW)
     }
 
@@ -299,7 +301,7 @@ mod tests {
         );
         let (mut now, mut taken) = (NOW, Vec::new());
         while now < NOW + DAY {
-            match limiter.take(NONE, now) {
+            match limiter.reserve_order(NONE, now) {
                 Ok(()) => taken.push(now),
                 Err(wait) => {
                     assert_eq!(wait.reason, WaitReason::Pace);
@@ -321,7 +323,7 @@ mod tests {
         let mut limiter = Limiter::default();
         assert!(
             limiter
-                .failed(&limited(Some("*.Example.com."), 3 * HOUR), NONE, NOW)
+                .record_limit(&limited(Some("*.Example.com."), 3 * HOUR), NONE, NOW)
                 .is_some()
         );
         // (name, stopped)
@@ -339,7 +341,7 @@ mod tests {
             assert_eq!(until(&limiter, name, NOW + 3 * HOUR), None, "{name}");
         }
         let wait = limiter
-            .take(&Intent::new(&names(&["example.org", "a.example.com"])), NOW)
+            .reserve_order(&Intent::new(&names(&["example.org", "a.example.com"])), NOW)
             .expect_err("one of them is stopped");
         assert!(wait.reason.is_of_names());
         let said = wait.to_string();
@@ -348,9 +350,9 @@ mod tests {
             "{said}"
         );
 
-        limiter.failed(&limited(None, HOUR), NONE, NOW);
+        limiter.record_limit(&limited(None, HOUR), NONE, NOW);
         assert_eq!(until(&limiter, "example.org", NOW), Some(HOUR));
-        limiter.failed(&limited(None, 60), NONE, NOW);
+        limiter.record_limit(&limited(None, 60), NONE, NOW);
         assert_eq!(
             until(&limiter, "example.org", NOW),
             Some(HOUR),
@@ -364,7 +366,7 @@ mod tests {
         for scope in [Some("example.com"), Some("example.org"), None] {
             assert!(
                 limiter
-                    .failed(&limited(scope, 3 * HOUR), NONE, NOW)
+                    .record_limit(&limited(scope, 3 * HOUR), NONE, NOW)
                     .is_some()
             );
         }
@@ -378,28 +380,28 @@ mod tests {
         };
         check(&limiter);
         // What was stored before does not bring them back, and peers learn that they are over.
-        limiter.learn(&stored);
+        limiter.merge_from(&stored);
         check(&limiter);
-        peer.learn(&limiter);
+        peer.merge_from(&limiter);
         check(&peer);
         // Lifted before the storage was read.
         let mut other = Limiter::default();
         other.clear_limits(&names(&["www.example.com"]), NOW + 60);
-        other.learn(&stored);
+        other.merge_from(&stored);
         check(&other);
         // A CA that says it again is believed, by all.
         assert!(
             limiter
-                .failed(&limited(Some("example.com"), 2 * HOUR), NONE, NOW + 90)
+                .record_limit(&limited(Some("example.com"), 2 * HOUR), NONE, NOW + 90)
                 .is_some()
         );
         assert_eq!(until(&limiter, "example.com", NOW + 90), Some(2 * HOUR));
         assert!(
             limiter
-                .failed(&limited(Some("example.com"), HOUR), NONE, NOW + 90)
+                .record_limit(&limited(Some("example.com"), HOUR), NONE, NOW + 90)
                 .is_none()
         );
-        peer.learn(&limiter);
+        peer.merge_from(&limiter);
         assert_eq!(until(&peer, "example.com", NOW + 90), Some(2 * HOUR));
         let json = serde_json::to_string(&peer).expect("JSON");
         let read: Limiter = serde_json::from_str(&json).expect("the same");
@@ -418,9 +420,9 @@ mod tests {
         for (now, room) in [(NOW, 10), (NOW + 9, 0), (NOW + 10, 2), (NOW + 3600, 10)] {
             assert_eq!(limiter.room(now), room, "{}", now - NOW);
             for _ in 0..room {
-                limiter.take(NONE, now).expect("room");
+                limiter.reserve_order(NONE, now).expect("room");
             }
-            assert!(limiter.take(NONE, now).is_err());
+            assert!(limiter.reserve_order(NONE, now).is_err());
         }
     }
 
@@ -440,7 +442,7 @@ mod tests {
                 scope: Some(Scope::Account),
                 ..Failure::new(class, "")
             };
-            assert_eq!(limiter.failed(&failure, NONE, NOW).is_some(), stored);
+            assert_eq!(limiter.record_limit(&failure, NONE, NOW).is_some(), stored);
             let expected = stopped.then_some(HOUR);
             assert_eq!(until(&limiter, "a.test", NOW), expected, "{class:?}");
             let json = serde_json::to_string(&limiter).expect("JSON");
@@ -454,7 +456,7 @@ mod tests {
     #[test]
     fn nonsense_from_a_ca_lasts_a_week() {
         let mut limiter = Limiter::default();
-        limiter.failed(&limited(None, 4000 * DAY), NONE, NOW);
+        limiter.record_limit(&limited(None, 4000 * DAY), NONE, NOW);
         assert_eq!(until(&limiter, "a.test", NOW), Some(7 * DAY));
     }
 
@@ -462,9 +464,9 @@ mod tests {
     fn it_survives_a_restart_and_is_shared() {
         let mut limiter = Limiter::default();
         for _ in 0..10 {
-            limiter.take(NONE, NOW).expect("free");
+            limiter.reserve_order(NONE, NOW).expect("free");
         }
-        limiter.failed(&limited(Some("a.test"), HOUR), NONE, NOW);
+        limiter.record_limit(&limited(Some("a.test"), HOUR), NONE, NOW);
         let json = serde_json::to_string(&limiter).expect("JSON");
         let mut read: Limiter = serde_json::from_str(&json).expect("the same");
         read.set_paces(vec![Pace::default()]);
@@ -472,7 +474,7 @@ mod tests {
         assert_eq!(until(&read, "b.test", NOW), Some(10));
 
         let mut other = Limiter::default();
-        other.learn(&limiter);
+        other.merge_from(&limiter);
         assert_eq!(until(&other, "a.test", NOW), Some(HOUR));
         assert_eq!(until(&other, "b.test", NOW), None, "a pace of its own");
         let empty: Limiter = serde_json::from_str(r#"{"new": 1}"#).expect("tolerated");
@@ -486,23 +488,23 @@ mod tests {
             seconds: 3600,
         }];
         let mut limiter = Limiter::new(pace);
-        limiter.take(NONE, NOW).expect("free");
-        limiter.failed(&limited(Some("a.test"), 2 * HOUR), NONE, NOW);
+        limiter.reserve_order(NONE, NOW).expect("free");
+        limiter.record_limit(&limited(Some("a.test"), 2 * HOUR), NONE, NOW);
 
-        limiter.leap(14 * 365 * DAY);
+        limiter.shift_times(14 * 365 * DAY);
         let mad = NOW + 14 * 365 * DAY;
         assert_eq!(
             limiter
-                .take(NONE, mad + 60)
+                .reserve_order(NONE, mad + 60)
                 .map_err(|wait| wait.until - mad),
             Err(HOUR)
         );
         // Set back, and nobody was told.
         let now = NOW + 120;
-        let wait = limiter.take(NONE, now).expect_err("waits");
+        let wait = limiter.reserve_order(NONE, now).expect_err("waits");
         assert_eq!(wait.until - now, HOUR);
         let wait = limiter
-            .take(&Intent::new(&names(&["a.test"])), now)
+            .reserve_order(&Intent::new(&names(&["a.test"])), now)
             .expect_err("waits");
         assert!(wait.until - now <= 2 * HOUR, "{}", wait.until - now);
     }
@@ -517,7 +519,7 @@ mod tests {
                 scope: Some(Scope::Domain(format!("{index}.test"))),
                 ..limited(None, 0)
             };
-            limiter.failed(&failure, NONE, now);
+            limiter.record_limit(&failure, NONE, now);
         }
         let known = limiter.blocks.iter_mut().count();
         assert!(known < 300, "{known}");
@@ -554,7 +556,7 @@ mod tests {
         ];
         for (scope, same, one, below, other) in table {
             let mut limiter = Limiter::default();
-            let limit = limiter.failed(&on(Some(scope.clone()), HOUR), &met, NOW);
+            let limit = limiter.record_limit(&on(Some(scope.clone()), HOUR), &met, NOW);
             assert_eq!(limit.expect("news").reason.as_str(), scope.as_str());
             for (of, is) in [
                 (&["www.a.example", "a.example"][..], same),
@@ -584,7 +586,7 @@ mod tests {
         let fail = |limiter: &mut Limiter, name: &str, now: UnixTime| {
             let names = names(&[name]);
             let failure = Failure::new(FailureClass::RateLimited, "slow down");
-            let limit = limiter.failed(&failure, &Intent::new(&names), now);
+            let limit = limiter.record_limit(&failure, &Intent::new(&names), now);
             limit.map(|limit| limit.reason.as_str())
         };
         assert_eq!(fail(&mut limiter, "a.example", NOW), Some("set"));
@@ -616,22 +618,22 @@ mod tests {
             let mut limiter = Limiter::default();
             let names = names(&["a.example"]);
             let failure = on(Some(scope.clone()), HOUR);
-            limiter.failed(&failure, &Intent::new(&names), NOW);
+            limiter.record_limit(&failure, &Intent::new(&names), NOW);
             assert_eq!(held(&limiter, &["a.example"], false, NOW), Some(HOUR));
             assert_eq!(held(&limiter, &["a.example"], true, NOW), None, "{scope:?}");
             let renewal = Intent {
                 names: &names,
                 replaces: true,
             };
-            let limit = limiter.failed(&on(Some(scope.clone()), 60), &renewal, NOW);
+            let limit = limiter.record_limit(&on(Some(scope.clone()), 60), &renewal, NOW);
             assert!(limit.is_some(), "that is news");
             assert_eq!(held(&limiter, &["a.example"], true, NOW), Some(HOUR));
             let mut other = Limiter::default();
-            other.learn(&limiter);
+            other.merge_from(&limiter);
             assert_eq!(held(&other, &["a.example"], true, NOW), Some(HOUR));
         }
         let mut limiter = Limiter::default();
-        limiter.failed(&on(Some(Scope::Ca), HOUR), NONE, NOW);
+        limiter.record_limit(&on(Some(Scope::Ca), HOUR), NONE, NOW);
         assert_eq!(
             held(&limiter, &["a.example"], true, NOW),
             Some(HOUR),
@@ -654,7 +656,7 @@ mod tests {
                 scope: Some(Scope::Ca),
                 ..Failure::new(class, "busy")
             };
-            limiter.failed(&failure, NONE, NOW);
+            limiter.record_limit(&failure, NONE, NOW);
             assert_eq!(held(&limiter, &["a.example"], false, NOW), expected);
         }
     }

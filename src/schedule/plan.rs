@@ -71,7 +71,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     /// being worked on goes on.
     pub fn set(&mut self, key: K, facts: Facts, now: UnixTime) {
         let retry = facts.retry.map(|mut retry| {
-            retry.mend(now);
+            retry.repair_times(now);
             Box::new(retry)
         });
         let entry = self.entries.entry(key.clone()).or_default();
@@ -87,7 +87,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
 
     /// Sets when the CA advises to renew the certificate at hand, `None` where it does not: that
     /// brings its renewal forward and never puts it off. The next certificate knows nothing of it.
-    pub fn advise(&mut self, key: &K, at: Option<UnixTime>) {
+    pub fn set_advised_time(&mut self, key: &K, at: Option<UnixTime>) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.advised = at;
             self.place(key);
@@ -154,7 +154,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     }
 
     /// There is a certificate: it came from an issuer, or another instance has stored it.
-    pub fn succeed(&mut self, key: &K, life: Lifetime, now: UnixTime) {
+    pub fn record_success(&mut self, key: &K, life: Lifetime, now: UnixTime) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -168,7 +168,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
 
     /// An attempt has failed. Gives what is to be stored; `None` where the certificate is not in
     /// the plan.
-    pub fn fail(
+    pub fn record_failure(
         &mut self,
         key: &K,
         failure: &Failure,
@@ -179,12 +179,12 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         let entry = self.entries.get(key)?;
         let previous = entry.retry.as_deref();
         let retry = Retry::after(previous, failure, issuer, entry.life.as_ref(), now, rng);
-        self.failed(key, retry.clone());
+        self.set_retry(key, retry.clone());
         Some(retry)
     }
 
     /// An attempt has failed, here or at another instance, and this is what is known after it.
-    pub fn failed(&mut self, key: &K, retry: Retry) {
+    pub fn set_retry(&mut self, key: &K, retry: Retry) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -201,13 +201,13 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     }
 
     /// Puts nothing off any longer by [`Self::defer`].
-    pub fn reconsider(&mut self) {
+    pub fn replan_all(&mut self) {
         self.place_all();
     }
 
     /// Somebody wants this certificate now, due or not, whatever the back-off says. `false` where
     /// it is not in the plan. What is being worked on is not started twice.
-    pub fn request(&mut self, key: &K, now: UnixTime) -> bool {
+    pub fn request_now(&mut self, key: &K, now: UnixTime) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
@@ -279,7 +279,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             for entry in self.entries.values_mut() {
                 entry.held = UnixTime::MIN;
                 if let Some(retry) = &mut entry.retry {
-                    retry.mend(now);
+                    retry.repair_times(now);
                 }
             }
             self.place_all();

@@ -31,7 +31,7 @@ impl Retries {
     }
 
     /// Takes over what is known elsewhere, as far as it is later.
-    pub fn learn(&mut self, others: Self) {
+    pub fn merge_from(&mut self, others: Self) {
         for (account, other) in others.0 {
             let known = self.0.get(&account);
             if known.is_none_or(|known| known.last < other.last) {
@@ -50,7 +50,7 @@ impl Retries {
     pub fn next(&self, account: &str, now: UnixTime) -> Option<UnixTime> {
         match self.get(account).cloned() {
             Some(mut retry) => {
-                retry.mend(now);
+                retry.repair_times(now);
                 retry.next
             }
             None => Some(UnixTime::MIN),
@@ -77,7 +77,7 @@ impl Retries {
     /// What is known of all of these accounts together: the last failure, and when one of them is
     /// to be asked next. An account that has not failed can be asked at once. `None` where none has
     /// failed.
-    pub fn sum(&self, accounts: impl IntoIterator<Item = impl AsRef<str>>) -> Option<Retry> {
+    pub fn combined(&self, accounts: impl IntoIterator<Item = impl AsRef<str>>) -> Option<Retry> {
         let mut sum: Option<Retry> = None;
         let mut is_untried = false;
         for account in accounts {
@@ -132,15 +132,15 @@ mod tests {
     #[test]
     fn another_account_has_not_failed() {
         let mut retries = Retries::default();
-        assert_eq!(retries.sum(["one"]), None);
+        assert_eq!(retries.combined(["one"]), None);
         retries.set("one", retry(1000, None, 3));
         assert!(!retries.is_due("one", 2000), "paused");
         assert!(retries.is_due("two", 1000));
-        assert_eq!(retries.sum(["two"]), None, "nothing is known of it");
-        let sum = retries.sum(["one", "two"]).expect("one has failed");
+        assert_eq!(retries.combined(["two"]), None, "nothing is known of it");
+        let sum = retries.combined(["one", "two"]).expect("one has failed");
         assert!(sum.is_due(1000), "two can be asked");
         assert_eq!(sum.message, "failed at 1000");
-        assert_eq!(retries.sum(["one"]).expect("failed").next, None);
+        assert_eq!(retries.combined(["one"]).expect("failed").next, None);
     }
 
     #[test]
@@ -148,12 +148,12 @@ mod tests {
         let mut retries = Retries::default();
         retries.set("one", retry(1000, Some(5000), 4));
         retries.set("two", retry(2000, Some(9000), 1));
-        let sum = retries.sum(["one", "two"]).expect("failed");
+        let sum = retries.combined(["one", "two"]).expect("failed");
         assert_eq!((sum.next, sum.failures, sum.last), (Some(5000), 4, 2000));
         assert_eq!(sum.message, "failed at 2000");
-        assert_eq!(retries.sum(["two"]).expect("failed").next, Some(9000));
+        assert_eq!(retries.combined(["two"]).expect("failed").next, Some(9000));
         retries.set("two", retry(2000, None, 1));
-        let sum = retries.sum(["one", "two"]).expect("failed");
+        let sum = retries.combined(["one", "two"]).expect("failed");
         assert_eq!(sum.next, Some(5000), "a pause at one stops no other");
     }
 
@@ -164,7 +164,7 @@ mod tests {
         let mut others = Retries::default();
         others.set("one", retry(900, Some(9000), 7));
         others.set("two", retry(900, Some(9000), 7));
-        retries.learn(others.clone());
+        retries.merge_from(others.clone());
         assert_eq!(retries.get("one").expect("known").failures, 1);
         assert_eq!(retries.get("two").expect("learnt").failures, 7);
         assert!(!retries.make_due("one", |_| false, 1200));
@@ -173,7 +173,7 @@ mod tests {
         assert!(retries.is_due("one", 1200));
         // What is stored of the same failure does not undo it.
         others.set("one", retry(1000, Some(5000), 1));
-        retries.learn(others);
+        retries.merge_from(others);
         assert!(retries.is_due("one", 1200));
         retries.forget(["one", "two"]);
         assert_eq!(retries, Retries::default());

@@ -106,7 +106,7 @@ impl Retry {
             first: now,
             ..Self::default()
         });
-        retry.mend(now);
+        retry.repair_times(now);
         retry.failures = retry.failures.saturating_add(1);
         let count = retry.classes.entry(failure.class).or_default();
         *count = count.saturating_add(1);
@@ -149,7 +149,7 @@ impl Retry {
 
     /// Brings a next attempt into reach that the rule would not have put so far off: the clock was
     /// set back since, or what was stored is nonsense. Says whether there was a need to.
-    pub fn mend(&mut self, now: UnixTime) -> bool {
+    pub fn repair_times(&mut self, now: UnixTime) -> bool {
         let before = (self.first, self.last, self.next);
         if self.last > now.saturating_add(SKEW) {
             let leap = self.last.saturating_sub(now);
@@ -568,7 +568,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         let mut retry = Retry::after(None, &failure, Some("le"), None, NOW, &mut rng);
         assert_eq!(retry.next, None);
-        assert!(!retry.mend(NOW - DAY) || retry.next.is_none());
+        assert!(!retry.repair_times(NOW - DAY) || retry.next.is_none());
         assert!(!retry.is_due(UnixTime::MAX));
         assert_eq!(retry.url, failure.url);
         assert_eq!(retry.issuer.as_deref(), Some("le"));
@@ -625,18 +625,18 @@ mod tests {
         let mad = NOW + 14 * 365 * DAY;
         let failure = failure(FailureClass::Network);
         let mut retry = Retry::after(None, &failure, None, None, mad, &mut rng);
-        assert!(retry.mend(NOW));
+        assert!(retry.repair_times(NOW));
         let next = retry.next.expect("tried again");
         assert!((NOW..NOW + 70).contains(&next), "{}", next - NOW);
         assert_eq!((retry.first, retry.last), (NOW, NOW));
-        assert!(!retry.mend(NOW), "mended once");
+        assert!(!retry.repair_times(NOW), "mended once");
 
         let mut nonsense = Retry {
             last: NOW,
             next: Some(UnixTime::MAX),
             ..Retry::default()
         };
-        assert!(nonsense.mend(NOW));
+        assert!(nonsense.repair_times(NOW));
         assert!(nonsense.next.is_some_and(|next| next <= NOW + 2 * DAY));
     }
 }

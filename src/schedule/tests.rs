@@ -172,10 +172,10 @@ impl Process {
     fn pass(&mut self, world: &mut World) {
         let (true_now, now) = (world.clock.now(), world.now());
         let steady = u64::try_from(true_now - BEGIN).expect("after the beginning");
-        let leap = self.clock_step.leap(now, Duration::from_secs(steady));
+        let leap = self.clock_step.measure(now, Duration::from_secs(steady));
         if leap != 0 {
             for limiter in &mut self.limiters {
-                limiter.leap(leap);
+                limiter.shift_times(leap);
             }
             self.held.fill(UnixTime::MIN);
         }
@@ -208,7 +208,8 @@ impl Process {
             let mut first_wait: Option<Wait> = None;
             let mut issuers = KINDS[kind_of(id)].issuers.iter();
             let issuer = issuers.find(|issuer| {
-                let Err(wait) = self.limiters[**issuer].take(&Intent::new(names), now) else {
+                let Err(wait) = self.limiters[**issuer].reserve_order(&Intent::new(names), now)
+                else {
                     return true;
                 };
                 if first_wait
@@ -253,11 +254,11 @@ impl Process {
         match result {
             Ok(life) => {
                 world.store(id, life);
-                plan.succeed(&id, life, now);
+                plan.record_success(&id, life, now);
             }
             Err(failure) => {
                 let names = std::slice::from_ref(&world.certificates[id as usize].pattern);
-                self.limiters[attempt.issuer].failed(&failure, &Intent::new(names), now);
+                self.limiters[attempt.issuer].record_limit(&failure, &Intent::new(names), now);
                 *world.report.failures.entry(failure.class).or_default() += 1;
                 // The next issuer, in the same attempt.
                 let names = std::slice::from_ref(&world.certificates[id as usize].pattern);
@@ -266,7 +267,7 @@ impl Process {
                     .find(|issuer| {
                         **issuer > attempt.issuer
                             && self.limiters[**issuer]
-                                .take(&Intent::new(names), now)
+                                .reserve_order(&Intent::new(names), now)
                                 .is_ok()
                     })
                     .copied();
@@ -274,7 +275,7 @@ impl Process {
                     return self.ask(id, next, world);
                 }
                 let issuer = world.cas[attempt.issuer].name;
-                let retry = plan.fail(&id, &failure, Some(issuer), now, &mut world.rng);
+                let retry = plan.record_failure(&id, &failure, Some(issuer), now, &mut world.rng);
                 let retry = retry.map(|retry| serde_json::to_string(&retry).expect("JSON"));
                 world.certificates[id as usize].retry = retry;
             }

@@ -21,12 +21,9 @@ impl GatewayState {
     ) -> Result<bool, ActionError> {
         let state = Arc::clone(self);
         let revoke =
-            blocking(move || state.writer().manager.revocation(&fingerprint, reason)).await;
+            blocking(move || state.writer().manager.plan_revocation(&fingerprint, reason)).await;
         let revoke = revoke.unwrap_or_else(broke_off)?;
-        revoke
-            .work(self.deps())
-            .await
-            .map_err(ActionError::Failed)?;
+        revoke.run(self.deps()).await.map_err(ActionError::Failed)?;
         let state = Arc::clone(self);
         let replaced = blocking(move || {
             let mut writer = state.writer();
@@ -35,7 +32,7 @@ impl GatewayState {
             is_asked
         });
         let is_asked = replaced.await.unwrap_or_else(broke_off);
-        self.plan();
+        self.notify_plan();
         is_asked
     }
 
@@ -43,13 +40,13 @@ impl GatewayState {
     ///
     /// # Errors
     /// Why it stands as before.
-    pub async fn account(
+    pub async fn run_account_task(
         self: &Arc<Self>,
         issuer: String,
         task: &AccountTask,
     ) -> Result<AccountFacts, ActionError> {
         let state = Arc::clone(self);
-        let ca = blocking(move || state.writer().manager.ca(&issuer)).await;
+        let ca = blocking(move || state.writer().manager.acme_issuer(&issuer)).await;
         let ca = ca.unwrap_or_else(broke_off)?;
         ca.account(task).await.map_err(ActionError::Failed)
     }

@@ -39,7 +39,7 @@ impl CancelOnStop {
     }
 
     /// An issuer that asks `issuer`, and gives no answer any more once the gateway stops.
-    pub fn around(&self, issuer: Arc<dyn Issuer>) -> Arc<dyn Issuer> {
+    pub fn wrap_issuer(&self, issuer: Arc<dyn Issuer>) -> Arc<dyn Issuer> {
         Arc::new(CancellableIssuer {
             issuer,
             cancel: self.clone(),
@@ -47,22 +47,22 @@ impl CancelOnStop {
     }
 
     /// Waits until this many jobs stand still.
-    pub(super) async fn stands(&self, jobs: usize) {
-        reached(&self.standing, |standing| *standing >= jobs).await;
+    pub(super) async fn wait_until_cancelled(&self, jobs: usize) {
+        wait_for_value(&self.standing, |standing| *standing >= jobs).await;
     }
 
     /// Says that what is left of the work may be dropped.
-    pub(super) fn end(&self) {
+    pub(super) fn finish_work(&self) {
         self.over.send_replace(true);
     }
 
     /// Waits until the process may end as far as certificates are concerned.
-    pub async fn ended(&self) {
-        reached(&self.over, |over| *over).await;
+    pub async fn wait_until_finished(&self) {
+        wait_for_value(&self.over, |over| *over).await;
     }
 }
 
-async fn reached<T>(sender: &watch::Sender<T>, fits: impl FnMut(&T) -> bool) {
+async fn wait_for_value<T>(sender: &watch::Sender<T>, fits: impl FnMut(&T) -> bool) {
     // The sender is there for as long as it is waited: no error.
     let _ = sender.subscribe().wait_for(fits).await;
 }
@@ -194,7 +194,7 @@ mod tests {
         let (stop, stopping) = watch::channel(false);
         let cancel = CancelOnStop::new(stopping.clone());
         let dropped = Arc::new(AtomicBool::new(false));
-        let issuer = cancel.around(Arc::new(Validating {
+        let issuer = cancel.wrap_issuer(Arc::new(Validating {
             name: "ca".into(),
             stopping,
             dropped: Arc::clone(&dropped),
@@ -213,11 +213,11 @@ mod tests {
             };
             issuer.issue(&request).await.is_ok()
         });
-        cancel.stands(0).await;
+        cancel.wait_until_cancelled(0).await;
         tokio::task::yield_now().await;
         stop.send(true).expect("somebody listens");
         let patience = Duration::from_secs(10);
-        let stands = tokio::time::timeout(patience, cancel.stands(1)).await;
+        let stands = tokio::time::timeout(patience, cancel.wait_until_cancelled(1)).await;
         assert!(stands.is_ok(), "it stands still");
         assert!(dropped.load(Ordering::Relaxed), "the CA is left alone");
         assert!(!job.is_finished(), "nothing is told of it");

@@ -32,16 +32,16 @@ pub(super) struct Due {
 impl GatewayState {
     /// The certificates to be worked on now, those of which CAs are to be asked, at most as many as
     /// there is `room` for, and when there will be more. Blocks on the storage.
-    pub(super) fn due(&self, room: usize) -> Due {
-        let waiting = self.deps.save();
-        let revoked = self.deps.revoked();
+    pub(super) fn due_work(&self, room: usize) -> Due {
+        let waiting = self.deps.flush_pending_writes();
+        let revoked = self.deps.list_revoked();
         let mut writer = self.writer();
         let now = self.clock.now();
         if writer.manager.next_pass().is_some_and(|next| next <= now) {
-            self.pass(&mut writer);
+            self.run_pass(&mut writer);
         }
-        writer.manager.heed_revoked(&revoked);
-        let jobs = writer.manager.due();
+        writer.manager.mark_revoked(&revoked);
+        let jobs = writer.manager.due_jobs();
         let ari_queries = writer.manager.ari_queries(room);
         let next_ari_query = writer.manager.next_ari_query();
         let has_room = ari_queries.len() < room;
@@ -60,12 +60,12 @@ impl GatewayState {
     }
 
     /// Takes what CAs advise on certificates.
-    pub(super) async fn advise(self: &Arc<Self>, answers: Vec<AriResult>) {
+    pub(super) async fn apply_ari_results(self: &Arc<Self>, answers: Vec<AriResult>) {
         let state = Arc::clone(self);
         blocking(move || {
             let mut writer = state.writer();
             for answer in answers {
-                writer.manager.advise(answer);
+                writer.manager.apply_ari_result(answer);
             }
         })
         .await;
@@ -79,7 +79,7 @@ impl GatewayState {
             return (StartupStatus::Pending, missing);
         }
         if missing > 0 {
-            let views = writer.manager.managed();
+            let views = writer.manager.managed_views();
             let asked: HashSet<_> = views.iter().flat_map(|view| &view.names).collect();
             let is_asked = |host: &Pattern| {
                 let wildcard = host.wildcard_over();
@@ -94,28 +94,28 @@ impl GatewayState {
     }
 
     /// How long it is until `time`.
-    pub(super) fn until(&self, time: UnixTime) -> Duration {
+    pub(super) fn duration_until(&self, time: UnixTime) -> Duration {
         let seconds = time.saturating_sub(self.clock.now());
         Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
     }
 
     /// Waits until what is due may have changed.
-    pub(super) async fn planned(&self) {
+    pub(super) async fn wait_for_plan(&self) {
         self.planned.notified().await;
     }
 
     /// Waits until what clients ask for has been taken up.
-    pub(super) async fn demanded(&self) {
-        self.requests.taken_up().await;
+    pub(super) async fn wait_for_requests(&self) {
+        self.requests.wait_until_taken_up().await;
     }
 
     /// Takes what came of the work on a certificate, and serves it at once.
-    pub(super) async fn settle(self: &Arc<Self>, done: JobResult) {
+    pub(super) async fn apply_job_result(self: &Arc<Self>, done: JobResult) {
         let state = Arc::clone(self);
         blocking(move || {
             let mut writer = state.writer();
-            let report = writer.manager.settle([done]);
-            report::tell_certificates(&report);
+            let report = writer.manager.apply_job_results([done]);
+            report::log_certificates(&report);
             state.publish_map(&state.current().config);
         })
         .await;
@@ -123,22 +123,22 @@ impl GatewayState {
 
     /// Does what time asks for, and tells anew what is missing. Blocks on the storage.
     pub(super) fn tick(&self) {
-        self.pass(&mut self.writer());
+        self.run_pass(&mut self.writer());
     }
 
-    fn pass(&self, writer: &mut Writer) {
+    fn run_pass(&self, writer: &mut Writer) {
         let report = writer.manager.tick();
-        report::tell_changes(&report);
-        report::tell_certificates(&report);
+        report::log_changes(&report);
+        report::log_certificates(&report);
         let config = &self.current().config;
         self.publish_certificates(config, writer, &report);
     }
 
     /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
     /// its schedule says. Whether a CA is asked for any such.
-    pub fn request(&self, subject: &str) -> bool {
-        let known = self.writer().manager.request(subject);
-        self.plan();
+    pub fn request_renewal(&self, subject: &str) -> bool {
+        let known = self.writer().manager.request_renewal(subject);
+        self.notify_plan();
         known
     }
 
@@ -148,12 +148,12 @@ impl GatewayState {
     }
 
     /// Why clients refuse what the local CA of this name issues; `None` where they need not.
-    pub fn unripe(&self, issuer: &str) -> Option<String> {
-        self.writer().manager.unripe(issuer)
+    pub fn not_yet_valid(&self, issuer: &str) -> Option<String> {
+        self.writer().manager.not_yet_valid(issuer)
     }
 
     /// Says that what is due may have changed.
-    pub(super) fn plan(&self) {
+    pub(super) fn notify_plan(&self) {
         self.planned.notify_one();
     }
 

@@ -18,26 +18,29 @@ pub(super) struct FileVersions {
 
 impl FileVersions {
     /// The files as they are now.
-    pub(super) fn take(paths: &[PathBuf], now: UnixTime) -> Self {
-        Self::of(paths.iter().map(|path| (path, Stamp::of(path))), now)
+    pub(super) fn read_from(paths: &[PathBuf], now: UnixTime) -> Self {
+        Self::from_stamps(paths.iter().map(|path| (path, Stamp::of(path))), now)
     }
 
     /// The same files as they are now.
-    pub(super) fn again(&self, now: UnixTime) -> Self {
-        Self::of(self.paths().map(|path| (path, Stamp::of(path))), now)
+    pub(super) fn read_again(&self, now: UnixTime) -> Self {
+        Self::from_stamps(self.paths().map(|path| (path, Stamp::of(path))), now)
     }
 
     /// The files of `paths` as they are here, before they were read; those that were not known
     /// then as they are now.
-    pub(super) fn with(&self, paths: &[PathBuf], now: UnixTime) -> Self {
+    pub(super) fn with_paths(&self, paths: &[PathBuf], now: UnixTime) -> Self {
         let stamp = |path| match self.files.get(path) {
             Some(before) => *before,
             None => Stamp::of(path),
         };
-        Self::of(paths.iter().map(|path| (path, stamp(path))), now)
+        Self::from_stamps(paths.iter().map(|path| (path, stamp(path))), now)
     }
 
-    fn of<'a>(stamped: impl Iterator<Item = (&'a PathBuf, Option<Stamp>)>, now: UnixTime) -> Self {
+    fn from_stamps<'a>(
+        stamped: impl Iterator<Item = (&'a PathBuf, Option<Stamp>)>,
+        now: UnixTime,
+    ) -> Self {
         let stamped = stamped.map(|(path, stamp)| (path.clone(), stamp));
         let files: BTreeMap<_, _> = stamped.collect();
         let sure = files.values().flatten().all(|stamp| stamp.is_sure(now));

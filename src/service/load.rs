@@ -25,29 +25,29 @@ pub enum LoadPhase {
 }
 
 impl GatewayState {
-    /// Whether all files are being looked at, by [`Self::sweep`], and how long to rest before it
+    /// Whether all files are being looked at, by [`Self::scan_slice`], and how long to rest before it
     /// goes on.
-    pub fn rest(&self) -> Option<Duration> {
+    pub fn scan_pause(&self) -> Option<Duration> {
         let manager = &self.writer().manager;
         let rest = if manager.is_loading() { BREATH } else { REST };
-        manager.is_sweeping().then_some(rest)
+        manager.is_scanning().then_some(rest)
     }
 
     /// Looks at some of all files. Blocks on them.
-    pub fn sweep(&self) {
+    pub fn scan_slice(&self) {
         let mut writer = self.writer();
         let was_loading = writer.manager.is_loading();
-        let Some(report) = writer.manager.sweep(SLICE) else {
+        let Some(report) = writer.manager.scan_slice(SLICE) else {
             return;
         };
         if !was_loading {
-            self.take_certificates(&mut writer, &report);
+            self.publish_report(&mut writer, &report);
             return;
         }
         if report.loading.is_none() {
             tracing::info!(certificates = report.certificates, "certificates loaded");
         }
-        report::tell_certificates(&report);
+        report::log_certificates(&report);
         let config = &self.current.load().config;
         self.publish_certificates(config, &mut writer, &report);
         drop(writer);
@@ -59,8 +59,8 @@ impl GatewayState {
 
     /// Reads some of what is only in files though it is to be in memory. Whether there is more.
     /// Blocks on files.
-    pub fn fetch(&self) -> bool {
-        let is_more = self.writer().manager.fetch();
+    pub fn fetch_certificates(&self) -> bool {
+        let is_more = self.writer().manager.fetch_certificates();
         if !is_more {
             memory::give_back();
         }
@@ -74,7 +74,7 @@ impl GatewayState {
     }
 
     /// Waits until the loading of certificates has come so far.
-    pub async fn loaded(&self, enough: LoadPhase) {
+    pub async fn wait_until_loaded(&self, enough: LoadPhase) {
         // The sender is this one's own.
         let _ = self.loaded.subscribe().wait_for(|is| *is >= enough).await;
     }

@@ -44,35 +44,35 @@ impl OnDemandMaintenance {
 impl BackgroundService for OnDemandMaintenance {
     async fn start(&self, _: ShutdownWatch) {
         // Apart: who asks does not wait for a walk, nor a renewal for a storage that hangs here.
-        tokio::join!(self.keep(), self.take_up());
+        tokio::join!(self.maintain_names(), self.answer_requests());
     }
 }
 
 impl OnDemandMaintenance {
     /// Takes up what clients ask for.
-    async fn take_up(&self) {
+    async fn answer_requests(&self) {
         let mut stopping = self.stopping.clone();
         loop {
             tokio::select! {
-                () = self.state.requests.asked() => {}
+                () = self.state.requests.wait_for_request() => {}
                 () = requested(&mut stopping) => return,
             }
             let state = Arc::clone(&self.state);
-            blocking(move || state.take_up()).await;
+            blocking(move || state.answer_requests()).await;
         }
     }
 
-    async fn keep(&self) {
+    async fn maintain_names(&self) {
         let mut stopping = self.stopping.clone();
         let (mut walked, begun) = (None, Instant::now());
         loop {
             let (state, stop) = (Arc::clone(&self.state), self.stopping.clone());
-            let turn = blocking(move || state.keep_on_demand(walked, begun, &stop)).await;
+            let turn = blocking(move || state.maintain_on_demand(walked, begun, &stop)).await;
             let pause;
             (walked, pause) = turn.unwrap_or((walked, IDLE));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.state.requests.changed() => walked = None,
+                () = self.state.requests.wait_for_change() => walked = None,
                 () = requested(&mut stopping) => return,
             }
         }
@@ -81,22 +81,22 @@ impl OnDemandMaintenance {
 
 impl GatewayState {
     /// Takes up what clients have asked for. Blocks on the storage, and holds nobody up meanwhile.
-    fn take_up(&self) {
+    fn answer_requests(&self) {
         while self.requests.has_new() {
-            let asked = self.writer().manager.demanded();
+            let asked = self.writer().manager.take_requests();
             if let Some(batch) = asked {
-                let looked = batch.look(&self.deps);
+                let looked = batch.run(&self.deps);
                 let mut writer = self.writer();
-                writer.manager.take_up(looked);
+                writer.manager.apply_lookup(looked);
                 self.publish_map(&self.current().config);
             }
-            self.requests.took_up();
+            self.requests.notify_taken_up();
         }
     }
 
     /// Does what is due for certificates on demand. Returns when all that is stored was last walked
     /// through, and until when to wait. Blocks on the storage.
-    fn keep_on_demand(
+    fn maintain_on_demand(
         &self,
         walked: Option<UnixTime>,
         begun: Instant,
@@ -105,15 +105,15 @@ impl GatewayState {
         let Some(retention) = self.writer().manager.on_demand_retention() else {
             return (None, IDLE);
         };
-        self.note_used(stopping);
-        let walked = self.walk(retention, walked, stopping);
+        self.record_uses(stopping);
+        let walked = self.walk_records(retention, walked, stopping);
         let going = self.writer().manager.on_demand_removals(begun.elapsed());
         let pause =
             Duration::from_secs(u64::try_from(retention.looked_every()).unwrap_or_default());
         if going.is_empty() {
             return (walked, pause);
         }
-        let gone = going.into_iter().map(|one| one.carry_out(&self.deps));
+        let gone = going.into_iter().map(|one| one.run(&self.deps));
         let gone: Vec<_> = gone.collect();
         // Others may be to go as well.
         let pause = match gone.iter().any(Removed::is_settled) {
@@ -127,15 +127,15 @@ impl GatewayState {
     }
 
     /// Writes down what was used, all of it.
-    fn note_used(&self, stopping: &ShutdownWatch) {
+    fn record_uses(&self, stopping: &ShutdownWatch) {
         for used in self.map.load().take_used().chunks(AT_A_TIME) {
-            self.writer().manager.used_on_demand(used);
+            self.writer().manager.record_on_demand_uses(used);
         }
         while !*stopping.borrow() {
-            let notes = self.writer().manager.unwritten_use_on_demand();
+            let notes = self.writer().manager.unwritten_on_demand_uses();
             let count = notes.len();
-            let written = self.deps.note(notes);
-            self.writer().manager.noted_on_demand(&written);
+            let written = self.deps.write_on_demand_uses(notes);
+            self.writer().manager.mark_on_demand_uses_written(&written);
             // What is not written is tried again with the next look.
             if count == 0 || written.len() < count {
                 return;
@@ -144,7 +144,7 @@ impl GatewayState {
     }
 
     /// Has all names served that are stored, where it is time to look.
-    fn walk(
+    fn walk_records(
         &self,
         retention: Retention,
         walked: Option<UnixTime>,
@@ -155,26 +155,26 @@ impl GatewayState {
         if walked.is_some_and(|last| last <= now) && next.is_some_and(|next| next > now) {
             return walked;
         }
-        let records = match self.deps.on_demand() {
+        let records = match self.deps.list_on_demand_records() {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!(%error, "stored certificates on demand cannot be listed");
                 return walked;
             }
         };
-        self.writer().manager.doubt_on_demand();
+        self.writer().manager.recheck_on_demand();
         let mut loaded = 0;
         for part in records.chunks(AT_A_TIME) {
             if *stopping.borrow() {
                 return walked;
             }
-            let batch = self.writer().manager.stored_on_demand(part.to_vec());
+            let batch = self.writer().manager.look_up_records(part.to_vec());
             if batch.is_empty() {
                 continue;
             }
-            let looked = batch.look(&self.deps);
+            let looked = batch.run(&self.deps);
             let mut writer = self.writer();
-            loaded += writer.manager.take_up(looked).added.len();
+            loaded += writer.manager.apply_lookup(looked).added.len();
             self.publish_map(&self.current().config);
         }
         if loaded > 0 {

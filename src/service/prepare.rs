@@ -28,7 +28,7 @@ pub(super) struct PreparedConfig {
 
 impl PreparedConfig {
     /// Makes what follows a configuration that logs to `log`.
-    pub(super) fn prepare(
+    pub(super) fn from_loaded(
         read: LoadOutcome,
         certificates: &GlobalCertificate,
         log: &Log,

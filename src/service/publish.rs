@@ -51,7 +51,7 @@ impl GatewayState {
             writer.watch = std::sync::Arc::clone(&report.watch);
             self.note_watched(writer);
         }
-        self.tell_loading(report.loading, writer.manager.is_listed());
+        self.report_loading(report.loading, writer.manager.is_listed());
         writer.missing.clone_from(&report.missing);
         // Without a certificate they are served on plain HTTP; with an old one that has to be told.
         let map = self.map.load();
@@ -63,7 +63,7 @@ impl GatewayState {
     }
 
     /// Tells how far the first look at all files is.
-    fn tell_loading(&self, loading: Option<(usize, usize)>, is_listed: bool) {
+    fn report_loading(&self, loading: Option<(usize, usize)>, is_listed: bool) {
         let told = loading.map(|(done, all)| format!("{done} of {all} certificates loaded"));
         self.readiness.set(LOADING, told);
         self.loaded.send_replace(match loading {

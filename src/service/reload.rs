@@ -54,18 +54,18 @@ pub fn task(state: Arc<GatewayState>, signals: Signals) -> (Task, Reloader) {
 impl Task {
     /// Runs until `shutdown` says stop.
     pub async fn run(mut self, mut shutdown: ShutdownWatch) {
-        let mut following = Following::begin();
+        let mut following = Following::start();
         let mut looked = Instant::now();
         // When the next slice of a look at all files is due.
         let mut next = self.next_slice().await;
         let mut is_fetching = true;
         loop {
-            if following.finds_more(&self.state) {
+            if following.watch_new_paths(&self.state) {
                 // What changed there before it was watched has told nobody.
-                self.look(Vec::new()).await;
+                self.check_paths(Vec::new()).await;
                 next = self.next_slice().await;
                 if next.is_none() {
-                    following.doubt();
+                    following.forget_followed();
                 }
                 continue;
             }
@@ -78,9 +78,9 @@ impl Task {
             let slice = next.unwrap_or_else(Instant::now);
             tokio::select! {
                 () = tokio::time::sleep_until(slice), if next.is_some() => {
-                    next = self.sweep().await;
+                    next = self.scan_slice().await;
                     if next.is_none() {
-                        following.doubt();
+                        following.forget_followed();
                     }
                     continue;
                 }
@@ -100,17 +100,17 @@ impl Task {
                         let _ = reply.send(outcome.clone());
                     }
                 }
-                paths = following.changed() => self.look(paths).await,
+                paths = following.wait_for_change() => self.check_paths(paths).await,
                 () = tokio::time::sleep_until(looked + every), if next.is_none() => {
                     looked = Instant::now();
                     if !following.is_whole {
                         // The system may give by now what it refused.
-                        following.doubt();
+                        following.forget_followed();
                     }
-                    self.look(Vec::new()).await;
+                    self.check_paths(Vec::new()).await;
                 }
                 () = tokio::time::sleep(BREATH), if is_fetching && next.is_none() => {
-                    is_fetching = self.fetch().await;
+                    is_fetching = self.fetch_certificates().await;
                     continue;
                 }
                 () = requested(&mut shutdown) => return,
@@ -132,32 +132,34 @@ impl Task {
     }
 
     /// Looks at some of all files. When to go on; `None` where all have been looked at.
-    async fn sweep(&self) -> Option<Instant> {
+    async fn scan_slice(&self) -> Option<Instant> {
         let state = Arc::clone(&self.state);
         let sweep = move || {
-            state.sweep();
-            state.rest()
+            state.scan_slice();
+            state.scan_pause()
         };
         let rest = blocking(sweep).await.flatten();
         rest.map(|rest| Instant::now() + rest)
     }
 
     /// Reads some of what is to be in memory and is not yet. Whether there is more.
-    async fn fetch(&self) -> bool {
+    async fn fetch_certificates(&self) -> bool {
         let state = Arc::clone(&self.state);
-        blocking(move || state.fetch()).await.unwrap_or_default()
+        blocking(move || state.fetch_certificates())
+            .await
+            .unwrap_or_default()
     }
 
     /// When to look at the first of all files, where that has begun.
     async fn next_slice(&self) -> Option<Instant> {
         let state = Arc::clone(&self.state);
-        let rest = blocking(move || state.rest()).await.flatten();
+        let rest = blocking(move || state.scan_pause()).await.flatten();
         rest.map(|_| Instant::now())
     }
 
-    async fn look(&self, paths: Vec<PathBuf>) {
+    async fn check_paths(&self, paths: Vec<PathBuf>) {
         let state = Arc::clone(&self.state);
-        blocking(move || state.look(&paths)).await;
+        blocking(move || state.check_paths(&paths)).await;
     }
 }
 
@@ -174,7 +176,7 @@ struct Following {
 }
 
 impl Following {
-    fn begin() -> Self {
+    fn start() -> Self {
         let watch = Watch::new().inspect_err(|error| {
             tracing::warn!(
                 %error,
@@ -191,7 +193,7 @@ impl Following {
     }
 
     /// Watches what is used now, and says whether that is more than before.
-    fn finds_more(&mut self, state: &GatewayState) -> bool {
+    fn watch_new_paths(&mut self, state: &GatewayState) -> bool {
         let (Some(watch), 1..) = (&mut self.watch, self.left) else {
             return false;
         };
@@ -201,7 +203,7 @@ impl Following {
         if followed.is_some_and(|followed| Arc::ptr_eq(followed, &paths)) {
             return false;
         }
-        let outcome = watch.follow(paths.iter().map(|path| &**path));
+        let outcome = watch.follow_paths(paths.iter().map(|path| &**path));
         let was_whole = std::mem::replace(&mut self.is_whole, outcome.errors.is_empty());
         if let (true, Some(error)) = (was_whole, outcome.errors.first()) {
             tracing::warn!(
@@ -220,18 +222,18 @@ impl Following {
     }
 
     /// Any path may lead elsewhere by now.
-    fn doubt(&mut self) {
+    fn forget_followed(&mut self) {
         self.followed = None;
     }
 
     /// Waits for a change. The paths that changed; empty where it is not known which.
-    async fn changed(&mut self) -> Vec<PathBuf> {
+    async fn wait_for_change(&mut self) -> Vec<PathBuf> {
         let Some(watch) = &mut self.watch else {
             return std::future::pending().await;
         };
-        let paths = watch.changed().await;
+        let paths = watch.wait_for_change().await;
         if watch.may_lead_elsewhere(&paths) {
-            self.doubt();
+            self.forget_followed();
         }
         paths
     }

@@ -68,14 +68,14 @@ impl Renewal {
     }
 
     /// Ends a start that is held back, one way or the other, where it is decided.
-    async fn decide(&self) {
+    async fn decide_start(&self) {
         if !self.start_gate.is_shut() {
             return;
         }
         let state = Arc::clone(&self.state);
         match blocking(move || state.startup_status()).await {
             Some((StartupStatus::Complete, _)) => self.start_gate.open(),
-            Some((StartupStatus::Failed(why), _)) => self.start_gate.fail(why),
+            Some((StartupStatus::Failed(why), _)) => self.start_gate.fail_start(why),
             // From here, so that a start that hangs says nothing.
             Some((StartupStatus::Pending, missing)) => systemd::starting(missing),
             None => {}
@@ -83,25 +83,26 @@ impl Renewal {
     }
 
     /// Takes what is done, until nothing is left but what waits for an issuer.
-    async fn finish(&self, work: &mut Work) {
+    async fn finish_jobs(&self, work: &mut Work) {
         loop {
             let left = work.tasks.len();
             tokio::select! {
                 biased;
-                Some(done) = work.next() => self.state.settle(done).await,
-                () = self.cancel.stands(left) => return,
+                Some(done) = work.next_result() => self.state.apply_job_result(done).await,
+                () = self.cancel.wait_until_cancelled(left) => return,
             }
         }
     }
 
     /// Stores what waits for the storage, for the last time.
-    async fn save(&self) {
+    async fn flush_pending_writes(&self) {
         let deps = self.state.deps();
         if !deps.has_waiting() {
             return;
         }
         let saving = deps.clone();
-        let saved = tokio::time::timeout(LAST_SAVE, blocking(move || saving.save())).await;
+        let saved =
+            tokio::time::timeout(LAST_SAVE, blocking(move || saving.flush_pending_writes())).await;
         if !matches!(saved, Ok(Some(0))) {
             tracing::error!(
                 "certificates or accounts could not be stored and are lost now: they are obtained \
@@ -120,30 +121,32 @@ impl BackgroundService for Renewal {
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
-            let (next, is_begun) = work.begin(&self.state, &mut ari_queries, &mut looks).await;
+            let (next, is_begun) = work
+                .begin_due(&self.state, &mut ari_queries, &mut looks)
+                .await;
             if is_begun {
                 // Who is being asked is told while it lasts.
                 tell = tell.or_else(|| Some(Instant::now().max(not_before)));
             }
             // Once for all certificates that come in until what is missing is told anew.
             if is_told {
-                self.decide().await;
+                self.decide_start().await;
             }
             is_told = true;
-            let pause = next.map_or(LONGEST_WAIT, |next| self.state.until(next));
+            let pause = next.map_or(LONGEST_WAIT, |next| self.state.duration_until(next));
             let longest = if self.start_gate.is_shut() {
                 systemd::NUDGE
             } else {
                 LONGEST_WAIT
             };
             tokio::select! {
-                Some(done) = work.next() => {
-                    self.state.settle(done).await;
+                Some(done) = work.next_result() => {
+                    self.state.apply_job_result(done).await;
                     is_told = false;
                     tell = tell.or_else(|| Some(Instant::now().max(not_before)));
                 }
-                Some(answers) = answers(&mut ari_queries) => {
-                    self.state.advise(answers).await;
+                Some(answers) = ari_results(&mut ari_queries) => {
+                    self.state.apply_ari_results(answers).await;
                     is_told = false;
                 }
                 Some(is_news) = looks.join_next() => {
@@ -152,31 +155,31 @@ impl BackgroundService for Renewal {
                     }
                     is_told = false;
                 }
-                () = at(tell) => {
+                () = sleep_until(tell) => {
                     tell = None;
                     let (state, begun) = (Arc::clone(&self.state), Instant::now());
                     blocking(move || state.tick()).await;
-                    not_before = Instant::now() + rest(begun.elapsed());
+                    not_before = Instant::now() + pause_after(begun.elapsed());
                 }
-                () = self.state.planned() => {}
-                () = self.state.demanded() => is_told = false,
+                () = self.state.wait_for_plan() => {}
+                () = self.state.wait_for_requests() => is_told = false,
                 () = tokio::time::sleep(pause.min(longest)) => {}
                 () = requested(&mut stopping) => break,
             }
         }
-        let _ = tokio::time::timeout(LAST_CALL, self.finish(&mut work)).await;
+        let _ = tokio::time::timeout(LAST_CALL, self.finish_jobs(&mut work)).await;
         drop((work, ari_queries, looks));
-        self.save().await;
-        self.cancel.end();
+        self.flush_pending_writes().await;
+        self.cancel.finish_work();
     }
 }
 
 /// How long after a telling that took so long there is no other.
-fn rest(took: Duration) -> Duration {
+fn pause_after(took: Duration) -> Duration {
     TELL_EVERY.max(took.saturating_mul(TELL_SHARE))
 }
 
-async fn at(moment: Option<Instant>) {
+async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
@@ -184,7 +187,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// Waits for an answer of a CA's, and takes all that there are; `None` at once where none is asked.
-async fn answers(ari_queries: &mut JoinSet<AriResult>) -> Option<Vec<AriResult>> {
+async fn ari_results(ari_queries: &mut JoinSet<AriResult>) -> Option<Vec<AriResult>> {
     let mut ended = vec![ari_queries.join_next().await?];
     while let Some(another) = ari_queries.try_join_next() {
         ended.push(another);
@@ -206,7 +209,7 @@ struct Work {
 
 impl Work {
     /// Begins what is due. Returns when more will be, and whether there was anything.
-    async fn begin(
+    async fn begin_due(
         &mut self,
         state: &Arc<GatewayState>,
         asked: &mut JoinSet<AriResult>,
@@ -215,7 +218,7 @@ impl Work {
         let room = ASKED_AT_ONCE.saturating_sub(asked.len());
         let due = {
             let state = Arc::clone(state);
-            blocking(move || state.due(room)).await
+            blocking(move || state.due_work(room)).await
         };
         let Some(Due {
             jobs,
@@ -229,7 +232,7 @@ impl Work {
         let deps = state.deps();
         for query in ari_queries {
             let deps = deps.clone();
-            asked.spawn(async move { query.work(&deps).await });
+            asked.spawn(async move { query.run(&deps).await });
         }
         for issuer in to_look_at {
             looks.spawn(async move { issuer.look_at_limits().await });
@@ -237,14 +240,14 @@ impl Work {
         let is_begun = !jobs.is_empty();
         for job in jobs {
             let deps = deps.clone();
-            self.tasks.spawn(async move { job.work(&deps).await });
+            self.tasks.spawn(async move { job.run(&deps).await });
         }
         (next, is_begun)
     }
 
     /// Waits for the end of one; `None` at once where none is under way. Of one that breaks off the
     /// manager learns by itself.
-    async fn next(&mut self) -> Option<JobResult> {
+    async fn next_result(&mut self) -> Option<JobResult> {
         let ended = self.tasks.join_next().await?;
         ended
             .inspect_err(|error| tracing::error!(%error, "work on a certificate broke off"))

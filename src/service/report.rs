@@ -59,7 +59,7 @@ impl fmt::Display for ReloadError {
 }
 
 /// Logs how a reload of `file` went, and has systemd show it.
-pub(super) fn tell(file: &Path, outcome: &Result<ReloadReport, ReloadError>) {
+pub(super) fn log_outcome(file: &Path, outcome: &Result<ReloadReport, ReloadError>) {
     systemd::reloaded(outcome.as_ref().err());
     match outcome {
         Ok(reloaded) => {
@@ -88,7 +88,7 @@ pub(super) fn tell(file: &Path, outcome: &Result<ReloadReport, ReloadError>) {
 }
 
 /// Logs how many certificates came, went or changed.
-pub(super) fn tell_changes(report: &Report) {
+pub(super) fn log_changes(report: &Report) {
     if !report.is_unchanged() {
         tracing::info!(
             added = report.added.len(),
@@ -100,7 +100,7 @@ pub(super) fn tell_changes(report: &Report) {
 }
 
 /// Logs what is wrong with certificates, once for as long as it stays.
-pub(super) fn tell_certificates(report: &Report) {
+pub(super) fn log_certificates(report: &Report) {
     for problem in report.problems.iter().filter(|problem| problem.is_new) {
         tracing::error!("{problem}");
     }

@@ -26,7 +26,7 @@ impl StartGate {
     }
 
     /// Waits until the start is over.
-    pub async fn opened(&self) {
+    pub async fn wait_until_open(&self) {
         if self.open.subscribe().wait_for(|open| *open).await.is_err() {
             std::future::pending().await
         }
@@ -42,7 +42,7 @@ impl StartGate {
     }
 
     /// Ends the start, and the gateway.
-    pub(super) fn fail(&self, why: String) {
+    pub(super) fn fail_start(&self, why: String) {
         // The first reason counts.
         let _ = self.failed.set(why);
         self.stopper.stop();

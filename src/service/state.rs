@@ -129,7 +129,7 @@ impl GatewayState {
             set_level,
             writer: Mutex::new(Writer {
                 manager,
-                versions: FileVersions::take(&loaded.files, now),
+                versions: FileVersions::read_from(&loaded.files, now),
                 watch: Arc::default(),
                 missing: Vec::new(),
                 start: loaded.config.clone(),
@@ -147,7 +147,7 @@ impl GatewayState {
             let mut writer = state.writer();
             let config = &state.current.load().config;
             let report = writer.manager.start(config, LOAD_AT_START);
-            report::tell_certificates(&report);
+            report::log_certificates(&report);
             state.publish(config, &mut writer, &report);
             report
         };
@@ -167,7 +167,7 @@ impl GatewayState {
     }
 
     /// How the last reload went; `None` before the first.
-    pub fn last(&self) -> Option<ReloadOutcome> {
+    pub fn last_reload(&self) -> Option<ReloadOutcome> {
         self.last.load().as_ref().clone()
     }
 
@@ -182,8 +182,8 @@ impl GatewayState {
     }
 
     /// Everything that CAs are asked for.
-    pub fn managed(&self) -> Vec<ManagedView> {
-        self.writer().manager.managed()
+    pub fn managed_views(&self) -> Vec<ManagedView> {
+        self.writer().manager.managed_views()
     }
 
     /// What is to be watched: the configuration's files, certificates' files and directories.
@@ -199,31 +199,31 @@ impl GatewayState {
         // It may have been rotated away: a reload is how that is told.
         self.access.load().reopen();
         let mut writer = self.writer();
-        let read = self.read(&mut writer);
-        self.take(&mut writer, read)
+        let read = self.load_config(&mut writer);
+        self.apply_config(&mut writer, read)
     }
 
     /// Looks at the files: reloads where the configuration's own have changed, else reads only the
     /// certificates that have. `paths` says which may have; with none [`Self::sweep`] looks at all.
     /// Blocks on files.
-    pub fn look(&self, paths: &[PathBuf]) {
+    pub fn check_paths(&self, paths: &[PathBuf]) {
         let mut writer = self.writer();
         // Certificates are looked after whether or not the configuration is in order.
         if self.reload_changed(&mut writer) {
             return;
         }
         if paths.is_empty() {
-            writer.manager.begin_sweep();
+            writer.manager.begin_scan();
             return;
         }
         let report = writer.manager.refresh_paths(paths);
-        self.take_certificates(&mut writer, &report);
+        self.publish_report(&mut writer, &report);
     }
 
     /// Publishes and tells what a look at files has found.
-    pub(super) fn take_certificates(&self, writer: &mut Writer, report: &Report) {
-        report::tell_changes(report);
-        report::tell_certificates(report);
+    pub(super) fn publish_report(&self, writer: &mut Writer, report: &Report) {
+        report::log_changes(report);
+        report::log_certificates(report);
         // As in `take`: these may be the certificates of another configuration.
         if !self.reload_changed(writer) {
             let config = &self.current.load().config;

@@ -59,7 +59,7 @@ impl Stop {
         (stop, Stopper(ask))
     }
 
-    async fn in_order(&self) {
+    async fn stop_in_order(&self) {
         self.readiness.set(PART, ["the gateway is stopping"]);
         systemd::stopping();
         tracing::info!("stopping: no new connections, waiting for open requests");
@@ -83,8 +83,8 @@ impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         let mut asked = self.asked.lock().await;
         tokio::select! {
-            () = self.signals.terminate() => self.in_order().await,
-            Some(()) = asked.recv() => self.in_order().await,
+            () = self.signals.terminate() => self.stop_in_order().await,
+            Some(()) = asked.recv() => self.stop_in_order().await,
             () = self.signals.interrupt() => {
                 self.readiness.set(PART, ["the gateway is stopping"]);
                 systemd::stopping();

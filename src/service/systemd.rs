@@ -105,7 +105,7 @@ pub fn begin(pulse: Pulse) {
     }
     let (sender, messages) = sync_channel(QUEUE);
     let thread = thread::Builder::new().name("systemd".to_owned());
-    match thread.spawn(move || tell(&messages, &pulse)) {
+    match thread.spawn(move || send_messages(&messages, &pulse)) {
         // Where it has begun before, that one continues.
         Ok(_) => _ = MESSAGES.set(sender),
         Err(error) => tracing::warn!(%error, "cannot notify systemd"),
@@ -155,7 +155,7 @@ fn notify(state: &[NotifyState<'_>]) {
 
 /// Sends what comes, and meanwhile that the data plane lives: a third of the watchdog's time may
 /// pass in between, so that one delay is no reason for a restart.
-fn tell(messages: &Receiver<String>, pulse: &Pulse) {
+fn send_messages(messages: &Receiver<String>, pulse: &Pulse) {
     let watchdog = watchdog().map(|within| within / 3);
     loop {
         let message = match watchdog {

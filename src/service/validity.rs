@@ -45,7 +45,7 @@ impl BackgroundService for Validity {
         loop {
             let state = Arc::clone(&self.state);
             let looked = blocking(move || {
-                let shortest = look(&state, &mut watch);
+                let shortest = check_validity(&state, &mut watch);
                 (shortest, watch)
             });
             let shortest;
@@ -62,14 +62,14 @@ impl BackgroundService for Validity {
 }
 
 /// Tells what is new about all certificates. Returns the shortest life among them.
-fn look(state: &GatewayState, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
+fn check_validity(state: &GatewayState, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
     let now = state.now();
     let all = state.monitored_certs();
     let lives = all.iter().map(|one| {
         let key = one.certificate.fingerprint();
         (key, one.certificate.served_lifetime(), one.renewed_by)
     });
-    let alerts: HashMap<_, _> = watch.look(lives, now).into_iter().collect();
+    let alerts: HashMap<_, _> = watch.check_item(lives, now).into_iter().collect();
     if !alerts.is_empty() {
         for one in &all {
             if let Some(alert) = alerts.get(&one.certificate.fingerprint()) {
@@ -161,7 +161,7 @@ mod tests {
             retry,
         };
         let life = watched.certificate.served_lifetime();
-        let alert = Alert::of(&life, renewed_by, NOW).expect("an alert");
+        let alert = Alert::for_lifetime(&life, renewed_by, NOW).expect("an alert");
         event(&watched, alert, NOW).message
     }
 

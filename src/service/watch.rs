@@ -38,7 +38,7 @@ pub struct Watch {
 /// Device and inode of a directory: one that was made again is another.
 type Identity = (u64, u64);
 
-/// What came of [`Watch::follow`].
+/// What came of [`Watch::follow_paths`].
 #[derive(Debug)]
 pub struct Followed {
     /// Whether a directory is watched that was not before.
@@ -84,8 +84,8 @@ impl Watch {
 
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
     /// them are watched themselves.
-    pub fn follow<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
-        let wanted = PathComponents::to(paths).into_directories();
+    pub fn follow_paths<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
+        let wanted = PathComponents::leading_to(paths).into_directories();
         for gone in self.directories.keys().filter(|one| !wanted.contains(*one)) {
             // It may have been deleted, and its watch with it.
             let _ = self.watcher.unwatch(gone);
@@ -127,7 +127,7 @@ impl Watch {
 
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
     /// which. Nothing is lost where the wait is given up and begun again.
-    pub async fn changed(&mut self) -> Vec<PathBuf> {
+    pub async fn wait_for_change(&mut self) -> Vec<PathBuf> {
         loop {
             let event = match &self.pending {
                 None => self.events.recv().await,
@@ -143,7 +143,7 @@ impl Watch {
             }
             match self.pending.take() {
                 Some(pending) if is_quiet || Instant::now() >= pending.patience => {
-                    return pending.tell();
+                    return pending.into_paths();
                 }
                 // The watcher lives as long as `self`: the end of the events is not reached.
                 None => return std::future::pending().await,
@@ -171,7 +171,7 @@ impl Pending {
         self.paths.extend(paths);
     }
 
-    fn tell(self) -> Vec<PathBuf> {
+    fn into_paths(self) -> Vec<PathBuf> {
         if self.all_known {
             self.paths.into_iter().collect()
         } else {
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     async fn told(watch: &mut Watch) -> bool {
-        tokio::time::timeout(Duration::from_secs(10), watch.changed())
+        tokio::time::timeout(Duration::from_secs(10), watch.wait_for_change())
             .await
             .is_ok()
     }
@@ -216,9 +216,9 @@ mod tests {
         let file = dir.path().join("a.yaml");
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
-        let followed = watch.follow([&*file]);
+        let followed = watch.follow_paths([&*file]);
         assert!(followed.is_more && followed.errors.is_empty());
-        assert!(!watch.follow([&*file]).is_more);
+        assert!(!watch.follow_paths([&*file]).is_more);
 
         fs::write(&file, "2").expect("written");
         assert!(told(&mut watch).await, "rewritten");
@@ -235,10 +235,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("a.yaml");
         let mut watch = Watch::new().expect("inotify");
-        watch.follow([&*file]);
+        watch.follow_paths([&*file]);
         fs::write(&file, "1").expect("written");
         // Long enough for the event to come, too short for it to be told.
-        let given_up = tokio::time::timeout(QUIET / 2, watch.changed()).await;
+        let given_up = tokio::time::timeout(QUIET / 2, watch.wait_for_change()).await;
         assert!(given_up.is_err());
         assert!(told(&mut watch).await);
     }
@@ -249,10 +249,10 @@ mod tests {
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).expect("made");
         let mut watch = Watch::new().expect("inotify");
-        assert!(watch.follow([&*inner]).is_more);
+        assert!(watch.follow_paths([&*inner]).is_more);
         fs::rename(&inner, dir.path().join("old")).expect("moved");
         fs::create_dir(&inner).expect("made again");
-        assert!(watch.follow([&*inner]).is_more);
+        assert!(watch.follow_paths([&*inner]).is_more);
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
         fs::create_dir_all(at("outer/inner")).expect("made");
         fs::write(at("outer/inner/a.pem"), "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
-        watch.follow([&*at("outer/inner/a.pem")]);
+        watch.follow_paths([&*at("outer/inner/a.pem")]);
         let leads = |names: &[&str]| {
             let paths: Vec<_> = names.iter().map(|name| at(name)).collect();
             watch.may_lead_elsewhere(&paths)
@@ -285,9 +285,9 @@ mod tests {
         let file = dir.path().join("a.yaml");
         fs::write(&file, "1").expect("written");
         let mut watch = Watch::new().expect("inotify");
-        watch.follow([&*file]);
+        watch.follow_paths([&*file]);
         fs::read(&file).expect("read");
-        let quiet = tokio::time::timeout(Duration::from_millis(400), watch.changed()).await;
+        let quiet = tokio::time::timeout(Duration::from_millis(400), watch.wait_for_change()).await;
         assert!(quiet.is_err());
     }
 
@@ -308,13 +308,13 @@ mod tests {
         let file = outside.path().join("volume/a.yaml");
 
         let mut watch = Watch::new().expect("inotify");
-        watch.follow([&*file]);
+        watch.follow_paths([&*file]);
         symlink("..2", at("..tmp")).expect("linked");
         fs::rename(at("..tmp"), at("..data")).expect("swapped");
         assert!(told(&mut watch).await, "the inner link");
         assert_eq!(fs::read_to_string(&file).expect("read"), "..2");
 
-        watch.follow([&*file]);
+        watch.follow_paths([&*file]);
         fs::remove_file(outside.path().join("volume")).expect("removed");
         assert!(told(&mut watch).await, "the outer link");
     }

@@ -81,8 +81,8 @@ impl Storage for FileStorage {
             if metadata.is_dir() {
                 return Ok(None);
             }
-            permissions::mend(&path, &metadata, FILE_MODE);
-            permissions::mend_directories(&self.shared.root, directory(&path))?;
+            permissions::tighten(&path, &metadata, FILE_MODE);
+            permissions::tighten_directories(&self.shared.root, directory(&path))?;
             let size = usize::try_from(metadata.len()).unwrap_or_default();
             // With room to find the end, so that nothing is moved and left behind unwiped.
             let mut value = Zeroizing::new(Vec::with_capacity(size + 1));
@@ -151,7 +151,7 @@ impl Storage for FileStorage {
 
     fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
         self.shared.presence.check()?;
-        let taken = self.shared.locks.take(key)?;
+        let taken = self.shared.locks.take_lease(key)?;
         Ok(taken.map(|taken| {
             Lease::new(FileLease {
                 storage: self.clone(),

@@ -19,7 +19,7 @@ pub struct PendingWrites(Arc<Mutex<BTreeMap<String, Arc<Store>>>>);
 
 impl PendingWrites {
     /// Has `store` called until it succeeds, in the place of any of this name before it.
-    pub fn put(
+    pub fn put_write(
         &self,
         name: &str,
         store: impl Fn(&dyn Storage) -> Result<bool, StorageError> + Send + Sync + 'static,
@@ -28,12 +28,12 @@ impl PendingWrites {
     }
 
     /// Forgets what waits by this name.
-    pub fn forget(&self, name: &str) {
+    pub fn forget_write(&self, name: &str) {
         self.waiting().remove(name);
     }
 
     /// Whether anything waits by this name.
-    pub fn holds(&self, name: &str) -> bool {
+    pub fn has_write(&self, name: &str) -> bool {
         self.waiting().contains_key(name)
     }
 
@@ -53,7 +53,7 @@ impl PendingWrites {
     ///
     /// # Errors
     /// The first failure of the storage; what failed still waits.
-    pub fn flush(&self, storage: &dyn Storage) -> Result<bool, StorageError> {
+    pub fn flush_to(&self, storage: &dyn Storage) -> Result<bool, StorageError> {
         let waiting: Vec<_> = {
             let waiting = self.waiting();
             let each = waiting.iter();
@@ -103,37 +103,37 @@ mod tests {
         let key: Key = "a".parse().expect("a key");
         let busy = Arc::new(Mutex::new(true));
         let (place, is_busy) = (key.clone(), Arc::clone(&busy));
-        pending_writes.put("a", move |storage| {
+        pending_writes.put_write("a", move |storage| {
             if *is_busy.lock().expect("whole") {
                 return Ok(false);
             }
             storage.store(&place, b"1").map(|()| true)
         });
-        assert_eq!(pending_writes.flush(&storage).ok(), Some(false));
-        assert!(pending_writes.holds("a"), "another is at work on it");
+        assert_eq!(pending_writes.flush_to(&storage).ok(), Some(false));
+        assert!(pending_writes.has_write("a"), "another is at work on it");
         *busy.lock().expect("whole") = false;
         storage.fail(Some(ErrorKind::StorageFull));
-        assert!(pending_writes.flush(&storage).is_err());
+        assert!(pending_writes.flush_to(&storage).is_err());
         assert_eq!(pending_writes.len(), 1);
         storage.fail(None);
-        assert_eq!(pending_writes.flush(&storage).ok(), Some(true));
+        assert_eq!(pending_writes.flush_to(&storage).ok(), Some(true));
         assert!(pending_writes.is_empty() && storage.exists(&key).expect("readable"));
-        pending_writes.put("b", |_| Ok(true));
-        pending_writes.forget("b");
-        assert_eq!(pending_writes.flush(&storage).ok(), Some(false));
+        pending_writes.put_write("b", |_| Ok(true));
+        pending_writes.forget_write("b");
+        assert_eq!(pending_writes.flush_to(&storage).ok(), Some(false));
     }
 
     #[test]
     fn one_that_cannot_be_stored_keeps_no_other_waiting() {
         let (pending_writes, storage) = (PendingWrites::default(), MemoryStorage::default());
         let key: Key = "b".parse().expect("a key");
-        pending_writes.put("a", |_| Err(StorageError::Key(String::new())));
+        pending_writes.put_write("a", |_| Err(StorageError::Key(String::new())));
         let place = key.clone();
-        pending_writes.put("b", move |storage| {
+        pending_writes.put_write("b", move |storage| {
             storage.store(&place, b"1").map(|()| true)
         });
-        assert!(pending_writes.flush(&storage).is_err(), "it is told");
-        assert!(pending_writes.holds("a") && !pending_writes.holds("b"));
+        assert!(pending_writes.flush_to(&storage).is_err(), "it is told");
+        assert!(pending_writes.has_write("a") && !pending_writes.has_write("b"));
         assert!(storage.exists(&key).expect("readable"));
     }
 }

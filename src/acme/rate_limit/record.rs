@@ -62,7 +62,7 @@ impl Limits {
             let before = all.clone();
             for (of, limiter) in known {
                 let stored = all.entry(of).or_default();
-                stored.learn(&limiter);
+                stored.merge_from(&limiter);
             }
             if all == before {
                 return Ok(());

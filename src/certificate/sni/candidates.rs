@@ -174,7 +174,7 @@ impl Candidates {
 
     /// Notes what began or ended to be valid between `last` and `now`.
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
-        match self.deadlines.pass(now) {
+        match self.deadlines.pass_time(now) {
             Passed::These(patterns) => {
                 patterns
                     .iter()

@@ -24,9 +24,9 @@ impl CertFiles {
     }
 
     /// Forgets what the index knew at the start, now that all files have been looked at.
-    pub(in crate::manager) fn settle_index(&mut self) {
+    pub(in crate::manager) fn forget_unclaimed(&mut self) {
         if let Some(index) = &mut self.index {
-            index.settle();
+            index.forget_unclaimed();
         }
     }
 
@@ -36,17 +36,20 @@ impl CertFiles {
     }
 
     /// What the index knows of an entry.
-    pub(super) fn known(
+    pub(super) fn find_indexed(
         &mut self,
         id: &EntryId,
         kind: Kind,
         loader: &Loader,
     ) -> Option<Box<IndexedCert>> {
-        self.index.as_mut()?.take(id, kind, loader).map(Box::new)
+        self.index
+            .as_mut()?
+            .take_known(id, kind, loader)
+            .map(Box::new)
     }
 
     /// Takes what is known of an entry for what its files hold.
-    pub(super) fn recall(
+    pub(super) fn restore_indexed(
         &mut self,
         found: Found,
         stamps: Stamps,
@@ -66,16 +69,16 @@ impl CertFiles {
             problem: None,
         };
         let is_same = known.sure && known.stamps == stamps.print;
-        let entry = self.entry(&id, kind, origin);
+        let entry = self.entry_or_insert(&id, kind, origin);
         entry.stamps = stamps.print;
         // Where they were sure when the content was read, they are now.
         entry.sure = is_same || stamps.sure;
         entry.digest = known.digest;
         entry.odd = odd.boxed();
         entry.indexed = true;
-        let change = self.admit(&id, Some(Arc::new(new)), now);
+        let change = self.install(&id, Some(Arc::new(new)), now);
         if !is_same {
-            self.remember(&id);
+            self.index_entry(&id);
         }
         if self.cert_sources.are_held() {
             self.away.push(id);
@@ -84,14 +87,14 @@ impl CertFiles {
     }
 
     /// Has the index know what an entry's files hold.
-    pub(super) fn remember(&mut self, id: &EntryId) {
+    pub(super) fn index_entry(&mut self, id: &EntryId) {
         let (Some(index), Some(entry)) = (&self.index, self.entries.get_mut(id)) else {
             return;
         };
         let odd = entry.odd.as_deref();
         let Some(certificate) = &entry.certificate else {
             if std::mem::take(&mut entry.indexed) {
-                index.remove(id);
+                index.remove_entry(id);
             }
             return;
         };
@@ -99,7 +102,7 @@ impl CertFiles {
             // What is served is not what the files hold.
             return;
         }
-        let is_put = index.put(IndexEntry {
+        let is_put = index.put_entry(IndexEntry {
             id: id.clone(),
             kind: entry.kind,
             stamps: entry.stamps,
@@ -114,7 +117,7 @@ impl CertFiles {
     }
 
     /// Reads some of what is left in files and is to be in memory. Whether there is more.
-    pub(in crate::manager) fn fetch(&mut self, most: usize) -> bool {
+    pub(in crate::manager) fn fetch_certificates(&mut self, most: usize) -> bool {
         let from = self.away.len().saturating_sub(most);
         for id in self.away.split_off(from) {
             let Some(entry) = self.entries.get(&id) else {
@@ -139,7 +142,7 @@ impl CertFiles {
     }
 
     /// Mends chains whose intermediates have become known.
-    pub(super) fn complete(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
+    pub(super) fn complete_chains(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
         let generation = loader.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return Vec::new();
@@ -182,7 +185,7 @@ impl CertFiles {
             });
         }
         for id in completed {
-            self.remember(&id);
+            self.index_entry(&id);
         }
         changes
     }

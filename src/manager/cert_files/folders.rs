@@ -264,7 +264,7 @@ impl CertFiles {
         let id = ids.next();
         for other in ids {
             if !self.files.contains_key(&other) {
-                changes.extend(self.remove(&other));
+                changes.extend(self.remove_entry(&other));
             }
         }
         let id = id.filter(|id| !self.files.contains_key(id))?;

@@ -30,7 +30,7 @@ pub(in crate::manager) struct PriorityLoad {
 impl CertFiles {
     /// Begins the first look: who asks for certificates meanwhile does so through `load_priority`. What is
     /// for `default` comes first.
-    pub(in crate::manager) fn begin_first(
+    pub(in crate::manager) fn begin_priority_load(
         &mut self,
         load_priority: LoadPriority,
         default: Option<Identifier>,
@@ -38,7 +38,7 @@ impl CertFiles {
         let mut files: HashMap<u64, Vec<EntryId>> = HashMap::new();
         for id in self.files.keys() {
             for pattern in named_after(id).into_iter().flatten() {
-                if let Some(mark) = load_priority.mark(&pattern) {
+                if let Some(mark) = load_priority.hash_pattern(&pattern) {
                     files.entry(mark).or_default().push(id.clone());
                 }
             }
@@ -52,7 +52,7 @@ impl CertFiles {
     }
 
     /// Ends it.
-    pub(in crate::manager) fn end_first(&mut self) {
+    pub(in crate::manager) fn end_priority_load(&mut self) {
         self.priority_load = None;
     }
 
@@ -65,7 +65,9 @@ impl CertFiles {
             && is_small
             && let Some(pattern) = naming::named_after(name)
         {
-            first.marks.extend(first.load_priority.mark(&pattern));
+            first
+                .marks
+                .extend(first.load_priority.hash_pattern(&pattern));
         }
     }
 
@@ -74,7 +76,7 @@ impl CertFiles {
         if let Some(first) = &mut self.priority_load {
             let mut marks = std::mem::take(&mut first.marks);
             marks.extend(first.files.keys());
-            first.load_priority.list(marks);
+            first.load_priority.set_listed(marks);
             match &first.default {
                 Some(Identifier::Dns(name)) => first.load_priority.prioritize(Host::Name(name.as_str())),
                 Some(Identifier::Ip(address)) => first.load_priority.prioritize(Host::Ip(*address)),
@@ -91,13 +93,17 @@ impl CertFiles {
     }
 
     /// Looks at the files that somebody waits for.
-    pub(in crate::manager) fn look_first(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
+    pub(in crate::manager) fn load_requested(
+        &mut self,
+        loader: &Loader,
+        now: UnixTime,
+    ) -> Vec<Change> {
         let Some(first) = &self.priority_load else {
             return Vec::new();
         };
         let mut found = Vec::new();
-        for pattern in first.load_priority.take() {
-            let mark = first.load_priority.mark(&pattern);
+        for pattern in first.load_priority.take_requested() {
+            let mark = first.load_priority.hash_pattern(&pattern);
             let ids = mark.and_then(|mark| first.files.get(&mark));
             let files = ids.into_iter().flatten().filter_map(|id| {
                 Some(Found {
@@ -109,7 +115,7 @@ impl CertFiles {
             found.extend(files);
             self.find_named(&pattern, &mut found);
         }
-        self.look(found, loader, now)
+        self.reload_found(found, loader, now)
     }
 
     /// Finds the files of directories that are named after `pattern`.

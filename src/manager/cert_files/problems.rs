@@ -19,10 +19,10 @@ const TOLD: usize = 1_000;
 impl CertFiles {
     /// Lets time pass: certificates begin and end.
     pub(in crate::manager) fn pass_time(&mut self, now: UnixTime) {
-        match self.deadlines.pass(now) {
+        match self.deadlines.pass_time(now) {
             Passed::These(ids) => {
                 for id in ids {
-                    self.note(&id, now);
+                    self.note_entry(&id, now);
                 }
             }
             Passed::Unknown => {
@@ -36,14 +36,14 @@ impl CertFiles {
                     .collect();
                 self.noted.clear();
                 for id in all {
-                    self.note(&id, now);
+                    self.note_entry(&id, now);
                 }
             }
         }
     }
 
     /// Notes whether there is something to say of an entry, and when there will be.
-    pub(super) fn note(&mut self, id: &EntryId, now: UnixTime) {
+    pub(super) fn note_entry(&mut self, id: &EntryId, now: UnixTime) {
         let Some(entry) = self.entries.get(id) else {
             return;
         };
@@ -141,7 +141,8 @@ fn is_odd(entry: &Entry, now: UnixTime) -> bool {
     entry.odd.is_some()
         || entry.certificate.as_ref().is_some_and(|certificate| {
             entry::invalidity(certificate, now).is_some()
-                || Alert::of(&certificate.served_lifetime(), RenewedBy::ByHand, now).is_some()
+                || Alert::for_lifetime(&certificate.served_lifetime(), RenewedBy::ByHand, now)
+                    .is_some()
         })
 }
 

@@ -51,7 +51,7 @@ pub(in crate::manager) struct Progress {
 
 impl CertFiles {
     /// Begins to look at everything, anew where that is under way.
-    pub(in crate::manager) fn begin_sweep(&mut self) {
+    pub(in crate::manager) fn begin_scan(&mut self) {
         self.sweeps = self.sweeps.wrapping_add(1);
         let files = self.files.iter().map(|(id, origin)| Found {
             id: id.clone(),
@@ -81,18 +81,18 @@ impl CertFiles {
     }
 
     /// Whether a sweep is under way.
-    pub(in crate::manager) fn is_sweeping(&self) -> bool {
+    pub(in crate::manager) fn is_scanning(&self) -> bool {
         self.sweep.is_some()
     }
 
     /// How many files the sweep under way has looked at, of how many as far as is known.
-    pub(in crate::manager) fn swept(&self) -> (usize, usize) {
+    pub(in crate::manager) fn scan_progress(&self) -> (usize, usize) {
         let sweep = self.sweep.as_ref();
         sweep.map_or((0, 0), |sweep| (sweep.found, sweep.files.max(sweep.found)))
     }
 
     /// Goes on with the sweep until it is done or it is `until`.
-    pub(in crate::manager) fn sweep(
+    pub(in crate::manager) fn scan_until(
         &mut self,
         until: Option<Instant>,
         loader: &Loader,
@@ -106,7 +106,7 @@ impl CertFiles {
             };
         };
         while let Some(step) = sweep.steps.pop_front() {
-            if let Some(rest) = self.go(step, &mut sweep, &mut changes, loader, now) {
+            if let Some(rest) = self.run_step(step, &mut sweep, &mut changes, loader, now) {
                 sweep.steps.push_front(rest);
             }
             if until.is_some_and(|until| Instant::now() >= until || self.is_hurried()) {
@@ -116,7 +116,7 @@ impl CertFiles {
         sweep.has_changed |= !changes.is_empty();
         let is_done = sweep.steps.is_empty();
         if is_done {
-            changes.extend(self.complete(loader, now));
+            changes.extend(self.complete_chains(loader, now));
             for directory in &mut self.directories {
                 directory.lack = directory.yields.lack();
             }
@@ -131,7 +131,7 @@ impl CertFiles {
     }
 
     /// One go at a step. What is left of it.
-    fn go(
+    fn run_step(
         &mut self,
         step: Step,
         sweep: &mut Scan,
@@ -164,7 +164,7 @@ impl CertFiles {
                     return None;
                 }
                 sweep.found += found.len();
-                changes.extend(self.look(found, loader, now));
+                changes.extend(self.reload_found(found, loader, now));
                 Some(Step::Files(files))
             }
             Step::Directory(place) => {
@@ -194,7 +194,7 @@ impl CertFiles {
                 let mut is_over = true;
                 for entry in listing.by_ref().take(2 * GO) {
                     is_over = false;
-                    match entry.and_then(|entry| self.list(place, &entry)) {
+                    match entry.and_then(|entry| self.list_entry(place, &entry)) {
                         Ok(Listed::Chain(entry)) => found.push(entry),
                         Ok(Listed::Folder(path)) => {
                             sweep.steps.push_front(Step::Enter(place, path, 1));
@@ -209,7 +209,7 @@ impl CertFiles {
                     }
                 }
                 sweep.found += found.len();
-                changes.extend(self.look(found, loader, now));
+                changes.extend(self.reload_found(found, loader, now));
                 (!is_over).then_some(Step::Listing(place, listing))
             }
             Step::Enter(place, path, depth) => {
@@ -224,7 +224,7 @@ impl CertFiles {
                 if sweep.gathered.len() >= GO || !listed.gone.is_empty() {
                     let gathered = std::mem::take(&mut sweep.gathered);
                     changes.extend(listed.gone);
-                    changes.extend(self.look(gathered, loader, now));
+                    changes.extend(self.reload_found(gathered, loader, now));
                 }
                 for (path, depth) in listed.folders {
                     sweep.steps.push_front(Step::Enter(place, path, depth));
@@ -233,12 +233,12 @@ impl CertFiles {
             }
             Step::Gone => {
                 let gathered = std::mem::take(&mut sweep.gathered);
-                changes.extend(self.look(gathered, loader, now));
-                let gone: Vec<_> = self.gone().collect();
+                changes.extend(self.reload_found(gathered, loader, now));
+                let gone: Vec<_> = self.vanished_entries().collect();
                 for (id, is_configured) in gone {
                     changes.extend(match is_configured {
-                        true => self.vanish(&id, now),
-                        false => self.remove(&id),
+                        true => self.mark_vanished(&id, now),
+                        false => self.remove_entry(&id),
                     });
                 }
                 None
@@ -247,7 +247,7 @@ impl CertFiles {
     }
 
     /// Takes an entry of a directory's listing.
-    fn list(&mut self, place: usize, listed: &DirEntry) -> io::Result<Listed> {
+    fn list_entry(&mut self, place: usize, listed: &DirEntry) -> io::Result<Listed> {
         let name = listed.file_name();
         let Some(directory) = self.directories.get_mut(place) else {
             return Ok(Listed::Other);
@@ -293,7 +293,7 @@ impl CertFiles {
 
     /// The entries that this sweep has not found and that are gone indeed, and whether the
     /// configuration still asks for them.
-    fn gone(&self) -> impl Iterator<Item = (EntryId, bool)> {
+    fn vanished_entries(&self) -> impl Iterator<Item = (EntryId, bool)> {
         let unseen = self
             .entries
             .iter()

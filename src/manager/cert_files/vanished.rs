@@ -13,10 +13,10 @@ const LINGERS: i64 = 5;
 
 impl CertFiles {
     /// Notes that the file of an entry has vanished. One without a valid certificate is forgotten.
-    pub(super) fn vanish(&mut self, id: &EntryId, now: UnixTime) -> Option<Change> {
+    pub(super) fn mark_vanished(&mut self, id: &EntryId, now: UnixTime) -> Option<Change> {
         let certificate = self.entries.get(id)?.certificate.as_ref();
         if certificate.is_none_or(|one| one.validity(now) != Validity::Valid) {
-            return self.remove(id);
+            return self.remove_entry(id);
         }
         let until = now.saturating_add(LINGERS);
         self.vanished.entry(id.clone()).or_insert(until);
@@ -42,7 +42,7 @@ impl CertFiles {
                 // It is back, and told as a change of its own.
                 self.vanished.remove(&id);
             } else {
-                changes.extend(self.remove(&id));
+                changes.extend(self.remove_entry(&id));
             }
         }
         changes

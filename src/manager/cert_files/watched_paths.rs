@@ -25,7 +25,7 @@ impl CertFiles {
     }
 
     /// The entries that `paths` belong to; `None` where that may be any.
-    pub(super) fn survey(&mut self, paths: &[PathBuf]) -> Option<Survey> {
+    pub(super) fn survey_paths(&mut self, paths: &[PathBuf]) -> Option<Survey> {
         let mut survey = Survey::default();
         let mut seen = BTreeSet::new();
         for path in paths {
@@ -213,7 +213,7 @@ impl CertFiles {
     }
 
     /// Finds what is to be watched for these entries too.
-    pub(super) fn follow<'a>(&mut self, entries: impl Iterator<Item = &'a EntryId>) {
+    pub(super) fn watch_links_of<'a>(&mut self, entries: impl Iterator<Item = &'a EntryId>) {
         for id in entries {
             for path in [id.chain(), id.key()] {
                 let is_link = path.is_symlink();

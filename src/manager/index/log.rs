@@ -255,7 +255,7 @@ fn whole(place: &Place) -> u64 {
 
 impl Reading {
     /// Takes out what is known of the entry of `key`.
-    pub(super) fn take(&mut self, key: &[u8]) -> Option<&[u8]> {
+    pub(super) fn take_value(&mut self, key: &[u8]) -> Option<&[u8]> {
         let contents = &mut self.contents;
         let hash = contents.hasher.hash_one(key);
         let found = contents.places.find_entry(hash, |one| one.hash == hash);
@@ -266,7 +266,7 @@ impl Reading {
     }
 
     /// The keys of all that has not been taken out.
-    pub(super) fn rest(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn take_remaining(&mut self) -> Vec<Vec<u8>> {
         let places: Vec<_> = self.contents.places.drain().collect();
         let keys = places.iter().filter_map(|place| {
             self.read(place)?;
@@ -406,7 +406,7 @@ mod tests {
 
     fn read(directory: &Path, key: &str) -> Option<String> {
         let (_, mut reading) = open(directory).expect("opened");
-        let value = reading.take(key.as_bytes())?;
+        let value = reading.take_value(key.as_bytes())?;
         Some(String::from_utf8(value.to_vec()).expect("text"))
     }
 
@@ -447,8 +447,8 @@ mod tests {
         put(&mut log, "d", "five");
         log.flush().expect("flushed");
         // What was open before goes on.
-        assert_eq!(reading.take(b"b"), Some(&b"two"[..]));
-        assert_eq!(reading.rest(), [b"a".to_vec()]);
+        assert_eq!(reading.take_value(b"b"), Some(&b"two"[..]));
+        assert_eq!(reading.take_remaining(), [b"a".to_vec()]);
         drop((log, reading));
         for (key, value) in [("a", "three"), ("b", "two"), ("d", "five")] {
             assert_eq!(read(&place, key).as_deref(), Some(value));

@@ -23,7 +23,7 @@ impl Job {
     }
 
     /// Makes sure that what came is what was asked for, before anything is replaced by it.
-    pub(super) async fn check(
+    pub(super) async fn check_issued(
         &self,
         issuer: &Arc<dyn Issuer>,
         issued: &Issued,

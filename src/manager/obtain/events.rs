@@ -7,7 +7,7 @@ use crate::event::{Event, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
 
 impl Job {
-    pub(super) fn tell_of_begin(&self, candidates: &[&JobIssuer], deps: &Deps) {
+    pub(super) fn emit_obtaining(&self, candidates: &[&JobIssuer], deps: &Deps) {
         let issuers: Vec<_> = candidates.iter().map(|one| &**one.name()).collect();
         let first = issuers.first().copied().unwrap_or_default();
         let verb = if self.present.is_some() {
@@ -23,11 +23,11 @@ impl Job {
             url.clone_from(&window.url);
         }
         let (kind, severity) = (EventKind::CertificateObtaining, Severity::Info);
-        self.tell(deps, &first.into(), kind, severity, message, url);
+        self.emit_event(deps, &first.into(), kind, severity, message, url);
     }
 
     /// Tells that an issuer failed in whose place another gave the certificate.
-    pub(super) fn tell_of_failed(
+    pub(super) fn emit_failed(
         &self,
         deps: &Deps,
         issuer: &Arc<str>,
@@ -41,10 +41,10 @@ impl Job {
             Severity::Warning
         };
         let kind = EventKind::CertificateFailed;
-        self.tell(deps, issuer, kind, severity, message, failure.url.clone());
+        self.emit_event(deps, issuer, kind, severity, message, failure.url.clone());
     }
 
-    fn tell(
+    fn emit_event(
         &self,
         deps: &Deps,
         issuer: &Arc<str>,

@@ -13,7 +13,7 @@ use crate::storage::{Lease, StorageError, blocking};
 impl Job {
     /// What is known after these failures, which is stored before anybody learns of it: a restart
     /// must not forget what others know. Each belongs to the account that it happened with.
-    pub(super) async fn failed(
+    pub(super) async fn record_failures(
         &self,
         failures: Vec<(&JobIssuer, Failure)>,
         mut retries: Retries,
@@ -30,21 +30,21 @@ impl Job {
                 new.push((account, retry));
             }
         }
-        self.keep(new, lease, deps).await;
+        self.store_retries(new, lease, deps).await;
         let is_paused = |failure: &Failure| failure.class == FailureClass::Paused;
         let is_paused = failures.iter().any(|(_, failure)| is_paused(failure));
         if failures.is_empty() {
-            let (_, failure) = merge_failures::sum(Vec::new());
-            return self.failed_by_itself(failure, deps);
+            let (_, failure) = merge_failures::merge(Vec::new());
+            return self.failed_without_issuer(failure, deps);
         }
         let failures = failures.into_iter();
         let failures = failures.map(|(failed, failure)| (failed.name(), failure));
-        let (issuer, failure) = merge_failures::sum(failures.collect());
+        let (issuer, failure) = merge_failures::merge(failures.collect());
         let accounts = self.issuers.iter().map(JobIssuer::account_id);
         Outcome::Failed {
             failure,
             issuer,
-            retry: Box::new(retries.sum(accounts).unwrap_or_default()),
+            retry: Box::new(retries.combined(accounts).unwrap_or_default()),
             retries,
             is_of_none: false,
             is_paused,
@@ -53,7 +53,7 @@ impl Job {
 
     /// What comes of a failure that is no issuer's: nobody was asked. It is not stored, since it
     /// costs nobody anything to meet it again.
-    pub(super) fn failed_by_itself(&self, failure: Failure, deps: &Deps) -> Outcome {
+    pub(super) fn failed_without_issuer(&self, failure: Failure, deps: &Deps) -> Outcome {
         let first = self.issuers.first();
         Outcome::Failed {
             retry: Box::new(self.retry_after(self.retry.as_ref(), &failure, None, deps)),
@@ -78,7 +78,7 @@ impl Job {
     }
 
     /// Keeps failures, by the accounts that they happened with.
-    async fn keep(&self, new: Vec<(String, Retry)>, lease: &Arc<Lease>, deps: &Deps) {
+    async fn store_retries(&self, new: Vec<(String, Retry)>, lease: &Arc<Lease>, deps: &Deps) {
         let (lease, subject) = (Arc::clone(lease), self.subject.clone());
         let kept = blocking(&deps.storage, move |storage| {
             for (account, retry) in new {
@@ -86,7 +86,7 @@ impl Job {
             }
             Ok(())
         });
-        self.note_kept(kept.await, deps);
+        self.report_storage(kept.await, deps);
     }
 
     /// Forgets the failures with all issuers that could be asked.
@@ -96,15 +96,15 @@ impl Job {
         let kept = blocking(&deps.storage, move |storage| {
             cert_store::forget_retries(storage, &lease, &accounts, &subject)
         });
-        self.note_kept(kept.await, deps);
+        self.report_storage(kept.await, deps);
     }
 
-    fn note_kept(&self, kept: Result<(), StorageError>, deps: &Deps) {
+    fn report_storage(&self, kept: Result<(), StorageError>, deps: &Deps) {
         match kept {
-            Ok(()) => deps.health.works(Use::Writing),
+            Ok(()) => deps.health.record_success(Use::Writing),
             // The peer that took over keeps its own.
             Err(StorageError::Lost { .. }) => {}
-            Err(error) => deps.health.failed(Use::Writing, &error),
+            Err(error) => deps.health.record_failure(Use::Writing, &error),
         }
     }
 }

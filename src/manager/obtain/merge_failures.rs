@@ -6,7 +6,7 @@ use crate::schedule::{Failure, FailureClass};
 
 /// The failures of all issuers as one, with the patience of the least patient, who is named too.
 /// The page of a CA that has paused is shown whoever that is.
-pub(super) fn sum(failures: Vec<(&Arc<str>, Failure)>) -> (Arc<str>, Failure) {
+pub(super) fn merge(failures: Vec<(&Arc<str>, Failure)>) -> (Arc<str>, Failure) {
     let several = failures.len() > 1;
     let messages: Vec<_> = failures
         .iter()

@@ -7,20 +7,20 @@ use crate::schedule::{Failure, FailureClass};
 impl Job {
     /// What comes of it where whoever decides on names has to be asked first, and says no. One who
     /// cannot be reached takes no certificate away that is there, and gives none.
-    pub(super) async fn unwanted(&self, deps: &Deps) -> Option<Outcome> {
+    pub(super) async fn check_still_allowed(&self, deps: &Deps) -> Option<Outcome> {
         let wanted = self.wanted.as_ref()?;
         let name = name_of(&self.guard.spec)?;
         match wanted.still_allows(name).await {
             Some(true) => None,
             Some(false) => Some(Outcome::Unwanted),
             None if self.has_one => None,
-            None => Some(self.untold(deps)),
+            None => Some(self.unanswered(deps)),
         }
     }
 
     /// Nobody says whether it is wanted: that is a failure, of a day on which nothing works.
-    fn untold(&self, deps: &Deps) -> Outcome {
+    fn unanswered(&self, deps: &Deps) -> Outcome {
         let why = "whether it may have one cannot be told now, since nobody answers 'ask'";
-        self.failed_by_itself(Failure::new(FailureClass::Network, why), deps)
+        self.failed_without_issuer(Failure::new(FailureClass::Network, why), deps)
     }
 }

@@ -36,8 +36,8 @@ impl Default for ClockGuard {
 
 impl ClockGuard {
     /// Whether the clock, which says `now`, can be trusted; the process has been `up` so long.
-    pub(super) fn holds(&mut self, now: UnixTime, up: Duration) -> bool {
-        let leap = self.clock_step.leap(now, up);
+    pub(super) fn is_trusted(&mut self, now: UnixTime, up: Duration) -> bool {
+        let leap = self.clock_step.measure(now, up);
         if leap.saturating_abs() > LEAP {
             tracing::warn!(
                 seconds = leap,
@@ -57,7 +57,7 @@ mod tests {
     fn a_new_process_and_a_leap_are_no_calm() {
         const HOUR: u64 = 3600;
         let mut clock_guard = ClockGuard::default();
-        let mut holds = |now, hours| clock_guard.holds(now, Duration::from_secs(hours * HOUR));
+        let mut holds = |now, hours| clock_guard.is_trusted(now, Duration::from_secs(hours * HOUR));
         assert!(!holds(1_000_000, 0));
         assert!(holds(1_000_000 + 3600, 1));
         assert!(

@@ -59,7 +59,7 @@ pub struct UseRecord {
 }
 
 impl Retention {
-    pub(super) fn of(on_demand: &OnDemand) -> Self {
+    pub(super) fn from_config(on_demand: &OnDemand) -> Self {
         Self {
             unused: i64::try_from(on_demand.unused.as_secs()).unwrap_or(i64::MAX),
         }
@@ -88,7 +88,7 @@ impl Retention {
 
 impl OnDemandNames {
     /// Has a name go from the storage.
-    pub(super) fn leave(&mut self, name: HostName, why: RemovalReason) {
+    pub(super) fn queue_removal(&mut self, name: HostName, why: RemovalReason) {
         if self.leaving.len() < MOST_LEAVING || self.leaving.contains_key(&name) {
             self.leaving.insert(name, why);
         }
@@ -100,12 +100,12 @@ impl Deps {
     ///
     /// # Errors
     /// Where the storage cannot be read.
-    pub fn on_demand(&self) -> Result<Vec<Key>, StorageError> {
+    pub fn list_on_demand_records(&self) -> Result<Vec<Key>, StorageError> {
         self.storage.list(&keys::all_on_demand()?)
     }
 
     /// Writes down what was used. Returns what is written.
-    pub fn note(&self, notes: Vec<UseRecord>) -> Vec<UseRecord> {
+    pub fn write_on_demand_uses(&self, notes: Vec<UseRecord>) -> Vec<UseRecord> {
         let mut written = Vec::with_capacity(notes.len());
         for note in notes {
             let stored = keys::on_demand(&subject(&note.name))
@@ -125,27 +125,27 @@ impl TlsManager {
     /// a CA.
     pub fn on_demand_retention(&self) -> Option<Retention> {
         let config = self.config.as_deref()?;
-        from_cas(config).map(Retention::of)
+        from_cas(config).map(Retention::from_config)
     }
 
     /// Those of the names with these records that are to be looked at: what is known is not read
     /// again.
-    pub fn stored_on_demand(&mut self, records: Vec<Key>) -> Lookup {
+    pub fn look_up_records(&mut self, records: Vec<Key>) -> Lookup {
         let now = self.clock.now();
         let records = records.into_iter();
         let unknown = records.filter(|key| !self.names.has_record(key));
         let keys = unknown.map(LookupKey::Stored).collect();
-        self.lookup(keys, now)
+        self.prepare_lookup(keys, now)
     }
 
     /// Notes that these names were used.
-    pub fn used_on_demand(&mut self, names: &[HostName]) {
+    pub fn record_on_demand_uses(&mut self, names: &[HostName]) {
         let Some(retention) = self.on_demand_retention() else {
             return;
         };
         let (now, every) = (self.clock.now(), retention.written_every());
         for name in names {
-            self.names.used(name, now);
+            self.names.record_use(name, now);
             let known = self.names.known.get(name);
             if known.is_some_and(|known| known.used.saturating_sub(known.written) >= every) {
                 self.names.unwritten.insert(name.clone());
@@ -154,8 +154,8 @@ impl TlsManager {
     }
 
     /// What is to be written down, some at a time. What is written goes to
-    /// [`Self::noted_on_demand`].
-    pub fn unwritten_use_on_demand(&self) -> Vec<UseRecord> {
+    /// [`Self::mark_on_demand_uses_written`].
+    pub fn unwritten_on_demand_uses(&self) -> Vec<UseRecord> {
         let names = self.names.unwritten.iter();
         let notes = names.filter_map(|name| {
             let known = self.names.known.get(name)?;
@@ -172,7 +172,7 @@ impl TlsManager {
     }
 
     /// Takes what is written down.
-    pub fn noted_on_demand(&mut self, written: &[UseRecord]) {
+    pub fn mark_on_demand_uses_written(&mut self, written: &[UseRecord]) {
         for UseRecord { name, record } in written {
             self.names.unwritten.remove(name);
             if let Some(known) = self.names.known.get_mut(name) {
@@ -190,7 +190,7 @@ impl TlsManager {
             return Vec::new();
         };
         let now = self.clock.now();
-        let is_calm = self.names.clock_guard.holds(now, up);
+        let is_calm = self.names.clock_guard.is_trusted(now, up);
         self.give_up_pending(now);
         if !is_calm {
             return Vec::new();
@@ -267,9 +267,9 @@ impl TlsManager {
             };
             let spec = Arc::clone(&known.spec);
             // What is being obtained comes to its end.
-            if !matches!(self.renewals.stand(&spec, now), NameStatus::Pending) {
+            if !matches!(self.renewals.name_status(&spec, now), NameStatus::Pending) {
                 self.names.remove(&name);
-                self.renewals.let_go(&spec);
+                self.renewals.release_spec(&spec);
             }
         }
     }
@@ -283,13 +283,13 @@ impl TlsManager {
         let now = self.clock.now();
         for Removed { name, why, outcome } in gone {
             match outcome {
-                RemovalOutcome::Used(at) => self.names.used(&name, at),
+                RemovalOutcome::Used(at) => self.names.record_use(&name, at),
                 RemovalOutcome::Renewed(certificate) => {
-                    self.go_on_with(&name, *certificate, now, &mut report)
+                    self.keep_renewed(&name, *certificate, now, &mut report)
                 }
                 // It is found again.
                 RemovalOutcome::Stays if why == RemovalReason::Unused => {}
-                RemovalOutcome::Stays => self.names.leave(name, why),
+                RemovalOutcome::Stays => self.names.queue_removal(name, why),
                 RemovalOutcome::Dropped => self.drop_name(&name, why, now, &mut report),
             }
         }
@@ -297,7 +297,7 @@ impl TlsManager {
         report
     }
 
-    fn go_on_with(
+    fn keep_renewed(
         &mut self,
         name: &HostName,
         certificate: TlsCertificate,
@@ -306,8 +306,8 @@ impl TlsManager {
     ) {
         if let Some(known) = self.names.known.get(name) {
             let spec = Arc::clone(&known.spec);
-            if let Some(change) = self.renewals.goes_on(&spec, certificate, now) {
-                self.take(change, spec.precedence, report);
+            if let Some(change) = self.renewals.install_renewed(&spec, certificate, now) {
+                self.apply_change(change, spec.precedence, report);
             }
         }
     }
@@ -329,14 +329,14 @@ impl TlsManager {
             return;
         }
         let (spec, used) = (Arc::clone(&known.spec), known.used);
-        if self.renewals.has(&spec) {
+        if self.renewals.has_certificate(&spec) {
             let what = match is_unwanted {
                 true => "has ended and goes, since it is no longer wanted".to_owned(),
                 false => format!("goes: nobody has asked for it since {}", rfc3339(used)),
             };
-            cert_events(self.renewals.deps(), &spec, now).dropped(&what, None);
+            cert_events(self.renewals.deps(), &spec, now).emit_dropped(&what, None);
         }
-        self.let_go(name, report);
+        self.release_name(name, report);
     }
 }
 

@@ -65,12 +65,12 @@ impl Lookup {
     }
 
     /// Looks all of them up, on all cores. Blocks on the storage.
-    pub fn look(self, deps: &Deps) -> LookupResults {
+    pub fn run(self, deps: &Deps) -> LookupResults {
         let found = parallel::map(&self.keys, |wish| match wish {
-            LookupKey::Asked(name) => Some(self.look_at(deps, name.clone(), None)),
+            LookupKey::Asked(name) => Some(self.look_up_name(deps, name.clone(), None)),
             LookupKey::Stored(key) => {
-                let (name, record) = stored_record(deps, key)?;
-                Some(self.look_at(deps, name, Some(record)))
+                let (name, record) = read_record(deps, key)?;
+                Some(self.look_up_name(deps, name, Some(record)))
             }
         });
         LookupResults {
@@ -80,11 +80,11 @@ impl Lookup {
     }
 
     /// Looks up a name with its record, or one that a client has asked for.
-    fn look_at(&self, deps: &Deps, name: HostName, stored: Option<Record>) -> Found {
+    fn look_up_name(&self, deps: &Deps, name: HostName, stored: Option<Record>) -> Found {
         let is_asked = stored.is_none();
         let names = [Pattern::Exact(name.clone())];
         let subject = keys::subject(&names);
-        let outcome = self.state(deps, &name, &names, &subject, stored);
+        let outcome = self.read_state(deps, &name, &names, &subject, stored);
         Found {
             name,
             subject,
@@ -93,7 +93,7 @@ impl Lookup {
         }
     }
 
-    fn state(
+    fn read_state(
         &self,
         deps: &Deps,
         name: &HostName,
@@ -127,7 +127,7 @@ impl Lookup {
 
 /// A record with the name that it is of; `None` where it is of none, or cannot be read, which is
 /// told.
-fn stored_record(deps: &Deps, key: &Key) -> Option<(HostName, Record)> {
+fn read_record(deps: &Deps, key: &Key) -> Option<(HostName, Record)> {
     let record = match Record::load(&*deps.storage, key) {
         Ok(record) => record?,
         Err(error) => {

@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use super::super::TlsManager;
 use super::super::report::Report;
-use super::{expiry, from_cas, spec};
+use super::{expiry, from_cas, on_demand_spec};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::{HostName, Pattern};
 
 impl TlsManager {
     /// Has all names gone through with what is next published.
-    pub fn doubt_on_demand(&mut self) {
-        self.names.doubt();
+    pub fn recheck_on_demand(&mut self) {
+        self.names.recheck_all();
     }
 
     /// Goes through all names where what may have certificates is another, else through those that
     /// the configuration has come to have certificates for: lets go of those that
     /// may have none any more, leaves those to the configuration that it has certificates for, and
     /// has others asked for the rest where others are to be asked.
-    pub(in crate::manager) fn review_on_demand(
+    pub(in crate::manager) fn reconfigure_on_demand(
         &mut self,
         config: &Config,
         now: UnixTime,
@@ -39,32 +39,33 @@ impl TlsManager {
             if !self.may_have(&name) {
                 // What is stored stays until it has been of no use for long: a mistake in the
                 // configuration is to cost no orders.
-                self.let_go(&name, report);
+                self.release_name(&name, report);
             } else if self.candidates.covers_without_demand(&pattern, now) {
-                self.let_go(&name, report);
-                self.names.leave(name, expiry::RemovalReason::TakenOver);
+                self.release_name(&name, report);
+                self.names
+                    .queue_removal(name, expiry::RemovalReason::TakenOver);
             } else {
-                self.ask_others(&name, issuers, now);
+                self.change_issuers(&name, issuers, now);
             }
         }
     }
 
-    fn ask_others(&mut self, name: &HostName, issuers: &[Arc<str>], now: UnixTime) {
+    fn change_issuers(&mut self, name: &HostName, issuers: &[Arc<str>], now: UnixTime) {
         let Some(known) = self.names.known.get_mut(name) else {
             return;
         };
         if known.spec.issuers != issuers {
-            let before = std::mem::replace(&mut known.spec, spec(name, issuers));
-            self.renewals.ask_others(&before, &known.spec, now);
+            let before = std::mem::replace(&mut known.spec, on_demand_spec(name, issuers));
+            self.renewals.change_issuers(&before, &known.spec, now);
         }
     }
 
     /// Forgets a name. What is stored of it stays.
-    pub(super) fn let_go(&mut self, name: &HostName, report: &mut Report) {
+    pub(super) fn release_name(&mut self, name: &HostName, report: &mut Report) {
         if let Some(known) = self.names.remove(name)
-            && let Some(change) = self.renewals.let_go(&known.spec)
+            && let Some(change) = self.renewals.release_spec(&known.spec)
         {
-            self.take(change, known.spec.precedence, report);
+            self.apply_change(change, known.spec.precedence, report);
         }
     }
 }

@@ -79,11 +79,11 @@ pub struct Removal {
 
 impl Removal {
     /// Deletes what is stored, where nobody needs it. Blocks on the storage.
-    pub fn carry_out(self, deps: &Deps) -> Removed {
-        let outcome = match self.delete(deps) {
+    pub fn run(self, deps: &Deps) -> Removed {
+        let outcome = match self.delete_stored(deps) {
             Ok(outcome) => outcome,
             Err(error) => {
-                deps.health.failed(Use::Writing, &error);
+                deps.health.record_failure(Use::Writing, &error);
                 RemovalOutcome::Stays
             }
         };
@@ -94,7 +94,7 @@ impl Removal {
         }
     }
 
-    fn delete(&self, deps: &Deps) -> Result<RemovalOutcome, StorageError> {
+    fn delete_stored(&self, deps: &Deps) -> Result<RemovalOutcome, StorageError> {
         let storage = &*deps.storage;
         let record = keys::on_demand(&self.subject)?;
         let Some(_lease) = storage.try_lock(&keys::lock(&self.subject)?)? else {
@@ -111,7 +111,7 @@ impl Removal {
             },
             // Another instance may have been told that it is wanted.
             RemovalReason::Unwanted => {
-                if let Some(certificate) = self.valid(deps)? {
+                if let Some(certificate) = self.stored_valid(deps)? {
                     return Ok(RemovalOutcome::Renewed(Box::new(certificate)));
                 }
             }
@@ -134,7 +134,7 @@ impl Removal {
     }
 
     /// The certificate that is stored, where it is valid.
-    fn valid(&self, deps: &Deps) -> Result<Option<TlsCertificate>, StorageError> {
+    fn stored_valid(&self, deps: &Deps) -> Result<Option<TlsCertificate>, StorageError> {
         let names = [Pattern::Exact(self.name.clone())];
         let read = read(deps, &names, &self.subject, &self.issuers)?;
         let now = deps.clock.now();

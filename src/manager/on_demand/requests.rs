@@ -80,12 +80,12 @@ impl Requests {
     }
 
     /// Waits until a name has been asked for.
-    pub async fn asked(&self) {
+    pub async fn wait_for_request(&self) {
         self.0.asked.notified().await;
     }
 
     /// Waits until other names than before may have certificates.
-    pub async fn changed(&self) {
+    pub async fn wait_for_change(&self) {
         self.0.changed.notified().await;
     }
 
@@ -95,22 +95,22 @@ impl Requests {
     }
 
     /// Says that what was asked for is taken up, and work on it may be due.
-    pub fn took_up(&self) {
+    pub fn notify_taken_up(&self) {
         self.0.taken.notify_one();
     }
 
     /// Waits until what was asked for is taken up.
-    pub async fn taken_up(&self) {
+    pub async fn wait_until_taken_up(&self) {
         self.0.taken.notified().await;
     }
 
     /// Says of which CAs the storage may have certificates.
-    pub(in crate::manager) fn look_for(&self, cas: Vec<String>) {
+    pub(in crate::manager) fn set_cas(&self, cas: Vec<String>) {
         self.0.cas.store(Arc::new(cas));
     }
 
     /// Says that other names than before may have certificates.
-    pub(in crate::manager) fn change(&self) {
+    pub(in crate::manager) fn notify_change(&self) {
         self.0.changed.notify_one();
     }
 
@@ -124,8 +124,8 @@ impl Requests {
         taken
     }
 
-    /// Leaves these names out of what [`Self::waited_for`] says while they are looked up.
-    pub(super) fn look_up(&self, names: Vec<HostName>) -> LookupGuard {
+    /// Leaves these names out of what [`Self::pending_names`] says while they are looked up.
+    pub(super) fn begin_lookup(&self, names: Vec<HostName>) -> LookupGuard {
         self.set_taken_up(&names, false);
         LookupGuard {
             requests: self.clone(),
@@ -143,14 +143,14 @@ impl Requests {
     }
 
     /// The names that were taken up and are waited for still.
-    pub(in crate::manager) fn waited_for(&self) -> Vec<HostName> {
+    pub(in crate::manager) fn pending_names(&self) -> Vec<HostName> {
         let waiting = self.waiting();
         let taken = waiting.by_name.iter().filter(|(_, wait)| wait.is_taken_up);
         taken.map(|(name, _)| name.clone()).collect()
     }
 
     /// Tells all who wait for `name` what came of it.
-    pub(in crate::manager) fn answer(&self, name: &HostName, answer: &Result<(), ObtainError>) {
+    pub(in crate::manager) fn answer_name(&self, name: &HostName, answer: &Result<(), ObtainError>) {
         let waiting = self.waiting().by_name.remove(name);
         for sender in waiting.unwrap_or_default().senders {
             // Who asked may have gone.
@@ -158,7 +158,7 @@ impl Requests {
         }
     }
 
-    fn ask(
+    fn enqueue_name(
         &self,
         name: &HostName,
     ) -> Result<oneshot::Receiver<Result<(), ObtainError>>, ObtainError> {
@@ -249,7 +249,7 @@ impl OnDemandIssuer for Requests {
                 is_begun: false,
             })
         };
-        self.ask(name)?.await.unwrap_or_else(gone)?;
+        self.enqueue_name(name)?.await.unwrap_or_else(gone)?;
         self.cached(name).ok_or_else(|| ObtainError {
             why: "its certificate was taken away at once".to_owned(),
             retry_after: None,

@@ -42,15 +42,15 @@ impl Ari {
     }
 
     /// Has the CA asked about a certificate that is new here.
-    pub(super) fn ask(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
+    pub(super) fn schedule_query(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
         if self.is_on {
             self.known.entry(Arc::clone(spec)).or_default().is_current = false;
-            self.queue(spec, Some(now));
+            self.requeue(spec, Some(now));
         }
     }
 
-    pub(super) fn forget(&mut self, spec: &Arc<CertSpec>) {
-        self.queue(spec, None);
+    pub(super) fn forget_spec(&mut self, spec: &Arc<CertSpec>) {
+        self.requeue(spec, None);
         self.known.remove(spec);
     }
 
@@ -60,7 +60,7 @@ impl Ari {
         known?.advice.as_ref()
     }
 
-    fn queue(&mut self, spec: &Arc<CertSpec>, at: Option<UnixTime>) {
+    fn requeue(&mut self, spec: &Arc<CertSpec>, at: Option<UnixTime>) {
         let Some(known) = self.known.get_mut(spec) else {
             return;
         };
@@ -73,7 +73,7 @@ impl Ari {
         }
     }
 
-    fn due(&self, now: UnixTime, most: usize) -> Vec<Arc<CertSpec>> {
+    fn due_specs(&self, now: UnixTime, most: usize) -> Vec<Arc<CertSpec>> {
         let due = self.queue.iter().take_while(|(at, _)| *at <= now);
         due.take(most).map(|(_, spec)| Arc::clone(spec)).collect()
     }
@@ -87,10 +87,10 @@ impl Renewals {
         }
         for (spec, entry) in &self.entries {
             if is_on && entry.certificate.is_some() {
-                self.ari.ask(spec, now);
+                self.ari.schedule_query(spec, now);
             } else {
-                self.ari.forget(spec);
-                self.queues.advise(spec, None);
+                self.ari.forget_spec(spec);
+                self.queues.set_advised_time(spec, None);
             }
         }
     }
@@ -103,17 +103,17 @@ impl Renewals {
         most: usize,
     ) -> Vec<AriQuery> {
         let mut ari_queries = Vec::new();
-        for spec in self.ari.due(now, most) {
-            let query = self.query(&spec, issuers, now);
+        for spec in self.ari.due_specs(now, most) {
+            let query = self.build_query(&spec, issuers, now);
             // Of others nothing is to be asked before there is another certificate.
             let again = query.as_ref().map(|_| now.saturating_add(LOST));
-            self.ari.queue(&spec, again);
+            self.ari.requeue(&spec, again);
             ari_queries.extend(query);
         }
         ari_queries
     }
 
-    fn query(
+    fn build_query(
         &mut self,
         spec: &Arc<CertSpec>,
         issuers: &IndexMap<Arc<str>, Configured>,
@@ -130,7 +130,7 @@ impl Renewals {
         let Configured::Acme(acme) = configured else {
             return None;
         };
-        let issuer = self.issuer(name, acme);
+        let issuer = self.open_issuer(name, acme);
         Some(AriQuery {
             spec: Arc::clone(spec),
             id: certificate.renewal_id()?,
@@ -147,7 +147,7 @@ impl Renewals {
     }
 
     /// Takes what a CA advises: the plan follows it from now on.
-    pub(in crate::manager) fn advise(&mut self, answer: AriResult, now: UnixTime) {
+    pub(in crate::manager) fn apply_ari_result(&mut self, answer: AriResult, now: UnixTime) {
         let AriResult {
             spec,
             fingerprint,
@@ -164,27 +164,31 @@ impl Renewals {
         }
         let Some(advice) = advice else {
             let again = now.saturating_add(LOOK_AGAIN);
-            self.ari.queue(&spec, Some(again));
+            self.ari.requeue(&spec, Some(again));
             return;
         };
         let at = advice.renew_at(&certificate.lifetime());
-        self.queues.advise(&spec, at);
+        self.queues.set_advised_time(&spec, at);
         if let (true, Some(window), Some(at)) = (is_news, &advice.window, at) {
             let cert_events = CertEvents {
                 deps: &self.deps,
                 spec: &spec,
                 now,
             };
-            cert_events.advised(certificate, window, at);
+            cert_events.emit_advised(certificate, window, at);
         }
-        self.ari.queue(&spec, Some(advice.ask_at));
+        self.ari.requeue(&spec, Some(advice.ask_at));
         if let Some(known) = self.ari.known.get_mut(&spec) {
             (known.advice, known.is_current) = (Some(advice), true);
         }
     }
 
     /// The CA's advice, where that is why the certificate is renewed.
-    pub(super) fn followed(&self, spec: &Arc<CertSpec>, now: UnixTime) -> Option<advice::Window> {
+    pub(super) fn followed_window(
+        &self,
+        spec: &Arc<CertSpec>,
+        now: UnixTime,
+    ) -> Option<advice::Window> {
         let certificate = self.entries.get(spec)?.certificate.as_ref()?;
         let advice = self.ari.advice(spec)?;
         let at = advice.renew_at(&certificate.lifetime())?;

@@ -22,7 +22,7 @@ const LOOK_EVERY: i64 = 60;
 
 impl Renewals {
     /// Those of `names` that are over the network.
-    pub(in crate::manager) fn remote(
+    pub(in crate::manager) fn open_remote(
         &mut self,
         names: &[Arc<str>],
         issuers: &IndexMap<Arc<str>, Configured>,
@@ -30,13 +30,13 @@ impl Renewals {
         names
             .iter()
             .filter_map(|name| match issuers.get(name)? {
-                Configured::Acme(acme) => Some(self.issuer(name, acme)),
+                Configured::Acme(acme) => Some(self.open_issuer(name, acme)),
                 Configured::LocalCa { .. } => None,
             })
             .collect()
     }
 
-    pub(in crate::manager) fn issuer(
+    pub(in crate::manager) fn open_issuer(
         &mut self,
         name: &Arc<str>,
         acme: &Arc<Acme>,
@@ -60,7 +60,7 @@ impl Renewals {
             match issuers.get(name) {
                 Some(Configured::Acme(acme)) => {
                     // A change of the configuration may have closed it.
-                    job_issuers.push(JobIssuer::Remote(self.issuer(name, acme)));
+                    job_issuers.push(JobIssuer::Remote(self.open_issuer(name, acme)));
                 }
                 Some(Configured::LocalCa { .. }) => match local_certs.local_ca(name, issuers) {
                     Ok(ca) => job_issuers.extend(ca.map(JobIssuer::Local)),
@@ -86,7 +86,7 @@ pub(super) enum Obstacle {
 ///
 /// # Errors
 /// Until when, and for whom, there is none.
-pub(super) fn ready(
+pub(super) fn check_obstacles(
     job_issuers: &[JobIssuer],
     spec: &CertSpec,
     entry: &ManagedCert,
@@ -154,7 +154,7 @@ pub(super) fn accounts(issuers: &[Arc<str>], open: &HashMap<Arc<str>, OpenIssuer
 impl Renewals {
     /// The limit of a CA for which nobody is asked for a certificate, and when somebody is; `None`
     /// where somebody can be asked now, or nothing but failures stands against that.
-    pub(super) fn held(
+    pub(super) fn active_limit(
         &self,
         spec: &CertSpec,
         entry: &ManagedCert,

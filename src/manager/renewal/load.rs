@@ -54,7 +54,7 @@ impl ManagedCert {
 
 impl Renewals {
     /// Sees that all of `asked` is planned, and returns what the storage has of it.
-    pub(in crate::manager) fn ensure(
+    pub(in crate::manager) fn ensure_planned(
         &mut self,
         asked: &[ConfiguredSpec<'_>],
         issuers: &IndexMap<Arc<str>, Configured>,
@@ -73,7 +73,7 @@ impl Renewals {
             if self.entries.get(spec).is_some_and(|entry| entry.is_read) {
                 continue;
             }
-            let remote = self.remote(&spec.issuers, issuers);
+            let remote = self.open_remote(&spec.issuers, issuers);
             unread.push((Arc::new(spec.clone()), keys::subject(&spec.names), remote));
         }
         if !is_resting {
@@ -95,17 +95,17 @@ impl Renewals {
         });
         match read.iter().flatten().find_map(|read| read.as_ref().err()) {
             Some(error) => {
-                deps.health.failed(Use::Reading, error);
+                deps.health.record_failure(Use::Reading, error);
                 self.unread = Some(now);
             }
-            None => deps.health.works(Use::Reading),
+            None => deps.health.record_success(Use::Reading),
         }
-        let at_hand = self.at_hand(unread.iter().map(|(spec, ..)| &spec.names));
+        let at_hand = self.present_by_names(unread.iter().map(|(spec, ..)| &spec.names));
         let mut served = Vec::new();
         let mut loaded = 0_usize;
         for ((spec, subject, _), read) in unread.into_iter().zip(read) {
             let others = at_hand.get(&spec.names).map_or(&[][..], Vec::as_slice);
-            if let Some(change) = self.take_read(&spec, subject, read, others, now) {
+            if let Some(change) = self.install_stored(&spec, subject, read, others, now) {
                 loaded += usize::from(change.new.is_some());
                 served.push(((*spec).clone(), change));
             }
@@ -116,7 +116,7 @@ impl Renewals {
         served
     }
 
-    fn take_read(
+    fn install_stored(
         &mut self,
         spec: &Arc<CertSpec>,
         subject: String,
@@ -155,7 +155,7 @@ impl Renewals {
             .iter()
             .filter(|_| is_missing)
             .find(|other| may_take_over(spec, other, now))
-            .and_then(|other| again(&self.deps, other));
+            .and_then(|other| reload_copy(&self.deps, other));
         let new = better.or(taken_over).map(Arc::new);
         let change = new.map(|new| {
             entry.is_stale = new.validity(now) == Validity::Expired;
@@ -165,7 +165,7 @@ impl Renewals {
                 spec,
                 now,
             }
-            .loaded(&new);
+            .emit_loaded(&new);
             let old = entry.certificate.replace(Arc::clone(&new));
             Change {
                 old,
@@ -178,23 +178,23 @@ impl Renewals {
         }
         let is_foreign = entry.is_foreign;
         // What is known here may not have been stored.
-        entry.retries.learn(read.retries);
+        entry.retries.merge_from(read.retries);
         let facts = Facts {
             life: entry.certificate.as_deref().map(TlsCertificate::lifetime),
-            retry: entry.retries.sum(accounts(&spec.issuers, &self.open)),
+            retry: entry.retries.combined(accounts(&spec.issuers, &self.open)),
         };
         self.queues.set(spec, facts, now);
         if change.is_some() {
-            self.ari.ask(spec, now);
+            self.ari.schedule_query(spec, now);
         }
         if is_foreign {
-            self.queues.request(spec, now);
+            self.queues.request_now(spec, now);
         }
         change
     }
 
     /// The certificates at hand that were asked for these lists of names.
-    fn at_hand<'a>(
+    fn present_by_names<'a>(
         &self,
         lists: impl Iterator<Item = &'a Vec<Pattern>>,
     ) -> HashMap<Vec<Pattern>, Vec<Arc<TlsCertificate>>> {
@@ -222,7 +222,7 @@ fn may_take_over(spec: &CertSpec, other: &TlsCertificate, now: UnixTime) -> bool
 }
 
 /// `certificate` once more: each need has its own.
-fn again(deps: &Deps, certificate: &TlsCertificate) -> Option<TlsCertificate> {
+fn reload_copy(deps: &Deps, certificate: &TlsCertificate) -> Option<TlsCertificate> {
     let pem = certificate.bundle_pem().ok()?;
     let loaded = deps.loader.load(&pem, certificate.source().clone());
     loaded.ok().map(|loaded| loaded.certificate)
@@ -256,7 +256,8 @@ pub(in crate::manager) fn read(
                     .as_ref()
                     .is_none_or(|other| other.not_after() < certificate.not_after());
                 if is_valid || is_longer {
-                    read.certificate = Some(deps.hold(certificate, issuer.ca(), &subject));
+                    read.certificate =
+                        Some(deps.place_in_memory(certificate, issuer.ca(), &subject));
                 }
                 if is_valid {
                     break;

@@ -47,7 +47,7 @@ pub(in crate::manager) struct Deferred {
 
 impl Deferred {
     /// Why a name is put off that has failed before; `None` where that is over.
-    pub(in crate::manager) fn of(retry: &Retry, now: UnixTime) -> Option<Self> {
+    pub(in crate::manager) fn from_retry(retry: &Retry, now: UnixTime) -> Option<Self> {
         (!retry.is_due(now)).then(|| Self {
             why: retry.message.clone(),
             next: retry.next,
@@ -64,7 +64,7 @@ fn is_of_name(class: FailureClass) -> bool {
 
 impl Renewals {
     /// Takes up a certificate that a client has asked for, with what the storage has of it.
-    pub(in crate::manager) fn adopt(
+    pub(in crate::manager) fn adopt_spec(
         &mut self,
         spec: &Arc<CertSpec>,
         subject: String,
@@ -74,7 +74,7 @@ impl Renewals {
         let certificate = read.certificate.map(Arc::new);
         let facts = Facts {
             life: certificate.as_deref().map(TlsCertificate::lifetime),
-            retry: read.retries.sum(accounts(&spec.issuers, &self.open)),
+            retry: read.retries.combined(accounts(&spec.issuers, &self.open)),
         };
         let entry = ManagedCert {
             retries: read.retries,
@@ -86,7 +86,7 @@ impl Renewals {
         self.entries.insert(Arc::clone(spec), entry);
         self.queues.set(spec, facts, now);
         let new = certificate?;
-        self.ari.ask(spec, now);
+        self.ari.schedule_query(spec, now);
         Some(Change {
             old: None,
             new: Some(new),
@@ -101,14 +101,14 @@ impl Renewals {
         issuers: &[Arc<str>],
         now: UnixTime,
     ) -> Option<Deferred> {
-        let retry = retries.sum(accounts(issuers, &self.open))?;
-        Deferred::of(&retry, now)
+        let retry = retries.combined(accounts(issuers, &self.open))?;
+        Deferred::from_retry(&retry, now)
     }
 
     /// Forgets a certificate that clients have asked for.
-    pub(in crate::manager) fn let_go(&mut self, spec: &Arc<CertSpec>) -> Option<Change> {
+    pub(in crate::manager) fn release_spec(&mut self, spec: &Arc<CertSpec>) -> Option<Change> {
         self.queues.remove(spec);
-        self.ari.forget(spec);
+        self.ari.forget_spec(spec);
         let entry = self.entries.remove(spec)?;
         Some(Change {
             old: Some(entry.certificate?),
@@ -117,7 +117,7 @@ impl Renewals {
     }
 
     /// Asks others for a certificate from now on. The one at hand is good until it is due.
-    pub(in crate::manager) fn ask_others(
+    pub(in crate::manager) fn change_issuers(
         &mut self,
         spec: &Arc<CertSpec>,
         instead: &Arc<CertSpec>,
@@ -128,10 +128,12 @@ impl Renewals {
         };
         let facts = Facts {
             life: entry.certificate.as_deref().map(TlsCertificate::lifetime),
-            retry: entry.retries.sum(accounts(&instead.issuers, &self.open)),
+            retry: entry
+                .retries
+                .combined(accounts(&instead.issuers, &self.open)),
         };
         self.queues.remove(spec);
-        self.ari.forget(spec);
+        self.ari.forget_spec(spec);
         let has_one = entry.certificate.is_some();
         let label = entry.certificate.as_ref().map(|one| one.source().label());
         let is_replaced = |issuer: &Arc<str>| entry.is_foreign && label == Some(&**issuer);
@@ -139,15 +141,15 @@ impl Renewals {
         self.entries.insert(Arc::clone(instead), entry);
         self.queues.set(instead, facts, now);
         if is_urgent {
-            self.queues.request(instead, now);
+            self.queues.request_now(instead, now);
         }
         if has_one {
-            self.ari.ask(instead, now);
+            self.ari.schedule_query(instead, now);
         }
     }
 
     /// Does not renew a certificate for now, since it is no longer wanted.
-    pub(super) fn unwanted(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
+    pub(super) fn postpone_unwanted(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
         let Some(entry) = self.entries.get_mut(spec) else {
             return;
         };
@@ -157,7 +159,7 @@ impl Renewals {
                 "is not renewed, since it is no longer wanted; it is served until {}",
                 rfc3339(end)
             );
-            cert_events(&self.deps, spec, now).dropped(&what, Some(end));
+            cert_events(&self.deps, spec, now).emit_dropped(&what, Some(end));
         }
         let left = end.map_or(0, |end| end.saturating_sub(now)).max(1);
         let pause = (left / REST).max(ASK_AGAIN).min(left);
@@ -174,13 +176,13 @@ impl Renewals {
     }
 
     /// Does nothing more about a certificate that is over. It may be gone from the storage by now.
-    pub(in crate::manager) fn rest(&mut self, spec: &Arc<CertSpec>) {
+    pub(in crate::manager) fn stop_renewal(&mut self, spec: &Arc<CertSpec>) {
         self.queues.remove(spec);
-        self.ari.forget(spec);
+        self.ari.forget_spec(spec);
     }
 
     /// Obtains a certificate again that is over.
-    pub(in crate::manager) fn want_again(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
+    pub(in crate::manager) fn resume_renewal(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
         if !self.is_over(spec, now) {
             return;
         }
@@ -193,7 +195,7 @@ impl Renewals {
     }
 
     /// Goes on with `certificate`, which is stored, in the place of one that is over.
-    pub(in crate::manager) fn goes_on(
+    pub(in crate::manager) fn install_renewed(
         &mut self,
         spec: &Arc<CertSpec>,
         certificate: TlsCertificate,
@@ -206,7 +208,7 @@ impl Renewals {
             |present: &Arc<TlsCertificate>| certificate.not_after() > present.not_after();
         let change = entry.certificate.as_ref().is_none_or(is_newer).then(|| {
             let new = Arc::new(certificate);
-            cert_events(&self.deps, spec, now).loaded(&new);
+            cert_events(&self.deps, spec, now).emit_loaded(&new);
             (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
             Change {
                 old: entry.certificate.replace(Arc::clone(&new)),
@@ -215,12 +217,16 @@ impl Renewals {
         });
         let life = entry.certificate.as_deref().map(TlsCertificate::lifetime);
         self.queues.set(spec, Facts { life, retry: None }, now);
-        self.ari.ask(spec, now);
+        self.ari.schedule_query(spec, now);
         change
     }
 
     /// How a name stands that clients have asked for.
-    pub(in crate::manager) fn stand(&self, spec: &Arc<CertSpec>, now: UnixTime) -> NameStatus {
+    pub(in crate::manager) fn name_status(
+        &self,
+        spec: &Arc<CertSpec>,
+        now: UnixTime,
+    ) -> NameStatus {
         let Some(entry) = self.entries.get(spec) else {
             return NameStatus::Unknown;
         };
@@ -242,11 +248,11 @@ impl Renewals {
             return deferred("it is no longer wanted".to_owned(), None);
         }
         let retry = self.queues.retry(spec);
-        if let Some(deferred) = retry.and_then(|retry| Deferred::of(retry, now)) {
+        if let Some(deferred) = retry.and_then(|retry| Deferred::from_retry(retry, now)) {
             return NameStatus::Deferred(deferred);
         }
         let longest = now.saturating_add(PATIENCE);
-        if let Some((held, next)) = self.held(spec, entry, now)
+        if let Some((held, next)) = self.active_limit(spec, entry, now)
             && next.is_none_or(|next| next > longest)
         {
             return deferred(held.to_string(), next);

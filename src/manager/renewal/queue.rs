@@ -69,14 +69,14 @@ impl RenewalQueues {
         if !queues.contains_key(&spec.issuers) {
             queues.insert(spec.issuers.clone(), Plan::new(window));
         }
-        if let Some(plan) = self.of_mut(spec) {
+        if let Some(plan) = self.plan_of_mut(spec) {
             plan.set(Arc::clone(spec), facts, now);
         }
     }
 
-    pub(super) fn advise(&mut self, spec: &Arc<CertSpec>, at: Option<UnixTime>) {
-        if let Some(plan) = self.of_mut(spec) {
-            plan.advise(spec, at);
+    pub(super) fn set_advised_time(&mut self, spec: &Arc<CertSpec>, at: Option<UnixTime>) {
+        if let Some(plan) = self.plan_of_mut(spec) {
+            plan.set_advised_time(spec, at);
         }
     }
 
@@ -92,10 +92,10 @@ impl RenewalQueues {
     }
 
     /// Puts nothing off any longer for what stood against it: that may be over.
-    pub(super) fn reconsider(&mut self) {
+    pub(super) fn replan_all(&mut self) {
         for queue in [&mut self.configured, &mut self.on_demand] {
             queue.paced.clear();
-            queue.by_issuers.values_mut().for_each(Plan::reconsider);
+            queue.by_issuers.values_mut().for_each(Plan::replan_all);
         }
     }
 
@@ -107,19 +107,19 @@ impl RenewalQueues {
 
     /// What is due at `now` and `ready`, as far as there is room; begun, until one of the calls
     /// below ends it. What is not ready is put off, alone or with all of its plan.
-    pub(super) fn begin(
+    pub(super) fn begin_due(
         &mut self,
         now: UnixTime,
         ready: impl Fn(&CertSpec) -> Result<(), Obstacle>,
     ) -> Vec<Arc<CertSpec>> {
         let mut begun = Vec::new();
         for queue in [&mut self.configured, &mut self.on_demand] {
-            queue.begin(now, &ready, &mut begun);
+            queue.begin_due(now, &ready, &mut begun);
         }
         begun
     }
 
-    /// When [`Self::begin`] next has something.
+    /// When [`Self::begin_due`] next has something.
     pub(super) fn next_wake(&self) -> Option<UnixTime> {
         let lanes = [&self.configured, &self.on_demand].into_iter();
         lanes.filter_map(Queue::next_wake).min()
@@ -131,21 +131,26 @@ impl RenewalQueues {
         paced.filter(|until| *until > now)
     }
 
-    pub(super) fn succeed(&mut self, spec: &Arc<CertSpec>, life: Lifetime, now: UnixTime) {
-        if let Some(plan) = self.of_mut(spec) {
-            plan.succeed(spec, life, now);
+    pub(super) fn record_success(&mut self, spec: &Arc<CertSpec>, life: Lifetime, now: UnixTime) {
+        if let Some(plan) = self.plan_of_mut(spec) {
+            plan.record_success(spec, life, now);
         }
     }
 
-    pub(super) fn fail(&mut self, spec: &Arc<CertSpec>, failure: &Failure, now: UnixTime) {
-        if let Some(plan) = self.of_mut(spec) {
-            plan.fail(spec, failure, None, now, &mut fastrand::Rng::new());
+    pub(super) fn record_failure(
+        &mut self,
+        spec: &Arc<CertSpec>,
+        failure: &Failure,
+        now: UnixTime,
+    ) {
+        if let Some(plan) = self.plan_of_mut(spec) {
+            plan.record_failure(spec, failure, None, now, &mut fastrand::Rng::new());
         }
     }
 
-    pub(super) fn failed(&mut self, spec: &Arc<CertSpec>, retry: Retry) {
-        if let Some(plan) = self.of_mut(spec) {
-            plan.failed(spec, retry);
+    pub(super) fn set_retry(&mut self, spec: &Arc<CertSpec>, retry: Retry) {
+        if let Some(plan) = self.plan_of_mut(spec) {
+            plan.set_retry(spec, retry);
         }
     }
 
@@ -155,37 +160,37 @@ impl RenewalQueues {
     }
 
     pub(super) fn defer(&mut self, spec: &Arc<CertSpec>, until: UnixTime) {
-        if let Some(plan) = self.of_mut(spec) {
+        if let Some(plan) = self.plan_of_mut(spec) {
             plan.defer(spec, until);
         }
     }
 
-    pub(super) fn request(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
+    pub(super) fn request_now(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
         self.queue_mut(spec).paced.remove(&spec.issuers);
-        if let Some(plan) = self.of_mut(spec) {
-            plan.request(spec, now);
+        if let Some(plan) = self.plan_of_mut(spec) {
+            plan.request_now(spec, now);
         }
     }
 
     pub(super) fn state(&self, spec: &Arc<CertSpec>, now: UnixTime) -> CertState {
-        let plan = self.of(spec);
+        let plan = self.plan_of(spec);
         plan.and_then(|plan| plan.state(spec, now))
             .unwrap_or(CertState::Missing)
     }
 
     pub(super) fn retry(&self, spec: &Arc<CertSpec>) -> Option<&Retry> {
-        self.of(spec)?.retry(spec)
+        self.plan_of(spec)?.retry(spec)
     }
 
     pub(super) fn next_attempt(&self, spec: &Arc<CertSpec>) -> Option<UnixTime> {
-        self.of(spec)?.next_attempt(spec)
+        self.plan_of(spec)?.next_attempt(spec)
     }
 
-    fn of(&self, spec: &CertSpec) -> Option<&Plan<Arc<CertSpec>>> {
+    fn plan_of(&self, spec: &CertSpec) -> Option<&Plan<Arc<CertSpec>>> {
         self.queue(spec).by_issuers.get(&spec.issuers)
     }
 
-    fn of_mut(&mut self, spec: &CertSpec) -> Option<&mut Plan<Arc<CertSpec>>> {
+    fn plan_of_mut(&mut self, spec: &CertSpec) -> Option<&mut Plan<Arc<CertSpec>>> {
         self.queue_mut(spec).by_issuers.get_mut(&spec.issuers)
     }
 
@@ -213,7 +218,7 @@ impl Queue {
         }
     }
 
-    fn begin(
+    fn begin_due(
         &mut self,
         now: UnixTime,
         ready: &impl Fn(&CertSpec) -> Result<(), Obstacle>,

@@ -9,14 +9,18 @@ use crate::schedule::CertState;
 
 impl Renewals {
     /// Whether the certificate with this fingerprint is one that CAs are asked for.
-    pub(in crate::manager) fn asks_for(&self, fingerprint: &str) -> bool {
+    pub(in crate::manager) fn manages(&self, fingerprint: &str) -> bool {
         let mut certificates = self.certificates();
         certificates.any(|one| one.fingerprint().to_string() == fingerprint)
     }
 
     /// A person has had this revoked: another is asked for now, whatever the schedule and the
     /// back-off say. Whether any is.
-    pub(in crate::manager) fn revoked(&mut self, fingerprint: Fingerprint, now: UnixTime) -> bool {
+    pub(in crate::manager) fn replace_revoked(
+        &mut self,
+        fingerprint: Fingerprint,
+        now: UnixTime,
+    ) -> bool {
         let mut is_known = false;
         for (spec, entry) in &mut self.entries {
             let present = entry.certificate.as_ref().map(|one| one.fingerprint());
@@ -25,13 +29,13 @@ impl Renewals {
             }
             is_known = true;
             (entry.is_revoked, entry.is_asked) = (true, true);
-            self.queues.request(spec, now);
+            self.queues.request_now(spec, now);
         }
         is_known
     }
 
     /// Others, or this instance before it was started anew, have had these revoked.
-    pub(in crate::manager) fn heed(&mut self, revoked: &HashSet<String>, now: UnixTime) {
+    pub(in crate::manager) fn mark_revoked(&mut self, revoked: &HashSet<String>, now: UnixTime) {
         if revoked.is_empty() {
             return;
         }
@@ -49,9 +53,9 @@ impl Renewals {
             }
             // What has failed before a restart waits on.
             let retry = self.queues.retry(spec).cloned();
-            self.queues.request(spec, now);
+            self.queues.request_now(spec, now);
             if let Some(retry) = retry {
-                self.queues.failed(spec, retry);
+                self.queues.set_retry(spec, retry);
             }
         }
     }

@@ -83,7 +83,7 @@ impl Renewals {
     pub(in crate::manager) fn views(&self, now: UnixTime) -> impl Iterator<Item = ManagedView> {
         self.entries.iter().map(move |(spec, entry)| {
             let state = self.queues.state(spec, now);
-            let (held, next) = match self.held_back(spec, entry, now) {
+            let (held, next) = match self.limiting(spec, entry, now) {
                 Some((held, next)) => (Some(held), next),
                 None => (None, self.queues.next_attempt(spec)),
             };
@@ -114,7 +114,7 @@ impl Renewals {
 
     /// What limit of a CA keeps a certificate waiting, and until when: none where it is being
     /// obtained, or is not due before that ends.
-    fn held_back(
+    fn limiting(
         &self,
         spec: &Arc<CertSpec>,
         entry: &ManagedCert,
@@ -124,7 +124,7 @@ impl Renewals {
         if state == CertState::Obtaining {
             return None;
         }
-        let (held, next) = self.held(spec, entry, now)?;
+        let (held, next) = self.active_limit(spec, entry, now)?;
         let planned = self.queues.next_attempt(spec);
         let is_later = planned.is_some_and(|planned| planned >= held.wait.until);
         let is_due = state != CertState::Valid || !is_later;
@@ -142,7 +142,7 @@ impl Renewals {
             let next = self.queues.next_attempt(spec);
             let retry = self.queues.retry(spec);
             let retry = retry.filter(|_| !is_asked && next.is_none_or(|next| next > now));
-            let held = self.held_back(spec, entry, now);
+            let held = self.limiting(spec, entry, now);
             let why = held.map(|(held, _)| held.to_string());
             let Some(why) = why.or_else(|| retry.map(cert_events::last_failure)) else {
                 state = StartupStatus::Pending;
@@ -162,7 +162,7 @@ impl Renewals {
 
     /// The configured names that have no certificate, or none that was valid since the start, each
     /// with the reason.
-    pub(in crate::manager) fn lacking(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
+    pub(in crate::manager) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
         let mut lacking = HashMap::new();
         for (spec, entry) in self.configured() {
             let what = match &entry.certificate {
@@ -176,7 +176,7 @@ impl Renewals {
             };
             let why: Arc<str> = match &entry.unread {
                 Some(why) => format!("the storage may have one and cannot be read: {why}"),
-                None => format!("{what}; {}", self.precedence(spec, entry, now)),
+                None => format!("{what}; {}", self.pending_reason(spec, entry, now)),
             }
             .into();
             lacking.extend(spec.names.iter().map(|name| (name, Arc::clone(&why))));
@@ -185,11 +185,11 @@ impl Renewals {
     }
 
     /// How far it is with a certificate that is lacking.
-    fn precedence(&self, spec: &Arc<CertSpec>, entry: &ManagedCert, now: UnixTime) -> String {
+    fn pending_reason(&self, spec: &Arc<CertSpec>, entry: &ManagedCert, now: UnixTime) -> String {
         if let Some(issuer) = entry.current_issuer.issuer() {
             return format!("{issuer} is being asked");
         }
-        let held = self.held_back(spec, entry, now).map(|(held, _)| held);
+        let held = self.limiting(spec, entry, now).map(|(held, _)| held);
         match (held, self.queues.retry(spec)) {
             // The failure is that very limit.
             (Some(held), Some(retry)) if retry.class == FailureClass::RateLimited => {

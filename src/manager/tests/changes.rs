@@ -98,7 +98,7 @@ fn the_failure_of_a_peer_counts_too() {
         CertState::Failed { failures: 1, .. }
     ));
     // A person may all the same.
-    assert!(other.manager.request("a.example"));
+    assert!(other.manager.request_renewal("a.example"));
     assert_eq!(other.work(), 1);
     assert!(other.serial().is_some());
 }
@@ -107,8 +107,8 @@ fn the_failure_of_a_peer_counts_too() {
 fn work_that_is_lost_is_done_again() {
     let mut world = World::new([]);
     world.apply();
-    drop(world.manager.due());
-    assert!(world.manager.due().is_empty(), "not at once");
+    drop(world.manager.due_jobs());
+    assert!(world.manager.due_jobs().is_empty(), "not at once");
     assert!(matches!(world.state(), CertState::Failed { .. }));
     world.clock.advance(3600);
     assert_eq!(world.work(), 1);
@@ -145,7 +145,7 @@ fn a_ca_that_has_paused_is_left_alone_until_somebody_asks() {
     world.clock.advance(400 * DAY);
     assert_eq!(world.work(), 0);
     assert_eq!(world.state(), CertState::Paused);
-    assert!(world.manager.request("a.example"));
+    assert!(world.manager.request_renewal("a.example"));
     assert_eq!(world.work(), 1);
     assert!(world.serial().is_some());
 }
@@ -179,6 +179,6 @@ fn an_issuer_whose_account_changes_goes_on_renewing() {
     assert_eq!(world.work(), 0, "it is good for long");
     world.clock.advance(70 * DAY);
     assert_eq!(world.work(), 1);
-    assert_eq!(world.manager.managed()[0].retry, None);
+    assert_eq!(world.manager.managed_views()[0].retry, None);
     assert_ne!(world.serial(), serial);
 }

@@ -392,7 +392,7 @@ fn what_the_index_knows_is_there_without_a_look_into_the_files() {
             .map(|number| present(&manager, &format!("{number}.example")).expect("presented"))
             .collect();
         assert_eq!(*before.get_or_insert_with(|| told.clone()), told);
-        while manager.fetch() {}
+        while manager.fetch_certificates() {}
         let mut certificates = manager.certificates();
         let is_held = certificates.all(|one| one.is_in_memory());
         assert_eq!(is_held, in_memory == InMemory::All);

@@ -8,7 +8,10 @@ use crate::certificate::testing::{DAY, NOW, TestCa};
 use crate::config::model::SiteTls;
 
 fn open(hosts: &DesiredHosts) -> String {
-    let names: Vec<_> = hosts.open().map(|(_, host)| host.to_string()).collect();
+    let names: Vec<_> = hosts
+        .uncovered()
+        .map(|(_, host)| host.to_string())
+        .collect();
     names.join(" ")
 }
 
@@ -27,8 +30,8 @@ fn only_what_lost_or_gained_a_certificate_is_looked_at_again() {
         ],
     );
     let mut candidates = Candidates::default();
-    let mut hosts = DesiredHosts::of(&config);
-    hosts.review(&mut candidates, NOW);
+    let mut hosts = DesiredHosts::from_config(&config);
+    hosts.update_uncovered(&mut candidates, NOW);
     let all = "a.example b.example *.example 192.0.2.7 own.example";
     assert_eq!(open(&hosts), all);
 
@@ -37,27 +40,27 @@ fn only_what_lost_or_gained_a_certificate_is_looked_at_again() {
         make(&["*.example"], 9),
     );
     candidates.add(&a, Precedence::Configured);
-    hosts.review(&mut candidates, NOW);
+    hosts.update_uncovered(&mut candidates, NOW);
     assert_eq!(open(&hosts), "b.example *.example own.example");
     candidates.add(&wild, Precedence::Configured);
-    hosts.review(&mut candidates, NOW);
+    hosts.update_uncovered(&mut candidates, NOW);
     assert_eq!(open(&hosts), "own.example", "whose site asks for another");
 
     // It ends, and the wildcard is still there.
     candidates.pass_time(NOW, NOW + 2 * DAY);
-    hosts.review(&mut candidates, NOW + 2 * DAY);
+    hosts.update_uncovered(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), "192.0.2.7 own.example");
     candidates.remove(&wild);
-    hosts.review(&mut candidates, NOW + 2 * DAY);
+    hosts.update_uncovered(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), all);
 
     // What is issued for want of any other is no configured one.
     candidates.add(&make(&["b.example"], 9), Precedence::Fallback);
-    hosts.review(&mut candidates, NOW + 2 * DAY);
+    hosts.update_uncovered(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), all);
-    hosts = DesiredHosts::of(&config);
+    hosts = DesiredHosts::from_config(&config);
     candidates.add(&make(&["b.example"], 9), Precedence::Configured);
-    hosts.review(&mut candidates, NOW + 2 * DAY);
+    hosts.update_uncovered(&mut candidates, NOW + 2 * DAY);
     assert_eq!(open(&hosts), "a.example *.example 192.0.2.7 own.example");
 }
 
@@ -68,14 +71,14 @@ fn more_changes_than_are_remembered_are_looked_at_all() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let config = config(Vec::new(), vec![site(&names, SiteTls::Auto(Vec::new()))]);
     let mut candidates = Candidates::default();
-    let mut hosts = DesiredHosts::of(&config);
-    hosts.review(&mut candidates, NOW);
-    assert_eq!(hosts.open().count(), names.len());
+    let mut hosts = DesiredHosts::from_config(&config);
+    hosts.update_uncovered(&mut candidates, NOW);
+    assert_eq!(hosts.uncovered().count(), names.len());
     let all = ca.certificate(&loader, &names, NOW - DAY, NOW + DAY);
     candidates.add(&all, Precedence::Configured);
-    hosts.review(&mut candidates, NOW);
-    assert_eq!(hosts.open().count(), 0);
+    hosts.update_uncovered(&mut candidates, NOW);
+    assert_eq!(hosts.uncovered().count(), 0);
     candidates.remove(&all);
-    hosts.review(&mut candidates, NOW);
-    assert_eq!(hosts.open().count(), names.len());
+    hosts.update_uncovered(&mut candidates, NOW);
+    assert_eq!(hosts.uncovered().count(), names.len());
 }

@@ -76,9 +76,9 @@ impl World {
 
     /// Does what the service does for those who wait.
     fn take_up(&mut self) {
-        if let Some(batch) = self.manager.demanded() {
-            let looked = batch.look(self.manager.deps());
-            self.manager.take_up(looked);
+        if let Some(batch) = self.manager.take_requests() {
+            let looked = batch.run(self.manager.deps());
+            self.manager.apply_lookup(looked);
         }
     }
 
@@ -92,10 +92,14 @@ impl World {
 
     /// All that is stored is read, as after a start.
     fn walk(&mut self) {
-        let records = self.manager.deps().on_demand().expect("readable");
-        let batch = self.manager.stored_on_demand(records);
-        let looked = batch.look(self.manager.deps());
-        self.manager.take_up(looked);
+        let records = self
+            .manager
+            .deps()
+            .list_on_demand_records()
+            .expect("readable");
+        let batch = self.manager.look_up_records(records);
+        let looked = batch.run(self.manager.deps());
+        self.manager.apply_lookup(looked);
     }
 
     /// What has to go goes. How many names that were.
@@ -109,7 +113,7 @@ impl World {
         let going = self.manager.on_demand_removals(up);
         let count = going.len();
         let gone = going.into_iter();
-        let gone = gone.map(|one| one.carry_out(self.manager.deps())).collect();
+        let gone = gone.map(|one| one.run(self.manager.deps())).collect();
         self.manager.finish_on_demand_removals(gone);
         count
     }
@@ -117,14 +121,14 @@ impl World {
     /// These names are used. How many of them are written down.
     fn used(&mut self, hosts: &[&str]) -> usize {
         let names: Vec<_> = hosts.iter().map(|host| name(host)).collect();
-        self.manager.used_on_demand(&names);
+        self.manager.record_on_demand_uses(&names);
         let mut written = 0;
         loop {
             let noted = self
                 .manager
                 .deps()
-                .note(self.manager.unwritten_use_on_demand());
-            self.manager.noted_on_demand(&noted);
+                .write_on_demand_uses(self.manager.unwritten_on_demand_uses());
+            self.manager.mark_on_demand_uses_written(&noted);
             if noted.is_empty() {
                 return written;
             }
@@ -152,14 +156,15 @@ impl World {
         let now = self.clock.now();
         let manager = &mut self.manager;
         let issuers = &self.config.issuers;
-        let jobs = manager
-            .renewals
-            .due(&mut manager.local_certs, issuers, Some(&wanted), now);
+        let jobs =
+            manager
+                .renewals
+                .begin_due_jobs(&mut manager.local_certs, issuers, Some(&wanted), now);
         let count = jobs.len();
         let deps = self.manager.deps().clone();
         for job in jobs {
-            let done = self.runtime.block_on(job.work(&deps));
-            self.manager.settle([done]);
+            let done = self.runtime.block_on(job.run(&deps));
+            self.manager.apply_job_results([done]);
         }
         count
     }
@@ -184,20 +189,28 @@ fn refused() -> Act {
 fn a_pass_tells_nobody_of_a_name_that_is_looked_up() {
     let mut world = World::demanding([]);
     let asked = world.ask(HOST);
-    let batch = world.manager.demanded().expect("a name to be looked up");
-    assert!(world.manager.due().is_empty());
-    let looked = batch.look(world.manager.deps());
-    assert!(world.manager.due().is_empty());
+    let batch = world
+        .manager
+        .take_requests()
+        .expect("a name to be looked up");
+    assert!(world.manager.due_jobs().is_empty());
+    let looked = batch.run(world.manager.deps());
+    assert!(world.manager.due_jobs().is_empty());
     assert!(!asked.is_finished(), "it waits still");
-    world.manager.take_up(looked);
+    world.manager.apply_lookup(looked);
     world.work();
     let obtained = world.runtime.block_on(asked).expect("an answer");
     obtained.expect("a certificate");
 
     // Where it is given up, the next pass does tell.
     let asked = world.ask("y.shop.example");
-    drop(world.manager.demanded().expect("a name to be looked up"));
-    assert!(world.manager.due().is_empty());
+    drop(
+        world
+            .manager
+            .take_requests()
+            .expect("a name to be looked up"),
+    );
+    assert!(world.manager.due_jobs().is_empty());
     let refused = world.runtime.block_on(asked).expect("an answer");
     assert!(refused.is_err());
 }
@@ -208,7 +221,7 @@ fn what_a_client_asks_for_is_obtained_served_and_noted() {
     let set = world.obtain(HOST).expect("obtained");
     assert!(set.covers(HOST) && world.is_served(HOST));
     assert_eq!(world.stored("on_demand"), ["on_demand/x.shop.example.json"]);
-    assert!(world.manager.managed()[0].is_on_demand);
+    assert!(world.manager.managed_views()[0].is_on_demand);
     assert_eq!(world.obtain(HOST).map(|_| ()), Ok(()), "at hand");
     assert_eq!(world.orders(), 1);
     let report = world.manager.tick();
@@ -267,7 +280,10 @@ fn a_failure_of_the_name_is_remembered_over_a_restart_and_not_tried_by_itself() 
     let not_made = world.obtain(HOST).expect_err("refused");
     assert!(not_made.why.contains("nobody is there"), "{not_made:?}");
     assert!(not_made.retry_after.is_some());
-    assert!(world.manager.managed().is_empty(), "nothing is kept of it");
+    assert!(
+        world.manager.managed_views().is_empty(),
+        "nothing is kept of it"
+    );
 
     let mut next = World::demanding_over(world.storage.clone(), NOW + 10, []);
     next.walk();
@@ -298,12 +314,12 @@ fn a_name_that_failed_is_given_up_a_day_after_it_was_last_asked_for() {
     world.obtain(HOST).expect_err("away");
     world.clock.advance(DAY / 2);
     world.sweep();
-    assert_eq!(world.manager.managed().len(), 1);
+    assert_eq!(world.manager.managed_views().len(), 1);
     world.work();
     world.clock.advance(DAY);
     world.work();
     world.sweep();
-    assert!(world.manager.managed().is_empty());
+    assert!(world.manager.managed_views().is_empty());
 }
 
 #[test]
@@ -372,7 +388,7 @@ fn another_list_of_issuers_goes_on_with_what_is_there() {
     world.apply();
     assert!(world.is_served(HOST));
     assert_eq!(world.work(), 0);
-    assert_eq!(world.manager.managed()[0].issuers.len(), 2);
+    assert_eq!(world.manager.managed_views()[0].issuers.len(), 2);
     let Some(Issuer::Acme(_)) = world.config.issuers.get("other") else {
         panic!("configured");
     };

@@ -13,19 +13,19 @@ impl World {
     fn revoke(&mut self, reason: RevocationReason) -> bool {
         let certificate = self.manager.certificates().next().expect("one is there");
         let fingerprint = certificate.fingerprint().to_string();
-        let revoke = self.manager.revocation(&fingerprint, reason);
+        let revoke = self.manager.plan_revocation(&fingerprint, reason);
         let Ok(revoke) = revoke else {
             panic!("it can be revoked")
         };
         let deps = self.manager.deps().clone();
-        let done = self.runtime.block_on(revoke.work(&deps));
+        let done = self.runtime.block_on(revoke.run(&deps));
         done.expect("revoked");
         self.manager.replace_revoked(&revoke).expect("replaced")
     }
 
     fn heed(&mut self) {
-        let revoked = self.manager.deps().revoked();
-        self.manager.heed_revoked(&revoked);
+        let revoked = self.manager.deps().list_revoked();
+        self.manager.mark_revoked(&revoked);
     }
 }
 
@@ -44,7 +44,7 @@ fn all_instances_serve_the_one_that_takes_its_place() {
         *world.issuer.revoked.lock().expect("whole"),
         [RevocationReason::Superseded]
     );
-    assert!(world.manager.managed()[0].is_revoked);
+    assert!(world.manager.managed_views()[0].is_revoked);
     assert_eq!(world.serial(), first, "served until the next is there");
     assert_eq!(
         world.told().last(),
@@ -54,7 +54,7 @@ fn all_instances_serve_the_one_that_takes_its_place() {
     assert_eq!(world.work(), 1);
     let second = world.serial();
     assert_ne!(second, first);
-    assert!(!world.manager.managed()[0].is_revoked);
+    assert!(!world.manager.managed_views()[0].is_revoked);
     world.heed();
     assert_eq!(world.work(), 0, "once");
 
@@ -104,7 +104,10 @@ fn a_compromised_key_is_kept_from_use_wherever_it_turns_up() {
     *world.issuer.repeats.lock().expect("whole") = true;
     assert_eq!(world.work(), 1);
     assert_eq!(world.serial(), first);
-    let retry = world.manager.managed()[0].retry.clone().expect("failed");
+    let retry = world.manager.managed_views()[0]
+        .retry
+        .clone()
+        .expect("failed");
     assert!(retry.message.contains("compromised"), "{retry:?}");
     *world.issuer.repeats.lock().expect("whole") = false;
     world.clock.advance(DAY);
@@ -120,13 +123,13 @@ fn what_is_not_ours_is_not_revoked() {
     world.apply();
     let unknown = world
         .manager
-        .revocation("ab", RevocationReason::Unspecified);
+        .plan_revocation("ab", RevocationReason::Unspecified);
     assert!(matches!(unknown, Err(ActionError::Unknown)));
     assert!(matches!(
-        world.manager.ca("nobody"),
+        world.manager.acme_issuer("nobody"),
         Err(ActionError::Unknown)
     ));
-    assert!(world.manager.ca("ca").is_ok());
+    assert!(world.manager.acme_issuer("ca").is_ok());
 }
 
 /// As where the directory of the issuer has changed: another CA goes by its name.
@@ -139,7 +142,7 @@ fn a_ca_is_not_asked_to_revoke_what_another_has_issued() {
     let certificate = world.manager.certificates().next().expect("one is there");
     let fingerprint = certificate.fingerprint().to_string();
     let reason = RevocationReason::Unspecified;
-    let refused = world.manager.revocation(&fingerprint, reason);
+    let refused = world.manager.plan_revocation(&fingerprint, reason);
     let Some(ActionError::Refused(why)) = refused.err() else {
         panic!("another CA is asked")
     };
@@ -183,7 +186,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
         let certificate = fixture.manager.certificates().next().expect("one");
         let fingerprint = certificate.fingerprint().to_string();
         let reason = RevocationReason::Superseded;
-        let Ok(revoke) = fixture.manager.revocation(&fingerprint, reason) else {
+        let Ok(revoke) = fixture.manager.plan_revocation(&fingerprint, reason) else {
             panic!("it can be revoked")
         };
         fixture.manager.replace_revoked(&revoke)

@@ -265,18 +265,18 @@ impl World {
 
     /// Works on all that is due, and returns how much that was.
     pub(super) fn work(&mut self) -> usize {
-        self.manager.deps().save();
-        let jobs = self.manager.due();
+        self.manager.deps().flush_pending_writes();
+        let jobs = self.manager.due_jobs();
         let count = jobs.len();
         let deps = self.manager.deps().clone();
         let done = self.runtime.block_on(async {
             let mut done = Vec::new();
             for job in jobs {
-                done.push(job.work(&deps).await);
+                done.push(job.run(&deps).await);
             }
             done
         });
-        self.manager.settle(done);
+        self.manager.apply_job_results(done);
         count
     }
 
@@ -286,15 +286,18 @@ impl World {
         let count = ari_queries.len();
         let deps = self.manager.deps().clone();
         for inquiry in ari_queries {
-            let answer = self.runtime.block_on(inquiry.work(&deps));
-            self.manager.advise(answer);
+            let answer = self.runtime.block_on(inquiry.run(&deps));
+            self.manager.apply_ari_result(answer);
         }
         count
     }
 
     /// The certificate that is served, as its CA knows it.
     pub(super) fn id(&self) -> Option<String> {
-        self.manager.managed()[0].certificate.as_ref()?.renewal_id()
+        self.manager.managed_views()[0]
+            .certificate
+            .as_ref()?
+            .renewal_id()
     }
 
     pub(super) fn serial(&self) -> Option<String> {
@@ -312,7 +315,7 @@ impl World {
     }
 
     pub(super) fn state(&self) -> CertState {
-        self.manager.managed()[0].state
+        self.manager.managed_views()[0].state
     }
 }
 

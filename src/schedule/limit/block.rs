@@ -37,7 +37,7 @@ impl Block {
     }
 
     /// Takes `new`, which a CA has said just now, unless it is known to last longer. Whether it did.
-    pub(super) fn meet(&mut self, new: Self) -> bool {
+    pub(super) fn record_limit(&mut self, new: Self) -> bool {
         let renewals = new.renewals || self.renewals && !self.lifted;
         let is_wider = renewals != self.renewals;
         let is_longer = self.lifted || new.until > self.until;
@@ -50,7 +50,7 @@ impl Block {
 
     /// Takes over what another instance knows. What was lifted after it was met is over, and a CA
     /// may say it again after that.
-    pub(super) fn learn(&mut self, other: &Self) {
+    pub(super) fn merge_from(&mut self, other: &Self) {
         match (self.lifted, other.lifted) {
             (false, true) if other.since >= self.since => {
                 let until = self.until.max(other.until);

@@ -89,7 +89,7 @@ impl Blocks {
 
     /// Notes a limit on what `scope` says, met by an order with these names. Returns it where it was
     /// not known.
-    pub(super) fn meet(
+    pub(super) fn record_limit(
         &mut self,
         scope: Option<Scope>,
         block: Block,
@@ -104,9 +104,12 @@ impl Blocks {
         };
         let limit = wait(scope.clone(), &block);
         let is_news = match scope {
-            Scope::Account => self.account.get_or_insert_default().meet(block),
-            Scope::Registrations => self.registrations.get_or_insert_default().meet(block),
-            Scope::Ca => self.ca.get_or_insert_default().meet(block),
+            Scope::Account => self.account.get_or_insert_default().record_limit(block),
+            Scope::Registrations => self
+                .registrations
+                .get_or_insert_default()
+                .record_limit(block),
+            Scope::Ca => self.ca.get_or_insert_default().record_limit(block),
             Scope::Set => meet(&mut self.sets, set, block, now),
             Scope::Domain(of) => meet(&mut self.domains, domain(&of), block, now),
             Scope::Identifier(name) => meet(&mut self.identifiers, domain(&name), block, now),
@@ -115,14 +118,14 @@ impl Blocks {
     }
 
     /// Takes over what another instance has learnt.
-    pub(super) fn learn(&mut self, other: &Self) {
+    pub(super) fn merge_from(&mut self, other: &Self) {
         for (own, other) in [
             (&mut self.account, &other.account),
             (&mut self.registrations, &other.registrations),
             (&mut self.ca, &other.ca),
         ] {
             match (own.as_mut(), other) {
-                (Some(present), Some(block)) => present.learn(block),
+                (Some(present), Some(block)) => present.merge_from(block),
                 (None, Some(block)) if !block.lifted => *own = Some(block.clone()),
                 _ => {}
             }
@@ -134,7 +137,7 @@ impl Blocks {
         ] {
             for (on, block) in other {
                 match own.get_mut(on) {
-                    Some(present) => present.learn(block),
+                    Some(present) => present.merge_from(block),
                     None if block.lifted => {}
                     None => {
                         own.insert(on.clone(), block.clone());
@@ -214,7 +217,7 @@ fn wait(scope: Scope, block: &Block) -> Wait {
 
 /// Notes a limit, and says whether it is news.
 fn meet(blocks: &mut BTreeMap<String, Block>, on: String, block: Block, now: UnixTime) -> bool {
-    let is_news = blocks.entry(on).or_default().meet(block);
+    let is_news = blocks.entry(on).or_default().record_limit(block);
     // Now and then, so that the cost is spread.
     if blocks.len().is_power_of_two() {
         blocks.retain(|_, block| block.until > now);

@@ -37,7 +37,7 @@ fn fail(
     assert!(plan.start(&key), "{key}");
     let failure = Failure::new(class, "why");
     let mut rng = Rng::with_seed(1);
-    plan.fail(&key, &failure, Some("ca"), now, &mut rng)
+    plan.record_failure(&key, &failure, Some("ca"), now, &mut rng)
         .expect("in the plan")
 }
 
@@ -53,7 +53,7 @@ fn what_is_due_comes_in_the_order_of_urgency() {
         ("missing", Facts::default()),
         ("asked for", with(life(90 * DAY, 89 * DAY))),
     ]);
-    assert!(plan.request(&"asked for", NOW));
+    assert!(plan.request_now(&"asked for", NOW));
     let expected = [
         "asked for",
         "over",
@@ -152,8 +152,8 @@ fn failures_wait_and_success_forgets_them() {
     assert_eq!(retry.failures, 2);
 
     let new = life(90 * DAY, 90 * DAY);
-    plan.succeed(&"a", new, NOW);
-    plan.succeed(&"b", new, NOW);
+    plan.record_success(&"a", new, NOW);
+    plan.record_success(&"b", new, NOW);
     assert_eq!(plan.retry(&"a"), None);
     assert_eq!(plan.state(&"a", NOW), Some(CertState::Valid));
     assert_eq!(plan.next_wake(), Some(new.due_at(WINDOW)));
@@ -166,7 +166,7 @@ fn what_is_paused_waits_for_a_request() {
     fail(&mut plan, "a", FailureClass::Paused, NOW);
     assert_eq!(plan.due(NOW + 4000 * DAY, 9), [""; 0]);
     assert_eq!(plan.next_wake(), None);
-    assert!(plan.request(&"a", NOW));
+    assert!(plan.request_now(&"a", NOW));
     assert_eq!(plan.due(NOW, 9), ["a"]);
     fail(&mut plan, "a", FailureClass::Paused, NOW);
     assert_eq!(plan.due(NOW + 4000 * DAY, 9), [""; 0]);
@@ -175,17 +175,17 @@ fn what_is_paused_waits_for_a_request() {
 #[test]
 fn a_request_overrides_the_back_off_once() {
     let mut plan = plan([("a", with(life(90 * DAY, 80 * DAY)))]);
-    assert!(plan.request(&"a", NOW));
+    assert!(plan.request_now(&"a", NOW));
     assert_eq!(plan.due(NOW, 9), ["a"]);
     let retry = fail(&mut plan, "a", FailureClass::Refused, NOW);
     let next = retry.next.expect("tried again");
     assert_eq!(plan.due(NOW, 9), [""; 0]);
     assert_eq!(plan.due(next, 9), ["a"], "still wanted");
     assert!(plan.start(&"a"));
-    assert!(plan.request(&"a", NOW), "known, and under way");
-    plan.succeed(&"a", life(90 * DAY, 90 * DAY), next);
+    assert!(plan.request_now(&"a", NOW), "known, and under way");
+    plan.record_success(&"a", life(90 * DAY, 90 * DAY), next);
     assert_eq!(plan.due(next, 9), [""; 0]);
-    assert!(!plan.request(&"b", NOW));
+    assert!(!plan.request_now(&"b", NOW));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn what_is_taken_out_while_worked_on_stays_out() {
     assert!(plan.start(&"a"));
     plan.remove(&"a");
     plan.remove(&"b");
-    plan.succeed(&"a", life(90 * DAY, 90 * DAY), NOW);
+    plan.record_success(&"a", life(90 * DAY, 90 * DAY), NOW);
     assert!(plan.is_empty());
     assert_eq!(plan.running(), 0);
     assert_eq!(plan.due(NOW, 9), [""; 0]);
@@ -245,7 +245,7 @@ fn a_certificate_of_a_minute_is_renewed_ten_times_in_a_row() {
         assert!(plan.start(&"a"));
         now += 2;
         let new = Lifetime::new(now - 1, now + 59, &[round; 8]);
-        plan.succeed(&"a", new, now);
+        plan.record_success(&"a", new, now);
         let wake = plan.next_wake().expect("a next time");
         let left = new.left(wake);
         assert!((25..=31).contains(&left), "round {round}: {left} s left");
@@ -267,7 +267,7 @@ fn a_certificate_that_comes_due_is_not_asked_for_again_and_again() {
         assert!(plan.start(&"a"));
         orders += 1;
         // It began an hour ago, and ends in an hour.
-        plan.succeed(&"a", Lifetime::new(now - HOUR, now + HOUR, &[255; 8]), now);
+        plan.record_success(&"a", Lifetime::new(now - HOUR, now + HOUR, &[255; 8]), now);
     }
     assert!(orders <= 11, "{orders}");
 }
@@ -291,7 +291,7 @@ fn a_forward_leap_is_one_wave_and_the_way_back_stalls_nothing() {
             tries[key] += 1;
             let came = life(90 * DAY, 90 * DAY);
             let failure = came.check_issued(now).expect_err("over, by our clock");
-            plan.fail(&key, &failure, None, now, &mut rng);
+            plan.record_failure(&key, &failure, None, now, &mut rng);
         }
         now += 60;
     }
@@ -344,7 +344,7 @@ fn entries_are_small_and_many() {
     assert!((9_000..10_800).contains(&due.len()), "{}", due.len());
     for key in due {
         assert!(plan.start(&key));
-        plan.succeed(&key, life(90 * DAY, 90 * DAY), NOW);
+        plan.record_success(&key, life(90 * DAY, 90 * DAY), NOW);
     }
     assert_eq!(plan.due(NOW, 1), [0; 0]);
 }
@@ -357,9 +357,9 @@ fn advice_brings_a_renewal_forward_and_never_puts_it_off() {
         ("at once", with(life(90 * DAY, 80 * DAY))),
     ]);
     let own = plan.next_attempt(&"later").expect("planned");
-    plan.advise(&"sooner", Some(NOW + DAY));
-    plan.advise(&"later", Some(own + DAY));
-    plan.advise(&"at once", Some(NOW - DAY));
+    plan.set_advised_time(&"sooner", Some(NOW + DAY));
+    plan.set_advised_time(&"later", Some(own + DAY));
+    plan.set_advised_time(&"at once", Some(NOW - DAY));
     assert_eq!(plan.next_attempt(&"sooner"), Some(NOW + DAY));
     assert_eq!(plan.next_attempt(&"later"), Some(own));
     assert_eq!(plan.due(NOW, 10), ["at once"]);
@@ -374,12 +374,12 @@ fn advice_brings_a_renewal_forward_and_never_puts_it_off() {
     assert!(matches!(state, Some(CertState::Failed { failures: 1, .. })));
 
     // Taken back, or on a certificate that has been replaced.
-    plan.advise(&"sooner", None);
+    plan.set_advised_time(&"sooner", None);
     assert_eq!(plan.next_attempt(&"sooner"), plan.next_attempt(&"later"));
-    plan.advise(&"at once", Some(NOW - DAY));
-    plan.succeed(&"at once", life(90 * DAY, 90 * DAY), NOW);
+    plan.set_advised_time(&"at once", Some(NOW - DAY));
+    plan.record_success(&"at once", life(90 * DAY, 90 * DAY), NOW);
     assert_eq!(plan.state(&"at once", NOW), Some(CertState::Valid));
-    plan.advise(&"later", Some(NOW + DAY));
+    plan.set_advised_time(&"later", Some(NOW + DAY));
     plan.set("later", with(life(90 * DAY, 80 * DAY)), NOW);
     assert_eq!(
         plan.next_attempt(&"later"),
@@ -389,6 +389,6 @@ fn advice_brings_a_renewal_forward_and_never_puts_it_off() {
     plan.set("later", with(life(90 * DAY, 85 * DAY)), NOW);
     assert!(plan.next_attempt(&"later") > Some(own));
     // It gets ahead of the rest of a new certificate, too.
-    plan.advise(&"at once", Some(NOW));
+    plan.set_advised_time(&"at once", Some(NOW));
     assert_eq!(plan.due(NOW, 10), ["at once"]);
 }

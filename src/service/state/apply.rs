@@ -17,24 +17,24 @@ impl GatewayState {
         if !changed && writer.versions.are_sure() {
             return false;
         }
-        let read = self.read(writer);
+        let read = self.load_config(writer);
         // What the stamps are too fresh to tell apart, the content does.
-        (changed || !self.is_known(&read)) && self.take(writer, read).is_ok()
+        (changed || !self.is_unchanged(&read)) && self.apply_config(writer, read).is_ok()
     }
 
     /// Loads the configuration. Its files are stamped as they were before they were read, so that
     /// what changes meanwhile is seen at the next look.
-    pub(super) fn read(&self, writer: &mut Writer) -> LoadOutcome {
+    pub(super) fn load_config(&self, writer: &mut Writer) -> LoadOutcome {
         let now = self.clock.now();
-        let before = writer.versions.again(now);
+        let before = writer.versions.read_again(now);
         let read = config::load(&self.file);
         writer.versions = match &read {
-            Ok(loaded) => before.with(&loaded.files, now),
+            Ok(loaded) => before.with_paths(&loaded.files, now),
             Err(diagnostics) => {
                 // Watched are the files of what is served and of what was refused: mending one of
                 // the latter is the next change.
                 let files = before.paths().chain(&diagnostics.files).cloned();
-                before.with(&files.collect::<Vec<_>>(), now)
+                before.with_paths(&files.collect::<Vec<_>>(), now)
             }
         };
         self.note_watched(writer);
@@ -42,7 +42,7 @@ impl GatewayState {
     }
 
     /// Whether this is what was read, and taken or refused, before.
-    fn is_known(&self, read: &LoadOutcome) -> bool {
+    fn is_unchanged(&self, read: &LoadOutcome) -> bool {
         let last = self.last.load();
         let refused = last
             .as_ref()
@@ -56,12 +56,12 @@ impl GatewayState {
     }
 
     /// Takes a configuration that was read, tells and remembers how that went.
-    pub(super) fn take(
+    pub(super) fn apply_config(
         &self,
         writer: &mut Writer,
         read: LoadOutcome,
     ) -> Result<ReloadReport, ReloadError> {
-        let outcome = self.try_take(writer, read);
+        let outcome = self.try_apply(writer, read);
         let at = self.clock.now();
         let result = match &outcome {
             Ok(_) => {
@@ -73,7 +73,7 @@ impl GatewayState {
         self.metrics.reloads.with_label_values(&[result]).inc();
         let successful = i64::from(outcome.is_ok());
         self.metrics.last_reload_successful.set(successful);
-        report::tell(&self.file, &outcome);
+        report::log_outcome(&self.file, &outcome);
         self.last.store(Arc::new(Some(ReloadOutcome {
             at,
             refused: outcome.as_ref().err().cloned(),
@@ -81,7 +81,7 @@ impl GatewayState {
         outcome
     }
 
-    fn try_take(
+    fn try_apply(
         &self,
         writer: &mut Writer,
         read: LoadOutcome,
@@ -90,10 +90,10 @@ impl GatewayState {
         // From here on nothing fails.
         if !self.current.load().faults.is_empty() {
             // What an issuer lacked at the start is there now.
-            writer.manager.ask_again();
+            writer.manager.retry_missing();
         }
         let mut report = writer.manager.apply(&next.loaded.config);
-        report::tell_certificates(&report);
+        report::log_certificates(&report);
         // Configuration and certificates may lie in one volume that changes as a whole: then these
         // certificates may be those of another configuration. One that is refused is told by the
         // look that its change calls for.
@@ -102,7 +102,7 @@ impl GatewayState {
                 break;
             }
             let versions = writer.versions.clone();
-            let read = self.read(writer);
+            let read = self.load_config(writer);
             let Ok(newer) = self.prepare(read) else {
                 writer.versions = versions;
                 self.note_watched(writer);
@@ -110,7 +110,7 @@ impl GatewayState {
             };
             next = newer;
             report = writer.manager.apply(&next.loaded.config);
-            report::tell_certificates(&report);
+            report::log_certificates(&report);
         }
         let PreparedConfig {
             loaded,
@@ -135,7 +135,7 @@ impl GatewayState {
 
     fn prepare(&self, read: LoadOutcome) -> Result<PreparedConfig, ReloadError> {
         let current = self.current.load();
-        PreparedConfig::prepare(
+        PreparedConfig::from_loaded(
             read,
             &self.certificates,
             &current.config.log,

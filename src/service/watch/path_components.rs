@@ -31,12 +31,12 @@ pub(super) struct PathComponents {
 
 impl PathComponents {
     /// The directories that lead to `paths`; directories among these belong to them.
-    pub(super) fn to<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub(super) fn leading_to<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut components = Self::default();
         let mut groups = BTreeMap::new();
         for path in paths {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            components.sort(&path, &mut groups);
+            components.group_path(&path, &mut groups);
         }
         for _ in 0..MAX_LINKS {
             if groups.is_empty() {
@@ -44,7 +44,7 @@ impl PathComponents {
             }
             let mut targets = BTreeMap::new();
             for (parent, files) in std::mem::take(&mut groups) {
-                components.lead_to(&parent);
+                components.add_leading(&parent);
                 components.look_into(&parent, &files, &mut targets);
             }
             groups = targets;
@@ -57,7 +57,7 @@ impl PathComponents {
     }
 
     /// Puts a path to the others of its directory.
-    fn sort(&mut self, path: &Path, groups: &mut BTreeMap<PathBuf, Group>) {
+    fn group_path(&mut self, path: &Path, groups: &mut BTreeMap<PathBuf, Group>) {
         match (path.parent(), path.file_name()) {
             (Some(parent), Some(name)) => match groups.get_mut(parent) {
                 Some(files) => {
@@ -68,7 +68,7 @@ impl PathComponents {
                 }
             },
             // The root, or a path that ends with `..`.
-            _ => self.lead_to(path),
+            _ => self.add_leading(path),
         }
     }
 
@@ -82,7 +82,7 @@ impl PathComponents {
                     self.directories.insert(path.clone());
                 }
                 if let Ok(target) = fs::read_link(&path) {
-                    self.sort(&parent.join(target), targets);
+                    self.group_path(&parent.join(target), targets);
                 }
             } else if kind.is_dir() {
                 self.directories.insert(path);
@@ -112,7 +112,7 @@ impl PathComponents {
 
     /// Adds what leads to an entry of `directory`: itself, or what there is of it, and for each
     /// link on the way the link's own directory.
-    fn lead_to(&mut self, directory: &Path) {
+    fn add_leading(&mut self, directory: &Path) {
         let mut directory = directory.to_owned();
         for _ in 0..MAX_LINKS {
             if !self.known.insert(directory.clone()) {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn directories(path: &Path) -> BTreeSet<PathBuf> {
-        PathComponents::to([path]).into_directories()
+        PathComponents::leading_to([path]).into_directories()
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         fs::remove_file(file(7)).expect("removed");
         symlink(&target, file(7)).expect("linked");
         let files: Vec<PathBuf> = (0..2_000).map(file).collect();
-        let components = PathComponents::to(files.iter().map(PathBuf::as_path));
+        let components = PathComponents::leading_to(files.iter().map(PathBuf::as_path));
         assert!(components.asked < 50, "{} questions", components.asked);
         let expected = [dir.path().to_owned(), other.path().to_owned()];
         assert_eq!(components.into_directories(), expected.into());

@@ -111,19 +111,24 @@ impl Locks {
     }
 
     /// Takes the lease of `key`, `None` where another has it.
-    pub(super) fn take(self: &Arc<Self>, key: &Key) -> Result<Option<Taken>, StorageError> {
+    pub(super) fn take_lease(self: &Arc<Self>, key: &Key) -> Result<Option<Taken>, StorageError> {
         self.make_directory()
             .map_err(|error| failed("create", &self.directory, error))?;
-        self.swept.call_once(|| self.sweep());
+        self.swept.call_once(|| self.remove_stale());
         self.beat_from_now_on()
             .map_err(|error| failed("start the heartbeat of", &self.directory, error))?;
         let name = name(key);
         let part = self.part(&name);
-        self.take_in(&part, &name, key)
+        self.take_lease_in(&part, &name, key)
             .map_err(|error| failed("lock a key in", &part, error))
     }
 
-    fn take_in(self: &Arc<Self>, part: &Path, name: &str, key: &Key) -> io::Result<Option<Taken>> {
+    fn take_lease_in(
+        self: &Arc<Self>,
+        part: &Path,
+        name: &str,
+        key: &Key,
+    ) -> io::Result<Option<Taken>> {
         write::make(part)?;
         let Some(guard) = Guard::enter(part)? else {
             return Ok(None);
@@ -215,7 +220,7 @@ impl Locks {
 
     /// Removes the leases whose holders were killed, which nobody may ask for any more. What fails is
     /// left to the next.
-    fn sweep(&self) {
+    fn remove_stale(&self) {
         for part in fs::read_dir(&self.directory)
             .into_iter()
             .flatten()

@@ -15,7 +15,7 @@ const OTHERS: u32 = 0o077;
 /// Takes away what `mode` does not grant, and says so.
 ///
 /// A directory with the sticky bit is shared on purpose, like `/tmp`.
-pub(super) fn mend(path: &Path, metadata: &Metadata, mode: u32) {
+pub(super) fn tighten(path: &Path, metadata: &Metadata, mode: u32) {
     let found = metadata.mode() & 0o7777;
     if found & OTHERS == 0 || found & 0o1000 != 0 {
         return;
@@ -38,12 +38,12 @@ pub(super) fn mend(path: &Path, metadata: &Metadata, mode: u32) {
 
 /// Sees to the modes of `directory` and all above it, below `root`. The root may be anybody's
 /// directory, and what it holds of ours is closed anyway.
-pub(super) fn mend_directories(root: &Path, directory: &Path) -> io::Result<()> {
+pub(super) fn tighten_directories(root: &Path, directory: &Path) -> io::Result<()> {
     directory
         .ancestors()
         .take_while(|path| path.starts_with(root) && *path != root)
         .try_for_each(|path| {
-            mend(path, &fs::metadata(path)?, DIRECTORY_MODE);
+            tighten(path, &fs::metadata(path)?, DIRECTORY_MODE);
             Ok(())
         })
 }

@@ -99,7 +99,7 @@ impl Writer {
     /// Makes `directory` with all above it, durably, and sees to their permissions.
     fn make_directory(&self, directory: &Path) -> io::Result<()> {
         if self.known().durable.contains(directory) && directory.is_dir() {
-            return permissions::mend_directories(&self.root, directory);
+            return permissions::tighten_directories(&self.root, directory);
         }
         let missing: Vec<&Path> = directory
             .ancestors()
@@ -120,7 +120,7 @@ impl Writer {
                 synced => synced?,
             }
         }
-        permissions::mend_directories(&self.root, directory)?;
+        permissions::tighten_directories(&self.root, directory)?;
         self.known().durable.insert(directory.to_owned());
         Ok(())
     }

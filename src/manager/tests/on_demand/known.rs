@@ -115,11 +115,15 @@ fn another_ca_in_the_place_of_the_issuer_is_asked_at_once() {
 fn what_is_known_is_not_read_again() {
     let mut world = World::demanding([]);
     world.obtain(HOST).expect("obtained");
-    let records = world.manager.deps().on_demand().expect("readable");
+    let records = world
+        .manager
+        .deps()
+        .list_on_demand_records()
+        .expect("readable");
     assert_eq!(records.len(), 1);
-    assert!(world.manager.stored_on_demand(records.clone()).is_empty());
+    assert!(world.manager.look_up_records(records.clone()).is_empty());
     let mut next = World::demanding_over(world.storage.clone(), NOW, []);
-    assert!(!next.manager.stored_on_demand(records).is_empty());
+    assert!(!next.manager.look_up_records(records).is_empty());
 }
 
 #[test]
@@ -140,9 +144,9 @@ fn a_name_that_the_gate_holds_back_stays_in_the_plan() {
     world.work();
     assert!(world.runtime.block_on(asked).expect("an answer").is_none());
     assert!(!gate.allows(HOST), "not for now");
-    world.manager.doubt_on_demand();
+    world.manager.recheck_on_demand();
     world.manager.tick();
-    assert_eq!(world.manager.managed().len(), 1);
+    assert_eq!(world.manager.managed_views().len(), 1);
     world.clock.advance(120);
     assert_eq!(world.work(), 1);
     assert!(world.is_served(HOST));
@@ -162,10 +166,10 @@ fn some_are_answered_before_others_are_looked_up() {
     });
     world.take_up();
     assert!(world.manager.requests().has_new());
-    assert_eq!(world.manager.managed().len(), 64);
+    assert_eq!(world.manager.managed_views().len(), 64);
     world.take_up();
     assert!(!world.manager.requests().has_new());
-    assert_eq!(world.manager.managed().len(), 70);
+    assert_eq!(world.manager.managed_views().len(), 70);
 }
 
 #[test]

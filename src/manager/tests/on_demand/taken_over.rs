@@ -17,7 +17,7 @@ fn taken_over() -> World {
 fn the_configuration_takes_over_and_gives_back_without_an_order() {
     let mut world = taken_over();
     assert!(world.is_served(HOST));
-    let managed = world.manager.managed();
+    let managed = world.manager.managed_views();
     assert_eq!(managed.len(), 1, "{managed:?}");
     assert!(!managed[0].is_on_demand);
     world.sweep();
@@ -39,10 +39,22 @@ fn what_another_certificate_takes_over_goes_with_its_key_once_it_is_unused() {
     world.apply();
     assert_eq!(world.work(), 1);
     world.apply();
-    assert!(world.manager.managed().iter().all(|one| !one.is_on_demand));
+    assert!(
+        world
+            .manager
+            .managed_views()
+            .iter()
+            .all(|one| !one.is_on_demand)
+    );
     assert_eq!(world.sweep(), 0);
     world.walk();
-    assert!(world.manager.managed().iter().all(|one| !one.is_on_demand));
+    assert!(
+        world
+            .manager
+            .managed_views()
+            .iter()
+            .all(|one| !one.is_on_demand)
+    );
     assert_eq!(
         world.stored("on_demand").len(),
         1,
