@@ -285,7 +285,7 @@ impl Issuer for AcmeIssuer {
         self.shared.limits.all_waits(&self.ca, &self.config)
     }
 
-    async fn look_at_limits(&self) -> bool {
+    async fn refresh_limits(&self) -> bool {
         self.take_over_limits().await
     }
 

@@ -167,7 +167,7 @@ impl App {
             metrics: Some(metrics.clone()),
             events: events.clone(),
             in_memory: config.certificates_in_memory,
-            index: Some(index(&config)),
+            index: Some(index_directory(&config)),
             make_issuer: make_issuer(
                 (&storage, &pending_writes),
                 &clock,
@@ -360,7 +360,7 @@ fn storage(config: &Config) -> Arc<dyn Storage> {
 }
 
 /// Where what is known of certificates' files is kept: hidden among what is stored.
-fn index(config: &Config) -> PathBuf {
+fn index_directory(config: &Config) -> PathBuf {
     match &config.storage {
         model::Storage::File { path } => path.join(".index"),
     }

@@ -73,7 +73,7 @@ pub trait Issuer: Send + Sync {
 
     /// Takes over what the storage has of the limits of the CA: other instances may have met some, or
     /// this one before it was started anew. Asks the storage alone. Whether anything was news.
-    async fn look_at_limits(&self) -> bool {
+    async fn refresh_limits(&self) -> bool {
         false
     }
 
@@ -112,7 +112,7 @@ pub trait Issuer: Send + Sync {
     }
 }
 
-/// An issuer that issues nothing, for trials in which nobody may be asked.
+/// An issuer that issues nothing, for dry runs in which no CA may be asked.
 pub struct NullIssuer {
     name: Arc<str>,
 }

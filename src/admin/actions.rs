@@ -66,7 +66,7 @@ pub(super) async fn revoke(
     body: Sent,
 ) -> Result<Response, Problem> {
     let name = named(name)?;
-    let Revoke { reason } = read(body, r#"{ "reason": "superseded" }"#)?;
+    let Revoke { reason } = parse_body(body, r#"{ "reason": "superseded" }"#)?;
     let reason = match reason {
         Some(reason) => reason
             .parse::<RevocationReason>()
@@ -114,7 +114,7 @@ pub(super) async fn account(
     State(state): State<AdminState>,
     name: Named,
 ) -> Result<Json<AccountView>, Problem> {
-    care(&state, named(name)?, AccountTask::Show).await
+    run_account_task(&state, named(name)?, AccountTask::Show).await
 }
 
 pub(super) async fn account_task(
@@ -128,7 +128,7 @@ pub(super) async fn account_task(
         "rollover" => AccountTask::Rollover,
         "deactivate" => AccountTask::Deactivate,
         "contact" => {
-            let Contact { email } = read(body, r#"{ "email": ["ops@example.com"] }"#)?;
+            let Contact { email } = parse_body(body, r#"{ "email": ["ops@example.com"] }"#)?;
             if let Some(odd) = email.iter().find(|email| !is_address(email)) {
                 let detail = format!("{odd:?} is not an e-mail address, such as ops@example.com");
                 return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
@@ -143,10 +143,10 @@ pub(super) async fn account_task(
             return Err(Problem::new(StatusCode::NOT_FOUND, detail));
         }
     };
-    care(&state, name, task).await
+    run_account_task(&state, name, task).await
 }
 
-async fn care(
+async fn run_account_task(
     state: &AdminState,
     issuer: String,
     task: AccountTask,
@@ -163,7 +163,7 @@ async fn care(
 }
 
 /// What a body says, an empty one as if nothing were said.
-fn read<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Problem> {
+fn parse_body<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Problem> {
     let body = body.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let body = if body.is_empty() {
         b"{}".as_slice()

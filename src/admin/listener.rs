@@ -211,7 +211,7 @@ pub async fn serve(listener: Listener, router: Router, mut shutdown: ShutdownWat
         };
         match accepted {
             Ok((stream, permit)) => {
-                let answer = answer(stream, router.clone(), shutdown.clone());
+                let answer = serve_connection(stream, router.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     answer.await;
                     drop(permit);
@@ -245,7 +245,11 @@ async fn accept(
     Ok((stream, permit))
 }
 
-pub(super) async fn answer(stream: Box<dyn Stream>, router: Router, mut shutdown: ShutdownWatch) {
+pub(super) async fn serve_connection(
+    stream: Box<dyn Stream>,
+    router: Router,
+    mut shutdown: ShutdownWatch,
+) {
     let state = Connection::new(shutdown.clone());
     let service = Connected {
         router: TowerToHyperService::new(router),

@@ -1,4 +1,4 @@
-//! What a trial of a name found: whether it would get a certificate, and what stands against it.
+//! What a preflight of a name found: whether it would get a certificate, and what prevents it.
 
 use std::num::NonZeroU16;
 

@@ -251,7 +251,7 @@ impl Control for AppControl {
         let would = tokio::task::spawn_blocking(move || state.plan_issuance(&asked)).await;
         match would {
             Ok(would) => preflight::run_preflight(&name, ports, would).await,
-            Err(_) => preflight::broken(&name),
+            Err(_) => preflight::failed_preflight(&name),
         }
     }
 

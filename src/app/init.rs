@@ -54,7 +54,7 @@ pub fn leave_first_process() -> io::Result<Option<u8>> {
             drop(relay);
             // Without it the gateway serves, though systemd may not know.
             let last_message = forwarder.and_then(|forwarder| forwarder.start().ok());
-            let code = watch(child, &waited);
+            let code = wait_for_child(child, &waited);
             if let Some(wait_for_last_message) = last_message {
                 wait_for_last_message();
             }
@@ -64,7 +64,7 @@ pub fn leave_first_process() -> io::Result<Option<u8>> {
 }
 
 /// Waits until the gateway has ended. The exit code that tells how.
-fn watch(gateway: Pid, waited: &SigSet) -> u8 {
+fn wait_for_child(gateway: Pid, waited: &SigSet) -> u8 {
     loop {
         if let Some(code) = reap(gateway) {
             return code;

@@ -135,7 +135,9 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
 
     let storage = Arc::new(Hanging::new());
     // So that the next pass reads what this one could not.
-    storage.inner.fail(Some(std::io::ErrorKind::TimedOut));
+    storage
+        .inner
+        .set_failure(Some(std::io::ErrorKind::TimedOut));
     let metrics = Metrics::new().expect("metrics");
     let level = Level::init(&config.log, metrics.log_lines_lost.clone()).expect("a level");
     let sockets = Sockets::bind(&config).expect("free ports");

@@ -150,7 +150,7 @@ fn shown(view: &AccountView) -> String {
 }
 
 fn show(output: &Output, whose: Whose, as_json: bool) -> Result<(), Failure> {
-    let (client, issuer) = whose.find(output)?;
+    let (client, issuer) = whose.resolve(output)?;
     let view: AccountView = client.get(&account(&issuer))?.decode()?;
     if as_json {
         let mut text = serde_json::to_string_pretty(&view).context("cannot encode the answer")?;
@@ -193,10 +193,10 @@ fn perform(
     task: &str,
     body: Option<&Value>,
 ) -> Result<AccountView, Failure> {
-    let (client, issuer) = whose.find(output)?;
+    let (client, issuer) = whose.resolve(output)?;
     let path = format!("{}/{task}", account(&issuer));
     client::runtime()?
-        .block_on(client.ask(Method::POST, &path, body))?
+        .block_on(client.send_request(Method::POST, &path, body))?
         .decode()
 }
 
@@ -206,7 +206,7 @@ fn account(issuer: &str) -> String {
 
 impl Whose {
     /// The gateway, and the issuer that is meant: the one that is named, or the only one there is.
-    fn find(self, output: &Output) -> Result<(Client, String), Failure> {
+    fn resolve(self, output: &Output) -> Result<(Client, String), Failure> {
         let client = super::connect(output, self.remote)?;
         let views: Vec<IssuerView> = client.get(PATH)?.decode()?;
         let acme = views.iter().filter(|view| view.kind == "acme");

@@ -32,7 +32,7 @@ pub(super) fn trust(
 ) -> Result<(), Failure> {
     let pem = gateway::stored_roots(output, config, issuer)?;
     let roots = X509::stack_from_pem(pem.as_bytes()).context("the root cannot be read")?;
-    let machine = Machine::look();
+    let machine = Machine::inspect();
     let stores = machine.stores();
     if stores.is_empty() {
         return Err(Failure::hinted(
@@ -109,7 +109,7 @@ fn is_root() -> bool {
 
 impl Machine {
     /// What this machine has.
-    fn look() -> Self {
+    fn inspect() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
         Self {
             root: "/".into(),

@@ -34,8 +34,8 @@ pub(super) fn certs(output: &Output, verb: CertsVerb) -> Result<(), Failure> {
         CertsVerb::Revoke(arguments) => revoke(output, arguments),
         CertsVerb::List(arguments) => list(output, arguments, now),
         CertsVerb::Show(arguments) => show(output, arguments, now),
-        CertsVerb::Obtain(arguments) => ask(output, arguments, "obtain"),
-        CertsVerb::Renew(arguments) => ask(output, arguments, "renew"),
+        CertsVerb::Obtain(arguments) => request_renewal(output, arguments, "obtain"),
+        CertsVerb::Renew(arguments) => request_renewal(output, arguments, "renew"),
         CertsVerb::Check(arguments) => preflight::check(output, arguments),
     }
 }
@@ -121,7 +121,7 @@ fn show(output: &Output, arguments: ShowArgs, now: UnixTime) -> Result<(), Failu
     output.data(detail::detail(&view, now, output.style()))
 }
 
-fn ask(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
+fn request_renewal(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
     let AskArgs {
         name,
         no_wait,
@@ -136,11 +136,11 @@ fn ask(output: &Output, arguments: AskArgs, verb: &str) -> Result<(), Failure> {
         needless: &watch::needless,
     };
     let client = super::connect(output, remote)?;
-    put(output, &client, &question, (!no_wait).then_some(timeout))
+    send_request(output, &client, &question, (!no_wait).then_some(timeout))
 }
 
 /// Puts a question to the gateway, and watches for so long what comes of it.
-fn put(
+fn send_request(
     output: &Output,
     client: &Client,
     question: &Question<'_>,
@@ -149,7 +149,7 @@ fn put(
     if let Some(timeout) = watched {
         return watch::watch(output, client, question, timeout);
     }
-    let asked = client.ask(Method::POST, question.path, question.body);
+    let asked = client.send_request(Method::POST, question.path, question.body);
     let answer = client::runtime()?.block_on(asked)?;
     let view: CertificateView = answer.decode()?;
     if answer.status == StatusCode::ACCEPTED {
@@ -194,7 +194,7 @@ fn revoke(output: &Output, arguments: RevokeArgs) -> Result<(), Failure> {
         needless: &needless,
     };
     let client = super::connect(output, remote)?;
-    put(output, &client, &question, (!no_wait).then_some(timeout))
+    send_request(output, &client, &question, (!no_wait).then_some(timeout))
 }
 
 fn view(client: &Client, name: &Name) -> Result<CertificateView, Failure> {

@@ -159,15 +159,15 @@ impl Client {
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
-        runtime()?.block_on(self.ask(Method::GET, path, None))
+        runtime()?.block_on(self.send_request(Method::GET, path, None))
     }
 
     pub(super) fn post(&self, path: &str) -> Result<Answer, Failure> {
-        runtime()?.block_on(self.ask(Method::POST, path, None))
+        runtime()?.block_on(self.send_request(Method::POST, path, None))
     }
 
     /// Asks; the caller judges the answer, but for one that wants a token.
-    pub(super) async fn ask(
+    pub(super) async fn send_request(
         &self,
         method: Method,
         path: &str,

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 pub(super) use self::progress::Progress;
-use self::stderr::say;
+use self::stderr::write_text;
 use super::failure::Failure;
 use crate::config::Diagnostic;
 use crate::printable;
@@ -78,12 +78,12 @@ impl Output {
 
     /// Tells how it goes, or how it went.
     pub(super) fn note(&self, text: impl AsRef<str>) {
-        say(text.as_ref());
+        write_text(text.as_ref());
     }
 
     /// Warns.
     pub(super) fn warning(&self, text: impl AsRef<str>) {
-        say(&format!(
+        write_text(&format!(
             "{} {}",
             self.stderr.yellow("warning:"),
             text.as_ref()
@@ -93,9 +93,9 @@ impl Output {
     /// What is wrong with a configuration: with its line for a person, on one line for programs.
     pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
         if self.person {
-            say(&diagnostic.render(self.stderr.0));
+            write_text(&diagnostic.render(self.stderr.0));
         } else {
-            say(&printable::line(&diagnostic.to_string()));
+            write_text(&printable::line(&diagnostic.to_string()));
         }
     }
 
@@ -104,8 +104,8 @@ impl Output {
     pub(super) fn mistake(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
         match text.split_once(": ") {
-            Some((place, what)) => say(&format!("{}: {what}", self.stderr.bold(place))),
-            None => say(text),
+            Some((place, what)) => write_text(&format!("{}: {what}", self.stderr.bold(place))),
+            None => write_text(text),
         }
     }
 
@@ -120,9 +120,9 @@ impl Output {
             | Failure::ReaderGone
             | Failure::Ended(_) => return,
         };
-        say(&format!("{} {error}", self.stderr.red("error:")));
+        write_text(&format!("{} {error}", self.stderr.red("error:")));
         if let Some(hint) = hint {
-            say(&format!("{} {hint}", self.stderr.cyan("hint:")));
+            write_text(&format!("{} {hint}", self.stderr.cyan("hint:")));
         }
     }
 
@@ -132,12 +132,14 @@ impl Output {
             return written(answer.print());
         }
         let text = answer.render();
-        say(if self.stderr.0 {
-            text.ansi().to_string()
-        } else {
-            text.to_string()
-        }
-        .trim_end());
+        write_text(
+            if self.stderr.0 {
+                text.ansi().to_string()
+            } else {
+                text.to_string()
+            }
+            .trim_end(),
+        );
         Err(Failure::UsageShown)
     }
 

@@ -1,4 +1,4 @@
-//! A trial: whether an issuer would give a certificate, found out without asking it for one.
+//! A preflight: whether an issuer would issue a certificate, found out without ordering one.
 
 use std::sync::Arc;
 

@@ -375,12 +375,12 @@ fn what_is_damaged_beside_the_root_is_set_aside() {
 #[test]
 fn nothing_is_made_where_the_storage_cannot_be_read() {
     let (storage, clock) = (MemoryStorage::default(), clock());
-    storage.fail(Some(std::io::ErrorKind::PermissionDenied));
+    storage.set_failure(Some(std::io::ErrorKind::PermissionDenied));
     assert!(matches!(
         open(&storage, &clock).err(),
         Some(LocalCaError::Storage(_))
     ));
-    storage.fail(None);
+    storage.set_failure(None);
     assert_eq!(storage.list(&key("local_ca")).expect("readable"), []);
 }
 

@@ -10,7 +10,7 @@ use crate::event::{Event, EventKind, Severity};
 use crate::schedule::advice::Window;
 use crate::schedule::{Alert, Failure, RenewedBy, Retry};
 
-/// Tells of one certificate.
+/// Emits the events of one certificate.
 pub(super) struct CertEvents<'a> {
     pub(super) deps: &'a Deps,
     pub(super) spec: &'a CertSpec,

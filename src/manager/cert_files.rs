@@ -1,7 +1,7 @@
 //! The certificates that come from files, kept up to date with them.
 //!
 //! A file that cannot be used never takes away what was loaded from it before. There may be a
-//! million: to look at all of them takes seconds, so that is done in slices (a sweep), between which
+//! million: to look at all of them takes seconds, so that is done in slices (a scan), between which
 //! everything else goes on; a change of one is looked at by itself.
 
 mod cached;
@@ -65,8 +65,8 @@ pub(super) struct CertFiles {
     deadlines: Deadlines<EntryId>,
     /// What the loader knew when incomplete chains were last looked at.
     generation: u64,
-    sweep: Option<Scan>,
-    sweeps: u32,
+    scan: Option<Scan>,
+    scans: u32,
     /// There until all files have been looked at for the first time.
     priority_load: Option<PriorityLoad>,
     /// The directories and files of which a change may concern an entry.
@@ -88,9 +88,9 @@ struct Directory {
     is_one: bool,
     /// Folders in it that are looked into.
     folders: BTreeSet<Arc<Path>>,
-    /// What the sweep under way, or else the last one, has found.
+    /// What the current scan, or else the last one, has found.
     yields: Yield,
-    /// What there is to say where the last sweep has found no certificate.
+    /// What to report where the last scan found no certificate.
     lack: Option<String>,
 }
 
@@ -144,21 +144,21 @@ impl CertFiles {
             noted: BTreeSet::new(),
             deadlines: Deadlines::default(),
             generation: 0,
-            sweep: None,
-            sweeps: 0,
+            scan: None,
+            scans: 0,
             priority_load: None,
             watch: Arc::default(),
             targets: BTreeSet::new(),
         }
     }
 
-    /// Takes the files and directories of another configuration; the next sweep loads them.
+    /// Takes the files and directories of another configuration; the next scan loads them.
     pub(super) fn configure(&mut self, sources: &[CertificateSource]) {
         self.files.clear();
         self.by_path.clear();
         self.directories.clear();
         self.watch = Arc::default();
-        self.sweep = None;
+        self.scan = None;
         for source in sources {
             match source {
                 CertificateSource::Directory { path, origin } => {
@@ -189,7 +189,7 @@ impl CertFiles {
         }
     }
 
-    /// Looks at the entries that `paths` belong to. `None` where that may be any: then a sweep is
+    /// Reloads the entries that `paths` belong to. `None` where that may be any: then a scan is
     /// asked for.
     pub(super) fn reload_paths(
         &mut self,
@@ -229,12 +229,12 @@ impl CertFiles {
         let stamps = parallel::map(&found, |found| Stamps::read_from(&found.id, now));
         let (mut stale, mut changes) = (Vec::new(), Vec::new());
         for (found, stamps) in found.into_iter().zip(stamps) {
-            let sweep = self.sweeps;
+            let scan = self.scans;
             let (before, known) = match self.entries.get_mut(&found.id) {
                 Some(entry) => {
                     self.vanished.remove(&found.id);
                     entry.origin = Arc::clone(&found.origin);
-                    entry.seen = sweep;
+                    entry.seen = scan;
                     if entry.stamps == stamps.print && entry.sure {
                         continue;
                     }
@@ -259,7 +259,7 @@ impl CertFiles {
             reads.inc_by(u64::try_from(stale.len()).unwrap_or_default());
         }
         let readings = parallel::map(&stale, |stale| {
-            files::read(&stale.found.id, stale.found.kind, loader, stale.before)
+            files::read_entry(&stale.found.id, stale.found.kind, loader, stale.before)
         });
         let read = stale.into_iter().zip(readings);
         changes.extend(read.filter_map(|(stale, reading)| self.apply_reading(stale, reading, now)));
@@ -331,7 +331,7 @@ impl CertFiles {
 
     /// The entry of `id`, made where there is none.
     fn entry_or_insert(&mut self, id: &EntryId, kind: Kind, origin: Arc<Origin>) -> &mut Entry {
-        let seen = self.sweeps;
+        let seen = self.scans;
         let entry = self.entries.or_insert(id, || Entry {
             id: id.clone(),
             kind,

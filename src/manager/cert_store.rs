@@ -92,7 +92,7 @@ pub(super) enum StoredError {
 }
 
 /// The certificate of `subject` that `issuer` gave, whose CA is `ca`; `None` where there is none.
-pub(super) fn load(
+pub(super) fn load_certificate(
     storage: &dyn Storage,
     loader: &Loader,
     ca: &str,
@@ -113,20 +113,20 @@ pub(super) fn load(
     }
 }
 
-/// As [`load`], also from where former versions kept a certificate with these names; with the
+/// As [`load_certificate`], also from where former versions kept a certificate with these names; with the
 /// subject that it was found under.
-pub(super) fn find(
+pub(super) fn find_certificate(
     storage: &dyn Storage,
     loader: &Loader,
     ca: &str,
     (subject, names): (&str, &[Pattern]),
     issuer: &Arc<str>,
 ) -> Result<Option<(TlsCertificate, String)>, StoredError> {
-    if let Some(certificate) = load(storage, loader, ca, subject, issuer)? {
+    if let Some(certificate) = load_certificate(storage, loader, ca, subject, issuer)? {
         return Ok(Some((certificate, subject.to_owned())));
     }
     for former in keys::former_subjects(names) {
-        if let Some(certificate) = load(storage, loader, ca, &former, issuer)? {
+        if let Some(certificate) = load_certificate(storage, loader, ca, &former, issuer)? {
             return Ok(Some((certificate, former)));
         }
     }
@@ -135,7 +135,7 @@ pub(super) fn find(
 
 /// When the certificate of `subject` ends that is stored as one of the CA `ca`, by what is known
 /// beside it; `None` where there is none.
-pub(super) fn end(
+pub(super) fn stored_end(
     storage: &dyn Storage,
     ca: &str,
     subject: &str,
@@ -149,11 +149,11 @@ pub(super) fn end(
 }
 
 impl CertRecord {
-    /// Packs `certificate` as given by `issuer`, whose CA is `ca`.
+    /// Encodes `certificate` as issued by `issuer`, whose CA is `ca`.
     ///
     /// # Errors
     /// Where the storage has no key for it; or where OpenSSL is out of memory.
-    pub(super) fn pack(
+    pub(super) fn encode(
         certificate: &TlsCertificate,
         ca: &str,
         subject: &str,
@@ -204,7 +204,7 @@ impl CertRecord {
     }
 }
 
-/// Why a certificate cannot be packed.
+/// Why a certificate cannot be encoded.
 #[derive(Debug, Error)]
 pub(super) enum EncodeError {
     #[error(transparent)]
@@ -215,7 +215,7 @@ pub(super) enum EncodeError {
 
 /// The certificates, of whatever CA, that are valid at `now` and for one of `names`. Looks through
 /// all that is known beside certificates; reads only those that are meant.
-pub(super) fn search(
+pub(super) fn search_certificates(
     storage: &dyn Storage,
     loader: &Loader,
     names: &HashSet<Pattern>,

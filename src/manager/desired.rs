@@ -1,4 +1,4 @@
-//! Which certificates the configuration asks issuers for.
+//! Which certificates the configuration wants from issuers.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::host::Pattern;
 /// A specification with the entry of the configuration that has it.
 pub(super) type ConfiguredSpec<'a> = (CertSpec, &'a Origin);
 
-/// What the entries of `certificates` ask for.
+/// The specifications of the entries of `certificates`.
 pub(super) fn from_certificates(config: &Config) -> Vec<ConfiguredSpec<'_>> {
     let mut specs = Vec::new();
     for source in &*config.certificates {

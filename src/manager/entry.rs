@@ -22,7 +22,7 @@ pub(super) struct Entry {
     pub(super) certificate: Option<Arc<TlsCertificate>>,
     /// What is odd, where anything is.
     pub(super) odd: Option<Box<Odd>>,
-    /// The last sweep that has found it.
+    /// The last scan that found it.
     pub(super) seen: u32,
     pub(super) kind: Kind,
     /// Whether the stamps are enough to tell that nothing changed.

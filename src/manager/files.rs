@@ -174,7 +174,7 @@ impl Raw {
 const READS: usize = 3;
 
 /// Reads the files of an entry, and parses them unless their digest is `before`.
-pub(super) fn read(id: &EntryId, kind: Kind, loader: &Loader, before: Print) -> Reading {
+pub(super) fn read_entry(id: &EntryId, kind: Kind, loader: &Loader, before: Print) -> Reading {
     let mut raw = Raw::read(id, kind);
     let mut left = READS;
     loop {

@@ -242,7 +242,7 @@ impl Writer {
     fn run_task(&mut self, task: Task, value: &mut Vec<u8>) -> io::Result<()> {
         let news = match task {
             Task::Put(news) => news,
-            Task::Remove(key) => return self.log.remove(&key),
+            Task::Remove(key) => return self.log.append_removal(&key),
             Task::Flush(done) => {
                 self.log.flush()?;
                 // Who asked may no longer wait.
@@ -262,7 +262,7 @@ impl Writer {
         };
         value.clear();
         record.encode(value);
-        self.log.put(&key(&news.id), value, news.is_new)
+        self.log.append_entry(&key(&news.id), value, news.is_new)
     }
 
     /// The links of the chain of `certificate`, which are in the file from now on.

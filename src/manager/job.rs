@@ -19,7 +19,7 @@ use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retries, Retry};
 use crate::storage::{PendingWrites, Storage, keys};
 
-/// What work on a certificate needs.
+/// What jobs depend on.
 #[derive(Clone)]
 pub struct Deps {
     pub(super) storage: Arc<dyn Storage>,
@@ -144,12 +144,12 @@ impl CurrentIssuer {
     }
 }
 
-/// The certificates whose tickets were lost.
+/// The specifications whose jobs ended without a result.
 #[derive(Clone, Default)]
 pub(super) struct AbandonedJobs(Arc<Mutex<Vec<Arc<CertSpec>>>>);
 
 impl AbandonedJobs {
-    /// A ticket whose loss is noted here.
+    /// A guard that is noted here when it is dropped without a result.
     pub(super) fn guard(&self, spec: &Arc<CertSpec>, current_issuer: &CurrentIssuer) -> JobGuard {
         JobGuard {
             spec: Arc::clone(spec),
@@ -159,14 +159,14 @@ impl AbandonedJobs {
         }
     }
 
-    /// What was lost since the last call.
+    /// What was abandoned since the last call.
     pub(super) fn take_all(&self) -> Vec<Arc<CertSpec>> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl JobGuard {
-    /// Gives the ticket back.
+    /// Ends the job with a result.
     pub(super) fn release(mut self) -> Arc<CertSpec> {
         self.is_open = false;
         Arc::clone(&self.spec)

@@ -47,10 +47,10 @@ impl TlsManager {
     }
 
     /// The issuers whose limits are to be looked at in the storage now, see
-    /// [`Issuer::look_at_limits`].
-    pub fn limits_to_look_at(&mut self) -> Vec<Arc<dyn Issuer>> {
+    /// [`Issuer::refresh_limits`].
+    pub fn limits_to_check(&mut self) -> Vec<Arc<dyn Issuer>> {
         let now = self.clock.now();
-        self.renewals.limits_to_look_at(now)
+        self.renewals.limits_to_check(now)
     }
 
     /// Takes what a CA advises.
@@ -69,7 +69,7 @@ impl TlsManager {
         self.renewals.next_due()
     }
 
-    /// What [`Job::run`] needs.
+    /// The dependencies of [`Job::run`].
     pub fn deps(&self) -> &Deps {
         self.renewals.deps()
     }

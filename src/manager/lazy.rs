@@ -82,7 +82,7 @@ impl CertSource for FileCertSource {
         };
         let key = self.key.clone();
         let id = EntryId { file, key };
-        let reading = files::read(&id, kind, &self.loader, Print::NONE);
+        let reading = files::read_entry(&id, kind, &self.loader, Print::NONE);
         let chain = id.chain();
         match reading.content {
             Some(Ok(Content::Certificate(loaded))) => {

@@ -36,7 +36,7 @@ pub(super) struct LocalCerts {
     certificates: HashMap<CertSpec, Arc<TlsCertificate>>,
 }
 
-/// A certificate with the need that it serves.
+/// A change with the specification that it is for.
 pub(super) type SpecChange = (CertSpec, Change);
 
 impl LocalCerts {
@@ -58,7 +58,7 @@ impl LocalCerts {
         name: &Arc<str>,
         issuers: &IndexMap<Arc<str>, Issuer>,
     ) -> Result<Option<Arc<LocalCa>>, String> {
-        // Only the CA could tell more, and a trial asks nobody.
+        // Only the CA could tell more, and a dry run asks nobody.
         if self.deps.dry && matches!(issuers.get(name), Some(Issuer::Acme(_))) {
             return Ok(None);
         }
@@ -204,7 +204,11 @@ impl LocalCerts {
                     ));
                 }
                 Err(error) => {
-                    problems.push(Problem::new(origin, None, failed(ca.issuer(), &error)));
+                    problems.push(Problem::new(
+                        origin,
+                        None,
+                        open_failure(ca.issuer(), &error),
+                    ));
                 }
             }
         }
@@ -251,7 +255,7 @@ impl LocalCerts {
                 let new = Some(new);
                 Ok((spec, Change { old, new }))
             }
-            Err(error) => Err(failed(ca.issuer(), &error)),
+            Err(error) => Err(open_failure(ca.issuer(), &error)),
         })
     }
 
@@ -285,6 +289,6 @@ impl LocalCerts {
     }
 }
 
-fn failed(issuer: &str, error: &LocalCaError) -> String {
+fn open_failure(issuer: &str, error: &LocalCaError) -> String {
     format!("issuer {issuer}: {error}")
 }

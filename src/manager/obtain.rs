@@ -159,7 +159,13 @@ impl Job {
             };
             for issuer in issuers {
                 let place = (&*subject, &*names);
-                match cert_store::find(storage, &loader, issuer.ca(), place, issuer.name()) {
+                match cert_store::find_certificate(
+                    storage,
+                    &loader,
+                    issuer.ca(),
+                    place,
+                    issuer.name(),
+                ) {
                     Ok(found) => {
                         let held =
                             |(one, at): (_, String)| hold.place_in_memory(one, issuer.ca(), &at);
@@ -260,8 +266,9 @@ impl Job {
         deps: &Deps,
     ) -> bool {
         let now = deps.clock.now();
-        let packed = CertRecord::pack(certificate, issuer.ca(), &self.subject, issuer.name(), now);
-        let record = match packed {
+        let encoded =
+            CertRecord::encode(certificate, issuer.ca(), &self.subject, issuer.name(), now);
+        let record = match encoded {
             Ok(record) => Arc::new(record),
             Err(error) => {
                 tracing::error!(domain = %self.domain(), %error, "a certificate cannot be stored");

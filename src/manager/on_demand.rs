@@ -1,7 +1,7 @@
 //! The certificates that clients ask CAs for, by naming a host: which there are, taken up when they
 //! are asked for, and let go.
 //!
-//! They are needs beside those of the configuration, and obtained, stored and renewed as those are.
+//! They are specifications beside those of the configuration, obtained, stored and renewed as those are.
 //! What is different: they come without a configuration and go when nobody uses them
 //! ([`expiry`]); the configuration goes before them where it has a certificate for the same name; a
 //! name that cannot be proved is not tried again by itself. Each is noted in the storage, so that it

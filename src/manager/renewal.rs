@@ -1,6 +1,6 @@
 //! The certificates that CAs are asked for: what is at hand of each, what is due, what came of it.
 //!
-//! The plan of [`crate::schedule`] decides when; [`super::work`] does the asking, elsewhere. What
+//! The plan of [`crate::schedule`] decides when; [`super::obtain`] asks the issuers, elsewhere. What
 //! is stored is read when a certificate is first needed, and served at once.
 
 mod ari;
@@ -18,8 +18,8 @@ use indexmap::IndexMap;
 
 use self::ari::Ari;
 pub use self::issuers::IssuerLimit;
-use self::issuers::{accounts, check_obstacles, is_not_limited, is_over_dns, may_be_mended};
-pub(super) use self::load::{StoredState, read};
+use self::issuers::{accounts, check_obstacles, may_be_mended};
+pub(super) use self::load::{StoredState, read_stored_state};
 pub(super) use self::on_demand::{NameStatus, cert_events};
 use self::queue::RenewalQueues;
 pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
@@ -113,63 +113,6 @@ impl Renewals {
         &self.deps
     }
 
-    /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
-    /// another has taken the place of is served until there is one of the other. What failed over
-    /// the DNS may be mended where `is_other_dns`.
-    pub(super) fn close_changed_issuers(
-        &mut self,
-        issuers: &IndexMap<Arc<str>, Configured>,
-        is_other_dns: bool,
-        now: UnixTime,
-    ) {
-        let (mut moved, mut mended) = (Vec::new(), Vec::new());
-        let mut accounts = HashMap::new();
-        self.open
-            .retain(|name, (before, issuer)| match issuers.get(name) {
-                Some(Configured::Acme(now)) if now == before => {
-                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
-                    true
-                }
-                Some(Configured::Acme(now)) if now.directory == before.directory => {
-                    mended.push(Arc::clone(name));
-                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
-                    false
-                }
-                _ => {
-                    moved.push(Arc::clone(name));
-                    false
-                }
-            });
-        let names =
-            |spec: &CertSpec, of: &[Arc<str>]| spec.issuers.iter().any(|one| of.contains(one));
-        for (spec, entry) in &mut self.entries {
-            if spec.precedence == Precedence::OnDemand {
-                let certificate = entry.certificate.as_ref();
-                let label = certificate.map(|one| one.source().label());
-                let of = moved.iter().find(|one| label == Some(&***one));
-                entry.is_foreign |= of.is_some();
-                // What is of a CA that is no longer configured is good until it is due. Another in
-                // its place, as after a trial, is asked at once.
-                if of.is_some_and(|of| issuers.contains_key(of)) {
-                    self.queues.request_now(spec, now);
-                }
-            } else if names(spec, &moved) {
-                (entry.is_foreign, entry.is_read) = (true, false);
-            }
-            let is_of_dns = is_other_dns && is_over_dns(spec, issuers);
-            for name in spec.issuers.iter() {
-                if (is_of_dns || mended.contains(name))
-                    && let Some(account) = accounts.get(name)
-                    && entry.retries.make_due(account, is_not_limited, now)
-                {
-                    self.queues.request_now(spec, now);
-                }
-            }
-        }
-        // Another account may be asked for what the one before was not.
-        self.queues.replan_all();
-    }
-
     /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
     /// forbid it: a start depends on it.
     pub(super) fn retry_missing(&mut self, now: UnixTime) {
@@ -189,13 +132,13 @@ impl Renewals {
     /// Forgets what `is_needed` does not ask for any more, of what the configuration asked for.
     pub(super) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
-        let (queues, advised) = (&mut self.queues, &mut self.ari);
+        let (queues, ari) = (&mut self.queues, &mut self.ari);
         self.entries.retain(|spec, entry| {
             if spec.precedence == Precedence::OnDemand || is_needed(spec) {
                 return true;
             }
             queues.remove(spec);
-            advised.forget_spec(spec);
+            ari.forget_spec(spec);
             if let Some(old) = entry.certificate.take() {
                 changes.push(Change {
                     old: Some(old),
@@ -389,7 +332,7 @@ impl Renewals {
         is_known
     }
 
-    /// Whether there is a certificate for this very need.
+    /// Whether there is a certificate for this very specification.
     pub(super) fn has_certificate(&self, spec: &CertSpec) -> bool {
         let entry = self.entries.get(spec);
         entry.is_some_and(|entry| entry.certificate.is_some())

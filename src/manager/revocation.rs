@@ -26,7 +26,7 @@ use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
 /// How often it is looked for what others have had revoked.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// The longest life of a certificate of a public CA, in seconds (398 days).
 const LONGEST_LIFE: i64 = 398 * 86_400;
@@ -187,7 +187,7 @@ impl Deps {
                 .0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| last.elapsed() < LOOK_EVERY) {
+            if last.is_some_and(|last| last.elapsed() < CHECK_EVERY) {
                 return HashSet::new();
             }
             *last = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! Looking at all files, in slices that let others come in between.
+//! Scans of all files, in slices that let others come in between.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl TlsManager {
         self.cert_files.begin_scan();
     }
 
-    /// Whether files are being looked at.
+    /// Whether files are being scanned.
     pub fn is_scanning(&self) -> bool {
         self.cert_files.is_scanning()
     }
@@ -95,7 +95,7 @@ impl TlsManager {
         Some(self.finish_pass(report, now))
     }
 
-    /// Goes on with the sweep until it is done or it is `until`.
+    /// Continues the scan until it is done or it is `until`.
     pub(super) fn scan_until(&mut self, until: Option<Instant>) -> Report {
         let now = self.pass_time();
         let (report, _) = self.scan_files(until, now);
@@ -103,7 +103,7 @@ impl TlsManager {
         self.finish_pass(report, now)
     }
 
-    /// Looks at files until it is `until`. What has changed, and whether all have been looked at.
+    /// Scans files until it is `until`. Returns what has changed, and whether the scan is done.
     fn scan_files(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
         let mut changes = self.cert_files.load_requested(&self.loader, now);
         let progress = self.cert_files.scan_until(until, &self.loader, now);

@@ -8,7 +8,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::storage::StorageError;
 
-/// What is known of the storage.
+/// Whether the storage works, as far as is known.
 pub(super) struct StorageHealth {
     events: EventBus,
     clock: Arc<dyn Clock>,
@@ -35,7 +35,7 @@ impl StorageHealth {
         }
     }
 
-    /// Notes that something failed, and tells where it is the first time.
+    /// Records a failure, and emits an event at the first one.
     pub(super) fn record_failure(&self, of: Use, error: &StorageError) {
         if matches!(of, Use::Reading) {
             self.unread.store(self.clock.now(), Ordering::Relaxed);

@@ -77,7 +77,7 @@ impl TlsManager {
             return;
         }
         let deps = self.renewals.deps();
-        let found = cert_store::search(&*deps.storage, &deps.loader, &lacking, now);
+        let found = cert_store::search_certificates(&*deps.storage, &deps.loader, &lacking, now);
         for certificate in found.unwrap_or_else(|error| {
             tracing::warn!(%error, "the storage cannot be searched for certificates");
             Vec::new()

@@ -175,7 +175,7 @@ fn sites_get_what_they_ask_for() {
     }
     let auto_serial = fixture.serial("auto.example");
 
-    // A demand goes before a file; a file before what was issued for want of one.
+    // A certificate that a site requires goes before a file; a file before a fallback.
     config.sites = vec![
         Arc::new(site(&["file.example"], SiteTls::Issuer("local".into()))),
         Arc::new(site(&["auto.example"], auto())),

@@ -31,7 +31,7 @@ impl TlsManager {
         let lacking = self.renewals.uncovered_names(self.last_pass);
         let mut seen = HashSet::new();
         for (site, host) in self.hosts.uncovered() {
-            // In a trial nothing is issued, but could be.
+            // A dry run issues nothing, but could.
             if !seen.insert(host) || self.dry && issued.contains(host) {
                 continue;
             }

@@ -72,7 +72,7 @@ impl Alert {
     }
 
     /// From when on a certificate that has begun deserves to be told about.
-    pub fn begins(life: &Lifetime, renewed_by: RenewedBy) -> UnixTime {
+    pub fn begins_at(life: &Lifetime, renewed_by: RenewedBy) -> UnixTime {
         life.not_after
             .saturating_sub(thresholds(life, renewed_by).warning)
     }
@@ -216,7 +216,7 @@ mod tests {
         for (length, warning, error, critical) in table {
             let life = lasting(length);
             let at = |left| expiring(&life, RenewedBy::ByHand, left);
-            let begins = Alert::begins(&life, RenewedBy::ByHand);
+            let begins = Alert::begins_at(&life, RenewedBy::ByHand);
             assert_eq!(begins, life.not_after - warning, "{length}");
             assert_eq!(at(warning + 1), None, "{length}");
             assert_eq!(at(warning), Some(Severity::Warning), "{length}");

@@ -82,7 +82,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         entry.life = facts.life;
         entry.held = UnixTime::MIN;
         entry.retry = retry;
-        self.place(&key);
+        self.place_entry(&key);
     }
 
     /// Sets when the CA advises to renew the certificate at hand, `None` where it does not: that
@@ -90,20 +90,20 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     pub fn set_advised_time(&mut self, key: &K, at: Option<UnixTime>) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.advised = at;
-            self.place(key);
+            self.place_entry(key);
         }
     }
 
     /// Takes a certificate out of the plan. What is being worked on goes on, and its end is ignored.
     pub fn remove(&mut self, key: &K) {
         if let Some(entry) = self.entries.remove(key) {
-            self.unqueue(key, entry.place);
+            self.dequeue(key, entry.place);
         }
     }
 
     /// What is due at `now` and not being worked on, at most `max`, the most urgent first: what
     /// somebody asked for, renewals that are late, what is missing, other renewals. Calling it
-    /// changes nothing for them: each stays due until [`Self::start`] or [`Self::defer`].
+    /// changes nothing for them: each stays due until [`Self::mark_running`] or [`Self::defer`].
     pub fn due(&mut self, now: UnixTime, max: usize) -> Vec<K> {
         self.advance(now);
         let late = self.renewals.iter().take_while(|(at, _)| *at <= now);
@@ -129,7 +129,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
 
     /// Begins the work on a certificate. `false` where it is not in the plan, or already being
     /// worked on.
-    pub fn start(&mut self, key: &K) -> bool {
+    pub fn mark_running(&mut self, key: &K) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
@@ -137,7 +137,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             return false;
         }
         let before = std::mem::replace(&mut entry.place, Place::Running);
-        self.unqueue(key, before);
+        self.dequeue(key, before);
         self.running += 1;
         true
     }
@@ -149,7 +149,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             return;
         };
         let before = std::mem::replace(&mut entry.place, Place::Waiting(until));
-        self.unqueue(key, before);
+        self.dequeue(key, before);
         self.waiting.insert((until, key.clone()));
     }
 
@@ -163,7 +163,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         entry.held = now.saturating_add(life.left(now).max(0) / REST);
         entry.retry = None;
         entry.wish = Wish::No;
-        self.finish(key);
+        self.mark_finished(key);
     }
 
     /// An attempt has failed. Gives what is to be stored; `None` where the certificate is not in
@@ -192,12 +192,12 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         if entry.wish != Wish::No {
             entry.wish = Wish::Again;
         }
-        self.finish(key);
+        self.mark_finished(key);
     }
 
     /// Ends the work on a certificate as if it had not begun.
     pub fn release(&mut self, key: &K) {
-        self.finish(key);
+        self.mark_finished(key);
     }
 
     /// Puts nothing off any longer by [`Self::defer`].
@@ -213,7 +213,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         };
         if entry.place != Place::Running {
             entry.wish = Wish::Now(now);
-            self.place(key);
+            self.place_entry(key);
         }
         true
     }
@@ -291,7 +291,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             }
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.place = Place::Idle;
-                self.place(&key);
+                self.place_entry(&key);
             }
         }
     }
@@ -300,11 +300,11 @@ impl<K: Clone + Ord + Hash> Plan<K> {
     fn place_all(&mut self) {
         let keys: Vec<K> = self.entries.keys().cloned().collect();
         for key in keys {
-            self.place(&key);
+            self.place_entry(&key);
         }
     }
 
-    fn finish(&mut self, key: &K) {
+    fn mark_finished(&mut self, key: &K) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -312,11 +312,11 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             entry.place = Place::Idle;
             self.running -= 1;
         }
-        self.place(key);
+        self.place_entry(key);
     }
 
     /// Puts an entry that is not being worked on where it belongs by its facts.
-    fn place(&mut self, key: &K) {
+    fn place_entry(&mut self, key: &K) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -331,11 +331,11 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             (_, Some(at)) => entry.ready(self.window, at),
         };
         let before = std::mem::replace(&mut entry.place, after);
-        self.unqueue(key, before);
-        self.queue(key);
+        self.dequeue(key, before);
+        self.enqueue(key);
     }
 
-    fn queue(&mut self, key: &K) {
+    fn enqueue(&mut self, key: &K) {
         let Some(entry) = self.entries.get(key) else {
             return;
         };
@@ -348,7 +348,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         };
     }
 
-    fn unqueue(&mut self, key: &K, place: Place) {
+    fn dequeue(&mut self, key: &K, place: Place) {
         match place {
             Place::Idle => false,
             Place::Running => {

@@ -222,7 +222,7 @@ impl Process {
             });
             match (issuer, first_wait) {
                 (Some(issuer), _) => {
-                    assert!(self.plans[index].start(&id));
+                    assert!(self.plans[index].mark_running(&id));
                     self.ask(id, *issuer, world);
                 }
                 (None, Some(wait)) if wait.reason.is_of_names() => {

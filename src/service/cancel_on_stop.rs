@@ -117,8 +117,8 @@ impl Issuer for CancellableIssuer {
         self.issuer.limits()
     }
 
-    async fn look_at_limits(&self) -> bool {
-        self.issuer.look_at_limits().await
+    async fn refresh_limits(&self) -> bool {
+        self.issuer.refresh_limits().await
     }
 
     fn clear_limits(&self, names: &[Pattern]) {

@@ -23,8 +23,8 @@ pub(super) struct Due {
     pub(super) jobs: Vec<Job>,
     pub(super) ari_queries: Vec<AriQuery>,
     /// The issuers of which the storage may have limits that are not known.
-    pub(super) to_look_at: Vec<Arc<dyn Issuer>>,
-    /// When there will be more, where it is known: an inquiry that finds no room waits for the end
+    pub(super) limits_to_check: Vec<Arc<dyn Issuer>>,
+    /// When there will be more, where it is known: a query that finds no room waits for the end
     /// of another.
     pub(super) next: Option<UnixTime>,
 }
@@ -54,7 +54,7 @@ impl GatewayState {
         Due {
             jobs,
             ari_queries,
-            to_look_at: writer.manager.limits_to_look_at(),
+            limits_to_check: writer.manager.limits_to_check(),
             next: next.into_iter().flatten().min(),
         }
     }
@@ -157,7 +157,7 @@ impl GatewayState {
         self.planned.notify_one();
     }
 
-    /// What work on certificates needs.
+    /// What jobs depend on.
     pub(super) fn deps(&self) -> &Deps {
         &self.deps
     }

@@ -117,12 +117,12 @@ impl BackgroundService for Renewal {
     async fn start(&self, _: ShutdownWatch) {
         let mut stopping = self.stopping.clone();
         let (mut work, mut ari_queries) = (Work::default(), JoinSet::new());
-        let mut looks = JoinSet::new();
+        let mut limit_checks = JoinSet::new();
         let (mut tell, mut not_before) = (None, Instant::now());
         let mut is_told = true;
         loop {
             let (next, is_begun) = work
-                .begin_due(&self.state, &mut ari_queries, &mut looks)
+                .begin_due(&self.state, &mut ari_queries, &mut limit_checks)
                 .await;
             if is_begun {
                 // Who is being asked is told while it lasts.
@@ -149,7 +149,7 @@ impl BackgroundService for Renewal {
                     self.state.apply_ari_results(answers).await;
                     is_told = false;
                 }
-                Some(is_news) = looks.join_next() => {
+                Some(is_news) = limit_checks.join_next() => {
                     if is_news.unwrap_or_default() {
                         tell = tell.or_else(|| Some(Instant::now().max(not_before)));
                     }
@@ -168,7 +168,7 @@ impl BackgroundService for Renewal {
             }
         }
         let _ = tokio::time::timeout(LAST_CALL, self.finish_jobs(&mut work)).await;
-        drop((work, ari_queries, looks));
+        drop((work, ari_queries, limit_checks));
         self.flush_pending_writes().await;
         self.cancel.finish_work();
     }
@@ -213,7 +213,7 @@ impl Work {
         &mut self,
         state: &Arc<GatewayState>,
         asked: &mut JoinSet<AriResult>,
-        looks: &mut JoinSet<bool>,
+        limit_checks: &mut JoinSet<bool>,
     ) -> (Option<UnixTime>, bool) {
         let room = ASKED_AT_ONCE.saturating_sub(asked.len());
         let due = {
@@ -223,7 +223,7 @@ impl Work {
         let Some(Due {
             jobs,
             ari_queries,
-            to_look_at,
+            limits_to_check,
             next,
         }) = due
         else {
@@ -234,8 +234,8 @@ impl Work {
             let deps = deps.clone();
             asked.spawn(async move { query.run(&deps).await });
         }
-        for issuer in to_look_at {
-            looks.spawn(async move { issuer.look_at_limits().await });
+        for issuer in limits_to_check {
+            limit_checks.spawn(async move { issuer.refresh_limits().await });
         }
         let is_begun = !jobs.is_empty();
         for job in jobs {

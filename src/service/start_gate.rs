@@ -16,7 +16,7 @@ pub struct StartGate {
 }
 
 impl StartGate {
-    /// A gate that is open from the beginning unless certificates are `required`.
+    /// A gate that is open from the start unless certificates are `required`.
     pub fn new(required: bool, stopper: Stopper) -> Self {
         Self {
             open: Arc::new(watch::Sender::new(!required)),

@@ -57,7 +57,7 @@ pub struct GatewayState {
     /// What is to be watched, for whoever must not wait for the writer.
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
     pub(super) flusher: Flusher,
-    /// What work on certificates needs.
+    /// What jobs depend on.
     pub(super) deps: Deps,
     /// Told when what is due may have changed.
     pub(super) planned: Notify,
@@ -204,7 +204,7 @@ impl GatewayState {
     }
 
     /// Looks at the files: reloads where the configuration's own have changed, else reads only the
-    /// certificates that have. `paths` says which may have; with none [`Self::sweep`] looks at all.
+    /// certificates that have. `paths` says which may have; with none [`Self::scan_slice`] reads all.
     /// Blocks on files.
     pub fn check_paths(&self, paths: &[PathBuf]) {
         let mut writer = self.writer();

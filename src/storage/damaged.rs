@@ -18,7 +18,7 @@ const KEPT: u32 = 4;
 ///
 /// # Errors
 /// Where the storage cannot be read.
-pub fn read<T, E: Display>(
+pub fn read_or_set_aside<T, E: Display>(
     storage: &dyn Storage,
     key: &Key,
     parse: impl FnOnce(&[u8]) -> Result<T, E>,
@@ -35,15 +35,15 @@ pub fn read<T, E: Display>(
     }
 }
 
-/// As [`read`], of a value in JSON.
+/// As [`read_or_set_aside`], of a value in JSON.
 ///
 /// # Errors
-/// As for [`read`].
+/// As for [`read_or_set_aside`].
 pub fn read_json<T: DeserializeOwned>(
     storage: &dyn Storage,
     key: &Key,
 ) -> Result<Option<T>, StorageError> {
-    read(storage, key, |value| parse_json(value))
+    read_or_set_aside(storage, key, |value| parse_json(value))
 }
 
 /// What a value in JSON says, or why it says nothing. Nothing of the value is in the reason: it may

@@ -96,7 +96,7 @@ impl Storage for FileStorage {
         self.shared.presence.check()?;
         let path = self.path(key);
         let written = self.shared.writer.store(&path, value);
-        written.map_err(|error| failed("write", &path, error))
+        written.map_err(|error| io_failure("write", &path, error))
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
@@ -179,7 +179,7 @@ impl FileStorage {
             {
                 self.shared.presence.check().map(|()| None)
             }
-            found => found.map_err(|error| failed(action, path, error)),
+            found => found.map_err(|error| io_failure(action, path, error)),
         }
     }
 
@@ -252,7 +252,7 @@ impl LeaseBackend for FileLease {
                 self.storage.shared.presence.check()?;
                 Err(lost())
             }
-            written => written.map_err(|error| failed("write", &path, error)),
+            written => written.map_err(|error| io_failure("write", &path, error)),
         }
     }
 }
@@ -264,7 +264,7 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-fn failed(action: &'static str, path: &Path, source: io::Error) -> StorageError {
+fn io_failure(action: &'static str, path: &Path, source: io::Error) -> StorageError {
     StorageError::Io {
         action,
         path: path.to_owned(),

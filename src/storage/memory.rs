@@ -63,7 +63,7 @@ impl MemoryStorage {
 
     /// Makes what follows fail with `kind`, or work again. A full disk, an exhausted quota and a
     /// read-only file system still can be read.
-    pub fn fail(&self, kind: Option<ErrorKind>) {
+    pub fn set_failure(&self, kind: Option<ErrorKind>) {
         self.shared.state().failing = kind;
     }
 
@@ -106,7 +106,7 @@ impl Storage for MemoryStorage {
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let mut state = self.shared.state().writable(key)?;
         state.values.remove(key);
-        state.tell(key);
+        state.notify_watchers(key);
         Ok(())
     }
 
@@ -183,14 +183,14 @@ impl Usable for MutexGuard<'_, State> {
             | Some(
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem,
             ) => Ok(self),
-            Some(kind) => Err(failed("read", key, kind)),
+            Some(kind) => Err(io_failure("read", key, kind)),
         }
     }
 
     fn writable(self, key: &Key) -> Result<Self, StorageError> {
         match self.failing {
             None => Ok(self),
-            Some(kind) => Err(failed("write", key, kind)),
+            Some(kind) => Err(io_failure("write", key, kind)),
         }
     }
 }
@@ -199,10 +199,10 @@ impl State {
     fn set(&mut self, key: &Key, value: &[u8], now: UnixTime) {
         let value = Zeroizing::new(value.to_vec());
         self.values.insert(key.clone(), (value, now));
-        self.tell(key);
+        self.notify_watchers(key);
     }
 
-    fn tell(&self, key: &Key) {
+    fn notify_watchers(&self, key: &Key) {
         for (_, watch) in self
             .watches
             .iter()
@@ -261,7 +261,7 @@ fn is_under(key: &Key, prefix: &Key) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn failed(action: &'static str, key: &Key, kind: ErrorKind) -> StorageError {
+fn io_failure(action: &'static str, key: &Key, kind: ErrorKind) -> StorageError {
     StorageError::Io {
         action,
         path: key.as_str().into(),
@@ -293,7 +293,7 @@ mod tests {
     fn fails_as_it_is_told() {
         let storage = MemoryStorage::default();
         storage.store(&key("a"), b"1").expect("writable");
-        storage.fail(Some(ErrorKind::StorageFull));
+        storage.set_failure(Some(ErrorKind::StorageFull));
         let error = storage.store(&key("a"), b"2").expect_err("it is full");
         assert!(error.to_string().contains("free space"), "{error}");
         assert!(storage.try_lock(&key("a")).is_err());
@@ -301,9 +301,9 @@ mod tests {
             **storage.load(&key("a")).expect("readable").expect("there"),
             *b"1"
         );
-        storage.fail(Some(ErrorKind::PermissionDenied));
+        storage.set_failure(Some(ErrorKind::PermissionDenied));
         assert!(storage.load(&key("a")).is_err());
-        storage.fail(None);
+        storage.set_failure(None);
         storage.store(&key("a"), b"2").expect("writable again");
     }
 

@@ -112,10 +112,10 @@ mod tests {
         assert_eq!(pending_writes.flush_to(&storage).ok(), Some(false));
         assert!(pending_writes.has_write("a"), "another is at work on it");
         *busy.lock().expect("whole") = false;
-        storage.fail(Some(ErrorKind::StorageFull));
+        storage.set_failure(Some(ErrorKind::StorageFull));
         assert!(pending_writes.flush_to(&storage).is_err());
         assert_eq!(pending_writes.len(), 1);
-        storage.fail(None);
+        storage.set_failure(None);
         assert_eq!(pending_writes.flush_to(&storage).ok(), Some(true));
         assert!(pending_writes.is_empty() && storage.exists(&key).expect("readable"));
         pending_writes.put_write("b", |_| Ok(true));

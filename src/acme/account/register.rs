@@ -42,7 +42,7 @@ impl Accounts {
             .map_err(|error| super::internal(&error))?;
         let load = place.clone();
         let kept = blocking(&self.storage, move |storage| {
-            damaged::read(storage, &load, zerossl::read_binding)
+            damaged::read_or_set_aside(storage, &load, zerossl::read_binding)
         });
         let kept = kept.await.map_err(|error| super::unread(&error))?;
         if let Some((kept, given)) = kept {

@@ -34,7 +34,7 @@ impl OrderJob<'_> {
         let (names, terms) = (&self.request.names, &self.issuer.config.order);
         let place = self.order_key.clone();
         let load = blocking(&self.issuer.shared.storage, move |storage| {
-            damaged::read(storage, &place, OrderRecord::read)
+            damaged::read_or_set_aside(storage, &place, OrderRecord::read)
         });
         let record = match load.await {
             Ok(Some(record)) => record,

@@ -60,7 +60,7 @@ impl AcmeIssuer {
         limits.registration_held(&self.ca, &self.config)
     }
 
-    /// See [`crate::issuer::Issuer::look_at_limits`].
+    /// See [`crate::issuer::Issuer::refresh_limits`].
     pub(in crate::acme) async fn take_over_limits(&self) -> bool {
         let is_news = self
             .shared

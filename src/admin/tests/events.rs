@@ -4,7 +4,7 @@ use tokio::io::{BufReader, DuplexStream, Lines};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::admin::listener::{LIFETIME, WRITE, answer};
+use crate::admin::listener::{LIFETIME, WRITE, serve_connection};
 use crate::event::{Event, EventKind, Severity};
 
 fn event(kind: EventKind, domain: &str) -> Event {
@@ -23,7 +23,7 @@ async fn subscribe(router: &Router, path: &str) -> Subscription {
 
     let (mut client, server) = tokio::io::duplex(64 * 1024);
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(answer(Box::new(server), router.clone(), stopped));
+    let served = tokio::spawn(serve_connection(Box::new(server), router.clone(), stopped));
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.write_all(request.as_bytes()).await.expect("sent");
     Subscription {
@@ -181,7 +181,7 @@ async fn whoever_does_not_read_is_let_go() {
     let (control, state) = admin(Fake::default());
     let (mut client, server) = tokio::io::duplex(64);
     let (_stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(answer(Box::new(server), router(state), stopped));
+    let served = tokio::spawn(serve_connection(Box::new(server), router(state), stopped));
     let request = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.write_all(request).await.expect("sent");
     control

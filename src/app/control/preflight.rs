@@ -37,13 +37,13 @@ pub(super) async fn run_preflight(
     PreflightView {
         name: name.to_string(),
         would_issue: issuers.iter().any(|issuer| issuer.would_issue),
-        note: note(name, would.why, issuers.is_empty()),
+        note: plan_note(name, would.why, issuers.is_empty()),
         issuers,
     }
 }
 
 /// What is answered where nothing could be found out.
-pub(super) fn broken(name: &Pattern) -> PreflightView {
+pub(super) fn failed_preflight(name: &Pattern) -> PreflightView {
     PreflightView {
         name: name.to_string(),
         would_issue: false,
@@ -52,7 +52,7 @@ pub(super) fn broken(name: &Pattern) -> PreflightView {
     }
 }
 
-fn note(name: &Pattern, why: Reason, nobody: bool) -> String {
+fn plan_note(name: &Pattern, why: Reason, nobody: bool) -> String {
     match why {
         Reason::NoTls => format!("the site of {name} has 'tls: off': nobody is asked"),
         _ if nobody => "no issuer is configured: add one under 'issuers'".to_owned(),

@@ -234,7 +234,7 @@ async fn who_comes_back_takes_its_record_over() {
 #[tokio::test]
 async fn a_storage_that_fails_keeps_nobody_from_a_proof() {
     let (storage, fake, provider) = bench();
-    storage.fail(Some(ErrorKind::StorageFull));
+    storage.set_failure(Some(ErrorKind::StorageFull));
     let journal = journal(&storage);
     let held = journal
         .acquire(&provider, zone(), record("v"))

@@ -12,7 +12,7 @@ use crate::schedule::FailureClass;
 
 /// A paragraph of facts, each on lines of its own.
 pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> String {
-    let mut facts = Facts::default();
+    let mut fields = Fields::default();
     let state = view.state.as_str().replace('_', " ");
     let chain_end = view.chain_end.as_ref();
     let meaning = match chain_end.filter(|end| view.is_usable() && end.not_after < now) {
@@ -20,17 +20,17 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
         None => meaning(view.state),
     };
     let state = state_paint(view.state)(style, &state);
-    facts.tell("state", format!("{state}: {meaning}"));
-    facts.tell("names", view.names.join(", "));
+    fields.add("state", format!("{state}: {meaning}"));
+    fields.add("names", view.names.join(", "));
     if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
         let left = end.saturating_sub(now);
         let told = match left {
             ..0 => format!("ended {} ago", span(left.saturating_neg())),
             _ => format!("{} left", span(left)),
         };
-        facts.tell("valid from", time(begin).to_string());
+        fields.add("valid from", time(begin).to_string());
         let told = left_paint(view, left)(style, &told);
-        facts.tell("valid until", format!("{} ({told})", time(end)));
+        fields.add("valid until", format!("{} ({told})", time(end)));
     }
     if let Some(end) = chain_end {
         let left = end.not_after.saturating_sub(now);
@@ -40,19 +40,19 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
         };
         let told = left_paint(view, left)(style, &told);
         let (subject, end) = (clean(&end.subject), time(end.not_after));
-        facts.tell("chain until", format!("{end} ({told}), that of {subject}"));
+        fields.add("chain until", format!("{end} ({told}), that of {subject}"));
     }
-    facts.maybe("issued by", view.issuer.as_deref());
-    facts.tell("source", source(view));
-    facts.maybe("key", view.key.as_deref());
-    facts.maybe("serial", view.serial.as_deref());
-    facts.maybe("SHA-256", view.fingerprint.as_deref());
+    fields.add_some("issued by", view.issuer.as_deref());
+    fields.add("source", source(view));
+    fields.add_some("key", view.key.as_deref());
+    fields.add_some("serial", view.serial.as_deref());
+    fields.add_some("SHA-256", view.fingerprint.as_deref());
     if let Some(renewal) = &view.renewal {
-        tell_renewal(&mut facts, renewal, now);
+        add_renewal(&mut fields, renewal, now);
     }
     let mut text = style.bold(&view.name);
     text.push('\n');
-    for (name, value) in facts.0 {
+    for (name, value) in fields.0 {
         for (number, line) in value.lines().enumerate() {
             let name = if number == 0 { name } else { "" };
             text.push_str(&format!("  {name:<13} {line}\n"));
@@ -63,25 +63,25 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
 
 /// What is told, by name.
 #[derive(Default)]
-struct Facts(Vec<(&'static str, String)>);
+struct Fields(Vec<(&'static str, String)>);
 
-impl Facts {
-    fn tell(&mut self, name: &'static str, value: String) {
+impl Fields {
+    fn add(&mut self, name: &'static str, value: String) {
         self.0.push((name, value));
     }
 
-    fn maybe(&mut self, name: &'static str, value: Option<&str>) {
+    fn add_some(&mut self, name: &'static str, value: Option<&str>) {
         if let Some(value) = value {
-            self.tell(name, clean(value));
+            self.add(name, clean(value));
         }
     }
 }
 
-fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
-    facts.tell("issuers", renewal.issuers.join(", "));
-    facts.tell("stored as", renewal.subject.clone());
+fn add_renewal(fields: &mut Fields, renewal: &RenewalView, now: UnixTime) {
+    fields.add("issuers", renewal.issuers.join(", "));
+    fields.add("stored as", renewal.subject.clone());
     if renewal.on_demand {
-        facts.tell("asked for", "on demand, by a client".to_owned());
+        fields.add("asked for", "on demand, by a client".to_owned());
     }
     let which = if renewal.failures > 0 {
         "next attempt"
@@ -93,25 +93,25 @@ fn tell_renewal(facts: &mut Facts, renewal: &RenewalView, now: UnixTime) {
         None if renewal.obtaining => "under way".to_owned(),
         None => "none is planned".to_owned(),
     };
-    facts.tell(which, next);
+    fields.add(which, next);
     if let Some(held) = &renewal.held {
-        facts.tell("held", held_by(held, now));
+        fields.add("held", held_by(held, now));
     }
     if let Some(unread) = &renewal.unread {
         let why = clean(unread);
-        facts.tell(
+        fields.add(
             "storage",
             format!("it may hold this certificate and cannot be read\n{why}"),
         );
     }
     if let Some(advice) = &renewal.advice {
-        facts.tell("CA advises", advised(advice));
+        fields.add("CA advises", advised(advice));
     }
     if renewal.failures > 0 {
-        facts.tell("failures", format!("{} in a row", renewal.failures));
+        fields.add("failures", format!("{} in a row", renewal.failures));
     }
     if let Some(failure) = &renewal.last_failure {
-        facts.tell("last failure", last_failure(failure, now));
+        fields.add("last failure", last_failure(failure, now));
     }
 }
 

@@ -62,12 +62,12 @@ pub(super) fn watch(
 ) -> Result<(), Failure> {
     let name = question.name;
     client::runtime()?.block_on(async {
-        let before = look(client, name).await?;
+        let before = fetch_view(client, name).await?;
         // Before the question, so that no step is missed.
         let stream = format!("/api/v1/events?domain={name}&live=true");
         let events = client.events(&stream).await?;
         let answer = client
-            .ask(Method::POST, question.path, question.body)
+            .send_request(Method::POST, question.path, question.body)
             .await?;
         let view: CertificateView = answer.decode()?;
         if answer.status != StatusCode::ACCEPTED {
@@ -88,7 +88,7 @@ pub(super) fn watch(
             () = sleep(patience.duration()) => End::TimedOut,
         };
         drop(watch.progress);
-        report(output, &view.name, end, patience, SystemClock.now())
+        report_end(output, &view.name, end, patience, SystemClock.now())
     })
 }
 
@@ -123,7 +123,7 @@ impl Watch<'_> {
                 event = self.events.next() => match event? {
                     None => return Ok(End::Gone),
                     Some(event) => {
-                        if let Some(end) = self.take(&event) {
+                        if let Some(end) = self.apply_event(&event) {
                             return Ok(end);
                         }
                         if event.kind == EventKind::CertificateFailed {
@@ -132,7 +132,7 @@ impl Watch<'_> {
                     }
                 },
                 _ = look_again.tick() => {
-                    let now = look(self.client, self.name).await?;
+                    let now = fetch_view(self.client, self.name).await?;
                     if let Some(end) = outcome(&self.before, now) {
                         return Ok(end);
                     }
@@ -143,7 +143,7 @@ impl Watch<'_> {
     }
 
     /// Shows an event, which may be the last.
-    fn take(&mut self, event: &EventView) -> Option<End> {
+    fn apply_event(&mut self, event: &EventView) -> Option<End> {
         match event.kind {
             EventKind::CertificateObtained | EventKind::CertificateRenewed => {
                 return Some(End::Given(event.not_after));
@@ -153,7 +153,7 @@ impl Watch<'_> {
             | EventKind::CertificateRevoked
             | EventKind::CertificateDropped
             | EventKind::CaLimited
-            | EventKind::CertificateFailed => self.progress.step(step(event)),
+            | EventKind::CertificateFailed => self.progress.step(step_text(event)),
             _ => {}
         }
         None
@@ -161,7 +161,7 @@ impl Watch<'_> {
 }
 
 /// A step as it is shown.
-fn step(event: &EventView) -> String {
+fn step_text(event: &EventView) -> String {
     let issuer = event.issuer.as_deref();
     let who = issuer.map_or_else(String::new, |issuer| format!("{issuer}: "));
     let which = match event.attempt {
@@ -189,14 +189,14 @@ fn outcome(before: &CertificateView, now: CertificateView) -> Option<End> {
     (over && failed(&now) != failed(before)).then(|| End::Failed(Box::new(now)))
 }
 
-async fn look(client: &Client, name: &Name) -> Result<CertificateView, Failure> {
+async fn fetch_view(client: &Client, name: &Name) -> Result<CertificateView, Failure> {
     client
-        .ask(Method::GET, &format!("{PATH}/{name}"), None)
+        .send_request(Method::GET, &format!("{PATH}/{name}"), None)
         .await?
         .decode()
 }
 
-fn report(
+fn report_end(
     output: &Output,
     name: &str,
     end: End,
@@ -354,11 +354,11 @@ mod tests {
         };
         let obtaining = EventKind::CertificateObtaining;
         assert_eq!(
-            step(&event(obtaining, Some(3))),
+            step_text(&event(obtaining, Some(3))),
             "zerossl: asking for a certificate (attempt 3)"
         );
         assert_eq!(
-            step(&event(EventKind::CertificateProgress, Some(3))),
+            step_text(&event(EventKind::CertificateProgress, Some(3))),
             "zerossl: asking for a certificate"
         );
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use tokio::time::Instant;
 
-use super::{Style, clean, say, width_of};
+use super::{Style, clean, width_of, write_text};
 
 /// The steps so far.
 #[derive(Debug)]
@@ -39,13 +39,13 @@ impl Progress {
         if self.current.as_ref().is_some_and(|step| step.text == text) {
             return;
         }
-        self.settle();
+        self.finish_line();
         let step = Step {
             begin: Instant::now(),
             text,
         };
         if !self.live {
-            say(&self.line(&step));
+            write_text(&self.line(&step));
         }
         self.current = Some(step);
         self.tick();
@@ -67,11 +67,11 @@ impl Progress {
     }
 
     /// Leaves the last step as it is; what is printed next has a line of its own.
-    pub(in crate::cli) fn settle(&mut self) {
+    pub(in crate::cli) fn finish_line(&mut self) {
         if let Some(step) = self.current.take()
             && self.live
         {
-            say(&format!("\r\x1b[K{}", self.line(&step)));
+            write_text(&format!("\r\x1b[K{}", self.line(&step)));
         }
     }
 
@@ -88,6 +88,6 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.settle();
+        self.finish_line();
     }
 }

@@ -29,7 +29,7 @@ static SAID: OnceLock<Option<Said>> = OnceLock::new();
 
 /// Writes a text and the end of its line. Returns once it is written, as a rule: programs that are
 /// run next write to stderr, too. A reader that has stalled is not waited for.
-pub(super) fn say(text: &str) {
+pub(super) fn write_text(text: &str) {
     let Some(said) = SAID.get_or_init(start) else {
         // A closed stderr is no reason to fail.
         _ = writeln!(io::stderr().lock(), "{text}");

@@ -46,7 +46,7 @@ struct Candidate {
 
 impl Candidate {
     /// What `name` in the folder `folder` is, where it is the chain of one certificate.
-    fn of(folder: &OsStr, name: &OsStr) -> Option<Self> {
+    fn from_name(folder: &OsStr, name: &OsStr) -> Option<Self> {
         let is_chain = matches!(naming::part(name), Some(Part::Chain));
         let stem = Path::new(name).file_stem()?;
         let (rank, key) = match name.to_str() {
@@ -93,7 +93,7 @@ pub(super) fn is_one(path: &Path) -> bool {
         .map(OsStr::new)
         .into_iter();
     chains.any(|chain| {
-        let candidate = Candidate::of(name, chain);
+        let candidate = Candidate::from_name(name, chain);
         let key = candidate.and_then(|candidate| candidate.key);
         key.is_some_and(|key| path.join(chain).exists() && path.join(key).exists())
     })
@@ -117,7 +117,7 @@ impl Folder {
     }
 
     /// Lists so many entries, and gives the folders among them. `None` where there are no more.
-    fn list(&mut self, most: usize) -> io::Result<Option<Vec<Arc<Path>>>> {
+    fn list_files(&mut self, most: usize) -> io::Result<Option<Vec<Arc<Path>>>> {
         let name = self.path.file_name().unwrap_or_default().to_owned();
         let mut folders = Vec::new();
         let mut seen = 0;
@@ -128,7 +128,7 @@ impl Folder {
             if naming::is_hidden(&entry) {
                 continue;
             }
-            if let Some(candidate) = Candidate::of(&name, &entry) {
+            if let Some(candidate) = Candidate::from_name(&name, &entry) {
                 self.candidates.insert(candidate);
             } else if naming::part(&entry).is_none() && self.depth < DEPTH && is_folder(&listed) {
                 folders.push(listed.path().into());
@@ -161,7 +161,7 @@ pub(super) struct Yield {
 }
 
 impl Yield {
-    pub(super) fn note(&mut self, is_chain: bool) {
+    pub(super) fn count_file(&mut self, is_chain: bool) {
         if is_chain {
             self.found += 1;
         } else {
@@ -170,7 +170,7 @@ impl Yield {
     }
 
     /// What there is to say of a directory that has yielded this, in words for people.
-    pub(super) fn lack(&self) -> Option<String> {
+    pub(super) fn missing_hint(&self) -> Option<String> {
         if self.found > 0 {
             return None;
         }
@@ -228,7 +228,7 @@ impl CertFiles {
     /// that are to be listed; at its end the certificate that it is for, where there is one.
     pub(super) fn list_folder(&mut self, place: usize, mut folder: Folder, most: usize) -> Listed {
         let mut listed = Listed::default();
-        let more = folder.list(most);
+        let more = folder.list_files(most);
         let Some(directory) = self.directories.get_mut(place) else {
             return listed;
         };
@@ -292,7 +292,7 @@ impl CertFiles {
         let mut changes = Vec::new();
         let mut found = None;
         if let Ok(mut folder) = Folder::open(folder, DEPTH) {
-            while let Ok(Some(_)) = folder.list(usize::MAX) {}
+            while let Ok(Some(_)) = folder.list_files(usize::MAX) {}
             found = self.find_one(place, &folder, &mut changes);
         }
         let mut is_known = !changes.is_empty();
@@ -302,7 +302,7 @@ impl CertFiles {
         let chains = naming::chains_named([name, OsStr::new("tls")]);
         let whole = ["fullchain.pem", "fullchain.cer"].map(OsString::from);
         for chain in chains.chain(whole) {
-            let id = Candidate::of(name, &chain).map(|candidate| candidate.id(folder));
+            let id = Candidate::from_name(name, &chain).map(|candidate| candidate.id(folder));
             let gone = id.filter(|id| Some(id) != here && self.entries.get(id).is_some());
             let is_gone = |id: &EntryId| {
                 let found = fs::symlink_metadata(id.chain());

@@ -60,7 +60,7 @@ impl CertFiles {
     }
 
     /// What is wrong with files, and what is odd about what is served at `now`.
-    pub(in crate::manager) fn report(
+    pub(in crate::manager) fn report_problems(
         &self,
         now: UnixTime,
         problems: &mut Vec<Problem>,
@@ -152,7 +152,7 @@ fn next_change(entry: &Entry, now: UnixTime) -> Option<UnixTime> {
     let life = certificate.served_lifetime();
     let times = [
         life.not_before,
-        Alert::begins(&life, RenewedBy::ByHand),
+        Alert::begins_at(&life, RenewedBy::ByHand),
         life.not_after.saturating_add(1),
         certificate.not_after().saturating_add(1),
     ];

@@ -14,10 +14,10 @@ use crate::clock::UnixTime;
 use crate::manager::files::{EntryId, Kind};
 use crate::manager::naming::{self, Part};
 
-/// How many entries are looked at in one go, on all cores.
-const GO: usize = 256;
+/// How many entries are read at a time, on all cores.
+const ENTRIES_AT_ONCE: usize = 256;
 
-/// A look at all files under way.
+/// A scan of all files that is under way.
 pub(in crate::manager) struct Scan {
     steps: VecDeque<Step>,
     /// How many entries it has found.
@@ -42,7 +42,7 @@ enum Step {
     Gone,
 }
 
-/// What a slice of a sweep has done.
+/// What a slice of a scan has done.
 pub(in crate::manager) struct Progress {
     pub(in crate::manager) changes: Vec<Change>,
     /// Whether all has been looked at.
@@ -50,9 +50,9 @@ pub(in crate::manager) struct Progress {
 }
 
 impl CertFiles {
-    /// Begins to look at everything, anew where that is under way.
+    /// Begins a scan of all files, from the start where one is under way.
     pub(in crate::manager) fn begin_scan(&mut self) {
-        self.sweeps = self.sweeps.wrapping_add(1);
+        self.scans = self.scans.wrapping_add(1);
         let files = self.files.iter().map(|(id, origin)| Found {
             id: id.clone(),
             kind: Kind::Files,
@@ -71,7 +71,7 @@ impl CertFiles {
                 steps.push_front(Step::Count(listing));
             }
         }
-        self.sweep = Some(Scan {
+        self.scan = Some(Scan {
             steps,
             found: 0,
             gathered: Vec::new(),
@@ -80,18 +80,18 @@ impl CertFiles {
         });
     }
 
-    /// Whether a sweep is under way.
+    /// Whether a scan is under way.
     pub(in crate::manager) fn is_scanning(&self) -> bool {
-        self.sweep.is_some()
+        self.scan.is_some()
     }
 
-    /// How many files the sweep under way has looked at, of how many as far as is known.
+    /// How many files the current scan has looked at, and of how many as far as is known.
     pub(in crate::manager) fn scan_progress(&self) -> (usize, usize) {
-        let sweep = self.sweep.as_ref();
-        sweep.map_or((0, 0), |sweep| (sweep.found, sweep.files.max(sweep.found)))
+        let scan = self.scan.as_ref();
+        scan.map_or((0, 0), |scan| (scan.found, scan.files.max(scan.found)))
     }
 
-    /// Goes on with the sweep until it is done or it is `until`.
+    /// Continues the scan until it is done or it is `until`.
     pub(in crate::manager) fn scan_until(
         &mut self,
         until: Option<Instant>,
@@ -99,71 +99,71 @@ impl CertFiles {
         now: UnixTime,
     ) -> Progress {
         let mut changes = Vec::new();
-        let Some(mut sweep) = self.sweep.take() else {
+        let Some(mut scan) = self.scan.take() else {
             return Progress {
                 changes,
                 is_done: true,
             };
         };
-        while let Some(step) = sweep.steps.pop_front() {
-            if let Some(rest) = self.run_step(step, &mut sweep, &mut changes, loader, now) {
-                sweep.steps.push_front(rest);
+        while let Some(step) = scan.steps.pop_front() {
+            if let Some(rest) = self.run_step(step, &mut scan, &mut changes, loader, now) {
+                scan.steps.push_front(rest);
             }
             if until.is_some_and(|until| Instant::now() >= until || self.is_hurried()) {
                 break;
             }
         }
-        sweep.has_changed |= !changes.is_empty();
-        let is_done = sweep.steps.is_empty();
+        scan.has_changed |= !changes.is_empty();
+        let is_done = scan.steps.is_empty();
         if is_done {
             changes.extend(self.complete_chains(loader, now));
             for directory in &mut self.directories {
-                directory.lack = directory.yields.lack();
+                directory.lack = directory.yields.missing_hint();
             }
             // Links may lead elsewhere where something changed, and hardly where nothing did.
-            if sweep.has_changed || self.has_new_folders() {
+            if scan.has_changed || self.has_new_folders() {
                 self.find_watched();
             }
         } else {
-            self.sweep = Some(sweep);
+            self.scan = Some(scan);
         }
         Progress { changes, is_done }
     }
 
-    /// One go at a step. What is left of it.
+    /// Runs one part of a step. Returns what is left of it.
     fn run_step(
         &mut self,
         step: Step,
-        sweep: &mut Scan,
+        scan: &mut Scan,
         changes: &mut Vec<Change>,
         loader: &Loader,
         now: UnixTime,
     ) -> Option<Step> {
         match step {
             Step::Count(mut listing) => {
-                let names = listing.by_ref().take(8 * GO).flatten();
+                let names = listing.by_ref().take(8 * ENTRIES_AT_ONCE).flatten();
                 let mut seen = 0;
                 for found in names {
                     seen += 1;
                     let name = found.file_name();
                     if let Some(Part::Chain) = naming::part(&name) {
-                        sweep.files += 1;
+                        scan.files += 1;
                         self.note_listed(&name);
                     }
                 }
                 (seen > 0).then_some(Step::Count(listing))
             }
             Step::Counted => {
-                self.open_index(sweep.files);
+                self.open_index(scan.files);
                 self.note_all_listed();
                 None
             }
             Step::Files(mut files) => {
-                let found: Vec<_> = files.by_ref().take(GO).collect();
+                let found: Vec<_> = files.by_ref().take(ENTRIES_AT_ONCE).collect();
                 if found.is_empty() {
                     return None;
                 }
-                sweep.found += found.len();
+                scan.found += found.len();
                 changes.extend(self.reload_found(found, loader, now));
                 Some(Step::Files(files))
             }
@@ -190,14 +190,14 @@ impl CertFiles {
                 }
             }
             Step::Listing(place, mut listing) => {
-                let mut found = Vec::with_capacity(GO);
+                let mut found = Vec::with_capacity(ENTRIES_AT_ONCE);
                 let mut is_over = true;
-                for entry in listing.by_ref().take(2 * GO) {
+                for entry in listing.by_ref().take(2 * ENTRIES_AT_ONCE) {
                     is_over = false;
                     match entry.and_then(|entry| self.list_entry(place, &entry)) {
                         Ok(Listed::Chain(entry)) => found.push(entry),
                         Ok(Listed::Folder(path)) => {
-                            sweep.steps.push_front(Step::Enter(place, path, 1));
+                            scan.steps.push_front(Step::Enter(place, path, 1));
                         }
                         Ok(Listed::Other) => {}
                         Err(error) => {
@@ -208,7 +208,7 @@ impl CertFiles {
                         }
                     }
                 }
-                sweep.found += found.len();
+                scan.found += found.len();
                 changes.extend(self.reload_found(found, loader, now));
                 (!is_over).then_some(Step::Listing(place, listing))
             }
@@ -217,22 +217,22 @@ impl CertFiles {
                 entered.map(|folder| Step::Folder(place, Box::new(folder)))
             }
             Step::Folder(place, folder) => {
-                let listed = self.list_folder(place, *folder, 2 * GO);
-                sweep.found += usize::from(listed.found.is_some());
-                sweep.gathered.extend(listed.found);
+                let listed = self.list_folder(place, *folder, 2 * ENTRIES_AT_ONCE);
+                scan.found += usize::from(listed.found.is_some());
+                scan.gathered.extend(listed.found);
                 // What went has its successor in the same slice.
-                if sweep.gathered.len() >= GO || !listed.gone.is_empty() {
-                    let gathered = std::mem::take(&mut sweep.gathered);
+                if scan.gathered.len() >= ENTRIES_AT_ONCE || !listed.gone.is_empty() {
+                    let gathered = std::mem::take(&mut scan.gathered);
                     changes.extend(listed.gone);
                     changes.extend(self.reload_found(gathered, loader, now));
                 }
                 for (path, depth) in listed.folders {
-                    sweep.steps.push_front(Step::Enter(place, path, depth));
+                    scan.steps.push_front(Step::Enter(place, path, depth));
                 }
                 listed.rest.map(|rest| Step::Folder(place, Box::new(rest)))
             }
             Step::Gone => {
-                let gathered = std::mem::take(&mut sweep.gathered);
+                let gathered = std::mem::take(&mut scan.gathered);
                 changes.extend(self.reload_found(gathered, loader, now));
                 let gone: Vec<_> = self.vanished_entries().collect();
                 for (id, is_configured) in gone {
@@ -256,7 +256,7 @@ impl CertFiles {
             if naming::is_hidden(&name) {
                 return Ok(Listed::Other);
             }
-            directory.yields.note(false);
+            directory.yields.count_file(false);
             return Ok(if folders::is_folder(listed) {
                 Listed::Folder(listed.path().into())
             } else {
@@ -266,7 +266,7 @@ impl CertFiles {
         if listed.file_type()?.is_symlink() {
             directory.links.insert(listed.path());
         }
-        directory.yields.note(matches!(part, Part::Chain));
+        directory.yields.count_file(matches!(part, Part::Chain));
         match part {
             Part::Chain => {
                 let id = EntryId::beside(&directory.path, &name);
@@ -291,13 +291,10 @@ impl CertFiles {
         }
     }
 
-    /// The entries that this sweep has not found and that are gone indeed, and whether the
+    /// The entries that this scan has not found and that are gone indeed, and whether the
     /// configuration still asks for them.
     fn vanished_entries(&self) -> impl Iterator<Item = (EntryId, bool)> {
-        let unseen = self
-            .entries
-            .iter()
-            .filter(|entry| entry.seen != self.sweeps);
+        let unseen = self.entries.iter().filter(|entry| entry.seen != self.scans);
         let is_configured = |id: &EntryId, kind: Kind| {
             let mut directories = self.directories.iter();
             let home = directories.find(|one| id.file.directory().starts_with(&one.path));

@@ -20,7 +20,7 @@ pub(super) struct Survey {
 
 impl CertFiles {
     /// The directories and files of which a change may concern an entry.
-    pub(in crate::manager) fn watch(&self) -> &Arc<BTreeSet<PathBuf>> {
+    pub(in crate::manager) fn watched_paths(&self) -> &Arc<BTreeSet<PathBuf>> {
         &self.watch
     }
 

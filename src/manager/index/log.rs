@@ -158,7 +158,7 @@ fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
     contents.length = octets(HEAD);
     let mut record = Vec::new();
     while read_record(&mut reader, &mut record)? {
-        contents.note(&record);
+        contents.apply_record(&record);
     }
     let lost = size.saturating_sub(contents.length);
     // Less is what a kill cuts off.
@@ -214,7 +214,7 @@ fn split(record: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 impl Contents {
     /// Takes the next record.
-    fn note(&mut self, record: &[u8]) {
+    fn apply_record(&mut self, record: &[u8]) {
         let (at, size) = (self.length, BEFORE + record.len());
         self.length += octets(size);
         if let Some((&LINK, der)) = record.split_first() {
@@ -260,7 +260,7 @@ impl Reading {
         let hash = contents.hasher.hash_one(key);
         let found = contents.places.find_entry(hash, |one| one.hash == hash);
         let (place, _) = found.ok()?.remove();
-        self.read(&place)?;
+        self.read_place(&place)?;
         let (_, found, value) = split(&self.buffer)?;
         (found == key).then_some(value)
     }
@@ -269,13 +269,13 @@ impl Reading {
     pub(super) fn take_remaining(&mut self) -> Vec<Vec<u8>> {
         let places: Vec<_> = self.contents.places.drain().collect();
         let keys = places.iter().filter_map(|place| {
-            self.read(place)?;
+            self.read_place(place)?;
             split(&self.buffer).map(|(_, key, _)| key.to_vec())
         });
         keys.collect()
     }
 
-    fn read(&mut self, place: &Place) -> Option<()> {
+    fn read_place(&mut self, place: &Place) -> Option<()> {
         self.buffer.resize(usize::try_from(place.length).ok()?, 0);
         self.file.read_exact_at(&mut self.buffer, place.at).ok()
     }
@@ -283,7 +283,12 @@ impl Reading {
 
 impl Log {
     /// Adds what is known of the entry of `key`; `replaced` octets are of no use any more.
-    pub(super) fn put(&mut self, key: &[u8], value: &[u8], is_new: bool) -> io::Result<()> {
+    pub(super) fn append_entry(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        is_new: bool,
+    ) -> io::Result<()> {
         let length = self.append(ENTRY, key, value)?;
         if !is_new {
             // About as much as before.
@@ -293,7 +298,7 @@ impl Log {
     }
 
     /// Notes that the entry of `key` is gone.
-    pub(super) fn remove(&mut self, key: &[u8]) -> io::Result<()> {
+    pub(super) fn append_removal(&mut self, key: &[u8]) -> io::Result<()> {
         let length = self.append(GONE, key, &[])?;
         self.dead += 2 * length;
         Ok(())
@@ -411,7 +416,7 @@ mod tests {
     }
 
     fn put(log: &mut Log, key: &str, value: &str) {
-        log.put(key.as_bytes(), value.as_bytes(), true)
+        log.append_entry(key.as_bytes(), value.as_bytes(), true)
             .expect("put");
     }
 
@@ -425,7 +430,7 @@ mod tests {
         put(&mut log, "b", "two");
         put(&mut log, "a", "three");
         put(&mut log, "c", "four");
-        log.remove(b"c").expect("removed");
+        log.append_removal(b"c").expect("removed");
         let link = openssl::sha::sha256(b"DER");
         log.add_link(link, b"DER").expect("added");
         log.add_link(link, b"DER").expect("added");

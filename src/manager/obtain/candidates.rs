@@ -18,7 +18,7 @@ impl Job {
                 continue;
             }
             if let JobIssuer::Remote(issuer) = job_issuer {
-                issuer.look_at_limits().await;
+                issuer.refresh_limits().await;
             }
             if !self.is_held(job_issuer, now) {
                 candidates.push(job_issuer);

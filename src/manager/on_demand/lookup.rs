@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::job::Deps;
 use super::super::parallel;
-use super::super::renewal::{StoredState, read};
+use super::super::renewal::{StoredState, read_stored_state};
 use super::record::Record;
 use super::requests::LookupGuard;
 use crate::clock::UnixTime;
@@ -120,7 +120,7 @@ impl Lookup {
                 record
             }
         };
-        let read = Box::new(read(deps, names, subject, &self.issuers)?);
+        let read = Box::new(read_stored_state(deps, names, subject, &self.issuers)?);
         Ok(State::Known { record, read })
     }
 }

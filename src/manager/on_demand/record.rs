@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::job::Deps;
-use super::super::renewal::read;
+use super::super::renewal::read_stored_state;
 use super::super::storage_health::Use;
 use super::expiry::RemovalReason;
 use crate::certificate::{TlsCertificate, Validity};
@@ -136,7 +136,7 @@ impl Removal {
     /// The certificate that is stored, where it is valid.
     fn stored_valid(&self, deps: &Deps) -> Result<Option<TlsCertificate>, StorageError> {
         let names = [Pattern::Exact(self.name.clone())];
-        let read = read(deps, &names, &self.subject, &self.issuers)?;
+        let read = read_stored_state(deps, &names, &self.subject, &self.issuers)?;
         let now = deps.clock.now();
         let is_valid = |one: &TlsCertificate| one.validity(now) == Validity::Valid;
         Ok(read.certificate.filter(is_valid))

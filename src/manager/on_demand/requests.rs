@@ -29,7 +29,7 @@ const TOO_MANY: Duration = Duration::from_secs(5);
 
 /// How many names are looked up at a time, and for how long one is waited for: a storage that hangs
 /// is to take no more threads than that, and hold nobody up for ever.
-const LOOKS: usize = 32;
+const LOOKUPS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has certificates obtained by the manager for whoever asks. A handle; clones share it.
@@ -42,7 +42,7 @@ struct Shared {
     storage: Arc<dyn Storage>,
     /// The CAs of which the storage may have certificates.
     cas: ArcSwap<Vec<String>>,
-    looks: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     asked: Notify,
     taken: Notify,
@@ -71,7 +71,7 @@ impl Requests {
             clock: Arc::clone(&deps.clock),
             storage: Arc::clone(&deps.storage),
             cas: ArcSwap::default(),
-            looks: Arc::new(Semaphore::new(LOOKS)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             waiting: Mutex::default(),
             asked: Notify::new(),
             taken: Notify::new(),
@@ -226,7 +226,7 @@ impl OnDemandIssuer for Requests {
 
     async fn has_stored(&self, name: &HostName) -> bool {
         let look = async {
-            let permit = Arc::clone(&self.0.looks).acquire_owned().await.ok()?;
+            let permit = Arc::clone(&self.0.lookups).acquire_owned().await.ok()?;
             let (shared, name) = (Arc::clone(&self.0), name.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 let has = shared.has_stored(name);
@@ -263,7 +263,7 @@ impl Shared {
     fn has_stored(&self, name: HostName) -> bool {
         let (now, subject) = (self.clock.now(), keys::subject(&[Pattern::Exact(name)]));
         let has = |ca: &String| {
-            let end = cert_store::end(&*self.storage, ca, &subject);
+            let end = cert_store::stored_end(&*self.storage, ca, &subject);
             end.is_ok_and(|end| end.is_some_and(|end| end > now))
         };
         self.cas.load().iter().any(has)

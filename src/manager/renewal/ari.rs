@@ -15,7 +15,7 @@ use crate::config::model::Issuer as Configured;
 use crate::schedule::{Advice, advice};
 use crate::storage::keys;
 
-/// After how many seconds an inquiry is taken for lost that has not come back.
+/// After how many seconds a query without a result is considered lost.
 const LOST: i64 = 600;
 
 /// What is known of all certificates at hand.
@@ -146,7 +146,7 @@ impl Renewals {
         self.ari.queue.first().map(|(at, _)| *at)
     }
 
-    /// Takes what a CA advises: the plan follows it from now on.
+    /// Applies the renewal info of a CA: the plan follows it from now on.
     pub(in crate::manager) fn apply_ari_result(&mut self, answer: AriResult, now: UnixTime) {
         let AriResult {
             spec,

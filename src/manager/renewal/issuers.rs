@@ -11,6 +11,7 @@ use super::super::local_certs::LocalCerts;
 use super::super::obtain::replaced_at;
 use super::super::spec::CertSpec;
 use super::{ManagedCert, OpenIssuer, Renewals};
+use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
@@ -18,9 +19,66 @@ use crate::schedule::{FailureClass, Intent, Retry, Wait, WaitReason};
 use crate::storage::keys;
 
 /// After how many seconds it is looked again what the storage has of the limits of CAs.
-const LOOK_EVERY: i64 = 60;
+const CHECK_EVERY: i64 = 60;
 
 impl Renewals {
+    /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
+    /// another has taken the place of is served until there is one of the other. What failed over
+    /// the DNS may be mended where `is_other_dns`.
+    pub(in crate::manager) fn close_changed_issuers(
+        &mut self,
+        issuers: &IndexMap<Arc<str>, Configured>,
+        is_other_dns: bool,
+        now: UnixTime,
+    ) {
+        let (mut moved, mut mended) = (Vec::new(), Vec::new());
+        let mut accounts = HashMap::new();
+        self.open
+            .retain(|name, (before, issuer)| match issuers.get(name) {
+                Some(Configured::Acme(now)) if now == before => {
+                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
+                    true
+                }
+                Some(Configured::Acme(now)) if now.directory == before.directory => {
+                    mended.push(Arc::clone(name));
+                    accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
+                    false
+                }
+                _ => {
+                    moved.push(Arc::clone(name));
+                    false
+                }
+            });
+        let names =
+            |spec: &CertSpec, of: &[Arc<str>]| spec.issuers.iter().any(|one| of.contains(one));
+        for (spec, entry) in &mut self.entries {
+            if spec.precedence == Precedence::OnDemand {
+                let certificate = entry.certificate.as_ref();
+                let label = certificate.map(|one| one.source().label());
+                let of = moved.iter().find(|one| label == Some(&***one));
+                entry.is_foreign |= of.is_some();
+                // What is of a CA that is no longer configured is good until it is due. Another in
+                // its place, as after a trial, is asked at once.
+                if of.is_some_and(|of| issuers.contains_key(of)) {
+                    self.queues.request_now(spec, now);
+                }
+            } else if names(spec, &moved) {
+                (entry.is_foreign, entry.is_read) = (true, false);
+            }
+            let is_of_dns = is_other_dns && is_over_dns(spec, issuers);
+            for name in spec.issuers.iter() {
+                if (is_of_dns || mended.contains(name))
+                    && let Some(account) = accounts.get(name)
+                    && entry.retries.make_due(account, is_not_limited, now)
+                {
+                    self.queues.request_now(spec, now);
+                }
+            }
+        }
+        // Another account may be asked for what the one before was not.
+        self.queues.replan_all();
+    }
+
     /// Those of `names` that are over the network.
     pub(in crate::manager) fn open_remote(
         &mut self,
@@ -185,9 +243,9 @@ impl Renewals {
     }
 
     /// The issuers whose limits are to be looked at in the storage now, see
-    /// [`Issuer::look_at_limits`]; each counts as looked at.
-    pub(in crate::manager) fn limits_to_look_at(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
-        let is_soon = |last: UnixTime| (last..last.saturating_add(LOOK_EVERY)).contains(&now);
+    /// [`Issuer::refresh_limits`]; each counts as looked at.
+    pub(in crate::manager) fn limits_to_check(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
+        let is_soon = |last: UnixTime| (last..last.saturating_add(CHECK_EVERY)).contains(&now);
         if self.looked.is_some_and(is_soon) {
             return Vec::new();
         }
@@ -228,7 +286,7 @@ pub(super) fn is_not_limited(retry: &Retry) -> bool {
     retry.class != FailureClass::RateLimited
 }
 
-/// Whether names of a need may be proved over the DNS.
+/// Whether the names of a specification may be proved over the DNS.
 pub(super) fn is_over_dns(spec: &CertSpec, issuers: &IndexMap<Arc<str>, Configured>) -> bool {
     let is_configured = |name: &Arc<str>| match issuers.get(name) {
         Some(Configured::Acme(acme)) => acme.challenges.iter().any(|kind| kind.is_over_dns()),

@@ -88,7 +88,7 @@ impl Renewals {
                 return None;
             }
             let begun = Instant::now();
-            let read = read(deps, &spec.names, subject, remote);
+            let read = read_stored_state(deps, &spec.names, subject, remote);
             let is_given_up = read.is_err() && begun.elapsed() >= SLOW;
             is_slow.fetch_or(is_given_up, Ordering::Relaxed);
             Some(read)
@@ -221,7 +221,7 @@ fn may_take_over(spec: &CertSpec, other: &TlsCertificate, now: UnixTime) -> bool
     other.validity(now) == Validity::Valid && (is_listed || spec.precedence == Precedence::Fallback)
 }
 
-/// `certificate` once more: each need has its own.
+/// A copy of `certificate`: each specification has its own.
 fn reload_copy(deps: &Deps, certificate: &TlsCertificate) -> Option<TlsCertificate> {
     let pem = certificate.bundle_pem().ok()?;
     let loaded = deps.loader.load(&pem, certificate.source().clone());
@@ -229,7 +229,7 @@ fn reload_copy(deps: &Deps, certificate: &TlsCertificate) -> Option<TlsCertifica
 }
 
 /// What the storage holds of the certificate with these names, of the CAs of `remote`.
-pub(in crate::manager) fn read(
+pub(in crate::manager) fn read_stored_state(
     deps: &Deps,
     names: &[Pattern],
     subject: &str,
@@ -241,7 +241,7 @@ pub(in crate::manager) fn read(
         ..StoredState::default()
     };
     for issuer in remote {
-        let found = cert_store::find(
+        let found = cert_store::find_certificate(
             &*deps.storage,
             &deps.loader,
             issuer.ca(),

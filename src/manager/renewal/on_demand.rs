@@ -276,7 +276,7 @@ impl Renewals {
     }
 }
 
-/// Tells of a certificate.
+/// Emits the events of a certificate.
 pub(in crate::manager) fn cert_events<'a>(
     deps: &'a Deps,
     spec: &'a CertSpec,

@@ -31,7 +31,7 @@ pub(super) struct RenewalQueues {
     window: f64,
 }
 
-/// The plans of all that come in the same turn.
+/// The plans of one precedence.
 struct Queue {
     by_issuers: BTreeMap<Vec<Arc<str>>, Plan<Arc<CertSpec>>>,
     /// Until when a whole plan waits for the pace.
@@ -240,7 +240,7 @@ impl Queue {
                 for spec in due {
                     match ready(&spec) {
                         Ok(()) => {
-                            if plan.start(&spec) {
+                            if plan.mark_running(&spec) {
                                 begun.push(spec);
                             }
                         }

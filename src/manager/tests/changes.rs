@@ -3,6 +3,7 @@
 use super::scripted::{Act, World, network};
 use super::*;
 use crate::event::Severity;
+use crate::host::Pattern;
 use crate::schedule::{CertState, Failure, FailureClass};
 
 fn names(names: &[&str]) -> Vec<Pattern> {

@@ -241,7 +241,9 @@ fn a_clock_that_leaps_asks_each_once() {
 fn a_storage_that_is_full_is_told_of_once_and_written_to_as_soon_as_it_can_be() {
     let mut world = World::new([]);
     world.apply();
-    world.storage.fail(Some(std::io::ErrorKind::StorageFull));
+    world
+        .storage
+        .set_failure(Some(std::io::ErrorKind::StorageFull));
     assert_eq!(world.work(), 1);
     let serial = world.serial().expect("served from memory");
     assert!(world.manager.tick().missing.is_empty());
@@ -255,7 +257,7 @@ fn a_storage_that_is_full_is_told_of_once_and_written_to_as_soon_as_it_can_be() 
         "{told:?}"
     );
 
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     assert_eq!(world.work(), 0);
     assert!(world.manager.managed_views()[0].is_stored);
     assert_eq!(
@@ -272,7 +274,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     let mut world = World::new([network()]);
     let denied = Some(std::io::ErrorKind::PermissionDenied);
     let asked = |world: &World| world.issuer.asked.lock().expect("whole").len();
-    world.storage.fail(denied);
+    world.storage.set_failure(denied);
     let report = world.apply();
     let why = report.missing[0].to_string();
     assert!(why.contains("cannot be read: cannot read"), "{why}");
@@ -289,7 +291,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     let failed = (EventKind::StorageFailed, Severity::Critical);
     assert_eq!(world.told(), [failed], "told once");
 
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     world.clock.advance(5);
     world.manager.tick();
     assert_eq!(world.manager.next_pass(), None);
@@ -301,7 +303,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     assert_eq!(world.work(), 0, "a pass makes nobody forget");
 
     // The same where it can no longer be read.
-    world.storage.fail(denied);
+    world.storage.set_failure(denied);
     world.clock.advance(7200);
     assert_eq!((world.work(), asked(&world)), (1, 1));
     let why = world.manager.tick().missing[0].to_string();
@@ -309,7 +311,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     world.clock.advance(60);
     world.work();
     assert_eq!(asked(&world), 1);
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     world.clock.advance(5);
     world.manager.tick();
     assert_eq!(unread(&world), None);
@@ -325,7 +327,7 @@ fn what_is_served_and_soon_ends_is_renewed_whatever_the_storage_does() {
     let first = world.serial().expect("served");
     world
         .storage
-        .fail(Some(std::io::ErrorKind::PermissionDenied));
+        .set_failure(Some(std::io::ErrorKind::PermissionDenied));
     // Due for days, and good for weeks.
     world.clock.advance(65 * DAY);
     world.work();
@@ -335,7 +337,7 @@ fn what_is_served_and_soon_ends_is_renewed_whatever_the_storage_does() {
     let second = world.serial().expect("served");
     assert_ne!(second, first);
     assert!(!world.manager.managed_views()[0].is_stored);
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     world.clock.advance(5);
     world.work();
     assert!(world.manager.managed_views()[0].is_stored);

@@ -32,7 +32,7 @@ fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
             }
         });
         for _ in 0..1_000 {
-            let reading = files::read(&id, Kind::Files, &loader, Print::NONE);
+            let reading = files::read_entry(&id, Kind::Files, &loader, Print::NONE);
             if let Some(Err((path, error))) = reading.content {
                 is_over.store(true, Ordering::Relaxed);
                 panic!("{}: {error}", path.display());

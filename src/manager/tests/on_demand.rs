@@ -399,10 +399,10 @@ fn nothing_is_asked_for_while_the_storage_cannot_be_read() {
     let mut world = World::demanding([]);
     world
         .storage
-        .fail(Some(std::io::ErrorKind::PermissionDenied));
+        .set_failure(Some(std::io::ErrorKind::PermissionDenied));
     let not_made = world.obtain(HOST).expect_err("no storage");
     assert!(not_made.retry_after.is_some(), "{not_made:?}");
     assert_eq!(world.orders(), 0);
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     world.obtain(HOST).expect("obtained");
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::model::{Acme, ChallengeType, InMemory, KeyType, OrderLimit, OrderTerms};
 use crate::event::{EventKind, Severity};
+use crate::host::Pattern;
 use crate::issuer::{Issued, Request, Revocation, RevocationReason};
 use crate::schedule::{
     CertState, Failure, FailureClass, Intent, RenewalInfo, Scope, Wait, WaitReason,

@@ -17,14 +17,16 @@ fn certificates_of_two_cas_for_the_same_names_wait_side_by_side() {
     };
     world.config.certificates = vec![source].into();
     world.apply();
-    world.storage.fail(Some(std::io::ErrorKind::StorageFull));
+    world
+        .storage
+        .set_failure(Some(std::io::ErrorKind::StorageFull));
     assert_eq!(world.work(), 2);
     let stored = |world: &World| -> Vec<bool> {
         let managed = world.manager.managed_views();
         managed.iter().map(|one| one.is_stored).collect()
     };
     assert_eq!(stored(&world), [false, false]);
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     assert_eq!(world.manager.deps().flush_pending_writes(), 0);
     assert_eq!(stored(&world), [true, true]);
     for ca in ["ca.test", "second"] {

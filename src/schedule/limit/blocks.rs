@@ -38,11 +38,11 @@ impl Blocks {
     /// lasts longest.
     pub(super) fn held(&self, intent: &Intent<'_>, now: UnixTime) -> Option<Wait> {
         if let Some(block) = self.ca.as_ref().filter(|block| block.holds(now)) {
-            return Some(wait(Scope::Ca, block));
+            return Some(wait_of_block(Scope::Ca, block));
         }
         let account = self.account.as_ref();
         if let Some(block) = account.filter(|block| block.holds_one(intent.replaces, now)) {
-            return Some(wait(Scope::Account, block));
+            return Some(wait_of_block(Scope::Account, block));
         }
         if self.is_free_of_names() {
             return None;
@@ -54,14 +54,14 @@ impl Blocks {
             .chain(names)
             .filter(|(_, block)| block.holds_one(intent.replaces, now))
             .max_by_key(|(_, block)| block.until)
-            .map(|(scope, block)| wait(scope, block))
+            .map(|(scope, block)| wait_of_block(scope, block))
     }
 
     /// What stands against making an account.
     pub(super) fn registration_held(&self, now: UnixTime) -> Option<Wait> {
         let block = self.registrations.as_ref();
         let block = block.filter(|block| block.holds(now))?;
-        Some(wait(Scope::Registrations, block))
+        Some(wait_of_block(Scope::Registrations, block))
     }
 
     /// All limits that hold now, each once.
@@ -84,7 +84,7 @@ impl Blocks {
             .chain(names)
             .chain(sets)
             .filter(move |(_, block)| block.holds(now))
-            .map(|(scope, block)| wait(scope, block))
+            .map(|(scope, block)| wait_of_block(scope, block))
     }
 
     /// Notes a limit on what `scope` says, met by an order with these names. Returns it where it was
@@ -102,7 +102,7 @@ impl Blocks {
             None if self.is_second(&set, now) => Scope::Account,
             None => Scope::Set,
         };
-        let limit = wait(scope.clone(), &block);
+        let limit = wait_of_block(scope.clone(), &block);
         let is_news = match scope {
             Scope::Account => self.account.get_or_insert_default().record_limit(block),
             Scope::Registrations => self
@@ -110,9 +110,11 @@ impl Blocks {
                 .get_or_insert_default()
                 .record_limit(block),
             Scope::Ca => self.ca.get_or_insert_default().record_limit(block),
-            Scope::Set => meet(&mut self.sets, set, block, now),
-            Scope::Domain(of) => meet(&mut self.domains, domain(&of), block, now),
-            Scope::Identifier(name) => meet(&mut self.identifiers, domain(&name), block, now),
+            Scope::Set => record_block(&mut self.sets, set, block, now),
+            Scope::Domain(of) => record_block(&mut self.domains, domain(&of), block, now),
+            Scope::Identifier(name) => {
+                record_block(&mut self.identifiers, domain(&name), block, now)
+            }
         };
         is_news.then_some(limit)
     }
@@ -208,7 +210,7 @@ impl Blocks {
     }
 }
 
-fn wait(scope: Scope, block: &Block) -> Wait {
+fn wait_of_block(scope: Scope, block: &Block) -> Wait {
     Wait {
         until: block.until,
         reason: WaitReason::Limit(scope, block.message.clone()),
@@ -216,7 +218,12 @@ fn wait(scope: Scope, block: &Block) -> Wait {
 }
 
 /// Notes a limit, and says whether it is news.
-fn meet(blocks: &mut BTreeMap<String, Block>, on: String, block: Block, now: UnixTime) -> bool {
+fn record_block(
+    blocks: &mut BTreeMap<String, Block>,
+    on: String,
+    block: Block,
+    now: UnixTime,
+) -> bool {
     let is_news = blocks.entry(on).or_default().record_limit(block);
     // Now and then, so that the cost is spread.
     if blocks.len().is_power_of_two() {

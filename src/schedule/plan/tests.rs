@@ -34,7 +34,7 @@ fn fail(
     class: FailureClass,
     now: UnixTime,
 ) -> Retry {
-    assert!(plan.start(&key), "{key}");
+    assert!(plan.mark_running(&key), "{key}");
     let failure = Failure::new(class, "why");
     let mut rng = Rng::with_seed(1);
     plan.record_failure(&key, &failure, Some("ca"), now, &mut rng)
@@ -68,14 +68,14 @@ fn what_is_due_comes_in_the_order_of_urgency() {
     assert!(plan.next_wake() <= Some(NOW));
 
     for key in expected {
-        assert!(plan.start(&key));
-        assert!(!plan.start(&key), "twice");
+        assert!(plan.mark_running(&key));
+        assert!(!plan.mark_running(&key), "twice");
     }
     assert_eq!(plan.running(), 7);
     assert_eq!(plan.due(NOW, 100), [""; 0]);
     let fresh = life(90 * DAY, 80 * DAY);
     assert_eq!(plan.next_wake(), Some(fresh.due_at(WINDOW)));
-    assert!(!plan.start(&"unknown"));
+    assert!(!plan.mark_running(&"unknown"));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn states_tell_how_each_stands() {
         assert_eq!(plan.life(key), facts.life, "{key}");
     }
     assert_eq!(plan.iter(NOW).count(), plan.len());
-    assert!(plan.start(&"missing"));
+    assert!(plan.mark_running(&"missing"));
     assert_eq!(plan.state(&"missing", NOW), Some(CertState::Obtaining));
     assert_eq!(plan.next_attempt(&"missing"), None);
     assert_eq!(plan.next_attempt(&"failed"), Some(NOW + 60));
@@ -181,7 +181,7 @@ fn a_request_overrides_the_back_off_once() {
     let next = retry.next.expect("tried again");
     assert_eq!(plan.due(NOW, 9), [""; 0]);
     assert_eq!(plan.due(next, 9), ["a"], "still wanted");
-    assert!(plan.start(&"a"));
+    assert!(plan.mark_running(&"a"));
     assert!(plan.request_now(&"a", NOW), "known, and under way");
     plan.record_success(&"a", life(90 * DAY, 90 * DAY), next);
     assert_eq!(plan.due(next, 9), [""; 0]);
@@ -193,7 +193,7 @@ fn what_is_put_off_makes_room_for_others() {
     let mut plan = plan([("a", Facts::default()), ("b", Facts::default())]);
     plan.defer(&"a", NOW + HOUR);
     assert_eq!(plan.due(NOW, 9), ["b"]);
-    assert!(plan.start(&"b"));
+    assert!(plan.mark_running(&"b"));
     plan.defer(&"b", NOW + 10);
     assert_eq!(plan.running(), 0);
     assert_eq!(plan.next_wake(), Some(NOW + 10));
@@ -203,7 +203,7 @@ fn what_is_put_off_makes_room_for_others() {
         "no failure"
     );
     assert_eq!(plan.due(NOW + HOUR, 9), ["a", "b"]);
-    assert!(plan.start(&"a"));
+    assert!(plan.mark_running(&"a"));
     plan.release(&"a");
     assert_eq!(plan.due(NOW + HOUR, 9), ["a", "b"]);
 
@@ -216,7 +216,7 @@ fn what_is_put_off_makes_room_for_others() {
 #[test]
 fn what_is_taken_out_while_worked_on_stays_out() {
     let mut plan = plan([("a", Facts::default()), ("b", Facts::default())]);
-    assert!(plan.start(&"a"));
+    assert!(plan.mark_running(&"a"));
     plan.remove(&"a");
     plan.remove(&"b");
     plan.record_success(&"a", life(90 * DAY, 90 * DAY), NOW);
@@ -242,7 +242,7 @@ fn a_certificate_of_a_minute_is_renewed_ten_times_in_a_row() {
     let mut now = NOW;
     for round in 0..11 {
         assert_eq!(plan.due(now, 9), ["a"], "round {round}");
-        assert!(plan.start(&"a"));
+        assert!(plan.mark_running(&"a"));
         now += 2;
         let new = Lifetime::new(now - 1, now + 59, &[round; 8]);
         plan.record_success(&"a", new, now);
@@ -264,7 +264,7 @@ fn a_certificate_that_comes_due_is_not_asked_for_again_and_again() {
             now = plan.next_wake().expect("planned");
             continue;
         }
-        assert!(plan.start(&"a"));
+        assert!(plan.mark_running(&"a"));
         orders += 1;
         // It began an hour ago, and ends in an hour.
         plan.record_success(&"a", Lifetime::new(now - HOUR, now + HOUR, &[255; 8]), now);
@@ -287,7 +287,7 @@ fn a_forward_leap_is_one_wave_and_the_way_back_stalls_nothing() {
     let mut now = NOW + leap;
     while now < NOW + leap + HOUR {
         for key in plan.due(now, 200) {
-            assert!(plan.start(&key));
+            assert!(plan.mark_running(&key));
             tries[key] += 1;
             let came = life(90 * DAY, 90 * DAY);
             let failure = came.check_issued(now).expect_err("over, by our clock");
@@ -343,7 +343,7 @@ fn entries_are_small_and_many() {
     let due = plan.due(NOW, usize::MAX);
     assert!((9_000..10_800).contains(&due.len()), "{}", due.len());
     for key in due {
-        assert!(plan.start(&key));
+        assert!(plan.mark_running(&key));
         plan.record_success(&key, life(90 * DAY, 90 * DAY), NOW);
     }
     assert_eq!(plan.due(NOW, 1), [0; 0]);

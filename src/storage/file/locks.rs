@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use openssl::sha::sha256;
 
 use self::guard::Guard;
-use super::{DIRECTORY_MODE, FILE_MODE, Key, StorageError, failed, write};
+use super::{DIRECTORY_MODE, FILE_MODE, Key, StorageError, io_failure, write};
 
 use crate::printable::Printable as _;
 
@@ -113,14 +113,14 @@ impl Locks {
     /// Takes the lease of `key`, `None` where another has it.
     pub(super) fn take_lease(self: &Arc<Self>, key: &Key) -> Result<Option<Taken>, StorageError> {
         self.make_directory()
-            .map_err(|error| failed("create", &self.directory, error))?;
+            .map_err(|error| io_failure("create", &self.directory, error))?;
         self.swept.call_once(|| self.remove_stale());
         self.beat_from_now_on()
-            .map_err(|error| failed("start the heartbeat of", &self.directory, error))?;
+            .map_err(|error| io_failure("start the heartbeat of", &self.directory, error))?;
         let name = name(key);
         let part = self.part(&name);
         self.take_lease_in(&part, &name, key)
-            .map_err(|error| failed("lock a key in", &part, error))
+            .map_err(|error| io_failure("lock a key in", &part, error))
     }
 
     fn take_lease_in(
@@ -129,7 +129,7 @@ impl Locks {
         name: &str,
         key: &Key,
     ) -> io::Result<Option<Taken>> {
-        write::make(part)?;
+        write::create_directory(part)?;
         let Some(guard) = Guard::enter(part)? else {
             return Ok(None);
         };
@@ -138,9 +138,10 @@ impl Locks {
         }
         let token = guard.next_token()?;
         let directory = part.join(format!("{name}.{token}"));
-        let held = write::make(&directory).and_then(|()| hold(&directory, key));
+        let held =
+            write::create_directory(&directory).and_then(|()| create_lease_file(&directory, key));
         // A disk that is full, say: what cannot be removed now is by whoever comes next.
-        let file = held.inspect_err(|_| drop(remove(&directory)))?;
+        let file = held.inspect_err(|_| drop(remove_lease_file(&directory)))?;
         let life = Arc::new(Life {
             file,
             beat: AtomicU64::new(0),
@@ -171,7 +172,7 @@ impl Locks {
             if self.is_alive(&lease)? {
                 is_taken = true;
             } else {
-                remove(&lease)?;
+                remove_lease_file(&lease)?;
                 lock(&self.seen).remove(&lease);
             }
         }
@@ -299,7 +300,7 @@ impl Drop for Taken {
         // Closed first, for NFS keeps a file that is open when removed. What cannot be removed is
         // cleared up by the next, who finds that nobody lives here.
         self.life = None;
-        let _ = remove(&self.directory);
+        let _ = remove_lease_file(&self.directory);
     }
 }
 
@@ -311,7 +312,7 @@ impl Life {
 }
 
 /// Shows that there is life in the lease in `directory`, as long as the file is open.
-fn hold(directory: &Path, key: &Key) -> io::Result<File> {
+fn create_lease_file(directory: &Path, key: &Key) -> io::Result<File> {
     let file = OpenOptions::new()
         .create_new(true)
         .read(true)
@@ -331,7 +332,7 @@ fn line(beat: u64) -> String {
 }
 
 /// Removes the directory of a lease, though its holder may be making files in it.
-fn remove(lease: &Path) -> io::Result<()> {
+fn remove_lease_file(lease: &Path) -> io::Result<()> {
     let mut removed = Ok(());
     for _ in 0..ATTEMPTS {
         removed = fs::remove_dir_all(lease);

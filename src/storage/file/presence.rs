@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::StorageError;
-use super::failed;
+use super::io_failure;
 
 /// Remembers whether a directory has held anything since the process began.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Presence {
     /// Where the directory was in use and is gone or empty, or is no directory, or leads nowhere.
     pub(super) fn check(&self) -> Result<(), StorageError> {
         let is_used = self.is_used();
-        let is_used = is_used.map_err(|error| failed("read", &self.root, error))?;
+        let is_used = is_used.map_err(|error| io_failure("read", &self.root, error))?;
         if is_used {
             self.was_used.store(true, Ordering::Relaxed);
         } else if self.was_used.load(Ordering::Relaxed) {

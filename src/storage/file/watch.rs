@@ -21,7 +21,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
 use super::super::{StorageError, Watch};
-use super::failed;
+use super::io_failure;
 
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -51,12 +51,12 @@ fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, S
         top,
     };
     // Before the return: what changes from then on is told.
-    eye.look();
+    eye.rescan();
     let top = eye.top.clone();
     thread::Builder::new()
         .name("storage-watch".into())
-        .spawn(move || eye.watch(pause, &incoming, &sender))
-        .map_err(|error| failed("watch", &top, error))?;
+        .spawn(move || eye.run(pause, &incoming, &sender))
+        .map_err(|error| io_failure("watch", &top, error))?;
     Ok(Watch::new(changes, Some(Arc::new(End(tidings)))))
 }
 
@@ -102,7 +102,7 @@ struct Known {
 }
 
 impl Eye {
-    fn watch(mut self, pause: Duration, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
+    fn run(mut self, pause: Duration, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
         // A change may bear the same time as one before it that has been told: where only looking
         // helps, each is told twice.
         let mut again = false;
@@ -122,7 +122,7 @@ impl Eye {
                 }
             }
             // First looked at, then told: what the look has seen is told.
-            is_change |= self.look();
+            is_change |= self.rescan();
             if is_change || was_quiet && again {
                 changes.send_modify(|changes| *changes += 1);
             }
@@ -131,11 +131,11 @@ impl Eye {
     }
 
     /// Looks at all directories, and has the new ones watched. Whether any has changed.
-    fn look(&mut self) -> bool {
+    fn rescan(&mut self) -> bool {
         let mut found = BTreeMap::new();
         let mut directories = vec![self.top.clone()];
         while let Some(directory) = directories.pop() {
-            if let Ok(known) = self.look_at(&directory) {
+            if let Ok(known) = self.scan_path(&directory) {
                 directories.extend(known.directories.iter().cloned());
                 found.insert(directory, known);
             }
@@ -143,14 +143,14 @@ impl Eye {
         let is_change = found != self.known;
         self.known = found;
         if self.known.is_empty() {
-            self.look_above();
+            self.watch_above();
         } else if let Some((above, _)) = self.above.take() {
             self.unwatch(&above);
         }
         is_change
     }
 
-    fn look_at(&mut self, path: &Path) -> io::Result<Known> {
+    fn scan_path(&mut self, path: &Path) -> io::Result<Known> {
         let metadata = directory(path)?;
         let identity = identity(&metadata);
         if self
@@ -186,7 +186,7 @@ impl Eye {
     }
 
     /// Has the nearest directory above the top watched, for the top is not there.
-    fn look_above(&mut self) {
+    fn watch_above(&mut self) {
         // As many times as directories can be made meanwhile.
         for _ in 0..self.top.components().count() {
             let nearest = self.top.ancestors().skip(1).find_map(|path| {

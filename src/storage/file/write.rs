@@ -106,7 +106,7 @@ impl Writer {
             .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
             .collect();
         for path in missing.iter().rev() {
-            make(path)?;
+            create_directory(path)?;
         }
         // Also those that are there: whoever made them may not have come to this yet.
         for path in directory.ancestors() {
@@ -133,7 +133,7 @@ impl Writer {
         }
         if !workshop.is_dir() {
             self.make_directory(directory(workshop))?;
-            make(workshop)?;
+            create_directory(workshop)?;
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Writer {
 }
 
 /// Makes one directory where it is not there.
-pub(super) fn make(directory: &Path) -> io::Result<()> {
+pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
         made => made,

@@ -150,10 +150,10 @@ fn what_is_over_is_asked_about_no_more_and_goes_once_it_can() {
         assert_eq!(world.work_where(Some(false)), 0);
     }
     let full = Some(std::io::ErrorKind::StorageFull);
-    world.storage.fail(full);
+    world.storage.set_failure(full);
     assert_eq!(world.sweep(), 1);
     assert_eq!(world.sweep(), 1, "tried again");
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     assert_eq!(world.sweep(), 1);
     assert_eq!(world.sweep(), 0);
     assert!(world.stored("certificates").is_empty());
@@ -222,9 +222,11 @@ fn every_use_is_written_down_however_many_there_are() {
     world.walk();
     world.clock.advance(2 * DAY);
     let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
-    world.storage.fail(Some(std::io::ErrorKind::StorageFull));
+    world
+        .storage
+        .set_failure(Some(std::io::ErrorKind::StorageFull));
     assert_eq!(world.used(&hosts), 0);
-    world.storage.fail(None);
+    world.storage.set_failure(None);
     assert_eq!(
         world.used(&[]),
         MANY,

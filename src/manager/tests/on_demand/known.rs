@@ -46,9 +46,9 @@ fn names_with_a_stored_certificate_are_known_whoever_obtained_it() {
     let late = World::demanding_over(world.storage.clone(), NOW + 91 * DAY, []);
     assert!(!late.knows(HOST), "it has ended");
     let denied = std::io::ErrorKind::PermissionDenied;
-    again.storage.fail(Some(denied));
+    again.storage.set_failure(Some(denied));
     assert!(!again.knows(HOST));
-    again.storage.fail(None);
+    again.storage.set_failure(None);
     assert!(again.knows(HOST));
 }
 
