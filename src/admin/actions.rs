@@ -1,4 +1,4 @@
-//! The handlers for what a person has done to certificates and accounts at CAs.
+//! The handlers for what a person does to certificates and accounts at CAs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Certificates of the local CA made when a client first asks for a name.
+//! Certificates that the local CA issues when a client first asks for a name.
 //!
 //! They are kept in memory, bounded in number. Who may have one is not decided here.
 

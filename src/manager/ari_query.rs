@@ -1,8 +1,8 @@
-//! Asking a CA when it advises to renew a certificate: one of all instances that share the storage
-//! asks, and the others read what was stored.
+//! Queries a CA for renewal info (ACME ARI, RFC 9773). Of all instances that share the storage one
+//! asks, and the others read what it stored.
 //!
-//! [`AriQuery::run`] runs beside the manager and touches nothing of it, as work on certificates
-//! does; what came of it is handed back to [`super::TlsManager::apply_ari_result`].
+//! [`AriQuery::run`] runs beside the manager and touches nothing of it, like [`super::Job::run`];
+//! its result goes to [`super::TlsManager::apply_ari_result`].
 
 use std::sync::Arc;
 

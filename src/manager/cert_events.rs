@@ -1,4 +1,4 @@
-//! What is told of certificates that CAs are asked for.
+//! The events of certificates that CAs are asked for.
 
 use std::sync::Arc;
 

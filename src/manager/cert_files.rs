@@ -1,8 +1,8 @@
 //! The certificates that come from files, kept up to date with them.
 //!
-//! A file that cannot be used never takes away what was loaded from it before. There may be a
-//! million: to look at all of them takes seconds, so that is done in slices (a scan), between which
-//! everything else goes on; a change of one is looked at by itself.
+//! A file that cannot be used never replaces what was loaded from it before. There may be a
+//! million files, and reading all of them takes seconds. So they are scanned in slices, between
+//! which everything else continues; a change of one file is read on its own.
 
 mod cached;
 mod folders;

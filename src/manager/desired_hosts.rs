@@ -1,8 +1,8 @@
-//! Which hosts of sites are to be looked at in a pass.
+//! Which hosts of sites a pass has to check.
 //!
-//! For most a configured certificate is at hand, and there is nothing to do or to tell. That changes
-//! only with what is a candidate for the host, so a pass looks at those hosts alone, and at those
-//! that have no such certificate; however many there are.
+//! A configured certificate covers most hosts, and nothing has to be done for them. That changes
+//! only with the candidates for the host. So a pass checks only the hosts whose candidates changed
+//! and those without such a certificate, however many hosts there are.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A certificate from files: what is served of it, and what its files are like now.
+//! A certificate from files: what is served of it, and the state of its files.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Tells the metrics which certificates there are and which of them end first.
+//! The metrics of the certificates: how many there are, and which of them end first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -262,7 +262,7 @@ impl Writer {
         };
         value.clear();
         record.encode(value);
-        self.log.append_entry(&key(&news.id), value, news.is_new)
+        self.log.put_entry(&key(&news.id), value, news.is_new)
     }
 
     /// The links of the chain of `certificate`, which are in the file from now on.

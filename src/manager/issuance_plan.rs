@@ -1,4 +1,4 @@
-//! Who would be asked for a certificate, for whoever wants to know before it is asked for.
+//! Which issuers would be asked for a certificate, and why, before any is asked.
 
 use std::sync::Arc;
 

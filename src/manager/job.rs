@@ -1,4 +1,4 @@
-//! Work on one certificate, as it goes from the manager to whoever does it and back.
+//! A job: the work on one certificate, on its way from the manager to a worker and back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What the services that keep certificates up ask of the manager.
+//! What the services that renew certificates ask of the manager.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Certificates that are left in their files, and read when a client asks for one.
+//! Certificates that are left in their files and read when a client asks for one.
 
 use std::path::Path;
 use std::sync::Arc;

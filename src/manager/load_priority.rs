@@ -1,8 +1,8 @@
-//! What handshakes ask for while certificates are loaded for the first time.
+//! Which certificates are loaded first because handshakes wait for them.
 //!
-//! The names of files are known before any is read. What a client asks for and a file is named
-//! after is loaded before the rest, each file once: so nobody who asks for many names slows the
-//! load down, and nobody makes it remember more than there are files.
+//! The names of files are known before any file is read. A file named after what a client asks for
+//! is loaded before the rest, each file once. So a client that asks for many names does not slow
+//! the load down, and nothing has to be remembered beyond the files that exist.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

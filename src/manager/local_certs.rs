@@ -1,4 +1,4 @@
-//! The certificates that issuers make, kept from first need to last.
+//! The certificates of local CAs, kept for as long as a specification asks for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Work on one certificate: ask its issuers in turn, check what comes, store it.
+//! Obtains one certificate: asks its issuers in turn, checks what they issue, stores it.
 //!
-//! [`Job::run`] runs beside the manager and touches nothing of it; what came of it is handed back
-//! to [`super::TlsManager::apply_job_results`], which alone decides what is served. All that is stored is
+//! [`Job::run`] runs beside the manager and touches nothing of it; its result goes to
+//! [`super::TlsManager::apply_job_results`], which alone decides what is served. Everything is
 //! stored under the certificate's lock.
 
 mod candidates;

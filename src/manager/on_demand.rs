@@ -1,11 +1,10 @@
-//! The certificates that clients ask CAs for, by naming a host: which there are, taken up when they
-//! are asked for, and let go.
+//! Names that get a certificate from a CA because a client asked for them.
 //!
-//! They are specifications beside those of the configuration, obtained, stored and renewed as those are.
-//! What is different: they come without a configuration and go when nobody uses them
-//! ([`expiry`]); the configuration goes before them where it has a certificate for the same name; a
-//! name that cannot be proved is not tried again by itself. Each is noted in the storage, so that it
-//! is served after a restart, without an order.
+//! They are specifications beside those of the configuration, and are obtained, stored and renewed
+//! like those. What differs: they appear without a configuration and are removed when nobody uses
+//! them ([`expiry`]); the configuration takes precedence where it has a certificate for the same
+//! name; a name that cannot be validated is not retried without a request. Each name is recorded
+//! in the storage, so that it is served after a restart without an order.
 
 mod answers;
 mod clock_guard;

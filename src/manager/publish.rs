@@ -1,5 +1,5 @@
-//! What is served is brought to where clients find it: one new map at most for each pass, and what
-//! makes certificates on demand.
+//! Publishes what is served, at most one new map per pass, and sets up what issues certificates on
+//! demand.
 
 use std::sync::Arc;
 use std::time::Duration;

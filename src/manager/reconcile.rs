@@ -1,4 +1,5 @@
-//! Each pass brings what issuers are asked for up to what the configuration wants, and publishes.
+//! Brings what issuers are asked for up to what the configuration wants, once per pass, and
+//! publishes.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! The certificates that CAs are asked for: what is at hand of each, what is due, what came of it.
+//! The certificates that CAs are asked for: what is there of each, what is due, what the jobs
+//! returned.
 //!
-//! The plan of [`crate::schedule`] decides when; [`super::obtain`] asks the issuers, elsewhere. What
-//! is stored is read when a certificate is first needed, and served at once.
+//! The plan of [`crate::schedule`] decides when; [`super::obtain`] asks the issuers, elsewhere.
+//! What is stored is read when a certificate is first needed, and served at once.
 
 mod ari;
 mod issuers;

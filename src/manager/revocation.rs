@@ -1,8 +1,8 @@
-//! Certificates that are taken back before their end, and keys that are never used again.
+//! Certificates that are revoked before their end, and keys that are never used again.
 //!
-//! What was revoked is noted in the storage: whoever serves it, this instance after a restart or
-//! another one, obtains another in its place at once. It is served until that is there, since most
-//! clients never learn of a revocation, and none gets along without a certificate.
+//! A revocation is recorded in the storage: every instance that serves the certificate, this one
+//! after a restart included, obtains another at once. The revoked one is served until then, since
+//! most clients never learn of a revocation, and none can do without a certificate.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Scans of all files, in slices that let others come in between.
+//! Scans of all files, in slices with room for other work in between.
 
 use std::path::PathBuf;
 use std::sync::Arc;

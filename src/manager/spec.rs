@@ -1,4 +1,4 @@
-//! What is wanted of a certificate: its names, and who is to issue it.
+//! The specification of a certificate: its names, and which issuers may issue it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Whether the storage can be used, told once when that changes.
+//! Whether the storage works, reported once when that changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};

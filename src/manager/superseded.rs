@@ -1,8 +1,8 @@
-//! Certificates that are no longer asked for, and served until others are there.
+//! Certificates that are no longer configured, served until their replacements are issued.
 //!
-//! A change of the configuration may ask for another certificate than the one at hand: other names
-//! on it, another issuer. The one at hand goes on being served for the hosts that it covers until
-//! what is asked for has come. After a restart what the storage has of such does the same.
+//! A change of the configuration may ask for another certificate than the present one: other names
+//! on it, another issuer. The present one stays in service for the hosts that it covers until its
+//! replacement is issued. After a restart the stored ones do the same.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! What people have to be told about a certificate, and how loudly.
+//! What people have to be told about a certificate, and how urgently.
 //!
-//! [`Alert::for_lifetime`] judges one certificate at one moment by shares of its life, with bounds in days
-//! for long ones. [`Watch`] remembers what was told, so that each change is told once. Neither
-//! sends anything: the validity checker makes events of it.
+//! [`Alert::for_lifetime`] judges one certificate at one moment by shares of its life, with bounds
+//! in days for long ones. [`Watch`] remembers what was reported, so that each change is reported
+//! once. Neither sends anything: the validity service makes events of it.
 
 use std::collections::HashMap;
 use std::hash::Hash;

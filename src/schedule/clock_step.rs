@@ -1,8 +1,8 @@
-//! Whether the clock was set, told by a second one that nobody sets.
+//! Whether the clock was set, measured against a monotonic one.
 //!
-//! The time of day says what is due and what is valid. It may leap: a wrong time server, a machine
-//! that slept. What is measured as a span (the pace at which a CA is asked) is moved along, so that
-//! a leap is no licence for another burst.
+//! The time of day says what is due and what is valid. It may step: a wrong time server, a machine
+//! that slept. What is measured as a span (the pace at which a CA is asked) is moved along, so
+//! that a step is no licence for another burst.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What comes when, of very many things.
+//! Upcoming deadlines for a large set of items.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a person has done to certificates and accounts, beside what is done by itself.
+//! What a person does to certificates and accounts, beside what happens automatically.
 
 use std::sync::Arc;
 

@@ -1,9 +1,8 @@
-//! Where work on certificates is broken off once the gateway stops: while an issuer is asked, and
-//! nowhere else.
+//! Cancels jobs when the gateway stops: while an issuer is asked, and nowhere else.
 //!
-//! The listeners close at the same moment, so that a CA that looks for a proof finds nobody: what
-//! came of the order then would be a failure that is none. An order that is left alone is gone on
-//! with at the next start. All other steps are short, and are let come to their end.
+//! The listeners close at the same moment, so a CA that validates then reaches nobody, and its
+//! failure would say nothing. A cancelled order is resumed at the next start. All other steps are
+//! short and run to their end.
 
 use std::sync::Arc;
 

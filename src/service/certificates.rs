@@ -1,4 +1,4 @@
-//! What the services for certificates ask of what is live.
+//! What the certificate services ask of the gateway's state.
 
 use std::collections::HashSet;
 use std::sync::Arc;

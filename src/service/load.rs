@@ -1,4 +1,4 @@
-//! Looking at all files while everything else goes on: at the start, and now and then.
+//! Scans all files while everything else continues: at the start, and now and then.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! The service that keeps certificates on demand which are used, and lets the others go; and what
-//! it does for clients that wait.
+//! The service for certificates on demand: it answers waiting clients, keeps names that are used,
+//! and removes the others.
 //!
-//! At the start, and now and then, it walks through all names that are noted in the storage and has
-//! those served that are not yet: nothing waits for that, and a name that is asked for meanwhile is
-//! looked up by itself.
+//! At the start, and now and then, it walks through all recorded names and serves those that are
+//! not served yet. Nothing waits for that: a name that is asked for meanwhile is looked up on its
+//! own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A configuration on its way to be served: all of its making that can fail.
+//! Prepares a configuration: everything that can fail, before anything is applied.
 
 use std::sync::Arc;
 

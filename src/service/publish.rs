@@ -1,7 +1,7 @@
-//! The last step of every change: what was made is served, and what is missing is told.
+//! The last step of every change: what is ready is served, and what is missing is reported.
 //!
-//! Only the writer calls it, on a thread that may wait. Handshakes, requests and probes read what
-//! is put down here and wait for nobody.
+//! Only the writer calls it, on a thread that may block. Handshakes, requests and probes read what
+//! is published here and wait for nobody.
 
 use std::time::Duration;
 

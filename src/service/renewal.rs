@@ -1,8 +1,7 @@
-//! The service that obtains and renews certificates, and asks CAs when they advise to.
+//! The service that obtains and renews certificates, and queries CAs for renewal info.
 //!
-//! It takes what the manager says is due, has it worked on, some at a time, and hands back what
-//! came of it. It decides nothing: when a certificate is due is the manager's to say, how it is
-//! obtained the issuer's.
+//! It runs the jobs that the manager says are due, some at a time, and hands back their results.
+//! It decides nothing: the manager says when a certificate is due, the issuer how it is obtained.
 
 use std::sync::Arc;
 use std::time::Duration;

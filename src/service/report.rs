@@ -1,4 +1,4 @@
-//! How a reload went, and what the log says of it.
+//! The outcome of a reload, and what is logged about it.
 
 use std::fmt;
 use std::path::Path;

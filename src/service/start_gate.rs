@@ -1,4 +1,4 @@
-//! Whether the start is over: where certificates are required for it, once they are there.
+//! Holds the start back until the required certificates are there.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,7 +1,7 @@
-//! What is served now, and how it becomes what the files say now.
+//! The state of the gateway: what is served now, and how it follows the files.
 //!
-//! One writer, behind a lock, goes the way of a reload: load, check, apply, publish. Handshakes
-//! and requests only ever load what was published, as a whole.
+//! One writer, behind a lock, takes each reload through the same steps: load, check, apply,
+//! publish. Handshakes and requests only load what was published, as a whole.
 
 mod apply;
 

@@ -1,7 +1,7 @@
-//! The service that watches over the validity of all certificates, whoever made them.
+//! The service that watches the validity of all certificates, whoever issued them.
 //!
-//! It tells of each that ends soon, has ended, or has not begun, once for as long as that stays.
-//! It renews nothing: that is planned from the beginning, and goes its own way.
+//! It reports each that ends soon, has ended, or has not begun, once for as long as that stays so.
+//! It renews nothing: that is planned elsewhere.
 
 use std::collections::HashMap;
 use std::sync::Arc;

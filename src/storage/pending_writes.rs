@@ -1,4 +1,5 @@
-//! What could not be stored: kept in memory, each with the way to store it, until it is.
+//! Writes that the storage could not take: kept in memory, each with the way to store it, until it
+//! can.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Whether a name would get a certificate: each issuer that would be asked is tried.
+//! Whether a name would get a certificate: runs a preflight at each issuer that would be asked.
 
 use crate::admin::{IssuerPreflight, PreflightView};
 use crate::host::Pattern;

@@ -1,5 +1,4 @@
-//! What is known of files without reading them again: from the index, and of chains that lack
-//! something.
+//! What is known of files without reading them again: from the index, and about incomplete chains.
 
 use std::sync::Arc;
 

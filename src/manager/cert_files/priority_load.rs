@@ -1,5 +1,5 @@
-//! The first look at all files: what they are named after, and those that are looked at before the
-//! rest because somebody asks for them.
+//! The first scan of all files: what they are named after, and which are loaded before the rest
+//! because a client asks for them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

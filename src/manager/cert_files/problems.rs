@@ -1,4 +1,4 @@
-//! What there is to say of files and their certificates, without going through all of them.
+//! The problems of files and their certificates, found without going through all of them.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A look at all files, in slices.
+//! A scan of all files, in slices.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirEntry, ReadDir};

@@ -1,5 +1,5 @@
-//! Certificates whose files have vanished from a directory: served for a moment longer, since who
-//! replaces files may remove them first.
+//! Certificates whose files have vanished from a directory: served a moment longer, since a
+//! program that replaces files may remove them first.
 
 use std::fs;
 

@@ -283,12 +283,7 @@ impl Reading {
 
 impl Log {
     /// Adds what is known of the entry of `key`; `replaced` octets are of no use any more.
-    pub(super) fn append_entry(
-        &mut self,
-        key: &[u8],
-        value: &[u8],
-        is_new: bool,
-    ) -> io::Result<()> {
+    pub(super) fn put_entry(&mut self, key: &[u8], value: &[u8], is_new: bool) -> io::Result<()> {
         let length = self.append(ENTRY, key, value)?;
         if !is_new {
             // About as much as before.
@@ -416,7 +411,7 @@ mod tests {
     }
 
     fn put(log: &mut Log, key: &str, value: &str) {
-        log.append_entry(key.as_bytes(), value.as_bytes(), true)
+        log.put_entry(key.as_bytes(), value.as_bytes(), true)
             .expect("put");
     }
 

@@ -1,4 +1,4 @@
-//! Whether what an issuer gave is what was asked for, looked at before anything is replaced by it.
+//! Checks that an issued certificate is what was requested, before it replaces anything.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is told while a certificate is worked on.
+//! The events of a certificate while it is being obtained.
 
 use std::sync::Arc;
 

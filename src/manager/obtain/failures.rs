@@ -1,4 +1,4 @@
-//! What is remembered of failures, and of which account at which CA.
+//! What is remembered of failures, and for which account at which CA.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the failures of several issuers come to.
+//! Merges the failures of several issuers into one.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Whether a certificate that a client once asked for is still wanted.
+//! Whether a name that a client once asked for may still have a certificate.
 
 use super::super::job::{Deps, Job, Outcome};
 use super::super::on_demand::name_of;

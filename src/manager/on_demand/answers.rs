@@ -1,4 +1,4 @@
-//! What those are told who wait for a name.
+//! Answers the clients that wait for a name.
 
 use std::time::Duration;
 

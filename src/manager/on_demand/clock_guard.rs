@@ -1,7 +1,7 @@
-//! Whether the time of day can be trusted with what cannot be undone.
+//! Whether the clock can be trusted with what cannot be undone.
 //!
-//! A clock that is years ahead makes all names look unused. What goes from the storage is gone, keys
-//! and all, so nothing goes before a clock has been right for a while.
+//! A clock that is years ahead makes all names look unused. What is removed from the storage is
+//! lost, keys included. So nothing is removed before the clock has been right for a while.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! What clients use is kept, and what nobody uses any more goes: from the map, and from the storage.
+//! Keeps names that clients use, and removes unused ones from the map and the storage.
 //!
-//! Handshakes only leave a mark at the certificates that they present. Now and then the marks are
-//! gathered here, and the use of a name is written down, at most once a day. Names that were of no
-//! use for long go; where another instance uses them they stay.
+//! Handshakes only mark the certificates that they present. The marks are collected here now and
+//! then, and the use of a name is recorded in the storage, at most once a day. Names that were
+//! unused for long are removed, unless another instance uses them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the storage has of names, looked up while the manager goes on.
+//! Looks up in the storage what there is of names, while the manager continues.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What becomes of names where the configuration, or what else there is, has changed.
+//! Rechecks names after the configuration, or anything else that decides on them, has changed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is kept of a name that has its certificate on demand.
+//! The record of a name that has a certificate on demand.
 
 use std::sync::Arc;
 

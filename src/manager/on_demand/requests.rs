@@ -1,7 +1,7 @@
-//! What clients wait for: the names that they have asked for, and who is told what came of them.
+//! The names that clients have asked for and wait for.
 //!
-//! [`Requests`] is the other end of the manager: handshakes ask here, wait for nobody's lock and do
-//! no I/O; the service that renews takes up what was asked for.
+//! [`Requests`] is the handle for handshakes: they enqueue a name and wait for the answer, take
+//! nobody's lock and do no I/O. The maintenance service takes the names from here.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -1,4 +1,4 @@
-//! When CAs advise to renew the certificates at hand (RFC 9773), and of which they are asked next.
+//! When CAs advise to renew the present certificates (RFC 9773), and when each is next queried.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

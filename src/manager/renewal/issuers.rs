@@ -1,4 +1,4 @@
-//! Whom to ask for certificates: the issuers of a list, and the first of them that can be asked now.
+//! Which issuers to ask for a certificate, and whether any of them can be asked now.
 
 use std::collections::HashMap;
 use std::fmt;

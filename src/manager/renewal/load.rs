@@ -1,5 +1,4 @@
-//! What is taken up when a certificate is first needed: its place in the plan, and what the
-//! storage has of it.
+//! Loads what the storage has of a certificate when it is first needed, and plans it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

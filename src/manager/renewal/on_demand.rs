@@ -1,4 +1,4 @@
-//! Certificates that clients have asked for, among all that CAs are asked for.
+//! The on-demand names among the certificates that CAs are asked for.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The plans of all certificates that CAs are asked for, one for each list of issuers.
 //!
 //! What is asked of one CA waits for that CA's pace and limits; what is asked of another does not.
-//! What clients ask for has plans of its own, which come after those of the configuration: however
-//! many names are asked for, none of its certificates waits for more than a few of theirs.
+//! On-demand names have plans of their own, which come after those of the configuration: however
+//! many names are asked for, no configured certificate waits for more than a few of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Another certificate for what has been revoked.
+//! Replaces certificates that have been revoked.
 
 use std::collections::HashSet;
 

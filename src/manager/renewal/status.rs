@@ -1,4 +1,4 @@
-//! What is known of the certificates that CAs are asked for, for whoever asks.
+//! The status of the certificates that CAs are asked for.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Takes another configuration, with its certificates, or refuses it as a whole.
+//! Applies another configuration with its certificates, or refuses it as a whole.
 
 use std::sync::Arc;
 

@@ -81,3 +81,38 @@ fn what_the_configuration_gives_back_in_time_is_left_alone() {
     assert_eq!(world.sweep(), 0);
     assert_eq!(world.stored("on_demand").len(), 1);
 }
+
+#[test]
+fn names_that_are_no_longer_allowed_are_let_go_and_come_back_without_an_order() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    if let Some(on_demand) = &mut world.config.on_demand {
+        on_demand.allow = vec!["*.other.example".parse().expect("a pattern")];
+    }
+    world.apply();
+    assert!(!world.is_served(HOST));
+    let not_made = world.obtain(HOST).expect_err("not allowed");
+    assert!(not_made.why.contains("none"), "{not_made:?}");
+    world.config.on_demand = Some(on_demand());
+    world.apply();
+    world.obtain(HOST).expect("stored");
+    assert_eq!(world.orders(), 1);
+}
+
+#[test]
+fn another_list_of_issuers_goes_on_with_what_is_there() {
+    let mut world = World::demanding([]);
+    world.obtain(HOST).expect("obtained");
+    let other = world.config.issuers.get("ca").cloned().expect("there");
+    world.config.issuers.insert("other".into(), other);
+    if let Some(on_demand) = &mut world.config.on_demand {
+        on_demand.issuers.push("other".into());
+    }
+    world.apply();
+    assert!(world.is_served(HOST));
+    assert_eq!(world.work(), 0);
+    assert_eq!(world.manager.managed_views()[0].issuers.len(), 2);
+    let Some(Issuer::Acme(_)) = world.config.issuers.get("other") else {
+        panic!("configured");
+    };
+}
