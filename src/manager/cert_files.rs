@@ -33,7 +33,7 @@ use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Origin};
 use crate::schedule::Deadlines;
 
-/// How many keys without a chain are told of, for each directory.
+/// How many keys without a chain are reported for each directory.
 const LONE_KEYS: usize = 1_000;
 
 /// Every configured file and directory, with what was loaded from it.
@@ -348,7 +348,7 @@ impl CertFiles {
         entry
     }
 
-    /// Takes what an entry's files hold now.
+    /// Installs what an entry's files hold now.
     fn install(
         &mut self,
         id: &EntryId,

@@ -225,7 +225,7 @@ impl Writer {
 
     fn write(&mut self, tasks: &Receiver<Task>) -> io::Result<()> {
         let mut value = Vec::new();
-        // Whoever sends is gone at the end.
+        // The senders are gone at the end.
         while let Ok(task) = tasks.recv() {
             self.run_task(task, &mut value)?;
             while let Ok(task) = tasks.recv_timeout(IDLE) {

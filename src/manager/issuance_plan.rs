@@ -8,7 +8,7 @@ use crate::host::Pattern;
 use crate::issuer::Issuer;
 use crate::on_demand;
 
-/// Who would be asked for the certificate of a name.
+/// Which issuers would be asked for the certificate of a name.
 pub struct IssuancePlan {
     pub why: Reason,
     /// The entry of `dns` in the configuration that the certificate names.
@@ -25,7 +25,7 @@ pub enum PlannedIssuer {
     Local(Arc<str>),
 }
 
-/// What makes it be asked.
+/// Why they would be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// An entry of `certificates` has the name, or the wildcard over it.
@@ -47,7 +47,7 @@ impl TlsManager {
         self.renewals.retry_missing(self.clock.now());
     }
 
-    /// Who would be asked for a certificate for `name`.
+    /// Which issuers would be asked for a certificate for `name`.
     pub fn plan_issuance(&mut self, name: &Pattern) -> IssuancePlan {
         let Some(config) = self.config.clone() else {
             return IssuancePlan {

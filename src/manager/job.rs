@@ -36,7 +36,7 @@ pub struct Deps {
 }
 
 impl Deps {
-    /// Where it is told what happens.
+    /// The bus for events.
     pub fn events(&self) -> &EventBus {
         &self.events
     }
@@ -238,11 +238,11 @@ pub(super) enum Outcome {
     Unread(String),
     /// It is no longer wanted: nobody was asked for it.
     Unwanted,
-    /// Nobody was asked: another instance has failed at it, or a limit of each CA stands against it.
+    /// No issuer was asked: another instance has failed at it, or each CA limits it.
     Deferred {
         /// What is known of failures by now.
         retries: Retries,
-        /// Until when a limit stands against it that an issuer met.
+        /// Until when the limit lasts that an issuer met.
         until: Option<UnixTime>,
     },
     Failed {

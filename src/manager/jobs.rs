@@ -53,7 +53,7 @@ impl TlsManager {
         self.renewals.limits_to_check(now)
     }
 
-    /// Takes what a CA advises.
+    /// Applies the renewal info of a CA.
     pub fn apply_ari_result(&mut self, answer: AriResult) {
         let now = self.clock.now();
         self.renewals.apply_ari_result(answer, now);
@@ -74,7 +74,7 @@ impl TlsManager {
         self.renewals.deps()
     }
 
-    /// Takes what came of the work on certificates, and serves it at once.
+    /// Applies the results of jobs: what they obtained is served at once.
     pub fn apply_job_results(&mut self, done: impl IntoIterator<Item = JobResult>) -> Report {
         let mut report = Report::default();
         let Some(config) = self.config.clone() else {

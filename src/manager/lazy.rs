@@ -20,7 +20,7 @@ pub(super) struct FileCertSources {
     beside: Arc<dyn CertSource>,
 }
 
-/// Has a certificate in its files.
+/// The files of a certificate, as its source.
 struct FileCertSource {
     /// Where the key is; `None` where it is beside the chain.
     key: Option<Arc<Path>>,
@@ -44,7 +44,7 @@ impl FileCertSources {
         }
     }
 
-    /// Who has the certificate of `id` in its files.
+    /// The source of the certificate of `id`: its files.
     pub(super) fn keeper(&self, id: &EntryId) -> Arc<dyn CertSource> {
         match &id.key {
             None => Arc::clone(&self.beside),

@@ -101,7 +101,7 @@ impl LoadPriority {
         }))
     }
 
-    /// What stands for `pattern` in the list of names.
+    /// The hash of `pattern` in the list of names.
     pub(super) fn hash_pattern(&self, pattern: &Pattern) -> Option<u64> {
         Named::of(pattern).map(|named| self.hash(named))
     }
@@ -124,7 +124,7 @@ impl LoadPriority {
         self.0.is_wanted.load(Ordering::Relaxed)
     }
 
-    /// What to look at now.
+    /// Takes the names whose files are to be loaded now.
     pub(super) fn take_requested(&self) -> Vec<Pattern> {
         if !self.is_wanted() {
             return Vec::new();

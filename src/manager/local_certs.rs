@@ -166,7 +166,7 @@ impl LocalCerts {
         self.is_unopened
     }
 
-    /// Issues what is needed and not at hand, or soon ends.
+    /// Issues what is missing or ends soon.
     pub(super) fn issue_certificates(
         &mut self,
         asked: &[ConfiguredSpec<'_>],

@@ -184,7 +184,7 @@ impl TlsManager {
         let mut wanted = Vec::new();
         for name in self.requests.take_new(LOOKED_UP_AT_ONCE) {
             if let Some(known) = self.names.known.get(&name) {
-                // Whoever decides on names was asked before this.
+                // Whether the name is allowed was checked before.
                 self.renewals.resume_renewal(&known.spec, now);
                 self.names.record_use(&name, now);
                 if let Some(asked) = self.names.pending.get_mut(&name) {
@@ -229,7 +229,7 @@ impl TlsManager {
         self.renewals.open_remote(&names, &config.issuers)
     }
 
-    /// Takes what was found out about names, and serves what there is.
+    /// Applies the results of a lookup, and serves what there is.
     pub fn apply_lookup(&mut self, looked: LookupResults) -> Report {
         let mut report = Report::default();
         let Some(config) = self.config.clone() else {
@@ -277,7 +277,7 @@ impl TlsManager {
                     .names
                     .queue_removal(name, expiry::RemovalReason::Unused);
             }
-            // It may have been let go since.
+            // It may have been released since.
             _ if !self.may_have(&name) => return,
             // Who asks finds what the configuration has.
             Ok(_) if self.candidates.covers_without_demand(&pattern, now) => {

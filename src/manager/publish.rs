@@ -17,20 +17,20 @@ use crate::on_demand::{Gate, GateSettings, OnDemandIssuer};
 /// After how many seconds it is tried again to make what could not be made.
 const AGAIN: i64 = 60;
 
-/// What makes certificates on demand.
+/// What issues certificates on demand.
 pub(super) struct OnDemandIssuance {
     pub(super) gate: Arc<Gate>,
     /// `None` where CAs are asked first.
     local: Option<LocalIssuer>,
 }
 
-/// What the local CA makes.
+/// The local CA as issuer on demand.
 struct LocalIssuer {
     maker: Arc<LocalOnDemandIssuer>,
     settings: IssuerSettings,
 }
 
-/// What certificates of the local CA are made of.
+/// What determines the certificates that it issues.
 struct IssuerSettings {
     ca: Arc<LocalCa>,
     window: f64,
@@ -194,7 +194,7 @@ impl TlsManager {
         Ok(OnDemandIssuance { gate, local })
     }
 
-    /// What stands before `maker`.
+    /// The gate in front of `maker`.
     fn build_gate(
         &self,
         config: &model::OnDemand,

@@ -70,7 +70,7 @@ pub(super) struct Renewals {
 /// An issuer with what the configuration says of it.
 type OpenIssuer = (Arc<Acme>, Arc<dyn Issuer>);
 
-/// What is at hand of one certificate.
+/// What there is of one certificate.
 #[derive(Default)]
 struct ManagedCert {
     subject: String,
@@ -91,7 +91,7 @@ struct ManagedCert {
     is_asked: bool,
     /// Its failures, by the accounts that they happened with.
     retries: Retries,
-    /// Who is being asked for it, where it is worked on.
+    /// The issuer that is being asked for it, if any.
     current_issuer: CurrentIssuer,
 }
 
@@ -221,7 +221,7 @@ impl Renewals {
         self.queues.next_wake()
     }
 
-    /// Takes what came of the work on a certificate: what changes in what is served.
+    /// Applies the result of a job. Returns what changes in what is served.
     pub(super) fn apply_result(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
         let JobResult { guard, outcome } = done;
         let spec = guard.release();
@@ -313,7 +313,7 @@ impl Renewals {
         Some(((*spec).clone(), change))
     }
 
-    /// Makes what `subject` stands for due now, whatever its schedule says. Whether there is any.
+    /// Makes the certificates of `subject` due now, whatever their schedule. Whether there are any.
     pub(super) fn request_renewal(&mut self, subject: &str, now: UnixTime) -> bool {
         let mut is_known = false;
         for (spec, entry) in &mut self.entries {

@@ -66,7 +66,7 @@ impl TlsManager {
         read.into_iter().chain(self.cert_files.next_end()).min()
     }
 
-    /// Begins to look at all files, anew where that is under way. [`Self::scan_slice`] does it.
+    /// Begins a scan of all files, from the start where one is under way. [`Self::scan_slice`] runs it.
     pub fn begin_scan(&mut self) {
         self.cert_files.begin_scan();
     }
@@ -81,7 +81,7 @@ impl TlsManager {
         self.is_loading
     }
 
-    /// Looks at files for so long. `None` where nothing is to be published or told yet.
+    /// Scans files for so long. `None` where there is nothing to publish or report yet.
     pub fn scan_slice(&mut self, slice: Duration) -> Option<Report> {
         let now = self.pass_time();
         let hurried = self.cert_files.is_hurried();

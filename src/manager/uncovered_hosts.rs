@@ -36,7 +36,7 @@ impl TlsManager {
                 continue;
             }
             if let Some(why) = lacking.get(host) {
-                // Events tell of it, each attempt anew.
+                // Events report it, once per attempt.
                 if !serves_valid(&self.map, host, self.last_pass) {
                     report.missing.push(UncoveredHost {
                         host: host.clone(),

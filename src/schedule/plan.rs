@@ -94,7 +94,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         }
     }
 
-    /// Takes a certificate out of the plan. What is being worked on goes on, and its end is ignored.
+    /// Takes a certificate out of the plan. What is being worked on continues, and its result is ignored.
     pub fn remove(&mut self, key: &K) {
         if let Some(entry) = self.entries.remove(key) {
             self.dequeue(key, entry.place);
@@ -218,13 +218,13 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         true
     }
 
-    /// How a certificate stands, `None` where it is not in the plan.
+    /// The state of a certificate; `None` where it is not in the plan.
     pub fn state(&self, key: &K, now: UnixTime) -> Option<CertState> {
         let entry = self.entries.get(key)?;
         Some(entry.state(self.window, now))
     }
 
-    /// The life of the certificate at hand.
+    /// The life of the present certificate.
     pub fn life(&self, key: &K) -> Option<Lifetime> {
         self.entries.get(key)?.life
     }

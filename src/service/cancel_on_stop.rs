@@ -17,18 +17,18 @@ use crate::issuer::{
 use crate::schedule::{Failure, Intent, RenewalInfo, Wait};
 use crate::shutdown::{ShutdownWatch, requested};
 
-/// Breaks work off. A handle; clones share the state.
+/// Cancels jobs. A handle; clones share the state.
 #[derive(Clone)]
 pub struct CancelOnStop {
     stopping: ShutdownWatch,
-    /// How many jobs were broken off, and stand still since.
+    /// How many jobs were cancelled.
     standing: Arc<watch::Sender<usize>>,
     /// Whether no work is under way that matters.
     over: Arc<watch::Sender<bool>>,
 }
 
 impl CancelOnStop {
-    /// Breaks work off once `stopping` says stop.
+    /// Cancels jobs once `stopping` says stop.
     pub fn new(stopping: ShutdownWatch) -> Self {
         Self {
             stopping,
@@ -45,12 +45,12 @@ impl CancelOnStop {
         })
     }
 
-    /// Waits until this many jobs stand still.
+    /// Waits until this many jobs are cancelled.
     pub(super) async fn wait_until_cancelled(&self, jobs: usize) {
         wait_for_value(&self.standing, |standing| *standing >= jobs).await;
     }
 
-    /// Says that what is left of the work may be dropped.
+    /// Marks the work as finished: what is left of it may be dropped.
     pub(super) fn finish_work(&self) {
         self.over.send_replace(true);
     }

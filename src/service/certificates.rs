@@ -59,7 +59,7 @@ impl GatewayState {
         }
     }
 
-    /// Takes what CAs advise on certificates.
+    /// Applies the renewal info of CAs.
     pub(super) async fn apply_ari_results(self: &Arc<Self>, answers: Vec<AriResult>) {
         let state = Arc::clone(self);
         blocking(move || {
@@ -104,12 +104,12 @@ impl GatewayState {
         self.planned.notified().await;
     }
 
-    /// Waits until what clients ask for has been taken up.
+    /// Waits until the names that clients ask for have been taken.
     pub(super) async fn wait_for_requests(&self) {
         self.requests.wait_until_taken_up().await;
     }
 
-    /// Takes what came of the work on a certificate, and serves it at once.
+    /// Applies the result of a job: what it obtained is served at once.
     pub(super) async fn apply_job_result(self: &Arc<Self>, done: JobResult) {
         let state = Arc::clone(self);
         blocking(move || {
@@ -142,7 +142,7 @@ impl GatewayState {
         known
     }
 
-    /// Who would be asked for a certificate for `name`.
+    /// Which issuers would be asked for a certificate for `name`.
     pub fn plan_issuance(&self, name: &Pattern) -> IssuancePlan {
         self.writer().manager.plan_issuance(name)
     }
@@ -152,7 +152,7 @@ impl GatewayState {
         self.writer().manager.not_yet_valid(issuer)
     }
 
-    /// Says that what is due may have changed.
+    /// Notifies that what is due may have changed.
     pub(super) fn notify_plan(&self) {
         self.planned.notify_one();
     }

@@ -15,7 +15,7 @@ pub(super) const BREATH: Duration = Duration::from_millis(1);
 /// The pause between those of a later one, for which nobody waits: most of a core is left to others.
 const REST: Duration = SLICE.saturating_mul(4);
 
-/// How far the first look at all files is.
+/// How far the first scan of all files is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LoadPhase {
     Begun,
@@ -25,15 +25,15 @@ pub enum LoadPhase {
 }
 
 impl GatewayState {
-    /// Whether all files are being looked at, by [`Self::scan_slice`], and how long to rest before it
-    /// goes on.
+    /// Whether all files are being scanned, by [`Self::scan_slice`], and how long to pause before it
+    /// continues.
     pub fn scan_pause(&self) -> Option<Duration> {
         let manager = &self.writer().manager;
         let rest = if manager.is_loading() { BREATH } else { REST };
         manager.is_scanning().then_some(rest)
     }
 
-    /// Looks at some of all files. Blocks on them.
+    /// Scans some of all files. Blocks on them.
     pub fn scan_slice(&self) {
         let mut writer = self.writer();
         let was_loading = writer.manager.is_loading();

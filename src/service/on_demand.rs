@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(600);
 /// The pause where more is to go than goes at a time.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Keeps certificates on demand until the gateway stops.
+/// Maintains certificates on demand until the gateway stops.
 pub struct OnDemandMaintenance {
     state: Arc<GatewayState>,
     stopping: ShutdownWatch,
@@ -49,7 +49,7 @@ impl BackgroundService for OnDemandMaintenance {
 }
 
 impl OnDemandMaintenance {
-    /// Takes up what clients ask for.
+    /// Answers the names that clients ask for.
     async fn answer_requests(&self) {
         let mut stopping = self.stopping.clone();
         loop {

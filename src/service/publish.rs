@@ -62,7 +62,7 @@ impl GatewayState {
         self.planned.notify_one();
     }
 
-    /// Tells how far the first look at all files is.
+    /// Reports how far the first scan of all files is.
     fn report_loading(&self, loading: Option<(usize, usize)>, is_listed: bool) {
         let told = loading.map(|(done, all)| format!("{done} of {all} certificates loaded"));
         self.readiness.set(LOADING, told);

@@ -56,7 +56,7 @@ impl Task {
     pub async fn run(mut self, mut shutdown: ShutdownWatch) {
         let mut following = Following::start();
         let mut looked = Instant::now();
-        // When the next slice of a look at all files is due.
+        // When the next slice of a scan of all files is due.
         let mut next = self.next_slice().await;
         let mut is_fetching = true;
         loop {
@@ -131,7 +131,7 @@ impl Task {
         })
     }
 
-    /// Looks at some of all files. When to go on; `None` where all have been looked at.
+    /// Scans some of all files. Returns when to continue; `None` where the scan is done.
     async fn scan_slice(&self) -> Option<Instant> {
         let state = Arc::clone(&self.state);
         let sweep = move || {
@@ -150,7 +150,7 @@ impl Task {
             .unwrap_or_default()
     }
 
-    /// When to look at the first of all files, where that has begun.
+    /// When to run the first slice of a scan, where one has begun.
     async fn next_slice(&self) -> Option<Instant> {
         let state = Arc::clone(&self.state);
         let rest = blocking(move || state.scan_pause()).await.flatten();
@@ -221,7 +221,7 @@ impl Following {
         outcome.is_more
     }
 
-    /// Any path may lead elsewhere by now.
+    /// Forgets what is watched: any path may lead elsewhere by now.
     fn forget_followed(&mut self) {
         self.followed = None;
     }

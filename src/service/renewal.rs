@@ -31,7 +31,7 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 /// How long it may take then to store what waits for the storage.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
-/// How often what is missing is told anew while certificates come in.
+/// How often what is missing is reported again while certificates come in.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// The rest after telling, as a multiple of what it took: with very many certificates it takes
@@ -81,7 +81,7 @@ impl Renewal {
         }
     }
 
-    /// Takes what is done, until nothing is left but what waits for an issuer.
+    /// Applies results until only jobs are left that wait for an issuer.
     async fn finish_jobs(&self, work: &mut Work) {
         loop {
             let left = work.tasks.len();

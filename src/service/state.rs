@@ -51,17 +51,17 @@ pub struct GatewayState {
     edge: Arc<GatewayEdge>,
     set_level: SetLevel,
     writer: Mutex<Writer>,
-    /// What was loaded last, for whoever asks.
+    /// The configuration that was loaded last.
     pub(super) current: ArcSwap<Loaded>,
     last: ArcSwap<Option<ReloadOutcome>>,
-    /// What is to be watched, for whoever must not wait for the writer.
+    /// What is to be watched, readable without the writer's lock.
     pub(super) watched: ArcSwap<Vec<PathBuf>>,
     pub(super) flusher: Flusher,
     /// What jobs depend on.
     pub(super) deps: Deps,
-    /// Told when what is due may have changed.
+    /// Notified when what is due may have changed.
     pub(super) planned: Notify,
-    /// How far the first look at all files is.
+    /// How far the first scan of all files is.
     pub(super) loaded: watch::Sender<LoadPhase>,
     /// Where clients ask for certificates.
     pub(super) requests: Requests,
@@ -220,7 +220,7 @@ impl GatewayState {
         self.publish_report(&mut writer, &report);
     }
 
-    /// Publishes and tells what a look at files has found.
+    /// Publishes and logs what changed in files.
     pub(super) fn publish_report(&self, writer: &mut Writer, report: &Report) {
         report::log_changes(report);
         report::log_certificates(report);

@@ -47,7 +47,7 @@ impl CertFiles {
             .map(Box::new)
     }
 
-    /// Takes what is known of an entry for what its files hold.
+    /// Restores an entry from what the index knows of its files.
     pub(super) fn restore_indexed(
         &mut self,
         found: Found,

@@ -92,7 +92,7 @@ impl CertFiles {
             .is_some_and(|first| first.load_priority.is_wanted())
     }
 
-    /// Looks at the files that somebody waits for.
+    /// Loads the files that a client waits for.
     pub(in crate::manager) fn load_requested(
         &mut self,
         loader: &Loader,

@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 use crate::printable::Printable as _;
 use crate::schedule::{Alert, Passed, RenewedBy};
 
-/// How many problems, and how many warnings, are told one by one.
+/// How many problems, and how many warnings, are listed one by one.
 const TOLD: usize = 1_000;
 
 impl CertFiles {

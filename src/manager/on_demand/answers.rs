@@ -9,7 +9,7 @@ use crate::host::HostName;
 use crate::on_demand::ObtainError;
 
 impl TlsManager {
-    /// Tells all who wait how their names stand, where that is decided.
+    /// Answers all clients that wait for a name that is decided.
     pub(in crate::manager) fn answer_all_waiting(&mut self, now: UnixTime) {
         for name in self.requests.pending_names() {
             self.answer_waiting(&name, now, false);

@@ -41,10 +41,10 @@ pub struct Retention {
     unused: i64,
 }
 
-/// Why a name is to go.
+/// Why a name is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemovalReason {
-    /// Nobody has used it for long.
+    /// It was unused for long.
     Unused,
     /// Who decides on names does not want it any more, and its certificate has ended.
     Unwanted,
@@ -52,7 +52,7 @@ pub(super) enum RemovalReason {
     TakenOver,
 }
 
-/// The use of a name, to be written down.
+/// The use of a name, to be written to the storage.
 pub struct UseRecord {
     name: HostName,
     record: Record,
@@ -75,7 +75,7 @@ impl Retention {
         (self.unused / 4).clamp(1, DAY)
     }
 
-    /// How many seconds lie between two looks at what was used.
+    /// How many seconds lie between two collections of what was used.
     pub fn looked_every(self) -> i64 {
         (self.unused / 8).clamp(1, 10 * MINUTE)
     }
@@ -87,7 +87,7 @@ impl Retention {
 }
 
 impl OnDemandNames {
-    /// Has a name go from the storage.
+    /// Queues a name for removal from the storage.
     pub(super) fn queue_removal(&mut self, name: HostName, why: RemovalReason) {
         if self.leaving.len() < MOST_LEAVING || self.leaving.contains_key(&name) {
             self.leaving.insert(name, why);
@@ -138,7 +138,7 @@ impl TlsManager {
         self.prepare_lookup(keys, now)
     }
 
-    /// Notes that these names were used.
+    /// Records that these names were used.
     pub fn record_on_demand_uses(&mut self, names: &[HostName]) {
         let Some(retention) = self.on_demand_retention() else {
             return;
@@ -171,7 +171,7 @@ impl TlsManager {
         notes.take(AT_A_TIME).collect()
     }
 
-    /// Takes what is written down.
+    /// Marks these uses as written.
     pub fn mark_on_demand_uses_written(&mut self, written: &[UseRecord]) {
         for UseRecord { name, record } in written {
             self.names.unwritten.remove(name);
@@ -274,7 +274,7 @@ impl TlsManager {
         }
     }
 
-    /// Takes what became of names that were to go: those that went are no longer served.
+    /// Applies the outcomes of removals: removed names are no longer served.
     pub fn finish_on_demand_removals(&mut self, gone: Vec<Removed>) -> Report {
         let mut report = Report::default();
         let Some(config) = self.config.clone() else {

@@ -33,10 +33,10 @@ pub(super) enum LookupKey {
     Stored(Key),
 }
 
-/// What was found out about names.
+/// The results of a [`Lookup`].
 pub struct LookupResults {
     pub(super) found: Vec<Found>,
-    /// Dropped when who waits has been told.
+    /// Dropped once the waiting clients are answered.
     pub(super) looking_up: LookupGuard,
 }
 

@@ -52,7 +52,7 @@ impl Record {
     }
 }
 
-/// What became of a name that was to go.
+/// The outcome of a removal.
 pub(super) enum RemovalOutcome {
     /// Nothing of it is left in the storage but what the configuration asks for.
     Dropped,
@@ -64,7 +64,7 @@ pub(super) enum RemovalOutcome {
     Stays,
 }
 
-/// A name that is to go from the storage.
+/// A name that is to be removed from the storage.
 pub struct Removal {
     pub(super) name: HostName,
     pub(super) subject: String,
@@ -150,7 +150,7 @@ impl Removed {
     }
 }
 
-/// What became of a [`Removal`].
+/// The result of a [`Removal`].
 pub struct Removed {
     pub(super) name: HostName,
     pub(super) why: RemovalReason,

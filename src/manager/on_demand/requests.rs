@@ -32,7 +32,7 @@ const TOO_MANY: Duration = Duration::from_secs(5);
 const LOOKUPS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Has certificates obtained by the manager for whoever asks. A handle; clones share it.
+/// Asks the manager for certificates. A handle; clones share it.
 #[derive(Clone)]
 pub struct Requests(Arc<Shared>);
 
@@ -51,7 +51,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    /// Those of `by_name` that nobody has taken up.
+    /// Those of `by_name` that the manager has not taken yet.
     new: Vec<HostName>,
     by_name: HashMap<HostName, Wait>,
 }
@@ -89,32 +89,32 @@ impl Requests {
         self.0.changed.notified().await;
     }
 
-    /// Whether names wait to be taken up.
+    /// Whether there are names that the manager has not taken yet.
     pub fn has_new(&self) -> bool {
         !self.waiting().new.is_empty()
     }
 
-    /// Says that what was asked for is taken up, and work on it may be due.
+    /// Notifies that the names are taken, and work on them may be due.
     pub fn notify_taken_up(&self) {
         self.0.taken.notify_one();
     }
 
-    /// Waits until what was asked for is taken up.
+    /// Waits until the names that were asked for are taken.
     pub async fn wait_until_taken_up(&self) {
         self.0.taken.notified().await;
     }
 
-    /// Says of which CAs the storage may have certificates.
+    /// Sets the CAs whose certificates the storage may have.
     pub(in crate::manager) fn set_cas(&self, cas: Vec<String>) {
         self.0.cas.store(Arc::new(cas));
     }
 
-    /// Says that other names than before may have certificates.
+    /// Notifies that other names than before may have certificates.
     pub(in crate::manager) fn notify_change(&self) {
         self.0.changed.notify_one();
     }
 
-    /// Names that have been asked for and not been taken up, so many at most.
+    /// Takes names that have been asked for, so many at most.
     pub(in crate::manager) fn take_new(&self, most: usize) -> Vec<HostName> {
         let mut waiting = self.waiting();
         let count = waiting.new.len().min(most);
@@ -142,14 +142,14 @@ impl Requests {
         }
     }
 
-    /// The names that were taken up and are waited for still.
+    /// The names that were taken and that clients still wait for.
     pub(in crate::manager) fn pending_names(&self) -> Vec<HostName> {
         let waiting = self.waiting();
         let taken = waiting.by_name.iter().filter(|(_, wait)| wait.is_taken_up);
         taken.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Tells all who wait for `name` what came of it.
+    /// Answers all clients that wait for `name`.
     pub(in crate::manager) fn answer_name(&self, name: &HostName, answer: &Result<(), ObtainError>) {
         let waiting = self.waiting().by_name.remove(name);
         for sender in waiting.unwrap_or_default().senders {

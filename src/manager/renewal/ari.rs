@@ -18,7 +18,7 @@ use crate::storage::keys;
 /// After how many seconds a query without a result is considered lost.
 const LOST: i64 = 600;
 
-/// What is known of all certificates at hand.
+/// The renewal info of all present certificates.
 #[derive(Default)]
 pub(super) struct Ari {
     /// Whether CAs are asked at all.
@@ -32,7 +32,7 @@ struct AriState {
     /// When the CA is asked next, as it is in the queue.
     ask_at: Option<UnixTime>,
     advice: Option<Advice>,
-    /// Whether the advice is on the certificate at hand.
+    /// Whether the advice is on the present certificate.
     is_current: bool,
 }
 
@@ -54,7 +54,7 @@ impl Ari {
         self.known.remove(spec);
     }
 
-    /// The advice on the certificate at hand.
+    /// The advice on the present certificate.
     pub(super) fn advice(&self, spec: &Arc<CertSpec>) -> Option<&Advice> {
         let known = self.known.get(spec).filter(|known| known.is_current);
         known?.advice.as_ref()

@@ -262,7 +262,7 @@ impl Renewals {
     }
 }
 
-/// A limit of a CA that stands against a certificate.
+/// A limit of a CA that keeps a certificate from being ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerLimit {
     /// The issuer by its name in the configuration.

@@ -192,7 +192,7 @@ impl Renewals {
         change
     }
 
-    /// The certificates at hand that were asked for these lists of names.
+    /// The present certificates, by these lists of names.
     fn present_by_names<'a>(
         &self,
         lists: impl Iterator<Item = &'a Vec<Pattern>>,

@@ -23,7 +23,7 @@ const PATIENCE: i64 = 60;
 const ASK_AGAIN: i64 = 60;
 const REST: i64 = 10;
 
-/// How a name stands that clients have asked for.
+/// The status of a name that clients have asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::manager) enum NameStatus {
     /// It has a certificate that is valid.
@@ -221,7 +221,7 @@ impl Renewals {
         change
     }
 
-    /// How a name stands that clients have asked for.
+    /// The status of a name that clients have asked for.
     pub(in crate::manager) fn name_status(
         &self,
         spec: &Arc<CertSpec>,

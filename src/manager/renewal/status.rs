@@ -14,7 +14,7 @@ use crate::host::Pattern;
 use crate::schedule::advice::Window;
 use crate::schedule::{CertState, FailureClass, RenewedBy, Retry};
 
-/// A certificate that an issuer is asked for, for whoever wants to see it.
+/// The status of a certificate that CAs are asked for.
 #[derive(Clone, Debug)]
 pub struct ManagedView {
     pub names: Vec<Pattern>,
