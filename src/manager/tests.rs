@@ -13,12 +13,12 @@ use crate::config::model::{
 };
 use crate::storage::{MemoryStorage, PendingWrites, Storage};
 
-mod advised;
+mod ari;
 mod changes;
+mod desired_hosts;
 mod folders;
 mod from_cas;
 mod from_files;
-mod hosts;
 mod limited;
 mod models;
 mod on_demand;

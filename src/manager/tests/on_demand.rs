@@ -1,8 +1,8 @@
 //! Certificates that clients ask a CA for.
 
-mod kept;
-mod known;
-mod taken_over;
+mod expiry;
+mod reconfigure;
+mod stored;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What the configuration has certificates for goes before what clients ask for.
+//! What the configuration has certificates for takes precedence over what clients ask for, and what
+//! becomes of names where it changes.
 
 use super::*;
 
