@@ -1,7 +1,7 @@
 //! Snigate, an edge gateway that hosts many TLS sites on one address.
 //!
 //! The modules stand in five layers; each uses those below it and none above, which
-//! `tests/layers.rs` watches over.
+//! `tests/library/layers.rs` watches over.
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|

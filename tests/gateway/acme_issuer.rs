@@ -1,0 +1,11 @@
+//! The issuer that speaks ACME, against the real pebble.
+
+mod account;
+mod authorizations;
+mod fixture;
+mod limits;
+mod not_yet;
+mod odd;
+mod order;
+mod rehearsal;
+mod validations;

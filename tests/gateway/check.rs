@@ -1,0 +1,414 @@
+//! `snigate check`: everything that is wrong, each thing at its place, in one go.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::support::{Ca, KeyType, check, check_json, snigate};
+
+const SERVER: &str = "server: { https: [\"127.0.0.1:0\"], http: [], admin: off }\n";
+
+/// A directory with this configuration.
+fn configured(yaml: &str) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("snigate.yaml");
+    fs::write(&path, yaml).expect("written");
+    (dir, path)
+}
+
+/// The errors of a check that must fail, without the path of the configuration.
+#[track_caller]
+fn refused(path: &Path) -> Vec<String> {
+    let printed = check(path);
+    assert_eq!(printed.code, Some(3), "{printed:?}");
+    assert_eq!(printed.stdout, "", "{printed:?}");
+    let prefix = format!("{}:", path.display());
+    let errors = printed.stderr.lines();
+    errors
+        .filter(|line| !line.contains(" warning: "))
+        .map(|line| line.strip_prefix(&prefix).unwrap_or(line).to_owned())
+        .collect()
+}
+
+#[test]
+fn what_is_no_yaml_is_refused_at_its_place() {
+    for (text, place) in [
+        (&b"sites: [\n"[..], "1:9:"),
+        (b"sites:\n\t- hosts: [a.example]\n", "2:2:"),
+        (b"sites:\n  - hosts: [a.example\n    upstream: app\n", "3:"),
+        (b"sites: \"unclosed\n", "1:8:"),
+        (b"sites: *nowhere\n", "1:8:"),
+        (b"\xff\xfes\0i\0", "1:1:"),
+        (
+            b"sites: \xc3\x28\n",
+            "1:1: the file is not valid UTF-8 in line 1",
+        ),
+        (b"", "1:1:"),
+        (b"- a\n- b\n", "1:1:"),
+        (b"\0\0\0", "1:1:"),
+    ] {
+        let (_dir, path) = configured("");
+        fs::write(&path, text).expect("written");
+        let lines = refused(&path);
+        let shown = String::from_utf8_lossy(text);
+        assert!(lines[0].starts_with(place), "{shown:?}: {lines:?}");
+        assert_eq!(lines.len(), 1, "{shown:?}: one fault, one line: {lines:?}");
+    }
+}
+
+#[test]
+fn a_tower_of_aliases_is_refused_at_once() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let below = vec![format!("*a{}", level - 1); 10].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    let (_dir, path) = configured(&text);
+    let start = std::time::Instant::now();
+    assert!(!refused(&path).is_empty());
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+#[test]
+fn every_mistake_is_told_in_one_go() {
+    let (_dir, path) = configured(
+        r#"servr: { https: ["127.0.0.1:0"] }
+tls: { profile: old, unknown_sni: maybe }
+upstreams:
+  app: { servers: ["127.0.0.1"], balanse: round_robin }
+sites:
+  - hosts: [a..example]
+    upstream: ap
+  - hosts: [b.example]
+    tls: letsencrpt
+    routes: [{ repond: { status: 200 } }, { path: x, redirect: { to: /y, status: 999 } }]
+log: { levle: info }
+"#,
+    );
+    let lines = refused(&path);
+    for wanted in [
+        "1:1: servr: the key 'servr' is unknown; did you mean 'server'?",
+        "2:17: tls.profile: ",
+        "2:35: tls.unknown_sni: ",
+        "4:20: upstreams.app.servers[0]: ",
+        "4:34: upstreams.app.balanse: the key 'balanse' is unknown; did you mean 'balance'?",
+        "6:13: sites[0].hosts[0]: ",
+        "7:15: sites[0].upstream: ",
+        "9:10: sites[1].tls: ",
+        "10:16: sites[1].routes[0].repond: the key 'repond' is unknown; did you mean 'respond'?",
+        "10:51: sites[1].routes[1].path: ",
+        "10:82: sites[1].routes[1].redirect.status: ",
+        "11:8: log.levle: the key 'levle' is unknown; did you mean 'level'?",
+    ] {
+        let found = lines.iter().filter(|line| line.starts_with(wanted)).count();
+        assert_eq!(found, 1, "{wanted}\n{lines:#?}");
+    }
+    assert_eq!(lines.len(), 12, "nothing is told twice: {lines:#?}");
+}
+
+#[test]
+fn the_json_says_the_same() {
+    let (_dir, path) = configured("sites:\n  - hosts: [a.example]\n    upstraem: app\n");
+    let (code, report) = check_json(&path);
+    assert_eq!(code, Some(3));
+    assert_eq!(report["valid"], false);
+    let error = &report["errors"][0];
+    assert_eq!(error["file"], path.to_str().expect("text"));
+    assert_eq!((&error["line"], &error["column"]), (&3.into(), &5.into()));
+    assert_eq!(error["path"], "sites[0].upstraem");
+    assert_eq!(error["severity"], "error");
+    let hint = error["hint"].as_str().expect("a hint");
+    assert!(hint.contains("upstream"), "{hint}");
+}
+
+#[test]
+fn certificates_by_acme_are_judged_without_asking_the_ca() {
+    let listen = "server: { https: [\"127.0.0.1:0\"], http: [\"127.0.0.1:0\"], admin: off }\n";
+    // Nobody answers at this directory.
+    let issuers = "issuers:\n  own: { acme: { directory: \"https://127.0.0.1:1/dir\" } }\n  \
+                   public: { acme: { email: ops@example.com } }\n";
+    let rest = "certificates: [{ names: [b.example.com], issuer: [public, own] }]\n\
+                sites: [{ hosts: [a.internal, b.example.com], routes: [{ respond: {} }] }]\n";
+    let (_dir, path) = configured(&format!("{listen}{issuers}{rest}"));
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.contains("valid (1 site"), "{printed:?}");
+    assert_eq!(printed.stderr, "", "{printed:?}");
+
+    let wrong = "issuers: { own: { acme: { directory: \"http://ca.corp/dir\", eab: { key_id: k, \
+                 hmac_key: \"a+b\" }, ca_file: root.pem } } }\n\
+                 sites: [{ hosts: [\"*.example.com\"], tls: own, routes: [{ respond: {} }] }]\n";
+    let (_dir, path) = configured(&format!("{listen}{wrong}"));
+    let lines = refused(&path);
+    for (line, wanted) in lines.iter().zip([
+        "2:38: issuers.own.acme.directory: ",
+        "2:88: issuers.own.acme.eab.hmac_key: ",
+        "2:106: issuers.own.acme.ca_file: ",
+        "3:19: sites[0].hosts[0]: the wildcard ",
+    ]) {
+        assert!(line.starts_with(wanted), "{wanted}\n{lines:#?}");
+    }
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+}
+
+#[test]
+fn a_mistake_in_an_included_file_names_that_file() {
+    let (dir, path) = configured(&format!("include: [\"sites.d/*.yaml\"]\n{SERVER}"));
+    let included = dir.path().join("sites.d");
+    fs::create_dir(&included).expect("made");
+    let site = |host: &str| {
+        format!("sites:\n  - hosts: [{host}]\n    tls: off\n    routes: [{{ respond: {{}} }}]\n")
+    };
+    fs::write(included.join("a.yaml"), site("a.example")).expect("written");
+    assert_eq!(check(&path).code, Some(0), "{:?}", check(&path));
+
+    fs::write(included.join("b.yaml"), site("b..example")).expect("written");
+    let lines = refused(&path);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("sites.d/b.yaml:2:13: "), "{lines:?}");
+
+    // A host in two files: both places are named.
+    fs::write(included.join("b.yaml"), site("a.example")).expect("written");
+    let lines = refused(&path);
+    assert!(
+        lines[0].contains("a.yaml:2:13") && lines[0].contains("b.yaml:2:13"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn each_certificate_problem_names_its_entry_and_its_file() {
+    let (dir, path) = configured(&format!(
+        r#"{SERVER}certificates:
+  - files: {{ cert: missing.pem, key: good.key }}
+  - files: {{ cert: torn.pem, key: good.key }}
+  - files: {{ cert: good.pem, key: other.key }}
+  - files: {{ cert: good.pem, key: locked.key }}
+  - files: {{ cert: der.pem, key: good.key }}
+  - files: {{ cert: directory.pem, key: good.key }}
+  - files: {{ cert: dangling.pem, key: good.key }}
+  - files: {{ cert: huge.pem, key: good.key }}
+  - files: {{ cert: empty.pem, key: good.key }}
+  - files: {{ cert: good.key, key: good.pem }}
+  - files: {{ cert: nameless.pem, key: nameless.key }}
+  - files: {{ cert: garbage.pem, key: good.key }}
+  - files: {{ cert: good.pem, key: good.key }}
+  - directory: nowhere
+sites: [{{ hosts: [a.example], routes: [{{ respond: {{}} }}] }}]
+"#
+    ));
+    let ca = Ca::new("Check Root");
+    let good = ca.leaf(&["a.example"]).make();
+    let other = ca.leaf(&["a.example"]).make();
+    good.write(dir.path(), "good");
+    other.write(dir.path(), "other");
+    ca.leaf(&[]).make().write(dir.path(), "nameless");
+    let file = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).expect("written");
+    file("torn.pem", &good.chain.as_bytes()[..good.chain.len() / 2]);
+    file("der.pem", &good.certificate.to_der().expect("DER"));
+    file("huge.pem", &vec![b'#'; 10 << 20]);
+    file("empty.pem", b"");
+    let key = openssl::pkey::PKey::private_key_from_pem(good.key.as_bytes()).expect("a key");
+    let cipher = openssl::symm::Cipher::aes_128_cbc();
+    let locked = key.private_key_to_pem_pkcs8_passphrase(cipher, b"secret");
+    file("locked.key", &locked.expect("encrypted"));
+    let body = "A".repeat(64);
+    let garbage = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+    file("garbage.pem", garbage.as_bytes());
+    fs::create_dir(dir.path().join("directory.pem")).expect("made");
+    symlink("gone.pem", dir.path().join("dangling.pem")).expect("linked");
+
+    let lines = refused(&path);
+    for (line, name, words) in [
+        (3, "missing.pem", "No such file"),
+        (4, "torn.pem", "half written"),
+        (5, "other.key", "does not belong to the certificate"),
+        (6, "locked.key", "encrypted with a pass phrase"),
+        (7, "der.pem", "in DER (binary) form"),
+        (8, "directory.pem", "not a regular file"),
+        (9, "dangling.pem", "No such file"),
+        (10, "huge.pem", "10485760 bytes"),
+        (11, "empty.pem", "is empty"),
+        (12, "good.key", "holds no certificate, only a private key"),
+        (13, "nameless.pem", "no DNS name"),
+        (14, "garbage.pem", "cannot be read"),
+        (16, "nowhere", "cannot be listed"),
+    ] {
+        let file = dir.path().join(name);
+        let wanted = format!("{line}:5: certificates[{}]: {}: ", line - 3, file.display());
+        let of_it: Vec<_> = lines
+            .iter()
+            .filter(|told| told.starts_with(&wanted))
+            .collect();
+        assert!(
+            matches!(of_it[..], [told] if told.contains(words)),
+            "{wanted}{words}\n{lines:#?}"
+        );
+    }
+    assert_eq!(lines.len(), 13, "{lines:#?}");
+    assert!(!lines.concat().contains("secret"), "{lines:#?}");
+}
+
+#[test]
+fn what_is_odd_about_a_certificate_is_a_warning() {
+    let (dir, path) = configured(&format!(
+        r#"{SERVER}certificates:
+  - directory: certs
+sites: [{{ hosts: [expired.example], routes: [{{ respond: {{}} }}] }}]
+"#
+    ));
+    let certs = dir.path().join("certs");
+    let ca = Ca::new("Warn Root");
+    let leaf = |name: &'static str| ca.leaf(std::slice::from_ref(Box::leak(Box::new(name))));
+    leaf("expired.example")
+        .expired()
+        .make()
+        .write(&certs, "expired.example");
+    leaf("early.example")
+        .not_yet_valid()
+        .make()
+        .write(&certs, "early.example");
+    leaf("c.example")
+        .key(KeyType::Ed25519)
+        .make()
+        .write(&certs, "b.example");
+    ca.leaf(&["d.example", "über.example", "*.*.example", "127.0.0.1"])
+        .make()
+        .write(&certs, "d.example");
+    fs::write(certs.join("lone.key"), "").expect("written");
+
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(
+        printed.stdout.contains("valid (1 site, 4 certificates)"),
+        "{printed:?}"
+    );
+    for (name, words) in [
+        ("expired.example.pem", "expired on "),
+        ("early.example.pem", "is not valid before "),
+        (
+            "b.example.pem",
+            "named after a host that its certificate does not cover",
+        ),
+        ("d.example.pem", "*.*.example"),
+        ("lone.key", "without a certificate"),
+    ] {
+        let file = certs.join(name).display().to_string();
+        let told = printed
+            .stderr
+            .lines()
+            .any(|line| line.contains("warning") && line.contains(&file) && line.contains(words));
+        assert!(told, "{name}: {words}\n{}", printed.stderr);
+    }
+    let path = path.to_str().expect("text");
+    let strict = snigate(&["check", "--strict", "--config", path]);
+    assert_eq!(strict.code, Some(3), "{strict:?}");
+    let (code, report) = check_json(Path::new(path));
+    assert_eq!((code, &report["valid"]), (Some(0), &true.into()));
+    assert!(
+        report["warnings"]
+            .as_array()
+            .is_some_and(|all| all.len() >= 5)
+    );
+}
+
+#[test]
+fn what_shows_late_is_told_at_its_place_too_and_in_order() {
+    let (dir, path) = configured(&format!(
+        "{SERVER}include: [more.yaml]\nsites:\n  \
+         - {{ hosts: [a.example], routes: [{{ respond: {{}} }}] }}\n"
+    ));
+    let ca = Ca::new("Root");
+    ca.leaf(&["b.example"]).make().write(dir.path(), "b");
+    let more = "certificates:\n  - files: { cert: gone.pem, key: b.key }\n  \
+                - files: { cert: b.pem, key: b.key }\n\
+                tls:\n  default_certificate: c.example\n";
+    fs::write(dir.path().join("more.yaml"), more).expect("written");
+    let lines = refused(&path);
+    let places = [
+        "more.yaml:2:5: certificates[0]",
+        "more.yaml:5:24: tls.",
+        "4:5: sites[0]",
+    ];
+    assert_eq!(lines.len(), places.len(), "{lines:#?}");
+    for (line, place) in lines.iter().zip(places) {
+        assert!(line.contains(place), "{place}: {lines:#?}");
+    }
+}
+
+#[test]
+fn a_site_without_any_certificate_is_an_error_at_the_site() {
+    let (dir, path) = configured(&format!(
+        "{SERVER}certificates: [{{ files: {{ cert: a.pem, key: a.key }} }}]\nsites:\n  \
+         - {{ hosts: [a.example, b.example], routes: [{{ respond: {{}} }}] }}\n"
+    ));
+    let ca = Ca::new("Root");
+    ca.leaf(&["a.example"]).make().write(dir.path(), "a");
+    let lines = refused(&path);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let wanted = "4:5: sites[0]: no certificate covers b.example";
+    assert!(lines[0].starts_with(wanted), "{lines:?}");
+}
+
+/// What ships is valid: the files as they are, and with what is commented out too.
+#[test]
+fn every_shipped_configuration_is_valid() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut seen = 0;
+    for file in fs::read_dir(shipped).expect("a directory") {
+        let file = file.expect("a file").path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            let printed = check(&file);
+            assert_eq!(printed.code, Some(0), "{}: {printed:?}", file.display());
+            assert_eq!(printed.stderr, "", "{}: no warnings", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "the beginner's and the full one");
+}
+
+#[test]
+fn a_check_makes_nothing() {
+    let (dir, path) = configured(&format!(
+        "{SERVER}storage: {{ file: {{ path: ./data }} }}\nissuers: {{ local: {{ local_ca: {{}} }} }}\n\
+         sites: [{{ hosts: [a.example], routes: [{{ respond: {{}} }}] }}]\n"
+    ));
+    assert_eq!(check(&path).code, Some(0));
+    let left: Vec<_> = fs::read_dir(dir.path()).expect("a directory").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn a_directory_that_yields_nothing_is_told() {
+    let yaml = "certificates:\n  - directory: archive\n  - directory: live\n\
+                sites: [{ hosts: [a.example], routes: [{ respond: {} }] }]\n";
+    let (dir, path) = configured(&format!("{SERVER}{yaml}"));
+    let pair = Ca::new("Layout Root").leaf(&["a.example"]).make();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("archive/a.example")).expect("made");
+    fs::create_dir_all(at("live/a.example")).expect("made");
+    for (name, text) in [("fullchain", &pair.chain), ("privkey", &pair.key)] {
+        fs::write(at(&format!("archive/a.example/{name}1.pem")), text).expect("written");
+        let target = format!("../../archive/a.example/{name}1.pem");
+        symlink(target, at(&format!("live/a.example/{name}.pem"))).expect("linked");
+    }
+    let printed = check(&path);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.contains("1 certificate"), "{printed:?}");
+    let told: Vec<_> = printed.stderr.lines().collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let folder = at("archive/a.example").display().to_string();
+    for part in [
+        "certificates[0]",
+        "one entry was passed over",
+        &folder,
+        "fullchain.pem",
+    ] {
+        assert!(told[0].contains(part), "{part}: {told:?}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Running as a user that may little.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::unistd::{Uid, User};
+
+use crate::support::{Ca, Gateway, TlsClient, wait_for};
+
+/// A user that is not root: `nobody` where the test can choose, else who runs it.
+fn someone() -> User {
+    let user = if Uid::effective().is_root() {
+        User::from_name("nobody")
+    } else {
+        User::from_uid(Uid::effective())
+    };
+    user.expect("readable").expect("a user")
+}
+
+/// Takes away, or gives, what everyone but root needs to read a file.
+fn set_readable(path: &Path, is_readable: bool) {
+    let mode = if is_readable { 0o644 } else { 0 };
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("its owner may");
+}
+
+/// The numbers in a line of `/proc/PID/status`.
+fn status(gateway: &Gateway, name: &str) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let numbers = line.expect("a line").split_whitespace();
+    numbers
+        .map(|number| number.parse().expect("a number"))
+        .collect()
+}
+
+#[test]
+fn it_becomes_its_user_and_names_what_that_user_cannot_read() {
+    let user = someone();
+    let builder = Gateway::builder();
+    // Others than root have to get there.
+    fs::set_permissions(builder.dir(), Permissions::from_mode(0o755)).expect("set");
+    let ca = Ca::new("User Root");
+    let (_, key) = ca.leaf(&["a.test"]).make().write(builder.dir(), "a");
+    set_readable(&key, false);
+    let mut gateway = builder
+        .server(&format!("user: {}", user.name))
+        .config(
+            "certificates: [{ files: { cert: a.pem, key: a.key } }]\n\
+             sites: [{ hosts: [a.test], routes: [{ respond: { body: x } }] }]\n",
+        )
+        .spawn();
+
+    let errors = |gateway: &Gateway| {
+        let log = gateway.log();
+        let lines = log.lines().filter(|line| {
+            line.contains("ERROR")
+                && line.contains("certificates[0]")
+                && line.contains("a.key")
+                && line.to_lowercase().contains("permission denied")
+        });
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    wait_for("the unreadable key to be named", || {
+        (!errors(&gateway).is_empty()).then_some(())
+    });
+    gateway.wait_for_log("kind=Https");
+    for name in ["Uid:", "Gid:"] {
+        let id = if name == "Uid:" {
+            user.uid.as_raw()
+        } else {
+            user.gid.as_raw()
+        };
+        assert_eq!(status(&gateway, name), [id; 4], "{name}");
+    }
+    let is_root = user.uid.is_root();
+    assert!(is_root || !status(&gateway, "Groups:").contains(&0));
+    let readiness = gateway.ask("GET", "/readyz");
+    assert_eq!(readiness.status, 503);
+    assert!(readiness.text().contains("a.test"), "{}", readiness.text());
+    assert!(
+        TlsClient::named("a.test")
+            .try_connect(gateway.https)
+            .is_err()
+    );
+
+    // Mended, it is served without a reload.
+    set_readable(&key, true);
+    gateway.wait_until_ready();
+    let served = || {
+        TlsClient::named("a.test")
+            .connect(gateway.https)
+            .certificate()
+    };
+    let certificate = served();
+    assert_eq!(
+        gateway.metric("snigate_config_reloads_total{result=\"ok\"}"),
+        None
+    );
+
+    // Unreadable again, the old one goes on.
+    set_readable(&key, false);
+    let told = wait_for("the unreadable key to be named again", || {
+        let errors = errors(&gateway);
+        (errors.len() > 1).then(|| errors.last().cloned()).flatten()
+    });
+    assert!(told.contains("still served"), "{told}");
+    assert_eq!(served(), certificate);
+    assert_eq!(gateway.ask("GET", "/readyz").status, 200);
+    assert_eq!(gateway.stop().code(), Some(0));
+}

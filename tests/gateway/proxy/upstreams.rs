@@ -1,0 +1,220 @@
+//! Which server of an upstream gets a request, and over which connection.
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use super::{VERSIONS, in_front_of, over};
+use crate::support::{Act, Gateway, Origin, TlsClient, read_head, serving};
+
+/// A gateway for `a.test` in front of these servers, written as the configuration has them.
+#[track_caller]
+fn balanced(servers: &str, route: &str) -> Gateway {
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [{servers}] }} }}\n\
+             sites: [{{ hosts: [a.test], routes: [{{ upstream: app{route} }}] }}]\n\
+             log: {{ access: off }}\n"
+        ),
+    )
+    .start()
+}
+
+#[test]
+fn a_connection_to_an_upstream_is_used_again() {
+    let origin = Origin::named("x");
+    // One thread, so that one pool of connections.
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], upstream: app }}]\n",
+            origin.address()
+        ),
+    )
+    .server("threads: 1")
+    .start();
+    for _ in 0..5 {
+        for version in VERSIONS {
+            assert_eq!(over(version, &gateway, "a.test", "/").send().status, 200);
+        }
+    }
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    for _ in 0..10 {
+        assert_eq!(stream.get("a.test", "/").text(), "x");
+    }
+    assert_eq!(origin.requests().len(), 20);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn servers_take_turns_by_weight() {
+    let (one, two) = (Origin::named("1"), Origin::named("2"));
+    let gateway = balanced(
+        &format!(
+            "\"{}\", {{ address: \"{}\", weight: 3 }}",
+            one.address(),
+            two.address()
+        ),
+        "",
+    );
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    for _ in 0..40 {
+        assert_eq!(stream.get("a.test", "/").status, 200);
+    }
+    assert_eq!((one.requests().len(), two.requests().len()), (10, 30));
+}
+
+#[test]
+fn a_server_that_refuses_is_passed_over() {
+    let (dead, alive) = (Origin::refusing(), Origin::named("alive"));
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", dead.address(), alive.address()),
+        ", retries: 1",
+    );
+    for version in VERSIONS {
+        for _ in 0..4 {
+            let reply = over(version, &gateway, "a.test", "/")
+                .args(["-d", "x"])
+                .send();
+            assert_eq!((reply.status, &*reply.text()), (200, "alive"));
+        }
+    }
+    assert_eq!(alive.requests().len(), 8);
+}
+
+/// Answers the first request of each connection and breaks at every other one.
+fn dies_when_used_again() -> Origin {
+    Origin::start(|request| {
+        if request.number == 0 {
+            vec![Act::respond(200, "ok")]
+        } else {
+            vec![Act::Reset]
+        }
+    })
+}
+
+#[test]
+fn a_get_is_repeated_once_on_a_dead_connection() {
+    let origin = dies_when_used_again();
+    let gateway = in_front_of(&origin);
+    for version in VERSIONS {
+        for _ in 0..4 {
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "ok"), "{version}");
+        }
+    }
+}
+
+#[test]
+fn a_post_is_never_sent_twice() {
+    let origin = dies_when_used_again();
+    let gateway = in_front_of(&origin);
+    for version in VERSIONS {
+        for number in 0..6 {
+            let path = format!("/{version}/{number}");
+            let reply = over(version, &gateway, "a.test", &path)
+                .args(["-d", "x"])
+                .send();
+            assert!(matches!(reply.status, 200 | 502), "{}", reply.status);
+            let line = format!("POST {path} HTTP/1.1");
+            let seen = origin
+                .requests()
+                .iter()
+                .filter(|r| r.line() == line)
+                .count();
+            assert_eq!(seen, 1, "{path} answered with {}", reply.status);
+        }
+    }
+}
+
+#[test]
+fn a_get_is_not_repeated_for_ever() {
+    // Every connection breaks at its first request: nothing was kept alive, nothing is repeated.
+    let origin = Origin::resetting();
+    let gateway = in_front_of(&origin);
+    for version in VERSIONS {
+        assert_eq!(over(version, &gateway, "a.test", "/").send().status, 502);
+    }
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn a_get_goes_to_another_server_where_one_breaks_before_it_answers() {
+    for broken in [Origin::resetting(), Origin::start(|_| vec![Act::Close])] {
+        let alive = Origin::named("alive");
+        let gateway = balanced(
+            &format!("\"{}\", \"{}\"", broken.address(), alive.address()),
+            ", retries: 1",
+        );
+        for version in VERSIONS {
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "alive"), "{version}");
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "alive"), "{version}");
+        }
+        assert_eq!(broken.requests().len(), 1, "it is passed over");
+    }
+}
+
+#[test]
+fn a_post_goes_to_no_other_server_once_it_was_sent() {
+    let (broken, alive) = (Origin::resetting(), Origin::named("alive"));
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", broken.address(), alive.address()),
+        ", retries: 3",
+    );
+    for number in 0..6 {
+        let path = format!("/{number}");
+        let reply = over("1.1", &gateway, "a.test", &path)
+            .args(["-d", "x"])
+            .send();
+        assert!(matches!(reply.status, 200 | 502), "{}", reply.status);
+    }
+    let mut lines: Vec<String> = [broken.requests(), alive.requests()]
+        .concat()
+        .iter()
+        .map(|request| request.line().to_owned())
+        .collect();
+    let all = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!((lines.len(), all), (6, 6), "each was sent once");
+}
+
+#[test]
+fn no_retries_are_none() {
+    let (broken, alive) = (Origin::resetting(), Origin::named("alive"));
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", broken.address(), alive.address()),
+        ", retries: 0",
+    );
+    let statuses = [0; 2].map(|_| over("1.1", &gateway, "a.test", "/").send().status);
+    assert!(statuses.contains(&502), "{statuses:?}");
+}
+
+#[test]
+fn a_server_that_is_back_is_found_while_all_are_passed_over() {
+    let (back, dead) = (Origin::refusing(), Origin::refusing());
+    let gateway = balanced(
+        &format!("\"{}\", \"{}\"", back.address(), dead.address()),
+        ", retries: 1",
+    );
+    assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 502);
+    let listener = TcpListener::bind(back.address()).expect("the port is free");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            if let Ok(Some(_)) = read_head(&mut stream) {
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nback";
+                let _ = stream.write_all(answer);
+            }
+        }
+    });
+    for version in VERSIONS {
+        for _ in 0..2 {
+            let reply = over(version, &gateway, "a.test", "/").send();
+            assert_eq!((reply.status, &*reply.text()), (200, "back"), "{version}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the tests stand on: a real gateway process, real origins, certificates made on the spot,
+//! and clients that share no code with it.
+//!
+//! Nothing here sleeps for a fixed time and hopes: [`wait_for`] waits for a condition.
+
+mod acme2certifier;
+mod bind;
+mod caddy;
+mod certs;
+mod client;
+mod dns;
+mod events;
+mod fake_ca;
+mod frames;
+mod gateway;
+mod http1;
+mod http2;
+mod knot;
+mod network;
+mod origin;
+mod pebble;
+mod port;
+mod program;
+mod recursor;
+mod relay;
+mod site;
+mod tests;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use acme2certifier::Acme2Certifier;
+pub use bind::Bind;
+pub use caddy::Caddy;
+pub use certs::{Ca, KeyType, Pair};
+pub use client::{Curl, TlsClient, TlsStream, curl, s_client};
+pub use dns::NameServer;
+pub use events::Told;
+pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr, csr_key};
+pub use frames::{Frame, Frames, is_end};
+pub use gateway::{Builder, Gateway, children};
+pub use http1::{Response, connect, exchange, read_head, read_response};
+pub use http2::{H2, read};
+pub use knot::{KEY as TSIG_KEY, Knot, READER as TSIG_READER, TsigKey};
+pub use network::{TcpState, connections_to, in_own_network};
+pub use origin::{Act, Origin, Received};
+pub use pebble::{Pebble, PebbleBuilder};
+pub use port::Port;
+pub use program::{Printed, check, check_json, snigate};
+pub use recursor::Recursor;
+pub use relay::{Relay, Switch};
+pub use site::{ROOT, serving};
+
+/// How long anything may take on a busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer; `what` names it when there is none in time.
+#[track_caller]
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, ask)
+}
+
+/// [`wait_for`] with a deadline that is itself part of what is tested.
+#[track_caller]
+pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}

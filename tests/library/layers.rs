@@ -1,0 +1,207 @@
+//! The house keeps its own order: no module uses one above it, and no file grows beyond what a
+//! reader takes in at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every top-level module, from the bottom up. A module uses only those before it.
+const LAYERS: [(u8, &[&str]); 5] = [
+    (
+        1,
+        &[
+            "clock",
+            "memory",
+            "printable",
+            "host",
+            "secret",
+            "metrics",
+            "readiness",
+            "pulse",
+            "shutdown",
+            "stamp",
+            "event",
+            "throttle",
+            "http_client",
+        ],
+    ),
+    (
+        2,
+        &[
+            "config",
+            "line_queue",
+            "access_log",
+            "schedule",
+            "certificate",
+            "storage",
+        ],
+    ),
+    (
+        3,
+        &[
+            "issuer",
+            "dns",
+            "challenge",
+            "acme",
+            "on_demand",
+            "local_ca",
+            "manager",
+        ],
+    ),
+    (4, &["tls", "proxy", "edge", "admin", "service"]),
+    (5, &["app", "cli", "main", "lib"]),
+];
+
+/// In lines, without the tests at its end.
+const LONGEST_FILE: usize = 400;
+
+#[test]
+fn no_module_uses_one_above_it() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let Some((layer, place)) = place(&module(&file)) else {
+            wrong.push(format!(
+                "{}: its module is not in tests/library/layers.rs",
+                file.display()
+            ));
+            continue;
+        };
+        let text = fs::read_to_string(&file).expect("a source file");
+        for (line, used) in uses(&text) {
+            match self::place(&used) {
+                Some((_, other)) if other <= place => {}
+                Some((above, _)) => wrong.push(format!(
+                    "{}:{line}: layer {layer} uses crate::{used} of layer {above}, above it",
+                    file.display()
+                )),
+                // An item of the crate's root.
+                None => wrong.push(format!(
+                    "{}:{line}: crate::{used} is no module of tests/library/layers.rs",
+                    file.display()
+                )),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward arrows:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_is_long() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|file| !file.ends_with("tests.rs"))
+        .map(|file| {
+            let text = fs::read_to_string(file).expect("a source file");
+            let own = text.split("#[cfg(test)]\nmod tests {").next();
+            (file, own.unwrap_or_default().lines().count())
+        })
+        .filter(|(_, lines)| *lines > LONGEST_FILE)
+        .map(|(file, lines)| format!("{}: {lines} lines", file.display()))
+        .collect();
+    assert!(
+        long.is_empty(),
+        "over {LONGEST_FILE} lines:\n{}",
+        long.join("\n")
+    );
+}
+
+#[test]
+fn uses_are_found_in_every_form() {
+    let text = "
+        //! [`crate::manager`] in a comment is no use.
+        use crate::host::HostName;
+        use crate::{clock, config::{self, model}, tls::TlsInfo as Info};
+        fn f(x: crate::secret::Secret) -> pub(crate) bool { crate::edge::go() } // crate::app
+    ";
+    let mut found: Vec<String> = uses(text).into_iter().map(|(_, used)| used).collect();
+    found.sort();
+    assert_eq!(found, ["clock", "config", "edge", "host", "secret", "tls"]);
+}
+
+/// A module's layer, and its place in the order of all.
+fn place(module: &str) -> Option<(u8, usize)> {
+    LAYERS
+        .iter()
+        .flat_map(|(layer, modules)| modules.iter().map(move |module| (*layer, *module)))
+        .enumerate()
+        .find(|(_, (_, name))| *name == module)
+        .map(|(place, (layer, _))| (layer, place))
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut directories = vec![root()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    assert!(!files.is_empty(), "there are sources");
+    files
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The top-level module that a file belongs to.
+fn module(file: &Path) -> String {
+    let inside = file.strip_prefix(root()).expect("a file under src");
+    let first = inside.iter().next().expect("a name").to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The top-level modules that code names after `crate::`, with their lines.
+fn uses(text: &str) -> Vec<(usize, String)> {
+    let code: String = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let mut found = Vec::new();
+    for (at, path) in code.match_indices("crate::") {
+        let line = code[..at].matches('\n').count() + 1;
+        let rest = &code[at + path.len()..];
+        let names = match rest.strip_prefix('{') {
+            Some(group) => group_heads(group),
+            None => vec![head(rest)],
+        };
+        found.extend(names.into_iter().map(|name| (line, name)));
+    }
+    found
+}
+
+/// The first names of a group's paths: `a` and `b` of `a::{x, y}, b::z}`.
+fn group_heads(group: &str) -> Vec<String> {
+    let mut heads = Vec::new();
+    let mut depth = 0_usize;
+    let mut start = Some(0);
+    for (at, char) in group.char_indices() {
+        if let (0, Some(from)) = (depth, start)
+            && matches!(char, ',' | '}' | '{')
+        {
+            heads.push(head(group[from..at].trim_start()));
+            start = None;
+        }
+        match char {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => start = Some(at + 1),
+            _ => {}
+        }
+    }
+    heads.retain(|head| !head.is_empty());
+    heads
+}
+
+fn head(path: &str) -> String {
+    path.chars()
+        .take_while(|char| char.is_alphanumeric() || *char == '_')
+        .collect()
+}
