@@ -16,13 +16,13 @@ mod on_demand;
 mod order;
 mod other_ca;
 mod outage;
+mod preflight;
 mod refusals;
 mod renewal;
 mod revoke;
 mod start;
 mod stop;
 mod storage;
-mod trial;
 mod validation;
 mod zerossl;
 

@@ -3,11 +3,11 @@
 
 mod authority;
 mod bodies;
+mod direct_responses;
 mod endings;
 mod failures;
 mod fields;
 mod log;
-mod own;
 mod routing;
 mod upstreams;
 mod websocket;

@@ -35,7 +35,7 @@ pub use caddy::Caddy;
 pub use certs::{Ca, KeyType, Pair};
 pub use client::{Curl, TlsClient, TlsStream, curl, s_client};
 pub use dns::NameServer;
-pub use events::Told;
+pub use events::Event;
 pub use fake_ca::{Ask, FakeCa, Features, Reply as CaReply, csr, csr_key};
 pub use frames::{Frame, Frames, is_end};
 pub use gateway::{Builder, Gateway, children};

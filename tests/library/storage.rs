@@ -1,25 +1,21 @@
 //! The storage in files among processes that are killed and stopped while they write and hold locks.
 //!
-//! The other processes are this program itself, running the test [`child`] with a task.
+//! The other processes are this program itself, running the test [`process::child`] with a task.
+
+mod process;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use openssl::sha::sha256;
-use snigate::storage::{FileStorage, Key, LeaseTerms, Storage, StorageError};
+use snigate::storage::{FileStorage, Key, LeaseTerms, Storage};
 
-const TASK: &str = "SNIGATE_TEST_STORAGE_TASK";
-const ROOT: &str = "SNIGATE_TEST_STORAGE_ROOT";
+use process::Other;
 
 /// How long each of the long tests goes on.
 const SPAN: Duration = Duration::from_secs(6);
@@ -32,75 +28,6 @@ const TERMS: LeaseTerms = LeaseTerms {
 
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What another process does, where this one is another; else nothing.
-#[test]
-fn child() {
-    let (Ok(task), Some(root)) = (env::var(TASK), env::var_os(ROOT)) else {
-        return;
-    };
-    let storage = FileStorage::with_terms(root, TERMS);
-    match task.as_str() {
-        "replace" => replace(&storage),
-        "count" => count(&storage),
-        "hold" => hold(&storage),
-        task => panic!("no task {task:?}"),
-    }
-}
-
-/// Replaces the certificates again and again.
-fn replace(storage: &FileStorage) {
-    let lock = storage.lock(&key("locks/a")).expect("a lease");
-    let next = generation(storage, &key(CERTIFICATES[0])).map_or(1, |last| last + 1);
-    for generation in next.. {
-        let value = certificate(generation);
-        for (number, name) in CERTIFICATES.iter().enumerate() {
-            let stored = if number == 0 {
-                storage.store(&key(name), &value)
-            } else {
-                storage.store_under(&lock, &key(name), &value)
-            };
-            stored.expect("writable");
-        }
-        say(&format!("stored {generation}"));
-    }
-}
-
-/// Counts one up under the lock, again and again, and says what it has stored.
-fn count(storage: &FileStorage) {
-    loop {
-        let lease = match storage.lock(&key("locks/count")) {
-            Ok(lease) => lease,
-            Err(StorageError::Busy { .. }) => continue,
-            Err(error) => panic!("{error}"),
-        };
-        for _ in 0..20 {
-            let (count, token) = counted(storage);
-            if token > lease.token() {
-                assert!(!lease.is_held(), "a lease after this one has stored");
-            }
-            let next = format!("{} {}", count + 1, lease.token());
-            match storage.store_under(&lease, &key("count"), next.as_bytes()) {
-                Ok(()) => say(&format!("stored {next}")),
-                Err(StorageError::Lost { .. }) => {
-                    assert!(!lease.is_held());
-                    say("lost");
-                    break;
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-}
-
-/// Takes the lock and keeps it.
-fn hold(storage: &FileStorage) {
-    let lease = storage.lock(&key("locks/a")).expect("a lease");
-    say(&format!("holds {}", lease.token()));
-    loop {
-        thread::park();
-    }
-}
 
 const CERTIFICATES: [&str; 2] = [
     "certificates/ca/a.example.pem",
@@ -146,81 +73,6 @@ fn numbers(text: &str) -> (u64, u64) {
 
 fn key(text: &str) -> Key {
     text.parse().expect("a key")
-}
-
-/// To whoever has started this process; who may be gone.
-#[expect(clippy::print_stdout, reason = "it is what the parent reads")]
-fn say(line: &str) {
-    // The test harness may have begun a line.
-    println!("\n{line}");
-    let _ = std::io::stdout().flush();
-}
-
-/// Another process, killed when dropped.
-struct Other {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Other {
-    fn start(task: &str, root: &Path) -> Self {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args([
-                "--exact",
-                "storage::child",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env(TASK, task)
-            .env(ROOT, root)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// The next line that begins with `start`, without that.
-    fn wait_for(&self, start: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("it goes on");
-            if let Some(rest) = line.strip_prefix(start) {
-                return rest.to_owned();
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("an id");
-        kill(Pid::from_raw(id), signal).expect("signalled");
-    }
-
-    /// Kills it, and the lines that it has said and nobody has read.
-    fn kill(mut self) -> Vec<String> {
-        self.end();
-        self.lines.iter().collect()
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let status = self.child.wait().expect("ended");
-        assert_eq!(status.code(), None, "it failed before it was killed");
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

@@ -287,6 +287,7 @@ fn wrong_advice_changes_nothing() {
         gateway.wait_for_log("it is not known when the CA advises to renew");
         assert_eq!(view(&gateway)["renewal"]["advice"], Value::Null, "{shown}");
         gateway.restart();
+        // Time enough for another question.
         thread::sleep(SECOND);
         assert_eq!(asked_about(&ca).len(), 1, "{shown}");
         assert_eq!(ca.asked("order").len(), 1, "{shown}");

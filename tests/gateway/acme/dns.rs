@@ -1,6 +1,8 @@
 //! Names that are proved over the DNS: the real `knotd` has the records, which the gateway sets by
 //! dynamic update, and the real `pebble` reads them there.
 
+mod leftovers;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +11,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{
-    RETRY, SECOND, issued, issuer, orders, pebble_issuer, press, root, serial, wait_until_served,
-};
+use super::{RETRY, issued, issuer, orders, pebble_issuer, press, root, serial, wait_until_served};
 use crate::support::{
     FakeCa, Features, Gateway, Knot, Pebble, Recursor, TSIG_KEY as KEY, TlsClient, wait_for, within,
 };
@@ -213,68 +213,6 @@ fn wait_until_set(knot: &Knot, name: &str) -> Vec<String> {
     within(RETRY, &format!("a record {name}"), || {
         Some(knot.txt(name)).filter(|values| !values.is_empty())
     })
-}
-
-#[test]
-fn what_a_killed_process_left_is_removed_at_the_next_start() {
-    let knot = knot("");
-    let (fake, go) = holding(vec![("dns-01", json!({}))]);
-    let issuers = fake_issuer(&fake, "challenges: [dns-01]");
-    let yaml = config(&issuers, &dns(&knot), "", &["*.a.test"]);
-    let mut gateway = Gateway::builder().config(&yaml).spawn();
-    wait_until_set(&knot, PROOF);
-    within(RETRY, "the CA to be told", || {
-        (!fake.asked("challenge").is_empty()).then_some(())
-    });
-    gateway.kill();
-    assert_eq!(notes(gateway.dir()), 1);
-
-    // Nobody wants the certificate any more.
-    gateway.replace_config(config(&issuers, &dns(&knot), "", &["plain.test"]).replace(
-        "- { hosts: [\"plain.test\"],",
-        "- { hosts: [\"plain.test\"], tls: off,",
-    ));
-    gateway.restart_unready();
-    wait_until_clean(&gateway, &knot, PROOF);
-    gateway.wait_for_log("removed a record that a process had left in the DNS");
-
-    // And one that is wanted still is gone on with.
-    gateway.replace_config(&yaml);
-    gateway.restart_unready();
-    let before = wait_until_set(&knot, PROOF);
-    gateway.kill();
-    gateway.restart_unready();
-    go.store(true, Ordering::SeqCst);
-    wait_until_served(&gateway, "x.a.test", fake.root().certificate());
-    wait_until_clean(&gateway, &knot, PROOF);
-    assert_eq!(before.len(), 1);
-}
-
-/// Two gateways with one storage: what one leaves when it is killed, the other removes.
-#[test]
-fn what_a_killed_peer_left_is_removed() {
-    let knot = knot("");
-    let (fake, _go) = holding(vec![("dns-01", json!({}))]);
-    let issuers = fake_issuer(&fake, "challenges: [dns-01]");
-    let yaml = config(&issuers, &dns(&knot), "", &["*.a.test"]);
-    let mut killed = Gateway::builder().config(&yaml).spawn();
-    wait_until_set(&knot, PROOF);
-    let shared = format!(
-        "storage: {{ file: {{ path: {:?} }} }}\n",
-        killed.dir().join("data")
-    );
-    let plain = config(&issuers, &dns(&knot), &shared, &["plain.test"]).replace(
-        "- { hosts: [\"plain.test\"],",
-        "- { hosts: [\"plain.test\"], tls: off,",
-    );
-    let peer = Gateway::builder().config(plain).start();
-    thread::sleep(SECOND * 7);
-    assert_eq!(knot.txt(PROOF).len(), 1, "its process lives");
-    killed.kill();
-    within(RETRY, "the peer to remove it", || {
-        knot.txt(PROOF).is_empty().then_some(())
-    });
-    peer.wait_for_log("removed a record that a process had left in the DNS");
 }
 
 /// `dns-account-01` and `dns-01`: the order in `challenges` decides.

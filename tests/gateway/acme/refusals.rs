@@ -107,6 +107,7 @@ fn a_paused_account_is_left_alone_until_somebody_acts() {
         failed.url.as_deref() == Some(link) || failed.message.contains(link),
         "{failed:?}"
     );
+    // Time enough for another order, here and after the restart.
     thread::sleep(SECOND * 3);
     assert_eq!(fake.asked("order").len(), 1);
     gateway.restart_unready();

@@ -162,7 +162,7 @@ fn a_renewal_that_fails_leaves_the_old_certificate() {
 
     // It grows worse with the time that is left.
     let of = |severity: &'static str| {
-        move |event: &crate::support::Told| {
+        move |event: &crate::support::Event| {
             event.domain == "a.test"
                 && event.severity == severity
                 && ["certificate_failed", "certificate_expiring"].contains(&event.kind.as_str())

@@ -1,10 +1,11 @@
 //! What is served from the first moment on, with and without a CA, with and without certificates.
 
-use openssl::x509::X509;
+mod https_optional;
+mod stored;
 
 use super::{
-    RETRY, config, insist, issuer, orders, pebble_for, pebble_issuer, plain, presented, root,
-    serial, sites, store, stored_at, try_served, wait_until_served,
+    RETRY, config, issuer, orders, pebble_for, pebble_issuer, presented, root, sites, store,
+    try_served, wait_until_served,
 };
 use crate::support::{
     Gateway, Pair, Pebble, Port, ROOT, Relay, Switch, TlsClient, snigate, wait_for, within,
@@ -236,163 +237,6 @@ fn systemd_hears_how_far_a_start_is_that_has_to_wait() {
     });
     assert!(!ready.contains("waiting"), "{ready}");
     gateway.wait_until_ready();
-}
-
-#[test]
-fn a_stored_certificate_is_served_without_the_ca() {
-    let builder = Gateway::builder();
-    let ca = Switched::new(&builder);
-    let fresh = ROOT.leaf(&["fresh.test"]).valid(-1, 89).make();
-    let due = ROOT.leaf(&["due.test"]).valid(-80, 10).make();
-    stored(&builder, &ca, "fresh.test", &fresh);
-    stored(&builder, &ca, "due.test", &due);
-    let gateway = builder
-        .config(config(&ca.issuer(), &["fresh.test", "due.test"]))
-        .start();
-    for (host, pair) in [("fresh.test", &fresh), ("due.test", &due)] {
-        assert_eq!(
-            serial(&presented(&gateway, host)),
-            serial(&pair.certificate)
-        );
-        gateway.wait_for_event("loaded", |event| event.is("certificate_loaded", host));
-    }
-    let failed =
-        gateway.wait_for_event("failed", |event| event.is("certificate_failed", "due.test"));
-    assert_eq!(failed.severity, "warning", "{failed:?}");
-    assert_eq!(gateway.count("certificate_failed", "fresh.test"), 0);
-    assert_eq!(gateway.waiting(), Vec::<String>::new());
-
-    ca.way.turn(Switch::Pass);
-    insist(&gateway, "due.test", &root(&ca.pebble));
-    assert_eq!(
-        serial(&presented(&gateway, "fresh.test")),
-        serial(&fresh.certificate)
-    );
-    assert_eq!(orders(&ca.pebble), 1);
-}
-
-#[test]
-fn a_stored_certificate_that_has_expired_is_told() {
-    let builder = Gateway::builder();
-    let ca = Switched::new(&builder);
-    let old = ROOT.leaf(&["a.test"]).expired().make();
-    stored(&builder, &ca, "a.test", &old);
-    let mut gateway = builder.config(config(&ca.issuer(), &["a.test"])).spawn();
-    let reason = gateway.wait_until_waiting_for("a.test");
-    assert!(
-        reason.contains("expired") || reason.contains("ended"),
-        "{reason}"
-    );
-    assert_eq!(gateway.ask("GET", "/readyz").status, 503);
-    let expired =
-        gateway.wait_for_event("expired", |event| event.is("certificate_expired", "a.test"));
-    assert_eq!(expired.severity, "critical", "{expired:?}");
-    gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
-    if let Ok(stream) = TlsClient::named("a.test").try_connect(gateway.https) {
-        assert_eq!(serial(&stream.certificate()), serial(&old.certificate));
-    }
-    assert_eq!(gateway.ask("GET", "/readyz").status, 503, "it stays so");
-    ca.way.turn(Switch::Pass);
-    insist(&gateway, "a.test", &root(&ca.pebble));
-    gateway.wait_until_ready();
-}
-
-#[test]
-fn a_stored_certificate_that_is_spoilt_is_replaced() {
-    let good = ROOT.leaf(&["a.test"]).make();
-    let torn = Pair {
-        key: good.key[..good.key.len() / 2].to_owned(),
-        ..good.clone()
-    };
-    let foreign = good.with_key_of(&ROOT.leaf(&["a.test"]).make());
-    let other = ROOT.leaf(&["other.test"]).make();
-    for (what, pair) in [
-        ("torn", torn),
-        ("foreign key", foreign),
-        ("other name", other),
-    ] {
-        let builder = Gateway::builder();
-        let ca = Switched::new(&builder);
-        ca.way.turn(Switch::Pass);
-        stored(&builder, &ca, "a.test", &pair);
-        let gateway = builder.config(config(&ca.issuer(), &["a.test"])).spawn();
-        wait_until_served(&gateway, "a.test", &root(&ca.pebble));
-        let stored = stored_at(&gateway.dir().join("data"), &ca.directory, "a.test");
-        let stored = std::fs::read(&stored).expect("stored");
-        let stored = X509::from_pem(&stored).expect("a certificate");
-        assert_ne!(serial(&stored), serial(&pair.certificate), "{what}");
-        let told = gateway.log().lines().any(|line| {
-            (line.contains("WARN") || line.contains("ERROR")) && line.contains("a.test")
-        });
-        assert!(told, "{what}: {}", gateway.log());
-    }
-}
-
-#[test]
-fn https_optional_serves_over_http_meanwhile() {
-    let builder = Gateway::builder();
-    let ca = Switched::new(&builder);
-    let mut gateway = builder
-        .server("https_optional: true")
-        .config(config(&ca.issuer(), &["a.test", "b.test"]))
-        .spawn();
-    for host in ["a.test", "b.test"] {
-        let reply = within(RETRY, "plain HTTP", || {
-            std::net::TcpStream::connect(gateway.http).ok()?;
-            plain(&gateway, host)
-        });
-        assert_eq!(reply, (200, host.to_owned()));
-    }
-    gateway.wait_for_event("failed", |event| event.is("certificate_failed", "a.test"));
-    assert_eq!(plain(&gateway, "a.test"), Some((200, "a.test".to_owned())));
-    ca.way.turn(Switch::Pass);
-    let root = root(&ca.pebble);
-    insist(&gateway, "a.test", &root);
-    insist(&gateway, "b.test", &root);
-    gateway.wait_until_ready();
-    let (status, _) = plain(&gateway, "a.test").expect("a reply");
-    assert_eq!(status / 100, 3, "from now on HTTP leads to HTTPS");
-}
-
-#[test]
-fn https_optional_hides_no_certificate_that_has_expired() {
-    let builder = Gateway::builder();
-    let ca = Switched::new(&builder);
-    let old = ROOT.leaf(&["old.test"]).expired().make();
-    stored(&builder, &ca, "old.test", &old);
-    let mut gateway = builder
-        .server("https_optional: true")
-        .config(config(&ca.issuer(), &["old.test", "none.test"]))
-        .spawn();
-    let reason = gateway.wait_until_waiting_for("old.test");
-    assert!(reason.contains("expired"), "{reason}");
-    wait_for("nothing else to be missing", || {
-        (gateway.waiting().len() == 1).then_some(())
-    });
-    // Neither has a certificate that would be of use to a client.
-    for host in ["old.test", "none.test"] {
-        let reply = plain(&gateway, host);
-        assert_eq!(reply, Some((200, host.to_owned())));
-    }
-    ca.way.turn(Switch::Pass);
-    insist(&gateway, "old.test", &root(&ca.pebble));
-    gateway.wait_until_ready();
-    let (status, _) = plain(&gateway, "old.test").expect("a reply");
-    assert_eq!(status / 100, 3, "from now on HTTP leads to HTTPS");
-}
-
-#[test]
-fn https_is_not_optional_by_default() {
-    let builder = Gateway::builder();
-    let ca = Switched::new(&builder);
-    let gateway = builder.config(config(&ca.issuer(), &["a.test"])).spawn();
-    gateway.wait_until_waiting_for("a.test");
-    let (status, body) = within(RETRY, "plain HTTP", || {
-        std::net::TcpStream::connect(gateway.http).ok()?;
-        plain(&gateway, "a.test")
-    });
-    assert!(status / 100 == 3 || status >= 500, "{status} {body}");
-    assert_ne!(body, "a.test");
 }
 
 #[test]

@@ -23,14 +23,14 @@ fn accounts(pebble: &Pebble) -> usize {
 async fn one_account_serves_all_orders_and_the_next_start() {
     let web = WebSolver::start();
     let pebble = Pebble::builder().http_port(web.port()).start();
-    let bench = Fixture::new(
+    let fixture = Fixture::new(
         config(pebble.directory(), pebble.ca_file()),
         vec![web.clone()],
     );
     let names: Vec<String> = (0..20).map(|number| format!("n{number}.test")).collect();
     let issued = join_all(names.iter().map(|name| async {
         let names = [name.as_str()];
-        bench
+        fixture
             .issue(&names)
             .await
             .map(|issued| leaf(&issued, &names))
@@ -42,7 +42,7 @@ async fn one_account_serves_all_orders_and_the_next_start() {
     assert_eq!(web.visible(), 0, "proofs are taken back");
     // Another process on the same storage.
     let next = Fixture::on(
-        Arc::clone(&bench.storage),
+        Arc::clone(&fixture.storage),
         config(pebble.directory(), pebble.ca_file()),
         vec![web],
     );
@@ -57,19 +57,24 @@ async fn one_account_serves_all_orders_and_the_next_start() {
 async fn an_account_that_the_ca_has_lost_is_made_anew() {
     let web = WebSolver::start();
     let mut pebble = Pebble::builder().http_port(web.port()).start();
-    let bench = Fixture::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
-    bench.issue(&["a.test"]).await.unwrap();
-    let before = bench.stored("accounts");
+    let fixture = Fixture::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
+    fixture.issue(&["a.test"]).await.unwrap();
+    let before = fixture.stored("accounts");
     pebble.restart();
     let again = join_all((0..5).map(|number| {
-        let bench = &bench;
-        async move { bench.issue(&[&format!("n{number}.test")]).await.map(|_| ()) }
+        let fixture = &fixture;
+        async move {
+            fixture
+                .issue(&[&format!("n{number}.test")])
+                .await
+                .map(|_| ())
+        }
     }));
     for issued in again.await {
         issued.unwrap();
     }
     assert_eq!(accounts(&pebble), 2, "one before and one after");
-    assert_ne!(bench.stored("accounts"), before);
+    assert_ne!(fixture.stored("accounts"), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,16 +83,16 @@ async fn an_account_of_a_full_disk_is_stored_later() {
     let pebble = Pebble::builder().http_port(web.port()).start();
     let storage = Arc::new(Faulty::default());
     let config = config(pebble.directory(), pebble.ca_file());
-    let bench = Fixture::on(Arc::clone(&storage) as _, config, vec![web]);
+    let fixture = Fixture::on(Arc::clone(&storage) as _, config, vec![web]);
     storage.writes_fail.store(true, Ordering::Relaxed);
     for name in ["a.test", "b.test"] {
-        let request = bench.unstored_request(&[name]);
-        bench.issuer.issue(&request).await.unwrap();
+        let request = fixture.unstored_request(&[name]);
+        fixture.issuer.issue(&request).await.unwrap();
     }
-    assert!(bench.stored("accounts").is_empty());
+    assert!(fixture.stored("accounts").is_empty());
     storage.writes_fail.store(false, Ordering::Relaxed);
-    bench.issue(&["c.test"]).await.unwrap();
-    assert_eq!(bench.stored("accounts").len(), 1);
+    fixture.issue(&["c.test"]).await.unwrap();
+    assert_eq!(fixture.stored("accounts").len(), 1);
     assert_eq!(accounts(&pebble), 1, "one for all of them");
 }
 
@@ -103,30 +108,30 @@ async fn an_account_that_cannot_be_read_is_not_replaced() {
     start().issue(&["a.test"]).await.unwrap();
     let stored = start().stored("accounts");
 
-    let bench = start();
+    let fixture = start();
     storage.reads_fail.store(true, Ordering::Relaxed);
-    let failure = bench.issue(&["b.test"]).await.err().unwrap();
+    let failure = fixture.issue(&["b.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Storage, "{failure}");
     assert_eq!(accounts(&pebble), 1);
     // Nor for whoever has no storage at all.
-    let request = bench.unstored_request(&["b.test"]);
-    let failure = bench.issuer.issue(&request).await.err().unwrap();
+    let request = fixture.unstored_request(&["b.test"]);
+    let failure = fixture.issuer.issue(&request).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Storage, "{failure}");
     assert_eq!(accounts(&pebble), 1);
 
     storage.reads_fail.store(false, Ordering::Relaxed);
-    assert_eq!(bench.stored("accounts"), stored);
-    bench.issue(&["c.test"]).await.unwrap();
-    assert_eq!(bench.stored("accounts"), stored, "it is used again");
-    let order = keys::order(bench.issuer.ca(), "c.test").unwrap();
-    let order = bench.storage.load(&order).unwrap().unwrap();
+    assert_eq!(fixture.stored("accounts"), stored);
+    fixture.issue(&["c.test"]).await.unwrap();
+    assert_eq!(fixture.stored("accounts"), stored, "it is used again");
+    let order = keys::order(fixture.issuer.ca(), "c.test").unwrap();
+    let order = fixture.storage.load(&order).unwrap().unwrap();
     let order: serde_json::Value = serde_json::from_slice(&order).unwrap();
     assert_eq!(order["account"], stored[0]["credentials"]["id"]);
     assert_eq!(accounts(&pebble), 1);
     // What is known is used on.
     storage.reads_fail.store(true, Ordering::Relaxed);
-    let request = bench.unstored_request(&["d.test"]);
-    bench.issuer.issue(&request).await.unwrap();
+    let request = fixture.unstored_request(&["d.test"]);
+    fixture.issuer.issue(&request).await.unwrap();
     assert_eq!(accounts(&pebble), 1);
 }
 
@@ -138,8 +143,8 @@ async fn accounts_are_bound_where_the_ca_asks_for_it() {
         .eab("kid-1", KEY)
         .start();
     let unbound = config(pebble.directory(), pebble.ca_file());
-    let bench = Fixture::new(unbound.clone(), vec![web.clone()]);
-    let failure = bench.issue(&["a.test"]).await.err().unwrap();
+    let fixture = Fixture::new(unbound.clone(), vec![web.clone()]);
+    let failure = fixture.issue(&["a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Configuration);
     assert!(failure.message.contains("'eab'"), "{failure}");
     for (id, key, part) in [
@@ -152,8 +157,8 @@ async fn accounts_are_bound_where_the_ca_asks_for_it() {
             key_id: id.to_owned(),
             hmac_key: Secret::new(key.to_owned()),
         });
-        let bench = Fixture::new(wrong, vec![web.clone()]);
-        let failure = bench.issue(&["a.test"]).await.err().unwrap();
+        let fixture = Fixture::new(wrong, vec![web.clone()]);
+        let failure = fixture.issue(&["a.test"]).await.err().unwrap();
         assert_eq!(failure.class, FailureClass::Configuration, "{failure}");
         assert!(failure.message.contains(part), "{failure}");
     }
@@ -162,9 +167,9 @@ async fn accounts_are_bound_where_the_ca_asks_for_it() {
         key_id: "kid-1".to_owned(),
         hmac_key: Secret::new(KEY.to_owned()),
     });
-    let bench = Fixture::new(bound, vec![web]);
-    bench.issue(&["a.test"]).await.unwrap();
-    assert_eq!(bench.stored("accounts")[0]["bound_to"], "kid-1");
+    let fixture = Fixture::new(bound, vec![web]);
+    fixture.issue(&["a.test"]).await.unwrap();
+    assert_eq!(fixture.stored("accounts")[0]["bound_to"], "kid-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,12 +185,12 @@ async fn a_ca_that_is_down_or_not_trusted_is_said_to_be() {
     assert_eq!(failure.class, FailureClass::Network);
     assert!(failure.message.contains("certificate"), "{failure}");
     pebble.stop();
-    let bench = Fixture::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
-    let failure = bench.issue(&["a.test"]).await.err().unwrap();
+    let fixture = Fixture::new(config(pebble.directory(), pebble.ca_file()), vec![web]);
+    let failure = fixture.issue(&["a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Network);
     for part in ["a.test", "127.0.0.1", "refused"] {
         assert!(failure.message.contains(part), "{failure}");
     }
     pebble.restart();
-    bench.issue(&["a.test"]).await.unwrap();
+    fixture.issue(&["a.test"]).await.unwrap();
 }

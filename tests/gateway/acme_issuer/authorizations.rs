@@ -15,8 +15,8 @@ use super::fixture::Fixture;
 use crate::support::{Pebble, curl};
 
 /// The names whose authorizations are pending in any order that the CA has ever seen.
-pub async fn pending(bench: &Fixture, pebble: &Pebble) -> Vec<String> {
-    let stored = bench.stored("accounts").remove(0);
+pub async fn pending(fixture: &Fixture, pebble: &Pebble) -> Vec<String> {
+    let stored = fixture.stored("accounts").remove(0);
     let credentials = serde_json::from_value(stored["credentials"].clone()).unwrap();
     let client = CurlClient(pebble.ca_file().to_owned());
     let account = Account::builder_with_http(Box::new(client))

@@ -59,7 +59,7 @@ impl GrumpyCa {
         Self { port, root, orders }
     }
 
-    fn bench(&self) -> Fixture {
+    fn fixture(&self) -> Fixture {
         let directory = format!("https://{}/directory", self.port.address());
         let mut config = config(directory, self.root.path());
         config.order.profile = Some(Profile {
@@ -129,21 +129,21 @@ async fn a_limit_on_a_domain_stops_its_names_and_no_others() {
         r#"{"type":"urn:ietf:params:acme:error:rateLimited",
             "detail":"too many certificates (50) already issued for \"a.test\" in the last 168h"}"#,
     ));
-    let bench = ca.bench();
-    let mut events = bench.events.subscribe();
-    let failure = bench.issue(&["www.a.test"]).await.err().unwrap();
+    let fixture = ca.fixture();
+    let mut events = fixture.events.subscribe();
+    let failure = fixture.issue(&["www.a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::RateLimited, "{failure}");
     assert_eq!(failure.scope, Some(Scope::Domain("a.test".to_owned())));
     let until = failure.retry_after.unwrap();
     assert_eq!(ca.orders(), 1);
     // Its neighbour is not asked for, and learns until when.
-    let failure = bench.issue(&["mail.a.test"]).await.err().unwrap();
+    let failure = fixture.issue(&["mail.a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::RateLimited, "{failure}");
     assert_eq!(failure.retry_after, Some(until));
     assert_eq!(ca.orders(), 1, "the CA was not asked");
     // Another process knows.
     let next = Fixture::on(
-        Arc::clone(&bench.storage),
+        Arc::clone(&fixture.storage),
         {
             let directory = format!("https://{}/directory", ca.port.address());
             config(directory, ca.root.path())
@@ -153,7 +153,7 @@ async fn a_limit_on_a_domain_stops_its_names_and_no_others() {
     let failure = next.issue(&["c.a.test"]).await.err().unwrap();
     assert_eq!(failure.scope, Some(Scope::Domain("a.test".to_owned())));
     assert_eq!(ca.orders(), 1);
-    bench.issue(&["b.test"]).await.err().unwrap();
+    fixture.issue(&["b.test"]).await.err().unwrap();
     assert_eq!(ca.orders(), 2, "others are asked for");
     // It has no profiles, and was asked for none.
     let mut told = Vec::new();
@@ -176,9 +176,9 @@ async fn a_limit_on_the_account_stops_all_names() {
         "retry-after: 60\r\n",
         r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many new orders"}"#,
     ));
-    let bench = ca.bench();
-    bench.issue(&["a.test"]).await.err().unwrap();
-    let failure = bench.issue(&["b.test"]).await.err().unwrap();
+    let fixture = ca.fixture();
+    fixture.issue(&["a.test"]).await.err().unwrap();
+    let failure = fixture.issue(&["b.test"]).await.err().unwrap();
     assert_eq!(
         (failure.class, failure.scope),
         (FailureClass::RateLimited, Some(Scope::Account))
@@ -198,7 +198,7 @@ async fn a_pause_is_shown_with_the_page_to_end_it() {
         r#"{"type":"urn:ietf:params:acme:error:rateLimited",
             "detail":"Your account is temporarily prevented from requesting certificates for a.test and possibly others. Please visit: https://portal.letsencrypt.org/sfe/v1/unpause?jwt=x.y.z"}"#,
     ));
-    let failure = ca.bench().issue(&["a.test"]).await.err().unwrap();
+    let failure = ca.fixture().issue(&["a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Paused, "{failure}");
     assert_eq!(
         failure.url.as_deref(),
@@ -213,8 +213,8 @@ async fn a_ca_that_is_overloaded_says_when_to_come_back() {
         "retry-after: 30\r\n",
         "<html>no JSON</html>",
     ));
-    let bench = ca.bench();
-    let failure = bench.issue(&["a.test"]).await.err().unwrap();
+    let fixture = ca.fixture();
+    let failure = fixture.issue(&["a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Network, "{failure}");
     assert!(failure.retry_after.is_some());
     assert!(failure.message.contains("503"), "{failure}");

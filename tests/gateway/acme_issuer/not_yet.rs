@@ -43,8 +43,8 @@ async fn what_is_not_there_yet_is_waited_for() {
         let ca = FakeCa::start(move |ask| {
             (ask.kind == kind && ask.number < count).then(|| said.clone())
         });
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        let issued = bench.issue(&["a.test"]).await;
+        let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+        let issued = fixture.issue(&["a.test"]).await;
         assert!(issued.is_ok(), "{kind} {answer:?}: {:?}", issued.err());
         assert_eq!(ca.asked("order").len(), 1, "{kind} {answer:?}");
         assert_eq!(ca.asked("account").len(), 1, "{kind} {answer:?}");
@@ -61,12 +61,12 @@ async fn an_account_that_is_not_known_yet_is_not_replaced() {
             let answer = || CaReply::problem(400, "accountDoesNotExist", "no such account");
             (ask.kind == kind && ask.number < 3).then(answer)
         });
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        bench.issue(&["a.test"]).await.unwrap();
+        let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+        fixture.issue(&["a.test"]).await.unwrap();
         assert_eq!(ca.asked("account").len(), 1, "{kind}");
         let refused = if kind == "order" { 3 } else { 0 };
         assert_eq!(ca.asked("order").len(), 1 + refused, "{kind}");
-        assert_eq!(bench.stored("accounts").len(), 1);
+        assert_eq!(fixture.stored("accounts").len(), 1);
     }
 }
 
@@ -90,11 +90,11 @@ async fn an_order_that_was_finalized_is_kept() {
                 _ => reply,
             }
         });
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        bench.issue(&["a.test"]).await.err().unwrap();
-        assert_eq!(bench.stored("orders").len(), 1, "{answer:?}");
+        let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+        fixture.issue(&["a.test"]).await.err().unwrap();
+        assert_eq!(fixture.stored("orders").len(), 1, "{answer:?}");
         is_odd.store(false, Ordering::SeqCst);
-        bench.issue(&["a.test"]).await.unwrap();
+        fixture.issue(&["a.test"]).await.unwrap();
         assert_eq!(ca.asked("order").len(), 1, "{answer:?}");
     }
 }
@@ -109,14 +109,14 @@ async fn nonsense_in_the_place_of_a_certificate_costs_no_other_order() {
         let nonsense = || CaReply::plain(200, "<title>Sorry</title>");
         (ask.kind == "cert" && odd.load(Ordering::SeqCst)).then(nonsense)
     });
-    let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-    let failure = bench.issue(&["a.test"]).await.err().unwrap();
+    let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+    let failure = fixture.issue(&["a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Network, "{failure}");
     for part in ["Sorry", "asks for it again"] {
         assert!(failure.message.contains(part), "{failure}");
     }
     is_odd.store(false, Ordering::SeqCst);
-    bench.issue(&["a.test"]).await.unwrap();
+    fixture.issue(&["a.test"]).await.unwrap();
     assert_eq!(ca.asked("order").len(), 1);
 }
 
@@ -131,9 +131,9 @@ async fn an_order_that_is_gone_is_given_up() {
         "orders" if ask.order == 0 && lost.load(Ordering::SeqCst) => Some(unknown()),
         _ => None,
     });
-    let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-    bench.issue(&["a.test"]).await.err().unwrap();
+    let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+    fixture.issue(&["a.test"]).await.err().unwrap();
     is_lost.store(true, Ordering::SeqCst);
-    bench.issue(&["a.test"]).await.unwrap();
+    fixture.issue(&["a.test"]).await.unwrap();
     assert_eq!(ca.asked("order").len(), 2);
 }

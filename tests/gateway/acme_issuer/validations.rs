@@ -31,8 +31,8 @@ fn without_proof(clock: &Arc<ManualClock>) -> (FakeCa, Fixture, Arc<Failed>) {
     let solvers: Vec<Arc<dyn ChallengeSolver>> =
         vec![WebSolver::start(), Arc::new(Liar::default())];
     let storage = Arc::new(MemoryStorage::default());
-    let bench = Fixture::with_clock(storage, Arc::clone(clock) as _, config, solvers);
-    (ca, bench, failed)
+    let fixture = Fixture::with_clock(storage, Arc::clone(clock) as _, config, solvers);
+    (ca, fixture, failed)
 }
 
 /// Makes of each answer that of a CA which finds no proof.
@@ -78,18 +78,18 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
     };
     for life in [None, Some(soon)] {
         let clock = Arc::new(ManualClock::at(NOW));
-        let (_ca, bench, failed) = without_proof(&clock);
+        let (_ca, fixture, failed) = without_proof(&clock);
         let (mut retry, mut times): (Option<Retry>, Vec<i64>) = (None, Vec::new());
         let mut rng = fastrand::Rng::with_seed(7);
         for attempt in 0..12 {
             let now = clock.now();
-            let mut request = bench.request(&["a.test"]);
+            let mut request = fixture.request(&["a.test"]);
             if let Some(retry) = &retry {
                 request.failures = retry.failures;
                 request.failed_validations = retry.failed_validations(now);
             }
             let before = failed.lock().unwrap().len();
-            let failure = bench.issuer.issue(&request).await.err().unwrap();
+            let failure = fixture.issuer.issue(&request).await.err().unwrap();
             assert_eq!(failure.class, FailureClass::Validation, "{failure}");
             let cost = failed.lock().unwrap().len() - before;
             assert_eq!(failure.failed_validations as usize, cost, "{attempt}");
@@ -110,10 +110,10 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
 /// A person who asks again and again is obeyed, and each time costs one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_asks_for_beyond_costs_one() {
-    let (_ca, bench, failed) = without_proof(&Arc::new(ManualClock::at(NOW)));
-    let mut request = bench.request(&["a.test"]);
+    let (_ca, fixture, failed) = without_proof(&Arc::new(ManualClock::at(NOW)));
+    let mut request = fixture.request(&["a.test"]);
     (request.is_asked, request.failed_validations) = (true, FAILED_VALIDATIONS + 2);
-    let failure = bench.issuer.issue(&request).await.err().unwrap();
+    let failure = fixture.issuer.issue(&request).await.err().unwrap();
     assert_eq!(failure.failed_validations, 1);
     assert_eq!(failed.lock().unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! What the gateway tells of its certificates, read from its log (`log: { format: json }`).
+//! The events of the gateway's certificates, read from its log (`log: { format: json }`).
 
 use jiff::Timestamp;
 use serde::de::Error;
@@ -9,7 +9,7 @@ use super::{Gateway, within};
 
 /// One event.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Told {
+pub struct Event {
     pub level: String,
     pub kind: String,
     pub severity: String,
@@ -25,7 +25,7 @@ pub struct Told {
     pub url: Option<String>,
 }
 
-impl Told {
+impl Event {
     /// Whether it is of this kind and about this domain.
     pub fn is(&self, kind: &str, domain: &str) -> bool {
         self.kind == kind && self.domain == domain
@@ -34,7 +34,7 @@ impl Told {
 
 impl Gateway {
     /// All events so far, of earlier runs too.
-    pub fn events(&self) -> Vec<Told> {
+    pub fn events(&self) -> Vec<Event> {
         let log = self.log();
         log.lines()
             .filter(|line| line.starts_with('{'))
@@ -55,7 +55,7 @@ impl Gateway {
 
     /// Waits for an event that fits, and returns the first.
     #[track_caller]
-    pub fn wait_for_event(&self, what: &str, fits: impl Fn(&Told) -> bool) -> Told {
+    pub fn wait_for_event(&self, what: &str, fits: impl Fn(&Event) -> bool) -> Event {
         within(super::PATIENCE * 4, &format!("the event {what}"), || {
             let found = self.events().into_iter().find(|event| fits(event));
             assert!(

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use super::support::*;
+use super::fixture::*;
 
 #[tokio::test]
 async fn a_server_that_refuses_is_passed_over() {

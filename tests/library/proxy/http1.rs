@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use super::support::*;
+use super::fixture::*;
 
 #[tokio::test]
 async fn a_request_is_told_of_its_client_and_not_by_its_client() {

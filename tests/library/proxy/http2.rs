@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::support::*;
+use super::fixture::*;
 
 async fn connect(gateway: std::net::SocketAddr) -> SendRequest<Bytes> {
     let tcp = TcpStream::connect(gateway).await.expect("a connection");

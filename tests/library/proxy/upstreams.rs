@@ -10,7 +10,7 @@ use snigate::config::model::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::support::*;
+use super::fixture::*;
 
 fn one(address: UpstreamAddress, tls: UpstreamTls) -> Arc<Upstream> {
     Arc::new(Upstream {

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// A gateway with one CA that goes by CAA records for `ca.test`, and the name server it asks.
-struct Bench {
+struct Fixture {
     issuers: String,
     ca: FakeCa,
     dns: NameServer,
@@ -18,7 +18,7 @@ struct Bench {
     _port: Port,
 }
 
-impl Bench {
+impl Fixture {
     fn start() -> Self {
         let features = Features {
             meta: json!({ "caaIdentities": ["ca.test"] }),
@@ -71,31 +71,31 @@ fn finding(view: &Value, about: &str) -> (String, String) {
 
 #[test]
 fn a_trial_tells_what_would_come_of_an_order_and_makes_none() {
-    let bench = Bench::start();
-    let (http, https) = (bench.gateway.http, bench.gateway.https);
-    let before = bench.ca.asked("order").len();
-    let (printed, view) = bench.check("new.test", http, https);
+    let fixture = Fixture::start();
+    let (http, https) = (fixture.gateway.http, fixture.gateway.https);
+    let before = fixture.ca.asked("order").len();
+    let (printed, view) = fixture.check("new.test", http, https);
     assert_eq!(printed.code, Some(0), "{printed:?}");
     assert_eq!(view["would_issue"], true, "{view}");
     for about in ["directory", "limits", "caa", "http-01", "tls-alpn-01"] {
         assert_eq!(finding(&view, about).0, "good", "{view}");
     }
-    assert_eq!(bench.ca.asked("order").len(), before);
+    assert_eq!(fixture.ca.asked("order").len(), before);
 
     // Another server answers where the name points.
     let other = Port::take();
-    let (printed, view) = bench.check("new.test", other.address(), https);
+    let (printed, view) = fixture.check("new.test", other.address(), https);
     assert_eq!(printed.code, Some(0), "one type is enough: {printed:?}");
     let (verdict, message) = finding(&view, "http-01");
     assert_eq!(verdict, "bad");
     assert!(message.contains(&other.address().to_string()), "{message}");
-    let (printed, view) = bench.check("new.test", other.address(), http);
+    let (printed, view) = fixture.check("new.test", other.address(), http);
     assert_eq!(printed.code, Some(1), "{printed:?}");
     assert_eq!(view["would_issue"], false, "{view}");
     assert!(printed.stderr.contains("would get no certificate"));
 
     // For people it is a table.
-    let admin = bench.gateway.admin.to_string();
+    let admin = fixture.gateway.admin.to_string();
     let port = https.port().to_string();
     let shown = snigate(&[
         "certs",
@@ -111,10 +111,10 @@ fn a_trial_tells_what_would_come_of_an_order_and_makes_none() {
 
 #[test]
 fn a_caa_record_that_forbids_the_ca_is_explained_before_it_is_asked() {
-    let mut bench = Bench::start();
-    bench.dns.forbid("denied.test", "other-ca.test");
-    let (http, https) = (bench.gateway.http, bench.gateway.https);
-    let (printed, view) = bench.check("www.denied.test", http, https);
+    let mut fixture = Fixture::start();
+    fixture.dns.forbid("denied.test", "other-ca.test");
+    let (http, https) = (fixture.gateway.http, fixture.gateway.https);
+    let (printed, view) = fixture.check("www.denied.test", http, https);
     assert_eq!(printed.code, Some(1), "{printed:?}");
     let (verdict, message) = finding(&view, "caa");
     assert_eq!(verdict, "bad", "{view}");
@@ -123,42 +123,42 @@ fn a_caa_record_that_forbids_the_ca_is_explained_before_it_is_asked() {
         "{message}"
     );
 
-    let yaml = config(&bench.issuers, &["a.test", "www.denied.test"]);
-    bench.gateway.replace_config(yaml);
-    bench.gateway.reload();
+    let yaml = config(&fixture.issuers, &["a.test", "www.denied.test"]);
+    fixture.gateway.replace_config(yaml);
+    fixture.gateway.reload();
     let reason = wait_for("the order to be refused", || {
-        let reason = bench.gateway.wait_until_waiting_for("www.denied.test");
+        let reason = fixture.gateway.wait_until_waiting_for("www.denied.test");
         reason.contains("CAA").then_some(reason)
     });
     assert!(reason.contains("other-ca.test"), "{reason}");
     let ordered = |ask: &Ask| ask.names.contains(&"www.denied.test".to_owned());
-    assert!(!bench.ca.asked("order").iter().any(ordered));
+    assert!(!fixture.ca.asked("order").iter().any(ordered));
 }
 
 #[test]
 fn caa_records_are_gone_by_in_all_that_they_say() {
-    let mut bench = Bench::start();
+    let mut fixture = Fixture::start();
     // The account that the first order has made, and one way alone, which is not the first.
-    let account = bench.ca.url("/account/0");
+    let account = fixture.ca.url("/account/0");
     let bound = format!("ca.test; accounturi={account}; validationmethods=http-01");
-    bench.dns.forbid("bound.test", &bound);
-    bench
+    fixture.dns.forbid("bound.test", &bound);
+    fixture
         .dns
         .forbid("other.test", "ca.test; accounturi=https://ca.test/acct/7");
-    let (http, https) = (bench.gateway.http, bench.gateway.https);
-    let (printed, view) = bench.check("bound.test", http, https);
+    let (http, https) = (fixture.gateway.http, fixture.gateway.https);
+    let (printed, view) = fixture.check("bound.test", http, https);
     assert_eq!(printed.code, Some(0), "{printed:?}");
     assert_eq!(finding(&view, "caa").0, "good", "{view}");
-    let (_, view) = bench.check("other.test", http, https);
+    let (_, view) = fixture.check("other.test", http, https);
     let (verdict, message) = finding(&view, "caa");
     assert_eq!(verdict, "bad", "{view}");
     assert!(message.contains(&account), "{message}");
 
-    let yaml = config(&bench.issuers, &["a.test", "bound.test"]);
-    bench.gateway.replace_config(yaml);
-    bench.gateway.reload();
-    bench.gateway.wait_until_ready();
-    let asked = bench.ca.asked("challenge").into_iter();
+    let yaml = config(&fixture.issuers, &["a.test", "bound.test"]);
+    fixture.gateway.replace_config(yaml);
+    fixture.gateway.reload();
+    fixture.gateway.wait_until_ready();
+    let asked = fixture.ca.asked("challenge").into_iter();
     let ways: Vec<String> = asked
         .filter(|ask| ask.names == ["bound.test"] && ask.payload.is_object())
         .map(|ask| ask.path)

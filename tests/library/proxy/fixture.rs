@@ -1,9 +1,10 @@
-//! An origin that does as it is told, and a gateway on a TCP port without the edge before it.
+//! An origin that does as it is told, a gateway on a TCP port without the edge before it, and a client.
+
+mod origin;
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,184 +23,9 @@ use snigate::tls::GlobalCertificate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-/// What an origin does with a request.
-pub(crate) struct Reply {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) then: Then,
-}
-
-pub(crate) enum Then {
-    /// Closes the connection.
-    Close,
-    /// Sends back whatever comes.
-    Echo,
-    /// Waits until the gateway closes.
-    Hang,
-    /// Answers the next request.
-    Next,
-    /// Resets the connection.
-    Reset,
-}
-
-pub(crate) fn reply(bytes: impl AsRef<[u8]>, then: Then) -> Reply {
-    Reply {
-        bytes: bytes.as_ref().to_vec(),
-        then,
-    }
-}
-
-pub(crate) fn ok(body: &str) -> Reply {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    reply(head, Then::Next)
-}
-
-/// A server on a port of its own.
-pub(crate) struct Origin {
-    pub(crate) address: SocketAddr,
-    /// The requests' heads and bodies, each with the number of its connection.
-    pub(crate) requests: Arc<Mutex<Vec<(usize, String)>>>,
-    /// Connections that have ended.
-    pub(crate) closed: Arc<AtomicUsize>,
-}
-
-impl Origin {
-    /// Answers each request by `answer(connection, request)`, both counted from 0, the request
-    /// over all connections.
-    pub(crate) async fn start(
-        answer: impl Fn(usize, usize) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let origin = Self {
-            address: listener.local_addr().expect("an address"),
-            requests: Arc::default(),
-            closed: Arc::default(),
-        };
-        let (requests, closed) = (Arc::clone(&origin.requests), Arc::clone(&origin.closed));
-        let answer = Arc::new(answer);
-        tokio::spawn(async move {
-            for connection in 0.. {
-                let Ok((stream, _)) = listener.accept().await else {
-                    return;
-                };
-                let (requests, closed) = (Arc::clone(&requests), Arc::clone(&closed));
-                let answer = Arc::clone(&answer);
-                tokio::spawn(async move {
-                    serve(stream, connection, &requests, &*answer).await;
-                    closed.fetch_add(1, Ordering::SeqCst);
-                });
-            }
-        });
-        origin
-    }
-
-    /// Waits until so many connections have ended, for a few seconds at most.
-    pub(crate) async fn wait_for_closed(&self, count: usize) {
-        let ended = async {
-            while self.closed.load(Ordering::SeqCst) != count {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let ended = timeout(Duration::from_secs(5), ended).await;
-        ended.unwrap_or_else(|_| panic!("{count} connections have not ended"));
-    }
-
-    pub(crate) fn seen(&self) -> Vec<String> {
-        self.requests
-            .lock()
-            .expect("sound")
-            .iter()
-            .map(|(_, request)| request.clone())
-            .collect()
-    }
-
-    pub(crate) fn connections(&self) -> Vec<usize> {
-        self.requests
-            .lock()
-            .expect("sound")
-            .iter()
-            .map(|(connection, _)| *connection)
-            .collect()
-    }
-}
-
-async fn serve(
-    mut stream: TcpStream,
-    connection: usize,
-    requests: &Mutex<Vec<(usize, String)>>,
-    answer: &(impl Fn(usize, usize) -> Reply + Send + Sync),
-) {
-    let mut pending = Vec::new();
-    loop {
-        let Some(request) = read_request(&mut stream, &mut pending).await else {
-            return;
-        };
-        let number = {
-            let mut requests = requests.lock().expect("sound");
-            requests.push((connection, request));
-            requests.len() - 1
-        };
-        let reply = answer(connection, number);
-        if stream.write_all(&reply.bytes).await.is_err() {
-            return;
-        }
-        match reply.then {
-            Then::Close => return,
-            Then::Echo => {
-                let (mut read, mut write) = stream.split();
-                _ = tokio::io::copy(&mut read, &mut write).await;
-                return;
-            }
-            Then::Hang => {
-                while stream
-                    .read_buf(&mut pending)
-                    .await
-                    .is_ok_and(|read| read > 0)
-                {}
-                return;
-            }
-            Then::Next => {}
-            Then::Reset => {
-                let socket = socket2::SockRef::from(&stream);
-                socket.set_linger(Some(Duration::ZERO)).expect("linger");
-                return;
-            }
-        }
-    }
-}
-
-/// A request's head, and its body where it has a `Content-Length` or is chunked.
-async fn read_request(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<String> {
-    loop {
-        if let Some(end) = memchr::memmem::find(pending, b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&pending[..end]).to_lowercase();
-            let length = head.split("content-length: ").nth(1).map_or(0, |rest| {
-                rest.split("\r\n")
-                    .next()
-                    .expect("a line")
-                    .parse()
-                    .expect("a length")
-            });
-            let whole = if head.contains("transfer-encoding: chunked") {
-                memchr::memmem::find(&pending[end..], b"\r\n0\r\n\r\n").map(|at| end + at + 7)
-            } else {
-                (pending.len() >= end + 4 + length).then_some(end + 4 + length)
-            };
-            if let Some(whole) = whole {
-                let rest = pending.split_off(whole);
-                let request = std::mem::replace(pending, rest);
-                return Some(String::from_utf8_lossy(&request).into_owned());
-            }
-        }
-        if stream.read_buf(pending).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
+pub(crate) use origin::{Origin, Then, ok, reply};
 
 pub(crate) fn upstream(servers: &[SocketAddr]) -> Arc<Upstream> {
     Arc::new(Upstream {

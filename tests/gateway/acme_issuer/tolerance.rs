@@ -1,20 +1,17 @@
 //! CAs that say what is right in ways that the RFC does not have.
 
+mod mutations;
+mod orders;
+
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use snigate::issuer::Issuer;
 use snigate::printable::is_control;
 use snigate::schedule::FailureClass;
 
 use super::fixture::{Fixture, WebSolver, config};
 use crate::support::{Ask, CaReply, FakeCa, Features};
-
-/// How many runs there are at a time.
-const AT_ONCE: usize = 12;
 
 /// One member of the answers of a CA, and what stands there instead.
 #[derive(Clone, Debug)]
@@ -66,24 +63,6 @@ impl Mutation {
     }
 }
 
-/// All members of a JSON value, by the pointer to their object.
-fn members(value: &Value, pointer: &str, found: &mut Vec<(String, String)>) {
-    match value {
-        Value::Object(object) => {
-            for (name, member) in object {
-                found.push((pointer.to_owned(), name.clone()));
-                members(member, &format!("{pointer}/{name}"), found);
-            }
-        }
-        Value::Array(elements) => {
-            for (index, element) in elements.iter().enumerate() {
-                members(element, &format!("{pointer}/{index}"), found);
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Obtains a certificate for one name from a CA that speaks like this. How many orders that cost,
 /// and why there is none.
 async fn obtain(
@@ -91,237 +70,13 @@ async fn obtain(
     mangle: impl Fn(&Ask, CaReply) -> CaReply + Send + Sync + 'static,
 ) -> (usize, Result<(), String>) {
     let ca = FakeCa::start_mangled(Features::default(), mangle);
-    let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-    let issued = tokio::time::timeout(Duration::from_secs(60), bench.issue(&["a.test"])).await;
+    let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+    let issued = tokio::time::timeout(Duration::from_secs(60), fixture.issue(&["a.test"])).await;
     let issued = match issued {
         Ok(issued) => issued.map(drop).map_err(|failure| failure.to_string()),
         Err(_) => Err("it takes too long".to_owned()),
     };
     (ca.asked("order").len(), issued)
-}
-
-/// Every member of every answer in turn is absent, null or of another type: unless nobody could do
-/// without it, the certificate comes, and with one order.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_does_not_matter_costs_nothing() {
-    let web = WebSolver::start();
-    let answers: Arc<Mutex<Vec<(String, usize, Value)>>> = Arc::default();
-    let seen = Arc::clone(&answers);
-    let good = obtain(&web, move |ask, reply| {
-        if let Ok(body) = serde_json::from_slice(&reply.body) {
-            let answer = (ask.kind.clone(), ask.number, body);
-            seen.lock().unwrap().push(answer);
-        }
-        reply
-    });
-    assert_eq!(good.await, (1, Ok(())));
-    let answers = answers.lock().unwrap().clone();
-    let mut mutations = Vec::new();
-    for (kind, number, answer) in &answers {
-        let mut found = Vec::new();
-        members(answer, "", &mut found);
-        for (object, name) in found {
-            for value in [
-                None,
-                Some(Value::Null),
-                Some(json!(17)),
-                Some(json!(true)),
-                Some(json!("")),
-                Some(json!([])),
-                Some(json!({})),
-            ] {
-                for number in [Some(*number), None] {
-                    mutations.push(Mutation {
-                        kind: kind.clone(),
-                        number,
-                        object: object.clone(),
-                        name: name.clone(),
-                        value: value.clone(),
-                    });
-                }
-            }
-        }
-    }
-    // Members that the good run does not have.
-    for (kind, name, value) in [
-        ("orders", "error", json!({})),
-        (
-            "orders",
-            "error",
-            json!({ "type": "urn:ietf:params:acme:error:malformed" }),
-        ),
-        ("finalize", "error", json!({})),
-        (
-            "finalize",
-            "error",
-            json!({ "detail": "it was once", "status": "400" }),
-        ),
-        ("order", "replaces", json!("")),
-        ("order", "replaces", json!("a.b.c")),
-        ("order", "profile", json!({})),
-        ("order", "notBefore", json!(17)),
-        ("finalize", "status", json!(" VALID ")),
-        ("orders", "status", json!("Ready")),
-        ("order", "status", json!("PENDING")),
-        ("finalize", "status", json!("issuing")),
-        ("authz", "wildcard", Value::Null),
-        ("authz", "wildcard", json!("false")),
-        ("authz", "wildcard", json!(0)),
-        ("authz", "status", json!("processing")),
-        ("authz", "identifier", json!("a.test")),
-        ("challenge", "error", Value::Null),
-        ("challenge", "error", json!({})),
-        ("challenge", "status", json!("queued")),
-        ("account", "contact", Value::Null),
-        ("account", "termsOfServiceAgreed", json!("yes")),
-        ("dir", "newAuthz", json!(17)),
-        ("dir", "renewalInfo", json!({})),
-    ] {
-        mutations.push(Mutation {
-            kind: kind.to_owned(),
-            number: Some(0),
-            object: String::new(),
-            name: name.to_owned(),
-            value: Some(value),
-        });
-    }
-    mutations.retain(|mutation| !mutation.matters());
-    let count = mutations.len();
-    let web = &web;
-    let wrong: Vec<String> = stream::iter(mutations)
-        .map(|mutation| async move {
-            let mangle = mutation.clone();
-            let outcome = obtain(web, move |ask, reply| mangle.apply(ask, reply)).await;
-            (outcome != (1, Ok(()))).then(|| format!("{mutation:?}: {outcome:?}"))
-        })
-        .buffer_unordered(AT_ONCE)
-        .filter_map(|wrong| async move { wrong })
-        .collect()
-        .await;
-    assert!(
-        wrong.is_empty(),
-        "{} of {count}:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    assert!(count > 300, "{count} runs");
-}
-
-/// What is missing is named, with what came instead.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_named() {
-    let web = WebSolver::start();
-    for (kind, name, part) in [
-        ("dir", "newOrder", "no 'newOrder'"),
-        (
-            "authz",
-            "challenges",
-            "the authorization has no 'challenges'",
-        ),
-    ] {
-        let mutation = Mutation {
-            kind: kind.to_owned(),
-            number: None,
-            object: String::new(),
-            name: name.to_owned(),
-            value: Some(json!("\u{202e}")),
-        };
-        let (orders, issued) = obtain(&web, move |ask, reply| mutation.apply(ask, reply)).await;
-        let why = issued.unwrap_err();
-        assert!(why.contains(part), "{name}: {why}");
-        assert!(why.chars().all(|char| !is_control(char)), "{why:?}");
-        assert!(orders <= 1, "{orders}");
-    }
-}
-
-/// What a CA has against an order in the place of a certificate is told, with what is done then.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_may_not_replace_is_told_in_the_words_of_the_ca() {
-    let web = WebSolver::start();
-    for (status, kind, detail) in [
-        (409, "alreadyReplaced", "another order has replaced it"),
-        (404, "malformed", "no such certificate"),
-    ] {
-        let features = Features {
-            directory: json!({ "renewalInfo": "/ari" }),
-            ..Features::default()
-        };
-        let ca = FakeCa::start_with(features, move |ask| {
-            let is_it = ask.kind == "order" && ask.payload.get("replaces").is_some();
-            is_it.then(|| CaReply::problem(status, kind, detail))
-        });
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        let mut request = bench.request(&["a.test"]);
-        request.replaces = Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE".to_owned());
-        let mut progress = bench.events.subscribe();
-        bench.issuer.issue(&request).await.unwrap();
-        let told = std::iter::from_fn(|| progress.try_recv().ok());
-        let told: Vec<String> = told
-            .map(|event| event.message.clone())
-            .filter(|message| message.contains("in the place of the present certificate"))
-            .collect();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains(detail), "{told:?}");
-        assert!(told[0].ends_with("asking for one of its own"), "{told:?}");
-        let orders = ca.asked("order");
-        let replace = orders.iter().map(|order| order.payload.get("replaces"));
-        let replace: Vec<bool> = replace.map(|one| one.is_some()).collect();
-        assert_eq!(replace, [true, false], "{kind}");
-    }
-}
-
-/// An order whose URL is not told cannot be completed: it is the only one of the attempt, and people
-/// read what the CA did.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_is_nowhere_is_the_only_one_and_is_told() {
-    let web = WebSolver::start();
-    for (place, body, lifetime) in [
-        (None, None, None),
-        (Some(""), None, None),
-        (Some("no place"), None, None),
-        (None, Some("<html>created</html>"), None),
-        (None, Some(""), None),
-        (None, None, Some(7)),
-        (Some("here"), Some(""), Some(7)),
-    ] {
-        for replaces in [None, Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE")] {
-            let features = Features {
-                directory: json!({ "renewalInfo": "/ari" }),
-                ..Features::default()
-            };
-            let ca = FakeCa::start_mangled(features, move |ask, mut reply| {
-                if ask.kind == "order" {
-                    reply.headers.retain(|(name, _)| name != "Location");
-                    if let Some(place) = place {
-                        reply = reply.header("Location", place);
-                    }
-                    if let Some(body) = body {
-                        reply.body = body.into();
-                    }
-                }
-                reply
-            });
-            let mut config = config(ca.directory(), ca.ca_file());
-            config.order.lifetime = lifetime.map(|days| Duration::from_secs(days * 86_400));
-            let bench = Fixture::new(config, vec![web.clone()]);
-            let mut request = bench.request(&["a.test"]);
-            request.replaces = replaces.map(str::to_owned);
-            let failure = bench.issuer.issue(&request).await.err().unwrap();
-            let case = format!("{place:?} {body:?} {lifetime:?} {replaces:?}: {failure}");
-            assert_eq!(ca.asked("order").len(), 1, "{case}");
-            // It is asked again after minutes, then hours.
-            assert_eq!(failure.class, FailureClass::Internal, "{case}");
-            assert!(failure.message.contains("no Location header"), "{case}");
-            let words = match body {
-                None => "201 Created and begins with {",
-                Some("") => "201 Created without a body",
-                Some(words) => words,
-            };
-            assert!(failure.message.contains(words), "{case}");
-            // Nobody goes on with another's order.
-            assert!(ca.asked("authz").is_empty(), "{case}");
-        }
-    }
 }
 
 /// Whole answers that come in an odd way.
@@ -404,39 +159,6 @@ async fn answers_are_read_whatever_stands_around_them() {
     }
 }
 
-/// An order in the place of a certificate, of a CA that does not say so as it should.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_does_not_say_what_it_replaces_is_good() {
-    let web = WebSolver::start();
-    for value in [
-        None,
-        Some(Value::Null),
-        Some(json!("")),
-        Some(json!(17)),
-        Some(json!("other.one")),
-    ] {
-        let mutation = Mutation {
-            kind: "order".to_owned(),
-            number: None,
-            object: String::new(),
-            name: "replaces".to_owned(),
-            value: value.clone(),
-        };
-        let features = Features {
-            directory: json!({ "renewalInfo": "/ari" }),
-            ..Features::default()
-        };
-        let ca = FakeCa::start_mangled(features, move |ask, reply| mutation.apply(ask, reply));
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        let mut request = bench.request(&["a.test"]);
-        request.replaces = Some("aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE".to_owned());
-        bench.issuer.issue(&request).await.unwrap();
-        let orders = ca.asked("order");
-        assert_eq!(orders.len(), 1, "{value:?}");
-        assert!(orders[0].payload["replaces"].is_string());
-    }
-}
-
 fn refusal(odd: &Value) -> CaReply {
     let mut problem = json!({
         "type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "not this one",
@@ -461,8 +183,8 @@ async fn the_words_of_a_ca_reach_people_whatever_stands_beside_them() {
     ] {
         let answer = refusal(&odd);
         let ca = FakeCa::start(move |ask| (ask.kind == "order").then(|| answer.clone()));
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        let failure = bench.issue(&["a.test"]).await.err().unwrap();
+        let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+        let failure = fixture.issue(&["a.test"]).await.err().unwrap();
         assert_eq!(failure.class, FailureClass::Refused, "{odd}: {failure}");
         assert!(failure.message.contains("not this one"), "{odd}: {failure}");
         assert!(!failure.message.contains("defect"), "{failure}");
@@ -506,8 +228,8 @@ async fn the_words_of_a_ca_reach_people_whatever_stands_beside_them() {
     ] {
         let said = answer.clone();
         let ca = FakeCa::start(move |ask| (ask.kind == "order").then(|| said.clone()));
-        let bench = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
-        let failure = bench.issue(&["a.test"]).await.err().unwrap();
+        let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
+        let failure = fixture.issue(&["a.test"]).await.err().unwrap();
         assert_eq!(failure.class, class, "{answer:?}: {failure}");
         assert!(failure.message.contains(part), "{part}: {failure}");
         assert!(
@@ -581,8 +303,8 @@ async fn nonces_are_taken_as_they_come() {
         let ca = FakeCa::start_mangled(Features::default(), mangle);
         let mut config = config(ca.directory(), ca.ca_file());
         config.order.lifetime = Some(Duration::from_secs(7 * 86_400));
-        let bench = Fixture::new(config, vec![web.clone()]);
-        bench.issue(&["a.test"]).await.unwrap();
+        let fixture = Fixture::new(config, vec![web.clone()]);
+        fixture.issue(&["a.test"]).await.unwrap();
         assert_eq!(ca.asked("order").len(), 1, "{what}");
     }
 }
