@@ -323,7 +323,7 @@ mod tests {
 
     use super::*;
     use crate::challenge::Challenges;
-    use crate::config::model::{SessionTickets, Tls, TlsProfile, UnknownSni};
+    use crate::config::model::Tls;
     use crate::proxy::{Prepared, Request};
 
     struct Silent;
@@ -361,17 +361,11 @@ mod tests {
             header_read: LAST_CALL,
             idle: LAST_CALL,
             max_header_bytes: 4096,
-            max_connections: 0,
-            max_connections_per_ip: 0,
-            h2_streams: 100,
-            upstream_connections: 0,
+            ..Limits::sample()
         };
         let tls = Tls {
-            profile: TlsProfile::Intermediate,
             groups: vec!["X25519".to_owned()],
-            default_certificate: None,
-            unknown_sni: UnknownSni::Default,
-            session_tickets: SessionTickets::Off,
+            ..Tls::sample()
         };
         let acceptor = certificates.acceptor(&tls).expect("OpenSSL");
         let settings = Settings { limits, acceptor };

@@ -300,72 +300,7 @@ fn to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> LocalResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use indexmap::IndexMap;
-
     use super::*;
-    use crate::config::model::{
-        AccessLog, Admin, InMemory, Limits, Log, LogFormat, Renewal, Server, SessionTickets,
-        Storage, Tls, TlsProfile, UnknownSni,
-    };
-
-    /// A configuration without sites.
-    pub(crate) fn config() -> Config {
-        let second = Duration::from_secs(1);
-        Config {
-            server: Server {
-                https: Vec::new(),
-                http: Vec::new(),
-                admin: Admin::Off,
-                admin_token: None,
-                threads: 1,
-                user: None,
-                grace_period: second,
-                limits: Limits {
-                    handshake: second,
-                    header_read: second,
-                    idle: second,
-                    max_header_bytes: 65536,
-                    max_connections: 0,
-                    max_connections_per_ip: 0,
-                    h2_streams: 100,
-                    upstream_connections: 0,
-                },
-                https_optional: false,
-            },
-            tls: Tls {
-                profile: TlsProfile::Intermediate,
-                groups: Vec::new(),
-                default_certificate: None,
-                unknown_sni: UnknownSni::Default,
-                session_tickets: SessionTickets::Off,
-            },
-            storage: Storage::File {
-                path: "data".into(),
-            },
-            issuers: IndexMap::new(),
-            dns: IndexMap::new(),
-            certificates: [].into(),
-            certificates_in_memory: InMemory::All,
-            certificate_cache: 1 << 20,
-            renewal: Renewal {
-                window: 0.3,
-                check_every: second,
-                ari: true,
-                required_at_start: false,
-            },
-            on_demand: None,
-            upstreams: IndexMap::new(),
-            sites: Vec::new(),
-            places: Default::default(),
-            log: Log {
-                level: "info".to_owned(),
-                format: LogFormat::Text,
-                access: AccessLog::Off,
-            },
-        }
-    }
 
     #[test]
     fn a_redirect_to_tls_keeps_host_path_and_query() {

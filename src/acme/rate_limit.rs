@@ -344,7 +344,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::model::{ExternalAccount, KeyType, OrderLimit, OrderTerms};
+    use crate::config::model::{ExternalAccount, OrderLimit};
     use crate::secret::Secret;
     use crate::storage::{Key, MemoryStorage, keys};
 
@@ -367,24 +367,11 @@ mod tests {
 
         fn on(storage: Arc<dyn Storage>, orders: u32, seconds: u64) -> Self {
             let config = Arc::new(Acme {
-                directory: "https://ca.test/dir".to_owned(),
-                staging: None,
-                email: None,
-                challenges: Vec::new(),
-                dns: None,
-                order: OrderTerms::default(),
-                key_type: KeyType::P256,
-                reuse_key: false,
-                ca_file: None,
-                eab: None,
-                zerossl: None,
-                proxy: None,
-                check_caa: true,
-                resolvers: Vec::new(),
                 order_limit: OrderLimit {
                     orders,
                     per: Duration::from_secs(seconds),
                 },
+                ..Acme::sample("https://ca.test/dir")
             });
             let clock = Arc::new(ManualClock::at(NOW));
             let steady = Arc::new(AtomicU64::new(0));

@@ -6,6 +6,8 @@
 
 mod dns;
 mod order;
+#[cfg(test)]
+mod sample;
 mod site;
 mod zerossl;
 

@@ -205,8 +205,6 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -214,14 +212,8 @@ mod tests {
     #[tokio::test]
     async fn a_head_in_crumbs_without_a_line_end_is_bounded() {
         let limits = Limits {
-            handshake: Duration::from_secs(10),
-            header_read: Duration::from_secs(10),
-            idle: Duration::from_secs(10),
             max_header_bytes: 4096,
-            max_connections: 0,
-            max_connections_per_ip: 0,
-            h2_streams: 100,
-            upstream_connections: 0,
+            ..Limits::sample()
         };
         // Each read sees one crumb, as with a TLS record for each.
         let (mut client, server) = tokio::io::duplex(32);

@@ -368,7 +368,7 @@ mod tests {
     fn unchanged_upstreams_keep_their_state() {
         let metrics = Metrics::new().expect("metrics");
         let config = |port| {
-            let mut config = crate::proxy::tests::config();
+            let mut config = Config::sample();
             config.upstreams.insert("app".into(), upstream(port));
             config
         };

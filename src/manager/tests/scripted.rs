@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::config::model::{Acme, ChallengeType, InMemory, KeyType, OrderLimit, OrderTerms};
+use crate::config::model::{Acme, InMemory};
 use crate::event::{EventKind, Severity};
 use crate::host::Pattern;
 use crate::issuer::{Issued, Request, Revocation, RevocationReason};
@@ -219,26 +219,7 @@ impl World {
             }),
             dns: None,
         });
-        let mut acme = Acme {
-            directory: "https://ca.test/directory".to_owned(),
-            staging: None,
-            email: None,
-            challenges: vec![ChallengeType::Http01],
-            dns: None,
-            order: OrderTerms::default(),
-            key_type: KeyType::P256,
-            reuse_key: false,
-            ca_file: None,
-            eab: None,
-            zerossl: None,
-            proxy: None,
-            check_caa: true,
-            resolvers: Vec::new(),
-            order_limit: OrderLimit {
-                orders: 10,
-                per: Duration::from_secs(10),
-            },
-        };
+        let mut acme = Acme::sample("https://ca.test/directory");
         let sites = vec![site(&["a.example"], SiteTls::Auto(vec!["ca".into()]))];
         let mut config = config(Vec::new(), sites);
         config

@@ -1,0 +1,100 @@
+//! Values to test with: a test names the fields that it is about and takes the rest from here.
+
+use super::*;
+
+impl Config {
+    /// A configuration with nothing in it: no listener, no certificate, no site.
+    pub(crate) fn sample() -> Self {
+        Self {
+            server: Server {
+                https: Vec::new(),
+                http: Vec::new(),
+                admin: Admin::Off,
+                admin_token: None,
+                threads: 1,
+                user: None,
+                grace_period: Duration::from_secs(1),
+                limits: Limits::sample(),
+                https_optional: false,
+            },
+            tls: Tls::sample(),
+            storage: Storage::File {
+                path: "/nonexistent".into(),
+            },
+            issuers: IndexMap::new(),
+            dns: IndexMap::new(),
+            certificates: [].into(),
+            certificates_in_memory: InMemory::All,
+            certificate_cache: 1 << 20,
+            renewal: Renewal {
+                window: 0.33,
+                check_every: Duration::from_secs(600),
+                ari: true,
+                required_at_start: false,
+            },
+            on_demand: None,
+            upstreams: IndexMap::new(),
+            sites: Vec::new(),
+            places: Places::default(),
+            log: Log {
+                level: "info".to_owned(),
+                format: LogFormat::Text,
+                access: AccessLog::Off,
+            },
+        }
+    }
+}
+
+impl Limits {
+    /// Ten seconds for everything, and as many connections as come.
+    pub(crate) fn sample() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            header_read: Duration::from_secs(10),
+            idle: Duration::from_secs(10),
+            max_header_bytes: 65_536,
+            max_connections: 0,
+            max_connections_per_ip: 0,
+            h2_streams: 100,
+            upstream_connections: 0,
+        }
+    }
+}
+
+impl Tls {
+    pub(crate) fn sample() -> Self {
+        Self {
+            profile: TlsProfile::Intermediate,
+            groups: Vec::new(),
+            default_certificate: None,
+            unknown_sni: UnknownSni::Default,
+            session_tickets: SessionTickets::Off,
+        }
+    }
+}
+
+impl Acme {
+    /// A CA at this directory that validates by http-01.
+    pub(crate) fn sample(directory: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            staging: None,
+            email: None,
+            challenges: vec![ChallengeType::Http01],
+            dns: None,
+            order: OrderTerms::default(),
+            key_type: KeyType::P256,
+            reuse_key: false,
+            ca_file: None,
+            eab: None,
+            zerossl: None,
+            proxy: None,
+            check_caa: true,
+            resolvers: Vec::new(),
+            order_limit: OrderLimit {
+                orders: 10,
+                per: Duration::from_secs(10),
+            },
+        }
+    }
+}
