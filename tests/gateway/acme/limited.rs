@@ -201,9 +201,12 @@ fn a_limit_on_new_accounts_holds_nobody_who_has_one() {
         yaml
     };
     let first = [("a.test", "a"), ("b.test", "b")];
-    let mut gateway = Gateway::builder().config(yaml(&first)).spawn();
+    // The one account is there before the other is refused.
+    let mut gateway = Gateway::builder().config(yaml(&first[..1])).spawn();
     let root = fake.root().certificate();
     wait_until_served(&gateway, "a.test", root);
+    gateway.replace_config(yaml(&first));
+    assert_eq!(gateway.reload().0, 200);
     gateway.wait_for_event("the limit", |event| event.kind == "ca_limited");
     let all = [first[0], first[1], ("c.test", "a"), ("d.test", "b")];
     gateway.replace_config(yaml(&all));
