@@ -42,7 +42,10 @@ impl AcmeIssuer {
         let solvers = Solvers::of(self, preflight.dns.as_deref());
         if let Some(client) = &client {
             let account = account.as_deref();
-            findings.push(self.caa(preflight, client, account, &solvers, &lookups).await);
+            findings.push(
+                self.caa(preflight, client, account, &solvers, &lookups)
+                    .await,
+            );
         }
         findings.extend(self.challenges(preflight, &solvers, &lookups).await);
         findings
@@ -107,7 +110,13 @@ impl AcmeIssuer {
         }
     }
 
-async fn challenges(&self,preflight:&Preflight,solvers:&Solvers,lookups:&Lookups,)->Vec<Finding>{let(domain,is_wildcard)=match&preflight.name{
+    async fn challenges(
+        &self,
+        preflight: &Preflight,
+        solvers: &Solvers,
+        lookups: &Lookups,
+    ) -> Vec<Finding> {
+        let (domain, is_wildcard) = match &preflight.name {
             Pattern::Exact(name) => (Identifier::Dns(name.clone()), false),
             Pattern::Wildcard(of) => (Identifier::Dns(of.clone()), true),
             Pattern::Ip(address) => (Identifier::Ip(*address), false),

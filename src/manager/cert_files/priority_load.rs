@@ -78,7 +78,9 @@ impl CertFiles {
             marks.extend(first.files.keys());
             first.load_priority.set_listed(marks);
             match &first.default {
-                Some(Identifier::Dns(name)) => first.load_priority.prioritize(Host::Name(name.as_str())),
+                Some(Identifier::Dns(name)) => {
+                    first.load_priority.prioritize(Host::Name(name.as_str()))
+                }
                 Some(Identifier::Ip(address)) => first.load_priority.prioritize(Host::Ip(*address)),
                 None => {}
             }

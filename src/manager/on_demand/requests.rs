@@ -150,7 +150,11 @@ impl Requests {
     }
 
     /// Answers all clients that wait for `name`.
-    pub(in crate::manager) fn answer_name(&self, name: &HostName, answer: &Result<(), ObtainError>) {
+    pub(in crate::manager) fn answer_name(
+        &self,
+        name: &HostName,
+        answer: &Result<(), ObtainError>,
+    ) {
         let waiting = self.waiting().by_name.remove(name);
         for sender in waiting.unwrap_or_default().senders {
             // Who asked may have gone.

@@ -14,8 +14,8 @@ use snigate::clock::SystemClock;
 use snigate::config::model::Config;
 use snigate::edge::{Edge, Listener, ListenerKind};
 use snigate::metrics::Metrics;
-use snigate::proxy::{Front, Gateway, SiteTable};
-use snigate::service::live;
+use snigate::proxy::{Gateway, ProxyApp, SiteTable};
+use snigate::service::state;
 use snigate::storage::{MemoryStorage, Storage};
 use snigate::tls::{GlobalCertificate, Snapshot};
 use tempfile::TempDir;
@@ -67,7 +67,7 @@ impl Fixture {
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::build(
             &config, &metrics, None,
         )));
-        let access = live::access_log(&config, &metrics).expect("a log");
+        let access = state::access_log(&config, &metrics).expect("a log");
         let gateway = Gateway::new(
             Arc::clone(&sites),
             &metrics,
@@ -75,9 +75,9 @@ impl Fixture {
             certificates.clone(),
         );
         let edge = Edge::new(
-            Arc::new(Front::new(gateway, &config, 8)),
+            Arc::new(ProxyApp::new(gateway, &config, 8)),
             certificates.clone(),
-            live::settings(&certificates, &config).expect("OpenSSL"),
+            state::settings(&certificates, &config).expect("OpenSSL"),
             metrics.clone(),
             100,
             1,
