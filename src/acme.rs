@@ -154,7 +154,8 @@ impl AcmeIssuer {
             Err(OrderError::Held(failure)) => Err(failure),
             Err(OrderError::AccountLost | OrderError::ChallengesFailed(_)) => {
                 let message = format!(
-                    "{} does not know the account that it has just made; report it to the CA",
+                    "{} does not recognize the account that it has just created; report this to \
+                     the CA",
                     ca.host
                 );
                 Err(Failure::new(FailureClass::Network, message))
@@ -192,7 +193,7 @@ impl AcmeIssuer {
         }
         self.emit_progress(
             request,
-            format!("{} has lost the account: making one", ca.host),
+            format!("{} has lost the account: creating a new one", ca.host),
         );
         if let Some(wait) = self.shared.limits.registration_held(ca, config) {
             return Err(OrderError::Held(limited_failure(&ca.host, wait)));
@@ -206,7 +207,7 @@ impl AcmeIssuer {
     async fn delete_order(&self, place: Key) {
         let removed = blocking(&self.shared.storage, move |storage| storage.delete(&place));
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "an order that is over is still kept");
+            tracing::warn!(%error, "cannot delete a finished order from the storage");
         }
     }
 

@@ -117,7 +117,7 @@ pub fn run(file: PathBuf, loaded: Loaded, signals: Signals) -> Result<(), StartE
     let storage = storage(&config);
     let app = App::new(file, loaded, level, metrics, storage)?;
     if signals.is_to_stop() {
-        tracing::info!("stopped before the start was over");
+        tracing::info!("stopped before startup was complete");
         return Ok(());
     }
     app.serve(sockets, &config, signals)

@@ -214,7 +214,7 @@ impl Challenges {
                 Err(error) => tracing::warn!(
                     domain = %stored.challenge.domain,
                     %error,
-                    "cannot answer a validation that another instance has asked for"
+                    "cannot answer a validation that another instance requested"
                 ),
             }
         }

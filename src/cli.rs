@@ -36,14 +36,14 @@ const CONFIG: &str = "/etc/snigate/snigate.yaml";
 
 const EXAMPLES: &str = "\
 Examples:
-  snigate demo                        A gateway to try, without root and without a configuration
-  snigate check --config my.yaml      Every mistake with its place, and what to do about it
-  snigate run --config my.yaml        The gateway, in the foreground
-  snigate reload                      Takes the changed configuration, or says why not
-  snigate certs list                  How every certificate stands, the most urgent first
+  snigate demo                        Try a gateway without root or a configuration
+  snigate check --config my.yaml      Show every mistake, its place and how to fix it
+  snigate run --config my.yaml        Run the gateway in the foreground
+  snigate reload                      Apply the changed configuration, or say why not
+  snigate certs list                  Show the state of every certificate, the most urgent first
   snigate completions bash > /etc/bash_completion.d/snigate
 
-Exit codes: 0 well, 1 it failed, 2 wrong usage, 3 configuration invalid,
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 invalid configuration,
 4 `certs list --fail-within` found some";
 
 /// An edge gateway that hosts many TLS sites on one address
@@ -58,32 +58,32 @@ struct Cli {
 enum Verb {
     /// Run the gateway in the foreground
     #[command(after_long_help = "\
-Ready when /readyz on the admin address answers 200 and, under systemd, when it has notified.
-SIGTERM stops it gracefully, SIGHUP makes it read its configuration again.
+Ready when /readyz on the admin address answers 200 and, under systemd, once it has notified.
+SIGTERM stops it gracefully, SIGHUP makes it reload its configuration.
 
 Example:
   snigate run --config /etc/snigate/snigate.yaml")]
     Run(Configuration),
     /// Try it: a local CA, three sites on 127.0.0.1, a built-in upstream
     #[command(after_long_help = "\
-Needs no root and no configuration. All that it writes is in one directory, which can be deleted.
+Needs neither root nor a configuration. It writes only to one directory, which can be deleted.
 
 Example:
   snigate demo --data /tmp/snigate-demo")]
     Demo(DemoArgs),
     /// Validate a configuration and everything it names
     #[command(after_long_help = "\
-Checks all that `run` would load, and reports every mistake at once as FILE:LINE:COLUMN.
+Checks everything that `run` would load and reports every mistake at once as FILE:LINE:COLUMN.
 
 Examples:
   snigate check --config my.yaml
   snigate check --config my.yaml --json | jq .errors")]
     Check(CheckArgs),
-    /// Make the running gateway read its configuration again; waits and reports
+    /// Make the running gateway reload its configuration; waits and reports
     Reload(Remote),
     /// Stop the running gateway: requests in flight finish first
     Stop(Remote),
-    /// Show what the running gateway does
+    /// Show the status of the running gateway
     Status(StatusArgs),
     /// The certificates of the running gateway: list, show, check, obtain, renew, revoke
     #[command(subcommand)]
@@ -107,28 +107,28 @@ Example:
         /// The shell to print it for
         shell: Shell,
     },
-    /// Print the manual page, of one verb where it is named
+    /// Print the manual page, or that of one command
     #[command(after_long_help = "\
 Examples:
   snigate man | man -l -
   snigate man ca trust > snigate-ca-trust.1")]
     Man {
-        /// The verb, as `check` or `ca trust`
+        /// The command, such as `check` or `ca trust`
         verb: Vec<String>,
     },
 }
 
 #[derive(Debug, Subcommand)]
 enum CaVerb {
-    /// Print the root certificate, PEM; those of all local CAs where there are several
+    /// Print the root certificate as PEM, or those of all local CAs if there are several
     #[command(after_long_help = "\
 Example:
   snigate ca root > root.pem && curl --cacert root.pem https://my.site/")]
     Root(RootArgs),
     /// Put the root certificate into the trust stores of this machine
     #[command(after_long_help = "\
-Knows the system's store of Debian and Fedora and their kin, and the NSS databases of browsers
-where certutil is installed. Uses sudo for the system's store when it is not run by root.
+Supports the system's store of Debian, Fedora and their derivatives, and the NSS databases of
+browsers if certutil is installed. Uses sudo for the system's store when it is not run by root.
 
 Examples:
   snigate ca trust --dry-run
@@ -166,7 +166,7 @@ struct CheckArgs {
     /// Report as JSON, on stdout
     #[arg(long)]
     json: bool,
-    /// Take warnings for errors
+    /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
 }
@@ -179,7 +179,7 @@ struct Remote {
     /// The admin token [default: as configured]
     #[arg(long, env = "SNIGATE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The configuration to take both from where they are not given
+    /// The configuration to read both from if they are not given
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -200,7 +200,7 @@ struct TrustArgs {
     /// Only print the commands it would run
     #[arg(long)]
     dry_run: bool,
-    /// Take the root certificate out of the trust stores again
+    /// Remove the root certificate from the trust stores
     #[arg(long)]
     uninstall: bool,
 }

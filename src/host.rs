@@ -189,7 +189,7 @@ pub enum HostNameError {
     #[error("has a label of more than 63 characters: {0}")]
     LabelTooLong(String),
     /// It is over 253 octets.
-    #[error("is {0} characters long, and 253 is the most")]
+    #[error("is {0} characters long, and 253 is the maximum")]
     TooLong(usize),
     /// `*` stands elsewhere than alone as the first label.
     #[error("may have '*' only as its whole first label")]

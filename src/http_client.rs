@@ -166,11 +166,11 @@ impl HttpClient {
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum HttpError {
-    #[error("{0} is not asked: only URLs of https are")]
+    #[error("{0} is not requested: only https URLs are allowed")]
     Scheme(Uri),
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     Timeout(Duration),
-    #[error("its answer is longer than {} KiB", MAX_ANSWER / 1024)]
+    #[error("its response is longer than {} KiB", MAX_ANSWER / 1024)]
     TooLong,
     #[error("{0}")]
     Broken(String),

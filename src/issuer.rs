@@ -98,7 +98,7 @@ pub trait Issuer: Send + Sync {
     /// # Errors
     /// Why it is not revoked.
     async fn revoke(&self, _revocation: &Revocation) -> Result<(), Failure> {
-        let message = format!("{} revokes no certificates", self.name());
+        let message = format!("{} does not revoke certificates", self.name());
         Err(Failure::new(FailureClass::Configuration, message))
     }
 
@@ -107,7 +107,7 @@ pub trait Issuer: Send + Sync {
     /// # Errors
     /// Why it stands as before, as far as that is known.
     async fn account(&self, _task: &AccountTask) -> Result<AccountFacts, Failure> {
-        let message = format!("{} has no account anywhere", self.name());
+        let message = format!("{} has no account at a CA", self.name());
         Err(Failure::new(FailureClass::Configuration, message))
     }
 }
@@ -139,7 +139,7 @@ impl Issuer for NullIssuer {
     async fn issue(&self, request: &Request) -> Result<Issued, Failure> {
         Err(Failure::new(
             FailureClass::Configuration,
-            format!("nobody is asked for {}", request.domain()),
+            format!("no issuer is asked for {}", request.domain()),
         ))
     }
 

@@ -147,11 +147,11 @@ impl LocalCa {
             let root = self.layout.key(roots::ROOT_KEY);
             let root = root.map_or_else(|_| String::new(), |key| self.storage.place(&key));
             format!(
-                "the root in {root} is not valid before {}, so that clients refuse what is issued \
-                 below it: either the clock of this machine is slow now, or it was fast when the \
-                 root was made; set the clock, or, where it is right, move the root and the files \
-                 beside it away and restart the gateway to have a new root made, which all clients \
-                 then have to trust",
+                "the root in {root} is not valid before {}, so clients refuse what is issued below \
+                 it: either this machine's clock is slow now, or it was fast when the root was \
+                 made; set the clock or, if it is right, move the root and the files beside it \
+                 away and restart the gateway to have a new root made, which all clients then have \
+                 to trust",
                 rfc3339(begins)
             )
         })
@@ -279,8 +279,8 @@ pub enum LocalCaError {
     Damaged { path: String, reason: String },
     /// There is a root, and several that it may be of.
     #[error(
-        "it cannot be told whether the root of {one} or that of {other} is beside {path}: {reason}; \
-         write the name of the issuer whose root it is into that file"
+        "cannot tell whether the root beside {path} belongs to {one} or {other}: {reason}; write \
+         the name of the issuer whose root it is into that file"
     )]
     Unowned {
         path: String,
@@ -289,7 +289,7 @@ pub enum LocalCaError {
         other: String,
     },
     /// A certificate cannot be made.
-    #[error("the local CA cannot make a certificate: {0}")]
+    #[error("the local CA cannot issue a certificate: {0}")]
     Make(#[from] rcgen::Error),
     /// There is no name to issue for.
     #[error("a certificate needs at least one host name")]

@@ -97,18 +97,19 @@ impl Metrics {
             ),
             (
                 "snigate_request_duration_seconds",
-                "From the request's head to the end of its answer.",
+                "From the request's head to the end of its response.",
             ),
         )?;
         registry.register(Box::new(sites.clone()))?;
         let certificate_ends = CertificateEnds::new(
             (
                 "snigate_certificate_not_after_seconds",
-                "Unix time at which the certificate of a site's name ends, of those that end first.",
+                "Unix time at which the certificate of a site's name expires, of those that expire \
+                 first.",
             ),
             (
                 "snigate_certificates_not_shown",
-                "Certificates whose end is not shown, since others end before.",
+                "Certificates whose expiry is not shown because others expire earlier.",
             ),
         )?;
         registry.register(Box::new(certificate_ends.clone()))?;
@@ -122,7 +123,7 @@ impl Metrics {
         Ok(Self {
             handshakes: counters(
                 "snigate_tls_handshakes_total",
-                "TLS handshakes by how they ended.",
+                "TLS handshakes by result.",
                 &["result", "version", "group", "resumed"],
             )?,
             unknown_names: counter(
@@ -137,7 +138,7 @@ impl Metrics {
             parsed_cache: ParsedCacheMetrics {
                 hits: counter(
                     "snigate_certificate_cache_hits_total",
-                    "Handshakes whose certificate was at hand in parsed form.",
+                    "Handshakes whose certificate was already parsed.",
                 )?,
                 misses: counter(
                     "snigate_certificate_cache_misses_total",
@@ -145,11 +146,11 @@ impl Metrics {
                 )?,
                 evictions: counter(
                     "snigate_certificate_cache_evictions_total",
-                    "Certificates whose parsed form was let go to make room.",
+                    "Parsed certificates evicted to make room.",
                 )?,
                 bytes: gauge(
                     "snigate_certificate_cache_bytes",
-                    "Memory that parsed certificates take, roughly.",
+                    "Approximate memory used by parsed certificates.",
                 )?,
             },
             certificate_ends,
@@ -159,21 +160,21 @@ impl Metrics {
             )?,
             on_demand: counters(
                 "snigate_on_demand_total",
-                "Names that wanted a certificate on demand, by what came of it.",
+                "Names that requested a certificate on demand, by outcome.",
                 &["result"],
             )?,
             on_demand_waiting: gauge(
                 "snigate_on_demand_waiting",
-                "Handshakes that wait for a certificate on demand.",
+                "Handshakes that are waiting for a certificate on demand.",
             )?,
             renewals: counters(
                 "snigate_certificate_renewals_total",
-                "Certificates that issuers were asked for, by issuer and result.",
+                "Certificates requested from issuers, by issuer and result.",
                 &["issuer", "result"],
             )?,
             ca_limited: gauges(
                 "snigate_ca_limited_until_seconds",
-                "Unix time until which a CA limits what it is asked for, by what the limit holds.",
+                "Unix time at which a CA's limit ends, by issuer and scope.",
                 &["issuer", "scope"],
             )?,
             sites,
@@ -184,7 +185,7 @@ impl Metrics {
             )?,
             upstream_attempts: counters(
                 "snigate_upstream_attempts_total",
-                "Tries at an upstream by result.",
+                "Attempts at an upstream by result.",
                 &["upstream", "result"],
             )?,
             reloads: counters(
@@ -194,11 +195,11 @@ impl Metrics {
             )?,
             last_reload_successful: gauge(
                 "snigate_config_last_reload_successful",
-                "1 where the last reload was taken, 0 where it was refused.",
+                "1 if the last reload was applied, 0 if it was refused.",
             )?,
             last_reload_timestamp: gauge(
                 "snigate_config_last_reload_timestamp_seconds",
-                "Unix time of the last reload that was taken.",
+                "Unix time of the last reload that was applied.",
             )?,
             access_lines_lost: counter(
                 "snigate_access_log_lines_lost_total",

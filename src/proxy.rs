@@ -194,10 +194,7 @@ impl Gateway {
         let mut buffer = NameBuffer::new();
         let Some(authority) = Authority::parse(authority::of(request), &mut buffer) else {
             self.refused.invalid.inc();
-            return refuse(Refusal(
-                StatusCode::BAD_REQUEST,
-                "The host is not a valid one.",
-            ));
+            return refuse(Refusal(StatusCode::BAD_REQUEST, "The host is not valid."));
         };
         let target = header::origin_form(request);
         let challenges = self.certificates.challenges();

@@ -27,7 +27,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         .await
         .inspect_err(|error| {
             if error.is_panic() {
-                tracing::error!(%error, "work broke off, the old state goes on");
+                tracing::error!(
+                    %error,
+                    "work was interrupted by a bug, the old state stays in force"
+                );
             }
         })
         .ok()

@@ -300,7 +300,7 @@ impl GlobalCertificate {
         }
         // The session would be one of the name, which did not get its certificate.
         if let Err(error) = ffi::forbid_tickets(ssl) {
-            tracing::error!(%error, "OpenSSL gives a session for a name without a certificate");
+            tracing::error!(%error, "cannot disable sessions for a name without a certificate");
             return None;
         }
         if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
@@ -328,7 +328,7 @@ impl TlsAccept for GlobalCertificate {
         if let Err(error) = set.present(ssl, &self.0.parsed_cache).await
             && let Some(held_back) = self.0.unready.admit()
         {
-            tracing::error!(%error, held_back, "a certificate cannot be presented");
+            tracing::error!(%error, held_back, "cannot present a certificate");
         }
         if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
             hello.certificates = Some(set);

@@ -229,17 +229,21 @@ impl Accounts {
     fn queue_save(&self, account: &Arc<Account>, ca: &Ca) -> Result<(), Failure> {
         let lock = lock_of(ca).map_err(|error| internal(&error))?;
         let waiting = Arc::clone(account);
-        self.pending_writes.put_write(account.place.as_str(), move |storage| {
-            let Some(_lease) = storage.try_lock(&lock)? else {
-                return Ok(false);
-            };
-            if storage.load(&waiting.place)?.is_none() {
-                storage.store(&waiting.place, &waiting.stored.write())?;
-                waiting.note_saved();
-                tracing::info!(account = %waiting.place, "stored an account that was in memory alone");
-            }
-            Ok(true)
-        });
+        self.pending_writes
+            .put_write(account.place.as_str(), move |storage| {
+                let Some(_lease) = storage.try_lock(&lock)? else {
+                    return Ok(false);
+                };
+                if storage.load(&waiting.place)?.is_none() {
+                    storage.store(&waiting.place, &waiting.stored.write())?;
+                    waiting.note_saved();
+                    tracing::info!(
+                        account = %waiting.place,
+                        "stored an account that existed only in memory"
+                    );
+                }
+                Ok(true)
+            });
         Ok(())
     }
 
@@ -270,12 +274,12 @@ impl Accounts {
         let (stored, damaged) = loaded.await?;
         if let Some((path, aside)) = damaged {
             let then = match stored {
-                Some(_) => "its key could be read, and it is used on",
-                None => "the next order makes another account",
+                Some(_) => "its key could be read and stays in use",
+                None => "the next order creates a new account",
             };
             let message = format!(
-                "the account at a CA in {path} is damaged, and set aside as {aside}: {then}; to \
-                 keep the account restore the file from a backup"
+                "the CA account in {path} is damaged and was set aside as {aside}: {then}; to keep \
+                 the account, restore the file from a backup"
             );
             self.emit_event(message);
         }
@@ -320,7 +324,10 @@ impl Accounts {
         let place = &account.place;
         match self.load_account(place, ctx.config).await {
             Ok(Some(stored)) if stored.serves(ctx.config) && is_plain(&stored) => {
-                tracing::info!(account = %place, "an account in memory gives way to the stored one");
+                tracing::info!(
+                    account = %place,
+                    "replaced an account in memory with the stored one"
+                );
                 let known = self.known_account(place);
                 let is_it = |one: &Arc<Account>| Arc::ptr_eq(one, &account);
                 known.account.invalidate_if(is_it).await;
@@ -329,7 +336,7 @@ impl Accounts {
             }
             Ok(Some(stored)) if stored.serves(ctx.config) => {}
             Ok(_) if self.save_account(&account).await.is_ok() => {
-                tracing::info!(account = %place, "stored an account that was in memory alone");
+                tracing::info!(account = %place, "stored an account that existed only in memory");
             }
             _ => {}
         }
@@ -338,7 +345,7 @@ impl Accounts {
 
     fn report_unsaved(&self, error: &StorageError) {
         let message = format!(
-            "an account at a CA lives in memory alone, and is lost when this process ends: {error}"
+            "a CA account exists only in memory and will be lost when this process ends: {error}"
         );
         self.emit_event(message);
     }
@@ -368,8 +375,8 @@ fn contacts(config: &Acme) -> Vec<String> {
 /// The failure where a person has ended the account: a person has to want another.
 fn ended(ca: &Ca, at: i64) -> Failure {
     let message = format!(
-        "the account at {} was deactivated by hand at {}, and none is made unasked; `snigate acme \
-         account create` makes another",
+        "the account at {} was deactivated at {}, and no new one is created automatically; run \
+         `snigate acme account create`",
         ca.host,
         rfc3339(at)
     );
@@ -378,7 +385,7 @@ fn ended(ca: &Ca, at: i64) -> Failure {
 
 /// The failure of a caller that can wait until the storage works again.
 fn unread(error: &StorageError) -> Failure {
-    let message = format!("the account at the CA cannot be looked up: {error}");
+    let message = format!("cannot look up the account at the CA: {error}");
     Failure::new(FailureClass::Storage, message)
 }
 

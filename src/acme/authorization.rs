@@ -73,7 +73,9 @@ impl OrderJob<'_> {
                 authorization.map_err(|error| self.to_error(Step::Authorization, &error))?;
             if authorization.status == AuthorizationStatus::Valid {
                 let name = authorization.identifier();
-                self.emit_progress(format!("{name} needs no validation: it has been validated"));
+                self.emit_progress(format!(
+                    "{name} needs no validation: it is already validated"
+                ));
             }
             // Others are no longer of any use: the order will not become anything, and its state
             // is about to say so.
@@ -127,7 +129,7 @@ impl OrderJob<'_> {
     ) -> Result<(&'w str, ChallengeType), OrderError> {
         let domain: Identifier = wanted.domain.parse().map_err(|_| {
             let (host, name) = (&self.ca.host, &wanted.name);
-            let message = format!("{host} asks for the proof of {name:?}, no name");
+            let message = format!("{host} asks to validate {name:?}, which is not a name");
             OrderError::Failed(Failure::new(FailureClass::Internal, message))
         })?;
         // What the CA is looking at already cannot be exchanged.
@@ -164,8 +166,8 @@ impl OrderJob<'_> {
             let solvers = self.solvers.for_name(&wanted.name);
             let ours: Vec<&str> = solvers.map(|solver| solver.kind().as_str()).collect();
             let message = format!(
-                "{} validates {} by {} alone, and this gateway is configured for {}; see \
-                 'challenges' of the issuer",
+                "{} validates {} only by {}, but this gateway is configured for {}; see the \
+                 issuer's 'challenges'",
                 self.ca.host,
                 wanted.name,
                 wanted.list(),
@@ -224,8 +226,7 @@ impl OrderJob<'_> {
             }
             if start.elapsed() > PATIENCE {
                 let message = format!(
-                    "{} did not come to an end with the order within {} s; the next attempt goes \
-                     on with it",
+                    "{} did not finish the order within {} s; the next attempt will continue it",
                     self.ca.host,
                     PATIENCE.as_secs()
                 );
@@ -250,7 +251,7 @@ impl OrderJob<'_> {
                 self.mark_rehearsed(problem.kind(), failure)
             }
             None => {
-                let message = format!("{host} ended the order and does not say why");
+                let message = format!("{host} ended the order without saying why");
                 Failure::new(FailureClass::Network, message)
             }
         })

@@ -151,7 +151,7 @@ impl AcmeClient {
     pub(super) async fn new_nonce(&self) -> Result<String, Error> {
         let nonce = self.0.new_nonce().await?;
         let nonce = nonce.to_str().map(str::to_owned);
-        nonce.map_err(|_| Error::Str("a nonce in the answer of newNonce"))
+        nonce.map_err(|_| Error::Str("a nonce in the response of newNonce"))
     }
 
     /// Where the last reply has the same in other forms: a certificate with another chain.
@@ -309,7 +309,7 @@ impl Inner {
                 break;
             }
         }
-        Err(Error::Str("a nonce in the answer of newNonce"))
+        Err(Error::Str("a nonce in the response of newNonce"))
     }
 }
 

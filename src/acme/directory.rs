@@ -118,12 +118,12 @@ impl Ca {
     async fn fetch_directory(&self, http: &HttpClient) -> Result<Arc<Directory>, Failure> {
         let wrong = |why: &str| {
             let message = format!(
-                "{} is no ACME directory: {why}; correct 'directory' or 'staging' of the issuer",
+                "{} is not an ACME directory: {why}; correct the issuer's 'directory' or 'staging'",
                 self.url
             );
             Failure::new(FailureClass::Configuration, message)
         };
-        let url: Uri = self.url.parse().map_err(|_| wrong("this is no URL"))?;
+        let url: Uri = self.url.parse().map_err(|_| wrong("this is not a URL"))?;
         let reply = follow_redirects(http, &Method::GET, url.clone()).await;
         let reply = reply.map_err(|error| self.unreachable(&error))?;
         if let Some(refusal) = Refusal::of(&reply, self.clock.now()) {
@@ -140,7 +140,7 @@ impl Ca {
                 && status != StatusCode::REQUEST_TIMEOUT
                 && failure.class != FailureClass::RateLimited;
             return Err(match is_lasting {
-                true => wrong(&format!("the answer is {}", error::answer_text(&refusal))),
+                true => wrong(&format!("the response is {}", error::answer_text(&refusal))),
                 false => failure,
             });
         }
@@ -158,10 +158,10 @@ fn read_directory(url: &Uri, body: &[u8]) -> Result<Directory, String> {
     let value = json(body);
     let Some(members) = value.as_ref().and_then(Value::as_object) else {
         let words = words(body).unwrap_or_default();
-        return Err(format!("what is there cannot be read as JSON: {words:?}"));
+        return Err(format!("the response is not a JSON object: {words:?}"));
     };
     let needed = |name: &str| {
-        place(url, members, name).ok_or_else(|| format!("it has no '{name}' that is a URL"))
+        place(url, members, name).ok_or_else(|| format!("it has no valid URL for '{name}'"))
     };
     let optional = ["revokeCert", "keyChange", "renewalInfo"];
     let optional = optional.map(|name| place(url, members, name));

@@ -27,13 +27,12 @@ use crate::schedule::{Failure, FailureClass, Scope};
 /// The failure where a CA gave no answer.
 pub(super) fn unreachable(host: &str, error: &HttpError) -> Failure {
     if error.is_permanent() {
-        let message =
-            format!("{host} cannot be asked: {error}; correct the issuer's configuration");
+        let message = format!("cannot contact {host}: {error}; correct the issuer's configuration");
         return Failure::new(FailureClass::Configuration, message);
     }
     let message = format!(
-        "{host} cannot be reached: {error}; if it lasts, see whether this machine gets there and \
-         trusts its certificate ('proxy' and 'ca_file' of the issuer)"
+        "{host} cannot be reached: {error}; if this persists, check that this machine can reach it \
+         and trusts its certificate (the issuer's 'proxy' and 'ca_file')"
     );
     Failure::new(FailureClass::Network, message)
 }
@@ -57,8 +56,8 @@ pub(super) fn failure_of(
             }
             let message = match inner.downcast_ref::<Unreadable>() {
                 Some(unreadable) => format!(
-                    "{host} {step} in a way that can be read: {unreadable}; the fault is the \
-                     CA's, and it is asked again"
+                    "{host} {step}: unreadable response: {unreadable}; the fault is the CA's, and \
+                     the request will be retried"
                 ),
                 None => format!("{host} {step}: {inner}"),
             };
@@ -69,12 +68,12 @@ pub(super) fn failure_of(
         Error::Crypto | Error::KeyRejected => {
             let message = format!(
                 "the stored key of the account at {host} cannot be used: {error}; remove the \
-                 account from the storage for a new one"
+                 account from the storage to have a new one created"
             );
             Failure::new(FailureClass::Internal, message)
         }
         _ => {
-            let message = format!("{host} gave an answer that cannot be read: {error}");
+            let message = format!("{host} sent an unreadable response: {error}");
             Failure::new(FailureClass::Network, message)
         }
     }
@@ -115,7 +114,7 @@ pub(super) fn refusal_failure(
     };
     let mut message = match refusal.problem {
         Some(_) => format!("{host} {step}: {problem}"),
-        None => format!("{host} {step}: its answer is {}", answer_text(refusal)),
+        None => format!("{host} {step}: its response is {}", answer_text(refusal)),
     };
     let mut failure = Failure::new(class, "");
     failure.retry_after = refusal.retry_after.filter(|at| *at > now);
@@ -143,53 +142,52 @@ pub(super) fn refusal_failure(
     }
     let advice = match (class, problem.kind()) {
         _ if refusal.status.is_redirection() => {
-            "what is signed is sent to no other place: set 'directory' of the issuer to where the \
-             CA is now"
+            "signed requests do not follow redirects: set the issuer's 'directory' to where the CA \
+             is now"
         }
         (FailureClass::Paused, _) => {
-            "nothing is tried until someone has unpaused it there; find out first why it failed so \
-             often"
+            "no attempt is made until it is unpaused there; first find out why it failed so often"
         }
-        (FailureClass::RateLimited, _) => "it is tried again when the CA allows it",
+        (FailureClass::RateLimited, _) => "it will be retried when the CA allows it",
         (FailureClass::Refused, "caa") => {
             "let the domain's CAA records name this CA, or choose another"
         }
         (FailureClass::Refused, _) => "choose another CA for it, or remove the name",
         (_, "externalAccountRequired") => {
-            "get a key for external account binding from the CA and set 'eab' of the issuer"
+            "get a key for external account binding from the CA and set the issuer's 'eab'"
         }
-        (_, "userActionRequired") => "do what it asks for at its page",
-        (_, "unsupportedContact" | "invalidContact") => "correct 'email' of the issuer",
-        (_, "badCSR" | "badPublicKey") => "choose another 'key_type' of the issuer",
-        (_, "badRevocationReason") => "give another reason",
+        (_, "userActionRequired") => "follow the instructions on its page",
+        (_, "unsupportedContact" | "invalidContact") => "correct the issuer's 'email'",
+        (_, "badCSR" | "badPublicKey") => "choose another 'key_type' for the issuer",
+        (_, "badRevocationReason") => "choose another reason",
         (FailureClass::Internal, _) if step == Step::Revocation => {
-            "see that this CA has issued the certificate, and that it has not expired"
+            "check that this CA issued the certificate and that it has not expired"
         }
-        (_, "invalidProfile") => "choose another 'profile' of the issuer, or none",
+        (_, "invalidProfile") => "choose another 'profile' for the issuer, or none",
         (FailureClass::Configuration, _) if step == Step::Account => {
-            "check 'eab' and 'email' of the issuer"
+            "check the issuer's 'eab' and 'email'"
         }
         (FailureClass::Configuration, _) if is_unexplained(refusal) => {
-            "change what the CA does not take ('names' of the certificate; 'profile', 'lifetime' \
-             or 'key_type' of the issuer), or choose another CA"
+            "change what the CA does not accept (the certificate's 'names', or the issuer's \
+             'profile', 'lifetime' or 'key_type'), or choose another CA"
         }
         (FailureClass::Configuration, "unauthorized") => {
-            "if the account was deactivated, `snigate acme account create` makes another"
+            "if the account was deactivated, run `snigate acme account create` to create a new one"
         }
-        (FailureClass::Configuration, _) => "check the configuration of the issuer",
+        (FailureClass::Configuration, _) => "check the issuer's configuration",
         (FailureClass::Network, _) if is_missing(refusal.status) && refusal.problem.is_some() => {
-            "the CA does not know what it has named itself, and is asked again"
+            "the CA does not recognize a URL that it gave itself, and the request will be retried"
         }
         (FailureClass::Network, _)
             if refusal.problem.is_none() && refusal.status.is_client_error() =>
         {
-            "that is no answer of ACME: if it lasts, see what answers in the CA's place \
-             ('directory' and 'proxy' of the issuer)"
+            "that is not an ACME response: if this persists, check what responds in place of the \
+             CA (the issuer's 'directory' and 'proxy')"
         }
-        (FailureClass::Network, _) => "the fault is the CA's, and mends itself as a rule",
-        (FailureClass::Validation, _) => "see that the names lead to this gateway",
+        (FailureClass::Network, _) => "the fault is the CA's and is usually temporary",
+        (FailureClass::Validation, _) => "check that the names point to this gateway",
         (FailureClass::Clock | FailureClass::Storage | FailureClass::Internal, _) => {
-            "please report this as a defect, with this message"
+            "please report this as a bug, with this message"
         }
     };
     // Writing to a text does not fail.
@@ -217,21 +215,21 @@ pub(super) fn validation_failure(
         (_, "caa") => format!("let the CAA records of {name} name this CA, or choose another"),
         (FailureClass::Refused, _) => "choose another CA for it, or remove the name".to_owned(),
         _ if kind == ChallengeType::DnsPersist01 => {
-            "see that all name servers of the zone have the record that this gateway found"
+            "check that all name servers of the zone have the record that this gateway found"
                 .to_owned()
         }
-        _ if kind.is_over_dns() => "the record was there by the name servers that were asked: see \
-                                    that the world asks the same, and give slow ones time \
-                                    ('propagation' of the entry in 'dns')"
+        _ if kind.is_over_dns() => "the name servers that were asked had the record: check that \
+                                    these are the ones the world uses, and allow time for slow \
+                                    ones ('propagation' of the entry in 'dns')"
             .to_owned(),
-        (_, "dns") => format!("give {name} records of type A or AAAA that lead to this gateway"),
+        (_, "dns") => format!("give {name} A or AAAA records that point to this gateway"),
         (_, "connection") => format!(
-            "see that all addresses of {name} lead to this gateway, and that its port {port} can \
+            "check that all addresses of {name} point to this gateway and that its port {port} can \
              be reached from the internet"
         ),
         _ => format!(
-            "another server seems to answer for {name} on port {port}: see that all its addresses \
-             lead to this gateway, with nothing between that answers itself"
+            "another server seems to respond for {name} on port {port}: check that all its \
+             addresses point to this gateway and that nothing in between responds itself"
         ),
     };
     let kind = kind.as_str();

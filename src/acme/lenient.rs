@@ -118,9 +118,9 @@ impl Reader {
                 Ok(challenge(url, members.unwrap_or(&none), "pending"))
             }
             (_, None) if body.trim_ascii().is_empty() => {
-                Err("is not in the answer, which is empty".to_owned())
+                Err("is missing: the response is empty".to_owned())
             }
-            (_, None) => Err("is not in the answer, which is no JSON object".to_owned()),
+            (_, None) => Err("is missing: the response is not a JSON object".to_owned()),
             (Resource::Order, Some(members)) => self.order(url, members),
             (Resource::Authorization, Some(members)) => self.authorization(url, members),
         };
@@ -310,7 +310,7 @@ pub(super) fn url_at(base: &Uri, text: &str) -> Option<String> {
 }
 
 fn lacks(member: &str) -> String {
-    format!("has no '{member}' that can be read")
+    format!("has no readable '{member}'")
 }
 
 fn set_member(value: &mut Value, name: &str, member: Option<Value>) {
@@ -468,8 +468,8 @@ mod tests {
             ),
             (r#"{"status":"ready","finalize":17}"#, "'finalize'"),
             ("", "empty"),
-            ("<html>\u{202e}</html>", "no JSON object"),
-            ("[]", "no JSON object"),
+            ("<html>\u{202e}</html>", "not a JSON object"),
+            ("[]", "not a JSON object"),
         ] {
             let why = order(body).expect_err(body);
             assert!(

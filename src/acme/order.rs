@@ -178,7 +178,7 @@ impl<'a> OrderJob<'a> {
             self.try_other_challenges(unproved, &mut tried, *spent)?;
         }
         let message = format!(
-            "{} did not validate all names within {ORDERS} orders, by whatever type of challenge",
+            "{} did not validate all names within {ORDERS} orders, by any type of challenge",
             self.ca.host
         );
         Err(OrderError::Failed(Failure::new(
@@ -192,7 +192,7 @@ impl<'a> OrderJob<'a> {
         let (config, shared) = (&self.issuer.config, &self.issuer.shared);
         let profile = self.profile()?;
         let waiting = |wait: &Wait| {
-            self.emit_progress(format!("an order at {} {wait}", self.ca.host));
+            self.emit_progress(format!("an order at {}: {wait}", self.ca.host));
         };
         let names = &self.request.names;
         // Before its turn: an RSA key takes so long that the order would come too late.
@@ -205,7 +205,7 @@ impl<'a> OrderJob<'a> {
         turn.await.map_err(OrderError::Held)?;
         let made = self.place_order(profile).await?;
         let order = self.store_order(made, &key).await?;
-        self.emit_progress(format!("order made at {}", self.ca.host));
+        self.emit_progress(format!("order created at {}", self.ca.host));
         Ok((order, key))
     }
 
@@ -236,7 +236,10 @@ impl<'a> OrderJob<'a> {
             match order.state().status {
                 OrderStatus::Pending => self.authorize_names(order, tried).await?,
                 OrderStatus::Ready if !*is_finalized => {
-                    self.emit_progress(format!("validated; asking {} for it", self.ca.host));
+                    self.emit_progress(format!(
+                        "validated; asking {} for the certificate",
+                        self.ca.host
+                    ));
                     self.finalize_order(order, key).await?;
                     *is_finalized = true;
                 }
@@ -375,6 +378,7 @@ pub(super) fn can_resume(stop: &OrderError) -> bool {
 
 /// What should not be possible.
 pub(super) fn internal_error(error: &dyn std::error::Error) -> OrderError {
-    let message = format!("a key or a request cannot be made: {error}; please report this");
+    let message =
+        format!("cannot create a key or a certificate request: {error}; please report this");
     OrderError::Failed(Failure::new(FailureClass::Internal, message))
 }

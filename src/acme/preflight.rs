@@ -68,7 +68,7 @@ impl AcmeIssuer {
         let is_bound = account.is_some() || config.eab.is_some() || config.zerossl.is_some();
         if client.directory().meta.external_account_required && !is_bound {
             let message =
-                format!("{host} asks for external account binding, and there is no 'eab': add it");
+                format!("{host} requires external account binding, but there is no 'eab': add it");
             return Finding::new("directory", Verdict::Bad, message);
         }
         Finding::new("directory", Verdict::Good, format!("{host} answers"))
@@ -79,11 +79,11 @@ impl AcmeIssuer {
         let limits = &self.shared.limits;
         match limits.load_stored(&self.ca, &self.config, &intent).await {
             Ok(()) => {
-                let message = "no limit of the CA is known that stands against it";
+                let message = "no known limit of the CA prevents it";
                 Finding::new("limits", Verdict::Good, message)
             }
             Err(wait) => {
-                let message = format!("an order {wait}");
+                let message = format!("no order now: {wait}");
                 Finding::new("limits", Verdict::Bad, message)
             }
         }
@@ -100,7 +100,7 @@ impl AcmeIssuer {
         let identities = &client.directory().meta.caa_identities;
         let host = &self.ca.host;
         if identities.is_empty() {
-            let message = format!("{host} does not say which CAA records it goes by");
+            let message = format!("{host} does not say which CAA records apply to it");
             return Finding::new("caa", Verdict::Unknown, message);
         }
         match caa::find_caa_refusal(lookups, identities, &preflight.name, account, solvers).await {
@@ -126,7 +126,7 @@ impl AcmeIssuer {
         for solver in solvers.for_name(&preflight.name.to_string()) {
             let kind = solver.kind();
             let (verdict, message) = if kind == ChallengeType::DnsPersist01 {
-                let message = "it takes a record that is set by hand: an order tells which one";
+                let message = "it needs a record that is set by hand: an order says which one";
                 (Verdict::Unknown, message.to_owned())
             } else {
                 let challenge = probe(kind, &domain, is_wildcard);
@@ -141,7 +141,7 @@ impl AcmeIssuer {
         }
         if findings.is_empty() {
             let message = format!(
-                "none of the issuer's 'challenges' proves {}; a wildcard takes dns-01",
+                "none of the issuer's 'challenges' can validate {}; a wildcard needs dns-01",
                 preflight.name
             );
             findings.push(Finding::new("challenges", Verdict::Bad, message));
@@ -161,7 +161,7 @@ async fn self_check_result(
         ChallengeType::Http01 => preflight.ports.http,
         ChallengeType::TlsAlpn01 => preflight.ports.https,
         ChallengeType::Dns01 | ChallengeType::DnsAccount01 | ChallengeType::DnsPersist01 => {
-            let message = "a record was set, and is seen at the name servers of the zone";
+            let message = "a record was set, and the name servers of the zone have it";
             return (Verdict::Good, message.to_owned());
         }
     };
@@ -173,8 +173,8 @@ async fn self_check_result(
     let addresses = match looked {
         Ok(addresses) if addresses.is_empty() => {
             let message = format!(
-                "{domain} has no address in the DNS: add an A or AAAA record with that of this \
-                 gateway"
+                "{domain} has no address in the DNS: add an A or AAAA record with this gateway's \
+                 address"
             );
             return (Verdict::Bad, message);
         }
@@ -191,12 +191,14 @@ async fn self_check_result(
         if let Err(why) = looked {
             return (
                 Verdict::Bad,
-                format!("{domain} points to {at}, where the proof is not found: {why}"),
+                format!(
+                    "{domain} points to {at}, which does not have the challenge response: {why}"
+                ),
             );
         }
         good.push(at.to_string());
     }
-    let message = format!("the proof is found at {}", good.join(" and "));
+    let message = format!("the challenge response was found at {}", good.join(" and "));
     (Verdict::Good, message)
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn fetch_renewal_info(
     let url = format!("{}/{id}", place.trim_end_matches('/'));
     let url: Uri = url.parse().map_err(|_| {
         let message = format!(
-            "the directory of {} has {place:?} as 'renewalInfo', which is no URL",
+            "the directory of {} has {place:?} as 'renewalInfo', which is not a URL",
             ca.host
         );
         Failure::new(FailureClass::Internal, message)
@@ -45,8 +45,8 @@ pub(super) async fn fetch_renewal_info(
     }
     let mut info = read_renewal_info(reply.body()).map_err(|why| {
         let message = format!(
-            "{} tells when to renew in a wrong way: {why}; the fault is the CA's, and its \
-             certificate is renewed without its advice",
+            "{} sent invalid renewal information: {why}; the fault is the CA's, and its \
+             certificate is renewed without it",
             ca.host
         );
         Failure::new(FailureClass::Internal, message)
@@ -60,19 +60,19 @@ fn read_renewal_info(body: &[u8]) -> Result<RenewalInfo, String> {
     let answer = json(body);
     let Some(members) = answer.as_ref().and_then(Value::as_object) else {
         let words = words(body).unwrap_or_default();
-        return Err(format!("the answer cannot be read as JSON: {words:?}"));
+        return Err(format!("the response is not a JSON object: {words:?}"));
     };
     let window = members.get("suggestedWindow").and_then(Value::as_object);
-    let window = window.ok_or("the answer has no 'suggestedWindow'")?;
+    let window = window.ok_or("the response has no 'suggestedWindow'")?;
     let edge = |name: &str| {
         let text = member(window, name);
         let text = text.ok_or_else(|| format!("the 'suggestedWindow' has no '{name}'"))?;
-        time(&text).ok_or_else(|| format!("{text:?} is no time"))
+        time(&text).ok_or_else(|| format!("{text:?} is not a time"))
     };
     let (start, end) = (edge("start")?, edge("end")?);
     if end <= start {
         return Err(format!(
-            "the window ends at {end}, and begins only at {start}"
+            "the window ends at {end}, before it begins at {start}"
         ));
     }
     // Whatever else is written there ends up in front of people as a link.

@@ -20,7 +20,7 @@ impl AcmeIssuer {
     pub(super) async fn revoke_at_ca(&self, revocation: &Revocation) -> Result<(), Failure> {
         let client = self.ca.client().await?;
         let Some(url) = client.directory().revoke_cert.clone() else {
-            let message = format!("{} offers no revocation of certificates", self.ca.host);
+            let message = format!("{} does not support revoking certificates", self.ca.host);
             return Err(Failure::new(FailureClass::Configuration, message));
         };
         let payload = json!({
@@ -43,7 +43,7 @@ impl AcmeIssuer {
             }
         }
         Err(failure.unwrap_or_else(|| {
-            let message = "there is no key that the revocation could be signed with";
+            let message = "there is no key to sign the revocation with";
             Failure::new(FailureClass::Internal, message)
         }))
     }

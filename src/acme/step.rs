@@ -25,21 +25,21 @@ pub(super) enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Directory => "did not show its directory",
-            Self::Account => "did not take the account",
+            Self::Directory => "did not return its directory",
+            Self::Account => "did not accept the account",
             Self::Order => "refused the order",
-            Self::Authorization => "did not show the authorizations",
-            Self::Challenge => "did not take the challenge",
+            Self::Authorization => "did not return the authorizations",
+            Self::Challenge => "did not accept the challenge",
             Self::Finalize => "refused the certificate request",
-            Self::Poll => "did not tell how the order stands",
-            Self::Download => "did not give the certificate",
-            Self::AccountShown => "did not show the account",
-            Self::KeyChange => "did not take the new key of the account",
-            Self::Contact => "did not take the contacts of the account",
+            Self::Poll => "did not return the order's status",
+            Self::Download => "did not return the certificate",
+            Self::AccountShown => "did not return the account",
+            Self::KeyChange => "did not accept the account's new key",
+            Self::Contact => "did not accept the account's contacts",
             Self::Deactivation => "did not deactivate the account",
-            Self::Binding => "gave no external account binding",
+            Self::Binding => "provided no external account binding",
             Self::Revocation => "did not revoke the certificate",
-            Self::RenewalInfo => "did not tell when to renew",
+            Self::RenewalInfo => "did not return renewal information",
         })
     }
 }

@@ -132,7 +132,7 @@ pub(super) async fn binding(
         }
         Some(_) => Err(refused(host, &Fault::default())),
         None => {
-            let message = format!("{host} {}: its answer cannot be read", Step::Binding);
+            let message = format!("{host} {}: its response cannot be read", Step::Binding);
             Err(Failure::new(FailureClass::Network, message))
         }
     }
@@ -184,19 +184,19 @@ fn refused(host: &str, fault: &Fault) -> Failure {
     let (class, advice) = match code {
         101 => (
             FailureClass::Configuration,
-            "copy 'api_key' anew from https://app.zerossl.com/developer",
+            "copy 'api_key' again from https://app.zerossl.com/developer",
         ),
         _ if says(&["access_key", "api_key"]) => (
             FailureClass::Configuration,
-            "copy 'api_key' anew from https://app.zerossl.com/developer",
+            "copy 'api_key' again from https://app.zerossl.com/developer",
         ),
         _ if says(&["limit", "quota", "too_many"]) => (
             FailureClass::RateLimited,
-            "so many are given a day; it is tried again later",
+            "the daily limit is reached; it will be retried later",
         ),
         _ if says(&["internal", "unavailable", "timeout"]) => (
             FailureClass::Network,
-            "the fault is the CA's, and mends itself as a rule",
+            "the fault is the CA's and is usually temporary",
         ),
         _ if says(&["email", "user"]) => (
             FailureClass::Configuration,
@@ -204,7 +204,7 @@ fn refused(host: &str, fault: &Fault) -> Failure {
         ),
         _ => (
             FailureClass::Configuration,
-            "see whether the account at https://app.zerossl.com is in order",
+            "check that the account at https://app.zerossl.com is in good standing",
         ),
     };
     let kind = match kind.as_str() {
@@ -294,9 +294,14 @@ mod tests {
                 2903,
                 "eab_limit_reached",
                 FailureClass::RateLimited,
-                "a day",
+                "daily limit",
             ),
-            (1, "internal_error", FailureClass::Network, "mends itself"),
+            (
+                1,
+                "internal_error",
+                FailureClass::Network,
+                "usually temporary",
+            ),
             (0, "", FailureClass::Configuration, "no reason given"),
         ] {
             let failure = told(code, kind);

@@ -62,7 +62,7 @@ fn check(place: Place, token: Option<&Secret>, request: &Request) -> Result<(), 
         (None, Place::Tcp(listen)) if !listen.ip().to_canonical().is_loopback() => {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
-                "the admin interface still listens where others reach it, and its token was \
+                "the admin interface still listens where others can reach it, but its token was \
                  removed: restart the gateway, or configure a token again",
             ));
         }
@@ -78,7 +78,7 @@ fn check(place: Place, token: Option<&Secret>, request: &Request) -> Result<(), 
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a body is at most {MAX_BODY} bytes long"),
+            format!("a body may have at most {MAX_BODY} bytes"),
         ));
     }
     Ok(())

@@ -81,21 +81,23 @@ pub(super) async fn revoke(
             return Ok(view);
         }
         let detail = format!(
-            "{wanted} has no certificate of its own; `{}` covers it: name that",
+            "{wanted} has no certificate of its own; `{}` covers it: use that name",
             view.name
         );
         Err(Problem::new(StatusCode::CONFLICT, detail))
     })
     .await?;
     let Some(fingerprint) = view.fingerprint.clone() else {
-        let detail = format!("there is no certificate for {} to be revoked", view.name);
+        let detail = format!("there is no certificate for {} to revoke", view.name);
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
     // In a task of its own: a client that goes away does not leave it half done.
     let control = Arc::clone(&state.control);
     let done = tokio::spawn(async move { control.revoke(&fingerprint, reason).await }).await;
     let is_asked = match done {
-        Ok(done) => done.map_err(|error| problem(error, &format!("no certificate is for {name}"))),
+        Ok(done) => {
+            done.map_err(|error| problem(error, &format!("there is no certificate for {name}")))
+        }
         Err(_) => Err(broke_off()),
     }?;
     let after = asked(&state, move |control| {
@@ -137,8 +139,7 @@ pub(super) async fn account_task(
         }
         other => {
             let detail = format!(
-                "nothing is done to accounts that is called {other:?}: create, rollover, contact \
-                 and deactivate are"
+                "unknown account task {other:?}; use create, rollover, contact or deactivate"
             );
             return Err(Problem::new(StatusCode::NOT_FOUND, detail));
         }
@@ -152,7 +153,7 @@ async fn run_account_task(
     task: AccountTask,
 ) -> Result<Json<AccountView>, Problem> {
     let control = Arc::clone(&state.control);
-    let unknown = format!("no issuer is called {issuer}");
+    let unknown = format!("there is no issuer named {issuer}");
     let wanted = issuer.clone();
     let done = tokio::spawn(async move { control.account(&wanted, task).await }).await;
     match done {
@@ -212,7 +213,7 @@ fn problem(error: ActionError, unknown: &str) -> Problem {
 fn broke_off() -> Problem {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "it broke off; look at how things stand before it is tried again. See the log",
+        "it was interrupted by a bug; check the current state before trying again. See the log",
     )
 }
 

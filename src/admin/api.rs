@@ -26,7 +26,7 @@ pub(super) async fn healthz(State(state): State<AdminState>) -> Result<&'static 
         Err(silence) => Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!(
-                "the data plane stands still: its threads have done nothing for {} s; restart the \
+                "the data plane is stuck: its threads have made no progress for {} s; restart the \
                  gateway",
                 silence.as_secs()
             ),
@@ -140,7 +140,7 @@ fn ask_issuers(control: &dyn Control, name: &str, force: bool) -> Result<Respons
         Ok(view) => Ok((StatusCode::ACCEPTED, Json(view)).into_response()),
         Err(RenewError::Unknown) => Err(Problem::new(
             StatusCode::NOT_FOUND,
-            format!("the certificate for {name} is no longer asked for"),
+            format!("the certificate for {name} is no longer needed"),
         )),
         Err(RenewError::Refused(why)) => Err(Problem::new(StatusCode::CONFLICT, why)),
         Err(RenewError::Unavailable(why)) => {
@@ -154,13 +154,13 @@ fn unmanaged(view: &CertificateView) -> String {
     let name = &view.name;
     match &view.file {
         Some(file) => format!(
-            "the certificate for {name} comes from {}, and no issuer is asked for it: replace the \
-             file, and it is taken at once",
+            "the certificate for {name} comes from {}, not from an issuer: replace the file, which \
+             is loaded at once",
             file.printable()
         ),
         None => format!(
-            "no issuer is configured that could be asked for a certificate for {name}: add one \
-             under 'issuers', or the certificate under 'certificates'"
+            "no issuer is configured that can issue a certificate for {name}: add one under \
+             'issuers', or the certificate under 'certificates'"
         ),
     }
 }
@@ -171,10 +171,10 @@ pub(super) fn found(views: &[CertificateView], name: &str) -> Result<Certificate
     }
     let nearest = nearest(views, name);
     let detail = if nearest.is_empty() {
-        format!("no certificate is for {name}")
+        format!("there is no certificate for {name}")
     } else {
         format!(
-            "no certificate is for {name}; did you mean {}?",
+            "there is no certificate for {name}; did you mean {}?",
             nearest.join(" or ")
         )
     };
@@ -193,7 +193,7 @@ pub(super) async fn asked<T: Send + 'static>(
         .unwrap_or_else(|_| {
             Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the certificates cannot be looked at. See the log",
+                "cannot list the certificates. See the log",
             ))
         })
 }
@@ -216,7 +216,8 @@ pub(super) async fn reload(
         }
         Err(_) => Err(Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "the reload broke off; the running configuration stays in force. See the log",
+            "the reload was interrupted by a bug; the running configuration stays in force. See \
+             the log",
         )),
     }
 }
@@ -246,6 +247,6 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{} does not take {method}", uri.path()),
+        format!("{} does not accept {method}", uri.path()),
     )
 }

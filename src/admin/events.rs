@@ -106,7 +106,10 @@ pub(super) async fn events(
     let Ok(permit) = room.try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{MAX_SUBSCRIBERS} listen already, which is the most; try again later"),
+            format!(
+                "{MAX_SUBSCRIBERS} clients are already listening, which is the maximum; try again \
+                 later"
+            ),
         ));
     };
     let bus = state.control.events();
@@ -179,7 +182,7 @@ impl Subscriber {
             }
             match sse::Event::default().json_data(EventView::from(&*event)) {
                 Ok(event) => return Some(event),
-                Err(error) => tracing::error!(%error, "an event cannot be encoded"),
+                Err(error) => tracing::error!(%error, "cannot encode an event"),
             }
         }
     }

@@ -46,7 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum BindError {
     #[error("cannot listen on {address} for the admin interface: {source}")]
     Bind { address: String, source: io::Error },
-    #[error("{} is in use: something answers there. Is a gateway running already?", .0.printable())]
+    #[error("{} is in use: something answers there. Is a gateway already running?", .0.printable())]
     InUse(PathBuf),
     #[error("{} is in the way: it is not a socket", .0.printable())]
     NotASocket(PathBuf),
@@ -278,7 +278,7 @@ pub(super) async fn serve_connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the admin interface broke");
+        tracing::debug!(%error, "a connection to the admin interface failed");
     }
     state.ended();
 }

@@ -50,7 +50,7 @@ pub(super) async fn check(
     let Query(asked) = asked.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let pattern = match name.parse() {
         Ok(Pattern::Any) | Err(_) => {
-            let detail = format!("{name} is no name that a certificate could be for");
+            let detail = format!("a certificate cannot be issued for {name}");
             return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
         }
         Ok(pattern) => pattern,
@@ -65,7 +65,7 @@ pub(super) async fn check(
     tried.await.map(Json).map_err(|_| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "the trial broke off. See the log",
+            "the check was interrupted by a bug. See the log",
         )
     })
 }

@@ -90,8 +90,8 @@ impl AppControl {
             .find(|view| keys::subject(&view.names) == subject)
         else {
             return Err(RenewError::Refused(
-                "the local CA gives each certificate by itself when it is due, and cannot be \
-                 asked for one before"
+                "the local CA issues each certificate automatically when it is due and cannot be \
+                 asked earlier"
                     .to_owned(),
             ));
         };

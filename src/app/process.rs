@@ -39,7 +39,7 @@ impl Descriptors {
                 .or(Ok(soft))
         });
         let limit = limit.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the limit on open files is unknown, taking 1024");
+            tracing::warn!(%error, "the limit on open files is unknown, assuming 1024");
             1024
         });
         Self::within(limit, local_ports())
@@ -64,7 +64,7 @@ pub(super) fn forbid_core_dumps() {
         return;
     }
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        tracing::warn!(%error, "core dumps cannot be forbidden: one would hold private keys");
+        tracing::warn!(%error, "cannot disable core dumps: one would contain private keys");
     }
 }
 
@@ -88,7 +88,7 @@ pub enum UserError {
     NotRoot(String),
     #[error("server.user: there is no user '{0}'; create it, or leave the key out")]
     Unknown(String),
-    #[error("server.user: cannot look '{user}' up: {cause}")]
+    #[error("server.user: cannot look up '{user}': {cause}")]
     LookUp { user: String, cause: io::Error },
 }
 

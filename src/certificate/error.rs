@@ -16,8 +16,8 @@ pub enum CertificateError {
     Empty,
     /// The key is under a pass phrase.
     #[error(
-        "holds a private key that is encrypted with a pass phrase; nobody can type it at a start, \
-         so decrypt the key with 'openssl pkey' and protect the file by its mode instead"
+        "contains a private key that is encrypted with a pass phrase, which cannot be entered at \
+         startup; decrypt the key with 'openssl pkey' and protect the file by its mode instead"
     )]
     EncryptedKey,
     /// The key belongs to another certificate.
@@ -89,8 +89,8 @@ fn only_common_name(name: &Option<String>) -> String {
 pub enum CertificateWarning {
     /// A certificate above it in the chain is no longer valid.
     #[error(
-        "the intermediate certificate in its chain ({subject}) expired on {end}, so that clients \
-         refuse it; put the issuer's current one after the certificate"
+        "the intermediate certificate in its chain ({subject}) expired on {end}, so clients refuse \
+         it; put the issuer's current one after the certificate"
     )]
     ChainExpired { subject: String, end: String },
     /// The certificate is no longer valid.

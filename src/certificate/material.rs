@@ -166,9 +166,9 @@ pub enum MaterialError {
     #[error("OpenSSL cannot read it, though it could before: {0}")]
     Parse(#[from] ErrorStack),
     /// The source has something else.
-    #[error("what is kept of it is another certificate")]
+    #[error("its source now holds another certificate")]
     Other,
-    #[error("work on it broke off")]
+    #[error("work on it was interrupted by a bug")]
     Broken,
 }
 

@@ -21,7 +21,7 @@ pub(super) fn make_certificate(
     try_make(domain, key_authorization).map_err(|error| {
         Failure::new(
             FailureClass::Internal,
-            format!("cannot make the certificate that validates {domain} by TLS: {error}"),
+            format!("cannot create the certificate that validates {domain} by TLS: {error}"),
         )
     })
 }

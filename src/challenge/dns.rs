@@ -146,7 +146,7 @@ impl DnsSolvers {
         let abandoned = match self.0.journal.abandoned().await {
             Ok(abandoned) => abandoned,
             Err(error) => {
-                tracing::debug!(%error, "cannot look for records that were left in the DNS");
+                tracing::debug!(%error, "cannot look for records left in the DNS");
                 return;
             }
         };
@@ -167,8 +167,8 @@ impl DnsSolvers {
                     tracing::warn!(
                         record = name,
                         error,
-                        "cannot remove a record that was left in the DNS, trying again in {pause} \
-                         s; it does no harm, and can be removed by hand"
+                        "cannot remove a record left in the DNS, trying again in {pause} s; it \
+                         does no harm and can be removed by hand"
                     );
                 }
             }
@@ -191,19 +191,19 @@ impl DnsSolvers {
         let entry = self.named(&one.note.provider);
         let removal = async {
             let entry = entry.ok_or_else(|| {
-                format!("'dns' of the configuration has no {:?}", one.note.provider)
+                format!("the configuration's 'dns' has no {:?}", one.note.provider)
             })?;
             let opened = entry
                 .get_or_open()
                 .await
                 .map_err(|error| error.to_string())?;
             let provider = opened.provider.as_deref();
-            let provider = provider.ok_or("nobody sets records there")?;
+            let provider = provider.ok_or("no provider is configured there")?;
             let removed = journal.remove_abandoned(one, provider).await;
             removed.map_err(|error| error.to_string())
         };
         let removed = tokio::time::timeout(PATIENCE, removal).await;
-        let removed = removed.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let removed = removed.unwrap_or_else(|_| Err("no response in time".to_owned()));
         (key, name, removed)
     }
 
@@ -213,7 +213,7 @@ impl DnsSolvers {
             entry.unwrap_or_else(|| Arc::clone(&self.0.system))
         };
         if let Err(error) = self.0.persist_expiry.check_expiries(entry_of).await {
-            tracing::debug!(%error, "cannot look when records in the DNS end");
+            tracing::debug!(%error, "cannot check when records in the DNS expire");
         }
     }
 

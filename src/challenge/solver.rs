@@ -125,7 +125,7 @@ fn is_taken(challenge: &Challenge) -> Failure {
     Failure::new(
         FailureClass::Network,
         format!(
-            "another order has {} validated by {} and does not come to an end: a name answers one \
+            "another order is validating {} by {} and does not finish: a name can answer only one \
              such validation at a time; the next attempt tries again",
             challenge.domain,
             challenge.kind.as_str(),
@@ -169,7 +169,8 @@ impl Solver {
         let internal = |why: String| Failure::new(FailureClass::Internal, why);
         if challenge.kind != kind {
             return Err(internal(format!(
-                "the {} challenge for {} was given to the solver of {}, which is a defect",
+                "the {} challenge for {} was given to the solver for {}; this is a bug, please \
+                 report it",
                 challenge.kind.as_str(),
                 challenge.domain,
                 kind.as_str(),
@@ -244,9 +245,9 @@ async fn in_time<T: Send + 'static>(
 ) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, task::spawn_blocking(work)).await {
         Ok(Ok(done)) => done.map_err(|error| error.to_string()),
-        Ok(Err(broken)) => Err(format!("it broke off: {broken}")),
+        Ok(Err(broken)) => Err(format!("it was interrupted by a bug: {broken}")),
         Err(_) => Err(format!(
-            "the storage has not answered for {} s",
+            "the storage has not responded for {} s",
             PATIENCE.as_secs()
         )),
     }

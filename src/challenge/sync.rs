@@ -49,10 +49,10 @@ pub fn read_once(challenges: &Challenges, storage: &Arc<dyn Storage>, clock: &Ar
         Ok(Ok(Ok(()))) => return,
         Ok(Ok(Err(error))) => error,
         Ok(Err(RecvTimeoutError::Timeout)) => format!(
-            "the storage has not answered for {} s",
+            "the storage has not responded for {} s",
             START_PATIENCE.as_secs()
         ),
-        Ok(Err(RecvTimeoutError::Disconnected)) => "it broke off".to_owned(),
+        Ok(Err(RecvTimeoutError::Disconnected)) => "it was interrupted by a bug".to_owned(),
         Err(error) => error.to_string(),
     };
     report_unreadable(&error);
@@ -116,7 +116,10 @@ impl Sync {
         watch
             .ok()?
             .inspect_err(|error| {
-                tracing::debug!(%error, "cannot watch the storage for challenges, looking often");
+                tracing::debug!(
+                    %error,
+                    "cannot watch the storage for challenges, polling it instead"
+                );
             })
             .ok()
     }
@@ -142,7 +145,7 @@ impl Sync {
         let (challenges, storage) = (self.challenges, self.storage);
         let leave = task::spawn_blocking(move || {
             if let Err(error) = challenges.0.instance.delete_record(&*storage) {
-                tracing::debug!(%error, "cannot take the record of this instance back");
+                tracing::debug!(%error, "cannot withdraw this instance's record");
             }
         });
         // Others notice that it is gone.
@@ -153,8 +156,8 @@ impl Sync {
 fn report_unreadable(error: &str) {
     tracing::warn!(
         %error,
-        "cannot read the storage for challenges: validations that other instances, or this one \
-         before a crash, have asked for may fail"
+        "cannot read the storage for challenges: validations requested by other instances, or by \
+         this one before a crash, may fail"
     );
 }
 
@@ -172,7 +175,7 @@ fn read_challenges(
     if let Err(error) = challenges.0.instance.write_record(storage) {
         tracing::debug!(
             %error,
-            "cannot store a record of this instance: others do not wait for it"
+            "cannot store this instance's record: others will not wait for it"
         );
     }
     challenges.remove_expired(now);
@@ -203,7 +206,7 @@ fn load_challenges(
             match ChallengeRecord::from_json(&key, &value) {
                 Some(stored) if stored.expires >= now => found.stored.push(stored),
                 Some(_) => storage.delete(&key)?,
-                None => tracing::debug!(%key, "this is no challenge, leaving it alone"),
+                None => tracing::debug!(%key, "this is not a challenge, leaving it alone"),
             }
             Ok(())
         });

@@ -23,7 +23,7 @@ pub(super) enum AcmeVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AccountVerb {
-    /// Show the account: its URL, its status at the CA, whom it names
+    /// Show the account: its URL, its status at the CA, its contacts
     #[command(after_long_help = "\
 The URL is what CAA records name in `accounturi` (RFC 8657).
 
@@ -31,35 +31,35 @@ Examples:
   snigate acme account show
   snigate acme account show --issuer letsencrypt --json | jq -r .url")]
     Show(ShowArgs),
-    /// Make an account where there is none, or where it was deactivated
+    /// Create an account if there is none, or if it was deactivated
     #[command(after_long_help = "\
-The first order makes the account by itself. This is for after a deactivation, which the gateway takes
-for a wish to have none.
+The first order creates the account automatically. Use this after a deactivation, when the gateway
+does not create one.
 
 Example:
   snigate acme account create --issuer letsencrypt")]
     Create(TaskArgs),
-    /// Give the account another key
+    /// Change the account's key
     #[command(after_long_help = "\
-Waits for a minute for orders under way, since they need the present key, and fails where they take
-longer. The new key is stored before the CA hears of it: a crash in between leaves the one that the CA
-knows.
+Waits up to a minute for pending orders, because they need the current key, and fails if they take
+longer. The new key is stored before it is sent to the CA: after a crash in between, the key that
+the CA knows stays in use.
 
 Example:
   snigate acme account rollover --issuer letsencrypt")]
     Rollover(TaskArgs),
     /// Set the e-mail addresses that the CA may write to
     #[command(after_long_help = "\
-They take the place of those before. The issuer's `email` in the configuration stays what it is: the
-account is kept under it.
+They replace the previous ones. The issuer's `email` in the configuration does not change: the
+account is stored under it.
 
 Example:
   snigate acme account contact ops@example.com security@example.com")]
     Contact(ContactArgs),
-    /// End the account for good
+    /// Deactivate the account permanently
     #[command(after_long_help = "\
-It cannot be undone. Certificates stay valid. No order is placed at this CA any more until `snigate
-acme account create` has made another account.
+This cannot be undone. Certificates stay valid. No more orders are placed at this CA until `snigate
+acme account create` has created a new account.
 
 Example:
   snigate acme account deactivate --issuer letsencrypt")]
@@ -107,7 +107,7 @@ pub(super) fn acme(output: &Output, verb: AcmeVerb) -> Result<(), Failure> {
         AccountVerb::Create(TaskArgs { whose }) => {
             let view = perform(output, whose, "create", None)?;
             output.note(format!(
-                "{}: made the account {}",
+                "{}: created the account {}",
                 view.issuer,
                 shown(&view)
             ));
@@ -117,7 +117,7 @@ pub(super) fn acme(output: &Output, verb: AcmeVerb) -> Result<(), Failure> {
             let view = perform(output, whose, "rollover", None)?;
             let (issuer, print) = (&view.issuer, &view.facts.thumbprint);
             output.note(format!(
-                "{issuer}: the account has another key, with the thumbprint {}",
+                "{issuer}: the account has a new key, with the thumbprint {}",
                 clean(print)
             ));
             Ok(())
@@ -135,8 +135,8 @@ pub(super) fn acme(output: &Output, verb: AcmeVerb) -> Result<(), Failure> {
         AccountVerb::Deactivate(TaskArgs { whose }) => {
             let view = perform(output, whose, "deactivate", None)?;
             output.note(format!(
-                "{issuer}: ended the account {}; `snigate acme account create --issuer {issuer}` \
-                 makes another",
+                "{issuer}: deactivated the account {}; run `snigate acme account create --issuer \
+                 {issuer}` to create a new one",
                 shown(&view),
                 issuer = view.issuer,
             ));
@@ -153,7 +153,7 @@ fn show(output: &Output, whose: Whose, as_json: bool) -> Result<(), Failure> {
     let (client, issuer) = whose.resolve(output)?;
     let view: AccountView = client.get(&account(&issuer))?.decode()?;
     if as_json {
-        let mut text = serde_json::to_string_pretty(&view).context("cannot encode the answer")?;
+        let mut text = serde_json::to_string_pretty(&view).context("cannot encode the response")?;
         text.push('\n');
         return output.data(text);
     }
@@ -215,7 +215,7 @@ impl Whose {
         let found = match (self.issuer, names.as_slice()) {
             (Some(name), _) => {
                 if !names.contains(&name.as_str()) {
-                    let why = anyhow!("no issuer with ACME is called {name:?}");
+                    let why = anyhow!("there is no ACME issuer named {name:?}");
                     return Err(if all.is_empty() {
                         why.into()
                     } else {
@@ -225,11 +225,11 @@ impl Whose {
                 name
             }
             (None, [only]) => (*only).to_owned(),
-            (None, []) => return Err(anyhow!("no issuer with ACME is configured").into()),
+            (None, []) => return Err(anyhow!("no ACME issuer is configured").into()),
             (None, _) => {
                 return Err(Failure::hinted(
-                    anyhow!("there are several issuers with ACME: {all}"),
-                    "name one with --issuer",
+                    anyhow!("there are several ACME issuers: {all}"),
+                    "choose one with --issuer",
                 ));
             }
         };

@@ -47,7 +47,7 @@ pub(super) fn trust(
             .prefix("snigate-root-")
             .suffix(".pem")
             .tempfile()
-            .context("cannot make a temporary file")?;
+            .context("cannot create a temporary file")?;
         file.write_all(&root)
             .context("cannot write the temporary file")?;
         let shown = PathBuf::from(format!("root-{number}.pem"));

@@ -80,7 +80,7 @@ fn alarm(
         told.push(&more);
     }
     output.warning(format!(
-        "not well, or not for another {within}: {}",
+        "not valid, or not for another {within}: {}",
         told.join(", ")
     ));
     Err(Failure::Found)
@@ -132,7 +132,7 @@ fn request_renewal(output: &Output, arguments: AskArgs, verb: &str) -> Result<()
         name: &name,
         path: &path(&name, verb),
         body: None,
-        taken: &|view| format!("asked for {}", view.name),
+        taken: &|view| format!("requested a certificate for {}", view.name),
         needless: &watch::needless,
     };
     let client = super::connect(output, remote)?;
@@ -175,16 +175,13 @@ fn revoke(output: &Output, arguments: RevokeArgs) -> Result<(), Failure> {
     let body = value!({ "reason": reason });
     let taken = |view: &CertificateView| {
         format!(
-            "revoked the certificate for {}; another is asked for",
+            "revoked the certificate for {}; a replacement is being obtained",
             view.name
         )
     };
     let needless = |view: &CertificateView| match &view.renewal {
         Some(_) => format!("revoked; another certificate for {} is served", view.name),
-        None => format!(
-            "revoked; nothing asks for another certificate for {}",
-            view.name
-        ),
+        None => format!("revoked; no other certificate for {} is needed", view.name),
     };
     let question = Question {
         name: &name,
@@ -206,7 +203,7 @@ fn path(name: &Name, verb: &str) -> String {
 }
 
 fn json(value: &impl Serialize) -> Result<String, Failure> {
-    let mut text = serde_json::to_string_pretty(value).context("cannot encode the answer")?;
+    let mut text = serde_json::to_string_pretty(value).context("cannot encode the response")?;
     text.push('\n');
     Ok(text)
 }

@@ -127,14 +127,14 @@ impl Answer {
             return Err(anyhow!(self.refusal().detail).into());
         }
         Ok(serde_json::from_slice(&self.body)
-            .context("the gateway gives an answer that is not understood")?)
+            .context("the gateway sent a response that is not understood")?)
     }
 
     /// Why not.
     pub(super) fn refusal(&self) -> Refusal {
         let mut refusal: Refusal = serde_json::from_slice(&self.body).unwrap_or_default();
         if refusal.detail.is_empty() {
-            refusal.detail = format!("the gateway answers {}", self.status);
+            refusal.detail = format!("the gateway responded with {}", self.status);
         }
         refusal
     }
@@ -204,7 +204,7 @@ impl Client {
         answering: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         timeout(self.patience, answering).await.unwrap_or_else(|_| {
-            Err(anyhow!("no answer from the gateway at {}", self.address).into())
+            Err(anyhow!("no response from the gateway at {}", self.address).into())
         })
     }
 
@@ -238,9 +238,9 @@ impl Client {
             Failure::hinted(
                 anyhow!(error).context(format!("cannot reach a gateway at {}", self.address)),
                 if gone {
-                    "is it running? --admin names another address"
+                    "is it running? use --admin for another address"
                 } else {
-                    "--admin names another address"
+                    "use --admin for another address"
                 },
             )
         })
@@ -279,7 +279,7 @@ impl Client {
         };
         let answer = answer.await;
         Ok(answer
-            .with_context(|| format!("no proper answer from the gateway at {}", self.address))?)
+            .with_context(|| format!("no valid response from the gateway at {}", self.address))?)
     }
 }
 
@@ -297,7 +297,7 @@ async fn received(response: Response<Incoming>) -> Result<Answer, Failure> {
     let body = Limited::new(response.into_body(), MAX_ANSWER)
         .collect()
         .await
-        .map_err(|error| anyhow!(error).context("the gateway's answer breaks off"))?
+        .map_err(|error| anyhow!(error).context("the gateway's response was cut short"))?
         .to_bytes();
     Ok(Answer { status, body })
 }

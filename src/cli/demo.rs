@@ -47,11 +47,11 @@ pub(super) fn demo(
     let (data, _temporary) = match data.or_else(own_directory) {
         Some(directory) => (directory, None),
         None => {
-            let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+            let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
             (directory.path().to_owned(), Some(directory))
         }
     };
-    fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.printable()))?;
+    fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.printable()))?;
     let data = data
         .canonicalize()
         .with_context(|| format!("cannot use {}", data.printable()))?;
@@ -111,7 +111,7 @@ fn configuration(ports: Ports) -> String {
         upstream,
     } = ports;
     format!(
-        r#"# The demo's configuration: written anew at each start, and read again when you change it.
+        r#"# The demo's configuration: written again at each start, and reloaded when you change it.
 server:
   https: ["127.0.0.1:{https}"]
   http: ["127.0.0.1:{http}"]

@@ -127,11 +127,11 @@ pub(super) fn schema() -> Value {
 /// Makes this process one that is to be a gateway: it listens to signals from now on. To be called
 /// before there is another thread.
 pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
-    let ended = app::leave_first_process().context("cannot make a process for the gateway")?;
+    let ended = app::leave_first_process().context("cannot create a process for the gateway")?;
     if let Some(code) = ended {
         return Err(Failure::Ended(code));
     }
-    let signals = Signals::listen().context("cannot listen to signals")?;
+    let signals = Signals::listen().context("cannot listen for signals")?;
     drop(blocked);
     Ok(signals)
 }
@@ -176,7 +176,7 @@ pub(super) fn stored_roots(
     if roots.is_empty() {
         return Err(Failure::hinted(
             anyhow!("the local CA has no root certificate yet"),
-            "it is made when the gateway first starts",
+            "it is created when the gateway first starts",
         ));
     }
     Ok(roots)
@@ -241,7 +241,7 @@ fn local_cas<'c>(
     let known = format!("the local CAs are: {}", names.join(", "));
     cas.retain(|(name, _)| &***name == wanted);
     if cas.is_empty() {
-        let error = anyhow!("the configuration has no local CA called {wanted:?}");
+        let error = anyhow!("the configuration has no local CA named {wanted:?}");
         return Err(Failure::hinted(error, known));
     }
     Ok(cas)

@@ -31,7 +31,7 @@ pub(super) fn man(output: &Output, verb: &[String]) -> Result<(), Failure> {
     for word in verb {
         page = page
             .find_subcommand(word)
-            .ok_or_else(|| Failure::Usage(format!("there is no verb {}", verb.join(" "))))?;
+            .ok_or_else(|| Failure::Usage(format!("there is no command {}", verb.join(" "))))?;
     }
     let name = page
         .get_display_name()
@@ -41,6 +41,6 @@ pub(super) fn man(output: &Output, verb: &[String]) -> Result<(), Failure> {
     clap_mangen::Man::new(page.clone())
         .title(name)
         .render(&mut text)
-        .context("cannot make the manual page")?;
+        .context("cannot create the manual page")?;
     output.data(text)
 }

@@ -141,7 +141,7 @@ struct Report {
 fn last_reload(reload: Option<&LastReload>) -> String {
     match reload {
         None => "none since the start".to_owned(),
-        Some(reload) if reload.taken => format!("{}, taken", time(reload.at)),
+        Some(reload) if reload.taken => format!("{}, applied", time(reload.at)),
         Some(reload) => {
             let why = reload.errors.first().map(describe);
             format!(

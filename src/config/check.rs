@@ -108,7 +108,7 @@ impl<'c> Check<'c> {
                     }
                 }
                 let hint = match &**key {
-                    "<<" => "merge keys have no meaning here: write the keys out".to_owned(),
+                    "<<" => "merge keys are not supported here: write the keys out".to_owned(),
                     _ => suggest(key, known),
                 };
                 let message = format!("the key {} is unknown", quote(key));
@@ -161,7 +161,7 @@ impl<'c> Check<'c> {
             .collect();
         let message = match map.entries.len() {
             0 => "nothing is chosen here",
-            _ => "several keys stand here that exclude each other",
+            _ => "several keys here exclude each other",
         };
         let hint = format!("give exactly one of {}", known.join(", "));
         self.problems.broken(at, message, hint);

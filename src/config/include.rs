@@ -196,10 +196,10 @@ impl Reader<'_> {
                     let place = self.sources.describe(place);
                     format!("the file {name} is included a second time, first at {place}")
                 }
-                None => format!("the file {name} is included by itself"),
+                None => format!("the file {name} includes itself"),
             };
             self.problems
-                .broken(at, message, "include each file once, and none in a circle");
+                .broken(at, message, "include each file once, and none in a cycle");
         }
         false
     }

@@ -105,7 +105,7 @@ pub struct Limits {
     pub upstream_connections: usize,
 }
 
-/// How TLS is spoken on the HTTPS listeners.
+/// TLS settings of the HTTPS listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub profile: TlsProfile,
@@ -339,7 +339,7 @@ pub struct Ask {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Limits on certificates made on demand.
+/// Limits on certificates issued on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnDemandLimits {
     /// How long a handshake waits.

@@ -37,38 +37,38 @@ pub(super) use tls::*;
 #[schemars(title = "Snigate configuration")]
 pub(super) struct Root {
     /// More files to read, by path or pattern (`sites.d/*.yaml`). A pattern that matches nothing
-    /// is fine, a file that is missing is not. Lists are put one after the other; a key or name
-    /// that is defined twice is an error.
+    /// is fine, a missing file is not. Lists are concatenated; a key or name that is defined twice
+    /// is an error.
     pub(super) include: Vec<String>,
     /// Where Snigate listens, and what one client may take.
     pub(super) server: Server,
-    /// How TLS is spoken on the HTTPS listeners.
+    /// TLS settings of the HTTPS listeners.
     pub(super) tls: Tls,
-    /// Where issued certificates, their keys and accounts are kept.
+    /// Where issued certificates, their keys and accounts are stored.
     pub(super) storage: Storage,
     /// Who issues certificates, by a name of your choice. The first one is the default.
     #[schemars(with = "BTreeMap<String, Issuer>")]
     pub(super) issuers: IndexMap<String, Issuer>,
-    /// Where DNS records are set to prove control of names by, by a name of your choice.
+    /// Where DNS records that prove control of names are set, by a name of your choice.
     #[schemars(with = "BTreeMap<String, Dns>")]
     pub(super) dns: IndexMap<String, Dns>,
-    /// Certificates to serve beside those that sites ask for.
+    /// Certificates to serve in addition to those that sites need.
     pub(super) certificates: Vec<Certificate>,
-    /// Whether certificates and keys are all held in memory, or read where they are kept when a
-    /// client asks for them.
+    /// Whether all certificates and keys are held in memory, or read from where they are stored
+    /// when a client asks for them.
     pub(super) certificates_in_memory: InMemory,
-    /// How much memory the certificates may take that are kept ready for handshakes.
+    /// How much memory the certificates that are kept ready for handshakes may take.
     pub(super) certificate_cache: CacheSize,
     /// When issued certificates are renewed.
     pub(super) renewal: Renewal,
-    /// Certificates made when a client first asks for a name.
+    /// Certificates issued when a client first asks for a name.
     pub(super) on_demand: Option<OnDemand>,
     /// Pools of servers that requests are passed to, by a name of your choice.
     #[schemars(with = "BTreeMap<String, Upstream>")]
     pub(super) upstreams: IndexMap<String, Upstream>,
     /// What is served: hosts and what to do with their requests.
     pub(super) sites: Vec<Site>,
-    /// Whom to tell when something happens.
+    /// Whom to notify when something happens.
     pub(super) events: Vec<Hook>,
     /// What is logged, and where.
     pub(super) log: Log,

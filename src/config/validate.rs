@@ -167,7 +167,7 @@ impl Validator<'_> {
         if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
             self.problems.error(
                 &at.at_key(),
-                format!("{} cannot be a name", quote(name)),
+                format!("{} is not a valid name", quote(name)),
                 "use 1 to 64 letters, digits, '-', '_' and '.'",
             );
         }

@@ -295,7 +295,7 @@ impl Tree {
         let Some((node, size)) = self.anchors.get(&anchor) else {
             return Err(refuse(
                 place,
-                "an alias stands inside the value that it stands for",
+                "an alias is inside the value that it refers to",
                 "write the value out",
             ));
         };

@@ -89,7 +89,7 @@ impl AcmeDnsProvider {
             Accounts::One(account) => {
                 return Err(self.api.refused(&format!(
                     "{name} is not the subdomain of the account: set a CNAME record at {name} that \
-                     leads to {}.DOMAIN, the 'fulldomain' that the registration answered",
+                     points to {}.DOMAIN, the 'fulldomain' that the registration returned",
                     account.subdomain
                 )));
             }
@@ -120,7 +120,7 @@ impl AcmeDnsProvider {
             }
         };
         Err(self.api.refused(&format!(
-            "{name} is not delegated to acme-dns yet: set a CNAME record at {name} that leads to \
+            "{name} is not delegated to acme-dns yet: set a CNAME record at {name} that points to \
              {target}"
         )))
     }
@@ -138,8 +138,8 @@ impl AcmeDnsProvider {
             }
             if tokio::time::timeout_at(deadline, room).await.is_err() {
                 return Err(self.api.unreachable(&format!(
-                    "acme-dns keeps two values of a subdomain, and two others of {} are in use; \
-                     delegate names that are validated at the same time to accounts of their own",
+                    "acme-dns keeps two values per subdomain, and two others of {} are in use; \
+                     delegate names that are validated at the same time to separate accounts",
                     record.name
                 )));
             }

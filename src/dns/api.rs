@@ -142,7 +142,7 @@ impl Api {
             .method(method)
             .uri(format!("{}{path}", self.endpoint))
             .body(Body::new(body))
-            .map_err(|error| self.refused(&format!("its URL cannot be asked: {error}")))?;
+            .map_err(|error| self.refused(&format!("its URL cannot be requested: {error}")))?;
         *request.headers_mut() = headers;
         if let Some(authorization) = &self.authorization {
             request
@@ -150,7 +150,10 @@ impl Api {
                 .insert(AUTHORIZATION, authorization.clone());
         }
         let answer = self.client.send(request).await.map_err(|error| {
-            let said = format!("cannot ask {} at {}: {error}", self.service, self.endpoint);
+            let said = format!(
+                "cannot contact {} at {}: {error}",
+                self.service, self.endpoint
+            );
             if error.is_permanent() {
                 self.refused(&said)
             } else {
@@ -177,8 +180,7 @@ impl Api {
         self.check_success(doing, answer)?;
         serde_json::from_slice(&answer.body).map_err(|error| {
             self.unreachable(&format!(
-                "{} answers something else than expected when asked to {doing}: {error}; check \
-                 'endpoint'",
+                "{} sent an unexpected response when asked to {doing}: {error}; check 'endpoint'",
                 self.service
             ))
         })
@@ -211,18 +213,18 @@ impl Api {
             408 | 423 | 425 | 429 | 500..=599 => {
                 let wait = answer.retry_after.as_deref();
                 let wait = wait.map_or_else(String::new, |wait| {
-                    format!("; it wants to be asked again after {wait}")
+                    format!("; it asks for a retry after {wait}")
                 });
                 let why = if status == 429 {
-                    "is asked too often"
+                    "got too many requests"
                 } else {
-                    "is in trouble"
+                    "had a problem"
                 };
                 self.unreachable(&format!(
-                    "{service} {why}, and does not {doing} ({status}){said}{wait}"
+                    "{service} {why} and did not {doing} ({status}){said}{wait}"
                 ))
             }
-            _ => self.refused(&format!("{service} does not {doing} ({status}){said}")),
+            _ => self.refused(&format!("{service} did not {doing} ({status}){said}")),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) enum NoAnswer {
     Late(Duration),
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    #[error("answers what makes no sense: {0}")]
+    #[error("sent an invalid response: {0}")]
     Nonsense(String),
 }
 

@@ -76,7 +76,7 @@ impl ExecProvider {
             }
             Err(_) => {
                 return Err(DnsError::Unreachable(format!(
-                    "dns.{}: {doing} did not end within {timeout:?}, and was killed",
+                    "dns.{}: {doing} did not finish within {timeout:?} and was killed",
                     self.name
                 )));
             }
@@ -86,7 +86,7 @@ impl ExecProvider {
         }
         let said = self.without_secrets(String::from_utf8_lossy(&output).trim());
         let said = if said.is_empty() {
-            "without a word".to_owned()
+            "without output".to_owned()
         } else {
             format!("and said: {}", one_line(&said))
         };

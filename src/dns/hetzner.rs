@@ -77,8 +77,8 @@ impl HetznerProvider {
     pub fn new(name: &str, config: &model::Hetzner, dns: &Dns) -> Result<Self, DnsError> {
         let words = (
             "Hetzner",
-            "'api_token': it is one of the Cloud Console, of the project that the zone is in, with \
-             the permission Read & Write",
+            "'api_token': it must come from the Cloud Console, from the project that the zone is \
+             in, with the permission Read & Write",
         );
         let token = &config.api_token;
         let api = Api::with_bearer(name, dns, words, &config.endpoint, token)?;
@@ -187,7 +187,7 @@ impl DnsProvider for HetznerProvider {
         let answer = self.begin_action(&path, &body).await?;
         if answer.status == 404 {
             return Err(self.api.refused(&format!(
-                "Hetzner does not {doing} (404): {}; check that the zone {zone} is in the project \
+                "Hetzner did not {doing} (404): {}; check that the zone {zone} is in the project \
                  of 'api_token'",
                 said(&answer.body)
             )));

@@ -309,7 +309,7 @@ impl Lookups {
             }
         }
         Err(DnsError::Unreachable(format!(
-            "no resolver tells the {kind} records of {name}: {}",
+            "no resolver returned the {kind} records of {name}: {}",
             troubles.join("; ")
         )))
     }
@@ -343,13 +343,13 @@ fn follow_cnames(
         };
         let Some(next) = host(target) else {
             return Err(DnsError::Refused(format!(
-                "{at} is an alias (CNAME) of {target}, which is no host name"
+                "{at} is an alias (CNAME) of {target}, which is not a host name"
             )));
         };
         let wrong = if aliases.contains(&next) {
-            "leads in a circle"
+            "leads in a loop"
         } else if aliases.len() > MOST_ALIASES {
-            "leads on over more than 8 aliases"
+            "leads over more than 8 aliases"
         } else {
             aliases.push(next.clone());
             at = next;

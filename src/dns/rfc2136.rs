@@ -19,7 +19,7 @@ use crate::host::HostName;
 /// How far the clocks may be apart, as RFC 8945 recommends (section 10).
 const FUDGE: u16 = 300;
 
-/// How long an answer may take. The server may write to its disk first.
+/// How long a response may take. The server may write to its disk first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest text of a TXT record that is one part (RFC 1035, section 3.3).
@@ -64,7 +64,7 @@ impl Rfc2136Provider {
         }
         if value.len() > LONGEST_TEXT {
             return Err(DnsError::Refused(format!(
-                "the value for {name} is {} octets long, and {LONGEST_TEXT} is the most",
+                "the value for {name} is {} octets long, and {LONGEST_TEXT} is the maximum",
                 value.len()
             )));
         }
@@ -149,7 +149,7 @@ impl Rfc2136Provider {
             && let Err(error) = verifier.verify(&bytes)
         {
             return Err(DnsError::Unreachable(format!(
-                "the answer of the name server {server} is not signed with our key: {error}"
+                "the response of the name server {server} is not signed with our key: {error}"
             )));
         }
         let who = format!("the name server {server}");
@@ -180,7 +180,7 @@ impl Rfc2136Provider {
                 ),
             }),
             ResponseCode::NotImp => DnsError::Refused(format!(
-                "{who} takes no dynamic updates (NOTIMP): allow them there"
+                "{who} does not accept dynamic updates (NOTIMP): allow them there"
             )),
             code => DnsError::Refused(format!(
                 "{who} refuses to change the zone {zone}: it answers {}",
@@ -227,7 +227,7 @@ fn key_trouble(server: SocketAddr, zone: &HostName, key: &str, error: TsigError)
             ));
         }
         other => format!(
-            "{who} does not take what is signed with the key '{key}': error {}",
+            "{who} does not accept what is signed with the key '{key}': error {}",
             u16::from(other)
         ),
     })

@@ -158,8 +158,7 @@ impl Route53Provider {
         let text = str::from_utf8(&answer.body).ok();
         text.and_then(read).ok_or_else(|| {
             self.api.unreachable(&format!(
-                "Route 53 answers something else than expected when asked to {doing}; check \
-                 'endpoint'"
+                "Route 53 sent an unexpected response when asked to {doing}; check 'endpoint'"
             ))
         })
     }

@@ -98,7 +98,7 @@ async fn tells_trouble_from_refusal(provider: &dyn DnsProvider, stand_in: &Stand
         (
             Reply::new(429, "{}").with("retry-after", "17"),
             true,
-            "asked again after 17",
+            "a retry after 17",
         ),
         (
             Reply::new(401, &body("{\"error\":\"TOKEN is not known\"}")),

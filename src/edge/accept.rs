@@ -75,7 +75,9 @@ fn hint(cause: &io::Error) -> &'static str {
         return "; this machine has no IPv6, give an IPv4 address such as 0.0.0.0:443";
     }
     match cause.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there, stop it or take another port",
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there, stop it or choose another port"
+        }
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
@@ -166,7 +168,11 @@ where
             Err(error) => {
                 // Out of descriptors or memory, most likely. Say it once, not ten times a second.
                 if !failing {
-                    tracing::error!(%address, %error, "cannot accept connections, will go on trying");
+                    tracing::error!(
+                        %address,
+                        %error,
+                        "cannot accept connections, will keep trying"
+                    );
                 }
                 failing = true;
                 tokio::time::sleep(RETRY).await;

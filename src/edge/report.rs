@@ -120,9 +120,9 @@ impl Report {
             tracing::warn!(
                 max,
                 held_back,
-                "as many connections are open as there may be: idle ones are closed for new ones, \
-                 which wait where there are none; raise server.limits.max_connections or the limit \
-                 on open files if this is no attack"
+                "the connection limit is reached: idle connections are closed for new ones, which \
+                 wait if there are none; raise server.limits.max_connections or the limit on open \
+                 files if this is no attack"
             );
         }
     }
@@ -135,7 +135,7 @@ impl Report {
             tracing::info!(
                 peer = peer.map(tracing::field::display),
                 held_back,
-                "closed an HTTP/2 connection for its resets or empty frames"
+                "closed an HTTP/2 connection because of its resets or empty frames"
             );
         }
     }

@@ -133,7 +133,7 @@ impl Socket {
         if self.blocked.poll_after(cx, self.write_stall).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the client takes no data",
+                "the client reads no data",
             )));
         }
         Poll::Pending

@@ -85,7 +85,7 @@ impl FromStr for RevocationReason {
         found.ok_or_else(|| {
             let names: Vec<_> = known.map(Self::as_str).collect();
             format!(
-                "{text:?} is no reason for a revocation: give one of {}",
+                "{text:?} is not a revocation reason: use one of {}",
                 names.join(", ")
             )
         })

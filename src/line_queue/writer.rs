@@ -184,8 +184,8 @@ impl Writer {
                 self.is_failing = true;
                 tracing::error!(
                     %error,
-                    "{name} cannot be opened anew: lines go to the old file until it can; check \
-                     its directory"
+                    "{name} cannot be reopened: lines go to the old file until it can; check its \
+                     directory"
                 );
             }
             Err(error) => {
@@ -200,7 +200,7 @@ impl Writer {
                     tracing::info!(
                         lost_lines = loss.lines,
                         lost_octets = loss.octets,
-                        "{name} is written again"
+                        "{name} can be written again"
                     );
                 }
             }

@@ -74,7 +74,7 @@ impl Authority {
         let contents = Contents::read(pem).map_err(|error| error.to_string())?;
         let ([certificate], [key]) = (&*contents.certificates, &*contents.keys) else {
             return Err(format!(
-                "it holds {} certificates and {} keys instead of one of each",
+                "it contains {} certificates and {} keys instead of one of each",
                 contents.certificates.len(),
                 contents.keys.len()
             ));
@@ -88,7 +88,7 @@ impl Authority {
         let usage = certificate.key_usage();
         if !usage.is_some_and(|usage| usage.contains(X509KeyUsage::KEY_CERT_SIGN)) {
             return Err(format!(
-                "{} is no CA",
+                "{} is not a CA",
                 name_text(certificate.subject_name())
             ));
         }

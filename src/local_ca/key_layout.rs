@@ -110,5 +110,5 @@ impl KeyLayout {
 fn unknown(owner: &[u8]) -> String {
     let owner = String::from_utf8_lossy(owner);
     let owner: String = owner.chars().take(64).collect();
-    format!("it names {owner:?}, which is no local CA of the configuration")
+    format!("it names {owner:?}, which is not a local CA of the configuration")
 }

@@ -109,7 +109,7 @@ impl LocalOnDemandIssuer {
                 | CompResult::Unchanged(entry),
             ) => Ok(entry.into_value()),
             Ok(CompResult::Removed(_) | CompResult::StillNone(_)) => Err(ObtainError {
-                why: "the local CA made none".to_owned(),
+                why: "the local CA issued none".to_owned(),
                 retry_after: None,
                 is_begun: true,
             }),

@@ -101,7 +101,7 @@ impl Roots {
                 return Ok(None);
             }
             None => {
-                let reason = "it is gone, but what belongs to it is there";
+                let reason = "it is gone, but the files that belong to it are there";
                 return Err(damage(storage, layout, ROOT_KEY, reason));
             }
         };
@@ -151,7 +151,7 @@ impl Roots {
     ) -> Result<Self, LocalCaError> {
         let current = Authority::root(name, now - BACKDATE, now + LIFETIME)?;
         storage.store(&layout.key(ROOT_KEY)?, current.secret_pem().as_bytes())?;
-        info!(name, "root of the local CA made");
+        info!(name, "created the root of the local CA");
         Ok(Self {
             current,
             next: None,
@@ -173,8 +173,8 @@ impl Roots {
         warn!(
             name,
             days_left,
-            "the root of the local CA nears its end: a successor was made, have clients trust it \
-             too ('snigate ca root' prints both)"
+            "the root of the local CA will expire soon: a successor was created, have clients \
+             trust it too ('snigate ca root' prints both)"
         );
         self.next = Some(next);
         Ok(())
@@ -222,7 +222,7 @@ fn load_certificate(
     faults.push(Fault {
         key,
         value,
-        reason: "it holds no certificate".to_owned(),
+        reason: "it contains no certificate".to_owned(),
     });
     Ok(None)
 }

@@ -110,7 +110,7 @@ impl AriQuery {
         }
         if let Some(failure) = failure {
             let (domain, issuer) = (self.spec.domain(), self.issuer.name());
-            let why = "it is not known when the CA advises to renew; it is asked again";
+            let why = "cannot get renewal advice from the CA; will ask again";
             if advice.failures == 1 {
                 tracing::warn!(%domain, %issuer, %failure, "{why}");
             } else {

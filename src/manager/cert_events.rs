@@ -30,8 +30,8 @@ impl CertEvents<'_> {
             Validity::Expired => (
                 Severity::Critical,
                 format!(
-                    "the stored certificate for {domain} expired at {end}; it is renewed as soon \
-                     as that can be"
+                    "the stored certificate for {domain} expired at {end}; it will be renewed as \
+                     soon as possible"
                 ),
             ),
             Validity::NotYet => (
@@ -61,16 +61,16 @@ impl CertEvents<'_> {
             }
         };
         let why = match (&window.url, is_at_once) {
-            (Some(_), _) => "; its page says why",
-            (None, true) => "; it is perhaps revoked, or about to be",
+            (Some(_), _) => "; see the CA's page for the reason",
+            (None, true) => "; it may have been, or be about to be, revoked",
             (None, false) => "",
         };
         let then = match at > self.now {
-            true => format!("; it is renewed at {} or before", rfc3339(at)),
-            false => "; it is renewed now".to_owned(),
+            true => format!("; it will be renewed at {} or earlier", rfc3339(at)),
+            false => "; it is being renewed now".to_owned(),
         };
         let message =
-            format!("the CA advises to renew the certificate for {domain} {advice}{why}{then}");
+            format!("the CA advises renewing the certificate for {domain} {advice}{why}{then}");
         let kind = EventKind::CertificateRenewalAdvised;
         let mut event = self.new_event(kind, severity, message);
         event.issuer = Some(certificate.source().label().into());
@@ -127,8 +127,8 @@ impl CertEvents<'_> {
         };
         let meanwhile = match present.map(|present| present.validity(self.now)) {
             None => "there is none",
-            Some(Validity::Expired) => "the one at hand has expired and is served all the same",
-            Some(_) => "the one at hand is served on",
+            Some(Validity::Expired) => "the current one has expired but is still served",
+            Some(_) => "the current one is still served",
         };
         let message = format!(
             "no new certificate for {}: {failure}; {meanwhile}; {}",
@@ -174,6 +174,6 @@ pub(super) fn last_failure(retry: &Retry) -> String {
 fn next_attempt(retry: &Retry) -> String {
     match retry.next {
         Some(next) => format!("the next attempt is at {}", rfc3339(next)),
-        None => "nothing is tried by itself until somebody acts".to_owned(),
+        None => "no automatic retry; action is required".to_owned(),
     }
 }

@@ -82,8 +82,8 @@ pub(super) enum StoredError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(
-        "the stored certificate {place} cannot be used: {error}; it is obtained anew, and what was \
-         stored is kept beside it"
+        "the stored certificate {place} cannot be used: {error}; it will be obtained again, and \
+         the stored one is kept beside it"
     )]
     Damaged {
         place: String,

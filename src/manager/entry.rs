@@ -153,7 +153,7 @@ fn misnamed(certificate: &TlsCertificate) -> String {
         .map(ToString::to_string)
         .collect();
     format!(
-        "is named after a host that its certificate does not cover (it is for {}); is it the right \
+        "is named after a host that its certificate does not cover (it covers {}); is it the right \
          file?",
         names.join(", ")
     )

@@ -120,7 +120,7 @@ impl Index {
                 tracing::warn!(
                     directory = %directory.display(),
                     %error,
-                    "no index of certificates: each start reads all files"
+                    "no certificate index: every start reads all files"
                 );
             })
             .ok()
@@ -217,8 +217,7 @@ impl Writer {
             tracing::warn!(
                 directory = %self.place.display(),
                 %error,
-                "the index of certificates cannot be written: the next start reads what has changed \
-                 since"
+                "cannot write the certificate index: the next start rereads what has changed since"
             );
         }
     }

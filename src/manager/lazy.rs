@@ -77,7 +77,7 @@ impl CertSource for FileCertSource {
             Source::Directory(file) => (file.clone(), Kind::Directory),
             Source::File(file) => (file.clone(), Kind::Files),
             Source::Issuer(_) | Source::Program => {
-                return Err("it is in no file, which is a defect".to_owned());
+                return Err("it is in no file; this is a bug, please report it".to_owned());
             }
         };
         let key = self.key.clone();
@@ -103,7 +103,7 @@ impl CertSource for FileCertSource {
             }
             Some(Err((path, error))) => Err(format!("{}: {error}", path.printable())),
             Some(Ok(Content::Bundle)) | None => Err(format!(
-                "{} holds no private key any more",
+                "{} no longer contains a private key",
                 chain.printable()
             )),
         }

@@ -271,7 +271,7 @@ impl Job {
         let record = match encoded {
             Ok(record) => Arc::new(record),
             Err(error) => {
-                tracing::error!(domain = %self.domain(), %error, "a certificate cannot be stored");
+                tracing::error!(domain = %self.domain(), %error, "cannot store a certificate");
                 return false;
             }
         };
@@ -298,7 +298,7 @@ impl Job {
             Err(error @ StorageError::Lost { .. }) => {
                 // The peer that took over stores its own.
                 deps.pending_writes.forget_write(&name);
-                tracing::warn!(domain = %self.domain(), %error, "a new certificate is not stored");
+                tracing::warn!(domain = %self.domain(), %error, "cannot store a new certificate");
                 false
             }
             Err(error) => {

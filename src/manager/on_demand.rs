@@ -194,7 +194,7 @@ impl TlsManager {
             } else if self.may_have(&name) {
                 wanted.push(LookupKey::Asked(name));
             } else {
-                self.refuse_waiting(&name, "it may have none", None);
+                self.refuse_waiting(&name, "it is not allowed to have one", None);
             }
         }
         (!wanted.is_empty()).then(|| self.prepare_lookup(wanted, now))
@@ -285,7 +285,7 @@ impl TlsManager {
             }
             Ok(State::Known { record, read }) => (record, *read),
             Err(error) => {
-                let why = format!("{error}; nothing is asked for before it can be stored");
+                let why = format!("{error}; nothing is ordered until it can be stored");
                 return self.refuse_waiting(&name, &why, Some(SOON));
             }
         };
@@ -301,7 +301,7 @@ impl TlsManager {
             return;
         }
         if self.names.known.len() >= MOST {
-            let why = format!("{MOST} names have certificates on demand already");
+            let why = format!("{MOST} names already have on-demand certificates");
             return self.refuse_waiting(&name, &why, Some(LATER));
         }
         let spec = on_demand_spec(&name, issuers);

@@ -122,8 +122,8 @@ impl TlsManager {
             return true;
         };
         let what = match &self.on_demand {
-            Some(_) => "goes on as it was",
-            None => "no certificates on demand",
+            Some(_) => "stays as it was",
+            None => "no on-demand certificates",
         };
         report.problems.push(Problem::new(
             &config.places.on_demand,

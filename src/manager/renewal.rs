@@ -162,7 +162,7 @@ impl Renewals {
         now: UnixTime,
     ) -> Vec<Job> {
         for spec in self.abandoned.take_all() {
-            let why = "the work on it broke off, which is a defect; see the log";
+            let why = "the work on it was interrupted by a bug; see the log";
             let failure = Failure::new(FailureClass::Internal, why);
             self.queues.record_failure(&spec, &failure, now);
         }

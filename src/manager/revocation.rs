@@ -86,8 +86,8 @@ impl TlsManager {
             Source::Issuer(issuer) => Arc::clone(issuer),
             Source::Directory(path) | Source::File(path) => {
                 return Err(ActionError::Refused(format!(
-                    "the certificate for {domain} comes from {}: whoever obtained it has it \
-                     revoked at its CA; then replace the file, and it is taken at once",
+                    "the certificate for {domain} comes from {}: have it revoked at its CA by \
+                     whoever obtained it; then replace the file, which is loaded at once",
                     path.to_path().printable()
                 )));
             }
@@ -96,8 +96,8 @@ impl TlsManager {
         let config = self.config.clone().ok_or(ActionError::Unknown)?;
         let gone = |what: &str| {
             ActionError::Refused(format!(
-                "the certificate for {domain} is of {what}, which is no longer configured: add it \
-                 again to have it revoked there"
+                "the certificate for {domain} is from {what}, which is no longer configured: add \
+                 it back to revoke the certificate there"
             ))
         };
         let ca = match config.issuers.get(&issuer) {
@@ -108,7 +108,7 @@ impl TlsManager {
         if let Some(ca) = &ca
             && self.is_of_another(&**ca, fingerprint)
         {
-            return Err(gone(&format!("another CA that was called {issuer}")));
+            return Err(gone(&format!("another CA that was named {issuer}")));
         }
         Ok(RevocationJob {
             is_replaced: self.renewals.manages(fingerprint) || ca.is_none(),
@@ -224,9 +224,9 @@ impl RevocationJob {
             };
             if let Err(mut failure) = ca.revoke(&revocation).await {
                 if is_compromised {
-                    failure.message.push_str(
-                        ". The key is set aside all the same, and no renewal uses it again",
-                    );
+                    failure
+                        .message
+                        .push_str(". The key is set aside all the same and will not be used again");
                 }
                 return Err(failure);
             }
@@ -238,8 +238,8 @@ impl RevocationJob {
     /// The failure where the local CA makes no other.
     fn failed_to_store(&self, why: &str) -> Failure {
         let message = format!(
-            "no other certificate can be made for {} ({why}): the present one goes on being \
-             served; mend that and revoke it again",
+            "cannot issue another certificate for {} ({why}): the current one is still served; fix \
+             this, then revoke it again",
             self.domain
         );
         Failure::new(FailureClass::Internal, message)
@@ -289,14 +289,16 @@ impl RevocationJob {
         let what = match &self.ca {
             Some(_) => format!("the certificate for {domain} was revoked at {issuer} ({reason})"),
             None => format!(
-                "the certificate for {domain} was given up ({reason}); {issuer} is a local CA, \
-                 which keeps no list of revoked certificates: who has its key can use it until {end}"
+                "the certificate for {domain} was dropped ({reason}); {issuer} is a local CA \
+                 without a revocation list: whoever has the key can use it until {end}"
             ),
         };
         let then = match (&self.ca, self.is_replaced) {
-            (Some(_), true) => "it is served until another takes its place, which is obtained now",
-            (Some(_), false) => "no other is obtained, since nothing asks for one",
-            (None, _) => "another has taken its place",
+            (Some(_), true) => {
+                "it is served until a replacement, which is being obtained, takes its place"
+            }
+            (Some(_), false) => "no replacement is obtained because nothing requires one",
+            (None, _) => "a replacement is in service",
         };
         let severity = match (&self.ca, reason) {
             // A CA's list is read by some: they refuse it from now on.

@@ -41,12 +41,12 @@ impl StorageHealth {
             self.unread.store(self.clock.now(), Ordering::Relaxed);
         }
         if self.failing.fetch_or(of as u8, Ordering::Relaxed) & of as u8 != 0 {
-            tracing::debug!(%error, "the storage fails still");
+            tracing::debug!(%error, "the storage is still failing");
             return;
         }
         let message = format!(
-            "the storage fails: {error}; certificates are served from memory, and stored once it \
-             works again; nothing is ordered that it may hold"
+            "the storage is failing: {error}; certificates are served from memory and will be \
+             stored once it works again; nothing it may already hold is ordered"
         );
         self.emit_event(EventKind::StorageFailed, Severity::Critical, message);
     }

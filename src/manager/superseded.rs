@@ -79,7 +79,7 @@ impl TlsManager {
         let deps = self.renewals.deps();
         let found = cert_store::search_certificates(&*deps.storage, &deps.loader, &lacking, now);
         for certificate in found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the storage cannot be searched for certificates");
+            tracing::warn!(%error, "cannot search the storage for certificates");
             Vec::new()
         }) {
             let new = Arc::new(certificate);

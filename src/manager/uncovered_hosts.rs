@@ -56,11 +56,11 @@ impl TlsManager {
                 continue;
             }
             let why = if issued.contains(host) {
-                format!("{host} has no certificate, since its issuer fails")
+                format!("{host} has no certificate because its issuer is failing")
             } else {
                 format!(
-                    "no certificate covers {host}, and no issuer can be asked; add one under \
-                     'certificates', or an issuer, or set 'tls: off'"
+                    "no certificate covers {host}, and no issuer is configured for it; add a \
+                     certificate under 'certificates' or an issuer, or set 'tls: off'"
                 )
             };
             report
@@ -80,8 +80,8 @@ impl TlsManager {
                     &config.places.default_certificate,
                     None,
                     format!(
-                        "no certificate covers {name}; clients without SNI get none: add one \
-                         under 'certificates', or name another"
+                        "no certificate covers {name}; clients without SNI get none: add one under \
+                         'certificates', or choose another name"
                     ),
                 ));
             }

@@ -59,9 +59,7 @@ impl Asker {
     /// Where that cannot be set up. Says which service is meant.
     pub(super) fn new(config: &Ask, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let text = config.url.expose();
-        let url: Uri = text
-            .parse()
-            .map_err(|_| "the URL of 'ask' is none".to_owned())?;
+        let url: Uri = text.parse().map_err(|_| "'ask' is not a URL".to_owned())?;
         let place = url
             .authority()
             .map_or_else(String::new, ToString::to_string);
@@ -76,7 +74,7 @@ impl Asker {
                 request: config.timeout,
             },
         })
-        .map_err(|error| format!("the service {place} cannot be asked: {error}"))?;
+        .map_err(|error| format!("cannot contact the service {place}: {error}"))?;
         Ok(Self {
             config: config.clone(),
             http,
@@ -105,11 +103,11 @@ impl Asker {
         }
         let Ok(Ok(_permit)) = tokio::time::timeout(self.config.timeout, self.open.acquire()).await
         else {
-            return Answer::Nothing(format!("{} has too many questions open", self.place));
+            return Answer::Nothing(format!("{} has too many pending requests", self.place));
         };
         if !self.breaker.admits(self.clock.now()) {
             return Answer::Nothing(format!(
-                "{} has not answered of late, and is not asked for a while",
+                "{} has not responded recently and will not be asked for a while",
                 self.place
             ));
         }
@@ -122,7 +120,7 @@ impl Asker {
             Answer::Yes | Answer::No => self.breaker.record_success(),
             Answer::Nothing(why) => {
                 if let Some(seconds) = self.breaker.record_failure(self.clock.now()) {
-                    return Answer::Nothing(format!("{why}; it is not asked for {seconds} s"));
+                    return Answer::Nothing(format!("{why}; it will not be asked for {seconds} s"));
                 }
             }
         }
@@ -158,7 +156,7 @@ impl Asker {
             } else {
                 ""
             };
-            return Answer::Nothing(format!("{} answers with {status}{why}", self.place));
+            return Answer::Nothing(format!("{} responded with {status}{why}", self.place));
         };
         let life = freshness(answer.headers(), default);
         self.remember(name, allowed, life);

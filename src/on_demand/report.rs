@@ -37,7 +37,7 @@ impl Report {
 
     pub(super) fn log_obtained(&self, name: &HostName, client: Option<IpAddr>) {
         if let Some((client, held_back)) = self.log_refusal("made", &self.made, client) {
-            info!(%name, client, held_back, "got a certificate on demand");
+            info!(%name, client, held_back, "obtained a certificate on demand");
         }
     }
 
@@ -81,7 +81,7 @@ impl Report {
                 error = why,
                 again_after_seconds = seconds,
                 held_back,
-                "no certificate on demand: it cannot be had"
+                "no certificate on demand: it cannot be obtained"
             );
         }
     }
@@ -109,7 +109,7 @@ impl Report {
                 %name,
                 client,
                 held_back,
-                "the certificate on demand did not come within 'max_wait'; it is still worked for"
+                "the on-demand certificate was not ready within 'max_wait'; work on it continues"
             );
         }
     }

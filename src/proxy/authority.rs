@@ -45,7 +45,7 @@ pub(crate) fn of(request: &RequestHeader) -> &[u8] {
 pub(crate) fn host_field(request: &RequestHeader) -> Result<HeaderValue> {
     let raw = of(request);
     let mut buffer = NameBuffer::new();
-    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not a valid one");
+    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
     let authority = Authority::parse(raw, &mut buffer).ok_or_else(invalid)?;
     let normal = authority.to_string();
     match request.headers.get(HOST) {

@@ -47,7 +47,7 @@ impl Failure {
             (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) if !body_complete => {
                 Self::Client(
                     StatusCode::REQUEST_TIMEOUT,
-                    "The request's body did not come in time.",
+                    "The request's body did not arrive in time.",
                 )
             }
             (
@@ -55,7 +55,7 @@ impl Failure {
                 E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout,
             ) => Self::Upstream(
                 StatusCode::GATEWAY_TIMEOUT,
-                "The server behind this gateway did not answer in time.",
+                "The server behind this gateway did not respond in time.",
             ),
             (
                 ErrorSource::Upstream,
@@ -70,16 +70,16 @@ impl Failure {
             ),
             (ErrorSource::Upstream, _) => Self::Upstream(
                 StatusCode::BAD_GATEWAY,
-                "The server behind this gateway gave no valid answer.",
+                "The server behind this gateway sent an invalid response.",
             ),
             (ErrorSource::Downstream, E::ReadTimedout) => Self::Client(
                 StatusCode::REQUEST_TIMEOUT,
-                "The request's body did not come in time.",
+                "The request's body did not arrive in time.",
             ),
             (ErrorSource::Downstream, E::ReadError) => match edge_error_kind(error) {
                 Some(io::ErrorKind::TimedOut) => Self::Client(
                     StatusCode::REQUEST_TIMEOUT,
-                    "The request's body came too slowly.",
+                    "The request's body arrived too slowly.",
                 ),
                 Some(io::ErrorKind::InvalidData) => Self::Client(
                     StatusCode::BAD_REQUEST,

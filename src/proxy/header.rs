@@ -148,7 +148,7 @@ pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), 
     if request.version == Version::HTTP_2 && request.headers.contains_key(TRANSFER_ENCODING) {
         return Err(Refusal(
             StatusCode::BAD_REQUEST,
-            "HTTP/2 has no Transfer-Encoding.",
+            "HTTP/2 does not allow Transfer-Encoding.",
         ));
     }
     check_nominated(&request.headers)?;
@@ -157,7 +157,7 @@ pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), 
     if !lengths.next().is_none_or(is_length) || lengths.next().is_some() {
         return Err(Refusal(
             StatusCode::BAD_REQUEST,
-            "The length of the body is not given in one number.",
+            "The length of the body is not given as one number.",
         ));
     }
     if !origin_form(request).starts_with(b"/") {
@@ -170,7 +170,7 @@ pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), 
     {
         return Err(Refusal(
             StatusCode::EXPECTATION_FAILED,
-            "Only 100-continue can be expected.",
+            "The only supported expectation is 100-continue.",
         ));
     }
     Ok(())
@@ -189,7 +189,7 @@ fn check_nominated(headers: &HeaderMap) -> std::result::Result<(), Refusal> {
     }
     Err(Refusal(
         StatusCode::BAD_REQUEST,
-        "The Connection field names what it must not.",
+        "The Connection field names a field that it must not name.",
     ))
 }
 
@@ -299,7 +299,7 @@ pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool)
         return invalid("101 to a request that did not ask for an upgrade");
     }
     if switching && response.version != Version::HTTP_11 {
-        return invalid("101 in an HTTP/1.0 answer");
+        return invalid("101 in an HTTP/1.0 response");
     }
     let codings = || response.headers.get_all(TRANSFER_ENCODING).iter();
     if codings().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -308,7 +308,7 @@ pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool)
         return invalid("a Transfer-Encoding other than chunked");
     }
     if response.version != Version::HTTP_11 && codings().next().is_some() {
-        return invalid("Transfer-Encoding in an HTTP/1.0 answer");
+        return invalid("Transfer-Encoding in an HTTP/1.0 response");
     }
     if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
         // Neither may say how its body is framed (RFC 9110, section 8.6; RFC 9112, section 6.1).

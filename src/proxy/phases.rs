@@ -355,11 +355,11 @@ impl Gateway {
         if let Some(suppressed) = self.connection_limit.refusals.admit() {
             tracing::warn!(
                 suppressed,
-                "a request is refused with 503: too many are at upstreams; see \
+                "a request is refused with 503: too many are pending at upstreams; see \
                  server.limits.upstream_connections",
             );
         }
-        let why = "Too many requests wait for the servers behind this gateway.";
+        let why = "Too many requests are waiting for the servers behind this gateway.";
         let accept = response::accept_field(session);
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Some(LocalResponse::error(status, why, accept, ctx.request_id()))

@@ -77,7 +77,7 @@ async fn resolve_server(pool: &Pool, server: &Server) {
                 upstream,
                 server,
                 ?addresses,
-                "an upstream server's name is found again"
+                "an upstream server's name can be looked up again"
             );
         }
         _ => {}

@@ -94,17 +94,16 @@ impl Lifetime {
     /// hand: clients go by their own clocks.
     pub fn check_issued(&self, now: UnixTime) -> Result<(), Failure> {
         let wrong = if self.has_ended(now) {
-            format!("ended at {}", text(self.not_after))
+            format!("expired at {}", text(self.not_after))
         } else if self.not_before > now.saturating_add(SKEW) {
-            format!("begins only at {}", text(self.not_before))
+            format!("is not valid before {}", text(self.not_before))
         } else {
             return Ok(());
         };
         Err(Failure::new(
             FailureClass::Clock,
             format!(
-                "the certificate that came {wrong}, and here it is {}: is this machine's clock \
-                 right?",
+                "the issued certificate {wrong}, but here it is {}: is this machine's clock right?",
                 text(now)
             ),
         ))

@@ -53,6 +53,9 @@ impl GatewayState {
 }
 
 fn broke_off<T>() -> Result<T, ActionError> {
-    let failure = Failure::new(FailureClass::Internal, "it broke off. See the log");
+    let failure = Failure::new(
+        FailureClass::Internal,
+        "it was interrupted by a bug. See the log",
+    );
     Err(ActionError::Failed(failure))
 }

@@ -158,7 +158,7 @@ impl GatewayState {
         let records = match self.deps.list_on_demand_records() {
             Ok(records) => records,
             Err(error) => {
-                tracing::warn!(%error, "stored certificates on demand cannot be listed");
+                tracing::warn!(%error, "cannot list stored on-demand certificates");
                 return walked;
             }
         };

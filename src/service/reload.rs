@@ -126,7 +126,7 @@ impl Task {
         let state = Arc::clone(&self.state);
         let outcome = blocking(move || state.reload()).await;
         outcome.unwrap_or_else(|| {
-            let why = "the reload broke off, which is a defect; see the log";
+            let why = "the reload was interrupted by a bug; see the log";
             Err(ReloadError::Unable(why.to_owned()))
         })
     }
@@ -180,7 +180,7 @@ impl Following {
         let watch = Watch::new().inspect_err(|error| {
             tracing::warn!(
                 %error,
-                "files cannot be watched, looking every {} s instead",
+                "files cannot be watched, checking every {} s instead",
                 WITHOUT_WATCH.as_secs()
             );
         });
@@ -209,7 +209,7 @@ impl Following {
             tracing::warn!(
                 %error,
                 directories = outcome.errors.len(),
-                "directories cannot be watched, looking every {} s instead; where the system's limit \
+                "directories cannot be watched, checking every {} s instead; if the system's limit \
                  is reached, raise fs.inotify.max_user_watches",
                 WITHOUT_WATCH.as_secs()
             );

@@ -104,8 +104,8 @@ impl Renewal {
             tokio::time::timeout(LAST_SAVE, blocking(move || saving.flush_pending_writes())).await;
         if !matches!(saved, Ok(Some(0))) {
             tracing::error!(
-                "certificates or accounts could not be stored and are lost now: they are obtained \
-                 anew; mend the storage before the next start"
+                "some certificates or accounts could not be stored and are now lost; they will be \
+                 obtained again: repair the storage before the next start"
             );
         }
     }
@@ -194,7 +194,12 @@ async fn ari_results(ari_queries: &mut JoinSet<AriResult>) -> Option<Vec<AriResu
     let ended = ended.into_iter();
     let answers = ended.filter_map(|answer| {
         answer
-            .inspect_err(|error| tracing::error!(%error, "asking a CA for advice broke off"))
+            .inspect_err(|error| {
+                tracing::error!(
+                    %error,
+                    "asking a CA for renewal advice was interrupted by a bug"
+                )
+            })
             .ok()
     });
     Some(answers.collect())
@@ -249,7 +254,12 @@ impl Work {
     async fn next_result(&mut self) -> Option<JobResult> {
         let ended = self.tasks.join_next().await?;
         ended
-            .inspect_err(|error| tracing::error!(%error, "work on a certificate broke off"))
+            .inspect_err(|error| {
+                tracing::error!(
+                    %error,
+                    "work on a certificate was interrupted by a bug"
+                )
+            })
             .ok()
     }
 }

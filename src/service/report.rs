@@ -78,11 +78,11 @@ pub(super) fn log_outcome(file: &Path, outcome: &Result<ReloadReport, ReloadErro
         }
         Err(ReloadError::Invalid(diagnostics)) => {
             for error in diagnostics.errors() {
-                tracing::error!("configuration refused, the old one goes on: {error}");
+                tracing::error!("configuration refused, the old one stays in force: {error}");
             }
         }
         Err(ReloadError::Unable(why)) => {
-            tracing::error!("configuration refused, the old one goes on: {why}");
+            tracing::error!("configuration refused, the old one stays in force: {why}");
         }
     }
 }

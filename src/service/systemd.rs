@@ -135,9 +135,9 @@ pub(super) fn reloaded(refused: Option<&ReloadError>) {
 /// The start goes on, and waits for so many certificates.
 pub(super) fn starting(missing: usize) {
     let status = match missing {
-        0 => "looking for certificates that are required at the start".to_owned(),
-        1 => "waiting for a certificate that is required at the start".to_owned(),
-        more => format!("waiting for {more} certificates that are required at the start"),
+        0 => "looking for certificates that are required at startup".to_owned(),
+        1 => "waiting for a certificate that is required at startup".to_owned(),
+        more => format!("waiting for {more} certificates that are required at startup"),
     };
     notify(&[
         NotifyState::ExtendTimeoutUsec(MORE_TIME),
@@ -168,7 +168,7 @@ fn send_messages(messages: &Receiver<String>, pulse: &Pulse) {
                 send(&NotifyState::Watchdog.to_string())
             }
             Err(RecvTimeoutError::Timeout) => {
-                tracing::error!("the data plane stands still: systemd's watchdog is not told");
+                tracing::error!("the data plane is stuck: systemd's watchdog is not notified");
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,

@@ -108,23 +108,23 @@ fn event(watched: &MonitoredCert, alert: Alert, now: UnixTime) -> Event {
             format!("is not valid before {}", rfc3339(certificate.not_before()))
         }
         (EventKind::CertificateExpired, None) => {
-            format!("expired at {end} and is served all the same")
+            format!("expired at {end} but is still served")
         }
         (EventKind::CertificateExpired, Some((_, subject))) => {
             format!("is served with an intermediate certificate ({subject}) that expired at {end}")
         }
-        (_, None) => format!("ends at {end}"),
+        (_, None) => format!("expires at {end}"),
         (_, Some((_, subject))) => {
-            format!("is served with an intermediate certificate ({subject}) that ends at {end}")
+            format!("is served with an intermediate certificate ({subject}) that expires at {end}")
         }
     };
     let then = match (renewed_by, retry) {
         (_, None) if alert.kind == EventKind::CertificateNotYetValid => {
             "clients refuse it until then: is the clock of this machine right?".to_owned()
         }
-        (RenewedBy::ByHand, _) => "replace its file; the new one is taken at once".to_owned(),
+        (RenewedBy::ByHand, _) => "replace its file; the new one is loaded at once".to_owned(),
         (RenewedBy::Renewed { .. }, None) if chain.is_some() => {
-            "another certificate may come with another: run 'snigate certs renew'".to_owned()
+            "a new certificate may come with a current one: run 'snigate certs renew'".to_owned()
         }
         (RenewedBy::Renewed { .. }, None) => "its renewal is due".to_owned(),
         (RenewedBy::Renewed { .. }, Some(retry)) => format!(
@@ -193,7 +193,7 @@ mod tests {
         );
         let text = told(-90, 1, RenewedBy::ByHand, None);
         assert!(
-            text.ends_with("replace its file; the new one is taken at once"),
+            text.ends_with("replace its file; the new one is loaded at once"),
             "{text}"
         );
     }

@@ -57,7 +57,7 @@ pub fn parse_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     }
     serde_json::from_slice(value).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        format!("it is no such JSON from line {line}, column {column} on")
+        format!("its JSON is not as expected at line {line}, column {column}")
     })
 }
 
@@ -72,13 +72,18 @@ pub fn set_aside(
     let path = storage.place(key);
     match try_set_aside(storage, key, value) {
         Ok(Some(aside)) => {
-            tracing::error!(%path, %reason, %aside, "a stored file is damaged: it is set aside");
+            tracing::error!(%path, %reason, %aside, "a stored file is damaged and was set aside");
             Some(aside)
         }
         // Another process was faster.
         Ok(None) => None,
         Err(error) => {
-            tracing::error!(%path, %reason, %error, "a stored file is damaged, and cannot be set aside");
+            tracing::error!(
+                %path,
+                %reason,
+                %error,
+                "a stored file is damaged and cannot be set aside"
+            );
             None
         }
     }

@@ -16,24 +16,24 @@ use crate::printable::Printable as _;
 #[derive(Debug, Error)]
 pub enum StorageError {
     /// Another process holds the lock.
-    #[error("{key:?} is locked by another process; is another gateway at work on this storage?")]
+    #[error("{key:?} is locked by another process; is another gateway using this storage?")]
     Busy { key: String },
     /// Another has taken over.
     #[error("{key:?} was not written: this process was away for so long that another took over")]
     Lost { key: String },
     /// There is no lock to write it under.
-    #[error("{key:?} is not written now: the storage could not lock it")]
+    #[error("{key:?} was not written: the storage could not lock it")]
     Unlocked { key: String },
     /// Work on it broke off, which is a defect.
-    #[error("work on the storage broke off, which is a defect; see the log")]
+    #[error("work on the storage was interrupted by a bug; see the log")]
     BrokeOff,
     /// The program ends, and begins nothing more.
-    #[error("the storage was not asked: the gateway ends")]
+    #[error("the storage was not accessed: the gateway is stopping")]
     Ending,
     /// The directory that was in use is no longer there, or nothing is left in it.
     #[error(
         "{} was in use and is gone or empty: mount or restore it; if it was emptied on purpose, \
-         restart the gateway to begin anew", path.display()
+         restart the gateway to start afresh", path.display()
     )]
     Gone { path: PathBuf },
     /// A file or directory cannot be used.
@@ -44,7 +44,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// The text is no key.
-    #[error("{0:?} is no storage key")]
+    #[error("{0:?} is not a storage key")]
     Key(String),
 }
 
@@ -57,8 +57,8 @@ fn advice(error: &io::Error) -> String {
             }
             Errno::EIO => return "the disk may be failing: see the kernel's log (dmesg)".into(),
             Errno::ENOLCK => {
-                return "the file system gives no locks: on NFS mount it without nolock, with \
-                        version 4 or with its lock service running"
+                return "the file system does not support locks: on NFS, mount it without nolock, \
+                        with version 4 or with its lock service running"
                     .into();
             }
             _ => {}
@@ -72,8 +72,8 @@ fn advice(error: &io::Error) -> String {
             "the quota is used up: free space or have the quota raised ('quota' shows it)".into()
         }
         ErrorKind::PermissionDenied => format!(
-            "have the user that snigate runs as, now number {}, own the storage's directory and \
-             all in it",
+            "make the user that snigate runs as, currently number {}, the owner of the storage's \
+             directory and everything in it",
             geteuid()
         ),
         ErrorKind::ReadOnlyFilesystem => {
@@ -85,10 +85,11 @@ fn advice(error: &io::Error) -> String {
             "a file stands where a directory should be, or the other way round: move it away".into()
         }
         ErrorKind::StaleNetworkFileHandle | ErrorKind::TimedOut => {
-            "another process or the server of a network file system does not let go: see to it"
+            "another process, or the server of a network file system, is holding it: release it \
+             there"
                 .into()
         }
-        _ => "check that it is there and who owns it".into(),
+        _ => "check that it exists and who owns it".into(),
     }
 }
 
@@ -101,8 +102,8 @@ mod tests {
         for (errno, told) in [
             (Errno::ENOSPC, "free space"),
             (Errno::EDQUOT, "quota"),
-            (Errno::EACCES, "own the storage's directory"),
-            (Errno::EPERM, "own the storage's directory"),
+            (Errno::EACCES, "the owner of the storage's directory"),
+            (Errno::EPERM, "the owner of the storage's directory"),
             (Errno::EROFS, "ReadWritePaths="),
             (Errno::EMFILE, "LimitNOFILE="),
             (Errno::ENOTDIR, "move it away"),

@@ -80,7 +80,7 @@ impl Accounts {
             .map_err(|error| unread(&error))?;
         let stored = stored.ok_or_else(|| no_account(ca))?;
         let mut facts = facts(&ca.url, &stored, None);
-        facts.note = Some(format!("this is what is stored: {why}"));
+        facts.note = Some(format!("showing the stored account: {why}"));
         Ok(facts)
     }
 
@@ -103,7 +103,7 @@ impl Accounts {
                 let mut facts = facts(&ctx.ca.url, stored, None);
                 facts.note = Some(if error::is_account_lost(&error, ctx.client) {
                     let host = &ctx.ca.host;
-                    format!("{host} does not know it any more: the next order makes another")
+                    format!("{host} no longer knows the account: the next order creates a new one")
                 } else {
                     self.failure(ctx, Step::AccountShown, &error).message
                 });
@@ -135,7 +135,7 @@ impl Accounts {
             if is_fine {
                 let (host, url) = (&ctx.ca.host, present.url().unwrap_or_default());
                 let message =
-                    format!("there is an account at {host} already, {url}; nothing is to be done");
+                    format!("there already is an account at {host}, {url}; nothing to do");
                 return Err(Failure::new(FailureClass::Configuration, message));
             }
         }
@@ -173,7 +173,7 @@ impl Accounts {
     async fn deactivate_account(&self, ctx: AccountCtx<'_>) -> Result<AccountFacts, Failure> {
         let change = json!({ "status": "deactivated" });
         let now = self.clock.now();
-        let told = "that the account is deactivated";
+        let told = "the deactivation of the account";
         self.change_account(
             ctx,
             Step::Deactivation,
@@ -224,7 +224,7 @@ impl Accounts {
         let shown = shown.map_err(|error| self.failure(ctx, step, &error))?;
         if let Some(other) = shown.status.as_deref().filter(|shown| *shown != status) {
             let message = format!(
-                "{} {step}: it says that the account is {other:?}; look at it with `snigate acme \
+                "{} {step}: it reports the account as {other:?}; check it with `snigate acme \
                  account show`",
                 ctx.ca.host
             );
@@ -268,7 +268,8 @@ async fn post_account(
 /// The failure where nothing has been made yet.
 pub(super) fn no_account(ca: &Ca) -> Failure {
     let message = format!(
-        "there is no account at {} yet; the first order makes it, or `snigate acme account create`",
+        "there is no account at {} yet; the first order creates it, or run `snigate acme account \
+         create`",
         ca.host
     );
     Failure::new(FailureClass::Configuration, message)
@@ -314,7 +315,8 @@ fn bare(contacts: &[String]) -> Vec<String> {
 
 fn unwritten(error: &StorageError, what: &str) -> Failure {
     let message = format!(
-        "the CA has done it, and {what} cannot be stored: {error}; mend the storage and try again"
+        "the CA has completed the request, but {what} cannot be stored: {error}; repair the \
+         storage and try again"
     );
     Failure::new(FailureClass::Storage, message)
 }

@@ -50,7 +50,11 @@ impl Accounts {
                 // It has been taken back, or was used up. One that was just given is no better than
                 // the next, and that the contact is wrong says nothing of it.
                 Err(failure) if is_old(given, clock.now()) && is_for_binding(ctx.client) => {
-                    tracing::info!(ca = ctx.ca.host, %failure, "getting another binding");
+                    tracing::info!(
+                        ca = ctx.ca.host,
+                        %failure,
+                        "requesting another external account binding"
+                    );
                 }
                 made => return made,
             }
@@ -59,7 +63,11 @@ impl Accounts {
         let value = zerossl::write_binding(&given, clock.now());
         let stored = blocking(&self.storage, move |storage| storage.store(&place, &value)).await;
         if let Err(error) = stored {
-            tracing::warn!(ca = ctx.ca.host, %error, "a binding is not kept, and got anew if need be");
+            tracing::warn!(
+                ca = ctx.ca.host,
+                %error,
+                "cannot store an external account binding; it will be requested again if needed"
+            );
         }
         new_account(ctx, Some(&given), clock).await
     }
@@ -100,8 +108,8 @@ async fn new_account(
     } = ctx;
     if client.directory().meta.external_account_required && eab.is_none() {
         let message = format!(
-            "{} takes no accounts without external account binding; get a key for it from the CA \
-             and set 'eab' of the issuer",
+            "{} requires external account binding; get a key from the CA and set the issuer's \
+             'eab'",
             ca.host
         );
         return Err(Failure::new(FailureClass::Configuration, message));
@@ -123,7 +131,7 @@ async fn new_account(
         |error: &Error| error::failure_of(&ca.host, Step::Account, error, client, &[], clock.now());
     let (_, credentials) = made.map_err(|error| failed(&error))?;
     let credentials = serde_json::to_value(&credentials).map_err(|error| failed(&error.into()))?;
-    tracing::info!(ca = ca.host, contacts = ?contacts, "made an account");
+    tracing::info!(ca = ca.host, contacts = ?contacts, "created an account");
     let bound_to = eab.map(|eab| eab.key_id.clone());
     Ok(AccountRecord::new(
         credentials,
@@ -135,8 +143,8 @@ async fn new_account(
 
 fn external_key(eab: &ExternalAccount) -> Result<ExternalAccountKey, Failure> {
     let key = decode(eab.hmac_key.expose()).ok_or_else(|| {
-        let message = "'hmac_key' of the issuer's 'eab' is not base64url; copy it from the CA as a \
-                       whole";
+        let message = "'hmac_key' of the issuer's 'eab' is not base64url; copy all of it from the \
+                       CA";
         Failure::new(FailureClass::Configuration, message)
     })?;
     Ok(ExternalAccountKey::new(eab.key_id.clone(), &key))

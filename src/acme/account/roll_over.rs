@@ -33,7 +33,7 @@ impl Accounts {
     /// it did, that is found out when the account is next used.
     pub(super) async fn roll_over_key(&self, ctx: AccountCtx<'_>) -> Result<Arc<Account>, Failure> {
         if ctx.client.directory().key_change.is_none() {
-            let message = format!("{} offers no change of an account's key", ctx.ca.host);
+            let message = format!("{} does not support changing an account's key", ctx.ca.host);
             return Err(Failure::new(FailureClass::Configuration, message));
         }
         let place = self.storage_key(ctx.ca, ctx.config).await?;
@@ -42,8 +42,7 @@ impl Accounts {
             .await
             .map_err(|_| {
                 let message = format!(
-                    "orders at {} are under way, which need the present key; try again when they \
-                     are over",
+                    "pending orders at {} need the current key; try again when they have finished",
                     ctx.ca.host
                 );
                 Failure::new(FailureClass::Storage, message)
@@ -52,8 +51,9 @@ impl Accounts {
         let new = key::generate(KeyType::P256).map_err(|error| broken(&error))?;
         stored.propose_key(&new).map_err(|error| broken(&error))?;
         let written = self.write_record(&stored, &place).await;
-        written
-            .map_err(|error| unwritten(&error, "the CA was not asked, and it stays as it is"))?;
+        written.map_err(|error| {
+            unwritten(&error, "the CA was not asked, and the old key stays in use")
+        })?;
         let changed = post_key_change(ctx.client, &stored, &new).await;
         let failure = changed.err().map(|error| self.failed(ctx, &error));
         if let Some(failure) = failure {
@@ -67,9 +67,9 @@ impl Accounts {
         stored.settle_key(true);
         let written = self.write_record(&stored, &place).await;
         known.account.invalidate_if(|_| true).await;
-        let both = "the CA has taken it, which comes out at the next use";
+        let both = "the CA has accepted it, and the gateway will notice at the next use";
         written.map_err(|error| unwritten(&error, both))?;
-        tracing::info!(ca = ctx.ca.host, "the account has another key");
+        tracing::info!(ca = ctx.ca.host, "changed the account's key");
         Ok(Account::new(stored, &place, true))
     }
 
@@ -92,10 +92,10 @@ impl Accounts {
         let which = if is_taken { "new" } else { "old" };
         tracing::info!(
             ca = ctx.ca.host,
-            "a change of the account's key broke off; the {which} one counts"
+            "a change of the account's key was interrupted; the {which} key stays in use"
         );
         let written = self.write_record(&stored, place).await;
-        written.map_err(|error| unwritten(&error, "both are kept until it can be"))?;
+        written.map_err(|error| unwritten(&error, "both keys are kept until it can be"))?;
         Ok(stored)
     }
 
@@ -150,11 +150,11 @@ fn is_refused(client: &AcmeClient) -> bool {
 }
 
 fn unwritten(error: &StorageError, then: &str) -> Failure {
-    let message = format!("the new key of the account cannot be stored: {error}; {then}");
+    let message = format!("cannot store the account's new key: {error}; {then}");
     Failure::new(FailureClass::Storage, message)
 }
 
 fn broken(error: &openssl::error::ErrorStack) -> Failure {
-    let message = format!("a key cannot be made: {error}; please report this");
+    let message = format!("cannot create a key: {error}; please report this");
     Failure::new(FailureClass::Internal, message)
 }

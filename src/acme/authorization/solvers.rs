@@ -65,13 +65,13 @@ impl Solvers {
         let message = match lost {
             None => return Ok(()),
             Some(Pattern::Ip(address)) => format!(
-                "a certificate for the address {address} takes a validation by http-01 or \
-                 tls-alpn-01: add one of the two to 'challenges' of the issuer, and a listener for \
-                 it to 'server.http' or 'server.https'"
+                "a certificate for the address {address} needs an http-01 or tls-alpn-01 \
+                 challenge: add one of them to the issuer's 'challenges', and a listener for it to \
+                 'server.http' or 'server.https'"
             ),
             Some(name) => format!(
-                "a certificate for {name} takes a validation over the DNS: add an entry below \
-                 'dns', and 'dns-01' to 'challenges' of the issuer, or name the hosts one by one"
+                "a certificate for {name} needs a DNS challenge: add an entry below 'dns', and \
+                 'dns-01' to the issuer's 'challenges', or name the hosts one by one"
             ),
         };
         Err(Failure::new(FailureClass::Configuration, message))
@@ -113,7 +113,7 @@ mod tests {
             (&[Dns01], "2001:db8::1", Some("the address 2001:db8::1")),
             (&[Dns01, TlsAlpn01], "192.0.2.7", None),
             (&[Http01], "192.0.2.7", None),
-            (&[Http01, TlsAlpn01], "*.a.test", Some("over the DNS")),
+            (&[Http01, TlsAlpn01], "*.a.test", Some("a DNS challenge")),
             (&[Http01, DnsPersist01], "*.a.test", None),
             (&[Http01], "a.test", None),
         ] {

@@ -52,7 +52,7 @@ impl OrderJob<'_> {
             };
             let roots: Vec<String> = offers.iter().filter_map(Offer::root).collect();
             self.emit_caution(format!(
-                "{} has no chain {what} {name:?}, but to {}: its default is taken",
+                "{} has no chain {what} {name:?}, only to {}: using its default",
                 self.ca.host,
                 roots.join(", "),
             ));
@@ -60,7 +60,7 @@ impl OrderJob<'_> {
         };
         if best.pem != first {
             self.emit_progress(format!(
-                "taking the chain of {} that leads to {}",
+                "using the chain of {} that leads to {}",
                 self.ca.host,
                 best.root().unwrap_or_default(),
             ));
@@ -78,7 +78,12 @@ impl OrderJob<'_> {
             Ok(offer) => offer,
             Err(error) => {
                 let ca = &self.ca.host;
-                tracing::warn!(ca, url, %error, "another chain of a certificate cannot be had");
+                tracing::warn!(
+                    ca,
+                    url,
+                    %error,
+                    "cannot download an alternate chain of a certificate"
+                );
                 None
             }
         }

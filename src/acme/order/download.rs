@@ -53,7 +53,10 @@ impl OrderJob<'_> {
                 }
             };
             if faults > FAULTS || start.elapsed() > PATIENCE {
-                let message = format!("{}; the next attempt asks for it again", failure.message);
+                let message = format!(
+                    "{}; the next attempt will request it again",
+                    failure.message
+                );
                 return Err(OrderError::Failed(Failure { message, ..failure }));
             }
             self.pause_before_retry(&mut pauses).await;
@@ -82,11 +85,11 @@ impl OrderJob<'_> {
             Failure::new(FailureClass::Network, message)
         };
         Ok(match words(body) {
-            Some(words) if status != StatusCode::ACCEPTED => {
-                DownloadAttempt::Fault(failed(&format!("there is none in its answer ({words})")))
-            }
+            Some(words) if status != StatusCode::ACCEPTED => DownloadAttempt::Fault(failed(
+                &format!("its response does not contain one ({words})"),
+            )),
             _ => DownloadAttempt::NotYet(failed(&format!(
-                "its answer is {status}, with nothing in it"
+                "its response is {status} with an empty body"
             ))),
         })
     }

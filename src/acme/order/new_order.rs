@@ -61,8 +61,8 @@ impl OrderJob<'_> {
             let why = self.client.refusal().and_then(|refusal| refusal.problem);
             let why = why.map_or_else(|| error.to_string(), |problem| problem.to_string());
             self.emit_progress(format!(
-                "{host} takes no order in the place of the present certificate ({why}): asking \
-                 for one of its own"
+                "{host} refuses an order that replaces the current certificate ({why}): ordering \
+                 without 'replaces'"
             ));
             made = self.ask_for_order(profile, None).await;
         }
@@ -180,7 +180,7 @@ impl OrderJob<'_> {
         let most = asked.saturating_add(asked / 10).saturating_add(2 * 3600);
         if let Some(given) = given.filter(|given| *given > most) {
             self.emit_caution(format!(
-                "{} gave a certificate for {}, though 'lifetime' of the issuer asks for {}",
+                "{} issued a certificate for {}, although the issuer's 'lifetime' asks for {}",
                 self.ca.host,
                 duration_text(given),
                 duration_text(asked),
@@ -203,19 +203,17 @@ impl OrderJob<'_> {
         }
         if profile.required {
             let known = match profiles.is_empty() {
-                true => "it has none at all".to_owned(),
+                true => "it has none".to_owned(),
                 false => format!("it has {}", profiles.join(", ")),
             };
             let message = format!(
-                "{host} has no profile {name:?}, which 'profile' of the issuer requires: {known}; \
-                 choose another, or leave out 'required'"
+                "{host} has no profile {name:?}, which the issuer's 'profile' requires: {known}; \
+                 choose another, or remove 'required'"
             );
             let failure = Failure::new(FailureClass::Configuration, message);
             return Err(OrderError::Failed(failure));
         }
-        self.emit_caution(format!(
-            "{host} has no profile {name:?}: its default is used"
-        ));
+        self.emit_caution(format!("{host} has no profile {name:?}: using its default"));
         Ok(None)
     }
 
@@ -247,9 +245,9 @@ fn identifier_json(name: &Pattern) -> Value {
 /// have, nor another order, which would be a second one. So it is not tried again soon.
 fn lost_order_failure(host: &str, answer: &str) -> Failure {
     let message = format!(
-        "{host} has made an order and does not say where: its answer has no Location header with \
-         a URL (RFC 8555, section 7.4), so that the order is lost; the fault is the CA's, or that \
-         of a proxy in between: report it there, or choose another CA (the answer is {answer})"
+        "{host} created an order but did not say where: its response has no Location header with a \
+         URL (RFC 8555, section 7.4), so the order is lost; the fault is the CA's, or that of a \
+         proxy in between: report it there, or choose another CA (the response is {answer})"
     );
     Failure::new(FailureClass::Internal, message)
 }
@@ -260,8 +258,8 @@ fn with_lifetime(failure: Failure) -> Failure {
     let said = failure.message.rsplit_once("; ");
     let said = said.map_or(&*failure.message, |(said, _)| said);
     let message = format!(
-        "{said}; the order has a 'lifetime' of the issuer's: leave that out where the CA lets \
-         nobody choose"
+        "{said}; the order uses the issuer's 'lifetime': remove it if the CA does not allow a \
+         choice"
     );
     Failure { message, ..failure }
 }

@@ -79,7 +79,7 @@ impl OrderRecord {
             return Err("it is for other names");
         }
         if self.profile != profile(terms) || self.lifetime != lifetime(terms) {
-            return Err("it is on other terms");
+            return Err("it has other terms");
         }
         // A clock that went back makes it one of the future, whose age nobody knows.
         if !(0..LASTS).contains(&now.saturating_sub(self.created)) {

@@ -42,7 +42,7 @@ impl OrderJob<'_> {
             // No other order is made for what may be under way. A job without a storage, since
             // the certificate soon ends does.
             Err(error) if self.request.lease.is_stored() => {
-                let message = format!("it cannot be known whether an order is under way: {error}");
+                let message = format!("cannot tell whether an order is pending: {error}");
                 return Err(OrderError::Failed(Failure::new(
                     FailureClass::Storage,
                     message,
@@ -78,11 +78,11 @@ impl OrderJob<'_> {
         };
         match resumed {
             Ok(key) => {
-                self.emit_progress(format!("going on with an order at {}", self.ca.host));
+                self.emit_progress(format!("resuming an order at {}", self.ca.host));
                 Ok(Some((order, key, record.created)))
             }
             Err(why) => {
-                self.emit_progress(format!("gave up an order at {}: {why}", self.ca.host));
+                self.emit_progress(format!("abandoned an order at {}: {why}", self.ca.host));
                 self.abandon_order(&mut order).await;
                 Ok(None)
             }
@@ -110,7 +110,7 @@ impl OrderJob<'_> {
                 if let Ok(mut order) = self.show_order(made).await {
                     self.abandon_order(&mut order).await;
                 }
-                let message = format!("gave up an order: {error}; nothing is to be done");
+                let message = format!("abandoned an order: {error}; nothing to do");
                 return Err(OrderError::Failed(Failure::new(
                     FailureClass::Storage,
                     message,
@@ -118,7 +118,8 @@ impl OrderJob<'_> {
             }
             Err(error) => {
                 let message = format!(
-                    "an order at {} is not kept, and is lost when this process ends: {error}",
+                    "an order at {} cannot be stored and will be lost when this process ends: \
+                     {error}",
                     self.ca.host
                 );
                 self.emit_event(EventKind::StorageFailed, Severity::Error, message);

@@ -78,17 +78,14 @@ impl OrderJob<'_> {
                 Err(OrderError::Failed(failure))
             }
             Err(_) => {
-                self.report_lookup_failure("the name servers do not answer in time");
+                self.report_lookup_failure("the name servers did not respond in time");
                 Ok(TriedChallenges::new())
             }
         }
     }
 
     fn report_lookup_failure(&self, why: &str) {
-        self.emit_progress(format!(
-            "CAA records are left to {} to look at: {why}",
-            self.ca.host
-        ));
+        self.emit_progress(format!("leaving the CAA check to {}: {why}", self.ca.host));
     }
 }
 

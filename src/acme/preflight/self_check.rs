@@ -90,7 +90,8 @@ pub(in crate::acme) async fn check_tls(
         let stream = connect(address).await?;
         let mut stream = SslStream::new(ssl, stream).map_err(text)?;
         let shaken = Pin::new(&mut stream).connect().await;
-        let elsewhere = "another server answers there, or something before the gateway ends TLS";
+        let elsewhere = "another server answers there, or something in front of the gateway \
+                         terminates TLS";
         shaken.map_err(|error| format!("the handshake fails ({error}): {elsewhere}"))?;
         if stream.ssl().selected_alpn_protocol() != Some(ACME_TLS) {
             return Err(format!("it does not speak acme-tls/1: {elsewhere}"));
@@ -119,7 +120,7 @@ fn host(of: &Identifier) -> String {
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     let stream = TcpStream::connect(address).await;
-    stream.map_err(|error| format!("it cannot be connected to: {error}"))
+    stream.map_err(|error| format!("cannot connect to it: {error}"))
 }
 
 async fn in_time(look: impl Future<Output = Result<(), String>>) -> Result<(), String> {
@@ -127,7 +128,7 @@ async fn in_time(look: impl Future<Output = Result<(), String>>) -> Result<(), S
         .await
         .unwrap_or_else(|_| {
             Err(format!(
-                "it does not answer within {} s",
+                "it does not respond within {} s",
                 PATIENCE.as_secs()
             ))
         })

@@ -25,13 +25,13 @@ impl AcmeIssuer {
         };
         let first = || intent.names.first().map(ToString::to_string);
         let (domain, rest) = match scope {
-            Scope::Set => (first(), "other names are asked for meanwhile"),
+            Scope::Set => (first(), "other names are still ordered"),
             Scope::Domain(name) | Scope::Identifier(name) => {
-                (Some(name.clone()), "other names are asked for meanwhile")
+                (Some(name.clone()), "other names are still ordered")
             }
             Scope::Account => (None, "no new certificate is ordered with it until then"),
-            Scope::Registrations => (None, "an account that exists still orders"),
-            Scope::Ca => (None, "it is asked for nothing until then"),
+            Scope::Registrations => (None, "an existing account can still order"),
+            Scope::Ca => (None, "nothing is requested from it until then"),
         };
         let message = single_line(&format!("{}: {limit}; {rest}", ca.host));
         let (kind, severity) = (EventKind::CaLimited, Severity::Warning);

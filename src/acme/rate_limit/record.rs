@@ -35,8 +35,8 @@ impl Limits {
                     tracing::error!(
                         ca = ca.host,
                         %error,
-                        "the stored limits of a CA cannot be read: it is asked as if it had set \
-                         none, beside those that were met since the start"
+                        "the stored limits of a CA cannot be read: only those met since the start \
+                         are observed"
                     );
                 }
             }
@@ -75,7 +75,7 @@ impl Limits {
             if let Err(error) = stored {
                 // It is known here, and that it is not stored is told by whoever stores
                 // certificates.
-                tracing::warn!(ca = host, %error, "a limit of a CA is not stored");
+                tracing::warn!(ca = host, %error, "cannot store a CA's limit");
             }
         }
     }
@@ -86,7 +86,7 @@ pub(super) async fn run_store(store: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(store).await
         && error.is_panic()
     {
-        tracing::error!(%error, "storing a limit of a CA broke off");
+        tracing::error!(%error, "storing a CA's limit was interrupted by a bug");
     }
 }
 

@@ -229,7 +229,7 @@ async fn an_unknown_name_is_told_with_those_like_it() {
         assert_eq!(problem["nearest"], json!(["wanted.example"]));
         assert_eq!(
             problem["detail"],
-            "no certificate is for wonted.example; did you mean wanted.example?"
+            "there is no certificate for wonted.example; did you mean wanted.example?"
         );
     }
     let path = "/api/v1/certificates/nothing.like.it.test";

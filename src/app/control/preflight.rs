@@ -23,7 +23,8 @@ pub(super) async fn run_preflight(
                 (issuer.name().to_string(), issuer.preflight(&trial).await)
             }
             PlannedIssuer::Local(name) => {
-                let message = "the local CA gives certificates for all names, and asks nobody";
+                let message = "the local CA issues certificates for all names without further \
+                               checks";
                 let finding = Finding::new("local CA", Verdict::Good, message);
                 (name.to_string(), vec![finding])
             }
@@ -47,23 +48,25 @@ pub(super) fn failed_preflight(name: &Pattern) -> PreflightView {
     PreflightView {
         name: name.to_string(),
         would_issue: false,
-        note: "the trial broke off, which is a defect; see the log".to_owned(),
+        note: "the check was interrupted by a bug; see the log".to_owned(),
         issuers: Vec::new(),
     }
 }
 
 fn plan_note(name: &Pattern, why: Reason, nobody: bool) -> String {
     match why {
-        Reason::NoTls => format!("the site of {name} has 'tls: off': nobody is asked"),
+        Reason::NoTls => format!("the site of {name} has 'tls: off': no certificate is requested"),
         _ if nobody => "no issuer is configured: add one under 'issuers'".to_owned(),
-        Reason::Certificates => format!("{name} stands under 'certificates'"),
-        Reason::Site => format!("a site has {name}; nobody is asked where a certificate covers it"),
+        Reason::Certificates => format!("{name} is listed under 'certificates'"),
+        Reason::Site => {
+            format!("a site has {name}; no certificate is requested if one already covers it")
+        }
         Reason::OnDemand => format!(
-            "{name} has its certificate on demand: when a client asks for it, and 'on_demand.ask' and \
-             'on_demand.limits' let it"
+            "{name} gets its certificate on demand: when a client asks for it, and 'on_demand.ask' \
+             and 'on_demand.limits' allow it"
         ),
         Reason::Nothing => format!(
-            "nothing in the configuration has {name} yet: this is what a new site would meet"
+            "nothing in the configuration names {name} yet: this is how a new site would fare"
         ),
     }
 }

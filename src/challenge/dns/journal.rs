@@ -210,7 +210,7 @@ impl Journal {
             tracing::info!(
                 record = %record.name,
                 provider = provider.name(),
-                "removed a record that a process had left in the DNS"
+                "removed a record left in the DNS"
             );
         }
         self.delete_note(key, lease).await;
@@ -236,7 +236,7 @@ impl Journal {
                 tracing::warn!(
                     record = %held.record.name,
                     %error,
-                    "a record in the DNS is not noted: it stays there if this process is killed"
+                    "cannot note a record in the DNS: it will stay there if this process is killed"
                 );
                 Ok(None)
             }
@@ -251,7 +251,7 @@ impl Journal {
             deleted
         });
         if let Err(error) = forgotten.await {
-            tracing::warn!(%error, "the note of a record that is gone from the DNS stays");
+            tracing::warn!(%error, "cannot delete the note of a record removed from the DNS");
         }
     }
 

@@ -58,15 +58,16 @@ impl ChallengeSolver for DnsPersist01Solver {
         let dns = challenge.dns.as_ref().unwrap_or(&none);
         if dns.issuers.is_empty() {
             let message = format!(
-                "{domain} is not proved by dns-persist-01: the CA does not say by which name a \
-                 record names it; use another of 'challenges'"
+                "{domain} cannot be validated by dns-persist-01: the CA does not say which name \
+                 records use for it; use another of 'challenges'"
             );
             return Err(Failure::new(FailureClass::Network, message));
         }
         let looked = async { self.entry.get_or_open().await?.lookups.txt(&name).await };
         let values = looked.await.map_err(|error| {
             let message = format!(
-                "{domain} is not proved by dns-persist-01: {name} cannot be looked up: {error}"
+                "{domain} cannot be validated by dns-persist-01: {name} cannot be looked up: \
+                 {error}"
             );
             failure(&error, message)
         })?;
@@ -79,7 +80,7 @@ impl ChallengeSolver for DnsPersist01Solver {
             }
             Err(why) => {
                 let message = format!(
-                    "{domain} is not proved by dns-persist-01, since {why}; set this record, and \
+                    "{domain} cannot be validated by dns-persist-01: {why}; set this record and \
                      leave it there: {name}. IN TXT \"{}\"",
                     text(dns)
                 );
@@ -122,9 +123,9 @@ pub(super) fn judge_records(
             _ if dns.is_wildcard && !record.is_for_wildcards => {
                 (3, "its record lacks 'policy=wildcard'".to_owned())
             }
-            Some(Until::Odd) => (4, "'persistUntil' of its record is no time".to_owned()),
+            Some(Until::Odd) => (4, "'persistUntil' of its record is not a time".to_owned()),
             Some(Until::At(until)) if until < now => {
-                (5, format!("its record has ended at {}", rfc3339(until)))
+                (5, format!("its record expired at {}", rfc3339(until)))
             }
             Some(Until::At(until)) => {
                 // For ever is longer.
@@ -270,12 +271,12 @@ mod tests {
             (
                 vec![format!("ca.example; {account}; persistUntil=soon")],
                 false,
-                "is no time",
+                "is not a time",
             ),
             (
                 vec![format!("ca.example; {account}; persistUntil=1799999999")],
                 false,
-                "has ended at 2027-01-15T07:59:59Z",
+                "expired at 2027-01-15T07:59:59Z",
             ),
         ] {
             let records: Vec<&str> = records.iter().map(String::as_str).collect();

@@ -107,7 +107,7 @@ impl PersistExpiry {
             None => Ok(()),
         });
         if let Err(error) = stored.await {
-            tracing::warn!(key = %place, %error, "the end of a record is not remembered");
+            tracing::warn!(key = %place, %error, "cannot store when a record expires");
         }
     }
 
@@ -168,12 +168,12 @@ impl PersistExpiry {
         self.told().insert(key.clone(), now);
         let Note { name, until, .. } = note;
         let (verb, severity) = match *until < now {
-            true => ("has ended", Severity::Error),
-            false => ("ends", Severity::Warning),
+            true => ("expired", Severity::Error),
+            false => ("expires", Severity::Warning),
         };
         let message = format!(
-            "the record {name}, which proves {} to the CA, {verb} at {}: raise its 'persistUntil', \
-             or the next certificate is not to be had",
+            "the record {name}, which proves {} to the CA, {verb} at {}: extend its \
+             'persistUntil', or the next certificate cannot be obtained",
             note.domain,
             rfc3339(*until),
         );

@@ -25,8 +25,8 @@ pub(super) fn record_name(challenge: &Challenge) -> Result<HostName, Failure> {
     };
     name.parse().map_err(|error| {
         let message = format!(
-            "{domain} cannot be proved by {}: the name of the record, {name}, {error}; use another \
-             of 'challenges'",
+            "{domain} cannot be validated by {}: the name of the record, {name}, {error}; use \
+             another of 'challenges'",
             challenge.kind.as_str()
         );
         Failure::new(FailureClass::Configuration, message)

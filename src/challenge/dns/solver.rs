@@ -45,13 +45,14 @@ impl Dns01Solver {
         let failed = |what: &str, error: &DnsError| {
             failure(
                 error,
-                format!("{domain} is not proved by {by}: {what}: {error}"),
+                format!("{domain} cannot be validated by {by}: {what}: {error}"),
             )
         };
         let opened = self.entry.get_or_open().await;
         let opened = opened.map_err(|error| failed("'dns' cannot be used", &error))?;
         let provider = opened.provider.as_ref().ok_or_else(|| {
-            let message = format!("{by} for {domain} was given nobody to set records, a defect");
+            let message =
+                format!("{by} for {domain} has no DNS provider; this is a bug, please report it");
             Failure::new(FailureClass::Internal, message)
         })?;
         let lookups = &opened.lookups;
@@ -70,7 +71,7 @@ impl Dns01Solver {
             let zone = lookups.zone(&name).await;
             let zone = zone.map_err(|error| {
                 let alias = alias_of(&own, &name);
-                failed(&format!("no zone of {name}{alias}"), &error)
+                failed(&format!("cannot find the zone of {name}{alias}"), &error)
             })?;
             Ok((name, zone))
         };
@@ -93,13 +94,13 @@ impl Dns01Solver {
                     true => format!(" in {zone}"),
                     false => String::new(),
                 };
-                let what = format!("'{entry}' does not set {}{place}{alias}", record.name);
+                let what = format!("'{entry}' did not set {}{place}{alias}", record.name);
                 return Err(failed(&what, &error));
             }
             Err(SetError::Busy) => {
                 let message = format!(
-                    "another instance proves {domain} by the same record, {}{alias}, and does not \
-                     come to an end; the next attempt tries again",
+                    "another instance is validating {domain} with the same record, {}{alias}, and \
+                     does not finish; the next attempt tries again",
                     record.name
                 );
                 return Err(Failure::new(FailureClass::Network, message));
@@ -109,7 +110,7 @@ impl Dns01Solver {
             let seen = lookups.wait_for(&zone, &record, propagation).await;
             seen.map_err(|error| {
                 let what = format!(
-                    "'{entry}' has set {}{alias}, but it is not seen",
+                    "'{entry}' has set {}{alias}, but it is not visible",
                     record.name
                 );
                 failed(&what, &error)
@@ -183,8 +184,8 @@ async fn remove_record(journal: Arc<Journal>, held: Arc<HeldRecord>) {
         return;
     };
     let next = match is_noted {
-        true => "it is tried again within a minute",
-        false => "remove it by hand: the storage fails, so that it is not noted",
+        true => "it will be retried within a minute",
+        false => "remove it by hand: the storage is failing, so it is not noted",
     };
     tracing::warn!(
         record = %held.record.name,

@@ -331,7 +331,7 @@ async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
     look(&second).await;
     let event = events.recent().pop().expect("one");
     assert_eq!(event.severity, Severity::Error);
-    assert!(event.message.contains("has ended"), "{}", event.message);
+    assert!(event.message.contains("expired"), "{}", event.message);
 
     // One that has no end any more is forgotten.
     second

@@ -16,15 +16,15 @@ use crate::issuer::RevocationReason;
 pub(in crate::cli) enum CertsVerb {
     /// List every certificate, the most urgent first
     #[command(after_long_help = "\
-States: valid; due (waits for its renewal); obtaining (an issuer is being asked); failed (tried again
-at NEXT); paused (the CA wants you to act: see `snigate certs show`); missing; expired; not yet valid.
+States: valid; due (waiting for renewal); obtaining (an order is in progress); failed (retried at
+NEXT); paused (the CA requires action: see `snigate certs show`); missing; expired; not yet valid.
 
 Examples:
   snigate certs list
   snigate certs list --fail-within 14d >/dev/null || echo 'look after the certificates'
   snigate certs list --json | jq -r '.[] | select(.state == \"failed\") | .name'")]
     List(ListArgs),
-    /// Show all about one certificate: how it stands, what went wrong, when it is tried next
+    /// Show everything about one certificate: its state, what went wrong, the next attempt
     #[command(after_long_help = "\
 NAME is any name that the certificate is for, or its fingerprint.
 
@@ -33,37 +33,37 @@ Examples:
   snigate certs show '*.example.com' --json
   snigate certs show www.example.com --pem | openssl x509 -noout -text")]
     Show(ShowArgs),
-    /// Have a certificate issued that is missing, and watch it
+    /// Obtain a missing certificate, and watch the progress
     #[command(after_long_help = "\
-Does nothing where there is a valid one. The gateway goes on where the watching ends.
+Does nothing if there is a valid one. The gateway continues after the watching ends.
 
 Examples:
   snigate certs obtain www.example.com
   snigate certs obtain www.example.com --no-wait")]
     Obtain(AskArgs),
-    /// Have a certificate issued anew now, and watch it
+    /// Renew a certificate now, and watch the progress
     #[command(after_long_help = "\
-Asks the issuers at once, whatever the schedule says, and counts against their limits. The gateway
-goes on where the watching ends.
+Orders at once, regardless of the schedule, and counts against the issuers' limits. The gateway
+continues after the watching ends.
 
 Examples:
   snigate certs renew www.example.com
   snigate certs renew '*.example.com' --timeout 10m")]
     Renew(AskArgs),
-    /// Find out whether a name would get a certificate, without asking for one
+    /// Find out whether a name would get a certificate, without ordering one
     #[command(after_long_help = "\
-Looks at what an order would come to grief on: the CA's directory and limits, CAA records, and each
-type of challenge, whose proof is shown for a moment and looked for from the gateway's own machine as
-the CA would look for it. Ends with 1 where there would be no certificate.
+Checks what could make an order fail: the CA's directory and limits, CAA records, and each type of
+challenge, whose response is published briefly and looked up from the gateway's own machine as the
+CA would. Exits with 1 if there would be no certificate.
 
 Examples:
   snigate certs check www.example.com
   snigate certs check new.example.com --json")]
     Check(CheckArgs),
-    /// Have a certificate revoked by its CA, and another obtained in its place
+    /// Revoke a certificate at its CA, and obtain a replacement
     #[command(after_long_help = "\
-Where another one is asked for, it has a new key, and the revoked one is served until it is there. With
-keyCompromise the key is set aside and never used again. It cannot be undone.
+A replacement, if one is needed, has a new key, and the revoked one is served until it is there.
+With keyCompromise the key is set aside and never used again. This cannot be undone.
 
 Examples:
   snigate certs revoke www.example.com --reason keyCompromise
@@ -78,13 +78,13 @@ pub(in crate::cli) struct CheckArgs {
     /// Show as JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// The port at which the CA looks by http-01, where it is not the usual one
+    /// The port that the CA connects to for http-01, if not the usual one
     #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = value_parser!(u16).range(1..))]
     pub(super) http_port: u16,
-    /// The port at which the CA looks by tls-alpn-01, where it is not the usual one
+    /// The port that the CA connects to for tls-alpn-01, if not the usual one
     #[arg(long, value_name = "PORT", default_value_t = 443, value_parser = value_parser!(u16).range(1..))]
     pub(super) https_port: u16,
-    /// How long to wait for what is found: a record in the DNS may take minutes to be seen
+    /// How long to wait for the result: a DNS record may take minutes to be seen
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub(super) timeout: Within,
     #[command(flatten)]
@@ -105,7 +105,7 @@ pub(in crate::cli) struct ListArgs {
     /// List as JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// End with 4 where one ends within this time, such as 14d, is missing or has failed
+    /// Exit with 4 if one expires within this time, such as 14d, is missing or has failed
     #[arg(long, value_name = "TIME")]
     pub(super) fail_within: Option<Within>,
     #[command(flatten)]
@@ -130,7 +130,7 @@ pub(in crate::cli) struct ShowArgs {
 pub(in crate::cli) struct AskArgs {
     /// A name that the certificate is for
     pub(super) name: Name,
-    /// Do not watch: end as soon as the gateway has taken the request
+    /// Do not watch: exit as soon as the gateway has accepted the request
     #[arg(long, conflicts_with = "timeout")]
     pub(super) no_wait: bool,
     /// How long to watch
@@ -153,7 +153,7 @@ impl FromStr for Name {
             return Ok(Self(text.to_ascii_lowercase()));
         }
         match text.parse::<Pattern>() {
-            Ok(Pattern::Any) => bail!("'*' alone is the name of no certificate"),
+            Ok(Pattern::Any) => bail!("'*' alone is not the name of a certificate"),
             Ok(name) => Ok(Self(name.to_string())),
             Err(error) => Err(anyhow!("it {error}")),
         }

@@ -16,7 +16,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     let state = view.state.as_str().replace('_', " ");
     let chain_end = view.chain_end.as_ref();
     let meaning = match chain_end.filter(|end| view.is_usable() && end.not_after < now) {
-        Some(_) => "clients refuse it, since a certificate in its chain has expired",
+        Some(_) => "clients refuse it because a certificate in its chain has expired",
         None => meaning(view.state),
     };
     let state = state_paint(view.state)(style, &state);
@@ -25,7 +25,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
         let left = end.saturating_sub(now);
         let told = match left {
-            ..0 => format!("ended {} ago", span(left.saturating_neg())),
+            ..0 => format!("expired {} ago", span(left.saturating_neg())),
             _ => format!("{} left", span(left)),
         };
         fields.add("valid from", time(begin).to_string());
@@ -35,7 +35,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     if let Some(end) = chain_end {
         let left = end.not_after.saturating_sub(now);
         let told = match left {
-            ..0 => format!("ended {} ago", span(left.saturating_neg())),
+            ..0 => format!("expired {} ago", span(left.saturating_neg())),
             _ => format!("{} left", span(left)),
         };
         let told = left_paint(view, left)(style, &told);
@@ -101,7 +101,7 @@ fn add_renewal(fields: &mut Fields, renewal: &RenewalView, now: UnixTime) {
         let why = clean(unread);
         fields.add(
             "storage",
-            format!("it may hold this certificate and cannot be read\n{why}"),
+            format!("it may hold this certificate but cannot be read\n{why}"),
         );
     }
     if let Some(advice) = &renewal.advice {
@@ -124,7 +124,7 @@ fn held_by(held: &HeldView, now: UnixTime) -> String {
         "account" => "a limit on the account",
         "registrations" => "a limit on new accounts",
         "ca" => "a limit on all requests",
-        "clock" => "the clock: what came is not valid by it",
+        "clock" => "the clock: the certificate issued is not valid by this machine's clock",
         other => other,
     };
     let (until, left) = (time(held.until), until(held.until, now));
@@ -138,7 +138,7 @@ fn held_by(held: &HeldView, now: UnixTime) -> String {
 /// When the CA advises to renew, and where it says why.
 fn advised(advice: &AdviceView) -> String {
     let (start, end) = (time(advice.start), time(advice.end));
-    let mut text = format!("{start} to {end}\n{} was drawn", time(advice.drawn));
+    let mut text = format!("{start} to {end}\n{} was chosen", time(advice.drawn));
     if let Some(url) = &advice.url {
         text.push_str(&format!("\nsee {}", clean(url)));
     }
@@ -171,29 +171,29 @@ fn source(view: &CertificateView) -> String {
 
 fn meaning(state: CertificateState) -> &'static str {
     match state {
-        CertificateState::Valid => "nothing is to be done",
-        CertificateState::Due => "waits for its renewal",
-        CertificateState::Obtaining => "an issuer is being asked now",
-        CertificateState::Missing => "a site needs it, and there is none",
-        CertificateState::Failed => "no issuer gave one the last time; it is tried again",
-        CertificateState::Paused => "the CA wants you to act first; it is not tried again",
-        CertificateState::Revoked => "it was revoked, and is served until there is another",
+        CertificateState::Valid => "nothing to do",
+        CertificateState::Due => "waiting for renewal",
+        CertificateState::Obtaining => "an order is in progress",
+        CertificateState::Missing => "a site needs it, but there is none",
+        CertificateState::Failed => "the last attempt failed; it will be retried",
+        CertificateState::Paused => "the CA requires action first; it is not retried",
+        CertificateState::Revoked => "it was revoked and is served until it is replaced",
         CertificateState::Expired => "clients refuse it",
-        CertificateState::NotYetValid => "clients refuse it until its time begins",
+        CertificateState::NotYetValid => "clients refuse it until it becomes valid",
     }
 }
 
 fn kind(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Network => "the CA cannot be reached or has a fault",
-        FailureClass::Validation => "the CA did not find the proof that the names point here",
+        FailureClass::Validation => "the CA could not verify that the names point here",
         FailureClass::Refused => "the CA refuses",
         FailureClass::RateLimited => "too many requests for the CA's limits",
         FailureClass::Paused => "the CA has paused the account or the name",
         FailureClass::Configuration => "the account or the request is not accepted",
         FailureClass::Storage => "the storage cannot be used",
-        FailureClass::Clock => "what came is not valid by the clock of this machine",
-        FailureClass::Internal => "what came was not what was asked for",
+        FailureClass::Clock => "the certificate issued is not valid by this machine's clock",
+        FailureClass::Internal => "the certificate issued is not the one requested",
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
             plain(&view),
             format!(
                 "a.example\n\
-                 \x20 state         valid: nothing is to be done\n\
+                 \x20 state         valid: nothing to do\n\
                  \x20 names         a.example, www.a.example\n\
                  \x20 valid from    2025-08-16T00:00:00Z\n\
                  \x20 valid until   2025-11-14T00:00:00Z (60 d left)\n\
@@ -233,7 +233,7 @@ mod tests {
         let mut ended = issued("a.example", -3);
         ended.state = CertificateState::Expired;
         assert!(
-            plain(&ended).contains("(ended 3 d ago)"),
+            plain(&ended).contains("(expired 3 d ago)"),
             "{}",
             plain(&ended)
         );
@@ -255,7 +255,7 @@ mod tests {
         let told = "\
 \x20 renewal       2025-10-15T00:00:00Z (in 30 d)
 \x20 CA advises    2025-10-14T00:00:00Z to 2025-10-16T00:00:00Z
-\x20               2025-10-15T00:00:00Z was drawn
+\x20               2025-10-15T00:00:00Z was chosen
 \x20               see https://ca.example/why
 ";
         assert!(text.ends_with(told), "{text}");
@@ -294,7 +294,7 @@ mod tests {
         let text = plain(&view);
         let told = "\
 \x20 renewal       none is planned
-\x20 storage       it may hold this certificate and cannot be read
+\x20 storage       it may hold this certificate but cannot be read
 \x20               cannot read /data/a.pem: Permission denied
 ";
         assert!(text.ends_with(told), "{text}");

@@ -34,8 +34,8 @@ fn text(view: &PreflightView, style: Style) -> String {
     let mut text = format!("{}: {}\n", style.bold(&view.name), clean(&view.note));
     for issuer in &view.issuers {
         let verdict = match issuer.would_issue {
-            true => style.green("would give a certificate"),
-            false => style.red("would give none"),
+            true => style.green("would issue a certificate"),
+            false => style.red("would issue none"),
         };
         text.push_str(&format!("{}: {verdict}\n", issuer.issuer));
         for finding in &issuer.findings {

@@ -98,8 +98,8 @@ pub(super) fn needless(view: &CertificateView) -> String {
         .not_after
         .map_or_else(String::new, |end| format!(" until {}", time(end)));
     format!(
-        "nothing to do: the certificate for {} is valid{end}; `snigate certs renew {}` asks for \
-         another",
+        "nothing to do: the certificate for {} is valid{end}; run `snigate certs renew {}` for a \
+         new one",
         view.name, view.name
     )
 }
@@ -203,7 +203,7 @@ fn report_end(
     patience: Within,
     now: UnixTime,
 ) -> Result<(), Failure> {
-    let goes_on = format!("the gateway goes on; see `snigate certs show {name}`");
+    let goes_on = format!("the gateway continues; see `snigate certs show {name}`");
     match end {
         End::Given(until) => {
             let until = until.map_or_else(String::new, |end| {
@@ -216,7 +216,7 @@ fn report_end(
         End::Failed(view) => Err(failure(&view, now)),
         End::Gone => Err(Failure::hinted(
             anyhow!("the gateway at the other end has stopped"),
-            "what was obtained until then is kept; start it again and it goes on",
+            "what was obtained until then is kept; start it again to continue",
         )),
         End::TimedOut => Err(Failure::hinted(
             anyhow!("no certificate for {name} within {patience}"),
@@ -251,11 +251,11 @@ fn what_next(
 ) -> String {
     match renewal.and_then(|renewal| renewal.next) {
         _ if last.is_some_and(|last| last.class == FailureClass::Paused) => format!(
-            "the gateway does not try again by itself: do what the CA asks for, then `snigate \
+            "the gateway does not retry automatically: do what the CA asks for, then `snigate \
              certs renew {name}`"
         ),
         Some(next) => format!(
-            "the gateway tries again {} ({}); see `snigate certs show {name}`",
+            "the gateway will retry {} ({}); see `snigate certs show {name}`",
             until(next, now),
             time(next)
         ),
@@ -332,7 +332,7 @@ mod tests {
             last.class = FailureClass::Paused;
         }
         assert!(
-            told(&view).1.contains("does not try again"),
+            told(&view).1.contains("does not retry"),
             "{:?}",
             told(&view)
         );

@@ -33,7 +33,9 @@ impl Events {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(anyhow!(error).context("the stream broke off")),
+                Some(Err(error)) => {
+                    return Err(anyhow!(error).context("the event stream was cut short"));
+                }
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.lines.push(data);
@@ -81,7 +83,7 @@ impl Lines {
             }
         }
         if self.bytes.len() > MAX_LINE {
-            bail!("the gateway sends what is no event");
+            bail!("the gateway sent something other than an event");
         }
         Ok(None)
     }

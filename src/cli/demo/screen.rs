@@ -56,7 +56,7 @@ impl Screen {
             ),
             entry(
                 "change",
-                format!("{config} is taken as soon as you save it"),
+                format!("{config} is applied as soon as you save it"),
             ),
             entry("trust", format!("snigate ca trust --config {config}")),
             entry(

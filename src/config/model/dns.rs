@@ -25,7 +25,7 @@ pub struct Dns {
     pub proxy: Option<Uri>,
 }
 
-/// How it is found out that a record can be seen.
+/// How to check that a record can be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Propagation {
     /// Name servers to ask instead of those of the zone where not empty.

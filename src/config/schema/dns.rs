@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{Duration, Off, SecretText};
 
-/// Where DNS records are set: exactly one of the providers, and how it is seen that they are there.
+/// Where DNS records are set: exactly one of the providers, and how to check that they are there.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Dns {
@@ -22,9 +22,9 @@ pub(crate) struct Dns {
     pub(crate) digitalocean: Option<DigitalOcean>,
     /// Hetzner, in its cloud console.
     pub(crate) hetzner: Option<Hetzner>,
-    /// A server of acme-dns, which names are delegated to by CNAME.
+    /// An acme-dns server, to which names are delegated by CNAME.
     pub(crate) acme_dns: Option<AcmeDns>,
-    /// A server of one's own that speaks lego's protocol `httpreq`.
+    /// Your own server that implements lego's `httpreq` protocol.
     pub(crate) httpreq: Option<HttpReq>,
     /// A program, called as by lego's `exec`.
     pub(crate) exec: Option<DnsExec>,
@@ -33,8 +33,8 @@ pub(crate) struct Dns {
     pub(crate) ttl: u64,
     /// Resolvers to ask instead of the system's, `ADDRESS:PORT`.
     pub(crate) resolvers: Vec<String>,
-    /// Whether the CA is only told of a record once the zone's name servers answer with it:
-    /// `off`, or how that is found out.
+    /// Whether the CA is only asked to check a record once the zone's name servers return it:
+    /// `off`, or how that is checked.
     pub(crate) propagation: Propagation,
     /// A PEM file with the roots to trust for the provider's HTTPS instead of the system's.
     pub(crate) ca_file: Option<String>,
@@ -70,15 +70,15 @@ pub(crate) enum Propagation {
     Checked(PropagationCheck),
 }
 
-/// How it is found out that a record can be seen.
+/// How to check that a record can be seen.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PropagationCheck {
-    /// Name servers to ask instead of those that the zone names, `ADDRESS:PORT`.
+    /// Name servers to ask instead of the zone's own, `ADDRESS:PORT`.
     pub(crate) servers: Vec<String>,
     /// How long all of them may take, from 1s to 1h.
     pub(crate) timeout: Duration,
-    /// The time between two looks, from 100ms to 10m.
+    /// The time between two checks, from 100ms to 10m.
     pub(crate) interval: Duration,
     /// How long to wait once all of them have it, at most 1h.
     pub(crate) wait: Duration,
@@ -163,9 +163,9 @@ pub(crate) struct Route53 {
     pub(crate) secret_access_key: Option<SecretText>,
     /// The token that comes with a temporary access key.
     pub(crate) session_token: Option<SecretText>,
-    /// The hosted zone, where the key may not list them or several have the same name.
+    /// The hosted zone, if the key may not list them or several have the same name.
     pub(crate) hosted_zone_id: Option<String>,
-    /// The region that requests are signed for: `us-east-1` everywhere but in China and GovCloud.
+    /// The region that requests are signed for: `us-east-1` except in China and GovCloud.
     pub(crate) region: String,
     /// The URL of the API.
     pub(crate) endpoint: String,
@@ -224,7 +224,7 @@ impl Default for Hetzner {
     }
 }
 
-/// A server of acme-dns, with one account or with a file of accounts.
+/// An acme-dns server, with one account or with a file of accounts.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["endpoint"]))]
@@ -238,16 +238,16 @@ pub(crate) struct AcmeDns {
     /// The subdomain of the account, without the server's domain.
     pub(crate) subdomain: Option<String>,
     /// Instead of one account, a file (JSON, as lego and goacmedns keep it) with an account for
-    /// each name. Names without one are registered, and the CNAME record to set is told.
+    /// each name. Names without one are registered, and the CNAME record to set is reported.
     pub(crate) accounts: Option<String>,
 }
 
-/// A server of one's own that speaks lego's protocol `httpreq`.
+/// Your own server that implements lego's `httpreq` protocol.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["endpoint"]))]
 pub(crate) struct HttpReq {
-    /// The URL below which `/present` and `/cleanup` are posted to.
+    /// The URL below which `/present` and `/cleanup` are called.
     pub(crate) endpoint: String,
     /// A user name, with `password`.
     pub(crate) username: Option<String>,
@@ -260,12 +260,12 @@ pub(crate) struct HttpReq {
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["command"]))]
 pub(crate) struct DnsExec {
-    /// The program, by its absolute path, and arguments to stand before the others.
+    /// The program, by its absolute path, and arguments to put before the others.
     #[schemars(length(min = 1))]
     pub(crate) command: Vec<String>,
     /// How long a call may take, from 1s to 1h.
     pub(crate) timeout: Duration,
-    /// Environment variables for it. Beside them it has only `PATH`.
+    /// Environment variables for it. Besides these it only has `PATH`.
     #[schemars(with = "BTreeMap<String, SecretText>")]
     pub(crate) env: IndexMap<String, SecretText>,
 }

@@ -12,13 +12,13 @@ use super::text::{Duration, SecretText};
 pub(crate) struct Issuer {
     /// A certificate authority with ACME, such as Let's Encrypt.
     pub(crate) acme: Option<Acme>,
-    /// ZeroSSL, known by an account there.
+    /// ZeroSSL, with an account there.
     pub(crate) zerossl: Option<ZeroSsl>,
     /// A certificate authority of Snigate's own, for development and internal names.
     pub(crate) local_ca: Option<LocalCa>,
 }
 
-/// An authority with ACME (RFC 8555). Whoever configures it agrees to its terms of service.
+/// An ACME authority (RFC 8555). By configuring it you agree to its terms of service.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Acme {
@@ -26,48 +26,47 @@ pub(crate) struct Acme {
     /// `sslcom`, `sslcom-rsa`, or the https:// URL of another one's directory.
     pub(crate) directory: String,
     /// Where an order is rehearsed once it has failed, before the authority itself is asked again:
-    /// a directory as above, or `off`. By default the authority's own staging environment where
-    /// it has one that takes the same account data: that is so for `letsencrypt`.
+    /// a directory as above, or `off`. By default the authority's own staging environment if it has
+    /// one that accepts the same account data, as `letsencrypt` does.
     pub(crate) staging: Option<String>,
     /// Where the authority may write to.
     pub(crate) email: Option<String>,
-    /// How to prove control of a name, most wanted first. By default `tls-alpn-01`, `http-01`, and
-    /// `dns-01` where there is an entry in `dns` for it.
+    /// How to prove control of a name, in order of preference. By default `tls-alpn-01`, `http-01`,
+    /// and `dns-01` if there is an entry in `dns` for it.
     #[schemars(length(min = 1))]
     pub(crate) challenges: Option<Vec<Challenge>>,
-    /// The name of an entry in `dns`, where records to prove by are set, unless a certificate
-    /// names another. The only entry there is where it is left out.
+    /// The name of the entry in `dns` that sets challenge records, unless a certificate names
+    /// another. By default the only entry.
     pub(crate) dns: Option<String>,
-    /// A profile of the authority, such as `tlsserver` or `shortlived`: asked for where the
-    /// authority has it.
+    /// A profile of the authority, such as `tlsserver` or `shortlived`: requested if the authority
+    /// has it.
     pub(crate) profile: Option<Profile>,
-    /// Which chain is served where the authority has several to choose from. By default its own
-    /// choice.
+    /// Which chain is served if the authority offers several. By default its own choice.
     pub(crate) preferred_chain: Option<PreferredChain>,
-    /// How long certificates are to be valid, from 1h to 398d, at an authority that lets this be
+    /// How long certificates are to be valid, from 1h to 398d, if the authority lets this be
     /// chosen.
     pub(crate) lifetime: Option<Duration>,
-    /// Whether the first name is the certificate's common name too, for clients that look at
-    /// nothing else.
+    /// Whether the first name is also the certificate's common name, for clients that check nothing
+    /// else.
     pub(crate) common_name: bool,
     /// Whether certificates say that they come with a stapled OCSP response (RFC 7633). Most
     /// public authorities refuse that by now.
     pub(crate) must_staple: bool,
     /// The kind of the certificates' keys.
     pub(crate) key_type: KeyType,
-    /// Whether a renewed certificate keeps the key of the one before. By default each has a new
+    /// Whether a renewed certificate keeps the key of the previous one. By default each has a new
     /// one.
     pub(crate) reuse_key: bool,
     /// A PEM file with the roots to trust for the directory instead of the system's.
     pub(crate) ca_file: Option<String>,
-    /// External account binding, where the authority asks for it.
+    /// External account binding, if the authority requires it.
     pub(crate) eab: Option<Eab>,
     /// A proxy to reach the authority through, `http://HOST:PORT`.
     pub(crate) proxy: Option<String>,
-    /// How many orders may be begun in which time.
+    /// How many orders may be started in which time.
     pub(crate) limit: OrderLimit,
-    /// Whether CAA records are looked up before an order, so that a refusal is explained and the
-    /// authority is not bothered.
+    /// Whether CAA records are looked up before an order, so that a refusal is explained without
+    /// asking the authority.
     pub(crate) check_caa: bool,
     /// The name servers to ask about names, `ADDRESS:PORT`, instead of the system's.
     pub(crate) resolvers: Vec<String>,
@@ -122,7 +121,7 @@ impl Profile {
 pub(crate) struct NamedProfile {
     /// Its name, as the authority writes it.
     pub(crate) name: String,
-    /// Whether nothing is asked of an authority that does not have it, instead of a certificate
+    /// Whether nothing is ordered from an authority that does not have it, instead of a certificate
     /// of its default profile.
     pub(crate) required: bool,
 }
@@ -154,7 +153,7 @@ pub(crate) struct ChainNames {
     pub(crate) issuer: Option<String>,
 }
 
-/// How many orders may be begun in which time, to stay within the limits of the authority.
+/// How many orders may be started in which time, to stay within the limits of the authority.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OrderLimit {
@@ -211,35 +210,35 @@ pub(crate) struct Eab {
     pub(crate) hmac_key: Option<SecretText>,
 }
 
-/// ZeroSSL, known by an account there: one of `api_key` and `email`, or both. The rest is as in
+/// ZeroSSL, with an account there: one of `api_key` and `email`, or both. The rest is as in
 /// `acme`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ZeroSsl {
-    /// The access key of the account. ZeroSSL gives a key for external account binding for it.
+    /// The access key of the account. ZeroSSL exchanges it for a key for external account binding.
     pub(crate) api_key: Option<SecretText>,
-    /// The address of the account, which does instead of `api_key`. Where both are given, ZeroSSL
-    /// may write to it.
+    /// The address of the account, which can be given instead of `api_key`. If both are given,
+    /// ZeroSSL may write to it.
     pub(crate) email: Option<String>,
     /// The https:// URL of ZeroSSL's own API.
     pub(crate) endpoint: String,
     /// The https:// URL of its ACME directory, or `zerossl`.
     pub(crate) directory: String,
-    /// How to prove control of a name, most wanted first.
+    /// How to prove control of a name, in order of preference.
     #[schemars(length(min = 1))]
     pub(crate) challenges: Option<Vec<Challenge>>,
     /// The name of an entry in `dns`, as with `acme`.
     pub(crate) dns: Option<String>,
     /// The kind of the certificates' keys.
     pub(crate) key_type: KeyType,
-    /// Whether a renewed certificate keeps the key of the one before. By default each has a new
+    /// Whether a renewed certificate keeps the key of the previous one. By default each has a new
     /// one.
     pub(crate) reuse_key: bool,
     /// A PEM file with the roots to trust for the API and the directory instead of the system's.
     pub(crate) ca_file: Option<String>,
     /// A proxy to reach both through, `http://HOST:PORT`.
     pub(crate) proxy: Option<String>,
-    /// How many orders may be begun in which time.
+    /// How many orders may be started in which time.
     pub(crate) limit: OrderLimit,
     /// Whether CAA records are looked up before an order, as with `acme`.
     pub(crate) check_caa: bool,
@@ -303,7 +302,7 @@ impl Default for LocalCa {
     }
 }
 
-/// Whom to tell of which events: one of `webhook` and `exec`.
+/// Whom to notify of which events: one of `webhook` and `exec`.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["on"]))]
@@ -317,18 +316,18 @@ pub(crate) struct Hook {
     pub(crate) exec: Option<Exec>,
 }
 
-/// A request to tell of events.
+/// A request that reports events.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["url"]))]
 pub(crate) struct Webhook {
-    /// Where to `POST` to.
+    /// The URL to `POST` to.
     pub(crate) url: String,
     /// A secret to sign the body with (HMAC-SHA-256).
     pub(crate) secret: Option<SecretText>,
 }
 
-/// A program to tell of events.
+/// A program to notify of events.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["command"]))]

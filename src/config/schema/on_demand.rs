@@ -5,21 +5,21 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{Duration, Names, Off, SecretText};
 
-/// Certificates made when a client first asks for a name. One of `allow` and `ask` is needed.
+/// Certificates issued when a client first asks for a name. One of `allow` and `ask` is needed.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnDemand {
-    /// Names of issuers, tried in order. The first issuer where it is left out.
+    /// Names of issuers, tried in order. By default the first issuer.
     pub(crate) issuer: Option<Names>,
-    /// Host names and wildcards for which certificates may be made. With `ask` a name must be
+    /// Host names and wildcards for which certificates may be issued. With `ask` a name must be
     /// allowed by both.
     #[schemars(length(min = 1))]
     pub(crate) allow: Option<Vec<String>>,
-    /// A URL that is asked with `?domain=NAME&client=ADDRESS`; an answer of 2xx allows the name.
+    /// A URL to request with `?domain=NAME&client=ADDRESS`; a response of 2xx allows the name.
     pub(crate) ask: Option<Ask>,
-    /// How many certificates are made, and how long clients wait for them.
+    /// How many certificates are issued, and how long clients wait for them.
     pub(crate) limits: OnDemandLimits,
-    /// A name that no handshake asked for in this time is dropped and not renewed.
+    /// A name that no handshake has requested for this long is dropped and not renewed.
     pub(crate) unused: Duration,
 }
 
@@ -50,11 +50,11 @@ pub(crate) enum Ask {
 pub(crate) struct AskService {
     /// The URL; `domain=NAME&client=ADDRESS` is added to its query.
     pub(crate) url: Option<SecretText>,
-    /// How long an answer may take.
+    /// How long a response may take.
     pub(crate) timeout: Duration,
-    /// How long a yes is good for that has no `Cache-Control`.
+    /// How long a yes without `Cache-Control` is valid.
     pub(crate) cache_allowed: Duration,
-    /// How long a no is good for that has no `Cache-Control`.
+    /// How long a no without `Cache-Control` is valid.
     pub(crate) cache_refused: Duration,
     /// A PEM file with the roots to trust instead of the system's.
     pub(crate) ca_file: Option<String>,
@@ -72,24 +72,24 @@ impl Default for AskService {
     }
 }
 
-/// Limits on certificates made on demand.
+/// Limits on certificates issued on demand.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OnDemandLimits {
-    /// How long a handshake waits for its certificate, from 1ms to 5m. The handshake may take so
+    /// How long a handshake waits for its certificate, from 1ms to 5m. The handshake may take that
     /// much longer.
     pub(crate) max_wait: Duration,
-    /// How many handshakes wait at most. One client network gets an eighth of them.
+    /// How many handshakes may wait. One client network gets an eighth of them.
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) max_waiting: u64,
-    /// New names a minute. By default 10 where a CA is asked, 6000 with the local CA.
+    /// New names per minute. By default 10 with a CA, 6000 with the local CA.
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) per_minute: Option<u64>,
     /// New names of one registered domain: `off`, or how many in which time. By default 50 in 1h
-    /// where a CA is asked, `off` with the local CA.
+    /// with a CA, `off` with the local CA.
     pub(crate) per_domain: Option<NameLimit>,
     /// New names that the clients of one network (IPv4 /24, IPv6 /56) ask for: `off`, or how many
-    /// in which time. By default 20 in 1h where a CA is asked, `off` with the local CA.
+    /// in which time. By default 20 in 1h with a CA, `off` with the local CA.
     pub(crate) per_client: Option<NameLimit>,
 }
 

@@ -15,9 +15,9 @@ pub(crate) struct Upstream {
     pub(crate) servers: Vec<UpstreamServer>,
     /// How a server is chosen: `round_robin`, by turns.
     pub(crate) balance: Balance,
-    /// How servers that do not answer are found and left out.
+    /// How servers that do not respond are found and left out.
     pub(crate) health: Option<Health>,
-    /// Whether TLS is spoken to the servers: `off`, `on`, or how.
+    /// Whether to use TLS to the servers: `off`, `on`, or how.
     pub(crate) tls: UpstreamTls,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum UpstreamServer {
 pub(crate) struct WeightedServer {
     /// `ADDRESS:PORT`, `NAME:PORT` or `unix:PATH`.
     pub(crate) address: String,
-    /// Its share of the requests beside that of the others.
+    /// Its share of the requests relative to the others.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) weight: u64,
 }
@@ -68,13 +68,13 @@ pub(crate) enum Balance {
     RoundRobin,
 }
 
-/// How servers that do not answer are found.
+/// How servers that do not respond are found.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Health {
-    /// The path that is asked for; an answer of 2xx or 3xx is well.
+    /// The path that is requested; a response of 2xx or 3xx is healthy.
     pub(crate) path: String,
-    /// How often each server is asked.
+    /// How often each server is checked.
     pub(crate) every: Duration,
 }
 
@@ -99,7 +99,7 @@ pub(crate) enum UpstreamTls {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct UpstreamTlsOptions {
-    /// The name that is asked for and verified; that of the server's address where it is left out.
+    /// The name that is requested and verified. By default that of the server's address.
     pub(crate) server_name: Option<String>,
     /// Whether the server's certificate is verified.
     pub(crate) verify: bool,
@@ -125,8 +125,8 @@ pub(crate) struct Site {
     /// Host names and IP addresses; `*.example.com` for any one label, `*` alone for every other host.
     #[schemars(length(min = 1))]
     pub(crate) hosts: Vec<String>,
-    /// Where the certificate comes from: `auto` for one that covers the host, else one by the
-    /// first issuer; or an issuer's name; or `off` to serve the site by plain HTTP only.
+    /// Where the certificate comes from: `auto` for one that covers the host, else one from the
+    /// first issuer; or an issuer's name; or `off` to serve the site over plain HTTP only.
     pub(crate) tls: String,
     /// What to do with requests, by the longest path that fits.
     #[schemars(length(min = 1))]
@@ -155,14 +155,13 @@ pub(crate) struct Route {
     pub(crate) path: String,
     /// Pass the request to the upstream of this name.
     pub(crate) upstream: Option<String>,
-    /// Answer with another place.
+    /// Redirect to another URL.
     pub(crate) redirect: Option<Redirect>,
-    /// Answer with a fixed text.
+    /// Respond with a fixed text.
     pub(crate) respond: Option<Respond>,
     /// How long to wait for the upstream; with `upstream`.
     pub(crate) timeout: Option<Timeout>,
-    /// How often a request is tried again at another server; with `upstream`. 1 where it is
-    /// left out.
+    /// How often a request is retried at another server; with `upstream`. 1 by default.
     #[schemars(range(max = 10))]
     pub(crate) retries: Option<u64>,
 }
@@ -186,7 +185,7 @@ impl Default for Route {
 pub(crate) struct Timeout {
     /// For the connection, TLS included.
     pub(crate) connect: Duration,
-    /// For the next octets of the answer.
+    /// For the next bytes of the response.
     pub(crate) read: Duration,
 }
 
@@ -199,14 +198,14 @@ impl Default for Timeout {
     }
 }
 
-/// An answer with another place.
+/// A redirect to another URL.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["to"]))]
 pub(crate) struct Redirect {
     /// An `https://` or `http://` URL, or a path that begins with `/`.
     pub(crate) to: String,
-    /// 301 and 308 for good, 302, 303 and 307 for now.
+    /// 301 and 308 are permanent, 302, 303 and 307 temporary.
     pub(crate) status: u64,
 }
 
@@ -219,7 +218,7 @@ impl Default for Redirect {
     }
 }
 
-/// An answer with a fixed text.
+/// A response with a fixed text.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Respond {

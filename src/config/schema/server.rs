@@ -16,7 +16,7 @@ pub(crate) struct Server {
     pub(crate) http: Vec<String>,
     /// Address of the admin API: `ADDRESS:PORT`, `unix:PATH`, or `off`.
     pub(crate) admin: String,
-    /// The bearer token that the admin API asks for. Required unless it listens on a loopback
+    /// The bearer token that the admin API requires. Needed unless it listens on a loopback
     /// address or a Unix socket.
     pub(crate) admin_token: Option<SecretText>,
     /// Worker threads; 0 for one per core.
@@ -30,7 +30,7 @@ pub(crate) struct Server {
     pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// What one client may take.
     pub(crate) limits: Limits,
-    /// Whether sites without any certificate yet are served on the HTTP listeners meanwhile,
+    /// Whether sites that have no certificate yet are served on the HTTP listeners meanwhile,
     /// instead of being redirected to HTTPS.
     pub(crate) https_optional: bool,
 }

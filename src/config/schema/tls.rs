@@ -5,21 +5,21 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{Duration, Names, Off, SecretText, Size};
 
-/// How TLS is spoken on the HTTPS listeners.
+/// TLS settings of the HTTPS listeners.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
     /// Mozilla's profile: `intermediate` for TLS 1.2 and 1.3, `modern` for TLS 1.3 only.
     pub(crate) profile: TlsProfile,
-    /// Key exchange groups, most wanted first.
+    /// Key exchange groups, in order of preference.
     #[schemars(length(min = 1))]
     pub(crate) groups: Vec<Group>,
     /// The host name or IP address whose certificate is served to clients that name no host (no
-    /// SNI), where the address that they come to has none of its own, or, see `unknown_sni`, an
-    /// unknown one. Without it such clients get the alert `unrecognized_name`.
+    /// SNI) if the address they connect to has none of its own, or, see `unknown_sni`, an unknown
+    /// one. Without it such clients get the alert `unrecognized_name`.
     pub(crate) default_certificate: Option<String>,
-    /// What a client gets that names a host without a certificate: `default` for the default
-    /// certificate where there is one, `reject` for the alert `unrecognized_name`.
+    /// What a client that names a host without a certificate gets: `default` for the default
+    /// certificate if there is one, `reject` for the alert `unrecognized_name`.
     pub(crate) unknown_sni: UnknownSni,
     /// Resumption by session tickets: `off`, or how often their keys are replaced.
     pub(crate) session_tickets: SessionTickets,
@@ -134,7 +134,7 @@ pub(crate) struct ClientAuthorities {
     pub(crate) ca: String,
 }
 
-/// Where issued certificates, their keys and accounts are kept.
+/// Where issued certificates, their keys and accounts are stored.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("maxProperties" = 1))]
@@ -149,7 +149,7 @@ pub(crate) struct Storage {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FileStorage {
-    /// The directory. It is made where it does not exist.
+    /// The directory. It is created if it does not exist.
     pub(crate) path: String,
 }
 
@@ -205,13 +205,13 @@ pub(crate) struct Certificate {
     pub(crate) files: Option<CertificateFiles>,
     /// A directory of certificates: `NAME.pem` with `NAME.key`, or both in one `NAME.pem`.
     pub(crate) directory: Option<String>,
-    /// Host names, wildcards and IP addresses for which a certificate is asked from an issuer.
+    /// Host names, wildcards and IP addresses for which a certificate is requested from an issuer.
     #[schemars(length(min = 1))]
     pub(crate) names: Option<Vec<String>>,
-    /// Names of issuers, tried in order; with `names`. The first issuer where it is left out.
+    /// Names of issuers, tried in order; with `names`. By default the first issuer.
     pub(crate) issuer: Option<Names>,
-    /// The name of an entry in `dns`, where records to prove by are set; with `names`. That of
-    /// the issuer where it is left out.
+    /// The name of the entry in `dns` that sets challenge records; with `names`. By default that of
+    /// the issuer.
     pub(crate) dns: Option<String>,
 }
 
@@ -222,7 +222,7 @@ pub(crate) struct Certificate {
 pub(crate) struct CertificateFiles {
     /// A PEM file with the certificate and its chain.
     pub(crate) cert: String,
-    /// A PEM file with the private key; left out where `cert` holds it too.
+    /// A PEM file with the private key; not needed if `cert` contains it too.
     pub(crate) key: Option<String>,
 }
 
@@ -254,12 +254,12 @@ pub(crate) struct Renewal {
     /// The last part of the lifetime in which to renew: 0.33 for the last third.
     #[schemars(range(min = 0, max = 1))]
     pub(crate) window: f64,
-    /// How often all certificates are looked at.
+    /// How often all certificates are checked.
     pub(crate) check_every: Duration,
     /// Whether to follow the CA's advice on when to renew (RFC 9773), where it gives any.
     pub(crate) ari: bool,
-    /// Whether a start fails that cannot obtain a certificate which is missing. By default the
-    /// gateway starts, serves the other sites and goes on trying.
+    /// Whether startup fails if a missing certificate cannot be obtained. By default the gateway
+    /// starts, serves the other sites and keeps trying.
     pub(crate) required_at_start: bool,
 }
 

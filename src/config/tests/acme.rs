@@ -321,7 +321,7 @@ fn wildcards_may_be_covered_otherwise() {
     }
     let text = format!("{wild}\nissuers: {{ acme: {{ acme: }} }}");
     let warning = accept(&text).warnings[0].to_string();
-    assert!(warning.contains("over the DNS alone"), "{warning}");
+    assert!(warning.contains("needs a DNS challenge"), "{warning}");
     assert!(warning.contains("add one"), "{warning}");
 }
 

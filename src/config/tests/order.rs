@@ -8,7 +8,11 @@ use crate::host::Pattern;
 fn what_a_ca_is_sure_to_refuse_is_an_error() {
     let eab = "eab: { key_id: k, hmac_key: abcd }";
     for (keys, path, words) in [
-        ("must_staple: true", "must_staple", "no OCSP any more"),
+        (
+            "must_staple: true",
+            "must_staple",
+            "no longer supports OCSP",
+        ),
         (
             &*format!("directory: google, {eab}, must_staple: true"),
             "must_staple",
@@ -93,7 +97,7 @@ fn addresses_are_asked_of_cas_that_certify_them() {
     // An address that no public CA can reach.
     let text = with(&format!("a: {short}, b: {own}"), "10.0.0.1");
     let warning = accept(&text).warnings[0].to_string();
-    assert!(warning.contains("no address of the internet"), "{warning}");
+    assert!(warning.contains("not a public address"), "{warning}");
     let config = accept(&with(&format!("a: {own}, b: {own}"), "2001:DB8:0::1")).config;
     let address = Pattern::Ip("2001:db8::1".parse().unwrap());
     assert_eq!(config.sites[0].hosts, [address]);

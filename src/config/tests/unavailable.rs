@@ -15,7 +15,7 @@ storage.etcd.key | 'key' has no meaning without 'cert' | storage: { etcd: { endp
 events[0].on[0] | did you mean 'certificate_failed' | events: [{ on: [certificate_failing], exec: { command: [a] } }]
 events[0].webhook.url | not a URL of http | events: [{ on: ["*"], webhook: { url: alerts.example } }]
 events[0].exec.command[0] | begins with a program | events: [{ on: [config_rejected], exec: { command: [""] } }]
-events[0] | tells nobody | events: [{ on: [config_reloaded] }]
+events[0] | no recipient | events: [{ on: [config_reloaded] }]
 events[0] | exclude each other | events: [{ on: ["*"], webhook: { url: "http://a/" }, exec: { command: [a] } }]
 "#;
 
@@ -30,8 +30,8 @@ fn what_comes_later_is_checked_now() {
         expect(key, words, &format!("{fault}\n{GOOD}"));
     }
     for (key, words, health) in [
-        ("path", "not a path to ask for", "{ path: healthz }"),
-        ("path", "not a path to ask for", "{ path: \"/a b\" }"),
+        ("path", "not a path to request", "{ path: healthz }"),
+        ("path", "not a path to request", "{ path: \"/a b\" }"),
         ("every", "is too short", "{ every: 1ms }"),
         ("every", "not a duration", "{ every: often }"),
     ] {

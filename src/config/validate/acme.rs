@@ -44,7 +44,7 @@ impl Validator<'_> {
             && let Some(preset) = preset
         {
             let message = format!(
-                "public CAs certify no Ed25519 keys: '{}' will refuse them",
+                "public CAs do not certify Ed25519 keys: '{}' will refuse them",
                 preset.name
             );
             let hint = "use p256, which every client understands";
@@ -95,7 +95,7 @@ impl Validator<'_> {
             .find_map(|preset| Some((preset.name, preset.eab?)))
         {
             let message =
-                format!("'{name}' asks for external account binding, and there is no 'eab'");
+                format!("'{name}' requires external account binding, but there is no 'eab'");
             let hint = format!("{source}; then add 'eab: {{ key_id: …, hmac_key: … }}'");
             self.problems.error(&at.key("eab"), message, hint);
         }
@@ -133,7 +133,7 @@ impl Validator<'_> {
             // `Uri` drops it without a word.
             Some("https") if raw.contains('#') => "leave out '#' and what follows",
             Some("https") => return Some((raw.to_owned(), preset)),
-            Some("http") => "write https://: ACME is spoken over TLS alone (RFC 8555, section 6.1)",
+            Some("http") => "write https://: ACME is only used over HTTPS (RFC 8555, section 6.1)",
             _ => "write the https:// URL that the CA gives for its ACME directory",
         };
         let message = format!("{} is not the URL of a directory", at.quoted());
@@ -186,7 +186,7 @@ impl Validator<'_> {
     fn external_account(&mut self, raw: &schema::Eab, at: &At<'_>) -> Option<ExternalAccount> {
         if raw.key_id.is_empty() || !raw.key_id.bytes().all(|octet| octet.is_ascii_graphic()) {
             let at = at.key("key_id");
-            let message = "a key's identifier is not empty and has no blanks in it";
+            let message = "a key identifier must not be empty or contain blanks";
             self.problems.error(&at, message, "copy it from the CA");
         }
         let key = raw.hmac_key.as_ref()?.0.expose().trim_end_matches('=');
@@ -215,7 +215,7 @@ impl Validator<'_> {
         });
         if uri.is_none() {
             let hint = if raw.starts_with("https:") {
-                "write http://: what passes the proxy is encrypted all the same"
+                "write http://: what passes through the proxy is encrypted anyway"
             } else {
                 "write http://HOST:PORT, such as http://proxy.internal:3128"
             };
@@ -253,7 +253,7 @@ impl Validator<'_> {
         self.problems.hide_place(at.place());
         let message = "a URL with a user or a password in it cannot be used here";
         self.problems
-            .error(at, message, "leave out '@' and what stands before it");
+            .error(at, message, "leave out '@' and what precedes it");
     }
 }
 

@@ -60,7 +60,7 @@ impl Validator<'_> {
                         continue;
                     };
                     if named.iter().any(|(_, before)| *before == pattern) {
-                        let message = format!("the name {} stands here twice", at.quoted());
+                        let message = format!("the name {} is listed twice", at.quoted());
                         self.problems.error(&at, message, "remove one of the two");
                     }
                     named.push((at, pattern));
@@ -96,7 +96,7 @@ impl Validator<'_> {
             _ => {
                 let message = "'files', 'directory' and 'names' exclude each other";
                 self.problems
-                    .error(at, message, "make an entry of its own for each");
+                    .error(at, message, "make a separate entry for each");
                 None
             }
         }

@@ -32,7 +32,7 @@ impl Validator<'_> {
             let deaf = deaf(*challenge, server);
             let kind = kind(*challenge);
             if known.iter().any(|before| before.kind == kind) {
-                let message = format!("the challenge {} stands here twice", at.quoted());
+                let message = format!("the challenge {} is listed twice", at.quoted());
                 self.problems.error(&at, message, "remove one of the two");
             }
             known.push(Known { kind, deaf });
@@ -66,14 +66,14 @@ impl Validator<'_> {
     fn settable(&mut self, raw: &schema::Acme, root: &schema::Root, at: &At<'_>) {
         if root.dns.is_empty() && raw.dns.is_none() && !self.problems.is_lost("dns") {
             let message = format!(
-                "nobody sets records for {}: there is no entry in 'dns'",
+                "no DNS provider for {}: there is no entry in 'dns'",
                 at.quoted()
             );
-            let hint = "say below 'dns:' where they are set";
+            let hint = "add an entry below 'dns:'";
             self.problems.error(at, message, hint);
         } else if root.dns.len() > 1 && raw.dns.is_none() {
             let message = format!(
-                "certificates that name no 'dns' cannot be proved by {}: there are several entries, \
+                "certificates without 'dns' cannot be validated by {}: there are several entries, \
                  and the issuer names none",
                 at.quoted()
             );
@@ -147,11 +147,11 @@ pub(super) fn unprovable(
              with a 'local_ca'",
         ),
         false if is_settable => (
-            "its 'challenges' have none of that kind",
+            "its 'challenges' do not contain one",
             "add dns-01 to them, or 'dns: NAME' to the certificate",
         ),
         false => (
-            "of several entries in 'dns' none is named",
+            "none of the entries in 'dns' is named",
             "add 'dns: NAME' to the issuer or the certificate",
         ),
     })
@@ -169,7 +169,7 @@ pub(super) fn unprovable_address(
     if wanted.iter().all(|challenge| deaf(challenge).is_some()) {
         return None;
     }
-    let alone = "addresses are proved by http-01 or tls-alpn-01 alone";
+    let alone = "addresses need an http-01 or tls-alpn-01 challenge";
     let mut usable = wanted
         .iter()
         .filter(|challenge| matches!(challenge, Challenge::Http01 | Challenge::TlsAlpn01));
@@ -183,7 +183,7 @@ pub(super) fn unprovable_address(
         ),
         Some(key) => (
             format!("{alone}, and '{key}' is empty"),
-            "give an address there, or the issuer's 'challenges' the other one of the two",
+            "give an address there, or add the other one of the two to the issuer's 'challenges'",
         ),
     })
 }

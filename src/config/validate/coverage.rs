@@ -38,14 +38,14 @@ impl Validator<'_> {
         };
         if issuers.iter().all(|name| cannot(name).is_some()) {
             let message = format!(
-                "the wildcard {} can be proved to {} over the DNS alone, and {why}",
+                "the wildcard {} needs a DNS challenge at {}, but {why}",
                 at.quoted(),
                 quote(first),
             );
             self.problems.error(at, message, hint);
         } else {
             let message = format!(
-                "{} cannot issue for the wildcard {}: that is proved over the DNS alone, and {why}",
+                "{} cannot issue for the wildcard {}: it needs a DNS challenge, but {why}",
                 quote(first),
                 at.quoted(),
             );
@@ -93,17 +93,17 @@ impl Validator<'_> {
             acme_of(raw, name).is_some_and(|acme| preset::find_preset(&acme.directory).is_some())
         };
         let most = preset::MOST_NAMES;
-        let hint = "make several certificates of them, or leave the hosts to 'sites', where each has \
-                    one of its own";
+        let hint = "split them into several certificates, or leave the hosts to 'sites', where \
+                    each has its own";
         if issuers.iter().all(is_public) {
             let message = format!(
-                "the certificate has {count} names, and {} takes {most} at most",
+                "the certificate has {count} names, but {} accepts at most {most}",
                 quote(first)
             );
             self.problems.error(at, message, hint);
         } else {
             let message = format!(
-                "the certificate has {count} names, and CAs take {most} at most as a rule: {} may \
+                "the certificate has {count} names, but CAs usually accept at most {most}: {} may \
                  refuse it",
                 quote(first)
             );
@@ -128,7 +128,7 @@ impl Validator<'_> {
             return false;
         };
         let message = format!(
-            "CAs certify nothing such as {}, since {why}: {} will refuse it",
+            "no CA certifies a name like {} because {why}: {} will refuse it",
             at.quoted(),
             quote(issuer),
         );
@@ -164,7 +164,7 @@ impl Validator<'_> {
             && let Some(why) = why
         {
             let message = format!(
-                "public CAs certify nothing such as {}, since {why}: {} will refuse it",
+                "no public CA certifies {} because {why}: {} will refuse it",
                 at.quoted(),
                 quote(issuer),
             );
@@ -246,14 +246,14 @@ impl Validator<'_> {
                 (Pattern::Ip(_), _, Some((issuer, (why, hint)))) => {
                     message.push_str(": ");
                     message.push_str(&quote(issuer));
-                    message.push_str(" issues none for addresses, since ");
+                    message.push_str(" issues none for addresses because ");
                     message.push_str(&why);
                     hint
                 }
                 (Pattern::Wildcard(_), Some((issuer, (why, hint))), _) => {
-                    message.push_str(": it can be proved to ");
+                    message.push_str(": it needs a DNS challenge at ");
                     message.push_str(&quote(issuer));
-                    message.push_str(" over the DNS alone, and ");
+                    message.push_str(", but ");
                     message.push_str(why);
                     hint
                 }
@@ -276,12 +276,12 @@ fn no_addresses(acme: &schema::Acme, raw: &schema::Root) -> Option<(String, &'st
     let profile = acme.profile.as_ref().map(schema::Profile::name);
     match preset.addresses {
         Addresses::No => Some((
-            format!("'{}' does not do that over ACME", preset.name),
+            format!("'{}' does not support that over ACME", preset.name),
             "choose another CA, such as letsencrypt with 'profile: shortlived', or a 'local_ca'",
         )),
         Addresses::Profile(needed) if profile != Some(needed) => Some((
             format!(
-                "'{}' does that with its profile {needed} alone",
+                "'{}' only supports that with its profile {needed}",
                 preset.name
             ),
             "set 'profile: shortlived' of an issuer, and name that issuer here",

@@ -101,7 +101,8 @@ impl Validator<'_> {
             ("proxy", raw.proxy.is_some()),
         ] {
             if given && without_https {
-                let message = format!("'{key}' has no meaning here: this provider speaks no HTTPS");
+                let message =
+                    format!("'{key}' has no meaning here: this provider does not use HTTPS");
                 self.problems
                     .error(&at.key(key).at_key(), message, "remove it");
             }
@@ -130,7 +131,7 @@ impl Validator<'_> {
         } else if services.next().is_some() {
             let message = "the entry names more than one provider";
             self.problems
-                .error(at, message, "make an entry of its own for each");
+                .error(at, message, "make a separate entry for each");
         }
         Some(Dns {
             provider: provider.flatten()?,

@@ -24,7 +24,7 @@ impl Validator<'_> {
             if matches!(&**name, "auto" | "off") {
                 self.problems.error(
                     &at.at_key(),
-                    format!("an issuer cannot have the name {}", quote(name)),
+                    format!("an issuer cannot be named {}", quote(name)),
                     "choose another: a site's 'tls' has a meaning for this word",
                 );
             }

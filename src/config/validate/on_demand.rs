@@ -54,8 +54,8 @@ impl Validator<'_> {
         if on_demand.allow.is_none() && !allow_at.is_written() && !ask_at.is_written() {
             self.problems.error(
                 &at,
-                "everyone could have certificates made for any name: there is neither 'allow' \
-                 nor 'ask'",
+                "anyone could have certificates issued for any name: there is neither 'allow' nor \
+                 'ask'",
                 "list the names below 'allow:', such as \"*.customers.example.com\", or give the \
                  URL of a service in 'ask' that says which names are yours",
             );
@@ -87,7 +87,7 @@ impl Validator<'_> {
     fn allowed(&mut self, at: &At<'_>, pattern: &Pattern, is_asked: bool, has_ca: bool) {
         let whose = match pattern {
             Pattern::Ip(_) => {
-                let message = "clients name no address when they ask for a certificate";
+                let message = "clients do not send an address as the server name";
                 let hint = "list it below 'certificates' or as a host of a site";
                 self.problems.error(at, message, hint);
                 return;
@@ -100,10 +100,10 @@ impl Validator<'_> {
         if is_asked {
             return;
         }
-        let message = format!("everyone can have certificates made for {whose}");
+        let message = format!("anyone can have certificates issued for {whose}");
         if has_ca {
             let hint = "list the names that are yours, or give the URL of a service in 'ask' that \
-                        knows them: what others have made counts against your limits at the CA";
+                        knows them: what others request counts against your limits at the CA";
             self.problems.error(at, message, hint);
         } else {
             let hint = "list the names that are yours";

@@ -88,7 +88,7 @@ impl Validator<'_> {
             (Some(root), None) => ("root", root),
             (None, Some(issuer)) => ("issuer", issuer),
             _ => {
-                let message = "a chain is preferred by one of 'root' and 'issuer'";
+                let message = "a chain is selected by one of 'root' and 'issuer'";
                 let hint = "give the common name of the root, { root: \"ISRG Root X1\" }, or of an \
                             issuer below it";
                 self.problems.error(at, message, hint);
@@ -116,11 +116,11 @@ impl Validator<'_> {
         let lifetime = self.duration(at, raw.lifetime.as_ref()?, HOUR, LONGEST);
         if let Some(preset) = presets.iter().find(|one| one.lifetime == Fact::No) {
             let message = format!(
-                "'{}' lets nobody choose how long a certificate is valid",
+                "'{}' does not let you choose how long a certificate is valid",
                 preset.name
             );
             let hint = match preset.profiles.contains(&"shortlived") {
-                true => "leave it out; 'profile: shortlived' is for certificates of some days",
+                true => "leave it out; 'profile: shortlived' is for certificates of a few days",
                 false => "leave it out",
             };
             self.problems.error(at, message, hint);
@@ -134,12 +134,12 @@ impl Validator<'_> {
         }
         if let Some(preset) = presets.iter().find(|one| one.must_staple == Fact::No) {
             let message = format!(
-                "'{}' issues no certificates with Must-Staple: it has no OCSP any more",
+                "'{}' issues no certificates with Must-Staple: it no longer supports OCSP",
                 preset.name
             );
             self.problems.error(at, message, "leave it out");
         } else {
-            let message = "clients that mind Must-Staple will refuse the certificate: this build \
+            let message = "clients that honor Must-Staple will refuse the certificate: this build \
                            staples no OCSP responses yet";
             self.problems.warn(at, message, "leave it out for now");
         }

@@ -82,7 +82,7 @@ const GOOGLE: Preset = Preset {
     lifetime: Fact::Yes,
     must_staple: Fact::No,
     addresses: Addresses::Yes,
-    limits: "by the quota of the cloud project; an `eab` is to be used within 7 d",
+    limits: "set by the quota of the cloud project; an `eab` must be used within 7 d",
 };
 
 const SSLCOM: Preset = Preset {
@@ -197,7 +197,8 @@ pub(super) fn never_valid(host: &str) -> Option<String> {
             let (unicode, decoded) = idna::domain_to_unicode(label);
             let is_valid = decoded.is_ok()
                 && idna::domain_to_ascii(&unicode).is_ok_and(|encoded| encoded == label);
-            return (!is_valid).then(|| format!("'{label}' is no valid internationalized label"));
+            return (!is_valid)
+                .then(|| format!("'{label}' is not a valid internationalized label"));
         }
         let is_reserved = label.get(2..4) == Some("--");
         is_reserved
@@ -226,7 +227,7 @@ pub(super) fn never_routed(address: IpAddr) -> Option<String> {
     };
     let is_special =
         is_local || address.is_loopback() || address.is_unspecified() || address.is_multicast();
-    is_special.then(|| "it is no address of the internet".to_owned())
+    is_special.then(|| "it is not a public address".to_owned())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Validator<'_> {
         if let Some(token) = &raw.admin_token {
             let token = token.0.expose();
             if token.is_empty() || !token.bytes().all(|octet| octet.is_ascii_graphic()) {
-                let message = "a token has at least one character, all of printable ASCII";
+                let message = "a token must have at least one character, all printable ASCII";
                 let hint = "make one with: openssl rand -hex 32";
                 self.problems.error(&token_at, message, hint);
             }
@@ -43,7 +43,7 @@ impl Validator<'_> {
             && (user.is_empty() || user.contains([':', '/', ' ', '\0']))
         {
             let at = at.key("user");
-            let message = format!("{} is not a user's name", at.quoted());
+            let message = format!("{} is not a user name", at.quoted());
             self.problems
                 .error(&at, message, "name a user of this system");
         }
@@ -104,7 +104,7 @@ impl Validator<'_> {
         match taken.iter().find(|(other, _)| collide(*other, address)) {
             Some((_, first)) => {
                 let message = format!(
-                    "{} is taken by {} already, at {}",
+                    "{} is already used by {}, at {}",
                     at.quoted(),
                     first.path(),
                     self.sources.describe(first.place()),
@@ -132,7 +132,7 @@ impl Validator<'_> {
         {
             self.problems.error(
                 at,
-                "the admin API is open to others: the address is no loopback, and there is no \
+                "the admin API is open to others: the address is not loopback, and there is no \
                  'admin_token'",
                 "give an 'admin_token', or listen on 127.0.0.1 or a unix: socket",
             );
@@ -173,7 +173,7 @@ impl Validator<'_> {
         for (index, group) in raw.groups.iter().enumerate() {
             if raw.groups.iter().take(index).any(|before| before == group) {
                 let at = groups_at.index(index);
-                let message = format!("the group {} stands here twice", at.quoted());
+                let message = format!("the group {} is listed twice", at.quoted());
                 self.problems.error(&at, message, "remove one of the two");
             }
         }
@@ -238,12 +238,9 @@ impl Validator<'_> {
     ) -> crate::config::model::Renewal {
         if raw.window <= 0.0 || raw.window >= 1.0 {
             let at = at.key("window");
-            let message = format!("{} is not a part of the lifetime", at.quoted());
-            self.problems.error(
-                &at,
-                message,
-                "give a number over 0 and under 1, such as 0.33",
-            );
+            let message = format!("{} is not a fraction of the lifetime", at.quoted());
+            self.problems
+                .error(&at, message, "give a number between 0 and 1, such as 0.33");
         }
         crate::config::model::Renewal {
             window: raw.window,

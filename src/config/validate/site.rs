@@ -69,7 +69,7 @@ impl Validator<'_> {
                 if let Some((other, place)) = taken.get(&pattern) {
                     let place = self.sources.describe(*place);
                     let message = format!(
-                        "the host {} is in sites[{other}] already, at {place}",
+                        "the host {} is already in sites[{other}], at {place}",
                         at.quoted()
                     );
                     self.problems.error(&at, message, "keep it in one site");
@@ -228,7 +228,7 @@ impl Validator<'_> {
             _ => {
                 let message = "'upstream', 'redirect' and 'respond' exclude each other";
                 self.problems
-                    .error(at, message, "keep one, or make a route of its own for each");
+                    .error(at, message, "keep one, or make a separate route for each");
                 None
             }
         }
@@ -270,7 +270,7 @@ impl Validator<'_> {
             .filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
         if status.is_none() {
             let at = at.key("status");
-            let message = format!("{} is not the status of a redirect", at.quoted());
+            let message = format!("{} is not a redirect status", at.quoted());
             self.problems.error(
                 &at,
                 message,
@@ -280,7 +280,7 @@ impl Validator<'_> {
         let to = destination(&raw.to);
         if let Err(hint) = &to {
             let at = at.key("to");
-            let message = format!("{} is not a place to redirect to", at.quoted());
+            let message = format!("{} is not a redirect target", at.quoted());
             self.problems.error(&at, message, *hint);
         }
         Some(Action::Redirect {
@@ -293,13 +293,13 @@ impl Validator<'_> {
         let status = status(raw.status).filter(|status| (200..600).contains(&status.as_u16()));
         let Some(status) = status else {
             let at = at.key("status");
-            let message = format!("{} is not the status of an answer", at.quoted());
+            let message = format!("{} is not a response status", at.quoted());
             self.problems
                 .error(&at, message, "give a number from 200 to 599");
             return None;
         };
         if matches!(status.as_u16(), 204 | 205 | 304) && !raw.body.is_empty() {
-            let message = "an answer with this status has no body";
+            let message = "a response with this status has no body";
             self.problems
                 .error(&at.key("body"), message, "remove the body");
         }

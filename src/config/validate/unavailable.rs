@@ -78,8 +78,8 @@ impl Validator<'_> {
         let path = at.key("path");
         let good = raw.path.starts_with('/') && raw.path.bytes().all(|one| one.is_ascii_graphic());
         if !good {
-            let message = format!("{} is not a path to ask for", path.quoted());
-            let hint = "begin it with '/' and write other than printable ASCII as %XX";
+            let message = format!("{} is not a path to request", path.quoted());
+            let hint = "begin it with '/' and write anything but printable ASCII as %XX";
             self.problems.error(&path, message, hint);
         }
         self.duration(
@@ -107,11 +107,11 @@ impl Validator<'_> {
                 }
                 (None, None) => {
                     let hint = "give exactly one of 'webhook' and 'exec'";
-                    self.problems.error(&at, "the entry tells nobody", hint);
+                    self.problems.error(&at, "the entry has no recipient", hint);
                 }
                 (Some(_), Some(_)) => {
                     let message = "'webhook' and 'exec' exclude each other";
-                    let hint = "make an entry of its own for each";
+                    let hint = "make a separate entry for each";
                     self.problems.error(&at, message, hint);
                 }
             }

@@ -60,7 +60,7 @@ impl Validator<'_> {
                     .error(&at, message, "give 'server_name' in the upstream's 'tls'");
             }
             if servers.iter().any(|before| before.address == address) {
-                let message = format!("the server {} stands here twice", at.quoted());
+                let message = format!("the server {} is listed twice", at.quoted());
                 self.problems
                     .warn(&at, message, "give it a 'weight' for a larger share");
             }
@@ -90,8 +90,8 @@ impl Validator<'_> {
             schema::UpstreamTls::On(options) => {
                 let verify_at = at.key("verify");
                 if !options.verify {
-                    let message = "the servers' certificates are not verified: anyone on the way \
-                                   can read and change what passes";
+                    let message = "the servers' certificates are not verified: anyone in between \
+                                   can read and change the traffic";
                     let hint = "give 'ca_file' for servers with a private CA";
                     self.problems.warn(&verify_at, message, hint);
                 }

@@ -172,7 +172,7 @@ impl Validator<'_> {
         for (index, part) in command.iter().enumerate() {
             if part.contains('\0') || (index == 0 && part.trim().is_empty()) {
                 let message = "a command begins with a program and has no zero octet in it";
-                let hint = "name the program, then each argument by itself";
+                let hint = "name the program, then each argument separately";
                 self.problems.error(&at.index(index), message, hint);
             }
         }
@@ -211,7 +211,7 @@ impl Validator<'_> {
         });
         let good = tracing_subscriber::EnvFilter::builder().parse(raw).is_ok();
         if unknown.is_some() || !good {
-            let message = format!("{} is not a level of the log", at.quoted());
+            let message = format!("{} is not a log level", at.quoted());
             let hint = match unknown.and_then(|word| nearest(word, LEVELS)) {
                 Some(level) => format!("did you mean '{level}'?"),
                 None => format!("give one of {}", LEVELS.join(", ")),

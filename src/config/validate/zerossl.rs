@@ -23,7 +23,7 @@ impl Validator<'_> {
             (None, None) => {
                 // One that is written and broken has been reported.
                 if !at.key("api_key").is_written() && raw.email.is_none() {
-                    let message = "ZeroSSL has to know whose account it is";
+                    let message = "ZeroSSL needs to know whose account it is";
                     let hint = "add 'api_key' from https://app.zerossl.com/developer, or 'email'";
                     self.problems.error(at, message, hint);
                 }
@@ -40,7 +40,7 @@ impl Validator<'_> {
     fn api_key(&mut self, at: &At<'_>, raw: &str) -> Secret {
         let key = raw.trim_end_matches(['\r', '\n']);
         if key.is_empty() || !key.bytes().all(|octet| octet.is_ascii_graphic()) {
-            let message = "an API key is not empty and has no blanks in it";
+            let message = "an API key must not be empty or contain blanks";
             let hint = "copy it from https://app.zerossl.com/developer";
             self.problems.error(at, message, hint);
         }
@@ -57,7 +57,7 @@ impl Validator<'_> {
         });
         if uri.is_none() {
             let message = format!("{} is not the URL of an API", at.quoted());
-            let hint = "write https://HOST, as https://api.zerossl.com, or leave it out";
+            let hint = "write https://HOST, such as https://api.zerossl.com, or leave it out";
             self.problems.error(at, message, hint);
         }
     }

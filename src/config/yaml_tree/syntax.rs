@@ -32,7 +32,7 @@ pub(super) fn refuse_tag(place: Place, tagged: bool) -> Result<(), SyntaxError> 
     if tagged {
         return Err(refuse(
             place,
-            "YAML tags have no meaning here",
+            "YAML tags are not supported here",
             "remove it; text that begins with '!' needs quotes",
         ));
     }

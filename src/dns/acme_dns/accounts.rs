@@ -88,8 +88,8 @@ impl AccountFile {
             Ok(json) => serde_json::from_slice(&json).map_err(|error| {
                 // The error's own text may hold a part of a password.
                 format!(
-                    "the accounts in {} are not JSON as acme-dns clients keep it (line {}, column \
-                     {}); put it right, or move it away to have them made anew",
+                    "the accounts in {} are not JSON as acme-dns clients write it (line {}, column \
+                     {}); correct it, or move it away to have them created again",
                     self.path.printable(),
                     error.line(),
                     error.column()
@@ -131,7 +131,7 @@ impl OpenFile {
     ) -> Result<String, String> {
         let account = registered
             .account()
-            .ok_or_else(|| "acme-dns answers a registration without a 'fulldomain'".to_owned())?;
+            .ok_or_else(|| "acme-dns answered a registration without a 'fulldomain'".to_owned())?;
         let target = account.full_domain.map(|full| full.to_string());
         let target = target.unwrap_or_default();
         let stored = Stored {

@@ -101,7 +101,7 @@ impl Caa {
         let known = |record: &&CaaRecord| KNOWN_TAGS.contains(&&*record.tag);
         if let Some(record) = self.records.iter().find(|r| r.critical && !known(r)) {
             return Err(format!(
-                "the CAA record at {at} `{record}` must be understood (flag 128), and CAs do not \
+                "the CAA record at {at} `{record}` must be understood (flag 128), but CAs do not \
                  know its tag"
             ));
         }
@@ -203,7 +203,7 @@ impl<'a> Property<'a> {
             ([one], Some(ours)) if *one == ours => {}
             ([_], Some(ours)) => return Some(format!("is for another account; ours is {ours}")),
             ([_], None) => {
-                return Some("is for one account, and there is none at the CA yet".to_owned());
+                return Some("is for one account, but there is none at the CA yet".to_owned());
             }
             _ => return Some("names several accounts, which none can satisfy".to_owned()),
         }

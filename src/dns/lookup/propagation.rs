@@ -123,8 +123,8 @@ impl Lookups {
             return None;
         }
         Some(format!(
-            "no name server of the zone {zone} can be asked: {}. Let this machine reach them at \
-             port 53, or say in `propagation` which `servers` to ask instead, or `propagation: off`",
+            "no name server of the zone {zone} can be reached: {}. Let this machine reach them at \
+             port 53, or set other `servers` in `propagation`, or `propagation: off`",
             silent.join("; ")
         ))
     }

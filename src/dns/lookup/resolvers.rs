@@ -18,7 +18,7 @@ pub(super) async fn of_the_system() -> Result<Vec<SocketAddr>, DnsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
             return Err(DnsError::Unreachable(format!(
-                "cannot read which resolvers the system has: {FILE}: {error}"
+                "cannot read the system's resolvers: {FILE}: {error}"
             )));
         }
     };

@@ -146,7 +146,7 @@ async fn names_without_an_account_are_registered_once() {
         let text = error.expect_err("not delegated yet").to_string();
         assert!(
             text.contains(
-                "set a CNAME record at _acme-challenge.www.example.com that leads to \
+                "set a CNAME record at _acme-challenge.www.example.com that points to \
                  sub-1.auth.example"
             ),
             "{text}"

@@ -90,7 +90,7 @@ async fn what_it_says_when_it_fails_is_told_without_secrets() {
     let silent = Program::new("exit 1");
     let error = silent.provider("").remove(&zone(), &record("value")).await;
     let text = error.expect_err("it failed").to_string();
-    assert!(text.contains("without a word"), "{text}");
+    assert!(text.contains("without output"), "{text}");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_program_that_does_not_end_is_killed_with_what_it_began() {
     let provider = program.provider("timeout: 5s");
     let error = provider.add(&zone(), &record("value")).await;
     let text = error.expect_err("it takes too long").to_string();
-    assert!(text.contains("did not end within 5s"), "{text}");
+    assert!(text.contains("did not finish within 5s"), "{text}");
     let child = program.read("child").expect("it began");
     ends(&child).await;
 }

@@ -73,12 +73,12 @@ impl Session {
     async fn read_part(&mut self, farewell: Option<Instant>) -> Result<Option<Bytes>> {
         let now = Instant::now();
         if farewell.is_some_and(|farewell| farewell <= now) {
-            return Err(timeout_error("the request goes on after its answer"));
+            return Err(timeout_error("the request continues after its response"));
         }
         let deadline = self.body.begin_wait(now, self.read_timeout);
         let deadline = farewell.map_or(deadline, |farewell| farewell.min(deadline));
         let read = timeout_at(deadline, self.inner.read_body_bytes()).await;
-        let read = read.map_err(|_| timeout_error("the request's body does not come"))?;
+        let read = read.map_err(|_| timeout_error("the request's body does not arrive"))?;
         let part = self.cancel_on_error(read)?;
         let octets = part.as_ref().map_or(0, Bytes::len);
         self.body.record_part(Instant::now(), octets);

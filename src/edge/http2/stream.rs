@@ -112,7 +112,7 @@ impl HttpSession {
             return self.read_body_bytes().await;
         }
         let reason = std::future::poll_fn(|cx| self.poll_reset(cx)).await?;
-        let why = format!("the client has taken the request back: {reason}");
+        let why = format!("the client has reset the request: {reason}");
         Err(Error::explain(ErrorType::H2Error, why))
     }
 
@@ -132,7 +132,7 @@ impl HttpSession {
         }
         let response = Response::from_parts(head.as_owned_parts(), ());
         let writer = self.respond.send_response(response, end);
-        let writer = writer.or_err(ErrorType::WriteError, "while an answer's head is sent")?;
+        let writer = writer.or_err(ErrorType::WriteError, "while a response's head is sent")?;
         self.writer = Some(writer);
         self.response = Some(head);
         self.is_ended = end;
@@ -148,7 +148,7 @@ impl HttpSession {
         let writing = write_body(self.writer()?, data, end, None);
         let written = match within {
             Some(within) => timeout(within, writing).await.unwrap_or_else(|_| {
-                let why = format!("the client takes nothing for {within:?}");
+                let why = format!("the client reads nothing for {within:?}");
                 Err(Error::explain(ErrorType::WriteTimedout, why))
             }),
             None => writing.await,
@@ -165,7 +165,10 @@ impl HttpSession {
             return Ok(());
         }
         let sent = self.writer()?.send_trailers(trailers);
-        sent.or_err(ErrorType::WriteError, "while an answer's trailers are sent")?;
+        sent.or_err(
+            ErrorType::WriteError,
+            "while a response's trailers are sent",
+        )?;
         self.is_ended = true;
         Ok(())
     }
@@ -174,14 +177,14 @@ impl HttpSession {
     pub(super) fn finish(&mut self) -> Result<()> {
         if let (false, Some(writer)) = (self.is_ended, &mut self.writer) {
             let sent = writer.send_data(Bytes::new(), true);
-            sent.or_err(ErrorType::WriteError, "while an answer is ended")?;
+            sent.or_err(ErrorType::WriteError, "while a response is ended")?;
             self.is_ended = true;
         }
         Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut SendStream<Bytes>> {
-        let why = "an answer's body before its head";
+        let why = "a response's body before its head";
         let writer = self.writer.as_mut();
         writer.ok_or_else(|| Error::explain(ErrorType::H2Error, why))
     }

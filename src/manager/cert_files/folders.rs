@@ -175,9 +175,9 @@ impl Yield {
             return None;
         }
         let mut text = match self.passed {
-            0 => return Some("holds no certificate: it is empty".to_owned()),
-            1 => "holds no certificate: one entry was passed over".to_owned(),
-            many => format!("holds no certificate: {many} entries were passed over"),
+            0 => return Some("contains no certificate: it is empty".to_owned()),
+            1 => "contains no certificate: one entry was skipped".to_owned(),
+            many => format!("contains no certificate: {many} entries were skipped"),
         };
         if let [_, ..] = *self.closed {
             text.push_str(&format!(

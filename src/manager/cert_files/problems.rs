@@ -108,7 +108,7 @@ impl CertFiles {
         }
         for (told, more) in [(&mut wrong, more_wrong), (&mut odd, more_odd)] {
             if let (Some(last), 1..) = (told.last(), more) {
-                let message = format!("and {more} more files, which are not told one by one");
+                let message = format!("and {more} more files, not listed here");
                 let origin = last.origin.clone();
                 told.push(Problem::new(&origin, None, message));
             }

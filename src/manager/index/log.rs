@@ -53,7 +53,7 @@ const LINK: u8 = b'C';
 /// Why there is no index.
 #[derive(Debug, Error)]
 pub(super) enum LogError {
-    #[error("another process uses it")]
+    #[error("another process is using it")]
     Busy,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -151,7 +151,7 @@ fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
     }
     if found != head() {
         if size > 0 {
-            tell_lost(path, size, "damaged, or of another version: it");
+            tell_lost(path, size, "damaged or from another version and is rebuilt");
         }
         return Ok(contents);
     }
@@ -163,14 +163,14 @@ fn scan(file: &mut File, path: &Path) -> io::Result<Contents> {
     let lost = size.saturating_sub(contents.length);
     // Less is what a kill cuts off.
     if lost > octets(BEFORE + LONGEST) {
-        tell_lost(path, lost, "damaged: the rest of it");
+        tell_lost(path, lost, "damaged and is rebuilt in part");
     }
     Ok(contents)
 }
 
 fn tell_lost(path: &Path, octets: u64, what: &str) {
     let path = path.display();
-    tracing::warn!(%path, octets, "the index of certificates is {what} is made anew");
+    tracing::warn!(%path, octets, "the certificate index is {what}");
 }
 
 /// Reads the next record. Whether there is one that is whole.

@@ -36,8 +36,8 @@ impl Job {
             .unwrap_or(false)
         {
             let message = format!(
-                "the certificate for {} that {} issued is for a key that is compromised; another \
-                 is asked for",
+                "the certificate for {} that {} issued has a compromised key; another will be \
+                 ordered",
                 self.domain(),
                 issuer.name()
             );
@@ -73,8 +73,7 @@ impl Job {
             && has(|one| one.missing_issuer().is_some())
         {
             return Err(refuse(
-                "its chain does not hang together: the certificate of its issuer is missing, and \
-                 others are there"
+                "its chain is broken: it contains other certificates, but not the issuer's"
                     .to_owned(),
             ));
         }

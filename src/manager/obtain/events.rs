@@ -34,7 +34,7 @@ impl Job {
         instead: &Arc<str>,
         failure: &Failure,
     ) {
-        let message = format!("{issuer} gave no certificate, {instead} did: {failure}");
+        let message = format!("{issuer} issued no certificate, {instead} did instead: {failure}");
         let severity = if failure.class == FailureClass::Paused {
             Severity::Critical
         } else {

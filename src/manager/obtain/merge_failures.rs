@@ -37,7 +37,7 @@ pub(super) fn merge(failures: Vec<(&Arc<str>, Failure)>) -> (Arc<str>, Failure) 
             (Arc::clone(issuer), failure)
         }
         None => {
-            let why = "no issuer can be asked";
+            let why = "no issuer is available";
             ("".into(), Failure::new(FailureClass::Configuration, why))
         }
     }

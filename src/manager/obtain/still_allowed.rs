@@ -20,7 +20,7 @@ impl Job {
 
     /// Nobody says whether it is wanted: that is a failure, of a day on which nothing works.
     fn unanswered(&self, deps: &Deps) -> Outcome {
-        let why = "whether it may have one cannot be told now, since nobody answers 'ask'";
+        let why = "cannot tell whether it may have one: 'ask' does not respond";
         self.failed_without_issuer(Failure::new(FailureClass::Network, why), deps)
     }
 }

@@ -32,7 +32,9 @@ impl TlsManager {
                     .map(|next| duration_of_seconds(next.saturating_sub(now)));
                 self.send_refusal(name, &deferred.why, retry_after, is_begun);
             }
-            NameStatus::Unknown => self.refuse_waiting(name, "it may no longer have one", None),
+            NameStatus::Unknown => {
+                self.refuse_waiting(name, "it is no longer allowed to have one", None)
+            }
         }
     }
 

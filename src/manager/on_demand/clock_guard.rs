@@ -41,7 +41,7 @@ impl ClockGuard {
         if leap.saturating_abs() > LEAP {
             tracing::warn!(
                 seconds = leap,
-                "the clock leapt: no certificate on demand is deleted for a day"
+                "the clock jumped: no on-demand certificate will be deleted for a day"
             );
             self.from = up.saturating_add(AFTER_LEAP);
         }

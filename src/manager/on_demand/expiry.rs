@@ -111,7 +111,7 @@ impl Deps {
             let stored = keys::on_demand(&subject(&note.name))
                 .and_then(|key| note.record.store(&*self.storage, &key));
             if let Err(error) = stored {
-                tracing::warn!(%error, "the use of certificates on demand is not written down");
+                tracing::warn!(%error, "cannot record the last use of on-demand certificates");
                 break;
             }
             written.push(note);
@@ -331,8 +331,8 @@ impl TlsManager {
         let (spec, used) = (Arc::clone(&known.spec), known.used);
         if self.renewals.has_certificate(&spec) {
             let what = match is_unwanted {
-                true => "has ended and goes, since it is no longer wanted".to_owned(),
-                false => format!("goes: nobody has asked for it since {}", rfc3339(used)),
+                true => "has expired and is removed because it is no longer allowed".to_owned(),
+                false => format!("is removed: unused since {}", rfc3339(used)),
             };
             cert_events(self.renewals.deps(), &spec, now).emit_dropped(&what, None);
         }

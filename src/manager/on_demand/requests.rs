@@ -255,7 +255,7 @@ impl OnDemandIssuer for Requests {
         };
         self.enqueue_name(name)?.await.unwrap_or_else(gone)?;
         self.cached(name).ok_or_else(|| ObtainError {
-            why: "its certificate was taken away at once".to_owned(),
+            why: "its certificate was removed at once".to_owned(),
             retry_after: None,
             is_begun: true,
         })

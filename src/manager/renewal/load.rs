@@ -128,7 +128,7 @@ impl Renewals {
             Some(Err(error)) => (StoredState::default(), Some(error.to_string())),
             None => (
                 StoredState::default(),
-                Some("it does not answer".to_owned()),
+                Some("it does not respond".to_owned()),
             ),
         };
         if let Some(error) = read.damaged {

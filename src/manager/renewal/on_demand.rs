@@ -156,7 +156,7 @@ impl Renewals {
         let end = entry.certificate.as_ref().map(|one| one.not_after());
         if let (Some(end), false) = (end, std::mem::replace(&mut entry.is_unwanted, true)) {
             let what = format!(
-                "is not renewed, since it is no longer wanted; it is served until {}",
+                "will not be renewed because it is no longer allowed; it is served until {}",
                 rfc3339(end)
             );
             cert_events(&self.deps, spec, now).emit_dropped(&what, Some(end));
@@ -245,7 +245,7 @@ impl Renewals {
             })
         };
         if entry.is_unwanted {
-            return deferred("it is no longer wanted".to_owned(), None);
+            return deferred("it is no longer allowed".to_owned(), None);
         }
         let retry = self.queues.retry(spec);
         if let Some(deferred) = retry.and_then(|retry| Deferred::from_retry(retry, now)) {
@@ -259,7 +259,7 @@ impl Renewals {
         }
         match self.queues.paced(spec, now) {
             Some(until) if until > longest => {
-                let why = format!("it waits for its turn until {}", rfc3339(until));
+                let why = format!("it is waiting for its turn until {}", rfc3339(until));
                 deferred(why, Some(until))
             }
             _ => NameStatus::Pending,

@@ -46,7 +46,7 @@ impl Renewals {
             if !revoked.contains(&present.fingerprint().to_string()) {
                 continue;
             }
-            tracing::warn!(domain = %spec.domain(), "the certificate at hand was revoked");
+            tracing::warn!(domain = %spec.domain(), "the current certificate was revoked");
             entry.is_revoked = true;
             if self.queues.state(spec, now) == CertState::Obtaining {
                 continue;

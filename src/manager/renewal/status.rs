@@ -170,12 +170,12 @@ impl Renewals {
                 Some(certificate)
                     if entry.is_stale && certificate.validity(now) == Validity::Expired =>
                 {
-                    "the one at hand has expired"
+                    "the current one has expired"
                 }
                 Some(_) => continue,
             };
             let why: Arc<str> = match &entry.unread {
-                Some(why) => format!("the storage may have one and cannot be read: {why}"),
+                Some(why) => format!("the storage may have one but cannot be read: {why}"),
                 None => format!("{what}; {}", self.pending_reason(spec, entry, now)),
             }
             .into();
@@ -198,7 +198,10 @@ impl Renewals {
             (Some(held), Some(retry)) => format!("{held}; {}", cert_events::last_failure(retry)),
             (Some(held), None) => held.to_string(),
             (None, Some(retry)) => cert_events::last_failure(retry),
-            (None, None) => format!("it waits for its turn at {}", spec.issuers.join(", else ")),
+            (None, None) => format!(
+                "it is waiting for its turn at {}",
+                spec.issuers.join(", else ")
+            ),
         }
     }
 }

@@ -230,7 +230,7 @@ fn a_directory_that_yields_nothing_says_so() {
     assert_eq!(said.len(), 1, "{said:?}");
     for part in [
         "certificates[0]: ",
-        "3 entries were passed over",
+        "3 entries were skipped",
         &place.display().to_string(),
         "NAME.cer",
         "fullchain.pem and privkey.pem",

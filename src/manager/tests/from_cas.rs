@@ -13,7 +13,7 @@ fn what_is_missing_is_obtained_stored_and_served() {
     assert!(
         report.missing[0]
             .to_string()
-            .contains("waits for its turn at ca"),
+            .contains("waiting for its turn at ca"),
         "{report:?}"
     );
     assert_eq!(

@@ -195,7 +195,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
         panic!("there is no root")
     };
     assert!(
-        failure.message.contains("goes on being served"),
+        failure.message.contains("the current one is still served"),
         "{failure}"
     );
     assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));

@@ -150,7 +150,7 @@ async fn what_is_no_answer_is_neither_yes_nor_no() {
         "500",
         "429",
         "302 Found, which is not followed",
-        "no answer within",
+        "no response within",
     ] {
         let why = nothing(asker.ask_service(&name("a.example"), None).await);
         assert!(why.contains(words) && why.contains(&asker.place), "{why}");
@@ -176,7 +176,7 @@ async fn a_service_that_does_not_answer_is_left_alone() {
     }
     for number in 0..20 {
         let why = nothing(ask(number).await);
-        assert!(why.contains("is not asked for a while"), "{why}");
+        assert!(why.contains("will not be asked for a while"), "{why}");
     }
     assert_eq!(service.heard().len(), 5);
     clock.advance(10);

@@ -49,7 +49,7 @@ impl fmt::Display for Wait {
         match &self.reason {
             WaitReason::Pace => write!(f, "waits for its turn until {until}"),
             WaitReason::Clock(said) => {
-                write!(f, "the CA is asked for nothing until {until}: {said}")
+                write!(f, "the CA is not asked for anything until {until}: {said}")
             }
             WaitReason::Limit(scope, said) => {
                 write!(f, "the CA limits {scope} until {until}: {said}")

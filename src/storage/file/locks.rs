@@ -264,7 +264,7 @@ impl Locks {
                 tracing::warn!(
                     path = %self.directory.printable(),
                     %error,
-                    "the heartbeat of a lock cannot be written: another process may take over"
+                    "cannot write the heartbeat of a lock: another process may take over"
                 );
             }
         }

@@ -25,13 +25,13 @@ pub(super) fn tighten(path: &Path, metadata: &Metadata, mode: u32) {
             path = %path.printable(),
             found = format_args!("{found:04o}"),
             now = format_args!("{mode:04o}"),
-            "others could get at stored keys: mode mended"
+            "others could read stored keys: mode corrected"
         ),
         Err(error) => tracing::error!(
             path = %path.printable(),
             found = format_args!("{found:04o}"),
             %error,
-            "others can get at stored keys, and the mode cannot be mended"
+            "others can read stored keys, and the mode cannot be corrected"
         ),
     }
 }

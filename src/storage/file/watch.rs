@@ -242,7 +242,7 @@ fn watcher(top: PathBuf, tidings: Sender<Tiding>) -> Option<RecommendedWatcher> 
         .inspect_err(|error| {
             tracing::warn!(
                 %error,
-                "the system gives no watch over the storage, which is looked at each second instead"
+                "the system cannot watch the storage, which is checked every second instead"
             );
         })
         .ok()

@@ -284,7 +284,7 @@ fn wrong_advice_changes_nothing() {
             .config(config(&fake_issuer(&ca), &["a.test"]))
             .start();
         wait_until_served(&gateway, "a.test", ca.root().certificate());
-        gateway.wait_for_log("it is not known when the CA advises to renew");
+        gateway.wait_for_log("cannot get renewal advice from the CA");
         assert_eq!(view(&gateway)["renewal"]["advice"], Value::Null, "{shown}");
         gateway.restart();
         // Time enough for another question.

@@ -149,8 +149,8 @@ async fn accounts_are_bound_where_the_ca_asks_for_it() {
     assert!(failure.message.contains("'eab'"), "{failure}");
     for (id, key, part) in [
         ("kid-1", "no base64", "base64url"),
-        ("kid-1", "AAAA", "did not take the account"),
-        ("kid-2", KEY, "did not take the account"),
+        ("kid-1", "AAAA", "did not accept the account"),
+        ("kid-2", KEY, "did not accept the account"),
     ] {
         let mut wrong = unbound.clone();
         wrong.eab = Some(ExternalAccount {

@@ -112,7 +112,7 @@ async fn nonsense_in_the_place_of_a_certificate_costs_no_other_order() {
     let fixture = Fixture::new(config(ca.directory(), ca.ca_file()), vec![web.clone()]);
     let failure = fixture.issue(&["a.test"]).await.err().unwrap();
     assert_eq!(failure.class, FailureClass::Network, "{failure}");
-    for part in ["Sorry", "asks for it again"] {
+    for part in ["Sorry", "will request it again"] {
         assert!(failure.message.contains(part), "{failure}");
     }
     is_odd.store(false, Ordering::SeqCst);

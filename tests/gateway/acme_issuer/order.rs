@@ -138,7 +138,7 @@ async fn an_order_is_finished_by_whoever_comes_next() {
     };
     let storage = Fixture::new(config(pebble.directory(), pebble.ca_file()), vec![]).storage;
     let mut expected = 0;
-    for (number, point) in ["order made", "validates", "asking", "downloaded"]
+    for (number, point) in ["order created", "validates", "asking", "downloaded"]
         .into_iter()
         .enumerate()
     {
@@ -146,7 +146,7 @@ async fn an_order_is_finished_by_whoever_comes_next() {
         let names = [name.as_str()];
         let killed = start(Arc::clone(&storage));
         // On a busy machine it comes further than it is told to.
-        web.hangs.store(point == "order made", Ordering::Relaxed);
+        web.hangs.store(point == "order created", Ordering::Relaxed);
         match point {
             // All is done, and nobody has been told that it is.
             "downloaded" => drop(killed.issue(&names).await.unwrap()),
@@ -255,7 +255,7 @@ async fn orders_that_cannot_be_gone_on_with_are_given_up() {
     );
     // On a busy machine it comes further than it is told to.
     web.hangs.store(true, Ordering::Relaxed);
-    fixture.issue_until(&["a.test"], "order made").await;
+    fixture.issue_until(&["a.test"], "order created").await;
     web.hangs.store(false, Ordering::Relaxed);
     let place = keys::order(fixture.issuer.ca(), "a.test").unwrap();
     let mut record = fixture.stored("orders").remove(0);
@@ -268,7 +268,7 @@ async fn orders_that_cannot_be_gone_on_with_are_given_up() {
     assert_eq!(orders(&pebble), 2);
     assert_eq!(pending(&fixture, &pebble).await, Vec::<String>::new());
     // An account and an order that the CA has lost.
-    fixture.issue_until(&["b.test"], "order made").await;
+    fixture.issue_until(&["b.test"], "order created").await;
     pebble.restart();
     fixture.issue(&["b.test"]).await.unwrap();
 }

@@ -187,7 +187,10 @@ async fn the_words_of_a_ca_reach_people_whatever_stands_beside_them() {
         let failure = fixture.issue(&["a.test"]).await.err().unwrap();
         assert_eq!(failure.class, FailureClass::Refused, "{odd}: {failure}");
         assert!(failure.message.contains("not this one"), "{odd}: {failure}");
-        assert!(!failure.message.contains("defect"), "{failure}");
+        assert!(
+            !failure.message.contains("report this as a bug"),
+            "{failure}"
+        );
     }
     for (answer, class, part) in [
         (
@@ -209,7 +212,7 @@ async fn the_words_of_a_ca_reach_people_whatever_stands_beside_them() {
         (
             CaReply::plain(301, "").header("Location", "https://new.ca.test/order"),
             FailureClass::Configuration,
-            "redirect to https://new.ca.test/order; what is signed",
+            "redirect to https://new.ca.test/order; signed requests",
         ),
         (
             CaReply::plain(302, "").header("Location", "https://sorry.ca.test/"),
@@ -236,7 +239,10 @@ async fn the_words_of_a_ca_reach_people_whatever_stands_beside_them() {
             failure.message.chars().all(|char| !is_control(char)),
             "{failure:?}"
         );
-        assert!(!failure.message.contains("defect"), "{failure}");
+        assert!(
+            !failure.message.contains("report this as a bug"),
+            "{failure}"
+        );
     }
 }
 

@@ -219,7 +219,7 @@ fn whatever_is_wrong_with_the_index_a_start_goes_on_without_it() {
     let lock = fs::File::open(index.join("lock")).expect("there");
     lock.lock().expect("locked");
     begins(&mut gateway, many);
-    gateway.wait_for_log("no index of certificates");
+    gateway.wait_for_log("no certificate index");
     drop(lock);
 
     // Not to be written: there is something else in its place.
@@ -267,7 +267,7 @@ fn certificates_left_in_their_files_are_served_from_there() {
         let refused = TlsClient::named(&name(2)).try_connect(gateway.https);
         refused.is_err().then_some(())
     });
-    gateway.wait_for_log("a certificate cannot be presented");
+    gateway.wait_for_log("cannot present a certificate");
     assert_eq!(serves(&gateway, &name(0)), before);
 }
 

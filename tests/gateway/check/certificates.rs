@@ -209,7 +209,7 @@ fn a_directory_that_yields_nothing_is_told() {
     let folder = at("archive/a.example").display().to_string();
     for part in [
         "certificates[0]",
-        "one entry was passed over",
+        "one entry was skipped",
         &folder,
         "fullchain.pem",
     ] {

@@ -143,7 +143,7 @@ fn a_failure_is_shown_in_the_words_of_the_ca() {
     for part in [
         "error: no certificate for a.example",
         "from 192.0.2.1\nsee https://ca.example/why\n",
-        "hint: the gateway tries again",
+        "hint: the gateway will retry",
         "2030-01-01T00:00:00Z",
     ] {
         assert!(said.contains(part), "{part}: {said}");
@@ -172,7 +172,7 @@ fn watching_ends_where_the_watcher_or_the_gateway_does() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert!(
-        said.contains("within 1s") && said.contains("goes on"),
+        said.contains("within 1s") && said.contains("continues"),
         "{said}"
     );
 
@@ -205,5 +205,5 @@ fn watching_ends_where_the_watcher_or_the_gateway_does() {
     kill(Pid::from_raw(pid), Signal::SIGINT).expect("a signal");
     stderr.read_to_string(&mut said).expect("text");
     assert_eq!(child.wait().expect("an end").code(), Some(1), "{said}");
-    assert!(said.contains("the gateway goes on"), "{said}");
+    assert!(said.contains("the gateway continues"), "{said}");
 }

@@ -155,7 +155,7 @@ async fn the_next_resolver_is_asked_where_one_cannot_tell() {
     assert_eq!(
         dns.txt(&name("www.test")).await,
         Err(DnsError::Unreachable(format!(
-            "no resolver tells the TXT records of www.test: {} answers SERVFAIL; {} does not \
+            "no resolver returned the TXT records of www.test: {} answers SERVFAIL; {} does not \
              answer within 0.3 s",
             broken.0, silent.0
         )))
@@ -188,7 +188,7 @@ async fn an_update_is_only_done_where_its_answer_is_signed() {
     let forger = server(|_, question| vec![code(question, ResponseCode::NoError)]);
     let error = added(&forger).await;
     let said = format!(
-        "the answer of the name server {} is not signed with our key: ",
+        "the response of the name server {} is not signed with our key: ",
         forger.address()
     );
     assert!(error.to_string().starts_with(&said), "{error}");
@@ -200,7 +200,7 @@ async fn an_update_is_only_done_where_its_answer_is_signed() {
     let simple = server(|_, question| vec![code(question, ResponseCode::NotImp)]);
     let error = added(&simple).await;
     assert!(
-        matches!(&error, DnsError::Refused(text) if text.contains("takes no dynamic updates")),
+        matches!(&error, DnsError::Refused(text) if text.contains("accept dynamic updates")),
         "{error}"
     );
 }

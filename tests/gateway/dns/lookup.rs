@@ -46,7 +46,7 @@ async fn aliases_lead_to_the_name_they_stand_for() {
     assert_eq!(
         dns.target(&name("one.example.test")).await,
         Err(DnsError::Refused(
-            "the alias (CNAME) leads in a circle: one.example.test → two.example.test → \
+            "the alias (CNAME) leads in a loop: one.example.test → two.example.test → \
              one.example.test"
                 .to_owned()
         ))
@@ -241,7 +241,7 @@ async fn a_record_is_waited_for_at_all_servers_of_its_zone() {
     let error = dns.wait_for(&zone, &record(), &soon()).await.unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("no name server of the zone example.test can be asked: ns")
+        text.contains("no name server of the zone example.test can be reached: ns")
             && text.contains("(127.0.0.2) cannot be reached: Connection refused")
             && text.contains("or `propagation: off`"),
         "{text}"

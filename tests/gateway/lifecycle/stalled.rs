@@ -205,7 +205,7 @@ fn health_is_that_of_the_data_plane() {
         let answer = health();
         (answer.status == 503).then(|| answer.text())
     });
-    assert!(told.contains("the data plane stands still"), "{told}");
+    assert!(told.contains("the data plane is stuck"), "{told}");
     drop(frozen);
     wait_for("/healthz to see that it goes on", || {
         (health().status == 200).then_some(())
@@ -235,16 +235,16 @@ fn systemd_s_watchdog_is_that_of_the_data_plane() {
     hears("WATCHDOG=1");
 
     let frozen = Frozen::threads(gateway.pid(), "edge");
-    gateway.wait_for_log("systemd's watchdog is not told");
+    gateway.wait_for_log("systemd's watchdog is not notified");
     while told().is_some() {}
     let log = gateway
         .log()
-        .matches("systemd's watchdog is not told")
+        .matches("systemd's watchdog is not notified")
         .count();
     wait_for("it to be silent on", || {
         let again = gateway
             .log()
-            .matches("systemd's watchdog is not told")
+            .matches("systemd's watchdog is not notified")
             .count();
         (again >= log + 2).then_some(())
     });

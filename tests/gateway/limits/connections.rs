@@ -31,7 +31,7 @@ fn connections_beyond_the_total_wait_and_are_served() {
     // The admin interface is not among them.
     assert_eq!(gateway.ask("GET", "/healthz").status, 200);
     assert_eq!(gateway.metric(FULL), Some(1.0));
-    gateway.wait_for_log("as many connections are open as there may be");
+    gateway.wait_for_log("the connection limit is reached");
     waiting.set_read_timeout(Some(SECOND * 10)).expect("set");
     open.pop();
     origin.wait_for_requests(4);

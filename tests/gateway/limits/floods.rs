@@ -152,7 +152,11 @@ fn a_flood_of_frames_ends_the_connection() {
         "{:?}",
         gateway.metric(limited)
     );
-    assert!(gateway.log().contains("for its resets or empty frames"));
+    assert!(
+        gateway
+            .log()
+            .contains("because of its resets or empty frames")
+    );
 }
 
 #[test]

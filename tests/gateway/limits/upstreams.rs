@@ -259,7 +259,9 @@ fn a_request_that_goes_on_after_its_answer_lets_its_upstream_go() {
         (origin.open_connections() == 0).then_some(())
     });
     frames.send(&Frame::get(101, "a.test", "/"));
-    let answer = frames.until(|frame| frame.stream == 101).expect("goes on");
+    let answer = frames
+        .until(|frame| frame.stream == 101)
+        .expect("continues");
     assert_eq!(answer.kind, Frame::HEADERS);
 }
 

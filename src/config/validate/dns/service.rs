@@ -91,9 +91,12 @@ impl Validator<'_> {
             };
             if text.is_some_and(|text| !good(text)) {
                 let at = at.key(key);
-                let message = format!("{} has other than letters, digits and '-'", at.quoted());
+                let message = format!(
+                    "{} has characters other than letters, digits and '-'",
+                    at.quoted()
+                );
                 self.problems
-                    .error(&at, message, "write it as the console of AWS shows it");
+                    .error(&at, message, "write it as the AWS console shows it");
             }
         }
         let secret = self.token(&at.key("secret_access_key"), raw.secret_access_key.as_ref());
@@ -138,7 +141,7 @@ impl Validator<'_> {
             let label = self.host(&subdomain_at, subdomain);
             if label.is_some_and(|label| label.parent().is_some()) {
                 let message = format!("{} is more than one label", subdomain_at.quoted());
-                let hint = "give the 'subdomain' that the registration answered, not 'fulldomain'";
+                let hint = "give the 'subdomain' that the registration returned, not 'fulldomain'";
                 self.problems.error(&subdomain_at, message, hint);
             }
         }
@@ -182,7 +185,7 @@ impl Validator<'_> {
             [raw.username.is_some(), raw.password.is_some()],
         );
         if raw.username.as_ref().is_some_and(|user| user.contains(':')) {
-            let message = "a user name of HTTP has no ':' in it";
+            let message = "an HTTP user name must not contain ':'";
             self.problems
                 .error(&at.key("username"), message, "give another one");
         }
@@ -200,14 +203,14 @@ impl Validator<'_> {
         if !Path::new(program).is_absolute() {
             let at = command_at.index(0);
             let message = format!("{} is not an absolute path", at.quoted());
-            let hint = "write the program's whole path, such as /usr/local/bin/set-record";
+            let hint = "write the program's full path, such as /usr/local/bin/set-record";
             self.problems.error(&at, message, hint);
         }
         let env_at = at.key("env");
         for (name, value) in &raw.env {
             if name.is_empty() || name.contains(['=', '\0']) || value.0.expose().contains('\0') {
                 let message = format!("{} cannot be an environment variable", quote(name));
-                let hint = "a name has no '=' in it, and neither has a zero octet";
+                let hint = "a name must not contain '=' or a zero octet";
                 self.problems
                     .error(&env_at.key(name).at_key(), message, hint);
             }

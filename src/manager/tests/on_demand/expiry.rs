@@ -63,7 +63,7 @@ fn what_is_no_longer_wanted_is_served_to_its_end_and_goes() {
     assert_eq!(world.work_where(Some(false)), 1);
     let event = told.try_recv().expect("told");
     assert_eq!(event.kind, EventKind::CertificateDropped);
-    assert!(event.message.contains("no longer wanted"), "{event:?}");
+    assert!(event.message.contains("no longer allowed"), "{event:?}");
     assert_eq!(world.work_where(Some(false)), 0, "not asked again at once");
     assert_eq!(
         world.manager.monitored_certs().len(),

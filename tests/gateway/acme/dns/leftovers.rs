@@ -32,7 +32,7 @@ fn what_a_killed_process_left_is_removed_at_the_next_start() {
     ));
     gateway.restart_unready();
     wait_until_clean(&gateway, &knot, PROOF);
-    gateway.wait_for_log("removed a record that a process had left in the DNS");
+    gateway.wait_for_log("removed a record left in the DNS");
 
     // And one that is wanted still is gone on with.
     gateway.replace_config(&yaml);
@@ -71,5 +71,5 @@ fn what_a_killed_peer_left_is_removed() {
     within(RETRY, "the peer to remove it", || {
         knot.txt(PROOF).is_empty().then_some(())
     });
-    peer.wait_for_log("removed a record that a process had left in the DNS");
+    peer.wait_for_log("removed a record left in the DNS");
 }

@@ -35,11 +35,11 @@ async fn an_order_that_may_not_replace_is_told_in_the_words_of_the_ca() {
         let told = std::iter::from_fn(|| progress.try_recv().ok());
         let told: Vec<String> = told
             .map(|event| event.message.clone())
-            .filter(|message| message.contains("in the place of the present certificate"))
+            .filter(|message| message.contains("an order that replaces the current certificate"))
             .collect();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains(detail), "{told:?}");
-        assert!(told[0].ends_with("asking for one of its own"), "{told:?}");
+        assert!(told[0].ends_with("ordering without 'replaces'"), "{told:?}");
         let orders = ca.asked("order");
         let replace = orders.iter().map(|order| order.payload.get("replaces"));
         let replace: Vec<bool> = replace.map(|one| one.is_some()).collect();
