@@ -188,7 +188,7 @@ mod tests {
         );
         let text = told(-90, 1, renewed, None);
         assert!(
-            text.ends_with("ends at 2025-09-16T00:00:00Z; its renewal is due"),
+            text.ends_with("expires at 2025-09-16T00:00:00Z; its renewal is due"),
             "{text}"
         );
         let text = told(-90, 1, RenewedBy::ByHand, None);

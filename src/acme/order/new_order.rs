@@ -281,7 +281,7 @@ mod tests {
         let message = "ca.test refused the order: malformed: no; choose another CA";
         let failure = with_lifetime(Failure::new(FailureClass::Configuration, message));
         assert_eq!(failure.class, FailureClass::Configuration);
-        assert!(failure.message.contains("malformed: no; the order has"));
+        assert!(failure.message.contains("malformed: no; the order uses"));
         assert!(!failure.message.contains("another CA"), "{failure}");
     }
 

@@ -323,7 +323,7 @@ mod tests {
         let (error, hint) = told(&view);
         assert!(error.contains("nobody answers at 192.0.2.1"), "{error}");
         assert!(error.contains("at letsencrypt"), "{error}");
-        assert!(hint.contains("tries again in 12 min"), "{hint}");
+        assert!(hint.contains("will retry in 12 min"), "{hint}");
         if let Some(last) = view
             .renewal
             .as_mut()

@@ -107,7 +107,7 @@ fn errors_name_the_file_they_are_in() {
              main.yaml:3:14; keep one of the two",
             "a.d/1.yaml:2:1: log: the key 'log' is defined twice, first at main.yaml:2:1; keep \
              one of the two",
-            "b.d/1.yaml:2:13: sites[1].hosts[0]: the host 'a.example' is in sites[0] already, at \
+            "b.d/1.yaml:2:13: sites[1].hosts[0]: the host 'a.example' is already in sites[0], at \
              main.yaml:4:19; keep it in one site",
             "b.d/1.yaml:2:35: sites[1].upstream: there is no upstream 'ap'; did you mean 'app'?",
         ]

@@ -158,7 +158,7 @@ async fn names_without_an_account_are_registered_once() {
     };
     let error = provider.add(&zone, &record).await;
     let text = error.expect_err("not delegated yet").to_string();
-    assert!(text.contains("leads to sub-2.auth.example"), "{text}");
+    assert!(text.contains("points to sub-2.auth.example"), "{text}");
     assert_eq!(stand_in.count("POST /register"), 2);
     let mode = fs::metadata(&file).expect("the file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

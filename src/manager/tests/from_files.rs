@@ -149,7 +149,7 @@ fn broken_files_in_a_directory_leave_the_others_alone() {
         warned[0].contains("lone.key: is a private key without"),
         "{warned:?}"
     );
-    assert!(warned[1].contains("it is for unlike.example"), "{warned:?}");
+    assert!(warned[1].contains("it covers unlike.example"), "{warned:?}");
     assert!(
         fixture.serial("x.wild.example").is_some() && fixture.serial("7.example.com").is_some()
     );

@@ -93,7 +93,7 @@ fn names_that_are_no_longer_allowed_are_let_go_and_come_back_without_an_order() 
     world.apply();
     assert!(!world.is_served(HOST));
     let not_made = world.obtain(HOST).expect_err("not allowed");
-    assert!(not_made.why.contains("none"), "{not_made:?}");
+    assert!(not_made.why.contains("not allowed"), "{not_made:?}");
     world.config.on_demand = Some(on_demand());
     world.apply();
     world.obtain(HOST).expect("stored");
