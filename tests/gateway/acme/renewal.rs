@@ -155,7 +155,7 @@ fn a_renewal_that_fails_leaves_the_old_certificate() {
     assert_eq!(
         serial(&presented(&gateway, "a.test")),
         old,
-        "the old one goes on"
+        "the old one stays in force"
     );
     assert!(try_served(&gateway, "a.test", &root).is_ok());
     assert_eq!(gateway.waiting(), Vec::<String>::new(), "it is served");
