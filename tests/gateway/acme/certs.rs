@@ -36,7 +36,12 @@ fn renewing_shows_each_step_and_the_outcome() {
     let renewed = certs(&gateway, &["renew", "a.test"]);
     assert_eq!(renewed.code, Some(0), "{renewed:?}");
     let shown = format!("{}{}", renewed.stdout, renewed.stderr);
-    for step in ["requested a certificate for a.test", "renewing", "order", "valid until"] {
+    for step in [
+        "requested a certificate for a.test",
+        "renewing",
+        "order",
+        "valid until",
+    ] {
         assert!(shown.contains(step), "{step:?} in: {shown}");
     }
     let second = within(RETRY, "the new certificate", || {
