@@ -142,7 +142,7 @@ async fn a_member_that_does_not_matter_costs_nothing() {
 async fn what_is_missing_is_named() {
     let web = WebSolver::start();
     for (kind, name, part) in [
-        ("dir", "newOrder", "no 'newOrder'"),
+        ("dir", "newOrder", "no valid URL for 'newOrder'"),
         (
             "authz",
             "challenges",
