@@ -143,7 +143,7 @@ fn a_chain_whose_only_issuer_has_ended_is_told_wherever_one_looks() {
     for text in [
         "clients refuse it",
         "that of CN=Issuing CA",
-        "ended 2 d ago",
+        "expired 2 d ago",
     ] {
         assert!(shown.stdout.contains(text), "{text}: {shown:?}");
     }

@@ -117,7 +117,10 @@ fn the_steps_to_a_certificate_are_shown() {
     assert!(!said.contains(['\x1b', '\r']), "{said:?}");
     let lines: Vec<&str> = said.lines().map(str::trim).collect();
     assert_eq!(lines.len(), 4, "{said}");
-    assert!(lines[0].ends_with(" s  asked for a.example"), "{said}");
+    assert!(
+        lines[0].ends_with(" s  requested a certificate for a.example"),
+        "{said}"
+    );
     assert!(
         lines[1].ends_with("test: asking for a certificate"),
         "{said}"
