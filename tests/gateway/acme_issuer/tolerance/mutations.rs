@@ -146,7 +146,7 @@ async fn what_is_missing_is_named() {
         (
             "authz",
             "challenges",
-            "the authorization has no 'challenges'",
+            "the authorization has no readable 'challenges'",
         ),
     ] {
         let mutation = Mutation {
