@@ -44,7 +44,7 @@ impl Dialer {
     ) -> Result<Box<dyn Duplex>> {
         let opening = async {
             match tls {
-                Some(template) => self.open_tls(address, template, patience).await,
+                Some(template) => self.open_tls(address, template).await,
                 None => open_plain(address).await,
             }
         };
@@ -54,15 +54,9 @@ impl Dialer {
         })
     }
 
-    async fn open_tls(
-        &self,
-        address: &SocketAddr,
-        template: &HttpPeer,
-        patience: Duration,
-    ) -> Result<Box<dyn Duplex>> {
+    async fn open_tls(&self, address: &SocketAddr, template: &HttpPeer) -> Result<Box<dyn Duplex>> {
         let mut peer = template.clone();
         peer._address = address.clone();
-        peer.options.connection_timeout = Some(patience);
         let connector = self.tls.get_or_init(|| TransportConnector::new(None));
         let stream = connector.new_stream(&peer).await?;
         let digest = stream.get_ssl_digest();
@@ -71,12 +65,6 @@ impl Dialer {
             return Error::e_explain(ErrorType::InvalidCert, why);
         }
         Ok(Box::new(stream))
-    }
-}
-
-impl fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").finish_non_exhaustive()
     }
 }
 

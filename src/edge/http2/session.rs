@@ -285,8 +285,8 @@ impl CustomSession for Session {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.inner.is_body_done() {
-            let idle = self.inner.read_body_or_idle(true).await;
-            return self.cancel_on_error(idle);
+            let reset = self.inner.await_reset().await;
+            return self.cancel_on_error(Err(reset));
         }
         let farewell = self.answered.map(|answered| answered + FAREWELL);
         self.read_part(farewell).await

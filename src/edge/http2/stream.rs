@@ -105,15 +105,16 @@ impl HttpSession {
         Ok(Some(part))
     }
 
-    /// As [`Self::read_body_bytes`], but at the end of the body an error once the client takes the
-    /// request back.
-    pub(super) async fn read_body_or_idle(&mut self, no_body: bool) -> Result<Option<Bytes>> {
-        if !no_body && !self.is_body_done() {
-            return self.read_body_bytes().await;
+    /// Waits until the client takes the request back, or the connection fails: what there is to say
+    /// of it.
+    pub(super) async fn await_reset(&mut self) -> Box<Error> {
+        match std::future::poll_fn(|cx| self.poll_reset(cx)).await {
+            Ok(reason) => {
+                let why = format!("the client has reset the request: {reason}");
+                Error::explain(ErrorType::H2Error, why)
+            }
+            Err(error) => error,
         }
-        let reason = std::future::poll_fn(|cx| self.poll_reset(cx)).await?;
-        let why = format!("the client has reset the request: {reason}");
-        Err(Error::explain(ErrorType::H2Error, why))
     }
 
     /// Sends the head of the answer, and with `end` nothing after it. An informational one is not

@@ -22,9 +22,9 @@ use crate::storage::keys;
 const CHECK_EVERY: i64 = 60;
 
 impl Renewals {
-    /// Forgets the issuers that `issuers` no longer has as they were. What is at hand of a CA that
-    /// another has taken the place of is served until there is one of the other. What failed over
-    /// the DNS may be mended where `is_other_dns`.
+    /// Forgets the issuers that `issuers` no longer has as they were. A certificate of a CA that was
+    /// replaced is served until the new CA has issued one. A failed DNS challenge may succeed where
+    /// `is_other_dns`.
     pub(in crate::manager) fn close_changed_issuers(
         &mut self,
         issuers: &IndexMap<Arc<str>, Configured>,
