@@ -6,6 +6,7 @@
 //! it is made when a handshake first asks ([`parsed_cache`]): there may be a million.
 
 mod chain;
+mod change;
 pub mod error;
 mod ffi;
 mod file_path;
@@ -28,6 +29,7 @@ use arc_swap::ArcSwapOption;
 use openssl::ssl::SslRef;
 use zeroize::Zeroizing;
 
+pub(crate) use self::change::Change;
 pub use self::error::{CertificateError, CertificateWarning};
 pub use self::file_path::FilePath;
 pub use self::loader::{Loaded, Loader};

@@ -3,6 +3,7 @@
 mod account;
 mod preflight;
 mod revocation;
+pub(crate) mod spec;
 
 use std::sync::Arc;
 

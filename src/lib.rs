@@ -8,8 +8,8 @@
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
 //! | 3 | [`manager`], [`local_ca`], [`on_demand`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
-//! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`line_queue`], [`config`] | what is kept, parsed, decided, written, configured |
-//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`pulse`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`], [`printable`] | the words that all others speak |
+//! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`line_queue`], [`problem`], [`config`] | what is kept, parsed, decided, written, configured |
+//! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`pulse`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`], [`printable`], `parallel` | the words that all others speak |
 //!
 //! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
 //! the rest.
@@ -35,7 +35,9 @@ pub mod manager;
 pub mod memory;
 pub mod metrics;
 pub mod on_demand;
+mod parallel;
 pub mod printable;
+pub mod problem;
 pub mod proxy;
 pub mod pulse;
 pub mod readiness;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::cert_store;
 use super::job::Deps;
-use super::spec::CertSpec;
 use super::storage_health::Use;
 use crate::certificate::{Fingerprint, TlsCertificate};
 use crate::issuer::Issuer;
+use crate::issuer::spec::CertSpec;
 use crate::schedule::Advice;
 use crate::storage::{Key, Lease, Storage, StorageError, blocking};
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::job::Deps;
-use super::spec::CertSpec;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};
+use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
 use crate::schedule::{Alert, Failure, RenewedBy, Retry};
 

@@ -26,11 +26,11 @@ use super::files::{self, Content, EntryId, Kind, Print, Reading, Stamps};
 use super::index::{Flusher, Index, IndexedCert};
 use super::lazy::FileCertSources;
 use super::naming;
-use super::parallel;
-use super::report::Change;
+use crate::certificate::Change;
 use crate::certificate::{Loaded, Loader, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Origin};
+use crate::parallel;
 use crate::schedule::Deadlines;
 
 /// How many keys without a chain are reported for each directory.

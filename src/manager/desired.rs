@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::desired_hosts::DesiredHosts;
-use super::spec::CertSpec;
 use crate::certificate::sni::{Candidates, Precedence};
 use crate::clock::UnixTime;
 use crate::config::model::{CertificateSource, Config, Origin, Site, SiteTls};
 use crate::host::Pattern;
+use crate::issuer::spec::CertSpec;
 
 /// A specification with the entry of the configuration that has it.
 pub(super) type ConfiguredSpec<'a> = (CertSpec, &'a Origin);

@@ -6,13 +6,13 @@ use prometheus::IntCounterVec;
 
 use super::cert_store;
 use super::revocation::LastCheck;
-use super::spec::CertSpec;
 use super::storage_health::{StorageHealth, Use};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::InMemory;
 use crate::event::EventBus;
 use crate::issuer::Issuer;
+use crate::issuer::spec::CertSpec;
 use crate::local_ca::LocalCa;
 use crate::on_demand::RenewalPolicy;
 use crate::schedule::advice::Window;

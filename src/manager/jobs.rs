@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::on_demand::name_of;
 use super::{
     AriQuery, AriResult, Deps, Job, JobResult, ManagedView, MonitoredCert, Report, StartupStatus,
     TlsManager,
@@ -83,7 +82,7 @@ impl TlsManager {
         let now = self.clock.now();
         let mut demanded = Vec::new();
         for done in done {
-            demanded.extend(name_of(done.spec()).cloned());
+            demanded.extend(done.spec().on_demand_name().cloned());
             if let Some((spec, change)) = self.renewals.apply_result(done, now) {
                 self.apply_change(change, spec.precedence, &mut report);
             }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::desired::ConfiguredSpec;
-use super::parallel;
-use super::report::{Change, Problem};
-use super::spec::CertSpec;
+use crate::certificate::Change;
 use crate::certificate::{Fingerprint, Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Issuer, Origin};
+use crate::issuer::spec::{CertSpec, SpecChange};
 use crate::local_ca::{LocalCa, LocalCaError};
+use crate::parallel;
+use crate::problem::Problem;
 use crate::storage::{Storage, StorageError};
 
 /// How issuers are come by.
@@ -35,9 +36,6 @@ pub(super) struct LocalCerts {
     is_unopened: bool,
     certificates: HashMap<CertSpec, Arc<TlsCertificate>>,
 }
-
-/// A change with the specification that it is for.
-pub(super) type SpecChange = (CertSpec, Change);
 
 impl LocalCerts {
     pub(super) fn new(deps: LocalCaDeps) -> Self {

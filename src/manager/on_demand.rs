@@ -26,16 +26,17 @@ pub use self::requests::Requests;
 use self::answers::duration_of_seconds;
 use self::lookup::{Found, LookupKey, State};
 use self::record::Record;
+use super::TlsManager;
 use super::renewal::{NameStatus, StoredState};
 use super::report::Report;
-use super::spec::CertSpec;
-use super::{TlsManager, is_acme};
 use crate::certificate::Validity;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Config, OnDemand};
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
+use crate::issuer::spec::CertSpec;
+use crate::issuer::spec::is_acme;
 use crate::storage::{Key, keys};
 
 /// How many names may have certificates on demand from CAs.
@@ -144,14 +145,6 @@ impl OnDemandNames {
             known.used = at;
             self.by_use.insert((at, name.clone()));
         }
-    }
-}
-
-/// The name of what a client has asked for; `None` for what the configuration asks for.
-pub(super) fn name_of(spec: &CertSpec) -> Option<&HostName> {
-    match (spec.precedence, spec.names.as_slice()) {
-        (Precedence::OnDemand, [Pattern::Exact(name)]) => Some(name),
-        _ => None,
     }
 }
 

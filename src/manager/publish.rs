@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::{Problem, Report};
-use super::{TlsManager, is_acme};
+use super::TlsManager;
+use super::report::Report;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
+use crate::issuer::spec::is_acme;
 use crate::local_ca::{LocalCa, LocalOnDemandIssuer};
 use crate::on_demand::{Gate, GateSettings, OnDemandIssuer};
+use crate::problem::Problem;
 
 /// After how many seconds it is tried again to make what could not be made.
 const AGAIN: i64 = 60;

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::report::Report;
-use super::spec::{CertSpec, is_remote};
 use super::{TlsManager, desired};
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::Pattern;
+use crate::issuer::spec::{CertSpec, is_remote};
 
 impl TlsManager {
     /// Brings everything else up to what the files are now, and publishes.

@@ -26,14 +26,15 @@ use self::queue::RenewalQueues;
 pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
 use super::cert_events::CertEvents;
 use super::job::{AbandonedJobs, CurrentIssuer, Deps, Job, JobResult, Outcome};
-use super::local_certs::{LocalCerts, SpecChange};
-use super::report::Change;
-use super::spec::CertSpec;
+use super::local_certs::LocalCerts;
+use crate::certificate::Change;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
+use crate::issuer::spec::CertSpec;
+use crate::issuer::spec::SpecChange;
 use crate::on_demand::RenewalPolicy;
 use crate::schedule::{Failure, FailureClass, Retries};
 

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::certificate::TlsCertificate;
-use crate::config::model::Origin;
 use crate::host::Pattern;
-use crate::printable::Printable as _;
+use crate::problem::Problem;
 
 /// What a pass did, and everything that is wrong at its end.
 #[derive(Debug, Default)]
@@ -53,62 +52,4 @@ impl fmt::Display for UncoveredHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no certificate for {}: {}", self.host, self.why)
     }
-}
-
-/// One thing that is wrong: where, what, and what to do about it.
-///
-/// Shown as `FILE:LINE:COLUMN: certificates[3]: /path/x.pem: what; what to do`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The entry of the configuration that it concerns.
-    pub origin: Origin,
-    /// The certificate's or key's file.
-    pub file: Option<PathBuf>,
-    /// What is wrong and what to do.
-    pub message: String,
-    /// Whether the pass before did not have it: log these, and only these.
-    pub is_new: bool,
-}
-
-impl Problem {
-    pub(super) fn new(origin: &Origin, file: Option<PathBuf>, message: String) -> Self {
-        Self {
-            origin: origin.clone(),
-            file,
-            message,
-            is_new: true,
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin {
-            file,
-            line,
-            column,
-            path,
-        } = &self.origin;
-        if !file.as_os_str().is_empty() {
-            write!(f, "{}:", file.printable())?;
-            if *line > 0 {
-                write!(f, "{line}:{column}:")?;
-            }
-            f.write_str(" ")?;
-        }
-        if !path.is_empty() {
-            write!(f, "{path}: ")?;
-        }
-        if let Some(file) = &self.file {
-            write!(f, "{}: ", file.printable())?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// A certificate that took the place of another, or of none.
-#[derive(Debug)]
-pub(super) struct Change {
-    pub(super) old: Option<Arc<TlsCertificate>>,
-    pub(super) new: Option<Arc<TlsCertificate>>,
 }

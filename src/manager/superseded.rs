@@ -7,8 +7,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::report::{Change, Report};
+use super::report::Report;
 use super::{TlsManager, cert_store, desired};
+use crate::certificate::Change;
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;

@@ -11,6 +11,7 @@ use crate::clock::ManualClock;
 use crate::config::model::{
     CertificateSource, InMemory, Issuer, OnDemand, OnDemandLimits, SiteTls,
 };
+use crate::problem::Problem;
 use crate::storage::{MemoryStorage, PendingWrites, Storage};
 
 mod ari;

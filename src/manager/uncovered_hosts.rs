@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::TlsManager;
-use super::report::{Problem, Report, UncoveredHost};
+use super::report::{Report, UncoveredHost};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::certificate::{Source, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::Pattern;
 use crate::on_demand;
+use crate::problem::Problem;
 
 impl TlsManager {
     /// Reports hosts that have no certificate.

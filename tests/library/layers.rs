@@ -11,6 +11,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
         &[
             "clock",
             "memory",
+            "parallel",
             "printable",
             "host",
             "secret",
@@ -28,6 +29,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
         2,
         &[
             "config",
+            "problem",
             "line_queue",
             "access_log",
             "schedule",

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::super::entry::{self, Entry};
 use super::super::files::EntryId;
 use super::super::naming;
-use super::super::report::Problem;
 use super::CertFiles;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::printable::Printable as _;
+use crate::problem::Problem;
 use crate::schedule::{Alert, Passed, RenewedBy};
 
 /// How many problems, and how many warnings, are listed one by one.

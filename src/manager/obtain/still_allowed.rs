@@ -1,7 +1,6 @@
 //! Whether a name that a client once asked for may still have a certificate.
 
 use super::super::job::{Deps, Job, Outcome};
-use super::super::on_demand::name_of;
 use crate::schedule::{Failure, FailureClass};
 
 impl Job {
@@ -9,7 +8,7 @@ impl Job {
     /// cannot be reached takes no certificate away that is there, and gives none.
     pub(super) async fn check_still_allowed(&self, deps: &Deps) -> Option<Outcome> {
         let wanted = self.wanted.as_ref()?;
-        let name = name_of(&self.guard.spec)?;
+        let name = self.guard.spec.on_demand_name()?;
         match wanted.still_allows(name).await {
             Some(true) => None,
             Some(false) => Some(Outcome::Unwanted),

@@ -7,11 +7,11 @@ use indexmap::IndexMap;
 
 use super::super::ari_query::{AriQuery, AriResult};
 use super::super::cert_events::CertEvents;
-use super::super::spec::CertSpec;
 use super::{LOOK_AGAIN, Renewals};
 use crate::certificate::Validity;
 use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
+use crate::issuer::spec::CertSpec;
 use crate::schedule::{Advice, advice};
 use crate::storage::keys;
 

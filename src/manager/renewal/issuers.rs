@@ -9,12 +9,12 @@ use indexmap::IndexMap;
 use super::super::job::JobIssuer;
 use super::super::local_certs::LocalCerts;
 use super::super::obtain::replaced_at;
-use super::super::spec::CertSpec;
 use super::{ManagedCert, OpenIssuer, Renewals};
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
 use crate::issuer::Issuer;
+use crate::issuer::spec::CertSpec;
 use crate::schedule::{FailureClass, Intent, Retry, Wait, WaitReason};
 use crate::storage::keys;
 

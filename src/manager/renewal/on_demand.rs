@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::super::cert_events::CertEvents;
 use super::super::job::Deps;
-use super::super::report::Change;
-use super::super::spec::CertSpec;
 use super::issuers::accounts;
 use super::load::StoredState;
 use super::{ManagedCert, Renewals};
+use crate::certificate::Change;
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
+use crate::issuer::spec::CertSpec;
 use crate::schedule::{CertState, Facts, FailureClass, Retries, Retry};
 
 /// For how many seconds a client is let wait for what is put off.

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::spec::CertSpec;
 use super::issuers::Obstacle;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
+use crate::issuer::spec::CertSpec;
 use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry};
 
 /// How many certificates are worked on at a time, for each list of issuers.

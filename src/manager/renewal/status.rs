@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::cert_events;
-use super::super::spec::CertSpec;
 use super::issuers::IssuerLimit;
 use super::{ManagedCert, Renewals};
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
+use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
 use crate::schedule::{CertState, FailureClass, RenewedBy, Retry};
 

@@ -6,7 +6,7 @@ use std::thread;
 const FEW: usize = 16;
 
 /// Calls `work` for each item, on all cores where there are many, and returns the results in order.
-pub(super) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     if items.len() <= FEW || cores == 1 {
         return items.iter().map(work).collect();
