@@ -2,7 +2,7 @@
 //!
 //! [`Loader`] makes a [`TlsCertificate`] from PEM and refuses whatever could not be served, so
 //! that a handshake never meets a bad certificate. Nothing here reads files or knows the
-//! configuration; `manager` does. [`sni`] finds the certificate for a name. What OpenSSL needs of
+//! configuration; `cert_files` and `manager` do. [`sni`] finds the certificate for a name. What OpenSSL needs of
 //! it is made when a handshake first asks ([`parsed_cache`]): there may be a million.
 
 mod chain;

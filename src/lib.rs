@@ -18,6 +18,7 @@ pub mod access_log;
 pub mod acme;
 pub mod admin;
 pub mod app;
+pub mod cert_files;
 pub mod certificate;
 pub mod challenge;
 pub mod cli;

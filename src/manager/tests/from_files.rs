@@ -1,46 +1,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::manager::files::{self, EntryId, Kind, Print};
-
-/// Volumes of Kubernetes replace both files by one link, but they are read one after the other.
-#[test]
-fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
-    let fixture = Fixture::new();
-    for version in ["one", "two"] {
-        let leaf = fixture.ca.leaf(&["a.example"]);
-        fs::create_dir(fixture.path(version)).expect("made");
-        fixture.write(&format!("{version}/tls.pem"), &fixture.ca.chain(&leaf));
-        fixture.write(&format!("{version}/tls.key"), &leaf.key);
-    }
-    symlink("one", fixture.path("data")).expect("linked");
-    let id = EntryId::of_files(&fixture.path("data/tls.pem"), &fixture.path("data/tls.key"));
-    let loader = Loader::new().expect("a loader");
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for version in ["two", "one"].iter().cycle() {
-                symlink(version, fixture.path("next")).expect("linked");
-                fs::rename(fixture.path("next"), fixture.path("data")).expect("swapped");
-                std::thread::sleep(Duration::from_millis(5));
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-        });
-        for _ in 0..1_000 {
-            let reading = files::read_entry(&id, Kind::Files, &loader, Print::NONE);
-            if let Some(Err((path, error))) = reading.content {
-                is_over.store(true, Ordering::Relaxed);
-                panic!("{}: {error}", path.display());
-            }
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
-}
 
 #[test]
 fn a_pair_of_files_is_replaced_as_one() {

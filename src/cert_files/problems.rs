@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::entry::{self, Entry};
-use super::super::files::EntryId;
-use super::super::naming;
 use super::CertFiles;
+use super::entry::{self, Entry};
+use super::files::EntryId;
+use super::naming;
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::printable::Printable as _;
@@ -18,7 +18,7 @@ const TOLD: usize = 1_000;
 
 impl CertFiles {
     /// Lets time pass: certificates begin and end.
-    pub(in crate::manager) fn pass_time(&mut self, now: UnixTime) {
+    pub(crate) fn pass_time(&mut self, now: UnixTime) {
         match self.deadlines.pass_time(now) {
             Passed::These(ids) => {
                 for id in ids {
@@ -60,7 +60,7 @@ impl CertFiles {
     }
 
     /// What is wrong with files, and what is odd about what is served at `now`.
-    pub(in crate::manager) fn report_problems(
+    pub(crate) fn report_problems(
         &self,
         now: UnixTime,
         problems: &mut Vec<Problem>,
@@ -119,7 +119,7 @@ impl CertFiles {
 
     /// The certificates that people may have to be told of: what has ended, ends soon, or has not
     /// begun.
-    pub(in crate::manager) fn alarming(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+    pub(crate) fn alarming(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         let noted = self.noted.iter().filter_map(|id| self.entries.get(id));
         noted.filter_map(|entry| entry.certificate.as_ref())
     }

@@ -3,10 +3,10 @@
 //! Numbers are big-endian; a text has its length before it. What cannot be read is as if it were
 //! not there.
 
+use super::super::files::{Kind, Print};
 use crate::certificate::from_index::CertificateFacts;
 use crate::certificate::{CertificateWarning, Fingerprint, KeyKind};
 use crate::host::{HostName, Pattern};
-use crate::manager::files::{Kind, Print};
 
 /// The digest of a certificate of a chain.
 pub(super) type Link = [u8; 32];

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::files::{EntryId, Kind};
+use super::naming::{self, Part};
 use super::{CertFiles, Change, Found, folders};
-use crate::manager::files::{EntryId, Kind};
-use crate::manager::naming::{self, Part};
 
 /// The entries that changed paths belong to.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Survey {
 
 impl CertFiles {
     /// The directories and files of which a change may concern an entry.
-    pub(in crate::manager) fn watched_paths(&self) -> &Arc<BTreeSet<PathBuf>> {
+    pub(crate) fn watched_paths(&self) -> &Arc<BTreeSet<PathBuf>> {
         &self.watch
     }
 
@@ -188,7 +188,7 @@ impl CertFiles {
     }
 
     /// What the configuration names is watched, before anything is known of it.
-    pub(in crate::manager) fn watch_configured(&mut self) {
+    pub(crate) fn watch_configured(&mut self) {
         let directories = self.directories.iter().map(|one| &one.path);
         let folders = self.directories.iter().flat_map(|one| &one.folders);
         let watched = directories.chain(folders).map(|one| one.to_path_buf());

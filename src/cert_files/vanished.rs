@@ -3,10 +3,10 @@
 
 use std::fs;
 
+use super::files::EntryId;
 use super::{CertFiles, Change};
 use crate::certificate::Validity;
 use crate::clock::UnixTime;
-use crate::manager::files::EntryId;
 
 /// For how many seconds a valid certificate is served whose file has vanished.
 const LINGERS: i64 = 5;
@@ -24,12 +24,12 @@ impl CertFiles {
     }
 
     /// When the next of them is no longer served.
-    pub(in crate::manager) fn next_end(&self) -> Option<UnixTime> {
+    pub(crate) fn next_end(&self) -> Option<UnixTime> {
         self.vanished.values().min().copied()
     }
 
     /// Forgets the entries whose files stay away.
-    pub(in crate::manager) fn end_vanished(&mut self, now: UnixTime) -> Vec<Change> {
+    pub(crate) fn end_vanished(&mut self, now: UnixTime) -> Vec<Change> {
         let vanished = self.vanished.iter();
         let over: Vec<_> = vanished
             // A clock that was set back does not keep them.

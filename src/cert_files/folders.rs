@@ -11,10 +11,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::files::{EntryId, Kind};
+use super::naming::{self, Part};
 use super::watched_paths::Survey;
 use super::{CertFiles, Change, Directory, Found};
-use crate::manager::files::{EntryId, Kind};
-use crate::manager::naming::{self, Part};
 use crate::printable::Printable as _;
 
 /// How many levels of folders are looked into: that of Caddy, `CA/NAME/NAME.crt`.

@@ -7,18 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::files::{EntryId, Kind};
 use super::folders::{self, Folder, Yield};
+use super::naming::{self, Part};
 use super::{CertFiles, Change, Found};
 use crate::certificate::Loader;
 use crate::clock::UnixTime;
-use crate::manager::files::{EntryId, Kind};
-use crate::manager::naming::{self, Part};
 
 /// How many entries are read at a time, on all cores.
 const ENTRIES_AT_ONCE: usize = 256;
 
 /// A scan of all files that is under way.
-pub(in crate::manager) struct Scan {
+pub(crate) struct Scan {
     steps: VecDeque<Step>,
     /// How many entries it has found.
     found: usize,
@@ -43,15 +43,15 @@ enum Step {
 }
 
 /// What a slice of a scan has done.
-pub(in crate::manager) struct Progress {
-    pub(in crate::manager) changes: Vec<Change>,
+pub(crate) struct Progress {
+    pub(crate) changes: Vec<Change>,
     /// Whether all has been looked at.
-    pub(in crate::manager) is_done: bool,
+    pub(crate) is_done: bool,
 }
 
 impl CertFiles {
     /// Begins a scan of all files, from the start where one is under way.
-    pub(in crate::manager) fn begin_scan(&mut self) {
+    pub(crate) fn begin_scan(&mut self) {
         self.scans = self.scans.wrapping_add(1);
         let files = self.files.iter().map(|(id, origin)| Found {
             id: id.clone(),
@@ -81,18 +81,18 @@ impl CertFiles {
     }
 
     /// Whether a scan is under way.
-    pub(in crate::manager) fn is_scanning(&self) -> bool {
+    pub(crate) fn is_scanning(&self) -> bool {
         self.scan.is_some()
     }
 
     /// How many files the current scan has looked at, and of how many as far as is known.
-    pub(in crate::manager) fn scan_progress(&self) -> (usize, usize) {
+    pub(crate) fn scan_progress(&self) -> (usize, usize) {
         let scan = self.scan.as_ref();
         scan.map_or((0, 0), |scan| (scan.found, scan.files.max(scan.found)))
     }
 
     /// Continues the scan until it is done or it is `until`.
-    pub(in crate::manager) fn scan_until(
+    pub(crate) fn scan_until(
         &mut self,
         until: Option<Instant>,
         loader: &Loader,

@@ -322,3 +322,54 @@ impl FileError {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::certificate::testing::TestCa;
+
+    /// Volumes of Kubernetes replace both files by one link, but they are read one after the other.
+    #[test]
+    fn a_pair_that_is_replaced_while_it_is_read_is_read_again() {
+        let (directory, ca) = (
+            tempfile::tempdir().expect("a directory"),
+            TestCa::new("files"),
+        );
+        let path = |name: &str| directory.path().join(name);
+        for version in ["one", "two"] {
+            let leaf = ca.leaf(&["a.example"]);
+            fs::create_dir(path(version)).expect("made");
+            fs::write(path(&format!("{version}/tls.pem")), &ca.chain(&leaf)).expect("writable");
+            fs::write(path(&format!("{version}/tls.key")), &leaf.key).expect("writable");
+        }
+        symlink("one", path("data")).expect("linked");
+        let id = EntryId::of_files(&path("data/tls.pem"), &path("data/tls.key"));
+        let loader = Loader::new().expect("a loader");
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for version in ["two", "one"].iter().cycle() {
+                    symlink(version, path("next")).expect("linked");
+                    fs::rename(path("next"), path("data")).expect("swapped");
+                    std::thread::sleep(Duration::from_millis(5));
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..1_000 {
+                let reading = read_entry(&id, Kind::Files, &loader, Print::NONE);
+                if let Some(Err((path, error))) = reading.content {
+                    is_over.store(true, Ordering::Relaxed);
+                    panic!("{}: {error}", path.display());
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+}

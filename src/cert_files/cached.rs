@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::entry::Odd;
+use super::files::{self, EntryId, Kind, Stamps};
+use super::index::{Flusher, Index, IndexEntry, IndexedCert};
 use super::{CertFiles, Change, Found};
 use crate::certificate::{CertificateWarning, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
-use crate::manager::entry::Odd;
-use crate::manager::files::{self, EntryId, Kind, Stamps};
-use crate::manager::index::{Flusher, Index, IndexEntry, IndexedCert};
 
 /// From how many files on an index is worth it: as many are read in half a second.
 const WORTH: usize = 1_000;
@@ -23,14 +23,14 @@ impl CertFiles {
     }
 
     /// Forgets what the index knew at the start, now that all files have been looked at.
-    pub(in crate::manager) fn forget_unclaimed(&mut self) {
+    pub(crate) fn forget_unclaimed(&mut self) {
         if let Some(index) = &mut self.index {
             index.forget_unclaimed();
         }
     }
 
     /// What has the index written.
-    pub(in crate::manager) fn flusher(&self) -> &Flusher {
+    pub(crate) fn flusher(&self) -> &Flusher {
         &self.flusher
     }
 
@@ -116,7 +116,7 @@ impl CertFiles {
     }
 
     /// Reads some of what is left in files and is to be in memory. Whether there is more.
-    pub(in crate::manager) fn fetch_certificates(&mut self, most: usize) -> bool {
+    pub(crate) fn fetch_certificates(&mut self, most: usize) -> bool {
         let from = self.away.len().saturating_sub(most);
         for id in self.away.split_off(from) {
             let Some(entry) = self.entries.get(&id) else {

@@ -7,17 +7,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::files::{EntryId, Kind};
+use super::load_priority::LoadPriority;
+use super::naming;
 use super::{CertFiles, Change, Found};
 use crate::certificate::Loader;
 use crate::certificate::sni::Loading as _;
 use crate::clock::UnixTime;
 use crate::host::{Host, Identifier, Pattern};
-use crate::manager::files::{EntryId, Kind};
-use crate::manager::load_priority::LoadPriority;
-use crate::manager::naming;
 
 /// What is known of files before they are read.
-pub(in crate::manager) struct PriorityLoad {
+pub(crate) struct PriorityLoad {
     load_priority: LoadPriority,
     /// What files of directories are named after, as far as they are listed.
     marks: Vec<u64>,
@@ -30,7 +30,7 @@ pub(in crate::manager) struct PriorityLoad {
 impl CertFiles {
     /// Begins the first look: who asks for certificates meanwhile does so through `load_priority`. What is
     /// for `default` comes first.
-    pub(in crate::manager) fn begin_priority_load(
+    pub(crate) fn begin_priority_load(
         &mut self,
         load_priority: LoadPriority,
         default: Option<Identifier>,
@@ -52,7 +52,7 @@ impl CertFiles {
     }
 
     /// Ends it.
-    pub(in crate::manager) fn end_priority_load(&mut self) {
+    pub(crate) fn end_priority_load(&mut self) {
         self.priority_load = None;
     }
 
@@ -88,18 +88,14 @@ impl CertFiles {
     }
 
     /// Whether somebody waits for files to be looked at before the rest.
-    pub(in crate::manager) fn is_hurried(&self) -> bool {
+    pub(crate) fn is_hurried(&self) -> bool {
         self.priority_load
             .as_ref()
             .is_some_and(|first| first.load_priority.is_wanted())
     }
 
     /// Loads the files that a client waits for.
-    pub(in crate::manager) fn load_requested(
-        &mut self,
-        loader: &Loader,
-        now: UnixTime,
-    ) -> Vec<Change> {
+    pub(crate) fn load_requested(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
         let Some(first) = &self.priority_load else {
             return Vec::new();
         };

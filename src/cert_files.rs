@@ -5,7 +5,13 @@
 //! which everything else continues; a change of one file is read on its own.
 
 mod cached;
+mod entry;
+mod files;
 mod folders;
+mod index;
+mod lazy;
+mod load_priority;
+mod naming;
 mod priority_load;
 mod problems;
 mod scan;
@@ -18,14 +24,16 @@ use std::sync::Arc;
 
 use prometheus::IntCounter;
 
+pub use self::index::Flusher;
+pub(crate) use self::lazy::FileCertSources;
+pub(crate) use self::load_priority::LoadPriority;
+
+use self::entry::{Entries, Entry, Odd};
+use self::files::{Content, EntryId, Kind, Print, Reading, Stamps};
 use self::folders::Yield;
+use self::index::{Index, IndexedCert};
 use self::priority_load::PriorityLoad;
 use self::scan::Scan;
-use super::entry::{self, Entries, Entry, Odd};
-use super::files::{self, Content, EntryId, Kind, Print, Reading, Stamps};
-use super::index::{Flusher, Index, IndexedCert};
-use super::lazy::FileCertSources;
-use super::naming;
 use crate::certificate::Change;
 use crate::certificate::{Loaded, Loader, TlsCertificate};
 use crate::clock::UnixTime;
@@ -37,7 +45,7 @@ use crate::schedule::Deadlines;
 const LONE_KEYS: usize = 1_000;
 
 /// Every configured file and directory, with what was loaded from it.
-pub(super) struct CertFiles {
+pub(crate) struct CertFiles {
     cert_sources: FileCertSources,
     /// Where the index is, until it is open.
     index_place: Option<PathBuf>,
@@ -122,7 +130,7 @@ struct Stale {
 
 impl CertFiles {
     /// Nothing yet. Who has no `index` reads all files at each start.
-    pub(super) fn new(
+    pub(crate) fn new(
         cert_sources: FileCertSources,
         index: Option<PathBuf>,
         reads: Option<IntCounter>,
@@ -153,7 +161,7 @@ impl CertFiles {
     }
 
     /// Takes the files and directories of another configuration; the next scan loads them.
-    pub(super) fn configure(&mut self, sources: &[CertificateSource]) {
+    pub(crate) fn configure(&mut self, sources: &[CertificateSource]) {
         self.files.clear();
         self.by_path.clear();
         self.directories.clear();
@@ -191,7 +199,7 @@ impl CertFiles {
 
     /// Reloads the entries that `paths` belong to. `None` where that may be any: then a scan is
     /// asked for.
-    pub(super) fn reload_paths(
+    pub(crate) fn reload_paths(
         &mut self,
         paths: &[PathBuf],
         loader: &Loader,
@@ -209,16 +217,16 @@ impl CertFiles {
     }
 
     /// How many certificates there are.
-    pub(super) fn loaded(&self) -> usize {
+    pub(crate) fn loaded(&self) -> usize {
         self.loaded
     }
 
     /// The shortest life that a certificate has had, in seconds.
-    pub(super) fn shortest_life(&self) -> Option<i64> {
+    pub(crate) fn shortest_life(&self) -> Option<i64> {
         self.shortest
     }
 
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         self.entries
             .iter()
             .filter_map(|entry| entry.certificate.as_ref())
