@@ -19,6 +19,7 @@ pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod cert_files;
+mod cert_store;
 pub mod certificate;
 pub mod challenge;
 pub mod cli;

@@ -7,7 +7,6 @@
 
 mod ari_query;
 mod cert_events;
-mod cert_store;
 mod desired;
 mod desired_hosts;
 mod gauges;
@@ -23,7 +22,6 @@ mod renewal;
 mod report;
 mod revocation;
 mod scan;
-mod storage_health;
 mod superseded;
 mod uncovered_hosts;
 
@@ -50,8 +48,8 @@ pub use self::renewal::{IssuerLimit, MakeIssuer, ManagedView, MonitoredCert, Sta
 pub use self::report::{Report, UncoveredHost};
 use self::revocation::LastCheck;
 pub use self::revocation::{ActionError, RevocationJob};
-use self::storage_health::StorageHealth;
 use crate::cert_files::{CertFiles, FileCertSources, LoadPriority};
+use crate::cert_store::StorageHealth;
 use crate::certificate::sni::{Candidates, SniMap};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use super::cert_store;
 use super::job::Deps;
-use super::storage_health::Use;
+use crate::cert_store;
+use crate::cert_store::Use;
 use crate::certificate::{Fingerprint, TlsCertificate};
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;

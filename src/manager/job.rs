@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounterVec;
 
-use super::cert_store;
 use super::revocation::LastCheck;
-use super::storage_health::{StorageHealth, Use};
+use crate::cert_store;
+use crate::cert_store::{StorageHealth, Use};
 use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::InMemory;
@@ -75,14 +75,9 @@ impl Deps {
 
     /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
     pub(super) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
-        self.pending_writes.has_write(&pending_name(ca, subject))
+        self.pending_writes
+            .has_write(&cert_store::pending_name(ca, subject))
     }
-}
-
-/// The name by which the certificate of `subject` by the CA `ca` waits to be stored: each has its
-/// own, as in the storage.
-pub(super) fn pending_name(ca: &str, subject: &str) -> String {
-    format!("certificate {ca}/{subject}")
 }
 
 /// A certificate to be obtained or renewed.

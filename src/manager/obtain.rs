@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 pub(super) use self::candidates::replaced_at;
 pub(super) use self::check::covers;
-use super::cert_store::{self, CertRecord, StoredError};
-use super::job::{Deps, Job, JobIssuer, JobResult, Outcome, pending_name};
-use super::storage_health::Use;
+use super::job::{Deps, Job, JobIssuer, JobResult, Outcome};
+use crate::cert_store::Use;
+use crate::cert_store::{self, CertRecord, StoredError};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::issuer::{Issuer, Request};
@@ -277,7 +277,7 @@ impl Job {
         };
         // First of all, so that it is there whatever becomes of this.
         let (name, late) = (
-            pending_name(issuer.ca(), &self.subject),
+            cert_store::pending_name(issuer.ca(), &self.subject),
             Arc::clone(&record),
         );
         let lock = self.subject.clone();

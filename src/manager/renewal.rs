@@ -27,6 +27,7 @@ pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
 use super::cert_events::CertEvents;
 use super::job::{AbandonedJobs, CurrentIssuer, Deps, Job, JobResult, Outcome};
 use super::local_certs::LocalCerts;
+use crate::cert_store::READ_AGAIN;
 use crate::certificate::Change;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::Precedence;
@@ -49,9 +50,6 @@ const LOOK_AGAIN: i64 = 5;
 
 /// The same where a client waits for it.
 const LOOK_SOON: i64 = 1;
-
-/// After how many seconds a storage that could not be read is read again.
-pub(super) const READ_AGAIN: i64 = 5;
 
 /// Every certificate that CAs are asked for.
 pub(super) struct Renewals {

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::TlsManager;
-use super::cert_store;
 use super::job::Deps;
 use super::report::Report;
-use super::storage_health::Use;
+use crate::cert_store;
+use crate::cert_store::Use;
 use crate::certificate::material::MaterialError;
 use crate::certificate::{Source, TlsCertificate};
 use crate::clock::{UnixTime, rfc3339};

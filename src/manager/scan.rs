@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::TlsManager;
-use super::renewal::READ_AGAIN;
 use super::report::Report;
 use crate::cert_files::Flusher;
+use crate::cert_store::READ_AGAIN;
 use crate::certificate::Change;
 use crate::certificate::sni::{Loading, Precedence};
 use crate::clock::UnixTime;

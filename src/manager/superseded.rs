@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::report::Report;
-use super::{TlsManager, cert_store, desired};
+use super::{TlsManager, desired};
+use crate::cert_store;
 use crate::certificate::Change;
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};

@@ -46,6 +46,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "acme",
             "on_demand",
             "local_ca",
+            "cert_store",
             "cert_files",
             "manager",
         ],

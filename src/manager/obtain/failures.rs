@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::cert_store;
 use super::super::job::{Deps, Job, JobIssuer, Outcome};
-use super::super::storage_health::Use;
 use super::merge_failures;
+use crate::cert_store;
+use crate::cert_store::Use;
 use crate::certificate::TlsCertificate;
 use crate::schedule::{Failure, FailureClass, Retries, Retry};
 use crate::storage::{Lease, StorageError, blocking};

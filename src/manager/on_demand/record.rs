@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::job::Deps;
 use super::super::renewal::read_stored_state;
-use super::super::storage_health::Use;
 use super::expiry::RemovalReason;
+use crate::cert_store::Use;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};

@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::super::cert_store;
 use super::super::job::Deps;
+use crate::cert_store;
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::Clock;

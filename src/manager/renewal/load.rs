@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 
 use super::super::cert_events::CertEvents;
-use super::super::cert_store::{self, StoredError};
 use super::super::desired::ConfiguredSpec;
 use super::super::job::Deps;
 use super::super::obtain;
-use super::super::storage_health::Use;
 use super::issuers::accounts;
-use super::{ManagedCert, READ_AGAIN, Renewals};
+use super::{ManagedCert, Renewals};
+use crate::cert_store::READ_AGAIN;
+use crate::cert_store::Use;
+use crate::cert_store::{self, StoredError};
 use crate::certificate::Change;
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
-use super::renewal::READ_AGAIN;
 use crate::clock::{Clock, UnixTime};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::storage::StorageError;
 
+/// After how many seconds a storage that could not be read is read again.
+pub(crate) const READ_AGAIN: i64 = 5;
+
 /// Whether the storage works, as far as is known.
-pub(super) struct StorageHealth {
+pub(crate) struct StorageHealth {
     events: EventBus,
     clock: Arc<dyn Clock>,
     /// A bit for each use that failed last.
@@ -20,13 +22,13 @@ pub(super) struct StorageHealth {
 
 /// What the storage is used for: one may work where the other does not.
 #[derive(Clone, Copy)]
-pub(super) enum Use {
+pub(crate) enum Use {
     Reading = 1,
     Writing = 2,
 }
 
 impl StorageHealth {
-    pub(super) fn new(events: EventBus, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(events: EventBus, clock: Arc<dyn Clock>) -> Self {
         Self {
             events,
             clock,
@@ -36,7 +38,7 @@ impl StorageHealth {
     }
 
     /// Records a failure, and emits an event at the first one.
-    pub(super) fn record_failure(&self, of: Use, error: &StorageError) {
+    pub(crate) fn record_failure(&self, of: Use, error: &StorageError) {
         if matches!(of, Use::Reading) {
             self.unread.store(self.clock.now(), Ordering::Relaxed);
         }
@@ -53,7 +55,7 @@ impl StorageHealth {
 
     /// Notes that something worked, and tells where all does again. What can be read says little of
     /// what could not just before.
-    pub(super) fn record_success(&self, of: Use) {
+    pub(crate) fn record_success(&self, of: Use) {
         let unread = self.unread.load(Ordering::Relaxed);
         let is_recent = (0..READ_AGAIN).contains(&self.clock.now().saturating_sub(unread));
         if matches!(of, Use::Reading) && is_recent {

@@ -1,11 +1,14 @@
 //! Issued certificates in the storage: one value holds chain and key, so that they change as one.
 
+mod storage_health;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use self::storage_health::{READ_AGAIN, StorageHealth, Use};
 use crate::certificate::material::{CertSource, Fetched, MaterialError};
 use crate::certificate::pem::find_der;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
@@ -16,7 +19,7 @@ use crate::schedule::{Advice, Retries, Retry};
 use crate::storage::{Key, Lease, Storage, StorageError, Value, damaged, keys};
 
 /// A certificate that can be written to the storage.
-pub(super) struct CertRecord {
+pub(crate) struct CertRecord {
     key: Key,
     metadata_key: Key,
     order: Key,
@@ -59,7 +62,7 @@ impl CertSource for StoredCertSource {
 
 /// `certificate` of `subject`, which is stored as one of the CA `ca`, left there rather than in
 /// memory. As it is where the storage has no key for it.
-pub(super) fn leave_in_storage(
+pub(crate) fn leave_in_storage(
     certificate: TlsCertificate,
     storage: &Arc<dyn Storage>,
     loader: &Arc<Loader>,
@@ -76,9 +79,15 @@ pub(super) fn leave_in_storage(
     }))
 }
 
+/// The name by which the certificate of `subject` by the CA `ca` waits to be stored: each has its
+/// own, as in the storage.
+pub(crate) fn pending_name(ca: &str, subject: &str) -> String {
+    format!("certificate {ca}/{subject}")
+}
+
 /// Why a stored certificate cannot be used.
 #[derive(Debug, Error)]
-pub(super) enum StoredError {
+pub(crate) enum StoredError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(
@@ -92,7 +101,7 @@ pub(super) enum StoredError {
 }
 
 /// The certificate of `subject` that `issuer` gave, whose CA is `ca`; `None` where there is none.
-pub(super) fn load_certificate(
+pub(crate) fn load_certificate(
     storage: &dyn Storage,
     loader: &Loader,
     ca: &str,
@@ -115,7 +124,7 @@ pub(super) fn load_certificate(
 
 /// As [`load_certificate`], also from where former versions kept a certificate with these names; with the
 /// subject that it was found under.
-pub(super) fn find_certificate(
+pub(crate) fn find_certificate(
     storage: &dyn Storage,
     loader: &Loader,
     ca: &str,
@@ -135,7 +144,7 @@ pub(super) fn find_certificate(
 
 /// When the certificate of `subject` ends that is stored as one of the CA `ca`, by what is known
 /// beside it; `None` where there is none.
-pub(super) fn stored_end(
+pub(crate) fn stored_end(
     storage: &dyn Storage,
     ca: &str,
     subject: &str,
@@ -153,7 +162,7 @@ impl CertRecord {
     ///
     /// # Errors
     /// Where the storage has no key for it; or where OpenSSL is out of memory.
-    pub(super) fn encode(
+    pub(crate) fn encode(
         certificate: &TlsCertificate,
         ca: &str,
         subject: &str,
@@ -183,7 +192,7 @@ impl CertRecord {
     ///
     /// # Errors
     /// Where the storage cannot be written; what was there before is there still.
-    pub(super) fn store(&self, storage: &dyn Storage, lease: &Lease) -> Result<(), StorageError> {
+    pub(crate) fn store(&self, storage: &dyn Storage, lease: &Lease) -> Result<(), StorageError> {
         storage.store_under(lease, &self.key, &self.pem)?;
         let metadata = serde_json::to_vec_pretty(&self.metadata).unwrap_or_default();
         storage.store_under(lease, &self.metadata_key, &metadata)
@@ -194,7 +203,7 @@ impl CertRecord {
     ///
     /// # Errors
     /// As for [`Self::store`].
-    pub(super) fn store_late(
+    pub(crate) fn store_late(
         &self,
         storage: &dyn Storage,
         lease: &Lease,
@@ -206,7 +215,7 @@ impl CertRecord {
 
 /// Why a certificate cannot be encoded.
 #[derive(Debug, Error)]
-pub(super) enum EncodeError {
+pub(crate) enum EncodeError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error("{0}")]
@@ -215,7 +224,7 @@ pub(super) enum EncodeError {
 
 /// The certificates, of whatever CA, that are valid at `now` and for one of `names`. Looks through
 /// all that is known beside certificates; reads only those that are meant.
-pub(super) fn search_certificates(
+pub(crate) fn search_certificates(
     storage: &dyn Storage,
     loader: &Loader,
     names: &HashSet<Pattern>,
@@ -242,7 +251,7 @@ pub(super) fn search_certificates(
 }
 
 /// Whether the certificate with this fingerprint is stored as another CA's than `ca`.
-pub(super) fn is_of_another(
+pub(crate) fn is_of_another(
     storage: &dyn Storage,
     ca: &str,
     fingerprint: &str,
@@ -271,7 +280,7 @@ pub(super) fn is_of_another(
 
 /// What is known of the failures of `subject` with these issuers; what cannot be read as such is
 /// none. What a former version has kept counts for the issuer that it names.
-pub(super) fn load_retries<'a>(
+pub(crate) fn load_retries<'a>(
     storage: &dyn Storage,
     subject: &str,
     issuers: impl IntoIterator<Item = &'a Arc<dyn Issuer>>,
@@ -290,7 +299,7 @@ pub(super) fn load_retries<'a>(
 }
 
 /// Keeps the failures of `subject` with an account, under `lease`.
-pub(super) fn store_retry(
+pub(crate) fn store_retry(
     storage: &dyn Storage,
     lease: &Lease,
     account: &str,
@@ -303,7 +312,7 @@ pub(super) fn store_retry(
 
 /// Forgets the failures of `subject` with these accounts, under `lease`, and what a former version
 /// has kept of it.
-pub(super) fn forget_retries(
+pub(crate) fn forget_retries(
     storage: &dyn Storage,
     lease: &Lease,
     accounts: &[String],
@@ -320,7 +329,7 @@ pub(super) fn forget_retries(
 }
 
 /// What is known of a CA's advice.
-pub(super) fn load_advice(
+pub(crate) fn load_advice(
     storage: &dyn Storage,
     key: &Key,
 ) -> Result<Option<Advice>, StorageError> {
@@ -328,7 +337,7 @@ pub(super) fn load_advice(
 }
 
 /// Keeps what is known of a CA's advice, under `lease`.
-pub(super) fn store_advice(
+pub(crate) fn store_advice(
     storage: &dyn Storage,
     lease: &Lease,
     key: &Key,
