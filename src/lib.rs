@@ -43,6 +43,7 @@ pub mod problem;
 pub mod proxy;
 pub mod pulse;
 pub mod readiness;
+pub mod renewal;
 pub mod schedule;
 pub mod secret;
 pub mod service;

@@ -11,7 +11,6 @@
 
 mod authority;
 mod key_layout;
-mod on_demand;
 mod roots;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +23,6 @@ use rcgen::{
 use thiserror::Error;
 use tracing::info;
 use zeroize::Zeroizing;
-
-pub use self::on_demand::LocalOnDemandIssuer;
 
 use self::authority::Authority;
 use self::key_layout::KeyLayout;
@@ -300,4 +297,4 @@ pub enum LocalCaError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

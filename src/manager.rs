@@ -5,20 +5,15 @@
 //! fails is reported and leaves what was served before. Its calls do file I/O and take their time:
 //! they belong on a thread of their own. When to call them is for others to decide.
 
-mod ari_query;
-mod cert_events;
 mod desired;
 mod desired_hosts;
 mod gauges;
 mod issuance_plan;
-mod job;
 mod jobs;
 mod local_certs;
-mod obtain;
 mod on_demand;
 mod publish;
 mod reconcile;
-mod renewal;
 mod report;
 mod revocation;
 mod scan;
@@ -34,20 +29,14 @@ use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use openssl::error::ErrorStack;
 
-pub use self::ari_query::{AriQuery, AriResult};
 use self::desired_hosts::DesiredHosts;
 use self::gauges::Gauges;
 pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
-pub use self::job::{Deps, Job, JobResult};
 use self::local_certs::{LocalCaDeps, LocalCerts};
 use self::on_demand::OnDemandNames;
 pub use self::on_demand::{Lookup, LookupResults, Removal, Removed, Requests, Retention};
 use self::publish::OnDemandIssuance;
-use self::renewal::Renewals;
-pub use self::renewal::{IssuerLimit, MakeIssuer, ManagedView, MonitoredCert, StartupStatus};
 pub use self::report::{Report, UncoveredHost};
-use self::revocation::LastCheck;
-pub use self::revocation::{ActionError, RevocationJob};
 use crate::cert_files::{CertFiles, FileCertSources, LoadPriority};
 use crate::cert_store::StorageHealth;
 use crate::certificate::sni::{Candidates, SniMap};
@@ -59,6 +48,11 @@ use crate::event::EventBus;
 use crate::issuer::NullIssuer;
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
+pub use crate::renewal::{
+    ActionError, AriQuery, AriResult, Deps, IssuerLimit, Job, JobResult, MakeIssuer, ManagedView,
+    MonitoredCert, RevocationJob, StartupStatus,
+};
+use crate::renewal::{LastCheck, Renewals};
 use crate::storage::{PendingWrites, Storage};
 
 /// What a [`TlsManager`] is made of.

@@ -6,6 +6,7 @@
 mod ask;
 mod bucket;
 mod gate;
+mod local_issuer;
 mod lru;
 mod negative_cache;
 mod policy;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::gate::{Gate, GateSettings};
+pub use self::local_issuer::LocalOnDemandIssuer;
 pub use self::policy::{allows, covers};
 
 use crate::certificate::sni::CertificateSet;
@@ -60,13 +62,6 @@ pub struct ObtainError {
     pub retry_after: Option<Duration>,
     /// Whether any work was begun for it. Else it counts for no quota.
     pub is_begun: bool,
-}
-
-/// Asked before a renewal whether the name may still have a certificate.
-#[async_trait]
-pub trait RenewalPolicy: Send + Sync {
-    /// Whether `name` may still have a certificate; `None` where it cannot be told now.
-    async fn still_allows(&self, name: &HostName) -> Option<bool>;
 }
 
 #[cfg(test)]

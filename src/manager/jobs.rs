@@ -9,7 +9,7 @@ use super::{
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::issuer::Issuer;
-use crate::on_demand::RenewalPolicy;
+use crate::renewal::RenewalPolicy;
 use crate::schedule::RenewedBy;
 
 impl TlsManager {
@@ -23,10 +23,11 @@ impl TlsManager {
         let on_demand = self.on_demand.as_ref();
         let wanted =
             on_demand.map(|on_demand| Arc::clone(&on_demand.gate) as Arc<dyn RenewalPolicy>);
-        let (issued, issuers) = (&mut self.local_certs, &config.issuers);
+        let (local_certs, issuers) = (&mut self.local_certs, &config.issuers);
+        let mut local_ca = |name: &Arc<str>| local_certs.local_ca(name, issuers);
         let jobs = self
             .renewals
-            .begin_due_jobs(issued, issuers, wanted.as_ref(), now);
+            .begin_due_jobs(&mut local_ca, issuers, wanted.as_ref(), now);
         // What a limit stands against comes late, or not at all.
         self.answer_all_waiting(now);
         if let Some(gauges) = &mut self.gauges {

@@ -27,7 +27,6 @@ use self::answers::duration_of_seconds;
 use self::lookup::{Found, LookupKey, State};
 use self::record::Record;
 use super::TlsManager;
-use super::renewal::{NameStatus, StoredState};
 use super::report::Report;
 use crate::certificate::Validity;
 use crate::certificate::sni::Precedence;
@@ -37,6 +36,7 @@ use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::issuer::spec::is_acme;
+use crate::renewal::{NameStatus, StoredState};
 use crate::storage::{Key, keys};
 
 /// How many names may have certificates on demand from CAs.

@@ -12,8 +12,8 @@ use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
 use crate::issuer::spec::is_acme;
-use crate::local_ca::{LocalCa, LocalOnDemandIssuer};
-use crate::on_demand::{Gate, GateSettings, OnDemandIssuer};
+use crate::local_ca::LocalCa;
+use crate::on_demand::{Gate, GateSettings, LocalOnDemandIssuer, OnDemandIssuer};
 use crate::problem::Problem;
 
 /// After how many seconds it is tried again to make what could not be made.

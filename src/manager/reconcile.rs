@@ -85,6 +85,7 @@ impl TlsManager {
             let mut served =
                 self.local_certs
                     .issue_certificates(&local, &config.issuers, window, now, problems);
+            let remote: Vec<_> = remote.into_iter().map(|(spec, _)| spec).collect();
             if !self.dry {
                 served.extend(
                     self.renewals

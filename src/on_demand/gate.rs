@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::OnDemandIssuer;
 use super::ask::{Answer, Asker};
 use super::negative_cache::NegativeCache;
 use super::policy::{NameVerdict, Policy};
 use super::quota::{QuotaExceeded, Quotas};
 use super::report::Report;
 use super::single_flight::{Flight, Flights, Outcome, WaitLimit};
-use super::{OnDemandIssuer, RenewalPolicy};
 use crate::certificate::sni::{CertificateSet, OnDemand};
 use crate::clock::Clock;
 use crate::config::model;
 use crate::host::HostName;
 use crate::metrics::Metrics;
+use crate::renewal::RenewalPolicy;
 
 /// The longest that a name is worked for. Makers give up before by themselves.
 const LONGEST_FLIGHT: Duration = Duration::from_secs(3600);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::TlsManager;
-use super::super::renewal::NameStatus;
 use crate::clock::UnixTime;
 use crate::host::HostName;
 use crate::on_demand::ObtainError;
+use crate::renewal::NameStatus;
 
 impl TlsManager {
     /// Answers all clients that wait for a name that is decided.

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::TlsManager;
-use super::super::job::Deps;
-use super::super::renewal::{NameStatus, cert_events};
 use super::super::report::Report;
 use super::lookup::{Lookup, LookupKey};
 use super::record::{Record, Removal, RemovalOutcome, Removed};
@@ -19,6 +17,8 @@ use crate::certificate::TlsCertificate;
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::OnDemand;
 use crate::host::{HostName, Pattern};
+use crate::renewal::Deps;
+use crate::renewal::{NameStatus, cert_events};
 use crate::storage::{Key, StorageError, keys};
 
 const MINUTE: i64 = 60;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::job::Deps;
-use super::super::renewal::{StoredState, read_stored_state};
 use super::record::Record;
 use super::requests::LookupGuard;
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
 use crate::parallel;
+use crate::renewal::Deps;
+use crate::renewal::{StoredState, read_stored_state};
 use crate::storage::{Key, StorageError, keys};
 
 /// Names to be looked up.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::job::Deps;
-use super::super::renewal::read_stored_state;
 use super::expiry::RemovalReason;
 use crate::cert_store::Use;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
+use crate::renewal::Deps;
+use crate::renewal::read_stored_state;
 use crate::storage::{Key, Storage, StorageError, damaged, keys};
 
 /// Since when a name has its certificate on demand, and when it was last of use.

@@ -12,13 +12,13 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::super::job::Deps;
 use crate::cert_store;
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::Clock;
 use crate::host::{HostName, Pattern};
 use crate::on_demand::{ObtainError, OnDemandIssuer};
+use crate::renewal::Deps;
 use crate::storage::{Storage, keys};
 
 /// How many names are waited for at most.

@@ -14,7 +14,8 @@ use crate::config::model::{Issuer, OnDemandLimits};
 use crate::event::EventKind;
 use crate::host::HostName;
 use crate::manager::{Reason, Requests};
-use crate::on_demand::{ObtainError, OnDemandIssuer, RenewalPolicy};
+use crate::on_demand::{ObtainError, OnDemandIssuer};
+use crate::renewal::RenewalPolicy;
 use crate::schedule::{CertState, Failure, FailureClass};
 
 const HOST: &str = "x.shop.example";
@@ -156,10 +157,11 @@ impl World {
         let now = self.clock.now();
         let manager = &mut self.manager;
         let issuers = &self.config.issuers;
-        let jobs =
-            manager
-                .renewals
-                .begin_due_jobs(&mut manager.local_certs, issuers, Some(&wanted), now);
+        let local_certs = &mut manager.local_certs;
+        let mut local_ca = |name: &Arc<str>| local_certs.local_ca(name, issuers);
+        let jobs = manager
+            .renewals
+            .begin_due_jobs(&mut local_ca, issuers, Some(&wanted), now);
         let count = jobs.len();
         let deps = self.manager.deps().clone();
         for job in jobs {

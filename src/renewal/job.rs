@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntCounterVec;
 
+use super::RenewalPolicy;
 use super::revocation::LastCheck;
 use crate::cert_store;
 use crate::cert_store::{StorageHealth, Use};
@@ -14,7 +15,6 @@ use crate::event::EventBus;
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::local_ca::LocalCa;
-use crate::on_demand::RenewalPolicy;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retries, Retry};
 use crate::storage::{PendingWrites, Storage, keys};
@@ -22,17 +22,17 @@ use crate::storage::{PendingWrites, Storage, keys};
 /// What jobs depend on.
 #[derive(Clone)]
 pub struct Deps {
-    pub(super) storage: Arc<dyn Storage>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) loader: Arc<Loader>,
-    pub(super) events: EventBus,
-    pub(super) health: Arc<StorageHealth>,
-    pub(super) pending_writes: PendingWrites,
-    pub(super) last_check: LastCheck,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) events: EventBus,
+    pub(crate) health: Arc<StorageHealth>,
+    pub(crate) pending_writes: PendingWrites,
+    pub(crate) last_check: LastCheck,
     /// Whether certificates are held in memory that are in the storage.
-    pub(super) in_memory: InMemory,
+    pub(crate) in_memory: InMemory,
     /// Counts certificates that were asked for, by issuer and result.
-    pub(super) renewals: Option<IntCounterVec>,
+    pub(crate) renewals: Option<IntCounterVec>,
 }
 
 impl Deps {
@@ -43,7 +43,7 @@ impl Deps {
 
     /// `certificate` of `subject`, which is stored as one of the CA `ca`, as it is held from now
     /// on.
-    pub(super) fn place_in_memory(
+    pub(crate) fn place_in_memory(
         &self,
         certificate: TlsCertificate,
         ca: &str,
@@ -74,7 +74,7 @@ impl Deps {
     }
 
     /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
-    pub(super) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
+    pub(crate) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
         self.pending_writes
             .has_write(&cert_store::pending_name(ca, subject))
     }
@@ -214,7 +214,7 @@ pub struct JobResult {
 
 impl JobResult {
     /// The certificate that was worked on.
-    pub(super) fn spec(&self) -> &Arc<CertSpec> {
+    pub(crate) fn spec(&self) -> &Arc<CertSpec> {
         &self.guard.spec
     }
 }

@@ -1,46 +1,67 @@
 //! The certificates that CAs are asked for: what is there of each, what is due, what the jobs
 //! returned.
 //!
-//! The plan of [`crate::schedule`] decides when; [`super::obtain`] asks the issuers, elsewhere.
+//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers, elsewhere.
 //! What is stored is read when a certificate is first needed, and served at once.
 
 mod ari;
+mod ari_query;
+mod cert_events;
 mod issuers;
+mod job;
 mod load;
+mod obtain;
 mod on_demand;
 mod queue;
+mod revocation;
 mod revoked;
 mod status;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use indexmap::IndexMap;
 
 use self::ari::Ari;
+pub use self::ari_query::{AriQuery, AriResult};
+use self::cert_events::CertEvents;
 pub use self::issuers::IssuerLimit;
 use self::issuers::{accounts, check_obstacles, may_be_mended};
-pub(super) use self::load::{StoredState, read_stored_state};
-pub(super) use self::on_demand::{NameStatus, cert_events};
+use self::job::{AbandonedJobs, CurrentIssuer, Outcome};
+pub use self::job::{Deps, Job, JobResult};
+pub(crate) use self::load::{StoredState, read_stored_state};
+pub(crate) use self::on_demand::{NameStatus, cert_events};
 use self::queue::RenewalQueues;
+pub(crate) use self::revocation::LastCheck;
+pub use self::revocation::{ActionError, RevocationJob};
 pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
-use super::cert_events::CertEvents;
-use super::job::{AbandonedJobs, CurrentIssuer, Deps, Job, JobResult, Outcome};
-use super::local_certs::LocalCerts;
 use crate::cert_store::READ_AGAIN;
 use crate::certificate::Change;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
+use crate::host::HostName;
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::issuer::spec::SpecChange;
-use crate::on_demand::RenewalPolicy;
+use crate::local_ca::LocalCa;
 use crate::schedule::{Failure, FailureClass, Retries};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
 pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
+
+/// Opens the local CA that the configuration calls by a name; `None` where there may only be
+/// looked.
+pub(crate) type OpenLocalCa<'a> = dyn FnMut(&Arc<str>) -> Result<Option<Arc<LocalCa>>, String> + 'a;
+
+/// Asked before a renewal whether the name may still have a certificate.
+#[async_trait]
+pub trait RenewalPolicy: Send + Sync {
+    /// Whether `name` may still have a certificate; `None` where it cannot be told now.
+    async fn still_allows(&self, name: &HostName) -> Option<bool>;
+}
 
 /// The part of its life in which a certificate is renewed, until the configuration says.
 const WINDOW: f64 = 1.0 / 3.0;
@@ -52,7 +73,7 @@ const LOOK_AGAIN: i64 = 5;
 const LOOK_SOON: i64 = 1;
 
 /// Every certificate that CAs are asked for.
-pub(super) struct Renewals {
+pub(crate) struct Renewals {
     deps: Deps,
     make: MakeIssuer,
     open: HashMap<Arc<str>, OpenIssuer>,
@@ -95,7 +116,7 @@ struct ManagedCert {
 }
 
 impl Renewals {
-    pub(super) fn new(deps: Deps, make: MakeIssuer) -> Self {
+    pub(crate) fn new(deps: Deps, make: MakeIssuer) -> Self {
         Self {
             deps,
             make,
@@ -109,13 +130,13 @@ impl Renewals {
         }
     }
 
-    pub(super) fn deps(&self) -> &Deps {
+    pub(crate) fn deps(&self) -> &Deps {
         &self.deps
     }
 
     /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
     /// forbid it: a start depends on it.
-    pub(super) fn retry_missing(&mut self, now: UnixTime) {
+    pub(crate) fn retry_missing(&mut self, now: UnixTime) {
         let entries = self.entries.iter_mut();
         for (spec, entry) in entries.filter(|(spec, _)| spec.precedence != Precedence::OnDemand) {
             if entry.certificate.is_some() && !entry.is_stale {
@@ -130,7 +151,7 @@ impl Renewals {
     }
 
     /// Forgets what `is_needed` does not ask for any more, of what the configuration asked for.
-    pub(super) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
+    pub(crate) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
         let (queues, ari) = (&mut self.queues, &mut self.ari);
         self.entries.retain(|spec, entry| {
@@ -153,9 +174,9 @@ impl Renewals {
     /// The certificates that something is to be done about now, as many as may be worked on at a
     /// time; each is held to be worked on until [`Self::apply_job_results`] says what came of it. Where clients
     /// have asked for them, `wanted` is asked whether they are still to be had.
-    pub(super) fn begin_due_jobs(
+    pub(crate) fn begin_due_jobs(
         &mut self,
-        local_certs: &mut LocalCerts,
+        local_ca: &mut OpenLocalCa<'_>,
         issuers: &IndexMap<Arc<str>, Configured>,
         wanted: Option<&Arc<dyn RenewalPolicy>>,
         now: UnixTime,
@@ -168,7 +189,7 @@ impl Renewals {
         let lists: Vec<_> = self.queues.lists().cloned().collect();
         let mut issuers_of = HashMap::with_capacity(lists.len());
         for list in lists {
-            let job_issuers = self.job_issuers_of(&list, local_certs, issuers);
+            let job_issuers = self.job_issuers_of(&list, local_ca, issuers);
             issuers_of.insert(list, job_issuers);
         }
         let none = Vec::new();
@@ -211,17 +232,17 @@ impl Renewals {
     }
 
     /// Whether the storage does not say what it holds of some.
-    pub(super) fn is_unread(&self) -> bool {
+    pub(crate) fn is_unread(&self) -> bool {
         self.unread.is_some()
     }
 
     /// When something is next due.
-    pub(super) fn next_due(&self) -> Option<UnixTime> {
+    pub(crate) fn next_due(&self) -> Option<UnixTime> {
         self.queues.next_wake()
     }
 
     /// Applies the result of a job. Returns what changes in what is served.
-    pub(super) fn apply_result(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
+    pub(crate) fn apply_result(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
         let JobResult { guard, outcome } = done;
         let spec = guard.release();
         let Some(entry) = self.entries.get_mut(&spec) else {
@@ -313,7 +334,7 @@ impl Renewals {
     }
 
     /// Makes the certificates of `subject` due now, whatever their schedule. Whether there are any.
-    pub(super) fn request_renewal(&mut self, subject: &str, now: UnixTime) -> bool {
+    pub(crate) fn request_renewal(&mut self, subject: &str, now: UnixTime) -> bool {
         let mut is_known = false;
         for (spec, entry) in &mut self.entries {
             if entry.subject != subject {
@@ -333,12 +354,12 @@ impl Renewals {
     }
 
     /// Whether there is a certificate for this very specification.
-    pub(super) fn has_certificate(&self, spec: &CertSpec) -> bool {
+    pub(crate) fn has_certificate(&self, spec: &CertSpec) -> bool {
         let entry = self.entries.get(spec);
         entry.is_some_and(|entry| entry.certificate.is_some())
     }
 
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         self.entries
             .values()
             .filter_map(|entry| entry.certificate.as_ref())

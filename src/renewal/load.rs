@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 
-use super::super::cert_events::CertEvents;
-use super::super::desired::ConfiguredSpec;
-use super::super::job::Deps;
-use super::super::obtain;
+use super::cert_events::CertEvents;
 use super::issuers::accounts;
+use super::job::Deps;
+use super::obtain;
 use super::{ManagedCert, Renewals};
 use crate::cert_store::READ_AGAIN;
 use crate::cert_store::Use;
@@ -35,10 +34,10 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// What the storage holds of a certificate.
 #[derive(Default)]
-pub(in crate::manager) struct StoredState {
-    pub(in crate::manager) certificate: Option<TlsCertificate>,
-    pub(in crate::manager) retries: Retries,
-    pub(in crate::manager) damaged: Option<StoredError>,
+pub(crate) struct StoredState {
+    pub(crate) certificate: Option<TlsCertificate>,
+    pub(crate) retries: Retries,
+    pub(crate) damaged: Option<StoredError>,
 }
 
 impl ManagedCert {
@@ -54,9 +53,9 @@ impl ManagedCert {
 
 impl Renewals {
     /// Sees that all of `asked` is planned, and returns what the storage has of it.
-    pub(in crate::manager) fn ensure_planned(
+    pub(crate) fn ensure_planned(
         &mut self,
-        asked: &[ConfiguredSpec<'_>],
+        asked: &[CertSpec],
         issuers: &IndexMap<Arc<str>, Configured>,
         window: f64,
         now: UnixTime,
@@ -66,7 +65,7 @@ impl Renewals {
         // A storage that answers with a time-out is not to be waited for in every pass.
         let is_soon = |last: UnixTime| (last..last.saturating_add(READ_AGAIN)).contains(&now);
         let is_resting = self.unread.is_some_and(is_soon);
-        for (spec, _) in asked {
+        for spec in asked {
             if is_resting && self.entries.contains_key(spec) {
                 continue;
             }
@@ -229,7 +228,7 @@ fn reload_copy(deps: &Deps, certificate: &TlsCertificate) -> Option<TlsCertifica
 }
 
 /// What the storage holds of the certificate with these names, of the CAs of `remote`.
-pub(in crate::manager) fn read_stored_state(
+pub(crate) fn read_stored_state(
     deps: &Deps,
     names: &[Pattern],
     subject: &str,

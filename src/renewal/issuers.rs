@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::super::job::JobIssuer;
-use super::super::local_certs::LocalCerts;
-use super::super::obtain::replaced_at;
-use super::{ManagedCert, OpenIssuer, Renewals};
+use super::job::JobIssuer;
+use super::obtain::replaced_at;
+use super::{ManagedCert, OpenIssuer, OpenLocalCa, Renewals};
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
 use crate::config::model::{Acme, Issuer as Configured};
@@ -25,7 +24,7 @@ impl Renewals {
     /// Forgets the issuers that `issuers` no longer has as they were. A certificate of a CA that was
     /// replaced is served until the new CA has issued one. A failed DNS challenge may succeed where
     /// `is_other_dns`.
-    pub(in crate::manager) fn close_changed_issuers(
+    pub(crate) fn close_changed_issuers(
         &mut self,
         issuers: &IndexMap<Arc<str>, Configured>,
         is_other_dns: bool,
@@ -80,7 +79,7 @@ impl Renewals {
     }
 
     /// Those of `names` that are over the network.
-    pub(in crate::manager) fn open_remote(
+    pub(crate) fn open_remote(
         &mut self,
         names: &[Arc<str>],
         issuers: &IndexMap<Arc<str>, Configured>,
@@ -94,11 +93,7 @@ impl Renewals {
             .collect()
     }
 
-    pub(in crate::manager) fn open_issuer(
-        &mut self,
-        name: &Arc<str>,
-        acme: &Arc<Acme>,
-    ) -> Arc<dyn Issuer> {
+    pub(crate) fn open_issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
         let (make, looked) = (&self.make, &mut self.looked);
         let (_, issuer) = self.open.entry(Arc::clone(name)).or_insert_with(|| {
             *looked = None;
@@ -110,7 +105,7 @@ impl Renewals {
     pub(super) fn job_issuers_of(
         &mut self,
         list: &[Arc<str>],
-        local_certs: &mut LocalCerts,
+        local_ca: &mut OpenLocalCa<'_>,
         issuers: &IndexMap<Arc<str>, Configured>,
     ) -> Vec<JobIssuer> {
         let mut job_issuers = Vec::with_capacity(list.len());
@@ -120,7 +115,7 @@ impl Renewals {
                     // A change of the configuration may have closed it.
                     job_issuers.push(JobIssuer::Remote(self.open_issuer(name, acme)));
                 }
-                Some(Configured::LocalCa { .. }) => match local_certs.local_ca(name, issuers) {
+                Some(Configured::LocalCa { .. }) => match local_ca(name) {
                     Ok(ca) => job_issuers.extend(ca.map(JobIssuer::Local)),
                     Err(reason) => tracing::error!(issuer = %name, reason, "cannot be asked"),
                 },
@@ -244,7 +239,7 @@ impl Renewals {
 
     /// The issuers whose limits are to be looked at in the storage now, see
     /// [`Issuer::refresh_limits`]; each counts as looked at.
-    pub(in crate::manager) fn limits_to_check(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
+    pub(crate) fn limits_to_check(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
         let is_soon = |last: UnixTime| (last..last.saturating_add(CHECK_EVERY)).contains(&now);
         if self.looked.is_some_and(is_soon) {
             return Vec::new();
@@ -255,7 +250,7 @@ impl Renewals {
     }
 
     /// All limits of CAs that hold now, each with the issuer.
-    pub(in crate::manager) fn limits(&self) -> impl Iterator<Item = (&Arc<str>, Wait)> {
+    pub(crate) fn limits(&self) -> impl Iterator<Item = (&Arc<str>, Wait)> {
         self.open
             .iter()
             .flat_map(|(name, (_, issuer))| issuer.limits().into_iter().map(move |it| (name, it)))

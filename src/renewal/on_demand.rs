@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::cert_events::CertEvents;
-use super::super::job::Deps;
+use super::cert_events::CertEvents;
 use super::issuers::accounts;
+use super::job::Deps;
 use super::load::StoredState;
 use super::{ManagedCert, Renewals};
 use crate::certificate::Change;
@@ -25,7 +25,7 @@ const REST: i64 = 10;
 
 /// The status of a name that clients have asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::manager) enum NameStatus {
+pub(crate) enum NameStatus {
     /// It has a certificate that is valid.
     Served,
     /// One is being obtained, or soon is.
@@ -38,16 +38,16 @@ pub(in crate::manager) enum NameStatus {
 
 /// Why a name gets no certificate for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::manager) struct Deferred {
-    pub(in crate::manager) why: String,
-    pub(in crate::manager) next: Option<UnixTime>,
+pub(crate) struct Deferred {
+    pub(crate) why: String,
+    pub(crate) next: Option<UnixTime>,
     /// Whether nothing but another client's asking is a reason to try again.
-    pub(in crate::manager) is_of_name: bool,
+    pub(crate) is_of_name: bool,
 }
 
 impl Deferred {
     /// Why a name is put off that has failed before; `None` where that is over.
-    pub(in crate::manager) fn from_retry(retry: &Retry, now: UnixTime) -> Option<Self> {
+    pub(crate) fn from_retry(retry: &Retry, now: UnixTime) -> Option<Self> {
         (!retry.is_due(now)).then(|| Self {
             why: retry.message.clone(),
             next: retry.next,
@@ -64,7 +64,7 @@ fn is_of_name(class: FailureClass) -> bool {
 
 impl Renewals {
     /// Takes up a certificate that a client has asked for, with what the storage has of it.
-    pub(in crate::manager) fn adopt_spec(
+    pub(crate) fn adopt_spec(
         &mut self,
         spec: &Arc<CertSpec>,
         subject: String,
@@ -95,7 +95,7 @@ impl Renewals {
 
     /// Why a name is put off that these issuers may be asked for, by what the storage has of its
     /// failures; `None` where one of them can be asked.
-    pub(in crate::manager) fn deferral(
+    pub(crate) fn deferral(
         &self,
         retries: &Retries,
         issuers: &[Arc<str>],
@@ -106,7 +106,7 @@ impl Renewals {
     }
 
     /// Forgets a certificate that clients have asked for.
-    pub(in crate::manager) fn release_spec(&mut self, spec: &Arc<CertSpec>) -> Option<Change> {
+    pub(crate) fn release_spec(&mut self, spec: &Arc<CertSpec>) -> Option<Change> {
         self.queues.remove(spec);
         self.ari.forget_spec(spec);
         let entry = self.entries.remove(spec)?;
@@ -117,7 +117,7 @@ impl Renewals {
     }
 
     /// Asks others for a certificate from now on. The one at hand is good until it is due.
-    pub(in crate::manager) fn change_issuers(
+    pub(crate) fn change_issuers(
         &mut self,
         spec: &Arc<CertSpec>,
         instead: &Arc<CertSpec>,
@@ -167,7 +167,7 @@ impl Renewals {
     }
 
     /// Whether a certificate is not wanted, and none is left.
-    pub(in crate::manager) fn is_over(&self, spec: &CertSpec, now: UnixTime) -> bool {
+    pub(crate) fn is_over(&self, spec: &CertSpec, now: UnixTime) -> bool {
         let entry = self.entries.get(spec).filter(|entry| entry.is_unwanted);
         entry.is_some_and(|entry| {
             let certificate = entry.certificate.as_ref();
@@ -176,13 +176,13 @@ impl Renewals {
     }
 
     /// Does nothing more about a certificate that is over. It may be gone from the storage by now.
-    pub(in crate::manager) fn stop_renewal(&mut self, spec: &Arc<CertSpec>) {
+    pub(crate) fn stop_renewal(&mut self, spec: &Arc<CertSpec>) {
         self.queues.remove(spec);
         self.ari.forget_spec(spec);
     }
 
     /// Obtains a certificate again that is over.
-    pub(in crate::manager) fn resume_renewal(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
+    pub(crate) fn resume_renewal(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
         if !self.is_over(spec, now) {
             return;
         }
@@ -195,7 +195,7 @@ impl Renewals {
     }
 
     /// Goes on with `certificate`, which is stored, in the place of one that is over.
-    pub(in crate::manager) fn install_renewed(
+    pub(crate) fn install_renewed(
         &mut self,
         spec: &Arc<CertSpec>,
         certificate: TlsCertificate,
@@ -222,11 +222,7 @@ impl Renewals {
     }
 
     /// The status of a name that clients have asked for.
-    pub(in crate::manager) fn name_status(
-        &self,
-        spec: &Arc<CertSpec>,
-        now: UnixTime,
-    ) -> NameStatus {
+    pub(crate) fn name_status(&self, spec: &Arc<CertSpec>, now: UnixTime) -> NameStatus {
         let Some(entry) = self.entries.get(spec) else {
             return NameStatus::Unknown;
         };
@@ -267,7 +263,7 @@ impl Renewals {
     }
 
     /// By what the storage knows the certificates that the configuration asks for.
-    pub(in crate::manager) fn configured_subjects(&self) -> HashSet<&str> {
+    pub(crate) fn configured_subjects(&self) -> HashSet<&str> {
         let entries = self.entries.iter();
         let configured = entries.filter(|(spec, _)| spec.precedence != Precedence::OnDemand);
         configured
@@ -277,10 +273,6 @@ impl Renewals {
 }
 
 /// Emits the events of a certificate.
-pub(in crate::manager) fn cert_events<'a>(
-    deps: &'a Deps,
-    spec: &'a CertSpec,
-    now: UnixTime,
-) -> CertEvents<'a> {
+pub(crate) fn cert_events<'a>(deps: &'a Deps, spec: &'a CertSpec, now: UnixTime) -> CertEvents<'a> {
     CertEvents { deps, spec, now }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::cert_events;
+use super::cert_events;
 use super::issuers::IssuerLimit;
 use super::{ManagedCert, Renewals};
 use crate::certificate::sni::Precedence;
@@ -63,7 +63,7 @@ pub enum StartupStatus {
 
 impl Renewals {
     /// Every certificate, with how its renewal goes; none that is to end.
-    pub(in crate::manager) fn monitored_certs(&self) -> impl Iterator<Item = MonitoredCert> {
+    pub(crate) fn monitored_certs(&self) -> impl Iterator<Item = MonitoredCert> {
         let entries = self.entries.iter().filter(|(_, entry)| !entry.is_unwanted);
         entries.filter_map(|(spec, entry)| {
             let retry = self.queues.retry(spec).cloned();
@@ -80,7 +80,7 @@ impl Renewals {
     }
 
     /// Everything that issuers are asked for.
-    pub(in crate::manager) fn views(&self, now: UnixTime) -> impl Iterator<Item = ManagedView> {
+    pub(crate) fn views(&self, now: UnixTime) -> impl Iterator<Item = ManagedView> {
         self.entries.iter().map(move |(spec, entry)| {
             let state = self.queues.state(spec, now);
             let (held, next) = match self.limiting(spec, entry, now) {
@@ -132,7 +132,7 @@ impl Renewals {
     }
 
     /// Whether all certificates are there that the configuration asks for.
-    pub(in crate::manager) fn startup_status(&self, now: UnixTime) -> StartupStatus {
+    pub(crate) fn startup_status(&self, now: UnixTime) -> StartupStatus {
         let mut state = StartupStatus::Complete;
         for (spec, entry) in self.configured() {
             if entry.certificate.is_some() && !entry.is_stale {
@@ -162,7 +162,7 @@ impl Renewals {
 
     /// The configured names that have no certificate, or none that was valid since the start, each
     /// with the reason.
-    pub(in crate::manager) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
+    pub(crate) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
         let mut lacking = HashMap::new();
         for (spec, entry) in self.configured() {
             let what = match &entry.certificate {

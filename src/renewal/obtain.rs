@@ -1,7 +1,7 @@
 //! Obtains one certificate: asks its issuers in turn, checks what they issue, stores it.
 //!
 //! [`Job::run`] runs beside the manager and touches nothing of it; its result goes to
-//! [`super::TlsManager::apply_job_results`], which alone decides what is served. Everything is
+//! [`super::Renewals::apply_result`], and the manager alone decides what is served. Everything is
 //! stored under the certificate's lock.
 
 mod candidates;

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
-use super::{LocalCa, LocalCaError};
+use super::{ObtainError, OnDemandIssuer};
 use crate::certificate::sni::CertificateSet;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};
 use crate::host::{HostName, Pattern};
-use crate::on_demand::{ObtainError, OnDemandIssuer};
+use crate::local_ca::{LocalCa, LocalCaError};
 
 /// How many names are kept; beyond, those asked for least go first.
 const CAPACITY: u64 = 10_000;

@@ -9,18 +9,14 @@ use crate::schedule::CertState;
 
 impl Renewals {
     /// Whether the certificate with this fingerprint is one that CAs are asked for.
-    pub(in crate::manager) fn manages(&self, fingerprint: &str) -> bool {
+    pub(crate) fn manages(&self, fingerprint: &str) -> bool {
         let mut certificates = self.certificates();
         certificates.any(|one| one.fingerprint().to_string() == fingerprint)
     }
 
     /// A person has had this revoked: another is asked for now, whatever the schedule and the
     /// back-off say. Whether any is.
-    pub(in crate::manager) fn replace_revoked(
-        &mut self,
-        fingerprint: Fingerprint,
-        now: UnixTime,
-    ) -> bool {
+    pub(crate) fn replace_revoked(&mut self, fingerprint: Fingerprint, now: UnixTime) -> bool {
         let mut is_known = false;
         for (spec, entry) in &mut self.entries {
             let present = entry.certificate.as_ref().map(|one| one.fingerprint());
@@ -35,7 +31,7 @@ impl Renewals {
     }
 
     /// Others, or this instance before it was started anew, have had these revoked.
-    pub(in crate::manager) fn mark_revoked(&mut self, revoked: &HashSet<String>, now: UnixTime) {
+    pub(crate) fn mark_revoked(&mut self, revoked: &HashSet<String>, now: UnixTime) {
         if revoked.is_empty() {
             return;
         }

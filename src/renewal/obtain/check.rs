@@ -95,6 +95,6 @@ impl Job {
 }
 
 /// Whether `certificate` is for all of `names`, each as it stands.
-pub(in crate::manager) fn covers(certificate: &TlsCertificate, names: &[Pattern]) -> bool {
+pub(crate) fn covers(certificate: &TlsCertificate, names: &[Pattern]) -> bool {
     names.iter().all(|name| certificate.names().contains(name))
 }

@@ -2,7 +2,7 @@
 //! asks, and the others read what it stored.
 //!
 //! [`AriQuery::run`] runs beside the manager and touches nothing of it, like [`super::Job::run`];
-//! its result goes to [`super::TlsManager::apply_ari_result`].
+//! its result goes to [`super::Renewals::apply_ari_result`].
 
 use std::sync::Arc;
 

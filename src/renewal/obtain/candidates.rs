@@ -51,7 +51,7 @@ impl Job {
 }
 
 /// How `issuer` knows `present`, where it is of the same and still counts.
-pub(in crate::manager) fn replaced_at(
+pub(crate) fn replaced_at(
     present: &TlsCertificate,
     is_revoked: bool,
     issuer: &Arc<dyn Issuer>,

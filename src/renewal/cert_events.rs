@@ -11,7 +11,7 @@ use crate::schedule::advice::Window;
 use crate::schedule::{Alert, Failure, RenewedBy, Retry};
 
 /// Emits the events of one certificate.
-pub(super) struct CertEvents<'a> {
+pub(crate) struct CertEvents<'a> {
     pub(super) deps: &'a Deps,
     pub(super) spec: &'a CertSpec,
     pub(super) now: UnixTime,
@@ -145,7 +145,7 @@ impl CertEvents<'_> {
     }
 
     /// What becomes of a certificate that a client has asked for, and that ends at `end`.
-    pub(super) fn emit_dropped(&self, what: &str, end: Option<UnixTime>) {
+    pub(crate) fn emit_dropped(&self, what: &str, end: Option<UnixTime>) {
         let message = format!("the certificate for {} {what}", self.spec.domain());
         let mut event = self.new_event(EventKind::CertificateDropped, Severity::Info, message);
         event.not_after = end;

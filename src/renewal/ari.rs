@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::super::ari_query::{AriQuery, AriResult};
-use super::super::cert_events::CertEvents;
+use super::ari_query::{AriQuery, AriResult};
+use super::cert_events::CertEvents;
 use super::{LOOK_AGAIN, Renewals};
 use crate::certificate::Validity;
 use crate::clock::UnixTime;
@@ -81,7 +81,7 @@ impl Ari {
 
 impl Renewals {
     /// Has CAs asked for advice or not, as the configuration says.
-    pub(in crate::manager) fn set_ari(&mut self, is_on: bool, now: UnixTime) {
+    pub(crate) fn set_ari(&mut self, is_on: bool, now: UnixTime) {
         if std::mem::replace(&mut self.ari.is_on, is_on) == is_on {
             return;
         }
@@ -96,7 +96,7 @@ impl Renewals {
     }
 
     /// The certificates of which CAs are to be asked now, at most so many; each counts as asked.
-    pub(in crate::manager) fn ari_queries(
+    pub(crate) fn ari_queries(
         &mut self,
         issuers: &IndexMap<Arc<str>, Configured>,
         now: UnixTime,
@@ -142,12 +142,12 @@ impl Renewals {
     }
 
     /// When a CA is to be asked next.
-    pub(in crate::manager) fn next_ari_query(&self) -> Option<UnixTime> {
+    pub(crate) fn next_ari_query(&self) -> Option<UnixTime> {
         self.ari.queue.first().map(|(at, _)| *at)
     }
 
     /// Applies the renewal info of a CA: the plan follows it from now on.
-    pub(in crate::manager) fn apply_ari_result(&mut self, answer: AriResult, now: UnixTime) {
+    pub(crate) fn apply_ari_result(&mut self, answer: AriResult, now: UnixTime) {
         let AriResult {
             spec,
             fingerprint,

@@ -1,0 +1,307 @@
+//! Certificates that are revoked before their end, and keys that are never used again.
+//!
+//! A revocation is recorded in the storage: every instance that serves the certificate, this one
+//! after a restart included, obtains another at once. The revoked one is served until then, since
+//! most clients never learn of a revocation, and none can do without a certificate.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::job::Deps;
+use crate::cert_store::Use;
+use crate::certificate::TlsCertificate;
+use crate::certificate::material::MaterialError;
+use crate::clock::{UnixTime, rfc3339};
+use crate::event::{Event, EventKind, Severity};
+use crate::issuer::{Issuer, Revocation, RevocationReason};
+use crate::schedule::{Failure, FailureClass};
+use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
+
+/// How often it is looked for what others have had revoked.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// The longest life of a certificate of a public CA, in seconds (398 days).
+const LONGEST_LIFE: i64 = 398 * 86_400;
+
+/// Why a person's wish is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionError {
+    /// There is nothing by this name.
+    Unknown,
+    /// It is not for the gateway to do, and what to do instead.
+    Refused(String),
+    /// The CA or the storage did not do it.
+    Failed(Failure),
+}
+
+/// A certificate to be revoked.
+pub struct RevocationJob {
+    pub(crate) certificate: Arc<TlsCertificate>,
+    pub(crate) domain: String,
+    pub(crate) reason: RevocationReason,
+    pub(crate) issuer: Arc<str>,
+    /// The CA to ask; `None` for the local CA, which keeps no list.
+    pub(crate) ca: Option<Arc<dyn Issuer>>,
+    pub(crate) is_replaced: bool,
+}
+
+/// What is kept of a certificate that was revoked.
+#[derive(Serialize, Deserialize)]
+struct RevocationRecord {
+    name: String,
+    issuer: String,
+    reason: RevocationReason,
+    at: UnixTime,
+    not_after: UnixTime,
+}
+
+/// When it was last looked for what others have had revoked. A handle; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct LastCheck(Arc<Mutex<Option<Instant>>>);
+
+impl Deps {
+    /// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on
+    /// the storage.
+    pub fn list_revoked(&self) -> HashSet<String> {
+        {
+            let mut last = self
+                .last_check
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| last.elapsed() < CHECK_EVERY) {
+                return HashSet::new();
+            }
+            *last = Some(Instant::now());
+        }
+        let listed = list_revoked(&*self.storage, self.clock.now());
+        match &listed {
+            Ok(_) => self.health.record_success(Use::Reading),
+            Err(error) => self.health.record_failure(Use::Reading, error),
+        }
+        listed.unwrap_or_default()
+    }
+}
+
+impl RevocationJob {
+    /// Has it revoked, and notes that. The manager is then to replace it.
+    ///
+    /// # Errors
+    /// Why it is not revoked. A key that is compromised is set aside all the same.
+    pub async fn run(&self, deps: &Deps) -> Result<(), Failure> {
+        let is_compromised = self.reason == RevocationReason::KeyCompromise;
+        if is_compromised {
+            self.retire_key(deps).await;
+        }
+        if let Some(ca) = &self.ca {
+            let broken = |error: MaterialError| {
+                let message = format!("the certificate cannot be encoded: {error}");
+                Failure::new(FailureClass::Internal, message)
+            };
+            let revocation = Revocation {
+                domain: self.domain.clone(),
+                certificate: self.certificate.leaf_der().map_err(broken)?,
+                key: self.certificate.key_pem().map_err(broken)?,
+                reason: self.reason,
+            };
+            if let Err(mut failure) = ca.revoke(&revocation).await {
+                if is_compromised {
+                    failure
+                        .message
+                        .push_str(". The key is set aside all the same and will not be used again");
+                }
+                return Err(failure);
+            }
+        }
+        self.store_record(deps).await;
+        Ok(())
+    }
+
+    /// The failure where the local CA makes no other.
+    pub(crate) fn failed_to_store(&self, why: &str) -> Failure {
+        let message = format!(
+            "cannot issue another certificate for {} ({why}): the current one is still served; fix \
+             this, then revoke it again",
+            self.domain
+        );
+        Failure::new(FailureClass::Internal, message)
+    }
+
+    /// Keeps the compromised key apart, where it is known from then on.
+    async fn retire_key(&self, deps: &Deps) {
+        let (Ok(pem), Ok(digest)) = (self.certificate.bundle_pem(), self.certificate.key_digest())
+        else {
+            tracing::error!(
+                domain = self.domain,
+                "the compromised key cannot be encoded"
+            );
+            return;
+        };
+        let stored = blocking(&deps.storage, move |storage| {
+            storage.store(&keys::compromised(&digest)?, &pem)
+        });
+        match stored.await {
+            Ok(()) => deps.health.record_success(Use::Writing),
+            Err(error) => deps.health.record_failure(Use::Writing, &error),
+        }
+    }
+
+    async fn store_record(&self, deps: &Deps) {
+        let record = RevocationRecord {
+            name: self.domain.clone(),
+            issuer: self.issuer.to_string(),
+            reason: self.reason,
+            at: deps.clock.now(),
+            not_after: self.certificate.not_after(),
+        };
+        let value = serde_json::to_vec_pretty(&record).unwrap_or_default();
+        let fingerprint = self.certificate.fingerprint().to_string();
+        let stored = blocking(&deps.storage, move |storage| {
+            storage.store(&keys::revoked(&fingerprint)?, &value)
+        });
+        match stored.await {
+            Ok(()) => deps.health.record_success(Use::Writing),
+            Err(error) => deps.health.record_failure(Use::Writing, &error),
+        }
+    }
+
+    pub(crate) fn emit_event(&self, deps: &Deps) {
+        let (domain, issuer, reason) = (&self.domain, &self.issuer, self.reason);
+        let end = rfc3339(self.certificate.not_after());
+        let what = match &self.ca {
+            Some(_) => format!("the certificate for {domain} was revoked at {issuer} ({reason})"),
+            None => format!(
+                "the certificate for {domain} was dropped ({reason}); {issuer} is a local CA \
+                 without a revocation list: whoever has the key can use it until {end}"
+            ),
+        };
+        let then = match (&self.ca, self.is_replaced) {
+            (Some(_), true) => {
+                "it is served until a replacement, which is being obtained, takes its place"
+            }
+            (Some(_), false) => "no replacement is obtained because nothing requires one",
+            (None, _) => "a replacement is in service",
+        };
+        let severity = match (&self.ca, reason) {
+            // A CA's list is read by some: they refuse it from now on.
+            (Some(_), RevocationReason::KeyCompromise) => Severity::Critical,
+            (Some(_), _) => Severity::Warning,
+            (None, RevocationReason::KeyCompromise) => Severity::Error,
+            (None, _) => Severity::Warning,
+        };
+        let message = match reason {
+            RevocationReason::KeyCompromise => format!(
+                "{what}; its key is set aside and never used again; {then}, with another key"
+            ),
+            _ => format!("{what}; {then}"),
+        };
+        let kind = EventKind::CertificateRevoked;
+        let mut event = Event::new(deps.clock.now(), kind, severity, domain.clone(), message);
+        event.issuer = Some(Arc::clone(issuer));
+        event.not_after = Some(self.certificate.not_after());
+        deps.events.emit(event);
+    }
+}
+
+/// The fingerprints of what was revoked and has not ended. What has ended is forgotten.
+fn list_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
+    let mut revoked = HashSet::new();
+    for key in storage.list(&keys::all_revoked()?)? {
+        let name = key.as_str().rsplit('/').next().unwrap_or_default();
+        let Some(fingerprint) = name.strip_suffix(".json") else {
+            continue;
+        };
+        let fingerprint = fingerprint.to_owned();
+        match damaged::read_json::<RevocationRecord>(storage, &key)? {
+            Some(record) if record.not_after < now => storage.delete(&key)?,
+            Some(_) => {
+                revoked.insert(fingerprint);
+            }
+            None => revoked.extend(restore_record(storage, &key, now)?.then_some(fingerprint)),
+        }
+    }
+    Ok(revoked)
+}
+
+/// Notes once more that a certificate was revoked whose note was damaged: which one says the note's
+/// key. Whether there was any: another process may have deleted it.
+fn restore_record(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<bool, StorageError> {
+    if !damaged::is_aside(storage, key)? {
+        return Ok(false);
+    }
+    let record = RevocationRecord {
+        name: String::new(),
+        issuer: String::new(),
+        reason: RevocationReason::Unspecified,
+        at: now,
+        not_after: now.saturating_add(LONGEST_LIFE),
+    };
+    let value = serde_json::to_vec_pretty(&record).unwrap_or_default();
+    storage.store(key, &value)?;
+    Ok(true)
+}
+
+/// Whether the key of `certificate` is known to be compromised.
+pub(super) async fn is_compromised(
+    deps: &Deps,
+    certificate: &TlsCertificate,
+) -> Result<bool, StorageError> {
+    let Ok(digest) = certificate.key_digest() else {
+        return Ok(false);
+    };
+    blocking(&deps.storage, move |storage| {
+        storage.exists(&keys::compromised(&digest)?)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn what_was_revoked_is_known_until_its_end() {
+        let storage = MemoryStorage::default();
+        let note = |fingerprint: &str, not_after| {
+            let record = RevocationRecord {
+                name: "a.test".to_owned(),
+                issuer: "ca".to_owned(),
+                reason: RevocationReason::Superseded,
+                at: 0,
+                not_after,
+            };
+            let value = serde_json::to_vec(&record).expect("JSON");
+            let key = keys::revoked(fingerprint).expect("a key");
+            storage.store(&key, &value).expect("stored");
+        };
+        note("aa", 1000);
+        note("bb", 2000);
+        storage
+            .store(&keys::revoked("cc").expect("a key"), b"no JSON")
+            .expect("stored");
+        let listed = |now| {
+            let mut listed: Vec<_> = list_revoked(&storage, now)
+                .expect("listed")
+                .into_iter()
+                .collect();
+            listed.sort();
+            listed
+        };
+        // A damaged note counts: its key says of which certificate it is.
+        assert_eq!(listed(1000), ["aa", "bb", "cc"]);
+        assert_eq!(listed(1001), ["bb", "cc"]);
+        assert!(
+            !storage
+                .exists(&keys::revoked("aa").expect("a key"))
+                .expect("looked")
+        );
+        assert_eq!(listed(500), ["bb", "cc"], "what has ended is forgotten");
+        let aside = storage.load(&"revoked/cc.json.damaged-1".parse().expect("a key"));
+        assert_eq!(**aside.expect("readable").expect("kept"), *b"no JSON");
+        assert_eq!(listed(1000 + LONGEST_LIFE + 1), ["bb"; 0]);
+    }
+}
