@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
 //! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
-//! | 3 | [`manager`], [`local_ca`], [`on_demand`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
+//! | 3 | [`manager`], [`on_demand`], [`renewal`], [`cert_files`], `cert_store`, [`local_ca`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`line_queue`], [`problem`], [`config`] | what is kept, parsed, decided, written, configured |
 //! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`pulse`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`], [`printable`], `parallel` | the words that all others speak |
 //!
