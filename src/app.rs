@@ -22,48 +22,36 @@ use pingora_core::services::background::background_service;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::acme::{self, AcmeIssuer};
+use crate::access_log::AccessLog;
 use crate::admin;
-use crate::certificate::sni::SniMap;
-use crate::challenge::{
-    self, ChallengeSolver, Challenges, DnsSolvers, Http01Solver, TlsAlpn01Solver,
-};
-use crate::clock::{Clock, SystemClock};
 use crate::config::Loaded;
 use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge};
-use crate::event::EventBus;
-use crate::manager::{MakeIssuer, Setup, TlsManager};
+use crate::engine::{Engine, EngineError, EngineSetup, Loops};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Gateway, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
-use crate::service::cancel_on_stop::CancelOnStop;
-use crate::service::on_demand::OnDemandMaintenance;
-use crate::service::reload;
-use crate::service::renewal::Renewal;
+use crate::reload::{self, GatewayEdge, GatewayState, ReloadError, StateDeps};
 use crate::service::signals::Signals;
 use crate::service::start_gate::StartGate;
-use crate::service::state::{self, GatewayEdge, GatewayState, ReloadError, StateDeps};
 use crate::service::stop::Stop;
 use crate::service::systemd;
-use crate::service::validity::Validity;
-use crate::storage::{FileStorage, PendingWrites, Storage};
-use crate::tls::GlobalCertificate;
+use crate::storage::{FileStorage, Storage};
 
 pub use self::init::leave_first_process;
 
 use self::control::AppControl;
 use self::logging::Level;
 use self::process::{Descriptors, UserError};
-use self::services::{BackgroundTasks, BackgroundTasksService, EdgeService, START};
+use self::services::{BackgroundTasks, BackgroundTasksService, EdgeService, EngineService, START};
 use self::sockets::Sockets;
 
 /// How long the end of the process waits for the last access lines to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long it waits at most for a certificate that is being stored.
-const HALT_PATIENCE: Duration = Duration::from_secs(5);
+const SAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a gateway cannot start.
 #[derive(Debug, Error)]
@@ -88,6 +76,15 @@ pub enum StartError {
     Log(#[from] logging::LogError),
     #[error(transparent)]
     User(#[from] UserError),
+}
+
+impl From<EngineError> for StartError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Metrics(error) => error.into(),
+            EngineError::OpenSsl(error) => error.into(),
+        }
+    }
 }
 
 impl From<ReloadError> for StartError {
@@ -125,18 +122,15 @@ pub fn run(file: PathBuf, loaded: Loaded, signals: Signals) -> Result<(), StartE
 
 /// The parts that services share.
 struct App {
-    clock: Arc<dyn Clock>,
     metrics: Metrics,
     readiness: Readiness,
     sites: Arc<ArcSwap<SiteTable>>,
+    access: Arc<ArcSwap<AccessLog>>,
     edge: Arc<GatewayEdge>,
+    engine: Arc<Engine>,
     state: Arc<GatewayState>,
-    challenges: Challenges,
-    dns: DnsSolvers,
-    storage: Arc<dyn Storage>,
-    /// Says that the gateway stops.
+    /// Stops every part of the gateway.
     stop: watch::Sender<bool>,
-    cancel: CancelOnStop,
 }
 
 impl App {
@@ -148,40 +142,22 @@ impl App {
         storage: Arc<dyn Storage>,
     ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let readiness = Readiness::default();
         readiness.set(START, ["the gateway is starting"]);
-
-        let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
-        let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
-        let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-        let events = EventBus::default();
-        let dns = DnsSolvers::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
-        let (stop, stopping) = watch::channel(false);
-        let cancel = CancelOnStop::new(stopping);
-        let pending_writes = PendingWrites::default();
-        let manager = TlsManager::new(Setup {
-            published: Arc::clone(&map),
-            storage: Arc::clone(&storage),
-            clock: Arc::clone(&clock),
+        let stop = watch::Sender::default();
+        let engine = Engine::new(EngineSetup {
             metrics: Some(metrics.clone()),
-            events: events.clone(),
+            readiness: readiness.clone(),
+            stop: stop.clone(),
             in_memory: config.certificates_in_memory,
             index: Some(index_directory(&config)),
-            make_issuer: make_issuer(
-                (&storage, &pending_writes),
-                &clock,
-                &challenges,
-                &dns,
-                &events,
-                &cancel,
-            ),
-            pending_writes,
-            dns: Some(dns.clone()),
+            ..EngineSetup::new(storage)
         })?;
+        let certificates = engine.certificates();
 
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::default()));
-        let access = Arc::new(ArcSwap::from_pointee(state::access_log(&config, &metrics)?));
+        let access = reload::access_log(&config, &metrics)?;
+        let access = Arc::new(ArcSwap::from_pointee(access));
         let descriptors = Descriptors::claim();
         let gateway = Gateway::new(
             Arc::clone(&sites),
@@ -189,43 +165,35 @@ impl App {
             Arc::clone(&access),
             certificates.clone(),
         )
-        .with_start_time(clock.now())
+        .with_start_time(engine.clock().now())
         .with_upstream_connections(descriptors.upstreams);
         let edge = Edge::new(
             Arc::new(proxy::ProxyApp::new(gateway, &config, descriptors.kept)),
             certificates.clone(),
-            state::settings(&certificates, &config)?,
+            reload::settings(certificates, &config)?,
             metrics.clone(),
             descriptors.clients,
             config.server.threads,
         );
-        let (state, _) = GatewayState::start(StateDeps {
+        let state = GatewayState::start(StateDeps {
             file,
             loaded,
-            clock: Arc::clone(&clock),
+            engine: Arc::clone(&engine),
             metrics: metrics.clone(),
-            readiness: readiness.clone(),
-            certificates,
-            map,
             sites: Arc::clone(&sites),
-            access,
+            access: Arc::clone(&access),
             edge: Arc::clone(&edge),
-            manager,
             set_level: Box::new(move |log| level.set(log)),
         });
-        challenge::read_once(&challenges, &storage, &clock);
         Ok(Self {
-            clock,
             metrics,
             readiness,
             sites,
+            access,
             edge,
+            engine,
             state,
-            challenges,
-            dns,
-            storage,
             stop,
-            cancel,
         })
     }
 
@@ -234,21 +202,20 @@ impl App {
         let pulse = Pulse::default();
         systemd::begin(pulse.clone());
         let drain = {
-            let (edge, state) = (Arc::clone(&self.edge), Arc::clone(&self.state));
-            let cancel = self.cancel.clone();
+            let (edge, engine) = (Arc::clone(&self.edge), Arc::clone(&self.engine));
+            let state = Arc::clone(&self.state);
             Box::new(move || {
                 let grace = state.current().config.server.grace_period;
-                let (edge, cancel) = (Arc::clone(&edge), cancel.clone());
+                let (edge, engine) = (Arc::clone(&edge), Arc::clone(&engine));
                 Box::pin(async move {
-                    let halted = tokio::time::timeout(HALT_PATIENCE, cancel.wait_until_finished());
-                    tokio::join!(edge.drained(grace), halted).0
+                    let saved = tokio::time::timeout(SAVE_PATIENCE, engine.wait_until_saved());
+                    tokio::join!(edge.drained(grace), saved).0
                 }) as _
             })
         };
         let stopping = self.stop.subscribe();
         let (stop, stopper) = Stop::new(signals.clone(), self.readiness.clone(), self.stop, drain);
-        let state = Arc::clone(&self.state);
-        let (task, reloader) = reload::task(Arc::clone(&state), signals);
+        let (reload_task, reloader) = reload::task(Arc::clone(&self.state), signals);
         let gate = StartGate::new(config.renewal.required_at_start, stopper.clone());
 
         let admin = match sockets.admin {
@@ -257,9 +224,9 @@ impl App {
                 let admin_state = admin::AdminState {
                     place: listener.place().map_err(StartError::Place)?,
                     control: Arc::new(AppControl::new(
+                        Arc::clone(&self.engine),
                         Arc::clone(&self.state),
                         Arc::clone(&self.edge),
-                        Arc::clone(&self.clock),
                         reloader,
                         stopper,
                     )),
@@ -286,27 +253,19 @@ impl App {
             readiness: self.readiness,
             pulse,
             gate: gate.clone(),
-            state: Arc::clone(&state),
+            engine: Arc::clone(&self.engine),
+            state: Arc::clone(&self.state),
         });
-        let renewal = Renewal::new(
-            Arc::clone(&state),
-            gate.clone(),
-            self.cancel,
-            stopping.clone(),
-        );
-        let validity = Validity::new(Arc::clone(&state), stopping.clone());
-        server.add_service(background_service("renewal", renewal));
-        let keeping = OnDemandMaintenance::new(Arc::clone(&state), stopping.clone());
-        server.add_service(background_service("validity", validity));
-        server.add_service(background_service("on_demand", keeping));
+        let loops = Loops {
+            config_files: Some(self.state),
+            start_observer: Some(Arc::new(gate.clone())),
+        };
+        let engine = EngineService::new(Arc::clone(&self.engine), loops);
+        server.add_service(background_service("engine", engine));
         server.add_service(BackgroundTasksService {
-            parts: Some(BackgroundTasks {
-                task,
+            tasks: Some(BackgroundTasks {
+                reload: reload_task,
                 sites: self.sites,
-                challenges: self.challenges,
-                dns: self.dns,
-                storage: self.storage,
-                clock: self.clock,
                 admin,
             }),
             stopping,
@@ -314,43 +273,10 @@ impl App {
         server.run(RunArgs {
             shutdown_signal: Box::new(stop),
         });
-        state.flush_log(LOG_PATIENCE);
-        state.flush_index(LOG_PATIENCE);
+        self.access.load().flush(LOG_PATIENCE);
+        self.engine.flush_index(LOG_PATIENCE);
         gate.outcome().map_err(StartError::Certificates)
     }
-}
-
-/// Makes the issuers that the manager asks, which share their accounts and limits.
-fn make_issuer(
-    (storage, pending_writes): (&Arc<dyn Storage>, &PendingWrites),
-    clock: &Arc<dyn Clock>,
-    challenges: &Challenges,
-    dns: &DnsSolvers,
-    events: &EventBus,
-    cancel: &CancelOnStop,
-) -> MakeIssuer {
-    let cancel = cancel.clone();
-    let shared = acme::Shared::new(Arc::clone(storage), Arc::clone(clock), events.clone());
-    let shared = shared
-        .with_dns(dns.clone())
-        .with_backlog(pending_writes.clone());
-    let shared = Arc::new(shared);
-    let parts = || (challenges.clone(), Arc::clone(storage), Arc::clone(clock));
-    let (challenges, of_http, of_http_clock) = parts();
-    let http = Http01Solver::new(challenges, of_http, of_http_clock);
-    let (challenges, of_alpn, of_alpn_clock) = parts();
-    let alpn = TlsAlpn01Solver::new(challenges, of_alpn, of_alpn_clock);
-    let solvers: [Arc<dyn ChallengeSolver>; 2] = [Arc::new(http), Arc::new(alpn)];
-    Box::new(move |name, acme| {
-        let (name, acme) = (Arc::clone(name), Arc::clone(acme));
-        let shared = Arc::clone(&shared);
-        cancel.wrap_issuer(Arc::new(AcmeIssuer::new(
-            name,
-            acme,
-            solvers.to_vec(),
-            shared,
-        )))
-    })
 }
 
 fn storage(config: &Config) -> Arc<dyn Storage> {

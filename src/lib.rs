@@ -6,7 +6,7 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 5 | [`cli`], [`app`] | the command line; the gateway put together |
-//! | 4 | [`service`], [`admin`], [`edge`], [`proxy`], [`tls`] | what runs: reloads, the admin interface, connections, requests, handshakes |
+//! | 4 | [`reload`], [`service`], [`admin`], [`edge`], [`proxy`], [`engine`], [`tls`] | what runs: reloads, the process, the admin interface, connections, requests, certificates, handshakes |
 //! | 3 | [`manager`], [`on_demand`], [`renewal`], [`cert_files`], `cert_store`, [`local_ca`], [`acme`], [`challenge`], [`dns`], [`issuer`] | which certificates are served, and where they come from |
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`line_queue`], [`problem`], [`config`] | what is kept, parsed, decided, written, configured |
 //! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`pulse`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`], [`printable`], `parallel` | the words that all others speak |
@@ -27,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod dns;
 pub mod edge;
+pub mod engine;
 pub mod event;
 pub mod host;
 pub mod http_client;
@@ -43,6 +44,7 @@ pub mod problem;
 pub mod proxy;
 pub mod pulse;
 pub mod readiness;
+pub mod reload;
 pub mod renewal;
 pub mod schedule;
 pub mod secret;

@@ -13,25 +13,25 @@ use crate::admin::{
     PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
-use crate::clock::{Clock, UnixTime};
+use crate::clock::UnixTime;
 use crate::config::model::{Config, Issuer, SiteTls};
+use crate::engine::Engine;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
 use crate::manager::{ActionError, ManagedView};
 use crate::on_demand;
+use crate::reload::{self, GatewayEdge, GatewayState, ReloadReport, Reloader};
 use crate::schedule::{CertState, Failure, FailureClass};
 use crate::secret::Secret;
-use crate::service::reload::Reloader;
-use crate::service::state::{self, GatewayEdge, GatewayState, ReloadReport};
 use crate::service::stop::Stopper;
 use crate::storage::keys;
 
 /// The gateway as the admin interface sees it.
 pub(super) struct AppControl {
+    engine: Arc<Engine>,
     state: Arc<GatewayState>,
     edge: Arc<GatewayEdge>,
-    clock: Arc<dyn Clock>,
     started: UnixTime,
     reloader: Reloader,
     stopper: Stopper,
@@ -39,17 +39,17 @@ pub(super) struct AppControl {
 
 impl AppControl {
     pub(super) fn new(
+        engine: Arc<Engine>,
         state: Arc<GatewayState>,
         edge: Arc<GatewayEdge>,
-        clock: Arc<dyn Clock>,
         reloader: Reloader,
         stopper: Stopper,
     ) -> Self {
         Self {
+            started: engine.clock().now(),
+            engine,
             state,
             edge,
-            started: clock.now(),
-            clock,
             reloader,
             stopper,
         }
@@ -57,7 +57,8 @@ impl AppControl {
 
     /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
     fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
-        let mut managed: Vec<_> = self.state.managed_views().into_iter().map(of_ca).collect();
+        let views = self.engine.lock().managed_views();
+        let mut managed: Vec<_> = views.into_iter().map(of_ca).collect();
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
         let unripe = self.unripe(config);
@@ -73,18 +74,19 @@ impl AppControl {
 
     /// Why clients refuse what local CAs issue, by their names.
     fn unripe(&self, config: &Config) -> HashMap<Arc<str>, String> {
+        let manager = self.engine.lock();
         let issuers = config.issuers.iter();
         let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
         locals
-            .filter_map(|(name, _)| Some((Arc::clone(name), self.state.not_yet_valid(name)?)))
+            .filter_map(|(name, _)| Some((Arc::clone(name), manager.not_yet_valid(name)?)))
             .collect()
     }
 
     /// Has issuers asked for the certificate of `subject` at once; where that is not by `force`,
     /// only if there is none that is valid.
     fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
-        let now = self.clock.now();
-        let managed = self.state.managed_views();
+        let now = self.engine.clock().now();
+        let managed = self.engine.lock().managed_views();
         let Some(view) = managed
             .iter()
             .find(|view| keys::subject(&view.names) == subject)
@@ -98,7 +100,7 @@ impl AppControl {
         let certificate = view.certificate.as_ref();
         let is_valid = certificate.is_some_and(|one| one.validity(now) == Validity::Valid);
         if force || !is_valid {
-            self.state.request_renewal(subject);
+            self.engine.request_renewal(subject);
         }
         Ok(())
     }
@@ -181,7 +183,7 @@ impl Control for AppControl {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: self.started,
-            uptime_seconds: self.clock.now().saturating_sub(self.started),
+            uptime_seconds: self.engine.clock().now().saturating_sub(self.started),
             connections: self.edge.open_connections() as u64,
             config_file: self.state.file().to_owned(),
             last_reload: self.state.last_reload().map(|outcome| LastReload {
@@ -199,12 +201,12 @@ impl Control for AppControl {
     }
 
     fn certificates(&self) -> Vec<CertificateView> {
-        let now = self.clock.now();
-        let loaded = self.state.certificates();
+        let now = self.engine.clock().now();
+        let loaded: Vec<_> = self.engine.lock().certificates().cloned().collect();
         let config = &self.state.current().config;
         let mut managed = self.managed(&loaded, config);
         let window = config.renewal.window;
-        let made = self.state.made_on_demand();
+        let made = self.engine.lock().made_on_demand();
         let unripe = self.unripe(config);
         let made = made
             .iter()
@@ -227,8 +229,10 @@ impl Control for AppControl {
     }
 
     fn chain(&self, fingerprint: &str) -> Option<String> {
-        let mut certificates = self.state.certificates();
-        certificates.extend(self.state.made_on_demand());
+        let manager = self.engine.lock();
+        let mut certificates: Vec<_> = manager.certificates().cloned().collect();
+        certificates.extend(manager.made_on_demand());
+        drop(manager);
         let certificate = certificates
             .iter()
             .find(|one| one.fingerprint().to_string() == fingerprint)?;
@@ -247,8 +251,8 @@ impl Control for AppControl {
     }
 
     async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView {
-        let (state, asked) = (Arc::clone(&self.state), name.clone());
-        let would = tokio::task::spawn_blocking(move || state.plan_issuance(&asked)).await;
+        let (engine, asked) = (Arc::clone(&self.engine), name.clone());
+        let would = tokio::task::spawn_blocking(move || engine.lock().plan_issuance(&asked)).await;
         match would {
             Ok(would) => preflight::run_preflight(&name, ports, would).await,
             Err(_) => preflight::failed_preflight(&name),
@@ -260,7 +264,7 @@ impl Control for AppControl {
         fingerprint: &str,
         reason: RevocationReason,
     ) -> Result<bool, ActionError> {
-        self.state.revoke(fingerprint.to_owned(), reason).await
+        self.engine.revoke(fingerprint.to_owned(), reason).await
     }
 
     fn issuers(&self) -> Vec<IssuerView> {
@@ -282,11 +286,11 @@ impl Control for AppControl {
     }
 
     async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError> {
-        self.state.run_account_task(issuer.to_owned(), &task).await
+        self.engine.run_account_task(issuer.to_owned(), &task).await
     }
 
     fn events(&self) -> EventBus {
-        self.state.events().clone()
+        self.engine.events().clone()
     }
 
     async fn reload(&self) -> Result<ReloadSummary, ReloadError> {
@@ -351,11 +355,11 @@ fn summary(reloaded: ReloadReport) -> ReloadSummary {
     }
 }
 
-fn errors(refused: &state::ReloadError) -> Vec<Value> {
+fn errors(refused: &reload::ReloadError) -> Vec<Value> {
     match refused {
-        state::ReloadError::Invalid(diagnostics) => {
+        reload::ReloadError::Invalid(diagnostics) => {
             diagnostics.errors().map(|error| json!(error)).collect()
         }
-        state::ReloadError::Unable(why) => vec![json!({ "message": why })],
+        reload::ReloadError::Unable(why) => vec![json!({ "message": why })],
     }
 }

@@ -9,21 +9,19 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
+use pingora_core::services::background::BackgroundService;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::challenge::{self, Challenges, DnsSolvers};
-use crate::clock::Clock;
 use crate::edge::Listener;
+use crate::engine::{Engine, LoadPhase, Loops};
 use crate::proxy::{self, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
-use crate::service::load::LoadPhase;
+use crate::reload::{self, GatewayEdge, GatewayState};
 use crate::service::start_gate::StartGate;
-use crate::service::state::{GatewayEdge, GatewayState};
-use crate::service::{reload, systemd};
+use crate::service::systemd;
 use crate::shutdown::requested;
-use crate::storage::Storage;
 
 /// The part of [`Readiness`] that speaks until every listener is served.
 pub(super) const START: &str = "start";
@@ -38,6 +36,7 @@ pub(super) struct EdgeService {
     /// Beats on the runtime of this service.
     pub(super) pulse: Pulse,
     pub(super) gate: StartGate,
+    pub(super) engine: Arc<Engine>,
     pub(super) state: Arc<GatewayState>,
 }
 
@@ -47,15 +46,15 @@ impl Service for EdgeService {
         tokio::spawn(self.pulse.clone().beat());
         // So that the first request finds its upstream's address.
         proxy::resolve_due(&self.sites.load_full(), Duration::MAX).await;
-        // Who connects before waits in the listener's queue. Which sites are on plain HTTP until they
-        // have a certificate is known only when all are loaded.
+        // Clients that connect earlier wait in the listener's queue. Which sites are on plain HTTP
+        // until they have a certificate is known only when all are loaded.
         let enough = if self.state.current().config.server.https_optional {
             LoadPhase::Done
         } else {
             LoadPhase::Listed
         };
         tokio::select! {
-            () = self.state.wait_until_loaded(enough) => {}
+            () = self.engine.wait_until_loaded(enough) => {}
             () = requested(&mut self.stopping) => return,
         }
         let mut accepting = JoinSet::new();
@@ -79,38 +78,46 @@ impl Service for EdgeService {
     }
 }
 
+/// The engine's loops.
+pub(super) struct EngineService {
+    engine: Arc<Engine>,
+    loops: Loops,
+}
+
+impl EngineService {
+    pub(super) fn new(engine: Arc<Engine>, loops: Loops) -> Self {
+        Self { engine, loops }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for EngineService {
+    async fn start(&self, _: ShutdownWatch) {
+        Arc::clone(&self.engine).run(self.loops.clone()).await;
+    }
+}
+
 /// What runs beside the edge, on a thread of its own.
 pub(super) struct BackgroundTasksService {
-    pub(super) parts: Option<BackgroundTasks>,
+    pub(super) tasks: Option<BackgroundTasks>,
     pub(super) stopping: ShutdownWatch,
 }
 
 pub(super) struct BackgroundTasks {
-    pub(super) task: reload::Task,
+    pub(super) reload: reload::Task,
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
-    pub(super) challenges: Challenges,
-    pub(super) dns: DnsSolvers,
-    pub(super) storage: Arc<dyn Storage>,
-    pub(super) clock: Arc<dyn Clock>,
     pub(super) admin: Option<(admin::Listener, axum::Router)>,
 }
 
 #[async_trait]
 impl Service for BackgroundTasksService {
     async fn start_service(&mut self, _: Option<ListenFds>, end: ShutdownWatch, _: usize) {
-        let Some(parts) = self.parts.take() else {
+        let Some(parts) = self.tasks.take() else {
             return;
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(parts.task.run(self.stopping.clone()));
+        tasks.spawn(parts.reload.run(self.stopping.clone()));
         tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
-        tasks.spawn(parts.dns.keep_clean(self.stopping.clone()));
-        tasks.spawn(challenge::sync_with_storage(
-            parts.challenges,
-            parts.storage,
-            parts.clock,
-            self.stopping.clone(),
-        ));
         if let Some((listener, router)) = parts.admin {
             // To the very end, so that the gateway can be watched while it drains.
             tasks.spawn(admin::serve(listener, router, end));

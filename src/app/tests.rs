@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::*;
 use crate::certificate::testing::TestCa;
 use crate::config;
+use crate::engine::FileScanner;
 use crate::storage::{Key, Lease, MemoryStorage, Stat, StorageError, Value, Watch};
 
 /// A storage whose calls can be made to never return, as those of a server that is gone.
@@ -144,13 +145,13 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
     let app = App::new(file, loaded, level, metrics, Arc::clone(&storage) as _).expect("an app");
 
     storage.hang(true);
-    let state = Arc::clone(&app.state);
+    let files = FileScanner::new(Arc::clone(&app.engine), Some(Arc::clone(&app.state) as _));
     let hanging = Arc::clone(&storage);
     let pass = thread::spawn(move || {
         // What could not be read is not read again at once.
         while hanging.hangs() {
-            state.check_paths(&[]);
-            state.scan_slice();
+            files.check_paths(&[]);
+            files.scan_slice();
             thread::sleep(Duration::from_millis(10));
         }
     });

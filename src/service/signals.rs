@@ -98,7 +98,7 @@ impl Signals {
     }
 
     /// Waits for SIGHUP; one that came before counts.
-    pub(super) async fn hangup(&self) {
+    pub async fn hangup(&self) {
         self.0.hangup.notified().await;
     }
 

@@ -5,6 +5,9 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use super::stop::Stopper;
+use super::systemd;
+use crate::engine::StartObserver;
+use crate::manager::StartupStatus;
 
 /// Holds a start back until its certificates are there, or ends it. A handle; clones share the
 /// state.
@@ -32,27 +35,30 @@ impl StartGate {
         }
     }
 
-    /// Whether the start is still held back.
-    pub(super) fn is_shut(&self) -> bool {
-        !*self.open.borrow() && self.failed.get().is_none()
-    }
-
-    pub(super) fn open(&self) {
-        self.open.send_replace(true);
-    }
-
-    /// Ends the start, and the gateway.
-    pub(super) fn fail_start(&self, why: String) {
-        // The first reason counts.
-        let _ = self.failed.set(why);
-        self.stopper.stop();
-    }
-
     /// How the start went, once the gateway has stopped.
     ///
     /// # Errors
     /// Why it was ended.
     pub fn outcome(&self) -> Result<(), String> {
         self.failed.get().cloned().map_or(Ok(()), Err)
+    }
+}
+
+impl StartObserver for StartGate {
+    fn is_waiting(&self) -> bool {
+        !*self.open.borrow() && self.failed.get().is_none()
+    }
+
+    fn update(&self, status: StartupStatus, missing: usize) {
+        match status {
+            StartupStatus::Complete => _ = self.open.send_replace(true),
+            StartupStatus::Failed(why) => {
+                // The first reason counts.
+                let _ = self.failed.set(why);
+                self.stopper.stop();
+            }
+            // From here, so that a start that hangs says nothing.
+            StartupStatus::Pending => systemd::starting(missing),
+        }
     }
 }

@@ -14,17 +14,13 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::report::ReloadError;
 use crate::printable;
 use crate::pulse::Pulse;
 
 /// The variable that says where systemd listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// How often a start that is held back says that it goes on.
-pub(super) const NUDGE: Duration = Duration::from_secs(5);
-
-/// How much time it asks for each time, in microseconds.
+/// How much more time a start that waits asks for in each update, in microseconds.
 const MORE_TIME: u32 = 30_000_000;
 
 /// How many messages wait at most. One that finds no room is dropped.
@@ -122,8 +118,8 @@ pub(super) fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
-/// A reload was taken, or refused.
-pub(super) fn reloaded(refused: Option<&ReloadError>) {
+/// A reload was applied, or refused for this reason.
+pub fn reloaded(refused: Option<String>) {
     let status = match refused {
         None => "serving".to_owned(),
         Some(why) => format!("serving the old configuration, the new one was refused: {why}"),
@@ -132,7 +128,7 @@ pub(super) fn reloaded(refused: Option<&ReloadError>) {
     notify(&[NotifyState::Status(&status)]);
 }
 
-/// The start goes on, and waits for so many certificates.
+/// The start continues, and waits for so many certificates.
 pub(super) fn starting(missing: usize) {
     let status = match missing {
         0 => "looking for certificates that are required at startup".to_owned(),

@@ -52,7 +52,12 @@ const LAYERS: [(u8, &[&str]); 5] = [
             "manager",
         ],
     ),
-    (4, &["tls", "proxy", "edge", "admin", "service"]),
+    (
+        4,
+        &[
+            "tls", "engine", "proxy", "edge", "admin", "service", "reload",
+        ],
+    ),
     (5, &["app", "cli", "main", "lib"]),
 ];
 

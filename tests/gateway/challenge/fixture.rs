@@ -15,7 +15,7 @@ use snigate::config::model::Config;
 use snigate::edge::{Edge, Listener, ListenerKind};
 use snigate::metrics::Metrics;
 use snigate::proxy::{Gateway, ProxyApp, SiteTable};
-use snigate::service::state;
+use snigate::reload;
 use snigate::storage::{MemoryStorage, Storage};
 use snigate::tls::{GlobalCertificate, Snapshot};
 use tempfile::TempDir;
@@ -67,7 +67,7 @@ impl Fixture {
         let sites = Arc::new(ArcSwap::from_pointee(SiteTable::build(
             &config, &metrics, None,
         )));
-        let access = state::access_log(&config, &metrics).expect("a log");
+        let access = reload::access_log(&config, &metrics).expect("a log");
         let gateway = Gateway::new(
             Arc::clone(&sites),
             &metrics,
@@ -77,7 +77,7 @@ impl Fixture {
         let edge = Edge::new(
             Arc::new(ProxyApp::new(gateway, &config, 8)),
             certificates.clone(),
-            state::settings(&certificates, &config).expect("OpenSSL"),
+            reload::settings(&certificates, &config).expect("OpenSSL"),
             metrics.clone(),
             100,
             1,

@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(40);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A watch over the directories of some files.
-pub struct Watch {
+pub(super) struct Watch {
     watcher: RecommendedWatcher,
     directories: BTreeMap<PathBuf, Option<Identity>>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
@@ -40,11 +40,11 @@ type Identity = (u64, u64);
 
 /// What came of [`Watch::follow_paths`].
 #[derive(Debug)]
-pub struct Followed {
+pub(super) struct Followed {
     /// Whether a directory is watched that was not before.
-    pub is_more: bool,
+    pub(super) is_more: bool,
     /// Which directories cannot be watched, and why.
-    pub errors: Vec<notify::Error>,
+    pub(super) errors: Vec<notify::Error>,
 }
 
 /// Changes that wait for quiet.
@@ -62,7 +62,7 @@ impl Watch {
     ///
     /// # Errors
     /// Where the system gives no watch, such as at `fs.inotify.max_user_instances`.
-    pub fn new() -> notify::Result<Self> {
+    pub(super) fn new() -> notify::Result<Self> {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error, a queue that overflowed say, hides changes: tell one without a path.
@@ -84,7 +84,10 @@ impl Watch {
 
     /// Watches what leads to `paths`, and no longer what led to earlier ones. Directories among
     /// them are watched themselves.
-    pub fn follow_paths<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> Followed {
+    pub(super) fn follow_paths<'a>(
+        &mut self,
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> Followed {
         let wanted = PathComponents::leading_to(paths).into_directories();
         for gone in self.directories.keys().filter(|one| !wanted.contains(*one)) {
             // It may have been deleted, and its watch with it.
@@ -116,7 +119,7 @@ impl Watch {
 
     /// Whether what is followed may lead elsewhere now that these paths, or nobody knows which, have
     /// changed: not where files were written, replaced or removed.
-    pub fn may_lead_elsewhere(&self, changed: &[PathBuf]) -> bool {
+    pub(super) fn may_lead_elsewhere(&self, changed: &[PathBuf]) -> bool {
         let leads = |path: &PathBuf| match path.symlink_metadata() {
             Ok(found) => !found.is_file(),
             // What is gone was a file unless something watched was in it.
@@ -127,7 +130,7 @@ impl Watch {
 
     /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
     /// which. Nothing is lost where the wait is given up and begun again.
-    pub async fn wait_for_change(&mut self) -> Vec<PathBuf> {
+    pub(super) async fn wait_for_change(&mut self) -> Vec<PathBuf> {
         loop {
             let event = match &self.pending {
                 None => self.events.recv().await,

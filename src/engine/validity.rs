@@ -1,18 +1,13 @@
-//! The service that watches the validity of all certificates, whoever issued them.
+//! The loop that watches the validity of all certificates, whoever issued them.
 //!
-//! It reports each that ends soon, has ended, or has not begun, once for as long as that stays so.
-//! It renews nothing: that is planned elsewhere.
+//! It reports each certificate that expires soon, has expired, or is not valid yet, once for as long
+//! as that lasts. It renews nothing: that is planned elsewhere.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::server::ShutdownWatch;
-use pingora_core::services::background::BackgroundService;
-
-use super::blocking;
-use super::state::GatewayState;
+use super::{Engine, blocking};
 use crate::certificate::Fingerprint;
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind};
@@ -21,50 +16,36 @@ use crate::printable::Printable as _;
 use crate::schedule::{Alert, RenewedBy, Watch};
 use crate::shutdown::requested;
 
-/// How often a certificate is looked at whose life is counted in minutes.
+/// How often certificates are checked if the life of one is counted in minutes.
 const OFTEN: Duration = Duration::from_secs(5);
 
-/// Watches until the gateway stops.
-pub struct Validity {
-    state: Arc<GatewayState>,
-    stopping: ShutdownWatch,
-}
-
-impl Validity {
-    /// The service for the certificates of `state`, until `stopping` says stop.
-    pub fn new(state: Arc<GatewayState>, stopping: ShutdownWatch) -> Self {
-        Self { state, stopping }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Validity {
-    async fn start(&self, _: ShutdownWatch) {
-        let mut stopping = self.stopping.clone();
-        let mut watch = Watch::default();
-        loop {
-            let state = Arc::clone(&self.state);
-            let looked = blocking(move || {
-                let shortest = check_validity(&state, &mut watch);
-                (shortest, watch)
-            });
-            let shortest;
-            (shortest, watch) = looked.await.unwrap_or_default();
-            let every = self.state.current().config.renewal.check_every;
-            // A check in time for the certificate that lives shortest.
-            let pause = shortest.map_or(every, |life| every.min(life / 20).max(OFTEN.min(every)));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = requested(&mut stopping) => return,
-            }
+/// Runs until the engine stops.
+pub(super) async fn run(engine: Arc<Engine>) {
+    let mut stopping = engine.stopping();
+    let mut watch = Watch::default();
+    loop {
+        let checking = Arc::clone(&engine);
+        let checked = blocking(move || {
+            let shortest = check_validity(&checking, &mut watch);
+            (shortest, watch)
+        });
+        let shortest;
+        (shortest, watch) = checked.await.unwrap_or_default();
+        let every = engine.publication.check_every();
+        // Often enough for the certificate with the shortest life.
+        let pause = shortest.map_or(every, |life| every.min(life / 20).max(OFTEN.min(every)));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = requested(&mut stopping) => return,
         }
     }
 }
 
-/// Tells what is new about all certificates. Returns the shortest life among them.
-fn check_validity(state: &GatewayState, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
-    let now = state.now();
-    let all = state.monitored_certs();
+/// Emits an event for each certificate whose validity has become another matter. Returns the shortest
+/// life among them.
+fn check_validity(engine: &Engine, watch: &mut Watch<Fingerprint>) -> Option<Duration> {
+    let now = engine.clock.now();
+    let all = engine.lock().monitored_certs();
     let lives = all.iter().map(|one| {
         let key = one.certificate.fingerprint();
         (key, one.certificate.served_lifetime(), one.renewed_by)
@@ -73,12 +54,12 @@ fn check_validity(state: &GatewayState, watch: &mut Watch<Fingerprint>) -> Optio
     if !alerts.is_empty() {
         for one in &all {
             if let Some(alert) = alerts.get(&one.certificate.fingerprint()) {
-                state.events().emit(event(one, *alert, now));
+                engine.events().emit(event(one, *alert, now));
             }
         }
     }
     let lengths = all.iter().map(|one| one.certificate.lifetime().length());
-    let shortest = lengths.chain(state.shortest_life()).min()?;
+    let shortest = lengths.chain(engine.lock().shortest_life()).min()?;
     Some(Duration::from_secs(
         u64::try_from(shortest).unwrap_or_default(),
     ))

@@ -4,22 +4,21 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::systemd;
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::config::{Diagnostic, Diagnostics};
-use crate::manager::Report;
 use crate::printable::Printable as _;
+use crate::service::systemd;
 
 /// How the last reload went.
 #[derive(Clone, Debug)]
 pub struct ReloadOutcome {
     pub at: UnixTime,
-    /// Why it was refused; `None` where it was taken.
+    /// Why it was refused; `None` if it was applied.
     pub refused: Option<ReloadError>,
 }
 
-/// A reload that was taken.
+/// A reload that was applied.
 #[derive(Clone, Debug)]
 pub struct ReloadReport {
     pub sites: usize,
@@ -60,7 +59,7 @@ impl fmt::Display for ReloadError {
 
 /// Logs how a reload of `file` went, and has systemd show it.
 pub(super) fn log_outcome(file: &Path, outcome: &Result<ReloadReport, ReloadError>) {
-    systemd::reloaded(outcome.as_ref().err());
+    systemd::reloaded(outcome.as_ref().err().map(ToString::to_string));
     match outcome {
         Ok(reloaded) => {
             tracing::info!(
@@ -84,28 +83,6 @@ pub(super) fn log_outcome(file: &Path, outcome: &Result<ReloadReport, ReloadErro
         Err(ReloadError::Unable(why)) => {
             tracing::error!("configuration refused, the old one stays in force: {why}");
         }
-    }
-}
-
-/// Logs how many certificates came, went or changed.
-pub(super) fn log_changes(report: &Report) {
-    if !report.is_unchanged() {
-        tracing::info!(
-            added = report.added.len(),
-            changed = report.changed.len(),
-            removed = report.removed.len(),
-            "certificates changed"
-        );
-    }
-}
-
-/// Logs what is wrong with certificates, once for as long as it stays.
-pub(super) fn log_certificates(report: &Report) {
-    for problem in report.problems.iter().filter(|problem| problem.is_new) {
-        tracing::error!("{problem}");
-    }
-    for warning in report.warnings.iter().filter(|warning| warning.is_new) {
-        tracing::warn!("{warning}");
     }
 }
 

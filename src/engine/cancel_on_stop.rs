@@ -1,7 +1,7 @@
-//! Cancels jobs when the gateway stops: while an issuer is asked, and nowhere else.
+//! Cancels jobs when the engine stops: while an issuer is asked, and nowhere else.
 //!
-//! The listeners close at the same moment, so a CA that validates then reaches nobody, and its
-//! failure would say nothing. A cancelled order is resumed at the next start. All other steps are
+//! The program's listeners close at the same moment, so a CA that validates then reaches nobody, and
+//! its failure would mean nothing. A cancelled order is resumed at the next start. All other steps are
 //! short and run to their end.
 
 use std::sync::Arc;
@@ -19,26 +19,23 @@ use crate::shutdown::{ShutdownWatch, requested};
 
 /// Cancels jobs. A handle; clones share the state.
 #[derive(Clone)]
-pub struct CancelOnStop {
+pub(super) struct CancelOnStop {
     stopping: ShutdownWatch,
     /// How many jobs were cancelled.
-    standing: Arc<watch::Sender<usize>>,
-    /// Whether no work is under way that matters.
-    over: Arc<watch::Sender<bool>>,
+    cancelled: Arc<watch::Sender<usize>>,
 }
 
 impl CancelOnStop {
-    /// Cancels jobs once `stopping` says stop.
-    pub fn new(stopping: ShutdownWatch) -> Self {
+    /// Cancels jobs once `stopping` turns true.
+    pub(super) fn new(stopping: ShutdownWatch) -> Self {
         Self {
             stopping,
-            standing: Arc::default(),
-            over: Arc::default(),
+            cancelled: Arc::default(),
         }
     }
 
-    /// An issuer that asks `issuer`, and gives no answer any more once the gateway stops.
-    pub fn wrap_issuer(&self, issuer: Arc<dyn Issuer>) -> Arc<dyn Issuer> {
+    /// An issuer that asks `issuer`, and no longer answers once the engine stops.
+    pub(super) fn wrap_issuer(&self, issuer: Arc<dyn Issuer>) -> Arc<dyn Issuer> {
         Arc::new(CancellableIssuer {
             issuer,
             cancel: self.clone(),
@@ -47,23 +44,10 @@ impl CancelOnStop {
 
     /// Waits until this many jobs are cancelled.
     pub(super) async fn wait_until_cancelled(&self, jobs: usize) {
-        wait_for_value(&self.standing, |standing| *standing >= jobs).await;
+        // The sender is there for as long as `self`: no error.
+        let mut cancelled = self.cancelled.subscribe();
+        let _ = cancelled.wait_for(|count| *count >= jobs).await;
     }
-
-    /// Marks the work as finished: what is left of it may be dropped.
-    pub(super) fn finish_work(&self) {
-        self.over.send_replace(true);
-    }
-
-    /// Waits until the process may end as far as certificates are concerned.
-    pub async fn wait_until_finished(&self) {
-        wait_for_value(&self.over, |over| *over).await;
-    }
-}
-
-async fn wait_for_value<T>(sender: &watch::Sender<T>, fits: impl FnMut(&T) -> bool) {
-    // The sender is there for as long as it is waited: no error.
-    let _ = sender.subscribe().wait_for(fits).await;
 }
 
 struct CancellableIssuer {
@@ -93,7 +77,7 @@ impl Issuer for CancellableIssuer {
             () = requested(&mut stopping) => {}
             issued = self.issuer.issue(request) => return issued,
         }
-        self.cancel.standing.send_modify(|standing| *standing += 1);
+        self.cancel.cancelled.send_modify(|count| *count += 1);
         std::future::pending().await
     }
 

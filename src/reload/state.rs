@@ -1,0 +1,123 @@
+//! What the gateway serves now, apart from its certificates.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::file_versions::FileVersions;
+use super::prepare::SetLevel;
+use super::report::{ReloadError, ReloadOutcome, ReloadReport};
+use crate::access_log::AccessLog;
+use crate::config::Loaded;
+use crate::config::model::Config;
+use crate::edge::Edge;
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::proxy::{ProxyApp, SiteTable};
+
+/// The edge in front of our proxy.
+pub type GatewayEdge = Edge<ProxyApp>;
+
+/// Everything that a reload replaces, and what it needs to do so.
+pub struct GatewayState {
+    pub(super) file: PathBuf,
+    pub(super) engine: Arc<Engine>,
+    pub(super) metrics: Metrics,
+    pub(super) sites: Arc<ArcSwap<SiteTable>>,
+    pub(super) access: Arc<ArcSwap<AccessLog>>,
+    pub(super) edge: Arc<GatewayEdge>,
+    pub(super) set_level: SetLevel,
+    /// The configuration's files as they were when they were read. Locked after the engine.
+    versions: Mutex<FileVersions>,
+    /// The configuration at the start: some keys wait for the next one.
+    pub(super) at_start: Config,
+    /// The configuration that is served.
+    pub(super) current: ArcSwap<Loaded>,
+    pub(super) last: ArcSwap<Option<ReloadOutcome>>,
+}
+
+/// What a [`GatewayState`] is made of.
+pub struct StateDeps {
+    pub file: PathBuf,
+    pub loaded: Loaded,
+    pub engine: Arc<Engine>,
+    pub metrics: Metrics,
+    pub sites: Arc<ArcSwap<SiteTable>>,
+    pub access: Arc<ArcSwap<AccessLog>>,
+    pub edge: Arc<GatewayEdge>,
+    pub set_level: SetLevel,
+}
+
+impl GatewayState {
+    /// Starts the engine with the configuration that was loaded, and serves its sites.
+    pub fn start(deps: StateDeps) -> Arc<Self> {
+        let StateDeps {
+            file,
+            loaded,
+            engine,
+            metrics,
+            sites,
+            access,
+            edge,
+            set_level,
+        } = deps;
+        let now = engine.clock().now();
+        let versions = FileVersions::read_from(&loaded.files, now);
+        let state = Arc::new(Self {
+            file,
+            engine,
+            metrics,
+            sites,
+            access,
+            edge,
+            set_level,
+            versions: Mutex::new(versions),
+            at_start: loaded.config.clone(),
+            current: ArcSwap::from_pointee(loaded),
+            last: ArcSwap::from_pointee(None),
+        });
+        let current = state.current();
+        let mut manager = state.engine.lock();
+        manager.watch_files(current.files.iter().cloned());
+        drop(manager);
+        let sites = state.replace_sites(&current.config);
+        state.engine.start(&current.config, Some(sites));
+        state.metrics.last_reload_successful.set(1);
+        state.metrics.last_reload_timestamp.set(now);
+        state
+    }
+
+    /// The configuration that is served.
+    pub fn current(&self) -> Arc<Loaded> {
+        self.current.load_full()
+    }
+
+    /// The configuration's file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How the last reload went; `None` before the first.
+    pub fn last_reload(&self) -> Option<ReloadOutcome> {
+        self.last.load().as_ref().clone()
+    }
+
+    /// Reads everything again and applies it, or keeps what there is. Blocks on files.
+    ///
+    /// # Errors
+    /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
+    pub fn reload(&self) -> Result<ReloadReport, ReloadError> {
+        // The log may have been rotated: whoever rotates it asks for a reload.
+        self.access.load().reopen();
+        let mut manager = self.engine.lock();
+        let mut versions = self.versions();
+        let read = self.load_config(&mut manager, &mut versions);
+        self.apply_config(&mut manager, &mut versions, read)
+    }
+
+    pub(super) fn versions(&self) -> MutexGuard<'_, FileVersions> {
+        // Each change is whole.
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
