@@ -107,5 +107,9 @@ pub fn open_provider(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsE
         DnsService::AcmeDns(config) => Arc::new(AcmeDnsProvider::new(name, config, dns)?),
         DnsService::HttpReq(config) => Arc::new(HttpReqProvider::new(name, config, dns)?),
         DnsService::Exec(config) => Arc::new(ExecProvider::new(name, config)),
+        DnsService::Own => {
+            let why = format!("the program has no DNS provider {name:?}");
+            return Err(DnsError::Refused(why));
+        }
     })
 }

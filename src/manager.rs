@@ -48,6 +48,7 @@ use crate::event::EventBus;
 use crate::issuer::NullIssuer;
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
+use crate::on_demand::Decision;
 pub use crate::renewal::{
     ActionError, AriQuery, AriResult, Deps, IssuerLimit, Job, JobResult, MakeIssuer, ManagedView,
     MonitoredCert, RevocationJob, StartupStatus,
@@ -73,6 +74,8 @@ pub struct Setup {
     pub index: Option<PathBuf>,
     /// What issuers prove names with over the DNS: told of each configuration.
     pub dns: Option<DnsSolvers>,
+    /// Decides on names on demand instead of the service that the configuration names.
+    pub decision: Option<Arc<dyn Decision>>,
 }
 
 /// Keeps the certificates that are served as the configuration asks.
@@ -96,6 +99,7 @@ pub struct TlsManager {
     /// The hosts of the sites that are configured.
     hosts: DesiredHosts,
     on_demand: Option<OnDemandIssuance>,
+    decision: Option<Arc<dyn Decision>>,
     /// Where clients ask CAs for certificates, and the names that they have asked for.
     requests: Requests,
     names: OnDemandNames,
@@ -144,6 +148,7 @@ impl TlsManager {
             in_memory: InMemory::All,
             index: None,
             dns: None,
+            decision: None,
         };
         Ok(Self::with_setup(setup, true)?.apply(config))
     }
@@ -160,6 +165,7 @@ impl TlsManager {
             in_memory,
             index,
             dns,
+            decision,
         } = setup;
         let loader = Arc::new(Loader::with_clock(Arc::clone(&clock))?);
         let cert_sources = FileCertSources::new(in_memory, &loader, &clock);
@@ -202,6 +208,7 @@ impl TlsManager {
             candidates: Candidates::default(),
             hosts: DesiredHosts::default(),
             on_demand: None,
+            decision,
             names: OnDemandNames::default(),
             stale_on_demand: false,
             broken_on_demand: None,

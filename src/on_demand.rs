@@ -5,6 +5,7 @@
 
 mod ask;
 mod bucket;
+mod decision;
 mod gate;
 mod local_issuer;
 mod lru;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::decision::Decision;
 pub use self::gate::{Gate, GateSettings};
 pub use self::local_issuer::LocalOnDemandIssuer;
 pub use self::policy::{allows, covers};

@@ -41,7 +41,7 @@ use crate::certificate::Change;
 use crate::certificate::TlsCertificate;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
-use crate::config::model::{Acme, Issuer as Configured};
+use crate::config::model::Issuer as Configured;
 use crate::host::HostName;
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
@@ -50,7 +50,7 @@ use crate::local_ca::LocalCa;
 use crate::schedule::{Failure, FailureClass, Retries};
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
-pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Arc<Acme>) -> Arc<dyn Issuer> + Send + Sync>;
+pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Configured) -> Arc<dyn Issuer> + Send + Sync>;
 
 /// Opens the local CA that the configuration calls by a name; `None` where there may only be
 /// looked.
@@ -88,7 +88,7 @@ pub(crate) struct Renewals {
 }
 
 /// An issuer with what the configuration says of it.
-type OpenIssuer = (Arc<Acme>, Arc<dyn Issuer>);
+type OpenIssuer = (Configured, Arc<dyn Issuer>);
 
 /// What there is of one certificate.
 #[derive(Default)]

@@ -275,6 +275,7 @@ impl Control for AppControl {
                 let (kind, directory) = match issuer {
                     Issuer::Acme(acme) => ("acme", Some(acme.directory.clone())),
                     Issuer::LocalCa { .. } => ("local_ca", None),
+                    Issuer::Own => ("own", None),
                 };
                 IssuerView {
                     name: name.to_string(),

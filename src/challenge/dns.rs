@@ -26,6 +26,7 @@ pub use self::solver::Dns01Solver;
 use super::{ChallengeSolver, ChallengeType};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model;
+use crate::dns::DnsProvider;
 use crate::event::EventBus;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::storage::{Key, Storage};
@@ -56,6 +57,8 @@ pub struct DnsSolvers(Arc<Shared>);
 
 struct Shared {
     entries: RwLock<IndexMap<Arc<str>, Arc<Entry>>>,
+    /// The providers of the program's own, by their entries.
+    own: HashMap<Arc<str>, Arc<dyn DnsProvider>>,
     /// For preflights, which set nothing and only look.
     system: Arc<Entry>,
     journal: Arc<Journal>,
@@ -64,12 +67,19 @@ struct Shared {
 }
 
 impl DnsSolvers {
-    /// Without any entry yet.
-    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, events: EventBus) -> Self {
+    /// Without any entry yet. `own` are providers of the program's own, by the names of their
+    /// entries.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        events: EventBus,
+        own: HashMap<Arc<str>, Arc<dyn DnsProvider>>,
+    ) -> Self {
         let journal = Journal::new(Arc::clone(&storage), Arc::clone(&clock));
         Self(Arc::new(Shared {
             entries: RwLock::default(),
-            system: Arc::new(Entry::new("".into(), None)),
+            own,
+            system: Arc::new(Entry::new("".into(), None, None)),
             journal: Arc::new(journal),
             persist_expiry: Arc::new(PersistExpiry::new(storage, Arc::clone(&clock), events)),
             clock,
@@ -86,7 +96,10 @@ impl DnsSolvers {
         let entry = |(name, config): (&Arc<str>, &Arc<model::Dns>)| {
             let before = entries.get(name);
             let kept = before.filter(|before| before.config.as_ref() == Some(config));
-            let new = || Arc::new(Entry::new(Arc::clone(name), Some(Arc::clone(config))));
+            let new = || {
+                let (name, own) = (Arc::clone(name), self.0.own.get(name).cloned());
+                Arc::new(Entry::new(name, Some(Arc::clone(config)), own))
+            };
             (Arc::clone(name), kept.cloned().unwrap_or_else(new))
         };
         *entries = dns.iter().map(entry).collect();

@@ -226,7 +226,7 @@ fn local_cas<'c>(
         .iter()
         .filter_map(|(issuer, kind)| match kind {
             Issuer::LocalCa { name } => Some((issuer, name.as_str())),
-            Issuer::Acme(_) => None,
+            Issuer::Acme(_) | Issuer::Own => None,
         })
         .collect();
     if cas.is_empty() {

@@ -157,6 +157,8 @@ pub enum Issuer {
     Acme(Arc<Acme>),
     /// The local CA, with the common name of its root.
     LocalCa { name: String },
+    /// The issuer that the program has handed over under this name. No file asks for it.
+    Own,
 }
 
 /// A CA with ACME, and how it is dealt with.

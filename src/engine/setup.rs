@@ -16,11 +16,13 @@ use crate::acme::{self, AcmeIssuer};
 use crate::certificate::sni::SniMap;
 use crate::challenge::{ChallengeSolver, Challenges, DnsSolvers, Http01Solver, TlsAlpn01Solver};
 use crate::clock::{Clock, SystemClock};
-use crate::config::model::InMemory;
+use crate::config::model::{InMemory, Issuer as Configured};
+use crate::dns::DnsProvider;
 use crate::event::EventBus;
-use crate::issuer::Issuer;
+use crate::issuer::{Issuer, NullIssuer};
 use crate::manager::{MakeIssuer, Setup, TlsManager};
 use crate::metrics::Metrics;
+use crate::on_demand::Decision;
 use crate::readiness::Readiness;
 use crate::storage::{PendingWrites, Storage};
 use crate::tls::GlobalCertificate;
@@ -38,10 +40,16 @@ pub struct EngineSetup {
     pub in_memory: InMemory,
     /// The directory of the index of certificate files; `None` for no index.
     pub index: Option<PathBuf>,
-    /// Issuers of the program's own, by their names in the configuration.
+    /// Issuers of the program's own, by the entries of `issuers` in the configuration
+    /// ([`crate::config::model::Issuer::Own`]).
     pub own_issuers: HashMap<Arc<str>, Arc<dyn Issuer>>,
+    /// DNS providers of the program's own, by the entries of `dns` in the configuration
+    /// ([`crate::config::model::DnsService::Own`]).
+    pub own_dns: HashMap<Arc<str>, Arc<dyn DnsProvider>>,
     /// Solvers of the program's own. They go before ours of the same type.
     pub own_solvers: Vec<Arc<dyn ChallengeSolver>>,
+    /// Decides on names on demand that the configuration covers, instead of `on_demand.ask`.
+    pub decision: Option<Arc<dyn Decision>>,
 }
 
 /// Why an engine cannot be made.
@@ -65,7 +73,9 @@ impl EngineSetup {
             in_memory: InMemory::All,
             index: None,
             own_issuers: HashMap::new(),
+            own_dns: HashMap::new(),
             own_solvers: Vec::new(),
+            decision: None,
         }
     }
 }
@@ -85,14 +95,21 @@ impl Engine {
             in_memory,
             index,
             own_issuers,
+            own_dns,
             own_solvers,
+            decision,
         } = setup;
         let metrics = metrics.map_or_else(Metrics::new, Ok)?;
         let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
         let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
         let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
         let events = EventBus::default();
-        let dns = DnsSolvers::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
+        let dns = DnsSolvers::new(
+            Arc::clone(&storage),
+            Arc::clone(&clock),
+            events.clone(),
+            own_dns,
+        );
         let cancel = CancelOnStop::new(stop.subscribe());
         let pending_writes = PendingWrites::default();
         let shared = acme::Shared::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
@@ -117,6 +134,7 @@ impl Engine {
             make_issuer: issuers.into_function(),
             pending_writes,
             dns: Some(dns.clone()),
+            decision,
         })?;
         Ok(Arc::new(Self {
             deps: manager.deps().clone(),
@@ -166,15 +184,19 @@ struct IssuerMaker {
 
 impl IssuerMaker {
     fn into_function(self) -> MakeIssuer {
-        Box::new(move |name, acme| {
-            let issuer = match self.own.get(name) {
-                Some(own) => Arc::clone(own),
-                None => Arc::new(AcmeIssuer::new(
+        Box::new(move |name, configured| {
+            let issuer: Arc<dyn Issuer> = match (configured, self.own.get(name)) {
+                (Configured::Acme(acme), _) => Arc::new(AcmeIssuer::new(
                     Arc::clone(name),
                     Arc::clone(acme),
                     self.solvers.clone(),
                     Arc::clone(&self.acme),
                 )),
+                (Configured::Own, Some(own)) => Arc::clone(own),
+                // Nobody was handed over under this name, or the manager issues itself.
+                (Configured::Own, None) | (Configured::LocalCa { .. }, _) => {
+                    Arc::new(NullIssuer::new(name))
+                }
             };
             self.cancel.wrap_issuer(issuer)
         })

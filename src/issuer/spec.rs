@@ -40,13 +40,16 @@ impl CertSpec {
     }
 }
 
-/// Whether the first issuer is a CA over the network. The local CA issues at once.
+/// Whether the first issuer is asked by jobs. The local CA issues at once.
 pub(crate) fn is_remote(spec: &CertSpec, config: &Config) -> bool {
     let first = spec.issuers.first();
-    first.is_some_and(|name| is_acme(name, config))
+    first.is_some_and(|name| is_remote_issuer(name, config))
 }
 
-/// Whether an issuer is an ACME CA.
-pub(crate) fn is_acme(issuer: &Arc<str>, config: &Config) -> bool {
-    matches!(config.issuers.get(issuer), Some(Issuer::Acme(_)))
+/// Whether an issuer takes its time and is asked by jobs: an ACME CA, or one of the program's own.
+pub(crate) fn is_remote_issuer(issuer: &Arc<str>, config: &Config) -> bool {
+    matches!(
+        config.issuers.get(issuer),
+        Some(Issuer::Acme(_) | Issuer::Own)
+    )
 }

@@ -59,8 +59,8 @@ impl TlsManager {
         let (why, names, dns) = names(&config, name);
         let issuers = names.iter().filter_map(|name| {
             Some(match config.issuers.get(name)? {
-                Configured::Acme(acme) => {
-                    PlannedIssuer::Remote(self.renewals.open_issuer(name, acme))
+                remote @ (Configured::Acme(_) | Configured::Own) => {
+                    PlannedIssuer::Remote(self.renewals.open_issuer(name, remote))
                 }
                 Configured::LocalCa { .. } => PlannedIssuer::Local(Arc::clone(name)),
             })

@@ -56,8 +56,8 @@ impl LocalCerts {
         name: &Arc<str>,
         issuers: &IndexMap<Arc<str>, Issuer>,
     ) -> Result<Option<Arc<LocalCa>>, String> {
-        // Only the CA could tell more, and a dry run asks nobody.
-        if self.deps.dry && matches!(issuers.get(name), Some(Issuer::Acme(_))) {
+        // Only the issuer could tell more, and a dry run asks nobody.
+        if self.deps.dry && matches!(issuers.get(name), Some(Issuer::Acme(_) | Issuer::Own)) {
             return Ok(None);
         }
         let Some(Issuer::LocalCa { name: common_name }) = issuers.get(name) else {
@@ -71,7 +71,7 @@ impl LocalCerts {
         }
         let locals = issuers.iter().filter_map(|(name, issuer)| match issuer {
             Issuer::LocalCa { .. } => Some(&**name),
-            Issuer::Acme(_) => None,
+            Issuer::Acme(_) | Issuer::Own => None,
         });
         let locals: Vec<&str> = locals.collect();
         match self.open_local_ca(name, &locals, common_name) {

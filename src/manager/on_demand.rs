@@ -35,7 +35,7 @@ use crate::config::model::{Config, OnDemand};
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
-use crate::issuer::spec::is_acme;
+use crate::issuer::spec::is_remote_issuer;
 use crate::renewal::{NameStatus, StoredState};
 use crate::storage::{Key, keys};
 
@@ -161,7 +161,7 @@ fn on_demand_spec(name: &HostName, issuers: &[Arc<str>]) -> Arc<CertSpec> {
 fn from_cas(config: &Config) -> Option<&OnDemand> {
     let on_demand = config.on_demand.as_ref()?;
     let first = on_demand.issuers.first()?;
-    is_acme(first, config).then_some(on_demand)
+    is_remote_issuer(first, config).then_some(on_demand)
 }
 
 impl TlsManager {

@@ -11,7 +11,7 @@ use crate::certificate::sni::{CertificateSet, OnDemand as _};
 use crate::clock::UnixTime;
 use crate::config::model::{self, Config};
 use crate::host::HostName;
-use crate::issuer::spec::is_acme;
+use crate::issuer::spec::is_remote_issuer;
 use crate::local_ca::LocalCa;
 use crate::on_demand::{Gate, GateSettings, LocalOnDemandIssuer, OnDemandIssuer};
 use crate::problem::Problem;
@@ -143,7 +143,7 @@ impl TlsManager {
         asked: &model::OnDemand,
     ) -> Result<Option<OnDemandIssuance>, String> {
         let first = asked.issuers.first();
-        if first.is_some_and(|name| is_acme(name, config)) {
+        if first.is_some_and(|name| is_remote_issuer(name, config)) {
             let issuers = self.all_remote(&asked.issuers);
             let cas = issuers.iter().map(|issuer| issuer.ca().to_owned());
             self.requests.set_cas(cas.collect());
@@ -205,6 +205,7 @@ impl TlsManager {
     ) -> Result<Arc<Gate>, String> {
         let setup = GateSettings {
             config,
+            decision: self.decision.as_ref(),
             issuer: maker,
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.as_ref(),

@@ -46,7 +46,9 @@ impl TlsManager {
             ))
         };
         let ca = match config.issuers.get(&issuer) {
-            Some(Configured::Acme(acme)) => Some(self.renewals.open_issuer(&issuer, acme)),
+            Some(remote @ (Configured::Acme(_) | Configured::Own)) => {
+                Some(self.renewals.open_issuer(&issuer, remote))
+            }
             Some(Configured::LocalCa { .. }) => None,
             None => return Err(gone(&format!("the issuer {issuer}"))),
         };
@@ -113,7 +115,9 @@ impl TlsManager {
     pub fn acme_issuer(&mut self, name: &str) -> Result<Arc<dyn Issuer>, ActionError> {
         let config = self.config.clone().ok_or(ActionError::Unknown)?;
         match config.issuers.get_key_value(name) {
-            Some((name, Configured::Acme(acme))) => Ok(self.renewals.open_issuer(name, acme)),
+            Some((name, remote @ (Configured::Acme(_) | Configured::Own))) => {
+                Ok(self.renewals.open_issuer(name, remote))
+            }
             Some((_, Configured::LocalCa { .. })) => Err(ActionError::Refused(format!(
                 "{name} is a local CA, which has no accounts"
             ))),

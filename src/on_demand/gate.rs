@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::OnDemandIssuer;
 use super::ask::{Answer, Asker};
+use super::decision::{Decider, Decision};
 use super::negative_cache::NegativeCache;
 use super::policy::{NameVerdict, Policy};
 use super::quota::{QuotaExceeded, Quotas};
@@ -26,6 +27,8 @@ const LONGEST_FLIGHT: Duration = Duration::from_secs(3600);
 /// What a [`Gate`] is made of.
 pub struct GateSettings<'a> {
     pub config: &'a model::OnDemand,
+    /// Decides on names instead of the service of `config`.
+    pub decision: Option<&'a Arc<dyn Decision>>,
     pub issuer: Arc<dyn OnDemandIssuer>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<&'a Metrics>,
@@ -37,7 +40,7 @@ pub struct Gate(Arc<Shared>);
 struct Shared {
     policy: Policy,
     limits: model::OnDemandLimits,
-    asker: Option<Arc<Asker>>,
+    decider: Option<Decider>,
     quotas: Arc<Quotas>,
     negative_cache: NegativeCache,
     flights: Arc<Flights>,
@@ -57,21 +60,26 @@ impl Gate {
     pub fn new(setup: GateSettings<'_>, previous: Option<&Self>) -> Result<Self, String> {
         let GateSettings {
             config,
+            decision,
             issuer,
             clock,
             metrics,
         } = setup;
         let previous = previous.map(|gate| &*gate.0);
-        let asker = match &config.ask {
-            None => None,
-            Some(ask) => {
-                let same = previous
-                    .and_then(|gate| gate.asker.as_ref())
-                    .filter(|asker| asker.config() == ask);
-                Some(match same {
-                    Some(asker) => Arc::clone(asker),
+        let decider = match (decision, &config.ask) {
+            (Some(decision), _) => Some(Decider::Program(Arc::clone(decision))),
+            (None, None) => None,
+            (None, Some(ask)) => {
+                let same = match previous.map(|gate| &gate.decider) {
+                    Some(Some(Decider::Service(asker))) if asker.config() == ask => {
+                        Some(Arc::clone(asker))
+                    }
+                    _ => None,
+                };
+                Some(Decider::Service(match same {
+                    Some(asker) => asker,
                     None => Arc::new(Asker::new(ask, Arc::clone(&clock))?),
-                })
+                }))
             }
         };
         let quotas = previous
@@ -85,7 +93,7 @@ impl Gate {
         Ok(Self(Arc::new(Shared {
             policy: Policy::new(config),
             limits: config.limits,
-            asker,
+            decider,
             quotas,
             negative_cache: NegativeCache::default(),
             flights: Arc::default(),
@@ -153,10 +161,10 @@ impl RenewalPolicy for Gate {
         if self.0.policy.judge_name(name.as_str()) != NameVerdict::Acceptable {
             return Some(false);
         }
-        let Some(asker) = &self.0.asker else {
+        let Some(decider) = &self.0.decider else {
             return Some(true);
         };
-        match asker.ask_service(name, None).await {
+        match decider.ask(name, None).await {
             Answer::Yes => Some(true),
             Answer::No => Some(false),
             Answer::Nothing(why) => {
@@ -179,8 +187,8 @@ enum Purpose {
 impl Shared {
     /// Whether it is known that `host` gets no certificate now.
     fn is_held(&self, host: &str) -> bool {
-        let refused = |asker: &Arc<Asker>| asker.cached_answer(host) == Some(false);
-        self.asker.as_ref().is_some_and(refused)
+        let refused = |decider: &Decider| decider.cached_answer(host) == Some(false);
+        self.decider.as_ref().is_some_and(refused)
             || self.negative_cache.is_held(host, self.clock.now())
     }
 
@@ -242,12 +250,11 @@ impl Shared {
             let taken = self.quotas.charge_client(client, self.clock.now());
             self.report_exceeded(taken, name, client)?;
         }
-        if let Some(asker) = &self.asker {
-            match asker.ask_service(name, client).await {
+        if let Some(decider) = &self.decider {
+            match decider.ask(name, client).await {
                 Answer::Yes => {}
                 Answer::No => {
-                    let why = "the service of 'on_demand.ask' does";
-                    self.report.log_refused(name, client, why);
+                    self.report.log_refused(name, client, decider.refusal());
                     return None;
                 }
                 Answer::Nothing(why) => {

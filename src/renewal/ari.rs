@@ -127,10 +127,10 @@ impl Renewals {
         }
         let subject = entry.subject.clone();
         let (name, configured) = issuers.get_key_value(certificate.source().label())?;
-        let Configured::Acme(acme) = configured else {
-            return None;
+        let issuer = match configured {
+            Configured::Acme(_) | Configured::Own => self.open_issuer(name, configured),
+            Configured::LocalCa { .. } => return None,
         };
-        let issuer = self.open_issuer(name, acme);
         Some(AriQuery {
             spec: Arc::clone(spec),
             id: certificate.renewal_id()?,

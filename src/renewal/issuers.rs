@@ -11,7 +11,7 @@ use super::obtain::replaced_at;
 use super::{ManagedCert, OpenIssuer, OpenLocalCa, Renewals};
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
-use crate::config::model::{Acme, Issuer as Configured};
+use crate::config::model::Issuer as Configured;
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::schedule::{FailureClass, Intent, Retry, Wait, WaitReason};
@@ -34,11 +34,11 @@ impl Renewals {
         let mut accounts = HashMap::new();
         self.open
             .retain(|name, (before, issuer)| match issuers.get(name) {
-                Some(Configured::Acme(now)) if now == before => {
+                Some(now) if now == before => {
                     accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
                     true
                 }
-                Some(Configured::Acme(now)) if now.directory == before.directory => {
+                Some(now) if is_same_ca(now, before) => {
                     mended.push(Arc::clone(name));
                     accounts.insert(Arc::clone(name), issuer.account_id().to_owned());
                     false
@@ -87,17 +87,24 @@ impl Renewals {
         names
             .iter()
             .filter_map(|name| match issuers.get(name)? {
-                Configured::Acme(acme) => Some(self.open_issuer(name, acme)),
+                remote @ (Configured::Acme(_) | Configured::Own) => {
+                    Some(self.open_issuer(name, remote))
+                }
                 Configured::LocalCa { .. } => None,
             })
             .collect()
     }
 
-    pub(crate) fn open_issuer(&mut self, name: &Arc<str>, acme: &Arc<Acme>) -> Arc<dyn Issuer> {
+    /// The issuer `name`, which is asked by jobs; made if it is not open yet.
+    pub(crate) fn open_issuer(
+        &mut self,
+        name: &Arc<str>,
+        configured: &Configured,
+    ) -> Arc<dyn Issuer> {
         let (make, looked) = (&self.make, &mut self.looked);
         let (_, issuer) = self.open.entry(Arc::clone(name)).or_insert_with(|| {
             *looked = None;
-            (Arc::clone(acme), make(name, acme))
+            (configured.clone(), make(name, configured))
         });
         Arc::clone(issuer)
     }
@@ -111,9 +118,9 @@ impl Renewals {
         let mut job_issuers = Vec::with_capacity(list.len());
         for name in list {
             match issuers.get(name) {
-                Some(Configured::Acme(acme)) => {
+                Some(remote @ (Configured::Acme(_) | Configured::Own)) => {
                     // A change of the configuration may have closed it.
-                    job_issuers.push(JobIssuer::Remote(self.open_issuer(name, acme)));
+                    job_issuers.push(JobIssuer::Remote(self.open_issuer(name, remote)));
                 }
                 Some(Configured::LocalCa { .. }) => match local_ca(name) {
                     Ok(ca) => job_issuers.extend(ca.map(JobIssuer::Local)),
@@ -123,6 +130,14 @@ impl Renewals {
             }
         }
         job_issuers
+    }
+}
+
+/// Whether both are the same CA, however it is dealt with.
+fn is_same_ca(one: &Configured, other: &Configured) -> bool {
+    match (one, other) {
+        (Configured::Acme(one), Configured::Acme(other)) => one.directory == other.directory,
+        _ => one == other,
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Entry {
     pub(super) name: Arc<str>,
     /// `None` for look-ups alone.
     pub(super) config: Option<Arc<model::Dns>>,
+    /// The provider of the program's own for this entry.
+    own: Option<Arc<dyn DnsProvider>>,
     opened: OnceCell<Arc<Opened>>,
 }
 
@@ -27,10 +29,15 @@ pub(super) struct Opened {
 }
 
 impl Entry {
-    pub(super) fn new(name: Arc<str>, config: Option<Arc<model::Dns>>) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        config: Option<Arc<model::Dns>>,
+        own: Option<Arc<dyn DnsProvider>>,
+    ) -> Self {
         Self {
             name,
             config,
+            own,
             opened: OnceCell::new(),
         }
     }
@@ -41,6 +48,7 @@ impl Entry {
         Self {
             name: "main".into(),
             config: None,
+            own: None,
             opened: OnceCell::new_with(Some(Arc::new(opened))),
         }
     }
@@ -49,10 +57,14 @@ impl Entry {
     /// Where the provider cannot be made; that is tried again each time.
     pub(super) async fn get_or_open(&self) -> Result<&Opened, DnsError> {
         let opened = self.opened.get_or_try_init(|| async {
-            let (name, config) = (Arc::clone(&self.name), self.config.clone());
+            let (name, config, own) = (
+                Arc::clone(&self.name),
+                self.config.clone(),
+                self.own.clone(),
+            );
             // Roots and the like are read from files.
-            let opened =
-                tokio::task::spawn_blocking(move || open_entry(&name, config.as_deref())).await;
+            let open = move || open_entry(&name, config.as_deref(), own);
+            let opened = tokio::task::spawn_blocking(open).await;
             let broken = |error: tokio::task::JoinError| DnsError::Unreachable(error.to_string());
             opened.map_err(broken)?.map(Arc::new)
         });
@@ -60,7 +72,11 @@ impl Entry {
     }
 }
 
-fn open_entry(name: &str, config: Option<&model::Dns>) -> Result<Opened, DnsError> {
+fn open_entry(
+    name: &str,
+    config: Option<&model::Dns>,
+    own: Option<Arc<dyn DnsProvider>>,
+) -> Result<Opened, DnsError> {
     let Some(config) = config else {
         return Ok(Opened {
             provider: None,
@@ -77,7 +93,7 @@ fn open_entry(name: &str, config: Option<&model::Dns>) -> Result<Opened, DnsErro
         ..LookupOptions::default()
     });
     Ok(Opened {
-        provider: Some(dns::open_provider(name, config)?),
+        provider: Some(own.map_or_else(|| dns::open_provider(name, config), Ok)?),
         lookups,
         propagation: propagation.map(|one| Propagation {
             timeout: one.timeout,

@@ -47,6 +47,8 @@ pub enum DnsService {
     AcmeDns(AcmeDns),
     HttpReq(HttpReq),
     Exec(DnsExec),
+    /// The provider that the program has handed over under the entry's name. No file asks for it.
+    Own,
 }
 
 /// A name server with dynamic updates (RFC 2136).

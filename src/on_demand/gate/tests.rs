@@ -97,6 +97,7 @@ impl Fixture {
         let (issuer, metrics) = (Scripted::new(), Metrics::new().expect("metrics"));
         let setup = GateSettings {
             config,
+            decision: None,
             issuer: issuer.clone(),
             clock: clock.clone(),
             metrics: Some(&metrics),
@@ -113,6 +114,7 @@ impl Fixture {
     fn reload(&mut self, config: &model::OnDemand) {
         let setup = GateSettings {
             config,
+            decision: None,
             issuer: self.issuer.clone(),
             clock: self.clock.clone(),
             metrics: Some(&self.metrics),
@@ -160,6 +162,45 @@ async fn the_policy_decides() {
     assert!(any.get("a.example").await && !any.get("single").await);
     assert!(!any.get("192.0.2.1").await && !any.get("www.www.a.example").await);
     assert_eq!((any.counted("made"), any.counted("held")), (1, 1));
+}
+
+/// Lets `a.example` have a certificate, and cannot tell about `away.example`.
+struct OnlyA;
+
+#[async_trait]
+impl Decision for OnlyA {
+    async fn decide(&self, name: &HostName, client: Option<IpAddr>) -> Result<bool, String> {
+        match name.as_str() {
+            "a.example" => Ok(true),
+            "away.example" => Err(format!("unknown to {client:?}")),
+            _ => Ok(false),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_decision_of_the_program_counts() {
+    let mut fixture = Fixture::new(&config(&["*"]));
+    let decision: Arc<dyn Decision> = Arc::new(OnlyA);
+    let config = config(&["*"]);
+    let setup = GateSettings {
+        config: &config,
+        decision: Some(&decision),
+        issuer: fixture.issuer.clone(),
+        clock: fixture.clock.clone(),
+        metrics: Some(&fixture.metrics),
+    };
+    fixture.gate = Arc::new(Gate::new(setup, None).expect("a gate"));
+    assert!(fixture.get("a.example").await);
+    assert!(!fixture.get("b.example").await && !fixture.get("away.example").await);
+    assert_eq!(fixture.issuer.asked(), 1);
+    let still = async |host: &str| {
+        let name = host.parse().expect("a name");
+        fixture.gate.still_allows(&name).await
+    };
+    assert_eq!(still("a.example").await, Some(true));
+    assert_eq!(still("b.example").await, Some(false));
+    assert_eq!(still("away.example").await, None);
 }
 
 #[tokio::test]
