@@ -1,85 +1,83 @@
-//! `challenges` of an issuer: which of them can be answered, and whether a wildcard can be proved.
+//! `challenges` of an issuer: which can be answered, and what they can validate.
 
-use super::Validator;
+use super::context::Context;
 use crate::config::model::ChallengeType;
 use crate::config::problem::At;
 use crate::config::schema::{self, Challenge};
 
-/// A challenge that stands in the configuration.
+/// A challenge in the configuration.
 struct Known {
     kind: ChallengeType,
-    /// The key with the listeners that it needs, where there are none.
+    /// The key of the listeners that it needs, if it is empty.
     deaf: Option<&'static str>,
 }
 
-impl Validator<'_> {
-    /// The challenges that can be answered, in order.
-    pub(super) fn challenges(
-        &mut self,
-        raw: &schema::Acme,
-        root: &schema::Root,
-        at: &At<'_>,
-    ) -> Vec<ChallengeType> {
-        let at = at.key("challenges");
-        let server = &root.server;
-        let wanted = wanted(raw, root);
-        let mut known: Vec<Known> = Vec::with_capacity(wanted.len());
-        for (index, challenge) in wanted.iter().enumerate() {
-            let at = at.index(index);
-            if matches!(challenge, Challenge::Dns01 | Challenge::DnsAccount01) {
-                self.settable(raw, root, &at);
-            }
-            let deaf = deaf(*challenge, server);
-            let kind = kind(*challenge);
-            if known.iter().any(|before| before.kind == kind) {
-                let message = format!("the challenge {} is listed twice", at.quoted());
-                self.problems.error(&at, message, "remove one of the two");
-            }
-            known.push(Known { kind, deaf });
+/// The challenges that can be answered, in order.
+pub(super) fn challenges(
+    ctx: &mut Context<'_>,
+    raw: &schema::Acme,
+    at: &At<'_>,
+) -> Vec<ChallengeType> {
+    let root = ctx.raw;
+    let at = at.key("challenges");
+    let server = &root.server;
+    let wanted = wanted(raw, root);
+    let mut known: Vec<Known> = Vec::with_capacity(wanted.len());
+    for (index, challenge) in wanted.iter().enumerate() {
+        let at = at.index(index);
+        if matches!(challenge, Challenge::Dns01 | Challenge::DnsAccount01) {
+            check_provider(ctx, raw, &at);
         }
-        // An error already; what is left of the lists says nothing.
-        if server.http.is_empty() && server.https.is_empty() {
-            return Vec::new();
+        let deaf = deaf(*challenge, server);
+        let kind = kind(*challenge);
+        if known.iter().any(|before| before.kind == kind) {
+            let message = format!("the challenge {} is listed twice", at.quoted());
+            ctx.problems.error(&at, message, "remove one of the two");
         }
-        let deaf = |key| format!("it needs a listener, and '{key}' is empty");
-        let reason =
-            |known: &Known| Some(format!("{}: {}", known.kind.as_str(), deaf(known.deaf?)));
-        let reasons: Vec<String> = known.iter().filter_map(reason).collect();
-        if reasons.len() == known.len() {
-            let message = format!("no challenge can be answered ({})", reasons.join("; "));
-            self.problems.error(&at, message, "give an address there");
-        } else if at.is_written() {
-            for (index, known) in known.iter().enumerate() {
-                if let Some(key) = known.deaf {
-                    let kind = known.kind.as_str();
-                    let message = format!("{kind} cannot be used: {}", deaf(key));
-                    let hint = "remove it, or give an address there";
-                    self.problems.warn(&at.index(index), message, hint);
-                }
-            }
-        }
-        known.retain(|known| known.deaf.is_none());
-        known.into_iter().map(|known| known.kind).collect()
+        known.push(Known { kind, deaf });
     }
-
-    /// Reports where nobody is known who sets records.
-    fn settable(&mut self, raw: &schema::Acme, root: &schema::Root, at: &At<'_>) {
-        if root.dns.is_empty() && raw.dns.is_none() && !self.problems.is_lost("dns") {
-            let message = format!(
-                "no DNS provider for {}: there is no entry in 'dns'",
-                at.quoted()
-            );
-            let hint = "add an entry below 'dns:'";
-            self.problems.error(at, message, hint);
-        } else if root.dns.len() > 1 && raw.dns.is_none() {
-            let message = format!(
-                "certificates without 'dns' cannot be validated by {}: there are several entries, \
-                 and the issuer names none",
-                at.quoted()
-            );
-            let hint = "add 'dns: NAME' to the issuer";
-            self.problems.warn(at, message, hint);
+    // This is an error already; the lists say nothing more.
+    if server.http.is_empty() && server.https.is_empty() {
+        return Vec::new();
+    }
+    let deaf = |key| format!("it needs a listener, and '{key}' is empty");
+    let reason = |known: &Known| Some(format!("{}: {}", known.kind.as_str(), deaf(known.deaf?)));
+    let reasons: Vec<String> = known.iter().filter_map(reason).collect();
+    if reasons.len() == known.len() {
+        let message = format!("no challenge can be answered ({})", reasons.join("; "));
+        ctx.problems.error(&at, message, "give an address there");
+    } else if at.is_written() {
+        for (index, known) in known.iter().enumerate() {
+            if let Some(key) = known.deaf {
+                let kind = known.kind.as_str();
+                let message = format!("{kind} cannot be used: {}", deaf(key));
+                let hint = "remove it, or give an address there";
+                ctx.problems.warn(&at.index(index), message, hint);
+            }
         }
+    }
+    known.retain(|known| known.deaf.is_none());
+    known.into_iter().map(|known| known.kind).collect()
+}
+
+/// Reports an issuer without a DNS provider to set its records.
+fn check_provider(ctx: &mut Context<'_>, raw: &schema::Acme, at: &At<'_>) {
+    let root = ctx.raw;
+    if root.dns.is_empty() && raw.dns.is_none() && !ctx.problems.is_lost("dns") {
+        let message = format!(
+            "no DNS provider for {}: there is no entry in 'dns'",
+            at.quoted()
+        );
+        let hint = "add an entry below 'dns:'";
+        ctx.problems.error(at, message, hint);
+    } else if root.dns.len() > 1 && raw.dns.is_none() {
+        let message = format!(
+            "certificates without 'dns' cannot be validated by {}: there are several entries, \
+             and the issuer names none",
+            at.quoted()
+        );
+        let hint = "add 'dns: NAME' to the issuer";
+        ctx.problems.warn(at, message, hint);
     }
 }
 
@@ -93,7 +91,7 @@ fn kind(challenge: Challenge) -> ChallengeType {
     }
 }
 
-/// The key with the listeners that a challenge needs, where there are none.
+/// The key of the listeners that a challenge needs, if it is empty.
 fn deaf(challenge: Challenge, server: &schema::Server) -> Option<&'static str> {
     match challenge {
         Challenge::Http01 => server.http.is_empty().then_some("server.http"),
@@ -102,7 +100,7 @@ fn deaf(challenge: Challenge, server: &schema::Server) -> Option<&'static str> {
     }
 }
 
-/// The challenges that are written, or those that stand in for them.
+/// The challenges as configured, or the default ones.
 fn wanted(raw: &schema::Acme, root: &schema::Root) -> Vec<Challenge> {
     raw.challenges.clone().unwrap_or_else(|| {
         let mut usual = vec![Challenge::TlsAlpn01, Challenge::Http01];
@@ -111,7 +109,7 @@ fn wanted(raw: &schema::Acme, root: &schema::Root) -> Vec<Challenge> {
     })
 }
 
-/// Whether it is said which entry of `dns` is used where a certificate names none.
+/// Returns true if it is clear which entry of `dns` serves a certificate that names none.
 fn names_entry(raw: &schema::Acme, root: &schema::Root) -> bool {
     match &raw.dns {
         Some(name) => root.dns.contains_key(name),
@@ -119,13 +117,13 @@ fn names_entry(raw: &schema::Acme, root: &schema::Root) -> bool {
     }
 }
 
-/// Why an issuer cannot issue for a wildcard, and what to do; `None` where it can. A certificate
-/// that names an entry of `dns` is proved over it in any case.
+/// Why an issuer cannot issue for a wildcard, and what to do; `None` if it can. Not for
+/// certificates with an entry of `dns`, which are validated by it in any case.
 pub(super) fn unprovable(
     raw: &schema::Acme,
     root: &schema::Root,
 ) -> Option<(&'static str, &'static str)> {
-    // An entry that is not there is an error already.
+    // A missing entry is an error already.
     if let Some(name) = &raw.dns
         && !root.dns.contains_key(name)
     {
@@ -157,7 +155,7 @@ pub(super) fn unprovable(
     })
 }
 
-/// Why an issuer cannot prove control of an address, and what to do; `None` where it can (RFC 8738,
+/// Why an issuer cannot validate an IP address, and what to do; `None` if it can (RFC 8738,
 /// section 7).
 pub(super) fn unprovable_address(
     raw: &schema::Acme,
@@ -165,7 +163,7 @@ pub(super) fn unprovable_address(
 ) -> Option<(String, &'static str)> {
     let wanted = wanted(raw, root);
     let deaf = |challenge: &Challenge| deaf(*challenge, &root.server);
-    // An issuer that can answer none at all is an error already.
+    // An issuer that can answer no challenge at all is an error already.
     if wanted.iter().all(|challenge| deaf(challenge).is_some()) {
         return None;
     }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Validator;
+use super::context::Context;
+use super::unavailable;
 use super::value::{FOREVER, MOMENT};
 use crate::config::model::{
     AccessLog, Admin, Limits, Log, LogFormat, Server, SessionTickets, Tls, TlsProfile, UnknownSni,
@@ -12,251 +13,246 @@ use crate::config::model::{
 use crate::config::problem::At;
 use crate::config::schema;
 
-/// A listener's address and the place that asks for it.
+/// A listener's address and where it is configured.
 type Listener<'a> = (SocketAddr, At<'a>);
 
-impl Validator<'_> {
-    pub(super) fn server(&mut self, raw: &schema::Server, at: &At<'_>) -> Server {
-        let (https_at, http_at, admin_at) = (at.key("https"), at.key("http"), at.key("admin"));
-        let mut taken = Vec::new();
-        let https = self.listeners(&raw.https, &https_at, &mut taken);
-        let http = self.listeners(&raw.http, &http_at, &mut taken);
-        if raw.https.is_empty() && raw.http.is_empty() {
-            let message = "there is no listener: 'https' and 'http' are both empty";
-            self.problems
-                .error(at, message, "give at least one address");
-        }
-        let admin = self.admin(raw, &admin_at, at);
-        if let Admin::Tcp(address) = admin {
-            self.claim_address(address, admin_at, &mut taken);
-        }
-        let token_at = at.key("admin_token");
-        if let Some(token) = &raw.admin_token {
-            let token = token.0.expose();
-            if token.is_empty() || !token.bytes().all(|octet| octet.is_ascii_graphic()) {
-                let message = "a token must have at least one character, all printable ASCII";
-                let hint = "make one with: openssl rand -hex 32";
-                self.problems.error(&token_at, message, hint);
-            }
-        }
-        if let Some(user) = &raw.user
-            && (user.is_empty() || user.contains([':', '/', ' ', '\0']))
-        {
-            let at = at.key("user");
-            let message = format!("{} is not a user name", at.quoted());
-            self.problems
-                .error(&at, message, "name a user of this system");
-        }
-        if let Some(protocol) = &raw.proxy_protocol {
-            self.proxy_protocol(protocol, &at.key("proxy_protocol"));
-        }
-        if raw.https_optional && raw.http.is_empty() {
-            let message = "it has no effect: 'server.http' is empty";
-            let hint = "give an address there, or remove this";
-            self.problems.warn(&at.key("https_optional"), message, hint);
-        }
-        let threads = match usize::try_from(raw.threads) {
-            Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
-            Ok(threads) => threads,
-        };
-        Server {
-            https,
-            http,
-            admin,
-            admin_token: raw.admin_token.as_ref().map(|token| token.0.clone()),
-            threads,
-            user: raw.user.clone(),
-            grace_period: self.duration(
-                &at.key("grace_period"),
-                &raw.grace_period,
-                Duration::ZERO,
-                Duration::from_secs(24 * 3600),
-            ),
-            limits: self.limits(&raw.limits, &at.key("limits")),
-            https_optional: raw.https_optional,
+pub(super) fn server(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>) -> Server {
+    let (https_at, http_at, admin_at) = (at.key("https"), at.key("http"), at.key("admin"));
+    let mut taken = Vec::new();
+    let https = listeners(ctx, &raw.https, &https_at, &mut taken);
+    let http = listeners(ctx, &raw.http, &http_at, &mut taken);
+    if raw.https.is_empty() && raw.http.is_empty() {
+        let message = "there is no listener: 'https' and 'http' are both empty";
+        ctx.problems.error(at, message, "give at least one address");
+    }
+    let admin = admin(ctx, raw, &admin_at, at);
+    if let Admin::Tcp(address) = admin {
+        claim_address(ctx, address, admin_at, &mut taken);
+    }
+    let token_at = at.key("admin_token");
+    if let Some(token) = &raw.admin_token {
+        let token = token.0.expose();
+        if token.is_empty() || !token.bytes().all(|octet| octet.is_ascii_graphic()) {
+            let message = "a token must have at least one character, all printable ASCII";
+            let hint = "make one with: openssl rand -hex 32";
+            ctx.problems.error(&token_at, message, hint);
         }
     }
-
-    fn listeners<'a>(
-        &mut self,
-        raw: &[String],
-        at: &'a At<'a>,
-        taken: &mut Vec<Listener<'a>>,
-    ) -> Vec<SocketAddr> {
-        let mut addresses = Vec::with_capacity(raw.len());
-        for (index, text) in raw.iter().enumerate() {
-            let at = at.index(index);
-            if let Some(address) = self.listen_address(&at, text) {
-                self.claim_address(address, at, taken);
-                addresses.push(address);
-            }
-        }
-        addresses
+    if let Some(user) = &raw.user
+        && (user.is_empty() || user.contains([':', '/', ' ', '\0']))
+    {
+        let at = at.key("user");
+        let message = format!("{} is not a user name", at.quoted());
+        ctx.problems
+            .error(&at, message, "name a user of this system");
     }
-
-    /// Notes that an address is taken, or reports that it was before.
-    fn claim_address<'a>(
-        &mut self,
-        address: SocketAddr,
-        at: At<'a>,
-        taken: &mut Vec<Listener<'a>>,
-    ) {
-        match taken.iter().find(|(other, _)| collide(*other, address)) {
-            Some((_, first)) => {
-                let message = format!(
-                    "{} is already used by {}, at {}",
-                    at.quoted(),
-                    first.path(),
-                    self.sources.describe(first.place()),
-                );
-                self.problems.error(&at, message, "choose another port");
-            }
-            None => taken.push((address, at)),
-        }
+    if let Some(protocol) = &raw.proxy_protocol {
+        unavailable::proxy_protocol(ctx, protocol, &at.key("proxy_protocol"));
     }
-
-    fn admin(&mut self, raw: &schema::Server, at: &At<'_>, server: &At<'_>) -> Admin {
-        if raw.admin == "off" {
-            return Admin::Off;
-        }
-        if let Some(path) = raw.admin.strip_prefix("unix:") {
-            return Admin::Unix(self.socket_path(at, path));
-        }
-        let Some(address) = self.listen_address(at, &raw.admin) else {
-            return Admin::Off;
-        };
-        let token = server.key("admin_token");
-        if !address.ip().to_canonical().is_loopback()
-            && raw.admin_token.is_none()
-            && !token.is_written()
-        {
-            self.problems.error(
-                at,
-                "the admin API is open to others: the address is not loopback, and there is no \
-                 'admin_token'",
-                "give an 'admin_token', or listen on 127.0.0.1 or a unix: socket",
-            );
-        }
-        Admin::Tcp(address)
+    if raw.https_optional && raw.http.is_empty() {
+        let message = "it has no effect: 'server.http' is empty";
+        let hint = "give an address there, or remove this";
+        ctx.problems.warn(&at.key("https_optional"), message, hint);
     }
-
-    fn limits(&mut self, raw: &schema::Limits, at: &At<'_>) -> Limits {
-        const HOUR: Duration = Duration::from_secs(3600);
-        Limits {
-            handshake: self.duration(&at.key("handshake"), &raw.handshake, MOMENT, HOUR),
-            header_read: self.duration(&at.key("header_read"), &raw.header_read, MOMENT, HOUR),
-            idle: self.duration(&at.key("idle"), &raw.idle, MOMENT, 24 * HOUR),
-            max_header_bytes: self.size(
-                &at.key("max_header_bytes"),
-                &raw.max_header_bytes,
-                1 << 10,
-                1 << 20,
-            ),
-            max_connections: usize::try_from(raw.max_connections).unwrap_or(usize::MAX),
-            max_connections_per_ip: usize::try_from(raw.max_connections_per_ip)
-                .unwrap_or(usize::MAX),
-            h2_streams: u32::try_from(raw.h2_streams).unwrap_or(u32::MAX),
-            upstream_connections: usize::try_from(raw.upstream_connections).unwrap_or(usize::MAX),
-        }
-    }
-
-    pub(super) fn tls(&mut self, raw: &schema::Tls, at: &At<'_>) -> Tls {
-        const MINUTE: Duration = Duration::from_secs(60);
-        if let schema::ClientAuth::Required(authorities) = &raw.client_auth {
-            self.client_auth(authorities, &at.key("client_auth"));
-        }
-        let default_certificate = raw
-            .default_certificate
-            .as_ref()
-            .and_then(|name| self.identifier(&at.key("default_certificate"), name));
-        let groups_at = at.key("groups");
-        for (index, group) in raw.groups.iter().enumerate() {
-            if raw.groups.iter().take(index).any(|before| before == group) {
-                let at = groups_at.index(index);
-                let message = format!("the group {} is listed twice", at.quoted());
-                self.problems.error(&at, message, "remove one of the two");
-            }
-        }
-        Tls {
-            profile: match raw.profile {
-                schema::TlsProfile::Intermediate => TlsProfile::Intermediate,
-                schema::TlsProfile::Modern => TlsProfile::Modern,
-            },
-            groups: raw
-                .groups
-                .iter()
-                .map(|group| group.name().to_owned())
-                .collect(),
-            default_certificate,
-            unknown_sni: match raw.unknown_sni {
-                schema::UnknownSni::Default => UnknownSni::Default,
-                schema::UnknownSni::Reject => UnknownSni::Reject,
-            },
-            session_tickets: match &raw.session_tickets {
-                schema::SessionTickets::Off(_) => SessionTickets::Off,
-                schema::SessionTickets::Rotate(tickets) => {
-                    let at = at.key("session_tickets");
-                    let at = at.key("rotate");
-                    let rotate = self.duration(&at, &tickets.rotate, MINUTE, 24 * 60 * MINUTE);
-                    SessionTickets::Rotate(rotate)
-                }
-            },
-        }
-    }
-
-    pub(super) fn log(&mut self, raw: &schema::Log, at: &At<'_>) -> Log {
-        self.level(&at.key("level"), &raw.level);
-        let access = match &*raw.access {
-            "off" => AccessLog::Off,
-            "stdout" => AccessLog::Stdout,
-            path => {
-                let at = at.key("access");
-                if Path::new(path).components().count() == 1 && !path.contains('.') {
-                    // A word is more likely a slip than the name of a file.
-                    let message =
-                        format!("{} is neither 'off' nor 'stdout' nor a path", at.quoted());
-                    let hint = "for a file of this name, begin it with './'";
-                    self.problems.error(&at, message, hint);
-                }
-                AccessLog::File(self.path(&at, path))
-            }
-        };
-        Log {
-            level: raw.level.clone(),
-            format: match raw.format {
-                schema::LogFormat::Json => LogFormat::Json,
-                schema::LogFormat::Text => LogFormat::Text,
-            },
-            access,
-        }
-    }
-
-    pub(super) fn renewal(
-        &mut self,
-        raw: &schema::Renewal,
-        at: &At<'_>,
-    ) -> crate::config::model::Renewal {
-        if raw.window <= 0.0 || raw.window >= 1.0 {
-            let at = at.key("window");
-            let message = format!("{} is not a fraction of the lifetime", at.quoted());
-            self.problems
-                .error(&at, message, "give a number between 0 and 1, such as 0.33");
-        }
-        crate::config::model::Renewal {
-            window: raw.window,
-            check_every: self.duration(
-                &at.key("check_every"),
-                &raw.check_every,
-                Duration::from_secs(1),
-                FOREVER,
-            ),
-            ari: raw.ari,
-            required_at_start: raw.required_at_start,
-        }
+    let threads = match usize::try_from(raw.threads) {
+        Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+        Ok(threads) => threads,
+    };
+    Server {
+        https,
+        http,
+        admin,
+        admin_token: raw.admin_token.as_ref().map(|token| token.0.clone()),
+        threads,
+        user: raw.user.clone(),
+        grace_period: ctx.duration(
+            &at.key("grace_period"),
+            &raw.grace_period,
+            Duration::ZERO,
+            Duration::from_secs(24 * 3600),
+        ),
+        limits: limits(ctx, &raw.limits, &at.key("limits")),
+        https_optional: raw.https_optional,
     }
 }
 
-/// Whether two listeners cannot both be bound. The system chooses the port for port 0.
+fn listeners<'a>(
+    ctx: &mut Context<'_>,
+    raw: &[String],
+    at: &'a At<'a>,
+    taken: &mut Vec<Listener<'a>>,
+) -> Vec<SocketAddr> {
+    let mut addresses = Vec::with_capacity(raw.len());
+    for (index, text) in raw.iter().enumerate() {
+        let at = at.index(index);
+        if let Some(address) = ctx.listen_address(&at, text) {
+            claim_address(ctx, address, at, taken);
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// Claims an address, or reports that it is already taken.
+fn claim_address<'a>(
+    ctx: &mut Context<'_>,
+    address: SocketAddr,
+    at: At<'a>,
+    taken: &mut Vec<Listener<'a>>,
+) {
+    match taken.iter().find(|(other, _)| collide(*other, address)) {
+        Some((_, first)) => {
+            let message = format!(
+                "{} is already used by {}, at {}",
+                at.quoted(),
+                first.path(),
+                ctx.sources.describe(first.place()),
+            );
+            ctx.problems.error(&at, message, "choose another port");
+        }
+        None => taken.push((address, at)),
+    }
+}
+
+fn admin(ctx: &mut Context<'_>, raw: &schema::Server, at: &At<'_>, server: &At<'_>) -> Admin {
+    if raw.admin == "off" {
+        return Admin::Off;
+    }
+    if let Some(path) = raw.admin.strip_prefix("unix:") {
+        return Admin::Unix(ctx.socket_path(at, path));
+    }
+    let Some(address) = ctx.listen_address(at, &raw.admin) else {
+        return Admin::Off;
+    };
+    let token = server.key("admin_token");
+    if !address.ip().to_canonical().is_loopback()
+        && raw.admin_token.is_none()
+        && !token.is_written()
+    {
+        ctx.problems.error(
+            at,
+            "the admin API is open to others: the address is not loopback, and there is no \
+             'admin_token'",
+            "give an 'admin_token', or listen on 127.0.0.1 or a unix: socket",
+        );
+    }
+    Admin::Tcp(address)
+}
+
+fn limits(ctx: &mut Context<'_>, raw: &schema::Limits, at: &At<'_>) -> Limits {
+    const HOUR: Duration = Duration::from_secs(3600);
+    Limits {
+        handshake: ctx.duration(&at.key("handshake"), &raw.handshake, MOMENT, HOUR),
+        header_read: ctx.duration(&at.key("header_read"), &raw.header_read, MOMENT, HOUR),
+        idle: ctx.duration(&at.key("idle"), &raw.idle, MOMENT, 24 * HOUR),
+        max_header_bytes: ctx.size(
+            &at.key("max_header_bytes"),
+            &raw.max_header_bytes,
+            1 << 10,
+            1 << 20,
+        ),
+        max_connections: usize::try_from(raw.max_connections).unwrap_or(usize::MAX),
+        max_connections_per_ip: usize::try_from(raw.max_connections_per_ip).unwrap_or(usize::MAX),
+        h2_streams: u32::try_from(raw.h2_streams).unwrap_or(u32::MAX),
+        upstream_connections: usize::try_from(raw.upstream_connections).unwrap_or(usize::MAX),
+    }
+}
+
+pub(super) fn tls(ctx: &mut Context<'_>, raw: &schema::Tls, at: &At<'_>) -> Tls {
+    const MINUTE: Duration = Duration::from_secs(60);
+    if let schema::ClientAuth::Required(authorities) = &raw.client_auth {
+        unavailable::client_auth(ctx, authorities, &at.key("client_auth"));
+    }
+    let default_certificate = raw
+        .default_certificate
+        .as_ref()
+        .and_then(|name| ctx.identifier(&at.key("default_certificate"), name));
+    let groups_at = at.key("groups");
+    for (index, group) in raw.groups.iter().enumerate() {
+        if raw.groups.iter().take(index).any(|before| before == group) {
+            let at = groups_at.index(index);
+            let message = format!("the group {} is listed twice", at.quoted());
+            ctx.problems.error(&at, message, "remove one of the two");
+        }
+    }
+    Tls {
+        profile: match raw.profile {
+            schema::TlsProfile::Intermediate => TlsProfile::Intermediate,
+            schema::TlsProfile::Modern => TlsProfile::Modern,
+        },
+        groups: raw
+            .groups
+            .iter()
+            .map(|group| group.name().to_owned())
+            .collect(),
+        default_certificate,
+        unknown_sni: match raw.unknown_sni {
+            schema::UnknownSni::Default => UnknownSni::Default,
+            schema::UnknownSni::Reject => UnknownSni::Reject,
+        },
+        session_tickets: match &raw.session_tickets {
+            schema::SessionTickets::Off(_) => SessionTickets::Off,
+            schema::SessionTickets::Rotate(tickets) => {
+                let at = at.key("session_tickets");
+                let at = at.key("rotate");
+                let rotate = ctx.duration(&at, &tickets.rotate, MINUTE, 24 * 60 * MINUTE);
+                SessionTickets::Rotate(rotate)
+            }
+        },
+    }
+}
+
+pub(super) fn log(ctx: &mut Context<'_>, raw: &schema::Log, at: &At<'_>) -> Log {
+    ctx.level(&at.key("level"), &raw.level);
+    let access = match &*raw.access {
+        "off" => AccessLog::Off,
+        "stdout" => AccessLog::Stdout,
+        path => {
+            let at = at.key("access");
+            if Path::new(path).components().count() == 1 && !path.contains('.') {
+                // A single word is more likely a mistake than the name of a file.
+                let message = format!("{} is neither 'off' nor 'stdout' nor a path", at.quoted());
+                let hint = "for a file of this name, begin it with './'";
+                ctx.problems.error(&at, message, hint);
+            }
+            AccessLog::File(ctx.path(&at, path))
+        }
+    };
+    Log {
+        level: raw.level.clone(),
+        format: match raw.format {
+            schema::LogFormat::Json => LogFormat::Json,
+            schema::LogFormat::Text => LogFormat::Text,
+        },
+        access,
+    }
+}
+
+pub(super) fn renewal(
+    ctx: &mut Context<'_>,
+    raw: &schema::Renewal,
+    at: &At<'_>,
+) -> crate::config::model::Renewal {
+    if raw.window <= 0.0 || raw.window >= 1.0 {
+        let at = at.key("window");
+        let message = format!("{} is not a fraction of the lifetime", at.quoted());
+        ctx.problems
+            .error(&at, message, "give a number between 0 and 1, such as 0.33");
+    }
+    crate::config::model::Renewal {
+        window: raw.window,
+        check_every: ctx.duration(
+            &at.key("check_every"),
+            &raw.check_every,
+            Duration::from_secs(1),
+            FOREVER,
+        ),
+        ari: raw.ari,
+        required_at_start: raw.required_at_start,
+    }
+}
+
+/// Returns true if two listeners cannot both be bound. The system chooses the port for port 0.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
         && one.port() != 0

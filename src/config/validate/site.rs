@@ -4,23 +4,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode, Uri};
-use indexmap::IndexMap;
-
-use super::Validator;
+use super::context::Context;
+use super::coverage::check_provable;
+use super::references::{self, Upstreams};
 use super::value::{FOREVER, MOMENT};
-use crate::config::model::{Action, Proxy, Route, Site, SiteTls, Upstream};
+use crate::config::model::{Action, Proxy, Route, Site, SiteTls};
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::config::yaml_tree::Place;
 use crate::host::Pattern;
+use http::{HeaderValue, StatusCode, Uri};
 
-/// Upstreams by name.
-type Upstreams = IndexMap<Arc<str>, Arc<Upstream>>;
-
-/// The routes of all sites, each list held once: of very many sites most have the same.
+/// The routes of all sites, each distinct list held once: most of a great many sites share theirs.
 #[derive(Default)]
-pub(super) struct SharedRoutes {
+struct SharedRoutes {
     by_digest: HashMap<u64, Vec<Arc<[Route]>>>,
     hasher: RandomState,
 }
@@ -46,289 +43,283 @@ impl SharedRoutes {
     }
 }
 
-impl Validator<'_> {
-    pub(super) fn sites(
-        &mut self,
-        raw: &schema::Root,
-        upstreams: &Upstreams,
-        root: &At<'_>,
-    ) -> Vec<Arc<Site>> {
-        let at = root.key("sites");
-        let mut taken: HashMap<Pattern, (usize, Place)> = HashMap::new();
-        let mut sites = Vec::with_capacity(raw.sites.len());
-        for (index, site) in raw.sites.iter().enumerate() {
-            let at = at.index(index);
-            let tls = self.site_tls(site, raw, &at.key("tls"));
-            let hosts_at = at.key("hosts");
-            let mut hosts = Vec::with_capacity(site.hosts.len());
-            for (host_index, host) in site.hosts.iter().enumerate() {
-                let at = hosts_at.index(host_index);
-                let Some(pattern) = self.pattern(&at, host) else {
-                    continue;
-                };
-                if let Some((other, place)) = taken.get(&pattern) {
-                    let place = self.sources.describe(*place);
-                    let message = format!(
-                        "the host {} is already in sites[{other}], at {place}",
-                        at.quoted()
-                    );
-                    self.problems.error(&at, message, "keep it in one site");
-                } else {
-                    if let SiteTls::Issuer(issuer) = &tls {
-                        self.provable(&at, &pattern, std::slice::from_ref(issuer), raw);
-                    }
-                    taken.insert(pattern.clone(), (index, at.place()));
-                    hosts.push(pattern);
-                }
-            }
-            sites.push(Arc::new(Site {
-                hosts,
-                tls,
-                routes: {
-                    let routes = self.routes(site, upstreams, &at);
-                    self.routes.share_routes(routes)
-                },
-                origin: self.origin(&at),
-            }));
-        }
-        sites
-    }
-
-    fn site_tls(&mut self, site: &schema::Site, raw: &schema::Root, at: &At<'_>) -> SiteTls {
-        match &*site.tls {
-            "auto" => {
-                let first = raw.issuers.keys().next();
-                SiteTls::Auto(
-                    first
-                        .map(|first| self.use_issuer(first))
-                        .into_iter()
-                        .collect(),
-                )
-            }
-            "off" => SiteTls::Off,
-            name if raw.issuers.contains_key(name) => SiteTls::Issuer(self.use_issuer(name)),
-            name => {
-                let known = ["auto", "off"].into_iter();
-                let known = known.chain(raw.issuers.keys().map(String::as_str));
-                self.report_dangling(at, "issuer", "issuers", known, name);
-                SiteTls::Off
-            }
-        }
-    }
-
-    fn routes(&mut self, site: &schema::Site, upstreams: &Upstreams, at: &At<'_>) -> Vec<Route> {
-        let raw = match (&site.routes, &site.upstream) {
-            (Some(routes), None) => routes,
-            (None, Some(name)) => {
-                let upstream_at = at.key("upstream");
-                let timeout = schema::Timeout::default();
-                let proxy = self.proxy(&upstream_at, name, upstreams, &timeout, None, at);
-                let path = Arc::from("/");
-                return proxy
-                    .map(|action| Route { path, action })
-                    .into_iter()
-                    .collect();
-            }
-            (None, None) => {
-                if !at.key("routes").is_written() && !at.key("upstream").is_written() {
-                    let message = "the site does nothing: it has neither 'routes' nor 'upstream'";
-                    self.problems
-                        .error(at, message, "add 'upstream: NAME' or a list of 'routes'");
-                }
-                return Vec::new();
-            }
-            (Some(_), Some(_)) => {
-                let at = at.key("upstream");
-                let message = "'upstream' and 'routes' exclude each other";
-                let hint = "make it the last of the routes: { upstream: NAME }";
-                self.problems.error(&at.at_key(), message, hint);
-                return Vec::new();
-            }
-        };
-        let routes_at = at.key("routes");
-        let mut seen: HashMap<&str, usize> = HashMap::new();
-        let mut routes = Vec::with_capacity(raw.len());
-        for (index, route) in raw.iter().enumerate() {
-            let at = routes_at.index(index);
-            let path_at = at.key("path");
-            // Whose path may be misspelt has none to compare.
-            if !path_at.is_written() && self.problems.is_broken(&at) {
+pub(super) fn sites(ctx: &mut Context<'_>, upstreams: &Upstreams, root: &At<'_>) -> Vec<Arc<Site>> {
+    let raw = ctx.raw;
+    let at = root.key("sites");
+    let mut shared = SharedRoutes::default();
+    let mut taken: HashMap<Pattern, (usize, Place)> = HashMap::new();
+    let mut sites = Vec::with_capacity(raw.sites.len());
+    for (index, site) in raw.sites.iter().enumerate() {
+        let at = at.index(index);
+        let tls = site_tls(ctx, site, &at.key("tls"));
+        let hosts_at = at.key("hosts");
+        let mut hosts = Vec::with_capacity(site.hosts.len());
+        for (host_index, host) in site.hosts.iter().enumerate() {
+            let at = hosts_at.index(host_index);
+            let Some(pattern) = ctx.pattern(&at, host) else {
                 continue;
-            }
-            if let Some(first) = seen.insert(&route.path, index) {
-                let at = if path_at.is_written() { path_at } else { at };
-                let message = format!("routes[{first}] has the same path");
-                self.problems.error(&at, message, "keep one of the two");
-            }
-            self.route_path(&path_at, &route.path);
-            if let Some(action) = self.action(route, upstreams, &at) {
-                routes.push(Route {
-                    path: Arc::from(route.path.as_str()),
-                    action,
-                });
-            }
-        }
-        // Stable: among equal lengths the earlier in the file stays first.
-        routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        routes
-    }
-
-    fn route_path(&mut self, at: &At<'_>, path: &str) {
-        let hint = if !path.starts_with('/') {
-            "begin it with '/'"
-        } else if path.contains(['?', '#']) {
-            "leave out '?', '#' and what follows: a route is chosen by the path alone"
-        } else if path.contains('*') {
-            "leave out the '*': a route covers everything below its path"
-        } else if !path.bytes().all(|octet| octet.is_ascii_graphic()) {
-            "write spaces and characters beyond ASCII in percent-encoding"
-        } else if path.contains("//") || path.split('/').any(|part| matches!(part, "." | "..")) {
-            "leave out empty parts, '.' and '..'"
-        } else {
-            return;
-        };
-        let message = format!("{} is not a path of a route", at.quoted());
-        self.problems.error(at, message, hint);
-    }
-
-    fn action(
-        &mut self,
-        route: &schema::Route,
-        upstreams: &Upstreams,
-        at: &At<'_>,
-    ) -> Option<Action> {
-        if route.upstream.is_none() && !at.key("upstream").is_written() {
-            let others = [
-                ("timeout", route.timeout.is_some()),
-                ("retries", route.retries.is_some()),
-            ];
-            for (key, given) in others {
-                if given {
-                    let message = format!("'{key}' has no meaning without 'upstream'");
-                    self.problems
-                        .error(&at.key(key).at_key(), message, "remove it");
+            };
+            if let Some((other, place)) = taken.get(&pattern) {
+                let place = ctx.sources.describe(*place);
+                let message = format!(
+                    "the host {} is already in sites[{other}], at {place}",
+                    at.quoted()
+                );
+                ctx.problems.error(&at, message, "keep it in one site");
+            } else {
+                if let SiteTls::Issuer(issuer) = &tls {
+                    check_provable(ctx, &at, &pattern, std::slice::from_ref(issuer));
                 }
+                taken.insert(pattern.clone(), (index, at.place()));
+                hosts.push(pattern);
             }
         }
-        match (&route.upstream, &route.redirect, &route.respond) {
-            (Some(name), None, None) => {
-                let default = schema::Timeout::default();
-                let timeout = route.timeout.as_ref().unwrap_or(&default);
-                let upstream_at = at.key("upstream");
-                self.proxy(&upstream_at, name, upstreams, timeout, route.retries, at)
+        sites.push(Arc::new(Site {
+            hosts,
+            tls,
+            routes: shared.share_routes(routes(ctx, site, upstreams, &at)),
+            origin: ctx.origin(&at),
+        }));
+    }
+    sites
+}
+
+fn site_tls(ctx: &mut Context<'_>, site: &schema::Site, at: &At<'_>) -> SiteTls {
+    let raw = ctx.raw;
+    match &*site.tls {
+        "auto" => SiteTls::Auto(references::first_issuer(ctx).into_iter().collect()),
+        "off" => SiteTls::Off,
+        name if raw.issuers.contains_key(name) => {
+            SiteTls::Issuer(references::use_issuer(ctx, name))
+        }
+        name => {
+            let known = ["auto", "off"].into_iter();
+            let known = known.chain(references::issuer_names(raw));
+            references::report_dangling(ctx, at, "issuer", "issuers", known, name);
+            SiteTls::Off
+        }
+    }
+}
+
+fn routes(
+    ctx: &mut Context<'_>,
+    site: &schema::Site,
+    upstreams: &Upstreams,
+    at: &At<'_>,
+) -> Vec<Route> {
+    let raw = match (&site.routes, &site.upstream) {
+        (Some(routes), None) => routes,
+        (None, Some(name)) => {
+            let upstream_at = at.key("upstream");
+            let timeout = schema::Timeout::default();
+            let proxy = proxy(ctx, &upstream_at, name, upstreams, &timeout, None, at);
+            let path = Arc::from("/");
+            return proxy
+                .map(|action| Route { path, action })
+                .into_iter()
+                .collect();
+        }
+        (None, None) => {
+            if !at.key("routes").is_written() && !at.key("upstream").is_written() {
+                let message = "the site does nothing: it has neither 'routes' nor 'upstream'";
+                ctx.problems
+                    .error(at, message, "add 'upstream: NAME' or a list of 'routes'");
             }
-            (None, Some(redirect), None) => self.redirect(redirect, &at.key("redirect")),
-            (None, None, Some(respond)) => self.respond(respond, &at.key("respond")),
-            (None, None, None) => {
-                let message = "the route does nothing";
-                let hint = "give exactly one of 'upstream', 'redirect', 'respond'";
-                self.problems.error(at, message, hint);
-                None
-            }
-            _ => {
-                let message = "'upstream', 'redirect' and 'respond' exclude each other";
-                self.problems
-                    .error(at, message, "keep one, or make a separate route for each");
-                None
+            return Vec::new();
+        }
+        (Some(_), Some(_)) => {
+            let at = at.key("upstream");
+            let message = "'upstream' and 'routes' exclude each other";
+            let hint = "make it the last of the routes: { upstream: NAME }";
+            ctx.problems.error(&at.at_key(), message, hint);
+            return Vec::new();
+        }
+    };
+    let routes_at = at.key("routes");
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut routes = Vec::with_capacity(raw.len());
+    for (index, route) in raw.iter().enumerate() {
+        let at = routes_at.index(index);
+        let path_at = at.key("path");
+        // A path that may be misspelt cannot be compared.
+        if !path_at.is_written() && ctx.problems.is_broken(&at) {
+            continue;
+        }
+        if let Some(first) = seen.insert(&route.path, index) {
+            let at = if path_at.is_written() { path_at } else { at };
+            let message = format!("routes[{first}] has the same path");
+            ctx.problems.error(&at, message, "keep one of the two");
+        }
+        check_route_path(ctx, &path_at, &route.path);
+        if let Some(action) = action(ctx, route, upstreams, &at) {
+            routes.push(Route {
+                path: Arc::from(route.path.as_str()),
+                action,
+            });
+        }
+    }
+    // The sort is stable: of equal lengths, the earlier in the file stays first.
+    routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    routes
+}
+
+fn check_route_path(ctx: &mut Context<'_>, at: &At<'_>, path: &str) {
+    let hint = if !path.starts_with('/') {
+        "begin it with '/'"
+    } else if path.contains(['?', '#']) {
+        "leave out '?', '#' and what follows: a route is chosen by the path alone"
+    } else if path.contains('*') {
+        "leave out the '*': a route covers everything below its path"
+    } else if !path.bytes().all(|octet| octet.is_ascii_graphic()) {
+        "write spaces and characters beyond ASCII in percent-encoding"
+    } else if path.contains("//") || path.split('/').any(|part| matches!(part, "." | "..")) {
+        "leave out empty parts, '.' and '..'"
+    } else {
+        return;
+    };
+    let message = format!("{} is not a path of a route", at.quoted());
+    ctx.problems.error(at, message, hint);
+}
+
+fn action(
+    ctx: &mut Context<'_>,
+    route: &schema::Route,
+    upstreams: &Upstreams,
+    at: &At<'_>,
+) -> Option<Action> {
+    if route.upstream.is_none() && !at.key("upstream").is_written() {
+        let others = [
+            ("timeout", route.timeout.is_some()),
+            ("retries", route.retries.is_some()),
+        ];
+        for (key, given) in others {
+            if given {
+                let message = format!("'{key}' has no meaning without 'upstream'");
+                ctx.problems
+                    .error(&at.key(key).at_key(), message, "remove it");
             }
         }
     }
+    match (&route.upstream, &route.redirect, &route.respond) {
+        (Some(name), None, None) => {
+            let default = schema::Timeout::default();
+            let timeout = route.timeout.as_ref().unwrap_or(&default);
+            let upstream_at = at.key("upstream");
+            proxy(
+                ctx,
+                &upstream_at,
+                name,
+                upstreams,
+                timeout,
+                route.retries,
+                at,
+            )
+        }
+        (None, Some(redirect), None) => self::redirect(ctx, redirect, &at.key("redirect")),
+        (None, None, Some(respond)) => self::respond(ctx, respond, &at.key("respond")),
+        (None, None, None) => {
+            let message = "the route does nothing";
+            let hint = "give exactly one of 'upstream', 'redirect', 'respond'";
+            ctx.problems.error(at, message, hint);
+            None
+        }
+        _ => {
+            let message = "'upstream', 'redirect' and 'respond' exclude each other";
+            ctx.problems
+                .error(at, message, "keep one, or make a separate route for each");
+            None
+        }
+    }
+}
 
-    fn proxy(
-        &mut self,
-        at: &At<'_>,
-        name: &str,
-        upstreams: &Upstreams,
-        timeout: &schema::Timeout,
-        retries: Option<u64>,
-        route: &At<'_>,
-    ) -> Option<Action> {
-        let timeout_at = route.key("timeout");
-        let connect = self.duration(
-            &timeout_at.key("connect"),
-            &timeout.connect,
-            MOMENT,
-            FOREVER,
+fn proxy(
+    ctx: &mut Context<'_>,
+    at: &At<'_>,
+    name: &str,
+    upstreams: &Upstreams,
+    timeout: &schema::Timeout,
+    retries: Option<u64>,
+    route: &At<'_>,
+) -> Option<Action> {
+    let timeout_at = route.key("timeout");
+    let connect = ctx.duration(
+        &timeout_at.key("connect"),
+        &timeout.connect,
+        MOMENT,
+        FOREVER,
+    );
+    let read = ctx.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
+    Some(Action::Proxy(Proxy {
+        upstream: references::upstream(ctx, at, name, upstreams)?,
+        connect_timeout: connect,
+        read_timeout: read,
+        retries: retries.map_or(1, |retries| u32::try_from(retries).unwrap_or(1)),
+    }))
+}
+
+fn redirect(ctx: &mut Context<'_>, raw: &schema::Redirect, at: &At<'_>) -> Option<Action> {
+    let status =
+        status(raw.status).filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
+    if status.is_none() {
+        let at = at.key("status");
+        let message = format!("{} is not a redirect status", at.quoted());
+        ctx.problems.error(
+            &at,
+            message,
+            "give 301 or 308 for good, 302, 303 or 307 for now",
         );
-        let read = self.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
-        let Some((name, upstream)) = upstreams.get_key_value(name) else {
-            let known = upstreams.keys().map(|name| &**name);
-            self.report_dangling(at, "upstream", "upstreams", known, name);
-            return None;
-        };
-        self.used_upstreams.insert(Arc::clone(name));
-        Some(Action::Proxy(Proxy {
-            upstream: Arc::clone(upstream),
-            connect_timeout: connect,
-            read_timeout: read,
-            retries: retries.map_or(1, |retries| u32::try_from(retries).unwrap_or(1)),
-        }))
     }
+    let to = destination(&raw.to);
+    if let Err(hint) = &to {
+        let at = at.key("to");
+        let message = format!("{} is not a redirect target", at.quoted());
+        ctx.problems.error(&at, message, *hint);
+    }
+    Some(Action::Redirect {
+        to: to.ok()?,
+        status: status?,
+    })
+}
 
-    fn redirect(&mut self, raw: &schema::Redirect, at: &At<'_>) -> Option<Action> {
-        let status = status(raw.status)
-            .filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
-        if status.is_none() {
-            let at = at.key("status");
-            let message = format!("{} is not a redirect status", at.quoted());
-            self.problems.error(
-                &at,
-                message,
-                "give 301 or 308 for good, 302, 303 or 307 for now",
-            );
-        }
-        let to = destination(&raw.to);
-        if let Err(hint) = &to {
-            let at = at.key("to");
-            let message = format!("{} is not a redirect target", at.quoted());
-            self.problems.error(&at, message, *hint);
-        }
-        Some(Action::Redirect {
-            to: to.ok()?,
-            status: status?,
-        })
+fn respond(ctx: &mut Context<'_>, raw: &schema::Respond, at: &At<'_>) -> Option<Action> {
+    let status = status(raw.status).filter(|status| (200..600).contains(&status.as_u16()));
+    let Some(status) = status else {
+        let at = at.key("status");
+        let message = format!("{} is not a response status", at.quoted());
+        ctx.problems
+            .error(&at, message, "give a number from 200 to 599");
+        return None;
+    };
+    if matches!(status.as_u16(), 204 | 205 | 304) && !raw.body.is_empty() {
+        let message = "a response with this status has no body";
+        ctx.problems
+            .error(&at.key("body"), message, "remove the body");
     }
-
-    fn respond(&mut self, raw: &schema::Respond, at: &At<'_>) -> Option<Action> {
-        let status = status(raw.status).filter(|status| (200..600).contains(&status.as_u16()));
-        let Some(status) = status else {
-            let at = at.key("status");
-            let message = format!("{} is not a response status", at.quoted());
-            self.problems
-                .error(&at, message, "give a number from 200 to 599");
-            return None;
-        };
-        if matches!(status.as_u16(), 204 | 205 | 304) && !raw.body.is_empty() {
-            let message = "a response with this status has no body";
-            self.problems
-                .error(&at.key("body"), message, "remove the body");
-        }
-        let Ok(content_type) = HeaderValue::from_str(&raw.content_type) else {
-            let at = at.key("content_type");
-            let message = format!("{} is not a media type", at.quoted());
-            self.problems.error(
-                &at,
-                message,
-                "write a type such as text/html; charset=utf-8",
-            );
-            return None;
-        };
-        Some(Action::Respond {
-            status,
-            body: bytes::Bytes::from(raw.body.clone()),
-            content_type,
-        })
-    }
+    let Ok(content_type) = HeaderValue::from_str(&raw.content_type) else {
+        let at = at.key("content_type");
+        let message = format!("{} is not a media type", at.quoted());
+        ctx.problems.error(
+            &at,
+            message,
+            "write a type such as text/html; charset=utf-8",
+        );
+        return None;
+    };
+    Some(Action::Respond {
+        status,
+        body: bytes::Bytes::from(raw.body.clone()),
+        content_type,
+    })
 }
 
 fn status(number: u64) -> Option<StatusCode> {
     StatusCode::from_u16(u16::try_from(number).ok()?).ok()
 }
 
-/// Where a redirect leads, or what to do about it.
+/// The target of a redirect, or what to do about a malformed one.
 fn destination(text: &str) -> Result<Uri, &'static str> {
     const HINT: &str = "write a URL that begins with https:// or http://, or a path with one '/'";
-    // `Uri` drops it without a word.
+    // `Uri` drops the fragment silently.
     if text.contains('#') {
         return Err("leave out '#' and what follows");
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Validator;
+use super::context::Context;
 use crate::config::problem::{At, nearest};
 use crate::config::schema;
 use crate::host::{HostName, Identifier, Pattern};
@@ -18,7 +18,7 @@ pub(super) const MOMENT: Duration = Duration::from_millis(1);
 /// The longest path of a Unix socket in octets (`sun_path` without its end).
 const MAX_SOCKET_PATH: usize = 107;
 
-impl Validator<'_> {
+impl Context<'_> {
     /// A duration from `least` to `most`.
     pub(super) fn duration(
         &mut self,

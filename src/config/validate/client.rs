@@ -1,0 +1,114 @@
+//! How services are reached as a client: proxies, roots, name servers, URLs without a user.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+use openssl::x509::X509;
+
+use super::context::Context;
+use crate::config::model::UpstreamAddress;
+use crate::config::problem::At;
+use crate::host::HostName;
+
+/// The maximum size of a file of roots, in octets. The system's own has a quarter of it.
+const MAX_ROOTS: u64 = 1 << 20;
+
+/// A proxy for HTTP clients.
+pub(super) fn http_proxy(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Uri> {
+    if raw.contains('@') {
+        report_user(ctx, at);
+        return None;
+    }
+    let uri = raw.parse::<Uri>().ok().filter(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.port_u16().is_some_and(|port| port != 0)
+            && uri.path() == "/"
+            && uri.query().is_none()
+            && !raw.contains('#')
+    });
+    if uri.is_none() {
+        let hint = if raw.starts_with("https:") {
+            "write http://: what passes through the proxy is encrypted anyway"
+        } else {
+            "write http://HOST:PORT, such as http://proxy.internal:3128"
+        };
+        let message = format!("{} is not a proxy", at.quoted());
+        ctx.problems.error(at, message, hint);
+    }
+    uri
+}
+
+/// A file of roots. Nothing could be reached without it, so it is read at once.
+pub(super) fn roots(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> PathBuf {
+    let path = ctx.path(at, raw);
+    if raw.is_empty() || raw.contains('\0') {
+        return path;
+    }
+    ctx.sources.watch(&path);
+    if let Err((why, hint)) = check_roots(&path) {
+        let message = format!("the file {} {why}", at.quoted());
+        ctx.problems.fault(at, message, hint);
+    }
+    path
+}
+
+/// Checks that a file has roots in it. The error says what is wrong and what to do.
+fn check_roots(path: &Path) -> Result<(), (String, &'static str)> {
+    const PATH: &str = "check the path; a relative one is relative to the file it stands in";
+    const CONTENT: &str = "give the root certificate of its HTTPS, in PEM";
+    let failed = |error: std::io::Error| (format!("cannot be read: {error}"), PATH);
+    // Others, such as pipes, could keep a reader waiting.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(("is not a regular file".to_owned(), PATH));
+    }
+    let mut pem = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_ROOTS + 1)
+        .read_to_end(&mut pem)
+        .map_err(failed)?;
+    if u64::try_from(pem.len()).is_ok_and(|length| length > MAX_ROOTS) {
+        return Err((format!("is larger than {MAX_ROOTS} bytes"), CONTENT));
+    }
+    match X509::stack_from_pem(&pem) {
+        Ok(roots) if !roots.is_empty() => Ok(()),
+        Ok(_) | Err(_) => Err(("holds no certificate in PEM".to_owned(), CONTENT)),
+    }
+}
+
+/// Reports a URL with a user in it, without showing it: there may be a password.
+pub(super) fn report_user(ctx: &mut Context<'_>, at: &At<'_>) {
+    ctx.problems.hide_place(at.place());
+    let message = "a URL with a user or a password in it cannot be used here";
+    ctx.problems
+        .error(at, message, "leave out '@' and what precedes it");
+}
+
+/// Addresses of DNS servers.
+pub(super) fn dns_servers(ctx: &mut Context<'_>, at: &At<'_>, raw: &[String]) -> Vec<SocketAddr> {
+    let mut addresses = Vec::with_capacity(raw.len());
+    for (index, text) in raw.iter().enumerate() {
+        let at = at.index(index);
+        let address = text.parse::<SocketAddr>();
+        match address.ok().filter(|address| address.port() != 0) {
+            Some(address) => addresses.push(address),
+            None => {
+                let message = format!("{} is not an address with a port", at.quoted());
+                let hint = "write ADDRESS:PORT, such as 10.0.0.53:53 or [2001:db8::53]:53";
+                ctx.problems.error(&at, message, hint);
+            }
+        }
+    }
+    addresses
+}
+
+/// `NAME:PORT`.
+pub(super) fn named_address(raw: &str) -> Option<UpstreamAddress> {
+    let (host, port) = raw.rsplit_once(':')?;
+    let host = host.parse::<HostName>().ok()?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    Some(UpstreamAddress::Name { host, port })
+}

@@ -1,0 +1,50 @@
+//! What the functions of the validation share: the configuration as written, and what is found.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::config::model::Origin;
+use crate::config::problem::{At, Problems, quote};
+use crate::config::schema;
+use crate::config::source::Sources;
+
+pub(super) struct Context<'c> {
+    /// The whole configuration, for references from one section to another.
+    pub(super) raw: &'c schema::Root,
+    pub(super) sources: &'c mut Sources,
+    pub(super) problems: &'c mut Problems,
+    pub(super) used: Used,
+}
+
+/// Names that something refers to, by the section that defines them.
+#[derive(Default)]
+pub(super) struct Used {
+    pub(super) dns: HashSet<Arc<str>>,
+    pub(super) issuers: HashSet<Arc<str>>,
+    pub(super) upstreams: HashSet<Arc<str>>,
+}
+
+impl Context<'_> {
+    /// Where a key stands in the files.
+    pub(super) fn origin(&self, at: &At<'_>) -> Origin {
+        let place = at.place();
+        Origin {
+            file: self.sources.shown(place.file),
+            line: usize::try_from(place.line).unwrap_or(usize::MAX),
+            column: usize::try_from(place.column).unwrap_or(usize::MAX),
+            path: at.path(),
+        }
+    }
+
+    /// Reports a name that cannot be referred to everywhere.
+    pub(super) fn check_name(&mut self, at: &At<'_>, name: &str) {
+        let good = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+            self.problems.error(
+                &at.at_key(),
+                format!("{} is not a valid name", quote(name)),
+                "use 1 to 64 letters, digits, '-', '_' and '.'",
+            );
+        }
+    }
+}
