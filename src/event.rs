@@ -1,30 +1,31 @@
-//! What happens to certificates and to the storage, told to whoever has to act.
+//! What happens to certificates and to the storage, for whoever has to act.
 //!
-//! An [`EventBus`] writes each [`Event`] to the log, keeps the last of them and passes them on to
+//! An [`EventBus`] writes each [`Event`] to the log, keeps the last ones and passes them on to
 //! subscribers. It decides nothing and never waits for a subscriber.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::clock::{UnixTime, rfc3339};
+use crate::lock::MutexExt;
 
-/// How many events are kept for those who come later.
+/// How many events are kept for late subscribers.
 const KEPT: usize = 1000;
 
-/// How many events a subscriber may be behind before it loses some.
+/// How many events a subscriber may lag behind before it loses some.
 const BEHIND: usize = 1024;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A stored certificate was loaded and is served; not kept where all is well with it.
+    /// A stored certificate was loaded and is served; not kept if nothing is wrong with it.
     CertificateLoaded,
-    /// A CA advises to renew a certificate sooner than was known, or says why.
+    /// A CA suggests to renew a certificate earlier than was known, or says why.
     CertificateRenewalAdvised,
     /// An issuer is being asked for a certificate.
     CertificateObtaining,
@@ -32,24 +33,24 @@ pub enum EventKind {
     CertificateProgress,
     /// A first certificate was issued.
     CertificateObtained,
-    /// A certificate was issued in the place of another.
+    /// A certificate was issued in place of another.
     CertificateRenewed,
-    /// An issuer did not give a certificate.
+    /// An issuer did not issue a certificate.
     CertificateFailed,
-    /// A certificate ends soon, and nothing has replaced it.
+    /// A certificate expires soon, and nothing has replaced it.
     CertificateExpiring,
-    /// A certificate has ended.
+    /// A certificate has expired.
     CertificateExpired,
-    /// A certificate's validity has not begun.
+    /// A certificate is not valid yet.
     CertificateNotYetValid,
     /// A certificate was revoked.
     CertificateRevoked,
-    /// A CA has refused something for one of its limits: what that holds is not asked for until it
+    /// A CA has refused something because of a limit: nothing that it covers is requested until it
     /// ends.
     CaLimited,
-    /// A certificate on demand is not renewed, or no longer kept; not kept itself.
+    /// A certificate on demand is not renewed, or no longer kept; the event itself is not kept.
     CertificateDropped,
-    /// A record that proves a name for good ends soon, or has ended.
+    /// A persistent record that validates a name expires soon, or has expired.
     ValidationExpiring,
     /// The storage cannot be read or written.
     StorageFailed,
@@ -58,7 +59,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Every kind there is.
+    /// Every kind.
     pub const ALL: [Self; 16] = [
         Self::CertificateLoaded,
         Self::CertificateRenewalAdvised,
@@ -78,7 +79,7 @@ impl EventKind {
         Self::StorageRecovered,
     ];
 
-    /// The name by which programs know it, `certificate_failed`.
+    /// The name for programs, such as `certificate_failed`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CertificateLoaded => "certificate_loaded",
@@ -105,13 +106,13 @@ impl EventKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Nobody: the life of the gateway.
+    /// Nobody: this is normal operation.
     Info,
-    /// Someone, some day: it may mend itself.
+    /// Somebody, some day: it may resolve itself.
     Warning,
-    /// Someone, soon: it has not mended itself for long.
+    /// Somebody, soon: it has not resolved itself for long.
     Error,
-    /// Someone, now: clients are refused, or soon will be.
+    /// Somebody, now: clients are refused, or soon will be.
     Critical,
 }
 
@@ -132,21 +133,21 @@ pub struct Event {
     pub at: UnixTime,
     pub kind: EventKind,
     pub severity: Severity,
-    /// The first name of the certificate; empty where it concerns none.
+    /// The first name of the certificate; empty if none is concerned.
     pub domain: String,
-    /// The issuer by its name in the configuration, `None` where none is concerned.
+    /// The issuer by its name in the configuration; `None` if none is concerned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub issuer: Option<Arc<str>>,
-    /// Which attempt this was, from 1.
+    /// The number of the attempt, from 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,
     /// When the next attempt is made.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<UnixTime>,
-    /// Until when the certificate concerned is valid.
+    /// Until when the certificate is valid.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_after: Option<UnixTime>,
-    /// What happened, or why, for people; what to do about it.
+    /// What happened, or why, for people; and what to do about it.
     pub message: String,
     /// A page of the CA about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -154,7 +155,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with nothing but these.
+    /// An event with only these members.
     pub fn new(
         at: UnixTime,
         kind: EventKind,
@@ -177,7 +178,7 @@ impl Event {
     }
 }
 
-/// Where events go to. A handle; clones share the events.
+/// Where events go. A handle; clones share the events.
 #[derive(Clone)]
 pub struct EventBus(Arc<Shared>);
 
@@ -201,7 +202,7 @@ impl EventBus {
         log(&event);
         let event = Arc::new(event);
         if !is_passing(&event) {
-            let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.0.kept.lock_unpoisoned();
             if kept.len() == KEPT {
                 kept.pop_front();
             }
@@ -211,9 +212,9 @@ impl EventBus {
         let _ = self.0.sender.send(event);
     }
 
-    /// The last events, the oldest first.
+    /// The last events, oldest first.
     pub fn recent(&self) -> Vec<Arc<Event>> {
-        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.kept.lock_unpoisoned();
         kept.iter().cloned().collect()
     }
 
@@ -223,8 +224,8 @@ impl EventBus {
     }
 }
 
-/// Whether an event is of no interest once it is over: what a start with thousands of certificates
-/// loads, and what nobody uses any more, must not push out what went wrong.
+/// Returns true if an event is of no interest once it is over: the certificates that a start loads
+/// by the thousands, and those that nobody uses any more, must not push out what went wrong.
 fn is_passing(event: &Event) -> bool {
     match event.kind {
         EventKind::CertificateProgress | EventKind::CertificateDropped => true,

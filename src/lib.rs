@@ -34,6 +34,7 @@ pub mod http_client;
 pub mod issuer;
 pub mod line_queue;
 pub mod local_ca;
+mod lock;
 pub mod manager;
 pub mod memory;
 pub mod metrics;

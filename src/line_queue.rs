@@ -1,9 +1,8 @@
-//! Log lines on their way to a file or stream, written by a thread of their own.
+//! Log lines on their way to a file or stream, written by a separate thread.
 //!
-//! A caller appends its line to a buffer and returns. A reader that stalls, a slow disk or a full
-//! one holds up the thread, and nothing else. The buffer is bounded in octets; lines that find no
-//! room or cannot be written are lost and counted, and the losses are logged once lines are written
-//! again.
+//! A caller appends its line to a buffer and returns. A stalled reader, a slow disk or a full one
+//! holds up the thread, and nothing else. The buffer is bounded in octets; lines that do not fit or
+//! cannot be written are lost and counted, and the losses are logged once lines are written again.
 
 mod writer;
 
@@ -19,11 +18,12 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 
 use self::writer::Writer;
+use crate::lock::MutexExt;
 
 /// Where lines are written.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// Appended to a file, which [`LineQueue::reopen`] opens anew.
+    /// Appended to a file, which [`LineQueue::reopen`] reopens.
     File(PathBuf),
     Stdout,
     Stderr,
@@ -39,21 +39,22 @@ impl Target {
     }
 }
 
-/// What a queue is made of.
+/// The settings of a queue.
 #[derive(Debug)]
 pub struct Setup {
-    /// What the log is called in messages, as "the access log".
+    /// The name of the log in messages, such as "the access log".
     pub name: &'static str,
-    /// What its thread is called.
+    /// The name of its thread.
     pub thread: &'static str,
     pub target: Target,
-    /// How many octets may wait or be under way.
+    /// How many octets may be waiting or in transit.
     pub capacity: usize,
-    /// Counts the lines that are lost.
+    /// Counts lost lines.
     pub lost: IntCounter,
 }
 
-/// A handle; clones share the queue. The thread ends once the last is dropped and all is written.
+/// A queue. A handle; clones share it. The thread ends once the last is dropped and everything is
+/// written.
 #[derive(Clone)]
 pub struct LineQueue(Arc<Handle>);
 
@@ -61,7 +62,7 @@ impl LineQueue {
     /// Opens the target and starts the thread.
     ///
     /// # Errors
-    /// Where the target cannot be opened, or no thread can be started.
+    /// If the target cannot be opened, or no thread can be started.
     pub fn start(setup: Setup) -> io::Result<Self> {
         let out = setup.target.open()?;
         let thread = thread::Builder::new().name(setup.thread.to_owned());
@@ -80,7 +81,7 @@ impl LineQueue {
         Ok(Self(Arc::new(Handle(shared))))
     }
 
-    /// Queues a line, which ends in `\n`, or loses it where there is no room. Never waits for the
+    /// Queues a line, which ends in `\n`, or loses it if there is no room. Never waits for the
     /// target.
     pub fn push(&self, line: &[u8]) {
         let Handle(shared) = &*self.0;
@@ -96,8 +97,8 @@ impl LineQueue {
         shared.wake(state);
     }
 
-    /// Has the file opened anew, so that a rotated one is released. Lines queued before go to the
-    /// old one. Where that fails it is tried again and again, and the old file is written meanwhile.
+    /// Reopens the file, so that a rotated one is released. Lines queued before go to the old one.
+    /// If that fails, it is retried, and the old file is written meanwhile.
     pub fn reopen(&self) {
         let Handle(shared) = &*self.0;
         let mut state = shared.lock();
@@ -107,7 +108,8 @@ impl LineQueue {
         shared.wake(state);
     }
 
-    /// Waits until all that was queued before is written or lost, at most `patience`. Whether it is.
+    /// Waits until everything queued before is written or lost, for at most `patience`. Returns
+    /// true if it is.
     pub fn flush(&self, patience: Duration) -> bool {
         let Handle(shared) = &*self.0;
         let until = Instant::now() + patience;
@@ -131,7 +133,7 @@ impl fmt::Debug for LineQueue {
     }
 }
 
-/// Ends the thread when it is dropped.
+/// Ends the thread when dropped.
 struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
@@ -159,9 +161,9 @@ struct State {
     waiting: Vec<u8>,
     /// How many octets the thread has taken and not yet written.
     in_hand: usize,
-    /// Where in `waiting` the file is to be opened anew.
+    /// Where in `waiting` the file is to be reopened.
     reopen: Option<usize>,
-    /// How many orders were accepted: lines, and calls to reopen.
+    /// How many requests were accepted: lines, and calls to reopen.
     accepted: u64,
     /// How many of them were carried out or given up.
     handled: u64,
@@ -189,19 +191,19 @@ impl Loss {
 /// What the thread takes at once.
 struct Batch {
     lines: Vec<u8>,
-    /// Where in them the file is to be opened anew.
+    /// Where in them the file is to be reopened.
     reopen: Option<usize>,
-    /// What [`State::handled`] is once they are written.
+    /// The value of [`State::handled`] once they are written.
     last: u64,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in between panics, and half a line is better than no log.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_unpoisoned()
     }
 
-    /// Wakes the thread, unless it is awake: a wake-up costs a system call.
+    /// Wakes the thread if it sleeps: a wake-up costs a system call.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         let sleeps = std::mem::take(&mut state.sleeps);
         drop(state);
@@ -210,8 +212,8 @@ impl Shared {
         }
     }
 
-    /// All that waits, as soon as there is something; after `patience` whatever there is. `None`
-    /// once the last handle is gone. `spare` is a buffer to fill next.
+    /// Takes everything that waits, as soon as there is something, or after `patience` in any case.
+    /// `None` once the last handle is gone. `spare` is a buffer to fill next.
     fn take(&self, spare: Vec<u8>, patience: Option<Duration>) -> Option<Batch> {
         let mut state = self.lock();
         let until = patience.map(|patience| Instant::now() + patience);
@@ -242,7 +244,8 @@ impl Shared {
         })
     }
 
-    /// A batch was dealt with; of it this was lost. All that was lost and has not been logged.
+    /// Records that a batch is done, of which `lost` was lost. Returns all that was lost and has
+    /// not been logged.
     fn finish(&self, last: u64, lost: Loss) -> Loss {
         self.lost.inc_by(lost.lines);
         let mut state = self.lock();
@@ -256,7 +259,7 @@ impl Shared {
         loss
     }
 
-    /// What was lost until now is being logged.
+    /// Records that these losses are being logged.
     fn forget_loss(&self, logged: Loss) {
         let mut state = self.lock();
         state.loss.lines -= logged.lines;
@@ -264,7 +267,7 @@ impl Shared {
     }
 }
 
-/// A buffer that never grows. What of it is not used takes no memory.
+/// A buffer that never grows. Its unused part takes no memory.
 fn buffer(capacity: usize) -> Vec<u8> {
     Vec::with_capacity(capacity)
 }

@@ -1,7 +1,7 @@
-//! Every metric Snigate exports, named and described in this one file.
+//! Every metric that Snigate exports, named and described in this one file.
 //!
-//! Labels are bounded by the configuration: a site by its first host, a status by its class,
-//! never a raw path or a name that a client chose.
+//! Labels are bounded by the configuration: a site by its first host, a status by its class, never
+//! a raw path or a name that a client chose.
 
 mod ends;
 mod sites;
@@ -19,47 +19,47 @@ pub use self::sites::{SiteMetrics, Sites};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// TLS handshakes by how they ended: `ok`, `failed`, `timeout`, or `challenge` where a CA
-    /// validated a name.
+    /// TLS handshakes by result: `ok`, `failed`, `timeout`, or `challenge` for the validation by a
+    /// CA.
     pub handshakes: IntCounterVec,
     /// Handshakes whose SNI found no certificate.
     pub unknown_names: IntCounter,
-    /// Certificates that are loaded, by source.
+    /// Loaded certificates, by source.
     pub certificates: IntGaugeVec,
     /// Certificates that are kept parsed, ready for handshakes.
     pub parsed_cache: ParsedCacheMetrics,
-    /// When certificates end, those that end first.
+    /// When certificates expire, for those that expire first.
     pub certificate_ends: CertificateEnds,
     /// Certificates whose files were read.
     pub files_read: IntCounter,
-    /// Names that wanted a certificate on demand, by what came of it.
+    /// Names that asked for a certificate on demand, by result.
     pub on_demand: IntCounterVec,
     /// Handshakes that wait for a certificate on demand.
     pub on_demand_waiting: IntGauge,
-    /// Certificates that issuers were asked for, by issuer and result.
+    /// Certificates requested from issuers, by issuer and result.
     pub renewals: IntCounterVec,
-    /// Until when a CA limits what it is asked for, by issuer and by what the limit holds.
+    /// Until when a CA limits requests, by issuer and scope of the limit.
     pub ca_limited: IntGaugeVec,
     /// Requests by site and status class, and seconds from a request's head to the end of its
-    /// answer by site.
+    /// response by site.
     pub sites: Sites,
     /// Requests refused before they reached a site, by reason.
     pub refused: IntCounterVec,
-    /// Tries at an upstream by result.
+    /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
     /// Configuration reloads by result.
     pub reloads: IntCounterVec,
-    /// 1 where the last reload was taken, 0 where it was refused.
+    /// 1 if the last reload succeeded, 0 if it was rejected.
     pub last_reload_successful: IntGauge,
-    /// Unix time of the last reload that was taken.
+    /// Unix time of the last successful reload.
     pub last_reload_timestamp: IntGauge,
-    /// Lines of the access log that were lost.
+    /// Lost lines of the access log.
     pub access_lines_lost: IntCounter,
-    /// Lines of the gateway's own log that were lost.
+    /// Lost lines of the gateway's own log.
     pub log_lines_lost: IntCounter,
-    /// Connections that are open, by listener kind.
+    /// Open connections, by listener kind.
     pub connections: IntGaugeVec,
-    /// Connections closed or kept waiting for a limit, by limit.
+    /// Connections closed or kept waiting because of a limit, by limit.
     pub limited: IntCounterVec,
 }
 
@@ -67,7 +67,7 @@ impl Metrics {
     /// Registers every metric with a new registry.
     ///
     /// # Errors
-    /// Where two metrics share a name, which is a defect of this file.
+    /// If two metrics share a name, which is a bug in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -226,7 +226,7 @@ impl Metrics {
     /// All metrics in Prometheus's text format.
     ///
     /// # Errors
-    /// Where a metric cannot be encoded.
+    /// If a metric cannot be encoded.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::with_capacity(4096);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
@@ -239,23 +239,23 @@ impl Metrics {
     }
 }
 
-/// The version of the OpenSSL that is linked, as in `4.0.3`.
+/// The version of the linked OpenSSL, such as `4.0.3`.
 fn openssl_version() -> &'static str {
     // "OpenSSL 4.0.3 29 Sep 2026"
     let text = openssl::version::version();
     text.split(' ').nth(1).unwrap_or(text)
 }
 
-/// What is told of the certificates that are kept parsed.
+/// Metrics of the certificates that are kept parsed.
 #[derive(Clone, Debug)]
 pub struct ParsedCacheMetrics {
     /// Handshakes that found their certificate ready.
     pub hits: IntCounter,
     /// Handshakes that had to have it parsed or fetched.
     pub misses: IntCounter,
-    /// Certificates that were let go.
+    /// Evicted certificates.
     pub evictions: IntCounter,
-    /// What parsed certificates take, in octets.
+    /// The size of parsed certificates, in octets.
     pub bytes: IntGauge,
 }
 

@@ -190,6 +190,18 @@ pub async fn blocking<T: Send + 'static>(
     })
 }
 
+/// Gives a lease back, on a thread that may block: its end may be a matter of files or the network.
+/// Returns when it has ended. If this is cancelled, it ends all the same.
+pub(crate) async fn release(storage: &Arc<dyn Storage>, lease: impl Into<Arc<Lease>>) {
+    let lease = lease.into();
+    let end = move |_: &dyn Storage| {
+        drop(lease);
+        Ok(())
+    };
+    // It ends even if the runtime is closing and drops the closure.
+    let _ = blocking(storage, end).await;
+}
+
 /// How long a lock is waited for by who cannot do without: longer than it takes to take over from
 /// one that is stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(40);

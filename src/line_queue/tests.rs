@@ -19,7 +19,7 @@ fn queue(path: &Path, capacity: usize) -> (LineQueue, IntCounter) {
     (queue.expect("opened"), lost)
 }
 
-/// Waits until there is an answer.
+/// Waits until there is a result.
 fn within<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -56,7 +56,7 @@ fn a_reader_that_stalls_holds_nobody_up_and_losses_are_counted() {
     };
     assert!(octets <= 64 << 10, "{octets}");
 
-    // It recovers with the reader: what was not lost comes whole and in order.
+    // It recovers with the reader: what was not lost arrives whole and in order.
     let mut lines = BufReader::new(reader)
         .lines()
         .map(|line| line.expect("a line"));

@@ -1,4 +1,4 @@
-//! The thread that writes, and what it says when it cannot.
+//! The thread that writes, and its messages if it cannot.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 
 use super::{Batch, Loss, Setup, Shared, Target, buffer};
 
-/// How often a file that could not be opened anew is tried again.
+/// How often reopening a file is retried.
 const REOPEN: Duration = Duration::from_secs(5);
 
-/// How long after losses were logged others are not, unless the log could not be written at all.
+/// How long no further losses are logged, unless the log could not be written at all.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// The pause where a stream that does not block has no room.
+/// The pause while a non-blocking stream has no room.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How much is written at once to a stream that others may write to: what a pipe takes as a whole.
+/// How much is written at once to a stream that others may write to: as much as a pipe accepts as a
+/// whole.
 const WHOLE: usize = 4096;
 
-/// How full a buffer may have been to be filled again; the memory of others is given back.
+/// How full a buffer may have been to be reused; the memory of larger ones is released.
 const SPARE: usize = 256 << 10;
 
 pub(super) struct Writer {
@@ -30,13 +31,13 @@ pub(super) struct Writer {
     out: File,
     /// The last write ended in the middle of a line.
     is_torn: bool,
-    /// When the file is to be opened anew, since it could not be when that was asked for.
+    /// When to retry reopening the file.
     reopen: Option<Instant>,
-    /// Lines cannot be written, or not to the file that was asked for, and that has been logged.
+    /// Lines cannot be written, or not to the requested file, and that has been logged.
     is_failing: bool,
     /// When losses may be logged again.
     quiet_until: Option<Instant>,
-    /// Losses have not been logged yet.
+    /// Some losses have not been logged yet.
     is_losing: bool,
 }
 
@@ -81,8 +82,8 @@ impl Writer {
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// Writes a batch, and opens the file anew where that is asked for or still owed. The first
-    /// thing that failed, after everything was tried.
+    /// Writes a batch, and reopens the file if that is requested or overdue. Returns the first
+    /// failure, after everything was tried.
     fn carry_out(&mut self, batch: &Batch, lost: &mut Loss) -> io::Result<()> {
         let (before, after) = batch
             .reopen
@@ -113,7 +114,7 @@ impl Writer {
         }
     }
 
-    /// Writes lines, or counts those that it could not write as a whole.
+    /// Writes lines, or counts those that could not be written completely.
     fn write(&mut self, lines: &[u8], lost: &mut Loss) -> io::Result<()> {
         let mut rest = lines;
         let outcome = self.write_all(&mut rest);
@@ -128,7 +129,7 @@ impl Writer {
     fn write_all(&mut self, rest: &mut &[u8]) -> io::Result<()> {
         while !rest.is_empty() {
             if self.is_torn {
-                // What was cut off stays a line of its own.
+                // A truncated line stays a line of its own.
                 self.write_some(b"\n")?;
                 self.is_torn = false;
             }
@@ -148,8 +149,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What to write at once: all, or to a stream that others may write to as many whole lines as
-    /// are not mixed with theirs.
+    /// What to write at once: everything, or for a shared stream as many whole lines as are not
+    /// mixed with those of others.
     fn piece<'l>(&self, lines: &'l [u8]) -> &'l [u8] {
         if matches!(self.target, Target::File(_)) || lines.len() <= WHOLE {
             return lines;
@@ -193,7 +194,7 @@ impl Writer {
                 tracing::error!(%error, "{name} cannot be written: lines are lost");
             }
             Ok(()) if self.is_failing => {
-                // Only what was written, and to the file that was asked for, proves that it can be.
+                // Only a write to the requested file proves that it can be written.
                 if wrote && self.reopen.is_none() {
                     self.is_failing = false;
                     self.log_loss(loss);
@@ -219,7 +220,7 @@ impl Writer {
         }
     }
 
-    /// This loss is being logged.
+    /// Logs this loss.
     fn log_loss(&mut self, loss: Loss) {
         self.shared.forget_loss(loss);
         self.is_losing = false;
@@ -227,7 +228,7 @@ impl Writer {
     }
 }
 
-/// Whether what was written of `piece` before `left` ends with a line.
+/// Returns true if the written part of `piece`, before `left`, ends with a line.
 fn ends_line(piece: &[u8], left: &[u8]) -> bool {
     let written = piece.len() - left.len();
     written.checked_sub(1).and_then(|last| piece.get(last)) == Some(&b'\n')

@@ -1,15 +1,17 @@
-//! When certificates end: a gauge for each of those that end first, made when it is asked for.
+//! When certificates expire: a gauge for each of those that expire first, made at the time of the
+//! scrape.
 //!
 //! A million gauges would take a gigabyte here, and more wherever they are collected.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use crate::lock::MutexExt;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, IntGaugeVec, Opts};
 
-/// The end of one certificate.
+/// The end of a certificate's validity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     pub name: String,
@@ -18,7 +20,7 @@ pub struct End {
     pub end: i64,
 }
 
-/// Those that end first, in this order, and how many others there are.
+/// Those that expire first, in this order, and the number of the others.
 type Shown = dyn Fn() -> (Vec<End>, usize) + Send + Sync;
 
 /// The gauges. A handle; clones show the same.
@@ -31,7 +33,7 @@ pub struct CertificateEnds {
 }
 
 impl CertificateEnds {
-    /// Gauges by these names and with these explanations, one for each end and one for all others.
+    /// Gauges with these names and descriptions, one for each end and one for all others.
     pub(super) fn new(ends: (&str, &str), hidden: (&str, &str)) -> Result<Self, prometheus::Error> {
         let ends = Opts::new(ends.0, ends.1);
         let labels = LABELS.map(str::to_owned).to_vec();
@@ -48,9 +50,9 @@ impl CertificateEnds {
         })
     }
 
-    /// Shows from now on what `shown` gives.
+    /// Shows from now on what `shown` returns.
     pub fn show(&self, shown: impl Fn() -> (Vec<End>, usize) + Send + Sync + 'static) {
-        let mut place = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.shown.lock_unpoisoned();
         *place = Some(Box::new(shown));
     }
 }
@@ -65,13 +67,13 @@ impl Collector for CertificateEnds {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let place = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.shown.lock_unpoisoned();
         let (ends, hidden) = place.as_ref().map(|shown| shown()).unwrap_or_default();
         drop(place);
         let Ok(gauges) = IntGaugeVec::new(self.ends.clone(), &LABELS) else {
             return Vec::new();
         };
-        // The last of a name is the one that ends first.
+        // The last entry of a name is the one that expires first.
         for End { name, source, end } in ends.iter().rev() {
             gauges.with_label_values(&[name, source]).set(*end);
         }

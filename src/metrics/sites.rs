@@ -1,20 +1,21 @@
-//! What is counted of each site's requests.
+//! Request counts of each site.
 //!
-//! A site takes memory here from its first request on, and little: there may be a million, of which
-//! most are hardly asked for.
+//! A site takes memory here only after its first request, and little: there may be a million, of
+//! which most are rarely requested.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use crate::lock::MutexExt;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 /// The classes of statuses, in their order.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Where the buckets of durations end, in seconds; what takes longer is in one more.
+/// The upper bounds of the duration buckets, in seconds; longer durations are in one more.
 const BOUNDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
@@ -37,8 +38,8 @@ struct Counts {
 }
 
 impl Sites {
-    /// Counts requests by site and status class, and how long they take, under these names and
-    /// with these explanations.
+    /// Counts requests by site and status class, and their durations, with these names and
+    /// descriptions.
     pub(super) fn new(
         requests: (&str, &str),
         durations: (&str, &str),
@@ -54,7 +55,7 @@ impl Sites {
         })
     }
 
-    /// The counts of a site, which go on where it has had requests.
+    /// The counts of a site, continued if it has had requests.
     pub(super) fn site(&self, name: &Arc<str>) -> SiteMetrics {
         let known = self.lock().get(name).cloned();
         SiteMetrics {
@@ -69,9 +70,9 @@ impl Sites {
         Arc::clone(all.entry(Arc::clone(name)).or_default())
     }
 
-    /// A panic while the lock was held leaves at worst one that is not shown.
+    /// A panic while the lock was held leaves at worst one site that is not shown.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Counts>>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock_unpoisoned()
     }
 }
 
@@ -85,7 +86,7 @@ impl fmt::Debug for Sites {
 #[derive(Debug)]
 pub struct SiteMetrics {
     name: Arc<str>,
-    /// From the first request on.
+    /// Set by the first request.
     counts: OnceLock<Arc<Counts>>,
     sites: Sites,
 }
@@ -102,7 +103,7 @@ impl SiteMetrics {
         if let Some(bucket) = counts.by_duration.get(bucket.unwrap_or(BOUNDS.len())) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
-        // What is negative or no number counts as nothing.
+        // Negative values and NaN count as zero.
         let micros = (seconds * MICROS) as u64;
         counts.micros.fetch_add(micros, Ordering::Relaxed);
     }
@@ -121,7 +122,7 @@ impl Collector for Sites {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut all = self.lock();
-        // Who counts holds them too: these are of sites that are no more.
+        // Live sites hold their counts too: these are of sites that are gone.
         all.retain(|_, counts| Arc::strong_count(counts) > 1);
         let all: Vec<_> = all
             .iter()
@@ -145,7 +146,7 @@ impl Collector for Sites {
             metric
         });
         let durations = family(&self.durations, MetricType::HISTOGRAM, durations.collect());
-        // Without any there is nothing to tell of.
+        // Without any site there is nothing to export.
         let families = [requests, durations].into_iter();
         families
             .filter(|one| !one.get_metric().is_empty())
@@ -190,7 +191,7 @@ fn pair(name: &str, value: &str) -> LabelPair {
     pair
 }
 
-/// Prometheus counts in floating point.
+/// Prometheus uses floating point.
 fn float(count: u64) -> f64 {
     count as f64
 }

@@ -1,8 +1,7 @@
-//! Values that cannot be read as what they ought to be, as a crash of the machine or a disk that
-//! was full leaves them: they are set aside beside their place and reported, and never overwritten
-//! in silence.
+//! Values that cannot be read, as a crash of the machine or a full disk leaves them: they are set
+//! aside and reported, and never overwritten silently.
 //!
-//! A value of `a/b.json` is kept as `a/b.json.damaged-1`. The last few of each are kept.
+//! A value of `a/b.json` is kept as `a/b.json.damaged-1`. The last few of each key are kept.
 
 use std::fmt::Display;
 
@@ -13,11 +12,11 @@ use super::{Key, Storage, StorageError};
 /// How many damaged values of a key are kept.
 const KEPT: u32 = 4;
 
-/// What `parse` makes of the value of `key`. A value that it can make nothing of is set aside, and
-/// there is none then.
+/// Loads and parses the value of `key`. A value that cannot be parsed is set aside and counts as
+/// absent.
 ///
 /// # Errors
-/// Where the storage cannot be read.
+/// If the storage cannot be read.
 pub fn read_or_set_aside<T, E: Display>(
     storage: &dyn Storage,
     key: &Key,
@@ -35,7 +34,7 @@ pub fn read_or_set_aside<T, E: Display>(
     }
 }
 
-/// As [`read_or_set_aside`], of a value in JSON.
+/// As [`read_or_set_aside`], for a value in JSON.
 ///
 /// # Errors
 /// As for [`read_or_set_aside`].
@@ -46,11 +45,10 @@ pub fn read_json<T: DeserializeOwned>(
     read_or_set_aside(storage, key, |value| parse_json(value))
 }
 
-/// What a value in JSON says, or why it says nothing. Nothing of the value is in the reason: it may
-/// be a key.
+/// Parses a value in JSON. The error does not quote the value, which may be a key.
 ///
 /// # Errors
-/// Where it is no JSON, or not of such a value.
+/// If it is not JSON, or not of this type.
 pub fn parse_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     if value.iter().all(u8::is_ascii_whitespace) {
         return Err("the file is empty".to_owned());
@@ -61,8 +59,8 @@ pub fn parse_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
     })
 }
 
-/// Sets aside the damaged `value` of `key`, unless another has taken its place, and reports it.
-/// Where it is kept then, for people; `None` where it cannot be moved, and stays.
+/// Sets aside the damaged `value` of `key`, unless it has been replaced meanwhile, and reports it.
+/// Returns where it is kept, for people; `None` if it cannot be moved, and stays.
 pub fn set_aside(
     storage: &dyn Storage,
     key: &Key,
@@ -89,10 +87,10 @@ pub fn set_aside(
     }
 }
 
-/// Whether a value of `key` has been set aside.
+/// Returns true if a value of `key` has been set aside.
 ///
 /// # Errors
-/// Where the storage cannot be read.
+/// If the storage cannot be read.
 pub fn is_aside(storage: &dyn Storage, key: &Key) -> Result<bool, StorageError> {
     storage.exists(&key.aside(1))
 }

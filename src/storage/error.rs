@@ -1,7 +1,7 @@
-//! Why a storage did not do what it was asked, in words for whoever has to mend it.
+//! Why a storage operation failed, in words for whoever has to repair it.
 //!
-//! It says what to do next by the system's reason. Callers tell causes apart by variant, never by
-//! text.
+//! The text says what to do next, by the system's reason. Callers distinguish causes by variant,
+//! never by text.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -12,25 +12,25 @@ use thiserror::Error;
 
 use crate::printable::Printable as _;
 
-/// Why a storage did not do what it was asked.
+/// Why a storage operation failed.
 #[derive(Debug, Error)]
 pub enum StorageError {
     /// Another process holds the lock.
     #[error("{key:?} is locked by another process; is another gateway using this storage?")]
     Busy { key: String },
-    /// Another has taken over.
+    /// Another process has taken over the lock.
     #[error("{key:?} was not written: this process was away for so long that another took over")]
     Lost { key: String },
     /// There is no lock to write it under.
     #[error("{key:?} was not written: the storage could not lock it")]
     Unlocked { key: String },
-    /// Work on it broke off, which is a defect.
+    /// The operation panicked, which is a bug.
     #[error("work on the storage was interrupted by a bug; see the log")]
     BrokeOff,
-    /// The program ends, and begins nothing more.
+    /// The program is ending, and begins nothing more.
     #[error("the storage was not accessed: the gateway is stopping")]
     Ending,
-    /// The directory that was in use is no longer there, or nothing is left in it.
+    /// The directory was in use, and is now missing or empty.
     #[error(
         "{} was in use and is gone or empty: mount or restore it; if it was emptied on purpose, \
          restart the gateway to start afresh", path.display()
@@ -43,7 +43,7 @@ pub enum StorageError {
         path: PathBuf,
         source: io::Error,
     },
-    /// The text is no key.
+    /// The text is not a key.
     #[error("{0:?} is not a storage key")]
     Key(String),
 }

@@ -1,12 +1,13 @@
-//! A storage in a directory, a file for each key.
+//! A storage in a directory, with a file for each key.
 //!
 //! A value is written to a temporary file, synced, and renamed to its place; then the directory is
 //! synced: a crash at any point leaves the old or the new value. Files have mode 0600 and
-//! directories 0700. A looser mode, which exposes private keys, is mended and reported.
+//! directories 0700. A looser mode, which would expose private keys, is corrected and reported.
 //!
-//! What the directory holds besides values is hidden: `.new`, temporary files, and `.locks`. It may
-//! lie on a network file system that several machines share. On NFS that takes locks over the
-//! network: version 4, or 3 with its lock service, never the mount options `nolock` and `local_lock`.
+//! Everything in the directory besides values is hidden: `.new`, temporary files, and `.locks`. The
+//! directory may be on a network file system that several machines share. NFS must support locks
+//! over the network: version 4, or 3 with its lock service, never the mount options `nolock` and
+//! `local_lock`.
 
 mod locks;
 mod permissions;
@@ -32,7 +33,7 @@ pub use self::locks::LeaseTerms;
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Values in files under one directory, which is made when first written to. A handle; clones are
+/// Values in files under one directory, which is created on the first write. A handle; clones are
 /// the same storage.
 #[derive(Clone, Debug)]
 pub struct FileStorage {
@@ -53,8 +54,8 @@ impl FileStorage {
         Self::with_terms(root, LeaseTerms::default())
     }
 
-    /// The storage in the directory `root`, with leases on these terms, which all that use the
-    /// directory have in common.
+    /// The storage in the directory `root`, with these lease terms, which everything that uses the
+    /// directory must share.
     pub fn with_terms(root: impl Into<PathBuf>, terms: LeaseTerms) -> Self {
         let root = root.into();
         Self {
@@ -84,7 +85,7 @@ impl Storage for FileStorage {
             permissions::tighten(&path, &metadata, FILE_MODE);
             permissions::tighten_directories(&self.shared.root, directory(&path))?;
             let size = usize::try_from(metadata.len()).unwrap_or_default();
-            // With room to find the end, so that nothing is moved and left behind unwiped.
+            // With room to detect the end, so nothing is moved and left behind unwiped.
             let mut value = Zeroizing::new(Vec::with_capacity(size + 1));
             file.read_to_end(&mut value)?;
             Ok(Some(value))
@@ -102,7 +103,7 @@ impl Storage for FileStorage {
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         let path = self.path(key);
         let remove = || {
-            // What is no file is no value.
+            // Only a file is a value.
             if fs::metadata(&path)?.is_dir() {
                 return Ok(None);
             }
@@ -166,7 +167,7 @@ impl Storage for FileStorage {
 }
 
 impl FileStorage {
-    /// Makes nothing of what is not there, where that is known.
+    /// Turns a missing file into `None`, if it is known to be missing.
     fn present<T>(
         &self,
         found: io::Result<Option<T>>,
@@ -193,7 +194,7 @@ impl FileStorage {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let path = entry.path();
-            // What is no key is not ours: temporary files, locks.
+            // Anything else is not ours: temporary files, locks.
             let key = path.strip_prefix(&self.shared.root).ok();
             let Some(key) = key.and_then(Path::to_str).and_then(|key| key.parse().ok()) else {
                 continue;
@@ -209,7 +210,7 @@ impl FileStorage {
     }
 }
 
-/// A lease with the storage that it is for.
+/// A lease, with its storage.
 struct FileLease {
     storage: FileStorage,
     taken: Taken,
@@ -230,12 +231,12 @@ impl LeaseBackend for FileLease {
             key: key.to_string(),
         };
         if !self.is_held() {
-            // With the directory the lease is gone too, and nobody has taken over.
+            // Without the directory there is no lease, but nobody has taken over either.
             self.storage.shared.presence.check()?;
             return Err(lost());
         }
-        // A file can be renamed only from a directory that is there, and whoever takes over removes
-        // this one first: that makes one step of checking and writing.
+        // A file can be renamed only from an existing directory, and whoever takes over removes
+        // this one first. That makes checking and writing one step.
         let writer = &self.storage.shared.writer;
         let written = match writer.store_from(self.taken.directory(), &path, value) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {

@@ -3,44 +3,44 @@
 //! | key | holds |
 //! |---|---|
 //! | `certificates/CA/NAME.pem` | a chain and its private key, as one value: they change as one |
-//! | `certificates/CA/NAME.json` | what is known of that certificate beside |
-//! | `renewal_info/CA/NAME.json` | when the CA advises to renew that certificate; locked while it is asked |
-//! | `orders/CA/NAME.json` | an order under way, with the key that its certificate will have |
+//! | `certificates/CA/NAME.json` | facts about that certificate |
+//! | `renewal_info/CA/NAME.json` | when the CA suggests to renew that certificate; locked while it is asked |
+//! | `orders/CA/NAME.json` | a pending order, with the key of its certificate |
 //! | `accounts/CA/ACCOUNT.json` | an account at a CA, with its key |
-//! | `external_accounts/CA/EMAIL.json` | the key that ZeroSSL gave to bind an account by |
+//! | `external_accounts/CA/EMAIL.json` | the key from ZeroSSL that binds an account |
 //! | `revoked/FINGERPRINT.json` | that a certificate was revoked, until its end |
 //! | `compromised/DIGEST.pem` | a certificate whose key others may have: no key with this digest is used again |
-//! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to answer a validation |
-//! | `dns/set/ID.json` | a record that has been set in the DNS; its lock is held while it is wanted |
-//! | `dns/persistent/ACCOUNT/NAME.json` | until when a record proves a name to the CA of an account, where somebody has set it for good; `dns/persistent/NAME.json` before 0.2 |
-//! | `instances/ID.json` | an instance that answers validations; its lock is held while it lives |
+//! | `challenges/http-01/TOKEN.json`, `challenges/tls-alpn-01/NAME.json` | what any instance needs to respond to a validation |
+//! | `dns/set/ID.json` | a record set in the DNS; its lock is held while it is needed |
+//! | `dns/persistent/ACCOUNT/NAME.json` | until when a persistent record validates a name for an account; `dns/persistent/NAME.json` before 0.2 |
+//! | `instances/ID.json` | an instance that responds to validations; its lock is held while it is alive |
 //! | `retry/CA/ACCOUNT/NAME.json` | failures of a certificate with an account at a CA, and when the next attempt is due |
 //! | `on_demand/NAME.json` | that a name has its certificate on demand, and when it was last asked for |
-//! | `limits/CA.json` | what a CA has told us not to do for now |
-//! | `locks/NAME` | held by whoever works on a certificate |
+//! | `limits/CA.json` | the limits that a CA has stated |
+//! | `locks/NAME` | the lock for work on a certificate |
 //! | `local_ca/..` | the roots of the local CA |
 //!
-//! CA is made from the URL of the CA's directory, so that a certificate is found again when the
-//! issuer gets another name in the configuration, and never taken for one of another CA. NAME is made
-//! from the names of the certificate, whatever their order. ACCOUNT is made from the e-mail address
-//! of an account and from the key identifier of the external account that it is bound to.
+//! CA comes from the URL of the CA's directory, so that a certificate is found again after its issuer
+//! was renamed in the configuration, and never mistaken for one of another CA. NAME comes from the
+//! names of the certificate, whatever their order. ACCOUNT comes from the e-mail address of an
+//! account and from the key identifier of the external account that it is bound to.
 
 use openssl::sha::sha256;
 
 use super::{Key, StorageError};
 use crate::host::{HostName, Pattern};
 
-/// The longest token of a validation; CAs have some 43 characters.
+/// The longest token of a validation; CAs use about 43 characters.
 const MAX_TOKEN: usize = 128;
 
-/// Between the contact of an account and what stands for the external account it is bound to.
+/// Separates the contact of an account from the external account that it is bound to.
 const BOUND: &str = "_eab_";
 
-/// The longest segment made from a name as it is; what is longer is cut and gets a digest.
+/// The longest segment made from a name as it is; a longer one is cut and gets a digest.
 const MAX_NAME: usize = 150;
 
-/// The segment for a certificate with these names, whatever their order: the first of them in the
-/// alphabet, and where there are more a digest of them all.
+/// The segment for a certificate with these names, whatever their order: the first in alphabetical
+/// order, and a digest of all if there are more.
 pub fn subject(names: &[Pattern]) -> String {
     let mut sorted: Vec<String> = names.iter().map(ToString::to_string).collect();
     sorted.sort_unstable();
@@ -51,8 +51,8 @@ pub fn subject(names: &[Pattern]) -> String {
     }
 }
 
-/// The segments that former versions had for a certificate with these names: they began with the
-/// name that the configuration had first.
+/// The segments that earlier versions used for a certificate with these names: they began with the
+/// name that came first in the configuration.
 pub fn former_subjects(names: &[Pattern]) -> Vec<String> {
     if names.len() < 2 {
         return Vec::new();
@@ -73,7 +73,7 @@ pub fn ca(directory: &str) -> String {
     fitting(bare.trim_end_matches('/'), url)
 }
 
-/// What all certificates are under.
+/// The prefix of all certificates.
 ///
 /// # Errors
 /// Never.
@@ -89,7 +89,7 @@ pub fn certificate(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("certificates/{ca}/{subject}.pem").parse()
 }
 
-/// What is known of a certificate beside its chain and key.
+/// Facts about a certificate besides its chain and key.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -97,7 +97,7 @@ pub fn metadata(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("certificates/{ca}/{subject}.json").parse()
 }
 
-/// When the CA advises to renew a certificate.
+/// When the CA suggests to renew a certificate.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -105,7 +105,7 @@ pub fn renewal_info(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("renewal_info/{ca}/{subject}.json").parse()
 }
 
-/// An order under way.
+/// A pending order.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -113,8 +113,8 @@ pub fn order(ca: &str, subject: &str) -> Result<Key, StorageError> {
     format!("orders/{ca}/{subject}.json").parse()
 }
 
-/// What stands for an account at a CA, `CA/ACCOUNT`: of this contact, and bound to the external
-/// account with this key identifier.
+/// The identifier of an account at a CA, `CA/ACCOUNT`, by its contact and the key identifier of the
+/// external account that it is bound to.
 pub fn account_of(ca: &str, email: Option<&str>, key_id: Option<&str>) -> String {
     let contact = contact(email);
     match key_id {
@@ -123,13 +123,12 @@ pub fn account_of(ca: &str, email: Option<&str>, key_id: Option<&str>) -> String
     }
 }
 
-/// What stands in the place of an account for a local CA by its name in the configuration, which has
-/// none.
+/// What replaces the account for a local CA, by its name in the configuration.
 pub fn local_account(issuer: &str) -> String {
     format!("local_ca/{}", name(issuer))
 }
 
-/// The account that [`account_of`] gives this for.
+/// The account with this identifier of [`account_of`].
 ///
 /// # Errors
 /// Never for what is made here.
@@ -137,7 +136,7 @@ pub fn account(account: &str) -> Result<Key, StorageError> {
     format!("accounts/{account}.json").parse()
 }
 
-/// What is above all accounts at a CA.
+/// The prefix of all accounts at a CA.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -145,13 +144,13 @@ pub fn accounts_at(ca: &str) -> Result<Key, StorageError> {
     format!("accounts/{ca}").parse()
 }
 
-/// Whether the account at `key` is one of this contact that is bound to any external account.
+/// Returns true if the account at `key` has this contact and is bound to any external account.
 pub fn is_bound_account(key: &Key, ca: &str, email: Option<&str>) -> bool {
     let head = format!("accounts/{}{BOUND}", account_of(ca, email, None));
     key.as_str().starts_with(&head)
 }
 
-/// The key that an account of this contact at a CA is bound to an external account by.
+/// The key that binds an account of this contact at a CA to an external account.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -159,7 +158,7 @@ pub fn external_account(ca: &str, email: Option<&str>) -> Result<Key, StorageErr
     format!("external_accounts/{ca}/{}.json", contact(email)).parse()
 }
 
-/// What is above all certificates that were revoked.
+/// The prefix of all revoked certificates.
 ///
 /// # Errors
 /// Never.
@@ -167,10 +166,10 @@ pub fn all_revoked() -> Result<Key, StorageError> {
     "revoked".parse()
 }
 
-/// That the certificate with this fingerprint was revoked.
+/// The record that the certificate with this fingerprint was revoked.
 ///
 /// # Errors
-/// Where `fingerprint` is none.
+/// If `fingerprint` is malformed.
 pub fn revoked(fingerprint: &str) -> Result<Key, StorageError> {
     format!("revoked/{fingerprint}.json").parse()
 }
@@ -178,12 +177,12 @@ pub fn revoked(fingerprint: &str) -> Result<Key, StorageError> {
 /// The certificate with the public key of this digest, which is compromised.
 ///
 /// # Errors
-/// Where `digest` is none.
+/// If `digest` is malformed.
 pub fn compromised(digest: &str) -> Result<Key, StorageError> {
     format!("compromised/{digest}.pem").parse()
 }
 
-/// What is above every validation under way.
+/// The prefix of all pending validations.
 ///
 /// # Errors
 /// Never.
@@ -191,11 +190,10 @@ pub fn challenges() -> Result<Key, StorageError> {
     "challenges".parse()
 }
 
-/// What answers the validation of this token by HTTP.
+/// The response to the validation of this token over HTTP.
 ///
 /// # Errors
-/// Where `token` is none: it comes from outside, and may be of base64url alone (RFC 8555,
-/// section 8.3).
+/// If `token` is malformed: it comes from outside, and must be base64url (RFC 8555, section 8.3).
 pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
     if is_token(token) {
         format!("challenges/http-01/{token}.json").parse()
@@ -204,7 +202,7 @@ pub fn http01_challenge(token: &str) -> Result<Key, StorageError> {
     }
 }
 
-/// What answers the validation of this name by TLS.
+/// The response to the validation of this name over TLS.
 ///
 /// # Errors
 /// Never.
@@ -213,7 +211,7 @@ pub fn tls_alpn01_challenge(domain: &HostName) -> Result<Key, StorageError> {
     format!("challenges/tls-alpn-01/{name}.json").parse()
 }
 
-/// What is above every record that has been set in the DNS.
+/// The prefix of all records set in the DNS.
 ///
 /// # Errors
 /// Never.
@@ -221,7 +219,7 @@ pub fn dns_records() -> Result<Key, StorageError> {
     "dns/set".parse()
 }
 
-/// A record that has been set in the DNS: `text` says it all.
+/// A record set in the DNS, identified by `text`.
 ///
 /// # Errors
 /// Never.
@@ -229,7 +227,7 @@ pub fn dns_record(text: &str) -> Result<Key, StorageError> {
     format!("dns/set/{}.json", digest(text)).parse()
 }
 
-/// What is above every name that a lasting record proves.
+/// The prefix of all names validated by persistent records.
 ///
 /// # Errors
 /// Never.
@@ -237,7 +235,7 @@ pub fn persistent_proofs() -> Result<Key, StorageError> {
     "dns/persistent".parse()
 }
 
-/// Until when a lasting record proves a name to the CA that has the account of this URL.
+/// Until when a persistent record validates a name, for the CA and account with this URL.
 ///
 /// # Errors
 /// Never.
@@ -246,7 +244,7 @@ pub fn persistent_proof(account: &str, domain: &HostName) -> Result<Key, Storage
     format!("dns/persistent/{account}/{name}.json").parse()
 }
 
-/// What is above every instance that answers validations.
+/// The prefix of all instances that respond to validations.
 ///
 /// # Errors
 /// Never.
@@ -254,15 +252,15 @@ pub fn instances() -> Result<Key, StorageError> {
     "instances".parse()
 }
 
-/// An instance that answers validations.
+/// An instance that responds to validations.
 ///
 /// # Errors
-/// Where `id` is not made by one.
+/// If `id` is malformed.
 pub fn instance(id: &str) -> Result<Key, StorageError> {
     format!("instances/{id}.json").parse()
 }
 
-/// Whether `text` may be the token of a validation.
+/// Returns true if `text` may be the token of a validation.
 pub fn is_token(text: &str) -> bool {
     let base64url = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(base64url)
@@ -276,7 +274,7 @@ pub fn retry(account: &str, subject: &str) -> Result<Key, StorageError> {
     format!("retry/{account}/{subject}.json").parse()
 }
 
-/// The failures of a certificate as former versions kept them, with whatever CA.
+/// The failures of a certificate as earlier versions stored them, whatever the CA.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -284,7 +282,7 @@ pub fn former_retry(subject: &str) -> Result<Key, StorageError> {
     format!("retry/{subject}.json").parse()
 }
 
-/// What is above every name that has its certificate on demand.
+/// The prefix of all names with a certificate on demand.
 ///
 /// # Errors
 /// Never.
@@ -292,7 +290,7 @@ pub fn all_on_demand() -> Result<Key, StorageError> {
     "on_demand".parse()
 }
 
-/// That the only name of `subject` has its certificate on demand.
+/// The record that the only name of `subject` has a certificate on demand.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -300,7 +298,7 @@ pub fn on_demand(subject: &str) -> Result<Key, StorageError> {
     format!("on_demand/{subject}.json").parse()
 }
 
-/// What a CA has told us not to do for now.
+/// The limits that a CA has stated.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -308,7 +306,7 @@ pub fn limits(ca: &str) -> Result<Key, StorageError> {
     format!("limits/{ca}.json").parse()
 }
 
-/// The lock of whoever works on something.
+/// The lock for work on something.
 ///
 /// # Errors
 /// Never for segments made here.
@@ -329,8 +327,8 @@ fn name(text: &str) -> String {
     fitting(text, str::to_owned)
 }
 
-/// `text` as a segment of a key: other characters become `-`. What is long gets a digest, and so
-/// does what `reading` does not read out of the segment again: something else may become the same.
+/// `text` as a segment of a key: other characters become `-`. It gets a digest if it is long, or if
+/// `reading` does not restore it from the segment: another text may give the same.
 fn fitting(text: &str, reading: impl Fn(&str) -> String) -> String {
     let plain: String = text
         .chars()
@@ -349,7 +347,7 @@ fn fitting(text: &str, reading: impl Fn(&str) -> String) -> String {
 }
 
 /// The URL, without its scheme, that a segment most likely stands for: the host ends at the first
-/// `-` after the last dot, what follows is its port where it is a number, and then comes the path.
+/// `-` after the last dot, a number after it is its port, and then comes the path.
 fn url(segment: &str) -> String {
     let top = segment.rfind('.').unwrap_or_default();
     let (before, rest) = segment.split_at(top);
@@ -362,7 +360,7 @@ fn url(segment: &str) -> String {
     format!("{before}{end}{mark}{}", path.replace('-', "/"))
 }
 
-/// Whether a segment looks as if a digest had been added to it.
+/// Returns true if a segment looks as if it ended in a digest.
 fn ends_in_digest(segment: &str) -> bool {
     segment.rsplit_once('_').is_some_and(|(_, end)| {
         let is_hexadecimal = |octet: u8| matches!(octet, b'0'..=b'9' | b'a'..=b'f');

@@ -1,8 +1,8 @@
-//! A storage that lasts as long as the process: for tests and for trying things out.
+//! A storage that lasts as long as the process, for tests and for trying things out.
 //!
-//! It keeps the contract as any other, and besides can be made to fail as a full or unreadable disk
-//! does, to hang as one whose server is gone, and to lose its leases as a process that was stuck
-//! for too long.
+//! It honors the same contract as any other. It can also be made to fail like a full or unreadable
+//! disk, to hang like one whose server is gone, and to lose its leases like a process that was
+//! stuck for too long.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{Key, Lease, LeaseBackend, Stat, Storage, StorageError, Value, Watch};
 use crate::clock::{Clock, SystemClock, UnixTime};
+use crate::lock::MutexExt;
 
 /// Values in memory. A handle; clones share the values.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ struct Shared {
     hang: Hang,
 }
 
-/// Where everybody waits while the storage hangs.
+/// Where callers wait while the storage hangs.
 #[derive(Default)]
 struct Hang {
     hung: Mutex<Hung>,
@@ -42,7 +43,7 @@ struct Hung {
 #[derive(Default)]
 struct State {
     values: BTreeMap<Key, (Value, UnixTime)>,
-    /// Who holds what, by token.
+    /// The holders, by token.
     leases: BTreeMap<Key, u64>,
     last_token: u64,
     failing: Option<ErrorKind>,
@@ -50,7 +51,7 @@ struct State {
 }
 
 impl MemoryStorage {
-    /// A storage without values, whose times are those of `clock`.
+    /// A storage without values, which takes its times from `clock`.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -61,24 +62,24 @@ impl MemoryStorage {
         }
     }
 
-    /// Makes what follows fail with `kind`, or work again. A full disk, an exhausted quota and a
-    /// read-only file system still can be read.
+    /// Makes later calls fail with `kind`, or work again. A full disk, an exhausted quota and a
+    /// read-only file system can still be read.
     pub fn set_failure(&self, kind: Option<ErrorKind>) {
         self.shared.state().failing = kind;
     }
 
-    /// Makes whatever is asked for wait, or all that waits go on.
+    /// Makes all calls wait, or lets them continue.
     pub fn hang(&self, is_hung: bool) {
         self.shared.hang.hung().is_hung = is_hung;
         self.shared.hang.is_over.notify_all();
     }
 
-    /// How many wait for it while it hangs.
+    /// How many calls wait while it hangs.
     pub fn hanging(&self) -> usize {
         self.shared.hang.hung().waiting
     }
 
-    /// Takes `key` from whoever holds it, as if it had been stuck and another had taken over and
+    /// Takes `key` from its holder, as if that had been stuck and another had taken over and
     /// finished.
     pub fn revoke(&self, key: &Key) {
         self.shared.state().leases.remove(key);
@@ -150,16 +151,16 @@ impl Storage for MemoryStorage {
 }
 
 impl Shared {
-    /// Each critical section leaves the state whole, even where it panics.
+    /// Each critical section leaves the state whole, even if it panics.
     fn state(&self) -> MutexGuard<'_, State> {
         self.hang.wait();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock_unpoisoned()
     }
 }
 
 impl Hang {
     fn hung(&self) -> MutexGuard<'_, Hung> {
-        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hung.lock_unpoisoned()
     }
 
     fn wait(&self) {
@@ -170,7 +171,7 @@ impl Hang {
     }
 }
 
-/// What can be asked of a state under its lock.
+/// Operations on a state under its lock.
 trait Usable: Sized {
     fn readable(self, key: &Key) -> Result<Self, StorageError>;
     fn writable(self, key: &Key) -> Result<Self, StorageError>;

@@ -1,25 +1,24 @@
-//! Writes that the storage could not take: kept in memory, each with the way to store it, until it
-//! can.
+//! Writes that failed, kept in memory, each with the way to store it, until the storage works.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{Storage, StorageError};
+use crate::lock::MutexExt;
 
-/// How long a failure may take until the rest is left for later: each would take as long.
+/// A failure that takes this long ends the attempt: each of the rest would take as long.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Stores something. `false` where another process is at work on it, so that it is to be tried
-/// again.
+/// Stores something. Returns false if another process is at work on it, so it has to be retried.
 type Store = dyn Fn(&dyn Storage) -> Result<bool, StorageError> + Send + Sync;
 
-/// All that waits to be stored, by names of its users' choice. A handle; clones share it.
+/// Everything that waits to be stored, by names that its users choose. A handle; clones share it.
 #[derive(Clone, Default)]
 pub struct PendingWrites(Arc<Mutex<BTreeMap<String, Arc<Store>>>>);
 
 impl PendingWrites {
-    /// Has `store` called until it succeeds, in the place of any of this name before it.
+    /// Has `store` called until it succeeds. Replaces an earlier one of this name.
     pub fn put_write(
         &self,
         name: &str,
@@ -28,29 +27,29 @@ impl PendingWrites {
         self.waiting().insert(name.to_owned(), Arc::new(store));
     }
 
-    /// Forgets what waits by this name.
+    /// Drops the write of this name.
     pub fn forget_write(&self, name: &str) {
         self.waiting().remove(name);
     }
 
-    /// Whether anything waits by this name.
+    /// Returns true if a write of this name waits.
     pub fn has_write(&self, name: &str) -> bool {
         self.waiting().contains_key(name)
     }
 
-    /// How much waits.
+    /// The number of waiting writes.
     pub fn len(&self) -> usize {
         self.waiting().len()
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting().is_empty()
     }
 
-    /// Stores what can be stored, and says whether that was anything. Nothing is locked while the
-    /// storage takes its time. One that fails keeps no other from being stored, unless the storage
-    /// takes long to fail: then the rest is left for the next call.
+    /// Stores what can be stored, and returns true if that was anything. Nothing is locked while
+    /// the storage works. A failure does not prevent the other writes, unless it takes long: then
+    /// the rest is left for the next call.
     ///
     /// # Errors
     /// The first failure of the storage; what failed still waits.
@@ -76,7 +75,7 @@ impl PendingWrites {
                 }
             }
             let mut waiting = self.waiting();
-            // Another may have come meanwhile.
+            // It may have been replaced meanwhile.
             let is_it = |one: &Arc<Store>| Arc::ptr_eq(one, &store);
             if waiting.get(&name).is_some_and(is_it) {
                 waiting.remove(&name);
@@ -87,7 +86,7 @@ impl PendingWrites {
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Store>>> {
         // Each change is one call: a panic leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 

@@ -10,6 +10,7 @@ const LAYERS: [(u8, &[&str]); 5] = [
         1,
         &[
             "clock",
+            "lock",
             "memory",
             "parallel",
             "printable",

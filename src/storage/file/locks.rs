@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,20 +33,21 @@ use openssl::sha::sha256;
 use self::guard::Guard;
 use super::{DIRECTORY_MODE, FILE_MODE, Key, StorageError, io_failure, write};
 
+use crate::lock::MutexExt;
 use crate::printable::Printable as _;
 
 const HOLDER: &str = "holder";
 
-/// How often a directory that somebody works in is removed until it stays away.
+/// How many times the removal of a directory that somebody works in is repeated.
 const ATTEMPTS: u32 = 100;
 
-/// How many keys held by others are remembered before the old ones are looked for.
+/// How many keys held by others are remembered before old ones are dropped.
 const MANY_SIGHTS: usize = 1024;
 
-/// How long a lease lasts without a sign of life.
+/// How leases are kept alive, and when they are lost.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseTerms {
-    /// How long a holder is watched without a heartbeat before it loses its lease.
+    /// How long a holder may be without a heartbeat before it loses its lease.
     pub lasts: Duration,
     /// The time between two heartbeats; several of them fit in `lasts`.
     pub heartbeat: Duration,
@@ -71,7 +72,7 @@ pub(super) struct Locks {
     held: Mutex<Vec<Weak<Life>>>,
     /// Ends the thread of the heartbeats when dropped.
     beating: Mutex<Option<mpsc::Sender<()>>>,
-    /// When a heartbeat of another was first seen, by the directory of its lease.
+    /// When another holder's heartbeat was first seen, by the directory of its lease.
     seen: Mutex<HashMap<PathBuf, Sight>>,
 }
 
@@ -81,16 +82,16 @@ struct Sight {
     since: Instant,
 }
 
-/// A lease that this process has taken; dropped, it is given back.
+/// A lease that this process has taken; it is given back when dropped.
 pub(super) struct Taken {
     locks: Arc<Locks>,
     token: u64,
     directory: PathBuf,
-    /// There until dropped.
+    /// `Some` until dropped.
     life: Option<Arc<Life>>,
 }
 
-/// What shows that a holder lives.
+/// What shows that a holder is alive.
 #[derive(Debug)]
 struct Life {
     /// Locked as long as it is open.
@@ -110,7 +111,7 @@ impl Locks {
         }
     }
 
-    /// Takes the lease of `key`, `None` where another has it.
+    /// Takes the lease of `key`; `None` if another has it.
     pub(super) fn take_lease(self: &Arc<Self>, key: &Key) -> Result<Option<Taken>, StorageError> {
         self.make_directory()
             .map_err(|error| io_failure("create", &self.directory, error))?;
@@ -140,13 +141,14 @@ impl Locks {
         let directory = part.join(format!("{name}.{token}"));
         let held =
             write::create_directory(&directory).and_then(|()| create_lease_file(&directory, key));
-        // A disk that is full, say: what cannot be removed now is by whoever comes next.
+        // The disk may be full, for instance. What cannot be removed now will be by the next
+        // process.
         let file = held.inspect_err(|_| drop(remove_lease_file(&directory)))?;
         let life = Arc::new(Life {
             file,
             beat: AtomicU64::new(0),
         });
-        lock(&self.held).push(Arc::downgrade(&life));
+        self.held.lock_unpoisoned().push(Arc::downgrade(&life));
         Ok(Some(Taken {
             locks: Arc::clone(self),
             token,
@@ -155,8 +157,8 @@ impl Locks {
         }))
     }
 
-    /// Whether somebody holds a lease in `part` whose name begins with `name`. Those that nobody
-    /// holds any more are removed. To be called under the guard.
+    /// Returns true if somebody holds a lease in `part` whose name begins with `name`. Removes
+    /// those that nobody holds any more. Must be called under the guard.
     fn is_taken(&self, part: &Path, name: &str) -> io::Result<bool> {
         let mut is_taken = false;
         for entry in fs::read_dir(part)? {
@@ -173,13 +175,13 @@ impl Locks {
                 is_taken = true;
             } else {
                 remove_lease_file(&lease)?;
-                lock(&self.seen).remove(&lease);
+                self.seen.lock_unpoisoned().remove(&lease);
             }
         }
         Ok(is_taken)
     }
 
-    /// Whether the holder of `lease` lives and has shown so in time.
+    /// Returns true if the holder of `lease` is alive and has shown so in time.
     fn is_alive(&self, lease: &Path) -> io::Result<bool> {
         let mut file = match File::open(lease.join(HOLDER)) {
             Ok(file) => file,
@@ -193,7 +195,7 @@ impl Locks {
         }
         let mut beat = Vec::new();
         file.read_to_end(&mut beat)?;
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock_unpoisoned();
         if let Some(sight) = seen.get(lease)
             && sight.beat == beat
         {
@@ -219,8 +221,8 @@ impl Locks {
             .create(&self.directory)
     }
 
-    /// Removes the leases whose holders were killed, which nobody may ask for any more. What fails is
-    /// left to the next.
+    /// Removes leases of killed holders, which nobody may ask for any more. Failures are left to
+    /// the next process.
     fn remove_stale(&self) {
         for part in fs::read_dir(&self.directory)
             .into_iter()
@@ -234,9 +236,9 @@ impl Locks {
         }
     }
 
-    /// Starts the thread of the heartbeats where it does not run. It ends with `self`.
+    /// Starts the heartbeat thread if it is not running. It ends with `self`.
     fn beat_from_now_on(self: &Arc<Self>) -> io::Result<()> {
-        let mut beating = lock(&self.beating);
+        let mut beating = self.beating.lock_unpoisoned();
         if beating.is_none() {
             let (sender, ended) = mpsc::channel();
             let (locks, pause) = (Arc::downgrade(self), self.terms.heartbeat);
@@ -255,7 +257,7 @@ impl Locks {
 
     fn beat(&self) {
         let held: Vec<Arc<Life>> = {
-            let mut held = lock(&self.held);
+            let mut held = self.held.lock_unpoisoned();
             held.retain(|life| life.strong_count() > 0);
             held.iter().filter_map(Weak::upgrade).collect()
         };
@@ -285,7 +287,7 @@ impl Taken {
         &self.directory
     }
 
-    /// Does `work` while nobody can take over, `None` where another has.
+    /// Runs `work` while nobody can take over; `None` if another process has.
     pub(super) fn while_held<T>(&self, work: impl FnOnce() -> T) -> io::Result<Option<T>> {
         let part = self.directory.parent().unwrap_or(&self.locks.directory);
         let Some(_guard) = Guard::enter(part)? else {
@@ -297,8 +299,8 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // Closed first, for NFS keeps a file that is open when removed. What cannot be removed is
-        // cleared up by the next, who finds that nobody lives here.
+        // Closed first, because NFS keeps a file that is open when removed. What cannot be removed
+        // is cleaned up by the next process, which finds no live holder.
         self.life = None;
         let _ = remove_lease_file(&self.directory);
     }
@@ -311,7 +313,7 @@ impl Life {
     }
 }
 
-/// Shows that there is life in the lease in `directory`, as long as the file is open.
+/// Creates the file that shows that the lease in `directory` is alive, as long as it is open.
 fn create_lease_file(directory: &Path, key: &Key) -> io::Result<File> {
     let file = OpenOptions::new()
         .create_new(true)
@@ -320,18 +322,18 @@ fn create_lease_file(directory: &Path, key: &Key) -> io::Result<File> {
         .mode(FILE_MODE)
         .open(directory.join(HOLDER))?;
     file.try_lock().map_err(io::Error::from)?;
-    // For people who look, after the heartbeat.
+    // For people, after the heartbeat.
     let text = format!("{}process {} holds {key}\n", line(0), process::id());
     file.write_all_at(text.as_bytes(), 0)?;
     Ok(file)
 }
 
-/// A heartbeat; each is as long as the others.
+/// A heartbeat; all have the same length.
 fn line(beat: u64) -> String {
     format!("{beat:020}\n")
 }
 
-/// Removes the directory of a lease, though its holder may be making files in it.
+/// Removes the directory of a lease, although its holder may be creating files in it.
 fn remove_lease_file(lease: &Path) -> io::Result<()> {
     let mut removed = Ok(());
     for _ in 0..ATTEMPTS {
@@ -339,7 +341,7 @@ fn remove_lease_file(lease: &Path) -> io::Result<()> {
         match &removed {
             Ok(()) => break,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Perhaps only of something in it.
+                // The error may concern only something in it.
                 if !lease.exists() {
                     return Ok(());
                 }
@@ -351,16 +353,11 @@ fn remove_lease_file(lease: &Path) -> io::Result<()> {
     removed
 }
 
-/// What stands for `key` in the directory of locks.
+/// The name of `key` in the directory of locks.
 fn name(key: &Key) -> String {
     let hash = sha256(key.as_str().as_bytes());
     hash.iter()
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// Each critical section here leaves its collection whole, even where it panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

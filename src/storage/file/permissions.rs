@@ -1,4 +1,4 @@
-//! Who may read what is stored: modes that let others in are taken away and reported.
+//! Permissions of stored files: modes that let others in are removed and reported.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -9,10 +9,10 @@ use super::DIRECTORY_MODE;
 
 use crate::printable::Printable as _;
 
-/// The mode bits that let others than the owner in.
+/// The mode bits that grant access to others than the owner.
 const OTHERS: u32 = 0o077;
 
-/// Takes away what `mode` does not grant, and says so.
+/// Removes the permissions beyond `mode`, and reports it.
 ///
 /// A directory with the sticky bit is shared on purpose, like `/tmp`.
 pub(super) fn tighten(path: &Path, metadata: &Metadata, mode: u32) {
@@ -36,8 +36,8 @@ pub(super) fn tighten(path: &Path, metadata: &Metadata, mode: u32) {
     }
 }
 
-/// Sees to the modes of `directory` and all above it, below `root`. The root may be anybody's
-/// directory, and what it holds of ours is closed anyway.
+/// Tightens the modes of `directory` and all above it, below `root`. The root may be anybody's
+/// directory, and our own content is protected anyway.
 pub(super) fn tighten_directories(root: &Path, directory: &Path) -> io::Result<()> {
     directory
         .ancestors()

@@ -1,5 +1,5 @@
-//! Whether the storage's directory is the one that was in use: where nothing is found in it, that
-//! may be so because a file system is not mounted there.
+//! Notices if the storage's directory is not the one that was in use: if it is suddenly empty, a
+//! file system may not be mounted.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -24,11 +24,12 @@ impl Presence {
         }
     }
 
-    /// Makes sure that what is not in the directory may be taken for missing, and may be made. A
-    /// directory that has never been there may: this is the first start.
+    /// Checks that what is not in the directory is really missing, and may be created. That holds
+    /// for a directory that has never existed: this is the first start.
     ///
     /// # Errors
-    /// Where the directory was in use and is gone or empty, or is no directory, or leads nowhere.
+    /// If the directory was in use and is missing or empty, or is not a directory, or is a broken
+    /// link.
     pub(super) fn check(&self) -> Result<(), StorageError> {
         let is_used = self.is_used();
         let is_used = is_used.map_err(|error| io_failure("read", &self.root, error))?;
@@ -42,15 +43,15 @@ impl Presence {
         Ok(())
     }
 
-    /// Whether the directory holds anything.
+    /// Returns true if the directory holds anything.
     fn is_used(&self) -> io::Result<bool> {
         match fs::read_dir(&self.root) {
             Ok(mut entries) => Ok(entries.next().transpose()?.is_some()),
-            // A link that leads nowhere is there, and what it leads to is not.
+            // A broken link exists, but its target does not.
             Err(error) if error.kind() == ErrorKind::NotFound && !self.root.is_symlink() => {
                 Ok(false)
             }
-            // Somebody else's, which can be passed: whoever may not even do that has been told.
+            // It exists, though we cannot list it. If it cannot even be inspected, that is the error.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 fs::metadata(&self.root).map(|_| true)
             }

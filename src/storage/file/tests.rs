@@ -41,7 +41,7 @@ const STUCK: LeaseTerms = LeaseTerms {
     heartbeat: Duration::from_secs(3600),
 };
 
-/// Takes over `key` from whoever holds it without a heartbeat.
+/// Takes over `key` from a holder without a heartbeat.
 fn usurp(root: &Path, key: &Key) -> Lease {
     let storage = FileStorage::with_terms(root, STUCK);
     loop {
@@ -175,7 +175,7 @@ fn a_directory_that_was_in_use_is_not_taken_for_an_empty_one() {
         let error = error.expect("it is gone");
         assert!(matches!(error, StorageError::Gone { .. }), "{error}");
     };
-    // As where it is unmounted, and the directory below is empty.
+    // As if it were unmounted, and the directory below is empty.
     for is_made in [false, true] {
         fs::rename(&root, &away).expect("ours");
         if is_made {
@@ -196,7 +196,7 @@ fn a_directory_that_was_in_use_is_not_taken_for_an_empty_one() {
         assert_eq!(storage.load(&b).expect("back"), None);
     }
     storage.store_under(&lease, &b, b"2").expect("held still");
-    // Whoever starts anew begins anew.
+    // A new process starts anew.
     fs::remove_dir_all(&root).expect("ours");
     let again = FileStorage::new(&root);
     assert_eq!(again.load(&a).expect("the first start"), None);
@@ -212,7 +212,7 @@ fn what_is_no_directory_is_not_taken_for_an_empty_one() {
     assert!(FileStorage::new(&root).load(&a).is_err());
     assert!(FileStorage::new(&root).list(&key("accounts")).is_err());
     fs::remove_file(&root).expect("ours");
-    // A link to where nothing is mounted yet.
+    // A link to a place where nothing is mounted yet.
     std::os::unix::fs::symlink(directory.path().join("mount/data"), &root).expect("ours");
     assert!(FileStorage::new(&root).load(&a).is_err());
     assert!(FileStorage::new(&root).store(&a, b"1").is_err());
@@ -223,7 +223,7 @@ fn what_is_no_directory_is_not_taken_for_an_empty_one() {
 #[test]
 fn leases_of_killed_holders_are_swept() {
     let (_directory, root, storage) = storage();
-    // As a killed process leaves it: the file is there, the lock on it is not.
+    // As left by a killed process: the file exists, but not the lock on it.
     let part = root.join(".locks/00");
     for lease in ["00.1", "00.2", "01.3"] {
         fs::create_dir_all(part.join(lease)).expect("made");
@@ -269,7 +269,7 @@ fn a_store_that_was_begun_under_a_lost_lease_changes_nothing() {
     let (_directory, root, storage) = storage();
     storage.store(&key("a"), b"old").expect("writable");
     let lease = storage.lock(&key("lock")).expect("a lease");
-    // As one that is stuck with all written but the renaming.
+    // Like one that is stuck just before the renaming.
     let holder = all(&root.join(".locks"))
         .into_iter()
         .find(|path| path.ends_with("holder"))
@@ -295,7 +295,7 @@ fn a_store_that_was_begun_under_a_lost_lease_changes_nothing() {
 #[test]
 fn values_on_another_file_system_are_written_beside() {
     let (_directory, root, storage) = storage();
-    // Memory is one file system, the test's directory mostly another; where not, the way is shorter.
+    // Memory is one file system, the test's directory usually another; if not, the path is shorter.
     let other = tempfile::tempdir_in("/dev/shm").expect("a directory");
     fs::create_dir_all(&root).expect("made");
     std::os::unix::fs::symlink(other.path(), root.join("apart")).expect("linked");
@@ -316,7 +316,7 @@ fn values_on_another_file_system_are_written_beside() {
     drop(usurp_where_stuck(&root, lease, &storage));
 }
 
-/// Loses `lease` on `lock` and shows that it is of no use on another file system either.
+/// Loses `lease` on `lock` and shows that it is useless on another file system too.
 fn usurp_where_stuck(root: &Path, lease: Lease, storage: &FileStorage) -> Lease {
     let taker = usurp(root, &key("lock"));
     assert!(matches!(

@@ -1,9 +1,9 @@
-//! Tells of changes below a directory, which need not be there yet.
+//! Watches a directory, which need not exist yet.
 //!
-//! The system tells of changes on this machine (inotify). On network file systems it does not tell
-//! of those by other machines, and it may refuse to watch: hence a look at the directories each
-//! second besides, which costs a call for each of them. Values are renamed to their places, so that
-//! every change of one is a change of its directory.
+//! The system reports changes on this machine (inotify). On network file systems it does not report
+//! those of other machines, and it may refuse to watch: so the directories are also checked each
+//! second, which costs a call for each of them. Values are renamed to their places, so every change
+//! of one is a change of its directory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -25,11 +25,11 @@ use super::io_failure;
 
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// A directory of this size in octets is large: thousands of files. Nobody keeps a symbolic link to
-/// a directory among them.
+/// A directory of at least this size, in octets, is large: it has thousands of files, and nobody
+/// keeps symbolic links to directories among them.
 const LARGE: u64 = 1 << 18;
 
-/// Watches what is below `top`.
+/// Watches everything below `top`.
 pub(super) fn start(top: PathBuf) -> Result<Watch, StorageError> {
     start_with(top, true, LOOK_PAUSE)
 }
@@ -50,7 +50,7 @@ fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, S
         known: BTreeMap::new(),
         top,
     };
-    // Before the return: what changes from then on is told.
+    // Before returning: changes from then on are reported.
     eye.rescan();
     let top = eye.top.clone();
     thread::Builder::new()
@@ -60,11 +60,11 @@ fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, S
     Ok(Watch::new(changes, Some(Arc::new(End(tidings)))))
 }
 
-/// What the watching thread hears.
+/// A message to the watching thread.
 enum Tiding {
     /// Something has changed below the top.
     Change,
-    /// Something has changed on the way to the top.
+    /// Something has changed on the path to the top.
     Look,
     End,
 }
@@ -74,7 +74,7 @@ struct End(Sender<Tiding>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        // Where the thread is gone already, so is the watching.
+        // If the thread is gone already, so is the watching.
         let _ = self.0.send(Tiding::End);
     }
 }
@@ -83,14 +83,14 @@ impl Drop for End {
 struct Eye {
     top: PathBuf,
     watcher: Option<RecommendedWatcher>,
-    /// Whether the system may keep changes to itself.
+    /// Whether the system may fail to report changes.
     is_unsure: bool,
-    /// The nearest directory above the top that is there, watched as long as the top is not.
+    /// The nearest existing directory above the top, watched as long as the top does not exist.
     above: Option<(PathBuf, Identity)>,
     known: BTreeMap<PathBuf, Known>,
 }
 
-/// Device and inode of a directory: one that was made again is another.
+/// Device and inode of a directory, which tell if it was recreated.
 type Identity = (u64, u64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +103,8 @@ struct Known {
 
 impl Eye {
     fn run(mut self, pause: Duration, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
-        // A change may bear the same time as one before it that has been told: where only looking
-        // helps, each is told twice.
+        // A change may have the same time stamp as an earlier one that was reported: if only checks
+        // reveal changes, each is reported twice.
         let mut again = false;
         loop {
             let tiding = match incoming.recv_timeout(pause) {
@@ -121,7 +121,7 @@ impl Eye {
                     Tiding::End => return,
                 }
             }
-            // First looked at, then told: what the look has seen is told.
+            // Checked first, then reported, so that the report covers what the check has seen.
             is_change |= self.rescan();
             if is_change || was_quiet && again {
                 changes.send_modify(|changes| *changes += 1);
@@ -130,7 +130,7 @@ impl Eye {
         }
     }
 
-    /// Looks at all directories, and has the new ones watched. Whether any has changed.
+    /// Checks all directories, and watches new ones. Returns true if any has changed.
     fn rescan(&mut self) -> bool {
         let mut found = BTreeMap::new();
         let mut directories = vec![self.top.clone()];
@@ -160,7 +160,7 @@ impl Eye {
         {
             self.watch_one(path);
         }
-        // Once it is watched: what changes after this is told.
+        // After it is watched: later changes are reported.
         let metadata = directory(path)?;
         let mark = (
             metadata.mtime(),
@@ -173,8 +173,8 @@ impl Eye {
             Some(known) if known.mark == mark && known.identity == identity => {
                 known.directories.clone()
             }
-            // One link from above and one from itself: there is none from below, and no need to go
-            // through very many files.
+            // One link from above and one from itself: it has no subdirectories, and its great many
+            // files need not be read.
             _ if metadata.nlink() == 2 && metadata.len() >= LARGE => Vec::new(),
             _ => directories_in(path)?,
         };
@@ -185,9 +185,9 @@ impl Eye {
         })
     }
 
-    /// Has the nearest directory above the top watched, for the top is not there.
+    /// Watches the nearest directory above the top, because the top does not exist.
     fn watch_above(&mut self) {
-        // As many times as directories can be made meanwhile.
+        // As many times as directories can appear meanwhile.
         for _ in 0..self.top.components().count() {
             let nearest = self.top.ancestors().skip(1).find_map(|path| {
                 let metadata = directory(path).ok()?;
@@ -208,7 +208,8 @@ impl Eye {
 
     fn watch_one(&mut self, path: &Path) {
         self.is_unsure |= match &mut self.watcher {
-            // What cannot be watched, at a limit of the system say, is looked at.
+            // What cannot be watched, for instance because of a system limit, is checked
+            // periodically.
             Some(watcher) => {
                 watcher.watch(path, RecursiveMode::NonRecursive).is_err() || !is_local(path)
             }
@@ -224,7 +225,7 @@ impl Eye {
     }
 }
 
-/// Has the system send what changes. `None` where it gives no watch.
+/// Has the system report changes. `None` if it provides no watch.
 fn watcher(top: PathBuf, tidings: Sender<Tiding>) -> Option<RecommendedWatcher> {
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let tiding = match event {
@@ -232,10 +233,10 @@ fn watcher(top: PathBuf, tidings: Sender<Tiding>) -> Option<RecommendedWatcher> 
             Ok(event) if !is_change(event.kind) => return,
             Ok(event) if event.paths.iter().any(|path| is_value(path, &top)) => Tiding::Change,
             Ok(_) => Tiding::Look,
-            // A queue that overflowed, say, hides changes.
+            // An overflowed queue, for instance, hides changes.
             Err(_) => Tiding::Change,
         };
-        // Nobody listens any more once the watching has ended.
+        // Nobody is listening any more once the watching has ended.
         let _ = tidings.send(tiding);
     });
     watcher
@@ -256,7 +257,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Whether `path` is that of a value below `top`, or of a directory of some.
+/// Returns true if `path` is that of a value below `top`, or of a directory of values.
 fn is_value(path: &Path, top: &Path) -> bool {
     path.strip_prefix(top).is_ok_and(|inner| {
         inner
@@ -292,7 +293,7 @@ fn directories_in(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(directories)
 }
 
-/// Whether only this machine changes what is at `path`, so that the system knows of all changes.
+/// Returns true if only this machine changes what is at `path`, so the system knows of all changes.
 fn is_local(path: &Path) -> bool {
     const LOCAL: [statfs::FsType; 5] = [
         statfs::EXT4_SUPER_MAGIC,
@@ -315,7 +316,7 @@ mod tests {
         told.expect("told in time");
     }
 
-    /// Takes what is told without cause.
+    /// Consumes signals without a cause.
     async fn settle(watch: &mut Watch) {
         let long = SHORT * 5;
         while tokio::time::timeout(long, watch.changed()).await.is_ok() {}

@@ -1,29 +1,30 @@
-//! How a file gets its content so that no crash leaves anything but the old or the new.
+//! Writes files so that a crash leaves either the old or the new content.
 //!
-//! Temporary files are made in `.new` at the storage's root, from where they are renamed, or where
-//! that lies on another file system than the value, in a `.new` beside the value. Whoever writes
-//! one holds a lock of the system on it, by which what killed writers left is known from what is
-//! being written, and swept by the first to use the directory.
+//! Temporary files are created in `.new` at the storage's root, and renamed from there; if the root
+//! is on another file system than the value, in a `.new` beside the value. The writer holds a
+//! system lock on its file, which distinguishes it from those that killed writers have left. The
+//! first writer to use the directory sweeps these.
 //!
-//! Many write at once: nothing here is locked while the disk works.
+//! Many can write at once: nothing here is locked while the disk works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{DIRECTORY_MODE, FILE_MODE, directory, permissions};
 use crate::clock::{Clock, SystemClock};
+use crate::lock::MutexExt;
 
 const WORKSHOP: &str = ".new";
 
-/// How old a temporary file that nobody holds is at least when it is swept, in seconds. Its writer
-/// takes hold of it just after it was made.
+/// How old, in seconds, an unlocked temporary file must be to be swept. Its writer locks it just
+/// after creating it.
 const LEFT_BEHIND: i64 = 60;
 
-/// How often a write is tried where what it needs is removed under its hands.
+/// How many times a write is tried if what it needs is removed meanwhile.
 const ATTEMPTS: u32 = 3;
 
 /// Writes files below a root.
@@ -35,9 +36,9 @@ pub(super) struct Writer {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Directories whose entries on the way to them are on the disk.
+    /// Directories whose path is known to be on the disk.
     durable: BTreeSet<PathBuf>,
-    /// Where the temporary files are made for values in directories on another file system.
+    /// The directories of temporary files for values on another file system.
     apart: BTreeMap<PathBuf, PathBuf>,
     /// Directories of temporary files that have been swept.
     swept: BTreeSet<PathBuf>,
@@ -76,7 +77,7 @@ impl Writer {
         })
     }
 
-    /// Makes `value` the content of the file `path` by way of a file in `workshop`, which is there.
+    /// Makes `value` the content of the file `path` through a file in `workshop`, which exists.
     pub(super) fn store_from(&self, workshop: &Path, path: &Path, value: &[u8]) -> io::Result<()> {
         self.patiently(|| self.write(workshop, path, value))
     }
@@ -88,7 +89,7 @@ impl Writer {
             .prefix("")
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(workshop)?;
-        // Where the file system has no locks, nobody can take this one for left behind either.
+        // If the file system has no locks, nobody can mistake this file for abandoned either.
         let _ = temporary.as_file().try_lock();
         temporary.write_all(value)?;
         temporary.as_file().sync_all()?;
@@ -96,7 +97,7 @@ impl Writer {
         sync_directory(directory)
     }
 
-    /// Makes `directory` with all above it, durably, and sees to their permissions.
+    /// Creates `directory` with all its parents, durably, and tightens their permissions.
     fn make_directory(&self, directory: &Path) -> io::Result<()> {
         if self.known().durable.contains(directory) && directory.is_dir() {
             return permissions::tighten_directories(&self.root, directory);
@@ -108,14 +109,14 @@ impl Writer {
         for path in missing.iter().rev() {
             create_directory(path)?;
         }
-        // Also those that are there: whoever made them may not have come to this yet.
+        // Existing ones too: their creator may not have synced them yet.
         for path in directory.ancestors() {
             let is_inside = path.starts_with(&self.root) && path != self.root;
             if !is_inside && !missing.contains(&path) && path != self.root {
                 break;
             }
             match sync_directory(self::directory(path)) {
-                // Above the root there may be directories that we can pass but not open.
+                // Above the root there may be directories that we can pass through but not open.
                 Err(error) if !is_inside && error.kind() == ErrorKind::PermissionDenied => {}
                 synced => synced?,
             }
@@ -125,7 +126,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the directory of temporary files `workshop`, or sweeps it when first used.
+    /// Creates the directory of temporary files `workshop`, or sweeps it on first use.
     fn make_workshop(&self, workshop: &Path) -> io::Result<()> {
         let is_first = self.known().swept.insert(workshop.to_owned());
         if is_first {
@@ -138,7 +139,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Tries again where a directory or a temporary file was removed meanwhile.
+    /// Retries if a directory or a temporary file was removed meanwhile.
     fn patiently(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut attempt = 1;
         loop {
@@ -151,13 +152,13 @@ impl Writer {
         }
     }
 
-    /// Each critical section leaves the sets whole, even where it panics.
+    /// Each critical section leaves the sets whole, even if it panics.
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock_unpoisoned()
     }
 }
 
-/// Makes one directory where it is not there.
+/// Creates one directory if it does not exist.
 pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
@@ -168,13 +169,13 @@ pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
 /// Waits until the entries of `directory` are on the disk.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     match File::open(directory)?.sync_all() {
-        // Some file systems keep directories in order by themselves and know no such call.
+        // Some file systems keep directories consistent by themselves and lack this call.
         Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
         synced => synced,
     }
 }
 
-/// Removes what killed writers left in `workshop`. What fails is left to the next.
+/// Removes what killed writers left in `workshop`. Failures are left to the next.
 fn sweep(workshop: &Path) {
     let oldest = SystemClock.now() - LEFT_BEHIND;
     for entry in fs::read_dir(workshop).into_iter().flatten().flatten() {

@@ -1,7 +1,8 @@
-//! The door through which one at a time gives or takes over a lease; it also counts the tokens.
+//! The guard under which one process at a time gives or takes over a lease; it also counts the
+//! tokens.
 //!
-//! It is a file with a lock of the system on it, held for some calls to the file system that wait
-//! for no disk. The system opens it when its holder dies.
+//! It is a file with a system lock on it, held for a few file system calls that wait for no disk.
+//! The system releases it when its holder dies.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -16,18 +17,18 @@ use crate::clock::{Clock, SystemClock};
 /// The name of the file.
 pub(super) const FILE: &str = "guard";
 
-/// How long others are waited for, which takes that long only where one has been stopped here.
+/// How long to wait for others, which takes that long only if one was stopped inside.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How many tokens there are in a second of the clock.
+/// How many tokens fit in one second of the clock.
 const TOKENS: u64 = 1_000_000;
 
-/// Nobody else is inside while it is there.
+/// Nobody else is inside while this exists.
 pub(super) struct Guard(File);
 
 impl Guard {
-    /// Enters the directory `part`, `None` where another does not come out.
+    /// Enters the directory `part`; `None` if another process does not leave in time.
     pub(super) fn enter(part: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .create(true)
@@ -47,7 +48,7 @@ impl Guard {
         }
     }
 
-    /// A token above all before it. Should the file be lost, the clock sees to that.
+    /// A token higher than all before. If the file was lost, the clock ensures that.
     pub(super) fn next_token(&self) -> io::Result<u64> {
         let mut text = String::new();
         (&self.0).take(32).read_to_string(&mut text)?;
