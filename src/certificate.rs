@@ -1,12 +1,13 @@
 //! A certificate chain with its key, checked once and shared by every handshake that serves it.
 //!
-//! [`Loader`] makes a [`TlsCertificate`] from PEM and refuses whatever could not be served, so
-//! that a handshake never meets a bad certificate. Nothing here reads files or knows the
-//! configuration; `cert_files` and `manager` do. [`sni`] finds the certificate for a name. What OpenSSL needs of
-//! it is made when a handshake first asks ([`parsed_cache`]): there may be a million.
+//! [`Loader`] makes a [`TlsCertificate`] from PEM and refuses whatever could not be served, so a
+//! handshake never meets a bad certificate. Nothing here reads files or knows the configuration;
+//! `cert_files` and `manager` do. [`sni`] finds the certificate for a name. OpenSSL's form of it is
+//! made when a handshake first needs it ([`parsed_cache`]): there may be a million.
 
 mod chain;
 mod change;
+pub mod der;
 pub mod error;
 mod ffi;
 mod file_path;
@@ -44,7 +45,7 @@ use crate::schedule::Lifetime;
 pub struct TlsCertificate {
     /// Leaf and key.
     at_rest: AtRest,
-    /// The same and the chain for handshakes, while they are asked for.
+    /// The same and the chain for handshakes, while they are in use.
     parsed: ArcSwapOption<Material>,
     /// From the issuer of the leaf upwards, without the root. Shared between certificates.
     chain: ChainRef,
@@ -64,12 +65,12 @@ impl TlsCertificate {
         &self.names
     }
 
-    /// Whether this certificate is valid for `host`, a name in normal form.
+    /// Returns true if this certificate is valid for `host`, a normalized name.
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.covers(host))
     }
 
-    /// Whether this certificate is valid for `address`.
+    /// Returns true if this certificate is valid for `address`.
     pub fn covers_ip(&self, address: IpAddr) -> bool {
         self.names.contains(&Pattern::Ip(address.to_canonical()))
     }
@@ -84,21 +85,21 @@ impl TlsCertificate {
         self.not_after
     }
 
-    /// When the first certificate above it in its chain ends, and whose that is; `None` where it has
-    /// no chain.
+    /// When the first certificate above it in its chain expires, and whose that is; `None` if it
+    /// has no chain.
     pub fn chain_end(&self) -> Option<(UnixTime, String)> {
         let (end, first) = self.chain.first_end()?;
         Some((end, parse::name_text(first.subject_name())))
     }
 
-    /// The last second at which what clients are sent is valid: the end of the certificate or of one
-    /// above it in its chain, whichever comes first.
+    /// The last second at which everything that clients are sent is valid: the end of the
+    /// certificate or of one above it in its chain, whichever comes first.
     pub fn served_until(&self) -> UnixTime {
         let chain = self.chain.not_after();
         chain.map_or(self.not_after, |end| end.min(self.not_after))
     }
 
-    /// Whether `now` is in the period of validity, before or after it.
+    /// Whether `now` is within the period of validity, before or after it.
     pub fn validity(&self, now: UnixTime) -> Validity {
         if now < self.not_before {
             Validity::NotYet
@@ -109,12 +110,12 @@ impl TlsCertificate {
         }
     }
 
-    /// From when to when it is valid, for the decisions on renewals.
+    /// Its period of validity, for decisions about renewal.
     pub fn lifetime(&self) -> Lifetime {
         Lifetime::new(self.not_before, self.not_after, &self.fingerprint.0)
     }
 
-    /// From when to when clients take it with its chain, for the messages about its end; see
+    /// The period in which clients accept it with its chain, for messages about its end; see
     /// [`Self::served_until`].
     pub fn served_lifetime(&self) -> Lifetime {
         Lifetime {
@@ -123,8 +124,8 @@ impl TlsCertificate {
         }
     }
 
-    /// Whether a renewal is due, where `window` is a part of the life of this certificate, its
-    /// last; see [`Lifetime::due_at`].
+    /// Returns true if a renewal is due. `window` is the last part of its lifetime; see
+    /// [`Lifetime::due_at`].
     pub fn is_due(&self, window: f64, now: UnixTime) -> bool {
         self.lifetime().is_due(window, now)
     }
@@ -139,7 +140,7 @@ impl TlsCertificate {
         self.fingerprint
     }
 
-    /// What it says of itself to people; empty where it is on disk and cannot be fetched.
+    /// Its description for people; empty if it is on disk and cannot be fetched.
     pub fn describe(&self) -> Description {
         let material = self.material();
         material.map_or_else(
@@ -148,8 +149,8 @@ impl TlsCertificate {
         )
     }
 
-    /// How it is known at its CA (RFC 9773, section 4.1); `None` where it does not say by which key
-    /// it was signed, or cannot be fetched.
+    /// Its identifier at its CA (RFC 9773, section 4.1); `None` if it does not name the key that
+    /// signed it, or cannot be fetched.
     pub fn renewal_id(&self) -> Option<String> {
         let material = self.material().ok()?;
         let leaf = material.leaf();
@@ -168,10 +169,10 @@ impl TlsCertificate {
         1 + self.chain.len()
     }
 
-    /// The chain as it is sent, leaf first, in PEM.
+    /// The chain as sent, leaf first, in PEM.
     ///
     /// # Errors
-    /// Where it cannot be fetched or encoded.
+    /// If it cannot be fetched or encoded.
     pub fn chain_pem(&self) -> Result<Vec<u8>, MaterialError> {
         let material = self.material()?;
         let mut pem = material.leaf().to_pem()?;
@@ -181,10 +182,10 @@ impl TlsCertificate {
         Ok(pem)
     }
 
-    /// Chain and private key in one PEM, as the loader takes them.
+    /// Chain and private key in one PEM, as the loader accepts them.
     ///
     /// # Errors
-    /// Where it cannot be fetched or encoded.
+    /// If it cannot be fetched or encoded.
     pub(crate) fn bundle_pem(&self) -> Result<Zeroizing<Vec<u8>>, MaterialError> {
         let mut pem = Zeroizing::new(self.chain_pem()?);
         pem.extend_from_slice(&self.key_pem()?);
@@ -194,40 +195,40 @@ impl TlsCertificate {
     /// The private key in PEM (PKCS #8).
     ///
     /// # Errors
-    /// Where it cannot be fetched or encoded.
+    /// If it cannot be fetched or encoded.
     pub(crate) fn key_pem(&self) -> Result<Zeroizing<Vec<u8>>, MaterialError> {
         let pem = self.material()?.key().private_key_to_pem_pkcs8()?;
         Ok(Zeroizing::new(pem))
     }
 
-    /// The certificate without its chain, DER.
+    /// The certificate without its chain, in DER.
     ///
     /// # Errors
-    /// Where it cannot be fetched or encoded.
+    /// If it cannot be fetched or encoded.
     pub(crate) fn leaf_der(&self) -> Result<Vec<u8>, MaterialError> {
         Ok(self.material()?.leaf().to_der()?)
     }
 
-    /// SHA-256 of its public key, in hexadecimal.
+    /// The SHA-256 digest of its public key, in hexadecimal.
     ///
     /// # Errors
-    /// Where it cannot be fetched or encoded.
+    /// If it cannot be fetched or encoded.
     pub(crate) fn key_digest(&self) -> Result<String, MaterialError> {
         let key = self.material()?.key().public_key_to_der()?;
         Ok(Fingerprint(openssl::sha::sha256(&key)).to_string())
     }
 
-    /// Hands chain and key to one handshake; what was parsed for it is not kept. Blocks where the
+    /// Hands chain and key to one handshake; what is parsed for it is not kept. Blocks if the
     /// certificate is on disk: servers of many clients use
     /// [`parsed_cache::ParsedCache::get_or_parse`].
     ///
     /// # Errors
-    /// Where it cannot be fetched, or OpenSSL is out of memory.
+    /// If it cannot be fetched, or OpenSSL is out of memory.
     pub fn apply(&self, ssl: &mut SslRef) -> Result<(), MaterialError> {
         Ok(self.material()?.apply(ssl)?)
     }
 
-    /// Leaf, key and chain, parsed unless they are already. Blocks where they are on disk.
+    /// Leaf, key and chain, parsed unless they are already. Blocks if they are on disk.
     fn material(&self) -> Result<Arc<Material>, MaterialError> {
         if let Some(parsed) = self.parsed.load_full() {
             return Ok(parsed);
@@ -259,7 +260,7 @@ impl TlsCertificate {
     }
 }
 
-/// The key that signed a certificate and its serial number, as RFC 9773 puts them together.
+/// The identifier of a certificate in RFC 9773: the key that signed it and its serial number.
 fn renewal_id(authority: &[u8], mut serial: Vec<u8>) -> String {
     // As in DER, where a number with its highest bit set would be negative.
     if serial.first().is_none_or(|first| *first >= 0x80) {
@@ -307,7 +308,7 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// Where a moment stands to a period of validity.
+/// A moment in relation to a period of validity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
     Expired,
@@ -320,7 +321,7 @@ pub enum Validity {
 pub enum Source {
     /// A file of a configured directory.
     Directory(FilePath),
-    /// A file that is named in the configuration.
+    /// A file named in the configuration.
     File(FilePath),
     /// An issuer, by its name in the configuration.
     Issuer(Arc<str>),
@@ -339,7 +340,7 @@ impl Source {
         }
     }
 
-    /// The certificate's file, `None` where it is in none.
+    /// The certificate's file; `None` if it is not in a file.
     pub fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Directory(path) | Self::File(path) => Some(path.to_path()),

@@ -1,9 +1,9 @@
-//! Validations under way: what is answered to a CA that looks whether a name is ours.
+//! Validations in progress: the responses for a CA that checks whether a name is ours.
 //!
-//! Solvers put answers into [`Challenges`], listeners look them up. Listeners look often and find
-//! hardly ever something: while no validation is under way a look-up is one load of a flag.
-//! Answers go through the storage as well, from where [`follow`] takes those of other instances:
-//! a CA may come to any of them. Nothing here speaks to a CA or to a client.
+//! Solvers put responses into [`Challenges`], and listeners look them up. Listeners do this often
+//! and almost never find anything: while no validation is in progress, a lookup is one load of a
+//! flag. Responses also go through the storage, from which [`sync`] loads those of other instances:
+//! a CA may come to any of them. Nothing here talks to a CA or a client.
 
 mod certificate;
 mod dns;
@@ -16,13 +16,14 @@ mod sync;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
 use crate::certificate::sni::CertificateSet;
 use crate::clock::{Clock, UnixTime};
 use crate::host::{Host, Identifier};
+use crate::lock::RwLockExt;
 use crate::schedule::Failure;
 use crate::storage::{Key, Storage, StorageError, keys};
 
@@ -38,101 +39,100 @@ use self::look_up::LookUps;
 use self::name_lock::NameLocks;
 use self::record::ChallengeRecord;
 
-/// One validation that a CA is about to carry out.
+/// A validation that a CA is about to perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
     pub kind: ChallengeType,
-    /// The name or address to be proved; of a wildcard the name without its first label.
+    /// The name or address to validate; for a wildcard the name without its first label.
     pub domain: Identifier,
     pub token: String,
     /// Token and account thumbprint (RFC 8555, section 8.1).
     pub key_authorization: String,
-    /// For types over the DNS alone.
+    /// Only for DNS challenges.
     pub dns: Option<DnsContext>,
 }
 
-/// What a challenge in the DNS needs beside its token.
+/// What a DNS challenge needs besides its token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsContext {
     /// The URL of the account at the CA.
     pub account: String,
     pub is_wildcard: bool,
-    /// The names by which the CA may be named in a lasting record; empty where it does not say.
+    /// The issuer names that the CA accepts in a persistent record; empty if it does not say.
     pub issuers: Vec<String>,
 }
 
-/// Makes the proof visible that one type of challenge asks for.
+/// Makes the response to one type of challenge visible.
 #[async_trait]
 pub trait ChallengeSolver: Send + Sync {
     /// The type it solves.
     fn kind(&self) -> ChallengeType;
 
-    /// Makes the proof visible; on return a CA may look.
+    /// Makes the response visible. When this returns, the CA may validate.
     ///
     /// # Errors
-    /// Where it cannot be made visible.
+    /// If it cannot be made visible.
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure>;
 
-    /// Takes the proof back, as well as it can.
+    /// Removes the response, as well as possible.
     async fn clean_up(&self, challenge: &Challenge);
 
-    /// Leaves the proof where it is, until it expires: nobody comes to clean it up, and nobody is
-    /// to wait for that.
+    /// Leaves the response until it expires: nobody will clean it up, and nobody should wait for
+    /// that.
     fn abandon(&self, _challenge: &Challenge) {}
 }
 
-/// The answers to validations under way. A handle; clones share the answers.
+/// The responses to validations in progress. A handle; clones share them.
 #[derive(Clone, Default)]
 pub struct Challenges(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// How many answers there are.
+    /// The number of responses.
     pending: AtomicUsize,
     answers: RwLock<Answers>,
-    /// Held by whoever looks at the storage as a whole.
+    /// Held while the storage is read as a whole.
     looking: Mutex<()>,
-    /// This process among those with the same storage.
+    /// This process among those that share the storage.
     instance: Instance,
-    /// Locks of names over TLS.
+    /// Locks of names for validations over TLS.
     name_locks: NameLocks,
-    /// Where to look for what is not known.
+    /// Where to look up unknown tokens.
     look_ups: Option<LookUps>,
 }
 
 #[derive(Default)]
 struct Answers {
-    /// To validations that this process has asked for.
+    /// For validations that this process has requested.
     own: Table,
-    /// To validations that other instances have asked for.
+    /// For validations that other instances have requested.
     others: Table,
-    /// While the storage is read: where answers of this process have been stored meanwhile.
+    /// While the storage is being read: the keys of responses that this process has stored since.
     meanwhile: Option<HashSet<Key>>,
 }
 
-/// Answers by what is asked. There may be several to one question, where other instances have asked
-/// as well or the same challenge is of two orders; the last one answers.
+/// Responses by question. One question may have several, if other instances have the same one or
+/// two orders share a challenge; the last one is used.
 #[derive(Default)]
 struct Table(HashMap<Question, Vec<Answer>>);
 
-/// What a CA asks by: the token over HTTP, the name over TLS.
+/// What a CA asks with: the token over HTTP, the name over TLS.
 type Question = (ChallengeType, String);
 
 #[derive(Clone)]
 struct Answer {
     domain: Identifier,
     key_authorization: Arc<str>,
-    /// For validations by TLS alone.
+    /// Only for validations over TLS.
     certificate: Option<Arc<CertificateSet>>,
-    /// Where it is stored for other instances.
+    /// Its key in the storage, for other instances.
     key: Key,
-    /// The last second in which it is of use to anybody.
+    /// The last second in which it is useful.
     expires: UnixTime,
 }
 
 impl Challenges {
-    /// Answers that [`Self::look_up_token`] looks for in `storage`; without one nothing is looked
-    /// for.
+    /// Responses that [`Self::look_up_token`] may look up in `storage`.
     pub fn stored_in(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Shared {
             look_ups: Some(LookUps::new(storage, clock)),
@@ -140,7 +140,7 @@ impl Challenges {
         }))
     }
 
-    /// What `/.well-known/acme-challenge/TOKEN` answers on `host`.
+    /// The response to `/.well-known/acme-challenge/TOKEN` on `host`.
     pub fn http01(&self, host: Host<'_>, token: &str) -> Option<Arc<str>> {
         if self.is_empty() || !keys::is_token(token) {
             return None;
@@ -149,8 +149,8 @@ impl Challenges {
         answer.domain.is(host).then_some(answer.key_authorization)
     }
 
-    /// The certificate for a client that speaks nothing but `acme-tls/1` and asks for `host`, a
-    /// name in normal form. For an address it asks by [`Identifier::dns_name`].
+    /// The certificate for a client that offers only `acme-tls/1` and asks for `host`, a normalized
+    /// name. For an address this is [`Identifier::dns_name`].
     pub fn tls_alpn01(&self, host: &str) -> Option<Arc<CertificateSet>> {
         if self.is_empty() {
             return None;
@@ -159,7 +159,7 @@ impl Challenges {
         answer.certificate
     }
 
-    /// Whether no validation is under way.
+    /// Returns true if no validation is in progress.
     pub fn is_empty(&self) -> bool {
         self.0.pending.load(Ordering::Acquire) == 0
     }
@@ -170,7 +170,7 @@ impl Challenges {
         find(&answers.own).or_else(|| find(&answers.others))
     }
 
-    /// Answers a validation of this process from now on.
+    /// Adds the response to a validation that this process has requested.
     fn add_answer(&self, stored: &ChallengeRecord) -> Result<(), Failure> {
         let answer = Answer::new(stored)?;
         self.change_answers(|answers| {
@@ -182,8 +182,8 @@ impl Challenges {
         Ok(())
     }
 
-    /// Ends one [`Self::add_answer`] of this challenge, and what others are known to answer to it.
-    /// Whether this process answers to it no longer.
+    /// Undoes one [`Self::add_answer`] of this challenge, and drops what other instances have for
+    /// it. Returns true if this process no longer responds to it.
     fn remove_answer(&self, challenge: &Challenge) -> bool {
         self.change_answers(|answers| {
             answers.own.remove(challenge);
@@ -193,8 +193,8 @@ impl Challenges {
         })
     }
 
-    /// To be called before the storage is read for [`Self::set_others`]. Where the answers of this
-    /// process are stored: they need not be read.
+    /// The storage keys of this process's own responses, which need not be read. Call this before
+    /// the storage is read for [`Self::set_others`].
     fn own_keys(&self) -> HashSet<Key> {
         self.change_answers(|answers| {
             answers.meanwhile = Some(HashSet::new());
@@ -203,7 +203,7 @@ impl Challenges {
         })
     }
 
-    /// Replaces what other instances answer by what was read. Certificates that are there already
+    /// Replaces the responses of other instances with those read. Certificates that exist already
     /// are kept.
     fn set_others(&self, stored: &[ChallengeRecord]) {
         let mut others = Vec::with_capacity(stored.len());
@@ -219,7 +219,7 @@ impl Challenges {
             }
         }
         self.change_answers(|answers| {
-            // What this process has stored since is its own; it may be over by now.
+            // What this process has stored since is its own, and may be over by now.
             let own = answers.meanwhile.take().unwrap_or_default();
             answers.others = Table::default();
             for (challenge, answer) in others {
@@ -230,7 +230,7 @@ impl Challenges {
         });
     }
 
-    /// Answers what was found of another instance, until the storage is read the next time.
+    /// Adds a response of another instance, until the storage is read the next time.
     fn add_other(&self, stored: &ChallengeRecord) {
         let Ok(answer) = Answer::new(stored) else {
             return;
@@ -244,8 +244,7 @@ impl Challenges {
         });
     }
 
-    /// Drops answers of this process that are of use to nobody at `now`: of orders that were
-    /// given up in the middle.
+    /// Drops this process's responses that have expired at `now`: those of abandoned orders.
     fn remove_expired(&self, now: UnixTime) {
         if !self.is_empty() {
             self.change_answers(|answers| answers.own.retain(|answer| answer.expires >= now));
@@ -253,23 +252,16 @@ impl Challenges {
     }
 
     fn change_answers<T>(&self, change: impl FnOnce(&mut Answers) -> T) -> T {
-        let mut answers = self
-            .0
-            .answers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.0.answers.write_unpoisoned();
         let result = change(&mut answers);
         let pending = answers.own.0.len() + answers.others.0.len();
         self.0.pending.store(pending, Ordering::Release);
         result
     }
 
-    /// A panic in between leaves no answer half made.
+    /// A panic leaves no response half made.
     fn read_answers(&self) -> RwLockReadGuard<'_, Answers> {
-        self.0
-            .answers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.answers.read_unpoisoned()
     }
 }
 
@@ -282,7 +274,7 @@ impl Challenge {
         (self.kind, asked)
     }
 
-    /// Where it is stored for other instances. What is answered by the DNS is not for them.
+    /// Its key in the storage, for other instances. DNS challenges have none.
     fn key(&self) -> Result<Key, StorageError> {
         match self.kind {
             ChallengeType::Http01 => keys::http01_challenge(&self.token),
@@ -330,7 +322,7 @@ impl Table {
         answers.iter().find(|answer| answer.is_of(challenge))
     }
 
-    /// Removes one answer to this challenge; whether there was one.
+    /// Removes one response to this challenge. Returns true if there was one.
     fn remove(&mut self, challenge: &Challenge) -> bool {
         let question = challenge.question();
         let Some(answers) = self.0.get_mut(&question) else {
@@ -346,7 +338,7 @@ impl Table {
         at.is_some()
     }
 
-    /// Keeps the answers that `keep` says, and no question without one.
+    /// Keeps the responses for which `keep` returns true, and no question without one.
     fn retain(&mut self, keep: impl Fn(&Answer) -> bool) {
         self.0.retain(|_, answers| {
             answers.retain(&keep);

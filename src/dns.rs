@@ -1,7 +1,7 @@
-//! Records in the DNS that prove control of a name, and the providers that set them.
+//! TXT records that validate names, and the providers that set them.
 //!
-//! A [`DnsProvider`] sets and removes TXT records with one service or protocol; it knows nothing of
-//! ACME. Which record proves what is for `challenge` to say. [`open`] gives that of an entry of the
+//! A [`DnsProvider`] sets and removes records with one service or protocol; it knows nothing of
+//! ACME. `challenge` determines the record. [`open_provider`] makes the provider of an entry in the
 //! configuration.
 
 mod acme_dns;
@@ -40,44 +40,43 @@ pub use route53::Route53Provider;
 /// A TXT record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TxtRecord {
-    /// Its name, in full.
+    /// Its fully qualified name.
     pub name: HostName,
-    /// Its one text, of at most 255 octets.
+    /// Its only string, of at most 255 octets.
     pub value: String,
 }
 
 /// Sets and removes TXT records.
 ///
-/// There may be several records of one name: a record is always meant with its very value, and
-/// others of the name are left as they are. Each call is a unit of work that may be dropped before
-/// its end; [`Self::remove`] then takes back what half of it was done.
+/// A name may have several records: a record always means this value, and other values of the name
+/// are left alone. Each call may be dropped midway; [`Self::remove`] then undoes what was done.
 #[async_trait]
 pub trait DnsProvider: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &str;
 
-    /// Whether it has to be told the zone of a record. Where it has not, `zone` may be any name.
+    /// Returns true if calls need the zone of a record. Otherwise `zone` may be any name.
     fn needs_zone(&self) -> bool {
         true
     }
 
-    /// Sets a record in `zone`, the nearest name at or above it with an SOA record. One that is
-    /// there already is no error.
+    /// Sets a record in `zone`, the nearest name at or above it with an SOA record. It is not an
+    /// error if the record exists.
     ///
     /// # Errors
-    /// Where the record cannot be set.
+    /// If the record cannot be set.
     async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
 
-    /// Removes a record from `zone`. One that is not there is no error.
+    /// Removes a record from `zone`. It is not an error if the record does not exist.
     ///
     /// # Errors
-    /// Where the record may still be there.
+    /// If the record may still exist.
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
 
-    /// The values of the TXT records at `name` in `zone`; `None` where the provider cannot tell.
+    /// The values of the TXT records at `name` in `zone`; `None` if the provider cannot list them.
     ///
     /// # Errors
-    /// Where it can tell, but does not.
+    /// If the request fails.
     async fn list(&self, zone: &HostName, name: &HostName)
     -> Result<Option<Vec<String>>, DnsError>;
 }
@@ -85,7 +84,7 @@ pub trait DnsProvider: Send + Sync {
 /// Why a record was not set, removed or found.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DnsError {
-    /// It cannot be reached, does not answer in time or has troubles of its own: later it may work.
+    /// It is unreachable, too slow or has problems of its own: a retry may succeed.
     #[error("{0}")]
     Unreachable(String),
     /// It refuses, and will until the configuration or the account is changed.
@@ -93,10 +92,10 @@ pub enum DnsError {
     Refused(String),
 }
 
-/// The provider of an entry of `dns`. Nothing is asked of it yet.
+/// The provider of an entry of `dns`. Does not contact it yet.
 ///
 /// # Errors
-/// Where its roots cannot be read or its credentials cannot be sent.
+/// If its roots cannot be read or its credentials cannot be sent.
 pub fn open_provider(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsError> {
     Ok(match &dns.provider {
         DnsService::Rfc2136(config) => Arc::new(Rfc2136Provider::new(name, config, dns.ttl)?),

@@ -1,19 +1,19 @@
 //! The local CA: certificates for names that no public CA vouches for, or not yet.
 //!
-//! A root of ten years is made once and kept in storage; it signs intermediates of thirty days
-//! that live in memory alone, and these sign leaves of seven. So a stolen process gives away a
-//! month, a restart needs nothing but the root, and issuing touches no disk: it may be done within
-//! a handshake. All keys are P-256, which take microseconds to make.
+//! A root valid for ten years is created once and stored. It signs intermediates for thirty days
+//! that exist in memory only, and these sign leaves for seven. So a stolen process is worth a
+//! month, a restart needs only the root, and issuing touches no disk: it can happen within a
+//! handshake. All keys are P-256, which take microseconds to make.
 //!
-//! The root is never replaced behind anyone's back. Damaged state is an error. A year before its
-//! end a successor is made, announced and printed beside it; sixty days before its end the
-//! successor takes over.
+//! The root is never replaced silently. Damaged state is an error. A year before the root ends, a
+//! successor is created, announced and printed beside it; sixty days before the end, the successor
+//! takes over.
 
 mod authority;
 mod key_layout;
 mod roots;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use rcgen::{
@@ -30,38 +30,40 @@ use self::roots::Roots;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
 use crate::clock::{Clock, UnixTime, rfc3339};
 use crate::host::Pattern;
+use crate::lock::MutexExt;
 use crate::storage::{Storage, StorageError};
 
 const DAY: i64 = 86_400;
 
-/// How long a leaf is valid: short enough that a leaked key is soon worthless, long enough to mend
-/// a gateway over a week-end.
+/// How long a leaf is valid: short enough that a leaked key is soon worthless, long enough to
+/// repair a gateway over a weekend.
 pub const LEAF_LIFETIME: i64 = 7 * DAY;
 
 /// How long an intermediate is valid.
 const INTERMEDIATE_LIFETIME: i64 = 30 * DAY;
 
-/// When an intermediate is renewed before its end, so that every leaf can have its whole life.
+/// How long before its end an intermediate is renewed, so that every leaf can have its whole
+/// lifetime.
 const INTERMEDIATE_RENEWAL: i64 = LEAF_LIFETIME + 3 * DAY;
 
-/// How far back validity begins, for clients whose clocks are slow.
+/// How far validity is backdated, for clients whose clocks are slow.
 const BACKDATE: i64 = 600;
 
 /// The longest common name (RFC 5280, appendix A.1, `ub-common-name`).
 const MAX_COMMON_NAME: usize = 64;
 
-/// A CA of our own.
+/// A local CA.
 pub struct LocalCa {
-    /// By which the configuration calls it.
+    /// Its name in the configuration.
     issuer: Arc<str>,
     storage: Arc<dyn Storage>,
     layout: KeyLayout,
     clock: Arc<dyn Clock>,
     loader: Arc<Loader>,
-    /// The common name of roots made from now on.
+    /// The common name of new roots.
     name: String,
     state: ArcSwap<State>,
-    /// Held by whoever replaces the state.
+    /// Held while the state is replaced.
     writer: Mutex<()>,
 }
 
@@ -71,13 +73,13 @@ struct State {
 }
 
 impl LocalCa {
-    /// Opens the CA in `storage`, and makes its root there where it has none yet.
+    /// Opens the CA in `storage`, and creates its root if it has none yet.
     ///
-    /// `issuer` is what the configuration calls this CA, one of all its `locals`; `name` is the
+    /// `issuer` is the name of this CA in the configuration, one of all its `locals`; `name` is the
     /// common name of its root.
     ///
     /// # Errors
-    /// Where the storage fails, or holds a root that is damaged, or whose it is not known.
+    /// If the storage fails, or holds a root that is damaged or of unknown ownership.
     pub fn open(
         issuer: Arc<str>,
         locals: &[&str],
@@ -105,12 +107,12 @@ impl LocalCa {
         })
     }
 
-    /// The certificates of the root of the CA `issuer` and of its successor where there is one, in
-    /// PEM, from `storage` alone; `None` where no root has been made. `locals` are all local CAs of
-    /// the configuration. Makes nothing.
+    /// The certificates of the root of the CA `issuer` and of its successor, if there is one, in
+    /// PEM, from `storage` alone; `None` if no root has been created. `locals` are all local CAs of
+    /// the configuration. Creates nothing.
     ///
     /// # Errors
-    /// Where the storage fails, or holds a root that is damaged, or whose it is not known.
+    /// If the storage fails, or holds a root that is damaged or of unknown ownership.
     pub fn stored_root_pem(
         storage: &dyn Storage,
         issuer: &str,
@@ -120,8 +122,8 @@ impl LocalCa {
         Ok(Roots::load(storage, &layout)?.map(|roots| roots.pem()))
     }
 
-    /// What clients have to trust: the certificates of the root, of its successor and of its
-    /// predecessor where there are such, in PEM.
+    /// What clients have to trust: the certificates of the root and, if there are any, of its
+    /// successor and its predecessor, in PEM.
     pub fn root_pem(&self) -> String {
         self.state.load().roots.pem()
     }
@@ -136,12 +138,12 @@ impl LocalCa {
         self.state.load().roots.current.not_after()
     }
 
-    /// Why clients refuse all that this CA issues though nothing is wrong with it here: `None` where
-    /// they need not.
+    /// Why clients refuse everything that this CA issues although nothing is wrong here; `None` if
+    /// they do not.
     pub fn not_yet_valid(&self) -> Option<String> {
         let begins = self.state.load().roots.current.not_before();
         (begins > self.clock.now()).then(|| {
-            let root = self.layout.key(roots::ROOT_KEY);
+            let root = self.layout.key(key_layout::ROOT_KEY);
             let root = root.map_or_else(|_| String::new(), |key| self.storage.place(&key));
             format!(
                 "the root in {root} is not valid before {}, so clients refuse what is issued below \
@@ -154,11 +156,11 @@ impl LocalCa {
         })
     }
 
-    /// Issues a certificate for `names`, with a fresh key. Takes a fraction of a millisecond and
-    /// no I/O. [`Pattern::Any`] is no name of a certificate and is left out.
+    /// Issues a certificate for `names`, with a new key. Takes a fraction of a millisecond and no
+    /// I/O. [`Pattern::Any`] cannot be in a certificate and is left out.
     ///
     /// # Errors
-    /// Where no name is left, or the certificate cannot be made.
+    /// If no name is left, or the certificate cannot be made.
     pub fn issue(&self, names: &[Pattern]) -> Result<TlsCertificate, LocalCaError> {
         let now = self.clock.now();
         let mut state = self.state.load_full();
@@ -177,15 +179,15 @@ impl LocalCa {
         Ok(self.loader.load(pem.as_bytes(), source)?.certificate)
     }
 
-    /// Renews the intermediate and makes the root's successor where it is time.
+    /// Renews the intermediate and creates the root's successor when it is time.
     ///
     /// # Errors
-    /// Where the storage fails; what is at hand goes on serving.
+    /// If the storage fails; what exists stays in use.
     pub fn maintain_keys(&self) -> Result<(), LocalCaError> {
         let now = self.clock.now();
         let state = self.state.load_full();
         if state.roots.need_work(now) {
-            let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writer = self.writer.lock_unpoisoned();
             let roots = Roots::open(self.storage.as_ref(), &self.layout, &self.name, now)?;
             let intermediate = intermediate(&roots, &self.name, now)?;
             self.state.store(Arc::new(State {
@@ -199,7 +201,7 @@ impl LocalCa {
     }
 
     fn renew_intermediate(&self, now: UnixTime) -> Result<Arc<State>, LocalCaError> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writer = self.writer.lock_unpoisoned();
         let state = self.state.load_full();
         if has_long_enough(&state.intermediate, now) {
             return Ok(state);
@@ -216,10 +218,10 @@ impl LocalCa {
     }
 }
 
-/// Whether `authority` lives long enough for a whole leaf, as far as its own issuer lets it.
+/// Returns true if `authority` lives long enough for a whole leaf, as far as its own issuer allows.
 fn has_long_enough(authority: &Authority, now: UnixTime) -> bool {
     now >= authority.not_before() && authority.not_after() - now > INTERMEDIATE_RENEWAL
-        // Made as long as the root allows; a new one would be no longer.
+        // It already lives as long as the root allows; a new one would not live longer.
         || authority.not_after() - authority.not_before() < INTERMEDIATE_LIFETIME
             && authority.not_after() > now
 }
@@ -244,7 +246,7 @@ fn leaf_params(names: &[Pattern]) -> Result<CertificateParams, LocalCaError> {
     let first = names.iter().find(|name| **name != Pattern::Any);
     let first = first.ok_or(LocalCaError::NoName)?.to_string();
     params.distinguished_name = DistinguishedName::new();
-    // Without a common name the subject is empty, which is well too (RFC 5280, section 4.2.1.6).
+    // Without a common name the subject is empty, which is fine too (RFC 5280, section 4.2.1.6).
     if first.len() <= MAX_COMMON_NAME {
         params.distinguished_name.push(DnType::CommonName, first);
     }
@@ -255,7 +257,7 @@ fn leaf_params(names: &[Pattern]) -> Result<CertificateParams, LocalCaError> {
     Ok(params)
 }
 
-/// `name` with a word after it, cut so that it is no longer than a common name may be.
+/// `name` followed by a word, cut to the maximum length of a common name.
 fn common_name(name: &str, word: &str) -> String {
     let room = MAX_COMMON_NAME.saturating_sub(word.len() + 1);
     let name: String = name.chars().take(room).collect();
@@ -265,16 +267,16 @@ fn common_name(name: &str, word: &str) -> String {
 /// Why the local CA cannot do its work.
 #[derive(Debug, Error)]
 pub enum LocalCaError {
-    /// What it issued is refused, which is a defect.
+    /// A certificate that it issued is rejected, which is a bug.
     #[error("the local CA issued a certificate that cannot be served: {0}")]
     Certificate(#[from] CertificateError),
-    /// What is stored is not what was stored.
+    /// The stored value has changed.
     #[error(
         "the local CA's {path} is damaged: {reason}; restore it from a backup, or move it and \
          the files beside it away to have a new root made, which all clients then have to trust"
     )]
     Damaged { path: String, reason: String },
-    /// There is a root, and several that it may be of.
+    /// There is a root, and several CAs to which it may belong.
     #[error(
         "cannot tell whether the root beside {path} belongs to {one} or {other}: {reason}; write \
          the name of the issuer whose root it is into that file"

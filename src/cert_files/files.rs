@@ -12,8 +12,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::naming::key_beside;
+use crate::certificate::der::Der;
 use crate::certificate::loader::File as Part;
-use crate::certificate::material::Der;
 use crate::certificate::pem::find_der;
 use crate::certificate::{CertificateError, FilePath, Fingerprint, Loaded, Loader, Source};
 use crate::clock::UnixTime;

@@ -1,5 +1,5 @@
-//! Intermediate certificates: held once however many chains they are in, and found again for
-//! files that lack them.
+//! Intermediate certificates: held once however many chains they are in, and found for files that
+//! lack them.
 
 mod path;
 
@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use openssl::error::ErrorStack;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
@@ -15,25 +15,26 @@ use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use super::parse::{fingerprint, name_text, unix_time};
 use super::{CertificateError, Fingerprint};
 use crate::clock::UnixTime;
+use crate::lock::MutexExt;
 
 pub(super) use self::path::Given;
 
 /// Public intermediates that files of public CAs may lack, in PEM.
 const BUNDLED: &[u8] = include_bytes!("intermediates.pem");
 
-/// Every issuing certificate that is known.
+/// All known issuing certificates.
 #[derive(Default)]
 pub(super) struct Intermediates(Mutex<Inner>);
 
-/// A chain that is shared by all certificates that have it.
+/// A chain, shared by all certificates that have it.
 pub(super) type ChainRef = Arc<Links>;
 
 /// The certificates above a leaf, in the order in which they are sent.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     certificates: Box<[Arc<X509>]>,
-    /// When the first of them ends, and which. Of several with one name and key the one counts that
-    /// lasts longest: clients find it.
+    /// When the first of them expires, and its index. Among several with the same name and key, the
+    /// one that lasts longest counts: clients find it.
     first_end: Option<(UnixTime, usize)>,
 }
 
@@ -45,7 +46,8 @@ impl Links {
         }
     }
 
-    /// The last second at which all of them are valid, and the subject of the one that ends then.
+    /// The last second at which all of them are valid, and the subject of the one that expires
+    /// then.
     pub(super) fn first_end(&self) -> Option<(UnixTime, &X509Ref)> {
         let (end, at) = self.first_end?;
         Some((end, self.certificates.get(at)?))
@@ -69,16 +71,16 @@ impl Deref for Links {
 struct Inner {
     /// Chains in use, by the addresses of their certificates, which live as long as they do.
     chains: HashMap<Vec<usize>, Weak<Links>>,
-    /// What is in use, so that equal certificates share their memory.
+    /// The certificates in use, so that equal ones share their memory.
     interned: HashMap<Fingerprint, Weak<X509>>,
-    /// What can complete a chain, by the hash of the subject.
+    /// The certificates that can complete a chain, by the hash of the subject.
     known: HashMap<u32, Vec<Arc<X509>>>,
-    /// Counts what was learned.
+    /// Counts additions.
     generation: u64,
 }
 
 impl Intermediates {
-    /// Knows what is bundled.
+    /// Knows the bundled intermediates.
     pub(super) fn bundled() -> Result<Self, ErrorStack> {
         let intermediates = Self::default();
         for certificate in X509::stack_from_pem(BUNDLED)? {
@@ -87,27 +89,27 @@ impl Intermediates {
         Ok(intermediates)
     }
 
-    /// Lets `certificate` complete chains from now on, where it is one of a CA.
+    /// Lets `certificate` complete chains from now on, if it is a CA's.
     pub(super) fn add(&self, certificate: X509) -> Result<(), ErrorStack> {
         self.remember_issuer(&self.intern(certificate)?);
         Ok(())
     }
 
-    /// The same for one that is shared already.
+    /// The same for one that is already shared.
     pub(super) fn remember_issuer(&self, certificate: &Arc<X509>) {
         let mut inner = self.lock();
         let known = inner
             .known
             .entry(certificate.subject_name_hash())
             .or_default();
-        // Equal ones are one and the same.
+        // Equal certificates are the same object.
         if !known.iter().any(|one| Arc::ptr_eq(one, certificate)) {
             known.push(Arc::clone(certificate));
             inner.generation += 1;
         }
     }
 
-    /// Parses a certificate, unless it is in use already.
+    /// Parses a certificate, unless it is already in use.
     pub(super) fn parse(&self, der: &[u8]) -> Result<X509, ErrorStack> {
         let fingerprint = Fingerprint(openssl::sha::sha256(der));
         let known = self
@@ -121,12 +123,12 @@ impl Intermediates {
         }
     }
 
-    /// Grows whenever something new was learned.
+    /// Grows with each addition.
     pub(super) fn generation(&self) -> u64 {
         self.lock().generation
     }
 
-    /// The subjects of all that is known.
+    /// The subjects of all known certificates.
     pub(super) fn subjects(&self) -> Vec<String> {
         let inner = self.lock();
         let known = inner.known.values().flatten();
@@ -135,7 +137,7 @@ impl Intermediates {
 
     /// The known issuer of `certificate` that is best at `now`: valid, and for longest.
     ///
-    /// What is known may come from anyone's file, so only a signature that verifies counts.
+    /// Known certificates may come from anyone's file, so only a verified signature counts.
     fn find_issuer(&self, certificate: &X509Ref, now: UnixTime) -> Option<Arc<X509>> {
         let known = self
             .lock()
@@ -149,7 +151,7 @@ impl Intermediates {
             .max_by_key(|issuer| (!path::has_ended(issuer, now), path::end(issuer)))
     }
 
-    /// The chain of these certificates, which was built before. They are known from then on.
+    /// The chain of these certificates, built before. They are known from then on.
     pub(super) fn share_known(&self, certificates: Vec<X509>) -> Result<ChainRef, ErrorStack> {
         let mut chain = Vec::with_capacity(certificates.len());
         for certificate in certificates {
@@ -160,7 +162,7 @@ impl Intermediates {
         Ok(self.share(chain))
     }
 
-    /// The one chain of these very certificates.
+    /// The one chain of exactly these certificates.
     fn share(&self, certificates: Vec<Arc<X509>>) -> ChainRef {
         let addresses = certificates.iter().map(|one| Arc::as_ptr(one).addr());
         let addresses: Vec<_> = addresses.collect();
@@ -197,7 +199,8 @@ impl Intermediates {
         Ok(certificate)
     }
 
-    /// What is known and is this very object, as [`Self::parse`] gives it: found without a digest.
+    /// The known certificate that is this object, as returned by [`Self::parse`]: found without a
+    /// digest.
     fn find_interned(&self, certificate: &X509Ref) -> Option<Arc<X509>> {
         let inner = self.lock();
         let mut known = inner.known.get(&certificate.subject_name_hash())?.iter();
@@ -207,13 +210,14 @@ impl Intermediates {
 
     /// A panic while the lock was held cannot have left a half-made entry behind.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 
-/// The one certificate of `certificates` that `belongs` accepts, and the others.
+/// Splits `certificates` into the one that `belongs` accepts and the others.
 ///
-/// Of several (a renewed certificate beside the old one, for one key) the one valid longest.
+/// If it accepts several (a renewed certificate beside the old one, for one key), the one valid
+/// longest.
 pub(super) fn split_leaf(
     certificates: Vec<X509>,
     belongs: impl Fn(&X509Ref) -> bool,
@@ -234,7 +238,7 @@ pub(super) fn split_leaf(
     Ok((leaf, others))
 }
 
-/// Whether subject and issuer of `certificate` are the same.
+/// Returns true if subject and issuer of `certificate` are the same.
 pub(super) fn is_self_issued(certificate: &X509Ref) -> bool {
     certificate
         .subject_name()
@@ -242,7 +246,7 @@ pub(super) fn is_self_issued(certificate: &X509Ref) -> bool {
         .is_ok_and(Ordering::is_eq)
 }
 
-/// Whether `issuer` issued `subject`, by names and key identifiers, and by the signature where
+/// Returns true if `issuer` issued `subject`, by names and key identifiers, and by the signature if
 /// there are no key identifiers to compare or `verify` asks for it.
 fn issued(issuer: &X509Ref, subject: &X509Ref, verify: bool) -> bool {
     if issuer.issued(subject) != X509VerifyResult::OK {
@@ -266,10 +270,11 @@ mod tests {
 
     use super::*;
 
-    /// The roots of public trust that bundled certificates lead to.
+    /// The public roots that bundled certificates lead to.
     const ROOTS: [&str; 2] = ["CN=ISRG Root X1", "CN=ISRG Root X2"];
 
-    /// What Let's Encrypt issues from, keeps in reserve, or has retired while its leaves may live.
+    /// What Let's Encrypt issues from, keeps in reserve, or has retired while its leaves may still
+    /// be valid.
     const ISSUING: [&str; 16] = [
         "E5", "E6", "E7", "E8", "E9", "R10", "R11", "R12", "R13", "R14", "YE1", "YE2", "YE3",
         "YR1", "YR2", "YR3",
@@ -278,7 +283,7 @@ mod tests {
     /// The day of the bundle, 21 August 2026.
     const COLLECTED: UnixTime = 1_787_270_400;
 
-    /// What only a certificate of `issuer` has: its issuer's name and key identifier.
+    /// A certificate with nothing but its issuer's name and key identifier.
     fn leaf_of(issuer: &X509Ref) -> X509 {
         let mut leaf = X509::builder().expect("a builder");
         leaf.set_version(2).expect("set");
@@ -288,7 +293,7 @@ mod tests {
             .build(&leaf.x509v3_context(Some(issuer), None));
         leaf.append_extension(key_id.expect("an identifier"))
             .expect("set");
-        // What is no whole certificate is nobody's.
+        // An incomplete certificate has no issuer.
         let like = issuer.public_key().expect("a key");
         let key = match like.ec_key() {
             Ok(like) => EcKey::generate(like.group()).and_then(PKey::from_ec_key),
@@ -365,7 +370,7 @@ mod tests {
             .collect();
         assert!(!chain.incomplete);
         assert_eq!(names.len(), 2, "{names:?}");
-        // Whoever chose a chain that ends sooner wants no more of it.
+        // A certificate whose own chain is preferred keeps it even if it expires sooner.
         let given = vec![X509::clone(&chain.certificates[0])];
         let chosen = build(Given::ByCa(given.clone()));
         assert_eq!(chosen.certificates.len(), 1);

@@ -1,4 +1,4 @@
-//! What can be wrong with a certificate or its key, in words for the person who has to mend it.
+//! What can be wrong with a certificate or its key, in words for the person who has to fix it.
 
 use thiserror::Error;
 
@@ -14,7 +14,7 @@ pub enum CertificateError {
     /// The file is empty.
     #[error("is empty; was it only half written?")]
     Empty,
-    /// The key is under a pass phrase.
+    /// The key is protected by a pass phrase.
     #[error(
         "contains a private key that is encrypted with a pass phrase, which cannot be entered at \
          startup; decrypt the key with 'openssl pkey' and protect the file by its mode instead"
@@ -26,10 +26,10 @@ pub enum CertificateError {
          was requested with"
     )]
     KeyMismatch { certificate: String },
-    /// No certificate is in the file, but something else is.
+    /// The file has no certificate, but something else.
     #[error("holds no certificate{}", only_a(.found))]
     NoCertificate { found: Option<String> },
-    /// No key is in the file, but something else is.
+    /// The file has no key, but something else.
     #[error("holds no private key{}", only_a(.found))]
     NoKey { found: Option<String> },
     /// The certificate has no subject alternative name that a TLS server can use.
@@ -39,10 +39,10 @@ pub enum CertificateError {
         only_common_name(.common_name)
     )]
     NoNames { common_name: Option<String> },
-    /// The file is no PEM.
+    /// The file is not PEM.
     #[error("is not PEM: no '-----BEGIN ...-----' line was found")]
     NotPem,
-    /// OpenSSL does not take the certificate or key to serve it.
+    /// OpenSSL does not accept the certificate or key.
     #[error("OpenSSL refuses to serve it: {0}")]
     Refused(String),
     /// The file is PKCS #12.
@@ -63,7 +63,7 @@ pub enum CertificateError {
     /// A block is well-formed, but its content is not.
     #[error("holds a {what} that cannot be read; the PEM block is damaged")]
     Unreadable { what: &'static str },
-    /// The key is of a kind that TLS has no use for.
+    /// TLS cannot use keys of this kind.
     #[error(
         "the key is {found}; use RSA of at least 2048 bits, ECDSA on P-256, P-384 or P-521, or \
          Ed25519"
@@ -84,38 +84,38 @@ fn only_common_name(name: &Option<String>) -> String {
         .unwrap_or_default()
 }
 
-/// What is odd about a certificate that is served all the same.
+/// What is unusual about a certificate that is served all the same.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum CertificateWarning {
-    /// A certificate above it in the chain is no longer valid.
+    /// A certificate above it in the chain has expired.
     #[error(
         "the intermediate certificate in its chain ({subject}) expired on {end}, so clients refuse \
          it; put the issuer's current one after the certificate"
     )]
     ChainExpired { subject: String, end: String },
-    /// The certificate is no longer valid.
+    /// The certificate has expired.
     #[error("the certificate expired on {0}; renew it")]
     Expired(String),
-    /// The issuer's certificate is not known.
+    /// The issuer's certificate is unknown.
     #[error(
         "the chain is incomplete: the certificate of the issuer ({issuer}) is neither in the file \
          nor known; add it after the certificate, unless the issuer is a root that clients trust"
     )]
     Incomplete { issuer: String },
-    /// A subject alternative name is no host name.
+    /// A subject alternative name is not a host name.
     #[error("the subject alternative name {name:?} {why}; it is ignored")]
     Name { name: String, why: String },
     /// The certificate is not valid yet.
     #[error("the certificate is not valid before {0}; is the clock right?")]
     NotYetValid(String),
-    /// A certificate of the file has ended, and another takes its place in the chain.
+    /// A certificate of the file has expired, and another takes its place in the chain.
     #[error(
         "a certificate in the file ({subject}) expired on {end}; another with its name and key is \
          sent instead"
     )]
     Superseded { subject: String, end: String },
-    /// The issuer's certificate is missing, and nothing says that there is one to be sent: the
-    /// issuer may be a private root. Nobody is told.
+    /// The issuer's certificate is missing, and nothing suggests that one should be sent: the
+    /// issuer may be a private root. This is not reported.
     #[error("the issuer ({issuer}) is unknown")]
     UnknownIssuer { issuer: String },
     /// A certificate of the file is not part of the chain.
@@ -124,7 +124,7 @@ pub enum CertificateWarning {
 }
 
 impl CertificateWarning {
-    /// The issuer whose certificate is missing, where that is what is odd.
+    /// The issuer whose certificate is missing, if that is the warning.
     pub fn missing_issuer(&self) -> Option<&str> {
         match self {
             Self::Incomplete { issuer } | Self::UnknownIssuer { issuer } => Some(issuer),
@@ -132,7 +132,7 @@ impl CertificateWarning {
         }
     }
 
-    /// Whether people are to be told.
+    /// Returns true if people should know.
     pub fn is_told(&self) -> bool {
         !matches!(self, Self::UnknownIssuer { .. })
     }

@@ -10,7 +10,7 @@ use openssl::ssl::SslRef;
 use openssl_sys::EVP_PKEY;
 
 unsafe extern "C" {
-    /// Of `openssl/evp.h`, since OpenSSL 3.0.
+    /// From `openssl/evp.h`, since OpenSSL 3.0.
     fn EVP_PKEY_get_group_name(
         key: *const EVP_PKEY,
         name: *mut c_char,
@@ -19,12 +19,11 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// The name of the curve that `key` is on, as OpenSSL has it (`prime256v1`); `None` where it has
-/// none.
+/// The name of the curve of `key`, as OpenSSL calls it (`prime256v1`); `None` if it has none.
 pub(super) fn group_name<T: HasPublic>(key: &PKeyRef<T>) -> Option<String> {
     let mut name = [0_u8; 64];
     let mut length = 0;
-    // SAFETY: the key is live; what is written is within `name`, and `length` is without its end.
+    // SAFETY: the key is live; only `name` is written to, and `length` excludes the final zero.
     let found = unsafe {
         let to = name.as_mut_ptr().cast();
         EVP_PKEY_get_group_name(key.as_ptr(), to, name.len(), &mut length)
@@ -39,8 +38,8 @@ const SSL_CTRL_CHAIN: c_int = 88;
 /// Empties the chain that belongs to the certificate set last (`SSL_clear_chain_certs`).
 pub(super) fn clear_chain(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     const NONE: c_long = 0;
-    // SAFETY: the reference is to a live SSL that nobody else uses meanwhile. SSL_CTRL_CHAIN takes
-    // a null chain to free the present one, whose certificates are counted references.
+    // SAFETY: the reference is to a live SSL that nobody else uses meanwhile. SSL_CTRL_CHAIN
+    // accepts a null chain to free the present one, whose certificates are counted references.
     let set = unsafe { openssl_sys::SSL_ctrl(ssl.as_ptr(), SSL_CTRL_CHAIN, NONE, ptr::null_mut()) };
     if set == 1 {
         Ok(())

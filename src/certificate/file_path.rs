@@ -1,15 +1,16 @@
-//! Where a file is, of which a million may be in one directory.
+//! The path of a file, of which a million may be in one directory.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The path of a file. All files of a directory share the directory's, and clones share the name.
+/// The path of a file. All files of a directory share the directory's path, and clones share the
+/// name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilePath {
     directory: Arc<Path>,
-    /// Empty where the path ends in no name.
+    /// Empty if the path does not end in a name.
     name: Arc<OsStr>,
 }
 

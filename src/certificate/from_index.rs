@@ -1,4 +1,4 @@
-//! Certificates that are known without their files having been read again.
+//! Certificates that are known without reading their files again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use arc_swap::ArcSwapOption;
 use openssl::error::ErrorStack;
 
 use super::chain::ChainRef;
-use super::material::{AtRest, CertSource, Der, OnDisk};
+use super::der::Der;
+use super::material::{AtRest, CertSource, OnDisk};
 use super::{Fingerprint, KeyKind, Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 
-/// All that is known of a certificate but the certificate, its key and its chain.
+/// Everything known of a certificate except the certificate itself, its key and its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateFacts {
     pub(crate) names: Box<[Pattern]>,
@@ -29,12 +30,12 @@ pub(crate) struct CertificateFacts {
 pub(crate) struct SharedChain(ChainRef);
 
 impl SharedChain {
-    /// What tells it from other chains for as long as it is held.
+    /// Identifies it among other chains for as long as it is held.
     pub(crate) fn address(&self) -> usize {
         Arc::as_ptr(&self.0).cast::<()>().addr()
     }
 
-    /// Each of its certificates, DER.
+    /// Each of its certificates in DER.
     pub(crate) fn ders(&self) -> Result<Vec<Vec<u8>>, ErrorStack> {
         self.0.iter().map(|one| one.to_der()).collect()
     }
@@ -77,12 +78,12 @@ impl TlsCertificate {
         }
     }
 
-    /// Certificate and key, where they are in memory.
+    /// Certificate and key, if they are in memory.
     pub(crate) fn into_der(self) -> Option<Der> {
         self.at_rest.der_in_memory().cloned()
     }
 
-    /// Holds `der`, which was fetched, in memory from now on, where its source wants that.
+    /// Holds `der`, which was fetched, in memory from now on, if its source wants that.
     pub(crate) fn hold_der(&self, der: Der) {
         if let AtRest::OnDisk(away) = &self.at_rest
             && openssl::sha::sha256(der.leaf()) == self.fingerprint.0
@@ -91,7 +92,7 @@ impl TlsCertificate {
         }
     }
 
-    /// Whether certificate and key are in memory.
+    /// Returns true if certificate and key are in memory.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.at_rest.der_in_memory().is_some()
     }
@@ -101,20 +102,20 @@ impl TlsCertificate {
 pub(crate) struct IssuerNames(HashSet<String>);
 
 impl IssuerNames {
-    /// Whether there is one for the CA that is called `name`.
+    /// Returns true if the CA called `name` has one.
     pub(crate) fn contain(&self, name: &str) -> bool {
         self.0.contains(&normalize_name(name))
     }
 }
 
-/// A distinguished name without what makes no difference.
+/// A distinguished name without differences that do not matter.
 fn normalize_name(name: &str) -> String {
     let letters = name.chars().filter(|letter| !letter.is_whitespace());
     letters.flat_map(char::to_lowercase).collect()
 }
 
 impl Loader {
-    /// Whose certificates can complete a chain.
+    /// The subjects of the certificates that can complete a chain.
     pub(crate) fn issuer_names(&self) -> IssuerNames {
         let names = self.intermediates.subjects();
         IssuerNames(names.iter().map(|name| normalize_name(name)).collect())

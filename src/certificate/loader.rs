@@ -1,4 +1,4 @@
-//! Makes certificates from PEM, checked in full.
+//! Makes certificates from PEM, fully checked.
 
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use openssl::x509::{X509, X509KeyUsage, X509Ref};
 use arc_swap::ArcSwapOption;
 
 use super::chain::{self, ChainRef, Given, Intermediates};
+use super::der::Der;
 use super::error::{CertificateError, CertificateWarning};
-use super::material::{AtRest, Der, Material};
+use super::material::{AtRest, Material};
 use super::pem::{self, Contents, Key};
 use super::{Fingerprint, Source, TlsCertificate, parse};
 use crate::clock::{Clock, SystemClock, rfc3339};
@@ -20,13 +21,13 @@ use crate::clock::{Clock, SystemClock, rfc3339};
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
     pub(super) intermediates: Intermediates,
-    /// For trying out whether OpenSSL takes a certificate.
+    /// For checking whether OpenSSL accepts a certificate.
     trial: SslContext,
-    /// Says which of several issuers are valid.
+    /// Decides which of several issuers are valid.
     clock: Arc<dyn Clock>,
 }
 
-/// A certificate that can be served, with what is odd about it.
+/// A certificate that can be served, with its warnings.
 #[derive(Debug)]
 pub struct Loaded {
     pub certificate: TlsCertificate,
@@ -34,18 +35,18 @@ pub struct Loaded {
 }
 
 impl Loader {
-    /// A loader that knows the bundled intermediates and goes by the machine's clock.
+    /// A loader with the bundled intermediates and the machine's clock.
     ///
     /// # Errors
-    /// Where OpenSSL cannot make a context, which is for want of memory.
+    /// If OpenSSL cannot create a context, for lack of memory.
     pub fn new() -> Result<Self, ErrorStack> {
         Self::with_clock(Arc::new(SystemClock))
     }
 
-    /// The same by another clock.
+    /// The same with another clock.
     ///
     /// # Errors
-    /// Where OpenSSL cannot make a context, which is for want of memory.
+    /// If OpenSSL cannot create a context, for lack of memory.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Result<Self, ErrorStack> {
         Ok(Self {
             intermediates: Intermediates::bundled()?,
@@ -57,7 +58,7 @@ impl Loader {
     /// Makes a certificate from one PEM file that holds chain and key, in any order.
     ///
     /// # Errors
-    /// Where it cannot be served as it is.
+    /// If it cannot be served as it is.
     pub fn load(&self, pem: &[u8], source: Source) -> Result<Loaded, CertificateError> {
         self.build(self.read(pem)?, source)
     }
@@ -65,7 +66,7 @@ impl Loader {
     /// Makes a certificate from the PEM of its chain, in any order, and of its key.
     ///
     /// # Errors
-    /// Where they cannot be served as they are, with the file that has the fault.
+    /// If they cannot be served as they are, with the file that is at fault.
     pub fn load_pair(
         &self,
         chain: &[u8],
@@ -102,11 +103,11 @@ impl Loader {
         })
     }
 
-    /// Makes a certificate from one that `key` has signed for itself. It is taken as it is, with
-    /// no chain: whoever made it in this process knows that the two belong together.
+    /// Makes a certificate from one that is signed with its own `key`. It is not checked and has no
+    /// chain: whoever made it in this process knows that the two belong together.
     ///
     /// # Errors
-    /// Where its names or its dates cannot be read.
+    /// If its names or dates cannot be read.
     pub fn self_signed(
         leaf: X509,
         key: PKey<Private>,
@@ -127,10 +128,10 @@ impl Loader {
         })
     }
 
-    /// Takes the certificates of a PEM file without a key as known intermediates.
+    /// Adds the certificates of a PEM file without a key as known intermediates.
     ///
     /// # Errors
-    /// Where the file cannot be read, or holds something else.
+    /// If the file cannot be read, or holds something else.
     pub fn add_intermediate(&self, pem: &[u8]) -> Result<(), CertificateError> {
         let contents = Contents::read(pem)?;
         if contents.certificates.is_empty() {
@@ -144,9 +145,9 @@ impl Loader {
             .try_for_each(|certificate| self.intermediates.add(certificate).map_err(refused))
     }
 
-    /// Whether `pem` holds certificates of CAs and no key.
+    /// Returns true if `pem` holds certificates of CAs and no key.
     pub fn is_bundle(pem: &[u8]) -> bool {
-        // Of very many files all but a few have one, and to look is much cheaper than to read.
+        // Of a great many files almost all have one, and searching is much cheaper than parsing.
         if pem::has_key(pem) {
             return false;
         }
@@ -157,13 +158,13 @@ impl Loader {
         })
     }
 
-    /// Grows when an intermediate becomes known that was not.
+    /// Grows when a new intermediate becomes known.
     pub fn generation(&self) -> u64 {
         self.intermediates.generation()
     }
 
-    /// `certificate` with a better chain, where one is known by now: its own lacks something, or has
-    /// a certificate that has ended.
+    /// `certificate` with a better chain, if one has become known: its own is incomplete, or has an
+    /// expired certificate.
     pub fn complete_chain(&self, certificate: &TlsCertificate) -> Option<TlsCertificate> {
         let now = self.clock.now();
         let before = certificate.chain.not_after();
@@ -189,7 +190,7 @@ impl Loader {
         })
     }
 
-    /// Reads PEM; intermediates that are known are not parsed again.
+    /// Reads PEM; known intermediates are not parsed again.
     fn read(&self, pem: &[u8]) -> Result<Contents, CertificateError> {
         Contents::read_with(pem, &|der| self.intermediates.parse(der))
     }
@@ -256,8 +257,8 @@ impl Loader {
         for intermediate in certificate.chain.iter() {
             self.intermediates.remember_issuer(intermediate);
         }
-        // A handshake of this thread, which on-demand issuing is part of, would take what was left
-        // of checks that failed as its own failure.
+        // A handshake on this thread, which may be issuing on demand, would take the errors of
+        // failed checks as its own failure.
         drop(ErrorStack::get());
         Ok(Loaded {
             certificate,
@@ -271,14 +272,14 @@ impl Loader {
     }
 }
 
-/// Which of the two files of a pair has the fault.
+/// Which of the two files of a pair is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
     Chain,
     Key,
 }
 
-/// The one key among `keys`, which may hold it several times.
+/// The only key among `keys`, which may contain it several times.
 fn only_key(
     mut keys: Vec<Key>,
     no_certificates: bool,
@@ -306,8 +307,9 @@ fn is_issuing(certificate: &X509) -> bool {
         .is_some_and(|usage| usage.contains(X509KeyUsage::KEY_CERT_SIGN))
 }
 
-/// Whether `leaf` says where its issuer's certificate is to be had (RFC 5280, section 4.2.2.1), as
-/// those of public CAs do. One without may be of a private root, which needs no other to be sent.
+/// Returns true if `leaf` says where its issuer's certificate is available (RFC 5280, section
+/// 4.2.2.1), as those of public CAs do. Otherwise it may be from a private root, which needs no
+/// other certificate to be sent.
 fn names_place_of_issuer(leaf: &X509Ref) -> bool {
     let access = leaf.authority_info();
     let mut ways = access.iter().flatten();

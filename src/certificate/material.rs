@@ -1,8 +1,7 @@
-//! What a handshake needs of a certificate: at rest as DER, or on disk; parsed when it is
-//! first asked for.
+//! What a handshake needs of a certificate: at rest as DER, or on disk; parsed when first needed.
 //!
-//! OpenSSL's parsed form of a certificate and its key takes some 8 KiB, DER a tenth of that. Of
-//! very many certificates few are asked for at a time, so the parsed form is kept for those alone
+//! OpenSSL's parsed form of a certificate and its key takes about 8 KiB, DER a tenth of that. Few
+//! of a great many certificates are in use at a time, so the parsed form is kept for those alone
 //! ([`super::parsed_cache::ParsedCache`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,79 +12,20 @@ use openssl::pkey::{PKey, PKeyRef, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::{X509, X509Ref};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use super::chain::ChainRef;
+use super::der::Der;
 use super::{TlsCertificate, ffi, parse, pem};
-
-/// A certificate and its private key in DER, in one piece of memory that is wiped when it is
-/// freed.
-#[derive(Clone)]
-pub struct Der {
-    /// The length of the certificate, the certificate, the key. The length is in there because
-    /// there may be a million of these.
-    bytes: Zeroizing<Box<[u8]>>,
-}
-
-/// How many octets the length takes.
-const LENGTH: usize = 4;
-
-impl Der {
-    /// Puts both together.
-    pub fn new(leaf: &[u8], key: &[u8]) -> Self {
-        let length = u32::try_from(leaf.len()).unwrap_or(u32::MAX);
-        let mut bytes = Vec::with_capacity(LENGTH + leaf.len() + key.len());
-        bytes.extend_from_slice(&length.to_ne_bytes());
-        bytes.extend_from_slice(leaf);
-        bytes.extend_from_slice(key);
-        Self {
-            // Of the very capacity: nothing is moved, and no copy left behind.
-            bytes: Zeroizing::new(bytes.into_boxed_slice()),
-        }
-    }
-
-    /// Encodes both.
-    ///
-    /// # Errors
-    /// Where OpenSSL cannot encode them.
-    pub(super) fn encode(leaf: &X509Ref, key: &PKeyRef<Private>) -> Result<Self, ErrorStack> {
-        let key = Zeroizing::new(key.private_key_to_der()?);
-        Ok(Self::new(&leaf.to_der()?, &key))
-    }
-
-    /// The certificate.
-    pub fn leaf(&self) -> &[u8] {
-        self.split().0
-    }
-
-    /// The private key: PKCS #8, or the form of its algorithm (SEC 1, PKCS #1).
-    pub fn key(&self) -> &[u8] {
-        self.split().1
-    }
-
-    /// How many octets both take.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len().saturating_sub(LENGTH)
-    }
-
-    fn split(&self) -> (&[u8], &[u8]) {
-        let Some((length, both)) = self.bytes.split_first_chunk::<LENGTH>() else {
-            return Default::default();
-        };
-        let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
-        both.split_at_checked(length).unwrap_or_default()
-    }
-}
 
 /// Fetches certificates that are not held in memory.
 pub trait CertSource: Send + Sync {
     /// Fetches `certificate`. Blocks on files or the network.
     ///
     /// # Errors
-    /// Why it cannot be had, for people.
+    /// Why it cannot be fetched, for people.
     fn fetch(&self, certificate: &TlsCertificate) -> Result<Fetched, String>;
 
-    /// Whether what was fetched stays in memory from then on.
+    /// Returns true if what was fetched stays in memory from then on.
     fn stays_in_memory(&self) -> bool {
         false
     }
@@ -93,24 +33,24 @@ pub trait CertSource: Send + Sync {
 
 /// What a [`CertSource`] has fetched.
 pub enum Fetched {
-    /// The very certificate.
+    /// The requested certificate.
     Same(Der),
-    /// One that has taken its place meanwhile, for names that include its names.
+    /// One that has replaced it meanwhile, for names that include its names.
     Newer(Box<TlsCertificate>),
 }
 
-/// Where a certificate with its key is when no handshake needs it.
+/// Where a certificate with its key is while no handshake needs it.
 #[derive(Clone)]
 pub(super) enum AtRest {
     Memory(Der),
     OnDisk(OnDisk),
 }
 
-/// A certificate that is on disk, at least until it has been fetched.
+/// A certificate on disk, at least until it has been fetched.
 #[derive(Clone)]
 pub(super) struct OnDisk {
     pub(super) source: Arc<dyn CertSource>,
-    /// What was fetched, where it stays.
+    /// What was fetched, if it stays.
     held: OnceLock<Der>,
 }
 
@@ -122,17 +62,17 @@ impl OnDisk {
         }
     }
 
-    /// Holds `der` from now on, where the source wants that.
+    /// Holds `der` from now on, if the source wants that.
     pub(super) fn hold_der(&self, der: Der) {
         if self.source.stays_in_memory() {
-            // Another may have been faster, with the same.
+            // Another thread may have been faster, with the same.
             let _ = self.held.set(der);
         }
     }
 }
 
 impl AtRest {
-    /// Certificate and key, where they are in memory.
+    /// Certificate and key, if they are in memory.
     pub(super) fn der_in_memory(&self) -> Option<&Der> {
         match self {
             Self::Memory(der) => Some(der),
@@ -146,13 +86,13 @@ pub struct Material {
     leaf: X509,
     key: PKey<Private>,
     chain: ChainRef,
-    /// How many octets of memory it takes, roughly.
+    /// Roughly how many octets of memory it takes.
     pub(super) weight: usize,
     /// Whether it was used since the cache last looked.
     used: AtomicBool,
 }
 
-/// What OpenSSL needs for a parsed certificate and its key, beside what grows with their size.
+/// What OpenSSL needs for a parsed certificate and its key, apart from what grows with their size.
 const PARSED: usize = 5 * 1024;
 
 /// What grows with their size: the encoding is kept too, and each part is an object of its own.
@@ -165,7 +105,7 @@ pub enum MaterialError {
     Fetch(String),
     #[error("OpenSSL cannot read it, though it could before: {0}")]
     Parse(#[from] ErrorStack),
-    /// The source has something else.
+    /// The source has another certificate.
     #[error("its source now holds another certificate")]
     Other,
     #[error("work on it was interrupted by a bug")]
@@ -185,7 +125,7 @@ impl Material {
 
     pub(super) fn parse(der: &Der, chain: ChainRef) -> Result<Self, ErrorStack> {
         let parsed = parse_both(der);
-        // The handshake of this thread would take what decoders leave behind as its own failure.
+        // The handshake on this thread would take errors left by decoders as its own failure.
         drop(ErrorStack::get());
         let (leaf, key) = parsed?;
         Ok(Self::new(leaf, key, chain, der.len()))
@@ -234,29 +174,29 @@ impl Material {
 
     /// Hands chain and key to one handshake.
     ///
-    /// Applied for several kinds of key, the certificates stand side by side and OpenSSL takes the
-    /// one that the client can verify.
+    /// If applied for several kinds of key, the certificates coexist and OpenSSL picks the one that
+    /// the client can verify.
     ///
     /// # Errors
-    /// Where OpenSSL is out of memory; the loader has had OpenSSL accept this very certificate.
+    /// If OpenSSL is out of memory; the loader has had OpenSSL accept this certificate.
     pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         ssl.set_certificate(&self.leaf)?;
         ssl.set_private_key(&self.key)?;
-        // The chain belongs to the certificate just set. A handshake may have had one before.
+        // The chain belongs to the certificate just set. An earlier call may have set one.
         ffi::clear_chain(ssl)?;
         self.chain
             .iter()
             .try_for_each(|certificate| ssl.add_chain_cert(X509::clone(certificate)))
     }
 
-    /// Notes that a handshake uses it. Writes only where that is news, since all cores share it.
+    /// Notes that a handshake uses it. Writes only if that is news, since all cores share it.
     pub(super) fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether it was used since the last call.
+    /// Returns true if it was used since the last call.
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
@@ -292,7 +232,7 @@ mod tests {
 
     #[test]
     fn very_many_take_little() {
-        // With the counts of an `Arc` what an allocator gives for 192 octets.
+        // With the counts of an `Arc`, what an allocator provides for 192 octets.
         let size = size_of::<TlsCertificate>();
         assert!(size <= 192 - 2 * size_of::<usize>(), "{size}");
     }

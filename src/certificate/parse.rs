@@ -16,13 +16,13 @@ use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::printable;
 
-/// The least RSA modulus in bits that clients and OpenSSL's security level 2 accept.
+/// The minimum size of an RSA modulus, in bits, that clients and OpenSSL's security level 2 accept.
 const MIN_RSA_BITS: u32 = 2048;
 
 const DAY: i64 = 86_400;
 
-/// Reads the subject alternative names of `leaf` that a TLS server can use, in their order; the
-/// common name is never one (RFC 6125, section 6.4.4, RFC 9525, section 2).
+/// The subject alternative names of `leaf` that a TLS server can use, in their order; the common
+/// name is never one (RFC 6125, section 6.4.4, RFC 9525, section 2).
 pub(super) fn names(
     leaf: &X509Ref,
     warnings: &mut Vec<CertificateWarning>,
@@ -70,7 +70,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         .map(|v6| Ipv6Addr::from(v6).into())
 }
 
-/// The kind of `key`, an error where clients have no use for it.
+/// The kind of `key`; an error if clients cannot use it.
 pub(super) fn key_kind(key: &PKeyRef<Private>) -> Result<KeyKind, CertificateError> {
     let unsupported = |found: String| Err(CertificateError::UnsupportedKey { found });
     match key.id() {

@@ -1,26 +1,27 @@
-//! The certificates that handshakes ask for, parsed and kept within a bound of memory.
+//! The certificates in use by handshakes, parsed and kept within a memory limit.
 //!
-//! Each certificate holds its own parsed form, so that a handshake finds it by one load. This
-//! bounds how many do: the second-chance algorithm ("clock") evicts those that were not used
-//! since it last came by.
+//! Each certificate holds its own parsed form, so a handshake finds it with one load. This limits
+//! how many do: the second-chance algorithm ("clock") evicts those that were not used since it last
+//! passed.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Semaphore;
 
 use super::TlsCertificate;
 use super::material::{Material, MaterialError};
+use crate::lock::MutexExt;
 use crate::metrics::ParsedCacheMetrics;
 
 /// The default capacity.
 pub const CAPACITY: usize = 64 << 20;
 
-/// How many certificates are fetched at a time from where they are kept.
+/// How many certificates are fetched at once from where they are kept.
 const FETCHED_AT_ONCE: usize = 32;
 
-/// Bounds the memory of parsed certificates.
+/// Limits the memory of parsed certificates.
 pub struct ParsedCache {
     capacity: AtomicUsize,
     ring: Mutex<Ring>,
@@ -30,13 +31,13 @@ pub struct ParsedCache {
 
 #[derive(Default)]
 struct Ring {
-    /// Which certificates are parsed, in the order of the clock's hand.
+    /// The parsed certificates, in the order of the clock's hand.
     parsed: VecDeque<Parsed>,
     bytes: usize,
 }
 
 struct Parsed {
-    /// Gone where the certificate was replaced.
+    /// Dead if the certificate was replaced.
     certificate: Weak<TlsCertificate>,
     weight: usize,
 }
@@ -52,18 +53,18 @@ impl ParsedCache {
         }
     }
 
-    /// Keeps at most so much from now on.
+    /// Keeps at most this much from now on.
     pub fn set_capacity(&self, capacity: usize) {
         if self.capacity.swap(capacity, Ordering::Relaxed) > capacity {
             self.evict_unused(&mut self.lock());
         }
     }
 
-    /// `certificate`, ready for a handshake: at once where it was used of late, after parsing it
-    /// where it is in memory, after reading it elsewhere otherwise. Does not block the thread.
+    /// `certificate`, ready for a handshake: immediately if it was used recently, otherwise after
+    /// parsing it from memory, or after fetching it. Does not block the thread.
     ///
     /// # Errors
-    /// Where it cannot be fetched.
+    /// If it cannot be fetched.
     pub async fn get_or_parse(
         &self,
         certificate: &Arc<TlsCertificate>,
@@ -111,10 +112,10 @@ impl ParsedCache {
         material
     }
 
-    /// Lets go of what was not used since the hand last came by, until all fits.
+    /// Drops what was not used since the hand last passed, until everything fits.
     fn evict_unused(&self, ring: &mut Ring) {
         let capacity = self.capacity.load(Ordering::Relaxed);
-        // Each is passed by twice at most: the first time may find it used.
+        // Each is passed twice at most: the first time it may turn out to be used.
         let mut turns = 2 * ring.parsed.len();
         while ring.bytes > capacity && turns > 0 {
             turns -= 1;
@@ -144,8 +145,8 @@ impl ParsedCache {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
-        // Nothing in there panics half way.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        // Nothing in there panics midway.
+        self.ring.lock_unpoisoned()
     }
 }
 
@@ -153,7 +154,8 @@ impl ParsedCache {
 mod tests {
     use super::*;
     use crate::certificate::Loader;
-    use crate::certificate::material::{CertSource, Der, Fetched};
+    use crate::certificate::der::Der;
+    use crate::certificate::material::{CertSource, Fetched};
     use crate::certificate::testing::{DAY, NOW, TestCa};
     use crate::metrics::Metrics;
 
@@ -190,7 +192,7 @@ mod tests {
             .clone()
     }
 
-    /// Gives what it was told to.
+    /// Returns what it was given.
     struct Keep {
         kept: Mutex<Option<Fetched>>,
         asked: AtomicUsize,
@@ -235,7 +237,7 @@ mod tests {
         let cache = fixture.cache(4 * weight + weight / 2);
         for round in 0..3 {
             for certificate in &certificates {
-                // Asked for all the time.
+                // Used all the time.
                 cache.get_or_parse(&certificates[0]).await.expect("ready");
                 cache.get_or_parse(certificate).await.expect("ready");
             }
@@ -250,7 +252,7 @@ mod tests {
         let bytes = usize::try_from(fixture.metrics.bytes.get()).expect("no less than none");
         assert!(bytes > 3 * weight && bytes < 5 * weight, "{bytes}");
 
-        // Those that are replaced make room too.
+        // Replaced certificates make room too.
         drop(certificates);
         cache.set_capacity(0);
         assert_eq!(cache.lock().bytes, 0);
@@ -292,7 +294,7 @@ mod tests {
         assert_eq!(cert_source.asked.load(Ordering::Relaxed), 1);
         assert_eq!(kept.describe(), certificate.describe());
 
-        // A renewal by another instance is as good, another certificate is not.
+        // A renewal by another instance is as good; another certificate is not.
         let newer = fixture.certificate("a.example");
         let fingerprint = newer.fingerprint();
         let newer = Arc::into_inner(newer).expect("the only one");

@@ -1,7 +1,7 @@
 //! Reads PEM (RFC 7468): finds the certificates and keys in a file, whatever else it holds.
 //!
-//! It tells apart the ways in which a file can be wrong, since "no start line" helps nobody: DER
-//! or PKCS #12 instead of PEM, a block that ends in the middle, a key under a pass phrase.
+//! It distinguishes the ways in which a file can be wrong, since "no start line" helps nobody: DER
+//! or PKCS #12 instead of PEM, a block that ends in the middle, a key with a pass phrase.
 
 use openssl::error::ErrorStack;
 use openssl::pkcs12::Pkcs12;
@@ -10,8 +10,8 @@ use openssl::x509::X509;
 use zeroize::Zeroizing;
 
 use super::Fingerprint;
+use super::der::Der;
 use super::error::CertificateError;
-use super::material::Der;
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
@@ -25,11 +25,11 @@ type Parse<'a> = dyn Fn(&[u8]) -> Result<X509, ErrorStack> + 'a;
 pub(crate) struct Contents {
     pub(crate) certificates: Vec<X509>,
     pub(crate) keys: Vec<Key>,
-    /// The label of a block that is neither, for the message where nothing usable was found.
+    /// The label of a block that is neither, for the message if nothing usable was found.
     pub(crate) other: Option<String>,
 }
 
-/// A private key, with the octets that it was read from.
+/// A private key, with the octets that it was parsed from.
 pub(crate) struct Key {
     pub(crate) key: PKey<Private>,
     /// PKCS #8, or the form of its algorithm (SEC 1, PKCS #1).
@@ -42,8 +42,8 @@ impl Contents {
         Self::read_with(pem, &X509::from_der)
     }
 
-    /// The same where `parse` makes certificates from DER: one that is in many files is parsed for
-    /// the first of them.
+    /// The same, with `parse` making certificates from DER: one that is in many files is parsed
+    /// only once.
     pub(super) fn read_with(pem: &[u8], parse: &Parse<'_>) -> Result<Self, CertificateError> {
         let mut contents = Self::default();
         let mut rest = pem;
@@ -81,7 +81,7 @@ impl Contents {
                 })?;
                 self.keys.push(key);
             }
-            // Stands beside a key in what `openssl ecparam -genkey` writes; says nothing new.
+            // Written beside a key by `openssl ecparam -genkey`; adds nothing.
             "EC PARAMETERS" | "DH PARAMETERS" => {}
             label if label.ends_with("PRIVATE KEY") => {
                 return Err(CertificateError::UnsupportedKey {
@@ -99,7 +99,7 @@ impl Key {
         let (key, der) = match block.decode() {
             Some(der) => (private_key(&der)?, der),
             None => {
-                // Without the callback OpenSSL might ask on the terminal.
+                // Without the callback, OpenSSL might ask on the terminal.
                 let key = PKey::private_key_from_pem_callback(block.text, |_| Ok(0))?;
                 let der = Zeroizing::new(key.private_key_to_der()?);
                 (key, der)
@@ -111,11 +111,11 @@ impl Key {
 
 /// Parses a private key in DER: PKCS #8, or the form of its algorithm.
 pub(super) fn private_key(der: &[u8]) -> Result<PKey<Private>, ErrorStack> {
-    // Told what it is, OpenSSL does not have to try.
+    // OpenSSL need not guess the form if it is told.
     PKey::private_key_from_pkcs8(der).or_else(|_| PKey::private_key_from_der(der))
 }
 
-/// Whether `pem` holds a private key, whatever it is worth.
+/// Returns true if `pem` has a private key, valid or not.
 pub(super) fn has_key(pem: &[u8]) -> bool {
     let mut rest = pem;
     while let Ok(Some(block)) = Block::next_in(rest) {
@@ -127,8 +127,8 @@ pub(super) fn has_key(pem: &[u8]) -> bool {
     false
 }
 
-/// The certificate with this fingerprint and the first private key of `pem`, unparsed; `None` where
-/// either is not there. It was checked when it was written that they belong together.
+/// The certificate with this fingerprint and the first private key of `pem`, unparsed; `None` if
+/// either is missing. That they belong together was checked when they were written.
 pub(crate) fn find_der(pem: &[u8], fingerprint: Fingerprint) -> Option<Der> {
     let (mut leaf, mut key) = (None, None);
     let mut rest = pem;
@@ -154,12 +154,12 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The octets that it stands for; `None` where it has headers, or is damaged.
+    /// The decoded octets; `None` if it has headers, or is damaged.
     fn decode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let begin = BEGIN.len() + self.label.len() + DASHES.len();
         let end = END.len() + self.label.len() + DASHES.len();
         let body = self.text.get(begin..self.text.len().checked_sub(end)?)?;
-        // Of the very capacity: nothing is moved, and no copy of a key left behind.
+        // The capacity is exact: nothing is moved, so no copy of a key is left behind.
         let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
         for line in body.split(|octet| *octet == b'\n') {
             text.extend_from_slice(line.trim_ascii());
@@ -168,10 +168,10 @@ impl<'a> Block<'a> {
         openssl::base64::decode_block(text).ok().map(Zeroizing::new)
     }
 
-    /// The first block of `pem`, `None` where there is none.
+    /// The first block of `pem`; `None` if there is none.
     fn next_in(pem: &'a [u8]) -> Result<Option<Self>, CertificateError> {
         let Some(start) = find_bytes(pem, BEGIN) else {
-            // A file that was cut within its very first line.
+            // The file was truncated within its very first line.
             return Ok(None);
         };
         let text = pem.get(start..).unwrap_or_default();
@@ -226,7 +226,7 @@ fn not_pem(bytes: &[u8]) -> CertificateError {
     }
 }
 
-/// Whether `bytes` are text in UTF-16, with a mark of its order or with the beginning of a block.
+/// Returns true if `bytes` are UTF-16 text, with a byte order mark or the beginning of a block.
 fn is_utf16(bytes: &[u8]) -> bool {
     let begins = |order: fn(u16) -> [u8; 2]| {
         let begin: Vec<u8> = BEGIN.iter().flat_map(|one| order((*one).into())).collect();

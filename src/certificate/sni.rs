@@ -1,7 +1,7 @@
-//! Which certificate answers which server name.
+//! Maps server names to certificates.
 //!
 //! An [`SniMap`] never changes; a change makes a new one that shares all but a few shards with the
-//! old, so that readers, who load it from an `ArcSwap`, never wait. [`Candidates`] decides which of
+//! old, so readers, who load it from an `ArcSwap`, never wait. [`Candidates`] decides which of
 //! several certificates for a name is served. Neither reads files nor asks issuers.
 
 mod candidates;
@@ -26,19 +26,19 @@ use crate::certificate::parsed_cache::ParsedCache;
 use crate::clock::UnixTime;
 use crate::host::{Host, HostName, Identifier, Pattern, parent};
 
-/// The certificates of one name, at most one of each kind of key.
+/// The certificates of one name, at most one for each kind of key.
 #[derive(Debug)]
 pub struct CertificateSet {
     pub by_kind: Vec<Arc<TlsCertificate>>,
     used: Use,
 }
 
-/// Whether a handshake has presented a set since the last check.
+/// Whether a handshake has presented the set since the last check.
 #[derive(Debug, Default)]
 struct Use(AtomicBool);
 
 impl Use {
-    /// Only the first of many writes: a cache line that all cores read stays where it is.
+    /// Only the first call writes: a cache line that all cores read stays where it is.
     fn mark_used(&self) {
         if !self.0.load(Ordering::Relaxed) {
             self.0.store(true, Ordering::Relaxed);
@@ -51,12 +51,12 @@ impl Use {
 }
 
 impl CertificateSet {
-    /// The set of one certificate.
+    /// A set of one certificate.
     pub fn single(certificate: Arc<TlsCertificate>) -> Self {
         Self::of(vec![certificate])
     }
 
-    /// The set of these, at most one of each kind of key.
+    /// A set of these certificates, at most one for each kind of key.
     pub fn of(by_kind: Vec<Arc<TlsCertificate>>) -> Self {
         Self {
             by_kind,
@@ -64,25 +64,25 @@ impl CertificateSet {
         }
     }
 
-    /// Whether each certificate of this set is valid for `host`, a name in normal form.
+    /// Returns true if each certificate of this set is valid for `host`, a normalized name.
     pub fn covers(&self, host: &str) -> bool {
         self.by_kind
             .iter()
             .all(|certificate| certificate.covers(host))
     }
 
-    /// Whether each certificate of this set is valid for `address`.
+    /// Returns true if each certificate of this set is valid for `address`.
     pub fn covers_ip(&self, address: IpAddr) -> bool {
         self.by_kind
             .iter()
             .all(|certificate| certificate.covers_ip(address))
     }
 
-    /// Hands every certificate to one handshake; OpenSSL takes the one that the client can use.
-    /// One that cannot be had is left out where there is another.
+    /// Hands every certificate to one handshake; OpenSSL picks the one that the client can use. A
+    /// certificate that cannot be fetched is left out if there is another.
     ///
     /// # Errors
-    /// Where there is none, or OpenSSL is out of memory.
+    /// If there is none, or OpenSSL is out of memory.
     pub async fn present(
         &self,
         ssl: &mut SslRef,
@@ -106,12 +106,12 @@ impl CertificateSet {
         }
     }
 
-    /// Notes that a handshake was for this set which resumed a session, and so presented nothing.
+    /// Marks the set as used by a handshake that resumed a session, and so presented nothing.
     pub fn note_use(&self) {
         self.used.mark_used();
     }
 
-    /// Whether this set serves exactly these certificates.
+    /// Returns true if this set serves exactly these certificates.
     fn is_same_as(&self, certificates: &[Arc<TlsCertificate>]) -> bool {
         self.by_kind.len() == certificates.len()
             && self
@@ -125,26 +125,26 @@ impl CertificateSet {
 /// Gets certificates for names that no loaded certificate covers.
 #[async_trait]
 pub trait OnDemand: Send + Sync {
-    /// Whether `host`, a name in normal form, may have a certificate, as far as that can be told
-    /// at once.
+    /// Returns true if `host`, a normalized name, may have a certificate, as far as is known
+    /// immediately.
     fn allows(&self, host: &str) -> bool;
 
-    /// The certificate for `host`, a name in normal form that `client` asks for. It is waited for
-    /// within bounds; `None` where it is refused, fails, or is not there in time. Called in a
-    /// handshake: never blocks the thread.
+    /// The certificate for `host`, a normalized name that `client` asks for. Waits within limits;
+    /// `None` if it is refused, fails, or takes too long. Called in a handshake: never blocks the
+    /// thread.
     async fn certificate(&self, host: &str, client: Option<IpAddr>) -> Option<Arc<CertificateSet>>;
 }
 
-/// Loads certificates that are not in the map yet: it is there while that is under way.
+/// Loads certificates that are not in the map yet. It exists only while that takes place.
 pub trait Loading: Send + Sync {
-    /// Whether no certificate that is not loaded yet goes before `found` for a client that asks
+    /// Returns true if no unloaded certificate takes precedence over `found` for a client that asks
     /// for `host`, or for nothing that can be looked up.
     fn is_settled(&self, host: Option<Host<'_>>, found: Option<&CertificateSet>) -> bool;
 
-    /// Has what may be for `host` loaded before the rest. Never blocks.
+    /// Has certificates that may be for `host` loaded before the rest. Never blocks.
     fn prioritize(&self, host: Host<'_>);
 
-    /// Tells when more is in the map, from the call on.
+    /// Notifies whenever more is in the map, from the call on.
     fn progress(&self) -> watch::Receiver<u64>;
 }
 
@@ -156,12 +156,12 @@ pub struct SniMap {
     exact: Table,
     /// By the name without its first label.
     wildcard: Table,
-    /// Few: for clients that name no host.
+    /// There are few: they are for clients that name no host.
     addresses: Arc<HashMap<IpAddr, Arc<CertificateSet>>>,
     default: Option<Arc<CertificateSet>>,
     on_demand: Option<Arc<dyn OnDemand>>,
     loading: Option<Arc<dyn Loading>>,
-    /// Keys that nobody can know, so that no choice of host names makes a shard slow.
+    /// Keys that nobody can know, so no choice of host names makes a shard slow.
     hasher: RandomState,
 }
 
@@ -178,8 +178,8 @@ impl SniMap {
         candidates.update(&Self::default(), now)
     }
 
-    /// The certificates for `host`, a name in normal form: of that very name, else of the
-    /// wildcard over its first label.
+    /// The certificates for `host`, a normalized name: its own, or those of the wildcard over its
+    /// first label.
     pub fn lookup(&self, host: &str) -> Option<&Arc<CertificateSet>> {
         self.exact.get(self.hash(host), host).or_else(|| {
             let parent = parent(host)?;
@@ -190,8 +190,8 @@ impl SniMap {
         })
     }
 
-    /// The certificates for clients that come to `address`, which they need not name: an address is
-    /// no server name (RFC 6066, section 3).
+    /// The certificates for clients that connect to `address`, which they cannot name: an address
+    /// is not a server name (RFC 6066, section 3).
     pub fn lookup_ip(&self, address: IpAddr) -> Option<&Arc<CertificateSet>> {
         if self.addresses.is_empty() {
             return None;
@@ -207,7 +207,7 @@ impl SniMap {
         }
     }
 
-    /// The certificates for clients that name no host, or one that is unknown.
+    /// The certificates for clients that name no host, or an unknown one.
     pub fn default_set(&self) -> Option<&Arc<CertificateSet>> {
         self.default.as_ref()
     }
@@ -217,7 +217,7 @@ impl SniMap {
         self.on_demand.as_ref()
     }
 
-    /// Who loads what is not in the map yet; `None` where all is.
+    /// The loader of what is not in the map yet; `None` if everything is.
     pub fn loading(&self) -> Option<&Arc<dyn Loading>> {
         self.loading.as_ref()
     }
@@ -227,7 +227,7 @@ impl SniMap {
         self.exact.len() + self.wildcard.len() + self.addresses.len()
     }
 
-    /// Whether no name has a certificate.
+    /// Returns true if no name has a certificate.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -249,14 +249,14 @@ impl SniMap {
         exact.chain(wildcard).chain(addresses)
     }
 
-    /// The host names whose own certificates a handshake has presented since the last call. Looks
-    /// at all of them.
+    /// The host names whose own certificates a handshake has presented since the last call. Checks
+    /// all of them.
     pub fn take_used(&self) -> Vec<HostName> {
         let used = self.exact.iter().filter(|(_, set)| set.used.take_mark());
         used.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The certificates of this very pattern.
+    /// The certificates of exactly this pattern.
     pub fn get(&self, pattern: &Pattern) -> Option<&Arc<CertificateSet>> {
         match pattern {
             Pattern::Any => None,
@@ -266,9 +266,9 @@ impl SniMap {
         }
     }
 
-    /// This map with some entries replaced, and removed where `None` stands.
+    /// This map with some entries replaced, or removed by `None`.
     ///
-    /// Costs about the square root of the map's size for each change. [`Pattern::Any`] is
+    /// The cost of each change is about the square root of the map's size. [`Pattern::Any`] is
     /// ignored: no certificate covers every name.
     #[must_use]
     pub fn with_changes(
@@ -319,7 +319,7 @@ impl SniMap {
         }
     }
 
-    /// This map while `loading` adds to it, or once that is over.
+    /// This map while `loading` adds to it; with `None`, once that is over.
     #[must_use]
     pub fn with_loading(&self, loading: Option<Arc<dyn Loading>>) -> Self {
         Self {
@@ -328,7 +328,7 @@ impl SniMap {
         }
     }
 
-    /// Whether `other` is this map: the same entries, and not just equal ones.
+    /// Returns true if `other` is this map: the same entries, not just equal ones.
     pub fn is_same_as(&self, other: &Self) -> bool {
         fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
             match (one, other) {

@@ -1,4 +1,4 @@
-//! Certificates for tests, made when they run: no key is ever in the repository.
+//! Certificates for tests, made at run time: no key is ever in the repository.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rcgen::{
 use super::{Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 
-/// The time at which tests play: 15 September 2025.
+/// The time at which tests take place: 15 September 2025.
 pub(crate) const NOW: UnixTime = 1_757_894_400;
 
 /// A day in seconds.
@@ -27,7 +27,7 @@ pub(crate) struct TestCa {
     pub(crate) intermediate: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A leaf as a CA hands it out.
+/// A leaf as a CA issues it.
 pub(crate) struct TestLeaf {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -76,7 +76,7 @@ impl TestCa {
         leaf.certificate.clone() + &self.intermediate.pem()
     }
 
-    /// Loads a fresh certificate for `names`.
+    /// Loads a new certificate for `names`.
     pub(crate) fn certificate(
         &self,
         loader: &Loader,
@@ -93,7 +93,7 @@ impl TestCa {
     }
 }
 
-/// An intermediate called `name` for the key of `key`, which `issuer` has signed: PEM.
+/// An intermediate called `name` for the key of `key`, signed by `issuer`, in PEM.
 pub(crate) fn intermediate_of(
     name: &str,
     key: &KeyPair,
@@ -110,7 +110,7 @@ pub(crate) fn p256() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key")
 }
 
-/// An RSA key of so many bits, as PKCS #8 in PEM.
+/// An RSA key of this many bits, as PKCS #8 in PEM.
 pub(crate) fn rsa(bits: u32) -> KeyPair {
     let key = openssl::rsa::Rsa::generate(bits).expect("a key");
     let key = PKey::from_rsa(key).expect("a key");

@@ -99,7 +99,7 @@ fn each_fault_has_its_own_error() {
     assert_eq!(error(" \n"), CertificateError::Empty);
     assert_eq!(error("hello"), CertificateError::NotPem);
     assert_eq!(error("-----BEG"), CertificateError::Torn);
-    // As PowerShell writes it: with a mark of the order of octets, or without.
+    // As PowerShell writes it: with or without a byte order mark.
     let text: Vec<u16> = whole.encode_utf16().collect();
     let marked: Vec<u16> = std::iter::once(0xFEFF).chain(text.clone()).collect();
     for order in [u16::to_le_bytes, u16::to_be_bytes] {
@@ -383,7 +383,7 @@ fn handshake(ca: &TestCa, set: &sni::CertificateSet, algorithms: &str) -> (X509,
                 .expect("a context")
                 .build();
             let mut ssl = Ssl::new(&context).expect("SSL");
-            // Twice, as when a handshake is asked again after a retry request.
+            // Twice, as when a handshake starts again after a retry request.
             for certificate in set.by_kind.iter().chain(&set.by_kind) {
                 certificate.apply(&mut ssl).expect("applied");
             }
@@ -471,7 +471,7 @@ fn sent(certificate: &TlsCertificate) -> Vec<(String, i64)> {
     certificate.chain.iter().map(|one| told(one)).collect()
 }
 
-/// Whether a client that trusts `root` alone takes what is sent, at `NOW`.
+/// Returns true if a client that trusts only `root` accepts what is sent, at `NOW`.
 fn verifies(certificate: &TlsCertificate, root: &str) -> bool {
     let mut store = X509StoreBuilder::new().expect("a store");
     let root = X509::from_pem(root.as_bytes()).expect("a root");
@@ -520,11 +520,11 @@ fn of_several_issuers_with_one_key_the_valid_ones_are_sent_longest_first() {
     let load = |parts: &[&String]| {
         let above: String = parts.iter().map(|part| part.as_str()).collect();
         let pem = leaf.certificate.clone() + &above + &leaf.key;
-        // Each with what it holds alone.
+        // Each with what it contains alone.
         let (loader, _) = loader_at(NOW);
         loader.load(pem.as_bytes(), Source::Program).expect("good")
     };
-    // (given, sent, what is told of those that have ended)
+    // (given, sent, reported as expired)
     for (given, expected, superseded) in [
         (vec![&ended, &long], vec![mine(400)], 1),
         (vec![&long, &ended], vec![mine(400)], 1),
@@ -553,7 +553,7 @@ fn of_several_issuers_with_one_key_the_valid_ones_are_sent_longest_first() {
         };
         assert_eq!(verifies(&certificate, &root), is_valid, "{expected:?}");
     }
-    // What ends counts, and not what another stands in for.
+    // An expired certificate counts, unless another replaces it.
     let end = |given: &[&String]| load(given).certificate.served_until();
     assert_eq!(end(&[&ended]), NOW - DAY);
     assert_eq!(end(&[&short]), NOW + 20 * DAY);
@@ -571,7 +571,7 @@ fn of_several_issuers_with_one_key_the_valid_ones_are_sent_longest_first() {
     assert_eq!(sent(&loaded.certificate), [mine(-1), cross, mine(400)]);
     assert_eq!(loaded.warnings, []);
 
-    // Where the clock stands wrong nothing is left out: all has ended by it, or nothing.
+    // If the clock is wrong nothing is left out: by it everything has expired, or nothing.
     for now in [0, NOW + 9_000 * DAY] {
         clock.advance(now - clock.now());
         let pem = leaf.certificate.clone() + &short + &long + &leaf.key;
@@ -592,7 +592,7 @@ fn alternatives_come_with_their_own_issuers_and_within_bounds() {
             NOW + days * DAY,
         )
     };
-    // By the root itself, and by another that leads to another root.
+    // Signed by the root itself, and by another CA that leads to another root.
     let (direct, crossed) = (of(&ca.root, 300), of(&other.intermediate, 200));
     let load = |above: String| {
         let pem = leaf.certificate.clone() + &above + &leaf.key;
@@ -613,7 +613,7 @@ fn alternatives_come_with_their_own_issuers_and_within_bounds() {
     );
     assert!(verifies(&loaded.certificate, &ca.root.pem()));
 
-    // The root as it signed itself, and as another signed it: the latter is for those who do not
+    // The root as signed by itself, and as signed by another: the latter is for clients that do not
     // know it.
     let crossed_root = intermediate_of("mine root", ca.root.key(), &other.root, NOW + 50 * DAY);
     let loaded = load(ca.root.pem() + &direct + &crossed_root);
@@ -653,7 +653,7 @@ fn an_issuer_that_has_ended_completes_no_chain_while_a_valid_one_is_known() {
         }
         let loaded = loader.load(bare.as_bytes(), Source::Program).expect("good");
         assert_eq!(sent(&loaded.certificate)[0].1, 100);
-        // Nor is one that a file gives.
+        // Nor is one from a file.
         let pem = bare.clone() + &ended;
         let loaded = loader.load(pem.as_bytes(), Source::Program).expect("good");
         assert_eq!(
@@ -667,7 +667,7 @@ fn an_issuer_that_has_ended_completes_no_chain_while_a_valid_one_is_known() {
             "{told:?}"
         );
     }
-    // Where there is only that one it is better than none, until another is known.
+    // If there is no other, it is better than none, until another is known.
     let (loader, _) = loader_at(NOW);
     loader.add_intermediate(ended.as_bytes()).expect("a bundle");
     let loaded = loader.load(bare.as_bytes(), Source::Program).expect("good");

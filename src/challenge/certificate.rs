@@ -1,8 +1,7 @@
-//! The certificate that answers a validation by TLS (RFC 8737, section 3).
+//! The certificate that responds to a validation over TLS (RFC 8737, section 3).
 //!
-//! It is signed by itself, for one name, and carries the digest of the key authorization. Each
-//! instance makes its own: a CA looks at nothing else in it. It never reaches a client that asks
-//! for anything but a validation.
+//! It is self-signed, for one name, and has the digest of the key authorization. Each instance
+//! makes its own: a CA looks at nothing else in it. Only clients that ask for a validation see it.
 
 use openssl::pkey::PKey;
 use openssl::sha::sha256;
@@ -30,8 +29,8 @@ fn try_make(
     domain: &Identifier,
     key_authorization: &str,
 ) -> Result<TlsCertificate, Box<dyn std::error::Error>> {
-    // What looks like an address becomes one (RFC 8738, section 6).
-    // Its dates are rcgen's, long before and after now: nobody who sees it minds them.
+    // Anything that looks like an address becomes one (RFC 8738, section 6). The dates are rcgen's,
+    // long before and after now: nobody checks them.
     let mut params = CertificateParams::new([domain.to_string()])?;
     params
         .distinguished_name

@@ -1,4 +1,4 @@
-//! Proofs in the DNS: which record, set by whom, seen by everybody, and gone afterwards.
+//! DNS challenges: which record to set, through which provider, until when.
 //!
 //! [`DnsSolvers`] has a solver for each entry of `dns` in the configuration. Records are noted in
 //! the storage before they are set, and [`DnsSolvers::keep_clean`] removes those of processes that
@@ -8,11 +8,12 @@ mod entry;
 mod journal;
 mod persist;
 mod persist_expiry;
+mod persist_record;
 mod proof;
 mod solver;
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
@@ -28,38 +29,39 @@ use crate::clock::{Clock, UnixTime};
 use crate::config::model;
 use crate::dns::DnsProvider;
 use crate::event::EventBus;
+use crate::lock::RwLockExt;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::storage::{Key, Storage};
 
-/// How long after the start it is first looked for records that were left: an attempt that goes on
-/// with an order wants its own again before that.
+/// How long after the start leftover records are first looked for: an attempt that resumes an order
+/// needs its own record again before that.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often it is looked for what other instances have left.
+/// How often the leftover records of other instances are looked for.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// After how many seconds a record that could not be removed is tried again.
+/// After how many seconds a failed removal is retried.
 const PAUSES: [u64; 3] = [60, 300, 1200];
 const LAST_PAUSE: u64 = 3600;
 
-/// How many records are removed at a time.
+/// How many records are removed at once.
 const AT_ONCE: usize = 16;
 
-/// How long one record may take to be removed.
+/// How long the removal of one record may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// After how many seconds a note is dropped whose record cannot be removed.
+/// After how many seconds the note of a record that cannot be removed is dropped.
 const LIFE: UnixTime = 30 * 86_400;
 
-/// What proves names over the DNS. A handle; clones share everything.
+/// The solvers for DNS challenges. A handle; clones share everything.
 #[derive(Clone)]
 pub struct DnsSolvers(Arc<Shared>);
 
 struct Shared {
     entries: RwLock<IndexMap<Arc<str>, Arc<Entry>>>,
-    /// The providers of the program's own, by their entries.
+    /// The program's own providers, by their entries.
     own: HashMap<Arc<str>, Arc<dyn DnsProvider>>,
-    /// For preflights, which set nothing and only look.
+    /// For preflights, which set nothing and only look things up.
     system: Arc<Entry>,
     journal: Arc<Journal>,
     persist_expiry: Arc<PersistExpiry>,
@@ -86,13 +88,9 @@ impl DnsSolvers {
         }))
     }
 
-    /// Takes the entries of a configuration. Those that stay as they are stay open.
+    /// Sets the entries of a configuration. Unchanged entries stay open.
     pub fn configure(&self, dns: &IndexMap<Arc<str>, Arc<model::Dns>>) {
-        let mut entries = self
-            .0
-            .entries
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.0.entries.write_unpoisoned();
         let entry = |(name, config): (&Arc<str>, &Arc<model::Dns>)| {
             let before = entries.get(name);
             let kept = before.filter(|before| before.config.as_ref() == Some(config));
@@ -105,8 +103,8 @@ impl DnsSolvers {
         *entries = dns.iter().map(entry).collect();
     }
 
-    /// The solver of this type over the entry `name`, or over the only one there is. `None` where
-    /// that is not said.
+    /// The solver of this type for the entry `name`, or for the only one. `None` if that is
+    /// ambiguous.
     pub fn solver(
         &self,
         kind: ChallengeType,
@@ -128,8 +126,8 @@ impl DnsSolvers {
         }
     }
 
-    /// Removes what killed processes have left in the DNS, and reports persistent records that end,
-    /// until `shutdown` says stop.
+    /// Removes what killed processes have left in the DNS, and reports persistent records that
+    /// expire, until `shutdown` says stop.
     pub async fn keep_clean(self, mut shutdown: ShutdownWatch) {
         let sweep = async {
             let mut sweeper = Sweeper::default();
@@ -139,7 +137,7 @@ impl DnsSolvers {
                 tokio::time::sleep(EVERY).await;
             }
         };
-        // Beside it: a resolver that is silent holds up no removal.
+        // Separate from the removals, so that a silent resolver does not delay them.
         let watch = async {
             tokio::time::sleep(GRACE).await;
             loop {
@@ -170,7 +168,7 @@ impl DnsSolvers {
                 removals.push(self.remove_abandoned(one, now));
             }
         }
-        // All at once, or nearly: each keeps the lock of its note meanwhile.
+        // Nearly all at once: each keeps the lock of its note meanwhile.
         let mut removals = stream::iter(removals).buffer_unordered(AT_ONCE);
         while let Some((key, name, removed)) = removals.next().await {
             match removed {
@@ -188,7 +186,7 @@ impl DnsSolvers {
         }
     }
 
-    /// Removes a record that was left: its note, its name, and what came of it.
+    /// Removes a leftover record. Returns its note, its name, and the result.
     async fn remove_abandoned(
         &self,
         one: Abandoned,
@@ -230,16 +228,12 @@ impl DnsSolvers {
         }
     }
 
-    /// The entry that is asked for, or the only one.
+    /// The requested entry, or the only one.
     fn entry(&self, name: Option<&str>) -> Option<Arc<Entry>> {
         match name {
             Some(name) => self.named(name),
             None => {
-                let entries = self
-                    .0
-                    .entries
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let entries = self.0.entries.read_unpoisoned();
                 let only = entries.values().next().filter(|_| entries.len() == 1);
                 only.cloned()
             }
@@ -247,23 +241,19 @@ impl DnsSolvers {
     }
 
     fn named(&self, name: &str) -> Option<Arc<Entry>> {
-        let entries = self
-            .0
-            .entries
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let entries = self.0.entries.read_unpoisoned();
         entries.get(name).cloned()
     }
 }
 
-/// The records of others that could not be removed: how often, and when it is tried next.
+/// Records of others that could not be removed: how many times, and when to retry.
 #[derive(Default)]
 struct Sweeper {
     failed: HashMap<Key, (usize, UnixTime)>,
 }
 
 impl Sweeper {
-    /// Notes a failure; in how many seconds it is tried again.
+    /// Records a failure. Returns in how many seconds it is retried.
     fn postpone(&mut self, key: Key, now: UnixTime) -> u64 {
         let (count, next) = self.failed.entry(key).or_default();
         let pause = PAUSES.get(*count).copied().unwrap_or(LAST_PAUSE);

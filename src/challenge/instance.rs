@@ -1,38 +1,38 @@
-//! Which instances share the storage, so that a challenge is given time to reach them, and only
-//! where there are any.
+//! The instances that share the storage. Challenges are given time to reach them, if there are any.
 //!
 //! Each instance stores a record and holds the lock of its key for as long as it lives: the lock is
-//! free as soon as the process is gone, so no clocks are compared and nothing is refreshed. What
-//! dead ones have left is deleted by whoever comes across it.
+//! free as soon as the process is gone, so no clocks are compared and nothing is refreshed. Whoever
+//! finds the record of a dead instance deletes it.
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::sync::WITHOUT_WATCH;
+use crate::lock::MutexExt;
 use crate::storage::{Key, Lease, Storage, StorageError, keys};
 
-/// How long it takes at most until an instance on this machine answers what has been stored: the
-/// system tells it.
+/// How long an instance on this machine takes to respond to what has been stored: the system
+/// notifies it.
 const NEAR: Duration = Duration::from_millis(400);
 
-/// The same for one on another machine, which may have to look: one look may just be over, and the
-/// next one takes its time.
+/// The same for another machine, which may have to poll: one poll may have just passed, and the
+/// next takes its time.
 const FAR: Duration = WITHOUT_WATCH.saturating_mul(2);
 
 /// This instance among those that share a storage.
 pub(super) struct Instance {
     id: String,
-    /// Held while others are to know of it.
+    /// Held while others should know of this instance.
     lease: Mutex<Option<Lease>>,
 }
 
-/// What is stored of one.
+/// The record of an instance, as stored.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    /// Made anew by each start of a machine's system; `None` where there is none to be read.
+    /// Changes with each boot of the machine; `None` if it cannot be read.
     machine: Option<String>,
 }
 
@@ -51,12 +51,12 @@ impl Instance {
         &self.id
     }
 
-    /// Whether another instance of this name lives.
+    /// Returns true if `id` is another instance, and alive.
     pub(super) fn is_other(&self, storage: &dyn Storage, id: &str) -> Result<bool, StorageError> {
         Ok(id != self.id && is_alive(storage, &keys::instance(id)?)?)
     }
 
-    /// Makes known that this instance answers from now on, where that is not known already.
+    /// Announces that this instance responds from now on, if that has not been done.
     pub(super) fn write_record(&self, storage: &dyn Storage) -> Result<(), StorageError> {
         let key = keys::instance(&self.id)?;
         let mut lease = self.lease();
@@ -76,7 +76,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes back what [`Self::write_record`] made known.
+    /// Withdraws what [`Self::write_record`] announced.
     pub(super) fn delete_record(&self, storage: &dyn Storage) -> Result<(), StorageError> {
         match self.lease().take() {
             Some(_held) => storage.delete(&keys::instance(&self.id)?),
@@ -84,8 +84,8 @@ impl Instance {
         }
     }
 
-    /// How long it takes until what has been stored is answered by all others that live; `None`
-    /// where there are none.
+    /// How long it takes until all other instances respond to what has been stored; `None` if there
+    /// are none.
     pub(super) fn delay(&self, storage: &dyn Storage) -> Result<Option<Duration>, StorageError> {
         let here = machine();
         let mut delay = None;
@@ -98,7 +98,7 @@ impl Instance {
         Ok(delay)
     }
 
-    /// The records of all others that live. Deletes those of others.
+    /// The records of all other live instances. Deletes those of dead ones.
     fn peers(&self, storage: &dyn Storage) -> Result<Vec<Key>, StorageError> {
         let own = keys::instance(&self.id)?;
         let mut peers = Vec::new();
@@ -111,11 +111,11 @@ impl Instance {
     }
 
     fn lease(&self) -> MutexGuard<'_, Option<Lease>> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lease.lock_unpoisoned()
     }
 }
 
-/// Whether the instance with this record lives; deletes the record where it does not.
+/// Returns true if the instance of this record is alive; deletes the record otherwise.
 fn is_alive(storage: &dyn Storage, key: &Key) -> Result<bool, StorageError> {
     match storage.try_lock(key)? {
         None => Ok(true),
@@ -123,7 +123,7 @@ fn is_alive(storage: &dyn Storage, key: &Key) -> Result<bool, StorageError> {
     }
 }
 
-/// This machine, until its system is started again.
+/// This machine, until it is rebooted.
 fn machine() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())

@@ -1,10 +1,11 @@
-//! Look-ups in the storage of what a CA asks for by HTTP before this instance has heard of it.
+//! Lookups in the storage for tokens that a CA asks for over HTTP before this instance has heard of
+//! them.
 //!
-//! A CA may come to any instance within milliseconds. Anyone may ask for any token as well, so only
-//! so many look-ups are done in a second and at a time; beyond that what is known is answered. Over
-//! TLS there is no such look-up: a handshake cannot wait for the storage.
+//! A CA may come to any instance within milliseconds. But anyone may ask for any token, so the
+//! number of lookups per second and at a time is limited; beyond that, only known tokens are
+//! answered. There are no such lookups over TLS: a handshake cannot wait for the storage.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -14,27 +15,28 @@ use tokio::time::{Instant, timeout};
 use super::record::ChallengeRecord;
 use super::{ChallengeType, Challenges};
 use crate::clock::Clock;
+use crate::lock::MutexExt;
 use crate::storage::{Storage, keys};
 
-/// How many are done at a time.
+/// How many lookups run at once.
 const AT_A_TIME: usize = 8;
 
-/// How many are done in a second; CAs look at a name from some five places.
+/// How many lookups there are in a second; CAs validate a name from about five places.
 const PER_SECOND: u32 = 100;
 
-/// How long a request waits for one.
+/// How long a request waits for a lookup.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where [`Challenges`] look for what they do not know.
+/// Where [`Challenges`] look up unknown tokens.
 pub(super) struct LookUps {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    /// Passed on to the thread at work, so that one that hangs counts.
+    /// Passed on to the working thread, so that a lookup that hangs counts.
     permits: Arc<Semaphore>,
     pace: Mutex<Pace>,
 }
 
-/// How many there were in the second that began then.
+/// How many lookups there were in the second that began then.
 #[derive(Default)]
 struct Pace {
     since: Option<Instant>,
@@ -51,7 +53,7 @@ impl LookUps {
         }
     }
 
-    /// What is stored for `token`, where that may be looked up now and is found in time.
+    /// The stored challenge for `token`, if a lookup is allowed now and succeeds in time.
     async fn http01(&self, token: &str) -> Option<ChallengeRecord> {
         let key = keys::http01_challenge(token).ok()?;
         if !self.is_admitted() {
@@ -75,7 +77,7 @@ impl LookUps {
     }
 
     fn is_admitted(&self) -> bool {
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.pace.lock_unpoisoned();
         pace.admit(Instant::now())
     }
 }
@@ -99,8 +101,8 @@ impl Pace {
 }
 
 impl Challenges {
-    /// Looks in the storage for what answers `token`, where that is not known yet: what is found is
-    /// answered from then on.
+    /// Looks up `token` in the storage if it is unknown. A response that is found is used from then
+    /// on.
     pub async fn look_up_token(&self, token: &str) {
         let Some(look_ups) = &self.0.look_ups else {
             return;

@@ -1,12 +1,12 @@
-//! Locks of names that can answer only one validation at a time: over TLS a CA asks
-//! by the name alone, and two orders with a name in common, of two certificates or at two CAs,
-//! would answer for each other.
+//! Locks of names that can have only one validation at a time: over TLS a CA asks for the name
+//! alone, so two orders with a common name, of two certificates or at two CAs, would respond for
+//! each other.
 //!
-//! Those that wait are served in the order in which they came. What is the same challenge to both
-//! is answered for both.
+//! Requests are served in the order in which they came. Two requests for the same challenge share
+//! the lock.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,11 +14,12 @@ use tokio::time::timeout;
 
 use super::Challenge;
 use crate::host::Identifier;
+use crate::lock::MutexExt;
 
 /// The locks of all names.
 #[derive(Default)]
 pub(super) struct NameLocks {
-    /// For each name its requests in order: the first has the lock.
+    /// The requests for each name in order: the first has the lock.
     queues: Mutex<HashMap<Identifier, VecDeque<LockRequest>>>,
     /// Counts releases.
     released: watch::Sender<u64>,
@@ -26,7 +27,7 @@ pub(super) struct NameLocks {
 
 struct LockRequest {
     key_authorization: String,
-    /// How many hold it, or wait for it.
+    /// How many hold the lock, or wait for it.
     users: usize,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct NameLockGuard<'a> {
 }
 
 impl NameLocks {
-    /// Waits until the name of this challenge is free for it; `None` where that takes too long.
+    /// Waits until the name of this challenge is free; `None` if that takes too long.
     pub(super) async fn acquire<'a>(
         &'a self,
         challenge: &'a Challenge,
@@ -45,7 +46,7 @@ impl NameLocks {
     ) -> Option<NameLockGuard<'a>> {
         let mut released = self.released.subscribe();
         self.join_queue(challenge);
-        // From here on a caller that gives up waiting leaves the queue.
+        // From here on, a caller that gives up waiting leaves the queue.
         let guard = self.resume_guard(challenge);
         let is_up = released.wait_for(|_| self.is_first(challenge));
         match timeout(patience, is_up).await {
@@ -54,7 +55,7 @@ impl NameLocks {
         }
     }
 
-    /// The guard of a lock that was kept, to be released when it is dropped.
+    /// The guard of a lock that was kept, which is released when dropped.
     pub(super) fn resume_guard<'a>(&'a self, challenge: &'a Challenge) -> NameLockGuard<'a> {
         NameLockGuard {
             name_locks: self,
@@ -98,7 +99,7 @@ impl NameLocks {
 
     /// Each critical section leaves the queues whole.
     fn queues(&self) -> MutexGuard<'_, HashMap<Identifier, VecDeque<LockRequest>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock_unpoisoned()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A validation as it stands in the storage, and what is checked of one that comes from outside.
+//! A validation as stored, and the checks for one that comes from outside.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,14 +7,14 @@ use crate::clock::UnixTime;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, keys};
 
-/// The longest value that is read; what is written has some hundred octets.
+/// The longest value that is read; those that are written have some hundred octets.
 const MAX_VALUE: usize = 4096;
 
-/// A validation with the time until which it is kept.
+/// A validation, and how long it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChallengeRecord {
     pub(super) challenge: Challenge,
-    /// The last second in which it is of use: the instance that stored it may be gone.
+    /// The last second in which it is useful: the instance that stored it may be gone.
     pub(super) expires: UnixTime,
     /// The instance that stored it.
     pub(super) instance: Option<String>,
@@ -45,7 +45,7 @@ impl ChallengeRecord {
         })
     }
 
-    /// Reads what is stored under `key`; `None` where that is no validation, or another one.
+    /// Parses the value of `key`; `None` if it is not a validation, or one of another key.
     pub(super) fn from_json(key: &Key, json: &[u8]) -> Option<Self> {
         if json.len() > MAX_VALUE {
             return None;
@@ -69,10 +69,10 @@ impl ChallengeRecord {
 }
 
 impl Challenge {
-    /// Checks what has come from a CA; where it is stored.
+    /// Checks what has come from a CA, and returns its storage key.
     ///
-    /// The token becomes a part of a path, and the key authorization is sent to whoever asks for
-    /// it: both are what RFC 8555 (section 8.1) says they are, or not used at all.
+    /// The token becomes part of a path, and the key authorization is sent to whoever asks for it:
+    /// both must be as RFC 8555 (section 8.1) defines them, or they are not used at all.
     pub(super) fn check(&self) -> Result<Key, Failure> {
         let thumbprint = self
             .key_authorization

@@ -1,8 +1,8 @@
-//! The solvers of the two types of challenge that the gateway's own listeners answer.
+//! The solvers of the two types of challenge that the gateway's own listeners respond to.
 //!
-//! A solver answers in this process at once, and stores the challenge so that every instance with
-//! the same storage answers as well; where others live they are given time to hear of it. A storage that fails is no reason not to try: most gateways
-//! are alone.
+//! A solver responds in this process immediately, and stores the challenge so that every instance
+//! with the same storage responds too; other live instances are given time to learn of it. A
+//! storage failure is no reason not to try: most gateways are alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use crate::clock::{Clock, UnixTime};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Storage, StorageError};
 
-/// For how long a validation is answered at most, in seconds: CAs look within minutes.
+/// How long a challenge is responded to at most, in seconds: CAs validate within minutes.
 const LIFE: UnixTime = 3600;
 
 /// How long the storage may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a validation by TLS waits for another one of the same name: as long as this, and some
-/// milliseconds more up to the second.
+/// How long a validation over TLS waits for another of the same name, plus a random number of
+/// milliseconds up to a second.
 const TURN_PATIENCE: Duration = Duration::from_secs(90);
 const TURN_SPREAD: u64 = 30_000;
 
-/// How often it is looked whether that of another instance is over.
+/// How often to check whether another instance's validation is over.
 const TURN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Solves `http-01` (RFC 8555, section 8.3) on the HTTP listeners.
@@ -37,7 +37,7 @@ pub struct Http01Solver(Solver);
 /// Solves `tls-alpn-01` (RFC 8737) on the HTTPS listeners.
 pub struct TlsAlpn01Solver(Solver);
 
-/// What both do.
+/// What both solvers do.
 struct Solver {
     challenges: Challenges,
     storage: Arc<dyn Storage>,
@@ -45,8 +45,7 @@ struct Solver {
 }
 
 impl Http01Solver {
-    /// A solver whose answers the listeners find in `challenges`, and other instances in
-    /// `storage`.
+    /// A solver whose responses listeners find in `challenges`, and other instances in `storage`.
     pub fn new(challenges: Challenges, storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         Self(Solver {
             challenges,
@@ -57,8 +56,7 @@ impl Http01Solver {
 }
 
 impl TlsAlpn01Solver {
-    /// A solver whose answers the listeners find in `challenges`, and other instances in
-    /// `storage`.
+    /// A solver whose responses listeners find in `challenges`, and other instances in `storage`.
     pub fn new(challenges: Challenges, storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         Self(Solver {
             challenges,
@@ -91,8 +89,8 @@ impl ChallengeSolver for TlsAlpn01Solver {
 
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure> {
         let start = Instant::now();
-        // Two orders with two names in common may each wait for the other: chance says which one
-        // gives up first.
+        // Two orders with two common names might wait for each other: chance decides which gives up
+        // first.
         let patience = TURN_PATIENCE + Duration::from_millis(fastrand::u64(..TURN_SPREAD));
         let turn = self
             .0
@@ -110,7 +108,7 @@ impl ChallengeSolver for TlsAlpn01Solver {
     }
 
     async fn clean_up(&self, challenge: &Challenge) {
-        // Given back whatever becomes of the rest, and after it.
+        // Released after the rest, whatever comes of it.
         let _turn = self.0.challenges.0.name_locks.resume_guard(challenge);
         self.0.clean_up(challenge).await;
     }
@@ -120,7 +118,7 @@ impl ChallengeSolver for TlsAlpn01Solver {
     }
 }
 
-/// Why a name cannot be validated by TLS now.
+/// Why a name cannot be validated over TLS now.
 fn is_taken(challenge: &Challenge) -> Failure {
     Failure::new(
         FailureClass::Network,
@@ -134,8 +132,8 @@ fn is_taken(challenge: &Challenge) -> Failure {
 }
 
 impl Solver {
-    /// Waits until no other instance that lives has a challenge of its own where this one is to be
-    /// stored, for so long at most. Two that store at the same moment may miss each other.
+    /// Waits, with a limit, while another live instance has its own challenge at this key. Two that
+    /// store at the same moment may miss each other.
     async fn let_others_finish(
         &self,
         challenge: &Challenge,
@@ -159,7 +157,7 @@ impl Solver {
             match in_time(look).await {
                 Ok(true) if start.elapsed() < patience => tokio::time::sleep(TURN_PAUSE).await,
                 Ok(true) => return Err(is_taken(challenge)),
-                // A storage that fails is no reason not to try.
+                // A storage failure is no reason not to try.
                 Ok(false) | Err(_) => return Ok(()),
             }
         }
@@ -192,7 +190,7 @@ impl Solver {
             challenges.0.instance.delay(&*storage)
         };
         match in_time(store).await {
-            // The CA may come to others, which have to hear of it first.
+            // The CA may come to other instances, which have to learn of the challenge first.
             Ok(Some(delay)) => tokio::time::sleep(delay).await,
             Ok(None) => {}
             Err(error) => tracing::warn!(
@@ -225,7 +223,7 @@ impl Solver {
     }
 }
 
-/// Deletes what is stored of a challenge, where another instance has not put its own there.
+/// Deletes the stored challenge, unless another instance has put its own there.
 fn delete(storage: &dyn Storage, key: &Key, challenge: &Challenge) -> Result<(), StorageError> {
     match storage.load(key)? {
         Some(value)
@@ -239,7 +237,7 @@ fn delete(storage: &dyn Storage, key: &Key, challenge: &Challenge) -> Result<(),
     }
 }
 
-/// Does something with the storage on a thread that may block; the error as text.
+/// Works with the storage on a thread that may block. The error is text.
 async fn in_time<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, String> {

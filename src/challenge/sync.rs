@@ -1,9 +1,9 @@
-//! Syncs with the storage, so that this instance answers what others with the same storage have
-//! asked a CA to validate, and sweeps what killed processes have left there.
+//! Syncs with the storage, so that this instance responds to validations that others with the same
+//! storage have requested, and sweeps what killed processes have left there.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -12,17 +12,18 @@ use tokio::task;
 use super::Challenges;
 use super::record::ChallengeRecord;
 use crate::clock::{Clock, UnixTime};
+use crate::lock::MutexExt;
 use crate::shutdown::{ShutdownWatch, requested};
 use crate::storage::{Key, Storage, StorageError, Watch, blocking, keys};
 
-/// How often the storage is read though it has signalled no change.
+/// How often the storage is read if it signals no change.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is read where it cannot be watched: a CA does not wait. Others wait for two such
+/// How often it is read if it cannot be watched: a CA does not wait. Others wait for two such
 /// reads, see [`super::instance`].
 pub(super) const WITHOUT_WATCH: Duration = Duration::from_secs(1);
 
-/// The shortest time from one look to the next: hundreds of orders begin at a time.
+/// The minimum time between two reads: hundreds of orders may begin at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a start waits for the storage.
@@ -31,18 +32,18 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stop waits for the storage.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reads the storage once, for a start that is about to accept connections: a CA that tries again
-/// right after a crash finds the answer.
+/// Reads the storage once, before a start accepts connections: a CA that retries right after a
+/// crash finds the response.
 ///
-/// Blocks until that is done, for 2 s at most. What comes later than that is answered when it
-/// comes; what fails is logged.
+/// Blocks until that is done, for 2 s at most. Anything that arrives later is used when it arrives;
+/// failures are logged.
 pub fn read_once(challenges: &Challenges, storage: &Arc<dyn Storage>, clock: &Arc<dyn Clock>) {
     let (done, outcome) = mpsc::channel();
     let (challenges, storage, now) = (challenges.clone(), Arc::clone(storage), clock.now());
     let started = thread::Builder::new()
         .name("challenges".into())
         .spawn(move || {
-            // Nobody listens any more where it took too long.
+            // Nobody is listening any more if this took too long.
             let _ = done.send(read_challenges(&challenges, &*storage, now));
         });
     let error = match started.map(|_| outcome.recv_timeout(START_PATIENCE)) {
@@ -58,7 +59,7 @@ pub fn read_once(challenges: &Challenges, storage: &Arc<dyn Storage>, clock: &Ar
     report_unreadable(&error);
 }
 
-/// Keeps `challenges` equal to what other instances have stored, until `shutdown` says stop.
+/// Keeps `challenges` in sync with other instances, until `shutdown` says stop.
 pub async fn sync_with_storage(
     challenges: Challenges,
     storage: Arc<dyn Storage>,
@@ -82,14 +83,14 @@ struct Sync {
     challenges: Challenges,
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    /// Whether the last read failed, which has been logged then.
+    /// Whether the last read failed, which was logged.
     failing: bool,
 }
 
-/// What was found in the storage.
+/// The challenges in the storage.
 struct ActiveChallenges {
     stored: Vec<ChallengeRecord>,
-    /// The first of what could not be read or deleted.
+    /// The first error of reading or deleting.
     error: Option<StorageError>,
 }
 
@@ -97,7 +98,7 @@ impl Sync {
     async fn sync_until_shutdown(&mut self) {
         let mut watch = None;
         loop {
-            // Watched first, read second: so no change falls in between.
+            // Watched first, read second, so that no change is missed.
             if watch.is_none() {
                 watch = self.watch_storage().await;
             }
@@ -128,7 +129,7 @@ impl Sync {
         let (challenges, now) = (self.challenges.clone(), self.clock.now());
         let work = move |storage: &dyn Storage| Ok(read_challenges(&challenges, storage, now));
         let outcome = match blocking(&self.storage, work).await {
-            // That is no news of the storage.
+            // This says nothing about the storage.
             Err(StorageError::Ending) => return,
             looked => looked.unwrap_or_else(|broken| Err(broken.to_string())),
         };
@@ -140,7 +141,7 @@ impl Sync {
         self.failing = outcome.is_err();
     }
 
-    /// Lets others know that this instance answers no longer, as well as it can.
+    /// Lets others know that this instance no longer responds, as well as possible.
     async fn withdraw_instance(self) {
         let (challenges, storage) = (self.challenges, self.storage);
         let leave = task::spawn_blocking(move || {
@@ -148,7 +149,7 @@ impl Sync {
                 tracing::debug!(%error, "cannot withdraw this instance's record");
             }
         });
-        // Others notice that it is gone.
+        // Others will notice that it is gone.
         let _ = tokio::time::timeout(END_PATIENCE, leave).await;
     }
 }
@@ -161,17 +162,16 @@ fn report_unreadable(error: &str) {
     );
 }
 
-/// Reads the storage as a whole; the first error as text. What was known is answered on where
-/// it cannot be read.
+/// Reads the whole storage; the first error as text. If it cannot be read, known responses stay in
+/// use.
 fn read_challenges(
     challenges: &Challenges,
     storage: &dyn Storage,
     now: UnixTime,
 ) -> Result<(), String> {
-    // One after the other: that of a start may be late.
-    let looking = challenges.0.looking.lock();
-    let _looking = looking.unwrap_or_else(PoisonError::into_inner);
-    // Before it is read: whoever stores something after this knows that somebody is to be told.
+    // One read at a time: that of the start may be late.
+    let _looking = challenges.0.looking.lock_unpoisoned();
+    // Before the read: whoever stores a challenge after this knows of this instance.
     if let Err(error) = challenges.0.instance.write_record(storage) {
         tracing::debug!(
             %error,
@@ -185,7 +185,7 @@ fn read_challenges(
     found.error.map_or(Ok(()), |error| Err(error.to_string()))
 }
 
-/// Everything that is stored but for what is under `own` keys; deletes what has expired.
+/// All stored challenges except those under `own` keys; deletes expired ones.
 fn load_challenges(
     storage: &dyn Storage,
     own: &HashSet<Key>,

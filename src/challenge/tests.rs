@@ -1,4 +1,4 @@
-//! Solvers and followers around one storage.
+//! Solvers and syncing instances around one storage.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use crate::storage::{Lease, MemoryStorage, Stat, Storage, Value, Watch};
 
 const NOW: UnixTime = 1_757_894_400;
 
-/// A storage in memory that tells of changes, and fails on demand.
+/// A storage in memory that reports changes, and fails on command.
 struct Shelf {
     inner: MemoryStorage,
     changes: watch::Sender<u64>,
     is_broken: AtomicBool,
-    /// Held while nothing of it can be read.
+    /// Held while nothing can be read.
     hanging: Mutex<()>,
-    /// How often it has been looked at as a whole.
+    /// How often everything was listed.
     looks: AtomicUsize,
-    /// How often something of it has been read.
+    /// How often a value was read.
     loads: AtomicUsize,
 }
 
@@ -200,7 +200,7 @@ async fn addresses_are_validated_too() {
         one.http01.present(&http).await.expect("presented");
         one.tls_alpn01.present(&tls).await.expect("presented");
         assert!(one.answers(&http) && one.answers(&tls), "{address}");
-        // A CA asks for no address by TLS: that is no server name.
+        // A CA asks for no address by TLS: an address is not a server name.
         assert!(one.challenges.tls_alpn01(address).is_none());
         let stored = one.storage.stored().join(" ");
         assert!(stored.contains(".arpa.json"), "{stored}");
@@ -247,7 +247,7 @@ async fn a_challenge_is_answered_from_present_to_clean_up_and_no_longer() {
     assert!(one.storage.stored().is_empty());
 }
 
-/// Whether what is under way has come to an end, given a moment to go on.
+/// Returns true if the future has completed, after a moment to continue.
 async fn goes_on<T>(under_way: &mut (impl Future<Output = T> + Unpin)) -> bool {
     tokio::time::timeout(Duration::from_secs(1), under_way)
         .await
@@ -268,7 +268,7 @@ async fn two_orders_with_one_name_are_validated_one_after_the_other() {
     let mut waiting = solver.present(&second);
     assert!(!goes_on(&mut waiting).await);
     assert_eq!(certificate(), of_first);
-    // Another name waits for nobody, nor does another type.
+    // Another name waits for nothing, nor does another type.
     solver
         .present(&tls_alpn01("b.example", "3"))
         .await
@@ -277,7 +277,7 @@ async fn two_orders_with_one_name_are_validated_one_after_the_other() {
         .present(&http01("a.example", "4"))
         .await
         .expect("presented");
-    // The same challenge, of one account, is answered for both until the last one has done.
+    // The same challenge, of one account, is responded to for both until the last one is done.
     solver.present(&first).await.expect("presented");
     solver.clean_up(&first).await;
     assert!(!goes_on(&mut waiting).await);
@@ -300,7 +300,7 @@ async fn a_turn_that_nobody_waits_for_any_longer_is_the_next_ones() {
     let mut waiting = solver.present(&third);
     assert!(!goes_on(&mut waiting).await);
     drop(dropped);
-    // Whoever drops it takes it back as well.
+    // Dropping it cleans it up as well.
     solver.clean_up(&second).await;
     assert!(!goes_on(&mut waiting).await);
     solver.clean_up(&first).await;
@@ -344,7 +344,7 @@ async fn a_validation_of_another_instance_that_lives_is_waited_for() {
     waiting.await.expect("presented");
     two.tls_alpn01.clean_up(&ours).await;
 
-    // One that was killed is not.
+    // One that was killed did not.
     one.tls_alpn01.present(&theirs).await.expect("presented");
     drop(one);
     let start = tokio::time::Instant::now();
@@ -378,7 +378,7 @@ async fn any_instance_with_the_storage_answers() {
     .await;
     let made = two.challenges.tls_alpn01("b.example").expect("an answer");
 
-    // Another challenge of the same name takes the place of the first.
+    // Another challenge of the same name replaces the first.
     one.tls_alpn01.clean_up(&tls).await;
     let next = tls_alpn01("b.example", "T3");
     one.tls_alpn01.present(&next).await.expect("presented");
@@ -393,7 +393,7 @@ async fn any_instance_with_the_storage_answers() {
     ] {
         solver.clean_up(challenge).await;
     }
-    // A look that was under way may have found what was just taken away.
+    // A read in progress may have found what was just removed.
     until("the first has nothing", || one.challenges.is_empty()).await;
     until("the other has nothing", || two.challenges.is_empty()).await;
     stop.send(true).expect("heard");
@@ -438,7 +438,7 @@ async fn what_a_killed_process_has_left_is_answered_for_a_while_and_swept() {
     let next = Instance::new(&storage);
     let follower = next.follow(&stopped);
     until("it is taken over", || next.answers(&left)).await;
-    // The order goes on where it stood.
+    // The order continues where it stood.
     next.http01.present(&left).await.expect("presented");
     next.http01.clean_up(&left).await;
     assert!(next.challenges.is_empty());
@@ -502,14 +502,14 @@ fn nobody_waits_long_for_a_look_up_or_causes_too_many() {
         .iter()
         .map(|token| one.challenges.look_up_token(token));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    // It comes to an end while the storage hangs.
+    // It ends although the storage hangs.
     runtime.block_on(futures::future::join_all(looking));
     drop(hanging);
     let loads = storage.loads.load(Ordering::SeqCst);
     assert!((1..=8).contains(&loads), "{loads} at a time");
 }
 
-// In real time: a paused clock runs on while the storage is at work on another thread.
+// In real time: a paused clock runs on while the storage works on another thread.
 #[tokio::test]
 async fn others_are_given_time_to_hear_of_a_challenge_as_long_as_they_live() {
     let storage = Shelf::new();
@@ -524,7 +524,7 @@ async fn others_are_given_time_to_hear_of_a_challenge_as_long_as_they_live() {
     two.read_once();
     assert!(took("Two").await >= Duration::from_millis(300));
 
-    // One that was killed leaves its record, and gives up its lock.
+    // A killed instance leaves its record, and its lock is free.
     let records = || {
         let keys = storage.list(&keys::instances().expect("a key"));
         keys.expect("readable").len()
@@ -564,7 +564,7 @@ fn a_start_does_not_wait_for_a_storage_that_is_broken_or_hangs() {
     Instance::new(&storage).read_once();
     storage.is_broken.store(false, Ordering::SeqCst);
     let hanging = storage.hanging.lock().expect("sound");
-    // It comes to an end while it hangs.
+    // It ends although the storage hangs.
     Instance::new(&storage).read_once();
     assert_eq!(storage.looks.load(Ordering::SeqCst), 2);
     drop(hanging);
@@ -586,7 +586,7 @@ async fn a_broken_storage_keeps_nobody_from_answering() {
     assert!(one.answers(&challenge));
     let looks = || storage.looks.load(Ordering::SeqCst);
     let before_the_change = looks();
-    // A look of either may be on its way, so that four make sure of one of each.
+    // A read of either may be in progress, so four ensure one of each.
     while looks() < before_the_change + 4 {
         storage.changes.send_modify(|count| *count += 1);
         tokio::time::sleep(Duration::from_millis(2)).await;

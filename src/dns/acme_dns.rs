@@ -1,10 +1,10 @@
-//! acme-dns: a small name server for validations alone. Each of its accounts may set the TXT
-//! records of one subdomain, which `_acme-challenge` names are delegated to by CNAME.
+//! acme-dns: a small name server for validations alone. Each account may set the TXT records of one
+//! subdomain, to which `_acme-challenge` names are delegated by CNAME.
 
 mod accounts;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,25 +19,26 @@ use super::api::Api;
 use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::{self, AcmeDnsAccounts, Dns};
 use crate::host::HostName;
+use crate::lock::MutexExt;
 use crate::secret::Secret;
 use accounts::{Account, Accounts};
 
-/// It keeps the last two values of a subdomain: one for a name and one for its wildcard.
+/// A subdomain keeps its last two values: one for a name and one for its wildcard.
 const VALUES: usize = 2;
 
-/// How long a value is held that is not removed. It cannot be removed at the server.
+/// How long a value counts that is not removed. It cannot be removed from the server.
 const HELD: Duration = Duration::from_secs(600);
 
 /// How long a third value waits for one of the two before it.
 const WAIT: Duration = Duration::from_secs(120);
 
-/// Sets records at a server of acme-dns.
+/// Sets records at an acme-dns server.
 pub struct AcmeDnsProvider {
     api: Api,
     accounts: Accounts,
-    /// The values that are set for each name, and since when.
+    /// The values set for each name, and when.
     set: Mutex<HashMap<HostName, Vec<(String, Instant)>>>,
-    /// Told when a value is removed.
+    /// Notified when a value is removed.
     room: Notify,
     wait: Duration,
 }
@@ -46,7 +47,7 @@ impl AcmeDnsProvider {
     /// The provider of the entry `name`.
     ///
     /// # Errors
-    /// Where its HTTPS cannot be set up.
+    /// If its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::AcmeDns, dns: &Dns) -> Result<Self, DnsError> {
         let (accounts, secrets) = match &config.accounts {
             AcmeDnsAccounts::File(path) => (Accounts::in_file(path.clone()), Vec::new()),
@@ -74,15 +75,15 @@ impl AcmeDnsProvider {
         })
     }
 
-    /// The same, with less patience.
+    /// Waits at most this long for a free slot.
     #[cfg(test)]
     pub(super) fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// The account that sets the records of a name. Where there is none yet, one is made, which
-    /// helps only once the name is delegated.
+    /// The account that sets the records of a name. If there is none, registers one, which helps
+    /// once the name is delegated.
     async fn account(&self, name: &HostName) -> Result<Account, DnsError> {
         let file = match &self.accounts {
             Accounts::One(account) if account.is_for(name) => return Ok(account.clone()),
@@ -125,7 +126,8 @@ impl AcmeDnsProvider {
         )))
     }
 
-    /// Takes one of the two places for values of a subdomain; `false` where it has one already.
+    /// Claims one of the two slots for values of a subdomain. Returns false if the value has one
+    /// already.
     async fn claim_slot(&self, record: &TxtRecord) -> Result<bool, DnsError> {
         let deadline = Instant::now() + self.wait;
         loop {
@@ -147,7 +149,7 @@ impl AcmeDnsProvider {
     }
 
     fn try_claim_slot(&self, record: &TxtRecord) -> Option<bool> {
-        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.set.lock_unpoisoned();
         let values = set.entry(record.name.clone()).or_default();
         values.retain(|(_, since)| since.elapsed() < HELD);
         if values.iter().any(|(one, _)| *one == record.value) {
@@ -161,7 +163,7 @@ impl AcmeDnsProvider {
     }
 
     fn release_slot(&self, record: &TxtRecord) {
-        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.set.lock_unpoisoned();
         if let Some(values) = set.get_mut(&record.name) {
             values.retain(|(one, _)| *one != record.value);
         }
@@ -201,7 +203,7 @@ impl DnsProvider for AcmeDnsProvider {
 
     async fn add(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         let account = self.account(&record.name).await?;
-        // Set again, it would push out the other one.
+        // Setting it again would push out the other value.
         if !self.claim_slot(record).await? {
             return Ok(());
         }
@@ -212,19 +214,19 @@ impl DnsProvider for AcmeDnsProvider {
         updated
     }
 
-    /// Nothing is removed there: the next two values take the place of the last two.
+    /// Nothing is removed there: the next two values replace the last two.
     async fn remove(&self, _: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
         self.release_slot(record);
         Ok(())
     }
 
-    /// Its API has no such question.
+    /// Its API cannot list records.
     async fn list(&self, _: &HostName, _: &HostName) -> Result<Option<Vec<String>>, DnsError> {
         Ok(None)
     }
 }
 
-/// What a registration answers.
+/// The response to a registration.
 #[derive(serde::Deserialize)]
 struct Registered {
     username: String,
@@ -235,7 +237,7 @@ struct Registered {
 }
 
 impl Registered {
-    /// The account, where it can be one.
+    /// The account, if it is usable.
     fn account(self) -> Option<Account> {
         let full_domain: HostName = self.full_domain.parse().ok()?;
         Some(Account {

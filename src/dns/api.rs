@@ -1,4 +1,4 @@
-//! APIs over HTTP: how a provider is asked, and what becomes of its refusals.
+//! HTTP APIs: how a provider is asked, and what its refusals mean.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
@@ -11,29 +11,29 @@ use crate::config::model::Dns;
 use crate::http_client::{Body, HttpClient, Options};
 use crate::secret::Secret;
 
-/// How much of what a provider says goes into an error, in characters.
+/// How much of a provider's text goes into an error, in characters.
 const MAX_SAID: usize = 300;
 
-/// How many pages of a list are read: no zone has so many records of one name.
+/// How many pages of a list are read: no zone has that many records of one name.
 pub(super) const MAX_PAGES: u32 = 50;
 
 /// The API of a provider.
 pub(super) struct Api {
     /// The name of the entry in the configuration.
     entry: String,
-    /// Whose API it is, for people.
+    /// The name of the service, for people.
     service: &'static str,
-    /// What to look at where it does not let us in.
+    /// What to check if it denies access.
     credentials: &'static str,
     endpoint: String,
     client: HttpClient,
-    /// Goes with every request.
+    /// Sent with every request.
     authorization: Option<HeaderValue>,
-    /// What is never shown, should the provider repeat it.
+    /// Never shown, even if the provider echoes it.
     secrets: Vec<Secret>,
 }
 
-/// What it answers.
+/// A response.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
@@ -47,7 +47,7 @@ impl Answer {
 }
 
 impl Api {
-    /// The API at `endpoint` that the entry `name` is configured with.
+    /// The API at `endpoint`, for the entry `name` of the configuration.
     pub(super) fn new(
         name: &str,
         dns: &Dns,
@@ -58,7 +58,7 @@ impl Api {
         let client = HttpClient::new(Options {
             ca_file: dns.ca_file.as_deref(),
             proxy: dns.proxy.as_ref(),
-            // The configuration has warned of it.
+            // The configuration warns about it.
             allow_plain: endpoint.starts_with("http:"),
             ..Options::default()
         })
@@ -74,8 +74,7 @@ impl Api {
         })
     }
 
-    /// The same, with a token that goes with every request (RFC 6750, section 2.1) and is its one
-    /// secret.
+    /// Adds a token to every request (RFC 6750, section 2.1), which is the only secret.
     pub(super) fn with_bearer(
         name: &str,
         dns: &Dns,
@@ -88,7 +87,7 @@ impl Api {
         Ok(api)
     }
 
-    /// Sends a user's name and password with every request (RFC 7617).
+    /// Adds a user name and a password to every request (RFC 7617).
     pub(super) fn with_password(mut self, user: &str, password: &Secret) -> Result<Self, DnsError> {
         let pair = format!("{user}:{}", password.expose());
         let encoded = openssl::base64::encode_block(pair.as_bytes());
@@ -101,12 +100,12 @@ impl Api {
         &self.entry
     }
 
-    /// The URL that paths are below.
+    /// The base URL.
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// A field that is not logged by anyone on its way.
+    /// A header value that nobody logs on its way.
     pub(super) fn sensitive(&self, value: &str) -> Result<HeaderValue, DnsError> {
         let mut value = HeaderValue::from_str(value)
             .map_err(|_| self.refused(&format!("{} cannot be sent", self.credentials)))?;
@@ -114,7 +113,7 @@ impl Api {
         Ok(value)
     }
 
-    /// Asks with JSON, or without a body.
+    /// Sends a request with JSON, or without a body.
     pub(super) async fn json(
         &self,
         method: Method,
@@ -130,7 +129,7 @@ impl Api {
             .await
     }
 
-    /// Asks, and takes the answer whatever its status.
+    /// Sends a request, and returns the response whatever its status.
     pub(super) async fn send_request(
         &self,
         method: Method,
@@ -171,7 +170,7 @@ impl Api {
         })
     }
 
-    /// What an answer has in its JSON, where it is a good one.
+    /// Parses the JSON of a successful response.
     pub(super) fn decode<T: DeserializeOwned>(
         &self,
         doing: &str,
@@ -186,7 +185,7 @@ impl Api {
         })
     }
 
-    /// Whether an answer is a good one.
+    /// Checks that a response is successful.
     pub(super) fn check_success(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
         if answer.is_success() {
             return Ok(());
@@ -194,7 +193,7 @@ impl Api {
         Err(self.failure(doing, answer, &said(&answer.body)))
     }
 
-    /// What a bad answer means, with what it says.
+    /// The error for an unsuccessful response, with its text.
     pub(super) fn failure(&self, doing: &str, answer: &Answer, said: &str) -> DnsError {
         let Self {
             service,
@@ -228,17 +227,17 @@ impl Api {
         }
     }
 
-    /// It will stay so until someone does something.
+    /// An error that lasts until somebody does something.
     pub(super) fn refused(&self, what: &str) -> DnsError {
         DnsError::Refused(self.tidy(what))
     }
 
-    /// It may be otherwise later.
+    /// An error that may pass.
     pub(super) fn unreachable(&self, what: &str) -> DnsError {
         DnsError::Unreachable(self.tidy(what))
     }
 
-    /// The text with the entry it is about, and without secrets.
+    /// The text with the entry that it concerns, and without secrets.
     fn tidy(&self, what: &str) -> String {
         let mut text = format!("dns.{}: {what}", self.entry);
         let secrets = self.secrets.iter().filter(|one| !one.expose().is_empty());
@@ -251,7 +250,7 @@ impl Api {
     }
 }
 
-/// What a provider says about a failure, on one line. They all put it elsewhere.
+/// A provider's text about a failure, on one line. Each has it elsewhere.
 pub(super) fn said(body: &[u8]) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
         Ok(json) => {
@@ -276,7 +275,7 @@ pub(super) fn said(body: &[u8]) -> String {
     one_line(&text)
 }
 
-/// What others say, short and on one line.
+/// Somebody else's text, short and on one line.
 pub(super) fn one_line(text: &str) -> String {
     crate::printable::one_line(text, MAX_SAID)
 }

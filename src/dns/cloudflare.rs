@@ -11,10 +11,10 @@ use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::{self, Dns};
 use crate::host::HostName;
 
-/// The least it takes, in seconds; 1 would mean that it chooses.
+/// The minimum, in seconds; 1 would let Cloudflare choose.
 const LEAST_TTL: u32 = 60;
 
-/// "An identical record already exists", and what it was called before.
+/// "An identical record already exists", and its older form.
 const IS_THERE: [u64; 2] = [81058, 81057];
 
 /// "Record does not exist".
@@ -26,7 +26,7 @@ pub struct CloudflareProvider {
     ttl: u32,
 }
 
-/// What every answer has around it.
+/// What surrounds every response.
 #[derive(Deserialize)]
 struct Page<T> {
     result: Vec<T>,
@@ -67,7 +67,7 @@ impl CloudflareProvider {
     /// The provider of the entry `name`.
     ///
     /// # Errors
-    /// Where its HTTPS cannot be set up.
+    /// If its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::Cloudflare, dns: &Dns) -> Result<Self, DnsError> {
         let words = (
             "Cloudflare",
@@ -87,7 +87,7 @@ impl CloudflareProvider {
         let answer = self.api.json(Method::GET, &path, None).await?;
         let mut zones = self.api.decode::<Page<Zone>>(&doing, &answer)?.result;
         zones.retain(|found| found.name.eq_ignore_ascii_case(zone.as_str()));
-        // Several accounts may claim a zone; one of them has it.
+        // Several accounts may claim a zone; only one has it.
         zones.sort_by_key(|found| found.status != "active");
         zones.into_iter().next().map(|zone| zone.id).ok_or_else(|| {
             self.api.refused(&format!(
@@ -151,7 +151,7 @@ impl DnsProvider for CloudflareProvider {
             }
             let path = format!("/zones/{zone_id}/dns_records/{}", found.id);
             let answer = self.api.json(Method::DELETE, &path, None).await?;
-            // Someone else was faster.
+            // Somebody else was faster.
             if answer.status == 404 || codes(&answer.body).any(|code| code == IS_NOT_THERE) {
                 continue;
             }
@@ -173,7 +173,7 @@ impl DnsProvider for CloudflareProvider {
     }
 }
 
-/// The numbers of the errors in an answer.
+/// The error codes in a response.
 fn codes(body: &[u8]) -> impl Iterator<Item = u64> {
     let errors: Errors = serde_json::from_slice(body).unwrap_or_default();
     errors.errors.into_iter().map(|error| error.code)

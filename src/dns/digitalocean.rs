@@ -11,7 +11,7 @@ use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::{self, Dns};
 use crate::host::HostName;
 
-/// The least it takes, in seconds.
+/// The minimum, in seconds.
 const LEAST_TTL: u32 = 30;
 
 /// Sets records at DigitalOcean.
@@ -51,7 +51,7 @@ impl DigitalOceanProvider {
     /// The provider of the entry `name`.
     ///
     /// # Errors
-    /// Where its HTTPS cannot be set up.
+    /// If its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::DigitalOcean, dns: &Dns) -> Result<Self, DnsError> {
         let words = (
             "DigitalOcean",
@@ -65,7 +65,7 @@ impl DigitalOceanProvider {
         })
     }
 
-    /// The name as the zone has it.
+    /// The name relative to the zone.
     fn label<'n>(&self, zone: &HostName, name: &'n HostName) -> Result<&'n str, DnsError> {
         relative(zone, name).ok_or_else(|| {
             self.api
@@ -106,7 +106,7 @@ impl DnsProvider for DigitalOceanProvider {
     }
 
     async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
-        // It would take the same record twice.
+        // It would accept the same record twice.
         let there = self.records(zone, &record.name).await?;
         if there.iter().any(|one| unquote(&one.data) == record.value) {
             return Ok(());
@@ -130,7 +130,7 @@ impl DnsProvider for DigitalOceanProvider {
             }
             let path = format!("/v2/domains/{zone}/records/{}", found.id);
             let answer = self.api.json(Method::DELETE, &path, None).await?;
-            // Someone else was faster.
+            // Somebody else was faster.
             if answer.status != 404 {
                 self.api
                     .check_success(&format!("remove {}", record.name), &answer)?;

@@ -1,7 +1,7 @@
-//! One question to one name server (RFC 1035, section 4.2): over UDP, and over TCP where the answer
-//! does not fit or none comes.
+//! One question to one name server (RFC 1035, section 4.2): over UDP, and over TCP if the response
+//! does not fit or does not come.
 //!
-//! Nothing is kept between questions, so that a change is seen at once.
+//! Nothing is cached between questions, so a change is seen immediately.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,13 +20,13 @@ use crate::host::HostName;
 /// The port of name servers.
 pub(super) const PORT: u16 = 53;
 
-/// How often a question is sent over UDP, which loses some.
+/// How many times a question is sent over UDP, which loses some.
 const DATAGRAMS: usize = 2;
 
-/// The longest answer over UDP, whatever the server thinks.
+/// The largest response over UDP, whatever the server thinks.
 const LONGEST_DATAGRAM: usize = 4096;
 
-/// What a server answers.
+/// A server's response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) message: Message,
@@ -34,7 +34,7 @@ pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Why there is no answer. Reads on after the server's name: "does not answer within 2 s".
+/// Why there is no response. Follows the server's name: "does not answer within 2 s".
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(super) enum NoAnswer {
     #[error("does not answer within {} s", .0.as_secs_f64())]
@@ -51,7 +51,7 @@ impl From<io::Error> for NoAnswer {
     }
 }
 
-/// A name as it is written on the wire.
+/// A name in wire format.
 pub(super) fn wire(name: &HostName) -> Result<Name, DnsError> {
     Name::from_ascii(format!("{name}.")).map_err(|error| {
         DnsError::Refused(format!("no name server can be asked for {name}: {error}"))
@@ -66,7 +66,7 @@ pub(super) fn question(name: Name, kind: RecordType, recursion: bool) -> Message
     message
 }
 
-/// Sends a message and waits for the answer to it, each try as long as `patience`.
+/// Sends a message and waits for the response, up to `patience` for each try.
 pub(super) async fn query_server(
     server: SocketAddr,
     question: &Message,
@@ -88,7 +88,7 @@ pub(super) async fn query_server(
     }
     match timeout(patience, over_tcp(server, question, &sent)).await {
         Ok(Ok(answer)) => Ok(answer),
-        // That there is nobody for TCP either says less than the silence.
+        // A refused TCP connection says less than the silence over UDP.
         Ok(Err(trouble)) if !late => Err(trouble),
         Ok(Err(_)) | Err(_) => Err(NoAnswer::Late(patience)),
     }
@@ -100,14 +100,14 @@ async fn over_udp(server: SocketAddr, question: &Message, sent: &[u8]) -> Result
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = UdpSocket::bind(any).await?;
-    // What others send is then dropped, and a closed port reported.
+    // Packets from others are dropped then, and a closed port is reported.
     socket.connect(server).await?;
     socket.send(sent).await?;
     let mut buffer = vec![0; LONGEST_DATAGRAM];
     loop {
         let length = socket.recv(&mut buffer).await?;
         let bytes = buffer.get(..length).unwrap_or_default();
-        // A forger may send anything: only what answers the question ends the wait for the answer.
+        // A forger may send anything: only a response to the question ends the wait.
         if let Some(answer) = read_answer(bytes)
             .ok()
             .filter(|answer| answer.is_to(question))
@@ -147,7 +147,7 @@ fn read_answer(bytes: &[u8]) -> Result<Answer, NoAnswer> {
 impl Answer {
     fn is_to(&self, question: &Message) -> bool {
         let message = &self.message;
-        // An error, and any answer to an update, may leave the question out (RFC 2136, section 3.8).
+        // An error, and any response to an update, may omit the question (RFC 2136, section 3.8).
         let may_be_bare =
             message.op_code == OpCode::Update || message.response_code != ResponseCode::NoError;
         message.id == question.id
@@ -165,7 +165,7 @@ pub(super) fn text(data: &RData) -> Option<String> {
     Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned())
 }
 
-/// A code as people know it.
+/// A response code as people know it.
 pub(super) fn code_name(code: ResponseCode) -> String {
     match code {
         ResponseCode::NoError => "NOERROR".to_owned(),

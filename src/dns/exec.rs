@@ -1,5 +1,5 @@
-//! A program of one's own, called as by lego's `exec`: `PROGRAM present NAME. VALUE`, and with
-//! `cleanup` to remove. It says by its exit status whether that was done.
+//! A program of the user's, called like lego's `exec`: `PROGRAM present NAME. VALUE`, and with
+//! `cleanup` to remove. Its exit status says whether that worked.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -17,13 +17,13 @@ use crate::config::model::DnsExec;
 use crate::host::HostName;
 use crate::printable::Printable as _;
 
-/// How much of what it prints is kept, in octets. The rest is read and dropped.
+/// How much of its output is kept, in octets. The rest is read and dropped.
 const MAX_OUTPUT: usize = 4 << 10;
 
-/// How long its output is waited for once it has ended: what it left running may hold it open.
+/// How long to wait for output after it has ended: processes it left behind may hold it open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Where programs are found where we have no `PATH` ourselves.
+/// The search path for programs if we have no `PATH` ourselves.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Has records set by a program.
@@ -90,7 +90,7 @@ impl ExecProvider {
         } else {
             format!("and said: {}", one_line(&said))
         };
-        // Why it failed is unknown: it may well do better later.
+        // Why it failed is unknown: a retry may succeed.
         Err(DnsError::Unreachable(format!(
             "dns.{}: {doing} failed ({status}) {said}",
             self.name
@@ -125,16 +125,16 @@ impl DnsProvider for ExecProvider {
         self.call_program("cleanup", record).await
     }
 
-    /// The programs have no such verb.
+    /// These programs have no such verb.
     async fn list(&self, _: &HostName, _: &HostName) -> Result<Option<Vec<String>>, DnsError> {
         Ok(None)
     }
 }
 
-/// Runs a program to its end: its status, and the beginning of what it printed, errors first.
+/// Runs a program to its end: its status, and the beginning of its output, errors first.
 async fn run_program(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = command.spawn()?;
-    // Also once it has ended: what it left running is nobody's.
+    // After its end too: processes it left behind belong to nobody.
     let _group = Group::of(child.id());
     let (mut errors, mut words) = (Vec::new(), Vec::new());
     let status = {
@@ -182,7 +182,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // There is nothing left to kill where this fails.
+            // If this fails, there is nothing left to kill.
             let _ = killpg(group, Signal::SIGKILL);
         }
     }

@@ -1,5 +1,5 @@
-//! Hetzner: the zones of its Cloud API. (The DNS Console at dns.hetzner.com with an API of its own
-//! is what came before.)
+//! Hetzner: the zones of its Cloud API. (The DNS Console at dns.hetzner.com, with its own API,
+//! preceded it.)
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::{self, Dns};
 use crate::host::HostName;
 
-/// The least it takes, in seconds.
+/// The minimum, in seconds.
 const LEAST_TTL: u32 = 60;
 
-/// How often a change is tried while another one keeps the zone locked.
+/// How many times a change is tried while another one locks the zone.
 const TRIES: u32 = 10;
 
-/// How often an action is looked at that is under way.
+/// How many times a pending action is polled.
 const LOOKS: u32 = 60;
 
-/// The time between two of either.
+/// The pause between two tries or polls.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Sets records at Hetzner.
 pub struct HetznerProvider {
     api: Api,
     ttl: u32,
-    /// It makes one change of a zone at a time, and refuses others meanwhile.
+    /// It accepts one change of a zone at a time, and refuses others meanwhile.
     turn: Mutex<()>,
     pause: Duration,
 }
@@ -73,7 +73,7 @@ impl HetznerProvider {
     /// The provider of the entry `name`.
     ///
     /// # Errors
-    /// Where its HTTPS cannot be set up.
+    /// If its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::Hetzner, dns: &Dns) -> Result<Self, DnsError> {
         let words = (
             "Hetzner",
@@ -90,7 +90,7 @@ impl HetznerProvider {
         })
     }
 
-    /// The same, with less patience.
+    /// Pauses this long instead.
     #[cfg(test)]
     pub(super) fn with_pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
@@ -106,7 +106,7 @@ impl HetznerProvider {
         Ok(format!("/zones/{zone}/rrsets/{label}/TXT"))
     }
 
-    /// The TXT records of a name, where it has some.
+    /// The TXT records of a name, if it has any.
     async fn records(
         &self,
         zone: &HostName,
@@ -122,7 +122,7 @@ impl HetznerProvider {
         Ok(Some(found.rrset))
     }
 
-    /// Begins a change, as soon as no other one is under way.
+    /// Begins a change, as soon as no other one is in progress.
     async fn begin_action(&self, path: &str, body: &Value) -> Result<Answer, DnsError> {
         let mut tries = 1;
         loop {
@@ -136,7 +136,7 @@ impl HetznerProvider {
         }
     }
 
-    /// Waits until a change that was begun is made.
+    /// Waits until a change is complete.
     async fn await_action(&self, doing: &str, answer: &Answer) -> Result<(), DnsError> {
         let mut action = self.api.decode::<Begun>(doing, answer)?.action;
         for _ in 0..LOOKS {
@@ -176,7 +176,7 @@ impl DnsProvider for HetznerProvider {
             return Ok(());
         }
         let mut body = json!({ "records": [{ "value": quote(&record.value) }] });
-        // All records of a name have one: it is refused where they have another.
+        // All records of a name share one TTL: a different one is refused.
         if there.is_none_or(|set| set.ttl.is_none())
             && let Some(map) = body.as_object_mut()
         {
@@ -200,7 +200,7 @@ impl DnsProvider for HetznerProvider {
         let Some(there) = self.records(zone, &record.name).await? else {
             return Ok(());
         };
-        // As it is written there, or it is not the same.
+        // The value must match exactly.
         let mut records = there.records.into_iter();
         let Some(found) = records.find(|one| unquote(&one.value) == record.value) else {
             return Ok(());
@@ -208,7 +208,7 @@ impl DnsProvider for HetznerProvider {
         let body = json!({ "records": [{ "value": found.value }] });
         let path = format!("{}/actions/remove_records", self.path(zone, &record.name)?);
         let answer = self.begin_action(&path, &body).await?;
-        // Someone else was faster.
+        // Somebody else was faster.
         if answer.status == 404 {
             return Ok(());
         }

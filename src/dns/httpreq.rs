@@ -1,4 +1,4 @@
-//! lego's protocol `httpreq`: `POST /present` and `POST /cleanup` at a server of one's own, with
+//! lego's `httpreq` protocol: `POST /present` and `POST /cleanup` at a server of the user's, with
 //! `{"fqdn": "_acme-challenge.example.com.", "value": "…"}`.
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::{self, Dns};
 use crate::host::HostName;
 
-/// Has records set by a server of one's own.
+/// Sets records through a server of the user's.
 pub struct HttpReqProvider {
     api: Api,
 }
@@ -19,7 +19,7 @@ impl HttpReqProvider {
     /// The provider of the entry `name`.
     ///
     /// # Errors
-    /// Where its HTTPS cannot be set up.
+    /// If its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::HttpReq, dns: &Dns) -> Result<Self, DnsError> {
         let words = ("the server", "'username' and 'password'");
         let login = config.login.as_ref();
@@ -63,7 +63,7 @@ impl DnsProvider for HttpReqProvider {
         self.post("/cleanup", "remove", record).await
     }
 
-    /// The protocol has no such question.
+    /// The protocol cannot list records.
     async fn list(&self, _: &HostName, _: &HostName) -> Result<Option<Vec<String>>, DnsError> {
         Ok(None)
     }

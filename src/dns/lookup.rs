@@ -1,9 +1,10 @@
-//! What the DNS says of a name, asked as a CA asks: at the name servers that have the word.
+//! Looks names up in the DNS as a CA does: at the authoritative name servers.
 //!
-//! The resolvers find the zone of a name and its servers. These are then asked themselves: a
-//! resolver remembers what it was told, also that there is no such record, while the answer that
-//! counts is the one that a CA gets next.
+//! The resolvers find the zone of a name and its servers, which are then asked directly: a resolver
+//! caches what it was told, including that there is no such record, while the response that counts
+//! is the one that a CA gets next.
 
+mod aliases;
 mod caa;
 mod propagation;
 mod resolvers;
@@ -21,23 +22,22 @@ use crate::dns::DnsError;
 use crate::dns::exchange::{self, PORT, code_name, text};
 use crate::host::HostName;
 
+use self::aliases::follow_cnames;
+
 pub use caa::{Caa, CaaRecord};
 pub use propagation::Propagation;
 
-/// How many aliases are followed.
-const MOST_ALIASES: usize = 8;
-
-/// How many of a zone's servers are asked for a record of which any of them knows.
+/// How many of a zone's servers are asked at once for the same record.
 const ASKED_AT_ONCE: usize = 6;
 
-/// Whom [`Lookups`] ask.
+/// Which servers [`Lookups`] ask.
 #[derive(Clone, Debug)]
 pub struct LookupOptions {
-    /// The resolvers; the system's (`/etc/resolv.conf`) where there are none.
+    /// The resolvers; if empty, the system's (`/etc/resolv.conf`).
     pub resolvers: Vec<SocketAddr>,
-    /// Servers that are asked instead of a zone's own, where there are any. They may be resolvers.
+    /// Servers to ask instead of a zone's own, if not empty. They may be resolvers.
     pub servers: Vec<SocketAddr>,
-    /// How long an answer may take; a question is put three times.
+    /// How long a response may take; a question is sent three times.
     pub patience: Duration,
 }
 
@@ -51,7 +51,7 @@ impl Default for LookupOptions {
     }
 }
 
-/// Looks names up. It remembers nothing.
+/// Looks names up. Caches nothing.
 #[derive(Clone, Debug)]
 pub struct Lookups {
     options: LookupOptions,
@@ -60,7 +60,7 @@ pub struct Lookups {
 /// A name server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its name; `None` where an address is configured.
+    /// Its name; `None` for a configured address.
     pub name: Option<HostName>,
     pub address: SocketAddr,
 }
@@ -82,22 +82,22 @@ struct Zone {
 
 /// What is found behind all aliases of a name.
 struct Found {
-    /// Where the aliases lead to; the name itself where there are none.
+    /// The end of the aliases; the name itself if there are none.
     name: HostName,
     records: Vec<RData>,
 }
 
 impl Lookups {
-    /// Makes look-ups of these options.
+    /// Creates lookups with these options.
     pub fn new(options: LookupOptions) -> Self {
         Self { options }
     }
 
-    /// The name that `name` stands for: the end of its aliases (CNAME, also those of a DNAME), or
-    /// `name` itself. There need be no record there.
+    /// The name that `name` stands for: the end of its aliases (CNAME, also from a DNAME), or
+    /// `name` itself. It need not have any record.
     ///
     /// # Errors
-    /// Where it cannot be found out, the aliases lead in a circle or there are more than 8.
+    /// If the lookup fails, or the aliases lead in a circle or are more than 8.
     pub async fn target(&self, name: &HostName) -> Result<HostName, DnsError> {
         Ok(self.look_up(name, RecordType::TXT).await?.name)
     }
@@ -105,13 +105,13 @@ impl Lookups {
     /// The zone of a name: the nearest name at or above it that has an SOA record.
     ///
     /// # Errors
-    /// Where it cannot be found out, or not even the last label exists.
+    /// If the lookup fails, or not even the last label exists.
     pub async fn zone(&self, name: &HostName) -> Result<HostName, DnsError> {
         let mut at = name.clone();
         loop {
             let wire = exchange::wire(&at)?;
             let answer = self.resolve(&at, RecordType::SOA).await?;
-            // That of the target of an alias says nothing about the alias.
+            // The record of an alias's target says nothing about the alias.
             let is_own = |record: &&_| is(record, &wire, RecordType::SOA);
             if answer.answers.iter().find(is_own).is_some() {
                 return Ok(at);
@@ -129,7 +129,7 @@ impl Lookups {
     /// configured instead.
     ///
     /// # Errors
-    /// Where none is found.
+    /// If none is found.
     pub async fn servers(&self, zone: &HostName) -> Result<Vec<Server>, DnsError> {
         if !self.options.servers.is_empty() {
             let configured = self.options.servers.iter();
@@ -170,19 +170,19 @@ impl Lookups {
         }
     }
 
-    /// The values of the TXT records of a name, their parts joined.
+    /// The values of a name's TXT records, their strings joined.
     ///
     /// # Errors
-    /// Where they cannot be found out.
+    /// If the lookup fails.
     pub async fn txt(&self, name: &HostName) -> Result<Vec<String>, DnsError> {
         let found = self.look_up(name, RecordType::TXT).await?;
         Ok(found.records.iter().filter_map(text).collect())
     }
 
-    /// The addresses of a name: none where it has none or does not exist.
+    /// The addresses of a name: none if it has none or does not exist.
     ///
     /// # Errors
-    /// Where they cannot be found out.
+    /// If the lookup fails.
     pub async fn addresses(&self, name: &HostName) -> Result<Vec<IpAddr>, DnsError> {
         let (four, six) = futures::join!(
             self.look_up(name, RecordType::A),
@@ -192,12 +192,36 @@ impl Lookups {
         Ok(records.filter_map(|data| data.ip_addr()).collect())
     }
 
+    /// The CAA records that apply to a name: its own, or those of the nearest parent that has any
+    /// (RFC 8659, section 3). For a wildcard, those of the name after `*.`.
+    ///
+    /// # Errors
+    /// If the lookup fails, which forbids a CA to issue.
+    pub async fn caa(&self, name: &HostName) -> Result<Caa, DnsError> {
+        let mut at = Some(name.clone());
+        let mut zone = None;
+        while let Some(here) = at {
+            let found = self.look_up_in(&mut zone, &here, RecordType::CAA).await?;
+            let records: Vec<_> = found.records.iter().filter_map(caa::record).collect();
+            if !records.is_empty() {
+                return Ok(Caa {
+                    at: Some(here),
+                    records,
+                });
+            }
+            at = here.parent().and_then(|parent| parent.parse().ok());
+            // A parent is in the same zone, up to the zone's own name.
+            zone = zone.filter(|zone| zone.name != here);
+        }
+        Ok(Caa::default())
+    }
+
     /// The records of a type, behind all aliases.
     async fn look_up(&self, name: &HostName, kind: RecordType) -> Result<Found, DnsError> {
         self.look_up_in(&mut None, name, kind).await
     }
 
-    /// [`Self::look_up`] of a name whose zone may be known, and is afterwards.
+    /// [`Self::look_up`] for a name whose zone may be known, and is known afterwards.
     async fn look_up_in(
         &self,
         zone: &mut Option<Zone>,
@@ -221,13 +245,13 @@ impl Lookups {
                     records,
                 });
             }
-            // Other servers may have the word about the target.
+            // Other servers may be authoritative for the target.
             at = followed;
             answer = self.at_servers(&mut None, &at, kind).await?;
         }
     }
 
-    /// What the servers of a name's zone say; the resolvers where none of them can be asked.
+    /// The response of the servers of a name's zone, or of the resolvers if none of those responds.
     async fn at_servers(
         &self,
         zone: &mut Option<Zone>,
@@ -254,7 +278,7 @@ impl Lookups {
     }
 
     async fn zone_of(&self, name: &HostName) -> Result<Zone, DnsError> {
-        // Configured servers are asked for all names.
+        // Configured servers are asked about all names.
         let zone = if self.options.servers.is_empty() {
             self.zone(name).await?
         } else {
@@ -266,7 +290,7 @@ impl Lookups {
         })
     }
 
-    /// What a server of a zone says, or, for people, why it says nothing of use.
+    /// A server's response, or why it is of no use, for people.
     async fn at_server(
         &self,
         server: &Server,
@@ -274,7 +298,7 @@ impl Lookups {
         kind: RecordType,
     ) -> Result<Message, String> {
         let name = exchange::wire(name).map_err(|error| error.to_string())?;
-        // What is configured may be a resolver.
+        // A configured server may be a resolver.
         let question = exchange::question(name, kind, server.name.is_none());
         let answer = exchange::query_server(server.address, &question, self.options.patience).await;
         let message = answer.map_err(|error| error.to_string())?.message;
@@ -291,7 +315,7 @@ impl Lookups {
         }
     }
 
-    /// What the resolvers say.
+    /// The response of the resolvers.
     async fn resolve(&self, name: &HostName, kind: RecordType) -> Result<Message, DnsError> {
         let resolvers = match &*self.options.resolvers {
             [] => resolvers::of_the_system().await?,
@@ -314,7 +338,8 @@ impl Lookups {
         )))
     }
 
-    /// The addresses of a name server, for which the resolvers' word will do.
+    /// The addresses of a name server, according to the resolvers, whose cache is good enough for
+    /// that.
     async fn resolved_addresses(&self, name: &HostName) -> Result<Vec<IpAddr>, DnsError> {
         let (four, six) = futures::join!(
             self.resolve(name, RecordType::A),
@@ -322,48 +347,6 @@ impl Lookups {
         );
         let records = four?.answers.into_iter().chain(six?.answers);
         Ok(records.filter_map(|record| record.data.ip_addr()).collect())
-    }
-}
-
-/// Follows the aliases of one answer from `at` on, and adds each to all that were followed.
-fn follow_cnames(
-    answer: &Message,
-    at: &HostName,
-    aliases: &mut Vec<HostName>,
-) -> Result<HostName, DnsError> {
-    let mut at = at.clone();
-    loop {
-        let wire = exchange::wire(&at)?;
-        let target = answer.answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(target) if record.name == wire => Some(&target.0),
-            _ => None,
-        });
-        let Some(target) = target else {
-            return Ok(at);
-        };
-        let Some(next) = host(target) else {
-            return Err(DnsError::Refused(format!(
-                "{at} is an alias (CNAME) of {target}, which is not a host name"
-            )));
-        };
-        let wrong = if aliases.contains(&next) {
-            "leads in a loop"
-        } else if aliases.len() > MOST_ALIASES {
-            "leads over more than 8 aliases"
-        } else {
-            aliases.push(next.clone());
-            at = next;
-            continue;
-        };
-        let way: Vec<_> = aliases
-            .iter()
-            .chain([&next])
-            .map(HostName::as_str)
-            .collect();
-        return Err(DnsError::Refused(format!(
-            "the alias (CNAME) {wrong}: {}",
-            way.join(" → ")
-        )));
     }
 }
 

@@ -1,5 +1,5 @@
-//! Records set by dynamic update (RFC 2136) at a zone's primary server, signed with a key that both
-//! know (TSIG, RFC 8945).
+//! Sets records by dynamic update (RFC 2136) at a zone's primary server, signed with a shared key
+//! (TSIG, RFC 8945).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::model::{self, NameServer};
 use crate::host::HostName;
 
-/// How far the clocks may be apart, as RFC 8945 recommends (section 10).
+/// How far the clocks may differ, as recommended by RFC 8945, section 10.
 const FUDGE: u16 = 300;
 
 /// How long a response may take. The server may write to its disk first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest text of a TXT record that is one part (RFC 1035, section 3.3).
+/// The maximum length of one string of a TXT record (RFC 1035, section 3.3).
 const LONGEST_TEXT: usize = 255;
 
-/// Sets records at one name server.
+/// Sets records at a name server.
 pub struct Rfc2136Provider {
     name: String,
     server: NameServer,
@@ -34,10 +34,10 @@ pub struct Rfc2136Provider {
 }
 
 impl Rfc2136Provider {
-    /// A provider of this name in the configuration, whose records live for `ttl` seconds.
+    /// The provider of the entry `name`, whose records have a TTL of `ttl` seconds.
     ///
     /// # Errors
-    /// Where the key cannot be used.
+    /// If the key cannot be used.
     pub fn new(name: &str, config: &model::Rfc2136, ttl: u32) -> Result<Self, DnsError> {
         let key = config.tsig.as_ref().map(|tsig| signer(name, tsig));
         Ok(Self {
@@ -72,7 +72,7 @@ impl Rfc2136Provider {
         message.metadata.op_code = OpCode::Update;
         message.metadata.recursion_desired = false;
         message.add_query(Query::query(zone_wire, RecordType::SOA));
-        // A record to remove has the class NONE and no time to live (RFC 2136, section 2.5.4).
+        // A record to remove has the class NONE and a TTL of zero (RFC 2136, section 2.5.4).
         let ttl = if class == DNSClass::IN { self.ttl } else { 0 };
         let data = RData::TXT(TXT::new(vec![value.clone()]));
         let mut record = Record::from_rdata(wire, ttl, data);
@@ -81,7 +81,7 @@ impl Rfc2136Provider {
         Ok(message)
     }
 
-    /// Sends a message signed, and gives the answer where it says that all is well.
+    /// Sends a signed message, and returns the response if it is a success.
     async fn send_update(
         &self,
         zone: &HostName,
@@ -123,7 +123,7 @@ impl Rfc2136Provider {
         Ok(addresses)
     }
 
-    /// Says what an answer means.
+    /// Checks a response.
     fn check_response(
         &self,
         server: SocketAddr,
@@ -142,8 +142,7 @@ impl Rfc2136Provider {
             return Err(key_trouble(server, zone, key, error));
         }
         let code = message.response_code;
-        // A server that cannot sign for want of a key that both know says so unsigned; good news
-        // must be signed.
+        // A server that does not know the key says so unsigned; a success must be signed.
         if let Some(mut verifier) = verifier
             && is_good(code)
             && let Err(error) = verifier.verify(&bytes)
@@ -166,7 +165,8 @@ impl Rfc2136Provider {
                      'tsig_secret' of a key that may"
                 ),
             }),
-            // Some answer so to whom they do not let change the zone: knot, for one.
+            // Some servers, such as knot, respond with this to a client that may not change the
+            // zone.
             ResponseCode::NotAuth => DnsError::Refused(match key {
                 Some(key) => format!(
                     "{who} is not the primary server of the zone {zone}, or does not let the key \
@@ -209,11 +209,12 @@ fn is_good(code: ResponseCode) -> bool {
     matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
-/// What a server has against the key or its use (RFC 8945, section 5.2).
+/// A server's objection to the key or its use (RFC 8945, section 5.2).
 fn key_trouble(server: SocketAddr, zone: &HostName, key: &str, error: TsigError) -> DnsError {
     let who = format!("the name server {server}");
     DnsError::Refused(match error {
-        // Some answer so where they know the key but let it change nothing: knot, for one.
+        // Some servers, such as knot, respond with this if they know the key but do not let it
+        // change anything.
         TsigError::BadKey => format!(
             "{who} knows no key '{key}' of this algorithm for the zone {zone} (BADKEY): correct \
              'tsig_name' or 'tsig_algorithm', or let the key change the zone there"
@@ -240,7 +241,7 @@ impl DnsProvider for Rfc2136Provider {
     }
 
     async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError> {
-        // A server ignores what it has already (RFC 2136, section 3.4.2.2).
+        // A server ignores a record that it already has (RFC 2136, section 3.4.2.2).
         let message = self.update_message(zone, record, DNSClass::IN)?;
         self.send_update(zone, message).await.map(drop)
     }

@@ -1,8 +1,8 @@
 //! Amazon Route 53: its API of 2013-04-01, in XML.
 //!
-//! It knows sets of records and changes them whole. A set is therefore replaced by naming it as it
-//! was: the change fails where someone else was faster, and is begun anew. So several gateways can
-//! set records of one name without losing any.
+//! It knows sets of records and changes them as a whole. So a set is replaced by naming the old
+//! one: the change fails if somebody else was faster, and is then repeated. This way several
+//! gateways can set records of one name without losing any.
 
 mod message;
 mod signature;
@@ -23,24 +23,24 @@ use crate::host::HostName;
 use message::RecordSet;
 use signature::{Identity, Unsigned};
 
-/// How often a change is tried that someone else was faster than, or that has to wait its turn.
+/// How many times a change is tried that lost a race or has to wait its turn.
 const TRIES: u32 = 8;
 
-/// How often a change is looked at until all name servers have it. It takes up to a minute.
+/// How many times a change is polled until all name servers have it. It takes up to a minute.
 const LOOKS: u32 = 60;
 
-/// The time between two of either.
+/// The pause between two tries or polls.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Sets records at Route 53.
 pub struct Route53Provider {
     api: Api,
     identity: Identity,
-    /// The host that requests are signed for, with its port.
+    /// The host, with its port, for which requests are signed.
     host: String,
     hosted_zone_id: Option<String>,
     ttl: u32,
-    /// It makes one change of a zone at a time, and limits how often it is asked.
+    /// It accepts one change of a zone at a time, and limits the rate of requests.
     turn: Mutex<()>,
     pause: Duration,
 }
@@ -49,7 +49,7 @@ impl Route53Provider {
     /// The provider of the entry `name`.
     ///
     /// # Errors
-    /// Where its HTTPS cannot be set up.
+    /// If its HTTPS cannot be set up.
     pub fn new(name: &str, config: &model::Route53, dns: &Dns) -> Result<Self, DnsError> {
         let words = (
             "Route 53",
@@ -84,7 +84,7 @@ impl Route53Provider {
         })
     }
 
-    /// The same, with less patience.
+    /// Pauses this long instead.
     #[cfg(test)]
     pub(super) fn with_pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
@@ -111,7 +111,7 @@ impl Route53Provider {
             .sign(&request, SystemClock.now())
             .map_err(|error| self.api.refused(&format!("cannot sign a request: {error}")))?;
         let mut headers = HeaderMap::new();
-        // As it is signed, with a port that is not needed too.
+        // As it is signed, even with a default port.
         headers.insert(HOST, self.api.sensitive(&self.host)?);
         headers.insert(AUTHORIZATION, self.api.sensitive(&signed.authorization)?);
         headers.insert(
@@ -134,18 +134,18 @@ impl Route53Provider {
             .await
     }
 
-    /// What a bad answer means.
+    /// The error for an unsuccessful response.
     fn failure(&self, doing: &str, answer: &Answer) -> DnsError {
         let error = message::error(&answer.body);
         let failure = self.api.failure(doing, answer, &error.to_string());
         match failure {
-            // It says 400 for what its name says is for a while only.
+            // Some temporary failures have status 400.
             DnsError::Refused(what) if error.is_passing() => DnsError::Unreachable(what),
             other => other,
         }
     }
 
-    /// What is in a good answer.
+    /// Parses a successful response.
     fn read_xml<T>(
         &self,
         doing: &str,
@@ -187,7 +187,7 @@ impl Route53Provider {
         }
     }
 
-    /// The TXT records of a name, where it has some.
+    /// The TXT records of a name, if it has any.
     async fn records(&self, zone_id: &str, name: &HostName) -> Result<Option<RecordSet>, DnsError> {
         let doing = format!("list the records of {name}");
         let path = format!("hostedzone/{zone_id}/rrset");
@@ -196,12 +196,12 @@ impl Route53Provider {
             .call_api(Method::GET, &path, &query, String::new())
             .await?;
         let sets = self.read_xml(&doing, &answer, message::record_sets)?;
-        // It begins there, and goes on to other names.
+        // The list begins there, and continues with other names.
         Ok(sets.into_iter().find(|set| set.is_of(name)))
     }
 
-    /// Replaces the set of a name by what `new` makes of it, and waits until all name servers have
-    /// it; `None` where it is right already.
+    /// Replaces the set of a name with what `new` makes of it, and waits until all name servers
+    /// have it; `None` if it is right already.
     async fn replace_records(
         &self,
         doing: &str,
@@ -243,7 +243,7 @@ impl Route53Provider {
             let answer = self.call_api(Method::GET, &path, "", String::new()).await?;
             match self.read_xml(doing, &answer, message::change_info) {
                 Ok(next) => change = next,
-                // To be asked too often changes nothing about the change.
+                // A rate limit does not affect the change.
                 Err(DnsError::Unreachable(_)) => {}
                 Err(error) => return Err(error),
             }

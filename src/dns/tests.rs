@@ -1,4 +1,4 @@
-//! Providers against stand-ins for their APIs, which check what they are sent and keep what is set.
+//! Providers against stand-ins for their APIs, which check requests and keep what is set.
 
 mod acme_dns;
 mod cloudflare;
@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use super::*;
 use stand_in::{Ask, Reply, StandIn};
 
-/// How the stand-ins know us.
+/// The token that the stand-ins accept.
 const TOKEN: &str = "tok-3n-of-the-tests";
 
 /// Roots, so that those of the machine do not matter.
@@ -57,7 +57,7 @@ fn record(value: &str) -> TxtRecord {
     }
 }
 
-/// The values that are set at the name of the tests, in order.
+/// The values set at the name of the tests, in order.
 async fn listed(provider: &dyn DnsProvider) -> Vec<String> {
     let values = provider.list(&zone(), &record("").name).await;
     let mut values = values.expect("listed").expect("it can tell");
@@ -65,8 +65,8 @@ async fn listed(provider: &dyn DnsProvider) -> Vec<String> {
     values
 }
 
-/// What every provider does that can tell what is set: others' records stay, each of ours goes and
-/// comes by its very value, and nothing is an error twice. `foreign` is there already.
+/// What every provider with a list does: others' records stay, each of ours is added and removed by
+/// its exact value, and nothing is an error the second time. `foreign` exists already.
 async fn keeps_each_value_by_itself(provider: &dyn DnsProvider, foreign: &str) {
     let zone = zone();
     assert_eq!(provider.name(), "main");
@@ -90,7 +90,7 @@ async fn keeps_each_value_by_itself(provider: &dyn DnsProvider, foreign: &str) {
     }
 }
 
-/// What every provider's trouble becomes.
+/// How every provider reports problems.
 async fn tells_trouble_from_refusal(provider: &dyn DnsProvider, stand_in: &StandIn) {
     let body = |text: &str| text.replace("TOKEN", TOKEN);
     for (reply, passing, words) in [

@@ -1,8 +1,8 @@
-//! Names and texts as zone files have them (RFC 1035, section 5.1), which APIs took over.
+//! Names and texts as in zone files (RFC 1035, section 5.1), a format that APIs have adopted.
 
 use crate::host::HostName;
 
-/// A name as seen from its zone: `@` for the zone itself. `None` where it is not in the zone.
+/// A name relative to its zone: `@` for the zone itself. `None` if it is not in the zone.
 pub(super) fn relative<'n>(zone: &HostName, name: &'n HostName) -> Option<&'n str> {
     if name == zone {
         return Some("@");
@@ -27,7 +27,7 @@ pub(super) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The text of one or more quoted strings, which are one; what has no quotes as it is.
+/// The text of one or more quoted strings, concatenated; without quotes the text itself.
 pub(super) fn unquote(text: &str) -> String {
     let text = text.trim();
     if !text.starts_with('"') {
@@ -39,7 +39,7 @@ pub(super) fn unquote(text: &str) -> String {
     while let Some(char) = chars.next() {
         match char {
             '"' => inside = !inside,
-            // `\DDD` is an octet by its number, any other character itself.
+            // `\DDD` is an octet by its decimal value, any other character stands for itself.
             '\\' if inside => {
                 let digits = chars.as_str().get(..3);
                 let octet = digits

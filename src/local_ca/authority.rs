@@ -15,10 +15,10 @@ use crate::certificate::parse::{name_text, unix_time};
 use crate::certificate::pem::Contents;
 use crate::clock::UnixTime;
 
-/// The last second that X.509 can write, 31 December 9999.
+/// The last second that X.509 can express, 31 December 9999.
 const END_OF_TIME: UnixTime = 253_402_300_799;
 
-/// How many CAs may stand below a root: the intermediate.
+/// How many CAs may be below a root: the intermediate.
 const BELOW_ROOT: u8 = 1;
 
 /// A CA that can sign. A handle; clones share the key.
@@ -69,7 +69,7 @@ impl Authority {
         })
     }
 
-    /// Reads a root as [`Self::secret_pem`] wrote it; the reason where it is damaged.
+    /// Parses what [`Self::secret_pem`] wrote. The error says how it is damaged.
     pub(super) fn read(pem: &[u8]) -> Result<Self, String> {
         let contents = Contents::read(pem).map_err(|error| error.to_string())?;
         let ([certificate], [key]) = (&*contents.certificates, &*contents.keys) else {
@@ -131,7 +131,7 @@ impl Authority {
     }
 }
 
-/// A fresh key.
+/// A new key.
 pub(super) fn generate_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
 }
@@ -153,7 +153,7 @@ fn params(name: &str, below: u8, not_before: UnixTime, not_after: UnixTime) -> C
     params
 }
 
-/// Sets the period of validity, within what X.509 can write.
+/// Sets the period of validity, within what X.509 can express.
 pub(super) fn set_validity(
     params: &mut CertificateParams,
     not_before: UnixTime,

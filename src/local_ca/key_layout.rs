@@ -1,32 +1,34 @@
-//! Where in storage a CA keeps its roots, each local CA its own.
+//! Where each local CA stores its roots.
 //!
-//! The first one to be opened has `local_ca` for itself, as the only one there is mostly; its name
-//! in the configuration stands in `local_ca/owner`. Any other has `local_ca/issuers/NAME`. An owner
-//! that the configuration does not know, as after a crash or where the issuer got another name, is
-//! none: its roots go to the one local CA that has none of its own.
+//! The first one to be opened has `local_ca` to itself, since it is usually the only one; its name
+//! in the configuration is in `local_ca/owner`. Any other has `local_ca/issuers/NAME`. An owner
+//! that the configuration does not know, for instance after a crash or a rename of the issuer, does
+//! not count: its roots go to the one local CA that has none of its own.
 
 use super::LocalCaError;
-use super::roots::ROOT_KEY;
 use crate::storage::{Key, Storage, Value, damaged};
+
+pub(super) const ROOT_KEY: &str = "root.key";
 
 const FIRST: &str = "local_ca";
 const OWNER: &str = "local_ca/owner";
 const CLAIM: &str = "local_ca/claim";
 
-/// What the keys of one CA begin with.
+/// The prefix of one CA's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyLayout(String);
 
-/// How a place is held.
+/// The state of a prefix.
 enum Ownership {
-    /// It is this CA's.
+    /// It belongs to this CA.
     Settled,
-    /// Nobody's, so that it may be claimed, with the owner in the storage that there is no longer.
+    /// It may be claimed; with the stored owner that no longer exists.
     Free(Option<Value>),
 }
 
 impl KeyLayout {
-    /// The place of the CA that the configuration calls `issuer`, one of `locals`, as things stand.
+    /// The prefix of the CA that the configuration calls `issuer`, one of `locals`, as things
+    /// stand.
     pub(super) fn find_owned(
         storage: &dyn Storage,
         issuer: &str,
@@ -35,7 +37,7 @@ impl KeyLayout {
         Ok(Self::read_ownership(storage, issuer, locals)?.0)
     }
 
-    /// The same, taken for good where nobody has it.
+    /// The same, claimed permanently if it is free.
     pub(super) fn claim_keys(
         storage: &dyn Storage,
         issuer: &str,
@@ -74,7 +76,7 @@ impl KeyLayout {
         if locals.iter().any(|name| is(name)) || own.has_root(storage)? {
             return Ok((own, Ownership::Settled));
         }
-        // Roots of before there were owners are the first one's that comes.
+        // Roots from before there were owners go to the first CA that is opened.
         if let Some(owner) = &owner
             && first.has_root(storage)?
         {
@@ -92,7 +94,7 @@ impl KeyLayout {
         Ok((first, Ownership::Free(owner)))
     }
 
-    /// The place of a CA that is not the first.
+    /// The prefix of a CA that is not the first.
     fn of_issuer(issuer: &str) -> Self {
         Self(format!("{FIRST}/issuers/{issuer}"))
     }
@@ -101,7 +103,7 @@ impl KeyLayout {
         Ok(storage.exists(&self.key(ROOT_KEY)?)?)
     }
 
-    /// The key of what is called `name` here.
+    /// The key of `name` under this prefix.
     pub(super) fn key(&self, name: &str) -> Result<Key, LocalCaError> {
         Ok(format!("{}/{name}", self.0).parse()?)
     }

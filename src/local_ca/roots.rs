@@ -1,20 +1,19 @@
-//! The roots in storage: the current one, its successor, its predecessor.
+//! The stored roots: the current one, its successor, its predecessor.
 //!
-//! `root.key` holds a root's key and certificate in one value, so that no crash can part them; its
-//! certificate stands once more in `root.crt`, for people. All writing is done under a lock, after
-//! reading anew what another process may have written. Of a root that is damaged nothing is made
-//! anew; anything else that is damaged is set aside and made again.
+//! `root.key` holds a root's key and certificate in one value, so that no crash can separate them;
+//! the certificate is also in `root.crt`, for people. All writing happens under a lock, after
+//! reading anew what another process may have written. A damaged root is never replaced; anything
+//! else that is damaged is set aside and made again.
 
 use openssl::x509::X509;
 use tracing::{info, warn};
 
 use super::authority::Authority;
-use super::key_layout::KeyLayout;
+use super::key_layout::{KeyLayout, ROOT_KEY};
 use super::{BACKDATE, DAY, LocalCaError};
 use crate::clock::UnixTime;
 use crate::storage::{Key, Storage, Value, damaged};
 
-pub(super) const ROOT_KEY: &str = "root.key";
 const ROOT_CERTIFICATE: &str = "root.crt";
 const NEXT_KEY: &str = "next_root.key";
 const PREVIOUS_CERTIFICATE: &str = "previous_root.crt";
@@ -24,7 +23,7 @@ const LOCK: &str = "lock";
 /// How long a root is valid.
 const LIFETIME: i64 = 3650 * DAY;
 
-/// How long before a root's end its successor is made, for people to spread it.
+/// How long before a root's end its successor is created, so that people can distribute it.
 const SUCCESSOR: i64 = 365 * DAY;
 
 /// How long before a root's end its successor takes over.
@@ -35,13 +34,13 @@ const TAKE_OVER: i64 = 60 * DAY;
 pub(super) struct Roots {
     pub(super) current: Authority,
     next: Option<Authority>,
-    /// The certificate of the root before.
+    /// The certificate of the previous root.
     previous: Option<String>,
-    /// What else is damaged, or missing, and can be made again.
+    /// What else is damaged or missing, and can be made again.
     faults: Vec<Fault>,
 }
 
-/// A value beside the root that is damaged.
+/// A damaged value besides the root.
 #[derive(Clone)]
 struct Fault {
     key: Key,
@@ -50,7 +49,7 @@ struct Fault {
 }
 
 impl Roots {
-    /// The roots in `storage`, with those made and moved that are due.
+    /// The roots in `storage`, after creating and moving those that are due.
     pub(super) fn open(
         storage: &dyn Storage,
         layout: &KeyLayout,
@@ -85,7 +84,7 @@ impl Roots {
         Ok(roots)
     }
 
-    /// The roots in `storage` as they are, `None` where there are none.
+    /// The roots in `storage` as they are; `None` if there are none.
     pub(super) fn load(
         storage: &dyn Storage,
         layout: &KeyLayout,
@@ -105,14 +104,14 @@ impl Roots {
                 return Err(damage(storage, layout, ROOT_KEY, reason));
             }
         };
-        // A crash while the successor took over leaves the predecessor's certificate here.
+        // After a crash while the successor took over, this is the predecessor's certificate.
         if certificate.as_ref().is_some_and(|certificate| {
             certificate != current.pem() && Some(certificate) != previous.as_ref()
         }) {
             let reason = "it is not the certificate in root.key";
             return Err(damage(storage, layout, ROOT_CERTIFICATE, reason));
         }
-        // The same crash leaves the successor, which has become the current root.
+        // After the same crash, the successor is already the current root.
         let next = next.filter(|next| next.pem() != current.pem());
         let previous = previous.filter(|previous| previous != current.pem());
         Ok(Some(Self {
@@ -123,14 +122,14 @@ impl Roots {
         }))
     }
 
-    /// The certificates of all, the one in use first.
+    /// All certificates, the current one first.
     pub(super) fn pem(&self) -> String {
         let next = self.next.as_ref().map_or("", Authority::pem);
         let previous = self.previous.as_deref().unwrap_or_default();
         [self.current.pem(), next, previous].concat()
     }
 
-    /// Whether a root is to be made or moved.
+    /// Returns true if a root has to be created or moved.
     pub(super) fn need_work(&self, now: UnixTime) -> bool {
         self.wants_take_over(now) || self.next.is_none() && self.wants_successor(now)
     }
@@ -180,7 +179,7 @@ impl Roots {
         Ok(())
     }
 
-    /// Each step can be followed by a crash; see `load`.
+    /// A crash may follow each step; see `load`.
     fn take_over(&mut self, storage: &dyn Storage, layout: &KeyLayout) -> Result<(), LocalCaError> {
         let Some(next) = self.next.take() else {
             return Ok(());
@@ -189,7 +188,7 @@ impl Roots {
             &layout.key(PREVIOUS_CERTIFICATE)?,
             self.current.pem().as_bytes(),
         )?;
-        // A clock that is wrong by years is not to destroy what clients trust.
+        // A clock that is wrong by years must not destroy what clients trust.
         let secret = self.current.secret_pem();
         storage.store(&layout.key(PREVIOUS_KEY)?, secret.as_bytes())?;
         storage.store(&layout.key(ROOT_KEY)?, next.secret_pem().as_bytes())?;
@@ -202,7 +201,7 @@ impl Roots {
     }
 }
 
-/// The certificate called `name`, PEM. One that is damaged is noted among `faults`.
+/// The certificate called `name` in PEM. A damaged one is added to `faults`.
 fn load_certificate(
     storage: &dyn Storage,
     layout: &KeyLayout,
@@ -217,7 +216,7 @@ fn load_certificate(
     if X509::from_pem(&value).is_ok() {
         return Ok(Some(text));
     }
-    // What OpenSSL has to say of it is said here.
+    // Clears OpenSSL's error queue.
     drop(openssl::error::ErrorStack::get());
     faults.push(Fault {
         key,
@@ -227,7 +226,7 @@ fn load_certificate(
     Ok(None)
 }
 
-/// The successor. One that is damaged is noted among `faults`.
+/// The successor. A damaged one is added to `faults`.
 fn load_next(
     storage: &dyn Storage,
     layout: &KeyLayout,

@@ -57,7 +57,7 @@ fn key(text: &str) -> Key {
     text.parse().expect("a key")
 }
 
-/// Whether a client that trusts `root` accepts `certificate` for `host` at `now`.
+/// Returns true if a client that trusts `root` accepts `certificate` for `host` at `now`.
 fn is_trusted(certificate: &TlsCertificate, root: &str, host: &str, now: UnixTime) -> bool {
     let mut store = X509StoreBuilder::new().expect("a store");
     for root in X509::stack_from_pem(root.as_bytes()).expect("PEM") {
@@ -232,7 +232,7 @@ fn each_ca_has_a_root_of_its_own() {
     let open =
         |issuer: &str| open_as(issuer, &locals, Arc::new(storage.clone()), &clock).expect("a CA");
     let stored = |issuer| LocalCa::stored_root_pem(&storage, issuer, &locals).expect("sound");
-    // As it was kept before there could be two: it is the first one's that comes.
+    // As stored before there could be two: it goes to the first CA that is opened.
     let old = open("a").root_pem();
     storage.delete(&key("local_ca/owner")).expect("writable");
     assert_eq!(stored("a").as_deref(), Some(&*old));
@@ -243,12 +243,12 @@ fn each_ca_has_a_root_of_its_own() {
     let leaf = other.issue(&patterns(&["b.example"])).expect("issued");
     assert!(is_trusted(&leaf, &other.root_pem(), "b.example", NOW));
     assert!(!is_trusted(&leaf, &old, "b.example", NOW));
-    // Whatever order they come in from then on.
+    // In whatever order they come from then on.
     for (issuer, root) in [("b", other.root_pem()), ("a", old)] {
         assert_eq!(open(issuer).root_pem(), root);
         assert_eq!(stored(issuer), Some(root));
     }
-    // Deleted with the root, the owner's mark gives away nothing of the other's.
+    // If the owner's mark is deleted with the root, nothing of the other's is given away.
     for name in ["owner", "root.key", "root.crt"] {
         storage
             .delete(&key(&format!("local_ca/{name}")))
@@ -291,7 +291,7 @@ fn of_two_cas_the_one_without_a_root_of_its_own_has_what_nobody_owns() {
     storage
         .store(&key("local_ca/owner"), b"")
         .expect("writable");
-    // Which of them made it is not known.
+    // It is unknown which of them created it.
     for issuer in ["a", "b"] {
         let error = open(issuer, &["a", "b"])
             .err()
@@ -316,7 +316,7 @@ fn of_two_cas_the_one_without_a_root_of_its_own_has_what_nobody_owns() {
         .expect("writable");
     assert_eq!(open("b", &["a", "b"]).expect("a CA").root_pem(), second);
     assert_eq!(open("a", &["a", "b"]).expect("a CA").root_pem(), first);
-    // An issuer that gets another name keeps its root.
+    // A renamed issuer keeps its root.
     assert_eq!(open("c", &["c", "b"]).expect("a CA").root_pem(), first);
     assert_eq!(open("b", &["c", "b"]).expect("a CA").root_pem(), second);
 }
@@ -363,7 +363,7 @@ fn what_is_damaged_beside_the_root_is_set_aside() {
         announced.len() > root.len() && announced != both,
         "another successor"
     );
-    // Without the root's key nothing is made anew, whatever is left.
+    // Without the root's key nothing is created, whatever is left.
     storage.delete(&key("local_ca/root.key")).expect("writable");
     storage
         .store(&key("local_ca/root.crt"), b"")
@@ -463,7 +463,7 @@ fn a_successor_is_announced_a_year_before_it_takes_over() {
         ca.root_pem()
     );
 
-    // A gateway that was off while its root ended.
+    // A gateway that was off while its root expired.
     clock.advance(5_000 * DAY);
     let ca = open(&storage, &clock).expect("a new root");
     let certificate = ca.issue(&patterns(&["a.example"])).expect("a leaf");

@@ -1,6 +1,6 @@
 //! Certificates that the local CA issues when a client first asks for a name.
 //!
-//! They are kept in memory, bounded in number. Who may have one is not decided here.
+//! They are kept in memory, in limited number. Who may have one is decided elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::clock::{Clock, UnixTime};
 use crate::host::{HostName, Pattern};
 use crate::local_ca::{LocalCa, LocalCaError};
 
-/// How many names are kept; beyond, those asked for least go first.
+/// How many names are kept; beyond that, the least requested go first.
 const CAPACITY: u64 = 10_000;
 
-/// Certificates of the local CA end long before.
+/// Certificates of the local CA expire long before.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// Makes certificates by the local CA and keeps them.
+/// Issues certificates by the local CA and caches them.
 pub struct LocalOnDemandIssuer {
     ca: Arc<LocalCa>,
     clock: Arc<dyn Clock>,
-    /// The part of the lifetime at whose beginning a certificate is renewed.
+    /// The last part of a certificate's lifetime, in which it is renewed.
     window: f64,
     cache: Cache<HostName, Arc<CertificateSet>, ahash::RandomState>,
 }
 
 impl LocalOnDemandIssuer {
-    /// Issues from `ca`, and anew in the last `window` of a certificate's life.
-    /// A name that nobody asked for in the time `unused` is forgotten.
+    /// Issues from `ca`, and again in the last `window` of a certificate's lifetime. Names that
+    /// nobody asks for during `unused` are forgotten.
     pub fn new(ca: Arc<LocalCa>, clock: Arc<dyn Clock>, window: f64, unused: Duration) -> Self {
         Self::bounded(ca, clock, window, unused, CAPACITY)
     }
@@ -57,7 +57,7 @@ impl LocalOnDemandIssuer {
         }
     }
 
-    /// Forgets certificates that have ended.
+    /// Drops expired certificates.
     pub fn drop_unused(&self) {
         let now = self.clock.now();
         for (name, set) in &self.cache {
@@ -67,7 +67,7 @@ impl LocalOnDemandIssuer {
         }
     }
 
-    /// Those that are kept, as many as there is room for at most.
+    /// The cached certificates.
     pub fn certificates(&self) -> Vec<Arc<TlsCertificate>> {
         let sets = self.cache.iter().map(|(_, set)| set);
         sets.flat_map(|set| set.by_kind.clone()).collect()
@@ -79,16 +79,16 @@ impl LocalOnDemandIssuer {
         usize::try_from(self.cache.entry_count()).unwrap_or(usize::MAX)
     }
 
-    /// Whether no name has a certificate.
+    /// Returns true if no name has a certificate.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The certificate for `name`, made by one caller while others for the same name wait. What
-    /// is due is made anew.
+    /// The certificate for `name`, issued by one caller while others for the same name wait. One
+    /// that is due is replaced.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be issued.
     pub fn issue_certificate(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError> {
         let made = self
             .cache
@@ -187,7 +187,7 @@ mod tests {
             assert!(set.covers(host.as_str()), "whether it is kept or not");
         }
         assert!((1..=ROOM).contains(&maker.len()), "{}", maker.len());
-        // One that had to go is made again.
+        // An evicted certificate is issued again.
         assert!(maker.issue_certificate(&name("0.a.example")).is_ok());
     }
 

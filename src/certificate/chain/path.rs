@@ -1,9 +1,10 @@
 //! Which of the given and known certificates are sent above a leaf, and in what order.
 //!
-//! First comes the path from the leaf's issuer upwards; where several certificates could be the
-//! next, for they have one name and key, the one that is valid and lasts longest. Behind the path
-//! come the others that were given for the same places, with their own issuers: each leads to
-//! another root, and clients pick what they trust. A file with one path is sent in its order.
+//! First comes the path from the leaf's issuer upwards; if several certificates could be next
+//! because they share a name and key, the one that is valid and lasts longest. The path is followed
+//! by the other certificates that were given for the same places, with their own issuers: each
+//! leads to another root, and clients pick what they trust. A file with one path is sent in its
+//! order.
 
 use std::sync::Arc;
 
@@ -14,17 +15,17 @@ use super::{ChainRef, Intermediates, is_self_issued, issued};
 use crate::certificate::parse::unix_time;
 use crate::clock::UnixTime;
 
-/// The most certificates that are sent above a leaf.
+/// The maximum number of certificates that are sent above a leaf.
 const MAX_CERTIFICATES: usize = 10;
 
-/// The most octets up to which alternatives are added to a path.
+/// The size, in octets, up to which alternatives are added to a path.
 const MAX_OCTETS: usize = 32 * 1024;
 
-/// What there is above a leaf, beside what is known.
+/// The certificates given for a leaf.
 pub(in crate::certificate) enum Given {
-    /// By a CA, as the chain that it means: sent as it came.
+    /// By a CA, as the chain that it means: sent as it is.
     ByCa(Vec<X509>),
-    /// In a file, in any order, perhaps with others that belong elsewhere.
+    /// In a file, in any order, perhaps with unrelated ones.
     InFile(Vec<X509>),
 }
 
@@ -34,21 +35,21 @@ impl Default for Given {
     }
 }
 
-/// What belongs above a leaf.
+/// The result for a leaf.
 pub(in crate::certificate) struct Chain {
-    /// In the order in which they are sent; without the root, unless a CA gave it.
+    /// In the order in which they are sent; without the root, unless a CA provided it.
     pub(in crate::certificate) certificates: ChainRef,
-    /// What was given and is no part of it; roots are not listed.
+    /// Given, but not part of the chain; roots are not listed.
     pub(in crate::certificate) unrelated: Vec<X509>,
-    /// What was given and has ended, where another takes its place.
+    /// Given, but expired and replaced by another.
     pub(in crate::certificate) superseded: Vec<X509>,
     /// Whether the issuer of the leaf is unknown.
     pub(in crate::certificate) incomplete: bool,
 }
 
 impl Intermediates {
-    /// Builds the chain of `leaf` as it is best at `now`, from what is given and, where that does
-    /// not suffice, from what is known.
+    /// Builds the best chain of `leaf` at `now`, from what is given and, if that does not suffice,
+    /// from what is known.
     pub(in crate::certificate) fn build(
         &self,
         leaf: &X509Ref,
@@ -129,8 +130,8 @@ impl Intermediates {
         })
     }
 
-    /// Adds to `chain`, a path above `leaf`, the others of `given` that issued something of it.
-    /// Returns those of them that have ended where a valid one is sent.
+    /// Adds to `chain`, a path above `leaf`, the others of `given` that issued something in it.
+    /// Returns those of them that have expired while a valid one is sent.
     fn add_alternatives(
         &self,
         leaf: &X509Ref,
@@ -153,7 +154,7 @@ impl Intermediates {
                     None => break,
                 },
             };
-            // What is sent above it on the path; above an alternative there is none.
+            // What is sent above it on the path; above an alternative there is nothing.
             let chosen = chain.get(below).filter(|_| below < path);
             let is_covered = chosen.is_none_or(|chosen| !has_ended(chosen, now));
             while let Some((at, best)) = best_of(given, &child, now) {
@@ -174,7 +175,7 @@ impl Intermediates {
     }
 }
 
-/// The best issuer of `certificate` among `given`, and its place; the first of equals.
+/// The best issuer of `certificate` among `given`, and its index; the first of equals.
 fn best_of<'g>(
     given: &'g [X509],
     certificate: &X509Ref,
@@ -188,8 +189,8 @@ fn best_of<'g>(
         .map(|(at, issuer)| (at, &**issuer))
 }
 
-/// How good an issuer is: one that has not ended before one that has, one that may be sent before a
-/// root, then by its end.
+/// The rank of an issuer: unexpired before expired, one that may be sent before a root, then by its
+/// end.
 fn rank(issuer: &X509Ref, now: UnixTime) -> (bool, bool, UnixTime) {
     (
         !has_ended(issuer, now),
@@ -207,8 +208,8 @@ pub(super) fn end(certificate: &X509Ref) -> UnixTime {
     unix_time(certificate.not_after()).unwrap_or_default()
 }
 
-/// When the first certificate of a chain ends, and which that is: of several with one name and key
-/// the one that lasts longest.
+/// When the first certificate of a chain expires, and its index; among several with the same name
+/// and key, the one that lasts longest counts.
 pub(super) fn first_end(chain: &[Arc<X509>]) -> Option<(UnixTime, usize)> {
     let lasting = |one: &X509Ref| {
         let alike = chain.iter().filter(|other| is_alike(one, other));
@@ -218,7 +219,7 @@ pub(super) fn first_end(chain: &[Arc<X509>]) -> Option<(UnixTime, usize)> {
     ends.filter_map(|(at, one)| Some((lasting(one)?, at))).min()
 }
 
-/// Whether both are for one name and key.
+/// Returns true if both have the same name and key.
 fn is_alike(one: &X509Ref, other: &X509Ref) -> bool {
     one.subject_name_hash() == other.subject_name_hash()
         && match (one.public_key(), other.public_key()) {

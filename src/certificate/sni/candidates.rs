@@ -1,11 +1,12 @@
-//! Decides which certificates answer a name, where several could.
+//! Decides which certificates serve a name, if several could.
 //!
-//! All certificates are kept, so that the next best takes over where one goes or ends:
+//! All certificates are kept, so that the next best takes over when one is removed or expires:
 //! 1. one that is valid now with all of its chain, then one that is valid itself, then any other;
 //! 2. the one of higher [`Precedence`];
-//! 3. of each kind of key the one that clients accept longest, then the newest, then by fingerprint.
+//! 3. for each kind of key the one that clients accept longest, then the newest, then by
+//! fingerprint.
 //!
-//! A name is left to a wildcard where that has a certificate that is better by the first rule.
+//! A name is left to a wildcard if that has a certificate that is better by the first rule.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -29,12 +30,11 @@ pub struct Candidates {
     touched: Touched,
     /// Names whose own certificates, or the chains of these, are all invalid.
     invalid: HashSet<HostName>,
-    /// When what begins or ends to be valid.
+    /// When certificates become valid or expire.
     deadlines: Deadlines<Pattern>,
 }
 
-/// The patterns for which something has changed since the last call; `None` where they are
-/// more than are remembered.
+/// The patterns that have changed since the last call; `None` if they are too many to remember.
 struct Touched(Option<HashSet<Pattern>>);
 
 /// How many are remembered.
@@ -57,8 +57,8 @@ impl Touched {
     }
 }
 
-/// What could be served for one pattern: mostly one certificate, which has the pattern among its
-/// names, so that no copy of it is kept here.
+/// What could be served for one pattern: usually one certificate that has the pattern among its
+/// names, so no copy of the pattern is kept here.
 enum Slot {
     One(Candidate),
     Several(Box<(Pattern, Vec<Candidate>)>),
@@ -67,23 +67,23 @@ enum Slot {
 #[derive(Clone)]
 struct Candidate {
     certificate: Arc<TlsCertificate>,
-    /// Which of the certificate's names it is here for.
+    /// The index of the pattern among the certificate's names.
     name: u32,
     precedence: Precedence,
 }
 
-/// What the configuration thinks of a certificate, the least wanted first.
+/// How the configuration ranks a certificate, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Precedence {
-    /// No longer asked for, and served until there is another.
+    /// No longer configured, and served until there is another.
     Superseded,
     /// Issued because a client asked for the name.
     OnDemand,
-    /// Issued for want of any other.
+    /// Issued because there was no other.
     Fallback,
     /// Configured as a certificate.
     Configured,
-    /// Issued because a site asks for this very issuer.
+    /// Issued because a site requires this issuer.
     Required,
 }
 
@@ -148,7 +148,7 @@ impl Candidates {
         }
     }
 
-    /// Removes this very certificate.
+    /// Removes this certificate.
     pub fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
         for pattern in certificate.names() {
             let hash = self.hasher.hash_one(pattern);
@@ -172,7 +172,7 @@ impl Candidates {
         }
     }
 
-    /// Notes what began or ended to be valid between `last` and `now`.
+    /// Notes which certificates became valid or expired between `last` and `now`.
     pub fn pass_time(&mut self, last: UnixTime, now: UnixTime) {
         match self.deadlines.pass_time(now) {
             Passed::These(patterns) => {
@@ -197,25 +197,26 @@ impl Candidates {
         }
     }
 
-    /// The patterns for which certificates came, went, began or ended since the last call; `None`
-    /// where they are too many to tell.
+    /// The patterns whose certificates were added, removed, became valid or expired since the last
+    /// call; `None` if there are too many.
     pub fn take_touched(&mut self) -> Option<HashSet<Pattern>> {
         std::mem::take(&mut self.touched).0
     }
 
-    /// Whether a configured certificate that is valid at `now` covers all of `pattern`.
+    /// Returns true if a configured certificate that is valid at `now` covers all of `pattern`.
     pub fn covers(&self, pattern: &Pattern, now: UnixTime) -> bool {
         self.has(pattern, |one| is_configured(one) && is_valid(one, now))
     }
 
-    /// Whether one that is valid at `now` and stands above those on demand covers all of `pattern`.
+    /// Returns true if a certificate that is valid at `now` and ranks above those on demand covers
+    /// all of `pattern`.
     pub fn covers_without_demand(&self, pattern: &Pattern, now: UnixTime) -> bool {
         self.has(pattern, |one| {
             one.precedence > Precedence::OnDemand && is_valid(one, now)
         })
     }
 
-    /// Whether one for `pattern`, or for the wildcard over it, is as wanted.
+    /// Returns true if `is_wanted` accepts one for `pattern`, or for the wildcard over it.
     fn has(&self, pattern: &Pattern, is_wanted: impl Fn(&Candidate) -> bool) -> bool {
         let any = |pattern: &Pattern| self.of(pattern).iter().any(&is_wanted);
         any(pattern)
@@ -224,12 +225,12 @@ impl Candidates {
                 .is_some_and(|wildcard| any(&wildcard))
     }
 
-    /// Whether nothing happened since the last update.
+    /// Returns true if nothing has changed since the last update.
     pub fn is_settled(&self) -> bool {
         self.dirty.is_empty()
     }
 
-    /// Brings `map`, made by the last call or empty, to what is to be served at `now`.
+    /// Updates `map`, which the last call returned or which is empty, to what is served at `now`.
     #[must_use]
     pub fn update(&mut self, map: &SniMap, now: UnixTime) -> SniMap {
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -294,7 +295,7 @@ impl Candidates {
             .filter(|candidate| !is_any_valid || worth(candidate) > Worth::Invalid)
             .collect();
         let first = best.iter().map(|one| (worth(one), one.precedence)).max();
-        // Those whose chain has ended stay for clients that can use no other kind of key.
+        // Those whose chain has expired stay for clients that can use no other kind of key.
         best.retain(|one| first.is_some_and(|(_, precedence)| one.precedence == precedence));
         best.sort_by_key(|candidate| (candidate.certificate.kind(), Reverse(rank(candidate))));
         best.dedup_by_key(|candidate| candidate.certificate.kind());
@@ -307,7 +308,7 @@ impl Candidates {
     }
 }
 
-/// Notes when `certificate` begins and ends to be valid for `pattern`.
+/// Notes when `certificate` becomes valid and expires, for `pattern`.
 fn await_change(
     deadlines: &mut Deadlines<Pattern>,
     certificate: &TlsCertificate,
@@ -322,7 +323,7 @@ fn await_change(
     }
 }
 
-/// Sets made in one go; names with the same certificates share theirs.
+/// Sets made in one update; names with the same certificates share theirs.
 #[derive(Default)]
 struct Sets(HashMap<Vec<*const TlsCertificate>, Arc<CertificateSet>>);
 
@@ -330,7 +331,7 @@ impl Sets {
     fn get(&mut self, certificates: Vec<Arc<TlsCertificate>>) -> Option<Arc<CertificateSet>> {
         match &*certificates {
             [] => return None,
-            // Nobody to share it with.
+            // There is no other name to share it with.
             [one] if one.names().len() == 1 => {
                 return Some(Arc::new(CertificateSet::of(certificates)));
             }
@@ -353,11 +354,11 @@ fn is_valid(candidate: &Candidate, now: UnixTime) -> bool {
     candidate.certificate.validity(now) == Validity::Valid
 }
 
-/// Of what use a certificate is to clients at a moment, the least first.
+/// How useful a certificate is to clients at a moment, lowest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
     Invalid,
-    /// It is valid, and one above it in its chain has ended. Clients that have another way to a
+    /// It is valid, but one above it in its chain has expired. Clients that have another path to a
     /// root accept it.
     ChainEnded,
     Valid,

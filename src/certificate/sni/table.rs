@@ -1,8 +1,8 @@
 //! A hash table whose copies share what did not change.
 //!
 //! It is an array of shards, each a small hash table behind an `Arc`. A change copies the array and
-//! the one shard that holds the name. With as many shards as names in a shard both are about the
-//! square root of the whole, and a look-up costs one more load than in a plain hash table.
+//! the one shard that holds the name. With as many shards as names in a shard, both have about the
+//! square root of the total size, and a lookup costs one more load than in a plain hash table.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use hashbrown::HashTable;
 use super::CertificateSet;
 use crate::host::HostName;
 
-/// Where in a hash the shard's bits begin: above those that choose the bucket and below those that
+/// Where the shard's bits begin in a hash: above those that choose the bucket and below those that
 /// tag it, since `hashbrown` takes the former from the low end and the latter from the high end.
 const SHARD_SHIFT: u32 = 32;
 
-/// The most shards; their array is copied with each change.
+/// The maximum number of shards; their array is copied with each change.
 const MAX_SHARDS: usize = 1 << 12;
 
 type Entry = (HostName, Arc<CertificateSet>);
 
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    /// A power of two of them, or none at all.
+    /// A power of two, or none at all.
     shards: Arc<[Arc<HashTable<Entry>>]>,
     len: usize,
 }
@@ -45,12 +45,12 @@ impl Table {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    /// Whether `other` is a clone of this table.
+    /// Returns true if `other` is a clone of this table.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shards, &other.shards)
     }
 
-    /// A copy with each name set to its certificates, or removed where there are none.
+    /// A copy with each name set to its certificates, or removed if there are none.
     pub(super) fn with_changes(
         &self,
         changes: Vec<(HostName, Option<Arc<CertificateSet>>)>,
@@ -76,7 +76,7 @@ impl Table {
     }
 }
 
-/// A table in the making: it copies a shard when it first writes to it.
+/// A table under construction: it copies a shard before it first writes to it.
 struct Draft<'a> {
     shards: Vec<Arc<HashTable<Entry>>>,
     len: usize,
@@ -84,7 +84,7 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Spreads the entries over as many shards as `len` entries want, where that has changed much.
+    /// Spreads the entries over the number of shards that suits `len`, if that has changed much.
     fn reshard(&mut self, len: usize) {
         let wanted = len.isqrt().next_power_of_two().clamp(1, MAX_SHARDS);
         let present = self.shards.len();

@@ -26,8 +26,8 @@ impl Fixture {
     }
 }
 
-/// A certificate for `names` with a key of `key`, valid to `end` days after now, whose intermediate
-/// ends `chain_end` days after now.
+/// A certificate for `names` with this key, valid to `end` days after now, whose intermediate
+/// expires `chain_end` days after now.
 fn chained(names: &[&str], key: &rcgen::KeyPair, end: i64, chain_end: i64) -> Arc<TlsCertificate> {
     let (ca, own) = (TestCa::new("chained"), p256());
     let intermediate = intermediate_of("own", &own, &ca.root, NOW + chain_end * DAY);
@@ -78,7 +78,7 @@ fn the_certificate_that_clients_accept_longest_is_served() {
     candidates.remove(&whole);
     let map = candidates.update(&map, NOW);
     assert!(serves(&map, "a.example", &cut));
-    // The end of a chain is waited for as that of a certificate is.
+    // The end of a chain is noticed like that of a certificate.
     let least = of(5, 400);
     candidates.add(&least, Precedence::OnDemand);
     let longer = of(30, 400);
@@ -89,7 +89,8 @@ fn the_certificate_that_clients_accept_longest_is_served() {
     assert!(!candidates.is_settled());
     let map = candidates.update(&map, NOW + 11 * DAY);
     assert!(serves(&map, "a.example", &longer));
-    // Some clients have another way to a root: it goes before one that has ended itself.
+    // Some clients have another path to a root, so it takes precedence over one that has expired
+    // itself.
     candidates.remove(&longer);
     let map = candidates.update(&map, NOW + 11 * DAY);
     assert!(serves(&map, "a.example", &cut));

@@ -9,22 +9,22 @@ use crate::dns::lookup::{LookupOptions, Lookups, Propagation};
 use crate::dns::{self, DnsError, DnsProvider};
 use crate::schedule::{Failure, FailureClass};
 
-/// An entry of the configuration, or what stands in where there is none: look-ups alone.
+/// An entry of the configuration, or one for lookups alone.
 pub(super) struct Entry {
     pub(super) name: Arc<str>,
-    /// `None` for look-ups alone.
+    /// `None` for lookups alone.
     pub(super) config: Option<Arc<model::Dns>>,
     /// The provider of the program's own for this entry.
     own: Option<Arc<dyn DnsProvider>>,
     opened: OnceCell<Arc<Opened>>,
 }
 
-/// What an entry is good for.
+/// What an entry provides.
 pub(super) struct Opened {
-    /// Who sets records.
+    /// The provider that sets records.
     pub(super) provider: Option<Arc<dyn DnsProvider>>,
     pub(super) lookups: Lookups,
-    /// How it is waited for a record to be seen; `None` where it is not.
+    /// How to wait until a record is visible; `None` to skip that.
     pub(super) propagation: Option<Propagation>,
 }
 
@@ -42,7 +42,7 @@ impl Entry {
         }
     }
 
-    /// One that is open.
+    /// An entry that is already open.
     #[cfg(test)]
     pub(super) fn of(opened: Opened) -> Self {
         Self {
@@ -53,8 +53,10 @@ impl Entry {
         }
     }
 
+    /// Opens the entry on first use.
+    ///
     /// # Errors
-    /// Where the provider cannot be made; that is tried again each time.
+    /// If the provider cannot be made; the next call tries again.
     pub(super) async fn get_or_open(&self) -> Result<&Opened, DnsError> {
         let opened = self.opened.get_or_try_init(|| async {
             let (name, config, own) = (
@@ -62,7 +64,7 @@ impl Entry {
                 self.config.clone(),
                 self.own.clone(),
             );
-            // Roots and the like are read from files.
+            // Files are read, such as those of roots.
             let open = move || open_entry(&name, config.as_deref(), own);
             let opened = tokio::task::spawn_blocking(open).await;
             let broken = |error: tokio::task::JoinError| DnsError::Unreachable(error.to_string());
@@ -103,7 +105,7 @@ fn open_entry(
     })
 }
 
-/// What an error of the DNS means for a validation.
+/// What a DNS error means for a validation.
 pub(super) fn failure(error: &DnsError, message: String) -> Failure {
     let class = match error {
         DnsError::Unreachable(_) => FailureClass::Network,

@@ -1,12 +1,12 @@
-//! The records that are set in the DNS, recorded in the storage before they are set and until they
-//! are gone: what a killed process leaves is removed at the next start, or by another instance.
+//! The journal of records in the DNS: each is noted in the storage before it is set and until it is
+//! gone, so that the next start, or another instance, removes what a killed process has left.
 //!
-//! The lock of a note is held for as long as this process wants the record. A note whose lock is
-//! free is of a process that is gone, or of a record that could not be removed: whoever comes across
-//! it removes the record.
+//! The lock of a note is held for as long as this process needs the record. A note whose lock is
+//! free belongs to a dead process, or to a record that could not be removed: whoever finds it
+//! removes the record.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex as AsyncMutex;
@@ -14,12 +14,13 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::clock::{Clock, UnixTime};
 use crate::dns::{DnsError, DnsProvider, TxtRecord};
 use crate::host::HostName;
-use crate::storage::{Key, Lease, Storage, StorageError, blocking, damaged, keys};
+use crate::lock::MutexExt;
+use crate::storage::{Key, Lease, Storage, StorageError, blocking, damaged, keys, release};
 
-/// What is stored of a record.
+/// The note of a record, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
-    /// The entry of `dns` in the configuration by which it was set.
+    /// The entry of `dns` in the configuration that set it.
     pub(super) provider: String,
     zone: String,
     name: String,
@@ -49,7 +50,7 @@ impl Note {
         keys::dns_record(&format!("{provider} {name} {value}"))
     }
 
-    /// Zone and record; `None` where what was stored makes none.
+    /// Zone and record; `None` if the stored text is malformed.
     fn record(&self) -> Option<(HostName, TxtRecord)> {
         let name = self.name.parse().ok()?;
         let value = self.value.clone();
@@ -61,7 +62,7 @@ impl Note {
 pub(super) struct Journal {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    /// What this process holds, and how many want it to be there.
+    /// The records that this process holds, each with the number of its users.
     held: Mutex<HashMap<Key, (usize, Arc<HeldRecord>)>>,
 }
 
@@ -71,13 +72,13 @@ pub(super) struct HeldRecord {
     pub(super) zone: HostName,
     pub(super) record: TxtRecord,
     provider: Arc<dyn DnsProvider>,
-    /// Who works on it has this.
+    /// Locked while the record is worked on.
     state: AsyncMutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Shows others that the record is wanted; there is none where the storage fails.
+    /// Shows others that the record is needed; `None` if the storage fails.
     lease: Option<Lease>,
     /// Whether the record may be there.
     may_be_set: bool,
@@ -86,7 +87,7 @@ struct State {
 /// Why a record was not set.
 pub(super) enum SetError {
     Dns(DnsError),
-    /// Another instance has it set, and is about to remove it.
+    /// Another instance has set it, and is about to remove it.
     Busy,
 }
 
@@ -99,7 +100,7 @@ impl Journal {
         }
     }
 
-    /// Holds a record from now until [`Self::release`].
+    /// Holds a record until [`Self::release`].
     pub(super) fn acquire(
         &self,
         provider: &Arc<dyn DnsProvider>,
@@ -122,14 +123,14 @@ impl Journal {
         Ok(Arc::clone(of_it))
     }
 
-    /// Ends one [`Self::acquire`].
+    /// Undoes one [`Self::acquire`].
     pub(super) fn release(&self, of_it: &HeldRecord) {
         if let Some((wanted, _)) = self.held().get_mut(&of_it.key) {
             *wanted = wanted.saturating_sub(1);
         }
     }
 
-    /// Notes a record and sets it.
+    /// Notes a record, and sets it.
     pub(super) async fn set_record(&self, held: &HeldRecord) -> Result<(), SetError> {
         let mut state = held.state.lock().await;
         if state.lease.is_none() {
@@ -144,11 +145,10 @@ impl Journal {
         set.map_err(SetError::Dns)
     }
 
-    /// Removes a record that nobody wants any more, and its note. Where it cannot be removed, the
-    /// note is left like one of a process that is gone. Whether it was left.
+    /// Removes a record that nobody needs any more, and its note.
     ///
     /// # Errors
-    /// Where it cannot be removed.
+    /// If the record cannot be removed; true if its note is left, like one of a dead process.
     pub(super) async fn remove_unwanted(&self, held: &HeldRecord) -> Result<(), (DnsError, bool)> {
         let mut state = held.state.lock().await;
         if self.is_wanted(held) {
@@ -163,14 +163,7 @@ impl Journal {
         state.may_be_set = false;
         match (&removed, lease) {
             (Ok(()), Some(lease)) => self.delete_note(held.key.clone(), lease).await,
-            (Err(_), Some(lease)) => {
-                // Its end is a matter of files too.
-                let end = move |_: &dyn Storage| {
-                    drop(lease);
-                    Ok(())
-                };
-                let _ = blocking(&self.storage, end).await;
-            }
+            (Err(_), Some(lease)) => release(&self.storage, lease).await,
             (_, None) => {}
         }
         let mut all = self.held();
@@ -180,7 +173,7 @@ impl Journal {
         removed.map_err(|error| (error, is_noted))
     }
 
-    /// The notes of processes that are gone, each with its lock.
+    /// The notes of dead processes, each with its lock.
     pub(super) async fn abandoned(&self) -> Result<Vec<Abandoned>, StorageError> {
         let found = blocking(&self.storage, |storage| {
             let mut found = Vec::new();
@@ -188,7 +181,7 @@ impl Journal {
                 let Some(lease) = storage.try_lock(&key)? else {
                     continue;
                 };
-                // Read under the lock: until then it may have gone.
+                // Read under the lock: it may have been deleted until then.
                 if let Some(note) = damaged::read_json(storage, &key)? {
                     found.push(Abandoned { key, note, lease });
                 }
@@ -198,7 +191,7 @@ impl Journal {
         found.await
     }
 
-    /// Removes what a note of another speaks of, and the note.
+    /// Removes the record of an abandoned note, and the note.
     pub(super) async fn remove_abandoned(
         &self,
         abandoned: Abandoned,
@@ -217,8 +210,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes the lock of a note and stores it. Goes on without where the storage fails: it is no
-    /// reason not to prove a name.
+    /// Locks a note and stores it. Continues without a note if the storage fails: that is no reason
+    /// not to validate a name.
     async fn write_note(&self, held: &HeldRecord) -> Result<Option<Lease>, SetError> {
         let now = self.clock.now();
         let note = Note::new(held.provider.name(), &held.zone, &held.record, now);
@@ -243,7 +236,7 @@ impl Journal {
         }
     }
 
-    /// Deletes a note and gives its lock back.
+    /// Deletes a note, and gives its lock back.
     pub(super) async fn delete_note(&self, key: Key, lease: Lease) {
         let forgotten = blocking(&self.storage, move |storage| {
             let deleted = storage.delete(&key);
@@ -262,11 +255,11 @@ impl Journal {
 
     /// No critical section leaves it half changed.
     fn held(&self) -> MutexGuard<'_, HashMap<Key, (usize, Arc<HeldRecord>)>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock_unpoisoned()
     }
 }
 
-/// A note of a process that is gone.
+/// The note of a dead process.
 pub(super) struct Abandoned {
     pub(super) key: Key,
     pub(super) note: Note,

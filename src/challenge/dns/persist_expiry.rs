@@ -1,28 +1,29 @@
-//! Until when records prove names that somebody has set for good: remembered in the storage, so
-//! that it is told in time though the certificate is not due.
+//! When persistent records expire: remembered in the storage, so that it is reported in time even
+//! if no certificate is due.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::DnsContext;
 use super::entry::Entry;
-use super::persist::judge_records;
+use super::persist_record::judge_records;
 use crate::clock::{Clock, UnixTime, rfc3339};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::HostName;
+use crate::lock::MutexExt;
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
 const DAY: UnixTime = 86_400;
 
-/// How long before the end of a record it is told.
+/// How long before a record's end it is reported.
 const NOTICE: UnixTime = 30 * DAY;
 
-/// How long what nobody has looked at is remembered: the certificate is gone.
+/// How long an unused note is kept: the certificate is gone.
 const LIFE: UnixTime = 400 * DAY;
 
-/// What is known of lasting records.
+/// The known expiry dates of persistent records.
 pub(super) struct PersistExpiry {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
@@ -31,7 +32,7 @@ pub(super) struct PersistExpiry {
     told: Mutex<HashMap<Key, UnixTime>>,
 }
 
-/// What is stored of one.
+/// The note of a record, as stored.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     domain: String,
@@ -41,9 +42,9 @@ struct Note {
     is_wildcard: bool,
     issuers: Vec<String>,
     until: UnixTime,
-    /// When a validation last took it.
+    /// When a validation last used it.
     seen: UnixTime,
-    /// The entry of `dns` by which it was looked up; empty for none.
+    /// The entry of `dns` that looked it up; empty for none.
     entry: String,
 }
 
@@ -71,7 +72,7 @@ impl PersistExpiry {
         self.clock.now()
     }
 
-    /// Records until when a record proves a name, and reports where that is soon.
+    /// Records until when a record is valid, and reports it if that is soon.
     pub(super) async fn record_expiry(
         &self,
         entry: &Entry,
@@ -111,7 +112,7 @@ impl PersistExpiry {
         }
     }
 
-    /// Reports, at most once a day, records that end soon and have not been replaced.
+    /// Reports, at most once a day, records that expire soon and have not been replaced.
     pub(super) async fn check_expiries(
         &self,
         entry_of: impl Fn(&str) -> Arc<Entry>,
@@ -141,7 +142,7 @@ impl PersistExpiry {
             }
             let entry = entry_of(&note.entry);
             let looked = async { entry.get_or_open().await?.lookups.txt(&name).await };
-            // Where it cannot be looked up, what was known is reported.
+            // If the lookup fails, the noted date is reported.
             let judged = looked
                 .await
                 .map(|values| judge_records(&values, &note.dns(), now));
@@ -188,12 +189,12 @@ impl PersistExpiry {
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Key, UnixTime>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock_unpoisoned()
     }
 }
 
-/// Where a note is by its account and domain. Until 0.1 there was one for each domain, whatever the
-/// CA: such a one is moved, unless there is a newer one in its place.
+/// The key of a note, by account and domain. Until 0.1 there was one for each domain, whatever the
+/// CA: such a note is moved, unless its new key has one already.
 fn move_to_current_key(storage: &dyn Storage, key: Key, note: &Note) -> Result<Key, StorageError> {
     let Ok(domain) = note.domain.parse() else {
         return Ok(key);

@@ -1,4 +1,4 @@
-//! Which record proves a name by which type of challenge.
+//! The record that a DNS challenge asks for.
 
 use openssl::sha::sha256;
 
@@ -9,10 +9,10 @@ use crate::schedule::{Failure, FailureClass};
 /// RFC 4648, section 6, in lower case.
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// Where the record is looked for.
+/// The name of the record.
 ///
 /// # Errors
-/// Where the name leaves no room for it.
+/// If it would be too long.
 pub(super) fn record_name(challenge: &Challenge) -> Result<HostName, Failure> {
     let (domain, nothing) = (&challenge.domain, DnsContext::default());
     let dns = challenge.dns.as_ref().unwrap_or(&nothing);
@@ -33,7 +33,7 @@ pub(super) fn record_name(challenge: &Challenge) -> Result<HostName, Failure> {
     })
 }
 
-/// The text of the record of `dns-01` (RFC 8555, section 8.4) and of `dns-account-01`
+/// The value of the record for `dns-01` (RFC 8555, section 8.4) and `dns-account-01`
 /// (draft-ietf-acme-dns-account-label, section 3.2).
 pub(super) fn record_value(challenge: &Challenge) -> String {
     let digest = sha256(challenge.key_authorization.as_bytes());
@@ -42,8 +42,8 @@ pub(super) fn record_value(challenge: &Challenge) -> String {
     base64.replace('+', "-").replace('/', "_")
 }
 
-/// The label that stands for an account (draft-ietf-acme-dns-account-label, section 3.2), without
-/// its `_`: base32 of the first ten octets of the digest of its URL.
+/// The label of an account (draft-ietf-acme-dns-account-label, section 3.2), without its `_`:
+/// base32 of the first ten octets of the digest of its URL.
 fn label(account: &str) -> String {
     let digest = sha256(account.as_bytes());
     let first = digest.iter().take(10);

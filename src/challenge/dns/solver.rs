@@ -1,7 +1,7 @@
-//! Proves names by records that a provider sets: `dns-01` (RFC 8555, section 8.4) and
+//! Validates names by records that a provider sets: `dns-01` (RFC 8555, section 8.4) and
 //! `dns-account-01` (draft-ietf-acme-dns-account-label).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,20 +12,21 @@ use super::journal::{HeldRecord, Journal, SetError};
 use super::proof;
 use crate::dns::{DnsError, TxtRecord};
 use crate::host::HostName;
+use crate::lock::MutexExt;
 use crate::schedule::{Failure, FailureClass};
 
-/// How long a clean-up is waited for; it continues in the background.
+/// How long to wait for a clean-up, which then continues in the background.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a record is left for a CA that may still look for it, where nobody comes back to it.
+/// How long an abandoned record is left for a CA that may still look it up.
 const LIFE: Duration = Duration::from_secs(3600);
 
-/// Proves names by records that a provider sets.
+/// Validates names by records that a provider sets.
 pub struct Dns01Solver {
     kind: ChallengeType,
     entry: Arc<Entry>,
     journal: Arc<Journal>,
-    /// What is visible.
+    /// The records that are visible.
     presented: Mutex<Vec<(Challenge, Arc<HeldRecord>)>>,
 }
 
@@ -56,11 +57,11 @@ impl Dns01Solver {
             Failure::new(FailureClass::Internal, message)
         })?;
         let lookups = &opened.lookups;
-        // Behind split DNS the resolvers may know nothing of the name.
+        // With split DNS, the resolvers may know nothing of the name.
         let needs_zone = provider.needs_zone() || opened.propagation.is_some();
         let own = proof::record_name(challenge)?;
         let place = async {
-            // Whoever cannot, or must not, change a zone delegates this one name to another.
+            // The name may be delegated to a zone that can be changed.
             let name = match lookups.target(&own).await {
                 Err(DnsError::Unreachable(_)) if !needs_zone => own.clone(),
                 name => name.map_err(|error| failed("its record cannot be looked up", &error))?,
@@ -84,7 +85,7 @@ impl Dns01Solver {
         let held = self.journal.acquire(provider, zone.clone(), record.clone());
         let held = held
             .map_err(|error| Failure::new(FailureClass::Internal, format!("{domain}: {error}")))?;
-        // Recorded before the first await: dropping this half way cleans it up.
+        // Recorded before the first await: if this is dropped midway, the record is cleaned up.
         self.presented()
             .push((challenge.clone(), Arc::clone(&held)));
         match self.journal.set_record(&held).await {
@@ -119,7 +120,7 @@ impl Dns01Solver {
         Ok(())
     }
 
-    /// Takes what is visible for a challenge off the list.
+    /// Takes the record of a challenge off the list.
     fn take_presented(&self, challenge: &Challenge) -> Option<Arc<HeldRecord>> {
         let mut presented = self.presented();
         let at = presented.iter().position(|(one, _)| one == challenge)?;
@@ -128,9 +129,7 @@ impl Dns01Solver {
 
     /// No critical section leaves it half changed.
     fn presented(&self) -> MutexGuard<'_, Vec<(Challenge, Arc<HeldRecord>)>> {
-        self.presented
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.presented.lock_unpoisoned()
     }
 }
 
@@ -150,7 +149,7 @@ impl ChallengeSolver for Dns01Solver {
         };
         self.journal.release(&held);
         let unset = tokio::spawn(remove_record(Arc::clone(&self.journal), held));
-        // Nobody needs to wait for a provider that is slow.
+        // Nobody needs to wait for a slow provider.
         let _ = tokio::time::timeout(PATIENCE, unset).await;
     }
 
@@ -158,7 +157,7 @@ impl ChallengeSolver for Dns01Solver {
         let Some(held) = self.take_presented(challenge) else {
             return;
         };
-        // The next attempt wants the record again, and then takes it back. Where none comes:
+        // The next attempt needs the record again, and then removes it. If none comes:
         self.journal.release(&held);
         let journal = Arc::clone(&self.journal);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -170,7 +169,7 @@ impl ChallengeSolver for Dns01Solver {
     }
 }
 
-/// What is said of `name`, where the record is, that `own` leads to it; empty where it is the same.
+/// How to say that `own` leads to `name`, where the record is; empty if they are the same.
 fn alias_of(own: &HostName, name: &HostName) -> String {
     match name == own {
         true => String::new(),
@@ -178,7 +177,7 @@ fn alias_of(own: &HostName, name: &HostName) -> String {
     }
 }
 
-/// Removes a record, as well as it can.
+/// Removes a record, as well as possible.
 async fn remove_record(journal: Arc<Journal>, held: Arc<HeldRecord>) {
     let Err((error, is_noted)) = journal.remove_unwanted(&held).await else {
         return;

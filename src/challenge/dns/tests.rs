@@ -1,4 +1,4 @@
-//! The notes of records, with a provider that keeps them in memory.
+//! The journal of records, with a provider that keeps them in memory.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -123,14 +123,14 @@ async fn a_record_is_noted_before_it_is_set_and_until_it_is_gone() {
     assert!(journal.set_record(&held).await.is_ok());
     assert_eq!(*fake.notes.lock().expect("whole"), 1);
     assert_eq!(fake.values(), ["v"]);
-    // Somebody wants it still.
+    // Somebody still needs it.
     journal.remove_unwanted(&held).await.expect("nothing to do");
     assert_eq!(fake.values(), ["v"]);
     journal.release(&held);
     fake.is_down.store(true, Ordering::SeqCst);
     let (_, is_noted) = journal.remove_unwanted(&held).await.expect_err("down");
     assert!(is_noted && notes(&storage) == 1);
-    // Whoever sweeps has it then.
+    // It belongs to whoever sweeps then.
     fake.is_down.store(false, Ordering::SeqCst);
     let left = journal.abandoned().await.expect("readable").pop();
     let left = left.expect("one");
@@ -180,7 +180,7 @@ async fn two_who_want_the_same_record_both_have_it() {
     journal.release(&other);
     journal.remove_unwanted(&other).await.expect("removed");
     assert_eq!(fake.values(), ["w"]);
-    // It can be wanted again.
+    // It can be needed again.
     let again = want("v");
     assert!(journal.set_record(&again).await.is_ok());
     assert_eq!(fake.values(), ["v", "w"]);
@@ -200,7 +200,7 @@ async fn what_a_killed_process_left_is_removed_by_another() {
     drop((held, killed));
     let mut found = other.abandoned().await.expect("readable");
     assert_eq!(found.len(), 1);
-    // While one removes it, no other does.
+    // While one process removes it, no other does.
     let third = journal(&storage).abandoned().await.expect("readable");
     assert!(third.is_empty());
     let one = found.pop().expect("one");
@@ -264,7 +264,7 @@ async fn what_cannot_be_removed_is_tried_less_and_less_often() {
     assert_eq!(sweeper.failed[&key].1, NOW + 3600);
 }
 
-/// An entry whose resolver does not answer.
+/// An entry whose resolver does not respond.
 fn deaf() -> Arc<Entry> {
     Arc::new(Entry::of(Opened {
         provider: None,
@@ -333,7 +333,7 @@ async fn the_end_of_a_lasting_record_is_told_in_time_once_a_day() {
     assert_eq!(event.severity, Severity::Error);
     assert!(event.message.contains("expired"), "{}", event.message);
 
-    // One that has no end any more is forgotten.
+    // A record without an end is forgotten.
     second
         .record_expiry(&entry, &domain, &name, &dns, None)
         .await;
@@ -369,13 +369,13 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
     };
     assert_eq!(all().len(), 2);
     assert_eq!(events.recent().len(), 2, "each is told");
-    // What one has no more, the other keeps.
+    // The one that is gone here stays for the other.
     persist_expiry
         .record_expiry(&entry, &domain, &name, &one, None)
         .await;
     assert_eq!(all().len(), 1);
 
-    // As it was stored before: by the domain alone.
+    // As stored before: by the domain alone.
     let kept = all().pop().expect("one");
     let value = storage.load(&kept).expect("readable").expect("there");
     let old: Key = "dns/persistent/a.example.json".parse().expect("a key");
@@ -389,7 +389,7 @@ async fn each_account_has_a_note_of_its_own_and_earlier_ones_are_moved() {
 }
 
 /// A name server with the zones `k.test` and `other.test`, in which `*.k.test` is an alias of
-/// `lb.other.test`, and `far.test` one of a name in no zone. It answers until the test ends.
+/// `lb.other.test`, and `far.test` one of a name in no zone. It serves until the test ends.
 async fn aliases() -> std::net::SocketAddr {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await;
     let socket = socket.expect("a free port");
@@ -472,7 +472,7 @@ async fn whatever_fails_behind_an_alias_names_the_alias() {
     );
     let far = present("a.far.test", None).await;
     told(far, "_acme-challenge.a.far.test", "lb.nowhere");
-    // Of a record at its own name there is none to tell.
+    // A record at its own name needs no mention of an alias.
     fake.is_refusing.store(true, Ordering::SeqCst);
     let why = present("other.test", None)
         .await
@@ -513,7 +513,7 @@ async fn no_zone_is_looked_for_where_nobody_needs_one() {
         Ok(1)
     );
     assert!(fake.values().is_empty());
-    // Who waits for the zone's servers needs to know them, and so does who is told the zone.
+    // The zone must be known to wait for its servers, and for a provider that needs it.
     let wait = Propagation {
         timeout: Duration::from_secs(1),
         interval: Duration::from_millis(100),

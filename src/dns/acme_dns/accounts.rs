@@ -1,5 +1,5 @@
-//! Accounts of acme-dns in a file: JSON as lego, goacmedns and cert-manager keep it, an object with
-//! an account for each domain.
+//! acme-dns accounts in a file: JSON as in lego, goacmedns and cert-manager, an object with one
+//! account per domain.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use crate::host::HostName;
 use crate::printable::Printable as _;
 use crate::secret::Secret;
 
-/// With which accounts names are set.
+/// The accounts to set records with.
 pub(super) enum Accounts {
     One(Account),
     File(AccountFile),
@@ -30,18 +30,18 @@ impl Accounts {
     }
 }
 
-/// An account: who may set the records of which name.
+/// An account and the name whose records it may set.
 #[derive(Clone)]
 pub(super) struct Account {
     pub(super) username: String,
     pub(super) password: Secret,
     pub(super) subdomain: String,
-    /// The whole name, where it is known.
+    /// The full name, if known.
     pub(super) full_domain: Option<HostName>,
 }
 
 impl Account {
-    /// Whether the account sets the records of a name.
+    /// Returns true if the account sets the records of a name.
     pub(super) fn is_for(&self, name: &HostName) -> bool {
         match &self.full_domain {
             Some(full) => full == name,
@@ -56,11 +56,11 @@ impl Account {
 /// The file.
 pub(super) struct AccountFile {
     path: PathBuf,
-    /// One registration at a time: two of one name would each want a CNAME of their own.
+    /// One registration at a time: two for one name would each need a CNAME.
     turn: Arc<Mutex<()>>,
 }
 
-/// An account as the file has it.
+/// An account as in the file.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     username: String,
@@ -68,7 +68,7 @@ struct Stored {
     #[serde(rename = "fulldomain")]
     full_domain: String,
     subdomain: String,
-    /// Fields that others need are kept.
+    /// Fields for other programs, which are kept.
     #[serde(flatten)]
     others: BTreeMap<String, serde_json::Value>,
 }
@@ -81,12 +81,12 @@ pub(super) struct OpenFile {
 }
 
 impl AccountFile {
-    /// Reads the file; one that is not there yet has no accounts. An error says what is wrong.
+    /// Reads the file; a missing one has no accounts. The error says what is wrong.
     pub(super) async fn open(&self) -> Result<OpenFile, String> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let accounts = match tokio::fs::read(&self.path).await {
             Ok(json) => serde_json::from_slice(&json).map_err(|error| {
-                // The error's own text may hold a part of a password.
+                // The error's own text may contain part of a password.
                 format!(
                     "the accounts in {} are not JSON as acme-dns clients write it (line {}, column \
                      {}); correct it, or move it away to have them created again",
@@ -116,13 +116,13 @@ impl OpenFile {
         accounts.find(|account| account.is_for(name))
     }
 
-    /// Where the name to validate a domain by has to lead to, for a domain with an account.
+    /// The name to which a domain's challenge name must lead, if the domain has an account.
     pub(super) fn of_domain(&self, domain: &str) -> Option<String> {
         let account = self.accounts.get(domain)?.account()?;
         account.full_domain.map(|full| full.to_string())
     }
 
-    /// Adds the account of a domain: where its name has to lead to.
+    /// Adds the account of a domain, and returns the name to which its challenge name must lead.
     pub(super) async fn save(
         mut self,
         domain: &str,
@@ -164,7 +164,7 @@ impl Stored {
     }
 }
 
-/// Writes the file whole or not at all, for our eyes only.
+/// Writes the file atomically, readable by us alone.
 fn write_accounts(path: &Path, accounts: &BTreeMap<String, Stored>) -> Result<(), String> {
     let attempt = || -> io::Result<()> {
         let directory = path.parent().unwrap_or_else(|| Path::new("/"));

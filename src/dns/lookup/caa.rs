@@ -1,15 +1,13 @@
-//! Which CAs may issue for a name: its CAA records (RFC 8659), with the parameters that bind them to
-//! an account and to ways of validation (RFC 8657).
+//! Which CAs may issue for a name: its CAA records (RFC 8659), with the parameters that bind them
+//! to an account and to validation methods (RFC 8657).
 
 use std::fmt;
 
-use hickory_proto::rr::{RData, RecordType};
+use hickory_proto::rr::RData;
 
-use super::Lookups;
-use crate::dns::DnsError;
 use crate::host::HostName;
 
-/// The tags that CAs know (RFC 8659 and 9495, and the CA/Browser Forum's for contacts).
+/// The tags that CAs know (RFC 8659 and 9495, and the CA/Browser Forum's contact tags).
 const KNOWN_TAGS: [&str; 6] = [
     "issue",
     "issuewild",
@@ -19,10 +17,10 @@ const KNOWN_TAGS: [&str; 6] = [
     "contactphone",
 ];
 
-/// The CAA records that count for a name.
+/// The CAA records that apply to a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caa {
-    /// Where they are: the name or one above it. `None` where there are none at all.
+    /// The name that has them: the name itself or a parent. `None` if there are none.
     pub at: Option<HostName>,
     pub records: Vec<CaaRecord>,
 }
@@ -44,33 +42,7 @@ impl fmt::Display for CaaRecord {
     }
 }
 
-impl Lookups {
-    /// The CAA records that count for a name: its own, or else those of the nearest name above it
-    /// that has any (RFC 8659, section 3). Those of a wildcard are those of the name after its `*.`.
-    ///
-    /// # Errors
-    /// Where they cannot be found out, which forbids a CA to issue.
-    pub async fn caa(&self, name: &HostName) -> Result<Caa, DnsError> {
-        let mut at = Some(name.clone());
-        let mut zone = None;
-        while let Some(here) = at {
-            let found = self.look_up_in(&mut zone, &here, RecordType::CAA).await?;
-            let records: Vec<_> = found.records.iter().filter_map(record).collect();
-            if !records.is_empty() {
-                return Ok(Caa {
-                    at: Some(here),
-                    records,
-                });
-            }
-            at = here.parent().and_then(|parent| parent.parse().ok());
-            // What is above a name is of the same zone, up to the zone's own name.
-            zone = zone.filter(|zone| zone.name != here);
-        }
-        Ok(Caa::default())
-    }
-}
-
-fn record(data: &RData) -> Option<CaaRecord> {
+pub(super) fn record(data: &RData) -> Option<CaaRecord> {
     let RData::CAA(caa) = data else {
         return None;
     };
@@ -82,14 +54,14 @@ fn record(data: &RData) -> Option<CaaRecord> {
 }
 
 impl Caa {
-    /// Whether a CA may issue for the name; for a wildcard of it with `wildcard`.
+    /// Checks whether a CA may issue for the name, or for a wildcard below it.
     ///
-    /// `issuers` are the names that the CA goes by in such records. Where they are not known, only
-    /// records that let nobody issue refuse. `account` is the URL of the account there, and `method`
-    /// the type of the challenge.
+    /// `issuers` are the names that identify the CA in such records. If they are unknown, only
+    /// records that let nobody issue refuse. `account` is the URL of the account there, and
+    /// `method` the type of the challenge.
     ///
     /// # Errors
-    /// Where it may not, with the record that says so, for people.
+    /// If it may not, with the record that says so, for people.
     pub fn allows(
         &self,
         issuers: &[&str],
@@ -166,7 +138,7 @@ struct Property<'a> {
 }
 
 impl<'a> Property<'a> {
-    /// `None` where nobody is named, or the value is malformed, which means the same.
+    /// `None` if it names nobody, or is malformed, which means the same.
     fn parse(value: &'a str) -> Option<Self> {
         let (issuer, rest) = value.split_once(';').unwrap_or((value, ""));
         let issuer = trim(issuer);
@@ -178,7 +150,7 @@ impl<'a> Property<'a> {
             for parameter in rest.split(';') {
                 let (tag, value) = parameter.split_once('=')?;
                 let (tag, value) = (trim(tag), trim(value));
-                // Of printable characters without a blank.
+                // Only printable characters without spaces are allowed.
                 if !is_label(tag) || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
                     return None;
                 }
@@ -188,8 +160,7 @@ impl<'a> Property<'a> {
         Some(Self { issuer, parameters })
     }
 
-    /// Why the parameters refuse this account or method. Those that only the CA knows are its own
-    /// business.
+    /// Why the parameters refuse this account or method. Parameters for the CA alone are ignored.
     fn binds(&self, account: Option<&str>, method: &str) -> Option<String> {
         let of = |tag: &'static str| {
             self.parameters

@@ -1,4 +1,4 @@
-//! Waiting until a record is seen at all servers of its zone.
+//! Waits until all servers of a zone have a record.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::dns::exchange::{self, text};
 use crate::dns::{DnsError, TxtRecord};
 use crate::host::HostName;
 
-/// How it is waited for a record.
+/// How to wait for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Propagation {
-    /// How long at most.
+    /// The maximum wait.
     pub timeout: Duration,
-    /// How long between two looks.
+    /// The time between two checks.
     pub interval: Duration,
-    /// How long after all servers have it: some that are one address are many machines.
+    /// How long to wait after all servers have it: one address may be many machines.
     pub wait: Duration,
 }
 
@@ -36,18 +36,18 @@ impl Default for Propagation {
 enum ServerAnswer {
     /// The record.
     Record,
-    /// Other TXT records of the name, so many.
+    /// This many other TXT records of the name.
     Others(usize),
-    /// No answer that counts, for this reason.
+    /// No usable response, for this reason.
     Nothing(String),
 }
 
 impl Lookups {
-    /// Waits until all servers of `zone` answer with this very record. One that cannot be reached,
-    /// or does not serve the zone, does not count where another does: a CA asks that one too.
+    /// Waits until all servers of `zone` have exactly this record. A server that is unreachable or
+    /// does not serve the zone is ignored if another one responds: a CA asks that one too.
     ///
     /// # Errors
-    /// Where the time is up, with the servers that lack the record.
+    /// If the time is up, with the servers that lack the record.
     pub async fn wait_for(
         &self,
         zone: &HostName,
@@ -72,7 +72,7 @@ impl Lookups {
         }
     }
 
-    /// Whether all servers have the record; they are found at the first look.
+    /// Checks that all servers have the record; the first call finds the servers.
     async fn query_all(
         &self,
         servers: &mut Vec<Server>,
@@ -88,7 +88,7 @@ impl Lookups {
         }
     }
 
-    /// Who lacks the record; `None` where all have it.
+    /// The servers that lack the record, for people; `None` if all have it.
     async fn missing(
         &self,
         zone: &HostName,

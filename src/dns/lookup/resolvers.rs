@@ -8,10 +8,10 @@ use crate::dns::exchange::PORT;
 
 const FILE: &str = "/etc/resolv.conf";
 
-/// As many as the system itself asks (`MAXNS`).
+/// As many as the system itself uses (`MAXNS`).
 const MOST: usize = 3;
 
-/// The resolvers as they are configured now: a machine may move to another network.
+/// The resolvers as configured now: a machine may move to another network.
 pub(super) async fn of_the_system() -> Result<Vec<SocketAddr>, DnsError> {
     let text = match tokio::fs::read_to_string(FILE).await {
         Ok(text) => text,
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Vec<SocketAddr> {
 }
 
 fn address(text: &str) -> Option<SocketAddr> {
-    // An address of the link's own stands with its interface: `fe80::1%eth0`.
+    // A link-local address comes with its interface: `fe80::1%eth0`.
     if let Some((address, interface)) = text.split_once('%') {
         let address: Ipv6Addr = address.parse().ok()?;
         let scope = match interface.parse() {

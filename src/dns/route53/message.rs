@@ -1,4 +1,4 @@
-//! What is said to Route 53, and what it says: XML.
+//! The messages of Route 53: XML.
 
 use std::fmt::{self, Write as _};
 
@@ -15,7 +15,7 @@ const NAMESPACE: &str = "https://route53.amazonaws.com/doc/2013-04-01/";
 pub(super) struct RecordSet {
     name: String,
     ttl: u32,
-    /// As they are written there: a set is only removed by naming its very values.
+    /// As written there: a set can only be removed by naming its exact values.
     values: Vec<String>,
 }
 
@@ -33,12 +33,12 @@ impl RecordSet {
         found.eq_ignore_ascii_case(name.as_str())
     }
 
-    /// What the records say.
+    /// The texts of the records.
     pub(super) fn texts(&self) -> Vec<String> {
         self.values.iter().map(|value| unquote(value)).collect()
     }
 
-    /// Whether that changed anything.
+    /// Adds a text. Returns true if that changed anything.
     pub(super) fn insert(&mut self, text: &str) -> bool {
         let is_new = !self.values.iter().any(|value| unquote(value) == text);
         if is_new {
@@ -47,7 +47,7 @@ impl RecordSet {
         is_new
     }
 
-    /// Whether that changed anything.
+    /// Removes a text. Returns true if that changed anything.
     pub(super) fn remove(&mut self, text: &str) -> bool {
         let before = self.values.len();
         self.values.retain(|value| unquote(value) != text);
@@ -55,7 +55,7 @@ impl RecordSet {
     }
 }
 
-/// A change that was begun.
+/// A change in progress.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ChangeInfo {
     pub(super) id: String,
@@ -63,7 +63,7 @@ pub(super) struct ChangeInfo {
     pub(super) is_in_sync: bool,
 }
 
-/// What is wrong.
+/// An error response.
 #[derive(Debug, Default)]
 pub(super) struct Failure {
     code: String,
@@ -71,7 +71,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Whether it is only too much at the moment.
+    /// Returns true if the failure is temporary.
     pub(super) fn is_passing(&self) -> bool {
         matches!(
             &*self.code,
@@ -83,7 +83,7 @@ impl Failure {
         )
     }
 
-    /// Whether the set is not as it was named: someone else has changed it.
+    /// Returns true if the set has changed in the meantime.
     pub(super) fn is_outrun(&self) -> bool {
         self.code == "InvalidChangeBatch"
     }
@@ -98,7 +98,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The request to replace a set by another one. An empty one is none.
+/// The request to replace one set with another. An empty set means none.
 pub(super) fn change(name: &HostName, old: Option<&RecordSet>, new: &RecordSet) -> String {
     let mut changes = String::new();
     let old = old.map(|old| ("DELETE", old));
@@ -106,7 +106,7 @@ pub(super) fn change(name: &HostName, old: Option<&RecordSet>, new: &RecordSet) 
     for (action, set) in old.into_iter().chain(new) {
         let mut records = String::new();
         for value in &set.values {
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(
                 records,
                 "<ResourceRecord><Value>{}</Value></ResourceRecord>",
@@ -163,7 +163,7 @@ pub(super) fn record_sets(xml: &str) -> Option<Vec<RecordSet>> {
     Some(sets.collect())
 }
 
-/// How far a change is.
+/// The state of a change.
 pub(super) fn change_info(xml: &str) -> Option<ChangeInfo> {
     let document = Document::parse(xml).ok()?;
     let info = all(document.root(), "ChangeInfo").next()?;
@@ -173,12 +173,12 @@ pub(super) fn change_info(xml: &str) -> Option<ChangeInfo> {
     })
 }
 
-/// What a bad answer says.
+/// Parses an error response.
 pub(super) fn error(body: &[u8]) -> Failure {
     let failure = || {
         let document = Document::parse(str::from_utf8(body).ok()?).ok()?;
         let root = document.root_element();
-        // A wrong change has an element of its own around a list of messages.
+        // An invalid change has its own element around a list of messages.
         if root.tag_name().name() == "InvalidChangeBatch" {
             let messages: Vec<_> = all(root, "Message").filter_map(|one| one.text()).collect();
             return Some(Failure {

@@ -1,4 +1,4 @@
-//! Signature Version 4 of AWS, as far as its APIs with simple paths and queries need it.
+//! AWS Signature Version 4, as far as APIs with simple paths and queries need it.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use openssl::sign::Signer;
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 
-/// Who signs, and for what.
+/// The signer, and the service and region.
 pub(super) struct Identity {
     pub(super) access_key_id: String,
     pub(super) secret_access_key: Secret,
@@ -19,8 +19,8 @@ pub(super) struct Identity {
     pub(super) service: &'static str,
 }
 
-/// What is signed. The path has only unreserved characters and `/`; so have the names and values
-/// of the query.
+/// A request to sign. The path has only unreserved characters and `/`; the same holds for the names
+/// and values of the query.
 pub(super) struct Unsigned<'r> {
     pub(super) method: &'r str,
     pub(super) host: &'r str,
@@ -29,7 +29,7 @@ pub(super) struct Unsigned<'r> {
     pub(super) body: &'r [u8],
 }
 
-/// The fields that go with the request.
+/// The header fields to send with the request.
 pub(super) struct Signed {
     /// `x-amz-date`.
     pub(super) date: String,
@@ -60,7 +60,7 @@ impl Identity {
         let mut fields = format!("host:{}\nx-amz-date:{date}\n", request.host);
         let mut names = "host;x-amz-date".to_owned();
         if let Some(token) = &self.session_token {
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = writeln!(fields, "x-amz-security-token:{}", token.expose());
             names.push_str(";x-amz-security-token");
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::dns::acme_dns::AcmeDnsProvider;
 
-/// A server that knows the account `me`, and makes others.
+/// A server that knows the account `me`, and registers others.
 fn stand_in() -> StandIn {
     let mut made = 0;
     StandIn::start(move |ask| match &*ask.line() {
@@ -105,7 +105,7 @@ async fn a_third_value_waits_for_its_place() {
     removed.expect("removed");
     adding.await.expect("set in the end");
     assert_eq!(stand_in.count("POST /update"), 3);
-    // A place is given back where setting fails.
+    // A slot is given back if setting fails.
     let removed = provider.remove(&zone, &third).await;
     removed.expect("removed");
     tells_trouble_of_an_account(&provider, &stand_in).await;
@@ -165,7 +165,7 @@ async fn names_without_an_account_are_registered_once() {
     let json: Value = serde_json::from_slice(&fs::read(&file).expect("read")).expect("JSON");
     assert_eq!(json["www.example.com"]["subdomain"], "sub-1");
     assert_eq!(json["www.example.com"]["server_url"], json!(stand_in.url));
-    // Once it is delegated, another process sets it with the account of the file.
+    // Once the name is delegated, another process sets it with the account in the file.
     let added = configured(&keys)
         .add(&name("auth.example"), &delegated("a"))
         .await;

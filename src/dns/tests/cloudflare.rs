@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Two records a page, so that lists have pages.
+/// Two records per page, so that lists have pages.
 const PAGE: usize = 2;
 
 struct Cloudflare {

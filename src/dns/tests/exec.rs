@@ -35,7 +35,7 @@ impl Program {
     }
 }
 
-/// Waits until a process has ended. It may still wait for somebody to take note of that.
+/// Waits until a process has ended, even if nobody has reaped it.
 async fn ends(process: &str) {
     let stat = format!("/proc/{}/stat", process.trim());
     let begun = Instant::now();
@@ -62,7 +62,7 @@ async fn the_program_is_called_in_legos_words() {
              --quiet cleanup _acme-challenge.www.example.com. value-1\n"
         )
     );
-    // What the shell adds by itself aside.
+    // Without what the shell adds itself.
     let env = program.read("env").expect("an environment");
     let names = env.lines().filter_map(|line| line.split('=').next());
     let given: Vec<&str> = names
@@ -75,7 +75,7 @@ async fn the_program_is_called_in_legos_words() {
 
 #[tokio::test]
 async fn what_it_says_when_it_fails_is_told_without_secrets() {
-    // More than anyone keeps, and more than a pipe holds.
+    // More than is kept, and more than a pipe holds.
     let program = Program::new(
         "echo \"no access with $API_KEY\" >&2; head -c 200000 /dev/zero | tr '\\0' x; exit 7",
     );
@@ -131,7 +131,7 @@ async fn a_program_that_leaves_something_running_has_ended() {
     let added = program.provider("").add(&zone(), &record("value")).await;
     added.expect("done");
     assert!(begun.elapsed() < Duration::from_secs(15));
-    // What it left running is not left to whoever reaps orphans.
+    // A process that it left behind is not left to whoever reaps orphans.
     ends(&program.read("child").expect("a process")).await;
 }
 

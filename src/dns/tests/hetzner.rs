@@ -11,7 +11,7 @@ const SET: &str = "/v1/zones/example.com/rrsets/_acme-challenge.www/TXT";
 struct Hetzner {
     ttl: Option<u64>,
     values: Vec<String>,
-    /// How often the last change is still seen running.
+    /// How many more times the last change appears to be running.
     running: u32,
 }
 
@@ -109,7 +109,7 @@ async fn values_are_kept_one_by_one() {
 async fn a_change_waits_for_the_one_before() {
     let stand_in = stand_in();
     let provider = configured(&stand_in.url);
-    // Removed, so that the first set is one that has a time to live of its own.
+    // Removed, so that the first set has its own TTL.
     let foreign = provider.remove(&zone(), &record("foreign")).await;
     foreign.expect("removed");
     let begun = stand_in.asks().len();

@@ -12,12 +12,12 @@ use crate::dns::route53::Route53Provider;
 
 const SET: &str = "/2013-04-01/hostedzone/Z1/rrset";
 
-/// What Route 53 has: sets of quoted values by their names, and the looks until it has spread.
+/// The state of Route 53: sets of quoted values by name, and the polls until a change has spread.
 #[derive(Default)]
 struct Route53 {
     sets: Vec<(String, u32, Vec<String>)>,
     pending: u32,
-    /// Comes in between before the next change.
+    /// Interferes before the next change.
     rival: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl Route53 {
     fn list(&self, ask: &Ask) -> Reply {
         assert_eq!(ask.parameter("type"), Some("TXT"));
         let name = ask.parameter("name").expect("a name");
-        // It goes on with other names where there is none.
+        // The list continues with other names if there is none.
         let sets = self.sets.iter().filter(|(one, ..)| one == name);
         let set = sets.chain(&self.sets).next();
         let mut xml = String::new();
@@ -87,7 +87,7 @@ impl Route53 {
         )
     }
 
-    /// All or nothing, and only what is named as it is.
+    /// All or nothing, and only if the old set is named exactly.
     fn change(&mut self, ask: &Ask) -> Reply {
         if let Some(rival) = self.rival.take() {
             let (_, _, values) = &mut self.sets[0];
@@ -187,7 +187,7 @@ fn zones(ask: &Ask) -> Reply {
     answer("ListHostedZonesByNameResponse", &xml)
 }
 
-/// Whether a request is signed as AWS describes it, reckoned from what has arrived.
+/// Returns true if a request is signed as AWS describes it, computed from what has arrived.
 fn is_signed(ask: &Ask) -> bool {
     let hex = |octets: &[u8]| {
         octets
@@ -280,7 +280,7 @@ async fn what_others_set_in_between_is_not_lost() {
     added.expect("added in the end");
     assert_eq!(listed(&provider).await, ["foreign", "ours", "rival"]);
     assert_eq!(stand_in.count(&format!("POST {SET}")), 2);
-    // A set that goes and one that comes, without anyone else's.
+    // A set is removed and another added, without anyone else's.
     let other = TxtRecord {
         name: name("_acme-challenge.example.com"),
         value: "alone".to_owned(),
@@ -298,7 +298,7 @@ async fn what_others_set_in_between_is_not_lost() {
 async fn being_asked_too_often_is_waited_out() {
     let (stand_in, _) = stand_in();
     let provider = configured(&stand_in.url, TOKEN, "hosted_zone_id: Z1");
-    // Every other request of the first change.
+    // Every second request of the first change.
     let reply = failure(400, "Throttling", "Rate exceeded");
     stand_in.answer_with(reply.clone(), 1);
     let error = provider.list(&zone(), &record("").name).await;

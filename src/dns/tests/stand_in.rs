@@ -43,7 +43,7 @@ impl Ask {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     status: u16,
@@ -70,7 +70,7 @@ impl Reply {
     }
 }
 
-/// The server. It answers as it is told, and remembers what it was asked.
+/// The server. It responds as instructed, and remembers the requests.
 pub(super) struct StandIn {
     /// Its URL.
     pub(super) url: String,
@@ -91,7 +91,7 @@ impl StandIn {
                 let Some(ask) = read(&stream) else { continue };
                 let told: Option<Reply> = first.lock().expect("not poisoned").pop_front();
                 let reply = told.unwrap_or_else(|| answer(&ask));
-                // Before the answer, so that who has that sees this.
+                // Before the response, so that whoever has that sees this.
                 seen.lock().expect("not poisoned").push(ask);
                 write(&stream, &reply);
             }
@@ -105,18 +105,18 @@ impl StandIn {
         format!("http://{}", listener.local_addr().expect("bound"))
     }
 
-    /// Gives this answer to the next requests instead.
+    /// Responds with this to the next requests instead.
     pub(super) fn answer_with(&self, reply: Reply, times: usize) {
         let mut next = self.next.lock().expect("not poisoned");
         next.extend(std::iter::repeat_n(reply, times));
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     pub(super) fn asks(&self) -> Vec<Ask> {
         self.asks.lock().expect("not poisoned").clone()
     }
 
-    /// How often it was asked this: `METHOD /path`.
+    /// How many times this was requested: `METHOD /path`.
     pub(super) fn count(&self, line: &str) -> usize {
         self.asks().iter().filter(|ask| ask.line() == line).count()
     }
@@ -160,6 +160,6 @@ fn write(mut stream: &TcpStream, reply: &Reply) {
     if reply.status != 204 {
         head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
     }
-    // Who hangs up in between sees it by itself.
+    // A client that disconnects midway notices by itself.
     let _ = stream.write_all(format!("{head}\r\n{}", reply.body).as_bytes());
 }
