@@ -1,12 +1,12 @@
 //! Certificates from CAs that speak ACME (RFC 8555), on instant-acme over OpenSSL.
 //!
 //! An [`AcmeIssuer`] obtains one certificate per call: account, order, validation, key, download.
-//! What the process must not lose is in the storage before it matters, so that a later call
-//! resumes an order instead of making another. It serves nothing and stores no certificate; when to
-//! call it is decided elsewhere.
+//! Anything the process must not lose is stored before it matters, so that a later call resumes an
+//! order instead of creating another. It serves nothing and stores no certificate; when to call it
+//! is decided elsewhere.
 
-/// Makes a call again as often as the CA did not take the nonce, beyond the few times that
-/// instant-acme does so itself. A macro, since the calls lend what a closure cannot.
+/// Repeats a call while the CA rejects the nonce, beyond the few times that instant-acme does so
+/// itself. A macro, because the calls borrow in ways that a closure cannot.
 macro_rules! retry_bad_nonce {
     ($call:expr) => {{
         let mut left = 6_u32;
@@ -22,19 +22,25 @@ macro_rules! retry_bad_nonce {
 mod account;
 mod authorization;
 mod base64url;
+mod ca;
 mod client;
 mod directory;
 mod error;
+mod json;
 mod jws;
 mod key;
 mod lenient;
 mod order;
+mod order_ctx;
 mod preflight;
+mod problem;
 mod rate_limit;
+mod refusal;
 mod renewal_info;
+mod retry;
 mod revoke;
 mod single_flight;
-mod step;
+mod solvers;
 mod zerossl;
 
 use std::sync::Arc;
@@ -43,11 +49,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use self::account::{AccountCtx, Accounts};
-use self::directory::Ca;
-use self::order::{OrderError, OrderJob};
+use self::ca::Ca;
+use self::order::obtain_certificate;
+use self::order_ctx::{OrderCtx, OrderError};
+use self::preflight::rehearsal::{is_rehearsed, rehearse_order};
+use self::preflight::run_preflight;
 use self::rate_limit::{Limits, limited_failure};
-use crate::acme::authorization::solvers::Solvers;
-use crate::acme::preflight::rehearsal::is_rehearsed;
+use self::renewal_info::fetch_renewal_info;
+use self::solvers::Solvers;
 use crate::certificate::TlsCertificate;
 use crate::challenge::{ChallengeSolver, DnsSolvers};
 use crate::clock::Clock;
@@ -61,7 +70,7 @@ use crate::printable::one_line;
 use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
 use crate::storage::{Key, PendingWrites, Storage, blocking, keys};
 
-/// What all ACME issuers of a process share, over reloads too: accounts, and the limits of CAs.
+/// What all ACME issuers of a process share, across reloads too: accounts, and the limits of CAs.
 pub struct Shared {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
@@ -84,20 +93,20 @@ impl Shared {
         }
     }
 
-    /// Has accounts that cannot be stored wait there.
+    /// Queues accounts that cannot be stored in `pending_writes`.
     pub fn with_backlog(mut self, pending_writes: PendingWrites) -> Self {
         self.accounts.use_backlog(pending_writes);
         self
     }
 
-    /// Lets names be proved over the DNS.
+    /// Lets names be validated by DNS records.
     pub fn with_dns(mut self, dns: DnsSolvers) -> Self {
         self.dns = Some(dns);
         self
     }
 }
 
-/// An issuer of the configuration with `acme`.
+/// An issuer with `acme` in the configuration.
 pub struct AcmeIssuer {
     name: Arc<str>,
     config: Arc<Acme>,
@@ -107,13 +116,13 @@ pub struct AcmeIssuer {
     staging: Option<Ca>,
     /// See [`keys::account_of`].
     account_id: String,
-    /// Whether the account is known to be there.
+    /// Whether the account is known to exist.
     has_account: AtomicBool,
 }
 
 impl AcmeIssuer {
-    /// Reads and asks nothing yet: what is wrong with a CA, its roots or its account comes out when
-    /// a certificate is wanted.
+    /// Reads nothing and contacts nobody yet: problems with a CA, its roots or its account surface
+    /// when a certificate is requested.
     pub fn new(
         name: Arc<str>,
         config: Arc<Acme>,
@@ -135,13 +144,13 @@ impl AcmeIssuer {
         }
     }
 
-    /// Obtains a certificate from one CA, and lets others know of the limits that are met.
+    /// Obtains a certificate from one CA, and records any limit that is met.
     async fn obtain_from(&self, ca: &Ca, request: &Request) -> Result<Issued, Failure> {
         let replaces = AtomicBool::new(false);
         match self.run_order(ca, request, &replaces).await {
             Ok(issued) => Ok(issued),
             Err(OrderError::Failed(failure)) => {
-                // What is recorded of limits is shown too.
+                // The record of a limit is shown to people too.
                 let failure = with_single_lines(failure);
                 let intent = Intent {
                     names: &request.names,
@@ -150,7 +159,7 @@ impl AcmeIssuer {
                 self.record_limits(ca, &intent, &failure).await;
                 Err(failure)
             }
-            // Known: it is what held it.
+            // This limit is known already.
             Err(OrderError::Held(failure)) => Err(failure),
             Err(OrderError::AccountLost | OrderError::ChallengesFailed(_)) => {
                 let message = format!(
@@ -186,8 +195,8 @@ impl AcmeIssuer {
         if std::ptr::eq(ca, &raw const self.ca) {
             self.has_account.store(true, Ordering::Relaxed);
         }
-        let job = OrderJob::prepare(self, ca, request, &client, &account, replaces).await?;
-        match job.obtain_certificate().await {
+        let order = OrderCtx::prepare(self, ca, request, &client, &account, replaces).await?;
+        match obtain_certificate(&order).await {
             Err(OrderError::AccountLost) => {}
             result => return result,
         }
@@ -199,11 +208,11 @@ impl AcmeIssuer {
             return Err(OrderError::Held(limited_failure(&ca.host, wait)));
         }
         let account = accounts.replace_lost(&account, ctx).await?;
-        let job = OrderJob::prepare(self, ca, request, &client, &account, replaces).await?;
-        job.obtain_certificate().await
+        let order = OrderCtx::prepare(self, ca, request, &client, &account, replaces).await?;
+        obtain_certificate(&order).await
     }
 
-    /// Deletes a stored order. One that stays is recognized by its certificate.
+    /// Deletes a stored order. If that fails, the order is recognized later by its certificate.
     async fn delete_order(&self, place: Key) {
         let removed = blocking(&self.shared.storage, move |storage| storage.delete(&place));
         if let Err(error) = removed.await {
@@ -244,7 +253,7 @@ impl Issuer for AcmeIssuer {
         let attempt = async {
             Solvers::of(self, request.dns.as_deref()).check_names(&request.names)?;
             if let Some(staging) = self.staging.as_ref().filter(|_| is_rehearsed(request)) {
-                self.rehearse_order(staging, request).await?;
+                rehearse_order(self, staging, request).await?;
             }
             self.obtain_from(&self.ca, request).await
         };
@@ -258,14 +267,13 @@ impl Issuer for AcmeIssuer {
         &self,
         certificate: &TlsCertificate,
     ) -> Result<Option<RenewalInfo>, Failure> {
-        let info =
-            renewal_info::fetch_renewal_info(&self.ca, certificate, self.shared.clock.now()).await;
+        let info = fetch_renewal_info(&self.ca, certificate, self.shared.clock.now()).await;
         info.map_err(with_single_lines)
     }
 
-    /// Where the answer is yes, a place at the configured pace is kept for the moment until
-    /// [`Self::issue`] is called: of many jobs that start at once as many are let through as there
-    /// are places.
+    /// If the result is `Ok`, a place at the configured pace is reserved for the short time until
+    /// [`Self::issue`] is called: of many jobs that start at once, only as many pass as there are
+    /// places.
     fn ready(&self, intent: &Intent<'_>) -> Result<(), Wait> {
         if let Some(wait) = self.registration_held() {
             return Err(wait);
@@ -291,7 +299,7 @@ impl Issuer for AcmeIssuer {
     }
 
     async fn preflight(&self, preflight: &Preflight) -> Vec<Finding> {
-        let mut findings = self.findings(preflight).await;
+        let mut findings = run_preflight(self, preflight).await;
         for finding in &mut findings {
             finding.message = single_line(&finding.message);
         }
@@ -311,7 +319,8 @@ impl Issuer for AcmeIssuer {
     }
 
     async fn on_rejected(&self, request: &Request, refused: &Failure) {
-        // By another time it may be good: the order stays, and no other is made for a while.
+        // The certificate may be valid at another time: the order stays, and no other is created
+        // for now.
         match refused.class {
             FailureClass::Clock => {
                 let intent = Intent::new(&request.names);
@@ -322,7 +331,7 @@ impl Issuer for AcmeIssuer {
     }
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
-        self.revoke_at_ca(revocation)
+        revoke::revoke(self, revocation)
             .await
             .map_err(with_single_lines)
     }
@@ -352,7 +361,7 @@ fn with_single_lines(mut failure: Failure) -> Failure {
     failure
 }
 
-/// What may hold words of a CA, as one line of bearable length: they go into logs.
+/// Text that may come from a CA, as one line of bounded length: it goes into logs.
 fn single_line(text: &str) -> String {
     const LONGEST: usize = 2000;
     one_line(text, LONGEST)

@@ -1,4 +1,4 @@
-//! Base64url (RFC 4648, section 5), in which ACME writes what is not text.
+//! Base64url (RFC 4648, section 5), which ACME uses for binary data.
 
 use zeroize::Zeroizing;
 

@@ -1,22 +1,22 @@
-//! What an error means for when to try again, and what people have to do about it.
+//! What an error means: when to try again, and what people have to do about it.
 //!
 //! Pure functions from what a CA said (or that it said nothing) to a [`Failure`]. They name the CA
-//! and what it said; the domain is added where the failure leaves `acme`.
+//! and quote it; the domain is added where the failure leaves `acme`.
 
 pub(super) mod class;
-pub(super) mod problem;
+mod scope;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 use instant_acme::Error;
 
-use super::client::{AcmeClient, Refusal};
+use self::class::{class, is_missing, is_unexplained};
+use self::scope::scope_of;
+use super::client::AcmeClient;
 use super::lenient::Unreadable;
-pub(super) use super::step::Step;
-use crate::acme::error::class::{class, is_missing, is_unexplained};
-use crate::acme::error::problem::{Problem, page};
-use crate::acme::rate_limit::scope::scope_of;
+use super::problem::{Problem, page};
+use super::refusal::Refusal;
 use crate::challenge::ChallengeType;
 use crate::clock::UnixTime;
 use crate::host::Pattern;
@@ -24,7 +24,49 @@ use crate::http_client::HttpError;
 use crate::printable::one_line;
 use crate::schedule::{Failure, FailureClass, Scope};
 
-/// The failure where a CA gave no answer.
+/// What a CA was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Directory,
+    Account,
+    Order,
+    Authorization,
+    Challenge,
+    Finalize,
+    Poll,
+    Download,
+    AccountShown,
+    KeyChange,
+    Contact,
+    Deactivation,
+    Binding,
+    Revocation,
+    RenewalInfo,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "did not return its directory",
+            Self::Account => "did not accept the account",
+            Self::Order => "refused the order",
+            Self::Authorization => "did not return the authorizations",
+            Self::Challenge => "did not accept the challenge",
+            Self::Finalize => "refused the certificate request",
+            Self::Poll => "did not return the order's status",
+            Self::Download => "did not return the certificate",
+            Self::AccountShown => "did not return the account",
+            Self::KeyChange => "did not accept the account's new key",
+            Self::Contact => "did not accept the account's contacts",
+            Self::Deactivation => "did not deactivate the account",
+            Self::Binding => "provided no external account binding",
+            Self::Revocation => "did not revoke the certificate",
+            Self::RenewalInfo => "did not return renewal information",
+        })
+    }
+}
+
+/// The failure if a CA did not respond.
 pub(super) fn unreachable(host: &str, error: &HttpError) -> Failure {
     if error.is_permanent() {
         let message = format!("cannot contact {host}: {error}; correct the issuer's configuration");
@@ -37,7 +79,7 @@ pub(super) fn unreachable(host: &str, error: &HttpError) -> Failure {
     Failure::new(FailureClass::Network, message)
 }
 
-/// The failure where instant-acme gave an error in `client`.
+/// The failure for an error of instant-acme in `client`.
 pub(super) fn failure_of(
     host: &str,
     step: Step,
@@ -63,7 +105,7 @@ pub(super) fn failure_of(
             };
             Failure::new(FailureClass::Network, message)
         }
-        // It refused with a success: a problem inside of an order or a challenge.
+        // A refusal within a success: a problem inside an order or a challenge.
         Error::Api(problem) => problem_in(host, step, &problem.into(), names, now),
         Error::Crypto | Error::KeyRejected => {
             let message = format!(
@@ -79,7 +121,7 @@ pub(super) fn failure_of(
     }
 }
 
-/// The failure where a CA states a problem of an order within a reply that is a success.
+/// The failure for a problem that a CA states within a successful reply.
 pub(super) fn problem_in(
     host: &str,
     step: Step,
@@ -98,7 +140,7 @@ pub(super) fn problem_in(
     refusal_failure(host, step, &refusal, names, now)
 }
 
-/// The failure where a CA refused something; `names` are those of the certificate.
+/// The failure for a refusal; `names` are those of the certificate.
 pub(super) fn refusal_failure(
     host: &str,
     step: Step,
@@ -132,7 +174,7 @@ pub(super) fn refusal_failure(
             .or_else(|| date_in(detail).filter(|at| *at > now));
         failure.scope = scope_of(step, refusal.status, &problem, names);
     }
-    // A CA that is too busy for anybody says when to come back.
+    // A CA that is too busy says when to come back.
     if class == FailureClass::Network
         && step != Step::Binding
         && refusal.status.is_server_error()
@@ -190,13 +232,13 @@ pub(super) fn refusal_failure(
             "please report this as a bug, with this message"
         }
     };
-    // Writing to a text does not fail.
+    // Writing to a string does not fail.
     let _ = write!(message, "; {advice}");
     failure.message = message;
     failure
 }
 
-/// The failure where a CA looked for the proof of `name` and did not find it.
+/// The failure if a CA did not validate `name`.
 pub(super) fn validation_failure(
     host: &str,
     name: &str,
@@ -237,7 +279,7 @@ pub(super) fn validation_failure(
     Failure::new(class, message)
 }
 
-/// Whether another type of challenge may succeed where one failed with this.
+/// Returns true if another type of challenge may succeed after one failed with this problem.
 pub(super) fn may_fall_back(problem: &Problem) -> bool {
     !matches!(
         problem.kind(),
@@ -245,7 +287,7 @@ pub(super) fn may_fall_back(problem: &Problem) -> bool {
     )
 }
 
-/// Whether the CA knows nothing of the account that asked.
+/// Returns true if the CA does not know the account.
 pub(super) fn is_account_lost(error: &Error, client: &AcmeClient) -> bool {
     let kind = match (client.refusal(), error) {
         (Some(refusal), _) => refusal.problem.map(|problem| problem.kind().to_owned()),
@@ -255,12 +297,12 @@ pub(super) fn is_account_lost(error: &Error, client: &AcmeClient) -> bool {
     kind.as_deref() == Some("accountDoesNotExist")
 }
 
-/// Whether the CA did not take a nonce, which says nothing about the request.
+/// Returns true if the CA rejected the nonce, which says nothing about the request.
 pub(super) fn is_bad_nonce(error: &Error) -> bool {
     matches!(error, Error::Api(problem) if Problem::from(problem).kind() == "badNonce")
 }
 
-/// A refusal for people who wonder what answers there.
+/// Describes a refusal for people who wonder what responds there.
 pub(super) fn answer_text(refusal: &Refusal) -> String {
     let Refusal { status, words, .. } = refusal;
     let place = refusal
@@ -275,8 +317,8 @@ pub(super) fn answer_text(refusal: &Refusal) -> String {
     }
 }
 
-/// Whether the CA has paused issuing until somebody acts, as Let's Encrypt does after very many
-/// failures; ACME has no type for it.
+/// Returns true if the CA has paused issuance until somebody acts, as Let's Encrypt does after a
+/// great many failures; ACME has no type for it.
 fn pause(problem: &Problem) -> bool {
     let detail = problem.detail.as_deref().unwrap_or_default();
     matches!(problem.kind(), "rateLimited" | "unauthorized")
@@ -286,7 +328,7 @@ fn pause(problem: &Problem) -> bool {
             || detail.contains("temporarily prevented from requesting"))
 }
 
-/// The address of a CA's portal in what it says.
+/// The URL of a CA's portal in its text.
 fn portal(detail: &str) -> Option<String> {
     let start = detail.find("https://portal.")?;
     let rest = detail.get(start..)?;
@@ -294,7 +336,7 @@ fn portal(detail: &str) -> Option<String> {
     page(url.trim_end_matches(['.', ',', ')', ';']))
 }
 
-/// Whether a name is this domain or below it.
+/// Returns true if a name is `domain` or below it.
 pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
     let name = match name {
         Pattern::Exact(name) | Pattern::Wildcard(name) => name.as_str(),
@@ -305,7 +347,7 @@ pub(super) fn is_within(name: &Pattern, domain: &str) -> bool {
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// The time after "retry after" in what a CA says, as Let's Encrypt writes it.
+/// The time after "retry after" in a CA's text, as Let's Encrypt writes it.
 fn date_in(detail: &str) -> Option<UnixTime> {
     let (_, rest) = detail.split_once("retry after ")?;
     let word = rest.split([' ', ',', ';']).next().unwrap_or(rest);

@@ -1,7 +1,6 @@
-//! Requests that instant-acme cannot make, signed by our own hand (RFC 8555, section 6.2).
+//! Requests that instant-acme cannot make, signed here (RFC 8555, section 6.2).
 //!
-//! They go through the [`AcmeClient`] as its own do, so that [`super::classify`] finds what a CA
-//! refused in the same place.
+//! They go through the [`AcmeClient`] like its own, so a refusal is found in the same place.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -19,15 +18,15 @@ use serde_json::{Value, json};
 use super::base64url::encode;
 use super::client::{AcmeClient, nonce_of};
 
-/// How often a request is made where the CA does not take the nonce.
+/// How many times a request is sent if the CA rejects the nonce.
 const TRIES: u32 = 10;
 
-/// Who signs a request.
+/// The signer of a request.
 #[derive(Clone)]
 pub(super) enum Signer {
     /// An account, by its URL.
     Account { key: PKey<Private>, kid: String },
-    /// A key that no account has, such as that of the certificate to be revoked (section 7.6).
+    /// A key without an account, such as that of the certificate to be revoked (section 7.6).
     Certificate(PKey<Private>),
 }
 
@@ -39,11 +38,11 @@ impl Signer {
     }
 }
 
-/// Posts `payload`, or asks for what is at `url` where there is none (section 6.3).
+/// Posts `payload`, or fetches `url` if there is none (section 6.3).
 ///
 /// # Errors
-/// As instant-acme has them: where there is no answer, and where the CA refuses, which
-/// [`AcmeClient::refusal`] has too.
+/// Those of instant-acme: if there is no reply, or the CA refuses ([`AcmeClient::refusal`] has the
+/// details).
 pub(super) async fn post_jws(
     client: &AcmeClient,
     signer: &Signer,
@@ -80,7 +79,7 @@ pub(super) async fn post_jws(
 /// within another (RFC 8555, section 7.3.5).
 ///
 /// # Errors
-/// Where the key is of no kind that signs, or OpenSSL fails.
+/// If the key cannot sign, or OpenSSL fails.
 pub(super) fn jws(
     signer: &Signer,
     url: &str,
@@ -196,7 +195,7 @@ fn sign(key: &PKey<Private>, text: &[u8]) -> Result<Vec<u8>, Error> {
         match algorithm {
             Algorithm::Ecdsa { octets, digest, .. } => {
                 let der = sign::Signer::new(digest, key)?.sign_oneshot_to_vec(text)?;
-                // JWS has the two numbers side by side (RFC 7518, section 3.4).
+                // JWS concatenates the two numbers (RFC 7518, section 3.4).
                 let numbers = EcdsaSig::from_der(&der)?;
                 let mut signature = numbers.r().to_vec_padded(octets)?;
                 signature.extend(numbers.s().to_vec_padded(octets)?);
@@ -229,7 +228,7 @@ mod tests {
 
     const URL: &str = "https://ca.test/revoke";
 
-    /// Verifies a JWS by the key that it brings along, as a CA would, and returns its header and
+    /// Verifies a JWS with the key that it contains, as a CA would, and returns its header and
     /// payload.
     fn verified(jws: &Value, key: Option<&PKey<Public>>) -> (Value, Vec<u8>) {
         let part = |name: &str| jws[name].as_str().expect("a text").to_owned();
@@ -306,7 +305,7 @@ mod tests {
         ] {
             let key = generate(kind).expect("a key");
             let signer = Signer::Certificate(key.clone());
-            // Numbers of a signature may be short: once in 256 times.
+            // The numbers of a signature can be short: once in 256 times.
             for turn in 0..if kind == KeyType::Rsa2048 { 1 } else { 300 } {
                 let payload = json!({ "turn": turn });
                 let made = jws(&signer, URL, Some("nonce-1"), Some(&payload)).expect("a JWS");

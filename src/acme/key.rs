@@ -1,4 +1,4 @@
-//! Private keys of certificates, and requests for certificates with them.
+//! Private keys of certificates, and certificate signing requests.
 
 use openssl::asn1::{Asn1Object, Asn1OctetString};
 use openssl::ec::{EcGroup, EcKey};
@@ -14,15 +14,15 @@ use openssl::x509::{X509Extension, X509NameBuilder, X509ReqBuilder};
 use crate::config::model::{KeyType, OrderTerms};
 use crate::host::Pattern;
 
-/// The longest common name (RFC 5280, appendix A.1: ub-common-name).
+/// The maximum length of a common name (RFC 5280, appendix A.1: ub-common-name).
 const MAX_COMMON_NAME: usize = 64;
 
 /// The extension that says what a TLS server promises (RFC 7633), and its value for a stapled OCSP
-/// response: a list of the one number of `status_request`.
+/// response: a list with the number of `status_request`.
 const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
 const STATUS_REQUEST: &[u8] = b"\x30\x03\x02\x01\x05";
 
-/// Makes a key. RSA-4096 takes seconds.
+/// Generates a key. RSA-4096 takes seconds.
 pub(super) fn generate(kind: KeyType) -> Result<PKey<Private>, ErrorStack> {
     match kind {
         KeyType::P256 => elliptic(Nid::X9_62_PRIME256V1),
@@ -38,7 +38,7 @@ fn elliptic(curve: Nid) -> Result<PKey<Private>, ErrorStack> {
     PKey::from_ec_key(EcKey::generate(&group)?)
 }
 
-/// The key in `pem`, where there is one of this type.
+/// The key in `pem`, if it is of this type.
 pub(super) fn reuse(pem: &[u8], kind: KeyType) -> Option<PKey<Private>> {
     let key = PKey::private_key_from_pem(pem).ok()?;
     let curve = || key.ec_key().ok()?.group().curve_name();
@@ -52,8 +52,8 @@ pub(super) fn reuse(pem: &[u8], kind: KeyType) -> Option<PKey<Private>> {
     fits.then_some(key)
 }
 
-/// A certificate signing request (RFC 2986), DER: the names as alternative names, and no subject
-/// unless the terms want one, since a common name says nothing that they do not.
+/// A certificate signing request (RFC 2986) in DER, with the names as alternative names. It has no
+/// subject unless the terms ask for one: a common name adds nothing.
 pub(super) fn request(
     key: &PKey<Private>,
     names: &[Pattern],

@@ -1,9 +1,9 @@
-//! Reads what CAs really send: members that are null, absent or of another type than the RFC has
-//! are mended or left out before any strict type sees them.
+//! Reads what CAs really send: members that are null, absent or of another type than in the RFC are
+//! mended or left out before any strict type sees them.
 //!
-//! [`Reader`] makes of each answer one with exactly the members that instant-acme wants, in the
-//! types that it wants. What the status of a resource needs and the answer lacks is named in an
-//! [`Unreadable`]; nothing else makes an answer unreadable.
+//! [`Reader`] turns each reply into one with exactly the members and types that instant-acme wants.
+//! A member that the status of a resource requires and the reply lacks is named in an
+//! [`Unreadable`]; nothing else makes a reply unreadable.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,14 +12,15 @@ use bytes::Bytes;
 use http::Uri;
 use serde_json::{Map, Value, json};
 
-use crate::acme::error::problem::Problem;
+use super::json::{json, member, text, texts, url_at, url_member, word};
+use super::problem::Problem;
 use crate::host::Identifier;
 use crate::printable::one_line;
 
-/// How much is shown of an answer that cannot be read, in characters.
+/// How much is shown of an unreadable reply, in characters.
 pub(super) const EXCERPT: usize = 160;
 
-/// What may be at a URL of a CA.
+/// The kinds of resources of a CA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
     Account,
@@ -39,11 +40,11 @@ impl fmt::Display for Resource {
     }
 }
 
-/// Why an answer cannot be read.
+/// Why a reply cannot be read.
 #[derive(Debug)]
 pub(super) struct Unreadable {
     resource: Resource,
-    /// What is wrong with it, after its name.
+    /// What is wrong, to follow the name of the resource.
     why: String,
     excerpt: String,
 }
@@ -60,26 +61,26 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// What a challenge says of a lasting record (draft-ietf-acme-dns-persist, section 3.1).
+/// What a challenge says about a persistent record (draft-ietf-acme-dns-persist, section 3.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lasting {
-    /// The account that the record is to name.
+    /// The account that the record must name.
     pub(super) account: Option<String>,
-    /// The names of the CA of which the record has one.
+    /// The CA's issuer names, of which the record has one.
     pub(super) issuers: Vec<String>,
 }
 
-/// Reads the answers that concern one order after another.
+/// Reads the replies that concern one order at a time.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// What is at the URLs that answers have named.
+    /// The resources at the URLs that earlier replies contained.
     resources: HashMap<String, Resource>,
-    /// What earlier answers said of the order: later ones may leave it out.
+    /// What earlier replies said about the order, in case later ones leave it out.
     authorizations: Vec<String>,
     finalize: Option<String>,
-    /// The only identifier of the order, where it has one.
+    /// The only identifier of the order, if it has one.
     identifier: Option<Value>,
-    /// What challenges say of lasting records, by the URL of the challenge.
+    /// What challenges say about persistent records, by the URL of the challenge.
     lasting: HashMap<String, Lasting>,
 }
 
@@ -89,20 +90,21 @@ impl Reader {
         *self = Self::default();
     }
 
-    /// What is at `url`: an order where no answer has named it, since those are kept over answers.
+    /// The kind of resource at `url`: an order if no reply has contained it, since URLs of orders
+    /// are stored between attempts.
     pub(super) fn resource(&self, url: &str) -> Resource {
         self.resources.get(url).copied().unwrap_or(Resource::Order)
     }
 
-    /// What the challenge at `url` says of a lasting record.
+    /// What the challenge at `url` says about a persistent record.
     pub(super) fn lasting(&self, url: &str) -> Option<&Lasting> {
         self.lasting.get(url)
     }
 
-    /// The answer in `body`, which is of a success at `url`, as instant-acme reads it.
+    /// A successful reply from `url`, as instant-acme reads it.
     ///
     /// # Errors
-    /// Where it lacks what its status needs.
+    /// If it lacks what its status requires.
     pub(super) fn read(
         &mut self,
         resource: Resource,
@@ -113,7 +115,7 @@ impl Reader {
         let (members, none) = (found.as_ref().and_then(Value::as_object), Map::new());
         let read = match (resource, members) {
             (Resource::Account, _) => return Ok(body.clone()),
-            // It was taken, whatever the answer is.
+            // The challenge was accepted, whatever the reply is.
             (Resource::Challenge, members) => {
                 Ok(challenge(url, members.unwrap_or(&none), "pending"))
             }
@@ -136,16 +138,16 @@ impl Reader {
 
     /// An order (RFC 8555, section 7.1.3).
     fn order(&mut self, base: &Uri, members: &Map<String, Value>) -> Result<Value, String> {
-        let url = |name: &str| place(base, members, name);
+        let url = |name: &str| url_member(base, members, name);
         let certificate = url("certificate");
         let said = word(members, "status");
         let status = match &*said {
-            // Valid alone says that the certificate is there.
+            // The status alone does not prove that there is a certificate.
             "valid" if certificate.is_none() => "processing",
             "" if certificate.is_some() => "valid",
             "" => return Err(lacks("status")),
             known @ ("pending" | "ready" | "processing" | "valid" | "invalid") => known,
-            // RFC 8555 has these for authorizations alone; some have them for orders too.
+            // RFC 8555 has these for authorizations only; some CAs use them for orders too.
             "deactivated" | "expired" | "revoked" | "canceled" | "cancelled" => "invalid",
             _ => "processing",
         };
@@ -182,7 +184,7 @@ impl Reader {
             member(members, "profile").map(Value::from),
         );
         set_member(&mut order, "replaces", replaces(members).map(Value::from));
-        // An order that is not over has not failed, whatever stands there.
+        // An unfinished order has not failed, whatever this member says.
         let error = members.get("error").filter(|_| status == "invalid");
         let error = error.and_then(Problem::from_json);
         set_member(&mut order, "error", error.map(|error| error.to_json()));
@@ -230,7 +232,7 @@ impl Reader {
         let named = named.or_else(|| identifier(self.identifier.as_ref()?));
         let (identifier, is_wildcard) = match named {
             Some(named) => named,
-            // Nobody has to prove it any more.
+            // This name no longer needs validation.
             None if status == "valid" => (json!({ "type": "dns", "value": "a name" }), false),
             None => return Err(lacks("identifier")),
         };
@@ -239,74 +241,6 @@ impl Reader {
             "wildcard": is_wildcard || word(members, "wildcard") == "true",
         }))
     }
-}
-
-/// The JSON value in a body, whatever stands around it.
-pub(super) fn json(body: &[u8]) -> Option<Value> {
-    let text = String::from_utf8_lossy(body);
-    let text = text.trim_start_matches(|char: char| char.is_whitespace() || char == '\u{feff}');
-    let first = |text: &str| {
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-        values.next()?.ok()
-    };
-    first(text).or_else(|| first(text.get(text.find('{')?..)?))
-}
-
-/// The text of a value that has one: a number and a truth value too.
-pub(super) fn text(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.trim().to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
-    Some(text).filter(|text| !text.is_empty())
-}
-
-/// The text of a member.
-pub(super) fn member(members: &Map<String, Value>, name: &str) -> Option<String> {
-    members.get(name).and_then(text)
-}
-
-/// The texts in a list; a text alone is a list of one.
-pub(super) fn texts(value: Option<&Value>) -> impl Iterator<Item = String> {
-    let values = match value {
-        Some(Value::Array(values)) => values.as_slice(),
-        Some(one) => std::slice::from_ref(one),
-        None => &[],
-    };
-    values.iter().filter_map(text)
-}
-
-/// The member as a word that has no case; empty where there is none.
-pub(super) fn word(members: &Map<String, Value>, name: &str) -> String {
-    member(members, name)
-        .unwrap_or_default()
-        .to_ascii_lowercase()
-}
-
-/// A URL that may be written without the host that it is of (RFC 3986, section 4.2).
-pub(super) fn absolute(base: &Uri, url: &str) -> String {
-    let url = url.trim();
-    match (base.scheme_str(), base.authority()) {
-        (Some(scheme), Some(_)) if url.starts_with("//") => format!("{scheme}:{url}"),
-        (Some(scheme), Some(authority)) if url.starts_with('/') => {
-            format!("{scheme}://{authority}{url}")
-        }
-        _ => url.to_owned(),
-    }
-}
-
-/// The URL in a member.
-pub(super) fn place(base: &Uri, members: &Map<String, Value>, name: &str) -> Option<String> {
-    url_at(base, &member(members, name)?)
-}
-
-/// The URL in a text; `None` where it is none.
-pub(super) fn url_at(base: &Uri, text: &str) -> Option<String> {
-    let url = absolute(base, text);
-    let parsed: Uri = url.parse().ok()?;
-    (parsed.scheme().is_some() && parsed.host().is_some()).then_some(url)
 }
 
 fn lacks(member: &str) -> String {
@@ -319,7 +253,7 @@ fn set_member(value: &mut Value, name: &str, member: Option<Value>) {
     }
 }
 
-/// The certificate that an order replaces, where it is written as RFC 9773 has it.
+/// The certificate that an order replaces, if it is written as in RFC 9773.
 fn replaces(members: &Map<String, Value>) -> Option<String> {
     let text = member(members, "replaces")?;
     let (authority, serial) = text.split_once('.')?;
@@ -330,8 +264,8 @@ fn replaces(members: &Map<String, Value>) -> Option<String> {
     (is_part(authority) && is_part(serial)).then_some(text)
 }
 
-/// An identifier and whether it is a wildcard's: by RFC 8555 that is not to be seen by its value,
-/// and some show it there.
+/// An identifier, and whether it is a wildcard: RFC 8555 does not show that in the value, but some
+/// CAs do.
 fn identifier(value: &Value) -> Option<(Value, bool)> {
     let name = match value {
         Value::Object(members) => member(members, "value")?,
@@ -361,19 +295,19 @@ fn challenge(base: &Uri, members: &Map<String, Value>, authorization: &str) -> V
         "" if matches!(authorization, "valid" | "invalid") => authorization,
         _ => "pending",
     };
-    let url = place(base, members, "url");
+    let url = url_member(base, members, "url");
     let mut challenge = json!({
         "type": word(members, "type"), "url": url.unwrap_or_default(), "status": status,
         "token": member(members, "token").unwrap_or_default(),
     });
     let error = members.get("error").and_then(Problem::from_json);
-    // One that has failed has, though it does not say why.
+    // A failed challenge has failed even if it does not say why.
     let error = error.or_else(|| (status == "invalid").then(Problem::default));
     set_member(&mut challenge, "error", error.map(|error| error.to_json()));
     challenge
 }
 
-/// Whether a challenge can be answered: it is at a URL, and has a token where its type wants one.
+/// Returns true if a challenge can be used: it has a URL, and a token if its type needs one.
 fn is_answerable(challenge: &Value) -> bool {
     let has = |name: &str| {
         challenge
@@ -608,7 +542,8 @@ mod tests {
             authorization(r#"{"status":"valid"}"#).is_ok(),
             "nobody has to prove it"
         );
-        // A type that nobody can answer hides no other; one without a token may do without.
+        // A type that nobody can respond to hides no other; one without a token is fine if it needs
+        // none.
         let read = authorization(&format!(
             r#"{{{name},"status":"processing","challenges":[
                 null, 17, {{"type":"tls-alpn-01","url":"/1","token":null,"status":"pending"}},
@@ -645,7 +580,7 @@ mod tests {
             assert!(read["challenges"][0].get("error").is_none());
             assert!(read["challenges"][1]["error"].is_object(), "{error}");
         }
-        // What is posted to one has been taken, whatever the answer is.
+        // A request to a challenge was accepted, whatever the reply is.
         for body in [
             "",
             "null",

@@ -1,6 +1,6 @@
-//! Finds out whether a CA would give a certificate, without asking it for one: what an order would
-//! come to grief on is looked at first, then each type of challenge is solved for a token of our
-//! own, and this machine checks it as the CA would.
+//! Finds out whether a CA would issue a certificate without requesting one: first it checks what
+//! would make an order fail, then it presents each type of challenge with a token of its own and
+//! validates it from this machine as the CA would.
 
 pub(super) mod caa;
 pub(super) mod rehearsal;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use super::AcmeIssuer;
 use super::account::AccountCtx;
 use super::client::AcmeClient;
-use crate::acme::authorization::solvers::Solvers;
+use super::solvers::Solvers;
 use crate::challenge::{Challenge, ChallengeType, DnsContext};
 use crate::dns::lookup::Lookups;
 use crate::host::{Identifier, Pattern};
@@ -21,133 +21,130 @@ use crate::schedule::Intent;
 /// How many addresses of a name are checked.
 const ADDRESSES: usize = 8;
 
-impl AcmeIssuer {
-    /// All that speaks for and against a certificate.
-    pub(super) async fn findings(&self, preflight: &Preflight) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let mut account = None;
-        let client = match self.ca.client().await {
-            Ok(client) => {
-                account = self.account(&client).await;
-                findings.push(self.directory(&client, account.as_deref()));
-                Some(client)
-            }
-            Err(failure) => {
-                findings.push(Finding::new("directory", Verdict::Bad, failure.message));
-                None
-            }
-        };
-        findings.push(self.limits(preflight).await);
-        let lookups = caa::lookups(&self.config);
-        let solvers = Solvers::of(self, preflight.dns.as_deref());
-        if let Some(client) = &client {
-            let account = account.as_deref();
-            findings.push(
-                self.caa(preflight, client, account, &solvers, &lookups)
-                    .await,
-            );
+/// All findings, good and bad.
+pub(super) async fn run_preflight(issuer: &AcmeIssuer, preflight: &Preflight) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut account = None;
+    let client = match issuer.ca.client().await {
+        Ok(client) => {
+            account = find_account(issuer, &client).await;
+            findings.push(check_directory(issuer, &client, account.as_deref()));
+            Some(client)
         }
-        findings.extend(self.challenges(preflight, &solvers, &lookups).await);
-        findings
-    }
-
-    /// The URL of the account at the CA, where there is one. None is made for a preflight.
-    async fn account(&self, client: &AcmeClient) -> Option<String> {
-        let ctx = AccountCtx {
-            ca: &self.ca,
-            config: &self.config,
-            client,
-        };
-        let account = self.shared.accounts.find_existing(ctx).await.ok()??;
-        account.url().map(str::to_owned)
-    }
-
-    fn directory(&self, client: &AcmeClient, account: Option<&str>) -> Finding {
-        let host = &self.ca.host;
-        let config = &self.config;
-        let is_bound = account.is_some() || config.eab.is_some() || config.zerossl.is_some();
-        if client.directory().meta.external_account_required && !is_bound {
-            let message =
-                format!("{host} requires external account binding, but there is no 'eab': add it");
-            return Finding::new("directory", Verdict::Bad, message);
+        Err(failure) => {
+            findings.push(Finding::new("directory", Verdict::Bad, failure.message));
+            None
         }
-        Finding::new("directory", Verdict::Good, format!("{host} answers"))
+    };
+    findings.push(check_limits(issuer, preflight).await);
+    let lookups = caa::lookups(&issuer.config);
+    let solvers = Solvers::of(issuer, preflight.dns.as_deref());
+    if let Some(client) = &client {
+        let account = account.as_deref();
+        findings.push(check_caa(issuer, preflight, client, account, &solvers, &lookups).await);
     }
+    findings.extend(check_challenges(preflight, &solvers, &lookups).await);
+    findings
+}
 
-    async fn limits(&self, preflight: &Preflight) -> Finding {
-        let intent = Intent::new(std::slice::from_ref(&preflight.name));
-        let limits = &self.shared.limits;
-        match limits.load_stored(&self.ca, &self.config, &intent).await {
-            Ok(()) => {
-                let message = "no known limit of the CA prevents it";
-                Finding::new("limits", Verdict::Good, message)
-            }
-            Err(wait) => {
-                let message = format!("no order now: {wait}");
-                Finding::new("limits", Verdict::Bad, message)
-            }
+/// The URL of the account at the CA, if there is one. A preflight creates none.
+async fn find_account(issuer: &AcmeIssuer, client: &AcmeClient) -> Option<String> {
+    let ctx = AccountCtx {
+        ca: &issuer.ca,
+        config: &issuer.config,
+        client,
+    };
+    let account = issuer.shared.accounts.find_existing(ctx).await.ok()??;
+    account.url().map(str::to_owned)
+}
+
+fn check_directory(issuer: &AcmeIssuer, client: &AcmeClient, account: Option<&str>) -> Finding {
+    let host = &issuer.ca.host;
+    let config = &issuer.config;
+    let is_bound = account.is_some() || config.eab.is_some() || config.zerossl.is_some();
+    if client.directory().meta.external_account_required && !is_bound {
+        let message =
+            format!("{host} requires external account binding, but there is no 'eab': add it");
+        return Finding::new("directory", Verdict::Bad, message);
+    }
+    Finding::new("directory", Verdict::Good, format!("{host} answers"))
+}
+
+async fn check_limits(issuer: &AcmeIssuer, preflight: &Preflight) -> Finding {
+    let intent = Intent::new(std::slice::from_ref(&preflight.name));
+    let limits = &issuer.shared.limits;
+    match limits
+        .load_stored(&issuer.ca, &issuer.config, &intent)
+        .await
+    {
+        Ok(()) => {
+            let message = "no known limit of the CA prevents it";
+            Finding::new("limits", Verdict::Good, message)
+        }
+        Err(wait) => {
+            let message = format!("no order now: {wait}");
+            Finding::new("limits", Verdict::Bad, message)
         }
     }
+}
 
-    async fn caa(
-        &self,
-        preflight: &Preflight,
-        client: &AcmeClient,
-        account: Option<&str>,
-        solvers: &Solvers,
-        lookups: &Lookups,
-    ) -> Finding {
-        let identities = &client.directory().meta.caa_identities;
-        let host = &self.ca.host;
-        if identities.is_empty() {
-            let message = format!("{host} does not say which CAA records apply to it");
-            return Finding::new("caa", Verdict::Unknown, message);
-        }
-        match caa::find_caa_refusal(lookups, identities, &preflight.name, account, solvers).await {
-            Ok(_) => Finding::new("caa", Verdict::Good, format!("no record forbids {host}")),
-            Err(caa::CaaRefusal::Refused(why)) => Finding::new("caa", Verdict::Bad, why),
-            Err(caa::CaaRefusal::Unknown(why)) => Finding::new("caa", Verdict::Unknown, why),
-        }
+async fn check_caa(
+    issuer: &AcmeIssuer,
+    preflight: &Preflight,
+    client: &AcmeClient,
+    account: Option<&str>,
+    solvers: &Solvers,
+    lookups: &Lookups,
+) -> Finding {
+    let identities = &client.directory().meta.caa_identities;
+    let host = &issuer.ca.host;
+    if identities.is_empty() {
+        let message = format!("{host} does not say which CAA records apply to it");
+        return Finding::new("caa", Verdict::Unknown, message);
     }
+    match caa::find_caa_refusal(lookups, identities, &preflight.name, account, solvers).await {
+        Ok(_) => Finding::new("caa", Verdict::Good, format!("no record forbids {host}")),
+        Err(caa::CaaRefusal::Refused(why)) => Finding::new("caa", Verdict::Bad, why),
+        Err(caa::CaaRefusal::Unknown(why)) => Finding::new("caa", Verdict::Unknown, why),
+    }
+}
 
-    async fn challenges(
-        &self,
-        preflight: &Preflight,
-        solvers: &Solvers,
-        lookups: &Lookups,
-    ) -> Vec<Finding> {
-        let (domain, is_wildcard) = match &preflight.name {
-            Pattern::Exact(name) => (Identifier::Dns(name.clone()), false),
-            Pattern::Wildcard(of) => (Identifier::Dns(of.clone()), true),
-            Pattern::Ip(address) => (Identifier::Ip(*address), false),
-            Pattern::Any => return Vec::new(),
-        };
-        let mut findings = Vec::new();
-        for solver in solvers.for_name(&preflight.name.to_string()) {
-            let kind = solver.kind();
-            let (verdict, message) = if kind == ChallengeType::DnsPersist01 {
-                let message = "it needs a record that is set by hand: an order says which one";
-                (Verdict::Unknown, message.to_owned())
-            } else {
-                let challenge = probe(kind, &domain, is_wildcard);
-                let found = match solver.present(&challenge).await {
-                    Ok(()) => self_check_result(preflight, lookups, &challenge).await,
-                    Err(failure) => (Verdict::Bad, failure.message),
-                };
-                solver.clean_up(&challenge).await;
-                found
+async fn check_challenges(
+    preflight: &Preflight,
+    solvers: &Solvers,
+    lookups: &Lookups,
+) -> Vec<Finding> {
+    let (domain, is_wildcard) = match &preflight.name {
+        Pattern::Exact(name) => (Identifier::Dns(name.clone()), false),
+        Pattern::Wildcard(of) => (Identifier::Dns(of.clone()), true),
+        Pattern::Ip(address) => (Identifier::Ip(*address), false),
+        Pattern::Any => return Vec::new(),
+    };
+    let mut findings = Vec::new();
+    for solver in solvers.for_name(&preflight.name.to_string()) {
+        let kind = solver.kind();
+        let (verdict, message) = if kind == ChallengeType::DnsPersist01 {
+            let message = "it needs a record that is set by hand: an order says which one";
+            (Verdict::Unknown, message.to_owned())
+        } else {
+            let challenge = probe(kind, &domain, is_wildcard);
+            let found = match solver.present(&challenge).await {
+                Ok(()) => self_check_result(preflight, lookups, &challenge).await,
+                Err(failure) => (Verdict::Bad, failure.message),
             };
-            findings.push(Finding::new(kind.as_str(), verdict, message));
-        }
-        if findings.is_empty() {
-            let message = format!(
-                "none of the issuer's 'challenges' can validate {}; a wildcard needs dns-01",
-                preflight.name
-            );
-            findings.push(Finding::new("challenges", Verdict::Bad, message));
-        }
-        findings
+            solver.clean_up(&challenge).await;
+            found
+        };
+        findings.push(Finding::new(kind.as_str(), verdict, message));
     }
+    if findings.is_empty() {
+        let message = format!(
+            "none of the issuer's 'challenges' can validate {}; a wildcard needs dns-01",
+            preflight.name
+        );
+        findings.push(Finding::new("challenges", Verdict::Bad, message));
+    }
+    findings
 }
 
 /// Checks the challenge at each address of the name.
@@ -202,7 +199,7 @@ async fn self_check_result(
     (Verdict::Good, message)
 }
 
-/// A challenge of our own: no CA has given it, and no account is behind it.
+/// A challenge of our own, without a CA or an account.
 fn probe(kind: ChallengeType, domain: &Identifier, is_wildcard: bool) -> Challenge {
     let random = |length: usize| -> String {
         std::iter::repeat_with(fastrand::alphanumeric)

@@ -1,27 +1,25 @@
-//! Whether a CA may be asked: our own pace, and what the CA has told us not to do for now.
+//! Whether a CA may be asked: our own pace, and the limits that the CA has stated.
 //!
-//! [`Limiter`] decides; this waits where that takes seconds, and keeps what CAs have said in the
-//! storage, for later starts and other instances. Each account at each CA has its own queue, and
-//! each CA one for what it limits as a whole. A request that has longer to wait is sent away:
-//! certificates wait in the plan, not here.
+//! [`Limiter`] decides; this waits if that takes only seconds, and stores what CAs have said for
+//! later starts and other instances. Each account at each CA has its own queue, and each CA one for
+//! what it limits as a whole. A request that would have to wait longer is turned away: certificates
+//! wait in the plan, not here.
 
 pub(super) mod issuer;
-mod pace;
 mod record;
-pub(super) mod scope;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::time::Instant as Moment;
 
-use self::pace::{keep_pace, waited_for};
 use self::record::{WHOLE, account_of, run_store};
-use super::directory::Ca;
+use super::ca::Ca;
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{Acme, OrderLimit};
 use crate::host::Pattern;
+use crate::lock::MutexExt;
 use crate::schedule::{
     ClockStep, Failure, FailureClass, Intent, Limiter, Pace, Scope, Wait, WaitReason,
 };
@@ -29,6 +27,11 @@ use crate::storage::Storage;
 
 /// How long a place is reserved for a caller of [`Limits::check_ready`]: jobs begin within moments.
 const PROMISE: Duration = Duration::from_secs(30);
+
+/// How long the first in a queue waits for the pace, in seconds.
+const PATIENCE: i64 = 10;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The limits of all accounts that this process uses.
 pub(super) struct Limits {
@@ -41,23 +44,24 @@ pub(super) struct Limits {
     unread: Mutex<HashSet<String>>,
 }
 
-/// A clock that nobody sets: the time since any moment.
+/// A clock that cannot be set: the time since an arbitrary moment.
 pub(super) type Steady = Box<dyn Fn() -> Duration + Send + Sync>;
 
-/// The queue of one account, and what its CA limits as a whole.
+/// The queue of an account, and the one of its CA as a whole.
 struct AccountQueues {
     own: Arc<AccountQueue>,
     whole: Arc<AccountQueue>,
 }
 
-/// What is known of an account, or of a CA as a whole.
+/// The state of an account, or of a CA as a whole.
 #[derive(Default)]
 struct AccountQueue {
-    /// Held by the first in the queue: when those before were let go, as many as the pace is of.
+    /// Held by the first in the queue: when the requests before it left, at most as many as the
+    /// pace allows.
     first: tokio::sync::Mutex<VecDeque<Moment>>,
     limiter: Mutex<Limiter>,
-    /// When orders were promised that have not been taken yet, by the steady clock. Without this
-    /// all jobs that start at once would be told of the same place.
+    /// When places were promised that are not taken yet, by the steady clock. Without this, all
+    /// jobs that start at once would be promised the same place.
     promised: Mutex<VecDeque<Duration>>,
     /// What was in the storage when it was last read.
     read: Mutex<Option<Limiter>>,
@@ -69,7 +73,7 @@ impl Limits {
         Self::with(storage, clock, Box::new(move || start.elapsed()))
     }
 
-    /// As [`Self::new`], by this steady clock.
+    /// As [`Self::new`], with this steady clock.
     fn with(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, steady: Steady) -> Self {
         Self {
             storage,
@@ -81,7 +85,8 @@ impl Limits {
         }
     }
 
-    /// Whether an order may be made now, by what is in memory. Keeps a place for it for a moment.
+    /// Checks whether an order may be made now, as far as memory knows, and reserves a place for a
+    /// moment.
     ///
     /// # Errors
     /// Until when and why to wait.
@@ -96,10 +101,10 @@ impl Limits {
         }
         let queue = self.queues_of(ca, config).own;
         let now = self.now();
-        let mut limiter = lock(&queue.limiter);
+        let mut limiter = queue.limiter.lock_unpoisoned();
         limiter.repair_times(now);
         limiter.check_order(intent, now)?;
-        let mut promised = lock(&queue.promised);
+        let mut promised = queue.promised.lock_unpoisoned();
         let (steady, lasts) = ((self.steady)(), PROMISE.min(config.order_limit.per));
         promised.retain(|at| steady.saturating_sub(*at) < lasts);
         if promised.len() >= limiter.room(now) {
@@ -112,37 +117,43 @@ impl Limits {
         Ok(())
     }
 
-    /// What limit stands against an order, by what is in memory.
+    /// The limit that holds an order back, as far as memory knows.
     pub(super) fn current_wait(&self, ca: &Ca, config: &Acme, intent: &Intent<'_>) -> Option<Wait> {
         let queues = self.queues_of(ca, config);
         let now = self.now();
         let held = |queue: &AccountQueue| {
-            let mut limiter = lock(&queue.limiter);
+            let mut limiter = queue.limiter.lock_unpoisoned();
             limiter.repair_times(now);
             limiter.held(intent, now)
         };
         held(&queues.whole).or_else(|| held(&queues.own))
     }
 
-    /// What stands against making an account, by what is in memory.
+    /// The limit that prevents creating an account, as far as memory knows.
     pub(super) fn registration_held(&self, ca: &Ca, config: &Acme) -> Option<Wait> {
         let queue = self.queues_of(ca, config).whole;
         let now = self.now();
-        let mut limiter = lock(&queue.limiter);
+        let mut limiter = queue.limiter.lock_unpoisoned();
         limiter.repair_times(now);
         limiter.registration_held(now)
     }
 
-    /// All limits of the CA that hold now and are known.
+    /// All known limits of the CA that apply now.
     pub(super) fn all_waits(&self, ca: &Ca, config: &Acme) -> Vec<Wait> {
         let queues = self.queues_of(ca, config);
         let now = self.now();
-        let limits = |queue: &AccountQueue| lock(&queue.limiter).limits(now).collect::<Vec<_>>();
+        let limits = |queue: &AccountQueue| {
+            queue
+                .limiter
+                .lock_unpoisoned()
+                .limits(now)
+                .collect::<Vec<_>>()
+        };
         [limits(&queues.whole), limits(&queues.own)].concat()
     }
 
-    /// Whether an order could be made now, by all that is known of the CA's limits. Keeps no place
-    /// for it.
+    /// Checks whether an order could be made now, by everything known of the CA's limits. Reserves
+    /// nothing.
     ///
     /// # Errors
     /// Until when and why to wait.
@@ -158,19 +169,19 @@ impl Limits {
         }
         let queue = self.queues_of(ca, config).own;
         let now = self.now();
-        let looked = lock(&queue.limiter).check_order(intent, now);
+        let looked = queue.limiter.lock_unpoisoned().check_order(intent, now);
         match looked {
-            // It would be over before the order has its turn.
+            // The wait would be over by the order's turn.
             Err(wait) if waited_for(&wait, now).is_some() => Ok(()),
             looked => looked,
         }
     }
 
-    /// Waits a moment until an order may be made, and counts it; `tell` is told where it has to
+    /// Waits a moment until an order may be made, and counts it; `tell` is called if it has to
     /// wait.
     ///
     /// # Errors
-    /// Where it may not be made for longer than that.
+    /// If the wait would be longer than that.
     pub(super) async fn wait_turn(
         &self,
         ca: &Ca,
@@ -187,7 +198,7 @@ impl Limits {
                     .await
             }
         };
-        lock(&queues.own.promised).pop_front();
+        queues.own.promised.lock_unpoisoned().pop_front();
         turn.map_err(|wait| limited_failure(&ca.host, wait))
     }
 
@@ -204,9 +215,9 @@ impl Limits {
                 tell(wait);
             }
         };
-        // A request that will not be let through does not join the queue.
+        // A request that will not pass does not join the queue.
         let now = self.now();
-        let looked = lock(&queue.limiter).check_order(intent, now);
+        let looked = queue.limiter.lock_unpoisoned().check_order(intent, now);
         if let Err(wait) = looked {
             waited_for(&wait, now).ok_or_else(|| wait.clone())?;
             tell_once(&wait);
@@ -214,7 +225,7 @@ impl Limits {
         let mut let_go = queue.first.lock().await;
         loop {
             let now = self.now();
-            let taken = lock(&queue.limiter).reserve_order(intent, now);
+            let taken = queue.limiter.lock_unpoisoned().reserve_order(intent, now);
             let Err(wait) = taken else {
                 keep_pace(&mut let_go, pace).await;
                 return Ok(());
@@ -225,7 +236,7 @@ impl Limits {
         }
     }
 
-    /// Takes over what is in the storage, where that is another than before. Whether it is.
+    /// Merges the stored limits if they have changed. Returns true if they have.
     pub(super) async fn reload_stored(&self, ca: &Ca, config: &Acme) -> bool {
         let loaded = self.load_limiters(&ca.key).await;
         self.report_unread(ca, loaded.as_ref().err());
@@ -238,10 +249,10 @@ impl Limits {
         let now = self.now();
         let (mut is_news, mut is_lost) = (false, false);
         for (queue, stored) in [own, whole] {
-            let mut read = lock(&queue.read);
+            let mut read = queue.read.lock_unpoisoned();
             is_lost |= stored.is_none() && read.take().is_some();
             if let Some(stored) = stored.filter(|stored| read.as_ref() != Some(stored)) {
-                let mut limiter = lock(&queue.limiter);
+                let mut limiter = queue.limiter.lock_unpoisoned();
                 limiter.merge_from(&stored);
                 limiter.repair_times(now);
                 *read = Some(stored);
@@ -249,14 +260,13 @@ impl Limits {
             }
         }
         if is_lost {
-            // It was damaged and is set aside: what is known here is stored again.
+            // The record was damaged and set aside: what is known here is stored again.
             run_store(self.store_limiters(ca, config)).await;
         }
         is_news
     }
 
-    /// Learns from what a CA has said to an order. Returns the limit that it met where that was not
-    /// known.
+    /// Records what a CA has said about an order. Returns the limit that it met if that is new.
     pub(super) async fn record_limit(
         &self,
         ca: &Ca,
@@ -268,19 +278,30 @@ impl Limits {
         let is_of_ca = failure.scope.as_ref().is_some_and(Scope::is_of_ca);
         let queue = if is_of_ca { queues.whole } else { queues.own };
         let now = self.now();
-        let news = lock(&queue.limiter).record_limit(failure, intent, now);
+        let news = queue
+            .limiter
+            .lock_unpoisoned()
+            .record_limit(failure, intent, now);
         if news.is_some() {
             run_store(self.store_limiters(ca, config)).await;
         }
         news
     }
 
-    /// Forgets what the CA has said that concerns these names.
+    /// Forgets the limits that concern these names.
     pub(super) fn clear_limits(&self, ca: &Ca, config: &Acme, names: &[Pattern]) {
         let queues = self.queues_of(ca, config);
         let now = self.now();
-        lock(&queues.own.limiter).clear_limits(names, now);
-        lock(&queues.whole.limiter).clear_limits(&[], now);
+        queues
+            .own
+            .limiter
+            .lock_unpoisoned()
+            .clear_limits(names, now);
+        queues
+            .whole
+            .limiter
+            .lock_unpoisoned()
+            .clear_limits(&[], now);
         let store = self.store_limiters(ca, config);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(store)),
@@ -288,25 +309,25 @@ impl Limits {
         }
     }
 
-    /// The time of day. Where the clock was set, all that is remembered moves along first.
+    /// The time of day. If the clock was set, everything remembered is shifted first.
     fn now(&self) -> UnixTime {
-        // Held until they have moved: nobody is to see the new time with the old ones.
-        let mut clock_step = lock(&self.clock_step);
+        // Held until everything is shifted: nobody may see the new time with the old limits.
+        let mut clock_step = self.clock_step.lock_unpoisoned();
         let now = self.clock.now();
         let leap = clock_step.measure(now, (self.steady)());
         if leap != 0 {
-            for queue in lock(&self.queues).values() {
-                lock(&queue.limiter).shift_times(leap);
+            for queue in self.queues.lock_unpoisoned().values() {
+                queue.limiter.lock_unpoisoned().shift_times(leap);
             }
         }
         now
     }
 
     fn queues_of(&self, ca: &Ca, config: &Acme) -> AccountQueues {
-        let mut queues = lock(&self.queues);
+        let mut queues = self.queues.lock_unpoisoned();
         let mut queue = |of: String, paces: Vec<Pace>| {
             let queue = Arc::clone(queues.entry((ca.key.clone(), of)).or_default());
-            lock(&queue.limiter).set_paces(paces);
+            queue.limiter.lock_unpoisoned().set_paces(paces);
             queue
         };
         let limit = config.order_limit;
@@ -321,7 +342,30 @@ impl Limits {
     }
 }
 
-/// What an order comes to that the CA was not asked for.
+/// Waits for the rest of a second: the limiter counts whole seconds, and so may be early by less
+/// than one.
+async fn keep_pace(let_go: &mut VecDeque<Moment>, pace: OrderLimit) {
+    let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
+    while let_go.len() >= orders {
+        let Some(oldest) = let_go.pop_front() else {
+            break;
+        };
+        let rest = (oldest + pace.per).saturating_duration_since(Moment::now());
+        tokio::time::sleep(rest.min(SECOND)).await;
+    }
+    let_go.push_back(Moment::now());
+}
+
+/// How long to wait here; `None` if that is too long.
+fn waited_for(wait: &Wait, now: UnixTime) -> Option<Duration> {
+    let seconds = wait.until.saturating_sub(now);
+    let is_short = wait.reason == WaitReason::Pace && seconds <= PATIENCE;
+    // The clock's seconds do not begin with the wait.
+    let seconds = u64::try_from(seconds.max(1)).ok().filter(|_| is_short)?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The failure for an order that was held back without asking the CA.
 pub(super) fn limited_failure(host: &str, wait: Wait) -> Failure {
     let message = format!("{host} is not asked: {wait}");
     let mut failure = Failure::new(FailureClass::RateLimited, message);
@@ -331,11 +375,6 @@ pub(super) fn limited_failure(host: &str, wait: Wait) -> Failure {
     }
     failure.held = Some(Box::new(wait));
     failure
-}
-
-/// Each critical section here leaves what it changes whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -350,7 +389,7 @@ mod tests {
 
     const NOW: UnixTime = 1_800_000_000;
 
-    /// Limits whose clocks go on when they are told to.
+    /// Limits with clocks that advance only on command.
     struct Bench {
         storage: Arc<dyn Storage>,
         clock: Arc<ManualClock>,
@@ -392,7 +431,7 @@ mod tests {
             }
         }
 
-        /// Time passes.
+        /// Lets time pass.
         fn pass(&self, seconds: u32) {
             self.clock.advance(seconds.into());
             self.steady.fetch_add(seconds.into(), Ordering::Relaxed);
@@ -455,12 +494,12 @@ mod tests {
         assert_eq!(let_through, 2);
         assert_eq!(bench.ready("a.test"), Err(1));
         bench.turn("a.test").await.expect("it was promised");
-        // The other never came.
+        // The other request never came.
         bench.pass(31);
         assert_eq!(bench.ready("a.test"), Ok(()));
         bench.turn("a.test").await.expect("it was promised");
         assert_eq!(bench.ready("a.test"), Err(3 * 3600 - 31));
-        // A request that was let through all the same is sent away at once, and that is no news.
+        // A request that passed all the same is turned away at once, and that is no news.
         let failure = bench.turn("a.test").await.expect_err("no place");
         assert_eq!(failure.class, FailureClass::RateLimited);
         assert_eq!(failure.retry_after, Some(NOW + 3 * 3600));
@@ -494,7 +533,7 @@ mod tests {
         let before = bench.stored().expect("stored");
         bench.limited(Some("a.test")).await;
         assert_eq!(bench.stored().expect("stored"), before, "no news");
-        // Another process knows when it has read it, and keeps what it is told by nobody.
+        // Another process knows once it has read it, without being told.
         let other = Bench::on(Arc::clone(&bench.storage), 10, 10);
         let failure = other.turn("a.test").await.expect_err("limited");
         assert_eq!(failure.scope, Some(Scope::Domain("a.test".to_owned())));
@@ -509,7 +548,7 @@ mod tests {
             .clear_limits(&bench.ca, &bench.config, &names("www.a.test"));
         assert_eq!(bench.ready("www.a.test"), Ok(()));
         assert_eq!(bench.ready("b.test"), Ok(()));
-        // All who use the storage learn it, whenever it gets there.
+        // Everybody who uses the storage learns it, whenever it is written.
         other.pass(1);
         while other.turn("a.test").await.is_err() {
             tokio::task::yield_now().await;
@@ -528,7 +567,8 @@ mod tests {
         assert_eq!(bench.ready("a.test"), Err(3600 - 120));
         bench.pass(3600);
         assert_eq!(bench.ready("a.test"), Ok(()));
-        // What comes is not valid by our clock: nobody else is asked for, and nobody else is told.
+        // The certificate is not valid by our clock: none is requested for it, and nobody else is
+        // informed.
         let failure = Failure::new(FailureClass::Clock, "not yet valid");
         let (ca, config, limits) = (&bench.ca, &bench.config, &bench.limits);
         let none = Intent::new(&[]);
@@ -545,7 +585,7 @@ mod tests {
     async fn a_stored_limit_of_the_future_is_read_once() {
         let bench = Bench::new(10, 10);
         bench.limited(None).await;
-        // By a clock that is behind the one that it was stored by.
+        // By a clock behind the one that stored it.
         let other = Bench::on(Arc::clone(&bench.storage), 10, 10);
         other.clock.advance(-30 * 86_400);
         other.turn("a.test").await.expect_err("limited");
@@ -554,7 +594,7 @@ mod tests {
         other.turn("a.test").await.expect("it is over");
     }
 
-    /// What is of the whole CA holds all accounts there, and what is of one holds that alone.
+    /// A limit of the whole CA holds all accounts there, and one of an account that account alone.
     #[tokio::test]
     async fn an_account_is_held_by_its_own_limits_and_those_of_the_ca() {
         let bench = Bench::new(10, 10);
@@ -637,7 +677,7 @@ mod tests {
         let bench = Bench::on(Arc::new(storage), 10, 10);
         let place = keys::limits(&bench.ca.key).expect("a key");
         let path = directory.path().join(place.as_str());
-        // A link to itself cannot be read, whoever asks.
+        // A link to itself cannot be read, whoever tries.
         std::fs::create_dir_all(directory.path().join("limits")).expect("made");
         std::os::unix::fs::symlink(&path, &path).expect("made");
         let log = Log::default();
@@ -667,13 +707,13 @@ mod tests {
 
     impl Log {
         fn text(&self) -> String {
-            String::from_utf8_lossy(&lock(&self.0)).into_owned()
+            String::from_utf8_lossy(&self.0.lock_unpoisoned()).into_owned()
         }
     }
 
     impl std::io::Write for Log {
         fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-            lock(&self.0).extend_from_slice(octets);
+            self.0.lock_unpoisoned().extend_from_slice(octets);
             Ok(octets.len())
         }
 
@@ -682,7 +722,7 @@ mod tests {
         }
     }
 
-    /// Each reads, adds and writes: nothing of the others is lost.
+    /// Each instance reads, adds and writes: nothing of the others is lost.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn instances_that_store_at_once_lose_nothing_of_each_other() {
         let directory = tempfile::tempdir().expect("a directory");

@@ -1,22 +1,19 @@
-//! What a CA advises on renewals (RFC 9773): when a certificate ought to be renewed, and the word
-//! in an order for which certificate it takes the place of.
+//! Renewal information (RFC 9773): when a CA suggests to renew a certificate.
 
-use http::{StatusCode, Uri};
-use instant_acme::CertificateIdentifier;
+use http::Uri;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::client::{Refusal, retry_after};
-use super::directory::Ca;
+use super::ca::Ca;
 use super::error::{self, Step};
-use super::lenient::{json, member};
-use super::order::OrderJob;
-use crate::acme::error::problem::{page, words};
+use super::json::{json, member};
+use super::problem::{page, words};
+use super::refusal::{Refusal, retry_after};
 use crate::certificate::TlsCertificate;
 use crate::clock::UnixTime;
 use crate::schedule::{Failure, FailureClass, RenewalInfo};
 
-/// When `ca`, which issued `certificate`, advises to renew it; `None` where it gives no advice.
+/// When `ca`, which issued `certificate`, suggests to renew it; `None` if it does not say.
 pub(super) async fn fetch_renewal_info(
     ca: &Ca,
     certificate: &TlsCertificate,
@@ -55,7 +52,7 @@ pub(super) async fn fetch_renewal_info(
     Ok(Some(info))
 }
 
-/// What an answer says, or what is wrong with it. The window alone counts (section 4.2).
+/// Parses a reply, or says what is wrong with it. Only the window is required (section 4.2).
 fn read_renewal_info(body: &[u8]) -> Result<RenewalInfo, String> {
     let answer = json(body);
     let Some(members) = answer.as_ref().and_then(Value::as_object) else {
@@ -75,7 +72,7 @@ fn read_renewal_info(body: &[u8]) -> Result<RenewalInfo, String> {
             "the window ends at {end}, before it begins at {start}"
         ));
     }
-    // Whatever else is written there ends up in front of people as a link.
+    // People see this as a link, so nothing but a URL is let through.
     let url = member(members, "explanationURL");
     Ok(RenewalInfo {
         start: start.as_second(),
@@ -85,8 +82,8 @@ fn read_renewal_info(body: &[u8]) -> Result<RenewalInfo, String> {
     })
 }
 
-/// A time of RFC 3339, with more digits of a second than anybody needs, or without its offset, which
-/// is that of UTC then.
+/// A time of RFC 3339, possibly with too many digits of a second, or without an offset, which is
+/// UTC then.
 fn time(text: &str) -> Option<Timestamp> {
     let text = text.to_ascii_uppercase();
     let short = match text.split_once(['.', ',']) {
@@ -98,31 +95,6 @@ fn time(text: &str) -> Option<Timestamp> {
     };
     let parsed = short.parse::<Timestamp>();
     parsed.or_else(|_| format!("{short}Z").parse()).ok()
-}
-
-impl OrderJob<'_> {
-    /// The current certificate, as the CA knows it. A staging environment does not.
-    pub(super) fn replaced(&self) -> Option<CertificateIdentifier<'_>> {
-        let directory = self.client.directory();
-        if self.is_rehearsal() || directory.renewal_info.is_none() {
-            return None;
-        }
-        let (authority, serial) = self.request.replaces.as_deref()?.split_once('.')?;
-        Some(CertificateIdentifier {
-            authority_key_identifier: authority.into(),
-            serial: serial.into(),
-        })
-    }
-
-    /// Whether an order may have been refused for what it replaces: not where it is one too many, or
-    /// the CA knows no such account.
-    pub(super) fn may_be_for_replacing(&self) -> bool {
-        let Some(refusal) = self.client.refusal() else {
-            return false;
-        };
-        let other = ["rateLimited", "accountDoesNotExist"];
-        refusal.status != StatusCode::TOO_MANY_REQUESTS && !other.contains(&refusal.kind())
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use tokio::sync::Mutex;
 
 use crate::schedule::Failure;
 
-/// A value that is made when first asked for. Callers that ask meanwhile wait for the same attempt,
-/// and share its failure too: a CA that is down is not asked by each of them in turn.
+/// A value that is made when it is first needed. Callers that come meanwhile wait for the same
+/// attempt and share its failure too: a CA that is down is not asked by each of them in turn.
 pub(super) struct SingleFlight<T>(Mutex<State<T>>);
 
 struct State<T> {
@@ -25,10 +25,10 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> SingleFlight<T> {
-    /// The value, made by `make` where there is none that is younger than `lasts`.
+    /// The value, made by `make` if there is none younger than `lasts`.
     ///
     /// # Errors
-    /// Where it cannot be made, or could not while this waited.
+    /// If making it fails, or failed while this waited.
     pub(super) async fn get_or_make(
         &self,
         lasts: Duration,
@@ -59,19 +59,19 @@ impl<T: Clone> SingleFlight<T> {
         }
     }
 
-    /// The value where there is one and nobody is making another; waits for nobody.
+    /// The value if there is one and nobody is making another. Does not wait.
     pub(super) fn try_get(&self) -> Option<T> {
         let state = self.0.try_lock().ok()?;
         state.made.as_ref().map(|(_, made)| made.clone())
     }
 
-    /// The value where there is one; makes none.
+    /// The value if there is one. Makes none.
     pub(super) async fn current(&self) -> Option<T> {
         let state = self.0.lock().await;
         state.made.as_ref().map(|(_, made)| made.clone())
     }
 
-    /// Has it made anew when next asked for, where it is one of which `is_stale` says so.
+    /// Discards the value if `is_stale` says so; the next caller makes another.
     pub(super) async fn invalidate_if(&self, is_stale: impl FnOnce(&T) -> bool) {
         let mut state = self.0.lock().await;
         if state.made.as_ref().is_some_and(|(_, made)| is_stale(made)) {

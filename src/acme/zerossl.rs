@@ -1,4 +1,4 @@
-//! ZeroSSL's own API, as far as it is needed: it gives keys to bind an ACME account to one there.
+//! ZeroSSL's own API, as far as needed: it issues keys to bind an ACME account to one there.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -10,19 +10,19 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::client::AcmeClient;
 use super::error::{self, Step};
-use super::lenient::{json, member, text, word};
+use super::json::{json, member, text, word};
 use crate::clock::UnixTime;
 use crate::config::model::{ExternalAccount, ZeroSsl, ZeroSslLogin};
 use crate::schedule::{Failure, FailureClass, Scope};
 use crate::secret::Secret;
 use crate::storage::damaged;
 
-/// A binding as it is stored.
+/// A binding as stored.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     key_id: String,
     hmac_key: String,
-    /// When it was given; what former versions have kept is old.
+    /// When it was received; zero for bindings stored by earlier versions, which are old.
     #[serde(default)]
     given: UnixTime,
 }
@@ -33,7 +33,7 @@ impl Drop for Kept {
     }
 }
 
-/// What the API answers, with 200 for failures too.
+/// A reply of the API, which has status 200 for failures too.
 struct Answer {
     success: bool,
     eab_kid: String,
@@ -48,7 +48,7 @@ struct Fault {
 }
 
 impl Answer {
-    /// What can be read of it; `None` where it is no JSON.
+    /// Reads what can be read; `None` if it is not JSON.
     fn read(body: &[u8]) -> Option<Self> {
         let value = json(body)?;
         let members = value.as_object()?;
@@ -65,7 +65,7 @@ impl Answer {
             }),
         });
         Some(Self {
-            // `true` and 1 alike.
+            // `true` and 1 mean the same.
             success: matches!(&*word(members, "success"), "true" | "1"),
             eab_kid: member(members, "eab_kid").unwrap_or_default(),
             eab_hmac_key: member(members, "eab_hmac_key").unwrap_or_default(),
@@ -80,10 +80,10 @@ impl Drop for Answer {
     }
 }
 
-/// The binding in `value`, and when it was given.
+/// Parses a stored binding and when it was received.
 ///
 /// # Errors
-/// Where it holds none.
+/// If it is not a binding.
 pub(super) fn read_binding(value: &[u8]) -> Result<(ExternalAccount, UnixTime), String> {
     let mut kept: Kept = damaged::parse_json(value)?;
     let binding = ExternalAccount {
@@ -93,7 +93,7 @@ pub(super) fn read_binding(value: &[u8]) -> Result<(ExternalAccount, UnixTime), 
     Ok((binding, kept.given))
 }
 
-/// A binding as it is stored.
+/// The value to store for a binding.
 pub(super) fn write_binding(binding: &ExternalAccount, given: UnixTime) -> Zeroizing<Vec<u8>> {
     let kept = Kept {
         given,
@@ -103,10 +103,10 @@ pub(super) fn write_binding(binding: &ExternalAccount, given: UnixTime) -> Zeroi
     Zeroizing::new(serde_json::to_vec_pretty(&kept).unwrap_or_default())
 }
 
-/// Has the API give a binding.
+/// Requests a binding from the API.
 ///
 /// # Errors
-/// Where it gives none, and why as far as it says so.
+/// If it provides none, with the reason if it says one.
 pub(super) async fn binding(
     config: &ZeroSsl,
     client: &AcmeClient,
@@ -156,7 +156,7 @@ fn request(config: &ZeroSsl) -> Result<Request<Bytes>, http::Error> {
     }
 }
 
-/// A text within a query or a form.
+/// Escapes a text for a query or a form.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for octet in text.bytes() {
@@ -177,7 +177,7 @@ fn host(endpoint: &str) -> &str {
     bare.split('/').next().unwrap_or(bare)
 }
 
-/// What a refusal means. The types say it; of the codes few are documented.
+/// Classifies a refusal by its type; few of the codes are documented.
 fn refused(host: &str, fault: &Fault) -> Failure {
     let Fault { code, kind } = fault;
     let says = |words: &[&str]| words.iter().any(|word| kind.contains(word));

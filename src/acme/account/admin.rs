@@ -1,31 +1,39 @@
-//! Account commands of people: show it, create it, change its contact, deactivate it.
+//! Account commands: show it, create it, change its key or contact, deactivate it.
+
+use std::time::Duration;
 
 use instant_acme::Error;
 use openssl::sha::sha256;
 use serde_json::{Value, json};
 
 use super::super::base64url::encode;
-use super::super::directory::Ca;
+use super::super::ca::Ca;
 use super::super::error::{self, Step};
+use super::super::json::{json, texts, word};
 use super::super::jws::{Signer, jwk, post_jws};
-use super::super::lenient::{json, texts, word};
 use super::record::AccountRecord;
-use super::{AccountCtx, Accounts, ended, unread};
+use super::register::register_account;
+use super::roll_over::{self, change_key, settle_key};
+use super::store::unread;
+use super::{AccountCtx, Accounts, ended};
 use crate::config::model::Acme;
 use crate::issuer::{AccountFacts, AccountTask};
 use crate::printable::lines;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Lease, StorageError};
 
+/// How long to wait for pending orders, which a change of the key would break.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// An account as a CA shows it (RFC 8555, section 7.1.2).
 struct Shown {
-    /// `None` where it does not say.
+    /// `None` if it does not say.
     status: Option<String>,
     contact: Option<Vec<String>>,
 }
 
 impl Shown {
-    /// What can be read of it.
+    /// Reads what can be read.
     fn read(body: &[u8]) -> Self {
         let shown = json(body);
         let members = shown.as_ref().and_then(Value::as_object);
@@ -41,10 +49,10 @@ impl Shown {
 }
 
 impl Accounts {
-    /// Does what is asked for, and tells how the account stands then.
+    /// Carries out a task, and returns the state of the account afterwards.
     ///
     /// # Errors
-    /// Where there is no account, or the CA does not do it.
+    /// If there is no account, or the CA refuses.
     pub(in crate::acme) async fn care(
         &self,
         task: &AccountTask,
@@ -54,28 +62,25 @@ impl Accounts {
             AccountTask::Show => self.show_account(ctx).await,
             AccountTask::Create => self.create_account(ctx).await,
             AccountTask::Rollover => {
-                let account = self.roll_over_key(ctx).await?;
-                Ok(facts(
-                    &ctx.ca.url,
-                    &account.stored,
-                    Some("valid".to_owned()),
-                ))
+                let stored = self.roll_over_key(ctx).await?;
+                Ok(facts(&ctx.ca.url, &stored, Some("valid".to_owned())))
             }
             AccountTask::Contact(emails) => self.set_contact(ctx, emails).await,
             AccountTask::Deactivate => self.deactivate_account(ctx).await,
         }
     }
 
-    /// What is known of the account without the CA, which cannot be asked for this reason.
+    /// The stored facts about the account, if the CA cannot be asked because of `why`.
     pub(in crate::acme) async fn remember(
         &self,
         ca: &Ca,
         config: &Acme,
         why: &Failure,
     ) -> Result<AccountFacts, Failure> {
-        let place = self.storage_key(ca, config).await?;
+        let place = self.store.find_key(ca, config).await?;
         let stored = self
-            .load_account(&place, config)
+            .store
+            .load(&place, config)
             .await
             .map_err(|error| unread(&error))?;
         let stored = stored.ok_or_else(|| no_account(ca))?;
@@ -93,7 +98,7 @@ impl Accounts {
         if stored.deactivated.is_some() {
             return Ok(facts(&ctx.ca.url, stored, Some("deactivated".to_owned())));
         }
-        match self.fetch_account(ctx, stored).await {
+        match post_account(ctx, stored, None).await {
             Ok(shown) => {
                 let mut facts = facts(&ctx.ca.url, stored, shown.status);
                 facts.contacts = shown.contact.map_or(facts.contacts, |told| bare(&told));
@@ -105,7 +110,8 @@ impl Accounts {
                     let host = &ctx.ca.host;
                     format!("{host} no longer knows the account: the next order creates a new one")
                 } else {
-                    self.failure(ctx, Step::AccountShown, &error).message
+                    ctx.failure(Step::AccountShown, &error, self.store.clock.now())
+                        .message
                 });
                 Ok(facts)
             }
@@ -113,21 +119,30 @@ impl Accounts {
     }
 
     async fn create_account(&self, ctx: AccountCtx<'_>) -> Result<AccountFacts, Failure> {
-        let place = self.storage_key(ctx.ca, ctx.config).await?;
-        let _lease = self.lock_ca(ctx.ca).await.map_err(|error| unread(&error))?;
+        let place = self.store.find_key(ctx.ca, ctx.config).await?;
+        let _lease = self
+            .store
+            .lock(ctx.ca)
+            .await
+            .map_err(|error| unread(&error))?;
         let present = self
-            .load_account(&place, ctx.config)
+            .store
+            .load(&place, ctx.config)
             .await
             .map_err(|error| unread(&error))?;
         if let Some(present) = present.filter(|present| present.deactivated.is_none()) {
-            let present = self.settle_key(present, ctx, &place).await?;
-            let is_fine = match self.fetch_account(ctx, &present).await {
+            let present = settle_key(&self.store, present, ctx, &place).await?;
+            let is_fine = match post_account(ctx, &present, None).await {
                 Ok(shown) => shown.status.is_none_or(|status| status == "valid"),
                 Err(error) => {
                     let refusal = ctx.client.refusal();
-                    // It was ended elsewhere, or lost.
+                    // It was deactivated elsewhere, or lost.
                     if refusal.is_none_or(|refusal| !refusal.status.is_client_error()) {
-                        return Err(self.failure(ctx, Step::AccountShown, &error));
+                        return Err(ctx.failure(
+                            Step::AccountShown,
+                            &error,
+                            self.store.clock.now(),
+                        ));
                     }
                     false
                 }
@@ -139,14 +154,44 @@ impl Accounts {
                 return Err(Failure::new(FailureClass::Configuration, message));
             }
         }
-        let stored = self.register_account(ctx).await?;
-        let written = self.write_record(&stored, &place).await;
+        let stored = register_account(&self.store, ctx).await?;
+        let written = self.store.write(&stored, &place).await;
         written.map_err(|error| unwritten(&error, "the new account"))?;
         self.known_account(&place)
             .account
             .invalidate_if(|_| true)
             .await;
         Ok(facts(&ctx.ca.url, &stored, Some("valid".to_owned())))
+    }
+
+    /// Gives the account another key.
+    ///
+    /// # Errors
+    /// If there is no account, or the CA does not take the key.
+    async fn roll_over_key(&self, ctx: AccountCtx<'_>) -> Result<AccountRecord, Failure> {
+        if ctx.client.directory().key_change.is_none() {
+            let message = format!("{} does not support changing an account's key", ctx.ca.host);
+            return Err(Failure::new(FailureClass::Configuration, message));
+        }
+        let place = self.store.find_key(ctx.ca, ctx.config).await?;
+        let known = self.known_account(&place);
+        let _quiet = tokio::time::timeout(QUIET, known.in_use.write())
+            .await
+            .map_err(|_| {
+                let message = format!(
+                    "pending orders at {} need the current key; try again when they have finished",
+                    ctx.ca.host
+                );
+                Failure::new(FailureClass::Storage, message)
+            })?;
+        let (_lease, mut stored) = self.lock_existing(ctx, &place).await?;
+        change_key(&self.store, ctx, &mut stored, &place).await?;
+        let written = self.store.write(&stored, &place).await;
+        known.account.invalidate_if(|_| true).await;
+        let both = "the CA has accepted it, and the gateway will notice at the next use";
+        written.map_err(|error| roll_over::unwritten(&error, both))?;
+        tracing::info!(ca = ctx.ca.host, "changed the account's key");
+        Ok(stored)
     }
 
     async fn set_contact(
@@ -172,7 +217,7 @@ impl Accounts {
 
     async fn deactivate_account(&self, ctx: AccountCtx<'_>) -> Result<AccountFacts, Failure> {
         let change = json!({ "status": "deactivated" });
-        let now = self.clock.now();
+        let now = self.store.clock.now();
         let told = "the deactivation of the account";
         self.change_account(
             ctx,
@@ -187,28 +232,33 @@ impl Accounts {
         .await
     }
 
-    /// The account as it is stored, under the accounts' lock.
+    /// The account as stored, with the lock on the CA's accounts.
     ///
     /// # Errors
-    /// Where there is none, or it is ended.
-    pub(super) async fn run_task(
+    /// If there is none, or it is deactivated.
+    async fn lock_existing(
         &self,
         ctx: AccountCtx<'_>,
         place: &Key,
     ) -> Result<(Lease, AccountRecord), Failure> {
-        let lease = self.lock_ca(ctx.ca).await.map_err(|error| unread(&error))?;
+        let lease = self
+            .store
+            .lock(ctx.ca)
+            .await
+            .map_err(|error| unread(&error))?;
         let stored = self
-            .load_account(place, ctx.config)
+            .store
+            .load(place, ctx.config)
             .await
             .map_err(|error| unread(&error))?;
         let stored = stored.ok_or_else(|| no_account(ctx.ca))?;
         if let Some(at) = stored.deactivated {
             return Err(ended(ctx.ca, at));
         }
-        Ok((lease, self.settle_key(stored, ctx, place).await?))
+        Ok((lease, settle_key(&self.store, stored, ctx, place).await?))
     }
 
-    /// Has the CA change the account, makes sure that it stands as it should then, and notes it.
+    /// Has the CA change the account, checks the resulting status, and stores the change.
     async fn change_account(
         &self,
         ctx: AccountCtx<'_>,
@@ -218,10 +268,10 @@ impl Accounts {
         what: &str,
         note: impl FnOnce(&mut AccountRecord, Shown) + Send,
     ) -> Result<AccountFacts, Failure> {
-        let place = self.storage_key(ctx.ca, ctx.config).await?;
-        let (_lease, mut stored) = self.run_task(ctx, &place).await?;
+        let place = self.store.find_key(ctx.ca, ctx.config).await?;
+        let (_lease, mut stored) = self.lock_existing(ctx, &place).await?;
         let shown = post_account(ctx, &stored, Some(&change)).await;
-        let shown = shown.map_err(|error| self.failure(ctx, step, &error))?;
+        let shown = shown.map_err(|error| ctx.failure(step, &error, self.store.clock.now()))?;
         if let Some(other) = shown.status.as_deref().filter(|shown| *shown != status) {
             let message = format!(
                 "{} {step}: it reports the account as {other:?}; check it with `snigate acme \
@@ -235,22 +285,9 @@ impl Accounts {
             .account
             .invalidate_if(|_| true)
             .await;
-        let written = self.write_record(&stored, &place).await;
+        let written = self.store.write(&stored, &place).await;
         written.map_err(|error| unwritten(&error, what))?;
         Ok(facts(&ctx.ca.url, &stored, Some(status.to_owned())))
-    }
-
-    async fn fetch_account(
-        &self,
-        ctx: AccountCtx<'_>,
-        stored: &AccountRecord,
-    ) -> Result<Shown, Error> {
-        post_account(ctx, stored, None).await
-    }
-
-    fn failure(&self, ctx: AccountCtx<'_>, step: Step, error: &Error) -> Failure {
-        let (host, now) = (&ctx.ca.host, self.clock.now());
-        error::failure_of(host, step, error, ctx.client, &[], now)
     }
 }
 
@@ -265,7 +302,7 @@ async fn post_account(
     Ok(Shown::read(reply.body()))
 }
 
-/// The failure where nothing has been made yet.
+/// The failure for an account that does not exist yet.
 pub(super) fn no_account(ca: &Ca) -> Failure {
     let message = format!(
         "there is no account at {} yet; the first order creates it, or run `snigate acme account \
@@ -288,8 +325,8 @@ fn facts(directory: &str, stored: &AccountRecord, status: Option<String>) -> Acc
     }
 }
 
-/// The thumbprint of a key of the kind that accounts have (RFC 7638, section 3): its members stand
-/// in the order of the alphabet, and nothing else does.
+/// The thumbprint of an account's key (RFC 7638, section 3): only the required members, in
+/// lexicographic order.
 fn thumbprint(signer: &Signer) -> Option<String> {
     let key = jwk(signer.key()).ok()?;
     let member = |name: &str| key.get(name)?.as_str();

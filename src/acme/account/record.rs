@@ -1,4 +1,4 @@
-//! What is stored of an account, and the account that is made of it.
+//! An account as stored, and as used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ pub(in crate::acme) struct Account {
     is_saved: AtomicBool,
 }
 
-/// What is stored of an account.
+/// An account as stored.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct AccountRecord {
     /// As instant-acme writes them: the account's URL, its key, the CA's directory.
@@ -34,14 +34,14 @@ pub(super) struct AccountRecord {
     /// The key identifier of the external account that it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) bound_to: Option<String>,
-    /// When it was made; of what former versions have stored it is not known.
+    /// When it was created; zero for accounts stored by earlier versions.
     #[serde(default)]
     pub(super) made: UnixTime,
-    /// The key (PKCS #8, base64url) that the CA has been asked to take in the place of the one
-    /// above. Whether it has is not known.
+    /// The key (PKCS #8, base64url) that the CA has been asked to accept in place of the current
+    /// one. It is unknown whether it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_key: Option<String>,
-    /// When it was ended by a person. It stays stored, so that no other is made unasked.
+    /// When a person deactivated it. It stays stored, so that no other is created unasked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) deactivated: Option<UnixTime>,
 }
@@ -63,20 +63,21 @@ impl Account {
         self.is_saved.store(true, Ordering::Relaxed);
     }
 
-    /// The URL by which the CA knows it.
+    /// The URL that identifies it at the CA.
     pub(in crate::acme) fn url(&self) -> Option<&str> {
         self.stored.url()
     }
 
-    /// Whether it was made less than so many seconds ago: not all servers of the CA may know it.
+    /// Returns true if it was created less than `seconds` ago: not all servers of the CA may know
+    /// it yet.
     pub(in crate::acme) fn is_younger_than(&self, seconds: i64, now: UnixTime) -> bool {
         (0..seconds).contains(&now.saturating_sub(self.stored.made))
     }
 
-    /// Who signs in its name.
+    /// The signer of its requests.
     ///
     /// # Errors
-    /// Where what is stored of it cannot be used.
+    /// If the stored account cannot be used.
     pub(in crate::acme) fn signer(&self) -> Result<Signer, Error> {
         self.stored.signer()
     }
@@ -84,9 +85,9 @@ impl Account {
     /// The account for use through `client`.
     ///
     /// # Errors
-    /// Where what is stored of it cannot be used.
+    /// If the stored account cannot be used.
     pub(in crate::acme) async fn open(&self, client: &AcmeClient) -> Result<AcmeAccount, Error> {
-        // By reference, so that the key is not copied on the way.
+        // By reference, so that the key is not copied.
         let credentials = AccountCredentials::deserialize(&self.stored.credentials)?;
         AcmeAccount::builder_with_http(Box::new(client.clone()))
             .from_credentials(credentials)
@@ -111,10 +112,10 @@ impl AccountRecord {
         }
     }
 
-    /// What `value` holds.
+    /// Parses a stored `value`.
     ///
     /// # Errors
-    /// Where that is no account that can be used.
+    /// If it is not a usable account.
     pub(super) fn read(value: &[u8]) -> Result<Self, String> {
         let stored: Self = damaged::parse_json(value)?;
         if stored.signer().is_err() {
@@ -123,12 +124,12 @@ impl AccountRecord {
         Ok(stored)
     }
 
-    /// As it is stored.
+    /// The value to store.
     pub(super) fn write(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec_pretty(self).unwrap_or_default())
     }
 
-    /// The account in a damaged `value`, where its URL and its key are whole; the rest is as given.
+    /// The account in a damaged `value`, if its URL and key are intact; the rest is as given.
     pub(super) fn salvage(
         value: &[u8],
         contacts: Vec<String>,
@@ -153,8 +154,9 @@ impl AccountRecord {
         stored.signer().is_ok().then_some(stored)
     }
 
-    /// Whether it is bound as configured. One that is bound though nothing is configured serves:
-    /// keys for binding are often good for once, and taken out of the configuration then.
+    /// Returns true if it is bound as configured. A bound account also serves a configuration
+    /// without a binding: binding keys can often be used once, and are removed from the
+    /// configuration then.
     pub(super) fn serves(&self, config: &Acme) -> bool {
         config
             .eab
@@ -162,12 +164,12 @@ impl AccountRecord {
             .is_none_or(|eab| self.bound_to.as_deref() == Some(&eab.key_id))
     }
 
-    /// Whether it is the same account with the same key.
+    /// Returns true if it is the same account with the same key.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         self.credentials == other.credentials && self.deactivated == other.deactivated
     }
 
-    /// The URL by which the CA knows it.
+    /// The URL that identifies it at the CA.
     pub(super) fn url(&self) -> Option<&str> {
         self.credentials.get("id")?.as_str()
     }
@@ -181,24 +183,24 @@ impl AccountRecord {
         })
     }
 
-    /// The key that may have taken the place of the present one.
+    /// The key that may have replaced the current one.
     pub(super) fn next_key(&self) -> Option<PKey<Private>> {
         self.next_key.as_deref().and_then(read_key)
     }
 
-    /// Whether it is open which key the CA knows.
+    /// Returns true if it is unknown which key the CA has.
     pub(super) fn is_unsettled(&self) -> bool {
         self.next_key.is_some()
     }
 
-    /// Notes a key that the CA is about to be asked to take.
+    /// Notes a key that the CA is about to be asked to accept.
     pub(super) fn propose_key(&mut self, key: &PKey<Private>) -> Result<(), ErrorStack> {
         let der = Zeroizing::new(key.private_key_to_pkcs8()?);
         self.next_key = Some(encode(&der));
         Ok(())
     }
 
-    /// The CA has taken that key, or has not.
+    /// Settles whether the CA has accepted that key.
     pub(super) fn settle_key(&mut self, is_taken: bool) {
         let next = self.next_key.take();
         if let (Some(mut next), true) = (next, is_taken)

@@ -1,85 +1,85 @@
-//! Registers an account at a CA, bound to an external one where that is asked for.
+//! Registers an account at a CA, with external account binding if required.
 
 use instant_acme::{Account as AcmeAccount, Error, ExternalAccountKey, NewAccount};
 
 use super::super::base64url::decode;
 use super::super::client::AcmeClient;
 use super::super::error::{self, Step};
+use super::super::problem::Problem;
 use super::super::zerossl;
+use super::AccountCtx;
 use super::record::AccountRecord;
-use super::{AccountCtx, Accounts};
-use crate::acme::error::problem::Problem;
+use super::store::{AccountStore, contacts, internal, unread};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::{ExternalAccount, ZeroSsl};
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{blocking, damaged, keys};
 
-/// For how long, in seconds, a binding is not exchanged for another: so many are given a day.
+/// How long, in seconds, a binding is kept before another is requested: their number per day is
+/// limited.
 const DAY: UnixTime = 86_400;
 
-impl Accounts {
-    /// Makes an account at the CA.
-    pub(super) async fn register_account(
-        &self,
-        ctx: AccountCtx<'_>,
-    ) -> Result<AccountRecord, Failure> {
-        let clock = self.clock.as_ref();
-        match &ctx.config.zerossl {
-            Some(zerossl) => self.register_bound(ctx, zerossl).await,
-            None => new_account(ctx, ctx.config.eab.as_ref(), clock).await,
-        }
-    }
-
-    /// Makes an account that is bound by a key that ZeroSSL gives, or has given before: it gives
-    /// so many a day.
-    async fn register_bound(
-        &self,
-        ctx: AccountCtx<'_>,
-        zerossl: &ZeroSsl,
-    ) -> Result<AccountRecord, Failure> {
-        let clock = self.clock.as_ref();
-        let place = keys::external_account(&ctx.ca.key, ctx.config.email.as_deref())
-            .map_err(|error| super::internal(&error))?;
-        let load = place.clone();
-        let kept = blocking(&self.storage, move |storage| {
-            damaged::read_or_set_aside(storage, &load, zerossl::read_binding)
-        });
-        let kept = kept.await.map_err(|error| super::unread(&error))?;
-        if let Some((kept, given)) = kept {
-            match new_account(ctx, Some(&kept), clock).await {
-                // It has been taken back, or was used up. One that was just given is no better than
-                // the next, and that the contact is wrong says nothing of it.
-                Err(failure) if is_old(given, clock.now()) && is_for_binding(ctx.client) => {
-                    tracing::info!(
-                        ca = ctx.ca.host,
-                        %failure,
-                        "requesting another external account binding"
-                    );
-                }
-                made => return made,
-            }
-        }
-        let given = zerossl::binding(zerossl, ctx.client, clock.now()).await?;
-        let value = zerossl::write_binding(&given, clock.now());
-        let stored = blocking(&self.storage, move |storage| storage.store(&place, &value)).await;
-        if let Err(error) = stored {
-            tracing::warn!(
-                ca = ctx.ca.host,
-                %error,
-                "cannot store an external account binding; it will be requested again if needed"
-            );
-        }
-        new_account(ctx, Some(&given), clock).await
+/// Creates an account at the CA.
+pub(super) async fn register_account(
+    store: &AccountStore,
+    ctx: AccountCtx<'_>,
+) -> Result<AccountRecord, Failure> {
+    let clock = store.clock.as_ref();
+    match &ctx.config.zerossl {
+        Some(zerossl) => register_bound(store, ctx, zerossl).await,
+        None => new_account(ctx, ctx.config.eab.as_ref(), clock).await,
     }
 }
 
-/// Whether a binding that was given then may be exchanged for another. A clock that was set back
-/// does not keep one for ever.
+/// Creates an account bound by a key from ZeroSSL, preferably one received before: their number per
+/// day is limited.
+async fn register_bound(
+    store: &AccountStore,
+    ctx: AccountCtx<'_>,
+    zerossl: &ZeroSsl,
+) -> Result<AccountRecord, Failure> {
+    let clock = store.clock.as_ref();
+    let place = keys::external_account(&ctx.ca.key, ctx.config.email.as_deref())
+        .map_err(|error| internal(&error))?;
+    let load = place.clone();
+    let kept = blocking(&store.storage, move |storage| {
+        damaged::read_or_set_aside(storage, &load, zerossl::read_binding)
+    });
+    let kept = kept.await.map_err(|error| unread(&error))?;
+    if let Some((kept, given)) = kept {
+        match new_account(ctx, Some(&kept), clock).await {
+            // The binding was withdrawn or used up. A binding that has just been issued is no worse
+            // than the next one, and a wrong contact says nothing about it.
+            Err(failure) if is_old(given, clock.now()) && is_for_binding(ctx.client) => {
+                tracing::info!(
+                    ca = ctx.ca.host,
+                    %failure,
+                    "requesting another external account binding"
+                );
+            }
+            made => return made,
+        }
+    }
+    let given = zerossl::binding(zerossl, ctx.client, clock.now()).await?;
+    let value = zerossl::write_binding(&given, clock.now());
+    let stored = blocking(&store.storage, move |storage| storage.store(&place, &value)).await;
+    if let Err(error) = stored {
+        tracing::warn!(
+            ca = ctx.ca.host,
+            %error,
+            "cannot store an external account binding; it will be requested again if needed"
+        );
+    }
+    new_account(ctx, Some(&given), clock).await
+}
+
+/// Returns true if a binding received at `given` may be replaced. A clock that was set back does
+/// not keep it forever.
 fn is_old(given: UnixTime, now: UnixTime) -> bool {
     !(0..DAY).contains(&now.saturating_sub(given))
 }
 
-/// Whether the account was last refused for what it was to be bound by.
+/// Returns true if the CA last refused the account because of its binding.
 fn is_for_binding(client: &AcmeClient) -> bool {
     let problem = client.refusal().and_then(|refusal| refusal.problem);
     problem.is_some_and(|problem| names_binding(&problem))
@@ -115,7 +115,7 @@ async fn new_account(
         return Err(Failure::new(FailureClass::Configuration, message));
     }
     let external = eab.map(external_key).transpose()?;
-    let contacts = super::contacts(config);
+    let contacts = contacts(config);
     let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
     let new = NewAccount {
         contact: &contact,

@@ -1,27 +1,28 @@
 //! The challenges of one order: what a CA offers for each of its names, and what is presented.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::join_all;
 use instant_acme::{AuthorizationHandle, AuthorizationStatus, ChallengeStatus};
 
 use crate::challenge::{Challenge, ChallengeSolver, ChallengeType};
+use crate::lock::MutexExt;
 use crate::schedule::Failure;
 
-/// A name that a CA is still to authorize.
-pub(in crate::acme) struct PendingAuthorization {
-    /// As it stands in the certificate.
-    pub(in crate::acme) name: String,
-    /// The name itself; of a wildcard what stands below `*`.
-    pub(in crate::acme) domain: String,
-    pub(in crate::acme) is_wildcard: bool,
-    /// By what.
-    pub(in crate::acme) offered: Vec<OfferedChallenge>,
+/// A name that the CA has not authorized yet.
+pub(super) struct PendingAuthorization {
+    /// As in the certificate.
+    pub(super) name: String,
+    /// The name itself; for a wildcard the part after `*.`.
+    pub(super) domain: String,
+    pub(super) is_wildcard: bool,
+    /// The challenges to choose from.
+    pub(super) offered: Vec<OfferedChallenge>,
 }
 
 impl PendingAuthorization {
-    /// What an authorization asks for; `None` where nothing is to be done for it.
-    pub(in crate::acme) fn of(authorization: &AuthorizationHandle<'_>) -> Option<Self> {
+    /// The pending part of an authorization; `None` if there is nothing to do.
+    pub(super) fn of(authorization: &AuthorizationHandle<'_>) -> Option<Self> {
         if authorization.status != AuthorizationStatus::Pending {
             return None;
         }
@@ -44,18 +45,18 @@ impl PendingAuthorization {
     }
 
     /// What the CA offers, for people.
-    pub(in crate::acme) fn list(&self) -> String {
+    pub(super) fn list(&self) -> String {
         let types: Vec<String> = self.offered.iter().map(OfferedChallenge::text).collect();
         list(&types)
     }
 }
 
-/// A challenge of a CA's.
-pub(in crate::acme) struct OfferedChallenge {
-    pub(in crate::acme) kind: instant_acme::ChallengeType,
-    pub(in crate::acme) url: String,
-    pub(in crate::acme) token: String,
-    pub(in crate::acme) is_pending: bool,
+/// A challenge that the CA offers.
+pub(super) struct OfferedChallenge {
+    pub(super) kind: instant_acme::ChallengeType,
+    pub(super) url: String,
+    pub(super) token: String,
+    pub(super) is_pending: bool,
 }
 
 impl OfferedChallenge {
@@ -67,29 +68,29 @@ impl OfferedChallenge {
     }
 }
 
-/// Proofs that are visible. When this is dropped, which is in the middle of things, those that the
-/// CA has been told of stay, and others are cleaned up in the background.
+/// Challenges that are visible to the CA. If this is dropped midway, those that the CA was asked to
+/// validate stay, and the others are cleaned up in the background.
 #[derive(Default)]
-pub(in crate::acme) struct PresentedChallenges(Mutex<Vec<PresentedChallenge>>);
+pub(super) struct PresentedChallenges(Mutex<Vec<PresentedChallenge>>);
 
 #[derive(Clone)]
 struct PresentedChallenge {
-    /// Of what.
+    /// The name that it validates.
     name: String,
     solver: Arc<dyn ChallengeSolver>,
     challenge: Challenge,
-    /// Whether the CA has been told to validate it.
+    /// Whether the CA has been asked to validate it.
     is_asked_for: bool,
 }
 
 impl PresentedChallenges {
-    pub(in crate::acme) async fn present_challenge(
+    pub(super) async fn present_challenge(
         &self,
         name: &str,
         solver: &Arc<dyn ChallengeSolver>,
         challenge: Challenge,
     ) -> Result<(), Failure> {
-        // Recorded first: it may be cancelled half way, and half of a challenge is to be cleaned up
+        // Recorded first: this may be cancelled midway, and half a challenge has to be cleaned up
         // too.
         self.proofs().push(PresentedChallenge {
             name: name.to_owned(),
@@ -100,8 +101,8 @@ impl PresentedChallenges {
         solver.present(&challenge).await
     }
 
-    /// The CA is about to be told of the challenge of this type for `name`.
-    pub(in crate::acme) fn record_requested(&self, name: &str, kind: ChallengeType) {
+    /// Records that the CA is about to be asked to validate this challenge of `name`.
+    pub(super) fn record_requested(&self, name: &str, kind: ChallengeType) {
         let mut proofs = self.proofs();
         let mut of_it = proofs.iter_mut().rev();
         let proof = of_it.find(|proof| proof.name == name && proof.challenge.kind == kind);
@@ -110,8 +111,8 @@ impl PresentedChallenges {
         }
     }
 
-    /// Leaves what the CA may still validate.
-    pub(in crate::acme) fn leave_requested(&self) {
+    /// Leaves the challenges that the CA may still validate.
+    pub(super) fn leave_requested(&self) {
         self.proofs().retain(|proof| {
             if proof.is_asked_for {
                 proof.solver.abandon(&proof.challenge);
@@ -120,8 +121,8 @@ impl PresentedChallenges {
         });
     }
 
-    /// Takes all back.
-    pub(in crate::acme) async fn clean_up(self) {
+    /// Cleans up all challenges.
+    pub(super) async fn clean_up(self) {
         let left = self.proofs().clone();
         clean_up_all(left).await;
         self.proofs().clear();
@@ -129,7 +130,7 @@ impl PresentedChallenges {
 
     /// No critical section leaves a challenge half recorded.
     fn proofs(&self) -> MutexGuard<'_, Vec<PresentedChallenge>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 
@@ -140,14 +141,14 @@ impl Drop for PresentedChallenges {
         if !left.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            // Nothing that does this again when it is dropped: a runtime that is closing drops it
-            // at once, here and now.
+            // This must not be repeated when the task is dropped: a runtime that is shutting down
+            // drops it immediately.
             runtime.spawn(clean_up_all(left));
         }
     }
 }
 
-/// Cleans up challenges at once: each may have to wait for a server of its own.
+/// Cleans up challenges concurrently: each may have to wait for its own server.
 async fn clean_up_all(proofs: Vec<PresentedChallenge>) {
     let mut all = Vec::with_capacity(proofs.len());
     for proof in &proofs {
@@ -156,7 +157,7 @@ async fn clean_up_all(proofs: Vec<PresentedChallenge>) {
     join_all(all).await;
 }
 
-pub(in crate::acme) fn acme_kind(kind: ChallengeType) -> instant_acme::ChallengeType {
+pub(super) fn acme_kind(kind: ChallengeType) -> instant_acme::ChallengeType {
     match kind {
         ChallengeType::Http01 => instant_acme::ChallengeType::Http01,
         ChallengeType::TlsAlpn01 => instant_acme::ChallengeType::TlsAlpn01,
@@ -167,12 +168,12 @@ pub(in crate::acme) fn acme_kind(kind: ChallengeType) -> instant_acme::Challenge
     }
 }
 
-pub(in crate::acme) fn kind(kind: &instant_acme::ChallengeType) -> Option<ChallengeType> {
+pub(super) fn kind(kind: &instant_acme::ChallengeType) -> Option<ChallengeType> {
     let mut ours = ChallengeType::ALL.into_iter();
     ours.find(|ours| acme_kind(*ours) == *kind)
 }
 
-pub(in crate::acme) fn list(words: &[impl AsRef<str>]) -> String {
+pub(super) fn list(words: &[impl AsRef<str>]) -> String {
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     match words.is_empty() {
         true => "nothing".to_owned(),
@@ -190,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// Never done with a clean-up.
+    /// Never finishes a clean-up.
     struct Slow(mpsc::Sender<()>);
 
     #[async_trait]

@@ -1,14 +1,13 @@
-//! Of which class a refusal of a CA is: what that means for when to try again.
+//! Classifies a CA's refusals, which determines when to try again.
 
 use http::StatusCode;
 
-use crate::acme::client::Refusal;
-use crate::acme::error::problem::{Problem, Subproblem};
-use crate::acme::step::Step;
+use super::Step;
+use crate::acme::problem::{Problem, Subproblem};
+use crate::acme::refusal::Refusal;
 use crate::schedule::FailureClass;
 
-/// The class of a refusal: by the type of its problem, and else by its status and what was asked
-/// for.
+/// The class of a refusal: by the type of its problem, or else by its status and the step.
 pub(in crate::acme) fn class(
     problem: Option<&Problem>,
     status: StatusCode,
@@ -41,16 +40,16 @@ pub(in crate::acme) fn class(
         None if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
             FailureClass::Network
         }
-        // A peer that does not speak ACME is not the CA, and says nothing of what was asked for.
+        // A peer that does not speak ACME is not the CA, and says nothing about the request.
         None if problem.is_none() => FailureClass::Network,
         None if is_missing(status) && is_reading => FailureClass::Network,
-        // The order as it is, or what belongs to it, is nothing for this CA.
+        // This CA does not accept the order as it is.
         None if matches!(step, Step::Order | Step::Finalize) => FailureClass::Configuration,
         None => FailureClass::Internal,
     }
 }
 
-/// What a problem means by its type, or by those of the names it is about where its own is general.
+/// The class of a problem's type, or of its subproblems' types if its own is generic.
 fn explained(problem: &Problem) -> Option<FailureClass> {
     let of_names = || {
         let mut kinds = problem.subproblems.iter().map(Subproblem::kind);
@@ -83,12 +82,12 @@ fn class_of(kind: &str) -> Option<FailureClass> {
     })
 }
 
-/// Whether what was asked for is not there, perhaps only not yet.
+/// Returns true if the resource is missing, perhaps only for now.
 pub(in crate::acme) fn is_missing(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
-/// Whether a CA has refused an order, and neither a type of ACME's nor its status says why.
+/// Returns true if neither an ACME type nor the status explains why a CA has refused an order.
 pub(in crate::acme) fn is_unexplained(refusal: &Refusal) -> bool {
     let problem = refusal.problem.as_ref();
     !refusal.status.is_server_error() && problem.is_some_and(|problem| explained(problem).is_none())

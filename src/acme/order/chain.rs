@@ -1,96 +1,93 @@
-//! Which chain is taken of a certificate for which the CA has several (RFC 8555, section 7.4.2).
+//! Chooses among the chains that a CA offers for a certificate (RFC 8555, section 7.4.2).
 //!
-//! A CA gives one and links to others, which lead to other roots. They are fetched only where one
-//! is preferred and the first is not it; where none is, the first is good enough.
+//! A CA returns one chain and links to others, which lead to other roots. They are downloaded only
+//! if one is preferred and the first is not it.
 
 use openssl::nid::Nid;
 use openssl::x509::{X509, X509NameRef};
 
+use super::download::certificates;
 use crate::acme::jws;
-use crate::acme::order::OrderJob;
-use crate::acme::order::download::certificates;
+use crate::acme::order_ctx::OrderCtx;
 use crate::config::model::PreferredChain;
 
-/// How many others are fetched; CAs have two or three.
+/// How many other chains are downloaded; CAs have two or three.
 const MOST: usize = 8;
 
-/// A chain that is to be had.
+/// A chain that the CA offers.
 struct Offer {
     pem: String,
     certificates: Vec<X509>,
 }
 
-impl OrderJob<'_> {
-    /// The chain that is preferred, `first` where that is not to be had. To be called right after
-    /// the CA has given `first`.
-    pub(in crate::acme) async fn choose_chain(&self, first: String) -> String {
-        let Some(wanted) = &self.issuer.config.order.preferred_chain else {
-            return first;
-        };
-        let others = self.client.alternates();
-        // What a staging environment gives is served to nobody.
-        if self.ca.key != self.issuer.ca.key {
-            return first;
-        }
-        let Some(offer) = Offer::read(first.clone()) else {
-            return first;
-        };
-        let mut offers = vec![offer];
-        for url in others.iter().take(MOST) {
-            if offers.last().is_some_and(|last| last.is(wanted)) {
-                break;
-            }
-            let other = self.fetch_chain(url).await;
-            offers
-                .extend(other.filter(|other| offers.iter().all(|one| one.is_of_same_leaf(other))));
-        }
-        let Some(best) = choose_offer(&offers, wanted) else {
-            let (what, name) = match wanted {
-                PreferredChain::Root(name) => ("to the root", name.as_str()),
-                PreferredChain::Issuer(name) => ("through", name.as_str()),
-                PreferredChain::Shortest => ("of any", "length"),
-            };
-            let roots: Vec<String> = offers.iter().filter_map(Offer::root).collect();
-            self.emit_caution(format!(
-                "{} has no chain {what} {name:?}, only to {}: using its default",
-                self.ca.host,
-                roots.join(", "),
-            ));
-            return first;
-        };
-        if best.pem != first {
-            self.emit_progress(format!(
-                "using the chain of {} that leads to {}",
-                self.ca.host,
-                best.root().unwrap_or_default(),
-            ));
-        }
-        best.pem.clone()
+/// The preferred chain, or `first` if it is not available. Call this right after the CA has
+/// returned `first`.
+pub(super) async fn choose_chain(ctx: &OrderCtx<'_>, first: String) -> String {
+    let Some(wanted) = &ctx.issuer.config.order.preferred_chain else {
+        return first;
+    };
+    let others = ctx.client.alternates();
+    // Certificates of a staging environment are never served.
+    if ctx.ca.key != ctx.issuer.ca.key {
+        return first;
     }
-
-    /// Fetches another chain; one that is not to be had is not worth a failure.
-    async fn fetch_chain(&self, url: &str) -> Option<Offer> {
-        let reply = match self.stored_account.signer() {
-            Ok(signer) => jws::post_jws(self.client, &signer, url, None).await,
-            Err(error) => Err(error),
+    let Some(offer) = Offer::read(first.clone()) else {
+        return first;
+    };
+    let mut offers = vec![offer];
+    for url in others.iter().take(MOST) {
+        if offers.last().is_some_and(|last| last.is(wanted)) {
+            break;
+        }
+        let other = fetch_chain(ctx, url).await;
+        offers.extend(other.filter(|other| offers.iter().all(|one| one.is_of_same_leaf(other))));
+    }
+    let Some(best) = choose_offer(&offers, wanted) else {
+        let (what, name) = match wanted {
+            PreferredChain::Root(name) => ("to the root", name.as_str()),
+            PreferredChain::Issuer(name) => ("through", name.as_str()),
+            PreferredChain::Shortest => ("of any", "length"),
         };
-        match reply.map(|reply| certificates(reply.body()).and_then(Offer::read)) {
-            Ok(offer) => offer,
-            Err(error) => {
-                let ca = &self.ca.host;
-                tracing::warn!(
-                    ca,
-                    url,
-                    %error,
-                    "cannot download an alternate chain of a certificate"
-                );
-                None
-            }
+        let roots: Vec<String> = offers.iter().filter_map(Offer::root).collect();
+        ctx.emit_caution(format!(
+            "{} has no chain {what} {name:?}, only to {}: using its default",
+            ctx.ca.host,
+            roots.join(", "),
+        ));
+        return first;
+    };
+    if best.pem != first {
+        ctx.emit_progress(format!(
+            "using the chain of {} that leads to {}",
+            ctx.ca.host,
+            best.root().unwrap_or_default(),
+        ));
+    }
+    best.pem.clone()
+}
+
+/// Downloads another chain; that it is unavailable is not a failure.
+async fn fetch_chain(ctx: &OrderCtx<'_>, url: &str) -> Option<Offer> {
+    let reply = match ctx.stored_account.signer() {
+        Ok(signer) => jws::post_jws(ctx.client, &signer, url, None).await,
+        Err(error) => Err(error),
+    };
+    match reply.map(|reply| certificates(reply.body()).and_then(Offer::read)) {
+        Ok(offer) => offer,
+        Err(error) => {
+            let ca = &ctx.ca.host;
+            tracing::warn!(
+                ca,
+                url,
+                %error,
+                "cannot download an alternate chain of a certificate"
+            );
+            None
         }
     }
 }
 
-/// The first of the preferred chains.
+/// The best of the offers.
 fn choose_offer<'o>(offers: &'o [Offer], wanted: &PreferredChain) -> Option<&'o Offer> {
     match wanted {
         PreferredChain::Shortest => offers.iter().min_by_key(|one| one.certificates.len()),
@@ -101,13 +98,13 @@ fn choose_offer<'o>(offers: &'o [Offer], wanted: &PreferredChain) -> Option<&'o 
 }
 
 impl Offer {
-    /// `None` where `pem` is no chain.
+    /// `None` if `pem` is not a chain.
     fn read(pem: String) -> Option<Self> {
         let certificates = X509::stack_from_pem(pem.as_bytes()).ok()?;
         (!certificates.is_empty()).then_some(Self { pem, certificates })
     }
 
-    /// Whether nothing can be preferred to it.
+    /// Returns true if no other chain can be preferable.
     fn is(&self, wanted: &PreferredChain) -> bool {
         let issuers = || self.certificates.iter().map(|one| one.issuer_name());
         match wanted {
@@ -115,7 +112,7 @@ impl Offer {
             PreferredChain::Root(name) => issuers()
                 .next_back()
                 .is_some_and(|issuer| is_named(issuer, name)),
-            // A leaf alone; else all have to be counted.
+            // A lone leaf; otherwise all have to be compared.
             PreferredChain::Shortest => self.certificates.len() == 1,
         }
     }
@@ -161,7 +158,7 @@ mod tests {
         name.build()
     }
 
-    /// A chain by the common names from the leaf to the root, which is not in it.
+    /// A chain by common names, from the leaf to the root, which is not included.
     fn chain(key: &PKey<Private>, names: &[&str]) -> Offer {
         let pems: Vec<u8> = names
             .windows(2)

@@ -1,5 +1,5 @@
-//! The certificate of an order that is valid (RFC 8555, section 7.4.2): asked for until it is
-//! there, and taken out of whatever it comes in.
+//! Downloads the certificate of a valid order (RFC 8555, section 7.4.2): retries until it is there,
+//! and extracts it from whatever surrounds it.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use openssl::x509::X509;
 
 use crate::acme::authorization::{FAULTS, PATIENCE};
 use crate::acme::error::Step;
-use crate::acme::error::problem::words;
 use crate::acme::jws;
-use crate::acme::order::retry::{RetryPauses, retry_transient};
-use crate::acme::order::{OrderError, OrderJob};
+use crate::acme::order_ctx::{OrderCtx, OrderError};
+use crate::acme::problem::words;
+use crate::acme::retry::{RetryPauses, pause_before_retry, retry_transient};
 use crate::schedule::{Failure, FailureClass};
 
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -24,106 +24,103 @@ enum DownloadAttempt {
     Found(String),
     /// It is not there yet.
     NotYet(Failure),
-    /// The CA did not answer the question.
+    /// The CA did not respond properly.
     Fault(Failure),
 }
 
-impl OrderJob<'_> {
-    /// Fetches the certificate of an order that is valid. Where it does not come, the next attempt
-    /// asks for it again.
-    ///
-    /// # Errors
-    /// Where the CA does not give it for so long, or limits us.
-    pub(in crate::acme) async fn download_chain(
-        &self,
-        order: &mut Order,
-    ) -> Result<String, OrderError> {
-        let url = order.state().certificate.clone().unwrap_or_default();
-        let (start, mut pauses, mut faults) = (Instant::now(), RetryPauses::default(), 0);
-        loop {
-            let failure = match self.try_download(&url).await? {
-                DownloadAttempt::Found(chain) => return Ok(chain),
-                DownloadAttempt::NotYet(failure) => {
-                    faults = 0;
-                    failure
-                }
-                DownloadAttempt::Fault(failure) => {
-                    faults += 1;
-                    failure
-                }
-            };
-            if faults > FAULTS || start.elapsed() > PATIENCE {
-                let message = format!(
-                    "{}; the next attempt will request it again",
-                    failure.message
-                );
-                return Err(OrderError::Failed(Failure { message, ..failure }));
+/// Downloads the certificate of a valid order. If that fails, the next attempt requests it again.
+///
+/// # Errors
+/// If the CA does not return it in time, or limits us.
+pub(super) async fn download_chain(
+    ctx: &OrderCtx<'_>,
+    order: &mut Order,
+) -> Result<String, OrderError> {
+    let url = order.state().certificate.clone().unwrap_or_default();
+    let (start, mut pauses, mut faults) = (Instant::now(), RetryPauses::default(), 0);
+    loop {
+        let failure = match try_download(ctx, &url).await? {
+            DownloadAttempt::Found(chain) => return Ok(chain),
+            DownloadAttempt::NotYet(failure) => {
+                faults = 0;
+                failure
             }
-            self.pause_before_retry(&mut pauses).await;
-        }
-    }
-
-    async fn try_download(&self, url: &str) -> Result<DownloadAttempt, OrderError> {
-        let host = &self.ca.host;
-        let signer = self.stored_account.signer();
-        let signer = signer.map_err(|error| self.to_error(Step::Download, &error))?;
-        let reply = retry_transient!(
-            self,
-            Step::Download,
-            jws::post_jws(self.client, &signer, url, None).await
-        );
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return self.download_failed(self.to_error(Step::Download, &error)),
-        };
-        let (status, body) = (reply.status(), reply.body());
-        if let Some(chain) = certificates(body) {
-            return Ok(DownloadAttempt::Found(chain));
-        }
-        let failed = |what: &str| {
-            let message = format!("{host} {}: {what}", Step::Download);
-            Failure::new(FailureClass::Network, message)
-        };
-        Ok(match words(body) {
-            Some(words) if status != StatusCode::ACCEPTED => DownloadAttempt::Fault(failed(
-                &format!("its response does not contain one ({words})"),
-            )),
-            _ => DownloadAttempt::NotYet(failed(&format!(
-                "its response is {status} with an empty body"
-            ))),
-        })
-    }
-
-    /// What a refusal to give the certificate means: since the order is valid, that it is not there
-    /// yet.
-    fn download_failed(&self, stop: OrderError) -> Result<DownloadAttempt, OrderError> {
-        let OrderError::Failed(failure) = stop else {
-            return Err(stop);
-        };
-        match failure.class {
-            FailureClass::RateLimited | FailureClass::Paused => {
-                return Err(OrderError::Failed(failure));
+            DownloadAttempt::Fault(failure) => {
+                faults += 1;
+                failure
             }
-            _ => {}
-        }
-        let failure = Failure {
-            class: FailureClass::Network,
-            ..failure
         };
-        let refusal = self.client.refusal();
-        Ok(
-            match refusal.filter(|refusal| refusal.status.is_client_error()) {
-                Some(_) => DownloadAttempt::NotYet(failure),
-                None => DownloadAttempt::Fault(failure),
-            },
-        )
+        if faults > FAULTS || start.elapsed() > PATIENCE {
+            let message = format!(
+                "{}; the next attempt will request it again",
+                failure.message
+            );
+            return Err(OrderError::Failed(Failure { message, ..failure }));
+        }
+        pause_before_retry(ctx, &mut pauses).await;
     }
 }
 
-/// The certificates in an answer, as PEM: whatever stands around them, and in whatever encoding, is
-/// left out. `None` where there are none.
-pub(in crate::acme) fn certificates(body: &[u8]) -> Option<String> {
-    // Nothing of PEM has a zero octet; encodings of two octets put one beside each.
+async fn try_download(ctx: &OrderCtx<'_>, url: &str) -> Result<DownloadAttempt, OrderError> {
+    let host = &ctx.ca.host;
+    let signer = ctx.stored_account.signer();
+    let signer = signer.map_err(|error| ctx.to_error(Step::Download, &error))?;
+    let reply = retry_transient!(
+        ctx,
+        Step::Download,
+        jws::post_jws(ctx.client, &signer, url, None).await
+    );
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(error) => return classify_failure(ctx, ctx.to_error(Step::Download, &error)),
+    };
+    let (status, body) = (reply.status(), reply.body());
+    if let Some(chain) = certificates(body) {
+        return Ok(DownloadAttempt::Found(chain));
+    }
+    let failed = |what: &str| {
+        let message = format!("{host} {}: {what}", Step::Download);
+        Failure::new(FailureClass::Network, message)
+    };
+    Ok(match words(body) {
+        Some(words) if status != StatusCode::ACCEPTED => DownloadAttempt::Fault(failed(&format!(
+            "its response does not contain one ({words})"
+        ))),
+        _ => DownloadAttempt::NotYet(failed(&format!(
+            "its response is {status} with an empty body"
+        ))),
+    })
+}
+
+/// What a refused download means: because the order is valid, that the certificate is not there
+/// yet.
+fn classify_failure(ctx: &OrderCtx<'_>, stop: OrderError) -> Result<DownloadAttempt, OrderError> {
+    let OrderError::Failed(failure) = stop else {
+        return Err(stop);
+    };
+    match failure.class {
+        FailureClass::RateLimited | FailureClass::Paused => {
+            return Err(OrderError::Failed(failure));
+        }
+        _ => {}
+    }
+    let failure = Failure {
+        class: FailureClass::Network,
+        ..failure
+    };
+    let refusal = ctx.client.refusal();
+    Ok(
+        match refusal.filter(|refusal| refusal.status.is_client_error()) {
+            Some(_) => DownloadAttempt::NotYet(failure),
+            None => DownloadAttempt::Fault(failure),
+        },
+    )
+}
+
+/// The certificates in a reply as PEM, in whatever encoding and whatever surrounds them. `None` if
+/// there are none.
+pub(super) fn certificates(body: &[u8]) -> Option<String> {
+    // PEM has no zero octet; UTF-16 puts one beside each character.
     let octets: Vec<u8> = body.iter().copied().filter(|octet| *octet != 0).collect();
     let mut chain = String::new();
     let mut rest = octets.as_slice();
@@ -135,7 +132,7 @@ pub(in crate::acme) fn certificates(body: &[u8]) -> Option<String> {
         let Some((base64, after)) = split(body, END) else {
             break;
         };
-        // One that is cut short ends where the next begins.
+        // A truncated block ends where the next begins.
         if split(base64, BEGIN).is_some() || !matches!(label, b"CERTIFICATE" | b"X509 CERTIFICATE")
         {
             continue;

@@ -1,4 +1,4 @@
-//! A pending order as it is stored: the next attempt resumes it.
+//! A pending order as stored.
 
 use openssl::pkey::{PKey, Private};
 use serde::{Deserialize, Serialize};
@@ -9,17 +9,17 @@ use crate::config::model::OrderTerms;
 use crate::host::Pattern;
 use crate::storage::damaged;
 
-/// How long an order is resumed, in seconds. CAs keep them for a week or so, but a certificate
-/// that waits there grows old.
+/// How long an order can be resumed, in seconds. CAs keep orders for about a week, but a
+/// certificate that waits there grows old.
 const LASTS: i64 = 86_400;
 
-/// What is stored of an order.
+/// An order as stored.
 #[derive(Serialize, Deserialize)]
-pub(in crate::acme) struct OrderRecord {
+pub(super) struct OrderRecord {
     /// The URL of the order.
-    pub(in crate::acme) url: String,
-    /// The URL of the account that it belongs to.
-    pub(in crate::acme) account: String,
+    pub(super) url: String,
+    /// The URL of its account.
+    pub(super) account: String,
     names: Vec<String>,
     #[serde(default)]
     profile: Option<String>,
@@ -28,13 +28,15 @@ pub(in crate::acme) struct OrderRecord {
     lifetime: Option<u64>,
     /// The private key of its certificate, PEM.
     key: String,
-    pub(in crate::acme) created: UnixTime,
+    pub(super) created: UnixTime,
 }
 
 impl OrderRecord {
+    /// Makes a record.
+    ///
     /// # Errors
-    /// Where the key cannot be written as PEM.
-    pub(in crate::acme) fn new(
+    /// If the key cannot be written as PEM.
+    pub(super) fn new(
         url: &str,
         account: &str,
         names: &[Pattern],
@@ -54,22 +56,22 @@ impl OrderRecord {
         })
     }
 
-    /// What `value` holds.
+    /// Parses a stored `value`.
     ///
     /// # Errors
-    /// Where that is no order.
-    pub(in crate::acme) fn read(value: &[u8]) -> Result<Self, String> {
+    /// If it is not an order.
+    pub(super) fn read(value: &[u8]) -> Result<Self, String> {
         damaged::parse_json(value)
     }
 
-    /// As it is stored.
-    pub(in crate::acme) fn write(&self) -> Zeroizing<Vec<u8>> {
+    /// The value to store.
+    pub(super) fn write(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec_pretty(self).unwrap_or_default())
     }
 
-    /// Its key, where the order can be resumed for these names and terms: else why it cannot.
-    /// What of the terms is no part of an order may have changed.
-    pub(in crate::acme) fn check_resumable(
+    /// The key of the order if it can be resumed for these names and terms, or why it cannot. Terms
+    /// that are not part of an order may have changed.
+    pub(super) fn check_resumable(
         &self,
         names: &[Pattern],
         terms: &OrderTerms,
@@ -81,7 +83,7 @@ impl OrderRecord {
         if self.profile != profile(terms) || self.lifetime != lifetime(terms) {
             return Err("it has other terms");
         }
-        // A clock that went back makes it one of the future, whose age nobody knows.
+        // If the clock was set back, the order is from the future, and its age is unknown.
         if !(0..LASTS).contains(&now.saturating_sub(self.created)) {
             return Err("it is too old");
         }

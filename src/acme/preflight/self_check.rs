@@ -20,17 +20,17 @@ use crate::host::Identifier;
 /// How long a server may take, about as long as CAs wait.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A key authorization takes some hundred octets.
+/// A key authorization takes about a hundred octets.
 const MAX_ANSWER: usize = 16 * 1024;
 
-/// The protocol of a validation by TLS, in a list of protocols and by itself.
+/// The ALPN protocol of TLS validation, as a list and by itself.
 const ACME_TLS_LIST: &[u8] = b"\x0aacme-tls/1";
 const ACME_TLS: &[u8] = b"acme-tls/1";
 
-/// Looks by HTTP.
+/// Validates over HTTP.
 ///
 /// # Errors
-/// What was found instead of the proof.
+/// What was found instead of the challenge response.
 pub(in crate::acme) async fn check_http(
     address: SocketAddr,
     challenge: &Challenge,
@@ -70,17 +70,17 @@ pub(in crate::acme) async fn check_http(
     .await
 }
 
-/// Looks by TLS.
+/// Validates over TLS.
 ///
 /// # Errors
-/// What was found instead of the proof.
+/// What was found instead of the challenge response.
 pub(in crate::acme) async fn check_tls(
     address: SocketAddr,
     challenge: &Challenge,
 ) -> Result<(), String> {
     let text = |error: openssl::error::ErrorStack| error.to_string();
     let mut context = SslContext::builder(SslMethod::tls_client()).map_err(text)?;
-    // The certificate is signed by itself: its extension is what counts.
+    // The certificate is self-signed: only its extension counts.
     context.set_verify(SslVerifyMode::NONE);
     context.set_alpn_protos(ACME_TLS_LIST).map_err(text)?;
     let mut ssl = Ssl::new(&context.build()).map_err(text)?;
@@ -110,7 +110,7 @@ pub(in crate::acme) async fn check_tls(
     .await
 }
 
-/// As it stands in a `Host` field.
+/// As written in a `Host` field.
 fn host(of: &Identifier) -> String {
     match of {
         Identifier::Ip(IpAddr::V6(address)) => format!("[{address}]"),

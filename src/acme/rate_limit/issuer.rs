@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::acme::directory::Ca;
+use crate::acme::ca::Ca;
 use crate::acme::{AcmeIssuer, single_line};
 use crate::event::{Event, EventKind, Severity};
 use crate::schedule::{Failure, Intent, Scope, Wait, WaitReason};
 
 impl AcmeIssuer {
-    /// Learns from what an order has failed of, and reports a limit that was not known.
+    /// Records the limit that made an order fail, and reports it if it is new.
     pub(in crate::acme) async fn record_limits(
         &self,
         ca: &Ca,
@@ -42,8 +42,8 @@ impl AcmeIssuer {
         self.shared.events.emit(event);
     }
 
-    /// An order as the CA takes it: only where it gives advice on renewals does it want to know
-    /// what one replaces.
+    /// An order as the CA counts it: it considers what an order replaces only if it offers renewal
+    /// information.
     pub(in crate::acme) fn as_taken<'a>(&self, intent: &Intent<'a>) -> Intent<'a> {
         Intent {
             replaces: intent.replaces && self.ca.gives_advice() != Some(false),
@@ -51,7 +51,7 @@ impl AcmeIssuer {
         }
     }
 
-    /// What keeps the account from being made, where there is none.
+    /// The limit that prevents creating the account, if there is none yet.
     pub(in crate::acme) fn registration_held(&self) -> Option<Wait> {
         if self.has_account.load(Ordering::Relaxed) {
             return None;
@@ -67,7 +67,7 @@ impl AcmeIssuer {
             .limits
             .reload_stored(&self.ca, &self.config)
             .await;
-        // Another instance may have made it.
+        // Another instance may have created it.
         if self.registration_held().is_some()
             && self.shared.accounts.has(&self.ca, &self.config).await
         {

@@ -1,15 +1,16 @@
-//! What CAs limit, as it is stored: for later starts and for other instances.
+//! The limits of CAs as stored, for later starts and for other instances.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::directory::Ca;
-use super::{Limits, lock};
+use super::super::ca::Ca;
+use super::Limits;
 use crate::config::model::Acme;
+use crate::lock::MutexExt;
 use crate::schedule::Limiter;
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
-/// What a CA limits as a whole is stored under this, where accounts have their contact.
+/// The key of what a CA limits as a whole, in place of an account's contact.
 pub(super) const WHOLE: &str = "*";
 
 impl Limits {
@@ -22,9 +23,9 @@ impl Limits {
     }
 
     /// Reports, once until that changes, that the limits of a CA cannot be read. The CA is asked
-    /// all the same, within the limits that are in memory: it says itself what it does not allow.
+    /// all the same, within the limits in memory: it says itself what it does not allow.
     pub(super) fn report_unread(&self, ca: &Ca, error: Option<&StorageError>) {
-        let mut unread = lock(&self.unread);
+        let mut unread = self.unread.lock_unpoisoned();
         match error {
             None if unread.remove(&ca.key) => {
                 tracing::info!(ca = ca.host, "the stored limits of a CA can be read again");
@@ -43,16 +44,15 @@ impl Limits {
         }
     }
 
-    /// What brings into the storage what is known, to be called where it may block. It is done
-    /// under a lock of the storage, so that instances that store at once lose nothing of each
-    /// other.
+    /// Makes a closure that stores what is known, to be called where it may block. It works under a
+    /// lock of the storage, so instances that store at the same time lose nothing of each other's.
     pub(super) fn store_limiters(&self, ca: &Ca, config: &Acme) -> impl FnOnce() + Send + 'static {
         let queues = self.queues_of(ca, config);
         let known = [
             (account_of(config), queues.own),
             (WHOLE.to_owned(), queues.whole),
         ];
-        let known = known.map(|(of, queue)| (of, lock(&queue.limiter).clone()));
+        let known = known.map(|(of, queue)| (of, queue.limiter.lock_unpoisoned().clone()));
         let storage = Arc::clone(&self.storage);
         let (key, host) = (ca.key.clone(), ca.host.clone());
         let store = move || {
@@ -73,15 +73,15 @@ impl Limits {
         move || {
             let stored: Result<(), StorageError> = store();
             if let Err(error) = stored {
-                // It is known here, and that it is not stored is told by whoever stores
-                // certificates.
+                // The limit is known in memory, and whoever stores certificates reports the storage
+                // failure.
                 tracing::warn!(ca = host, %error, "cannot store a CA's limit");
             }
         }
     }
 }
 
-/// Runs what brings limits into the storage where it may block.
+/// Runs such a closure where it may block.
 pub(super) async fn run_store(store: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(store).await
         && error.is_panic()
@@ -90,7 +90,7 @@ pub(super) async fn run_store(store: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// By what the limits of an account are stored: its contact, and what it is bound to.
+/// The key of an account's limits: its contact, and its binding.
 pub(super) fn account_of(config: &Acme) -> String {
     let contact = config.email.as_deref().unwrap_or("default");
     match &config.eab {
@@ -99,7 +99,7 @@ pub(super) fn account_of(config: &Acme) -> String {
     }
 }
 
-/// What is stored of a CA's limits, by account.
+/// The stored limits of a CA, by account.
 fn read_limiters(
     storage: &dyn Storage,
     place: &Key,
@@ -107,7 +107,7 @@ fn read_limiters(
     let read = damaged::read_json(storage, place)?;
     let mut read: BTreeMap<String, Limiter> = read.unwrap_or_default();
     for limiter in read.values_mut() {
-        // Former versions took it for one on the account.
+        // Earlier versions took this for a limit on the account.
         limiter.drop_account_limit(|said| said.contains("this exact set of"));
     }
     Ok(read)

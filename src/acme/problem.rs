@@ -1,50 +1,50 @@
 //! What a CA says when it refuses something: problem documents (RFC 7807; RFC 8555, section 6.7),
-//! read as far as they can be read, and the words of whoever answers in a CA's place.
+//! read as far as possible, and the words of whatever responds in a CA's place.
 //!
-//! All text is made fit to be shown here: it ends up in logs, events and terminals.
+//! All text is made safe to show here: it ends up in logs, events and terminals.
 
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::acme::lenient::{json, text};
+use super::json::{json, text};
 use crate::printable::one_line;
 
-/// What the types of ACME begin with, and what they began with before the RFC.
+/// The prefix of ACME's types, and the one before the RFC.
 const ACME: &str = "urn:ietf:params:acme:error:";
 const DRAFTS: &str = "urn:acme:error:";
 
-/// How much is kept of a text, in characters.
+/// How much of a text is kept, in characters.
 const LONGEST: usize = 1000;
 
-/// How much is shown of an answer that is no problem document, in characters.
+/// How much is shown of a reply that is not a problem document, in characters.
 const EXCERPT: usize = 200;
 
-/// How many names a problem is believed to be about.
+/// The maximum number of subproblems that are read.
 const MOST: usize = 200;
 
-/// A problem document. Members that cannot be read are left out; they hide no others.
+/// A problem document. Unreadable members are left out and hide no others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::acme) struct Problem {
+pub(super) struct Problem {
     kind: Option<String>,
-    pub(in crate::acme) detail: Option<String>,
-    /// A page about this very problem.
-    pub(in crate::acme) instance: Option<String>,
-    pub(in crate::acme) subproblems: Vec<Subproblem>,
+    pub(super) detail: Option<String>,
+    /// A page about this occurrence of the problem.
+    pub(super) instance: Option<String>,
+    pub(super) subproblems: Vec<Subproblem>,
 }
 
 /// What it says about one of several names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::acme) struct Subproblem {
+pub(super) struct Subproblem {
     kind: Option<String>,
     detail: Option<String>,
     name: Option<String>,
 }
 
 impl Problem {
-    /// A problem of one type of ACME's.
+    /// A problem of an ACME type.
     #[cfg(test)]
-    pub(in crate::acme) fn of(kind: &str, detail: &str) -> Self {
+    pub(super) fn of(kind: &str, detail: &str) -> Self {
         Self {
             kind: Some(format!("{ACME}{kind}")),
             detail: Some(detail.to_owned()),
@@ -52,13 +52,13 @@ impl Problem {
         }
     }
 
-    /// The problem that `body` states, `None` where it states none.
-    pub(in crate::acme) fn read(body: &[u8]) -> Option<Self> {
+    /// The problem in `body`; `None` if there is none.
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
         Self::from_json(&json(body)?)
     }
 
-    /// The same of JSON. A text alone is the detail.
-    pub(in crate::acme) fn from_json(value: &Value) -> Option<Self> {
+    /// The problem in JSON. A bare string is the detail.
+    pub(super) fn from_json(value: &Value) -> Option<Self> {
         let Some(members) = value.as_object() else {
             let detail = Some(said(value.as_str()?)?);
             return Some(Self {
@@ -84,8 +84,8 @@ impl Problem {
         (says || !problem.subproblems.is_empty()).then_some(problem)
     }
 
-    /// The same as instant-acme reads it.
-    pub(in crate::acme) fn to_json(&self) -> Value {
+    /// As instant-acme reads it.
+    pub(super) fn to_json(&self) -> Value {
         let subproblems = self.subproblems.iter().map(|problem| {
             let name = problem.name.as_ref();
             json!({
@@ -99,13 +99,13 @@ impl Problem {
         })
     }
 
-    /// Its type, `rateLimited`; empty where it is none of ACME's.
-    pub(in crate::acme) fn kind(&self) -> &str {
+    /// Its ACME type, such as `rateLimited`; empty for other types.
+    pub(super) fn kind(&self) -> &str {
         short(self.kind.as_deref())
     }
 
-    /// The names that its parts are about, in small letters and each once.
-    pub(in crate::acme) fn identifiers(&self) -> Vec<String> {
+    /// The names of its subproblems, in lower case and each once.
+    pub(super) fn identifiers(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         let parts = self.subproblems.iter();
         let parts = parts.filter_map(|part| part.name.as_ref());
@@ -138,13 +138,13 @@ impl Subproblem {
     }
 
     /// See [`Problem::kind`].
-    pub(in crate::acme) fn kind(&self) -> &str {
+    pub(super) fn kind(&self) -> &str {
         short(self.kind.as_deref())
     }
 }
 
-/// The first words of an answer that states no problem, such as a page of a proxy.
-pub(in crate::acme) fn words(body: &[u8]) -> Option<String> {
+/// The first words of a reply without a problem, such as a proxy's page.
+pub(super) fn words(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let bare = match title(&text) {
         Some(title) => title.to_owned(),
@@ -155,8 +155,8 @@ pub(in crate::acme) fn words(body: &[u8]) -> Option<String> {
     Some(one_line(&words.join(" "), EXCERPT)).filter(|words| !words.is_empty())
 }
 
-/// A page for people to follow: a URL of HTTP in characters that show as what they are.
-pub(in crate::acme) fn page(url: &str) -> Option<String> {
+/// A page for people to open: an HTTP URL whose characters all display as they are.
+pub(super) fn page(url: &str) -> Option<String> {
     let url = url.trim();
     let scheme = url.parse::<http::Uri>().ok()?.scheme_str()?.to_owned();
     let is_one =
@@ -171,7 +171,7 @@ fn kind(members: &Map<String, Value>) -> Option<String> {
         start.eq_ignore_ascii_case(prefix).then_some(rest)
     };
     let bare = cut(ACME).or_else(|| cut(DRAFTS));
-    // Some leave out what it has to begin with.
+    // Some CAs leave out the prefix.
     let bare = bare.or_else(|| {
         kind.bytes()
             .all(|octet| octet.is_ascii_alphanumeric())
@@ -179,13 +179,13 @@ fn kind(members: &Map<String, Value>) -> Option<String> {
     });
     match bare {
         Some(bare) => Some(format!("{ACME}{bare}")),
-        // It says that the type says nothing (RFC 9457, section 4.2.1).
+        // By definition, this type says nothing (RFC 9457, section 4.2.1).
         None if kind == "about:blank" => None,
         None => Some(kind),
     }
 }
 
-/// What it says in words: that is `detail`, but those who do not speak ACME have others.
+/// The description: `detail`, or the member that non-ACME servers use instead.
 fn detail(members: &Map<String, Value>) -> Option<String> {
     let names = ["detail", "title", "message", "error_description", "error"];
     let texts = names.iter().filter_map(|name| text(members.get(*name)?));

@@ -1,4 +1,4 @@
-//! The solvers of the types of challenge that one certificate's names may be validated with.
+//! The solvers that may validate the names of one certificate.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use crate::challenge::{ChallengeSolver, ChallengeType};
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass};
 
-/// Those of the types that are configured and can be solved, most preferred first.
-pub(in crate::acme) struct Solvers(Vec<Arc<dyn ChallengeSolver>>);
+/// The solvers for the configured types of challenge, most preferred first.
+pub(super) struct Solvers(Vec<Arc<dyn ChallengeSolver>>);
 
 impl Solvers {
-    /// What there is for this certificate. One that names an entry of `dns` is to be proved over
-    /// the DNS: those types go first then, `dns-01` where the issuer is not configured for any.
-    pub(in crate::acme) fn of(issuer: &AcmeIssuer, dns: Option<&str>) -> Self {
+    /// The solvers for a certificate. If it names an entry of `dns`, the DNS challenges go first,
+    /// with `dns-01` if the issuer has none configured.
+    pub(super) fn of(issuer: &AcmeIssuer, dns: Option<&str>) -> Self {
         let mut kinds = issuer.config.challenges.clone();
         if dns.is_some() {
             if !kinds.iter().any(|kind| kind.is_over_dns()) {
@@ -31,12 +31,9 @@ impl Solvers {
         Self(kinds.into_iter().filter_map(solver).collect())
     }
 
-    /// Those for one name: a wildcard is proved over the DNS alone (RFC 8555, section 7.1.3), an
-    /// address never (RFC 8738, section 7).
-    pub(in crate::acme) fn for_name(
-        &self,
-        name: &str,
-    ) -> impl Iterator<Item = &Arc<dyn ChallengeSolver>> {
+    /// The solvers for one name: a wildcard needs a DNS challenge (RFC 8555, section 7.1.3), and an
+    /// address cannot use one (RFC 8738, section 7).
+    pub(super) fn for_name(&self, name: &str) -> impl Iterator<Item = &Arc<dyn ChallengeSolver>> {
         let is_wildcard = name.starts_with("*.");
         let is_address = name.parse::<IpAddr>().is_ok();
         self.0
@@ -47,14 +44,16 @@ impl Solvers {
             })
     }
 
-    /// Goes on without one type.
-    pub(in crate::acme) fn exclude(&mut self, kind: ChallengeType) {
+    /// Removes one type.
+    pub(super) fn exclude(&mut self, kind: ChallengeType) {
         self.0.retain(|solver| solver.kind() != kind);
     }
 
+    /// Checks that each name can be validated.
+    ///
     /// # Errors
-    /// Where one of the names cannot be proved by any of them.
-    pub(in crate::acme) fn check_names(&self, names: &[Pattern]) -> Result<(), Failure> {
+    /// If none of the solvers can validate one of the names.
+    pub(super) fn check_names(&self, names: &[Pattern]) -> Result<(), Failure> {
         let lost = names.iter().find(|name| match name {
             Pattern::Any => true,
             Pattern::Wildcard(_) | Pattern::Ip(_) => {
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
     use crate::challenge::Challenge;
 
-    /// Who solves this type.
+    /// A solver for this type.
     struct Of(ChallengeType);
 
     #[async_trait]

@@ -1,16 +1,15 @@
-//! What a limit holds, by what the CA says of it: the type of the problem, its words, the page that
-//! it leads to, and the names that it is about. ACME itself has one type for all of them
+//! The scope of a limit, by what the CA says about it: the type of the problem, its text, the page
+//! that it links to, and the names that it is about. ACME itself has one type for all limits
 //! (`rateLimited`, RFC 8555, section 6.6).
 
 use http::StatusCode;
 
-use crate::acme::error::problem::Problem;
-use crate::acme::error::{Step, is_within};
+use super::{Step, is_within};
+use crate::acme::problem::Problem;
 use crate::host::Pattern;
 use crate::schedule::Scope;
 
-/// Pages about limits, by what their address has after `#`, the longer ones before those that they
-/// begin with.
+/// Pages about limits, by the fragment of their URL, longer ones before their own prefixes.
 const PAGES: [(&str, Kind); 9] = [
     ("new-certificates-per-exact-set", Kind::Set),
     ("new-certificates-per-registered-domain", Kind::Domain),
@@ -23,7 +22,7 @@ const PAGES: [(&str, Kind); 9] = [
     ("overall-requests-limit", Kind::Ca),
 ];
 
-/// Words that say what is limited. The first that is found decides.
+/// Words that say what is limited. The first match decides.
 const WORDS: [(&str, Kind); 37] = [
     ("exact set of", Kind::Set),
     ("same set of", Kind::Set),
@@ -75,20 +74,19 @@ enum Kind {
     Ca,
 }
 
-/// What a refusal with `status` and `problem` limits that an order of a certificate with these
-/// names met; `None` where the CA does not say. What is on names, and names several, or none that
-/// is known, holds no more than this set of names.
-pub(in crate::acme) fn scope_of(
+/// The scope of the limit that an order for these names met; `None` if the CA does not say. A limit
+/// on names holds only this set of names if it is on several or on unknown ones.
+pub(super) fn scope_of(
     step: Step,
     status: StatusCode,
     problem: &Problem,
     names: &[Pattern],
 ) -> Option<Scope> {
-    // Another server than that of the CA.
+    // This is another server than the CA's.
     if step == Step::Binding {
         return Some(Scope::Registrations);
     }
-    // The directory belongs to nobody: who may not read it may ask for nothing.
+    // The directory is not tied to an account: whoever may not read it may request nothing.
     if status.is_server_error() || step == Step::Directory {
         return Some(Scope::Ca);
     }
@@ -112,7 +110,7 @@ pub(in crate::acme) fn scope_of(
     match (kind, quoted.as_slice()) {
         (Some(Kind::Identifier), [name]) => Some(Scope::Identifier(name.clone())),
         (Some(Kind::Domain), [domain]) => Some(Scope::Domain(domain.clone())),
-        // A domain that the names are below of: the limit is on that.
+        // The limit is on a parent domain of the names.
         (None, [domain]) if !is_one_of(domain, names) => Some(Scope::Domain(domain.clone())),
         (None, [name]) => Some(Scope::Identifier(name.clone())),
         (None, []) => None,
@@ -120,7 +118,7 @@ pub(in crate::acme) fn scope_of(
     }
 }
 
-/// What a text in small letters says of what is limited: the page that it leads to goes first.
+/// What a text in lower case says is limited: the linked page takes precedence.
 fn kind_in(text: &str) -> Option<Kind> {
     let pages = text.split("://").skip(1);
     let mut fragments = pages.filter_map(|page| {
@@ -141,7 +139,7 @@ fn kind_in(text: &str) -> Option<Kind> {
     })
 }
 
-/// The domains in a text that are one of the names or above one, each once.
+/// The domains in a text that are one of the names or a parent of one, each once.
 fn domains_in(text: &str, names: &[Pattern]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let words = text
@@ -158,7 +156,7 @@ fn domains_in(text: &str, names: &[Pattern]) -> Vec<String> {
     found
 }
 
-/// Whether it may stand in the name of a host, or in an address.
+/// Returns true if the character may be part of a host name or an address.
 fn is_of_name(char: char) -> bool {
     char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | ':' | '_')
 }
@@ -185,7 +183,7 @@ mod tests {
         scope_of(step, status, &problem, &names)
     }
 
-    /// What CAs write, as public reports have it.
+    /// What CAs write, according to public reports.
     #[test]
     fn what_cas_say_has_its_scope() {
         let domain = |name: &str| Some(Scope::Domain(name.to_owned()));
@@ -251,7 +249,7 @@ mod tests {
             ("limited for www.a.example", name("www.a.example")),
             ("limited for 2001:db8::1.", name("2001:db8::1")),
             ("limited for www.a.example and b.example", Some(Scope::Set)),
-            // Not every domain that ends in the same letters is above one of the names.
+            // A domain with the same ending is not necessarily a parent of one of the names.
             ("limited for example.org and w.a.example", None),
             ("Too Many Requests", None),
             ("", None),
