@@ -1,8 +1,13 @@
 //! The house keeps its own order: no module uses one above it, and no file grows beyond what a
 //! reader takes in at once.
 
+mod paths;
+mod rooms;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use self::paths::paths;
 
 /// Every top-level module, from the bottom up. A module uses only those before it.
 const LAYERS: [(u8, &[&str]); 5] = [
@@ -178,50 +183,12 @@ fn module(file: &Path) -> String {
 
 /// The top-level modules that code names after `crate::`, with their lines.
 fn uses(text: &str) -> Vec<(usize, String)> {
-    let code: String = text
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
-    let mut found = Vec::new();
-    for (at, path) in code.match_indices("crate::") {
-        let line = code[..at].matches('\n').count() + 1;
-        let rest = &code[at + path.len()..];
-        let names = match rest.strip_prefix('{') {
-            Some(group) => group_heads(group),
-            None => vec![head(rest)],
-        };
-        found.extend(names.into_iter().map(|name| (line, name)));
-    }
-    found
-}
-
-/// The first names of a group's paths: `a` and `b` of `a::{x, y}, b::z}`.
-fn group_heads(group: &str) -> Vec<String> {
-    let mut heads = Vec::new();
-    let mut depth = 0_usize;
-    let mut start = Some(0);
-    for (at, char) in group.char_indices() {
-        if let (0, Some(from)) = (depth, start)
-            && matches!(char, ',' | '}' | '{')
-        {
-            heads.push(head(group[from..at].trim_start()));
-            start = None;
-        }
-        match char {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => start = Some(at + 1),
-            _ => {}
-        }
-    }
-    heads.retain(|head| !head.is_empty());
-    heads
-}
-
-fn head(path: &str) -> String {
-    path.chars()
-        .take_while(|char| char.is_alphanumeric() || *char == '_')
-        .collect()
+    let paths = paths(text).into_iter();
+    let of_crate = paths.filter(|(_, path)| path[0] == "crate");
+    let mut used: Vec<_> = of_crate
+        .filter_map(|(line, path)| Some((line, path.get(1)?.clone())))
+        .collect();
+    // A group names a module once for each of its items.
+    used.dedup();
+    used
 }
