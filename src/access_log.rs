@@ -1,7 +1,7 @@
 //! The access log: one line for each request, written off the requests' path.
 //!
-//! Lines go through a bounded queue to a thread of their own. Where the disk is slower than the
-//! requests, lines are lost and counted; a request never waits for its line.
+//! Lines go through a bounded queue to a separate thread. If the disk is slower than the requests,
+//! lines are lost and counted; a request never waits for its line.
 
 mod entry;
 
@@ -25,10 +25,10 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the log that the configuration names. `lost` counts the lines that it has to drop.
+    /// Opens the configured log. `lost` counts the lines that it has to drop.
     ///
     /// # Errors
-    /// Where the file cannot be opened for appending, or no thread can be started.
+    /// If the file cannot be opened for appending, or no thread can be started.
     pub fn open(
         target: &model::AccessLog,
         format: LogFormat,
@@ -60,12 +60,12 @@ impl AccessLog {
         }
     }
 
-    /// Whether lines are wanted at all.
+    /// Returns true if lines are wanted at all.
     pub fn is_on(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Queues the line for a request, or loses it where the queue is full.
+    /// Queues the line for a request, or loses it if the queue is full.
     pub fn write(&self, entry: &Entry<'_>) {
         let Some(queue) = &self.queue else {
             return;
@@ -77,14 +77,14 @@ impl AccessLog {
         queue.push(line.as_bytes());
     }
 
-    /// Opens the file anew, for a rotated one to be released. Lines queued before go to the old one.
+    /// Reopens the file, so that a rotated one is released. Lines queued before go to the old one.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
             queue.reopen();
         }
     }
 
-    /// Waits until every queued line is written, at most `patience`. For the end of a process.
+    /// Waits until every queued line is written, for at most `patience`. For the end of a process.
     pub fn flush(&self, patience: Duration) {
         if let Some(queue) = &self.queue {
             queue.flush(patience);

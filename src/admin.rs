@@ -1,22 +1,22 @@
-//! The admin HTTP interface: health, metrics, and the API that the command line speaks.
+//! The admin HTTP interface: health, metrics, and the API that the command line uses.
 //!
 //! | path | answers |
 //! |---|---|
-//! | `GET /healthz` | 200 while the process lives and its data plane does its work, else 503 |
+//! | `GET /healthz` | 200 while the process lives and its data plane works, else 503 |
 //! | `GET /readyz` | 200, or 503 and what it waits for |
 //! | `GET /metrics` | every metric in Prometheus's text format |
-//! | `GET /api/v1/status` `/sites` `/certificates` | what runs, as JSON; never a private key |
+//! | `GET /api/v1/status` `/sites` `/certificates` | what is running, as JSON; never a private key |
 //! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
-//! | `POST /api/v1/certificates/NAME/renew` `/obtain` | has it asked for now; `obtain` only where none is valid |
-//! | `POST /api/v1/certificates/NAME/check` | whether it would get one, found out without asking for it |
-//! | `POST /api/v1/certificates/NAME/revoke` | has it revoked, and another obtained in its place |
-//! | `GET /api/v1/issuers` `/issuers/NAME/account` | who issues certificates, and the account there |
-//! | `POST /api/v1/issuers/NAME/account/TASK` | looks after it: `create`, `rollover`, `contact`, `deactivate` |
-//! | `GET /api/v1/events` | what happened and what happens, as server-sent events |
+//! | `POST /api/v1/certificates/NAME/renew` `/obtain` | requests it now; `obtain` only if none is valid |
+//! | `POST /api/v1/certificates/NAME/check` | checks whether it would get one, without requesting it |
+//! | `POST /api/v1/certificates/NAME/revoke` | has it revoked and replaced |
+//! | `GET /api/v1/issuers` `/issuers/NAME/account` | the issuers, and the account at one |
+//! | `POST /api/v1/issuers/NAME/account/TASK` | works on it: `create`, `rollover`, `contact`, `deactivate` |
+//! | `GET /api/v1/events` | past and new events, as server-sent events |
 //! | `POST /api/v1/reload` | reads the configuration again, waits and reports |
 //! | `POST /api/v1/stop` | begins a graceful stop |
 //!
-//! It knows nothing of the gateway behind it: [`Control`] is all it can ask for. Errors are
+//! All it knows of the gateway is [`Control`]. Errors are
 //! `application/problem+json` (RFC 9457).
 
 mod access;
@@ -61,7 +61,7 @@ use crate::secret::Secret;
 /// What the admin interface can ask of the gateway.
 #[async_trait]
 pub trait Control: Send + Sync {
-    /// The token that clients must show, as configured now.
+    /// The token that clients must present, as configured now.
     fn token(&self) -> Option<Secret>;
 
     /// What runs, and since when.
@@ -70,28 +70,28 @@ pub trait Control: Send + Sync {
     /// Every site, in the order of the configuration.
     fn sites(&self) -> Vec<SiteView>;
 
-    /// Every certificate that is served or ought to be. May block for as long as a reload takes.
+    /// Every certificate that is or should be served. May block for as long as a reload takes.
     fn certificates(&self) -> Vec<CertificateView>;
 
-    /// The certificates that clients are sent, PEM, where the first of them has this fingerprint.
+    /// The certificates that clients are sent, in PEM, if the first of them has this fingerprint.
     /// May block.
     fn chain(&self, fingerprint: &str) -> Option<String>;
 
-    /// Has the certificate with this [`RenewalView::subject`] asked for at once, whatever the
-    /// schedule says; where one is valid only by `force`. Returns how it stands, and does not wait
-    /// for the issuer. May block.
+    /// Requests the certificate with this [`RenewalView::subject`] immediately, whatever the
+    /// schedule says; if one is valid, only with `force`. Returns its state, and does not wait for
+    /// the issuer. May block.
     ///
     /// # Errors
-    /// Why nobody is asked.
+    /// Why no issuer is asked.
     fn renew(&self, subject: &str, force: bool) -> Result<CertificateView, RenewError>;
 
-    /// Tries whether `name` would get a certificate, without asking for one. Takes as long as
-    /// proofs take to be seen.
+    /// Checks whether `name` would get a certificate, without requesting one. Takes as long as
+    /// challenge responses take to become visible.
     async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView;
 
-    /// Has the certificate with this fingerprint revoked, waits for the CA, and has another one
-    /// obtained in its place where one is asked for. Whether a CA is asked. Runs to its end even
-    /// where the client that asked for it has gone.
+    /// Has the certificate with this fingerprint revoked, waits for the CA, and has it replaced if
+    /// issuers are configured for it. Returns true if an issuer is asked. Runs to its end even if
+    /// the client has gone.
     async fn revoke(
         &self,
         fingerprint: &str,
@@ -101,49 +101,50 @@ pub trait Control: Send + Sync {
     /// Every issuer, in the order of the configuration.
     fn issuers(&self) -> Vec<IssuerView>;
 
-    /// Looks after the account of an issuer, waits for the CA, and tells how it stands then.
+    /// Carries out a task on an issuer's account, waits for the CA, and returns the state of the
+    /// account.
     async fn account(&self, issuer: &str, task: AccountTask) -> Result<AccountFacts, ActionError>;
 
-    /// What happens to certificates.
+    /// The events of certificates and the storage.
     fn events(&self) -> EventBus;
 
-    /// Reads the configuration again and takes it, or keeps the old one. Runs to its end even
-    /// where the client that asked for it has gone.
+    /// Reads the configuration again and applies it, or keeps the old one. Runs to its end even if
+    /// the client has gone.
     async fn reload(&self) -> Result<ReloadSummary, ReloadError>;
 
-    /// Begins a graceful stop and returns at once.
+    /// Begins a graceful stop and returns immediately.
     fn stop(&self);
 }
 
 /// Why a reload did not happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReloadError {
-    /// The new configuration is invalid: its diagnostics as JSON. The old one goes on.
+    /// The new configuration is invalid: its diagnostics as JSON. The old one stays in force.
     Rejected(Vec<serde_json::Value>),
-    /// The gateway cannot reload now, and why.
+    /// The gateway cannot reload now, for this reason.
     Unavailable(String),
 }
 
 /// Why an issuer is not asked for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RenewError {
-    /// No certificate is known by this.
+    /// No certificate is known by this name.
     Unknown,
-    /// It cannot be asked for, and why.
+    /// It cannot be requested, for this reason.
     Refused(String),
-    /// The gateway cannot ask now, and why.
+    /// The gateway cannot request it now, for this reason.
     Unavailable(String),
 }
 
-/// What the admin interface works with.
+/// The state of the admin interface.
 #[derive(Clone)]
 pub struct AdminState {
     pub control: Arc<dyn Control>,
     pub metrics: Metrics,
     pub readiness: Readiness,
-    /// Of the runtime that serves.
+    /// The pulse of the runtime that serves clients.
     pub pulse: Pulse,
-    /// Where the interface listens, which decides which `Host` it answers to.
+    /// Where the interface listens, which decides which `Host` it accepts.
     pub place: Place,
 }
 

@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and which part does it.
 //!
-//! Data goes to stdout, all else to stderr. Exit codes: 0 well, 1 it failed, 2 wrong usage,
-//! 3 configuration invalid, 4 certificates found that someone has to look after.
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage,
+//! 3 invalid configuration, 4 certificates that need attention.
 
 mod acme;
 mod ca;
@@ -31,7 +31,7 @@ use output::Output;
 
 use crate::service::signals::Blocked;
 
-/// Where the configuration is looked for.
+/// The default path of the configuration.
 const CONFIG: &str = "/etc/snigate/snigate.yaml";
 
 const EXAMPLES: &str = "\
@@ -205,9 +205,9 @@ struct TrustArgs {
     uninstall: bool,
 }
 
-/// Does what the arguments ask for.
+/// Runs the command in the arguments.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // First of all: a signal that comes before it is known what to do waits.
+    // First of all: a signal that comes before we know what to do waits.
     let blocked = Blocked::block();
     let output = Output::from_environment();
     let outcome = match Cli::try_parse_from(arguments) {

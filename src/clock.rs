@@ -6,18 +6,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Seconds since the Unix epoch, negative before it.
 pub type UnixTime = i64;
 
-/// `time` in UTC as RFC 3339 has it, for people.
+/// `time` in UTC in the format of RFC 3339, for people.
 pub fn rfc3339(time: UnixTime) -> String {
     jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
 }
 
-/// Where the time of day comes from.
+/// A source of the time of day.
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> UnixTime;
 }
 
-/// The machine's own clock.
+/// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -44,7 +44,7 @@ impl ManualClock {
         Self(AtomicI64::new(now))
     }
 
-    /// Moves the clock by `seconds`, back where they are negative.
+    /// Moves the clock by `seconds`, back if they are negative.
     pub fn advance(&self, seconds: i64) {
         self.0.fetch_add(seconds, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! The configuration: YAML in, a checked model or diagnostics out.
 //!
-//! The way of a configuration: `include` reads its files (`locate` parses each into a tree that
-//! knows lines), `check` compares the tree with the schema and decodes it, `build` turns the
+//! `include` reads the files of a configuration (`yaml_tree` parses each into a tree with
+//! locations), `check` compares the tree with the schema and decodes it, and `validate` turns the
 //! decoded `schema` types into the [`model`]. Each step continues after an error, so that one run
 //! reports everything. Nothing here starts, opens or connects to anything.
 
@@ -32,20 +32,21 @@ use problem::{At, Problems};
 use source::Sources;
 use yaml_tree::{Kind, Node, Place};
 
-/// From how many octets on a configuration is large.
+/// From this size in octets, a configuration is large.
 const LARGE: usize = 1 << 20;
 
 /// A configuration that was accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub config: model::Config,
-    /// What is accepted but hardly meant.
+    /// What is accepted, but probably not intended.
     pub warnings: Vec<Diagnostic>,
-    /// What is wrong with files that single issuers need, where that was tolerated: see
+    /// Problems with files that single issuers need, if those are tolerated: see
     /// [`load_for_start`].
     pub faults: Vec<Diagnostic>,
-    /// Every file that was read (`include`, `${file:…}` and the roots of issuers too) and every
-    /// directory in which a pattern of `include` may find more, as absolute paths in order: what a watcher watches.
+    /// Every file that was read (including `include`, `${file:…}` and the roots of issuers) and
+    /// every directory in which a pattern of `include` may find more, as absolute paths in order:
+    /// what to watch.
     pub files: Vec<PathBuf>,
 }
 
@@ -54,10 +55,10 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     Loader::new().load(path)
 }
 
-/// Where the gateway of a configuration takes commands, and the token that it asks for.
+/// Where the gateway of a configuration accepts commands, and the token that it requires.
 ///
 /// # Errors
-/// What is wrong with the configuration, where it is too broken to tell.
+/// What is wrong with the configuration, if it is too broken to say.
 pub fn load_admin(
     path: &Path,
 ) -> Result<(model::Admin, Option<crate::secret::Secret>), Diagnostics> {
@@ -68,11 +69,11 @@ pub fn load_admin(
     }
 }
 
-/// As [`load`], for a start: a file that an issuer needs and that cannot be used (its `ca_file`) is
-/// a fault of that issuer, and does not keep all sites down.
+/// As [`load`], for a start: an unusable file of an issuer (its `ca_file`) is a fault of that
+/// issuer, and does not keep all sites down.
 ///
 /// # Errors
-/// What else is wrong, all of it.
+/// Everything else that is wrong.
 pub fn load_for_start(path: &Path) -> Result<Loaded, Diagnostics> {
     let mut loader = Loader::new();
     loader.bears_faults = true;
@@ -89,11 +90,11 @@ pub fn schema() -> serde_json::Value {
     schema::schema()
 }
 
-/// Loads configurations, with an environment of one's choice.
+/// Loads configurations, with any environment.
 #[derive(Clone, Copy)]
 pub struct Loader<'e> {
     environment: interpolate::Environment<'e>,
-    /// Whether faults of single issuers are no reason to refuse everything.
+    /// Whether faults of single issuers are tolerated.
     bears_faults: bool,
 }
 
@@ -112,7 +113,7 @@ impl<'e> Loader<'e> {
         }
     }
 
-    /// Looks variables up by this function instead.
+    /// Looks up variables with this function instead.
     #[must_use]
     pub fn with_environment(
         self,
@@ -141,7 +142,7 @@ impl<'e> Loader<'e> {
         let is_large = sources.octets() > LARGE;
         let files = sources.into_watched();
         if is_large {
-            // Trees of it took many times as much, and are gone.
+            // Its trees took many times as much, and are gone.
             memory::give_back();
         }
         match loaded {
@@ -159,7 +160,7 @@ impl<'e> Loader<'e> {
         }
     }
 
-    /// The configuration with what is odd about it or was tolerated, or what is wrong.
+    /// The configuration with its warnings and tolerated faults, or what is wrong.
     fn read(
         &self,
         read: impl FnOnce(&mut include::Reader<'_>),
@@ -179,7 +180,7 @@ impl<'e> Loader<'e> {
             place: Place::start(0),
             kind: Kind::Map(reader.merged),
         };
-        // Without a part of the files, what refers to that part would be reported for nothing.
+        // If some files are missing, references into them would be reported for nothing.
         let whole = problems.errors() == 0;
         let schema = schema::schema();
         let decoded = check::Check {
@@ -193,8 +194,8 @@ impl<'e> Loader<'e> {
         if whole {
             match serde_yaml::from_value::<schema::Root>(decoded) {
                 Ok(raw) => config = Some(validate::validate(&raw, &root, sources, &mut problems)),
-                // What passes the schema decodes: this is for the reader of a bug report. The
-                // error's own text may hold a secret.
+                // Whatever passes the schema decodes: this is for the reader of a bug report. The
+                // error's own text may contain a secret.
                 Err(_) => problems.error(
                     &At::root(&root),
                     "the file has the right shape but cannot be decoded",

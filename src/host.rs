@@ -16,23 +16,23 @@ use thiserror::Error;
 
 pub use self::identifier::{Host, Identifier};
 
-/// The longest host name in octets, without the trailing dot (RFC 1035, section 2.3.4).
+/// The maximum length of a host name in octets, without the trailing dot (RFC 1035, section 2.3.4).
 pub const MAX_HOST_NAME: usize = 253;
 
-/// The longest label of a host name in octets (RFC 1035, section 2.3.4).
+/// The maximum length of a label in octets (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// A DNS host name in normal form.
+/// A normalized DNS host name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(Arc<str>);
 
 impl HostName {
-    /// The name as text, in normal form.
+    /// The normalized name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name as text that is shared with this one.
+    /// The name as text, shared with this one.
     pub fn to_shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
@@ -100,21 +100,21 @@ impl fmt::Debug for HostName {
     }
 }
 
-/// Which hosts a site or a certificate covers.
+/// The hosts that a site or a certificate covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pattern {
     /// Every name: the catch-all site.
     Any,
-    /// This one name.
+    /// This name only.
     Exact(HostName),
-    /// This one address. Clients that come to it name no host in TLS.
+    /// This address only. Clients that connect to it name no host in TLS.
     Ip(IpAddr),
     /// `*.parent`: exactly one label before the parent (RFC 6125, section 6.4.3).
     Wildcard(HostName),
 }
 
 impl Pattern {
-    /// Whether this pattern covers `host`, a name in normal form.
+    /// Returns true if this pattern covers `host`, a normalized name.
     pub fn covers(&self, host: &str) -> bool {
         match self {
             Self::Any => true,
@@ -124,8 +124,8 @@ impl Pattern {
         }
     }
 
-    /// The wildcard that covers this very name; `None` for what is no single name, and for a name
-    /// of one label.
+    /// The wildcard that covers this name; `None` unless this is a single name of more than one
+    /// label.
     pub fn wildcard_over(&self) -> Option<Self> {
         match self {
             Self::Exact(name) => name.parent()?.parse().ok().map(Self::Wildcard),
@@ -170,10 +170,10 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Why a text is no host name.
+/// Why a text is not a host name.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum HostNameError {
-    /// It holds a character that no host name has.
+    /// It has a character that host names do not have.
     #[error("has a character that is not allowed in a host name")]
     Character,
     /// Nothing is left of it.
@@ -191,17 +191,17 @@ pub enum HostNameError {
     /// It is over 253 octets.
     #[error("is {0} characters long, and 253 is the maximum")]
     TooLong(usize),
-    /// `*` stands elsewhere than alone as the first label.
+    /// `*` is not alone in the first label.
     #[error("may have '*' only as its whole first label")]
     Wildcard,
 }
 
-/// The name without its first label, `None` for a name of one label.
+/// The name without its first label; `None` for a name of one label.
 pub fn parent(host: &str) -> Option<&str> {
     host.split_once('.').map(|(_, parent)| parent)
 }
 
-/// Room on the stack to bring a name from the wire into normal form without allocating.
+/// Room on the stack to normalize a name from the wire without allocating.
 pub struct NameBuffer([u8; MAX_HOST_NAME]);
 
 impl NameBuffer {
@@ -214,10 +214,10 @@ impl NameBuffer {
         Self([0; MAX_HOST_NAME])
     }
 
-    /// Brings an ASCII name as it comes in SNI or `Host` (any case, perhaps a trailing dot) into
-    /// normal form.
+    /// Normalizes an ASCII name as it comes in SNI or `Host` (any case, perhaps with a trailing
+    /// dot).
     ///
-    /// `None` where the bytes are no host name: empty, over-long, an empty or over-long label, an
+    /// `None` if the bytes are not a host name: empty, too long, an empty or too long label, an
     /// IPv4 address, or any octet but letters, digits, hyphen and underscore.
     pub fn normalize<'a>(&'a mut self, raw: &[u8]) -> Option<&'a str> {
         let raw = raw.strip_suffix(b".").unwrap_or(raw);
@@ -249,7 +249,7 @@ impl NameBuffer {
                 return None;
             }
         }
-        // A last label of digits alone makes it an address, not a name (WHATWG URL, section 3.5).
+        // A last label of only digits makes it an address, not a name (WHATWG URL, section 3.5).
         if label == 0 || last_label_numeric {
             return None;
         }

@@ -1,8 +1,8 @@
-//! HTTP to the servers of others, CAs and DNS providers: hyper over OpenSSL, with the roots, the
-//! proxy and the patience that are configured.
+//! HTTP to the servers of others, CAs and DNS providers: hyper over OpenSSL, with the configured
+//! roots, proxy and time-outs.
 //!
-//! It speaks HTTPS alone unless it is told otherwise, limits how long an answer may take and how
-//! long it may be, and decides nothing about what an answer means.
+//! It speaks only HTTPS unless told otherwise, limits the duration and the size of a response, and
+//! does not interpret it.
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
@@ -29,22 +29,22 @@ use thiserror::Error;
 
 use crate::printable::Printable as _;
 
-/// How we name ourselves.
+/// Our user agent.
 pub const AGENT: &str = concat!("snigate/", env!("CARGO_PKG_VERSION"));
 
-/// A chain of certificates takes some KiB.
+/// A certificate chain takes a few KiB.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// A connection that was not used for so long is closed here before the CA closes it: a request
-/// that meets a closing connection fails.
+/// An idle connection is closed here before the CA closes it: a request on a closing connection
+/// fails.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For one address to be connected to.
+    /// To connect to one address.
     pub connect: Duration,
-    /// From the beginning to the end of the answer.
+    /// From the beginning to the end of the response.
     pub request: Duration,
 }
 
@@ -63,13 +63,13 @@ pub type Body = Full<Bytes>;
 /// How servers are reached, and which are trusted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// The roots to trust (PEM); the system's where `None`.
+    /// The roots to trust (PEM); `None` for the system's.
     pub ca_file: Option<&'a Path>,
-    /// A proxy to go through, `http://HOST:PORT`.
+    /// A proxy, `http://HOST:PORT`.
     pub proxy: Option<&'a Uri>,
-    /// Whether plain HTTP is spoken where a URL says so.
+    /// Whether plain HTTP is used if a URL says so.
     pub allow_plain: bool,
-    /// Whether nothing but plain HTTP is going to be spoken, so that no roots are needed.
+    /// Whether only plain HTTP will be used, so that no roots are needed.
     pub only_plain: bool,
     pub patience: Patience,
 }
@@ -88,10 +88,10 @@ enum Way {
 }
 
 impl HttpClient {
-    /// A client. Reads the roots from their file.
+    /// Creates a client. Reads the roots from their file.
     ///
     /// # Errors
-    /// Where the roots cannot be read.
+    /// If the roots cannot be read.
     pub fn new(options: Options<'_>) -> Result<Self, HttpError> {
         let Options {
             ca_file,
@@ -130,10 +130,10 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request and takes the whole answer, whatever its status.
+    /// Sends a request and reads the whole response, whatever its status.
     ///
     /// # Errors
-    /// Where there is no whole answer.
+    /// If there is no complete response.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Bytes>, HttpError> {
         let is_known = |scheme: &Scheme| {
             *scheme == Scheme::HTTPS || (self.allow_plain && *scheme == Scheme::HTTP)
@@ -163,7 +163,7 @@ impl HttpClient {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Error)]
 pub enum HttpError {
     #[error("{0} is not requested: only https URLs are allowed")]
@@ -183,7 +183,7 @@ pub enum HttpError {
 }
 
 impl HttpError {
-    /// Whether it will stay so until the configuration or the machine is changed.
+    /// Returns true if it lasts until the configuration or the machine is changed.
     pub fn is_permanent(&self) -> bool {
         matches!(
             self,
@@ -192,14 +192,14 @@ impl HttpError {
     }
 }
 
-/// All that an error and its causes say.
+/// The texts of an error and its causes.
 fn broken(error: &(dyn StdError + 'static)) -> HttpError {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let said = error.to_string();
         if !text.contains(&said) {
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(text, ": {said}");
         }
         cause = error.source();
@@ -207,21 +207,21 @@ fn broken(error: &(dyn StdError + 'static)) -> HttpError {
     HttpError::Broken(text)
 }
 
-/// TLS 1.2 or newer, as browsers verify it. The OpenSSL that is built in knows no roots itself.
+/// TLS 1.2 or newer, verified as in browsers. The built-in OpenSSL has no roots of its own.
 fn tls() -> Result<SslConnectorBuilder, HttpError> {
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;
     builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
     Ok(builder)
 }
 
-/// Has a client trust these roots, or the system's.
+/// Makes a client trust these roots, or the system's.
 fn trust(builder: &mut SslConnectorBuilder, ca_file: Option<&Path>) -> Result<(), HttpError> {
     let system;
     let path = match ca_file {
         Some(path) => path,
         None => {
             system = openssl_probe::probe().cert_file.unwrap_or_else(|| {
-                // The place of most systems, for the message that it is missing.
+                // The usual place, for the message that it is missing.
                 PathBuf::from("/etc/ssl/certs/ca-certificates.crt")
             });
             &system
@@ -243,7 +243,7 @@ fn trust(builder: &mut SslConnectorBuilder, ca_file: Option<&Path>) -> Result<()
     Ok(())
 }
 
-/// Name and password in the URL of a proxy, as it wants to hear them.
+/// Name and password in a proxy's URL, in the form that it expects.
 fn credentials(proxy: &Uri) -> Option<HeaderValue> {
     let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
     let encoded = openssl::base64::encode_block(user.as_bytes());
@@ -280,7 +280,7 @@ mod tests {
         })
     }
 
-    /// A server for `localhost` that answers everything with this; its address and root.
+    /// A server for `localhost` that responds to everything with this; its address and root.
     fn server(answer: &'static [u8]) -> (SocketAddr, tempfile::NamedTempFile) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
         let rcgen::CertifiedKey { cert, signing_key } = made.expect("a certificate");
@@ -343,7 +343,7 @@ mod tests {
             "{error}"
         );
         assert!(!error.is_permanent());
-        // The name counts too.
+        // The name matters too.
         let client = open(root.path(), None, SHORT).expect("a client");
         let error = get(&client, url(address).replace("localhost", "127.0.0.1")).await;
         assert!(error.is_err(), "it has no certificate for an address");

@@ -1,19 +1,19 @@
-//! Text that others chose, made safe for a log line or a terminal.
+//! Somebody else's text, made safe for a log line or a terminal.
 //!
-//! File names, what clients send and what CAs say may hold line ends, terminal commands and
-//! characters that reorder what is shown. Whoever puts such text into a message escapes it here.
+//! File names, and what clients and CAs send, may contain line ends, terminal commands and
+//! characters that reorder what is shown. Code that puts such text into a message escapes it here.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-/// Stands for a character that cannot be shown.
+/// Replaces a character that cannot be shown.
 const STAND_IN: char = '\u{fffd}';
 
-/// Whether a character could end its line, command a terminal, or hide or reorder text: controls, and
-/// what Unicode counts as format characters, separators of lines and fillers.
+/// Returns true if a character could end its line, control a terminal, or hide or reorder text:
+/// controls, and what Unicode counts as format characters, separators of lines and fillers.
 pub fn is_control(character: char) -> bool {
-    // ASCII, as most text is, has none of the others.
+    // ASCII, which most text is, has no others.
     character.is_control()
         || !character.is_ascii()
             && matches!(
@@ -45,10 +45,10 @@ pub fn is_control(character: char) -> bool {
             )
 }
 
-/// A path as messages show it.
+/// A path as shown in messages.
 pub trait Printable {
-    /// The path with control characters as `\n` or `\u202e`, and octets that are no UTF-8 as
-    /// `\xff`. To be used where [`Path::display`] would end up in a log or on a terminal.
+    /// The path with control characters as `\n` or `\u202e`, and invalid UTF-8 as `\xff`. Use it
+    /// where [`Path::display`] would end up in a log or on a terminal.
     fn printable(&self) -> PrintablePath<'_>;
 }
 
@@ -69,8 +69,8 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// The words of others on one line of at most `longest` characters, and an ellipsis where they were
-/// longer. Controls become spaces; other characters that do not show become U+FFFD.
+/// Somebody else's words on one line of at most `longest` characters, with an ellipsis if they were
+/// longer. Controls become spaces; other invisible characters become U+FFFD.
 pub fn one_line(words: &str, longest: usize) -> String {
     let shown = |character: char| match character {
         character if character.is_control() => ' ',
@@ -85,7 +85,7 @@ pub fn one_line(words: &str, longest: usize) -> String {
     line
 }
 
-/// The words of others on as many lines as they have, other characters that do not show being U+FFFD.
+/// Somebody else's words on as many lines as they have; other invisible characters become U+FFFD.
 pub fn lines(words: &str) -> String {
     let shown = |character: char| match character {
         '\n' => character,
@@ -117,7 +117,7 @@ fn write_escaped(to: &mut impl fmt::Write, text: &str) -> fmt::Result {
             '\n' => to.write_str("\\n")?,
             '\r' => to.write_str("\\r")?,
             '\t' => to.write_str("\\t")?,
-            // Also in JSON, where nothing else may follow a backslash.
+            // In JSON too, where nothing else may follow a backslash.
             character if is_control(character) => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     write!(to, "\\u{unit:04x}")?;

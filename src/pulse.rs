@@ -1,7 +1,8 @@
-//! Whether the data plane runs: its runtime does a trivial thing again and again.
+//! Whether the data plane runs: its runtime performs a trivial task repeatedly.
 //!
-//! A timer of that runtime wakes the beat, so it stops where nobody polls the runtime's events any
-//! more, which is what a thread that waits in a system call leads to. It is read elsewhere.
+//! A timer of that runtime wakes the beat, so it stops when nothing polls the runtime's events any
+//! more, for instance because its threads are blocked in system calls. It is observed from outside
+//! that runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ const BEAT: Duration = Duration::from_millis(500);
 /// How long a pulse may be silent on a busy machine.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// How long a silent one is listened to, since the machine itself may have stood still.
+/// How long to listen to a silent pulse, since the machine itself may have stood still.
 const LISTEN: Duration = Duration::from_secs(2);
 
 /// The pulse of a runtime. A handle; clones share it.
@@ -23,7 +24,7 @@ pub struct Pulse(Arc<Beats>);
 #[derive(Debug)]
 struct Beats {
     begun: Instant,
-    /// When it beat last, in milliseconds since then, from 1; 0 where it never did.
+    /// The last beat, in milliseconds since then, from 1; 0 if there was none.
     last: AtomicU64,
 }
 
@@ -37,7 +38,7 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Beats for as long as it is polled, which is the runtime's to do from now on.
+    /// Beats for as long as the future is polled, which is up to the runtime.
     pub fn beat(self) -> impl Future<Output = ()> + Send {
         self.note();
         async move {
@@ -54,12 +55,12 @@ impl Pulse {
         self.0.last.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether the runtime does its work, or has not begun to.
+    /// Returns true if the runtime works, or has not begun to.
     pub fn is_felt(&self) -> bool {
         self.silence() < BUSY
     }
 
-    /// Waits for a beat where the last is not recent.
+    /// Waits for a beat if the last is not recent.
     ///
     /// # Errors
     /// For how long there has been none.
@@ -74,7 +75,7 @@ impl Pulse {
         Ok(())
     }
 
-    /// How long it has not beaten; nothing before it began to.
+    /// How long it has not beaten; zero before it began to.
     fn silence(&self) -> Duration {
         match self.0.last.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -116,7 +117,7 @@ mod tests {
         beaten.await;
         assert_eq!(pulse.feel().await, Ok(()));
 
-        // All its threads wait for something that does not come, as for a reader of a full pipe.
+        // All its threads wait for something that does not come, such as a reader of a full pipe.
         let stalls: Vec<_> = (0..2)
             .map(|_| {
                 let (release, stall) = mpsc::channel::<()>();

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, RwLock};
 
-/// How many reasons of a part are told: a probe that asks each second must cost nothing, whatever
-/// is missing.
+/// How many reasons of a part are shown: a probe each second must cost nothing, whatever is
+/// missing.
 const SHOWN: usize = 20;
 
-/// The reasons that speak against readiness. Ready is: none.
+/// The reasons against readiness; ready means that there are none.
 ///
 /// A handle; clones share the reasons.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Vec<String>>>>);
 
 impl Readiness {
-    /// Names what a part waits for or lacks, the first of many; none says that the part is ready.
+    /// Sets what a part waits for or lacks, the first of many; none means that the part is ready.
     pub fn set(&self, part: &'static str, reasons: impl IntoIterator<Item = impl Display>) {
         let mut all = reasons.into_iter();
         let first = all.by_ref().take(SHOWN);
@@ -35,7 +35,7 @@ impl Readiness {
         }
     }
 
-    /// Everything that speaks against readiness, by part.
+    /// All reasons against readiness, by part.
     pub fn reasons(&self) -> BTreeMap<&'static str, Vec<String>> {
         self.0
             .read()
@@ -43,7 +43,7 @@ impl Readiness {
             .clone()
     }
 
-    /// Whether nothing speaks against readiness.
+    /// Returns true if there is no reason against readiness.
     pub fn is_ready(&self) -> bool {
         self.0
             .read()

@@ -1,20 +1,20 @@
-//! When certificates are obtained, renewed and tried again: decisions alone.
+//! When certificates are obtained, renewed and retried: decisions only.
 //!
 //! Everything here is a function of what is known and of the time; nothing here waits, stores or
 //! asks anyone. `manager` and `service` carry out what is decided.
 //!
 //! | part | decides |
 //! |---|---|
-//! | [`window`] | when in its life a certificate is renewed |
-//! | [`advice`] | what becomes of a CA's advice on when to renew |
-//! | [`alert`] | what people have to be told about a certificate |
-//! | [`retry`] | when a certificate is tried again that could not be had |
-//! | [`retries`] | the same of several CAs |
+//! | [`window`] | when in its lifetime a certificate is renewed |
+//! | [`advice`] | what follows from a CA's advice on when to renew |
+//! | [`alert`] | what people should know about a certificate |
+//! | [`retry`] | when a certificate that could not be obtained is retried |
+//! | [`retries`] | the same for several CAs |
 //! | [`limit`] | whether a CA may be asked now |
-//! | [`scope`] | what a limit of a CA holds |
+//! | [`scope`] | what a limit of a CA covers |
 //! | [`plan`] | which of all certificates is worked on next |
-//! | [`leap`] | whether the clock was set |
-//! | [`deadlines`] | what comes when, of very many certificates |
+//! | [`clock_step`] | whether the clock was set |
+//! | [`deadlines`] | upcoming deadlines of a great many certificates |
 
 pub mod advice;
 pub mod alert;

@@ -1,12 +1,12 @@
-//! What tells a file from its former self without reading it.
+//! Tells whether a file has changed without reading it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::clock::UnixTime;
 
-/// How long after a change a file may change again without a sign of it in its [`Stamp`], in
-/// seconds: coarse clocks and file systems give two writes the same time.
+/// How long after a change a file may change again without a trace in its [`Stamp`], in seconds:
+/// coarse clocks and file systems give two writes the same time.
 const UNSURE: i64 = 2;
 
 /// A file's identity, size and times.
@@ -20,7 +20,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the file that `path` leads to, links followed; `None` where there is none.
+    /// The stamp of the file at `path`, following links; `None` if there is none.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = path.metadata().ok()?;
         Some(Self {
@@ -32,7 +32,7 @@ impl Stamp {
         })
     }
 
-    /// All that it says, for a digest of several.
+    /// Its content, for a digest of several.
     pub fn octets(&self) -> impl Iterator<Item = u8> {
         let Self {
             device,
@@ -47,7 +47,7 @@ impl Stamp {
         own.into_iter().flatten().chain(times.into_iter().flatten())
     }
 
-    /// Whether this stamp, taken at `now`, will differ from that of any later content.
+    /// Returns true if this stamp, taken at `now`, will differ from that of any later content.
     pub fn is_sure(&self, now: UnixTime) -> bool {
         self.changed.0.max(self.modified.0) < now.saturating_sub(UNSURE)
     }

@@ -1,12 +1,12 @@
-//! Keeps what clients or upstreams cause again and again from filling the log.
+//! Keeps repeated effects of clients or upstreams from filling the log.
 //!
-//! It counts lines and knows nothing of what they say; whoever logs asks it first.
+//! It counts lines and does not see their content; the caller asks it before logging.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Lets one log line through in a while, by default a second, and counts the others.
+/// Admits one log line in a while, by default a second, and counts the others.
 #[derive(Debug)]
 pub struct Throttle {
     /// In seconds.
@@ -23,7 +23,7 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// One line in a time, which is taken for whole seconds.
+    /// One line in each such time, in whole seconds.
     pub fn every(time: Duration) -> Self {
         Self {
             every: time.as_secs().max(1),
@@ -32,7 +32,7 @@ impl Throttle {
         }
     }
 
-    /// Whether a line may be written now; if so, how many were not since the last one.
+    /// Returns how many lines were suppressed since the last one, if a line may be written now.
     pub fn admit(&self) -> Option<u64> {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         self.admit_at(START.elapsed().as_secs())

@@ -7,37 +7,37 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::printable::is_control;
 
-/// How many octets of what a client sent are logged in one field. The rest is cut off, which `…`
-/// marks.
+/// How many octets of a client's text are logged in one field. The rest is cut off and marked by
+/// `…`.
 const LONGEST: usize = 2048;
 
-/// What is logged of one request.
+/// The logged facts of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// When it ended.
     pub time: UnixTime,
     pub client: Option<IpAddr>,
-    /// The host that was asked for, as it came.
+    /// The requested host, as sent.
     pub host: &'a [u8],
     pub method: &'a str,
-    /// The request's target as it came.
+    /// The request target, as sent.
     pub target: &'a [u8],
     /// `HTTP/1.1` or the like.
     pub version: &'a str,
-    /// 499 where the client went away before it was answered.
+    /// 499 if the client disconnected before the response.
     pub status: u16,
-    /// Of the answer's body.
+    /// Size of the response body.
     pub bytes: usize,
     pub duration: Duration,
     pub request_id: &'a str,
     pub referer: &'a [u8],
     pub user_agent: &'a [u8],
-    /// The server that answered or was last tried.
+    /// The server that responded or was last tried.
     pub upstream: Option<&'a str>,
 }
 
 impl Entry<'_> {
-    /// The combined format that many tools read, followed by fields with names.
+    /// The combined format that many tools read, followed by named fields.
     pub(crate) fn to_text(self) -> String {
         let mut line = String::with_capacity(256);
         match self.client {
@@ -116,16 +116,16 @@ fn or_dash(value: &[u8]) -> &[u8] {
     if value.is_empty() { b"-" } else { value }
 }
 
-/// How what a client sent is made harmless.
+/// How a client's text is escaped.
 #[derive(Clone, Copy)]
 enum Style {
-    /// `\xHH`, as nginx and Apache write it.
+    /// `\xHH`, as in nginx and Apache.
     Quoted,
-    /// `\u00HH`; what is no UTF-8 becomes U+FFFD.
+    /// `\u00HH`; invalid UTF-8 becomes U+FFFD.
     Json,
 }
 
-/// Writes the beginning of `value` so that it can neither end its field nor its line.
+/// Writes the beginning of `value` so that it can end neither its field nor its line.
 fn escape(line: &mut String, value: &[u8], style: Style) {
     let kept = beginning(value);
     escape_all(line, kept, style);
@@ -134,7 +134,7 @@ fn escape(line: &mut String, value: &[u8], style: Style) {
     }
 }
 
-/// At most [`LONGEST`] octets, and no part of a character at the end.
+/// At most [`LONGEST`] octets, without a partial character at the end.
 fn beginning(value: &[u8]) -> &[u8] {
     let is_inside = |at: usize| value.get(at).is_some_and(|octet| octet & 0xc0 == 0x80);
     // A character has at most four octets.

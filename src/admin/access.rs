@@ -1,5 +1,5 @@
-//! Who may use the admin interface: the token, and the guards against a browser's being tricked
-//! into speaking to it.
+//! Who may use the admin interface: the token, and the protection against requests that a browser
+//! was tricked into.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,7 @@ use openssl::sha::sha256;
 use super::{AdminState, Problem};
 use crate::secret::Secret;
 
-/// The longest body of a request: a reason for a revocation, or the contacts of an account.
+/// The maximum size of a request body: a reason for a revocation, or the contacts of an account.
 pub(super) const MAX_BODY: usize = 64 * 1024;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -24,15 +24,15 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Tcp(SocketAddr),
-    /// A socket in the file system, which no browser reaches.
+    /// A socket in the file system, which no browser can reach.
     Unix,
 }
 
-/// Whether a request passed the guards; only the probes are answered without.
+/// Whether a request is trusted; only probes are answered otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trusted(pub(super) bool);
 
-/// Lets a request through that may pass, and probes always.
+/// Lets trusted requests through, and probes always.
 pub(super) async fn guard(
     State(state): State<AdminState>,
     mut request: Request,
@@ -57,8 +57,8 @@ fn check(place: Place, token: Option<&Secret>, request: &Request) -> Result<(), 
     let headers = request.headers();
     match (token, place) {
         (Some(token), _) => authorize(token, headers)?,
-        // The configuration has no token only where it listens on loopback, but where it listens
-        // changes at the next start, the token at once.
+        // The configuration may omit the token only for loopback addresses. But a new address takes
+        // effect at the next start, and a removed token immediately.
         (None, Place::Tcp(listen)) if !listen.ip().to_canonical().is_loopback() => {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
@@ -84,7 +84,7 @@ fn check(place: Place, token: Option<&Secret>, request: &Request) -> Result<(), 
     Ok(())
 }
 
-/// Compares digests, so that neither the time nor the length tells how near a guess was.
+/// Compares digests, so neither the time nor the length reveals how close a guess was.
 fn authorize(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
     let shown = headers
         .get(AUTHORIZATION)
@@ -106,7 +106,7 @@ fn authorize(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// A page can point its own name at this address and then read answers as its own; the name in
+/// A page can point its own name to this address and then read responses as its own; the name in
 /// `Host` gives it away.
 fn refuse_rebinding(listen: SocketAddr, request: &Request) -> Result<(), Problem> {
     let host = match request.uri().authority() {
@@ -137,7 +137,7 @@ fn is_own_name(listen: SocketAddr, host: &str) -> bool {
     }
 }
 
-/// A browser says where a request comes from; programs say nothing.
+/// A browser says where a request comes from; programs do not.
 fn refuse_cross_site(headers: &HeaderMap) -> Result<(), Problem> {
     let same_site = headers
         .get(SEC_FETCH_SITE)

@@ -1,4 +1,4 @@
-//! The handlers for what a person does to certificates and accounts at CAs.
+//! The handlers for actions of people on certificates and accounts at CAs.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
 use crate::manager::ActionError;
 use crate::schedule::FailureClass;
 
-/// One of `GET /api/v1/issuers`.
+/// An element of `GET /api/v1/issuers`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct IssuerView {
     pub name: String,
@@ -59,7 +59,7 @@ pub(super) async fn issuers(State(state): State<AdminState>) -> Json<Vec<IssuerV
     Json(state.control.issuers())
 }
 
-/// 202 where another certificate is asked for, else 200.
+/// 202 if another certificate is requested, else 200.
 pub(super) async fn revoke(
     State(state): State<AdminState>,
     name: Named,
@@ -76,7 +76,7 @@ pub(super) async fn revoke(
     let wanted = name.clone();
     let view = asked(&state, move |control| {
         let view = found(&control.certificates(), &wanted)?;
-        // It cannot be undone, and others may need it.
+        // A revocation cannot be undone, and others may need the certificate.
         if view.is_named(&wanted) {
             return Ok(view);
         }
@@ -91,7 +91,7 @@ pub(super) async fn revoke(
         let detail = format!("there is no certificate for {} to revoke", view.name);
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
-    // In a task of its own: a client that goes away does not leave it half done.
+    // In its own task: a client that disconnects does not leave it half done.
     let control = Arc::clone(&state.control);
     let done = tokio::spawn(async move { control.revoke(&fingerprint, reason).await }).await;
     let is_asked = match done {
@@ -163,7 +163,7 @@ async fn run_account_task(
     }
 }
 
-/// What a body says, an empty one as if nothing were said.
+/// Parses a body; an empty one has no members.
 fn parse_body<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Problem> {
     let body = body.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let body = if body.is_empty() {
@@ -177,8 +177,8 @@ fn parse_body<T: DeserializeOwned>(body: Sent, example: &str) -> Result<T, Probl
     })
 }
 
-/// Whether a CA can write to it: nothing in it means something in a `mailto:` (RFC 8555, section
-/// 7.3).
+/// Returns true if a CA can send mail to it, and nothing in it has a meaning in a `mailto:` URL
+/// (RFC 8555, section 7.3).
 fn is_address(text: &str) -> bool {
     let parts = text.split_once('@');
     let odd = |octet: u8| !octet.is_ascii_graphic() || b"\"(),:;<>?\\[]&=".contains(&octet);

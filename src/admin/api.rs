@@ -1,4 +1,4 @@
-//! The handlers: each asks the gateway one thing and puts the answer into HTTP.
+//! The handlers: each asks the gateway one thing and turns the result into HTTP.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use super::{
 
 use crate::printable::Printable as _;
 
-/// Asks the data plane: an admin interface that answers proves nothing of those who serve.
+/// Asks the data plane: an admin interface that responds says nothing about the threads that serve
+/// clients.
 pub(super) async fn healthz(State(state): State<AdminState>) -> Result<&'static str, Problem> {
     match state.pulse.feel().await {
         Ok(()) => Ok("ok\n"),
@@ -34,7 +35,7 @@ pub(super) async fn healthz(State(state): State<AdminState>) -> Result<&'static 
     }
 }
 
-/// Anyone may know whether to send traffic here; why not is for those who may read the rest.
+/// Anyone may know whether to send traffic here; the reasons are for those who may read the rest.
 pub(super) async fn readyz(
     State(state): State<AdminState>,
     Extension(Trusted(trusted)): Extension<Trusted>,
@@ -87,7 +88,7 @@ pub(super) async fn listed(state: &AdminState) -> Result<Vec<CertificateView>, P
     asked(state, |control| Ok(control.certificates())).await
 }
 
-/// The name that a path ends in.
+/// The name at the end of a path.
 pub(super) type Named = Result<Path<String>, PathRejection>;
 
 pub(super) fn named(name: Named) -> Result<String, Problem> {
@@ -127,7 +128,7 @@ pub(super) async fn obtain(
     asked(&state, move |control| ask_issuers(control, &name, false)).await
 }
 
-/// 202 where issuers are asked, 200 where there is nothing to ask for.
+/// 202 if issuers are asked, 200 if there is nothing to request.
 fn ask_issuers(control: &dyn Control, name: &str, force: bool) -> Result<Response, Problem> {
     let view = found(&control.certificates(), name)?;
     let Some(renewal) = &view.renewal else {
@@ -149,7 +150,7 @@ fn ask_issuers(control: &dyn Control, name: &str, force: bool) -> Result<Respons
     }
 }
 
-/// Why nobody can be asked for a certificate, and what to do.
+/// Why no issuer can be asked for a certificate, and what to do.
 fn unmanaged(view: &CertificateView) -> String {
     let name = &view.name;
     match &view.file {
@@ -181,8 +182,8 @@ pub(super) fn found(views: &[CertificateView], name: &str) -> Result<Certificate
     Err(Problem::new(StatusCode::NOT_FOUND, detail).with("nearest", nearest))
 }
 
-/// What the gateway answers to a question that may block: it waits for a reload that is under way,
-/// and thousands of certificates take their time. The probes must not.
+/// Runs a query that may block: it waits for a reload in progress, and thousands of certificates
+/// take time. The probes must not.
 pub(super) async fn asked<T: Send + 'static>(
     state: &AdminState,
     question: impl FnOnce(&dyn Control) -> Result<T, Problem> + Send + 'static,
@@ -201,7 +202,7 @@ pub(super) async fn asked<T: Send + 'static>(
 pub(super) async fn reload(
     State(state): State<AdminState>,
 ) -> Result<Json<ReloadSummary>, Problem> {
-    // In a task of its own: a client that goes away does not leave a reload half done.
+    // In its own task: a client that disconnects does not leave a reload half done.
     let control = Arc::clone(&state.control);
     let done = tokio::spawn(async move { control.reload().await }).await;
     match done {
@@ -222,7 +223,7 @@ pub(super) async fn reload(
     }
 }
 
-/// Closes the connection, whose end is the beginning of the stop.
+/// Closes the connection; the stop begins when it ends.
 pub(super) async fn stop(
     State(state): State<AdminState>,
     Extension(connection): Extension<Connection>,

@@ -1,8 +1,7 @@
-//! What the admin interface shows of certificates: of those that are served, and of those that
-//! there ought to be.
+//! How the admin interface shows certificates, those that are served and those that should be.
 //!
-//! [`CertificateView`] is made from a certificate that is loaded, or from what is known of one that
-//! issuers are asked for, [`Managed`]. Nothing here has a place for a private key.
+//! [`CertificateView`] is made from a loaded certificate, or from the state of one that issuers are
+//! asked for, [`Managed`]. Nothing here has a place for a private key.
 
 mod renewal;
 
@@ -25,15 +24,15 @@ use crate::storage::keys;
 
 const DAY: i64 = 86_400;
 
-/// One of `GET /api/v1/certificates`: a certificate, or the want of one.
+/// An element of `GET /api/v1/certificates`: a certificate, or one that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct CertificateView {
     /// The first of its names.
     pub name: String,
     pub names: Vec<String>,
     pub state: CertificateState,
-    /// `file`, `directory`, or the name of the issuer that gave it or is asked first; `none` where
-    /// it is missing and nobody is asked.
+    /// `file`, `directory`, or the name of the issuer that issued it or is asked first; `none` if
+    /// it is missing and no issuer is asked.
     pub source: String,
     /// The issuer's distinguished name.
     pub issuer: Option<String>,
@@ -41,7 +40,7 @@ pub struct CertificateView {
     pub not_before: Option<UnixTime>,
     #[serde(with = "rfc3339::option")]
     pub not_after: Option<UnixTime>,
-    /// Whole days until it ends, negative once it has.
+    /// Whole days until it expires, negative afterwards.
     pub days_left: Option<i64>,
     /// The kind of its key: `ecdsa`, `ed25519`, `rsa`.
     pub key: Option<String>,
@@ -49,14 +48,15 @@ pub struct CertificateView {
     pub serial: Option<String>,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: Option<String>,
-    /// The file it was read from. What of its name is no UTF-8 is replaced: JSON has no place for it.
+    /// The file it was read from. Parts of its name that are not UTF-8 are replaced, because JSON
+    /// cannot hold them.
     pub file: Option<PathBuf>,
-    /// The certificate above it in its chain that ends first, where that is before it ends itself.
+    /// The certificate above it in its chain that expires first, if that is before its own end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chain_end: Option<ChainEnd>,
-    /// How it is kept up; `None` where issuers are not asked for it.
+    /// How it is renewed; `None` if no issuer is asked for it.
     pub renewal: Option<RenewalView>,
-    /// The certificates that clients are sent, PEM; only where one certificate is asked for.
+    /// The certificates that clients are sent, in PEM; only if a single certificate is requested.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chain: Option<String>,
 }
@@ -64,7 +64,7 @@ pub struct CertificateView {
 /// The end of a chain that comes before that of its certificate: clients refuse both from then on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ChainEnd {
-    /// The distinguished name of the certificate that ends.
+    /// The distinguished name of the certificate that expires.
     pub subject: String,
     #[serde(with = "rfc3339")]
     pub not_after: UnixTime,
@@ -77,7 +77,7 @@ impl ChainEnd {
     }
 }
 
-/// How a certificate stands.
+/// The state of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateState {
@@ -87,22 +87,22 @@ pub enum CertificateState {
     Due,
     /// An issuer is being asked for the first or the next one.
     Obtaining,
-    /// There is none, and nobody has been asked yet, or nobody can be.
+    /// There is none, and no issuer has been asked yet, or none can be.
     Missing,
-    /// Nobody gave the first or the next one the last time; it is tried again.
+    /// The last attempt at the first or the next one failed; it is retried.
     Failed,
-    /// The CA wants a person to act first; it is not tried again.
+    /// The CA wants a person to act first; it is not retried.
     Paused,
     /// It was revoked, and is served until there is another.
     Revoked,
-    /// It has ended.
+    /// It has expired.
     Expired,
-    /// Its validity has not begun.
+    /// It is not valid yet.
     NotYetValid,
 }
 
 impl CertificateState {
-    /// The word for it, as in JSON.
+    /// Its name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Valid => "valid",
@@ -124,31 +124,31 @@ impl fmt::Display for CertificateState {
     }
 }
 
-/// What is known of a certificate that issuers are asked for.
+/// The state of a certificate that issuers are asked for.
 #[derive(Clone, Debug)]
 pub struct Managed {
     pub names: Vec<Pattern>,
     /// Tried in order.
     pub issuers: Vec<Arc<str>>,
-    /// What is served; `None` before the first.
+    /// The one that is served; `None` before the first.
     pub certificate: Option<Arc<TlsCertificate>>,
-    /// Whether what is served was revoked.
+    /// Whether the served one was revoked.
     pub revoked: bool,
     /// Whether an issuer is being asked now.
     pub obtaining: bool,
-    /// Whether a client has asked for it, and not the configuration.
+    /// Whether it was requested by a client, not by the configuration.
     pub on_demand: bool,
-    /// When it is renewed or tried again.
+    /// When it is renewed or retried.
     pub next: Option<UnixTime>,
     pub held: Option<HeldView>,
-    /// Why the storage does not say what it has of it.
+    /// Why the storage cannot be read.
     pub unread: Option<Arc<str>>,
     pub advice: Option<Window>,
     pub failures: u32,
     pub last_failure: Option<LastFailure>,
 }
 
-/// The last time that no issuer gave a certificate.
+/// The last attempt at which no issuer issued a certificate.
 #[derive(Clone, Debug)]
 pub struct LastFailure {
     pub at: UnixTime,
@@ -157,7 +157,7 @@ pub struct LastFailure {
 }
 
 impl CertificateView {
-    /// A certificate that is loaded and that nobody is asked for.
+    /// A loaded certificate that no issuer is asked for.
     pub fn loaded(certificate: &TlsCertificate, now: UnixTime) -> Self {
         let state = invalid(certificate, now).unwrap_or(CertificateState::Valid);
         let names: Vec<String> = certificate
@@ -220,7 +220,7 @@ impl CertificateView {
         view
     }
 
-    /// A certificate with these names that there ought to be, and that nobody can be asked for.
+    /// A certificate with these names that is needed, but no issuer can be asked for it.
     pub fn missing(names: Vec<String>) -> Self {
         Self {
             name: names.first().cloned().unwrap_or_default(),
@@ -241,7 +241,7 @@ impl CertificateView {
         }
     }
 
-    /// Whether there is a certificate and its validity has begun and not ended.
+    /// Returns true if there is a certificate, and it is within its period of validity.
     pub fn is_usable(&self) -> bool {
         self.fingerprint.is_some()
             && !matches!(
@@ -250,24 +250,24 @@ impl CertificateView {
             )
     }
 
-    /// Until when clients take it: its end, or that of its chain where that comes first.
+    /// Until when clients accept it: its end, or that of its chain if that comes first.
     pub fn served_until(&self) -> Option<UnixTime> {
         let chain = self.chain_end.as_ref().map(|end| end.not_after);
         self.not_after.into_iter().chain(chain).min()
     }
 
-    /// Whether it is for `name`, which is in normal form.
+    /// Returns true if it covers `name`, which is normalized.
     pub(super) fn covers(&self, name: &str) -> bool {
         self.rank(name).is_some()
     }
 
-    /// Whether `name` is one of its own or its fingerprint, and not just covered.
+    /// Returns true if `name` is one of its own names or its fingerprint, not just covered.
     pub(super) fn is_named(&self, name: &str) -> bool {
         let name = normal(name);
         self.fingerprint.as_ref() == Some(&name) || self.names.contains(&name)
     }
 
-    /// How well `name`, in normal form, names this certificate: the less the better.
+    /// How precisely `name`, which is normalized, identifies this certificate; lower is better.
     fn rank(&self, name: &str) -> Option<u8> {
         let covers = |own: &String| {
             let above = own.strip_prefix("*.");
@@ -291,7 +291,7 @@ fn invalid(certificate: &TlsCertificate, now: UnixTime) -> Option<CertificateSta
     }
 }
 
-/// How a certificate stands that is valid or not there.
+/// The state of a certificate that is valid or missing.
 fn standing(managed: &Managed, now: UnixTime) -> CertificateState {
     let class = managed.last_failure.as_ref().map(|last| last.failure.class);
     if managed.obtaining {
@@ -311,8 +311,8 @@ fn standing(managed: &Managed, now: UnixTime) -> CertificateState {
     }
 }
 
-/// The certificate that `name` stands for: a name that it covers, or its fingerprint. Of several
-/// the one that names it best, is kept up, is usable, and lasts longest.
+/// The certificate identified by `name`: a name that it covers, or its fingerprint. Of several, the
+/// one that is identified best, is managed, is usable, and lasts longest.
 pub fn find<'v>(views: &'v [CertificateView], name: &str) -> Option<&'v CertificateView> {
     let name = normal(name);
     views
@@ -329,13 +329,13 @@ pub fn find<'v>(views: &'v [CertificateView], name: &str) -> Option<&'v Certific
         .map(|(_, view)| view)
 }
 
-/// Names like `name`, for those who mistyped; the nearest first.
+/// Names similar to `name`, for mistyped ones; the nearest first.
 pub(super) fn nearest<'v>(views: &'v [CertificateView], name: &str) -> Vec<&'v str> {
     const MOST: usize = 3;
-    // Distances cost the product of the lengths.
+    // The cost of a distance is the product of the lengths.
     const LONGEST: usize = 64;
     let name = normal(name);
-    // Names of one machine mostly end alike.
+    // Names on one machine usually end alike.
     let limit = 1 + name.len() / 6;
     if name.len() > LONGEST {
         return Vec::new();
@@ -352,7 +352,7 @@ pub(super) fn nearest<'v>(views: &'v [CertificateView], name: &str) -> Vec<&'v s
     near.into_iter().take(MOST).map(|(_, name)| name).collect()
 }
 
-/// A name as certificates have it, where it is one.
+/// The normalized form of a name, if it is one.
 pub(super) fn normal(name: &str) -> String {
     name.parse::<Pattern>()
         .map_or_else(|_| name.to_ascii_lowercase(), |pattern| pattern.to_string())

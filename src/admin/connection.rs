@@ -1,9 +1,9 @@
 //! A connection to the admin interface, as its requests know it: how long it may last, and what
 //! happens at its end.
 //!
-//! A stop waits until its own answer is on the wire: a gateway with nothing to drain ends faster
-//! than an answer is written. A stream of events outlives the limit that ends other connections,
-//! but not the gateway, nor a client that does not read.
+//! A stop waits until its own response is on the wire: a gateway with nothing to drain ends faster
+//! than a response is written. A stream of events outlives the limit for other connections, but not
+//! the gateway, nor a client that does not read.
 
 use std::io;
 use std::pin::Pin;
@@ -40,37 +40,37 @@ impl Connection {
         }
     }
 
-    /// Has the gateway stop once the connection has ended.
+    /// Stops the gateway once the connection has ended.
     pub(super) fn stop_at_end(&self, control: Arc<dyn Control>) {
-        // Asking twice is asking once.
+        // A second request changes nothing.
         let _ = self.stop.set(control);
     }
 
-    /// The connection has ended.
+    /// Called when the connection has ended.
     pub(super) fn ended(&self) {
         if let Some(control) = self.stop.get() {
             control.stop();
         }
     }
 
-    /// Lets the connection last for as long as what is returned does.
+    /// Lets the connection last for as long as the returned value exists.
     pub(super) fn streaming(&self) -> Streaming {
         self.streams.fetch_add(1, Ordering::Relaxed);
         Streaming(Arc::clone(&self.streams))
     }
 
-    /// Whether an answer is under way that has no end of its own.
+    /// Returns true if an endless response is in progress.
     pub(super) fn is_streaming(&self) -> bool {
         self.streams.load(Ordering::Relaxed) > 0
     }
 
-    /// The word upon which such an answer ends.
+    /// The signal that ends such a response.
     pub(super) fn shutdown(&self) -> ShutdownWatch {
         self.shutdown.clone()
     }
 }
 
-/// Held by an answer without an end.
+/// Held by an endless response.
 pub(super) struct Streaming(Arc<AtomicUsize>);
 
 impl Drop for Streaming {
@@ -79,7 +79,7 @@ impl Drop for Streaming {
     }
 }
 
-/// A router that hands each request its [`Connection`].
+/// A router that gives each request its [`Connection`].
 pub(super) struct Connected {
     pub(super) router: TowerToHyperService<Router>,
     pub(super) connection: Connection,
@@ -96,7 +96,7 @@ impl Service<http::Request<Incoming>> for Connected {
     }
 }
 
-/// A stream on which a write fails that waits too long for the other side to read.
+/// A stream whose writes fail if the other side does not read for too long.
 pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,

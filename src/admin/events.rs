@@ -1,6 +1,6 @@
 //! The stream of events (`text/event-stream`): first those that are kept, then each as it happens.
 //!
-//! A subscriber that reads too slowly loses events and is told how many; nothing waits for it.
+//! A subscriber that reads too slowly loses events and learns how many; nothing waits for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ use crate::shutdown::{ShutdownWatch, requested};
 /// How many may listen at once: they must not take all connections.
 const MAX_SUBSCRIBERS: usize = 32;
 
-/// How often something is sent where nothing happens, so that both sides learn of a dead peer.
+/// How often something is sent while nothing happens, so that both sides notice a dead peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Room for those who listen.
+/// The free places for subscribers.
 #[derive(Clone)]
 pub(super) struct Subscribers(Arc<Semaphore>);
 
@@ -50,16 +50,16 @@ pub struct EventView {
     pub at: UnixTime,
     pub kind: EventKind,
     pub severity: Severity,
-    /// The first name of the certificate; empty where it concerns none.
+    /// The first name of the certificate; empty if it concerns none.
     pub domain: String,
     /// The issuer by its name in the configuration.
     pub issuer: Option<String>,
-    /// Which attempt this was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: Option<u32>,
     /// When the next attempt is made.
     #[serde(with = "rfc3339::option")]
     pub next: Option<UnixTime>,
-    /// Until when the certificate concerned is valid.
+    /// Until when the certificate is valid.
     #[serde(with = "rfc3339::option")]
     pub not_after: Option<UnixTime>,
     /// What happened, or why, for people.
@@ -85,12 +85,12 @@ impl From<&Event> for EventView {
     }
 }
 
-/// What a subscriber wants.
+/// What a subscriber asks for.
 #[derive(Debug, Deserialize)]
 pub(super) struct Wanted {
-    /// A name that the certificates concerned cover; all events where it is not given.
+    /// A name that the certificates must cover; all events if it is missing.
     domain: Option<String>,
-    /// Whether only what happens from now on is wanted.
+    /// Whether only new events are wanted.
     #[serde(default)]
     live: bool,
 }
@@ -113,7 +113,7 @@ pub(super) async fn events(
         ));
     };
     let bus = state.control.events();
-    // Before anything else, so that nothing is missed between.
+    // Subscribed first, so that no event is missed in between.
     let receiver = bus.subscribe();
     let kept = if wanted.live {
         Vec::new()
@@ -141,7 +141,7 @@ pub(super) async fn events(
     Ok(events.into_response())
 }
 
-/// The names under which events speak of the certificates that cover `domain`.
+/// The names under which events mention the certificates that cover `domain`.
 fn domains(views: &[CertificateView], domain: &str) -> Vec<String> {
     let domain = normal(domain);
     let concerned = views.iter().filter(|view| view.covers(&domain));
@@ -151,9 +151,9 @@ fn domains(views: &[CertificateView], domain: &str) -> Vec<String> {
 }
 
 struct Subscriber {
-    /// What is kept and was not sent yet.
+    /// The kept events that have not been sent yet.
     kept: VecDeque<Arc<Event>>,
-    /// What was kept: an event that happened just then comes a second time.
+    /// The kept events: one that happened just then comes a second time.
     seen: Vec<Arc<Event>>,
     receiver: broadcast::Receiver<Arc<Event>>,
     domains: Option<Vec<String>>,
@@ -163,7 +163,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// The next event that is wanted; `None` at the end of the gateway.
+    /// The next wanted event; `None` when the gateway ends.
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
             let event = match self.kept.pop_front() {
@@ -187,7 +187,7 @@ impl Subscriber {
         }
     }
 
-    /// What happens next, or word that something was missed.
+    /// The next event, or a note that some were missed.
     async fn receive(&mut self) -> Option<Result<Arc<Event>, sse::Event>> {
         loop {
             let received = tokio::select! {

@@ -1,5 +1,5 @@
-//! The admin interface's listener and its accept loop, with the limits that keep one careless
-//! client from locking out the others.
+//! The admin interface's listener and its accept loop, with limits that keep one careless client
+//! from locking out the others.
 
 use std::fs;
 use std::io;
@@ -31,14 +31,13 @@ const BACKLOG: i32 = 128;
 const MAX_CONNECTIONS: usize = 128;
 const HEADER_READ: Duration = Duration::from_secs(10);
 const MAX_HEAD: usize = 16 * 1024;
-/// How long the other side may leave a write waiting.
+/// How long the other side may delay a write.
 pub(super) const WRITE: Duration = Duration::from_secs(30);
-/// A connection is asked to end after this long, so that none is held for ever; one that events
-/// are streamed on stays.
+/// A connection is asked to end after this time, so that none is held forever; event streams stay.
 pub(super) const LIFETIME: Duration = Duration::from_secs(300);
 /// How long a connection that was asked to end may take.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// The wait after a failed accept, most likely for want of file descriptors.
+/// The pause after a failed accept, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the admin interface cannot listen.
@@ -52,7 +51,7 @@ pub enum BindError {
     NotASocket(PathBuf),
 }
 
-/// A bound listener. A socket file goes with it when it is dropped.
+/// A bound listener. A socket file is removed when it is dropped.
 #[derive(Debug)]
 pub struct Listener(Kind<std::net::TcpListener, std::os::unix::net::UnixListener>);
 
@@ -61,13 +60,13 @@ enum Kind<T, U> {
     Tcp(T),
     Unix {
         listener: U,
-        /// Held to be dropped with the listener.
+        /// Dropped with the listener.
         file: SocketFile,
     },
 }
 
 impl<T, U> Kind<T, U> {
-    /// The same listener, each socket made another by `tcp` or `unix`.
+    /// The same listener, with each socket converted by `tcp` or `unix`.
     fn map<T2, U2>(
         self,
         tcp: impl FnOnce(T) -> io::Result<T2>,
@@ -84,7 +83,7 @@ impl<T, U> Kind<T, U> {
 }
 
 impl Listener {
-    /// Binds where the configuration says; `None` where that is nowhere.
+    /// Binds as configured; `None` if the interface is off.
     pub fn bind(at: &Admin) -> Result<Option<Self>, BindError> {
         match at {
             Admin::Off => Ok(None),
@@ -106,7 +105,7 @@ impl Listener {
         }
     }
 
-    /// Where it listens, with the port that the system chose where the configuration said 0.
+    /// Where it listens, with the port that the system chose for port 0.
     pub fn place(&self) -> io::Result<Place> {
         match &self.0 {
             Kind::Tcp(listener) => listener.local_addr().map(Place::Tcp),
@@ -146,7 +145,7 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<std::net::TcpListener> 
     Ok(socket.into())
 }
 
-/// Only the owner may connect, from the first moment: until `listen` nobody can.
+/// Only the owner may connect, from the first moment: before `listen` nobody can.
 fn bind_unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -158,7 +157,7 @@ fn bind_unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, Socke
     Ok((socket.into(), file))
 }
 
-/// Removes the socket file of a gateway that was killed. One that answers is left alone.
+/// Removes the socket file of a killed gateway. One that responds is left alone.
 fn remove_stale(path: &Path) -> Result<(), BindError> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(());
@@ -189,7 +188,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Answers until `shutdown` turns true; then lets the requests in flight finish.
+/// Serves until `shutdown` turns true, then lets the requests in flight finish.
 pub async fn serve(listener: Listener, router: Router, mut shutdown: ShutdownWatch) {
     let listener = match listener
         .0
@@ -232,7 +231,7 @@ pub async fn serve(listener: Listener, router: Router, mut shutdown: ShutdownWat
     let _ = timeout(FAREWELL, room.acquire_many(all)).await;
 }
 
-/// Waits for room first: who comes too many waits in the kernel's queue.
+/// Waits for room first: excess clients wait in the kernel's queue.
 async fn accept(
     listener: &Kind<TcpListener, UnixListener>,
     room: &Arc<Semaphore>,

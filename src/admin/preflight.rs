@@ -1,4 +1,4 @@
-//! What a preflight of a name found: whether it would get a certificate, and what prevents it.
+//! The result of a preflight of a name: whether it would get a certificate, and what prevents it.
 
 use std::num::NonZeroU16;
 
@@ -13,19 +13,19 @@ use super::{AdminState, Problem};
 use crate::host::Pattern;
 use crate::issuer::{Finding, Ports};
 
-/// What `POST /api/v1/certificates/NAME/check` answers.
+/// The response to `POST /api/v1/certificates/NAME/check`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct PreflightView {
     pub name: String,
-    /// Whether one of the issuers would give a certificate, as far as can be seen from here.
+    /// Whether one of the issuers would issue a certificate, as far as can be seen from here.
     pub would_issue: bool,
-    /// What has the name, and whether that makes anybody be asked.
+    /// What the name belongs to, and whether any issuer is asked for it.
     pub note: String,
     /// In the order in which they are asked.
     pub issuers: Vec<IssuerPreflight>,
 }
 
-/// What was found of one issuer.
+/// The findings about one issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct IssuerPreflight {
     pub issuer: String,
@@ -33,7 +33,7 @@ pub struct IssuerPreflight {
     pub findings: Vec<Finding>,
 }
 
-/// Where the CA would look, if not at the usual ports.
+/// Where the CA would connect, if not to the usual ports.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PreflightQuery {
@@ -60,7 +60,7 @@ pub(super) async fn check(
         http: asked.http_port.map_or(usual.http, NonZeroU16::get),
         https: asked.https_port.map_or(usual.https, NonZeroU16::get),
     };
-    // In a task of its own: a client that goes away leaves no proof behind.
+    // In its own task: a client that disconnects leaves no challenge response behind.
     let tried = tokio::spawn(async move { state.control.preflight(pattern, ports).await });
     tried.await.map(Json).map_err(|_| {
         Problem::new(

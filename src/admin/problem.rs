@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-/// An error answer: a status, what it means here, and facts that programs can use.
+/// An error response: a status, its meaning, and facts for programs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     status: StatusCode,

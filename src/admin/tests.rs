@@ -358,7 +358,7 @@ async fn a_huge_body_is_refused() {
     assert_eq!(control.reloads.load(Ordering::Relaxed), 0);
 }
 
-/// Sockets are bound before rights are dropped, and so before any runtime is there.
+/// Sockets are bound before privileges are dropped, and so before there is any runtime.
 #[test]
 fn binding_needs_no_runtime() {
     let at = Admin::Tcp("127.0.0.1:0".parse().expect("an address"));
@@ -384,7 +384,7 @@ async fn a_socket_is_private_and_replaces_only_a_dead_one() {
 
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("admin.sock");
-    // A socket file that nobody listens on, as a killed gateway leaves it.
+    // A socket file that nobody listens on, as left by a killed gateway.
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
     let at = Admin::Unix(path.clone());
     let listener = Listener::bind(&at).expect("bound").expect("somewhere");

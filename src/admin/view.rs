@@ -1,4 +1,4 @@
-//! What the admin interface shows: the JSON of its answers.
+//! What the admin interface shows: the JSON of its responses.
 //!
 //! Times are RFC 3339 in UTC. None of these types has a place for a private key.
 
@@ -19,25 +19,25 @@ pub struct Status {
     #[serde(with = "rfc3339")]
     pub started: UnixTime,
     pub uptime_seconds: i64,
-    /// Client connections that are open.
+    /// Open client connections.
     pub connections: u64,
     pub config_file: PathBuf,
     /// `None` before the first reload.
     pub last_reload: Option<LastReload>,
 }
 
-/// How the last reload went.
+/// The result of the last reload.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct LastReload {
     #[serde(with = "rfc3339")]
     pub at: UnixTime,
-    /// Whether the new configuration was taken.
+    /// Whether the new configuration was applied.
     pub taken: bool,
     /// Why it was not.
     pub errors: Vec<Value>,
 }
 
-/// One of `GET /api/v1/sites`.
+/// An element of `GET /api/v1/sites`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct SiteView {
     pub hosts: Vec<String>,
@@ -48,7 +48,7 @@ pub struct SiteView {
     pub origin: String,
 }
 
-/// A route of a site: its path and the one action it has.
+/// A route of a site: its path and its only action.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RouteView {
     pub path: String,
@@ -56,7 +56,7 @@ pub struct RouteView {
     pub upstream: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<String>,
-    /// The status of a fixed answer.
+    /// The status of a fixed response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<u16>,
 }
@@ -101,13 +101,13 @@ impl From<&Site> for SiteView {
     }
 }
 
-/// What a reload that was taken brought.
+/// The effects of a successful reload.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct ReloadSummary {
     pub sites: usize,
     pub certificates: usize,
     pub warnings: Vec<Value>,
-    /// Keys whose change waits for a restart, as `server.https`.
+    /// Keys whose change needs a restart, such as `server.https`.
     pub restart_needed: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ pub(super) mod rfc3339 {
         Ok(time.as_second())
     }
 
-    /// The same where there may be none.
+    /// The same for optional times.
     pub(in crate::admin) mod option {
         use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -158,7 +158,7 @@ pub(super) mod rfc3339 {
     }
 }
 
-/// A time as the admin interface writes it; one beyond the year 9999 as the last before it.
+/// A time as the admin interface writes it; one beyond the year 9999 becomes the last before it.
 pub fn time(time: UnixTime) -> jiff::Timestamp {
     jiff::Timestamp::from_second(time).unwrap_or(jiff::Timestamp::MAX)
 }

@@ -1,4 +1,4 @@
-//! `snigate acme`: the accounts at CAs that the running gateway has.
+//! `snigate acme`: the running gateway's accounts at CAs.
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::output::{Output, clean};
 use crate::admin::{AccountView, IssuerView};
 
-/// Where all issuers are.
+/// The path of all issuers.
 const PATH: &str = "/api/v1/issuers";
 
 #[derive(Debug, Subcommand)]
@@ -99,7 +99,7 @@ struct Whose {
     remote: Remote,
 }
 
-/// Does what the verb says.
+/// Carries out the command.
 pub(super) fn acme(output: &Output, verb: AcmeVerb) -> Result<(), Failure> {
     let AcmeVerb::Account(verb) = verb;
     match verb {
@@ -205,7 +205,7 @@ fn account(issuer: &str) -> String {
 }
 
 impl Whose {
-    /// The gateway, and the issuer that is meant: the one that is named, or the only one there is.
+    /// The gateway, and the issuer: the named one, or the only one.
     fn resolve(self, output: &Output) -> Result<(Client, String), Failure> {
         let client = super::connect(output, self.remote)?;
         let views: Vec<IssuerView> = client.get(PATH)?.decode()?;

@@ -1,4 +1,4 @@
-//! `snigate ca`: the local CA's root, on paper and in the machine's trust stores.
+//! `snigate ca`: the local CA's root, printed or in the machine's trust stores.
 
 use std::env;
 use std::io::Write;
@@ -20,9 +20,9 @@ pub(super) fn root(output: &Output, config: &Path, issuer: Option<&str>) -> Resu
     output.data(gateway::stored_roots(output, config, issuer)?)
 }
 
-/// Puts the root certificate into every trust store that it finds, or takes it out again. Where
-/// there are two, as before one takes over from the other, each is handled on its own: stores want
-/// one certificate to a file.
+/// Adds the root certificate to every trust store that it finds, or removes it. If there are two,
+/// because one is about to succeed the other, each is handled separately: stores want one
+/// certificate per file.
 pub(super) fn trust(
     output: &Output,
     config: &Path,
@@ -108,7 +108,7 @@ fn is_root() -> bool {
 }
 
 impl Machine {
-    /// What this machine has.
+    /// Inspects this machine.
     fn inspect() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
         Self {

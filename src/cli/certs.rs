@@ -1,7 +1,7 @@
 //! `snigate certs`: the certificates of the running gateway, for people and for programs.
 //!
-//! All it knows comes from the admin interface. `table` and `detail` show, `watch` follows an
-//! issuer's work; what can be typed is in `arguments`.
+//! All its information comes from the admin interface. `table` and `detail` show it, `watch`
+//! follows an issuer's work; the command line is in `arguments`.
 
 mod arguments;
 mod detail;
@@ -24,10 +24,10 @@ use super::output::Output;
 use crate::admin::{CertificateState, CertificateView};
 use crate::clock::{Clock, SystemClock, UnixTime};
 
-/// Where all certificates are.
+/// The path of all certificates.
 const PATH: &str = "/api/v1/certificates";
 
-/// Does what the verb says.
+/// Carries out the command.
 pub(super) fn certs(output: &Output, verb: CertsVerb) -> Result<(), Failure> {
     let now = SystemClock.now();
     match verb {
@@ -43,7 +43,7 @@ pub(super) fn certs(output: &Output, verb: CertsVerb) -> Result<(), Failure> {
 fn list(output: &Output, arguments: ListArgs, now: UnixTime) -> Result<(), Failure> {
     let client = super::connect(output, arguments.remote)?;
     let mut views: Vec<CertificateView> = client.get(PATH)?.decode()?;
-    // What is not there is most urgent.
+    // A missing certificate is most urgent.
     views.sort_by(|a, b| (a.not_after, &a.name).cmp(&(b.not_after, &b.name)));
     if arguments.json {
         output.data(json(&views)?)?;
@@ -58,7 +58,7 @@ fn list(output: &Output, arguments: ListArgs, now: UnixTime) -> Result<(), Failu
     }
 }
 
-/// Fails where something is not as it should be for this long.
+/// Fails if something needs attention within this time.
 fn alarm(
     output: &Output,
     views: &[CertificateView],
@@ -86,7 +86,7 @@ fn alarm(
     Err(Failure::Found)
 }
 
-/// Whether a certificate ends before `within` is over, is not there, or cannot be had.
+/// Returns true if a certificate expires within this time, is missing, or has failed.
 fn is_alarming(view: &CertificateView, within: Within, now: UnixTime) -> bool {
     let ends = view
         .served_until()
@@ -139,7 +139,7 @@ fn request_renewal(output: &Output, arguments: AskArgs, verb: &str) -> Result<()
     send_request(output, &client, &question, (!no_wait).then_some(timeout))
 }
 
-/// Puts a question to the gateway, and watches for so long what comes of it.
+/// Sends a request to the gateway, and watches the result for a while.
 fn send_request(
     output: &Output,
     client: &Client,
@@ -216,7 +216,7 @@ mod testing {
     pub(super) const NOW: UnixTime = 1_757_894_400;
     pub(super) const DAY: i64 = 86_400;
 
-    /// A certificate that was issued, with so many days left of 90.
+    /// An issued certificate, with this many days left of 90.
     pub(super) fn issued(name: &str, left: i64) -> CertificateView {
         CertificateView {
             state: CertificateState::Valid,

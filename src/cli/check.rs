@@ -1,4 +1,4 @@
-//! `snigate check`: every mistake of a configuration at once, each with its place.
+//! `snigate check`: every mistake in a configuration at once, each with its place.
 
 use std::path::Path;
 

@@ -30,7 +30,7 @@ use crate::printable::Printable as _;
 use crate::secret::Secret;
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// A reload with many thousand certificates takes its time.
+/// A reload with many thousands of certificates takes time.
 const ANSWER: Duration = Duration::from_secs(300);
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -42,7 +42,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// Where an interface that listens on `address` is reached from this machine.
+    /// How an interface that listens on `address` is reached from this machine.
     pub(super) fn listening_on(address: SocketAddr) -> Self {
         let host = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
@@ -96,7 +96,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Speaks to one admin interface.
+/// A client of one admin interface.
 #[derive(Debug)]
 pub(super) struct Client {
     address: Address,
@@ -104,14 +104,14 @@ pub(super) struct Client {
     patience: Duration,
 }
 
-/// What it answered.
+/// A response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     body: Bytes,
 }
 
-/// An answer that says why not.
+/// An unsuccessful response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Refusal {
@@ -121,7 +121,7 @@ pub(super) struct Refusal {
 }
 
 impl Answer {
-    /// What was asked for, or a failure that tells why it was not given.
+    /// The requested value, or a failure that says why it was not returned.
     pub(super) fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         if !self.status.is_success() {
             return Err(anyhow!(self.refusal().detail).into());
@@ -130,7 +130,7 @@ impl Answer {
             .context("the gateway sent a response that is not understood")?)
     }
 
-    /// Why not.
+    /// The reason for a refusal.
     pub(super) fn refusal(&self) -> Refusal {
         let mut refusal: Refusal = serde_json::from_slice(&self.body).unwrap_or_default();
         if refusal.detail.is_empty() {
@@ -149,7 +149,7 @@ impl Client {
         }
     }
 
-    /// Waits for so long for each answer.
+    /// Waits this long for each response.
     pub(super) fn patient(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -166,7 +166,7 @@ impl Client {
         runtime()?.block_on(self.send_request(Method::POST, path, None))
     }
 
-    /// Asks; the caller judges the answer, but for one that wants a token.
+    /// Sends a request; the caller judges the response, unless it asks for a token.
     pub(super) async fn send_request(
         &self,
         method: Method,
@@ -187,7 +187,7 @@ impl Client {
         Err(anyhow!(answer.refusal().detail).into())
     }
 
-    /// An answer, unless it says that a token is wanted.
+    /// The response, unless it asks for a token.
     fn judged(&self, answer: Answer) -> Result<Answer, Failure> {
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
@@ -283,7 +283,7 @@ impl Client {
     }
 }
 
-/// What the calls of a client run on.
+/// The runtime for a client's calls.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -291,7 +291,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
     Ok(runtime.context("cannot start")?)
 }
 
-/// The whole of an answer.
+/// Reads a whole response.
 async fn received(response: Response<Incoming>) -> Result<Answer, Failure> {
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER)

@@ -1,8 +1,8 @@
 //! `snigate demo`: a gateway to try, from nothing, without root.
 //!
-//! All that it writes is in one directory. The upstream is a small server in this process, the
+//! Everything it writes is in one directory. The upstream is a small server in this process, the
 //! certificates come from a local CA, and the names end in `.localhost`, which browsers and curl
-//! take to this machine.
+//! resolve to this machine.
 
 mod echo;
 mod screen;
@@ -37,7 +37,7 @@ struct Ports {
     upstream: u16,
 }
 
-/// Sets everything up, runs the gateway, and shows what can be tried once it is ready.
+/// Sets everything up, runs the gateway, and once it is ready shows what to try.
 pub(super) fn demo(
     output: &Output,
     data: Option<PathBuf>,
@@ -91,7 +91,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     Ok(fs::write(path, text).with_context(|| format!("cannot write {}", path.printable()))?)
 }
 
-/// The wanted port, or one near it, or any.
+/// The wanted port, or a nearby one, or any.
 fn free_port(wanted: u16) -> Result<u16, Failure> {
     let port = (wanted..wanted.saturating_add(10))
         .chain([0])
@@ -146,7 +146,7 @@ log: {{ level: warn, access: stdout }}
     )
 }
 
-/// Waits beside the gateway, which has the main thread. Ends with the process.
+/// Waits in another thread than the gateway, which has the main one. Ends with the process.
 fn show_when_ready(output: Output, screen: Screen) -> Result<(), Failure> {
     let address = Address::Tcp {
         host: Ipv4Addr::LOCALHOST.to_string(),

@@ -1,6 +1,6 @@
-//! How a verb can end other than well, and with which exit code.
+//! How a command can end other than in success, and with which exit code.
 
-/// Why a verb did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It failed: 1.
@@ -8,22 +8,22 @@ pub(super) enum Failure {
         error: anyhow::Error,
         hint: Option<String>,
     },
-    /// It was asked for something that makes no sense: 2.
+    /// The request makes no sense: 2.
     Usage(String),
-    /// The arguments made no sense, and clap has said so: 2.
+    /// The arguments make no sense, and clap has said so: 2.
     UsageShown,
     /// The configuration is invalid, and the diagnostics have been shown: 3.
     Invalid,
-    /// Certificates were found that someone has to look after, and have been shown: 4.
+    /// Some certificates need attention, and have been shown: 4.
     Found,
-    /// Whoever read stdout has read enough: 0.
+    /// The reader of stdout has read enough: 0.
     ReaderGone,
-    /// The gateway ran in a process of its own, which has ended with this code and said why.
+    /// The gateway ran in a separate process, which has ended with this code and said why.
     Ended(u8),
 }
 
 impl Failure {
-    /// A failure with a word on what to do about it.
+    /// A failure with a hint on what to do about it.
     pub(super) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
         Self::Failed {
             error: error.into(),

@@ -1,4 +1,4 @@
-//! What the command line needs of the gateway, in one place.
+//! What the command line needs from the gateway, in one place.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::secret::Secret;
 use crate::service::signals::{Blocked, Signals};
 use crate::storage::FileStorage;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) sites: usize,
     pub(super) certificates: usize,
-    /// How many CAs are asked for.
+    /// How many certificates CAs are asked for.
     pub(super) to_obtain: usize,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
 }
 
-/// Where a configuration says that the admin interface is.
+/// Where a configuration has the admin interface.
 #[derive(Debug)]
 pub(super) enum AdminPlace {
     At(Address, Option<Secret>),
     Off,
 }
 
-/// Checks all that `run` would load.
+/// Checks everything that `run` would load.
 pub(super) fn check(config: &Path) -> Report {
     match config::load(config) {
         Ok(loaded) => check_certificates(loaded),
@@ -58,7 +58,7 @@ pub(super) fn check(config: &Path) -> Report {
     }
 }
 
-/// Checks the certificates that a valid configuration names; makes nothing.
+/// Checks the certificates that a valid configuration names. Creates nothing.
 fn check_certificates(loaded: Loaded) -> Report {
     let Loaded {
         config, warnings, ..
@@ -88,7 +88,7 @@ fn check_certificates(loaded: Loaded) -> Report {
             format!("OpenSSL cannot be used: {error}"),
         )),
     }
-    // As in the files, to be gone through from top to bottom.
+    // In the order of the files, to be worked through from top to bottom.
     for found in [&mut report.errors, &mut report.warnings] {
         found.sort_by(|one, other| {
             let place = |one: &Diagnostic| (one.line, one.column);
@@ -108,8 +108,8 @@ fn diagnostic(problem: Problem, severity: Severity) -> Diagnostic {
     Diagnostic::about(severity, &problem.origin, message)
 }
 
-/// Where the gateway that runs with `config` takes commands, though the configuration may have
-/// become invalid; where that cannot be told, the mistakes are shown.
+/// Where the gateway that runs with `config` accepts commands, even if the configuration has become
+/// invalid; if that is unclear, the mistakes are shown.
 pub(super) fn admin(output: &Output, config: &Path) -> Result<AdminPlace, Failure> {
     let (admin, token) =
         config::load_admin(config).map_err(|diagnostics| refuse(output, &diagnostics))?;
@@ -125,8 +125,8 @@ pub(super) fn schema() -> Value {
     config::schema()
 }
 
-/// Makes this process one that is to be a gateway: it listens to signals from now on. To be called
-/// before there is another thread.
+/// Prepares this process to be a gateway: it listens to signals from now on. Must be called before
+/// there is another thread.
 pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
     let ended = app::leave_first_process().context("cannot create a process for the gateway")?;
     if let Some(code) = ended {
@@ -137,9 +137,9 @@ pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
     Ok(signals)
 }
 
-/// Runs the gateway until it is told to stop.
+/// Runs the gateway until it is stopped.
 pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<(), Failure> {
-    // Before it is loaded: a reload must find the same places in the same files as the start did.
+    // Before it is loaded: a reload must find the same files as the start did.
     let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
     let loaded = config::load_for_start(&file).map_err(|wrong| refuse(output, &wrong))?;
     if signals.is_to_stop() {
@@ -157,8 +157,7 @@ pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<()
     }
 }
 
-/// The root certificates of the configured local CAs, or of the one called `issuer`, PEM, as they
-/// are stored.
+/// The stored root certificates of the configured local CAs, or of the one called `issuer`, in PEM.
 pub(super) fn stored_roots(
     output: &Output,
     config: &Path,
@@ -183,7 +182,7 @@ pub(super) fn stored_roots(
     Ok(roots)
 }
 
-/// The root certificate of the first local CA, made where there is none yet.
+/// The root certificate of the first local CA, created if there is none yet.
 pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
     let Loaded { config, .. } = load(output, config)?;
     let cas = local_cas(&config, None)?;
@@ -202,7 +201,7 @@ pub(super) fn root(output: &Output, config: &Path) -> Result<String, Failure> {
     Ok(ca.root_pem())
 }
 
-/// A configuration, or what is wrong with it on stderr.
+/// Loads a configuration, or shows what is wrong with it on stderr.
 fn load(output: &Output, config: &Path) -> Result<Loaded, Failure> {
     config::load(config).map_err(|diagnostics| refuse(output, &diagnostics))
 }

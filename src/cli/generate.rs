@@ -1,4 +1,4 @@
-//! What is made from definitions: the schema, completions and manual pages.
+//! Generated output: the schema, completions and manual pages.
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -23,7 +23,7 @@ pub(super) fn completions(output: &Output, shell: Shell) -> Result<(), Failure> 
     output.data(script)
 }
 
-/// Prints the manual page of the program, or of one of its verbs.
+/// Prints the manual page of the program, or of one of its commands.
 pub(super) fn man(output: &Output, verb: &[String]) -> Result<(), Failure> {
     let mut command = Cli::command();
     command.build();

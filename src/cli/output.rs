@@ -1,5 +1,5 @@
-//! The only place that prints: data to stdout, all else to stderr, colour only where a person
-//! looks at it.
+//! The only place that prints: data to stdout, everything else to stderr, in colour only for a
+//! person.
 
 #![allow(clippy::print_stderr, reason = "this is where stderr is written")]
 
@@ -16,14 +16,14 @@ use super::failure::Failure;
 use crate::config::Diagnostic;
 use crate::printable;
 
-/// Prints, in colour where that is wanted.
+/// Prints, in colour if wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     stdout: Style,
     stderr: Style,
     /// Whether a person reads stderr.
     person: bool,
-    /// Whether a line on stderr can be written anew.
+    /// Whether a line on stderr can be rewritten.
     live: bool,
 }
 
@@ -51,17 +51,17 @@ impl Output {
         }
     }
 
-    /// How text for stdout is coloured.
+    /// The style of text for stdout.
     pub(super) fn style(&self) -> Style {
         self.stdout
     }
 
-    /// How wide a line of data may be; `None` where no person looks at it.
+    /// The maximum width of a line of data; `None` if no person reads it.
     pub(super) fn width(&self) -> Option<usize> {
         width_of(io::stdout())
     }
 
-    /// Shows how something goes that takes its time.
+    /// Shows the progress of something slow.
     pub(super) fn progress(&self) -> Progress {
         Progress::new(self.stderr, self.live)
     }
@@ -76,7 +76,7 @@ impl Output {
         )
     }
 
-    /// Tells how it goes, or how it went.
+    /// Reports progress or a result.
     pub(super) fn note(&self, text: impl AsRef<str>) {
         write_text(text.as_ref());
     }
@@ -90,7 +90,7 @@ impl Output {
         ));
     }
 
-    /// What is wrong with a configuration: with its line for a person, on one line for programs.
+    /// Shows a problem of a configuration: with its line for a person, on one line for programs.
     pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
         if self.person {
             write_text(&diagnostic.render(self.stderr.0));
@@ -99,8 +99,8 @@ impl Output {
         }
     }
 
-    /// One mistake of a configuration, `FILE:LINE:COLUMN: what, why, what to do`: editors and
-    /// people find the place where nothing stands before it.
+    /// A mistake in a configuration, `FILE:LINE:COLUMN: what, why, what to do`: editors and people
+    /// find the place if nothing precedes it.
     pub(super) fn mistake(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
         match text.split_once(": ") {
@@ -109,7 +109,7 @@ impl Output {
         }
     }
 
-    /// What went wrong, where it has not been shown yet.
+    /// Shows a failure, unless it has been shown.
     pub(super) fn failure(&self, failure: &Failure) {
         let (error, hint) = match failure {
             Failure::Failed { error, hint } => (format!("{error:#}"), hint.as_deref()),
@@ -126,7 +126,7 @@ impl Output {
         }
     }
 
-    /// What clap answers instead of arguments: help and version are data, the rest is not.
+    /// Shows what clap returns instead of arguments: help and version are data, the rest is not.
     pub(super) fn clap(&self, answer: &clap::Error) -> Result<(), Failure> {
         if !answer.use_stderr() {
             return written(answer.print());
@@ -143,8 +143,8 @@ impl Output {
         Err(Failure::UsageShown)
     }
 
-    /// Waits until all is written, but not for a reader of stderr that stalls. To be called at the
-    /// end of the process.
+    /// Waits until everything is written, but not for a stalled reader of stderr. To be called at
+    /// the end of the process.
     pub(super) fn finish(&self) {
         stderr::finish();
     }
@@ -159,7 +159,7 @@ fn width_of(stream: impl AsFd + IsTerminal) -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// What others have written, without what would command a terminal or mislead its reader.
+/// Somebody else's text, without anything that would control a terminal or mislead its reader.
 pub(super) fn clean(text: &str) -> String {
     printable::lines(text)
 }

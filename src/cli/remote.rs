@@ -1,4 +1,4 @@
-//! The verbs that act on a running gateway through its admin interface.
+//! The commands that act on a running gateway through its admin interface.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,8 +20,8 @@ use crate::secret::Secret;
 /// Where the admin interface is by default.
 const ADMIN: &str = "127.0.0.1:9180";
 
-/// A client for the gateway that is meant: as typed, else as configured, else the default. A
-/// configuration that is too broken to tell is shown with its mistakes.
+/// A client for the intended gateway: as typed, else as configured, else the default. If the
+/// configuration is too broken to say, its mistakes are shown.
 pub(super) fn connect(
     output: &Output,
     admin: Option<Address>,
@@ -49,7 +49,7 @@ pub(super) fn connect(
     }
 }
 
-/// Makes the gateway read its configuration again, and reports how that went.
+/// Makes the gateway reload its configuration, and reports the result.
 pub(super) fn reload(output: &Output, client: &Client) -> Result<(), Failure> {
     let answer = client.post("/api/v1/reload")?;
     if answer.status == StatusCode::BAD_REQUEST {

@@ -1,4 +1,4 @@
-//! Trust stores: which a machine has, and the commands that put a root certificate into them.
+//! Trust stores: which ones a machine has, and the commands that add a root certificate.
 //!
 //! Everything here only decides; `ca` carries it out. Each step is a command that can be pasted
 //! into a shell.
@@ -10,28 +10,28 @@ use std::path::{Path, PathBuf};
 
 use openssl::sha::sha256;
 
-/// A machine to look for trust stores on.
+/// A machine on which to find trust stores.
 #[derive(Debug)]
 pub(super) struct Machine {
-    /// `/`, but for tests.
+    /// `/`, except in tests.
     pub(super) root: PathBuf,
     pub(super) home: Option<PathBuf>,
     /// Whether this is root already.
     pub(super) privileged: bool,
-    /// Where programs are looked for.
+    /// Where to find programs.
     pub(super) programs: Vec<PathBuf>,
 }
 
 /// A trust store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Store {
-    /// A directory of roots, and the command that reads it again.
+    /// A directory of roots, and the command that rescans it.
     System {
         directory: PathBuf,
         suffix: &'static str,
         refresh: &'static [&'static str],
     },
-    /// An NSS database, as browsers keep.
+    /// An NSS database, as browsers have.
     Nss(PathBuf),
 }
 
@@ -40,15 +40,15 @@ pub(super) enum Store {
 pub(super) struct Step {
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
-    /// Whether it is no fault when it fails, as the removal of what is not there.
+    /// Whether a failure does not matter, as when removing what does not exist.
     pub(super) may_fail: bool,
 }
 
 impl Machine {
-    /// Every trust store that is there.
+    /// Every trust store that exists.
     pub(super) fn stores(&self) -> Vec<Store> {
         let mut stores: Vec<Store> = [
-            // Debian and its kin; then Fedora, RHEL and theirs.
+            // Debian and its relatives; then Fedora, RHEL and theirs.
             (
                 "usr/local/share/ca-certificates",
                 "crt",
@@ -102,7 +102,7 @@ impl Machine {
             .any(|directory| directory.join(program).is_file())
     }
 
-    /// A command that needs root's rights.
+    /// A command that needs root privileges.
     fn as_root(&self, words: &[&OsStr]) -> Step {
         if self.privileged || !self.has("sudo") {
             step(words)
@@ -114,7 +114,7 @@ impl Machine {
 }
 
 impl Store {
-    /// The commands that put the root in `file` into this store, under this name.
+    /// The commands that add the root in `file` to this store, under this name.
     pub(super) fn install(&self, file: &Path, name: &str, machine: &Machine) -> Vec<Step> {
         match self {
             Self::System {
@@ -139,7 +139,7 @@ impl Store {
         }
     }
 
-    /// The commands that take the root of this name out of this store.
+    /// The commands that remove the root of this name from this store.
     pub(super) fn uninstall(&self, name: &str, machine: &Machine) -> Vec<Step> {
         match self {
             Self::System {
@@ -163,7 +163,7 @@ impl Store {
     }
 }
 
-/// Two gateways on one machine have two roots: each its own name.
+/// Two gateways on one machine have two roots, each with its own name.
 pub(super) fn nickname(root: &[u8]) -> String {
     let digest = sha256(root.trim_ascii());
     let short: String = digest
@@ -217,7 +217,7 @@ impl fmt::Display for Store {
     }
 }
 
-/// A word as a shell takes it.
+/// A word quoted for a shell.
 pub(super) fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=@%+,".contains(c);

@@ -1,7 +1,8 @@
-//! Where the gateway of a configuration takes commands, read though the rest of it is invalid.
+//! Where the gateway of a configuration accepts commands, even if the rest of the configuration is
+//! invalid.
 //!
-//! Whoever mends a configuration needs its gateway. A guess could be another gateway, so the default
-//! address counts only where it is certain that no other one is written.
+//! Whoever repairs a configuration needs its gateway. A guess could be another gateway, so the
+//! default address counts only if certainly no other is configured.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,12 +16,12 @@ use super::yaml_tree::{Kind, Map, Node, Place};
 use super::{Loader, schema, validate};
 use crate::secret::Secret;
 
-/// The keys of `server` that say it.
+/// The relevant keys of `server`.
 const KEYS: [&str; 2] = ["admin", "admin_token"];
 
 impl Loader<'_> {
-    /// `server.admin` and `server.admin_token`, from whatever of the files can be read; `None` where
-    /// they cannot be told.
+    /// `server.admin` and `server.admin_token`, from whatever of the files can be read; `None` if
+    /// they are unclear.
     pub(super) fn read_admin(&self, path: &Path) -> Option<(Admin, Option<Secret>)> {
         let mut sources = Sources::default();
         let mut problems = Problems::default();
@@ -45,7 +46,7 @@ impl Loader<'_> {
         self.decode_admin(only_admin(root), &mut sources)
     }
 
-    /// Whether a key is near to those that lead to the address.
+    /// Returns true if a key resembles those that lead to the address.
     fn may_be_misspelt(&self, root: &Node, sources: &mut Sources) -> bool {
         let (_, problems) = self.check(root, sources);
         problems.is_lost("server") || problems.is_lost("server.admin")
@@ -55,7 +56,7 @@ impl Loader<'_> {
         let (decoded, mut problems) = self.check(&root, sources);
         let raw: schema::Root = serde_yaml::from_value(decoded).ok()?;
         let server = validate::validate(&raw, &root, sources, &mut problems).server;
-        // What else is missing has been left out here.
+        // Other missing keys have been removed here.
         let diagnostics = problems.into_diagnostics(sources);
         let is_wrong = |path: &str| path.starts_with("server.admin");
         if diagnostics.iter().any(|one| is_wrong(&one.path)) {
@@ -78,7 +79,7 @@ impl Loader<'_> {
     }
 }
 
-/// What is left of a configuration without all but the keys that are looked for.
+/// A configuration reduced to the keys in question.
 fn only_admin(root: Node) -> Node {
     let mut left = Map::default();
     if let Kind::Map(mut map) = root.kind

@@ -1,8 +1,8 @@
 //! Compares a located tree with the schema and decodes what is right.
 //!
-//! Every unknown key, wrong type, unknown word, repeated or missing key is reported at its place,
-//! all in one go. What is wrong is left out of the decoded value, so that the rest can still be
-//! checked for its meaning. References in values (`${…}`) are followed here.
+//! Every unknown key, wrong type, unknown word, and repeated or missing key is reported at its
+//! place, all at once. Wrong values are left out of the result, so that the rest can still be
+//! validated. References in values (`${…}`) are resolved here.
 
 mod type_words;
 
@@ -22,11 +22,11 @@ pub(super) struct Check<'c> {
     pub(super) environment: Environment<'c>,
 }
 
-/// A part of the schema, with references followed.
+/// A part of the schema, with references resolved.
 #[derive(Clone, Copy)]
 struct Shape<'s> {
     json: &'s Json,
-    /// The name of the type, where it has one of its own.
+    /// The name of the type, if it has one.
     name: Option<&'s str>,
     /// Whether the value is a secret.
     secret: bool,
@@ -51,7 +51,7 @@ impl<'c> Check<'c> {
             .unwrap_or_else(|| Yaml::Mapping(serde_yaml::Mapping::new()))
     }
 
-    /// Decodes a value; `None` where it is wrong, which has been reported then.
+    /// Decodes a value; `None` if it is wrong, which is reported.
     fn value(&mut self, at: &At<'_>, node: &Node, shape: Shape<'c>) -> Option<Yaml> {
         if shape.secret {
             self.problems.hide_place(node.place);
@@ -89,7 +89,7 @@ impl<'c> Check<'c> {
             let at = at.key(&repeated.key).at_place(repeated.again);
             self.problems.error(&at, message, "keep one of the two");
         }
-        // Keys that are there but for a slip of the pen.
+        // Keys that are present, but misspelled.
         let mut meant: Vec<&str> = Vec::new();
         let mut unknown = false;
         for (key, entry) in &map.entries {
@@ -117,7 +117,7 @@ impl<'c> Check<'c> {
             };
             let shape = self.shape(json);
             let value = self.value(&here, &entry.value, shape);
-            // A named entry stays, so that what refers to it is not reported as well.
+            // A named entry stays, so that references to it are not reported as well.
             let value = match property {
                 Some(_) => value,
                 None => value.or_else(|| Some(self.placeholder(shape))),
@@ -133,7 +133,7 @@ impl<'c> Check<'c> {
         Yaml::Mapping(out)
     }
 
-    /// Reports the keys that have to be there and are not.
+    /// Reports required keys that are missing.
     fn missing(&mut self, at: &At<'_>, map: &Map, shape: Shape<'c>, meant: &[&str]) {
         let required = shape.json.get("required").and_then(Json::as_array);
         for key in required.into_iter().flatten().filter_map(Json::as_str) {
@@ -145,7 +145,7 @@ impl<'c> Check<'c> {
         }
     }
 
-    /// Reports too few or too many keys where they exclude each other.
+    /// Reports too few or too many of the keys that exclude each other.
     fn count(&mut self, at: &At<'_>, map: &Map, shape: Shape<'c>) {
         let least = shape.number("minProperties").unwrap_or(0.0);
         let none_is_fine = map.entries.is_empty() && least < 1.0;
@@ -200,7 +200,7 @@ impl<'c> Check<'c> {
         };
         let reference = has_reference(&scalar.text);
         if shape.is("string") {
-            // What a reference stands for is text, whatever it looks like.
+            // A reference always stands for text, whatever it looks like.
             if !reference && type_words::resolve_scalar(scalar) != type_words::Resolved::Text {
                 return self.unexpected(at, node, shape);
             }
@@ -263,7 +263,7 @@ impl<'c> Check<'c> {
         None
     }
 
-    /// The form among several that a value is meant to have; `None` where it has none of them.
+    /// The form among several that a value is meant to have; `None` if it has none of them.
     fn fitting(&self, node: &Node, shape: Shape<'c>) -> Option<Shape<'c>> {
         let Some(forms) = shape.json.get("anyOf").and_then(Json::as_array) else {
             return Some(shape);
@@ -291,7 +291,7 @@ impl<'c> Check<'c> {
         }
     }
 
-    /// Words for what may stand somewhere.
+    /// Describes what is expected.
     fn describe(&self, shape: Shape<'c>) -> String {
         match shape.json.get("anyOf").and_then(Json::as_array) {
             Some(forms) => {
@@ -308,7 +308,7 @@ impl<'c> Check<'c> {
         }
     }
 
-    /// A value of the right type and no meaning, in place of a wrong one.
+    /// A value of the right type without a meaning, in place of a wrong one.
     fn placeholder(&self, shape: Shape<'c>) -> Yaml {
         if let Some(forms) = shape.json.get("anyOf").and_then(Json::as_array) {
             return match forms.first() {
@@ -330,11 +330,11 @@ impl<'c> Check<'c> {
         }
     }
 
-    /// Follows references to the type itself.
+    /// Resolves references to types.
     fn shape(&self, mut json: &'c Json) -> Shape<'c> {
         let mut name = None;
         let mut secret = false;
-        // As often as types are nested at most: a schema that refers to itself ends here too.
+        // This is the maximum nesting of types: a schema that refers to itself ends here too.
         for _ in 0..8 {
             secret |= json
                 .get("writeOnly")

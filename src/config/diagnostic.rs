@@ -1,7 +1,8 @@
 //! What is wrong with a configuration, for people and for programs.
 //!
 //! One type, three forms: `Display` is one line for logs, [`Diagnostic::render`] shows the source
-//! with a caret, and `Serialize` is for `--json`. A value that came from `${…}` is in none of them.
+//! with a caret, and `Serialize` is for `--json`. None of them contains a value that came from
+//! `${…}`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::printable::Printable as _;
 pub enum Severity {
     /// The configuration is refused.
     Error,
-    /// The configuration is accepted, but this is hardly what was meant.
+    /// The configuration is accepted, but probably not intended.
     Warning,
 }
 
@@ -31,11 +32,11 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Something wrong, or odd, at a place of a configuration.
+/// A problem at a place in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// The file, as it was named on the command line or found by `include`.
+    /// The file, as named on the command line or found by `include`.
     pub file: PathBuf,
     /// From 1.
     pub line: u32,
@@ -53,7 +54,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// Something about an entry of a configuration that was accepted.
+    /// A diagnostic about an entry of an accepted configuration.
     pub fn about(severity: Severity, origin: &Origin, message: String) -> Self {
         let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).max(1);
         Self {
@@ -68,8 +69,8 @@ impl Diagnostic {
         }
     }
 
-    /// Several lines for a terminal: the message, the line it is about with a caret under the
-    /// place, and what to do. With `colour`, in the colours of ANSI terminals.
+    /// Several lines for a terminal: the message, the source line with a caret under the place, and
+    /// what to do. With `colour`, in ANSI colours.
     pub fn render(&self, colour: bool) -> String {
         let paint = |code: &str, text: &str| {
             if colour {
@@ -109,7 +110,7 @@ impl Diagnostic {
         text
     }
 
-    /// What diagnostics are sorted by.
+    /// The sort key of diagnostics.
     pub(super) fn order(&self) -> impl Ord + '_ {
         (&self.file, self.line, self.column)
     }
@@ -123,7 +124,7 @@ impl Diagnostic {
         }
     }
 
-    /// The part of the line that is shown, and how far the place is from its beginning.
+    /// The visible part of the line, and the position of the place in it.
     fn window(&self) -> Option<(String, usize)> {
         const WIDTH: usize = 100;
         let line = self.excerpt.as_deref()?;
@@ -161,12 +162,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why a configuration was refused: all of it, errors and warnings, by file and line.
+/// Why a configuration was rejected: all errors and warnings, by file and line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics {
     pub list: Vec<Diagnostic>,
-    /// Every file and directory that was looked at, for a watcher: a change in one of them may be
-    /// the remedy.
+    /// Every file and directory that was read, for a watcher: a change in one of them may fix the
+    /// problem.
     pub files: Vec<PathBuf>,
 }
 
@@ -178,7 +179,7 @@ impl Diagnostics {
             .filter(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
-    /// All of them as [`Diagnostic::render`] shows each.
+    /// All of them, as [`Diagnostic::render`] shows each.
     pub fn render(&self, colour: bool) -> String {
         let parts: Vec<_> = self.list.iter().map(|one| one.render(colour)).collect();
         parts.join("\n")

@@ -1,7 +1,7 @@
-//! Reads a configuration's files and makes one located tree of them.
+//! Reads a configuration's files into one located tree.
 //!
-//! A file may include others by path or pattern. Lists are put one after the other, named maps are
-//! merged, and whatever else is defined twice is left for `check` to report with both places.
+//! A file may include others by path or pattern. Lists are concatenated, named maps are merged, and
+//! anything else that is defined twice is left for `check` to report with both places.
 
 mod glob;
 
@@ -27,10 +27,10 @@ pub(super) struct Reader<'r> {
     pub(super) sources: &'r mut Sources,
     pub(super) problems: &'r mut Problems,
     pub(super) environment: Environment<'r>,
-    /// The files so far by their canonical paths, to see each only once.
+    /// The files so far by their canonical paths, so that each is read only once.
     pub(super) seen: HashMap<PathBuf, IncludedFiles>,
     pub(super) merged: Map,
-    /// Whether to take what stands before a mistake in a file's syntax.
+    /// Whether to use what precedes a syntax error in a file.
     pub(super) salvages: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct IncludedFiles {
 }
 
 impl Reader<'_> {
-    /// Reads a file and everything it includes. `from` is the place that includes it.
+    /// Reads a file and everything it includes. `from` is the place of the `include`.
     pub(super) fn file(&mut self, shown: &Path, from: Option<&At<'_>>) {
         let path = source::absolute(shown);
         self.sources.watch(&path);
@@ -70,7 +70,7 @@ impl Reader<'_> {
         self.text(shown, directory, &text.into());
     }
 
-    /// Takes a file's text and reads everything it includes.
+    /// Parses a file's text and reads everything it includes.
     pub(super) fn text(&mut self, shown: &Path, directory: PathBuf, text: &Arc<str>) {
         let file = self
             .sources
@@ -112,7 +112,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what the list at `at` names.
+    /// Reads the files in the list at `at`.
     fn include(&mut self, shown: &Path, at: &At<'_>) {
         let Some(node) = at.node() else { return };
         let Kind::List(list) = &node.kind else {
@@ -144,13 +144,13 @@ impl Reader<'_> {
 
     /// Reads one file, or all that match a pattern, relative to the file `shown`.
     fn pattern(&mut self, shown: &Path, at: &At<'_>, pattern: &str) {
-        // Shown paths stay as short as people wrote them; an absolute pattern replaces the base.
+        // Paths are shown as people wrote them; an absolute pattern replaces the base.
         let file = at.place().file;
         let base = shown.parent().unwrap_or_else(|| Path::new(""));
         if !glob::is_pattern(pattern) {
             let path = base.join(pattern);
             let path = if base.as_os_str().is_empty() {
-                // The text may stand in no file at all, but in a directory.
+                // The text may come from no file, but has a directory.
                 self.sources.shorten(&self.sources.resolve(file, &path))
             } else {
                 path
@@ -179,7 +179,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a file has not been read before; else says so.
+    /// Returns true if a file has not been read before; reports it otherwise.
     fn is_first(&mut self, path: &Path, from: Option<&At<'_>>) -> bool {
         let Ok(canonical) = path.canonicalize() else {
             return true;
@@ -205,7 +205,7 @@ impl Reader<'_> {
     }
 }
 
-/// What a path is called, unless it comes from a reference.
+/// The name of a path in messages, unless it comes from a reference.
 fn name(at: &At<'_>, path: &Path) -> String {
     if at.is_reference() {
         at.quoted()
@@ -214,7 +214,7 @@ fn name(at: &At<'_>, path: &Path) -> String {
     }
 }
 
-/// Adds the keys of one file to those of the files before it.
+/// Adds the keys of one file to those of earlier files.
 fn merge_maps(into: &mut Map, from: Map) {
     into.repeated.extend(from.repeated);
     for (key, entry) in from.entries {

@@ -1,7 +1,7 @@
 //! `${NAME}` and `${file:PATH}` in the values of a configuration.
 //!
-//! What stands for a reference goes into the decoded value only: neither the located tree nor any
-//! message ever has it.
+//! The value of a reference goes into the decoded value only: neither the located tree nor any
+//! message ever contains it.
 
 use std::borrow::Cow;
 use std::env::VarError;
@@ -11,21 +11,21 @@ use super::source::{self, Sources};
 
 use crate::printable::Printable as _;
 
-/// The largest file for `${file:PATH}`, in octets.
+/// The maximum size of a file for `${file:PATH}`, in octets.
 const MAX_VALUE: u64 = 1 << 20;
 
-/// Looks an environment variable up.
+/// Looks up an environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
 
 /// What is wrong with a reference, and what to do.
 pub(super) type Failure = (String, String);
 
-/// Whether a text has a reference in it.
+/// Returns true if a text contains a reference.
 pub(super) fn has_reference(text: &str) -> bool {
     text.contains("${")
 }
 
-/// Puts values in place of references; `$$` is a plain `$`.
+/// Replaces references with their values; `$$` is a plain `$`.
 ///
 /// Relative paths are relative to the directory of `file`.
 pub(super) fn interpolate<'t>(

@@ -1,31 +1,28 @@
-//! The checked model of a configuration: what the rest of Snigate works from.
+//! The checked model of a configuration, from which the rest of Snigate works.
 //!
 //! A value of these types is right by construction. References between parts (an upstream's name,
-//! an issuer's) have been resolved or proved to exist, paths are absolute, durations are positive
-//! where zero means nothing. Only `config::validate` makes them.
+//! an issuer's) have been resolved or checked, paths are absolute, durations are positive where
+//! zero means nothing. Only `config::validate` makes them.
 
+mod acme;
 mod dns;
-mod order;
 #[cfg(test)]
 mod sample;
 mod site;
-mod zerossl;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use indexmap::IndexMap;
 
 use crate::host::{Identifier, Pattern};
 use crate::secret::Secret;
 
+pub use acme::*;
 pub use dns::*;
-pub use order::*;
 pub use site::*;
-pub use zerossl::*;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +34,10 @@ pub struct Config {
     pub issuers: IndexMap<Arc<str>, Issuer>,
     /// By name, in the order of the file.
     pub dns: IndexMap<Arc<str>, Arc<Dns>>,
-    /// Shared by all copies, since there may be very many.
+    /// Shared by all copies, since there may be a great many.
     pub certificates: Arc<[CertificateSource]>,
     pub certificates_in_memory: InMemory,
-    /// The octets that certificates may take which are kept parsed.
+    /// The maximum size of parsed certificates, in octets.
     pub certificate_cache: usize,
     pub renewal: Renewal,
     /// Names that get a certificate when a client first asks for one.
@@ -51,7 +48,7 @@ pub struct Config {
     pub places: Places,
 }
 
-/// Where keys stand whose faults only show when the configuration is carried out.
+/// Places of keys whose faults only show when the configuration is applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
     pub default_certificate: Origin,
@@ -65,7 +62,7 @@ pub struct Server {
     pub http: Vec<SocketAddr>,
     pub admin: Admin,
     pub admin_token: Option<Secret>,
-    /// Worker threads; already the number of cores where the file says 0.
+    /// Worker threads; if the file says 0, already the number of cores.
     pub threads: usize,
     /// The user to become after binding.
     pub user: Option<String>,
@@ -84,7 +81,7 @@ pub enum Admin {
     Unix(PathBuf),
 }
 
-/// Limits on what one client may take.
+/// Limits on what one client may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// For the whole TLS handshake.
@@ -101,7 +98,7 @@ pub struct Limits {
     pub max_connections_per_ip: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub h2_streams: u32,
-    /// Requests at upstreams at a time, 0 for as many as there are descriptors and ports for.
+    /// Simultaneous requests at upstreams; 0 for as many as there are descriptors and ports for.
     pub upstream_connections: usize,
 }
 
@@ -109,10 +106,10 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub profile: TlsProfile,
-    /// Key exchange groups by OpenSSL's names, most wanted first.
+    /// Key exchange groups by OpenSSL's names, most preferred first.
     pub groups: Vec<String>,
-    /// The name or address whose certificate is served without SNI, where the address that a client
-    /// comes to has none of its own, and for unknown names where [`UnknownSni::Default`] says so.
+    /// The name or address whose certificate is served without SNI, unless the address that a
+    /// client connects to has its own, and for unknown names if [`UnknownSni::Default`] says so.
     pub default_certificate: Option<Identifier>,
     pub unknown_sni: UnknownSni,
     pub session_tickets: SessionTickets,
@@ -130,7 +127,7 @@ pub enum TlsProfile {
 /// What a client gets that asks for a name without a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownSni {
-    /// The default certificate where there is one, else the alert `unrecognized_name`.
+    /// The default certificate if there is one, else the alert `unrecognized_name`.
     Default,
     /// The alert `unrecognized_name` (RFC 6066, section 3).
     Reject,
@@ -150,7 +147,7 @@ pub enum Storage {
     File { path: PathBuf },
 }
 
-/// Who issues certificates.
+/// A source of certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Issuer {
     /// A CA with ACME (RFC 8555).
@@ -161,121 +158,23 @@ pub enum Issuer {
     Own,
 }
 
-/// A CA with ACME, and how it is dealt with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acme {
-    /// The URL of its directory.
-    pub directory: String,
-    /// The URL of the directory of its staging environment, where it is known to have one: asked
-    /// first once an order has failed.
-    pub staging: Option<String>,
-    pub email: Option<String>,
-    /// Those for which there is a listener, most wanted first. Never empty.
-    pub challenges: Vec<ChallengeType>,
-    /// The entry of [`Config::dns`] that is used where a certificate names none.
-    pub dns: Option<Arc<str>>,
-    /// What is asked of it beside the names.
-    pub order: OrderTerms,
-    pub key_type: KeyType,
-    /// Whether a renewed certificate has the key of the one before.
-    pub reuse_key: bool,
-    /// Roots to trust for the directory instead of the system's, PEM.
-    pub ca_file: Option<PathBuf>,
-    pub eab: Option<ExternalAccount>,
-    /// Who gives the key for external account binding, instead of `eab`.
-    pub zerossl: Option<ZeroSsl>,
-    /// A proxy that the CA is reached through, `http://HOST:PORT`.
-    pub proxy: Option<Uri>,
-    pub order_limit: OrderLimit,
-    /// Whether CAA records are looked up before an order.
-    pub check_caa: bool,
-    /// The name servers that are asked about names; the system's where empty.
-    pub resolvers: Vec<SocketAddr>,
-}
-
-/// A way to prove control of a name (RFC 8555, section 8; RFC 8737;
-/// draft-ietf-acme-dns-account-label; draft-ietf-acme-dns-persist).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ChallengeType {
-    Http01,
-    TlsAlpn01,
-    Dns01,
-    DnsAccount01,
-    DnsPersist01,
-}
-
-impl ChallengeType {
-    /// Every type there is.
-    pub const ALL: [Self; 5] = [
-        Self::Http01,
-        Self::TlsAlpn01,
-        Self::Dns01,
-        Self::DnsAccount01,
-        Self::DnsPersist01,
-    ];
-
-    /// The name in ACME.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http01 => "http-01",
-            Self::TlsAlpn01 => "tls-alpn-01",
-            Self::Dns01 => "dns-01",
-            Self::DnsAccount01 => "dns-account-01",
-            Self::DnsPersist01 => "dns-persist-01",
-        }
-    }
-
-    /// Whether the proof is a record in the DNS: no listener is needed, and wildcards can be proved.
-    pub fn is_over_dns(self) -> bool {
-        match self {
-            Self::Http01 | Self::TlsAlpn01 => false,
-            Self::Dns01 | Self::DnsAccount01 | Self::DnsPersist01 => true,
-        }
-    }
-}
-
-/// The kind of the key of a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyType {
-    P256,
-    P384,
-    Rsa2048,
-    Rsa4096,
-    Ed25519,
-}
-
-/// External account binding (RFC 8555, section 7.3.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalAccount {
-    pub key_id: String,
-    /// The MAC key in base64url without padding.
-    pub hmac_key: Secret,
-}
-
-/// How many orders may be begun in a period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OrderLimit {
-    pub orders: u32,
-    pub per: Duration,
-}
-
-/// Certificates to serve, beside those that sites ask issuers for.
+/// Certificates to serve, in addition to those that sites request from issuers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
     /// Every `NAME.pem` with `NAME.key`, or with the key inside.
     Directory { path: PathBuf, origin: Origin },
-    /// A chain and its key. Both paths are the same where one file holds both.
+    /// A chain and its key. Both paths are the same if one file contains both.
     Files {
         cert: PathBuf,
         key: PathBuf,
         origin: Origin,
     },
-    /// Names for which an issuer is asked.
+    /// Names for which issuers are asked.
     Managed {
         names: Vec<Pattern>,
         /// Names of issuers, tried in order. Never empty.
         issuers: Vec<Arc<str>>,
-        /// The entry of [`Config::dns`] to prove by, before that of the issuer.
+        /// The entry of [`Config::dns`] for validations, in preference to that of the issuer.
         dns: Option<Arc<str>>,
         origin: Origin,
     },
@@ -285,12 +184,12 @@ pub enum CertificateSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InMemory {
     All,
-    /// Those that are asked for; the others are read where they are kept.
+    /// Those in use; the others are read from where they are kept.
     Cache,
 }
 
-/// The place in the configuration that an entry comes from, for messages: `FILE:LINE:COLUMN` and
-/// the key's path, `certificates[3]`.
+/// Where an entry is in the configuration, for messages: `FILE:LINE:COLUMN` and the key's path,
+/// `certificates[3]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     pub file: Arc<PathBuf>,
@@ -302,42 +201,42 @@ pub struct Origin {
 /// When issued certificates are renewed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Renewal {
-    /// The part of the lifetime, over 0 and under 1, at whose beginning a renewal is due.
+    /// The last part of the lifetime, over 0 and under 1, in which a renewal is due.
     pub window: f64,
     pub check_every: Duration,
-    /// Whether CAs are asked when they advise to renew (RFC 9773).
+    /// Whether CAs are asked when they suggest to renew (RFC 9773).
     pub ari: bool,
-    /// Whether a start fails that cannot obtain what is missing.
+    /// Whether a start fails if it cannot obtain missing certificates.
     pub required_at_start: bool,
 }
 
-/// Certificates made when first asked for.
+/// Certificates issued when a client first asks for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnDemand {
     /// Names of issuers, tried in order. Never empty.
     pub issuers: Vec<Arc<str>>,
-    /// Whether one of them is a public CA, which certifies names of the public DNS alone.
+    /// Whether one of them is a public CA, which certifies only names in the public DNS.
     pub public: bool,
-    /// What names must be covered by; empty only where `ask` decides alone.
+    /// Patterns that must cover a name; empty only if `ask` decides alone.
     pub allow: Vec<Pattern>,
-    /// Who is asked about a name that `allow` covers.
+    /// The service to ask about a name that `allow` covers.
     pub ask: Option<Ask>,
     pub limits: OnDemandLimits,
-    /// A name that was not asked for in this time is dropped.
+    /// A name that nobody asked for in this time is dropped.
     pub unused: Duration,
 }
 
 /// A service that says which names may have a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Checked to be a URL of HTTP. May have a secret in its path or query.
+    /// Checked to be an HTTP URL. May contain a secret in its path or query.
     pub url: Secret,
     pub timeout: Duration,
-    /// How long a yes is good for, where it does not say so itself.
+    /// How long a yes is valid, unless it says so itself.
     pub cache_allowed: Duration,
-    /// How long a no is good for, where it does not say so itself.
+    /// How long a no is valid, unless it says so itself.
     pub cache_refused: Duration,
-    /// The roots to trust; the system's where `None`.
+    /// The roots to trust; `None` for the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -346,13 +245,13 @@ pub struct Ask {
 pub struct OnDemandLimits {
     /// How long a handshake waits.
     pub max_wait: Duration,
-    /// How many handshakes wait at most.
+    /// The maximum number of waiting handshakes.
     pub max_waiting: u32,
-    /// New names a minute.
+    /// New names per minute.
     pub per_minute: u32,
     /// New names of one registered domain.
     pub per_domain: Option<NameQuota>,
-    /// New names that the clients of one network ask for.
+    /// New names requested by the clients of one network.
     pub per_client: Option<NameQuota>,
 }
 
@@ -372,7 +271,7 @@ pub struct Log {
     pub access: AccessLog,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Json,

@@ -1,8 +1,8 @@
-//! Collecting everything that is wrong with a configuration, each thing at its place.
+//! Collects everything that is wrong with a configuration, each thing at its place.
 //!
-//! [`At`] is a cursor that walks along the located tree beside the decoded values, so that the
-//! code that finds a problem never deals with lines or paths. [`Problems`] takes what is found and
-//! keeps back what is only a consequence of something reported already.
+//! [`At`] is a cursor that moves through the located tree along with the decoded values, so the
+//! code that finds a problem never deals with lines or paths. [`Problems`] collects what is found
+//! and suppresses what only follows from an earlier problem.
 
 mod suggestions;
 
@@ -16,10 +16,10 @@ use super::yaml_tree::{Kind, Node, Place};
 
 pub(super) use suggestions::{nearest, quote, suggest};
 
-/// How many problems are reported at most: who made more will start with these.
+/// The maximum number of reported problems: whoever made more will start with these.
 const MAX_PROBLEMS: usize = 1_000;
 
-/// A position in the configuration: a key's path and, where it is written, its node.
+/// A position in the configuration: a key's path and, if it is present, its node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
     parent: Option<&'a Self>,
@@ -46,7 +46,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// A key of the mapping here. Where it is not written, its place is that of the mapping.
+    /// A key of the mapping here. If it is missing, its place is that of the mapping.
     pub(super) fn key<'b>(&'b self, key: &'b str) -> At<'b> {
         let node = self
             .node
@@ -60,7 +60,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// An element of the list here, or the value itself where one stands for a list of one.
+    /// An element of the list here, or the value itself if it stands for a list of one.
     pub(super) fn index(&self, index: usize) -> At<'_> {
         let node = self.node.and_then(|node| match node.kind {
             Kind::Scalar(_) => Some(node),
@@ -84,12 +84,12 @@ impl<'a> At<'a> {
         self
     }
 
-    /// Whether the key is written in the file.
+    /// Returns true if the key is present in the file.
     pub(super) fn is_written(&self) -> bool {
         self.node.is_some()
     }
 
-    /// The value as it is written, where it is.
+    /// The value as written, if it is present.
     pub(super) fn node(&self) -> Option<&'a Node> {
         self.node
     }
@@ -100,12 +100,12 @@ impl<'a> At<'a> {
         self
     }
 
-    /// Where this is.
+    /// The place in the file.
     pub(super) fn place(&self) -> Place {
         self.place
     }
 
-    /// The value as the file has it, in quotes: with `${…}`, never with what stands for it.
+    /// The value as written, in quotes: with `${…}`, never with what it stands for.
     pub(super) fn quoted(&self) -> String {
         match self.node.map(|node| &node.kind) {
             Some(Kind::Scalar(scalar)) => quote(&scalar.text),
@@ -113,7 +113,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// Whether the value has a reference in it, so that what it stands for is not to be shown.
+    /// Returns true if the value contains a reference, whose value must not be shown.
     pub(super) fn is_reference(&self) -> bool {
         match self.node.map(|node| &node.kind) {
             Some(Kind::Scalar(scalar)) => has_reference(&scalar.text),
@@ -142,7 +142,7 @@ impl<'a> At<'a> {
     }
 }
 
-/// Something wrong, or odd, at a place.
+/// A problem at a place.
 #[derive(Debug)]
 struct Problem {
     severity: Severity,
@@ -152,25 +152,25 @@ struct Problem {
     hint: Option<String>,
 }
 
-/// All that has been found so far.
+/// All problems so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     list: Vec<Problem>,
-    /// How many were left out beyond the most.
+    /// How many were left out beyond the maximum.
     more: usize,
     errors: usize,
-    /// How many of them concern an issuer alone.
+    /// How many errors concern single issuers.
     faults: usize,
-    /// Paths of values that have the wrong shape, and so are missing from the decoded values.
+    /// Paths of values of the wrong shape, which are missing from the decoded values.
     broken: Vec<String>,
-    /// Paths of keys that are there under a misspelt name.
+    /// Paths of keys that are present under a misspelled name.
     lost: HashSet<String>,
-    /// Lines that hold a secret, and are not quoted.
+    /// Lines that contain a secret, and are not quoted.
     secret_lines: HashSet<(u32, u32)>,
 }
 
 impl Problems {
-    /// Notes an error in the shape of the file: what follows from it is not reported again.
+    /// Reports an error in the shape of the file: its consequences are not reported.
     pub(super) fn broken(
         &mut self,
         at: &At<'_>,
@@ -190,17 +190,17 @@ impl Problems {
         );
     }
 
-    /// Notes that a key of the mapping here is not there only because it is misspelt.
+    /// Notes that a key of the mapping here is only missing because it is misspelled.
     pub(super) fn mark_lost(&mut self, at: &At<'_>, key: &str) {
         self.lost.insert(at.key(key).path());
     }
 
-    /// Whether a section is there but misspelt or of the wrong type as a whole.
+    /// Returns true if a section is misspelled or as a whole of the wrong type.
     pub(super) fn is_lost(&self, section: &str) -> bool {
         self.lost.contains(section) || self.broken.iter().any(|broken| broken == section)
     }
 
-    /// Notes an error in the meaning of a value.
+    /// Reports an error in the meaning of a value.
     pub(super) fn error(
         &mut self,
         at: &At<'_>,
@@ -219,7 +219,7 @@ impl Problems {
         }
     }
 
-    /// Notes an error of a file that an issuer alone needs.
+    /// Reports an error in a file that only an issuer needs.
     pub(super) fn fault(
         &mut self,
         at: &At<'_>,
@@ -231,7 +231,7 @@ impl Problems {
         self.faults += self.errors - before;
     }
 
-    /// Notes an error that stands whatever else is wrong around it.
+    /// Reports an error that stands whatever else is wrong around it.
     pub(super) fn refuse(
         &mut self,
         at: &At<'_>,
@@ -242,7 +242,7 @@ impl Problems {
         self.add(Severity::Error, at.place(), at.path(), message, hint);
     }
 
-    /// Notes something that is accepted but hardly meant.
+    /// Reports something that is accepted, but probably not intended.
     pub(super) fn warn(
         &mut self,
         at: &At<'_>,
@@ -261,27 +261,27 @@ impl Problems {
         }
     }
 
-    /// Notes that a file cannot be taken at all.
+    /// Reports that a file is unusable.
     pub(super) fn file(&mut self, place: Place, message: String, hint: Option<String>) {
         self.add(Severity::Error, place, String::new(), message, hint);
     }
 
-    /// Notes that the line at this place is not to be quoted.
+    /// Notes that the line at this place must not be quoted.
     pub(super) fn hide_place(&mut self, place: Place) {
         self.secret_lines.insert((place.file, place.line));
     }
 
-    /// Whether the value here, or a part of it, has the wrong shape.
+    /// Returns true if the value here, or a part of it, has the wrong shape.
     pub(super) fn is_broken(&self, at: &At<'_>) -> bool {
         !self.broken.is_empty() && self.follows(&at.path())
     }
 
-    /// Whether more problems are only counted, so that hints for them are work for nothing.
+    /// Returns true if more problems are only counted, so that hints for them are pointless.
     pub(super) fn is_full(&self) -> bool {
         self.list.len() >= MAX_PROBLEMS
     }
 
-    /// How many of the errors concern an issuer alone.
+    /// How many errors concern single issuers.
     pub(super) fn faults(&self) -> usize {
         self.faults
     }
@@ -291,7 +291,7 @@ impl Problems {
         self.errors
     }
 
-    /// All diagnostics in the order of files and lines.
+    /// All diagnostics, ordered by file and line.
     pub(super) fn into_diagnostics(self, sources: &Sources) -> Vec<Diagnostic> {
         let mut list: Vec<_> = self
             .list
@@ -328,7 +328,7 @@ impl Problems {
         list
     }
 
-    /// Whether a problem at `path` may be but a consequence of a broken value: one at it, in it,
+    /// Returns true if a problem at `path` may only follow from a broken value: one at it, in it,
     /// or around it.
     fn follows(&self, path: &str) -> bool {
         self.broken.iter().any(|broken| {
@@ -364,7 +364,7 @@ impl Problems {
     }
 }
 
-/// Whether the key `path` is `outer` or lies in it.
+/// Returns true if the key `path` is `outer` or lies within it.
 fn within(path: &str, outer: &str) -> bool {
     path.strip_prefix(outer)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

@@ -1,4 +1,4 @@
-//! The files that a configuration is made of: reads them within bounds and remembers which.
+//! The files of a configuration: reads them within limits and remembers which.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -10,7 +10,7 @@ use super::yaml_tree::Place;
 
 use crate::printable::Printable as _;
 
-/// The largest file of a configuration, in octets.
+/// The maximum size of a file of a configuration, in octets.
 const MAX_FILE: u64 = 16 << 20;
 
 /// All files of a configuration.
@@ -25,15 +25,15 @@ pub(super) struct Sources {
 struct Source {
     /// As people know it.
     shown: Arc<PathBuf>,
-    /// What relative paths in it are relative to, absolute.
+    /// The base of relative paths in it, absolute.
     directory: PathBuf,
     text: Arc<str>,
-    /// Where each line ends, once someone asks.
+    /// Where each line ends, computed on demand.
     line_ends: OnceCell<Vec<usize>>,
 }
 
 impl Sources {
-    /// Adds a file and gives its number.
+    /// Adds a file and returns its number.
     pub(super) fn add(&mut self, shown: PathBuf, directory: PathBuf, text: Arc<str>) -> u32 {
         let number = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         self.files.push(Source {
@@ -58,7 +58,7 @@ impl Sources {
         watched
     }
 
-    /// How long all texts are together, in octets.
+    /// The total size of all texts, in octets.
     pub(super) fn octets(&self) -> usize {
         self.files.iter().map(|source| source.text.len()).sum()
     }
@@ -70,7 +70,7 @@ impl Sources {
             .unwrap_or_default()
     }
 
-    /// `path` as seen from the file it stands in: absolute, without `.` in it.
+    /// `path` resolved relative to the file that contains it: absolute, without `.` in it.
     pub(super) fn resolve(&self, file: u32, path: &Path) -> PathBuf {
         match self.get(file) {
             Some(source) => absolute(&source.directory.join(path)),
@@ -78,7 +78,7 @@ impl Sources {
         }
     }
 
-    /// A path from the current directory where it lies in it.
+    /// A path relative to the current directory, if it lies in it.
     pub(super) fn shorten(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(absolute(Path::new("."))) {
             Ok(inside) => inside.to_owned(),
@@ -113,7 +113,7 @@ impl Sources {
     }
 }
 
-/// The absolute form of a path, also where the current directory is gone.
+/// The absolute form of a path, even if the current directory is gone.
 pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -123,7 +123,7 @@ pub(super) fn read_file(path: &Path) -> Result<String, (String, String)> {
     read_at_most(path, MAX_FILE)
 }
 
-/// A file's text where it has no more octets than `most`.
+/// A file's text, if it has no more octets than `most`.
 pub(super) fn read_at_most(path: &Path, most: u64) -> Result<String, (String, String)> {
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => (
@@ -160,7 +160,7 @@ pub(super) fn read_at_most(path: &Path, most: u64) -> Result<String, (String, St
     text(bytes)
 }
 
-/// Takes octets for UTF-8, with or without a byte order mark.
+/// Decodes UTF-8, with or without a byte order mark.
 fn text(bytes: Vec<u8>) -> Result<String, (String, String)> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err((

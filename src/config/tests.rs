@@ -1,4 +1,4 @@
-//! The way of a whole configuration, from text to model or diagnostics.
+//! A whole configuration, from text to model or diagnostics.
 
 mod accepted;
 mod acme;
@@ -15,7 +15,7 @@ mod zerossl;
 
 use super::*;
 
-/// The same configuration with nothing wrong in it.
+/// The same configuration without errors.
 const GOOD: &str = "\
 issuers: { local: { local_ca: { } } }
 upstreams: { app: { servers: [\"127.0.0.1:3000\"] } }
@@ -51,7 +51,7 @@ fn refuse(text: &str) -> Diagnostics {
     }
 }
 
-/// What a text is refused for, one line for each, without the file's name.
+/// The errors in a text, one line for each, without the file's name.
 fn errors(text: &str) -> Vec<String> {
     let line = |diagnostic: &Diagnostic| diagnostic.to_string().replace("<text>:", "");
     refuse(text).errors().map(line).collect()
@@ -83,22 +83,22 @@ upstreams:
 #[test]
 fn a_consequence_is_not_reported_beside_its_cause() {
     for (text, count) in [
-        // The upstream is there, only wrong.
+        // The upstream exists, but is wrong.
         (
             "upstreams: { app: 5 }\nsites: [{ hosts: [a.example], upstream: app }]",
             1,
         ),
-        // 'hosts' is there, only misspelt.
+        // 'hosts' exists, but is misspelled.
         (
             "sites: [{ hots: [a.example], routes: [{ respond: {} }] }]",
             1,
         ),
-        // The route does something, only misspelt.
+        // The route has an action, but misspelled.
         (
             "sites: [{ hosts: [a.example], routes: [{ respnd: {} }] }]",
             1,
         ),
-        // The upstreams are there, only misspelt or of another type.
+        // The upstreams exist, but are misspelled or of another type.
         (
             "upstream: { a: { servers: [\"b:1\"] } }\nsites: [{ hosts: [a.example], upstream: a }]",
             1,
@@ -107,17 +107,17 @@ fn a_consequence_is_not_reported_beside_its_cause() {
             "upstreams: [a]\nsites: [{ hosts: [a.example], upstream: a }]",
             1,
         ),
-        // Both routes have a path, one of them misspelt.
+        // Both routes have a path, one of them misspelled.
         (
             "sites: [{ hosts: [a.example], routes: [{ pth: /x, respond: {} }, { respond: {} }] }]",
             1,
         ),
-        // The issuer chose something, only misspelt.
+        // The issuer is chosen, but misspelled.
         (
             "issuers: { a: { local_c: {} } }\nsites: [{ hosts: [b.example], tls: a, routes: [{ respond: {} }] }]",
             1,
         ),
-        // The host has the wrong type; the other is a duplicate of its own.
+        // The host has the wrong type; the other is an independent duplicate.
         (
             "sites: [{ hosts: [5, a.example, a.example], routes: [{ respond: {} }] }]",
             2,

@@ -1,8 +1,8 @@
-//! YAML text into a tree that knows where each part stands.
+//! Parses YAML text into a tree that knows the place of each part.
 //!
-//! Reads the events of the YAML parser, so that every key and value keeps its line and column,
-//! and all limits on what a file may cost (depth, aliases, number of values) are kept here. It
-//! knows nothing of what the keys mean: `check` does.
+//! Reads the events of the YAML parser, so that every key and value keeps its line and column. All
+//! limits on the cost of a file (depth, aliases, number of values) are enforced here. The meaning
+//! of keys is up to `check`.
 
 mod brace_escape;
 mod syntax;
@@ -44,7 +44,7 @@ impl Place {
         }
     }
 
-    /// The end of the last line, where the place lies beyond it.
+    /// The end of the last line, if the place lies beyond it.
     fn within(self, text: &str) -> Self {
         let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX);
         if self.line <= lines {
@@ -67,7 +67,7 @@ impl Place {
     }
 }
 
-/// A value and where it begins.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Place,
@@ -105,17 +105,16 @@ pub(super) struct Repeated {
     pub(super) again: Place,
 }
 
-/// A scalar as it stands in the file, `${…}` and all: a tree holds no secret that comes from
-/// elsewhere.
+/// A scalar as written in the file, including `${…}`: a tree holds no secret from elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct Scalar {
     pub(super) text: String,
-    /// Without quotes, so that it may also be a number, a truth value or nothing.
+    /// Without quotes, so that it may also be a number, a boolean or null.
     pub(super) plain: bool,
 }
 
 impl Node {
-    /// The value of a key, where this is a mapping that has it.
+    /// The value of a key, if this is a mapping that has it.
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.kind {
             Kind::Map(map) => map.entries.get(key),
@@ -123,7 +122,7 @@ impl Node {
         }
     }
 
-    /// An element, where this is a list that has it.
+    /// An element, if this is a list that has it.
     pub(super) fn element(&self, index: usize) -> Option<&Self> {
         match &self.kind {
             Kind::List(list) => list.get(index),
@@ -131,7 +130,7 @@ impl Node {
         }
     }
 
-    /// Whether there is no value: nothing, `~` or `null`.
+    /// Returns true if there is no value: nothing, `~` or `null`.
     pub(super) fn is_null(&self) -> bool {
         match &self.kind {
             Kind::Scalar(scalar) => scalar.is_null(),
@@ -141,14 +140,14 @@ impl Node {
 }
 
 impl Scalar {
-    /// Whether there is no value: nothing, `~` or `null`.
+    /// Returns true if there is no value: nothing, `~` or `null`.
     pub(super) fn is_null(&self) -> bool {
         self.plain && matches!(&*self.text, "" | "~" | "null" | "Null" | "NULL")
     }
 }
 
 impl Map {
-    /// Adds a key, or notes that it is there already.
+    /// Adds a key, or notes that it is repeated.
     pub(super) fn insert(&mut self, key: String, entry: Entry) {
         match self.entries.entry(key) {
             Slot::Occupied(slot) => self.repeated.push(Repeated {
@@ -163,26 +162,26 @@ impl Map {
     }
 }
 
-/// Parses the text of one file; `None` where there is nothing but comments.
+/// Parses the text of one file; `None` if there is nothing but comments.
 pub(super) fn parse(text: &str, file: u32) -> Result<Option<Node>, SyntaxError> {
     let mut tree = Tree::default();
     tree.read_events(text, file)?;
     Ok(tree.root)
 }
 
-/// What stands before the first mistake in the syntax, with all that is whole there.
+/// What precedes the first syntax error, as far as it is complete.
 pub(super) fn parse_beginning(text: &str, file: u32) -> Option<Node> {
     let mut tree = Tree::default();
     if tree.read_events(text, file).is_err() {
         while !tree.open.is_empty() {
-            // What ends here had no mistake so far.
+            // The part that ends here had no error so far.
             tree.end_node().ok()?;
         }
     }
     tree.root
 }
 
-/// A list or mapping whose end has not come yet.
+/// A list or mapping that has not ended yet.
 struct Open {
     node: Node,
     anchor: usize,
@@ -195,7 +194,7 @@ struct Open {
 #[derive(Default)]
 struct Tree {
     open: Vec<Open>,
-    /// Values with an anchor, and of how many values each is made.
+    /// Values with an anchor, with the number of values in each.
     anchors: IndexMap<usize, (Node, usize)>,
     root: Option<Node>,
     nodes: usize,
@@ -203,7 +202,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// Reads a text to its end, or to the first mistake.
+    /// Reads a text to its end, or to the first error.
     fn read_events(&mut self, text: &str, file: u32) -> Result<(), SyntaxError> {
         let mut documents = 0;
         let text = brace_escape::escape_braces(text);
@@ -305,7 +304,7 @@ impl Tree {
         self.finish(node, 0, size)
     }
 
-    /// Accounts for a copy of so many values.
+    /// Accounts for a copy of this many values.
     fn repeat(&mut self, place: Place, size: usize) -> Result<(), SyntaxError> {
         self.aliased += size;
         if self.aliased > MAX_ALIASED_NODES {
@@ -318,7 +317,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Puts a whole value where it belongs.
+    /// Puts a complete value into its parent.
     fn finish(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), SyntaxError> {
         if anchor != 0 {
             self.repeat(node.place, size)?;

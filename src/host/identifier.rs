@@ -1,4 +1,4 @@
-//! What is proved to a CA and asked for by clients: a name, or an IP address (RFC 8738).
+//! What a CA validates and clients ask for: a name, or an IP address (RFC 8738).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ pub enum Identifier {
     Ip(IpAddr),
 }
 
-/// The same as it comes with a request, without a copy: the name is in normal form.
+/// The same as it comes with a request, without a copy: the name is normalized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host<'a> {
     Ip(IpAddr),
@@ -21,7 +21,7 @@ pub enum Host<'a> {
 }
 
 impl Identifier {
-    /// The host name, `None` where it is an address.
+    /// The host name; `None` if it is an address.
     pub fn name(&self) -> Option<&HostName> {
         match self {
             Self::Dns(name) => Some(name),
@@ -29,8 +29,8 @@ impl Identifier {
         }
     }
 
-    /// The name that stands for it in the DNS: of an address the one that leads back to names, under
-    /// which a CA asks for it over TLS (RFC 8738, section 6).
+    /// Its name in the DNS: for an address the name of its reverse mapping, by which a CA asks for
+    /// it over TLS (RFC 8738, section 6).
     pub fn dns_name(&self) -> HostName {
         match self {
             Self::Dns(name) => name.clone(),
@@ -39,7 +39,7 @@ impl Identifier {
         }
     }
 
-    /// Whether `host` is this one.
+    /// Returns true if `host` is the same.
     pub fn is(&self, host: Host<'_>) -> bool {
         match (self, host) {
             (Self::Dns(name), Host::Name(asked)) => name.as_str() == asked,
@@ -100,7 +100,7 @@ impl fmt::Display for Identifier {
     }
 }
 
-/// As it stands in a request: an address of IPv6 in brackets.
+/// As in a request: an IPv6 address in brackets.
 impl fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(v6.to_string(), "2001:db8::1");
         assert!(v6.name().is_none());
         assert!(v6.is(Host::Ip("2001:db8::1".parse().expect("an address"))));
-        // One address, however it is written.
+        // The same address, however it is written.
         let v4 = identifier("::ffff:192.0.2.7");
         assert_eq!(v4, identifier("192.0.2.7"));
         assert!(v4.is(Host::Ip("::ffff:192.0.2.7".parse().expect("an address"))));

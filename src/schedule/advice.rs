@@ -1,9 +1,9 @@
-//! When a CA advises to renew a certificate (RFC 9773), and what is made of that.
+//! When a CA suggests to renew a certificate (RFC 9773), and what follows from that.
 //!
 //! A CA names a window, [`RenewalInfo`]. A time in it is drawn once, and kept for as long as the
-//! window stays. The advice brings a renewal forward and never puts it off: a CA that is wrong, or
-//! away when the time comes, does not cost a certificate the part of its life that is configured
-//! for its renewal. [`Advice`] belongs to one certificate and says nothing of the next.
+//! window stays. The advice can only bring a renewal forward: a CA that is wrong, or unavailable
+//! when the time comes, does not cost a certificate the part of its lifetime that is configured for
+//! its renewal. [`Advice`] belongs to one certificate and says nothing about the next.
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
@@ -11,66 +11,68 @@ use serde::{Deserialize, Serialize};
 use super::{DAY, Failure, FailureClass, HOUR, Lifetime, MINUTE};
 use crate::clock::UnixTime;
 
-/// How soon and how late a CA is asked again, whatever it says (RFC 9773, section 4.3.2).
+/// The shortest and the longest time until a CA is asked again, whatever it says (RFC 9773, section
+/// 4.3.2).
 const SOONEST: i64 = MINUTE;
 const LATEST: i64 = DAY;
 
-/// When it is asked again where it does not say, or cannot say for long (section 4.3.3).
+/// When it is asked again if it does not say, or is unavailable for long (section 4.3.3).
 const LONG: i64 = 6 * HOUR;
 
-/// A certificate is young in this part of its life, 1/10. Of young ones, no more than one in
-/// [`REST`] is renewed on advice: a CA that always says "now" would otherwise be asked without end.
+/// A certificate is young in this part of its lifetime, 1/10. Of young certificates, no more than
+/// one in [`REST`] is renewed on advice: a CA that always says "now" would otherwise be asked
+/// endlessly.
 const YOUNG: i64 = 10;
 const REST: i64 = DAY;
 
-/// What a CA says about when to renew a certificate (RFC 9773, section 4.2).
+/// A CA's suggestion of when to renew a certificate (RFC 9773, section 4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenewalInfo {
     pub start: UnixTime,
     /// After the start.
     pub end: UnixTime,
-    /// A page of the CA that says why.
+    /// A page of the CA that explains it.
     pub url: Option<String>,
     /// When it wants to be asked again.
     pub ask_at: Option<UnixTime>,
 }
 
-/// What is known of a CA's advice on one certificate, as it is stored.
+/// A CA's advice on one certificate, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
-    /// How the certificate is known at its CA (RFC 9773, section 4.1).
+    /// The certificate's identifier at its CA (RFC 9773, section 4.1).
     pub certificate: String,
-    /// `None` where the CA has no advice, or gave none yet.
+    /// `None` if the CA has no advice, or has not given any yet.
     pub window: Option<Window>,
     /// When the CA is asked again.
     pub ask_at: UnixTime,
-    /// How often in a row it has not answered.
+    /// How many times in a row it has not responded.
     #[serde(default)]
     pub failures: u32,
-    /// When the certificate before this one was renewed on advice.
+    /// When the previous certificate was renewed on advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub followed: Option<UnixTime>,
 }
 
-/// When a certificate ought to be renewed.
+/// When a certificate should be renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     pub start: UnixTime,
     pub end: UnixTime,
-    /// The time in it that was drawn.
+    /// The time drawn from the window.
     pub at: UnixTime,
-    /// A page of the CA that says why.
+    /// A page of the CA that explains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }
 
 impl Advice {
-    /// What is known of the advice on `certificate` by `before`, which may be on the one before it.
+    /// The known advice on `certificate`, given `before`, which may be about its predecessor.
     pub fn for_certificate(certificate: &str, before: Option<&Self>, now: UnixTime) -> Self {
         if let Some(before) = before.filter(|before| before.certificate == certificate) {
             return before.clone();
         }
-        // Renewed after the time that was drawn: on advice, as far as anybody can tell later.
+        // It was renewed after the drawn time: on advice, as far as anybody can tell later.
         let followed = before.and_then(|before| {
             let is_followed = before.window.as_ref().is_some_and(|it| it.at <= now);
             if is_followed {
@@ -88,14 +90,14 @@ impl Advice {
         }
     }
 
-    /// Whether this is on `certificate`, and the CA need not be asked yet. A time that is too far
-    /// off comes from a clock that was wrong.
+    /// Returns true if this is about `certificate`, and the CA need not be asked yet. A time that
+    /// is too far off comes from a clock that was wrong.
     pub fn is_fresh(&self, certificate: &str, now: UnixTime) -> bool {
         let latest = now.saturating_add(LATEST);
         self.certificate == certificate && now < self.ask_at && self.ask_at <= latest
     }
 
-    /// Takes what the CA says, `None` where it gives no advice at all.
+    /// Applies what the CA says, `None` if it gives no advice at all.
     pub fn apply_info(&mut self, info: Option<RenewalInfo>, now: UnixTime, rng: &mut Rng) {
         self.failures = 0;
         let Some(info) = info else {
@@ -121,7 +123,7 @@ impl Advice {
         self.ask_at = clamped(ask_at.unwrap_or_else(|| now.saturating_add(LONG)), now);
     }
 
-    /// Notes that the CA did not answer. What it said before holds.
+    /// Records that the CA did not respond. Its earlier advice stays.
     pub fn record_failure(&mut self, failure: &Failure, now: UnixTime) {
         let doubled = MINUTE << self.failures.min(9);
         self.failures = self.failures.saturating_add(1);
@@ -133,8 +135,7 @@ impl Advice {
         self.ask_at = clamped(ask_at.unwrap_or_else(|| now.saturating_add(wait)), now);
     }
 
-    /// When the certificate, which lives so long, is to be renewed by this; `None` where there is
-    /// no advice.
+    /// When advice renews the certificate with this lifetime; `None` if there is none.
     pub fn renew_at(&self, life: &Lifetime) -> Option<UnixTime> {
         let at = self.window.as_ref()?.at;
         let grown = life.not_before.saturating_add(life.length() / YOUNG);
@@ -142,8 +143,8 @@ impl Advice {
         Some(at.max(rested.unwrap_or(UnixTime::MIN)))
     }
 
-    /// Whether people ought to hear of this, where `before` was known on the same certificate: the
-    /// CA explains itself, wants it renewed sooner than before, or at once.
+    /// Returns true if people should know of this, given the advice `before` on the same
+    /// certificate: the CA explains itself, or wants it renewed sooner than before, or immediately.
     pub fn is_news(&self, before: &Self, now: UnixTime) -> bool {
         let Some(window) = &self.window else {
             return false;
@@ -302,13 +303,13 @@ mod tests {
         let gaps = renewals.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(gaps.min() >= Some(DAY), "{renewals:?}");
 
-        // One that has grown up is renewed at once: it was revoked.
+        // One that is no longer young is renewed immediately: it was revoked.
         let mut revoked = Advice::for_certificate("b.1", known.as_ref(), NOW);
         revoked.followed = Some(NOW);
         let grown = NOW + 9 * DAY;
         revoked.apply_info(Some(info(grown - 20, grown - 10)), grown, &mut Rng::new());
         assert!(revoked.renew_at(&life()) <= Some(grown));
-        // In a short life a day would be too long.
+        // For a short lifetime, a day would be too long.
         let short = Lifetime {
             not_after: NOW + 20 * HOUR,
             ..life()

@@ -1,8 +1,8 @@
-//! What people have to be told about a certificate, and how urgently.
+//! What people should know about a certificate, and how urgently.
 //!
-//! [`Alert::for_lifetime`] judges one certificate at one moment by shares of its life, with bounds
-//! in days for long ones. [`Watch`] remembers what was reported, so that each change is reported
-//! once. Neither sends anything: the validity service makes events of it.
+//! [`Alert::for_lifetime`] judges one certificate at one moment by shares of its lifetime, with
+//! bounds in days for long ones. [`Watch`] remembers what was reported, so that each change is
+//! reported once. Neither sends anything: the validity service turns alerts into events.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,30 +11,30 @@ use super::{DAY, Lifetime, MINUTE};
 use crate::clock::UnixTime;
 use crate::event::{EventKind, Severity};
 
-/// A validity that begins within this time may be a matter of two clocks.
+/// A validity that begins within this time may be due to differing clocks.
 const SOON: i64 = 5 * MINUTE;
 
 /// Who replaces a certificate before its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RenewedBy {
-    /// We do, from the beginning of this part of its life on.
+    /// We do, from the beginning of this last part of its lifetime.
     Renewed {
         window: f64,
-        /// How often in a row that has failed by now.
+        /// How many times in a row that has failed.
         failures: u32,
     },
     /// Somebody else: it comes from a file.
     ByHand,
 }
 
-/// What a certificate deserves to be told about.
+/// What to report about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alert {
     pub kind: EventKind,
     pub severity: Severity,
 }
 
-/// With how much left which severity begins, in seconds.
+/// The time left, in seconds, at which each severity begins.
 struct Thresholds {
     warning: i64,
     error: i64,
@@ -42,7 +42,7 @@ struct Thresholds {
 }
 
 impl Alert {
-    /// What this certificate deserves at `now`; `None` where all is well.
+    /// The alert for this certificate at `now`; `None` if all is well.
     pub fn for_lifetime(life: &Lifetime, renewed_by: RenewedBy, now: UnixTime) -> Option<Self> {
         let alert = |kind, severity| Some(Self { kind, severity });
         if life.has_ended(now) {
@@ -71,7 +71,7 @@ impl Alert {
         alert(EventKind::CertificateExpiring, severity)
     }
 
-    /// From when on a certificate that has begun deserves to be told about.
+    /// From when on a certificate that has become valid gets an alert.
     pub fn begins_at(life: &Lifetime, renewed_by: RenewedBy) -> UnixTime {
         life.not_after
             .saturating_sub(thresholds(life, renewed_by).warning)
@@ -85,8 +85,8 @@ fn thresholds(life: &Lifetime, renewed_by: RenewedBy) -> Thresholds {
     }
 }
 
-/// From when its renewal was due on, this much was left for it. A third of that is an error, a
-/// tenth or a day is critical, where a day is not more than a fifth of it.
+/// When its renewal became due, this much time was left. A third of that is an error, and a tenth
+/// or a day is critical, if a day is not more than a fifth of it.
 fn renewed(life: &Lifetime, window: f64, failures: u32) -> Thresholds {
     let given = life.left(life.due_at(window));
     Thresholds {
@@ -97,8 +97,8 @@ fn renewed(life: &Lifetime, window: f64, failures: u32) -> Thresholds {
     }
 }
 
-/// People need days, and are told days before; for certificates that live no longer than that,
-/// a program replaces them, late in their lives.
+/// People need days, and are told days before. Certificates with shorter lifetimes are replaced by
+/// a program, late in their lives.
 fn by_hand(length: i64) -> Thresholds {
     Thresholds {
         warning: (length / 10).clamp(14 * DAY, 30 * DAY).min(length / 3),
@@ -107,7 +107,7 @@ fn by_hand(length: i64) -> Thresholds {
     }
 }
 
-/// What was told about each certificate.
+/// What was reported about each certificate.
 #[derive(Clone, Debug)]
 pub struct Watch<K> {
     told: HashMap<K, Alert>,
@@ -122,11 +122,11 @@ impl<K> Default for Watch<K> {
 }
 
 impl<K: Clone + Eq + Hash> Watch<K> {
-    /// Looks at all certificates, and gives what is to be told about them now.
+    /// Checks all certificates, and returns what to report about them now.
     ///
-    /// What was told is not told again until it changes; what became well, or is no longer among
-    /// them, is forgotten. A key stands for one certificate: its fingerprint, or the names for which
-    /// there is one at a time.
+    /// What was reported is not reported again until it changes; a certificate that is fine again,
+    /// or no longer among them, is forgotten. A key stands for one certificate: its fingerprint, or
+    /// the names that have one certificate at a time.
     pub fn check_item(
         &mut self,
         certificates: impl IntoIterator<Item = (K, Lifetime, RenewedBy)>,
@@ -147,7 +147,7 @@ impl<K: Clone + Eq + Hash> Watch<K> {
         new
     }
 
-    /// What stands about a certificate since the last look.
+    /// The alert about a certificate at the last check.
     pub fn last_alert(&self, key: &K) -> Option<Alert> {
         self.told.get(key).copied()
     }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_renewed_gets_louder_as_what_was_left_for_it_runs_out() {
-        // (length, from how much left on: a failing one warns, a waiting one warns, error, critical)
+        // (lifetime, time left at which: a failing one warns, a waiting one warns, error, critical)
         let table = [
             (90 * DAY, 30 * DAY, 22 * DAY + DAY / 2, 10 * DAY, 3 * DAY),
             (45 * DAY, 15 * DAY, 11 * DAY + DAY / 4, 5 * DAY, 36 * HOUR),
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn people_are_told_days_before_or_late_in_a_short_life() {
-        // (length, from how much left on: warning, error, critical)
+        // (lifetime, time left at which: warning, error, critical)
         let table = [
             (90 * DAY, 14 * DAY, 7 * DAY, DAY),
             (200 * DAY, 20 * DAY, 7 * DAY, DAY),

@@ -1,27 +1,27 @@
-//! Whether the clock was set, measured against a monotonic one.
+//! Detects that the clock was set, by comparing it to a monotonic one.
 //!
-//! The time of day says what is due and what is valid. It may step: a wrong time server, a machine
-//! that slept. What is measured as a span (the pace at which a CA is asked) is moved along, so
-//! that a step is no licence for another burst.
+//! The time of day decides what is due and what is valid. It may step, because of a wrong time
+//! server or a machine that slept. Spans that were measured (the pace at which a CA is asked) are
+//! shifted along, so that a step does not permit another burst.
 
 use std::time::Duration;
 
 use crate::clock::UnixTime;
 
-/// Differences below this are drift, which clocks have, in seconds.
+/// Smaller differences, in seconds, are the normal drift of clocks.
 const DRIFT: i64 = 5;
 
-/// Compares the time of day to one that only goes on.
+/// Compares the time of day to a monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClockStep {
     offset: Option<i64>,
 }
 
 impl ClockStep {
-    /// By how many seconds the time of day leapt since the last call: forward where positive, 0
-    /// where it did not.
+    /// By how many seconds the time of day was set since the last call: positive if forward, 0 if
+    /// it was not.
     ///
-    /// `steady` is the time since any moment, as `Instant::elapsed` gives it.
+    /// `steady` is the time since an arbitrary moment, as from `Instant::elapsed`.
     pub fn measure(&mut self, now: UnixTime, steady: Duration) -> i64 {
         let steady = i64::try_from(steady.as_secs()).unwrap_or(i64::MAX);
         let offset = now.saturating_sub(steady);
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn leaps_are_told_once_and_drift_is_none() {
         let mut clock_step = ClockStep::default();
-        // (time of day, steady time, leap)
+        // (time of day, steady time, step)
         let table = [
             (1000, 10, 0),
             (1600, 610, 0),

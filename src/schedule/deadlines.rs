@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use super::DAY;
 use crate::clock::UnixTime;
 
-/// How far ahead what comes is kept in order.
+/// How far ahead deadlines are kept in order.
 const AHEAD: i64 = DAY;
 
-/// The order in which things come. Only those of the next day are held: a million certificates that
-/// end some time this year cost nothing here, and are gone through twice a day.
+/// Upcoming deadlines in order. Only those of the next day are held: a million certificates that
+/// expire some time this year cost nothing here, and are checked twice a day.
 #[derive(Debug)]
 pub struct Deadlines<T> {
     last: UnixTime,
@@ -17,12 +17,12 @@ pub struct Deadlines<T> {
     near: BTreeSet<(UnixTime, T)>,
 }
 
-/// What a passage of time has brought.
+/// What has come due as time passed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passed<T> {
     /// These.
     These(Vec<T>),
-    /// Nobody knows: everything is to be looked at, and added again.
+    /// Unknown: everything has to be checked, and added again.
     Unknown,
 }
 
@@ -37,20 +37,20 @@ impl<T> Default for Deadlines<T> {
 }
 
 impl<T: Ord> Deadlines<T> {
-    /// Whether what comes at `time` is held: one need not be made for [`Self::add`] else.
+    /// Returns true if `time` is held; otherwise [`Self::add`] need not be called.
     pub fn is_near(&self, time: UnixTime) -> bool {
         time > self.last && time <= self.until
     }
 
-    /// Notes that `what` comes at `time`, where that is near. What no longer comes need not be taken
-    /// back: whoever is told of it looks for himself.
+    /// Adds `what` at `time`, if that is near. An obsolete deadline need not be removed: whoever
+    /// receives it checks anyway.
     pub fn add(&mut self, time: UnixTime, what: T) {
         if self.is_near(time) {
             self.near.insert((time, what));
         }
     }
 
-    /// What has come since the last call, now that it is `now`.
+    /// What has come due since the last call, now that it is `now`.
     pub fn pass_time(&mut self, now: UnixTime) -> Passed<T> {
         let is_known = now >= self.last && now <= self.until.saturating_sub(AHEAD / 2);
         self.last = now;

@@ -1,4 +1,4 @@
-//! Why an issuer gave no certificate, in the classes that need different patience.
+//! Why an issuer issued no certificate, in classes that need different patience.
 
 use std::fmt;
 
@@ -7,27 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::{Scope, Wait};
 use crate::clock::UnixTime;
 
-/// Why an issuer gave no certificate.
+/// Why an issuer issued no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub class: FailureClass,
     /// What failed, where and why, for people, with what to do next.
     pub message: String,
-    /// Before when the CA does not want to be asked again.
+    /// The time before which the CA does not want to be asked again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_after: Option<UnixTime>,
-    /// What the CA's limit holds, where it is rate limited, or asks to be left alone for a while;
-    /// `None` where it does not say.
+    /// The scope of the CA's limit, if it is rate limited or asks to be left alone for a while;
+    /// `None` if it does not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<Scope>,
-    /// What stood against asking the CA, where it was not asked. That is no failure of the
-    /// certificate's.
+    /// What prevented asking the CA, if it was not asked. That is not a failure of the certificate.
     #[serde(skip)]
     pub held: Option<Box<Wait>>,
     /// A page of the CA about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub url: Option<String>,
-    /// How many validations of one name failed at the CA, which bears so many in an hour.
+    /// How many validations of one name failed at the CA, which allows a limited number per hour.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub failed_validations: u32,
 }
@@ -37,32 +36,32 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// What kind of failure it was, which decides how soon to try again.
+/// The kind of failure, which decides how soon to retry.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// The CA cannot be reached, or answers with a fault of its own: fast at first.
+    /// The CA is unreachable, or has a fault of its own: soon at first.
     Network,
-    /// The CA looked and did not find the proof: the name may not point here yet.
+    /// The CA validated and found something else: the name may not point here yet.
     Validation,
     /// The CA refuses the name, by policy or CAA: a person has to act.
     Refused,
     /// Too many requests: not before the CA says so.
     RateLimited,
-    /// The CA has paused the account or the name until somebody acts at its portal: never by
-    /// itself.
+    /// The CA has paused the account or the name until somebody acts at its portal: no automatic
+    /// retry.
     Paused,
-    /// The account, its external binding or the request is not accepted: the configuration has to
+    /// The account, its external binding or the request is rejected: the configuration has to
     /// change.
     Configuration,
     /// The storage cannot be used.
     Storage,
-    /// The certificate that came is not valid by this machine's clock: a person has to set one of
-    /// the two clocks.
+    /// The issued certificate is not valid by this machine's clock: a person has to set one of the
+    /// two clocks.
     Clock,
-    /// The certificate that came is not what was asked for, or something broke here. Also any class
+    /// The issued certificate is not what was requested, or something broke here. Also any class
     /// that another version has stored.
     #[default]
     #[serde(other)]
@@ -70,7 +69,7 @@ pub enum FailureClass {
 }
 
 impl Failure {
-    /// A failure with nothing but these.
+    /// A failure with only these members.
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
         Self {
             class,

@@ -1,9 +1,9 @@
 //! Whether a CA may be asked for a certificate now.
 //!
-//! A [`Limiter`] belongs to one account at one CA, or to a whole CA. It keeps the pace that is
-//! configured, so that a wave of orders is no burst, and remembers what the CA has limited, so that
-//! nobody runs into the same limit again. A limit holds only what its [`Scope`] says. It is stored
-//! by whoever uses it; it never waits itself.
+//! A [`Limiter`] belongs to one account at one CA, or to a whole CA. It keeps the configured pace,
+//! so that a wave of orders is not a burst, and remembers the CA's limits, so that nobody runs into
+//! the same limit again. A limit covers only its [`Scope`]. Its users store it; it never waits
+//! itself.
 
 mod block;
 mod blocks;
@@ -21,7 +21,7 @@ use super::{Failure, FailureClass, Intent, Scope};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 
-/// So many orders within so many seconds, whenever one begins to count.
+/// So many orders within so many seconds, at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     pub orders: u32,
@@ -37,11 +37,11 @@ impl Default for Pace {
     }
 }
 
-/// What is known of the limits of one account at one CA, or of the whole CA.
+/// The known limits of one account at one CA, or of the whole CA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limiter {
-    /// All of them are kept. Configuration, not state.
+    /// All of them apply. Configuration, not state.
     #[serde(skip)]
     paces: Vec<Pace>,
     /// When orders were made, the oldest first; as many as the paces need.
@@ -49,7 +49,7 @@ pub struct Limiter {
     /// The limits of the CA that were met.
     #[serde(flatten)]
     blocks: Blocks,
-    /// Why nobody is asked while the clock and the CA disagree. A matter of this machine alone.
+    /// Why nobody is asked while the clock and the CA disagree. This concerns this machine alone.
     #[serde(skip)]
     clock: Option<Block>,
     /// The latest time that was seen: an earlier one means that the clock was set back.
@@ -74,16 +74,16 @@ impl Limiter {
         }
     }
 
-    /// Goes on with other paces. A stored limiter comes back with the default one.
+    /// Replaces the paces. A stored limiter comes back with the default one.
     pub fn set_paces(&mut self, paces: Vec<Pace>) {
         self.paces = paces;
         self.trim();
     }
 
-    /// Takes one order.
+    /// Counts one order.
     ///
     /// # Errors
-    /// Until when and why to wait. Nothing is taken then.
+    /// Until when and why to wait. Nothing is counted then.
     pub fn reserve_order(&mut self, intent: &Intent<'_>, now: UnixTime) -> Result<(), Wait> {
         self.repair_times(now);
         self.check_order(intent, now)?;
@@ -92,7 +92,7 @@ impl Limiter {
         Ok(())
     }
 
-    /// As [`Self::reserve_order`], but takes nothing.
+    /// Like [`Self::reserve_order`], but counts nothing.
     ///
     /// # Errors
     /// Until when and why to wait.
@@ -110,8 +110,8 @@ impl Limiter {
         }
     }
 
-    /// What stands against an order, but for the pace: of several limits the widest, of those on
-    /// names the one that lasts longest.
+    /// What prevents an order, apart from the pace: of several limits the widest, of those on names
+    /// the one that lasts longest.
     pub fn held(&self, intent: &Intent<'_>, now: UnixTime) -> Option<Wait> {
         let clock = self.clock.as_ref().filter(|block| block.holds(now));
         let clock = clock.map(|block| Wait {
@@ -121,12 +121,12 @@ impl Limiter {
         clock.or_else(|| self.blocks.held(intent, now))
     }
 
-    /// What stands against making an account.
+    /// What prevents creating an account.
     pub fn registration_held(&self, now: UnixTime) -> Option<Wait> {
         self.blocks.registration_held(now)
     }
 
-    /// All limits of the CA that hold now.
+    /// All limits of the CA that apply now.
     pub fn limits(&self, now: UnixTime) -> impl Iterator<Item = Wait> {
         self.blocks.limits(now)
     }
@@ -143,13 +143,13 @@ impl Limiter {
         self.paces.iter().map(room).min().unwrap_or(usize::MAX)
     }
 
-    /// Learns from what an order with this intent has failed of. Returns the limit, where it was not
-    /// known, which is worth storing.
+    /// Records why an order with this intent failed. Returns the limit if it is new, and so worth
+    /// storing.
     ///
-    /// A rate limit stops what its scope says. One of which the CA does not say what it is on stops
-    /// the set of names that met it; and the account, once a name of another registered domain meets
-    /// one too while that lasts. A certificate that is not valid by the clock stops the account for a
-    /// while: all others would come the same. That is not stored, since another machine has another
+    /// A rate limit stops what its scope covers. If the CA does not say what that is, it stops the
+    /// set of names that met it; and the account, if a name of another registered domain meets one
+    /// too while it lasts. A certificate that is not valid by the clock stops the account for a
+    /// while: all others would be the same. That is not stored, since another machine has another
     /// clock.
     pub fn record_limit(
         &mut self,
@@ -160,7 +160,7 @@ impl Limiter {
         let is_busy = failure.scope == Some(Scope::Ca);
         match failure.class {
             FailureClass::RateLimited | FailureClass::Clock => {}
-            // Told when to come back, and not because of any limit.
+            // Asked to come back later, but not because of a limit.
             FailureClass::Network if is_busy => {}
             _ => return None,
         }
@@ -181,27 +181,27 @@ impl Limiter {
             .record_limit(failure.scope.clone(), block, intent.names, now)
     }
 
-    /// Takes over what another instance has learnt, as it was stored.
+    /// Merges what another instance has recorded, as stored.
     pub fn merge_from(&mut self, other: &Self) {
         self.seen = self.seen.max(other.seen);
         self.blocks.merge_from(&other.blocks);
     }
 
-    /// Forgets the limits of the CA on the account, on all of it, and on these names, and what was
-    /// wrong with the clock, where a person knows better. The pace is kept.
+    /// Forgets the limits of the CA on the account, on all of it, and on these names, and the
+    /// problem with the clock, because a person knows better. The pace is kept.
     pub fn clear_limits(&mut self, names: &[Pattern], now: UnixTime) {
         self.repair_times(now);
         self.clock = None;
         self.blocks.clear_limits(names, now);
     }
 
-    /// Drops the limit on the account where `is_none` says so of what the CA has said.
+    /// Drops the limit on the account if `is_none` says so about the CA's words.
     pub fn drop_account_limit(&mut self, is_none: impl FnOnce(&str) -> bool) {
         self.blocks.drop_account_limit(is_none);
     }
 
-    /// The clock leapt by so many seconds, see [`super::ClockStep`]: all that is remembered moves
-    /// along, so that what was waited for is waited for.
+    /// Shifts everything remembered by the `seconds` by which the clock was set, see
+    /// [`super::ClockStep`], so that waits keep their length.
     pub fn shift_times(&mut self, seconds: i64) {
         self.seen = self.seen.saturating_add(seconds);
         for taken in &mut self.taken {
@@ -213,7 +213,7 @@ impl Limiter {
         }
     }
 
-    /// When another order fits into this pace, `None` for at any time.
+    /// When another order fits into this pace; `None` for at any time.
     fn free_at(&self, pace: Pace) -> Option<UnixTime> {
         let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
         let place = self.taken.len().checked_sub(orders)?;
@@ -221,8 +221,7 @@ impl Limiter {
         Some(oldest.saturating_add(i64::from(pace.seconds)))
     }
 
-    /// Brings near what lies in the future, where the clock was set back: what is waited for is
-    /// waited for no longer than it was meant to be.
+    /// Shortens waits that have become too long because the clock was set back.
     pub fn repair_times(&mut self, now: UnixTime) {
         if now >= self.seen {
             self.seen = now;
@@ -379,17 +378,17 @@ mod tests {
             assert_eq!(until(limiter, "other.test", NOW + 60), None);
         };
         check(&limiter);
-        // What was stored before does not bring them back, and peers learn that they are over.
+        // The earlier record does not bring them back, and peers learn that they are over.
         limiter.merge_from(&stored);
         check(&limiter);
         peer.merge_from(&limiter);
         check(&peer);
-        // Lifted before the storage was read.
+        // Cleared before the storage was read.
         let mut other = Limiter::default();
         other.clear_limits(&names(&["www.example.com"]), NOW + 60);
         other.merge_from(&stored);
         check(&other);
-        // A CA that says it again is believed, by all.
+        // A CA that repeats it is believed, by all.
         assert!(
             limiter
                 .record_limit(&limited(Some("example.com"), 2 * HOUR), NONE, NOW + 90)
@@ -499,7 +498,7 @@ mod tests {
                 .map_err(|wait| wait.until - mad),
             Err(HOUR)
         );
-        // Set back, and nobody was told.
+        // Set back, unnoticed.
         let now = NOW + 120;
         let wait = limiter.reserve_order(NONE, now).expect_err("waits");
         assert_eq!(wait.until - now, HOUR);
@@ -592,10 +591,10 @@ mod tests {
         assert_eq!(fail(&mut limiter, "a.example", NOW), Some("set"));
         assert_eq!(held(&limiter, &["a.example"], false, NOW), Some(HOUR));
         assert_eq!(held(&limiter, &["b.other"], false, NOW), None);
-        // One of the same registered domain says nothing of the account.
+        // One of the same registered domain says nothing about the account.
         assert_eq!(fail(&mut limiter, "www.a.example", NOW), Some("set"));
         assert_eq!(held(&limiter, &["b.other"], false, NOW), None);
-        // Another a while after it neither.
+        // Nor does another one some time after it.
         assert_eq!(fail(&mut limiter, "b.other", NOW + HOUR), Some("set"));
         assert_eq!(held(&limiter, &["c.test"], false, NOW + HOUR), None);
         assert_eq!(
@@ -661,7 +660,7 @@ mod tests {
         }
     }
 
-    /// As 0.1.0 has stored it.
+    /// As stored by 0.1.0.
     #[test]
     fn what_former_versions_have_stored_is_read() {
         let json = r#"{ "taken": [1800000000], "seen": 1800000000,

@@ -1,9 +1,9 @@
-//! Which of all managed certificates is worked on next.
+//! Decides which of all managed certificates is worked on next.
 //!
-//! A [`Plan`] knows of each of its certificates until when it is valid and how often it has failed, and
-//! holds them in the order in which they need work. Each call costs a logarithm of their number.
-//! It asks no CA and knows no limits: the issuing service takes what is due, asks the limiter, and
-//! reports what came of it. What it holds is rebuilt from the storage at each start.
+//! A [`Plan`] knows until when each of its certificates is valid and how often it has failed, and
+//! orders them by when they need work. Each call takes logarithmic time. It asks no CA and knows no
+//! limits: the issuing service takes what is due, asks the limiter, and reports the result. Its
+//! content is rebuilt from the storage at each start.
 
 mod entry;
 
@@ -17,24 +17,24 @@ use self::entry::{Entry, Place, Wish};
 use super::{Failure, Lifetime, Retry};
 use crate::clock::UnixTime;
 
-/// A clock set back by less than this makes no difference, in seconds.
+/// A clock set back by less than this, in seconds, makes no difference.
 const SET_BACK: i64 = 60;
 
-/// A new certificate is not renewed before this share of what remains of it: 1/10, whatever its
-/// own dates say.
+/// A new certificate is not renewed before this share of its remaining time has passed: 1/10,
+/// whatever its own dates say.
 const REST: i64 = 10;
 
 /// All managed certificates of one list of issuers, by when they need work.
 ///
-/// One plan for each list: where the account at their CA has to wait for its pace, all of the plan
-/// waits, and nothing of another plan does.
+/// There is one plan for each list: if the account at their CA has to wait for its pace, all of the
+/// plan waits, and nothing of other plans.
 #[derive(Clone, Debug)]
 pub struct Plan<K> {
     window: f64,
     entries: HashMap<K, Entry>,
     /// By when they are due.
     waiting: BTreeSet<(UnixTime, K)>,
-    /// Those that somebody asked for, by when that was.
+    /// Those that somebody requested, by when that was.
     asked: BTreeSet<(UnixTime, K)>,
     /// Due and without a certificate, by when they became so: those never tried first.
     missing: BTreeSet<(UnixTime, K)>,
@@ -46,8 +46,7 @@ pub struct Plan<K> {
 }
 
 impl<K: Clone + Ord + Hash> Plan<K> {
-    /// An empty plan that renews from the beginning of the last `window` of each life on, see
-    /// [`Lifetime::due_at`].
+    /// An empty plan that renews in the last `window` of each lifetime, see [`Lifetime::due_at`].
     pub fn new(window: f64) -> Self {
         Self {
             window,
@@ -61,14 +60,14 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         }
     }
 
-    /// Goes on with another window.
+    /// Replaces the window.
     pub fn set_window(&mut self, window: f64) {
         self.window = window;
         self.place_all();
     }
 
-    /// Sets what is known of a certificate, and takes it into the plan where it is not yet. What is
-    /// being worked on goes on.
+    /// Sets the facts about a certificate, and adds it to the plan if it is new. Work in progress
+    /// continues.
     pub fn set(&mut self, key: K, facts: Facts, now: UnixTime) {
         let retry = facts.retry.map(|mut retry| {
             retry.repair_times(now);
@@ -85,8 +84,8 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.place_entry(&key);
     }
 
-    /// Sets when the CA advises to renew the certificate at hand, `None` where it does not: that
-    /// brings its renewal forward and never puts it off. The next certificate knows nothing of it.
+    /// Sets when the CA suggests to renew the current certificate, `None` if it does not: this can
+    /// only bring its renewal forward. It does not apply to the next certificate.
     pub fn set_advised_time(&mut self, key: &K, at: Option<UnixTime>) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.advised = at;
@@ -94,16 +93,16 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         }
     }
 
-    /// Takes a certificate out of the plan. What is being worked on continues, and its result is ignored.
+    /// Removes a certificate from the plan. Work in progress continues, and its result is ignored.
     pub fn remove(&mut self, key: &K) {
         if let Some(entry) = self.entries.remove(key) {
             self.dequeue(key, entry.place);
         }
     }
 
-    /// What is due at `now` and not being worked on, at most `max`, the most urgent first: what
-    /// somebody asked for, renewals that are late, what is missing, other renewals. Calling it
-    /// changes nothing for them: each stays due until [`Self::mark_running`] or [`Self::defer`].
+    /// What is due at `now` and not being worked on, at most `max`, the most urgent first:
+    /// requested ones, late renewals, missing ones, other renewals. The call does not change them:
+    /// each stays due until [`Self::mark_running`] or [`Self::defer`].
     pub fn due(&mut self, now: UnixTime, max: usize) -> Vec<K> {
         self.advance(now);
         let late = self.renewals.iter().take_while(|(at, _)| *at <= now);
@@ -118,8 +117,8 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             .collect()
     }
 
-    /// When to look for what is due next: at `now` or before where something is due already, `None`
-    /// where nothing ever will be by itself.
+    /// When to check again for what is due: at `now` or before if something is already due, `None`
+    /// if nothing ever will be by itself.
     pub fn next_wake(&self) -> Option<UnixTime> {
         if self.asked.is_empty() && self.missing.is_empty() && self.renewals.is_empty() {
             return self.waiting.first().map(|(at, _)| *at);
@@ -127,7 +126,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         Some(self.seen)
     }
 
-    /// Begins the work on a certificate. `false` where it is not in the plan, or already being
+    /// Begins work on a certificate. Returns false if it is not in the plan, or already being
     /// worked on.
     pub fn mark_running(&mut self, key: &K) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
@@ -142,8 +141,8 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         true
     }
 
-    /// Puts a certificate off until a time, whether it is being worked on or not: a limit of the CA
-    /// stands against it, or another instance holds its lock. It is no failure.
+    /// Defers a certificate until a time, whether or not it is being worked on: a limit of the CA
+    /// prevents it, or another instance holds its lock. It is not a failure.
     pub fn defer(&mut self, key: &K, until: UnixTime) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
@@ -153,7 +152,8 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.waiting.insert((until, key.clone()));
     }
 
-    /// There is a certificate: it came from an issuer, or another instance has stored it.
+    /// Records that there is a certificate: it came from an issuer, or another instance has stored
+    /// it.
     pub fn record_success(&mut self, key: &K, life: Lifetime, now: UnixTime) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
@@ -166,7 +166,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.mark_finished(key);
     }
 
-    /// An attempt has failed. Gives what is to be stored; `None` where the certificate is not in
+    /// Records a failed attempt. Returns what is to be stored; `None` if the certificate is not in
     /// the plan.
     pub fn record_failure(
         &mut self,
@@ -183,7 +183,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         Some(retry)
     }
 
-    /// An attempt has failed, here or at another instance, and this is what is known after it.
+    /// Sets the state after a failed attempt, here or at another instance.
     pub fn set_retry(&mut self, key: &K, retry: Retry) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
@@ -200,13 +200,13 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.mark_finished(key);
     }
 
-    /// Puts nothing off any longer by [`Self::defer`].
+    /// Cancels all deferrals by [`Self::defer`].
     pub fn replan_all(&mut self) {
         self.place_all();
     }
 
-    /// Somebody wants this certificate now, due or not, whatever the back-off says. `false` where
-    /// it is not in the plan. What is being worked on is not started twice.
+    /// Requests a certificate now, due or not, whatever the back-off says. Returns false if it is
+    /// not in the plan. Work in progress is not started twice.
     pub fn request_now(&mut self, key: &K, now: UnixTime) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -218,13 +218,13 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         true
     }
 
-    /// The state of a certificate; `None` where it is not in the plan.
+    /// The state of a certificate; `None` if it is not in the plan.
     pub fn state(&self, key: &K, now: UnixTime) -> Option<CertState> {
         let entry = self.entries.get(key)?;
         Some(entry.state(self.window, now))
     }
 
-    /// The life of the present certificate.
+    /// The lifetime of the current certificate.
     pub fn life(&self, key: &K) -> Option<Lifetime> {
         self.entries.get(key)?.life
     }
@@ -234,13 +234,13 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.entries.get(key)?.retry.as_deref()
     }
 
-    /// When a renewal is due by the certificate's life, `None` where there is none.
+    /// When a renewal is due by the certificate's lifetime; `None` if there is none.
     pub fn due_at(&self, key: &K) -> Option<UnixTime> {
         Some(self.life(key)?.due_at(self.window))
     }
 
-    /// When the next attempt is made: in the past where it is due and waits for its turn, `None`
-    /// where it is being worked on, or not tried by itself.
+    /// When the next attempt is made: in the past if it is due and waits for its turn, `None` if it
+    /// is in progress, or not made automatically.
     pub fn next_attempt(&self, key: &K) -> Option<UnixTime> {
         match self.entries.get(key)?.place {
             Place::Idle | Place::Running => None,
@@ -256,12 +256,12 @@ impl<K: Clone + Ord + Hash> Plan<K> {
             .map(move |(key, entry)| (key, entry.state(self.window, now)))
     }
 
-    /// How many certificates there are.
+    /// The number of certificates.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -296,7 +296,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         }
     }
 
-    /// Puts every entry where it belongs by its facts.
+    /// Puts every entry into the queue that its facts require.
     fn place_all(&mut self) {
         let keys: Vec<K> = self.entries.keys().cloned().collect();
         for key in keys {
@@ -315,7 +315,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         self.place_entry(key);
     }
 
-    /// Puts an entry that is not being worked on where it belongs by its facts.
+    /// Puts an entry that is not being worked on into the queue that its facts require.
     fn place_entry(&mut self, key: &K) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;

@@ -1,14 +1,14 @@
 //! The failures of one certificate at several CAs.
 //!
 //! A failure belongs to the account at the CA where it happened: another CA of the list, another
-//! directory or another binding is asked at once.
+//! directory or another binding is asked immediately.
 
 use std::collections::BTreeMap;
 
 use super::Retry;
 use crate::clock::UnixTime;
 
-/// The failures in a row of one certificate, by the accounts that they happened with.
+/// The failures in a row of one certificate, by account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retries(BTreeMap<String, Retry>);
 
@@ -30,7 +30,7 @@ impl Retries {
         }
     }
 
-    /// Takes over what is known elsewhere, as far as it is later.
+    /// Merges what is known elsewhere, if it is newer.
     pub fn merge_from(&mut self, others: Self) {
         for (account, other) in others.0 {
             let known = self.0.get(&account);
@@ -40,13 +40,13 @@ impl Retries {
         }
     }
 
-    /// Whether the back-off does not stand against asking with this account.
+    /// Returns true if the back-off permits asking with this account.
     pub fn is_due(&self, account: &str, now: UnixTime) -> bool {
         self.next(account, now).is_some_and(|next| next <= now)
     }
 
-    /// When this account is to be asked next by the back-off alone; `None` for never by itself. A
-    /// clock that was set back since puts nothing off.
+    /// When this account is to be asked next by the back-off alone; `None` if never automatically.
+    /// A clock that was set back does not delay it.
     pub fn next(&self, account: &str, now: UnixTime) -> Option<UnixTime> {
         match self.get(account).cloned() {
             Some(mut retry) => {
@@ -57,8 +57,8 @@ impl Retries {
         }
     }
 
-    /// Makes another attempt with this account due now, where `which` says so of its failures. How
-    /// often it has failed stays known. Whether there is one.
+    /// Makes another attempt with this account due now, if `which` says so about its failures,
+    /// whose number is kept. Returns true if there is one.
     pub fn make_due(
         &mut self,
         account: &str,
@@ -74,8 +74,8 @@ impl Retries {
         }
     }
 
-    /// What is known of all of these accounts together: the last failure, and when one of them is
-    /// to be asked next. An account that has not failed can be asked at once. `None` where none has
+    /// The failures of all these accounts together: the last one, and when one of the accounts is
+    /// to be asked next. An account without failures can be asked immediately. `None` if none has
     /// failed.
     pub fn combined(&self, accounts: impl IntoIterator<Item = impl AsRef<str>>) -> Option<Retry> {
         let mut sum: Option<Retry> = None;
@@ -104,7 +104,7 @@ impl Retries {
     }
 }
 
-/// The earlier of two times, `None` being never.
+/// The earlier of two times; `None` is never.
 fn earlier(one: Option<UnixTime>, other: Option<UnixTime>) -> Option<UnixTime> {
     one.into_iter().chain(other).min()
 }
@@ -171,7 +171,7 @@ mod tests {
         assert!(retries.make_due("one", |_| true, 1200));
         assert!(!retries.make_due("three", |_| true, 1200));
         assert!(retries.is_due("one", 1200));
-        // What is stored of the same failure does not undo it.
+        // The stored record of the same failure does not undo it.
         others.set("one", retry(1000, Some(5000), 1));
         retries.merge_from(others);
         assert!(retries.is_due("one", 1200));

@@ -1,9 +1,9 @@
-//! When a certificate is tried again that could not be had.
+//! When a certificate that could not be obtained is retried.
 //!
-//! A [`Retry`] is what is remembered of the failures of one certificate. It is stored, so that a
-//! restart does not start over at the CA's cost, and it is made from the one before by
-//! [`Retry::after`] alone. Each class of failure has its own patience; what a CA asks for is
-//! obeyed, and a certificate that soon ends is tried more often.
+//! A [`Retry`] records the failures of one certificate. It is stored, so that a restart does not
+//! start over at the CA's expense, and each is made from its predecessor by [`Retry::after`] alone.
+//! Each class of failure has its own patience; a CA's wishes are obeyed, and a certificate that
+//! expires soon is retried more often.
 
 use std::collections::BTreeMap;
 
@@ -13,32 +13,32 @@ use serde::{Deserialize, Serialize};
 use super::{DAY, Failure, FailureClass, HOUR, Lifetime, MINUTE, Scope};
 use crate::clock::UnixTime;
 
-/// After failing for so long, it is tried daily.
+/// After failing for this long, it is tried daily.
 const LONG: i64 = 30 * DAY;
 
-/// The longest time that a rate limit of a CA is believed in: public CAs count by the week.
+/// The longest rate limit of a CA that is believed: public CAs count by the week.
 pub(super) const LONGEST_LIMIT: i64 = 7 * DAY;
 
-/// How long a limit lasts where the CA does not say.
+/// How long a limit lasts if the CA does not say.
 pub(super) const UNSAID_LIMIT: i64 = HOUR;
 
-/// The longest time for which a CA that is too busy for anybody is not asked.
+/// The longest time for which a CA that is too busy is not asked.
 const LONGEST_BUSY: i64 = 6 * HOUR;
 
-/// How long it is not asked where it does not say.
+/// How long it is not asked if it does not say.
 const UNSAID_BUSY: i64 = 10 * MINUTE;
 
-/// How many failed validations of a name in an hour are asked of a CA: public ones bear five, and
-/// count by clocks of their own.
+/// How many failed validations of a name in an hour we risk at a CA: public ones allow five, and
+/// count by their own clocks.
 pub const FAILED_VALIDATIONS: u32 = 4;
 
 /// For how long a failed validation counts.
 const COUNTS: i64 = HOUR + MINUTE;
 
-/// How far ahead the time of a failure may lie by clocks that differ.
+/// How far a failure may lie in the future because of differing clocks.
 const SKEW: i64 = MINUTE;
 
-/// The share of what remains of a certificate after which it is tried again at the latest: 1/10.
+/// The share of a certificate's remaining time after which it is retried at the latest: 1/10.
 const SHARE: i64 = 10;
 
 /// The failures in a row of one certificate.
@@ -49,13 +49,13 @@ pub struct Retry {
     pub failures: u32,
     /// How many there were of each class.
     pub classes: BTreeMap<FailureClass, u32>,
-    /// When the first of them was.
+    /// When the first one was.
     pub first: UnixTime,
-    /// When the last of them was.
+    /// When the last one was.
     pub last: UnixTime,
-    /// When the next attempt is due; `None` for never by itself.
+    /// When the next attempt is due; `None` if never automatically.
     pub next: Option<UnixTime>,
-    /// The class of the last.
+    /// The class of the last one.
     pub class: FailureClass,
     /// Why the last failed, for people.
     pub message: String,
@@ -71,7 +71,7 @@ pub struct Retry {
 }
 
 impl Default for Retry {
-    /// Stands in for what a stored one does not have: due at once.
+    /// Replaces members that a stored one lacks: due immediately.
     fn default() -> Self {
         Self {
             failures: 1,
@@ -89,10 +89,10 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// What is known after another failure.
+    /// The record after another failure.
     ///
-    /// `previous` are the failures in a row before it, `issuer` is who failed, and `life` is that
-    /// of the certificate which would be replaced, `None` where there is none.
+    /// `previous` is the record before it, `issuer` is what failed, and `life` is the lifetime of
+    /// the certificate to be replaced, `None` if there is none.
     pub fn after(
         previous: Option<&Self>,
         failure: &Failure,
@@ -127,13 +127,13 @@ impl Retry {
         retry
     }
 
-    /// How many validations of a name have failed at the CA that it still counts.
+    /// How many failed validations of a name the CA still counts.
     pub fn failed_validations(&self, now: UnixTime) -> u32 {
         let counting = self.validations.iter().filter(|at| counts(**at, now));
         u32::try_from(counting.count()).unwrap_or(u32::MAX)
     }
 
-    /// When the CA bears another attempt that fails as many validations as the last did, and at
+    /// When the CA allows another attempt that fails as many validations as the last did, and at
     /// least one.
     fn room_at(&self, cost: usize) -> UnixTime {
         let spare = BUDGET.saturating_sub(cost.max(1));
@@ -142,13 +142,13 @@ impl Retry {
         last.map_or(UnixTime::MIN, |at| at.saturating_add(COUNTS))
     }
 
-    /// Whether another attempt is due.
+    /// Returns true if another attempt is due.
     pub fn is_due(&self, now: UnixTime) -> bool {
         self.next.is_some_and(|next| next <= now)
     }
 
-    /// Brings a next attempt into reach that the rule would not have put so far off: the clock was
-    /// set back since, or what was stored is nonsense. Says whether there was a need to.
+    /// Brings the next attempt closer if it is further off than the rule allows: the clock was set
+    /// back, or the stored value is nonsense. Returns true if that was necessary.
     pub fn repair_times(&mut self, now: UnixTime) -> bool {
         let before = (self.first, self.last, self.next);
         if self.last > now.saturating_add(SKEW) {
@@ -168,17 +168,17 @@ impl Retry {
     }
 }
 
-/// [`FAILED_VALIDATIONS`], to count with.
+/// [`FAILED_VALIDATIONS`] as an index.
 const BUDGET: usize = FAILED_VALIDATIONS as usize;
 
-/// Whether a CA still counts a validation that failed then. Times of a clock that was set back since
-/// mean nothing.
+/// Returns true if a CA still counts a validation that failed at this time. Times beyond a clock
+/// that was set back mean nothing.
 fn counts(at: UnixTime, now: UnixTime) -> bool {
     (0..COUNTS).contains(&now.saturating_sub(at))
 }
 
-/// How long to wait after the `count`th failure of this class, where the first of any class was
-/// `since` seconds ago. `None` is for ever.
+/// How long to wait after the `count`th failure of this class, if the first of any class was
+/// `since` seconds ago. `None` is forever.
 fn delay(
     failure: &Failure,
     count: u32,
@@ -220,7 +220,7 @@ fn delay(
     Some(delay.max(asked + share(asked, 0..=10, rng)))
 }
 
-/// For how long a limit is believed to last that is met now.
+/// How long a limit that is met now is believed to last.
 pub(super) fn lasting(failure: &Failure, now: UnixTime) -> i64 {
     let (longest, unsaid) = match failure.scope {
         Some(Scope::Ca) => (LONGEST_BUSY, UNSAID_BUSY),
@@ -233,23 +233,23 @@ pub(super) fn lasting(failure: &Failure, now: UnixTime) -> i64 {
         .min(longest)
 }
 
-/// How long to wait at most, by the certificate that would be replaced: a share of what remains of
-/// it. After its end, a share of the time since.
+/// The longest wait, by the certificate that would be replaced: a share of its remaining time;
+/// after its end, a share of the time since.
 fn latest(class: FailureClass, life: &Lifetime, now: UnixTime) -> i64 {
     let floor = match class {
         FailureClass::Network => MINUTE,
-        // A public CA takes five failed validations of a name in an hour.
+        // A public CA allows five failed validations of a name in an hour.
         FailureClass::Validation => 15 * MINUTE,
         FailureClass::Refused | FailureClass::Configuration => HOUR,
         FailureClass::Storage => 5,
         _ => 5 * MINUTE,
     };
-    // Whoever issues for minutes is asked by the second.
+    // An issuer of certificates for minutes is asked by the second.
     let floor = floor.min(life.length() / 20).max(1);
     (life.left(now).saturating_abs() / SHARE).max(floor)
 }
 
-/// How long to wait after the first, second.. failure; the last goes on.
+/// How long to wait after the first, second, ... failure; the last one repeats.
 fn patience(class: FailureClass) -> &'static [i64] {
     match class {
         FailureClass::Network => &[
@@ -264,7 +264,7 @@ fn patience(class: FailureClass) -> &'static [i64] {
             3 * HOUR,
             6 * HOUR,
         ],
-        // Four in the first hour: a public CA takes five of a name.
+        // Four in the first hour: a public CA allows five for a name.
         FailureClass::Validation => &[
             10 * MINUTE,
             20 * MINUTE,
@@ -316,7 +316,7 @@ mod tests {
         Failure::new(class, "why")
     }
 
-    /// The delays of `count` failures of a class, each at the time that the one before has set.
+    /// The delays of `count` failures of a class, each at the time that its predecessor has set.
     fn delays(class: FailureClass, life: Option<&Lifetime>, count: usize, seed: u64) -> Vec<i64> {
         let mut rng = Rng::with_seed(seed);
         let mut now = NOW;
@@ -399,7 +399,7 @@ mod tests {
                 }
             }
         }
-        // Let's Encrypt pauses a name after 1,152 failures in a row: years.
+        // Let's Encrypt pauses a name after 1,152 failures in a row: that takes years.
         let all: i64 = delays(FailureClass::Validation, None, 1152, 1).iter().sum();
         assert!(all > 2 * 365 * DAY, "{all}");
     }
@@ -411,7 +411,7 @@ mod tests {
             ..failure(FailureClass::Validation)
         };
         for (costs, room) in [
-            // Four in an hour: so many seconds after the last of these there is room for another.
+            // Four in an hour: how many seconds after the last of these another is allowed.
             (&[2][..], 0),
             (&[2, 2], COUNTS - 600),
             (&[2, 1], 0),
@@ -419,7 +419,7 @@ mod tests {
             (&[1, 1, 1, 1], COUNTS - 1800),
             (&[4], COUNTS),
             (&[17], COUNTS),
-            // Who fails otherwise next may still come to a validation.
+            // The next attempt may get as far as a validation.
             (&[2, 2, 0], COUNTS - 1200),
         ] {
             let mut retry = None;
@@ -470,7 +470,7 @@ mod tests {
             (FailureClass::Internal, 60, 2, 20, 3),
             (FailureClass::Validation, 160 * HOUR, HOUR, 20, 15 * MINUTE),
             (FailureClass::Refused, 90 * DAY, HOUR, 20, HOUR),
-            // Over: by the time since.
+            // Expired: by the time since.
             (FailureClass::Network, 60, -600, 20, 60),
             (FailureClass::Network, 160 * HOUR, -10 * HOUR, 20, HOUR),
             (FailureClass::Network, 90 * DAY, -20 * DAY, 20, 6 * HOUR),
@@ -529,7 +529,7 @@ mod tests {
     #[test]
     fn what_the_ca_asks_for_is_obeyed_within_reason() {
         use FailureClass::{Network, RateLimited, Validation};
-        // (class, asked for, at least, at most)
+        // (class, requested, minimum, maximum)
         let table = [
             (RateLimited, 3 * HOUR, 3 * HOUR, 3 * HOUR + 20 * MINUTE),
             (RateLimited, 60, 60, 67),
@@ -546,7 +546,7 @@ mod tests {
                 retry_after: Some(NOW + asked),
                 ..failure(class)
             };
-            // Even where the certificate has but seconds.
+            // Even if the certificate has only seconds left.
             for life in [None, (class == RateLimited).then(|| life(60, 30))] {
                 for seed in 0..50 {
                     let mut rng = Rng::with_seed(seed);
@@ -621,7 +621,7 @@ mod tests {
     #[test]
     fn a_clock_set_back_stalls_nothing() {
         let mut rng = Rng::with_seed(1);
-        // It failed in 2040, by a clock that has been set right since.
+        // It failed in 2040, by a clock that has been corrected since.
         let mad = NOW + 14 * 365 * DAY;
         let failure = failure(FailureClass::Network);
         let mut retry = Retry::after(None, &failure, None, None, mad, &mut rng);

@@ -1,4 +1,4 @@
-//! What a limit of a CA holds, and what it leaves alone.
+//! What a limit of a CA covers, and what it does not.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Pattern;
 
-/// What a limit of a CA holds. Whatever else is wanted of that CA continues.
+/// What a limit of a CA covers. Everything else at that CA continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Certificates with the very names that were asked for, in whatever order.
+    /// Certificates with exactly the requested names, in any order.
     Set,
     /// All names at or below a domain.
     Domain(String),
@@ -19,14 +19,14 @@ pub enum Scope {
     Identifier(String),
     /// All orders of the account.
     Account,
-    /// The making of accounts. An account that exists still orders.
+    /// The creation of accounts. Existing accounts can still order.
     Registrations,
     /// All requests to the CA.
     Ca,
 }
 
 impl Scope {
-    /// The word for it in JSON and in metrics.
+    /// Its name in JSON and in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Set => "set",
@@ -38,7 +38,7 @@ impl Scope {
         }
     }
 
-    /// Whether it is a limit of the whole CA, whatever account is used there.
+    /// Returns true if it is a limit of the whole CA, whatever account is used there.
     pub fn is_of_ca(&self) -> bool {
         matches!(self, Self::Registrations | Self::Ca)
     }
@@ -57,18 +57,18 @@ impl fmt::Display for Scope {
     }
 }
 
-/// An order that is to be placed, as far as limits go by it.
+/// An intended order, as far as limits consider it.
 #[derive(Clone, Copy, Debug)]
 pub struct Intent<'a> {
     /// The names of the certificate.
     pub names: &'a [Pattern],
     /// Whether the CA is told which certificate it replaces (RFC 9773, section 5). CAs exempt such
-    /// renewals from limits that new orders meet.
+    /// renewals from limits on new orders.
     pub replaces: bool,
 }
 
 impl<'a> Intent<'a> {
-    /// An order of a certificate that replaces none.
+    /// An order for a certificate that replaces none.
     pub fn new(names: &'a [Pattern]) -> Self {
         Self {
             names,
@@ -85,7 +85,7 @@ pub(super) fn set_of(names: &[Pattern]) -> String {
     names.join(" ")
 }
 
-/// Whether a name of one set and a name of another belong to the same registered domain.
+/// Returns true if a name of one set and a name of another belong to the same registered domain.
 pub(super) fn are_related(one: &str, other: &str) -> bool {
     let registered = |name: &str| {
         let name = name.strip_prefix("*.").unwrap_or(name);

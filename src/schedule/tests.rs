@@ -1,4 +1,4 @@
-//! A year of 10,000 certificates, with all that happens in one.
+//! A year of 10,000 certificates, with everything that happens in one.
 
 mod ca;
 
@@ -17,10 +17,10 @@ const BEGIN: UnixTime = 1_800_000_000;
 const WINDOW: f64 = 1.0 / 3.0;
 const CERTIFICATES: u32 = 10_000;
 
-/// How many orders the gateway has under way at a time.
+/// How many orders the gateway has in progress at once.
 const PARALLEL: usize = 50;
 
-/// When the machine believes in a time server that is wrong: from, to, by how much.
+/// When the machine believes a wrong time server: from, to, by how much.
 const LEAPS: [(i64, i64, i64); 3] = [
     (150 * DAY, 150 * DAY + 40 * 60, 14 * 365 * DAY),
     (250 * DAY, 250 * DAY + 2 * HOUR, -3 * DAY),
@@ -31,9 +31,9 @@ const LEAPS: [(i64, i64, i64); 3] = [
 struct Kind {
     name: &'static str,
     length: i64,
-    /// By turns, so many of ten are of it.
+    /// How many of ten are of this kind, in turns.
     tenths: u32,
-    /// Which CAs are asked, in this order.
+    /// The CAs, in the order in which they are asked.
     issuers: &'static [usize],
 }
 
@@ -50,7 +50,7 @@ const KINDS: [Kind; 3] = [
         tenths: 3,
         issuers: &[0],
     },
-    // It cannot outlive an outage of over 3 days: two CAs.
+    // It cannot outlive an outage of over 3 days, so it has two CAs.
     Kind {
         name: "6 days",
         length: 160 * HOUR,
@@ -73,14 +73,14 @@ fn kind_of(id: u32) -> usize {
 
 struct Certificate {
     pattern: Pattern,
-    /// As the storage has it.
+    /// As in the storage.
     life: Option<Lifetime>,
     retry: Option<String>,
     /// When its name points elsewhere: from, to.
     astray: (UnixTime, UnixTime),
 }
 
-/// What an attempt will have brought when it ends.
+/// What an attempt will have achieved when it ends.
 struct Attempt {
     issuer: usize,
     result: Result<Lifetime, Failure>,
@@ -94,13 +94,13 @@ struct Report {
     failures: BTreeMap<FailureClass, usize>,
     attempts_in_outages: HashMap<i64, usize>,
     orders_in_leaps: [usize; LEAPS.len()],
-    /// When 99 of 100 were obtained, and all.
+    /// When 99 of 100 were obtained, and when all.
     most_there: i64,
     all_there: i64,
     restarts: usize,
 }
 
-/// The gateway and its world. What a restart loses is in `Process`.
+/// The gateway and its world. `Process` has what a restart loses.
 struct World {
     /// The true time. The machine's is off by `off`.
     clock: ManualClock,
@@ -369,7 +369,7 @@ impl World {
         ca.order(id, &name, length, proven, now, &mut self.rng)
     }
 
-    /// A new certificate: the one before must be valid still.
+    /// A new certificate: its predecessor must still be valid.
     fn store(&mut self, id: u32, life: Lifetime) {
         let now = self.clock.now();
         let certificate = &mut self.certificates[id as usize];
@@ -393,7 +393,7 @@ impl World {
         }
     }
 
-    /// What happens whatever anybody does: restarts, and a clock that is set.
+    /// What happens in any case: restarts, and a clock that is set.
     fn fixed_times() -> Vec<UnixTime> {
         let restarts = (0..37).map(|index| BEGIN + index * 10 * DAY + 7 * HOUR);
         let leaps = LEAPS
@@ -497,7 +497,7 @@ fn a_year_of_ten_thousand_certificates_keeps_all_valid_within_the_limits_of_the_
             .find(|(from, to, _)| (*from..*to).contains(&since));
         let off = leap.map_or(0, |(_, _, off)| *off);
         if off == world.off && !fixed.is_empty() {
-            // Killed: what was under way is lost, with what the CA has issued.
+            // Killed: work in progress is lost, with what the CA has issued.
             process = Process::start(&world, &process.stop());
             world.report.restarts += 1;
         }
@@ -515,7 +515,7 @@ fn a_year_of_ten_thousand_certificates_keeps_all_valid_within_the_limits_of_the_
     for (kind, least) in KINDS.iter().zip(world.report.least_left) {
         assert!(least > Some(kind.length / 50), "{}: {least:?}", kind.name);
     }
-    // One wave that the first answer ends, and one at the end of each hour.
+    // One wave that the first response ends, and one at the end of each hour.
     for (orders, leap) in world.report.orders_in_leaps.iter().zip(LEAPS) {
         assert!(*orders <= 100, "{orders} orders in {leap:?}");
     }

@@ -1,35 +1,35 @@
-//! When in its life a certificate is renewed.
+//! When in its lifetime a certificate is renewed.
 //!
-//! A [`Lifetime`] is what the schedule knows of a certificate: from when to when it is valid, and a
-//! number by which it differs from others. All that is decided is a share of that life, so that it
-//! fits a certificate of a minute as well as one of ten years. Who renews it is not known here.
+//! A [`Lifetime`] is what the schedule knows of a certificate: its period of validity, and a number
+//! that distinguishes it from others. All decisions are shares of that lifetime, so they fit a
+//! certificate for a minute as well as one for ten years. Who renews it does not matter here.
 
 use super::{DAY, Failure, FailureClass, MINUTE, text};
 use crate::clock::UnixTime;
 
-/// Below this length of life, at least half of it remains at the renewal: a CA that is away for a
+/// Below this lifetime, at least half of it remains at the renewal: a CA that is unavailable for a
 /// day would otherwise leave no time for a second try.
 const SHORT: i64 = 10 * DAY;
 
-/// Renewals are spread over this part of the window, at its beginning: 1/10.
+/// Renewals are spread over this first part of the window: 1/10.
 const SPREAD: i64 = 10;
 
 /// By how much clocks of healthy machines differ.
 const SKEW: i64 = 5 * MINUTE;
 
-/// From when to when a certificate is valid.
+/// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     /// The first second of validity.
     pub not_before: UnixTime,
     /// The last second of validity.
     pub not_after: UnixTime,
-    /// Any number that belongs to this certificate: it spreads renewals.
+    /// A number specific to this certificate, which spreads renewals.
     pub seed: u64,
 }
 
 impl Lifetime {
-    /// The life of a certificate with this fingerprint.
+    /// The lifetime of a certificate with this fingerprint.
     pub fn new(not_before: UnixTime, not_after: UnixTime, fingerprint: &[u8]) -> Self {
         let seed = fingerprint
             .iter()
@@ -42,7 +42,7 @@ impl Lifetime {
         }
     }
 
-    /// How long it is, in seconds.
+    /// Its length, in seconds.
     pub fn length(&self) -> i64 {
         self.not_after.saturating_sub(self.not_before).max(0)
     }
@@ -52,20 +52,20 @@ impl Lifetime {
         self.not_after.saturating_sub(now)
     }
 
-    /// Whether it is over.
+    /// Returns true if it is over.
     pub fn has_ended(&self, now: UnixTime) -> bool {
         now > self.not_after
     }
 
-    /// Whether it has begun, and is perhaps over.
+    /// Returns true if it has begun, even if it is over.
     pub fn has_begun(&self, now: UnixTime) -> bool {
         now >= self.not_before
     }
 
-    /// When a renewal is due, where `window` is the part of the life at whose beginning that is.
+    /// When a renewal is due, if it is due in the last `window` of the lifetime.
     ///
-    /// Within the first tenth of that part, at a place that is the certificate's own and stays the
-    /// same, so that what was issued in one hour is not renewed in one minute.
+    /// That is within the first tenth of that part, at a point specific to the certificate that
+    /// stays the same, so that certificates issued in one hour are not renewed in one minute.
     pub fn due_at(&self, window: f64) -> UnixTime {
         let length = self.length();
         let part = if length < SHORT {
@@ -80,18 +80,18 @@ impl Lifetime {
         self.not_after.saturating_sub(wide).saturating_add(later)
     }
 
-    /// Whether a renewal is due, see [`Self::due_at`].
+    /// Returns true if a renewal is due, see [`Self::due_at`].
     pub fn is_due(&self, window: f64, now: UnixTime) -> bool {
         now >= self.due_at(window)
     }
 
-    /// Whether a certificate that has just been issued can be used, by this machine's clock.
+    /// Checks whether a newly issued certificate can be used, by this machine's clock.
     ///
     /// # Errors
-    /// With [`FailureClass::Clock`] where it is over, or does not begin for more than a few
-    /// minutes: either the clock here is wrong or that of the CA. Asking for another one would
-    /// bring the same. Such a certificate may be served all the same where nothing better is at
-    /// hand: clients go by their own clocks.
+    /// With [`FailureClass::Clock`] if it has expired, or does not begin for more than a few
+    /// minutes: either the clock here is wrong or that of the CA, and another certificate would be
+    /// the same. Such a certificate may be served all the same if there is nothing better: clients
+    /// go by their own clocks.
     pub fn check_issued(&self, now: UnixTime) -> Result<(), Failure> {
         let wrong = if self.has_ended(now) {
             format!("expired at {}", text(self.not_after))
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_window_is_a_part_of_the_life_and_half_of_a_short_one() {
-        // (length, window, the most that is left when it is due, the least)
+        // (lifetime, window, maximum left when it is due, minimum)
         let table = [
             (90 * DAY, 1.0 / 3.0, 30 * DAY, 27 * DAY),
             (45 * DAY, 1.0 / 3.0, 15 * DAY, 15 * DAY - 36 * 3600),

@@ -1,4 +1,4 @@
-//! How a certificate is kept up, as the admin interface shows it.
+//! How the admin interface shows the renewal of a certificate.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,31 +8,31 @@ use crate::clock::UnixTime;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, FailureClass};
 
-/// How a certificate is kept up.
+/// The renewal of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RenewalView {
-    /// By which it is known in the storage.
+    /// Its identifier in the storage.
     pub subject: String,
     /// The names of the issuers, tried in order.
     pub issuers: Vec<String>,
     /// Whether one of them is being asked now.
     pub obtaining: bool,
-    /// Whether a client has asked for it, and not the configuration.
+    /// Whether it was requested by a client, not by the configuration.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub on_demand: bool,
-    /// When it is renewed or, after a failure, tried again.
+    /// When it is renewed or, after a failure, retried.
     #[serde(with = "rfc3339::option")]
     pub next: Option<UnixTime>,
-    /// The limit of a CA for which nobody is asked for it until that ends.
+    /// The limit of a CA because of which no issuer is asked for it until that ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held: Option<HeldView>,
-    /// Why the storage does not say what it has of this certificate, with the place: nothing is
-    /// ordered before it does, unless what is served ends soon.
+    /// Why the storage cannot be read for this certificate, with the place: nothing is ordered
+    /// before that works, unless the served one expires soon.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unread: Option<String>,
-    /// When the CA advises to renew it; `None` where it does not.
+    /// When the CA suggests to renew it; `None` if it does not.
     pub advice: Option<AdviceView>,
-    /// How often in a row no issuer gave a certificate.
+    /// How many times in a row no issuer issued a certificate.
     pub failures: u32,
     pub last_failure: Option<FailureView>,
 }
@@ -42,31 +42,31 @@ pub struct RenewalView {
 pub struct HeldView {
     /// The name of the issuer.
     pub issuer: String,
-    /// What the limit holds: `set`, `domain`, `identifier`, `account`, `registrations`, `ca`; or
-    /// `clock`, where what came was not valid by the clock of this machine.
+    /// The scope of the limit: `set`, `domain`, `identifier`, `account`, `registrations`, `ca`; or
+    /// `clock`, if the issued certificate was not valid by this machine's clock.
     pub scope: String,
     #[serde(with = "rfc3339")]
     pub until: UnixTime,
-    /// What is limited until when, with the CA's words.
+    /// What is limited until when, in the CA's words.
     pub message: String,
 }
 
-/// When a CA advises to renew a certificate (RFC 9773).
+/// When a CA suggests to renew a certificate (RFC 9773).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct AdviceView {
     #[serde(with = "rfc3339")]
     pub start: UnixTime,
     #[serde(with = "rfc3339")]
     pub end: UnixTime,
-    /// The time in between that was drawn; [`RenewalView::next`] is no later, unless the CA's
-    /// advice is followed too often.
+    /// The time drawn from that window; [`RenewalView::next`] is no later, unless the CA's
+    /// suggestions come too often.
     #[serde(with = "rfc3339")]
     pub drawn: UnixTime,
-    /// A page of the CA that says why.
+    /// A page of the CA that explains it.
     pub url: Option<String>,
 }
 
-/// Why no certificate was given.
+/// Why no certificate was issued.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FailureView {
     #[serde(with = "rfc3339")]
@@ -74,11 +74,11 @@ pub struct FailureView {
     /// The name of the issuer that was asked.
     pub issuer: Option<String>,
     pub class: FailureClass,
-    /// What failed, where and why, with the CA's words.
+    /// What failed, where and why, in the CA's words.
     pub message: String,
     /// A page of the CA about it.
     pub url: Option<String>,
-    /// Before when the CA does not want to be asked again.
+    /// The time before which the CA does not want to be asked again.
     #[serde(with = "rfc3339::option")]
     pub retry_after: Option<UnixTime>,
 }

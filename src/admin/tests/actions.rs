@@ -1,4 +1,4 @@
-//! What a person has done to certificates and accounts.
+//! Actions of people on certificates and accounts.
 
 use super::*;
 use crate::schedule::{Failure, FailureClass};

@@ -1,4 +1,4 @@
-//! Certificates: how they are shown, found, and asked for.
+//! Certificates: how they are shown, found and requested.
 
 use super::*;
 use crate::certificate::testing::{DAY, NOW, TestCa};
@@ -51,7 +51,7 @@ fn failed(mut managed: Managed, class: FailureClass) -> Managed {
     managed
 }
 
-/// One of each kind: from a file, issued, wanted, and wanted of nobody.
+/// One of each kind: from a file, issued, wanted, and wanted without an issuer.
 fn fake() -> Fake {
     let file = loaded(
         &["file.example", "*.file.example"],
@@ -108,7 +108,7 @@ fn states_tell_what_matters_most() {
     assert_eq!(failed(valid(), FailureClass::Refused), Failed);
     assert_eq!(failed(valid(), FailureClass::Paused), Paused);
 
-    // What clients see goes before what is done about it.
+    // What clients see takes precedence over what is done about it.
     let expired = || Some(loaded(names, NOW - 90 * DAY, NOW - 1));
     assert_eq!(with(|one| one.obtaining = true, expired()), Expired);
     assert_eq!(failed(expired(), FailureClass::Paused), Expired);

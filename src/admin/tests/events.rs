@@ -11,7 +11,7 @@ fn event(kind: EventKind, domain: &str) -> Event {
     Event::new(1_700_000_000, kind, Severity::Info, domain, "a message")
 }
 
-/// A connection on which the events of a path are asked for.
+/// A connection that has requested the events of a path.
 struct Subscription {
     lines: Lines<BufReader<DuplexStream>>,
     served: JoinHandle<()>,
@@ -43,7 +43,7 @@ impl Subscription {
             .expect("a status")
     }
 
-    /// The next line that begins like this, without its beginning; `None` at the end.
+    /// The rest of the next line with this beginning; `None` at the end.
     async fn next(&mut self, field: &str) -> Option<String> {
         loop {
             let line = self.lines.next_line().await.ok()??;
@@ -134,7 +134,7 @@ async fn a_stream_ends_with_the_gateway() {
     let mut all = subscribe(&router(state), "/api/v1/events").await;
     assert_eq!(all.status().await, 200);
     all.stop.send(true).expect("served");
-    // Whole, with the last chunk.
+    // Complete, with the last chunk.
     assert_eq!(all.next("0").await.as_deref(), Some(""));
     all.served.await.expect("no panic");
 }
@@ -153,7 +153,7 @@ async fn only_so_many_may_listen() {
         }
         assert!(all.len() < 100, "some bound");
     }
-    // Whoever goes makes room.
+    // A subscriber that leaves makes room.
     let gone = all.pop().expect("someone");
     drop(gone.lines);
     gone.served.await.expect("no panic");
@@ -198,7 +198,7 @@ async fn a_slow_reader_is_told_what_it_missed() {
     let (control, state) = admin(Fake::default());
     let mut all = subscribe(&router(state), "/api/v1/events?live=true").await;
     assert_eq!(all.status().await, 200);
-    // More than is held for it, before it has had a chance to read any.
+    // More events than are buffered for it, before it has had a chance to read any.
     for _ in 0..5_000 {
         control
             .events

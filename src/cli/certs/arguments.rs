@@ -140,7 +140,7 @@ pub(in crate::cli) struct AskArgs {
     pub(super) remote: Remote,
 }
 
-/// The name of a certificate as it stands in a path: nothing in it needs escaping.
+/// The name of a certificate as part of a path: nothing in it needs escaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Name(String);
 

@@ -1,4 +1,4 @@
-//! All that is known of one certificate, for people.
+//! Everything known of one certificate, for people.
 
 use super::table::{left_paint, state_paint};
 use super::time::{span, until};
@@ -10,7 +10,7 @@ use crate::clock::UnixTime;
 use crate::printable::Printable as _;
 use crate::schedule::FailureClass;
 
-/// A paragraph of facts, each on lines of its own.
+/// A paragraph of facts, each on its own lines.
 pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> String {
     let mut fields = Fields::default();
     let state = view.state.as_str().replace('_', " ");
@@ -61,7 +61,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     text
 }
 
-/// What is told, by name.
+/// Facts by name.
 #[derive(Default)]
 struct Fields(Vec<(&'static str, String)>);
 
@@ -115,7 +115,7 @@ fn add_renewal(fields: &mut Fields, renewal: &RenewalView, now: UnixTime) {
     }
 }
 
-/// Which limit of which CA stands against it, and until when.
+/// Which limit of which CA holds it back, and until when.
 fn held_by(held: &HeldView, now: UnixTime) -> String {
     let scope = match held.scope.as_str() {
         "set" => "a limit on this exact set of names",
@@ -135,7 +135,7 @@ fn held_by(held: &HeldView, now: UnixTime) -> String {
     )
 }
 
-/// When the CA advises to renew, and where it says why.
+/// When the CA suggests to renew, and where it explains why.
 fn advised(advice: &AdviceView) -> String {
     let (start, end) = (time(advice.start), time(advice.end));
     let mut text = format!("{start} to {end}\n{} was chosen", time(advice.drawn));
@@ -145,7 +145,7 @@ fn advised(advice: &AdviceView) -> String {
     text
 }
 
-/// The last failure in full: when, at whom, of what kind; then the CA's words.
+/// The last failure in full: when, at which issuer, of what kind; then the CA's words.
 pub(super) fn last_failure(failure: &FailureView, now: UnixTime) -> String {
     let ago = span(now.saturating_sub(failure.at).max(0));
     let issuer = failure.issuer.as_deref();

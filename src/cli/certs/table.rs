@@ -1,4 +1,4 @@
-//! The table of certificates: as wide as the terminal at most, and whole where it is piped.
+//! The table of certificates: no wider than the terminal, and complete in a pipe.
 
 use super::time::{date, span, until};
 use crate::admin::{CertificateState, CertificateView, RenewalView};
@@ -7,17 +7,17 @@ use crate::clock::UnixTime;
 
 const DAY: i64 = 86_400;
 
-/// Between two columns.
+/// The gap between columns.
 const GAP: &str = "  ";
 
-/// To what a column is narrowed at most.
+/// The minimum width of a narrowed column.
 const NARROWEST: usize = 12;
 
 const HEADER: [&str; 7] = [
     "NAME", "NAMES", "ISSUER", "STATE", "EXPIRES", "LEFT", "NEXT",
 ];
 
-/// The columns that are narrowed where the terminal is, in this order.
+/// The columns that are narrowed on a narrow terminal, in this order.
 const NARROWED: [usize; 3] = [1, 2, 0];
 
 /// How a cell is coloured.
@@ -88,7 +88,7 @@ fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
     ]
 }
 
-/// The names after the first, or their number where they are many.
+/// The other names after the first, or their number if they are many.
 fn other_names(names: &[String]) -> String {
     match names.get(1..).unwrap_or_default() {
         [] => "-".to_owned(),
@@ -98,8 +98,7 @@ fn other_names(names: &[String]) -> String {
     }
 }
 
-/// The issuer by the name that is best known: that of the configuration, else what the certificate
-/// calls it.
+/// The issuer by its best-known name: that of the configuration, or else that in the certificate.
 fn issuer(view: &CertificateView) -> String {
     if let Some(renewal) = &view.renewal {
         let mark = if renewal.on_demand {
@@ -155,7 +154,7 @@ pub(super) fn state_paint(state: CertificateState) -> Paint {
     }
 }
 
-/// Green above 30 days, red below 7; sooner for certificates of short life.
+/// Green above 30 days, red below 7; earlier for short lifetimes.
 pub(super) fn left_paint(view: &CertificateView, left: i64) -> Paint {
     let begin = view.not_before.unwrap_or_default();
     let lifetime = view.not_after.unwrap_or_default().saturating_sub(begin);
@@ -188,7 +187,7 @@ fn widths(rows: &[[Cell; 7]], most: Option<usize>) -> [usize; 7] {
     widths
 }
 
-/// What is too long ends in an ellipsis.
+/// A text that is too long ends in an ellipsis.
 fn fitting(text: &str, width: usize) -> String {
     if length(text) <= width {
         return text.to_owned();
@@ -198,7 +197,7 @@ fn fitting(text: &str, width: usize) -> String {
     cut
 }
 
-/// Names of hosts are ASCII; those of issuers mostly.
+/// Host names are ASCII; issuers' names mostly.
 fn length(text: &str) -> usize {
     text.chars().count()
 }
@@ -288,7 +287,7 @@ mod tests {
             "{narrow:#?}"
         );
         assert!(narrow[4].contains("+ www.file.…"), "{narrow:#?}");
-        // What cannot be narrower stays whole.
+        // Columns at their minimum stay whole.
         let tiny = plain(&some(), Some(1));
         assert!(tiny[2].contains("3 failures"), "{tiny:#?}");
     }

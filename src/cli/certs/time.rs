@@ -6,8 +6,8 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 
-/// A time that passes, in the one unit that says enough: `89 d`, `36 h`, `45 min`, `20 s`; with a
-/// minus where it is negative.
+/// A span of time in the one unit that says enough: `89 d`, `36 h`, `45 min`, `20 s`; with a minus
+/// if it is negative.
 pub(super) fn span(seconds: i64) -> String {
     let length = seconds.saturating_abs();
     let (unit, name) = if length >= 2 * DAY {
@@ -23,7 +23,7 @@ pub(super) fn span(seconds: i64) -> String {
     format!("{sign}{} {name}", length / unit)
 }
 
-/// When something will be: `in 3 h`, `now`.
+/// When something will happen: `in 3 h`, `now`.
 pub(super) fn until(at: UnixTime, now: UnixTime) -> String {
     match at.saturating_sub(now) {
         ..=0 => "now".to_owned(),

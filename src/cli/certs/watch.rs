@@ -1,7 +1,7 @@
-//! Has a certificate asked for, and follows the issuers' work until its end.
+//! Requests a certificate, and follows the issuers' work until its end.
 //!
-//! Events tell the steps. Whether it is over is asked of the gateway itself, now and then too, so
-//! that an event that was missed costs a moment and nothing else.
+//! Events show the steps. The gateway itself is asked, also from time to time, whether it is over,
+//! so a missed event costs only a moment.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::event::EventKind;
 use crate::schedule::FailureClass;
 
-/// How often the gateway is asked whether it is over.
+/// How often to ask the gateway whether it is over.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// How often a terminal shows that time passes.
@@ -32,28 +32,28 @@ const TICK: Duration = Duration::from_secs(1);
 enum End {
     /// There is a new certificate, valid until then.
     Given(Option<UnixTime>),
-    /// No issuer gave one: what is known of it now.
+    /// No issuer issued one; this is its state now.
     Failed(Box<CertificateView>),
     /// The gateway has ended the stream.
     Gone,
-    /// It took longer than somebody wanted to wait.
+    /// It took longer than the user wanted to wait.
     TimedOut,
     Interrupted,
 }
 
-/// What the gateway is asked for.
+/// A request to the gateway.
 pub(super) struct Question<'a> {
-    /// Of the certificate.
+    /// The name of the certificate.
     pub(super) name: &'a Name,
     pub(super) path: &'a str,
     pub(super) body: Option<&'a Value>,
-    /// What to say where an issuer is asked then.
+    /// What to say if an issuer is asked.
     pub(super) taken: &'a dyn Fn(&CertificateView) -> String,
-    /// What to say where none is.
+    /// What to say if none is.
     pub(super) needless: &'a dyn Fn(&CertificateView) -> String,
 }
 
-/// Asks, and shows what the gateway does about the certificate.
+/// Sends the request, and shows what the gateway does about the certificate.
 pub(super) fn watch(
     output: &Output,
     client: &Client,
@@ -63,7 +63,7 @@ pub(super) fn watch(
     let name = question.name;
     client::runtime()?.block_on(async {
         let before = fetch_view(client, name).await?;
-        // Before the question, so that no step is missed.
+        // Before the request, so that no step is missed.
         let stream = format!("/api/v1/events?domain={name}&live=true");
         let events = client.events(&stream).await?;
         let answer = client
@@ -92,7 +92,7 @@ pub(super) fn watch(
     })
 }
 
-/// Why nothing was asked for.
+/// Why nothing was requested.
 pub(super) fn needless(view: &CertificateView) -> String {
     let end = view
         .not_after
@@ -107,7 +107,7 @@ pub(super) fn needless(view: &CertificateView) -> String {
 struct Watch<'a> {
     client: &'a Client,
     name: &'a Name,
-    /// What was known before anything was asked for.
+    /// The state before the request.
     before: CertificateView,
     events: Events,
     progress: Progress,
@@ -160,7 +160,7 @@ impl Watch<'_> {
     }
 }
 
-/// A step as it is shown.
+/// The text of a step.
 fn step_text(event: &EventView) -> String {
     let issuer = event.issuer.as_deref();
     let who = issuer.map_or_else(String::new, |issuer| format!("{issuer}: "));
@@ -173,7 +173,7 @@ fn step_text(event: &EventView) -> String {
     format!("{who}{}{which}", event.message)
 }
 
-/// Whether it is over, by what was known before and what is known now.
+/// Whether it is over, judging by the states before and now.
 fn outcome(before: &CertificateView, now: CertificateView) -> Option<End> {
     if now.fingerprint.is_some() && now.fingerprint != before.fingerprint {
         return Some(End::Given(now.not_after));
@@ -309,7 +309,7 @@ mod tests {
         }
         assert_eq!(outcome(&before, goes_on), None);
 
-        // The failures were forgotten, and nothing has happened since.
+        // The failures were cleared, and nothing has happened since.
         assert_eq!(outcome(&before, issued("a.example", 20)), None);
     }
 

@@ -1,4 +1,4 @@
-//! A stream of server-sent events, read as it comes.
+//! A stream of server-sent events, read as they come.
 
 use anyhow::{anyhow, bail};
 use http_body_util::BodyExt;
@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 
 use crate::admin::EventView;
 
-/// The longest line that is taken.
+/// The maximum length of a line.
 const MAX_LINE: usize = 1024 * 1024;
 
 /// The events that a gateway sends.
@@ -24,8 +24,8 @@ impl Events {
         }
     }
 
-    /// The next event; `None` once the gateway has ended the stream. Dropped before its end, it
-    /// loses nothing.
+    /// The next event; `None` once the gateway has ended the stream. Nothing is lost if this is
+    /// dropped before its end.
     pub(in crate::cli) async fn next(&mut self) -> anyhow::Result<Option<EventView>> {
         loop {
             if let Some(event) = self.lines.event()? {
@@ -46,7 +46,7 @@ impl Events {
     }
 }
 
-/// Bytes on their way to events.
+/// Bytes that are not parsed yet.
 #[derive(Debug, Default)]
 struct Lines {
     bytes: Vec<u8>,
@@ -59,7 +59,7 @@ impl Lines {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole event that is one of the gateway's; those with a name are about the stream.
+    /// The next whole event of the gateway; those with a name are about the stream.
     fn event(&mut self) -> anyhow::Result<Option<EventView>> {
         while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();

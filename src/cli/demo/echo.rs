@@ -1,4 +1,4 @@
-//! The demo's upstream: answers every request with what it got.
+//! The demo's upstream: responds to every request with what it received.
 
 use std::fmt::Write;
 use std::io;

@@ -1,4 +1,4 @@
-//! The demo's first screen: what runs, and a line to paste.
+//! The demo's first screen: what is running, and a line to paste.
 
 use std::path::PathBuf;
 

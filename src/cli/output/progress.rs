@@ -1,5 +1,5 @@
-//! Progress of what takes its time, on stderr: a line for each step, and on a terminal the last one
-//! alive.
+//! The progress of something slow, on stderr: a line for each step, the last one animated on a
+//! terminal.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use super::{Style, clean, width_of, write_text};
 #[derive(Debug)]
 pub(in crate::cli) struct Progress {
     style: Style,
-    /// Whether the last line can be written anew.
+    /// Whether the last line can be rewritten.
     live: bool,
     begin: Instant,
     current: Option<Step>,
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// Begins the next step. The same once more is the one that goes on.
+    /// Begins the next step. The same text again continues the current one.
     pub(in crate::cli) fn step(&mut self, text: impl AsRef<str>) {
         let text = clean(&text.as_ref().replace('\n', " "));
         if self.current.as_ref().is_some_and(|step| step.text == text) {
@@ -55,7 +55,7 @@ impl Progress {
     pub(in crate::cli) fn tick(&mut self) {
         if let (true, Some(step)) = (self.live, &self.current) {
             let running = format!(" ({} s)", step.begin.elapsed().as_secs());
-            // A line that wraps could not be written anew.
+            // A line that wraps could not be rewritten.
             let width = width_of(io::stderr()).unwrap_or(80);
             let room = width.saturating_sub(running.len() + 1);
             let line = format!("{}  {}", self.since(step), step.text);
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the last step as it is; what is printed next has a line of its own.
+    /// Leaves the last step as it is; the next output gets its own line.
     pub(in crate::cli) fn finish_line(&mut self) {
         if let Some(step) = self.current.take()
             && self.live

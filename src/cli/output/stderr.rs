@@ -1,5 +1,5 @@
-//! What is said on stderr: by a thread of its own, since a pipe that nobody reads would hold up
-//! whoever writes to it for ever.
+//! Text for stderr, written by a separate thread, because a pipe that nobody reads would block the
+//! writer forever.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -10,25 +10,25 @@ use prometheus::IntCounter;
 
 use crate::line_queue::{LineQueue, Setup, Target};
 
-/// How long a reader may take nothing before nobody waits for it any more, and how long the end of
-/// the process waits for it once again.
+/// How long a reader may take nothing before it counts as stalled, and how long the end of the
+/// process waits for it once more.
 const READER: Duration = Duration::from_secs(1);
 
-/// How many octets wait for a reader that has stalled before what is said is lost.
+/// How many octets wait for a stalled reader before text is lost.
 const QUEUE: usize = 1 << 20;
 
-/// What was said and has not been written.
+/// Text that has not been written yet.
 struct Said {
     queue: LineQueue,
     /// Whether the reader has stalled, and not caught up since.
     is_stalled: AtomicBool,
 }
 
-/// `None` where no thread can be started.
+/// `None` if no thread can be started.
 static SAID: OnceLock<Option<Said>> = OnceLock::new();
 
-/// Writes a text and the end of its line. Returns once it is written, as a rule: programs that are
-/// run next write to stderr, too. A reader that has stalled is not waited for.
+/// Writes a text and a line end. Usually returns once it is written: programs that run next write
+/// to stderr too. A stalled reader is not waited for.
 pub(super) fn write_text(text: &str) {
     let Some(said) = SAID.get_or_init(start) else {
         // A closed stderr is no reason to fail.
@@ -43,7 +43,7 @@ pub(super) fn write_text(text: &str) {
     });
 }
 
-/// Gives a reader that has stalled the last time to take what was said.
+/// Gives a stalled reader a last chance to read the text.
 pub(super) fn finish() {
     if let Some(Some(said)) = SAID.get() {
         said.wait(READER);

@@ -1,4 +1,4 @@
-//! Words for the types of values: what was expected, what was found, how to put it right.
+//! Words for the types of values: what was expected, what was found, how to fix it.
 
 use serde_json::Value as Json;
 
@@ -6,7 +6,7 @@ use crate::config::interpolate::has_reference;
 use crate::config::problem::quote;
 use crate::config::yaml_tree::{Kind, Node, Scalar};
 
-/// What a plain scalar means by the core schema of YAML 1.2, section 10.3.2.
+/// The meaning of a plain scalar in the core schema of YAML 1.2, section 10.3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     Nothing,
@@ -44,12 +44,12 @@ fn is_number(text: &str) -> bool {
     if matches!(bare, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
         return true;
     }
-    // Rust reads the same decimal forms, and words such as 'inf' beside them.
+    // Rust parses the same decimal forms, and also words such as 'inf'.
     bare.starts_with(|char: char| char.is_ascii_digit() || char == '.')
         && bare.parse::<f64>().is_ok()
 }
 
-/// The words that a value has to be one of.
+/// The words that a value can be.
 pub(super) fn words(schema: &Json) -> Option<Vec<&str>> {
     let words = schema.get("enum")?.as_array()?;
     Some(words.iter().filter_map(Json::as_str).collect())
@@ -79,7 +79,7 @@ pub(super) fn expected(name: Option<&str>, schema: &Json) -> String {
     .to_owned()
 }
 
-/// What stands in the file.
+/// What the file contains.
 pub(super) fn found(node: &Node, secret: bool) -> String {
     let scalar = match &node.kind {
         Kind::List(_) => return "a list".to_owned(),
@@ -105,7 +105,7 @@ pub(super) fn found(node: &Node, secret: bool) -> String {
 /// How to write a mapping.
 const MAPPING: &str = "write lines of 'key: value', or { key: value }";
 
-/// How to put a wrong type right.
+/// How to fix a wrong type.
 pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &str) -> String {
     let kind = schema.get("type").and_then(Json::as_str);
     match &node.kind {
@@ -136,7 +136,7 @@ pub(super) fn hint(node: &Node, name: Option<&str>, schema: &Json, expected: &st
     }
 }
 
-/// The range that a number has to be in.
+/// The range of a number.
 pub(super) fn range(schema: &Json) -> String {
     let bound = |key| schema.get(key).filter(|json| json.is_number());
     match (bound("minimum"), bound("maximum")) {

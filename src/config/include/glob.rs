@@ -4,24 +4,24 @@ use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
-/// What a pattern led to.
+/// The result of a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// In the order of their paths.
     pub(super) files: Vec<PathBuf>,
-    /// Where files that match may appear, as far as the directories exist.
+    /// Where matching files may appear, as far as the directories exist.
     pub(super) directories: Vec<PathBuf>,
     /// A directory that could not be read.
     pub(super) error: Option<(PathBuf, Error)>,
 }
 
-/// Whether a path has `*` or `?` in it.
+/// Returns true if a path contains `*` or `?`.
 pub(super) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?'])
 }
 
-/// Finds the files that match an absolute pattern. As in a shell, `*` and `?` do not match a dot
-/// at the beginning: editors keep half-written files under such names.
+/// Finds the files that match an absolute pattern. As in a shell, `*` and `?` do not match a
+/// leading dot: editors keep half-written files under such names.
 pub(super) fn find(pattern: &Path) -> Found {
     let mut found = Found::default();
     let parts: Vec<_> = pattern.components().collect();
@@ -51,7 +51,7 @@ fn list(directory: &Path, pattern: &str, rest: &[Component<'_>], found: &mut Fou
         Ok(entries) => entries,
         Err(error) => {
             if error.kind() == ErrorKind::NotFound {
-                // It may be made later: that is seen in the nearest directory there is.
+                // It may be created later, which is visible in the nearest existing directory.
                 let there = directory.ancestors().find(|path| path.is_dir());
                 found.directories.extend(there.map(Path::to_owned));
             } else if error.kind() != ErrorKind::NotADirectory {
@@ -69,7 +69,7 @@ fn list(directory: &Path, pattern: &str, rest: &[Component<'_>], found: &mut Fou
     }
 }
 
-/// Whether a name matches a pattern of one part of a path.
+/// Returns true if a name matches a pattern of one part of a path.
 fn matches(pattern: &str, name: &str) -> bool {
     if name.starts_with('.') && !pattern.starts_with('.') {
         return false;
@@ -77,7 +77,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let name: Vec<char> = name.chars().collect();
     let (mut p, mut n) = (0, 0);
-    // After the last star: where the pattern goes on, and where in the name it was tried last.
+    // After the last star: where the pattern continues, and where in the name it was tried last.
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         match pattern.get(p) {

@@ -1,4 +1,4 @@
-//! Where DNS records are set, and how it is seen that they are there.
+//! Where DNS records are set, and how to check that they are visible.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,30 +13,30 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
     pub provider: DnsService,
-    /// The time to live of the records, in seconds.
+    /// The TTL of the records, in seconds.
     pub ttl: u32,
-    /// Resolvers to ask instead of the system's where not empty.
+    /// Resolvers to use instead of the system's, if not empty.
     pub resolvers: Vec<SocketAddr>,
-    /// How it is found out that a record can be seen; not at all where `None`.
+    /// How to check that a record is visible; `None` to skip that.
     pub propagation: Option<Propagation>,
-    /// Roots to trust for the provider's HTTPS instead of the system's, PEM.
+    /// Roots to trust for the provider's HTTPS instead of the system's, in PEM.
     pub ca_file: Option<PathBuf>,
-    /// A proxy that the provider's HTTPS is reached through, `http://HOST:PORT`.
+    /// A proxy for the provider's HTTPS, `http://HOST:PORT`.
     pub proxy: Option<Uri>,
 }
 
-/// How to check that a record can be seen.
+/// How to check that a record is visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Propagation {
-    /// Name servers to ask instead of those of the zone where not empty.
+    /// Name servers to ask instead of those of the zone, if not empty.
     pub servers: Vec<SocketAddr>,
     pub timeout: Duration,
     pub interval: Duration,
-    /// What is waited once all servers have the record.
+    /// How long to wait after all servers have the record.
     pub wait: Duration,
 }
 
-/// Who sets the records. An `endpoint` is a URL of HTTP without a slash at its end.
+/// The provider that sets the records. An `endpoint` is an HTTP URL without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsService {
     Rfc2136(Rfc2136),
@@ -55,18 +55,18 @@ pub enum DnsService {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rfc2136 {
     pub server: NameServer,
-    /// The key that updates are signed with (RFC 8945); not signed where `None`.
+    /// The key that signs updates (RFC 8945); `None` for unsigned ones.
     pub tsig: Option<Tsig>,
 }
 
-/// Where a name server is.
+/// The address of a name server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameServer {
     Ip(SocketAddr),
     Name { host: HostName, port: u16 },
 }
 
-/// A key that a name server shares.
+/// A key shared with a name server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tsig {
     pub name: HostName,
@@ -75,7 +75,7 @@ pub struct Tsig {
     pub secret: Secret,
 }
 
-/// How the key signs (RFC 8945, section 6).
+/// The signature algorithm (RFC 8945, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TsigAlgorithm {
     HmacSha256,
@@ -98,7 +98,7 @@ pub struct Route53 {
     pub access_key_id: String,
     pub secret_access_key: Secret,
     pub session_token: Option<Secret>,
-    /// The hosted zone; looked up by its name where `None`.
+    /// The hosted zone; `None` to look it up by its name.
     pub hosted_zone_id: Option<String>,
 }
 
@@ -116,14 +116,14 @@ pub struct Hetzner {
     pub api_token: Secret,
 }
 
-/// A server of acme-dns.
+/// An acme-dns server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeDns {
     pub endpoint: String,
     pub accounts: AcmeDnsAccounts,
 }
 
-/// With which accounts a server of acme-dns is asked.
+/// The accounts at an acme-dns server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcmeDnsAccounts {
     One {
@@ -132,11 +132,11 @@ pub enum AcmeDnsAccounts {
         /// One label.
         subdomain: String,
     },
-    /// A file with an account for each name, which new ones are added to.
+    /// A file with an account for each name, to which new ones are added.
     File(PathBuf),
 }
 
-/// A server that speaks lego's protocol `httpreq`.
+/// A server with lego's `httpreq` protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpReq {
     pub endpoint: String,
@@ -144,11 +144,11 @@ pub struct HttpReq {
     pub login: Option<(String, Secret)>,
 }
 
-/// A program that is called as by lego's `exec`.
+/// A program that is called like lego's `exec`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsExec {
     pub program: PathBuf,
-    /// What stands before the other arguments.
+    /// Arguments before the others.
     pub arguments: Vec<String>,
     pub timeout: Duration,
     pub env: Vec<(String, Secret)>,

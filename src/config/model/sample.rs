@@ -1,9 +1,9 @@
-//! Values to test with: a test names the fields that it is about and takes the rest from here.
+//! Values for tests: a test names the fields that it is about and takes the rest from here.
 
 use super::*;
 
 impl Config {
-    /// A configuration with nothing in it: no listener, no certificate, no site.
+    /// An empty configuration: no listener, no certificate, no site.
     pub(crate) fn sample() -> Self {
         Self {
             server: Server {
@@ -46,7 +46,7 @@ impl Config {
 }
 
 impl Limits {
-    /// Ten seconds for everything, and as many connections as come.
+    /// Ten seconds for everything, and unlimited connections.
     pub(crate) fn sample() -> Self {
         Self {
             handshake: Duration::from_secs(10),

@@ -24,15 +24,15 @@ pub struct Upstream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamServer {
     pub address: UpstreamAddress,
-    /// Its share of the requests beside that of others, 1 to 1,000.
+    /// Its share of the requests compared with others, 1 to 1,000.
     pub weight: u32,
 }
 
-/// Where an upstream server is.
+/// The address of an upstream server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamAddress {
     Ip(SocketAddr),
-    /// A name that is resolved again and again, never on a request's path.
+    /// A name that is resolved periodically, never on a request's path.
     Name {
         host: HostName,
         port: u16,
@@ -46,27 +46,27 @@ pub enum Balance {
     RoundRobin,
 }
 
-/// Whether and how TLS is spoken to an upstream.
+/// Whether and how to use TLS to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTls {
     Off,
     On {
-        /// The name for SNI and verification; the server's own where `None`.
+        /// The name for SNI and verification; `None` for the server's own.
         server_name: Option<HostName>,
         verify: bool,
-        /// Roots to trust instead of the system's, PEM.
+        /// Roots to trust instead of the system's, in PEM.
         ca_file: Option<PathBuf>,
     },
 }
 
-/// A site: some hosts, their certificates and their routes.
+/// A site: its hosts, their certificates and its routes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {
     /// Never empty.
     pub hosts: Vec<Pattern>,
     pub tls: SiteTls,
-    /// Longest path first; among equal paths the earlier in the file. Sites with the same share
-    /// them.
+    /// Longest path first; among equal paths the earlier in the file. Sites with the same routes
+    /// share them.
     pub routes: Arc<[Route]>,
     pub origin: Origin,
 }
@@ -75,7 +75,7 @@ pub struct Site {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SiteTls {
     /// A loaded certificate that covers the host, else one from these issuers in turn (the first
-    /// configured issuer; none where there is no issuer).
+    /// configured issuer; none if there is no issuer).
     Auto(Vec<Arc<str>>),
     /// One from this issuer.
     Issuer(Arc<str>),
@@ -96,12 +96,12 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     Proxy(Proxy),
-    /// Answer with a `Location`.
+    /// Respond with a `Location`.
     Redirect {
         to: Uri,
         status: StatusCode,
     },
-    /// Answer with this.
+    /// Respond with this.
     Respond {
         status: StatusCode,
         body: bytes::Bytes,
@@ -109,13 +109,13 @@ pub enum Action {
     },
 }
 
-/// Passing a request to an upstream.
+/// How to pass a request to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     pub upstream: Arc<Upstream>,
     pub connect_timeout: Duration,
-    /// Between two reads from the upstream, the wait for the head included.
+    /// Between two reads from the upstream, including the wait for the head.
     pub read_timeout: Duration,
-    /// How often a request is tried again at another server.
+    /// How many times a request is retried at another server.
     pub retries: u32,
 }

@@ -1,6 +1,6 @@
 //! Names in messages: quoted, and compared with those that may have been meant.
 
-/// A text in quotes on one line, shortened where it is long.
+/// A text in quotes on one line, shortened if it is long.
 pub(in crate::config) fn quote(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut quoted = String::from("'");
@@ -19,12 +19,12 @@ pub(in crate::config) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The name most like `name`, where one is like it at all. Looks at the first thousand.
+/// The name most similar to `name`, if any is similar. Considers the first thousand.
 pub(in crate::config) fn nearest<'n>(
     name: &str,
     known: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {
-    // Distances cost the product of the lengths: no name is longer.
+    // The cost of a distance is the product of the lengths: no name is longer.
     const LONGEST: usize = 64;
     if name.len() > LONGEST {
         return None;
@@ -42,7 +42,7 @@ pub(in crate::config) fn nearest<'n>(
         .map(|(_, known)| known)
 }
 
-/// What to do about an unknown name: the nearest one, or all there are.
+/// What to do about an unknown name: the nearest one, or all of them.
 pub(in crate::config) fn suggest<'n>(
     name: &str,
     known: impl Iterator<Item = &'n str> + Clone,

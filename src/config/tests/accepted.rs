@@ -1,4 +1,4 @@
-//! What is accepted, and what becomes of it.
+//! Accepted configurations, and the resulting models.
 
 use std::sync::Arc;
 use std::time::Duration;

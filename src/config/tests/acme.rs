@@ -1,4 +1,4 @@
-//! Issuers with ACME: what becomes of them, and what is odd about them.
+//! Issuers with ACME: the resulting models, and warnings.
 
 use std::fs;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::model::*;
 
-/// An issuer `a` with this in its braces, and a site that it issues for.
+/// An issuer `a` with this in its braces, and a site that uses it.
 pub(super) fn configured(acme: &str) -> String {
     format!(
         "issuers: {{ a: {{ acme: {{ {acme} }} }} }}\n\
@@ -23,7 +23,7 @@ pub(super) fn acme(config: &Config) -> Arc<Acme> {
     }
 }
 
-/// The paths of what is odd.
+/// The paths of the warnings.
 pub(super) fn odd(text: &str) -> Vec<String> {
     let warnings = accept(text).warnings;
     assert!(
@@ -234,7 +234,7 @@ fn names_that_public_cas_refuse_are_told() {
     let issuers = "issuers: { public: { acme: }, own: { acme: { directory: \"https://ca.corp/\" } }, \
                    local: { local_ca: } }";
     let respond = "routes: [{ respond: {} }]";
-    // All issuers are used, so that nothing else is odd.
+    // All issuers are used, so there are no other warnings.
     let used = "{ names: [used.example.com], issuer: [public, own, local] }";
     for (text, paths) in [
         (
@@ -263,7 +263,7 @@ fn names_that_public_cas_refuse_are_told() {
             ),
             &["sites[0].hosts[0]"],
         ),
-        // A wildcard is as private as what it stands for.
+        // A wildcard is as private as its parent.
         (
             format!(
                 "dns: {{ main: {{ rfc2136: {{ server: \"10.0.0.53:53\" }} }} }}\n\
@@ -272,7 +272,7 @@ fn names_that_public_cas_refuse_are_told() {
             ),
             &["certificates[0].names[0]", "certificates[0].names[2]"],
         ),
-        // Another certificate may be at hand, unless the issuer is asked for by name.
+        // Another certificate may exist, unless the issuer is named.
         (
             format!(
                 "certificates: [{{ names: [\"*.internal.lan\"], issuer: local }}, {used}]\n\

@@ -1,4 +1,4 @@
-//! Challenges over the DNS: when they are to be had, and that wildcards are proved by them.
+//! DNS challenges: when they are available, and that they validate wildcards.
 
 use super::acme::{acme, configured, odd};
 use super::*;
@@ -40,7 +40,7 @@ fn dns_01_is_added_where_somebody_sets_records() {
         let loaded = accept(&text);
         assert_eq!(acme(&loaded.config).challenges, challenges, "{text}");
     }
-    // No listener is needed for it.
+    // It needs no listener.
     let text = entries(&["main"]) + "server: { http: [] }\n" + &configured("challenges: [dns-01]");
     assert_eq!(odd(&text), [""; 0]);
 }

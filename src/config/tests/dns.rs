@@ -1,4 +1,4 @@
-//! Providers of DNS records: what becomes of them, and what is odd about them.
+//! Providers of DNS records: the resulting models, and warnings.
 
 use std::sync::Arc;
 use std::time::Duration;

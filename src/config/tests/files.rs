@@ -34,7 +34,7 @@ fn error_lines(root: &tempfile::TempDir) -> Vec<String> {
 fn a_file_that_is_far_too_large_is_refused_unread() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("snigate.yaml");
-    // It has holes, so it costs nothing to make.
+    // It is sparse, so it costs nothing to create.
     let file = fs::File::create(&path).unwrap();
     file.set_len(20 << 20).unwrap();
     let said = load(&path).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Texts made to do harm, and very long ones.
+//! Malicious texts, and very long ones.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ fn thousands_of_sites_load_quickly() {
     let loaded = accept(&text);
     let took = start.elapsed();
     assert_eq!(loaded.config.sites.len(), 10_000);
-    // Far more than it takes: a guard against anything quadratic, not a measurement.
+    // Far more than needed: this guards against anything quadratic, and measures nothing.
     assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
@@ -84,7 +84,7 @@ fn thousands_of_errors_are_found_quickly() {
     assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
-/// Pieces that meet each other in ways nobody writes.
+/// Pieces in combinations that nobody writes.
 fn piece() -> impl Strategy<Value = String> {
     let words = [
         "sites",

@@ -1,4 +1,4 @@
-//! Certificates on demand: what is meant where little is said.
+//! Certificates on demand: the defaults.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn limits_on_demand_go_by_who_issues() {
         (said.limits.per_domain, said.limits.per_client),
         (None, quota(5, 2))
     );
-    // Both short and alone.
+    // Both the short form and alone.
     let text = "issuers: { ca: { acme: { email: a@b.example } } }\n\
                 on_demand: { ask: \"http://127.0.0.1:5555/check\" }\n\
                 sites: [{ hosts: [\"*\"], tls: off, routes: [{ respond: {} }] }]\n";

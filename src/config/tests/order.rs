@@ -1,4 +1,4 @@
-//! What is asked of a CA in an order, and what it is sure to refuse.
+//! What orders request, and what CAs are sure to refuse.
 
 use super::acme::{configured, odd};
 use super::*;
@@ -37,7 +37,7 @@ fn what_a_ca_is_sure_to_refuse_is_an_error() {
         let found = found.unwrap_or_else(|| panic!("{keys}: {errors:?}"));
         assert!(found.contains(&format!("issuers.a.acme.{path}")), "{found}");
     }
-    // What is not known is tried.
+    // Unknown features are tried.
     for (keys, paths) in [
         (&*format!("directory: google, {eab}, lifetime: 7d"), &[][..]),
         (
@@ -106,7 +106,7 @@ fn addresses_are_asked_of_cas_that_certify_them() {
     assert!(refused.contains("on_demand.allow[0]"), "{refused}");
 }
 
-/// No record proves an address, whatever the certificate says.
+/// No DNS record validates an address, whatever the certificate says.
 #[test]
 fn addresses_are_proved_at_a_listener_alone() {
     let with = |server: &str, challenges: &str| {
@@ -133,7 +133,7 @@ fn addresses_are_proved_at_a_listener_alone() {
         assert!(error.contains("certificates[0].names[0]"), "{error}");
     }
     assert_eq!(odd(&with("http: []", "tls-alpn-01, dns-01")), [""; 0]);
-    // An issuer that can answer nothing at all is told of once.
+    // An issuer without any usable challenge is reported once.
     let found = errors(&with("http: []", "http-01"));
     assert_eq!(found.len(), 1, "{found:#?}");
 }

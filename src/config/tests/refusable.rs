@@ -1,4 +1,4 @@
-//! What CAs are known to refuse: names that are none, and more names than they take.
+//! What CAs are known to refuse: invalid names, and too many names.
 
 use super::acme::{configured, odd};
 use super::*;
@@ -24,7 +24,7 @@ fn names_that_no_ca_takes_are_told_at_their_place() {
                 "{odd:?}"
             );
         }
-        // Whoever has a certificate of their own may have it for anything.
+        // A certificate from a local CA may be for anything.
         let own = "issuers: { a: { local_ca: } }\n\
                    sites: [{ hosts: [NAME], tls: a, routes: [{ respond: {} }] }]\n";
         assert_eq!(accept(&own.replace("NAME", name)).warnings, [], "{name}");

@@ -1,4 +1,4 @@
-//! What is refused: each fault alone, at its place, with the words that matter in its message.
+//! Rejected configurations: each fault alone, at its place, with the relevant words in its message.
 
 use super::*;
 
@@ -89,7 +89,7 @@ fn a_challenge_needs_a_listener() {
             words,
         );
     }
-    // Told once, where it comes from.
+    // Reported once, at its origin.
     one(
         &format!("server: {{ http: [], https: [] }}\nissuers: {{ a: {{ acme: }} }}\n{site}"),
         "1:9: server",
@@ -185,7 +185,7 @@ fn what_a_reference_stands_for_is_never_shown() {
         );
         assert!(!shown.contains("hunter2"), "{shown}");
     }
-    // A secret written out is not quoted from the file either.
+    // A literal secret is not quoted from the file either.
     for text in [
         "server: { admin_token: hunter2, thread: 1 }",
         "issuers: { a: { acme: { proxy: \"http://me:hunter2@a:1\" } } }",

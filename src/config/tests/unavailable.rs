@@ -1,4 +1,4 @@
-//! Features that are not there yet: what is written for them is checked before it is refused.
+//! Features that are not there yet: their configuration is checked before it is refused.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn what_comes_later_is_checked_now() {
     }
 }
 
-/// Checks that this has one fault, and that its feature is refused beside.
+/// Checks that this has one fault besides the refusal of its feature.
 fn expect(key: &str, words: &str, text: &str) {
     let found = errors(text);
     let (refused, faults): (Vec<_>, Vec<_>) =

@@ -1,4 +1,4 @@
-//! Issuers with ZeroSSL: what becomes of them.
+//! Issuers with ZeroSSL: the resulting models.
 
 use super::acme::acme;
 use super::*;

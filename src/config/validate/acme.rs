@@ -123,7 +123,7 @@ fn find_ca(ctx: &mut Context<'_>, at: &At<'_>, raw: &str) -> Option<Ca> {
     let uri = raw.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
     let scheme = uri.as_ref().and_then(Uri::scheme_str);
     let hint = match scheme {
-        // `Uri` drops it without a word.
+        // `Uri` drops the fragment silently.
         Some("https") if raw.contains('#') => "leave out '#' and what follows",
         Some("https") => return Some((raw.to_owned(), preset)),
         Some("http") => "write https://: ACME is only used over HTTPS (RFC 8555, section 6.1)",
@@ -206,7 +206,7 @@ fn order_limit(ctx: &mut Context<'_>, raw: &schema::OrderLimit, at: &At<'_>) -> 
     }
 }
 
-/// What is wrong with a MAC key that ought to be base64url without padding (RFC 4648, section 5).
+/// What is wrong with a MAC key, which should be base64url without padding (RFC 4648, section 5).
 fn odd_key(key: &str) -> Option<&'static str> {
     let good = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     if key.is_empty() {
@@ -214,7 +214,7 @@ fn odd_key(key: &str) -> Option<&'static str> {
     } else if key.contains(char::is_whitespace) {
         Some("the key has blanks or line ends in it")
     } else if key.bytes().all(good) {
-        // Six bits each: one alone at the end is less than an octet.
+        // Six bits each: a single one at the end is less than an octet.
         (key.len() % 4 == 1).then_some("the key is not base64url: a part of it is missing")
     } else if key
         .bytes()

@@ -1,4 +1,4 @@
-//! `challenges` of an issuer: which can be answered, and what they can validate.
+//! `challenges` of an issuer: which can be used, and what they can validate.
 
 use super::context::Context;
 use crate::config::model::ChallengeType;
@@ -12,7 +12,7 @@ struct Known {
     deaf: Option<&'static str>,
 }
 
-/// The challenges that can be answered, in order.
+/// The challenges that can be used, in order.
 pub(super) fn challenges(
     ctx: &mut Context<'_>,
     raw: &schema::Acme,
@@ -163,7 +163,7 @@ pub(super) fn unprovable_address(
 ) -> Option<(String, &'static str)> {
     let wanted = wanted(raw, root);
     let deaf = |challenge: &Challenge| deaf(*challenge, &root.server);
-    // An issuer that can answer no challenge at all is an error already.
+    // An issuer without any usable challenge is an error already.
     if wanted.iter().all(|challenge| deaf(challenge).is_some()) {
         return None;
     }

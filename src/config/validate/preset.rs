@@ -1,7 +1,7 @@
 //! The public CAs that are known by name, and the names that no public CA certifies.
 //!
-//! One table, and nothing that depends on a configuration. A CA is in it while it is sure to be
-//! served; any other is reached by the URL of its directory.
+//! One table, independent of any configuration. A CA is in it while it is sure to be supported; any
+//! other is used by the URL of its directory.
 
 use std::net::IpAddr;
 
@@ -10,21 +10,21 @@ use std::net::IpAddr;
 pub(super) struct Preset {
     pub(super) name: &'static str,
     pub(super) directory: &'static str,
-    /// Where failed orders are rehearsed. Only where the same account data is good for both.
+    /// Where failed orders are rehearsed. Only if the same account data works for both.
     pub(super) staging: Option<&'static str>,
-    /// Where its external account binding comes from, where it asks for one.
+    /// Where its external account binding comes from, if it requires one.
     pub(super) eab: Option<&'static str>,
-    /// Whether it gives advice on when to renew (RFC 9773).
+    /// Whether it offers renewal information (RFC 9773).
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "for the table of the documentation")
     )]
     pub(super) ari: Fact,
-    /// The profiles that it is known to have; none where it has none or they are not known.
+    /// The profiles that it is known to have.
     pub(super) profiles: &'static [&'static str],
-    /// Whether it takes `notBefore` and `notAfter` in an order.
+    /// Whether it accepts `notBefore` and `notAfter` in an order.
     pub(super) lifetime: Fact,
-    /// Whether it issues certificates that must be stapled.
+    /// Whether it issues Must-Staple certificates.
     pub(super) must_staple: Fact,
     /// Whether it issues for IP addresses (RFC 8738).
     pub(super) addresses: Addresses,
@@ -49,7 +49,7 @@ pub(super) enum Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Addresses {
     No,
-    /// With this profile alone.
+    /// Only with this profile.
     Profile(&'static str),
     Yes,
 }
@@ -74,7 +74,7 @@ const LETS_ENCRYPT: Preset = Preset {
 const GOOGLE: Preset = Preset {
     name: "google",
     directory: "https://dv.acme-v02.api.pki.goog/directory",
-    // It has external accounts of its own.
+    // Its accounts there are separate.
     staging: None,
     eab: Some("make one with: gcloud publicca external-account-keys create"),
     ari: Fact::Yes,
@@ -137,8 +137,8 @@ const PRESETS: [Preset; 7] = [
     },
 ];
 
-/// What names end in that are not part of the public DNS: RFC 6761, RFC 6762 (with appendix G),
-/// RFC 8375, and what ICANN keeps for private use.
+/// The suffixes of names outside the public DNS: RFC 6761, RFC 6762 (with appendix G), RFC 8375,
+/// and what ICANN reserves for private use.
 const PRIVATE: [&str; 12] = [
     "corp",
     "example",
@@ -154,7 +154,7 @@ const PRIVATE: [&str; 12] = [
     "test",
 ];
 
-/// The CA that a configuration names, or whose directory it names.
+/// The CA with this name or directory.
 pub(super) fn find_preset(directory: &str) -> Option<&'static Preset> {
     let url = directory.trim_end_matches('/');
     PRESETS
@@ -167,7 +167,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> + Clone {
     PRESETS.iter().map(|preset| preset.name)
 }
 
-/// Why no public CA certifies `host`, a name in normal form, where that is so.
+/// Why no public CA certifies `host`, a normalized name; `None` if some may.
 pub fn never_certified(host: &str) -> Option<String> {
     let ends = |end: &&&str| {
         host.strip_suffix(**end)
@@ -183,11 +183,11 @@ pub fn never_certified(host: &str) -> Option<String> {
     Some(format!("names in '.{end}' are private"))
 }
 
-/// The most names that public CAs put into one certificate.
+/// The maximum number of names that public CAs put into one certificate.
 pub(super) const MOST_NAMES: usize = 100;
 
-/// Why no CA at all certifies a name, where that is so: it is no host name (RFC 5890, section
-/// 2.3.1; RFC 1123, section 2.1), though a server may answer to it.
+/// Why no CA at all certifies a name; `None` if some may. It is not a host name (RFC 5890, section
+/// 2.3.1; RFC 1123, section 2.1), though a server may respond to it.
 pub(super) fn never_valid(host: &str) -> Option<String> {
     host.split('.').find_map(|label| {
         if label.starts_with('-') || label.ends_with('-') {
@@ -206,7 +206,7 @@ pub(super) fn never_valid(host: &str) -> Option<String> {
     })
 }
 
-/// Why no public CA certifies an address, where that is so: it cannot be reached from anywhere
+/// Why no public CA certifies an address; `None` if some may. It is not reachable from the internet
 /// (RFC 6890).
 pub(super) fn never_routed(address: IpAddr) -> Option<String> {
     let is_local = match address {

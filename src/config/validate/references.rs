@@ -45,7 +45,7 @@ pub(super) fn issuers(
     found
 }
 
-/// The issuer of whatever names none.
+/// The first issuer, which is the default.
 pub(super) fn first_issuer(ctx: &mut Context<'_>) -> Option<Arc<str>> {
     let first = ctx.raw.issuers.keys().next()?;
     Some(use_issuer(ctx, first))

@@ -141,7 +141,7 @@ fn routes(
     for (index, route) in raw.iter().enumerate() {
         let at = routes_at.index(index);
         let path_at = at.key("path");
-        // A path that may be misspelt cannot be compared.
+        // A path that may be misspelled cannot be compared.
         if !path_at.is_written() && ctx.problems.is_broken(&at) {
             continue;
         }

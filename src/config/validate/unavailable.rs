@@ -143,7 +143,7 @@ fn check_event_names(ctx: &mut Context<'_>, names: &[String], at: &At<'_>) {
     }
 }
 
-/// What became of a text that should be a network.
+/// How a text reads as a network.
 #[derive(Debug, PartialEq, Eq)]
 enum Network {
     Good,

@@ -12,10 +12,10 @@ use crate::host::{HostName, Identifier, Pattern};
 /// The longest duration: about ten years.
 pub(super) const FOREVER: Duration = Duration::from_secs(3650 * 24 * 3600);
 
-/// The shortest duration that is one.
+/// The shortest positive duration.
 pub(super) const MOMENT: Duration = Duration::from_millis(1);
 
-/// The longest path of a Unix socket in octets (`sun_path` without its end).
+/// The maximum length of the path of a Unix socket, in octets (`sun_path` without its end).
 const MAX_SOCKET_PATH: usize = 107;
 
 impl Context<'_> {
@@ -74,7 +74,7 @@ impl Context<'_> {
         bytes
     }
 
-    /// A path, absolute.
+    /// An absolute path.
     pub(super) fn path(&mut self, at: &At<'_>, raw: &str) -> PathBuf {
         if raw.is_empty() || raw.contains('\0') {
             let message = "the path is empty or has a zero octet in it";
@@ -84,7 +84,7 @@ impl Context<'_> {
         self.sources.resolve(at.place().file, Path::new(raw))
     }
 
-    /// The path of a Unix socket, absolute.
+    /// The absolute path of a Unix socket.
     pub(super) fn socket_path(&mut self, at: &At<'_>, raw: &str) -> PathBuf {
         let path = self.path(at, raw);
         if path.as_os_str().len() > MAX_SOCKET_PATH {
@@ -154,7 +154,7 @@ impl Context<'_> {
         }
     }
 
-    /// A name or wildcard that a certificate can be issued for.
+    /// A name or wildcard for which a certificate can be issued.
     pub(super) fn issuable(&mut self, at: &At<'_>, raw: &str) -> Option<Pattern> {
         match self.pattern(at, raw)? {
             Pattern::Any => {
@@ -178,7 +178,7 @@ impl Context<'_> {
         }
     }
 
-    /// A URL of HTTP.
+    /// Reports anything but an HTTP URL.
     pub(super) fn url(&mut self, at: &At<'_>, raw: &str) {
         if url(raw).is_none() {
             let message = format!("{} is not a URL of http or https", at.quoted());
@@ -194,7 +194,7 @@ impl Context<'_> {
             ([one, other], [false, true]) => (other, one),
             _ => return,
         };
-        // One that is written and broken has been reported.
+        // A malformed key has been reported.
         if !at.key(lacks).is_written() {
             let message = format!("'{has}' has no meaning without '{lacks}'");
             let hint = format!("add '{lacks}', or remove '{has}'");
@@ -205,7 +205,7 @@ impl Context<'_> {
     /// A level of the log, or one for each part.
     pub(super) fn level(&mut self, at: &At<'_>, raw: &str) {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-        // A bare word that is no level would be taken for the name of a part.
+        // A bare word that is not a level would be taken for the name of a part.
         let unknown = raw.split(',').map(str::trim).find(|part| {
             !part.contains(['=', '[', ':']) && !LEVELS.contains(&&*part.to_ascii_lowercase())
         });
@@ -221,7 +221,7 @@ impl Context<'_> {
     }
 }
 
-/// A URL of HTTP.
+/// An HTTP URL.
 pub(super) fn url(text: &str) -> Option<http::Uri> {
     let url: http::Uri = text.parse().ok()?;
     let is_http = matches!(url.scheme_str(), Some("http" | "https"));
@@ -238,14 +238,14 @@ fn reason(error: &crate::host::HostNameError) -> String {
     }
 }
 
-/// The host of what may be a URL or a host with a port.
+/// The host in what may be a URL or a host with a port.
 fn bare_host(text: &str) -> Option<HostName> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let host = rest.split(['/', ':', '?']).next()?;
     (host.len() < text.len()).then(|| host.parse().ok())?
 }
 
-/// Reads `500ms 10s 5m 12h 30d`.
+/// Parses `500ms 10s 5m 12h 30d`.
 fn duration(text: &str) -> Result<Duration, &'static str> {
     let digits = text.len()
         - text
@@ -271,7 +271,7 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("the number is too large")
 }
 
-/// Reads `512B 64KiB 1MiB 1GiB`.
+/// Parses `512B 64KiB 1MiB 1GiB`.
 fn size(text: &str) -> Option<u64> {
     let digits = text.len()
         - text

@@ -1,12 +1,12 @@
 //! Hides the braces of `${…}` from the YAML parser.
 //!
-//! YAML ends a plain value at a brace where it stands in a flow mapping, so that
-//! `{ key: ${NAME} }` would be no YAML. People expect it to work, with quotes and without.
+//! YAML ends a plain value at a brace within a flow mapping, so `{ key: ${NAME} }` would not be
+//! YAML. People expect it to work, with and without quotes.
 
 use std::borrow::Cow;
 
-/// What YAML would take for the syntax of a flow mapping in `{ key: ${NAME} }`, and what stands
-/// for it while YAML is parsed: as many characters, so that all columns stay.
+/// What YAML would take for the syntax of a flow mapping in `{ key: ${NAME} }`, and its replacement
+/// while YAML is parsed: with the same number of characters, so that columns stay.
 const MASKS: [(char, char); 5] = [
     ('{', '\u{10fff0}'),
     ('}', '\u{10fff1}'),
@@ -50,7 +50,7 @@ pub(super) fn escape_braces(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Brings the braces back.
+/// Restores the braces.
 pub(super) fn unescape_braces(text: &str) -> String {
     if text.is_ascii() {
         return text.to_owned();

@@ -1,10 +1,10 @@
-//! What is wrong with the syntax of a file, for people.
+//! Describes syntax errors in a file, for people.
 
 use saphyr_parser::ScanError;
 
 use super::Place;
 
-/// Why a text is no YAML that a configuration may be written in.
+/// Why a text is not YAML that a configuration may be written in.
 #[derive(Debug)]
 pub(in crate::config) struct SyntaxError {
     pub(in crate::config) place: Place,

@@ -1,4 +1,4 @@
-//! One limit of a CA that was met: until when it holds, and what several instances know of it.
+//! A limit of a CA that was met: how long it lasts, and what several instances know of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,32 +11,34 @@ use crate::schedule::retry::UNSAID_LIMIT;
 pub(super) struct Block {
     pub(super) since: UnixTime,
     pub(super) until: UnixTime,
-    /// What the CA said.
+    /// The CA's words.
     pub(super) message: String,
-    /// Whether a person said at `since` that it is over. It stays known until its end, so that
-    /// instances which still keep to it learn so.
+    /// Whether a person said at `since` that it is over. The record is kept until its end, so that
+    /// other instances that still obey it learn this.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) lifted: bool,
     /// Whether the CA did not say what it limits.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) unknown: bool,
-    /// Whether a renewal met it that named what it replaces: then such renewals are held too.
+    /// Whether it was met by a renewal that named what it replaces: then such renewals are held
+    /// too.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) renewals: bool,
 }
 
 impl Block {
-    /// Whether it holds new orders.
+    /// Returns true if it holds new orders.
     pub(super) fn holds(&self, now: UnixTime) -> bool {
         self.until > now && !self.lifted
     }
 
-    /// Whether it holds an order that replaces a certificate, or none.
+    /// Returns true if it holds an order; `replaces` says whether that names what it replaces.
     pub(super) fn holds_one(&self, replaces: bool, now: UnixTime) -> bool {
         self.holds(now) && (self.renewals || !replaces)
     }
 
-    /// Takes `new`, which a CA has said just now, unless it is known to last longer. Whether it did.
+    /// Replaces this with `new`, which a CA has just said, unless this is known to last longer.
+    /// Returns true if it did.
     pub(super) fn record_limit(&mut self, new: Self) -> bool {
         let renewals = new.renewals || self.renewals && !self.lifted;
         let is_wider = renewals != self.renewals;
@@ -48,8 +50,8 @@ impl Block {
         is_longer || is_wider
     }
 
-    /// Takes over what another instance knows. What was lifted after it was met is over, and a CA
-    /// may say it again after that.
+    /// Merges what another instance knows. A limit cleared after it was met is over; a CA may
+    /// repeat it after that.
     pub(super) fn merge_from(&mut self, other: &Self) {
         match (self.lifted, other.lifted) {
             (false, true) if other.since >= self.since => {
@@ -75,7 +77,7 @@ impl Block {
     pub(super) fn clear_limits(&mut self, now: UnixTime) {
         self.lifted = true;
         self.since = now;
-        // What is in the storage may not have been read yet.
+        // The stored record may not have been read yet.
         self.until = self.until.max(now.saturating_add(UNSAID_LIMIT));
         self.message.clear();
     }

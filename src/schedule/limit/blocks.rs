@@ -1,4 +1,4 @@
-//! All limits of one account at a CA, or of a whole CA, by what they hold.
+//! All limits of one account at a CA, or of a whole CA, by scope.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::host::{Pattern, parent};
 use crate::schedule::scope::{are_related, set_of};
 use crate::schedule::{Intent, Scope};
 
-/// The limits of a CA that were met, by what they hold.
+/// The limits of a CA that were met, by scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Blocks {
@@ -25,7 +25,7 @@ pub(super) struct Blocks {
     /// Limits on sets of names, see [`set_of`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     sets: BTreeMap<String, Block>,
-    /// The limit on making accounts.
+    /// The limit on creating accounts.
     #[serde(skip_serializing_if = "Option::is_none")]
     registrations: Option<Block>,
     /// The limit on all requests.
@@ -34,7 +34,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// The limit that stands against an order: of several the widest, of those on names the one that
+    /// The limit that prevents an order: of several the widest, of those on names the one that
     /// lasts longest.
     pub(super) fn held(&self, intent: &Intent<'_>, now: UnixTime) -> Option<Wait> {
         if let Some(block) = self.ca.as_ref().filter(|block| block.holds(now)) {
@@ -57,14 +57,14 @@ impl Blocks {
             .map(|(scope, block)| wait_of_block(scope, block))
     }
 
-    /// What stands against making an account.
+    /// What prevents creating an account.
     pub(super) fn registration_held(&self, now: UnixTime) -> Option<Wait> {
         let block = self.registrations.as_ref();
         let block = block.filter(|block| block.holds(now))?;
         Some(wait_of_block(Scope::Registrations, block))
     }
 
-    /// All limits that hold now, each once.
+    /// All limits that apply now, each once.
     pub(super) fn limits(&self, now: UnixTime) -> impl Iterator<Item = Wait> {
         let whole = [
             (Scope::Account, &self.account),
@@ -87,8 +87,7 @@ impl Blocks {
             .map(|(scope, block)| wait_of_block(scope, block))
     }
 
-    /// Notes a limit on what `scope` says, met by an order with these names. Returns it where it was
-    /// not known.
+    /// Records a limit with this `scope`, met by an order for these names. Returns it if it is new.
     pub(super) fn record_limit(
         &mut self,
         scope: Option<Scope>,
@@ -119,7 +118,7 @@ impl Blocks {
         is_news.then_some(limit)
     }
 
-    /// Takes over what another instance has learnt.
+    /// Merges what another instance has recorded.
     pub(super) fn merge_from(&mut self, other: &Self) {
         for (own, other) in [
             (&mut self.account, &other.account),
@@ -189,7 +188,7 @@ impl Blocks {
         self.domains.is_empty() && self.identifiers.is_empty() && self.sets.is_empty()
     }
 
-    /// All limits on this name, whether they hold or are over.
+    /// All limits on this name, whether they apply or are over.
     fn on_name(&self, name: &Pattern) -> impl Iterator<Item = (Scope, &Block)> {
         let of_domains = domains(name)
             .filter_map(|domain| self.domains.get_key_value(domain))
@@ -199,8 +198,8 @@ impl Blocks {
         of_domains.chain(own)
     }
 
-    /// Whether a set of names of other registered domains is held by a limit of which the CA did not
-    /// say what it is on.
+    /// Returns true if a set of names of other registered domains is held by a limit without a
+    /// known scope.
     fn is_second(&self, set: &str, now: UnixTime) -> bool {
         let mut unknown = self
             .sets
@@ -217,7 +216,7 @@ fn wait_of_block(scope: Scope, block: &Block) -> Wait {
     }
 }
 
-/// Notes a limit, and says whether it is news.
+/// Records a limit. Returns true if it is new.
 fn record_block(
     blocks: &mut BTreeMap<String, Block>,
     on: String,
@@ -232,7 +231,7 @@ fn record_block(
     is_news
 }
 
-/// The domain of a name, and all that it is below; none of an address.
+/// The domain of a name, and all its parents; none for an address.
 fn domains(name: &Pattern) -> impl Iterator<Item = &str> {
     let first = match name {
         Pattern::Any | Pattern::Ip(_) => None,
@@ -241,12 +240,12 @@ fn domains(name: &Pattern) -> impl Iterator<Item = &str> {
     std::iter::successors(first, |name| parent(name))
 }
 
-/// A name as CAs know it: that of a wildcard is without its star.
+/// A name as CAs know it: a wildcard without its star.
 fn identifier(name: &Pattern) -> String {
     domain(&name.to_string())
 }
 
-/// A CA's word for a domain in the form of ours.
+/// A CA's word for a domain in our form.
 fn domain(text: &str) -> String {
     let text = text.strip_prefix("*.").unwrap_or(text);
     text.trim_matches('.').to_ascii_lowercase()

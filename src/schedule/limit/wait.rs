@@ -13,19 +13,19 @@ pub struct Wait {
     pub reason: WaitReason,
 }
 
-/// What keeps from asking a CA.
+/// What prevents asking a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Our own pace: nobody can be asked for at this account until then.
+    /// Our own pace: nothing can be requested with this account until then.
     Pace,
-    /// What came was not valid by our clock, with what was said of it: nothing else would be.
+    /// The issued certificate was not valid by our clock, with the details: no other would be.
     Clock(String),
-    /// A limit of the CA's, with what it said.
+    /// A limit of the CA, with its words.
     Limit(Scope, String),
 }
 
 impl WaitReason {
-    /// Whether it concerns some names alone, and others may be asked for meanwhile.
+    /// Returns true if it concerns only some names, and others may be requested meanwhile.
     pub fn is_of_names(&self) -> bool {
         let Self::Limit(scope, _) = self else {
             return false;
@@ -33,7 +33,7 @@ impl WaitReason {
         matches!(scope, Scope::Set | Scope::Domain(_) | Scope::Identifier(_))
     }
 
-    /// The word for it in JSON and in metrics.
+    /// Its name in JSON and in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Pace => "pace",

@@ -1,38 +1,39 @@
 //! What a plan knows of one certificate, and where that puts it.
 //!
-//! Everything here follows from the facts of an [`Entry`] and the time; the queues are its plan's.
+//! Everything here follows from the facts of an [`Entry`] and the time; the queues belong to its
+//! plan.
 
 use serde::Serialize;
 
 use crate::clock::UnixTime;
 use crate::schedule::{Lifetime, Retry};
 
-/// What is known of a certificate, to begin with.
+/// The initial facts about a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// That of the certificate at hand, `None` where there is none.
+    /// That of the current certificate; `None` if there is none.
     pub life: Option<Lifetime>,
-    /// Its failures since, as they were stored.
+    /// Its failures since, as stored.
     pub retry: Option<Retry>,
 }
 
-/// How a managed certificate stands.
+/// The state of a managed certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum CertState {
-    /// There is none, and none was asked for yet.
+    /// There is none, and none has been requested yet.
     Missing,
     /// An issuer is being asked for it.
     Obtaining,
     /// There is one, and its renewal is not due.
     Valid,
-    /// There is one, its renewal is due and was not tried yet.
+    /// There is one, and its renewal is due but was not tried yet.
     Due,
-    /// There is none, or it is due or over, and trying has failed.
+    /// There is none, or it is due or expired, and attempts have failed.
     Failed { failures: u32, next: UnixTime },
     /// It has failed, and is not tried until somebody has acted.
     Paused,
-    /// There is one that is over, and no other was asked for yet.
+    /// There is one that has expired, and no other has been requested yet.
     Expired,
 }
 
@@ -40,16 +41,16 @@ pub enum CertState {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) life: Option<Lifetime>,
-    /// Not before this time, which no rule of the certificate gives.
+    /// Not before this time, which is independent of the certificate's own rules.
     pub(super) held: UnixTime,
-    /// When its CA advises to renew it.
+    /// When its CA suggests to renew it.
     pub(super) advised: Option<UnixTime>,
     pub(super) retry: Option<Box<Retry>>,
     pub(super) wish: Wish,
     pub(super) place: Place,
 }
 
-/// Whether somebody asked for a certificate that is not due.
+/// Whether somebody requested a certificate that is not due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     No,
@@ -59,10 +60,10 @@ pub(super) enum Wish {
     Again,
 }
 
-/// In which queue an entry is.
+/// The queue of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In none: it waits for a person.
+    /// None: it waits for a person.
     Idle,
     Running,
     Waiting(UnixTime),
@@ -85,7 +86,7 @@ impl Default for Entry {
 }
 
 impl Entry {
-    /// How it stands.
+    /// Its state.
     pub(super) fn state(&self, window: f64, now: UnixTime) -> CertState {
         if self.place == Place::Running {
             return CertState::Obtaining;
@@ -94,7 +95,7 @@ impl Entry {
         let is_over = |life: Lifetime| life.is_due(window, now);
         let due = self.wish != Wish::No || is_advised || self.life.is_none_or(is_over);
         match (&self.retry, self.life) {
-            // Also where failures of the one before were left behind.
+            // Even if failures from before it were left behind.
             (_, Some(_)) if !due => CertState::Valid,
             (Some(retry), _) => retry
                 .next
@@ -108,14 +109,14 @@ impl Entry {
         }
     }
 
-    /// When an attempt is due by the facts, `None` for never.
+    /// When an attempt is due by the facts; `None` for never.
     pub(super) fn due_at(&self, window: f64) -> Option<UnixTime> {
         let due = match (self.life, self.wish) {
             (Some(life), Wish::No) => {
                 let own = life.due_at(window).max(self.held);
                 self.advised.map_or(own, |at| own.min(at))
             }
-            // Wanted, whatever there is.
+            // Requested, whatever there is.
             _ => UnixTime::MIN,
         };
         match &self.retry {
@@ -129,7 +130,7 @@ impl Entry {
         match (self.wish, self.life) {
             (Wish::Now(since), _) => Place::Asked(since),
             (_, None) => Place::Missing(at),
-            // Urgent when a third of what was left is left, as for alerts.
+            // Urgent when a third of the time for the renewal is left, as for alerts.
             (_, Some(life)) => {
                 let given = life.left(life.due_at(window));
                 Place::Renewal(life.not_after.saturating_sub(given / 3))

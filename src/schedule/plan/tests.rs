@@ -4,7 +4,7 @@ use crate::schedule::{DAY, FailureClass, HOUR};
 const NOW: UnixTime = 1_800_000_000;
 const WINDOW: f64 = 1.0 / 3.0;
 
-/// A certificate of this length with so much left at `NOW`.
+/// A certificate of this lifetime with this much left at `NOW`.
 fn life(length: i64, left: i64) -> Lifetime {
     Lifetime {
         not_before: NOW + left - length,
@@ -207,7 +207,7 @@ fn what_is_put_off_makes_room_for_others() {
     plan.release(&"a");
     assert_eq!(plan.due(NOW + HOUR, 9), ["a", "b"]);
 
-    // What is not due does not become so by being put off.
+    // Deferring does not make anything due.
     plan.set("a", with(life(90 * DAY, 80 * DAY)), NOW);
     plan.defer(&"a", NOW + HOUR);
     assert_eq!(plan.due(NOW + 2 * HOUR, 9), ["b"]);
@@ -299,7 +299,7 @@ fn a_forward_leap_is_one_wave_and_the_way_back_stalls_nothing() {
     assert!(most <= Some(&2), "{most:?} in the first hour");
     assert_eq!(plan.len(), keys.len(), "nothing is lost");
 
-    // Set right: no certificate was ever in need.
+    // Corrected: no certificate was ever in need.
     assert_eq!(plan.due(NOW + 2 * HOUR, 200).len(), 0);
     let states: Vec<_> = plan.iter(NOW + 2 * HOUR).map(|(_, state)| state).collect();
     assert_eq!(states, vec![CertState::Valid; keys.len()]);
@@ -367,13 +367,13 @@ fn advice_brings_a_renewal_forward_and_never_puts_it_off() {
     assert_eq!(plan.state(&"sooner", NOW), Some(CertState::Valid));
     assert_eq!(plan.state(&"sooner", NOW + DAY), Some(CertState::Due));
 
-    // What cannot be had is tried with the usual patience.
+    // A certificate that cannot be obtained is retried with the usual patience.
     fail(&mut plan, "at once", FailureClass::Network, NOW);
     assert_eq!(plan.due(NOW, 10), Vec::<&str>::new());
     let state = plan.state(&"at once", NOW);
     assert!(matches!(state, Some(CertState::Failed { failures: 1, .. })));
 
-    // Taken back, or on a certificate that has been replaced.
+    // Withdrawn, or about a certificate that has been replaced.
     plan.set_advised_time(&"sooner", None);
     assert_eq!(plan.next_attempt(&"sooner"), plan.next_attempt(&"later"));
     plan.set_advised_time(&"at once", Some(NOW - DAY));
@@ -388,7 +388,7 @@ fn advice_brings_a_renewal_forward_and_never_puts_it_off() {
     );
     plan.set("later", with(life(90 * DAY, 85 * DAY)), NOW);
     assert!(plan.next_attempt(&"later") > Some(own));
-    // It gets ahead of the rest of a new certificate, too.
+    // It also overrides the rest of a new certificate.
     plan.set_advised_time(&"at once", Some(NOW));
     assert_eq!(plan.due(NOW, 10), ["at once"]);
 }

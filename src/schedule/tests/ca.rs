@@ -1,4 +1,4 @@
-//! A CA with the limits of Let's Encrypt, which fails the test where one is passed.
+//! A CA with the limits of Let's Encrypt, which fails the test if one is exceeded.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,17 +13,18 @@ pub(super) const ORDERS: usize = 300;
 /// Failed validations of a name within an hour.
 const FAILED: usize = 5;
 
-/// How far back the validity of its certificates begins.
+/// How far it backdates certificates.
 const BACKDATE: i64 = HOUR;
 
-/// How long an answer takes at most. Orders under way with the first that is refused are no fault.
+/// The longest time for a response. Orders in progress along with the first refused one are no
+/// fault.
 pub(super) const ANSWER: i64 = 40;
 
 pub(super) struct Ca {
     pub(super) name: &'static str,
     /// From, to.
     pub(super) outages: Vec<(UnixTime, UnixTime)>,
-    /// From, to, and the names below which are limited; all names where it is empty.
+    /// From, to, and the names below which are limited; all names if it is empty.
     pub(super) limits: Vec<(UnixTime, UnixTime, &'static str)>,
     /// When somebody first ran into each, so that nobody may again.
     told: Vec<Option<UnixTime>>,
@@ -33,7 +34,7 @@ pub(super) struct Ca {
     pub(super) most_failed: usize,
     per_day: HashMap<i64, usize>,
     pub(super) orders: usize,
-    /// Orders that were refused by one of `limits`.
+    /// Orders refused because of one of `limits`.
     pub(super) limited: usize,
 }
 

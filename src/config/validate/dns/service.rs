@@ -182,7 +182,7 @@ pub(super) fn acme_dns(
         (None, None, None, Some(file)) => Some(AcmeDnsAccounts::File(file)),
         _ => None,
     };
-    // A password that is there and wrong has been reported.
+    // A malformed password has been reported.
     if accounts.is_none() && given != [true; 3] || raw.accounts.is_some() && given == [true; 3] {
         let message = "it takes one account, or a file of accounts";
         let hint = "give 'username', 'password' and 'subdomain', or 'accounts' alone";
@@ -252,7 +252,7 @@ pub(super) fn exec(
     }))
 }
 
-/// The URL of an API, without a slash at its end.
+/// The URL of an API, without a trailing slash.
 fn endpoint(ctx: &mut Context<'_>, at: &At<'_>, raw: &str, with_secret: bool) -> Option<String> {
     if raw.contains('@') {
         report_user(ctx, at);
