@@ -14,7 +14,7 @@ pub(super) struct Entry {
     pub(super) name: Arc<str>,
     /// `None` for lookups alone.
     pub(super) config: Option<Arc<model::Dns>>,
-    /// The provider of the program's own for this entry.
+    /// The program's own provider for this entry.
     own: Option<Arc<dyn DnsProvider>>,
     opened: OnceCell<Arc<Opened>>,
 }
