@@ -1,8 +1,8 @@
 //! The gateway put together: from a configuration to a running Pingora server, and nothing else.
 //!
 //! The order matters. Sockets are bound before rights are dropped, rights are dropped before any
-//! key is read, and certificates are loaded before the first connection is accepted. Where there are
-//! very many, the admin interface tells meanwhile how far that is.
+//! key is read, and certificates are loaded before the first connection is accepted. If there are
+//! very many, the admin interface reports the progress meanwhile.
 
 mod control;
 mod init;
@@ -66,8 +66,8 @@ pub enum StartError {
     Certificates(String),
     #[error("the metrics clash: {0}")]
     Metrics(#[from] prometheus::Error),
-    #[error("OpenSSL cannot be used: {0}")]
-    OpenSsl(#[from] openssl::error::ErrorStack),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("cannot read the admin listener's address: {0}")]
     Place(std::io::Error),
     #[error("Pingora cannot start: {0}")]
@@ -76,15 +76,6 @@ pub enum StartError {
     Log(#[from] logging::LogError),
     #[error(transparent)]
     User(#[from] UserError),
-}
-
-impl From<EngineError> for StartError {
-    fn from(error: EngineError) -> Self {
-        match error {
-            EngineError::Metrics(error) => error.into(),
-            EngineError::OpenSsl(error) => error.into(),
-        }
-    }
 }
 
 impl From<ReloadError> for StartError {
@@ -96,7 +87,7 @@ impl From<ReloadError> for StartError {
     }
 }
 
-/// Runs the gateway for a configuration that was loaded from `file`, until it is told to stop. A
+/// Runs the gateway for a configuration that was loaded from `file`, until a stop is requested. A
 /// signal to stop ends the start, too.
 ///
 /// # Errors
@@ -197,7 +188,7 @@ impl App {
         })
     }
 
-    /// Runs Pingora's server with our services until it is told to stop.
+    /// Runs Pingora's server with our services until a stop is requested.
     fn serve(self, sockets: Sockets, config: &Config, signals: Signals) -> Result<(), StartError> {
         let pulse = Pulse::default();
         systemd::begin(pulse.clone());
@@ -285,7 +276,7 @@ fn storage(config: &Config) -> Arc<dyn Storage> {
     }
 }
 
-/// Where what is known of certificates' files is kept: hidden among what is stored.
+/// Where the index of certificate files is kept: in a hidden folder of the storage.
 fn index_directory(config: &Config) -> PathBuf {
     match &config.storage {
         model::Storage::File { path } => path.join(".index"),

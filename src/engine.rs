@@ -7,7 +7,6 @@
 
 mod actions;
 mod cancel_on_stop;
-mod due_work;
 mod files;
 mod on_demand;
 mod publish;
@@ -32,15 +31,17 @@ pub(crate) use self::publish::log_problems;
 use self::publish::{Locked, Publication};
 use self::renewal::Renewal;
 pub use self::setup::{EngineError, EngineSetup};
+use crate::acme;
 use crate::cert_files::Flusher;
 use crate::certificate::sni::SniMap;
 use crate::challenge::{self, Challenges, DnsSolvers};
 use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::event::EventBus;
-use crate::manager::{Deps, Report, Requests, StartupStatus};
+use crate::manager::{Deps, Report, Requests, Setup, StartupStatus, TlsManager};
+use crate::metrics::Metrics;
 use crate::shutdown::ShutdownWatch;
-use crate::storage::Storage;
+use crate::storage::{PendingWrites, Storage};
 use crate::tls::GlobalCertificate;
 
 /// How long [`Engine::start`] loads certificates from files. If there are very many, the rest is
@@ -100,6 +101,72 @@ pub struct Loops {
 }
 
 impl Engine {
+    /// An engine with nothing to serve yet. Reads and asks nothing.
+    ///
+    /// # Errors
+    /// Where metrics clash, or OpenSSL cannot make a context, which is for want of memory.
+    pub fn new(setup: EngineSetup) -> Result<Arc<Self>, EngineError> {
+        let EngineSetup {
+            storage,
+            clock,
+            metrics,
+            readiness,
+            stop,
+            in_memory,
+            index,
+            own_issuers,
+            own_dns,
+            own_solvers,
+            decision,
+        } = setup;
+        let metrics = metrics.map_or_else(Metrics::new, Ok)?;
+        let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
+        let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
+        let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
+        let events = EventBus::default();
+        let dns = DnsSolvers::new(
+            Arc::clone(&storage),
+            Arc::clone(&clock),
+            events.clone(),
+            own_dns,
+        );
+        let cancel = CancelOnStop::new(stop.subscribe());
+        let pending_writes = PendingWrites::default();
+        let shared = acme::Shared::new(Arc::clone(&storage), Arc::clone(&clock), events.clone())
+            .with_dns(dns.clone())
+            .with_backlog(pending_writes.clone());
+        let solvers = setup::solvers(own_solvers, &challenges, &storage, &clock);
+        let manager = TlsManager::new(Setup {
+            published: Arc::clone(&map),
+            storage: Arc::clone(&storage),
+            clock: Arc::clone(&clock),
+            metrics: Some(metrics),
+            events,
+            in_memory,
+            index,
+            make_issuer: setup::issuer_maker(shared, solvers, own_issuers, cancel.clone()),
+            pending_writes,
+            dns: Some(dns.clone()),
+            decision,
+        })?;
+        Ok(Arc::new(Self {
+            deps: manager.deps().clone(),
+            requests: manager.requests().clone(),
+            flusher: manager.flusher().clone(),
+            manager: Mutex::new(Locked::new(manager)),
+            publication: Publication::new(certificates, readiness),
+            map,
+            storage,
+            clock,
+            challenges,
+            dns,
+            planned: Notify::new(),
+            cancel,
+            stop,
+            progress: watch::Sender::new(Progress::Running),
+        }))
+    }
+
     /// Locks the manager. Whoever holds the guard keeps all others from changing certificates;
     /// handshakes go on.
     pub fn lock(&self) -> ManagerGuard<'_> {
@@ -233,3 +300,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
         })
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

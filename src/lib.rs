@@ -11,8 +11,8 @@
 //! | 2 | [`storage`], [`certificate`], [`schedule`], [`access_log`], [`line_queue`], [`problem`], [`config`] | what is kept, parsed, decided, written, configured |
 //! | 1 | [`http_client`], [`throttle`], [`event`], [`stamp`], [`shutdown`], [`readiness`], [`pulse`], [`metrics`], [`secret`], [`host`], [`clock`], [`memory`], [`printable`], `parallel` | the words that all others speak |
 //!
-//! Another Pingora program can use [`tls::GlobalCertificate`] with [`manager::TlsManager`] and leave
-//! the rest.
+//! Another program can use [`engine::Engine`], which obtains, renews and presents certificates, and
+//! leave the rest.
 
 pub mod access_log;
 pub mod acme;

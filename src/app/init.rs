@@ -1,9 +1,8 @@
-//! The first process of a container, where Snigate is that: it starts the gateway as its child,
-//! passes signals on, passes on what the gateway tells systemd, and reaps the orphans that end up
-//! with it.
+//! The first process of a container, if that is Snigate: it starts the gateway as its child, passes
+//! signals on, passes the gateway's messages on to systemd, and reaps orphans.
 //!
-//! A process of its own does so, since a gateway that reaped whatever has ended would take the exit
-//! status of programs that it waits for.
+//! This takes a separate process: a gateway that reaped every process would take the exit status of
+//! programs that it waits for.
 
 use std::io;
 
@@ -26,11 +25,11 @@ const PASSED: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
-/// Returns `None` at once, unless this is process 1: then it does so in a child of it, and returns the
-/// exit code in the parent once the child has ended. To be called before there is another thread.
+/// Returns `None` at once unless this is process 1. Then it forks: it returns `None` in the child, and
+/// in the parent the exit code once the child has ended. To be called before there is another thread.
 ///
 /// # Errors
-/// Where no process can be made.
+/// If no process can be created.
 pub fn leave_first_process() -> io::Result<Option<u8>> {
     if getpid() != Pid::from_raw(1) {
         return Ok(None);
@@ -50,9 +49,9 @@ pub fn leave_first_process() -> io::Result<Option<u8>> {
             Ok(None)
         }
         ForkResult::Parent { child } => {
-            // The end of the messages is that of the gateway.
+            // The messages end with the gateway.
             drop(relay);
-            // Without it the gateway serves, though systemd may not know.
+            // Without it the gateway serves, though systemd may not know it.
             let last_message = forwarder.and_then(|forwarder| forwarder.start().ok());
             let code = wait_for_child(child, &waited);
             if let Some(wait_for_last_message) = last_message {
@@ -63,7 +62,7 @@ pub fn leave_first_process() -> io::Result<Option<u8>> {
     }
 }
 
-/// Waits until the gateway has ended. The exit code that tells how.
+/// Waits until the gateway has ended, and returns its exit code.
 fn wait_for_child(gateway: Pid, waited: &SigSet) -> u8 {
     loop {
         if let Some(code) = reap(gateway) {
@@ -71,13 +70,13 @@ fn wait_for_child(gateway: Pid, waited: &SigSet) -> u8 {
         }
         match waited.wait() {
             Ok(Signal::SIGCHLD) | Err(_) => {}
-            // It has ended where this fails, which is seen next.
+            // If this fails, it has ended, which is noticed next.
             Ok(signal) => _ = kill(gateway, signal),
         }
     }
 }
 
-/// Takes note of all processes that have ended. The exit code, where the gateway is among them.
+/// Reaps all processes that have ended. Returns the exit code if the gateway is among them.
 fn reap(gateway: Pid) -> Option<u8> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -85,7 +84,7 @@ fn reap(gateway: Pid) -> Option<u8> {
                 return Some(u8::try_from(code).unwrap_or(1));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == gateway => {
-                // As a shell tells it.
+                // As a shell reports it.
                 return Some(u8::try_from(128 + signal as i32).unwrap_or(1));
             }
             Ok(WaitStatus::StillAlive) => return None,

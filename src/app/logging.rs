@@ -1,6 +1,6 @@
 //! The program's own log, on stderr. The access log is `access_log`'s.
 //!
-//! Whoever logs never waits for the reader of stderr: lines go through a bounded queue.
+//! Logging never waits for the reader of stderr: lines go through a bounded queue.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -61,11 +61,11 @@ struct Running {
 }
 
 impl Level {
-    /// Begins to log. `lost` counts the lines that find no reader. Where a log has been begun in
-    /// this process already, that one continues.
+    /// Starts the log. `lost` counts the lines that find no reader. If this process has a log already,
+    /// that one continues.
     ///
     /// # Errors
-    /// Where `log.level` is no filter, or no thread can be started.
+    /// If `log.level` is not a filter, or no thread can be started.
     pub(super) fn init(log: &Log, lost: IntCounter) -> Result<Self, LogError> {
         let (layer, filter) = reload::Layer::new(filter(log)?);
         let is_json = Arc::new(AtomicBool::new(log.format == LogFormat::Json));
@@ -113,10 +113,10 @@ impl Level {
         LastLines(self.0.as_ref().map(|running| running.queue.clone()))
     }
 
-    /// Takes another level and another format.
+    /// Changes the level and the format.
     ///
     /// # Errors
-    /// Where `log.level` is no filter; all stays as it is.
+    /// If `log.level` is not a filter; then nothing changes.
     pub(super) fn set(&self, log: &Log) -> Result<(), ParseError> {
         let filter = filter(log)?;
         if let Some(running) = &self.0 {
@@ -143,7 +143,7 @@ impl Drop for LastLines {
 /// Takes each event as one line, whatever is in it.
 struct Stderr {
     queue: LineQueue,
-    /// Whether colours are commands that are meant.
+    /// Whether escape sequences for colours are let through.
     is_terminal: bool,
 }
 

@@ -7,7 +7,7 @@ use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 use thiserror::Error;
 
 /// Descriptors that connections may not use: for listeners, logs, reloads, the admin interface
-/// and connections to CAs. A gateway that is full must still be able to renew and to be told.
+/// and connections to CAs. A gateway that is full must still be able to renew and to be controlled.
 const RESERVE: u64 = 64;
 
 /// The ports that connections are made from, in the file where Linux has their range.

@@ -1,6 +1,6 @@
 //! The gateway's Pingora services: the edge, and what runs beside it.
 //!
-//! They begin and end tasks and decide nothing. The app puts them together.
+//! They start and end tasks and decide nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::service::start_gate::StartGate;
 use crate::service::systemd;
 use crate::shutdown::requested;
 
-/// The part of [`Readiness`] that speaks until every listener is served.
+/// The part of [`Readiness`] that is set until every listener is served.
 pub(super) const START: &str = "start";
 
 /// The edge with all listeners: one Pingora service, so that `server.threads` is what it says.

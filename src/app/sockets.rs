@@ -13,11 +13,11 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds every listener. Where this machine has no IPv6 and the same port is served over IPv4,
-    /// it does without `[::]`.
+    /// Binds every listener. If this machine has no IPv6 and the same port is served over IPv4, it
+    /// does without `[::]`.
     ///
     /// # Errors
-    /// Where another address cannot be bound.
+    /// If another address cannot be bound.
     pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
         let server = &config.server;
         let https = server.https.iter().map(|at| (*at, ListenerKind::Https));
@@ -48,7 +48,7 @@ impl Sockets {
     }
 }
 
-/// Whether the same is spoken on the same port of an IPv4 address.
+/// Whether there is a listener of this kind on the same port of an IPv4 address.
 fn is_over_ipv4(
     wanted: &[(SocketAddr, ListenerKind)],
     address: SocketAddr,

@@ -138,7 +138,7 @@ mod tests {
     use crate::schedule::FailureClass;
     use crate::storage::Lease;
 
-    /// Waits for a CA that finds nobody at the listeners once the gateway stops.
+    /// Waits for a CA that reaches nobody once the engine stops.
     struct Validating {
         name: Arc<str>,
         stopping: ShutdownWatch,

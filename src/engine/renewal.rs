@@ -3,16 +3,18 @@
 //! It runs the jobs that the manager says are due, some at a time, and hands back their results.
 //! It decides nothing: the manager says when a certificate is due, the issuer how it is obtained.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::due_work::{DueWork, startup_status};
-use super::{Engine, StartObserver, blocking, publish};
+use super::{Engine, StartObserver, blocking, log_problems};
 use crate::clock::UnixTime;
-use crate::manager::{AriResult, JobResult};
+use crate::host::Pattern;
+use crate::issuer::Issuer;
+use crate::manager::{AriQuery, AriResult, Job, JobResult, StartupStatus};
 use crate::shutdown::requested;
 
 /// The longest pause between two looks at the clock, which may have been set.
@@ -36,6 +38,9 @@ const REPORT_SHARE: u32 = 20;
 
 /// How many CAs are asked for renewal info at a time.
 const MAX_ARI_QUERIES: usize = 8;
+
+/// After how many seconds what could not be stored is tried again.
+const SAVE_AGAIN: i64 = 5;
 
 /// Obtains and renews certificates until the engine stops.
 pub(super) struct Renewal {
@@ -133,7 +138,7 @@ impl Renewal {
         blocking(move || {
             let mut manager = engine.lock();
             let report = manager.apply_job_results([done]);
-            publish::log_problems(&report);
+            log_problems(&report);
             manager.publish_map();
         })
         .await;
@@ -264,4 +269,68 @@ impl Work {
             })
             .ok()
     }
+}
+
+/// What is to be done about certificates now.
+struct DueWork {
+    jobs: Vec<Job>,
+    ari_queries: Vec<AriQuery>,
+    /// The issuers of which the storage may have limits that are not known.
+    limits_to_check: Vec<Arc<dyn Issuer>>,
+    /// When there will be more, where that is known: a query that finds no room waits for the end
+    /// of another.
+    next: Option<UnixTime>,
+}
+
+impl DueWork {
+    /// Takes what is due from the manager, with as many queries as there is `room` for. First stores
+    /// what waits for the storage. Blocks on it.
+    fn collect(engine: &Engine, room: usize) -> Self {
+        let waiting = engine.deps.flush_pending_writes();
+        let revoked = engine.deps.list_revoked();
+        let mut manager = engine.lock();
+        let now = engine.clock.now();
+        if manager.next_pass().is_some_and(|next| next <= now) {
+            manager.run_pass();
+        }
+        manager.mark_revoked(&revoked);
+        let jobs = manager.due_jobs();
+        let ari_queries = manager.ari_queries(room);
+        let next_ari_query = manager.next_ari_query();
+        let has_room = ari_queries.len() < room;
+        let next = [
+            manager.next_due(),
+            next_ari_query.filter(|_| has_room),
+            manager.next_pass(),
+            (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),
+        ];
+        Self {
+            jobs,
+            ari_queries,
+            limits_to_check: manager.limits_to_check(),
+            next: next.into_iter().flatten().min(),
+        }
+    }
+}
+
+/// Whether all hosts have certificates, and how many have none.
+fn startup_status(engine: &Engine) -> (StartupStatus, usize) {
+    let manager = engine.lock();
+    let missing = manager.missing();
+    if manager.is_loading() {
+        return (StartupStatus::Pending, missing.len());
+    }
+    if !missing.is_empty() {
+        let views = manager.managed_views();
+        let asked: HashSet<_> = views.iter().flat_map(|view| &view.names).collect();
+        let is_asked = |host: &Pattern| {
+            let wildcard = host.wildcard_over();
+            asked.contains(host) || wildcard.is_some_and(|above| asked.contains(&above))
+        };
+        // No CA will ever issue a certificate for these.
+        if let Some(lost) = missing.iter().find(|one| !is_asked(&one.host)) {
+            return (StartupStatus::Failed(lost.to_string()), missing.len());
+        }
+    }
+    (manager.startup_status(), missing.len())
 }

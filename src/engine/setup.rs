@@ -1,33 +1,27 @@
-//! Puts an engine together: storage, challenges, issuers, manager.
+//! What an engine is made of, and the issuers that it asks.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
 use thiserror::Error;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::cancel_on_stop::CancelOnStop;
-use super::publish::{Locked, Publication};
-use super::{Engine, Progress};
 use crate::acme::{self, AcmeIssuer};
-use crate::certificate::sni::SniMap;
-use crate::challenge::{ChallengeSolver, Challenges, DnsSolvers, Http01Solver, TlsAlpn01Solver};
+use crate::challenge::{ChallengeSolver, Challenges, Http01Solver, TlsAlpn01Solver};
 use crate::clock::{Clock, SystemClock};
 use crate::config::model::{InMemory, Issuer as Configured};
 use crate::dns::DnsProvider;
-use crate::event::EventBus;
 use crate::issuer::{Issuer, NullIssuer};
-use crate::manager::{MakeIssuer, Setup, TlsManager};
+use crate::manager::MakeIssuer;
 use crate::metrics::Metrics;
 use crate::on_demand::Decision;
 use crate::readiness::Readiness;
-use crate::storage::{PendingWrites, Storage};
-use crate::tls::GlobalCertificate;
+use crate::storage::Storage;
 
-/// What an [`Engine`] is made of.
+/// What an [`Engine`](super::Engine) is made of.
 pub struct EngineSetup {
     pub storage: Arc<dyn Storage>,
     pub clock: Arc<dyn Clock>,
@@ -80,83 +74,8 @@ impl EngineSetup {
     }
 }
 
-impl Engine {
-    /// An engine with nothing to serve yet. Reads and asks nothing.
-    ///
-    /// # Errors
-    /// Where metrics clash, or OpenSSL cannot make a context, which is for want of memory.
-    pub fn new(setup: EngineSetup) -> Result<Arc<Self>, EngineError> {
-        let EngineSetup {
-            storage,
-            clock,
-            metrics,
-            readiness,
-            stop,
-            in_memory,
-            index,
-            own_issuers,
-            own_dns,
-            own_solvers,
-            decision,
-        } = setup;
-        let metrics = metrics.map_or_else(Metrics::new, Ok)?;
-        let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
-        let certificates = GlobalCertificate::new(metrics.clone(), challenges.clone())?;
-        let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-        let events = EventBus::default();
-        let dns = DnsSolvers::new(
-            Arc::clone(&storage),
-            Arc::clone(&clock),
-            events.clone(),
-            own_dns,
-        );
-        let cancel = CancelOnStop::new(stop.subscribe());
-        let pending_writes = PendingWrites::default();
-        let shared = acme::Shared::new(Arc::clone(&storage), Arc::clone(&clock), events.clone());
-        let issuers = IssuerMaker {
-            acme: Arc::new(
-                shared
-                    .with_dns(dns.clone())
-                    .with_backlog(pending_writes.clone()),
-            ),
-            solvers: solvers(own_solvers, &challenges, &storage, &clock),
-            own: own_issuers,
-            cancel: cancel.clone(),
-        };
-        let manager = TlsManager::new(Setup {
-            published: Arc::clone(&map),
-            storage: Arc::clone(&storage),
-            clock: Arc::clone(&clock),
-            metrics: Some(metrics),
-            events,
-            in_memory,
-            index,
-            make_issuer: issuers.into_function(),
-            pending_writes,
-            dns: Some(dns.clone()),
-            decision,
-        })?;
-        Ok(Arc::new(Self {
-            deps: manager.deps().clone(),
-            requests: manager.requests().clone(),
-            flusher: manager.flusher().clone(),
-            manager: Mutex::new(Locked::new(manager)),
-            publication: Publication::new(certificates, readiness),
-            map,
-            storage,
-            clock,
-            challenges,
-            dns,
-            planned: Notify::new(),
-            cancel,
-            stop,
-            progress: watch::Sender::new(Progress::Running),
-        }))
-    }
-}
-
 /// The solvers of challenges that are not over the DNS, in the order in which they are chosen.
-fn solvers(
+pub(super) fn solvers(
     own: Vec<Arc<dyn ChallengeSolver>>,
     challenges: &Challenges,
     storage: &Arc<dyn Storage>,
@@ -175,30 +94,27 @@ fn solvers(
 
 /// Makes the issuers that the manager asks. They share their accounts and limits, and give no answer
 /// once the engine stops.
-struct IssuerMaker {
-    acme: Arc<acme::Shared>,
+pub(super) fn issuer_maker(
+    shared: acme::Shared,
     solvers: Vec<Arc<dyn ChallengeSolver>>,
     own: HashMap<Arc<str>, Arc<dyn Issuer>>,
     cancel: CancelOnStop,
-}
-
-impl IssuerMaker {
-    fn into_function(self) -> MakeIssuer {
-        Box::new(move |name, configured| {
-            let issuer: Arc<dyn Issuer> = match (configured, self.own.get(name)) {
-                (Configured::Acme(acme), _) => Arc::new(AcmeIssuer::new(
-                    Arc::clone(name),
-                    Arc::clone(acme),
-                    self.solvers.clone(),
-                    Arc::clone(&self.acme),
-                )),
-                (Configured::Own, Some(own)) => Arc::clone(own),
-                // Nobody was handed over under this name, or the manager issues itself.
-                (Configured::Own, None) | (Configured::LocalCa { .. }, _) => {
-                    Arc::new(NullIssuer::new(name))
-                }
-            };
-            self.cancel.wrap_issuer(issuer)
-        })
-    }
+) -> MakeIssuer {
+    let shared = Arc::new(shared);
+    Box::new(move |name, configured| {
+        let issuer: Arc<dyn Issuer> = match (configured, own.get(name)) {
+            (Configured::Acme(acme), _) => Arc::new(AcmeIssuer::new(
+                Arc::clone(name),
+                Arc::clone(acme),
+                solvers.clone(),
+                Arc::clone(&shared),
+            )),
+            (Configured::Own, Some(own)) => Arc::clone(own),
+            // No issuer was handed over under this name, or the manager issues itself.
+            (Configured::Own, None) | (Configured::LocalCa { .. }, _) => {
+                Arc::new(NullIssuer::new(name))
+            }
+        };
+        cancel.wrap_issuer(issuer)
+    })
 }

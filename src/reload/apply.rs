@@ -34,9 +34,22 @@ impl ConfigFiles for GatewayState {
 }
 
 impl GatewayState {
+    /// Reads everything again and applies it, or keeps what there is. Blocks on files.
+    ///
+    /// # Errors
+    /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
+    pub fn reload(&self) -> Result<ReloadReport, ReloadError> {
+        // The log may have been rotated: whoever rotates it asks for a reload.
+        self.access.load().reopen();
+        let mut manager = self.engine.lock();
+        let mut versions = self.versions();
+        let read = self.load_config(&mut manager, &mut versions);
+        self.apply_config(&mut manager, &mut versions, read)
+    }
+
     /// Loads the configuration. Its files are stamped as they were before they were read, so that
     /// the next check notices what changes meanwhile.
-    pub(super) fn load_config(
+    fn load_config(
         &self,
         manager: &mut ManagerGuard<'_>,
         versions: &mut FileVersions,
@@ -72,7 +85,7 @@ impl GatewayState {
     }
 
     /// Applies a configuration that was read; reports and remembers how that went.
-    pub(super) fn apply_config(
+    fn apply_config(
         &self,
         manager: &mut ManagerGuard<'_>,
         versions: &mut FileVersions,

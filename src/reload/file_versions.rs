@@ -1,4 +1,4 @@
-//! Whether the configuration's files are still those that were read.
+//! Notices whether the configuration's files have changed since they were read.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,9 +10,8 @@ use crate::stamp::Stamp;
 #[derive(Clone)]
 pub(super) struct FileVersions {
     files: BTreeMap<PathBuf, Option<Stamp>>,
-    /// Whether the stamps are enough to tell that nothing changed. Fresh ones are not: a file may
-    /// change again and look the same, or have changed between its being read and its being
-    /// stamped.
+    /// Whether the stamps prove that nothing has changed. Fresh ones do not: a file may change again
+    /// and look the same, or may have changed between being read and being stamped.
     sure: bool,
 }
 
@@ -27,8 +26,8 @@ impl FileVersions {
         Self::from_stamps(self.paths().map(|path| (path, Stamp::of(path))), now)
     }
 
-    /// The files of `paths` as they are here, before they were read; those that were not known
-    /// then as they are now.
+    /// The files of `paths` with the stamps they have here, from before they were read; those that
+    /// were not known then as they are now.
     pub(super) fn with_paths(&self, paths: &[PathBuf], now: UnixTime) -> Self {
         let stamp = |path| match self.files.get(path) {
             Some(before) => *before,
@@ -47,13 +46,13 @@ impl FileVersions {
         Self { files, sure }
     }
 
-    /// Whether a file is another than it was.
+    /// Whether a file has changed.
     pub(super) fn have_changed(&self) -> bool {
         let mut files = self.files.iter();
         files.any(|(path, stamp)| Stamp::of(path) != *stamp)
     }
 
-    /// Whether [`Self::have_changed`] sees every change.
+    /// Whether [`Self::have_changed`] notices every change.
     pub(super) fn are_sure(&self) -> bool {
         self.sure
     }

@@ -12,22 +12,22 @@ use crate::edge::Settings;
 use crate::metrics::Metrics;
 use crate::tls::GlobalCertificate;
 
-/// A configuration that was read, or why it is none.
+/// A configuration that was read, or why it is invalid.
 pub(super) type LoadOutcome = Result<Loaded, Diagnostics>;
 
-/// Takes another log level, or says why not.
+/// Changes the log level and format.
 pub type SetLevel = Box<dyn Fn(&Log) -> Result<(), ParseError> + Send + Sync>;
 
 /// A configuration that can be carried out, with what was made for it.
 pub(super) struct PreparedConfig {
     pub(super) loaded: Loaded,
     pub(super) settings: Settings,
-    /// `None` where it is the one in use.
+    /// `None` if the one in use stays.
     pub(super) access: Option<AccessLog>,
 }
 
 impl PreparedConfig {
-    /// Makes what follows a configuration that logs to `log`.
+    /// Prepares the successor of a configuration that logs to `log`.
     pub(super) fn from_loaded(
         read: LoadOutcome,
         certificates: &GlobalCertificate,

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::file_versions::FileVersions;
 use super::prepare::SetLevel;
-use super::report::{ReloadError, ReloadOutcome, ReloadReport};
+use super::report::ReloadOutcome;
 use crate::access_log::AccessLog;
 use crate::config::Loaded;
 use crate::config::model::Config;
@@ -101,19 +101,6 @@ impl GatewayState {
     /// How the last reload went; `None` before the first.
     pub fn last_reload(&self) -> Option<ReloadOutcome> {
         self.last.load().as_ref().clone()
-    }
-
-    /// Reads everything again and applies it, or keeps what there is. Blocks on files.
-    ///
-    /// # Errors
-    /// Where the new configuration is invalid or cannot be carried out; nothing has changed then.
-    pub fn reload(&self) -> Result<ReloadReport, ReloadError> {
-        // The log may have been rotated: whoever rotates it asks for a reload.
-        self.access.load().reopen();
-        let mut manager = self.engine.lock();
-        let mut versions = self.versions();
-        let read = self.load_config(&mut manager, &mut versions);
-        self.apply_config(&mut manager, &mut versions, read)
     }
 
     pub(super) fn versions(&self) -> MutexGuard<'_, FileVersions> {

@@ -43,7 +43,7 @@ pub fn task(state: Arc<GatewayState>, signals: Signals) -> (Task, Reloader) {
 }
 
 impl Task {
-    /// Runs until `shutdown` says stop.
+    /// Runs until `shutdown` turns true.
     pub async fn run(mut self, mut shutdown: ShutdownWatch) {
         loop {
             tokio::select! {

@@ -1,7 +1,7 @@
 //! Signals, from the first instant of the process on.
 //!
-//! They are blocked first thing in `main`, listened to once it is known that this process is to be
-//! a gateway, and remembered until the part that acts on them waits for them.
+//! `main` blocks them first thing. They are listened to once it is known that this process becomes a
+//! gateway, and remembered until the part that acts on them waits for them.
 
 use std::io;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Blocked(());
 impl Blocked {
     /// Blocks the signals that a gateway acts on. To be called before there is another thread.
     pub fn block() -> Self {
-        // It fails for invalid arguments alone.
+        // It fails only for invalid arguments.
         _ = ours().thread_block();
         Self(())
     }
@@ -43,7 +43,7 @@ fn ours() -> SigSet {
     OURS.into_iter().collect()
 }
 
-/// The signals that came and that nobody has acted on. A handle; clones share them.
+/// The signals that have arrived and have not been acted on. A handle; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Signals(Arc<Arrived>);
 
@@ -56,10 +56,10 @@ struct Arrived {
 }
 
 impl Signals {
-    /// Listens from now on, on a thread of its own.
+    /// Listens from now on, in a separate thread.
     ///
     /// # Errors
-    /// Where the system lets no handler be installed or no thread be started.
+    /// If the system does not let a handler be installed or a thread be started.
     pub fn listen() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -92,7 +92,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Whether a signal has asked for a stop: of a start that is under way, too.
+    /// Whether a signal has requested a stop, of a start that is under way too.
     pub fn is_to_stop(&self) -> bool {
         self.0.is_to_stop.load(Ordering::Relaxed)
     }

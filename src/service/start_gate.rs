@@ -57,7 +57,7 @@ impl StartObserver for StartGate {
                 let _ = self.failed.set(why);
                 self.stopper.stop();
             }
-            // From here, so that a start that hangs says nothing.
+            // Sent from the loop that waits, so that systemd hears nothing of a start that hangs.
             StartupStatus::Pending => systemd::starting(missing),
         }
     }

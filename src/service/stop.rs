@@ -1,4 +1,4 @@
-//! Stopping: on SIGTERM and SIGQUIT in order, on SIGINT at once.
+//! Stopping: gracefully on SIGTERM and SIGQUIT, at once on SIGINT.
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -9,28 +9,28 @@ use super::signals::Signals;
 use super::systemd;
 use crate::readiness::Readiness;
 
-/// The part of [`Readiness`] that speaks while the gateway stops.
+/// The part of [`Readiness`] that is set while the gateway stops.
 const PART: &str = "stop";
 
-/// How a part of the gateway asks it to stop in order.
+/// Lets a part of the gateway request a graceful stop.
 #[derive(Clone, Debug)]
 pub struct Stopper(mpsc::Sender<()>);
 
 impl Stopper {
-    /// Asks for an orderly stop. Asking twice is asking once.
+    /// Requests a graceful stop. A second request changes nothing.
     pub fn stop(&self) {
-        // Full means that it has been asked already, closed that it is under way.
+        // Full means that it is requested already, closed that it is under way.
         let _ = self.0.try_send(());
     }
 }
 
-/// Waits until open requests are done, but not beyond the grace period. Whether all are.
+/// Waits until open requests are done, but not beyond the grace period. Returns whether all are.
 pub type Drain = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// Carries a stop out: waits for a reason, makes the gateway unready, tells every part, and lets
+/// Carries out a stop: waits for a reason, makes the gateway unready, signals every part, and lets
 /// Pingora's server end once the connections have drained.
 ///
-/// Pingora's own orderly stop sleeps through the whole grace period even where nothing is open.
+/// Pingora's own graceful stop sleeps through the whole grace period even if nothing is open.
 pub struct Stop {
     asked: Mutex<mpsc::Receiver<()>>,
     signals: Signals,
@@ -40,8 +40,8 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A stop that nobody has asked for yet. Once it is asked for, `stopping` is told, and `drain`
-    /// is called.
+    /// A stop that has not been requested yet. Once it is, `stopping` turns true, and `drain` is
+    /// called.
     pub fn new(
         signals: Signals,
         readiness: Readiness,
@@ -63,7 +63,7 @@ impl Stop {
         self.readiness.set(PART, ["the gateway is stopping"]);
         systemd::stopping();
         tracing::info!("stopping: no new connections, waiting for open requests");
-        // Nobody listening means that nothing is left to stop.
+        // Without a receiver nothing is left to stop.
         let _ = self.stopping.send(true);
         tokio::select! {
             all = (self.drain)() => {

@@ -1,9 +1,10 @@
-//! What systemd is told, where it started us and listens.
+//! Notifies systemd of the state of the gateway, if systemd started it.
 //!
-//! A thread of its own tells it, in order: a service manager that does not read holds nobody up.
+//! A separate thread sends the messages, in order: a service manager that does not read holds nothing
+//! up.
 //!
-//! systemd listens to the main process of a unit alone, as a rule. Where that is one in front of the
-//! gateway, it passes on what the gateway says.
+//! systemd usually listens only to the main process of a unit. If that is a process in front of the
+//! gateway, it passes the gateway's messages on.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -32,10 +33,10 @@ const LONGEST: usize = 500;
 /// How long a process in front of the gateway waits at its end for the last message to be passed on.
 const LAST: Duration = Duration::from_secs(1);
 
-/// Where messages go; empty where systemd does not listen.
+/// Where messages go; empty if systemd does not listen.
 static MESSAGES: OnceLock<SyncSender<String>> = OnceLock::new();
 
-/// The way to systemd through a process in front of this one; empty where there is none.
+/// The way to systemd through a process in front of this one; empty if there is none.
 static RELAY: OnceLock<Relay> = OnceLock::new();
 
 /// The gateway's end of the way to systemd through the process in front of it.
@@ -46,11 +47,11 @@ pub struct Relay(UnixStream);
 #[derive(Debug)]
 pub struct Forwarder(UnixStream);
 
-/// Makes both ends, for a process that is about to put itself in front of the gateway; `None` where
+/// Makes both ends, for a process that is about to put itself in front of the gateway; `None` if
 /// systemd does not listen.
 ///
 /// # Errors
-/// Where the system has no socket for it.
+/// If the system has no socket for it.
 pub fn relay() -> io::Result<Option<(Forwarder, Relay)>> {
     if std::env::var_os(SOCKET).is_none() {
         return Ok(None);
@@ -73,11 +74,11 @@ impl Relay {
 }
 
 impl Forwarder {
-    /// Passes on what comes, on a thread of its own, until the gateway has ended. What is returned
-    /// waits for the last message, for a moment.
+    /// Passes messages on, in a separate thread, until the gateway has ended. The function that is
+    /// returned waits for the last message, for a moment.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// If no thread can be started.
     pub fn start(self) -> io::Result<impl FnOnce()> {
         let (done, ended) = channel::<()>();
         let thread = thread::Builder::new().name("systemd".to_owned());
@@ -93,8 +94,8 @@ impl Forwarder {
     }
 }
 
-/// Begins to tell systemd what the functions below say, and that the data plane has a pulse, where
-/// a watchdog is set. Does nothing where systemd does not listen.
+/// Starts to send systemd the messages of the functions below and, if a watchdog is set, that the
+/// data plane has a pulse. Does nothing if systemd does not listen.
 pub fn begin(pulse: Pulse) {
     if std::env::var_os(SOCKET).is_none() {
         return;
@@ -102,7 +103,7 @@ pub fn begin(pulse: Pulse) {
     let (sender, messages) = sync_channel(QUEUE);
     let thread = thread::Builder::new().name("systemd".to_owned());
     match thread.spawn(move || send_messages(&messages, &pulse)) {
-        // Where it has begun before, that one continues.
+        // If one was started before, that one continues.
         Ok(_) => _ = MESSAGES.set(sender),
         Err(error) => tracing::warn!(%error, "cannot notify systemd"),
     }
@@ -149,8 +150,8 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Sends what comes, and meanwhile that the data plane lives: a third of the watchdog's time may
-/// pass in between, so that one delay is no reason for a restart.
+/// Sends messages as they come, and meanwhile that the data plane lives: every third of the
+/// watchdog's time, so that one delay is no reason for a restart.
 fn send_messages(messages: &Receiver<String>, pulse: &Pulse) {
     let watchdog = watchdog().map(|within| within / 3);
     loop {
@@ -182,7 +183,7 @@ fn send(message: &str) -> io::Result<()> {
     }
 }
 
-/// How long systemd's watchdog waits for a word, where there is one.
+/// How long systemd's watchdog waits for a message; `None` if it has none.
 fn watchdog() -> Option<Duration> {
     if RELAY.get().is_none() {
         return sd_notify::watchdog_enabled();

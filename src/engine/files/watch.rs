@@ -1,9 +1,8 @@
 //! Notices changes of files: of the files themselves, and of the directories and symbolic links
 //! that lead to them.
 //!
-//! Editors, `mv`, certbot and Kubernetes replace files rather than write into them, so it is
-//! directories that are watched. It says that something changed; what changed its users find out
-//! by looking.
+//! Editors, `mv`, certbot and Kubernetes replace files rather than write into them, so directories are
+//! watched. It reports that something changed; what it is, its users find out by reading the files.
 
 mod path_components;
 
@@ -19,11 +18,11 @@ use tokio::time::Instant;
 
 use self::path_components::PathComponents;
 
-/// How long it must have been quiet before a change is told, so that a pair of files that are
-/// written one after the other is one change.
+/// How long it must have been quiet before a change is reported, so that two files that are written
+/// one after the other are one change.
 const QUIET: Duration = Duration::from_millis(40);
 
-/// How long a change is held back at most where it is never quiet.
+/// How long a change is held back at most if it is never quiet.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A watch over the directories of some files.
@@ -31,7 +30,7 @@ pub(super) struct Watch {
     watcher: RecommendedWatcher,
     directories: BTreeMap<PathBuf, Option<Identity>>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
-    /// What changed and has not been told yet.
+    /// What changed and has not been reported yet.
     pending: Option<Pending>,
 }
 
@@ -51,9 +50,9 @@ pub(super) struct Followed {
 struct Pending {
     paths: BTreeSet<PathBuf>,
     all_known: bool,
-    /// When they are told if nothing else comes.
+    /// When they are reported if nothing else changes.
     quiet: Instant,
-    /// When they are told at the latest.
+    /// When they are reported at the latest.
     patience: Instant,
 }
 
@@ -61,17 +60,17 @@ impl Watch {
     /// A watch over nothing yet.
     ///
     /// # Errors
-    /// Where the system gives no watch, such as at `fs.inotify.max_user_instances`.
+    /// If the system gives no watch, such as at the limit `fs.inotify.max_user_instances`.
     pub(super) fn new() -> notify::Result<Self> {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error, a queue that overflowed say, hides changes: tell one without a path.
+            // An error, such as a queue that overflowed, hides changes: report one without a path.
             let paths = match event {
                 Ok(event) if is_change(event.kind) || event.need_rescan() => event.paths,
                 Ok(_) => return,
                 Err(_) => Vec::new(),
             };
-            // Nobody listens any more once the gateway stops.
+            // There is no receiver any more once the engine stops.
             let _ = sender.send(paths);
         })?;
         Ok(Self {
@@ -128,8 +127,8 @@ impl Watch {
         changed.is_empty() || changed.iter().any(leads)
     }
 
-    /// Waits for a change and then for quiet. The paths that changed; empty where it is not known
-    /// which. Nothing is lost where the wait is given up and begun again.
+    /// Waits for a change and then for quiet. Returns the paths that changed; empty if it is not known
+    /// which. Nothing is lost if the wait is given up and begun again.
     pub(super) async fn wait_for_change(&mut self) -> Vec<PathBuf> {
         loop {
             let event = match &self.pending {
@@ -188,7 +187,7 @@ fn identity(directory: &Path) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Whether an event can mean that a file's content is another: opening and reading does not.
+/// Whether an event can mean that a file's content has changed: opening and reading does not.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
