@@ -1,12 +1,12 @@
 //! The edge: accepts connections, terminates TLS, and hands requests to a Pingora application.
 //!
-//! Pingora's own listeners are not used. They fix the handshake's deadline at 60 s, know no
-//! deadline for a whole head and no cap on connections, keep 64 KiB of buffer for each, and
-//! cannot be changed while they run. Here each connection is a task that goes through the limits,
-//! the handshake and then [`http1`] or [`http2`]; the application behind them is Pingora's
-//! `HttpProxy` with our answers before it, or anything else that implements [`DirectResponder`].
+//! Pingora's own listeners are not used. They fix the handshake's deadline at 60 s, have no
+//! deadline for a whole head and no limit on connections, keep 64 KiB of buffer for each, and
+//! cannot be changed while they run. Here each connection is a task that passes the limits, the
+//! handshake and then [`http1`] or [`http2`]. The application behind them is
+//! [`ProxyApp`](crate::proxy::ProxyApp), or anything else that implements [`DirectResponder`].
 //!
-//! What the edge never does: route, or know a certificate.
+//! The edge never routes a request and knows no certificate.
 
 mod accept;
 mod handshake_queue;
@@ -33,7 +33,7 @@ use crate::config::model::Limits;
 use crate::metrics::Metrics;
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
-use crate::tls::{self, GlobalCertificate, HandshakeTrace};
+use crate::tls::{GlobalCertificate, Handshake};
 
 pub use self::accept::{BindError, Listener, ListenerKind};
 use self::handshake_queue::HandshakeQueue;
@@ -49,7 +49,7 @@ pub struct Settings {
     pub acceptor: SslAcceptor,
 }
 
-/// Everything the connections of a gateway share.
+/// Everything that the connections of a gateway share.
 pub struct Edge<A> {
     app: Arc<A>,
     certificates: GlobalCertificate,
@@ -57,8 +57,8 @@ pub struct Edge<A> {
     connections: Arc<Connections>,
     metrics: Metrics,
     report: Arc<Report>,
-    turns: HandshakeQueue,
-    /// The most connections that this process has descriptors for.
+    queue: HandshakeQueue,
+    /// The most connections that the process has file descriptors for.
     descriptors: usize,
 }
 
@@ -67,7 +67,8 @@ where
     A: DirectResponder + Send + Sync + 'static,
 {
     /// An edge in front of `app`. `descriptors` is the most connections that the process has file
-    /// descriptors for; it bounds [`Limits::max_connections`]. `threads` is on how many the edge runs.
+    /// descriptors for; it bounds [`Limits::max_connections`]. `threads` is the number of threads
+    /// that the edge runs on.
     pub fn new(
         app: Arc<A>,
         certificates: GlobalCertificate,
@@ -83,14 +84,14 @@ where
             report: Arc::new(Report::new(metrics.clone())),
             metrics,
             descriptors,
-            turns: HandshakeQueue::with_threads(threads),
+            queue: HandshakeQueue::with_threads(threads),
             settings: ArcSwap::from_pointee(settings),
         });
         edge.apply_limits();
         edge
     }
 
-    /// Replaces the settings for connections to come; open ones keep theirs.
+    /// Replaces the settings of future connections; open ones keep theirs.
     pub fn update(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
         self.apply_limits();
@@ -111,13 +112,13 @@ where
         self.connections.open()
     }
 
-    /// Accepts connections until `shutdown` says stop. Then it closes the listener and returns;
-    /// connections that are open continue, see [`Self::drained`].
+    /// Accepts connections until `shutdown` turns true. Then it closes the listener and returns.
+    /// Open connections continue, see [`Self::drained`].
     pub async fn run(self: Arc<Self>, listener: Listener, shutdown: ShutdownWatch) {
         accept::run(self, listener, shutdown).await;
     }
 
-    /// Waits until the last connection has ended, `within` at the longest. Whether all have.
+    /// Waits until the last connection has ended, at most `within`. Returns whether all have ended.
     pub async fn drained(&self, within: Duration) -> bool {
         tokio::time::timeout(within, self.connections.wait_until_none_open())
             .await
@@ -146,18 +147,14 @@ where
         let in_handshake = slot.count_in_flight();
         let settings = self.settings.load_full();
         let limits = settings.limits;
-        // What a task may have to hold it has room for as long as it runs, hence the boxes: most
-        // connections are long over their handshake, and without a request.
-        let shaken = Box::pin(Arc::clone(&self).shake_hands(settings, socket, shutdown.clone()));
+        // A task reserves memory for all that it may ever hold, hence the boxes: most connections
+        // have long finished their handshake and are idle.
+        let handshake = Arc::clone(&self).perform_handshake(settings, socket, shutdown.clone());
+        let handshake = Box::pin(handshake);
         async move {
-            let Some(mut tls) = shaken.await else {
+            let Some(tls) = handshake.await else {
                 return;
             };
-            if self.certificates.is_validation(tls.ssl()) {
-                // A CA has seen what it came for.
-                _ = tokio::time::timeout(limits.handshake, tls.shutdown()).await;
-                return;
-            }
             drop(in_handshake);
             if tls.selected_alpn_proto() == Some(ALPN::H2) {
                 let (app, report) = (&self.app, &self.report);
@@ -169,56 +166,57 @@ where
         }
     }
 
-    /// The TLS handshake; `None` where it fails, which is reported.
-    async fn shake_hands(
+    /// Performs the TLS handshake. `None` if no requests follow: it failed, which is reported, or
+    /// was a CA's validation.
+    async fn perform_handshake(
         self: Arc<Self>,
         settings: Arc<Settings>,
         socket: Socket,
         mut shutdown: ShutdownWatch,
     ) -> Option<Box<SslStream<Socket>>> {
         let peer = socket.peer();
-        let digest = socket.get_socket_digest();
-        let socket = socket.for_handshake();
-        let handshake = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
-        let handshake = self.turns.run_handshake(handshake);
-        let handshake = async {
-            tokio::select! {
-                shaken = handshake => shaken.map_err(|error| (HandshakeFailure::Failed, Some(error))),
-                () = tls::wait_until_overdue(settings.limits.handshake) => Err((HandshakeFailure::TimedOut, None)),
-                () = wait_last_call(&mut shutdown) => Err((HandshakeFailure::Stopped, None)),
-            }
+        let limit = settings.limits.handshake;
+        let handshake = Handshake::new(Some(peer.ip()), socket.get_socket_digest());
+        let socket = socket.for_handshake(handshake.clone());
+        let accept = handshake_with_callback(&settings.acceptor, socket, &self.certificates);
+        let accept = self.queue.run_handshake(handshake.run(accept));
+        let accepted = tokio::select! {
+            accepted = accept => accepted.map_err(|error| (HandshakeFailure::Failed, Some(error))),
+            () = handshake.wait_until_overdue(limit) => Err((HandshakeFailure::TimedOut, None)),
+            () = wait_last_call(&mut shutdown) => Err((HandshakeFailure::Stopped, None)),
         };
-        let mut handshake = std::pin::pin!(tls::traced(handshake, Some(peer.ip()), digest));
-        let shaken = handshake.as_mut().await;
-        let trace = HandshakeTrace::take_from(handshake.as_mut());
-        match shaken {
-            Ok(mut tls) => {
-                tls.get_mut().handshake_is_over();
-                if trace.is_unknown {
-                    self.report.log_unknown_name(peer, &trace);
-                }
-                Some(Box::new(tls))
-            }
+        let mut tls = match accepted {
+            Ok(tls) => Box::new(tls),
             Err((how, error)) => {
                 let error = error.as_ref().map(|error| error as _);
-                self.report.log_handshake(how, peer, &trace, error);
-                None
+                self.report.log_handshake(how, peer, &handshake, error);
+                return None;
             }
+        };
+        tls.get_mut().end_handshake();
+        if handshake.is_unknown_name() {
+            self.report.log_unknown_name(peer, &handshake);
         }
+        if handshake.is_validation() {
+            // The CA has seen the certificate; nothing follows.
+            _ = tokio::time::timeout(limit, tls.shutdown()).await;
+            return None;
+        }
+        Some(tls)
     }
 }
 
-/// How long a client that has not come to its first request may take once the gateway stops.
+/// How long a client that has not sent its first request may take once the gateway stops.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// Waits until the gateway stops and what is on its way has had the time to come.
+/// Waits until the gateway stops and requests on their way have had time to arrive.
 async fn wait_last_call(shutdown: &mut ShutdownWatch) {
     requested(shutdown).await;
     tokio::time::sleep(LAST_CALL).await;
 }
 
-/// Implements the parts of Pingora's `IO` that a wrapper passes to its `inner` unchanged: all but
-/// reading and shutting down.
+/// Implements the parts of Pingora's `IO` that a wrapper passes to its `inner` unchanged: all
+/// except reading and shutting down.
 macro_rules! delegate_io {
     ($wrapper:ty) => {
         crate::edge::delegate_traits!($wrapper);
@@ -261,7 +259,7 @@ macro_rules! delegate_io {
     };
 }
 
-/// As [`delegate_io`], without writing.
+/// Like [`delegate_io`], without writing.
 macro_rules! delegate_traits {
     ($wrapper:ty) => {
         impl pingora_core::protocols::UniqueID for $wrapper {

@@ -1,19 +1,23 @@
 //! TLS termination: the certificate by SNI, sessions, protocols.
 //!
-//! [`GlobalCertificate`] answers every handshake from one immutable [`Snapshot`], which is
-//! replaced as a whole, and validations by CAs from the [`Challenges`] that are pending. It never
-//! loads, parses or issues a certificate itself. Any Pingora listener can use it ([`GlobalCertificate::tls_settings`]); Snigate's own accept loop, in
-//! `edge`, uses [`GlobalCertificate::acceptor`].
+//! [`GlobalCertificate`] serves every handshake from one immutable [`Snapshot`], which is replaced
+//! as a whole, and validations by CAs from the pending [`Challenges`]. It never loads, parses or
+//! issues a certificate itself. Any Pingora listener can use it
+//! ([`GlobalCertificate::tls_settings`]); Snigate's own accept loop, in `edge`, uses
+//! [`GlobalCertificate::acceptor`].
+//!
+//! Three callbacks make up a handshake, all of them here: `client_hello` selects what to present
+//! (`select`), `certificate_callback` presents it, after a wait if necessary, and
+//! `handshake_complete_callback` leaves a [`TlsInfo`] for the requests. Between them a
+//! [`Handshake`] keeps what is known.
 
-mod alert;
+mod alpn;
 mod context;
 mod ffi;
-mod handshake_trace;
+mod handshake;
 mod info;
-mod snapshot;
+mod select;
 mod ticket;
-mod validation;
-mod wait;
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +26,10 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{ClientHelloResponse, Ssl, SslAcceptor, SslAlert, SslRef};
+use openssl::sha::Sha256;
+use openssl::ssl::{
+    AlpnError, ClientHelloResponse, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert, SslRef,
+};
 use pingora_core::listeners::TlsAccept;
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::TlsRef;
@@ -31,49 +38,24 @@ use crate::certificate::parsed_cache::{self, ParsedCache};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
-use crate::host::{HostName, Identifier, NameBuffer};
+use crate::host::HostName;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
-pub use self::alert::correct_alert;
-pub use self::handshake_trace::{HandshakeTrace, Traced, traced, wait_until_overdue};
+pub use self::handshake::Handshake;
 pub use self::info::TlsInfo;
-pub use self::snapshot::Snapshot;
+pub use self::select::Snapshot;
 
-use self::context::Purpose;
-use self::snapshot::{RequestedName, Selection};
-use self::ticket::TicketKeys;
-use self::wait::CertificateStep;
+use self::select::{Purpose, RequestedName, Selection};
+use self::ticket::Tickets;
 
-/// What the client-hello callback found out, kept with the connection.
-struct Hello {
-    /// Taken out when the handshake ends: a connection that lives long must not keep a state of
-    /// the configuration that has long been replaced.
-    snapshot: Mutex<Option<Arc<Snapshot>>>,
-    server_name: Option<HostName>,
-    /// Whether something else than a name was asked for.
-    is_invalid: bool,
-    certificates: Option<Arc<CertificateSet>>,
-    purpose: Purpose,
-}
-
-impl Hello {
-    fn requested_name(&self) -> RequestedName<'_> {
-        match &self.server_name {
-            Some(name) => RequestedName::Name(name.as_str()),
-            None if self.is_invalid => RequestedName::Invalid,
-            None => RequestedName::Nothing,
-        }
-    }
-}
-
-/// Presents certificates by SNI: of the exact name, else of the wildcard over its first label,
+/// Presents certificates by SNI: that of the exact name, else of the wildcard over its first label,
 /// else the default one, else the alert `unrecognized_name` (RFC 6066, section 3). A client without
-/// SNI gets the one of the address that it has come to, where the handshake is [`traced`] and so
-/// that is known, else the default one.
+/// SNI gets the certificate of the address that it has connected to, if the handshake has a
+/// [`Handshake`] record that knows it, else the default one.
 ///
-/// Where a name was waited for, on demand or during a load, and gets nothing, OpenSSL sends another
-/// alert unless the connection puts it right ([`correct_alert`]).
+/// If a name was waited for, on demand or during a load, and gets no certificate, OpenSSL sends
+/// another alert unless the connection corrects it ([`Handshake::correct_alert`]).
 ///
 /// A handle; clones share the state.
 #[derive(Clone)]
@@ -81,8 +63,9 @@ pub struct GlobalCertificate(Arc<Shared>);
 
 struct Shared {
     live: ArcSwap<Snapshot>,
-    hello: Index<Ssl, Hello>,
-    tickets: context::Tickets,
+    /// Where a connection keeps the record of its handshake, until that has ended.
+    handshake: Index<Ssl, Mutex<Option<Handshake>>>,
+    tickets: Tickets,
     parsed_cache: ParsedCache,
     unready: Throttle,
     metrics: Metrics,
@@ -90,11 +73,11 @@ struct Shared {
 }
 
 impl GlobalCertificate {
-    /// Begins with no certificate at all. CAs that validate a name by TLS are answered what
-    /// `challenges` has pending.
+    /// Begins without any certificate. CAs that validate a name by TLS get what is pending in
+    /// `challenges`.
     ///
     /// # Errors
-    /// Where OpenSSL has no more room for data beside a connection.
+    /// If OpenSSL has no more room for data beside a connection.
     pub fn new(metrics: Metrics, challenges: Challenges) -> Result<Self, ErrorStack> {
         Ok(Self(Arc::new(Shared {
             live: ArcSwap::from_pointee(Snapshot {
@@ -102,8 +85,8 @@ impl GlobalCertificate {
                 unknown_sni: UnknownSni::Default,
                 attachment: None,
             }),
-            hello: Ssl::new_ex_index()?,
-            tickets: context::Tickets::default(),
+            handshake: Ssl::new_ex_index()?,
+            tickets: Tickets::default(),
             parsed_cache: ParsedCache::new(parsed_cache::CAPACITY, metrics.parsed_cache.clone()),
             unready: Throttle::default(),
             metrics,
@@ -111,27 +94,20 @@ impl GlobalCertificate {
         })))
     }
 
-    /// What is answered to CAs that validate names.
+    /// The pending validations.
     pub fn challenges(&self) -> &Challenges {
         &self.0.challenges
     }
 
-    /// Whether a connection, whose ClientHello has been read, is a CA's that validates a name by
-    /// TLS (RFC 8737). It ends with the handshake.
-    pub fn is_validation(&self, ssl: &SslRef) -> bool {
-        let hello = ssl.ex_data(self.0.hello);
-        hello.is_some_and(|hello| hello.purpose == Purpose::Validate)
-    }
-
-    /// Replaces what handshakes work from. Handshakes under way finish with what they began with;
-    /// none waits. The attachment of the snapshot before is held for the first requests of the
-    /// connections that have it, some seconds, and let go then.
+    /// Replaces what handshakes use. Handshakes under way finish with what they began with; none
+    /// waits. The attachment of the previous snapshot is kept some seconds for the first requests
+    /// of the connections that have it.
     pub fn publish(&self, snapshot: Snapshot) {
         let before = self.0.live.swap(Arc::new(snapshot));
         info::hold_for_first_requests(before.attachment.clone());
     }
 
-    /// What handshakes work from now.
+    /// What handshakes use now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.live.load_full()
     }
@@ -139,10 +115,10 @@ impl GlobalCertificate {
     /// An acceptor for handshakes that `pingora_core` drives with this handle as its callbacks.
     ///
     /// # Errors
-    /// Where OpenSSL refuses a setting, such as an unknown group.
+    /// If OpenSSL refuses a setting, such as an unknown group.
     pub fn acceptor(&self, tls: &Tls) -> Result<SslAcceptor, ErrorStack> {
         let mut builder = context::builder()?;
-        context::configure(self, &mut builder, tls)?;
+        self.configure(&mut builder, tls)?;
         Ok(builder.build())
     }
 
@@ -152,12 +128,12 @@ impl GlobalCertificate {
     /// protocol made here.
     ///
     /// # Errors
-    /// Where OpenSSL refuses a setting.
+    /// If OpenSSL refuses a setting.
     pub fn tls_settings(&self, tls: &Tls) -> pingora_core::Result<TlsSettings> {
         use pingora_core::{ErrorType, OrErr};
 
         let mut settings = TlsSettings::with_callbacks(Box::new(self.clone()))?;
-        context::configure(self, &mut settings, tls)
+        self.configure(&mut settings, tls)
             .or_err(ErrorType::InternalError, "cannot configure TLS")?;
         Ok(settings)
     }
@@ -167,162 +143,163 @@ impl GlobalCertificate {
         &self.0.parsed_cache
     }
 
-    /// Ticket keys that rotate at this interval; the same keys for all contexts that ask for it.
-    fn tickets(&self) -> &context::Tickets {
-        &self.0.tickets
+    fn configure(&self, builder: &mut SslAcceptorBuilder, tls: &Tls) -> Result<(), ErrorStack> {
+        context::configure(builder, tls, &self.0.tickets)?;
+        let policy = session_policy(tls);
+        let this = self.clone();
+        builder.set_client_hello_callback(move |ssl, alert| this.client_hello(&policy, ssl, alert));
+        let this = self.clone();
+        builder.set_alpn_select_callback(move |ssl, offered| {
+            let is_validation = this.handshake(ssl).is_some_and(|one| one.is_validation());
+            alpn::select_protocol(offered, is_validation).ok_or(AlpnError::ALERT_FATAL)
+        });
+        Ok(())
     }
 
-    /// Chooses the certificate, and the context in which a session may be resumed.
+    /// Selects the certificate, and the context in which a session may be resumed.
     ///
-    /// It runs before OpenSSL looks at tickets and pre-shared keys. That makes it the place for
-    /// all policy: the certificate callback is skipped where a session is resumed.
+    /// It runs before OpenSSL looks at tickets and pre-shared keys, so all policy belongs here: the
+    /// certificate callback is skipped when a session is resumed.
     fn client_hello(
         &self,
         policy: &[u8],
         ssl: &mut SslRef,
         alert: &mut SslAlert,
     ) -> Result<ClientHelloResponse, ErrorStack> {
-        let shared = &*self.0;
-        if ssl.ex_data(shared.hello).is_some() {
-            // The second ClientHello, after a HelloRetryRequest: what was decided stands.
+        if ssl.ex_data(self.0.handshake).is_some() {
+            // The second ClientHello, after a HelloRetryRequest: the selection stands.
             return Ok(ClientHelloResponse::SUCCESS);
         }
-        let mut buffer = NameBuffer::new();
-        let raw = ffi::client_hello_server_name(ssl);
-        let asked = RequestedName::parse(raw, &mut buffer);
-        let server_name: Option<HostName> = match asked {
-            RequestedName::Name(name) => name.parse().ok(),
-            RequestedName::Invalid | RequestedName::Nothing => None,
-        };
-        handshake_trace::record_server_name(server_name.as_ref(), raw);
-        let validates = ffi::client_hello_protocols(ssl).is_some_and(validation::is_only_offer);
-        let snapshot = shared.live.load_full();
-        // Asked for only where there is no name: it takes a call of the system.
-        let local = matches!(asked, RequestedName::Nothing)
-            .then(handshake_trace::local_address)
-            .flatten();
-        // An address with a certificate of its own is as good as a name.
-        let address = match asked {
-            RequestedName::Nothing => {
-                local.filter(|local| snapshot.certificates.lookup_ip(*local).is_some())
-            }
-            RequestedName::Name(_) | RequestedName::Invalid => None,
-        };
-        let choice = if validates {
-            // Before all policy: the first certificate of a name is not there yet.
-            self.select_validation(asked)
+        let handshake = Handshake::current();
+        let requested = RequestedName::parse(ffi::client_hello_server_name(ssl));
+        handshake.record_requested(requested.clone());
+        let local = requested.is_nothing().then(|| handshake.local_address());
+        let local = local.flatten();
+        let snapshot = self.snapshot();
+        let selection = if ffi::client_hello_protocols(ssl).is_some_and(alpn::is_validation) {
+            // Before all policy: the name may not have a certificate yet.
+            Selection::for_validation(&self.0.challenges, &requested)
         } else {
-            snapshot.select(asked, local)
+            snapshot.select(&requested, local)
         };
-        let (certificates, purpose) = match choice {
-            Selection::Present { set, .. } if validates => (Some(set), Purpose::Validate),
-            Selection::Present { set, fell_back } if fell_back => (Some(set), Purpose::FallBack),
-            Selection::Present { set, .. } => (Some(set), Purpose::Serve),
-            Selection::OnDemand | Selection::Later => (None, Purpose::Serve),
-            Selection::Refuse => {
-                if validates {
-                    *alert = SslAlert::NO_APPLICATION_PROTOCOL;
-                } else {
-                    handshake_trace::record_unknown_name();
-                    shared.metrics.unknown_names.inc();
-                    *alert = SslAlert::UNRECOGNIZED_NAME;
-                }
-                return Err(ErrorStack::get());
-            }
-        };
-        if purpose == Purpose::FallBack {
-            handshake_trace::record_unknown_name();
-            shared.metrics.unknown_names.inc();
+        let purpose = selection.purpose();
+        let session_name = snapshot.session_name(&requested, local);
+        let is_refused = matches!(selection, Selection::Refuse(_));
+        self.settle(&handshake, snapshot, selection);
+        if is_refused {
+            *alert = match purpose {
+                Purpose::Validate => SslAlert::NO_APPLICATION_PROTOCOL,
+                Purpose::Serve | Purpose::FallBack => SslAlert::UNRECOGNIZED_NAME,
+            };
+            return Err(ErrorStack::get());
         }
-        let address = address.map(|address| Identifier::Ip(address).dns_name());
-        let whose = server_name.as_ref().or(address.as_ref());
-        let context = context::session_context(policy, whose, purpose);
+        let context = session_context(policy, session_name.as_ref(), purpose);
         if !ffi::set_session_id_context(ssl, &context) {
             return Err(ErrorStack::get());
         }
-        if validates {
+        if purpose == Purpose::Validate {
             ffi::forbid_tickets(ssl)?;
         }
-        ssl.set_ex_data(
-            shared.hello,
-            Hello {
-                snapshot: Mutex::new(Some(snapshot)),
-                server_name,
-                is_invalid: matches!(asked, RequestedName::Invalid),
-                certificates,
-                purpose,
-            },
-        );
+        ssl.set_ex_data(self.0.handshake, Mutex::new(Some(handshake)));
         Ok(ClientHelloResponse::SUCCESS)
     }
 
-    /// What to present to a client that speaks nothing but the protocol of validations.
-    fn select_validation(&self, asked: RequestedName<'_>) -> Selection {
-        match asked {
-            RequestedName::Name(name) => self.0.challenges.tls_alpn01(name),
-            RequestedName::Nothing | RequestedName::Invalid => None,
+    /// Records what was selected, and counts a name that has no certificate.
+    fn settle(&self, handshake: &Handshake, snapshot: Arc<Snapshot>, selection: Selection) {
+        if selection.purpose() == Purpose::FallBack {
+            self.0.metrics.unknown_names.inc();
         }
-        .map_or(Selection::Refuse, |set| Selection::Present {
-            set,
-            fell_back: false,
-        })
-    }
-}
-
-impl GlobalCertificate {
-    /// The certificate of a name that gets it on demand, else what names without one get.
-    async fn obtain_on_demand(
-        &self,
-        ssl: &mut TlsRef,
-        snapshot: &Snapshot,
-        name: &HostName,
-    ) -> Option<Arc<CertificateSet>> {
-        if let Some(on_demand) = snapshot.certificates.on_demand() {
-            let made = on_demand.certificate(name.as_str(), handshake_trace::client_address());
-            let made = handshake_trace::without_deadline(made).await;
-            if made.is_some() {
-                return made;
-            }
-        }
-        self.use_fallback(ssl, snapshot.fallback_set())
+        handshake.record_selection(snapshot, selection);
     }
 
-    /// Presents `set`, which is not of the name that was asked for.
-    fn use_fallback(
+    /// The record of the handshake of a connection; `None` once that has ended.
+    fn handshake(&self, ssl: &SslRef) -> Option<Handshake> {
+        lock(ssl.ex_data(self.0.handshake)?).clone()
+    }
+
+    /// The certificates to present, once they are known: they may have to be loaded or obtained.
+    async fn wait_for_certificates(
         &self,
         ssl: &mut TlsRef,
-        set: Option<Arc<CertificateSet>>,
+        handshake: &Handshake,
     ) -> Option<Arc<CertificateSet>> {
-        handshake_trace::record_unknown_name();
-        self.0.metrics.unknown_names.inc();
-        if set.is_none() {
-            handshake_trace::record_refusal();
+        let (mut snapshot, mut selection) = handshake.selected()?;
+        if let Some(set) = selection.set() {
+            return Some(Arc::clone(set));
+        }
+        let requested = handshake.requested();
+        if matches!(selection, Selection::Later) {
+            (snapshot, selection) = self.select_when_loaded(&requested, handshake).await;
+        }
+        if matches!(selection, Selection::OnDemand) {
+            selection = obtain_on_demand(&snapshot, &requested, handshake).await;
         }
         // The session would be one of the name, which did not get its certificate.
-        if let Err(error) = ffi::forbid_tickets(ssl) {
+        if selection.purpose() == Purpose::FallBack
+            && let Err(error) = ffi::forbid_tickets(ssl)
+        {
             tracing::error!(%error, "cannot disable sessions for a name without a certificate");
             return None;
         }
-        if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
-            hello.purpose = Purpose::FallBack;
-        }
+        let set = selection.set().cloned();
+        self.settle(handshake, snapshot, selection);
         set
     }
+
+    /// Selects from what is loaded, as soon as that suffices. What may be for this client is loaded
+    /// first; the handshake's deadline limits the wait.
+    async fn select_when_loaded(
+        &self,
+        requested: &RequestedName,
+        handshake: &Handshake,
+    ) -> (Arc<Snapshot>, Selection) {
+        let local = handshake.local_address();
+        loop {
+            // Watched before the snapshot is read, so that no change is missed in between.
+            let before = self.snapshot();
+            let mut progress = before.certificates.loading().map(|one| one.progress());
+            let snapshot = self.snapshot();
+            let selection = snapshot.select(requested, local);
+            if !matches!(selection, Selection::Later) {
+                return (snapshot, selection);
+            }
+            let loading = snapshot.certificates.loading();
+            if let (Some(loading), Some(host)) = (loading, requested.host(local)) {
+                loading.prioritize(host);
+            }
+            // An error means that loading has ended: the next snapshot shows it.
+            if let Some(progress) = &mut progress {
+                let _ = progress.changed().await;
+            }
+        }
+    }
+}
+
+/// Obtains the certificate of a name on demand. If that fails, selects what names without a
+/// certificate get.
+async fn obtain_on_demand(
+    snapshot: &Snapshot,
+    requested: &RequestedName,
+    handshake: &Handshake,
+) -> Selection {
+    let on_demand = snapshot.certificates.on_demand();
+    if let (Some(on_demand), RequestedName::Name(name)) = (on_demand, requested) {
+        let obtained = on_demand.certificate(name.as_str(), handshake.client());
+        if let Some(set) = handshake.wait_for(obtained).await {
+            return Selection::Present(set, Purpose::Serve);
+        }
+    }
+    snapshot.select_fallback()
 }
 
 #[async_trait]
 impl TlsAccept for GlobalCertificate {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let set = match ssl.ex_data(self.0.hello).and_then(CertificateStep::of) {
-            Some(CertificateStep::Present(set)) => Some(set),
-            Some(CertificateStep::Demand(snapshot, name)) => {
-                self.obtain_on_demand(ssl, &snapshot, &name).await
-            }
-            Some(CertificateStep::Wait) => self.await_certificate(ssl).await,
-            None => None,
+        let Some(handshake) = self.handshake(ssl) else {
+            return;
         };
-        let Some(set) = set else {
-            // Without a certificate the handshake ends, see `correct_alert`.
+        let Some(set) = self.wait_for_certificates(ssl, &handshake).await else {
+            // Without a certificate the handshake ends, see `Handshake::correct_alert`.
             return;
         };
         if let Err(error) = set.present(ssl, &self.0.parsed_cache).await
@@ -330,50 +307,51 @@ impl TlsAccept for GlobalCertificate {
         {
             tracing::error!(%error, held_back, "cannot present a certificate");
         }
-        if let Some(hello) = ssl.ex_data_mut(self.0.hello) {
-            hello.certificates = Some(set);
-        }
     }
 
     async fn handshake_complete_callback(
         &self,
         ssl: &TlsRef,
     ) -> Option<Arc<dyn Any + Send + Sync>> {
-        let resumed = if ssl.session_reused() {
-            "true"
-        } else {
-            "false"
-        };
-        let result = if self.is_validation(ssl) {
-            "challenge"
-        } else {
-            "ok"
-        };
+        // Taken out: a connection that lives long must not keep a replaced configuration alive.
+        let handshake = ssl.ex_data(self.0.handshake);
+        let handshake = handshake.and_then(|slot| lock(slot).take());
+        let is_validation = handshake.as_ref().is_some_and(Handshake::is_validation);
+        let result = if is_validation { "challenge" } else { "ok" };
+        let is_resumed = ssl.session_reused();
+        let resumed = if is_resumed { "true" } else { "false" };
         self.0
             .metrics
             .handshakes
             .with_label_values(&[result, ssl.version_str(), ffi::group_name(ssl), resumed])
             .inc();
-        let hello = ssl.ex_data(self.0.hello)?;
-        if ssl.session_reused()
-            && let Some(set) = &hello.certificates
-        {
+        let info = handshake?.to_info()?;
+        if let (true, Some(set)) = (is_resumed, &info.certificates) {
             set.note_use();
         }
-        let snapshot = lock(&hello.snapshot).take()?;
-        Some(Arc::new(
-            TlsInfo::new(
-                hello.server_name.clone(),
-                // None where a session is resumed for a name that got its certificate on demand.
-                hello.certificates.clone(),
-                hello.purpose == Purpose::FallBack,
-            )
-            .with_attachment(snapshot.attachment.as_ref()),
-        ))
+        Some(Arc::new(info))
     }
 }
 
-/// What is guarded here is replaced as a whole, so a panic leaves nothing half done.
+/// What must be equal for a session to be resumed, apart from the name.
+fn session_policy(tls: &Tls) -> Vec<u8> {
+    format!("snigate 1 {:?}", tls.profile).into_bytes()
+}
+
+/// The context of sessions of one name under one policy; an address has its name in the DNS.
+///
+/// Without it OpenSSL resumes a session of one site under the name of any other.
+fn session_context(policy: &[u8], name: Option<&HostName>, purpose: Purpose) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(policy);
+    hash.update(&[purpose as u8]);
+    if let Some(name) = name {
+        hash.update(name.as_str().as_bytes());
+    }
+    hash.finish()
+}
+
+/// Everything locked here is replaced as a whole, so a panic leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

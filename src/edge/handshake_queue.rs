@@ -1,13 +1,13 @@
-//! A queue of handshakes, so that a crowd of them does not hold up requests on open connections.
+//! A queue of handshakes, so that many of them do not delay requests on open connections.
 //!
-//! A step of a handshake takes a thread some thirty times as long as a request that is answered
-//! here. Where many are ready at once, as under a flood or when all clients come back, a runtime
-//! takes one after the other, and each request waits for all of them. So no more are in the
-//! runtime's queue than there are threads; all others wait beside it, in the order in which they
-//! came.
+//! A step of a handshake occupies a thread some thirty times as long as a request that the gateway
+//! answers itself. When many are ready at once, in a flood or when all clients reconnect, the
+//! runtime runs one after the other, and each request waits for all of them. So the runtime's queue
+//! holds no more handshakes than there are threads. All others wait outside it, in the order in
+//! which they arrived.
 //!
-//! A pool of threads for handshakes, as Pingora has one, was measured beside it: it moves each
-//! handshake between threads, and leaves the order to the kernel.
+//! A thread pool for handshakes, which Pingora offers, was measured for comparison: it moves each
+//! handshake between threads and leaves the order to the kernel.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -21,12 +21,12 @@ use tokio::task::yield_now;
 pub(super) struct HandshakeQueue {
     turns: Semaphore,
     threads: usize,
-    /// How many handshakes have begun and are not over.
+    /// How many handshakes have begun and not ended.
     open: AtomicUsize,
 }
 
 impl HandshakeQueue {
-    /// Turns on so many threads.
+    /// A queue for handshakes that run on `threads` threads.
     pub(super) fn with_threads(threads: usize) -> Self {
         let threads = threads.max(1);
         Self {
@@ -36,16 +36,16 @@ impl HandshakeQueue {
         }
     }
 
-    /// Brings `handshake` to its end; each step in its turn, where there are more of them than
-    /// threads. Between steps, when it waits for its client, it has no turn.
+    /// Runs `handshake` to its end. If more handshakes than threads are open, each step waits for
+    /// its turn. Between steps, when the handshake waits for its client, it has no turn.
     pub(super) async fn run_handshake<F: Future>(&self, handshake: F) -> F::Output {
         let open = OpenHandshake::enter(&self.open);
         let mut handshake = pin!(handshake);
         loop {
             let turn = if open.total() > self.threads {
-                // Nobody closes it.
+                // The semaphore is never closed.
                 let turn = self.turns.acquire().await.ok();
-                // To the end of the queue: behind all requests that are ready.
+                // To the end of the runtime's queue: behind all requests that are ready.
                 yield_now().await;
                 turn
             } else {
@@ -61,7 +61,7 @@ impl HandshakeQueue {
     }
 }
 
-/// Waits until this task is woken, by what it polled before.
+/// Waits until this task is woken by what it has polled before.
 async fn await_wake() {
     let mut is_woken = false;
     poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
@@ -71,7 +71,7 @@ async fn await_wake() {
     .await;
 }
 
-/// One handshake among those that are open.
+/// One of the open handshakes.
 struct OpenHandshake<'a>(&'a AtomicUsize);
 
 impl<'a> OpenHandshake<'a> {
@@ -80,7 +80,7 @@ impl<'a> OpenHandshake<'a> {
         Self(open)
     }
 
-    /// How many there are.
+    /// How many handshakes are open.
     fn total(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

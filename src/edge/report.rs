@@ -1,5 +1,5 @@
-//! What operators learn of connections that fail: each is counted, and one in a second
-//! has a line, since whoever sends garbage would fill the log.
+//! What operators learn about failing connections. Each is counted, and at most one per second is
+//! logged, since otherwise a client could fill the log by sending garbage.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use pingora_core::protocols::SocketDigest;
 use super::http1::Refusal;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
-use crate::tls::HandshakeTrace;
+use crate::tls::Handshake;
 
 /// Counts and logs what clients do wrong.
 pub(super) struct Report {
@@ -22,11 +22,11 @@ pub(super) struct Report {
     full: Throttle,
 }
 
-/// How a handshake ended that did not succeed.
+/// How a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandshakeFailure {
     Failed,
-    /// The gateway stops.
+    /// The gateway was stopped.
     Stopped,
     TimedOut,
 }
@@ -54,12 +54,12 @@ impl Report {
         }
     }
 
-    /// A handshake did not succeed.
+    /// Counts and logs a failed handshake.
     pub(super) fn log_handshake(
         &self,
         how: HandshakeFailure,
         peer: SocketAddr,
-        trace: &HandshakeTrace,
+        handshake: &Handshake,
         error: Option<&dyn fmt::Display>,
     ) {
         let result = how.as_str();
@@ -70,8 +70,8 @@ impl Report {
         if let Some(held_back) = self.handshakes.admit() {
             tracing::debug!(
                 %peer,
-                server_name = trace.server_name(),
-                unknown_name = trace.is_unknown,
+                server_name = handshake.server_name(),
+                unknown_name = handshake.is_unknown_name(),
                 result,
                 error = error.map(tracing::field::display),
                 held_back,
@@ -80,19 +80,20 @@ impl Report {
         }
     }
 
-    /// A client got the default certificate for want of one for its name. Counted by `tls`.
-    pub(super) fn log_unknown_name(&self, peer: SocketAddr, trace: &HandshakeTrace) {
+    /// Logs that a client got the default certificate because there is none for its name. `tls`
+    /// counts it.
+    pub(super) fn log_unknown_name(&self, peer: SocketAddr, handshake: &Handshake) {
         if let Some(held_back) = self.unknown_names.admit() {
             tracing::debug!(
                 %peer,
-                server_name = trace.server_name(),
+                server_name = handshake.server_name(),
                 held_back,
                 "no certificate for this name, presented the default one"
             );
         }
     }
 
-    /// A request was refused before it was passed on.
+    /// Counts and logs a request that was refused before it was passed on.
     pub(super) fn log_refused_request(&self, peer: Option<&SocketDigest>, refusal: &Refusal) {
         let reason = refusal.reason;
         self.metrics.refused.with_label_values(&[reason]).inc();
@@ -108,12 +109,12 @@ impl Report {
         }
     }
 
-    /// A client opened a connection more than it may have.
+    /// Counts a connection that was refused because its client has too many.
     pub(super) fn count_client_full(&self) {
         self.count_limit("max_connections_per_ip");
     }
 
-    /// A connection meets as many others as there may be, `max`.
+    /// Counts and logs that `max` connections are open, as many as allowed.
     pub(super) fn log_full(&self, max: usize) {
         self.count_limit("max_connections");
         if let Some(held_back) = self.full.admit() {
@@ -127,7 +128,7 @@ impl Report {
         }
     }
 
-    /// An HTTP/2 connection has to end, having made more work in vain than it was of use.
+    /// Counts and logs an HTTP/2 connection that is closed because it caused too much useless work.
     pub(super) fn log_flood(&self, peer: Option<&SocketDigest>) {
         self.count_limit("http2_flood");
         if let Some(held_back) = self.floods.admit() {

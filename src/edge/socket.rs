@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::limits::ConnectionGuard;
 use super::timer::Timer;
-use crate::tls;
+use crate::tls::Handshake;
 
 /// The header of a record of TLS (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
@@ -31,20 +31,21 @@ const AHEAD: usize = 2 * 1024;
 
 /// A client's connection.
 ///
-/// Unlike Pingora's own stream it holds no buffer for long: what reads from it, TLS or the HTTP/1
-/// head reader, has one already.
+/// Unlike Pingora's own stream it holds no buffer for long: its readers, TLS and the HTTP/1 head
+/// reader, have their own.
 ///
-/// During the handshake it is other. OpenSSL asks for each record's header and then for its content,
-/// whatever its settings for reading ahead: what is available is read at once. And it flushes the
-/// session ticket, which nobody waits for: what a handshake writes is sent when the client has to
-/// send something next, or together with what comes after the handshake.
+/// During the handshake it differs in two ways. OpenSSL asks for each record's header and then for
+/// its content, even if it is set to read ahead: here all that is available is read at once. And it
+/// flushes the session ticket, which nobody waits for: what a handshake writes is sent when the
+/// client has to send something next, or together with what follows the handshake.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// What has been read and not been asked for yet.
+    /// What has been read in advance.
     ahead: BytesMut,
     /// What a handshake has written and is not sent yet.
     later: BytesMut,
-    in_handshake: bool,
+    /// The record of the handshake, while it is under way.
+    handshake: Option<Handshake>,
     peer: SocketAddr,
     digest: Arc<SocketDigest>,
     accepted: TimingDigest,
@@ -62,13 +63,13 @@ impl Socket {
         guard: ConnectionGuard,
     ) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-        // Known already, so that nobody asks the kernel again.
+        // Known already: saves a system call.
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             stream,
             ahead: BytesMut::new(),
             later: BytesMut::new(),
-            in_handshake: false,
+            handshake: None,
             peer,
             digest: Arc::new(digest),
             accepted: TimingDigest::default(),
@@ -83,18 +84,18 @@ impl Socket {
         self.peer
     }
 
-    /// With a handshake to come.
-    pub(super) fn for_handshake(mut self) -> Self {
-        self.in_handshake = true;
+    /// Prepares for the handshake that `handshake` records.
+    pub(super) fn for_handshake(mut self, handshake: Handshake) -> Self {
+        self.handshake = Some(handshake);
         self
     }
 
-    /// Notes that the handshake is over: from now on a flush is one.
-    pub(super) fn handshake_is_over(&mut self) {
-        self.in_handshake = false;
+    /// Ends the handshake: from now on a flush sends everything.
+    pub(super) fn end_handshake(&mut self) {
+        self.handshake = None;
     }
 
-    /// Sends what a handshake has left, as much as goes.
+    /// Sends what the handshake has left unsent, as far as the socket accepts it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.later.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.later);
@@ -105,7 +106,7 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes a read's result; where it has to wait, what the client waits for is sent.
+    /// Passes a read's result on. If it is pending, what the client waits for is sent.
     fn waiting<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -173,9 +174,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.in_handshake {
-            self.later.extend_from_slice(buf);
-            tls::correct_alert(&mut self.later);
+        let this = &mut *self;
+        if let Some(handshake) = &this.handshake {
+            this.later.extend_from_slice(buf);
+            handshake.correct_alert(&mut this.later);
             return Poll::Ready(Ok(buf.len()));
         }
         if !self.later.is_empty() {
@@ -217,7 +219,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.in_handshake {
+        if self.handshake.is_some() {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_send(cx))?;
@@ -233,7 +235,7 @@ impl AsyncWrite for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if !self.later.is_empty() {
-            // The alert that a handshake ends with. Where it does not go at once, it is too late.
+            // The alert that a failed handshake ends with. If it cannot be sent at once, it is lost.
             _ = self.stream.try_write(&self.later);
         }
     }
@@ -315,7 +317,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn what_a_handshake_writes_goes_when_the_client_is_waited_for() {
         let (socket, mut client) = pair().await;
-        let mut socket = socket.for_handshake();
+        let mut socket = socket.for_handshake(Handshake::default());
         socket.write_all(b"hello").await.expect("taken");
         socket.flush().await.expect("noted");
         client.writable().await.expect("open");
@@ -330,7 +332,7 @@ pub(super) mod tests {
 
         socket.write_all(b"ticket ").await.expect("taken");
         socket.flush().await.expect("noted");
-        socket.handshake_is_over();
+        socket.end_handshake();
         client.write_all(b"request").await.expect("sent");
         socket.stream.readable().await.expect("it comes");
         let mut request = [0; 64];
@@ -345,7 +347,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_handshake_that_fails_leaves_its_alert() {
         let (socket, mut client) = pair().await;
-        let mut socket = socket.for_handshake();
+        let mut socket = socket.for_handshake(Handshake::default());
         socket.write_all(b"alert").await.expect("taken");
         drop(socket);
         let mut all = Vec::new();

@@ -12,27 +12,29 @@ use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
 
 /// How long after the handshake a first request belongs to the state of the handshake. Browsers
-/// open connections ahead of need; what they ask for later is answered as things stand then.
+/// open connections in advance; what they request later is served from the state of that time.
 pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// What is known of a TLS connection when its requests are routed.
 ///
-/// Found in a request's digest: `ssl_digest.extension.get::<TlsInfo>()`. A connection without it
-/// is not TLS.
+/// A request's digest has it: `ssl_digest.extension.get::<TlsInfo>()`. A connection without it is
+/// not TLS.
 pub struct TlsInfo {
-    /// The name the client asked for, `None` where it named none or no host name.
+    /// The host name that the client requested, if any.
     pub server_name: Option<HostName>,
-    /// What was presented to the client.
+    /// What was presented to the client. `None` if it is unknown: the session was resumed, and its
+    /// certificate was obtained on demand.
     pub certificates: Option<Arc<CertificateSet>>,
-    /// Whether the client asked for a name that it did not get a certificate for.
+    /// Whether the client requested a name and did not get a certificate for it.
     pub fell_back: bool,
-    /// No connection holds what has been replaced: see [`super::GlobalCertificate::publish`].
+    /// Weak, so that no connection keeps a replaced state alive: see
+    /// [`super::GlobalCertificate::publish`].
     pub(super) attachment: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     /// When the handshake ended.
     pub(super) since: Instant,
 }
 
-/// Holds what has been replaced while first requests may come that belong to it.
+/// Keeps a replaced state alive while first requests that belong to it may come.
 pub(super) fn hold_for_first_requests(attachment: Option<Arc<dyn Any + Send + Sync>>) {
     // Without a runtime nothing is served yet.
     if let (Some(attachment), Ok(runtime)) = (attachment, Handle::try_current()) {
@@ -46,7 +48,7 @@ pub(super) fn hold_for_first_requests(attachment: Option<Arc<dyn Any + Send + Sy
 }
 
 impl TlsInfo {
-    /// What is known of a connection whose handshake worked from no snapshot of ours.
+    /// What is known of a connection whose handshake used no [`Snapshot`](super::Snapshot).
     pub fn new(
         server_name: Option<HostName>,
         certificates: Option<Arc<CertificateSet>>,
@@ -61,7 +63,7 @@ impl TlsInfo {
         }
     }
 
-    /// With the attachment of the snapshot that the handshake worked from.
+    /// With the attachment of the snapshot that the handshake used.
     pub(super) fn with_attachment(
         mut self,
         attachment: Option<&Arc<dyn Any + Send + Sync>>,
@@ -70,14 +72,14 @@ impl TlsInfo {
         self
     }
 
-    /// Whether a request for `host`, a name in normal form, may be answered on this connection.
+    /// Whether a request for `host`, a name in normal form, may be served on this connection.
     pub fn covers(&self, host: &str) -> bool {
         self.certificates
             .as_ref()
             .is_some_and(|set| set.covers(host))
     }
 
-    /// Whether a request for the address `host` may be answered on this connection.
+    /// Whether a request for the address `host` may be served on this connection.
     pub fn covers_ip(&self, host: IpAddr) -> bool {
         self.certificates
             .as_ref()
@@ -90,8 +92,8 @@ impl TlsInfo {
         self.in_time(&attachment)
     }
 
-    /// The attachment of the snapshot that the handshake worked from, for the first request of
-    /// the connection; `None` for those after it, and for one that was long in coming.
+    /// The attachment of the snapshot that the handshake used, for the first request of the
+    /// connection; `None` for later ones, and for a first one that came too late.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         let attachment = lock(&self.attachment).take()?;
         self.in_time(&attachment)

@@ -64,7 +64,7 @@ fn server(sites: &[&[&str]], default: bool, unknown_sni: UnknownSni) -> GlobalCe
 }
 
 /// What a client saw, and what the server knows of it.
-struct HandshakeTrace {
+struct Connected {
     names: Vec<String>,
     version: String,
     group: String,
@@ -110,13 +110,13 @@ impl Client {
         self
     }
 
-    fn resuming(mut self, session: &HandshakeTrace) -> Self {
+    fn resuming(mut self, session: &Connected) -> Self {
         self.resume = session.session.clone();
         assert!(self.resume.is_some(), "the server gave a ticket");
         self
     }
 
-    async fn connect(self, server: &GlobalCertificate) -> Result<HandshakeTrace, String> {
+    async fn connect(self, server: &GlobalCertificate) -> Result<Connected, String> {
         self.connect_with(server, &settings()).await
     }
 
@@ -124,7 +124,7 @@ impl Client {
         mut self,
         server: &GlobalCertificate,
         settings: &Tls,
-    ) -> Result<HandshakeTrace, String> {
+    ) -> Result<Connected, String> {
         let tickets = Arc::new(StdMutex::new(Vec::new()));
         self.context.set_new_session_callback({
             let tickets = Arc::clone(&tickets);
@@ -156,7 +156,7 @@ impl Client {
             })
             .unwrap_or_default();
         let mut tickets = tickets.lock().expect("not poisoned");
-        Ok(HandshakeTrace {
+        Ok(Connected {
             names,
             version: ssl.version_str().to_owned(),
             group: ffi::group_name(ssl).to_owned(),
@@ -485,5 +485,22 @@ async fn without_tickets_nothing_is_resumed() {
         };
         let again = client.connect_with(&server, &off).await.expect("full");
         assert!(!again.resumed, "{version:?}");
+    }
+}
+
+#[test]
+fn sessions_are_bound_to_name_and_policy() {
+    let a: HostName = "a.test".parse().expect("valid");
+    let b: HostName = "b.test".parse().expect("valid");
+    let of = |policy: &[u8], name| session_context(policy, name, Purpose::Serve);
+    assert_eq!(of(b"1", Some(&a)), of(b"1", Some(&a)));
+    assert_ne!(of(b"1", Some(&a)), of(b"1", Some(&b)));
+    assert_ne!(of(b"1", Some(&a)), of(b"1", None));
+    assert_ne!(of(b"1", Some(&a)), of(b"2", Some(&a)));
+    for other in [Purpose::FallBack, Purpose::Validate] {
+        assert_ne!(
+            session_context(b"1", Some(&a), other),
+            session_context(b"1", Some(&a), Purpose::Serve)
+        );
     }
 }

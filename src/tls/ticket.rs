@@ -1,14 +1,16 @@
 //! The keys that seal session tickets, and their rotation.
 //!
-//! A ticket can be opened by whoever holds its key, and with it TLS 1.2 sessions of the past. So a
-//! key seals tickets for one interval, opens them for one more, and is then gone. Keys live in
-//! memory alone: a restart begins with new ones and costs each client one full handshake.
+//! Anyone who has the key of a ticket can open it, and decrypt recorded TLS 1.2 sessions. So a key
+//! seals tickets for one interval, opens them for one more, and is then dropped. Keys exist only in
+//! memory: a restart begins with new ones and costs each client one full handshake.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
+
+use super::lock;
 
 /// A key that seals tickets with AES-256-CBC and HMAC-SHA-256 (RFC 5077, section 4).
 pub(super) struct TicketKey {
@@ -58,7 +60,7 @@ pub(super) struct TicketKeys {
 }
 
 impl TicketKeys {
-    /// Keys that are replaced each `interval`. The first is made at the first ticket.
+    /// Keys that are replaced each `interval`. The first is generated for the first ticket.
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             ring: ArcSwap::from_pointee(None),
@@ -66,13 +68,13 @@ impl TicketKeys {
         }
     }
 
-    /// The key to seal a ticket with; `None` where there is no randomness to make one.
+    /// The key to seal a ticket with; `None` if there is no randomness to generate one.
     pub(super) fn current_key(&self) -> Option<Arc<TicketKey>> {
         self.current_at(Instant::now())
     }
 
     /// The key of that name, and whether it is the current one. A ticket under an older key is
-    /// good, and due to be replaced.
+    /// valid and should be replaced.
     pub(super) fn find_key(&self, name: &[u8]) -> Option<(Arc<TicketKey>, bool)> {
         self.find_at(name, Instant::now())
     }
@@ -85,7 +87,7 @@ impl TicketKeys {
             return Some(Arc::clone(&ring.current));
         }
         let next = Arc::new(TicketKey::generate(now)?);
-        // Of several threads that come here at once the first wins, and all use its key.
+        // If several threads get here at once, the first wins and all use its key.
         self.ring.rcu(|ring| match ring.as_ref() {
             Some(ring) if fresh(ring) => Some(Ring {
                 current: Arc::clone(&ring.current),
@@ -114,6 +116,28 @@ impl TicketKeys {
         }
         let previous = ring.previous.as_ref().filter(|key| usable(key))?;
         Some((Arc::clone(previous), false))
+    }
+}
+
+/// The ticket keys in use, with their interval.
+#[derive(Default)]
+pub(super) struct Tickets {
+    in_use: Mutex<Option<(Duration, Arc<TicketKeys>)>>,
+}
+
+impl Tickets {
+    /// Keys that rotate at `interval`. If the interval is the same, they are the keys in use, so a
+    /// reload of the configuration invalidates no session.
+    pub(super) fn keys(&self, interval: Duration) -> Arc<TicketKeys> {
+        let mut in_use = lock(&self.in_use);
+        match in_use.as_ref() {
+            Some((of, keys)) if *of == interval => Arc::clone(keys),
+            _ => {
+                let keys = Arc::new(TicketKeys::new(interval));
+                *in_use = Some((interval, Arc::clone(&keys)));
+                keys
+            }
+        }
     }
 }
 
