@@ -1,7 +1,7 @@
-//! The access log: one line for each request, written off the requests' path.
+//! The access log: one line for each request, written outside the requests' path.
 //!
-//! Lines go through a bounded queue to a separate thread. If the disk is slower than the requests,
-//! lines are lost and counted; a request never waits for its line.
+//! Lines go through a bounded queue to a thread of their own. If the disk is slower than the
+//! requests, lines are lost and counted; a request never waits for its line.
 
 mod entry;
 
@@ -14,10 +14,10 @@ pub use self::entry::Entry;
 use crate::config::model::{self, LogFormat};
 use crate::line_queue::{LineQueue, Setup, Target};
 
-/// How many octets of lines wait for the writer before lines are lost.
+/// How many octets of lines may wait for the writer before lines are lost.
 const QUEUE: usize = 4 << 20;
 
-/// Where access lines go. A handle; clones share the queue.
+/// The destination of access log lines. A handle; clones share the queue.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     queue: Option<LineQueue>,
@@ -25,7 +25,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the configured log. `lost` counts the lines that it has to drop.
+    /// Opens the log that the configuration names. `lost` counts the lines that are dropped.
     ///
     /// # Errors
     /// If the file cannot be opened for appending, or no thread can be started.
@@ -52,7 +52,7 @@ impl AccessLog {
         })
     }
 
-    /// A log that keeps nothing.
+    /// A log that discards all lines.
     pub fn off() -> Self {
         Self {
             queue: None,
@@ -60,12 +60,12 @@ impl AccessLog {
         }
     }
 
-    /// Returns true if lines are wanted at all.
+    /// Whether lines are written at all.
     pub fn is_on(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Queues the line for a request, or loses it if the queue is full.
+    /// Queues the line for a request, or drops it if the queue is full.
     pub fn write(&self, entry: &Entry<'_>) {
         let Some(queue) = &self.queue else {
             return;
@@ -77,14 +77,14 @@ impl AccessLog {
         queue.push(line.as_bytes());
     }
 
-    /// Reopens the file, so that a rotated one is released. Lines queued before go to the old one.
+    /// Reopens the file, so that a rotated one is released. Lines queued before go to the old file.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
             queue.reopen();
         }
     }
 
-    /// Waits until every queued line is written, for at most `patience`. For the end of a process.
+    /// Waits until every queued line is written, at most `patience`. For the end of a process.
     pub fn flush(&self, patience: Duration) {
         if let Some(queue) = &self.queue {
             queue.flush(patience);

@@ -7,32 +7,31 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::printable::is_control;
 
-/// How many octets of a client's text are logged in one field. The rest is cut off and marked by
-/// `…`.
+/// How many octets of what a client sent are logged in one field. The rest is replaced by `…`.
 const LONGEST: usize = 2048;
 
-/// The logged facts of one request.
+/// What is logged about one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// When it ended.
+    /// When the request ended.
     pub time: UnixTime,
     pub client: Option<IpAddr>,
-    /// The requested host, as sent.
+    /// The requested host, as it was sent.
     pub host: &'a [u8],
     pub method: &'a str,
-    /// The request target, as sent.
+    /// The request's target, as it was sent.
     pub target: &'a [u8],
     /// `HTTP/1.1` or the like.
     pub version: &'a str,
-    /// 499 if the client disconnected before the response.
+    /// 499 if the client went away before the response.
     pub status: u16,
-    /// Size of the response body.
+    /// Of the response's body.
     pub bytes: usize,
     pub duration: Duration,
     pub request_id: &'a str,
     pub referer: &'a [u8],
     pub user_agent: &'a [u8],
-    /// The server that responded or was last tried.
+    /// The server that responded or was tried last.
     pub upstream: Option<&'a str>,
 }
 
@@ -116,16 +115,16 @@ fn or_dash(value: &[u8]) -> &[u8] {
     if value.is_empty() { b"-" } else { value }
 }
 
-/// How a client's text is escaped.
+/// How text from a client is escaped.
 #[derive(Clone, Copy)]
 enum Style {
-    /// `\xHH`, as in nginx and Apache.
+    /// `\xHH`, as nginx and Apache write it.
     Quoted,
     /// `\u00HH`; invalid UTF-8 becomes U+FFFD.
     Json,
 }
 
-/// Writes the beginning of `value` so that it can end neither its field nor its line.
+/// Writes the beginning of `value` so that it can neither end its field nor its line.
 fn escape(line: &mut String, value: &[u8], style: Style) {
     let kept = beginning(value);
     escape_all(line, kept, style);
@@ -134,7 +133,7 @@ fn escape(line: &mut String, value: &[u8], style: Style) {
     }
 }
 
-/// At most [`LONGEST`] octets, without a partial character at the end.
+/// At most [`LONGEST`] octets, without an incomplete character at the end.
 fn beginning(value: &[u8]) -> &[u8] {
     let is_inside = |at: usize| value.get(at).is_some_and(|octet| octet & 0xc0 == 0x80);
     // A character has at most four octets.

@@ -15,13 +15,13 @@ use super::socket::Socket;
 use crate::proxy::DirectResponder;
 use crate::shutdown::{ShutdownWatch, requested};
 
-/// How many connections the kernel keeps until they are accepted.
+/// How many connections the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// The pause after an error that accepting again at once would only repeat.
+/// The pause after an error that would occur again at once.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// What is spoken on a listener.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     Http,
@@ -56,13 +56,13 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Whether every address of IPv6 was asked for, and this machine has none.
+    /// Whether the IPv6 wildcard address was to be bound on a machine without IPv6.
     pub fn lacks_ipv6(&self) -> bool {
         self.address.is_ipv6() && self.address.ip().is_unspecified() && is_of_family(&self.cause)
     }
 }
 
-/// Whether the address family is not there, or none of its addresses.
+/// Whether the machine lacks the address family, or any address of it.
 fn is_of_family(cause: &io::Error) -> bool {
     matches!(
         cause.raw_os_error(),
@@ -87,11 +87,11 @@ fn hint(cause: &io::Error) -> &'static str {
 }
 
 impl Listener {
-    /// Binds `address`. An IPv6 address takes IPv6 alone, so that `0.0.0.0` and `[::]` can stand
-    /// side by side.
+    /// Binds `address`. An IPv6 address accepts IPv6 only, so that `0.0.0.0` and `[::]` can be
+    /// bound side by side.
     ///
     /// # Errors
-    /// Where the address is taken, is not this machine's, or needs more rights.
+    /// If the address is in use, does not belong to this machine, or needs more privileges.
     pub fn bind(address: SocketAddr, kind: ListenerKind) -> Result<Self, BindError> {
         let bind = || {
             let socket = RawSocket::new(
@@ -116,18 +116,18 @@ impl Listener {
         bind().map_err(|cause| BindError { address, cause })
     }
 
-    /// The address that was bound, with the port that the kernel chose where 0 was asked for.
+    /// The address that was bound, with the port that the kernel chose if 0 was requested.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What is spoken here.
+    /// The protocol of this listener.
     pub fn kind(&self) -> ListenerKind {
         self.kind
     }
 }
 
-/// Accepts until `shutdown` says stop.
+/// Accepts connections until `shutdown` turns true.
 pub(super) async fn run<A>(edge: Arc<Edge<A>>, listener: Listener, mut shutdown: ShutdownWatch)
 where
     A: DirectResponder + Send + Sync + 'static,
@@ -137,7 +137,7 @@ where
         address,
         kind,
     } = listener;
-    // What is accepted inherits it. Without it a connection is slower, not wrong.
+    // Accepted sockets inherit it. Without it a connection is slower, not broken.
     _ = SockRef::from(&socket).set_tcp_nodelay(true);
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
@@ -157,7 +157,7 @@ where
         let accepted = tokio::select! {
             accepted = next => accepted,
             () = requested(&mut shutdown) => {
-                // The application tells clients with a request in flight that it is the last.
+                // The application tells clients with a request in flight that it is the last one.
                 edge.app.http_cleanup().await;
                 return;
             }
@@ -166,7 +166,7 @@ where
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                // Out of descriptors or memory, most likely. Say it once, not ten times a second.
+                // Most likely out of descriptors or memory. Log it once, not ten times a second.
                 if !failing {
                     tracing::error!(
                         %address,
@@ -189,8 +189,7 @@ where
     }
 }
 
-/// Counts a connection and waits until there is room for it; `None` where its client has as many as
-/// it may.
+/// Counts a connection and waits until there is room for it; `None` if its client has too many.
 async fn admit<A>(
     edge: &Edge<A>,
     peer: SocketAddr,
@@ -206,7 +205,7 @@ where
     };
     if !connections.has_room() {
         edge.report.log_full(connections.max());
-        // It does not go for itself.
+        // A connection that waits for room is not closed to make room.
         let _waiting = guard.slot().count_in_flight();
         connections.wait_for_room().await;
     }
@@ -235,7 +234,7 @@ fn serve<A>(
     };
 }
 
-/// Whether an error of `accept` concerns the one connection that was to be accepted.
+/// Whether an error of `accept` concerns only the connection that was to be accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,8 +1,8 @@
-//! HTTP/2 connections: deadlines and limits that Pingora and the h2 crate do not keep.
+//! HTTP/2 connections: deadlines and limits that Pingora and the h2 crate do not have.
 //!
-//! The guard reads the frame headers that pass in both directions (RFC 9113, section 4.1), has what
-//! they cost added up, and fails the connection where the preface or a block of fields takes too long.
-//! It changes no byte but the limit of a head that the client is told.
+//! The guard reads the frame headers that pass in both directions (RFC 9113, section 4.1), has
+//! their cost added up, and fails the connection if the preface or a field block takes too long.
+//! The only bytes it changes are the announced limit of a head.
 
 mod accounting;
 mod frames;
@@ -35,13 +35,12 @@ use super::timer::Timer;
 use super::wait_last_call;
 use super::write_coalescing::{Batch, CoalescingStream, Flush};
 
-/// Octets that a head may have above the limit and still be answered. Whatever is larger ends the
-/// connection, for the h2 crate would have to read it all for the sake of the requests after it.
+/// Octets by which a head may exceed the limit and still get a response. A larger one ends the
+/// connection, since the h2 crate would have to read all of it before the next request.
 const HEAD_EXCESS: usize = 192 * 1024;
 
-/// How long a client is listened to after the end has been sent, and how much of what it says is
-/// read: a connection that is closed with something unread is reset, and the reset can overtake the
-/// last frames.
+/// How long, and how much, is read from a client after the end has been sent. A connection that is
+/// closed with unread data is reset, and the reset can overtake the last frames.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_OCTETS: usize = 1024 * 1024;
 
@@ -81,7 +80,7 @@ pub(super) async fn serve<A>(
         .max_header_list_size(octets(limits.max_header_bytes.saturating_add(HEAD_EXCESS)));
     let streams = Streams::new(app, shutdown.clone(), limits, report, slot, accounting);
     let serving = async {
-        // Errors of clients are nobody's concern.
+        // Errors of clients are not logged.
         if let Ok(mut connection) = handshake(Box::new(guarded), Some(options)).await {
             streams.serve(&mut connection, &digest, &batch).await;
         }
@@ -96,19 +95,19 @@ pub(super) async fn serve<A>(
     }
 }
 
-/// A size as a setting has it.
+/// A size as the value of a setting.
 fn octets(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
 
-/// A connection whose frames are watched.
+/// A connection whose frames are observed.
 struct FrameGuard {
     inner: Stream,
     received: Frames,
     sent: Frames,
     accounting: Accounting,
-    /// The limit of a head that the client is to be told, until it has been. The h2 crate has a
-    /// higher one, so that it hands on what is a little too large, and would tell that.
+    /// The limit of a head to announce to the client, until that is done. The h2 crate has a higher
+    /// one, so that it passes on heads that are slightly too large, and would announce that.
     max_head: Option<u32>,
     deadline: Duration,
     timer: Timer,
@@ -116,7 +115,7 @@ struct FrameGuard {
 }
 
 impl FrameGuard {
-    /// Takes note of what has been written, the first `count` octets of `parts`.
+    /// Records what has been written, the first `count` octets of `parts`.
     fn watch_sent<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>, mut count: usize) {
         let Self {
             sent, accounting, ..
@@ -139,7 +138,7 @@ impl AsyncRead for FrameGuard {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.accounting.is_paused() {
-            // Whoever polls the connection polls it again, or ends it.
+            // The task of the connection polls it again, or ends it.
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -179,7 +178,7 @@ impl AsyncWrite for FrameGuard {
         let this = &mut *self;
         let inner = Pin::new(&mut this.inner);
         let count = if let Some(max_head) = this.max_head {
-            // The first write is the server's SETTINGS, which go as one.
+            // The first write is the server's SETTINGS, in one piece.
             let mut settings = bufs.first().map_or_else(Vec::new, |first| first.to_vec());
             replace_setting(&mut settings, MAX_HEADER_LIST_SIZE, max_head);
             let count = ready!(inner.poll_write(cx, &settings))?;
@@ -214,13 +213,13 @@ impl AsyncWrite for FrameGuard {
 #[derive(Default)]
 struct Lingering {
     is_on: bool,
-    /// Octets that have come since.
+    /// Octets that have arrived since.
     octets: usize,
     timer: Timer,
 }
 
 impl Lingering {
-    /// Ready once the client has closed too, or has had its time.
+    /// Ready once the client has closed too, or its time is up.
     fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
         let mut space = [std::mem::MaybeUninit::uninit(); 4096];
         while self.octets < LINGER_OCTETS {

@@ -1,4 +1,4 @@
-//! How many connections there may be, in total and of one client.
+//! How many connections may be open, in total and per client.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,23 +13,23 @@ use tokio::time::Instant;
 
 use super::slot::Slot;
 
-/// How long a connection has to be idle before it has to go for another: what has just answered may
-/// be asked again at once.
+/// How long a connection has to be idle before it may be closed for another: the next request often
+/// follows at once.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How often idle connections are looked for while there is no room.
+/// How often idle connections are searched for while there is no room.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The part of all connections that goes at once, where there are many: to find those that have been
-/// idle longest takes a look at all.
+/// The fraction of all connections that is closed at once if there are many: finding those that
+/// have been idle longest means checking all of them.
 const PART: usize = 64;
 
-/// Counts open connections and says when there are enough.
+/// Counts open connections and limits them.
 ///
-/// In total: for one more, that which has been idle longest is closed. Where none is idle, no more
-/// are accepted; they wait in the kernel's queue until one ends, which is how a short peak costs
-/// nobody an error. Of one client: those over the limit are closed, so that one client cannot fill
-/// the queue that all share.
+/// In total: to make room for one more, the connection that has been idle longest is closed. If
+/// none is idle, no more are accepted. They wait in the kernel's queue until one ends, so a short
+/// peak causes no errors. Per client: connections over the limit are closed, so that one client
+/// cannot fill the queue that all share.
 #[derive(Default)]
 pub(super) struct Connections {
     open: AtomicUsize,
@@ -40,18 +40,18 @@ pub(super) struct Connections {
     slots: Mutex<Slots>,
 }
 
-/// The places of all open connections.
+/// The slots of all open connections.
 #[derive(Default)]
 struct Slots {
-    /// By where they are in memory.
+    /// By their address in memory.
     all: HashMap<usize, Arc<Slot>>,
-    /// When idle ones were looked for last, and whether there were enough.
+    /// When idle connections were last searched for, and whether there were enough.
     looked: Option<(Instant, bool)>,
 }
 
 impl Slots {
-    /// Lets go the `count` that have been idle longest. Those that were asked just now are counted,
-    /// so that they have the time to go.
+    /// Asks the `count` connections that have been idle longest to close. Connections that were
+    /// asked before and are still open count, so that they have time to close.
     fn request_closes(&mut self, count: usize) {
         let now = Instant::now();
         let on_their_way = || {
@@ -91,15 +91,15 @@ impl Slots {
 }
 
 impl Connections {
-    /// Sets the limits, 0 for none. Connections that are open stay.
+    /// Sets the limits, 0 for none. Open connections stay open.
     pub(super) fn set_limits(&self, max: usize, max_per_client: usize) {
         self.max.store(max, Ordering::Relaxed);
         self.max_per_client.store(max_per_client, Ordering::Relaxed);
         self.ended.notify_waiters();
     }
 
-    /// Waits until there is room for all that have been admitted, and makes it where connections
-    /// are idle.
+    /// Waits until there is room for all that have been admitted. Makes room by closing idle
+    /// connections.
     pub(super) async fn wait_for_room(&self) {
         loop {
             let ended = self.ended.notified();
@@ -109,24 +109,24 @@ impl Connections {
             let (open, max) = (self.open(), self.max());
             let too_many = open.saturating_sub(max);
             self.slots().request_closes(too_many.max(open / PART));
-            // Those that are busy or young now are looked at again.
+            // Connections that are busy or young now are checked again later.
             _ = tokio::time::timeout(LOOK, ended).await;
         }
     }
 
-    /// Whether no more are open than there may be.
+    /// Whether no more connections are open than allowed.
     pub(super) fn has_room(&self) -> bool {
         let max = self.max();
         max == 0 || self.open() <= max
     }
 
-    /// How many there may be, 0 for any number.
+    /// How many connections may be open, 0 for no limit.
     pub(super) fn max(&self) -> usize {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection of `client` for as long as the guard lives; `None` where the client has
-    /// as many as it may.
+    /// Counts a connection of `client` for as long as the guard lives; `None` if the client has as
+    /// many as allowed.
     pub(super) fn admit(
         self: &Arc<Self>,
         client: IpAddr,
@@ -218,7 +218,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 that one IPv6 subscriber gets.
+/// What counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber gets.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => {
@@ -288,7 +288,7 @@ mod tests {
             open.push(admit(&connections));
             tokio::time::sleep(IDLE).await;
         }
-        // The oldest is busy; the second has been asked since and is the youngest now.
+        // The oldest is busy; the second had a request since and is the youngest now.
         let in_flight = open[0].slot().count_in_flight();
         drop(open[1].slot().count_in_flight());
         let let_go = |open: &[ConnectionGuard]| -> Vec<usize> {
@@ -300,7 +300,7 @@ mod tests {
         let room = tokio::time::timeout(LOOK / 2, connections.wait_for_room());
         assert!(room.await.is_err(), "none has gone yet");
         assert_eq!(let_go(&open), [2]);
-        // A request comes before it has gone: another goes instead.
+        // A request arrives before it has closed: another one closes instead.
         let second = open[2].slot().count_in_flight();
         let room = tokio::time::timeout(LOOK / 4, connections.wait_for_room());
         assert!(room.await.is_err());

@@ -1,5 +1,5 @@
-//! The slot that a connection takes among all others: whether a request is in flight on it, and
-//! whether it has to go for another.
+//! The slot that a connection occupies: whether a request is in flight on it, and whether it has
+//! been asked to close to make room for another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -9,14 +9,14 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-/// What times are counted from.
+/// The origin of all times here.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn now() -> u64 {
     u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A connection's slot. The connection records what it does; whatever needs the slot asks it to
+/// A connection's slot. The connection records what it does; to free the slot, others ask it to
 /// close.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -24,8 +24,8 @@ pub(super) struct Slot {
     /// When the last request ended, in nanoseconds from [`START`].
     last_end: AtomicU64,
     let_go: AtomicBool,
-    /// Whether a request has ended since the connection was last looked at because its client took
-    /// nothing: the connection may have been idle for long.
+    /// Whether a request has ended since the last call of [`Self::take_stalled`] because its client
+    /// stopped reading: the connection may have been idle for long.
     has_stalled: AtomicBool,
     waker: AtomicWaker,
 }
@@ -43,8 +43,8 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// Counts a request, or a handshake, until what is returned is dropped. The connection stays
-    /// even where it has just been asked to go.
+    /// Counts a request, or a handshake, until the returned guard is dropped. The connection stays
+    /// open even if it has just been asked to close.
     pub(super) fn count_in_flight(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         if self.let_go.load(Ordering::Relaxed) {
@@ -56,30 +56,30 @@ impl Slot {
         }
     }
 
-    /// Since when nothing has been in flight; `None` where something is.
+    /// Since when nothing has been in flight; `None` while something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.in_flight.load(Ordering::Acquire) == 0;
         let since = || *START + Duration::from_nanos(self.last_end.load(Ordering::Relaxed));
         is_idle.then(since)
     }
 
-    /// Whether a request has ended since the last call because its client took nothing.
+    /// Whether a request has ended since the last call because its client stopped reading.
     pub(super) fn take_stalled(&self) -> bool {
         self.has_stalled.swap(false, Ordering::Acquire)
     }
 
-    /// Asks the connection to end, unless a request comes first.
+    /// Asks the connection to close, unless a request arrives first.
     pub(super) fn request_close(&self) {
         self.let_go.store(true, Ordering::Relaxed);
         self.waker.wake();
     }
 
-    /// Whether the connection has been asked to end and has not ended yet.
+    /// Whether the connection has been asked to close and is still open.
     pub(super) fn is_close_requested(&self) -> bool {
         self.let_go.load(Ordering::Relaxed)
     }
 
-    /// Ready once an idle connection is asked to end.
+    /// Ready once an idle connection is asked to close.
     pub(super) fn poll_close_requested(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.is_close_requested() {
@@ -98,8 +98,8 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Set where the request ends because its client takes nothing. Then it counts for nothing when
-    /// the connection is asked how long it has been idle.
+    /// Set if the request ends because its client stopped reading. Then it does not count when the
+    /// connection is asked how long it has been idle.
     pub(super) fn stalled(&self) -> &Arc<AtomicBool> {
         &self.stalled
     }

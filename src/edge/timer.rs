@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// A timer that is set when something first waits and cleared when it continues.
+/// A timer that is started when something first waits and cleared when it continues.
 #[derive(Default)]
 pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -20,8 +20,8 @@ impl Timer {
         self.poll_from(cx, || Instant::now() + after)
     }
 
-    /// Ready once `after` has passed since `since`, which may move on: that costs nothing, it is
-    /// asked when the time set before is up.
+    /// Ready once `after` has passed since `since`. `since` may advance at no cost: it is read when
+    /// the running timer expires.
     pub(super) fn poll_since(
         &mut self,
         cx: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl Timer {
         Poll::Pending
     }
 
-    /// Ready at `at`; a later call with another time does not move a running timer.
+    /// Ready at `at`. A later call with another time does not change a running timer.
     fn poll_from(&mut self, cx: &mut Context<'_>, at: impl FnOnce() -> Instant) -> Poll<()> {
         let sleep = match &mut self.sleep {
             Some(sleep) => {
@@ -52,12 +52,12 @@ impl Timer {
         sleep.as_mut().poll(cx)
     }
 
-    /// Stops the timer. It keeps its memory: what blocked once blocks again.
+    /// Stops the timer. It keeps its memory: what blocked once often blocks again.
     pub(super) fn clear(&mut self) {
         self.running = false;
     }
 
-    /// Gives the memory back too.
+    /// Releases the memory too.
     pub(super) fn release(&mut self) {
         *self = Self::default();
     }

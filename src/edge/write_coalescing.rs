@@ -1,11 +1,11 @@
-//! Writes that are coalesced, so that an answer is one record of TLS and one call of the system
-//! instead of one for each of its parts.
+//! Coalesces writes, so that a response takes one TLS record and one system call instead of one for
+//! each of its parts.
 //!
-//! What is written waits until a whole record is there, until it is flushed, or until the
-//! connection is read from: a task that waits for the client has nothing to add. HTTP/2 flushes
-//! after each frame, though more frames of the same or another stream are often ready; there a
-//! flush waits until the tasks that are ready now have run, for which the connection's task is
-//! woken once more, or until the requests that have come are answered ([`Batch`]).
+//! Data waits until a whole record is buffered, until it is flushed, or until the connection is
+//! read from: a task that waits for the client has nothing to add. HTTP/2 flushes after each frame,
+//! though more frames of the same or another stream are often ready. There a flush waits until the
+//! tasks that are ready now have run, for which the connection's task is woken once more, or until
+//! the requests that have arrived are served ([`Batch`]).
 
 use std::io;
 use std::pin::Pin;
@@ -23,23 +23,23 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most that a record of TLS holds (RFC 8446, section 5.1).
+/// The largest content of a TLS record (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
 
-/// The least that is reserved for what waits: the answers to most requests.
+/// The least that is reserved for buffered data: most responses fit.
 const SMALL: usize = 2 * 1024;
 
 /// When buffered writes are sent at a flush.
 #[derive(Clone, Debug)]
 pub(super) enum Flush {
-    /// At once.
+    /// Immediately.
     Now,
     /// Once the tasks that are ready have run.
     Soon(Batch),
 }
 
-/// Whether the requests that have come are being answered. Meanwhile nothing is read: that is done
-/// after it in any case, and sends what was buffered.
+/// Whether the requests that have arrived are being served. Meanwhile nothing is read: a read
+/// follows in any case, and sends what is buffered.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch(Arc<AtomicBool>);
 
@@ -48,7 +48,7 @@ impl Batch {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Ends it; whether it had begun.
+    /// Ends it; returns whether it had begun.
     pub(super) fn end(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
@@ -63,7 +63,7 @@ pub(super) struct CoalescingStream {
     inner: Stream,
     flush: Flush,
     waiting: BytesMut,
-    /// Whether the task has been woken to send what waits.
+    /// Whether the task has been woken to send what is buffered.
     woken: bool,
 }
 
@@ -77,7 +77,7 @@ impl CoalescingStream {
         })
     }
 
-    /// Buffers what fits of `part` into the current record.
+    /// Buffers as much of `part` as fits into the current record.
     fn buffer_part(&mut self, part: &[u8]) -> usize {
         let count = part.len().min(RECORD.saturating_sub(self.waiting.len()));
         if self.waiting.capacity() == 0 {
@@ -92,7 +92,7 @@ impl CoalescingStream {
         self.waiting.len() >= RECORD
     }
 
-    /// Sends what waits. Then it holds no memory for it.
+    /// Sends what is buffered, and releases the buffer.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
             let count = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.waiting))?;
@@ -116,7 +116,7 @@ impl AsyncRead for CoalescingStream {
         if let Flush::Soon(batch) = &self.flush
             && batch.is_on()
         {
-            // Whoever ends the batch reads then.
+            // The end of the batch is followed by a read.
             return Poll::Pending;
         }
         if !self.waiting.is_empty()
@@ -138,7 +138,7 @@ impl AsyncWrite for CoalescingStream {
             ready!(self.poll_send(cx))?;
         }
         if self.waiting.is_empty() && buf.len() >= RECORD {
-            // Whole records need no copy.
+            // Whole records are not copied.
             return Pin::new(&mut self.inner).poll_write(cx, buf);
         }
         Poll::Ready(Ok(self.buffer_part(buf)))
@@ -191,7 +191,7 @@ impl AsyncWrite for CoalescingStream {
 #[async_trait]
 impl Shutdown for CoalescingStream {
     async fn shutdown(&mut self) {
-        // A client that takes no more does not hold up the end.
+        // A client that reads no more does not delay the end.
         _ = std::future::poll_fn(|cx| self.poll_send(cx)).await;
         self.inner.shutdown().await;
     }

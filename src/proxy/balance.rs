@@ -1,10 +1,10 @@
 //! The order in which the servers of a pool take turns.
 
-/// The most turns of one round, beyond which weights are rounded.
+/// The most turns of one round. Weights that would need more are rounded.
 const MAX_ROUND: u64 = 4096;
 
-/// One round of smooth weighted round robin, worked out once: each server stands in it as often
-/// as its weight says, spread as evenly as can be. Going round it takes one atomic addition.
+/// One round of smooth weighted round robin, computed in advance: each server occurs as often as
+/// its weight says, as evenly spread as possible. Taking a turn costs one atomic addition.
 pub(crate) fn round(weights: &[u32]) -> Box<[u16]> {
     let divisor = weights
         .iter()
@@ -33,7 +33,7 @@ pub(crate) fn round(weights: &[u32]) -> Box<[u16]> {
             for turn in &mut turns {
                 turn.credit += turn.weight;
             }
-            // The first of the highest: `max_by_key` would take the last.
+            // The first of the highest: `max_by_key` returns the last.
             let next = turns.iter_mut().rev().max_by_key(|turn| turn.credit)?;
             next.credit -= total;
             Some(next.server)
@@ -41,7 +41,7 @@ pub(crate) fn round(weights: &[u32]) -> Box<[u16]> {
         .collect()
 }
 
-/// A server while a round is worked out.
+/// A server while a round is computed.
 struct Turn {
     server: u16,
     weight: i64,

@@ -1,23 +1,23 @@
-//! The body of a request over HTTP/2, as far as its length says where it ends.
+//! The body of a request over HTTP/2, as far as its declared length determines its end.
 //!
-//! An HTTP/1 server takes a request for whole once so many octets have come as its head declares.
-//! Over HTTP/2 the end is a flag, and a client can continue after the last octet that it declared,
-//! which makes its request malformed (RFC 9113, section 8.1.1). So the last octet is held back
-//! until the end has come.
+//! An HTTP/1 server considers a request complete once as many octets have arrived as its head
+//! declares. Over HTTP/2 the end is a flag, and a client can continue after the last declared
+//! octet, which makes its request malformed (RFC 9113, section 8.1.1). So the last octet is held
+//! back until the end has arrived.
 
 use bytes::Bytes;
 
-/// What is to come of a body, and what is held back of it.
+/// The rest of a body, and what is held back of it.
 #[derive(Debug, Default)]
 pub(crate) struct Body {
-    /// Octets that are to come, `None` where that is not declared.
+    /// Octets that are to come, `None` if the length is not declared.
     left: Option<u64>,
     /// The last octet.
     held: Bytes,
 }
 
 impl Body {
-    /// A body of a length that may be declared.
+    /// A body of this length, if it is declared.
     pub(crate) fn of(declared: Option<u64>) -> Self {
         Self {
             left: declared,
@@ -25,8 +25,7 @@ impl Body {
         }
     }
 
-    /// Takes the next part, and leaves in its place what may be passed on. `None` stands for no
-    /// octets at all.
+    /// Replaces the next part by what may be passed on. `None` stands for no octets.
     pub(crate) fn check_part(&mut self, part: &mut Option<Bytes>, is_last: bool) {
         let Some(left) = &mut self.left else {
             return;
@@ -34,7 +33,7 @@ impl Body {
         if is_last {
             let held = std::mem::take(&mut self.held);
             if !held.is_empty() {
-                // Nothing but an empty part comes after the last octet.
+                // Only an empty part follows the last octet.
                 *part = Some(held);
             }
             return;

@@ -1,8 +1,8 @@
 //! A deadline for an upstream's agreement to an upgrade.
 //!
-//! Pingora has one time-out for all reads of a connection. An upgraded one may be silent for long,
-//! but unless the upstream has agreed to the upgrade it must answer like any other, in each of its
-//! parts. So the connection is ended from here where it does not.
+//! Pingora has one timeout for all reads of a connection. An upgraded connection may be silent for
+//! long, but until the upstream has agreed to the upgrade it must respond like any other, in each
+//! part of its response. If it does not, the connection is ended here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,12 +48,12 @@ impl Deadline {
         }
     }
 
-    /// Lets the whole time begin anew.
+    /// Restarts the whole time.
     pub(crate) fn restart(&self) {
         self.restart.notify_one();
     }
 
-    /// Whether the connection was ended for it.
+    /// Whether the connection was ended because of it.
     pub(crate) fn has_passed(&self) -> bool {
         self.passed.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! Opening connections to servers: over TCP or a Unix socket, with TLS where the server speaks it.
+//! Opens connections to servers: over TCP or a Unix socket, with TLS if the server speaks it.
 
 use std::fmt;
 use std::io;
@@ -19,23 +19,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// Left with a connection whose server has a certificate for other addresses than its own. Nothing
-/// may be sent to it.
+/// Marks a connection whose server's certificate does not cover its address. Nothing may be sent to
+/// it.
 pub(super) struct ForeignCertificate;
 
-/// What opens connections. Clones share it.
+/// Opens connections. Clones share the TLS connector.
 #[derive(Clone, Default)]
 pub(super) struct Dialer {
-    /// What speaks TLS, made when a server first needs it: it reads the system's roots.
+    /// Created when a server first needs TLS, since it reads the system's roots.
     tls: Arc<OnceLock<TransportConnector>>,
 }
 
 impl Dialer {
-    /// Opens a connection to `address` within `patience`; with TLS as `tls` says, where it does.
+    /// Opens a connection to `address` within `patience`, with TLS as `tls` describes it, if given.
     ///
     /// # Errors
     ///
-    /// Where the server cannot be reached or trusted.
+    /// If the server cannot be reached or trusted.
     pub(super) async fn open_connection(
         &self,
         address: &SocketAddr,
@@ -82,10 +82,10 @@ async fn open_plain(address: &SocketAddr) -> Result<Box<dyn Duplex>> {
 
 /// A stream to a server.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {
-    /// Sends small writes at once, where the protocol would gather them.
+    /// Sends small writes immediately instead of collecting them.
     fn set_nodelay(&self) -> io::Result<()>;
 
-    /// Lets the connection end in a reset, not in an orderly way, where its protocol knows both.
+    /// Makes the connection end with a reset instead of an orderly close, if its protocol has both.
     fn reset_on_close(&self);
 }
 
@@ -107,10 +107,10 @@ impl Duplex for UnixStream {
     fn reset_on_close(&self) {}
 }
 
-/// Pingora's, with TLS.
+/// Pingora's stream, with TLS.
 impl Duplex for Stream {
     fn set_nodelay(&self) -> io::Result<()> {
-        // Pingora has done so.
+        // Pingora has set it.
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl Duplex for Stream {
 }
 
 fn reset_on_close(socket: SockRef<'_>) {
-    // Where it fails, as on a Unix socket, the end is an orderly one.
+    // If it fails, as on a Unix socket, the close is orderly.
     _ = socket.set_linger(Some(Duration::ZERO));
 }
 

@@ -1,4 +1,4 @@
-//! What a failure means: whose fault it is, and what the client is told.
+//! What a failure means: who is to blame, and what the client is told.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use http::StatusCode;
 use pingora_core::{Error, ErrorSource, ErrorType};
 
-/// The status that logs and metrics show for a client that went away. It is never sent.
+/// The status in logs and metrics for a client that went away. It is never sent.
 pub(crate) const CLIENT_GONE: u16 = 499;
 
 /// How a request failed.
@@ -14,19 +14,19 @@ pub(crate) const CLIENT_GONE: u16 = 499;
 pub(crate) enum Failure {
     /// The client did something wrong: nobody has to act.
     Client(StatusCode, &'static str),
-    /// The client went away: there is nobody to answer.
+    /// The client went away: there is nobody to respond to.
     Gone,
-    /// A defect or want of the gateway's own.
+    /// A defect of the gateway, or a lack of resources.
     Gateway(StatusCode, &'static str),
     /// An upstream failed.
     Upstream(StatusCode, &'static str),
 }
 
 impl Failure {
-    /// Reads Pingora's error.
+    /// Interprets Pingora's error.
     ///
-    /// `body_complete` says whether the whole request body had come: an upstream that waits for a
-    /// body is not to blame for its silence.
+    /// `body_complete` says whether the whole request body had arrived: an upstream that waits for
+    /// a body is not to blame for its silence.
     pub(crate) fn of(error: &Error, body_complete: bool) -> Self {
         use ErrorType as E;
         match (error.esource(), error.etype()) {
@@ -87,8 +87,8 @@ impl Failure {
                 ),
                 _ => Self::Gone,
             },
-            // The edge hands on nothing behind a message but what follows the request for an
-            // upgrade, and Pingora calls that so.
+            // The edge passes on nothing after a message, except what follows the request for an
+            // upgrade, and Pingora reports that so.
             (ErrorSource::Downstream, E::ConnectError) => Self::Client(
                 StatusCode::BAD_REQUEST,
                 "Nothing may be sent until the upgrade is granted.",
@@ -100,13 +100,13 @@ impl Failure {
             (ErrorSource::Downstream, _) => {
                 Self::Client(StatusCode::BAD_REQUEST, "The request is not valid HTTP.")
             }
-            // The two halves of an exchange are joined by pipes, and one that breaks says no more
-            // than that the other half has ended, as where the client goes away.
+            // Pipes connect the two halves of an exchange. A broken one only says that the other
+            // half has ended, as when the client goes away.
             (ErrorSource::Internal | ErrorSource::Unset, _) => Self::internal(),
         }
     }
 
-    /// The status for the client, `None` where there is nobody to tell.
+    /// The status for the client, `None` if it is gone.
     pub(crate) fn response_status(self) -> Option<(StatusCode, &'static str)> {
         match self {
             Self::Client(status, why)
@@ -121,8 +121,8 @@ impl Failure {
     }
 }
 
-/// An error as the log has it: without what Pingora quotes of a message that it cannot read, which
-/// may hold cookies and bodies.
+/// An error as it is logged: without what Pingora quotes of a message that it cannot parse, which
+/// may contain cookies and bodies.
 pub(crate) struct ErrorSummary<'a>(pub(crate) &'a Error);
 
 impl fmt::Display for ErrorSummary<'_> {
@@ -147,8 +147,8 @@ impl fmt::Display for ErrorSummary<'_> {
     }
 }
 
-/// Whether a connection could not be made for want of something that the system gives this
-/// process: descriptors, ports or memory.
+/// Whether a connection could not be opened because this process lacks a resource of the system:
+/// descriptors, ports or memory.
 pub(crate) fn is_out_of_resources(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     matches!(
@@ -157,7 +157,7 @@ pub(crate) fn is_out_of_resources(error: &Error) -> bool {
     )
 }
 
-/// Why the edge, not the system, ended a read: it watches over bodies of HTTP/1.
+/// Why the edge, not the system, ended a read: it checks bodies of HTTP/1.
 fn edge_error_kind(error: &Error) -> Option<io::ErrorKind> {
     let cause = error.root_cause().downcast_ref::<io::Error>()?;
     cause.raw_os_error().is_none().then(|| cause.kind())

@@ -1,6 +1,6 @@
-//! How an answer flows to the client of an HTTP/2 stream.
+//! The flow of a response to the client of an HTTP/2 stream.
 //!
-//! Many streams share one connection, and each could make the gateway hold what its server sends.
+//! Many streams share one connection, and each could make the gateway buffer what its server sends.
 //! So the edge, which writes to the stream, and [`super::link`], which reads from the server, share
 //! a [`Flow`]: while a write waits for the client, nothing more is read.
 
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Octets that the streams of a connection share: what is read from servers before the writers
-/// have their turn.
+/// Octets that the streams of a connection share: what is read from servers before the writers have
+/// their turn.
 const SHARED: usize = 512 * 1024;
 
-/// The least and the most of them that one stream has.
+/// The smallest and the largest share of one stream.
 const LEAST: usize = 8 * 1024;
 const MOST: usize = 64 * 1024;
 
@@ -21,16 +21,16 @@ const MOST: usize = 64 * 1024;
 pub struct Flow {
     is_writing: AtomicBool,
     reader: Mutex<Option<Waker>>,
-    /// Octets that have been read since the reader last gave way.
+    /// Octets that have been read since the reader last yielded.
     burst: AtomicUsize,
-    /// Whether the client has taken its request back.
+    /// Whether the client has cancelled its request.
     is_cancelled: AtomicBool,
     /// How many requests of the stream's connection are at upstreams.
     pub(super) at_upstreams: Arc<AtomicUsize>,
 }
 
 impl Flow {
-    /// The flow of a stream whose connection has so many requests at upstreams.
+    /// The flow of a stream whose connection has `at_upstreams` requests at upstreams.
     pub fn new(at_upstreams: &Arc<AtomicUsize>) -> Self {
         Self {
             at_upstreams: Arc::clone(at_upstreams),
@@ -38,12 +38,12 @@ impl Flow {
         }
     }
 
-    /// Notes that the client has taken its request back, or is gone.
+    /// Records that the client has cancelled its request, or is gone.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client has taken its request back.
+    /// Whether the client has cancelled its request.
     pub(super) fn is_cancelled(&self) -> bool {
         self.is_cancelled.load(Ordering::Relaxed)
     }
@@ -55,7 +55,7 @@ impl Flow {
         Write(Arc::clone(self))
     }
 
-    /// How many octets may be read from the server now. Pending while the client takes nothing.
+    /// How many octets may be read from the server now. Pending while the client does not read.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<usize> {
         if self.is_writing.load(Ordering::Acquire) {
             self.set_reader(Some(cx.waker().clone()));
@@ -66,7 +66,7 @@ impl Flow {
         }
         match self.share().checked_sub(self.burst.load(Ordering::Relaxed)) {
             Some(connection_limit @ 1..) => Poll::Ready(connection_limit),
-            // The writer shares this task, and has to see what was read before more is.
+            // The writer shares this task, and must see what was read before more is.
             _ => {
                 self.burst.store(0, Ordering::Relaxed);
                 cx.waker().wake_by_ref();

@@ -1,12 +1,13 @@
-//! Connections to servers, as far as they are made, read and ended from here.
+//! Connections to servers, as far as the gateway opens, reads and ends them itself.
 //!
-//! Pingora pools connections by what they lead to, and knows each by the number of its socket. One
-//! whose reads pass through here has no number, so that Pingora keeps it but never takes it for one
-//! that can be used again. So each has a [`Link`], which is its own pool: a request takes a link of
-//! the server's, and where Pingora drops the connection that belongs to it and asks for a new one,
-//! it gets the same again.
+//! Pingora pools connections by their destination, and identifies each by its socket's descriptor.
+//! A connection whose reads pass through here has no descriptor, so Pingora keeps it but never
+//! considers it reusable. So each has a [`Link`], which is a pool of its own: a request takes one
+//! of the server's links, and if Pingora drops its connection and asks for a new one, it gets the
+//! same again.
 //!
-//! A connection is opened before Pingora asks for it, so that the request can be given up meanwhile.
+//! A connection is opened before Pingora asks for it, so that the request can be cancelled
+//! meanwhile.
 
 use std::io;
 use std::pin::Pin;
@@ -25,7 +26,7 @@ use super::connection_limit::IdlePermit;
 use super::dial::{self, Duplex};
 use super::flow::Flow;
 
-/// A connection to a server, or to one that is yet to be made.
+/// A connection to a server, or to one that is yet to be opened.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// Itself, for the connection that it holds.
@@ -35,25 +36,25 @@ pub(crate) struct Link {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Connections that are open: one, or two for the moment in which one replaces another.
+    /// Open connections: one, or two for the moment in which one replaces another.
     open: usize,
     /// Whether the gateway ended the connection.
     is_ended: bool,
-    /// Whether the connection has been used since the request began that has it.
+    /// Whether the connection has been used since the current request began.
     is_used: bool,
-    /// The connection, where it was just opened, or dropped unused.
+    /// The connection, if it was just opened, or dropped unused.
     waiting: Option<Waiting>,
-    /// Whether the connection had a request before the one that has it.
+    /// Whether the connection had a request before the current one.
     is_reused: bool,
-    /// How the answer flows that is being read, where that is bounded.
+    /// The flow of the response that is being read, if it is bounded.
     flow: Option<Arc<Flow>>,
     /// Held while the connection waits for its next request.
     idle: Option<IdlePermit>,
-    /// Whoever reads.
+    /// The task that reads.
     reader: Option<Waker>,
 }
 
-/// A connection that nothing has been sent over for the request that has its link.
+/// A connection over which nothing has been sent for the current request.
 #[derive(Debug)]
 struct Waiting {
     socket: Box<dyn Duplex>,
@@ -69,9 +70,9 @@ impl Link {
         })
     }
 
-    /// What Pingora tells this link's connection from others by.
+    /// Pingora's key for this link's connection.
     pub(crate) fn key(&self) -> u64 {
-        // An open connection holds its link, so that no other can have the same address.
+        // An open connection holds its link, so no other link can have the same address.
         self.me.as_ptr().addr() as u64
     }
 
@@ -81,7 +82,7 @@ impl Link {
         state.open > 0 && !state.is_ended
     }
 
-    /// Begins a request. What is read goes the way of `flow`, where there is one.
+    /// Begins a request. `flow` bounds what is read, if it is given.
     pub(crate) fn begin_request(&self, flow: Option<Arc<Flow>>) {
         let mut state = self.state();
         state.flow = flow;
@@ -99,19 +100,19 @@ impl Link {
         });
     }
 
-    /// Whether the connection had a request before the one that has it.
+    /// Whether the connection had a request before the current one.
     pub(crate) fn is_reused(&self) -> bool {
         self.state().is_reused
     }
 
-    /// Waits for the next request, which `idle` counts.
+    /// Makes the connection wait for the next request, counted by `idle`.
     pub(crate) fn set_idle(&self, idle: IdlePermit) {
         let mut state = self.state();
         state.flow = None;
         state.idle = (state.open > 0).then_some(idle);
     }
 
-    /// Ends the connection: whoever reads or writes learns that it is gone.
+    /// Ends the connection: its reader and writer learn that it is gone.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.is_ended = true;
@@ -122,10 +123,10 @@ impl Link {
         }
     }
 
-    /// The connection that waits, where its server still has it open.
+    /// The waiting connection, if its server still has it open.
     fn take_waiting(&self) -> Option<Waiting> {
         let mut waiting = self.state().waiting.take()?;
-        // Whatever a new one does is the answer of its server.
+        // A new one is used in any case: whatever it does is the server's response.
         let is_open = !waiting.is_reused || dial::is_quiet(&mut *waiting.socket);
         is_open.then_some(waiting)
     }
@@ -161,7 +162,7 @@ impl Link {
         self.state().is_used = true;
     }
 
-    /// What a read is bounded by, where it is.
+    /// The bound of a read, if it has one.
     fn poll_read(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bound>>> {
         let flow = {
             let mut state = self.state();
@@ -220,7 +221,7 @@ impl Connect for Link {
     }
 }
 
-/// How much may be read, and the flow that is to be told of it.
+/// How much may be read, and the flow that counts it.
 struct Bound {
     connection_limit: usize,
     flow: Arc<Flow>,
@@ -229,7 +230,7 @@ struct Bound {
 /// An open connection.
 #[derive(Debug)]
 struct Socket {
-    /// Always there, until it is dropped.
+    /// Always present until it is dropped.
     inner: Option<Box<dyn Duplex>>,
     link: Arc<Link>,
 }
@@ -299,7 +300,7 @@ impl VirtualSocket for Socket {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
             VirtualSockOpt::NoDelay => self.inner.as_ref().map_or(Ok(()), |s| s.set_nodelay()),
-            // None other is asked for.
+            // No other option is requested.
             _ => Ok(()),
         }
     }
@@ -316,7 +317,7 @@ mod tests {
     use super::super::connection_limit::ConnectionLimit;
     use super::*;
 
-    /// What Pingora takes a link to lead to.
+    /// The address that Pingora believes a link to lead to.
     fn target() -> SocketAddr {
         SocketAddr::Inet(([0, 0, 0, 0], 0).into())
     }

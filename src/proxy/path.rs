@@ -1,24 +1,24 @@
-//! Request paths as routes see them.
+//! Request paths as routes match them.
 //!
-//! Servers read a path in different ways: some take `%2f` for a slash, some resolve `..`, some
-//! merge slashes. A gateway that guards a path by its own reading alone is fooled by the server
-//! that reads otherwise. So a path that can be read in several ways is routed only where all
-//! readings lead to the same route. The path itself is forwarded as it came.
+//! Servers interpret paths in different ways: some treat `%2f` as a slash, some resolve `..`, some
+//! merge slashes. A gateway that guards a path by its own interpretation alone is fooled by a
+//! server with another one. So a path with several interpretations is routed only if all of them
+//! lead to the same route. The path itself is forwarded as it was sent.
 
 use std::borrow::Cow;
 
-/// How one server may read a path.
+/// How a server may read a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Takes `%2f`, `\` and `%5c` for `/`.
+    /// Treats `%2f`, `\` and `%5c` as `/`.
     decodes_separators: bool,
     /// Merges slashes and resolves `.` and `..` (RFC 3986, section 5.2.4).
     cleans: bool,
-    /// Cuts parameters off segments, `/a;x=y/b` being `/a/b`, as servlet containers do.
+    /// Removes parameters from segments, `/a;x=y/b` becoming `/a/b`, as servlet containers do.
     cuts_parameters: bool,
 }
 
-/// The readings beside the plain one that a path with anything doubtful in it is checked under.
+/// The readings, apart from the plain one, under which a doubtful path is checked.
 const READINGS: [Reading; 5] = [
     Reading {
         cleans: true,
@@ -45,16 +45,16 @@ const READINGS: [Reading; 5] = [
     },
 ];
 
-/// The reading that takes every octet for what it decodes to, and nothing more.
+/// The reading that decodes every octet and does nothing else.
 const PLAIN: Reading = Reading {
     decodes_separators: false,
     cleans: false,
     cuts_parameters: false,
 };
 
-/// Finds what a path leads to by asking `route` for each way to read it.
+/// Finds where a path leads by asking `route` for each way to read it.
 ///
-/// `None` where the readings disagree. `path` is without its query.
+/// `None` if the readings disagree. `path` is without its query.
 pub(crate) fn resolve<R: PartialEq>(path: &[u8], mut route: impl FnMut(&[u8]) -> R) -> Option<R> {
     let found = route(&PLAIN.read(path));
     if is_doubtful(path) {
@@ -87,7 +87,7 @@ pub(crate) fn without_query(target: &[u8]) -> &[u8] {
         .unwrap_or(target)
 }
 
-/// Whether servers may differ over what `path` means.
+/// Whether servers may disagree about what `path` means.
 fn is_doubtful(path: &[u8]) -> bool {
     let mut last = 0;
     for (at, &octet) in path.iter().enumerate() {
@@ -106,7 +106,7 @@ fn is_doubtful(path: &[u8]) -> bool {
 }
 
 impl Reading {
-    /// The path as this reading has it: percent-decoded, except for separators that it leaves.
+    /// The path under this reading: percent-decoded, except for separators that it keeps.
     fn read(self, path: &[u8]) -> Cow<'_, [u8]> {
         if !self.cleans && memchr::memchr2(b'%', b'\\', path).is_none() {
             return Cow::Borrowed(path);
@@ -122,7 +122,7 @@ impl Reading {
             at += if decoded.is_some() { 3 } else { 1 };
             match decoded.unwrap_or(octet) {
                 b'/' | b'\\' if self.decodes_separators => out.push(b'/'),
-                // A slash that is data must not be taken for one that separates.
+                // A slash that is data must not become a separator.
                 b'/' if decoded.is_some() => out.extend_from_slice(b"%2f"),
                 other => out.push(other),
             }
@@ -145,8 +145,8 @@ fn decode_escape(path: &[u8], at: usize) -> Option<u8> {
     u8::try_from(high * 16 + low).ok()
 }
 
-/// Merges slashes and resolves dot segments. `..;x` counts as `..`: some servers cut parameters
-/// off a segment before they look at it. `cut` says to cut them off all segments.
+/// Merges slashes and resolves dot segments. `..;x` counts as `..`: some servers remove parameters
+/// from a segment before they interpret it. `cut` says to remove them from all segments.
 fn clean(path: &[u8], cut: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len() + 1);
     let mut ends_in_directory = false;
@@ -288,7 +288,7 @@ mod tests {
             path in "/(admin|a|\\.|\\.\\.|;|//|%2e|%2f|%2F|\\\\|%5c|%61|/){0,12}",
         ) {
             let routes = ["/admin", "/"];
-            // Whatever a server makes of it, it is guarded or it is not under /admin.
+            // However a server reads it, it is guarded or not under /admin.
             if route(&routes, &path) == Some(Some(1)) {
                 for reading in READINGS.into_iter().chain([PLAIN]) {
                     prop_assert!(!covers(b"/admin", &reading.read(path.as_bytes())));

@@ -1,4 +1,4 @@
-//! Looks up the names of upstream servers, again and again, off the requests' path.
+//! Looks up the names of upstream servers periodically, outside the requests' path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::proxy::route::SiteTable;
 use crate::proxy::server::Server;
 use crate::proxy::upstream::Pool;
 
-/// How old a look-up may get before it is made again.
+/// The age at which a look-up is repeated.
 const AGE: Duration = Duration::from_secs(10);
 
-/// How often it is seen which names are due; a name that was never found is always due.
+/// How often due names are searched for; a name that was never found is always due.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long one look-up may take.
@@ -25,7 +25,8 @@ const LOOKUP: Duration = Duration::from_secs(5);
 /// How many names are looked up at once.
 const AT_ONCE: usize = 16;
 
-/// Keeps the addresses of every upstream server with a name, until `shutdown` turns true.
+/// Keeps the addresses of every upstream server with a name up to date, until `shutdown` turns
+/// true.
 ///
 /// A name that cannot be looked up keeps the addresses last found.
 pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::Receiver<bool>) {
@@ -41,7 +42,7 @@ pub async fn resolve_loop(sites: Arc<ArcSwap<SiteTable>>, mut shutdown: watch::R
 
 /// Looks up each name that was never found or whose last look-up is `age` old.
 ///
-/// To be awaited for a new table before it takes requests, so that none of them finds a server
+/// To be awaited for a new table before it gets requests, so that none of them finds a server
 /// without an address.
 pub async fn resolve_due(table: &SiteTable, age: Duration) {
     let mut due = Vec::new();
@@ -53,7 +54,7 @@ pub async fn resolve_due(table: &SiteTable, age: Duration) {
         .await;
 }
 
-/// Looks one name up. What goes wrong is logged once, and once that it is well again.
+/// Looks up one name. A failure is logged once, and so is its end.
 async fn resolve_server(pool: &Pool, server: &Server) {
     let Some((host, port)) = &server.name else {
         return;

@@ -1,4 +1,4 @@
-//! Answers that the gateway gives itself: configured ones, redirects and error pages.
+//! Responses of the gateway itself: configured ones, redirects and error pages.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use pingora_proxy::Session;
 
 use crate::proxy::header::REQUEST_ID;
 
-/// How much of a request's body is read and thrown away so that its HTTP/1 connection can be kept.
+/// How much of a request's body is read and discarded so that its HTTP/1 connection can be kept.
 const DRAIN_LIMIT: usize = 64 * 1024;
 
 /// How long that may take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the rest of the body of an HTTP/2 request is waited for: in all, and without an octet,
-/// before an answer and after it.
+/// How long the rest of the body of an HTTP/2 request is waited for: in total, and without an
+/// octet, before a response and after it.
 const BODY_END: Duration = Duration::from_secs(30);
 const IDLE_BEFORE: Duration = Duration::from_secs(2);
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(5);
 
-/// When a client may come again that the gateway has no room for, in seconds.
+/// After how many seconds a client may retry for which the gateway has no room.
 const RETRY: &str = "5";
 
-/// An answer that is known before the request.
+/// A response that does not depend on the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LocalResponse {
     status: StatusCode,
@@ -39,7 +39,7 @@ pub(crate) struct LocalResponse {
 }
 
 impl LocalResponse {
-    /// An answer with a body.
+    /// A response with a body.
     pub(crate) fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
         Self {
             status,
@@ -50,7 +50,7 @@ impl LocalResponse {
         }
     }
 
-    /// This answer, for this one request alone.
+    /// This response, valid for this one request only.
     pub(crate) fn uncacheable(self) -> Self {
         Self {
             cacheable: false,
@@ -58,7 +58,7 @@ impl LocalResponse {
         }
     }
 
-    /// An answer that is nothing but its status.
+    /// A response that consists of its status.
     pub(crate) fn status(status: StatusCode) -> Self {
         Self {
             status,
@@ -69,7 +69,7 @@ impl LocalResponse {
         }
     }
 
-    /// An answer that sends the client elsewhere.
+    /// A response that sends the client elsewhere.
     pub(crate) fn redirect(status: StatusCode, to: HeaderValue) -> Self {
         Self {
             location: Some(to),
@@ -77,7 +77,7 @@ impl LocalResponse {
         }
     }
 
-    /// A page that says what went wrong, in the form that the client's `Accept` asks for.
+    /// A page that says what went wrong, in the form that the client's `Accept` field prefers.
     pub(crate) fn error(status: StatusCode, why: &str, accept: &[u8], request_id: &str) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         let code = status.as_u16();
@@ -104,10 +104,10 @@ impl LocalResponse {
         Self::new(status, HeaderValue::from_static(content_type), body.into()).uncacheable()
     }
 
-    /// Sends this answer, and keeps an HTTP/1 connection where the request's body allows it.
+    /// Sends this response, and keeps an HTTP/1 connection if the request's body allows it.
     pub(crate) async fn send(&self, session: &mut Session, request_id: &HeaderValue) -> Result<()> {
         if self.status == StatusCode::BAD_REQUEST || session.is_process_shutting_down() {
-            // A client that could not be understood once is not listened to further.
+            // Nothing more is read from a client that has sent a malformed request.
             session.set_keepalive(None);
         }
         if is_http2(session) {
@@ -141,7 +141,7 @@ impl LocalResponse {
         Ok(())
     }
 
-    /// This answer with its status as its body.
+    /// This response with its status as its body.
     fn with_note(self) -> Self {
         Self {
             content_type: Some(HeaderValue::from_static("text/plain; charset=utf-8")),
@@ -163,12 +163,12 @@ impl LocalResponse {
         self.status
     }
 
-    /// What its head says of it.
+    /// The fields of its head.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let content_type = self.content_type.clone().filter(|_| !self.body.is_empty());
         let length = (!self.is_bodiless()).then(|| HeaderValue::from(self.body.len()));
         let cache = (!self.cacheable).then(|| HeaderValue::from_static("no-store"));
-        // Of the gateway's own answers, those that the configuration does not give.
+        // Of the gateway's own responses, those that are not configured.
         let is_busy = !self.cacheable && self.status == StatusCode::SERVICE_UNAVAILABLE;
         let retry = is_busy.then(|| HeaderValue::from_static(RETRY));
         [
@@ -182,7 +182,7 @@ impl LocalResponse {
         .filter_map(|(name, value)| Some((name, value?)))
     }
 
-    /// What follows its head, `None` where nothing does.
+    /// What follows its head, if anything.
     pub(crate) fn body(&self) -> Option<&Bytes> {
         Some(&self.body).filter(|body| !body.is_empty() && !self.is_bodiless())
     }
@@ -196,7 +196,7 @@ impl LocalResponse {
     }
 }
 
-/// The fields of a request that say which form of error page it takes.
+/// The field of a request that says which form of error page it prefers.
 pub(crate) fn accept_field(session: &Session) -> &[u8] {
     session
         .req_header()
@@ -230,14 +230,14 @@ async fn drain_request(session: &mut Session) {
     _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
-/// Reads what still comes of the body of an HTTP/2 request, as long as no pause is longer than
+/// Reads what still arrives of the body of an HTTP/2 request, as long as no pause is longer than
 /// `idle`.
 ///
-/// A stream that is answered before its body has ended is reset with NO_ERROR, which some clients
-/// (curl 7.88) take for a failure, whatever the answer. They stop sending by themselves where they
-/// are told of a failure or to go elsewhere, though not before they have seen a body. After a
-/// success they go on, and wait for room to send without reading what would give it to them: a
-/// success therefore comes after the body.
+/// A stream whose response precedes the end of its body is reset with NO_ERROR, which some clients
+/// (curl 7.88) consider a failure, whatever the response. After a failure or a redirect they stop
+/// sending by themselves, though not before they have seen a body. After a success they continue,
+/// and wait for room to send without reading what would give it to them. So a success is sent after
+/// the body has ended.
 pub(crate) async fn await_body_end(session: &mut Session, idle: Duration) {
     if waits_for_leave(session) || session.is_body_done() {
         return;
@@ -248,8 +248,8 @@ pub(crate) async fn await_body_end(session: &mut Session, idle: Duration) {
     _ = tokio::time::timeout(BODY_END, read).await;
 }
 
-/// Waits until the client takes its request back or goes away. Over HTTP/1 that cannot be seen
-/// before the whole body has been read.
+/// Waits until the client cancels its request or goes away. Over HTTP/1 that cannot be seen before
+/// the whole body has been read.
 pub(crate) async fn await_client_gone(session: &mut Session) -> Box<Error> {
     if !is_http2(session) && !session.is_body_done() {
         return std::future::pending().await;
@@ -261,7 +261,7 @@ pub(crate) async fn await_client_gone(session: &mut Session) -> Box<Error> {
     }
 }
 
-/// Waits for the end of a body that is to have no octets.
+/// Waits for the end of a body that must be empty.
 pub(crate) async fn await_empty_body(session: &mut Session) -> Result<()> {
     while let Some(part) = session.read_request_body().await? {
         if !part.is_empty() {
@@ -272,8 +272,8 @@ pub(crate) async fn await_empty_body(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Whether the client waits for `100 Continue`: then it has not sent its body, and will not after
-/// another answer.
+/// Whether the client waits for `100 Continue`: then it has not sent its body, and will not send it
+/// after another response.
 fn waits_for_leave(session: &Session) -> bool {
     session.req_header().headers.contains_key(EXPECT)
 }

@@ -1,4 +1,4 @@
-//! One server of an upstream: its addresses, and what a connection to it is made with.
+//! One server of an upstream: its addresses, and the settings of connections to it.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -25,14 +25,14 @@ use crate::proxy::link::Link;
 /// How long an idle connection to a server is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long a server may take nothing of what is sent to it.
+/// How long a server may not read what is sent to it.
 const WRITE: Duration = Duration::from_secs(60);
 
-/// A server as it is configured, with the addresses that it is found at.
+/// A server as it is configured, with its known addresses.
 pub(crate) struct Server {
-    /// What a request's peer is cloned from; all but its link. Links speak TLS by themselves.
+    /// The template of a request's peer, without its link. Links speak TLS by themselves.
     template: HttpPeer,
-    /// What TLS is spoken with, all but the address.
+    /// The settings of TLS, without the address.
     tls: Option<HttpPeer>,
     pub(crate) name: Option<(HostName, u16)>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
@@ -47,16 +47,16 @@ pub(crate) struct Server {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     address: SocketAddr,
-    /// As it stands in logs.
+    /// As it is logged.
     pub(crate) text: Box<str>,
-    /// Until when it is passed over, in milliseconds of the pool's time.
+    /// Until when it is avoided, in milliseconds of the pool's time.
     out_until: AtomicU64,
-    /// Connections that wait for their next request, used last first.
+    /// Connections that wait for their next request; the last one is used first.
     resting: Mutex<Vec<Arc<Link>>>,
 }
 
 impl Server {
-    /// A server with nothing known of it but its configuration.
+    /// A server of which only the configuration is known.
     pub(crate) fn new(server: &UpstreamServer, tls: &UpstreamTls, roots: Option<&[u8]>) -> Self {
         let (endpoints, name) = match &server.address {
             UpstreamAddress::Ip(address) => (
@@ -81,11 +81,11 @@ impl Server {
         }
     }
 
-    /// What Pingora finds the connection of a link to one of this server's addresses with.
+    /// What Pingora finds the connection of a link to one of this server's addresses by.
     pub(crate) fn peer(&self, endpoint: &Endpoint, link: &Arc<Link>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.template.clone());
         if let address @ SocketAddr::Inet(_) = &endpoint.address {
-            // For what Pingora says of it; it would look for others in the file system.
+            // For Pingora's messages; it would look for others in the file system.
             peer._address = address.clone();
         }
         peer.group_key = link.key();
@@ -97,7 +97,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where the server cannot be reached or trusted.
+    /// If the server cannot be reached or trusted.
     pub(super) async fn open_connection(
         &self,
         endpoint: &Endpoint,
@@ -110,20 +110,20 @@ impl Server {
             .await
     }
 
-    /// The addresses that are known.
+    /// The known addresses.
     pub(crate) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
         self.endpoints.load_full()
     }
 
-    /// Whether its name is to be looked up when the last look-up is `age` milliseconds old.
+    /// Whether its name should be looked up when the last look-up is `age` milliseconds old.
     pub(crate) fn is_due(&self, now: u64, age: u64) -> bool {
         let since = now.saturating_sub(self.looked_up.load(Ordering::Relaxed));
         self.name.is_some() && (self.endpoints.load().is_empty() || since >= age)
     }
 
-    /// Notes what a look-up of its name gave. Nothing found keeps what was known.
+    /// Records the result of looking up its name. An empty one keeps the known addresses.
     ///
-    /// Says whether that is a change: found after nothing was, or nothing after something was.
+    /// Returns whether that is a change: from nothing found to something, or the reverse.
     pub(crate) fn set_addresses(&self, now: u64, addresses: &[std::net::SocketAddr]) -> bool {
         self.looked_up.store(now, Ordering::Relaxed);
         let changed =
@@ -151,7 +151,7 @@ impl Server {
         changed
     }
 
-    /// The next address in turn that is in use, else the next one. `None` where none is known.
+    /// The next address in turn that is in use, else the next one. `None` if none is known.
     pub(crate) fn next_endpoint(&self, now: u64) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
         let start = match endpoints.len() {
@@ -167,7 +167,7 @@ impl Server {
             .cloned()
     }
 
-    /// An address that is `wanted` and none of those `tried`.
+    /// An address that is `wanted` and not in `tried`.
     pub(crate) fn untried_endpoint(
         &self,
         tried: &[Arc<Endpoint>],
@@ -191,7 +191,7 @@ impl Endpoint {
         }
     }
 
-    /// A link for a request: that of a connection that waits for one, else a new one.
+    /// A link for a request: that of a waiting connection, else a new one.
     pub(crate) fn idle_or_new_link(&self) -> Arc<Link> {
         let mut resting = self.resting();
         while let Some(link) = resting.pop() {
@@ -202,7 +202,7 @@ impl Endpoint {
         Link::new()
     }
 
-    /// Lets the connection of a link wait for its next request, where it has one and there is room.
+    /// Makes the connection of a link wait for its next request, if it has one and there is room.
     pub(crate) fn keep_idle(&self, link: Arc<Link>, connection_limit: &Arc<ConnectionLimit>) {
         if !link.is_open() {
             return;
@@ -213,7 +213,7 @@ impl Endpoint {
         link.set_idle(idle);
         let mut resting = self.resting();
         if resting.len() == resting.capacity() {
-            // Those that have waited longest are the ones that servers have closed.
+            // Those that have waited longest are those that servers have closed.
             resting.retain(|link| link.is_open());
         }
         resting.push(link);
@@ -223,14 +223,14 @@ impl Endpoint {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes this address over until a time in milliseconds.
+    /// Avoids this address until a time in milliseconds.
     pub(crate) fn avoid_until(&self, until: u64) {
         self.out_until.store(until, Ordering::Relaxed);
     }
 
-    /// Takes this address into use.
+    /// Stops avoiding this address.
     pub(crate) fn restore(&self) {
-        // Looking first keeps the cache line shared while all is well.
+        // Reading first keeps the cache line shared while all is well.
         if self.out_until.load(Ordering::Relaxed) != 0 {
             self.out_until.store(0, Ordering::Relaxed);
         }
@@ -241,8 +241,8 @@ impl Endpoint {
     }
 }
 
-/// A peer with everything but its link. HTTP/1.1 is spoken to every upstream: an upgrade cannot
-/// pass through HTTP/2.
+/// A peer without its link. Every upstream is spoken to in HTTP/1.1, since an upgrade cannot pass
+/// through HTTP/2.
 fn template() -> HttpPeer {
     let mut options = PeerOptions::new();
     options.idle_timeout = Some(IDLE);
@@ -258,7 +258,7 @@ fn template() -> HttpPeer {
     }
 }
 
-/// A peer with everything that TLS is spoken with but its address; `None` for plain HTTP.
+/// A peer with all settings of TLS but the address; `None` for plain HTTP.
 fn tls_template(
     server: &UpstreamServer,
     tls: &UpstreamTls,
@@ -277,7 +277,7 @@ fn tls_template(
     peer.options.verify_cert = *verify;
     peer.options.verify_hostname = *verify;
     if let (None, true, UpstreamAddress::Ip(address)) = (server_name, *verify, &server.address) {
-        // OpenSSL, as Pingora asks it, compares nothing but DNS names.
+        // The way Pingora uses it, OpenSSL compares only DNS names.
         peer.options.verify_hostname = false;
         let address = address.ip().to_canonical();
         let check = move |tls: &TlsRef| -> Option<Arc<dyn Any + Send + Sync>> {
@@ -287,7 +287,7 @@ fn tls_template(
         };
         peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(check));
     }
-    // Pingora verifies nothing where it has no name.
+    // Pingora verifies nothing if it has no name.
     peer.sni = match (server_name, &server.address) {
         (Some(name), _) => name.to_string(),
         (None, UpstreamAddress::Name { host, .. }) => host.to_string(),
@@ -313,8 +313,8 @@ fn covers(certificate: &X509Ref, address: IpAddr) -> bool {
     names.any(|name| name.ipaddress() == Some(&octets))
 }
 
-/// The roots of an upstream's own, `None` where it trusts the system's. A file that cannot be
-/// read counts as empty: then no certificate is trusted.
+/// The upstream's own roots, `None` if it trusts the system's. An unreadable file counts as empty:
+/// then no certificate is trusted.
 pub(crate) fn read_roots(upstream: &Upstream) -> Option<Vec<u8>> {
     let UpstreamTls::On {
         ca_file: Some(file),

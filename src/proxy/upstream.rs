@@ -1,7 +1,6 @@
-//! Pools of upstream servers: which is next, and which are out for a while.
+//! Pools of upstream servers: which one is next, and which are avoided for a while.
 //!
-//! Choosing a server takes an atomic addition and reads; connecting, pooling and speaking HTTP
-//! are Pingora's.
+//! Choosing a server takes an atomic addition and reads. Pingora connects, pools and speaks HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,16 +21,16 @@ use crate::proxy::link::Link;
 use crate::proxy::server::{Endpoint, Server, read_roots};
 use crate::throttle::Throttle;
 
-/// How long a server is passed over after a connection to it failed.
+/// How long a server is avoided after a connection to it failed.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
 /// How long both sides of an upgraded connection (WebSocket) may be silent before it is closed.
 pub(crate) const UPGRADED_IDLE: Duration = Duration::from_secs(3600);
 
-/// The servers of an upstream and what is known of them.
+/// The servers of an upstream and their state.
 pub struct Pool {
     upstream: Arc<Upstream>,
-    /// The roots read from the upstream's CA file, kept to see when the file has changed.
+    /// The roots read from the upstream's CA file, kept to detect a change of the file.
     roots: Option<Vec<u8>>,
     servers: Box<[Server]>,
     /// Indices of servers in the order of their turns.
@@ -42,7 +41,7 @@ pub struct Pool {
     pub(crate) failures: Throttle,
 }
 
-/// Tries at an upstream, counted by how they went.
+/// Attempts at an upstream, counted by their result.
 pub(crate) struct Attempts {
     pub(crate) connected: IntCounter,
     pub(crate) connect_failed: IntCounter,
@@ -76,7 +75,7 @@ impl Pool {
         }
     }
 
-    /// Whether this pool is what [`Pool::new`] would make of `upstream`.
+    /// Whether [`Pool::new`] would make the same pool of `upstream`.
     pub(crate) fn is_for(&self, upstream: &Arc<Upstream>) -> bool {
         self.upstream == *upstream && self.roots == read_roots(upstream)
     }
@@ -99,8 +98,8 @@ impl Pool {
         self.servers.iter().flat_map(of).collect()
     }
 
-    /// Whose turn it is: the next server with an address that is in use, else, all being passed
-    /// over, the next one with any address. `None` where no server's name has been resolved.
+    /// The server whose turn it is: the next one with an address in use, else, if all are avoided,
+    /// the next one with any address. `None` if no server's name has been resolved.
     pub(crate) fn next_server(&self) -> Option<Choice> {
         let now = self.now();
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -121,8 +120,8 @@ impl Pool {
         last_resort
     }
 
-    /// A connection to a server for one request, or a link for a `fresh` one. `flow` bounds what
-    /// is read, where it is given.
+    /// A connection to a server for one request, or a link for a `fresh` one. `flow` bounds what is
+    /// read, if it is given.
     pub(crate) fn lease(
         choice: &Choice,
         fresh: bool,
@@ -141,12 +140,12 @@ impl Pool {
         }
     }
 
-    /// Opens the connection of a lease, unless it is open, within `patience`; and returns what
-    /// Pingora finds it with.
+    /// Opens the connection of a lease, unless it is open, within `patience`. Returns what Pingora
+    /// finds it by.
     ///
     /// # Errors
     ///
-    /// Where the server cannot be reached or trusted.
+    /// If the server cannot be reached or trusted.
     pub(super) async fn open_connection(
         &self,
         choice: &Choice,
@@ -167,13 +166,13 @@ impl Pool {
         Ok(server.peer(&choice.endpoint, &lease.link))
     }
 
-    /// Passes an address over for a while.
+    /// Avoids an address for a while.
     pub(crate) fn avoid_server(&self, choice: &Choice) {
         let until = self.now().saturating_add(millis(PASSED_OVER));
         choice.endpoint.avoid_until(until);
     }
 
-    /// Another address of the same server that is in use and none of those `tried`.
+    /// Another address of the same server that is in use and not in `tried`.
     pub(crate) fn same_server(&self, choice: &Choice, tried: &[Arc<Endpoint>]) -> Option<Choice> {
         let endpoint = self
             .servers
@@ -185,8 +184,8 @@ impl Pool {
         })
     }
 
-    /// A server with an address that is none of those `tried`: in turn one with an address that is
-    /// in use, else one that is passed over.
+    /// A server with an address that is not in `tried`: the next one with an address in use, else
+    /// one that is avoided.
     pub(crate) fn other_server(&self, tried: &[Arc<Endpoint>]) -> Option<Choice> {
         let now = self.now();
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -201,8 +200,8 @@ impl Pool {
         })
     }
 
-    /// The servers whose names are to be looked up when the last look-up is `age` old; those
-    /// never found are always due.
+    /// The servers whose names should be looked up when the last look-up is `age` old; those never
+    /// found are always due.
     pub(crate) fn due_servers(&self, age: Duration) -> impl Iterator<Item = &Server> {
         let now = self.now();
         self.servers
@@ -210,7 +209,7 @@ impl Pool {
             .filter(move |server| server.is_due(now, millis(age)))
     }
 
-    /// Notes what a look-up of a server's name gave, and says whether that is a change.
+    /// Records the result of looking up a server's name, and returns whether that is a change.
     pub(crate) fn set_addresses(&self, server: &Server, addresses: &[SocketAddr]) -> bool {
         server.set_addresses(self.now(), addresses)
     }
@@ -228,8 +227,8 @@ pub(crate) struct Choice {
     pub(crate) endpoint: Arc<Endpoint>,
 }
 
-/// A connection that a request has. When it is dropped the connection waits for the next request,
-/// unless it is over.
+/// A request's connection. When it is dropped, the connection waits for the next request, unless it
+/// has ended.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) link: Arc<Link>,
@@ -310,7 +309,7 @@ mod tests {
         let second = pool.next_server().expect("a server");
         assert_ne!(first.endpoint.text, second.endpoint.text);
         assert_eq!(turns(&pool, 10).len(), 1);
-        // With none left, the failed ones are tried all the same.
+        // If none is left, the failed ones are tried all the same.
         pool.avoid_server(&second);
         assert_eq!(turns(&pool, 10).len(), 2);
         first.endpoint.restore();
@@ -370,8 +369,7 @@ mod tests {
             .expect("the other address");
         assert_ne!(other.endpoint.text, choice.endpoint.text);
         assert_eq!(turns(&pool, 10).len(), 1);
-        // What was known of an address outlives the next look-up, and nothing found changes
-        // nothing.
+        // The state of an address outlives the next look-up, and an empty result changes nothing.
         pool.set_addresses(server, &addresses);
         pool.set_addresses(server, &[]);
         assert_eq!(turns(&pool, 10).len(), 1);

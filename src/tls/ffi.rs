@@ -1,4 +1,4 @@
-//! The few calls into OpenSSL that the `openssl` crate has no safe form of.
+//! The few calls into OpenSSL for which the `openssl` crate has no safe form.
 //!
 //! All `unsafe` of the TLS layer is in this file; each function here is safe to call.
 
@@ -23,16 +23,16 @@ const EXTENSION_PROTOCOLS: c_uint = 16;
 /// The name type of a DNS host name in `server_name`.
 const HOST_NAME: u8 = 0;
 
-/// The host name that the client asks for, as it stands in the ClientHello.
+/// The host name that the client requests, as it is in the ClientHello.
 ///
-/// Only of use in the client-hello callback: before it `server_name` has not been read, and in a
-/// resumed TLS 1.2 session OpenSSL's own accessor later answers with the old session's name.
+/// Useful only in the client-hello callback: before it `server_name` has not been read, and in a
+/// resumed TLS 1.2 session OpenSSL's own accessor later returns the old session's name.
 pub(super) fn client_hello_server_name(ssl: &SslRef) -> Option<&[u8]> {
     parse_server_name(client_hello_extension(ssl, EXTENSION_SERVER_NAME)?)
 }
 
-/// The protocols that the client offers, as they stand in the ClientHello: a list with its length
-/// before it (RFC 7301, section 3.1). Only of use in the client-hello callback.
+/// The protocols that the client offers, as they are in the ClientHello: a list preceded by its
+/// length (RFC 7301, section 3.1). Useful only in the client-hello callback.
 pub(super) fn client_hello_protocols(ssl: &SslRef) -> Option<&[u8]> {
     client_hello_extension(ssl, EXTENSION_PROTOCOLS)
 }
@@ -42,8 +42,8 @@ fn client_hello_extension(ssl: &SslRef, number: c_uint) -> Option<&[u8]> {
     let mut data: *const c_uchar = ptr::null();
     let mut len = 0;
     // SAFETY: `ssl` is a live SSL; on success OpenSSL points `data` at `len` bytes of the
-    // ClientHello, which it keeps for as long as the callback runs and so as long as this borrow.
-    // Outside of the callback there is no ClientHello, and OpenSSL says so.
+    // ClientHello, which it keeps while the callback runs and so as long as this borrow. Outside of
+    // the callback there is no ClientHello, and OpenSSL returns 0.
     unsafe {
         if sys::SSL_client_hello_get0_ext(ssl.as_ptr(), number, &raw mut data, &raw mut len) != 1
             || data.is_null()
@@ -75,7 +75,7 @@ fn parse_server_name(extension: &[u8]) -> Option<&[u8]> {
 /// Sets the context within which a session of this connection may be resumed.
 ///
 /// To be called in the client-hello callback, which runs before OpenSSL looks at tickets. Returns
-/// whether OpenSSL took it.
+/// whether OpenSSL accepted it.
 pub(super) fn set_session_id_context(ssl: &mut SslRef, context: &[u8; 32]) -> bool {
     unsafe extern "C" {
         fn SSL_set_session_id_context(
@@ -85,30 +85,30 @@ pub(super) fn set_session_id_context(ssl: &mut SslRef, context: &[u8; 32]) -> bo
         ) -> c_int;
     }
     // SAFETY: `ssl` is a live SSL that we hold exclusively; OpenSSL copies the 32 bytes, the most
-    // it takes (SSL_MAX_SID_CTX_LENGTH).
+    // it accepts (SSL_MAX_SID_CTX_LENGTH).
     unsafe { SSL_set_session_id_context(ssl.as_ptr(), context.as_ptr(), 32) == 1 }
 }
 
-/// Gives no ticket on this connection and takes none.
+/// Issues and accepts no ticket on this connection.
 ///
 /// To be called in the client-hello callback, which runs before OpenSSL looks at tickets.
 ///
 /// # Errors
-/// Where OpenSSL refuses, which it does not.
+/// If OpenSSL refuses, which it does not.
 pub(super) fn forbid_tickets(ssl: &mut SslRef) -> Result<(), ErrorStack> {
     unsafe extern "C" {
         fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
     }
     // SAFETY: `ssl` is a live SSL that we hold exclusively.
     unsafe { SSL_set_options(ssl.as_ptr(), SslOptions::NO_TICKET.bits()) };
-    // With the option alone TLS 1.3 gives tickets that stand for a session in a cache.
+    // With the option alone, TLS 1.3 issues tickets that refer to a session in a cache.
     ssl.set_num_tickets(0)
 }
 
 /// The key exchange group of a finished handshake by OpenSSL's name, `X25519MLKEM768`.
 pub(super) fn group_name(ssl: &SslRef) -> &str {
-    // SAFETY: `ssl` is a live SSL; the answer is null or a C string that lives in OpenSSL's table
-    // of groups, which outlives every connection.
+    // SAFETY: `ssl` is a live SSL; the result is null or a C string in OpenSSL's table of groups,
+    // which outlives every connection.
     let name = unsafe {
         let name = sys::SSL_get0_group_name(ssl.as_ptr());
         if name.is_null() {
@@ -132,7 +132,7 @@ pub(super) fn set_session_timeout(builder: &mut SslContextBuilder, seconds: u64)
 /// Lets `keys` seal and open the session tickets of a context.
 ///
 /// # Errors
-/// Where OpenSSL has no more room for data beside a context.
+/// If OpenSSL has no more room for data beside a context.
 pub(super) fn use_ticket_keys(
     builder: &mut SslContextBuilder,
     keys: Arc<TicketKeys>,
@@ -151,7 +151,7 @@ pub(super) fn use_ticket_keys(
     Ok(())
 }
 
-/// Where every context keeps its ticket keys: a C callback gets no argument to carry it in.
+/// Where every context keeps its ticket keys: a C callback has no argument for them.
 static INDEX: LazyLock<Result<Index<SslContext, Arc<TicketKeys>>, ErrorStack>> =
     LazyLock::new(SslContext::new_ex_index);
 
@@ -180,7 +180,7 @@ struct OsslParam {
     return_size: usize,
 }
 
-/// What the callback answers: the ticket cannot be used, it can, or it can and is to be replaced.
+/// The callback's results: the ticket cannot be used, it can, or it can and should be replaced.
 const TICKET_ERROR: c_int = -1;
 const TICKET_NONE: c_int = 0;
 const TICKET_SUCCESS: c_int = 1;
@@ -229,8 +229,8 @@ unsafe extern "C" fn ticket_callback(
         }
         (key, TICKET_SUCCESS)
     } else {
-        // A ticket of TLS 1.3 is to be used once (RFC 8446, appendix C.4): without a new one the
-        // client's next connection costs both sides a full handshake.
+        // A ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4). Without a new one, the
+        // client's next connection would take a full handshake.
         let once = ssl.version2() == Some(SslVersion::TLS1_3);
         match keys.find_key(key_name) {
             None => return TICKET_NONE,

@@ -1,29 +1,29 @@
-//! Where a request's body ends, and that its chunks are well formed.
+//! Finds where a request's body ends, and checks that its chunks are well formed.
 //!
-//! The scanner reads framing alone and changes nothing: the bytes reach Pingora as they came,
-//! but never a byte that is not known to belong to this message.
+//! The scanner reads only the framing and changes nothing: the bytes reach Pingora as they were
+//! sent, and never a byte that is not known to belong to this message.
 
 use std::io;
 
 use super::head::Body;
 
-/// The most bytes of chunk extensions in one body; nobody uses them but to attack.
+/// The most bytes of chunk extensions in one body; only attackers use them.
 const MAX_EXTENSIONS: usize = 4 * 1024;
 
 /// The most bytes of trailers.
 const MAX_TRAILERS: usize = 16 * 1024;
 
-/// What is still to come of a message's body.
+/// The rest of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Chunked(Chunks),
     Length(u64),
-    /// Everything belongs to the message until the connection ends.
+    /// Everything until the end of the connection belongs to the message.
     Tunnel,
 }
 
 impl Framing {
-    /// The framing of a message that is over.
+    /// The framing of a message that has ended.
     pub(super) const DONE: Self = Self::Length(0);
 
     pub(super) fn new(body: Body) -> Self {
@@ -34,7 +34,7 @@ impl Framing {
         }
     }
 
-    /// Whether the message is over.
+    /// Whether the message has ended.
     pub(super) fn is_done(&self) -> bool {
         match self {
             Self::Chunked(chunks) => chunks.state == State::End,
@@ -46,7 +46,7 @@ impl Framing {
     /// How many of `bytes` belong to the message.
     ///
     /// # Errors
-    /// `InvalidData` where the chunks are malformed.
+    /// `InvalidData` if the chunks are malformed.
     pub(super) fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Chunked(chunks) => chunks.consume(bytes),
@@ -111,7 +111,7 @@ impl Chunks {
         Ok(bytes.len() - rest.len())
     }
 
-    /// Takes one byte of framing.
+    /// Consumes one byte of framing.
     fn consume_byte(&mut self, byte: u8) -> io::Result<()> {
         self.state = match (self.state, byte) {
             (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {

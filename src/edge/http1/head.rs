@@ -1,8 +1,8 @@
 //! Strict reading of an HTTP/1 request head.
 //!
-//! Two parties that read one message differently are how requests are smuggled. So everything
-//! that another server could read in another way is refused here, before Pingora or an upstream
-//! sees a byte of it (RFC 9112, sections 2.2, 3, 5 and 6).
+//! Requests are smuggled if two parties read one message differently. So everything that another
+//! server could read differently is refused here, before Pingora or an upstream sees a byte of it
+//! (RFC 9112, sections 2.2, 3, 5 and 6).
 
 use std::ops::Range;
 
@@ -16,13 +16,13 @@ use super::target::{self, Absolute};
 /// The longest request line in bytes.
 pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
 
-/// The longest method that is taken for one while the request line has not come whole.
+/// The longest method that is accepted before the request line is complete.
 pub(super) const MAX_METHOD: usize = 32;
 
 /// The most fields of a head.
 pub(in crate::edge) const MAX_FIELDS: usize = 100;
 
-/// A request head that was found good.
+/// A request head that was found valid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
     /// Its length in bytes, the empty line included.
@@ -30,14 +30,14 @@ pub(super) struct Head {
     pub(super) body: Body,
     /// Whether its version is 1.0.
     pub(super) http_10: bool,
-    /// Where the authority stands in a target in absolute form. In a box, since few have one.
+    /// Where the authority is in a target in absolute form. Boxed, since few requests have one.
     pub(super) absolute: Option<Box<Absolute>>,
-    /// `None` where the request asks for more than an answer.
+    /// `None` if serving the request takes more than a response to its head.
     pub(super) ranges: Option<HeadRanges>,
 }
 
-/// Where in a head stands what a request without a body asks for. Its version is 1.1, and nothing
-/// in it is to be looked at closer.
+/// Where method, target and host are in the head of a request that consists of its head alone. Its
+/// version is 1.1, and nothing in it needs a closer look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HeadRanges {
     pub(super) method: Range<usize>,
@@ -49,9 +49,9 @@ pub(super) struct HeadRanges {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
     Chunked,
-    /// So many bytes; 0 where there is no body.
+    /// This many bytes; 0 if there is no body.
     Length(u64),
-    /// An upgrade to WebSocket is asked for: what follows is no longer HTTP once it is granted.
+    /// An upgrade to WebSocket is requested: what follows is no longer HTTP once it is granted.
     Upgrade,
 }
 
@@ -85,19 +85,19 @@ pub(in crate::edge) const CONNECT: Refusal = Refusal {
     reason: "CONNECT is not served here",
 };
 
-/// Looks for a whole head at the beginning of `bytes`.
+/// Parses the head at the beginning of `bytes`.
 ///
-/// `Ok(None)` where more bytes are needed. `max` is the most bytes that a head may have.
+/// `Ok(None)` if more bytes are needed. `max` is the most bytes that a head may have.
 ///
 /// # Errors
-/// Where the bytes are not the beginning of a request that we serve.
+/// If the bytes are not the beginning of a request that is served.
 pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
     let mut lines = Lines { rest: bytes };
     let Some(line) = lines.next_line()? else {
         return if bytes.len() > MAX_REQUEST_LINE {
             Err(LINE_TOO_LONG)
         } else {
-            // Whatever begins like this is not HTTP: answer now, not when the time is up.
+            // A beginning that cannot be HTTP is refused now, not when the deadline has passed.
             looks_like_http(bytes).map(|()| None)
         };
     };
@@ -143,7 +143,7 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
     Ok(None)
 }
 
-/// Where in `bytes` their part `part` stands.
+/// The range of `part` within `bytes`, which contain it.
 fn within(bytes: &[u8], part: &[u8]) -> Range<usize> {
     let start = (part.as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize);
     start..start + part.len()
@@ -167,7 +167,7 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The next whole line without its end; `None` where it has not come whole.
+    /// The next whole line without its end; `None` if it is incomplete.
     fn next_line(&mut self) -> Result<Option<&'a [u8]>, Refusal> {
         let Some(end) = memchr::memchr3(b'\r', b'\n', 0, self.rest) else {
             return Ok(None);
@@ -210,7 +210,7 @@ impl<'a> RequestLine<'a> {
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit() =>
             {
-                // 505 would be the word for it, but a client's fault is no 5xx here.
+                // 505 would be the right status, but a client's mistake must not count as a 5xx.
                 return Err(bad("this HTTP version is not spoken here"));
             }
             _ => return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'")),
@@ -239,12 +239,12 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// What the fields say about framing.
+/// What the fields say about the framing.
 #[derive(Default)]
 struct Fields<'a> {
     hosts: usize,
     host: &'a [u8],
-    /// Whether the connection, or what the client expects, is to be looked at closer.
+    /// Whether the connection, or what the client expects, needs a closer look.
     special: bool,
     length: Option<u64>,
     chunked: bool,
@@ -253,7 +253,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Takes one field line.
+    /// Adds one field line.
     fn add_line(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err(bad("a folded field line"));
@@ -275,7 +275,7 @@ impl<'a> Fields<'a> {
         self.record_field(name, value.trim_ascii())
     }
 
-    /// Notes a field that matters for framing.
+    /// Records a field that matters for the framing.
     fn record_field(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
@@ -317,8 +317,8 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Where the authority of a target in absolute form stands in `bytes`, which hold the head. It
-    /// has to be that of `Host`, however the two are written.
+    /// Where the authority of a target in absolute form is in `bytes`, which contain the head. It
+    /// must be the same as that of `Host`, however the two are written.
     fn absolute(
         &self,
         bytes: &[u8],
@@ -376,7 +376,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A Content-Length: digits alone, few enough for any file there is.
+/// A Content-Length: only digits, and few enough for any file.
 fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return Err(bad("Content-Length is not a number"));

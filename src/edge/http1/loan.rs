@@ -1,8 +1,8 @@
 //! A connection that Pingora has for one request.
 //!
-//! Pingora drops every connection that it does not keep, whole answer or not, and over TLS without
-//! the alert that says so. It therefore gets a handle: the connection itself comes back to the
-//! edge, which ends it as the answer asks.
+//! Pingora drops every connection that it does not keep, even after a complete response, and over
+//! TLS without the closing alert. So it gets a handle: the connection itself returns to the edge,
+//! which ends it as the response requires.
 
 use std::io;
 use std::pin::Pin;
@@ -55,8 +55,8 @@ pub(super) fn lend_stream(stream: MessageStream) -> (Loan, Handle) {
 }
 
 impl Loan {
-    /// The connection, and whether the borrower closed it in order, which it does after a whole
-    /// answer. `None` while the handle lives.
+    /// The connection, and whether the borrower closed it in order, which it does after a complete
+    /// response. `None` while the handle lives.
     pub(super) fn take_back(self) -> Option<(MessageStream, bool)> {
         let lent = Arc::try_unwrap(self.0).ok()?;
         let lent = lent.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +65,7 @@ impl Loan {
 }
 
 impl Handle {
-    /// Nobody else asks for it while it is lent.
+    /// Only the borrower locks it while it is lent.
     fn lent(&self) -> MutexGuard<'_, Lent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,7 @@
 //! A connection that shows Pingora one request at a time.
 //!
-//! Pingora reads a head and a body from it and finds nothing behind them: a pipelined request
-//! waits here until the one before it has been answered. The deadlines for slow bodies are kept
-//! here too.
+//! Pingora reads a head and a body from it and nothing beyond: a pipelined request waits here until
+//! the one before it has been served. The deadlines for slow bodies are kept here too.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -22,42 +21,42 @@ use crate::edge::timer::Timer;
 use super::body::Framing;
 use super::head::{Body, Head};
 
-/// How many bytes are read at once where the length of what comes is not known.
+/// How many bytes are read at once if the length of the data is unknown.
 const READ: usize = 4 * 1024;
 
-/// The most that is read ahead of the message that is being answered.
+/// How much is read ahead of the current message at most.
 const MAX_AHEAD: usize = 64 * 1024;
 
-/// The least that a client must send of a body, averaged over the time we wait for it.
+/// The least that a client must send of a body, averaged over the time spent waiting for it.
 const MIN_BYTES_PER_SECOND: u64 = 1024;
 
 /// How long a client may be slower than that.
 const SLOW_START: Duration = Duration::from_secs(10);
 
-/// How long a client that has ended its side may be sent nothing. It may have ended that side alone
-/// and wait for its answer, or be gone altogether, which looks the same (RFC 9112, section 9.6).
+/// How long nothing may be sent to a client that has closed its side. It may have closed that side
+/// only and wait for its response, or be gone, which looks the same (RFC 9112, section 9.6).
 const HALF_CLOSED: Duration = Duration::from_secs(3);
 
-/// How long what has been written may take to go out at the end of a connection.
+/// How long sending the last data may take at the end of a connection.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long a client that still sends is listened to after the last answer, so that it reads the
-/// answer before the connection is reset (RFC 9112, section 9.6): in all, and without an octet.
+/// How long a client that still sends is read from after the last response, so that it reads the
+/// response before the connection is reset (RFC 9112, section 9.6): in total, and without an octet.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_IDLE: Duration = Duration::from_secs(5);
 
 /// An HTTP/1 connection, positioned on one message.
 pub(super) struct MessageStream {
     inner: Stream,
-    /// What has been read from the client and not handed on.
+    /// What has been read from the client and not passed on.
     buffer: BytesMut,
-    /// How much of the buffer is the head of the current message.
+    /// How much of the buffer belongs to the head of the current message.
     head: usize,
     framing: Framing,
-    /// Whether the client is one of HTTP/1.0, for which the end of the connection may be that of
-    /// the answer.
+    /// Whether the client speaks HTTP/1.0, where the end of the connection may be the end of the
+    /// response.
     http_10: bool,
-    /// Whether the client has ended its side.
+    /// Whether the client has closed its side.
     ended: bool,
     pace: Pace,
 }
@@ -80,26 +79,26 @@ impl MessageStream {
         &self.buffer
     }
 
-    /// Drops the first `count` bytes of what has been read.
+    /// Drops the first `count` bytes that have been read.
     pub(super) fn skip_bytes(&mut self, count: usize) {
         self.buffer.advance(count.min(self.buffer.len()));
     }
 
-    /// Takes the first `count` bytes of what has been read.
+    /// Removes and returns the first `count` bytes that have been read.
     pub(super) fn take_bytes(&mut self, count: usize) -> BytesMut {
         self.buffer.split_to(count.min(self.buffer.len()))
     }
 
-    /// Sends a whole answer to a message that was taken.
+    /// Sends a complete response to a message that was removed from the buffer.
     pub(super) async fn send_response(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
         self.inner.write_all(head).await?;
         self.inner.write_all(body).await?;
         self.inner.flush().await
     }
 
-    /// Reads more from the client. `Ok(0)` where the client sends no more.
+    /// Reads more from the client. `Ok(0)` if the client sends no more.
     ///
-    /// While nothing comes it holds no memory for what may come.
+    /// While nothing arrives it reserves no memory for data.
     pub(super) async fn read_more(&mut self) -> io::Result<usize> {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
@@ -108,7 +107,7 @@ impl MessageStream {
         std::future::poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Positions the stream on the message whose head has been found in what was read.
+    /// Positions the stream on the message whose head has been read.
     pub(super) fn begin_message(&mut self, head: &Head) {
         self.head = match &head.absolute {
             Some(absolute) => absolute.to_origin_form(&mut self.buffer, head.len),
@@ -125,8 +124,8 @@ impl MessageStream {
     }
 
     /// Closes the connection in order: over TLS with a close_notify, so that the client does not
-    /// take it for cut, and with patience for a client that is still sending, whose answer a reset
-    /// would take away. It ends early once `stop` is ready.
+    /// consider it cut, and patiently if the client is still sending, since a reset would discard
+    /// its response. It ends early once `stop` is ready.
     pub(super) async fn close(&mut self, stop: impl Future<Output = ()>) {
         _ = tokio::time::timeout(FAREWELL, self.inner.shutdown()).await;
         if self.ended || (self.is_done() && self.buffer.is_empty()) {
@@ -142,9 +141,9 @@ impl MessageStream {
         }
     }
 
-    /// Ends the connection in the middle of an answer, so that nobody takes it for the whole: over
-    /// TLS without a close_notify, and with a reset where the end of the connection would be that
-    /// of the answer.
+    /// Ends the connection in the middle of a response, so that nobody takes it for complete: over
+    /// TLS without a close_notify, and with a reset if the end of the connection would be the end
+    /// of the response.
     pub(super) async fn cut_connection(&mut self) {
         _ = tokio::time::timeout(FAREWELL, self.inner.flush()).await;
         if self.http_10 {
@@ -152,24 +151,24 @@ impl MessageStream {
         }
     }
 
-    /// Writes a whole answer to what cannot be read as a message. The connection is to be closed
-    /// then. Whether the client has taken it.
+    /// Writes a complete response to what cannot be parsed as a message. Afterwards the connection
+    /// must be closed. Returns whether the client has accepted it.
     pub(super) async fn send_refusal(&mut self, head: &[u8], body: &[u8]) -> bool {
-        // It may be in the middle of any body.
+        // The unread data may be in the middle of a body.
         self.framing = Framing::new(Body::Upgrade);
         self.head = 0;
         let sent = tokio::time::timeout(FAREWELL, self.send_response(head, body)).await;
         matches!(sent, Ok(Ok(())))
     }
 
-    /// Notes that something is on its way to the client.
+    /// Records that data is on its way to the client.
     pub(super) fn note_written(&mut self) {
         if self.ended && self.is_done() {
             self.pace.timer.clear();
         }
     }
 
-    /// Reads what the client sends and keeps nothing of it. `Ok(0)` where it sends no more.
+    /// Reads what the client sends and discards it. `Ok(0)` if it sends no more.
     async fn discard_bytes(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             let mut space = [MaybeUninit::uninit(); READ];
@@ -189,7 +188,7 @@ impl MessageStream {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// Hands on the part of the buffer that belongs to the message.
+    /// Passes on the part of the buffer that belongs to the message.
     fn copy_unread(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
         let fits = self.buffer.len().min(buf.remaining());
         let fits = self.buffer.get(..fits).unwrap_or_default();
@@ -199,7 +198,7 @@ impl MessageStream {
         Ok(())
     }
 
-    /// After the message's end only the client's going away is news.
+    /// After the end of the message, only the end of the connection matters.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.ended {
             if self.buffer.len() >= MAX_AHEAD {
@@ -216,15 +215,15 @@ impl MessageStream {
         }
         let before = buf.filled().len();
         let read = match self.framing {
-            // No copy: what is read cannot reach beyond the message.
+            // No copy: this read cannot reach beyond the message.
             Framing::Length(left) => {
                 let limit = usize::try_from(left)
                     .unwrap_or(usize::MAX)
                     .min(buf.remaining());
                 poll_read_limited(Pin::new(&mut self.inner), cx, buf, limit)
             }
-            // A tunnel that ends in disorder ends after what was sent through it: an error would
-            // overtake that.
+            // A tunnel that ends with an error ends after the data sent through it: the error would
+            // overtake that data.
             Framing::Tunnel => match Pin::new(&mut self.inner).poll_read(cx, buf) {
                 Poll::Ready(Err(_)) => Poll::Ready(Ok(())),
                 read => read,
@@ -253,11 +252,11 @@ impl MessageStream {
     }
 }
 
-/// Makes the end of the connection a reset.
+/// Makes the connection end with a reset.
 fn reset_on_close(stream: &Stream) {
     // SAFETY: the socket is open for as long as its stream lives, hence during this call.
     let socket = unsafe { BorrowedFd::borrow_raw(stream.id()) };
-    // Where this fails the client sees an ordinary end, as without it.
+    // If this fails, the client sees an ordinary end, as without it.
     _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
@@ -273,7 +272,7 @@ fn poll_read_limited(
     ready!(stream.poll_read(cx, &mut limited))?;
     let new = limited.filled().len();
     if limited.filled().as_ptr() != begin {
-        // Safe code could do so, and the bytes would be elsewhere.
+        // Safe code could swap the buffer, and the bytes would be elsewhere.
         return Poll::Ready(Err(io::Error::other(
             "the reader put another buffer in place",
         )));
@@ -285,15 +284,15 @@ fn poll_read_limited(
     Poll::Ready(Ok(()))
 }
 
-/// How fast a body comes, counting only the time spent waiting for the client: an upstream that
-/// takes the body slowly is no fault of the client's.
+/// The rate at which a body arrives, counting only the time spent waiting for the client: it is not
+/// to blame for an upstream that reads the body slowly.
 #[derive(Default)]
 struct Pace {
     received: u64,
     waited: Duration,
     waiting_since: Option<Instant>,
-    /// Runs while the body is waited for; after its end, while a client that has ended its side is
-    /// sent nothing.
+    /// Runs while the body is waited for; after its end, while nothing is sent to a client that has
+    /// closed its side.
     timer: Timer,
 }
 
@@ -433,7 +432,7 @@ mod tests {
         let (mut stream, mut client) = stream(GET).await;
         begin(&mut stream, Body::Length(1 << 40));
         let sending = tokio::spawn(async move {
-            // A steady client, faster than any count of octets would allow for.
+            // A steady client, faster than any limit on octets would require.
             let part = [0; 64 * 1024];
             while client.write_all(&part).await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! Request targets (RFC 9112, section 3.2), and what can be read of a request line that is refused.
+//! Request targets (RFC 9112, section 3.2), and what can be read of a refused request line.
 
 use std::ops::Range;
 
@@ -10,15 +10,15 @@ use super::head::{EMPTY_LINE, MAX_METHOD, is_token};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Absolute {
     pub(super) target: Range<usize>,
-    /// Within the head, as `target`.
+    /// Its range within the head, as `target`.
     pub(super) authority: Range<usize>,
-    /// Whether the head has a `Host` field too.
+    /// Whether the head also has a `Host` field.
     pub(super) has_host: bool,
 }
 
 impl Absolute {
-    /// Puts the head of `head` bytes at the beginning of `bytes` into origin form, which every
-    /// server reads alike; the authority is that of `Host`. Returns the head's new length.
+    /// Rewrites the head, the first `head` bytes of `bytes`, into origin form, which every server
+    /// reads in the same way. The authority becomes that of `Host`. Returns the head's new length.
     pub(super) fn to_origin_form(&self, bytes: &mut BytesMut, head: usize) -> usize {
         let old = bytes.split_to(head.min(bytes.len()));
         let part = |range: Range<usize>| old.get(range).unwrap_or_default();
@@ -62,8 +62,8 @@ pub(super) fn authority(target: &[u8]) -> Option<(&[u8], u16)> {
     (!authority.is_empty()).then_some((authority, port))
 }
 
-/// Whether each octet of a target may stand there as it is. What has to be escaped and is not, one
-/// server takes and another refuses.
+/// Whether each octet of a target may appear there unescaped. If one may not, some servers accept
+/// it and others refuse it.
 pub(in crate::edge) fn is_well_formed(target: &[u8]) -> bool {
     let query = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at_checked(query).unwrap_or((target, &[]));
@@ -73,7 +73,7 @@ pub(in crate::edge) fn is_well_formed(target: &[u8]) -> bool {
         && (target.is_ascii() || str::from_utf8(target).is_ok())
 }
 
-/// What can be read of the request line of a request that is refused.
+/// What can be read of the request line of a refused request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RoughLine<'a> {
     pub(super) method: &'a str,
@@ -82,7 +82,7 @@ pub(super) struct RoughLine<'a> {
 }
 
 impl<'a> RoughLine<'a> {
-    /// The words of the first line in `bytes`, `-` for each that is none.
+    /// The words of the first line in `bytes`, `-` for each that is missing.
     pub(super) fn of(bytes: &'a [u8]) -> Self {
         let bytes = bytes.strip_prefix(EMPTY_LINE).unwrap_or(bytes);
         let line = bytes

@@ -1,11 +1,11 @@
-//! What a connection costs beyond the use that it is of.
+//! What a connection costs, compared with its use.
 //!
-//! HTTP/2 has many frames that cost the server more than the client: streams that are reset as soon
-//! as they are opened, by the client or by what it makes the server do, and frames that carry nothing
-//! (CVE-2023-44487, CVE-2025-8671, CVE-2019-9511 to 9518). One balance per connection adds up all of
-//! it, and answers pay it back: what counts is the share of the work that is in vain, not its rate, so
-//! a client that cancels often or acknowledges every octet is never cut as long as it also takes
-//! answers. The h2 crate has limits of its own for what it would have to hold in memory; they end a
+//! Many frames of HTTP/2 cost the server more than the client: streams that are reset as soon as
+//! they are opened, by the client or by the server in reaction to it, and frames that carry nothing
+//! (CVE-2023-44487, CVE-2025-8671, CVE-2019-9511 to 9518). One balance per connection adds up all
+//! of it, and responses pay it back. What counts is the share of useless work, not its rate: a
+//! client that often cancels or acknowledges every octet is never disconnected as long as it also
+//! accepts responses. The h2 crate has limits of its own for what it holds in memory; they end a
 //! connection in the same way.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,51 +14,51 @@ use tokio::time::Instant;
 
 use super::frames::{CONTINUATION, DATA, END_STREAM, Frame, HEADERS, RST_STREAM};
 
-/// How much work in vain a connection may be ahead of its use, in frames.
+/// By how much useless work may exceed the use of a connection, in frames.
 const ALLOWANCE: u32 = 600;
 
-/// A frame that moves nothing on: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, an empty DATA, a further
-/// frame of the same block of fields, or a frame of an unknown type.
+/// A frame without progress: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, an empty DATA, a further
+/// frame of the same field block, or a frame of an unknown type.
 const FRAME: u32 = 1;
 
-/// A stream that ended without an answer: the client or the server reset it, or it was refused.
+/// A stream that ended without a response: the client or the server reset it, or it was refused.
 const STREAM_IN_VAIN: u32 = 3;
 
-/// A request that gets no further than the connection: it is malformed, or its head unpacks to a
-/// multiple of what is allowed.
+/// A request that is never passed on: it is malformed, or its head unpacks to a multiple of what is
+/// allowed.
 const MALFORMED: u32 = 12;
 
-/// Fields of a refused head that weigh as much as a frame: some may have cost an octet each.
+/// Fields of a refused head that weigh as much as a frame: each may have cost the client one octet.
 const FIELDS: usize = 64;
 
-/// What a whole answer pays back. Clients send up to three frames with a request, such as PRIORITY
-/// and WINDOW_UPDATE for its stream.
+/// What a complete response pays back. Clients send up to three frames with a request, such as
+/// PRIORITY and WINDOW_UPDATE for its stream.
 const ANSWER: u32 = 3;
 
-/// A part of an answer pays a frame back for so many octets, since clients say how much they have
-/// taken, and at most this many frames.
+/// A part of a response pays back one frame per this many octets, since clients acknowledge what
+/// they have received, and at most this many frames.
 const PART_OCTETS: usize = 32;
 const PART: u32 = 16;
 
-/// Frames paid back every second, for what keeps an idle connection open.
+/// Frames paid back every second, for the frames that keep an idle connection open.
 const PER_SECOND: u32 = 5;
 
-/// Octets that weigh as much as a frame where they are useless.
+/// Useless octets that weigh as much as a frame.
 const OCTETS: usize = 1024;
 
-/// Octets of trailers that are free, and how many of those above weigh as much as a frame. Nobody
-/// reads trailers, but the h2 crate keeps them until the request ends, and each octet can stand for a
+/// Octets of trailers that are free, and how many further ones weigh as much as a frame. Trailers
+/// are not used, but the h2 crate keeps them until the request ends, and each octet can stand for a
 /// field.
 const TRAILERS: usize = 1024;
 const TRAILER_OCTETS: usize = 32;
 
-/// Octets of heads that are read before the requests in them are looked at. Each octet can stand for
-/// a field, which takes a hundred times as much memory.
+/// Octets of heads that are read before their requests are handled. Each octet can stand for a
+/// field, which takes a hundred times as much memory.
 const HEADS_AT_ONCE: usize = 32 * 1024;
 
-/// An answer's head this short has a status and nothing else: the h2 crate refused the request. The
-/// gateway's own heads have at least a request id, which does not compress. Trailers may be as short,
-/// but they follow a head.
+/// A response head this short has only a status: the h2 crate refused the request. The gateway's
+/// own heads have at least a request id, which does not compress. Trailers may be as short, but
+/// they follow a head.
 const BARE_HEAD: usize = 8;
 
 /// The balance of a connection; clones share it.
@@ -70,24 +70,24 @@ struct Balance {
     spent: u32,
     /// Until when [`PER_SECOND`] has been paid back.
     paid_until: Instant,
-    /// Whether [`ALLOWANCE`] has been exceeded, which is for good.
+    /// Whether [`ALLOWANCE`] has been exceeded. This is final.
     exceeded: bool,
-    /// The most octets that the head of a request may have for nothing.
+    /// The most octets of a request's head that weigh nothing.
     max_head: usize,
-    /// The octets of the current block of fields, and whether it is trailers.
+    /// The octets of the current field block, and whether it is trailers.
     block: usize,
     in_trailers: bool,
     /// The highest stream that has been opened.
     last_stream: u32,
-    /// Octets of blocks of fields that have not been looked at.
+    /// Octets of field blocks whose requests have not been handled.
     heads: usize,
-    /// Answers whose head did not end them. Those that are reset stay counted, which forgives as many
-    /// refusals.
+    /// Responses whose head did not end them. Those that are reset stay counted, which forgives as
+    /// many refusals.
     unended: u32,
 }
 
 impl Accounting {
-    /// For a connection whose requests' heads may have `max_head` octets.
+    /// For a connection whose request heads may have `max_head` octets.
     pub(super) fn new(max_head: usize) -> Self {
         Self(Arc::new(Mutex::new(Balance {
             spent: 0,
@@ -138,29 +138,30 @@ impl Accounting {
         });
     }
 
-    /// Counts a request that was refused for its head alone, which has so many fields; its answer
+    /// Counts a request with this many fields that was refused because of its head; its response
     /// pays nothing back.
     pub(super) fn count_refused(&self, fields: usize) {
         let cost = (STREAM_IN_VAIN + ANSWER).saturating_add(weight(fields, FIELDS));
         self.update(|balance| balance.charge(cost));
     }
 
-    /// Counts a malformed request; its answer pays nothing back.
+    /// Counts a malformed request; its response pays nothing back.
     pub(super) fn count_malformed(&self) {
         self.update(|balance| balance.charge(MALFORMED + ANSWER + PART));
     }
 
-    /// Whether nothing more may be read for now, or ever.
+    /// Whether nothing more may be read, for now or at all.
     pub(super) fn is_paused(&self) -> bool {
         self.update(|balance| balance.exceeded || balance.heads >= HEADS_AT_ONCE)
     }
 
-    /// Notes that all requests that have come have been begun; whether that was waited for.
+    /// Records that all requests that have arrived have been started. Returns whether reading had
+    /// been paused until then.
     pub(super) fn resume(&self) -> bool {
         self.update(|balance| std::mem::take(&mut balance.heads) >= HEADS_AT_ONCE)
     }
 
-    /// Whether the connection has been too much work for too little use, and has to end.
+    /// Whether the connection has caused too much work for its use and must end.
     pub(super) fn is_exceeded(&self) -> bool {
         self.update(|balance| balance.exceeded)
     }
@@ -170,7 +171,7 @@ impl Accounting {
     }
 }
 
-/// What so many useless octets weigh, of which `each` weigh as much as a frame.
+/// The weight of this many useless octets, of which `each` weigh as much as a frame.
 fn weight(octets: usize, each: usize) -> u32 {
     u32::try_from(octets / each).unwrap_or(u32::MAX)
 }
@@ -190,7 +191,7 @@ impl Balance {
         self.exceeded |= self.spent > ALLOWANCE;
     }
 
-    /// Notes the end of an answer that its head did not end.
+    /// Records the end of a response whose head did not end it.
     fn end_answer(&mut self) {
         self.unended = self.unended.saturating_sub(1);
         self.pay_back(ANSWER);
@@ -200,7 +201,7 @@ impl Balance {
         self.spent = self.spent.saturating_sub(frames);
     }
 
-    /// Adds a frame to the current block of fields; what its octets weigh that are too many.
+    /// Adds a frame to the current field block; returns the weight of its excess octets.
     fn extend_block(&mut self, frame: Frame) -> u32 {
         match frame.kind {
             HEADERS => {
@@ -245,7 +246,7 @@ mod tests {
         }
     }
 
-    /// How many times `act` can be done until the connection has to end.
+    /// How many times `act` can be done until the connection must end.
     fn times(act: impl Fn(&Accounting)) -> u32 {
         let accounting = Accounting::new(65_536);
         (1..=100_000)
@@ -317,7 +318,7 @@ mod tests {
         });
         assert_eq!(client, 201);
         assert_eq!(server, 201);
-        // A refusal by the h2 crate is nothing but a status, and answers that refuse are no use.
+        // A refusal by the h2 crate is only a status, and refusals are no use.
         assert_eq!(times(|a| a.count_sent(frame(HEADERS, 5, 5))), 51);
         let refused = |fields| {
             times(|a| {
@@ -345,7 +346,7 @@ mod tests {
             a.count_received(frame(RST_STREAM, 0, 4));
         });
         assert_eq!(cancels, u32::MAX);
-        // Every frame of an answer is acknowledged twice, and a request has a priority.
+        // Every frame of a response is acknowledged twice, and a request has a priority.
         let acknowledged = times(|a| {
             a.count_received(frame(2, 0, 5));
             answer(a);
@@ -353,7 +354,7 @@ mod tests {
             (0..4).for_each(|_| a.count_received(frame(WINDOW_UPDATE, 0, 4)));
         });
         assert_eq!(acknowledged, u32::MAX);
-        // The same two trailers after every answer take two octets.
+        // The same two trailers after every response take two octets.
         let trailers = times(|a| {
             a.count_received(frame(HEADERS, 4, 20));
             a.count_received(frame(RST_STREAM, 0, 4));
@@ -362,7 +363,7 @@ mod tests {
             a.count_sent(frame(HEADERS, 5, 2));
         });
         assert_eq!(trailers, u32::MAX);
-        // Two of three is too many.
+        // Two out of three are too many.
         let more = times(|a| {
             answer(a);
             (0..2).for_each(|_| a.count_received(frame(RST_STREAM, 0, 4)));
@@ -378,7 +379,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(250)).await;
         }
         assert!(!accounting.is_exceeded());
-        // Rest is not saved up.
+        // Time without frames is not saved up.
         tokio::time::advance(Duration::from_secs(3600)).await;
         (0..1000).for_each(|_| accounting.count_received(frame(PING, 0, 8)));
         assert!(accounting.is_exceeded());

@@ -1,4 +1,4 @@
-//! The sequence of frames in a direction of a connection (RFC 9113, section 4.1).
+//! The sequence of frames in one direction of a connection (RFC 9113, section 4.1).
 
 /// The length of the client's connection preface (RFC 9113, section 3.4).
 pub(super) const PREFACE: usize = 24;
@@ -13,7 +13,7 @@ pub(super) const CONTINUATION: u8 = 9;
 pub(super) const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// What the header of a frame says.
+/// What a frame's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: u8,
@@ -29,26 +29,26 @@ impl Frame {
     }
 }
 
-/// Where in the sequence of frames a direction is.
+/// The position in the sequence of frames.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Bytes of the preface, or of the current frame's payload, that are still to come.
+    /// Remaining bytes of the preface, or of the current frame's payload.
     skip: usize,
     header: [u8; FRAME_HEADER],
     header_len: usize,
-    /// Whether the payload that is being skipped belongs to DATA, which may take its time.
+    /// Whether the payload that is being skipped belongs to DATA, which may take any time.
     in_data: bool,
-    /// Whether a block of fields has begun and not ended.
+    /// Whether a field block has begun and not ended.
     in_fields: bool,
 }
 
 impl Frames {
-    /// Those of the client, which begin with its preface.
+    /// The frames of the client, which begin with its preface.
     pub(super) fn of_client() -> Self {
         Self::after(PREFACE)
     }
 
-    /// Those of the server.
+    /// The frames of the server.
     pub(super) fn of_server() -> Self {
         Self::after(0)
     }
@@ -63,8 +63,8 @@ impl Frames {
         }
     }
 
-    /// Takes the bytes that came, and shows `watch` each frame that begins in them; whether nothing
-    /// was owed at some point within them.
+    /// Advances by the bytes that have arrived, and shows `watch` each frame that begins in them.
+    /// Returns whether nothing was owed at some point within them.
     pub(super) fn advance(&mut self, mut bytes: &[u8], mut watch: impl FnMut(Frame)) -> bool {
         let mut settled = false;
         while !bytes.is_empty() {
@@ -107,7 +107,7 @@ impl Frames {
         frame
     }
 
-    /// Whether something has been begun that has to be finished in good time.
+    /// Whether something has begun that must be completed in time.
     pub(super) fn is_owed(&self) -> bool {
         self.header_len > 0 || self.in_fields || (self.skip > 0 && !self.in_data)
     }

@@ -1,6 +1,6 @@
-//! What the head of a request has to be, beyond what the h2 crate checks: as large as over HTTP/1 at
-//! most, and nothing in it that another server could read in another way (RFC 9113, sections 8.1.1
-//! and 8.3.1).
+//! What the head of a request must satisfy, beyond what the h2 crate checks: it is no larger than
+//! over HTTP/1, and nothing in it can be read differently by another server (RFC 9113, sections
+//! 8.1.1 and 8.3.1).
 
 use http::Method;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
@@ -12,16 +12,16 @@ use crate::edge::http1::{
 use crate::host::NameBuffer;
 use crate::proxy::Authority;
 
-/// What each field adds to the size of a list of fields (RFC 9113, section 6.5.2).
+/// What each field adds to the size of a field list (RFC 9113, section 6.5.2).
 const PER_FIELD: usize = 32;
 
-/// What a request line has around method and target.
+/// What a request line contains besides method and target.
 const LINE: usize = " ".len() + " HTTP/1.1".len();
 
 /// Checks a head whose fields may have `max` octets.
 ///
 /// # Errors
-/// Where it is not that of a request that is served.
+/// If it is not that of a request that is served.
 pub(super) fn check_head(head: &RequestHeader, max: usize) -> Result<(), Refusal> {
     check_size(head, max)?;
     if head.method == Method::CONNECT {
@@ -39,7 +39,7 @@ pub(super) fn check_head(head: &RequestHeader, max: usize) -> Result<(), Refusal
     check_authority(head)
 }
 
-/// Checks that a request names one authority, in whichever of the two places.
+/// Checks that a request names one authority, in either of the two places.
 fn check_authority(head: &RequestHeader) -> Result<(), Refusal> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next().map(|host| host.as_bytes());
@@ -69,11 +69,11 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.is_some() && one == Authority::parse(other, &mut of_other)
 }
 
-/// Checks the size of a head. `max` is the most octets that its fields may have, counted as a client
-/// counts them.
+/// Checks the size of a head. `max` is the most octets that its fields may have, counted as a
+/// client counts them.
 ///
 /// # Errors
-/// Where the head is larger than one of HTTP/1 may be.
+/// If the head is larger than one of HTTP/1 may be.
 pub(super) fn check_size(head: &RequestHeader, max: usize) -> Result<(), Refusal> {
     let (method, target) = (head.method.as_str(), head.raw_path());
     if method.len() + target.len() + LINE > MAX_REQUEST_LINE {
@@ -95,7 +95,7 @@ pub(super) fn check_size(head: &RequestHeader, max: usize) -> Result<(), Refusal
     if pseudo.into_iter().chain(fields).sum::<usize>() > max {
         return Err(TOO_LARGE);
     }
-    // Clients may send a Cookie in crumbs, which are one field again further on.
+    // Clients may split Cookie into several fields, which are joined later.
     let crumbs = head.headers.get_all(COOKIE).iter().skip(1).count();
     if head.headers.len() - crumbs > MAX_FIELDS {
         return Err(TOO_LARGE);

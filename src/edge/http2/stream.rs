@@ -1,7 +1,7 @@
-//! One stream of a connection: the request that came on it, and the answer.
+//! One stream of a connection: its request and the response.
 //!
-//! Pingora's type of the same name is made of good requests alone. It answers the others itself, with
-//! a bare status that is neither logged nor counted.
+//! Pingora's type of the same name is built only from valid requests. It responds to others itself,
+//! with a bare status that is neither logged nor counted.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,7 +25,8 @@ use tokio::time::timeout;
 /// How much of a body is kept for another attempt at an upstream, in octets.
 const RETRY: usize = 64 * 1024;
 
-/// Fields of an HTTP/1 connection, which an answer of HTTP/2 has none of (RFC 9113, section 8.2.2).
+/// Fields of an HTTP/1 connection, which a response of HTTP/2 must not have (RFC 9113, section
+/// 8.2.2).
 const OF_CONNECTION: [HeaderName; 5] = [
     CONNECTION,
     TRANSFER_ENCODING,
@@ -34,17 +35,17 @@ const OF_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// A request and its answer.
+/// A request and its response.
 pub(super) struct HttpSession {
     head: RequestHeader,
     body: RecvStream,
     respond: SendResponse<Bytes>,
-    /// Takes the answer's body, once its head is sent.
+    /// Accepts the response's body once its head is sent.
     writer: Option<SendStream<Bytes>>,
     response: Option<Box<ResponseHeader>>,
-    /// Whether the whole answer is sent.
+    /// Whether the complete response is sent.
     is_ended: bool,
-    /// Octets of the request's body, and of the answer's.
+    /// Octets of the request's body and of the response's.
     read: usize,
     sent: usize,
     retry: Option<FixedBuffer>,
@@ -54,8 +55,8 @@ pub(super) struct HttpSession {
 }
 
 impl HttpSession {
-    /// Drives the connection. The next request, whatever it is worth; `None` once the connection is
-    /// over.
+    /// Drives the connection. Returns the next request, valid or not; `None` once the connection
+    /// has ended.
     pub(super) fn poll_accept(
         connection: &mut Connection<Stream, Bytes>,
         digest: &Arc<Digest>,
@@ -81,7 +82,7 @@ impl HttpSession {
         }))
     }
 
-    /// Ready once the client has taken the request back, or the connection has failed.
+    /// Ready once the client has cancelled the request, or the connection has failed.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason>> {
         let reset = match &mut self.writer {
             Some(writer) => writer.poll_reset(cx),
@@ -100,13 +101,12 @@ impl HttpSession {
         if let Some(retry) = &mut self.retry {
             retry.write_to_buffer(&part);
         }
-        // It fails for a stream that is over.
+        // It fails for a stream that has ended.
         _ = self.body.flow_control().release_capacity(part.len());
         Ok(Some(part))
     }
 
-    /// Waits until the client takes the request back, or the connection fails: what there is to say
-    /// of it.
+    /// Waits until the client cancels the request, or the connection fails. Returns the cause.
     pub(super) async fn await_reset(&mut self) -> Box<Error> {
         match std::future::poll_fn(|cx| self.poll_reset(cx)).await {
             Ok(reason) => {
@@ -117,8 +117,8 @@ impl HttpSession {
         }
     }
 
-    /// Sends the head of the answer, and with `end` nothing after it. An informational one is not
-    /// sent.
+    /// Sends the head of the response, and with `end` nothing after it. An informational head is
+    /// not sent.
     pub(super) fn write_response_header(
         &mut self,
         mut head: Box<ResponseHeader>,
@@ -140,7 +140,7 @@ impl HttpSession {
         Ok(())
     }
 
-    /// Sends a part of the answer's body, which the client has to take within the timeout.
+    /// Sends a part of the response's body, which the client has to accept within the timeout.
     pub(super) async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
         if self.is_ended {
             return Ok(());
@@ -160,7 +160,7 @@ impl HttpSession {
         Ok(())
     }
 
-    /// Sends trailers, which end the answer.
+    /// Sends trailers, which end the response.
     pub(super) fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         if self.is_ended {
             return Ok(());
@@ -174,7 +174,7 @@ impl HttpSession {
         Ok(())
     }
 
-    /// Ends the answer, where that has begun and not ended.
+    /// Ends the response, if it has begun and not ended.
     pub(super) fn finish(&mut self) -> Result<()> {
         if let (false, Some(writer)) = (self.is_ended, &mut self.writer) {
             let sent = writer.send_data(Bytes::new(), true);
@@ -190,19 +190,19 @@ impl HttpSession {
         writer.ok_or_else(|| Error::explain(ErrorType::H2Error, why))
     }
 
-    /// Gives the rest of the answer to whoever has sent its head.
+    /// Returns the writer for the rest of the response, whose head is sent.
     pub(super) fn take_response_body_writer(&mut self) -> Option<SendStream<Bytes>> {
         self.writer.take()
     }
 
-    /// Gives up the stream, unless its answer is whole.
+    /// Resets the stream, unless its response is complete.
     pub(super) fn shutdown(&mut self) {
         if !self.is_ended {
             self.respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
 
-    /// Whether nothing more of the body is to come.
+    /// Whether the body has ended.
     pub(super) fn is_body_done(&self) -> bool {
         self.is_body_empty() || self.body.is_end_stream()
     }
@@ -221,7 +221,7 @@ impl HttpSession {
         &mut self.head
     }
 
-    /// The head of the request as HTTP/1 would have it; empty where there is no such.
+    /// The head of the request in HTTP/1 form; empty if it has none.
     pub(super) fn pseudo_raw_h1_request_header(&self) -> Bytes {
         http_req_header_to_wire(&self.head).map_or_else(Bytes::new, bytes::BytesMut::freeze)
     }
@@ -252,7 +252,7 @@ impl HttpSession {
         self.retry.as_ref().is_some_and(FixedBuffer::is_truncated)
     }
 
-    /// What has been read of the body; `None` where that is nothing, or too much to be kept.
+    /// What has been read of the body; `None` if that is nothing, or too much to be kept.
     pub(super) fn get_retry_buffer(&self) -> Option<Bytes> {
         let retry = self.retry.as_ref().filter(|retry| !retry.is_truncated())?;
         retry.get_buffer()
@@ -274,7 +274,7 @@ impl HttpSession {
         self.drain_timeout
     }
 
-    /// Of the connection.
+    /// The digest of the connection.
     pub(super) fn digest(&self) -> Option<&Digest> {
         Some(&self.digest)
     }
