@@ -322,7 +322,7 @@ mod tests {
     use super::*;
     use crate::challenge::Challenges;
     use crate::config::model::Tls;
-    use crate::proxy::{Prepared, Request};
+    use crate::proxy::{Prepared, Request, Routed};
 
     struct Silent;
 
@@ -338,8 +338,8 @@ mod tests {
     }
 
     impl DirectResponder for Silent {
-        fn prepare_response(&self, _: &Request<'_>) -> Option<Prepared> {
-            None
+        fn route(&self, _: &Request<'_>) -> Routed {
+            Routed::Forward(None)
         }
 
         fn prepare_refusal(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Prepared {

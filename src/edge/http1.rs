@@ -1,4 +1,5 @@
-//! HTTP/1 connections: reads and checks each request head, then lets Pingora answer that request.
+//! HTTP/1 connections: reads and checks each request head, then has the application serve the
+//! request.
 //!
 //! Between requests a connection holds no Pingora session and no buffer, so that an idle one
 //! costs little more than its TLS state.
@@ -21,9 +22,10 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
-use crate::proxy::{DirectResponder, KeepAlive};
+use crate::proxy::{Decision, DirectResponder, Handover, KeepAlive};
 use crate::shutdown::{ShutdownWatch, requested};
 
+use self::direct::Outcome;
 use self::head::Head;
 pub(super) use self::head::{
     CONNECT, LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE, bad,
@@ -63,7 +65,7 @@ pub(super) async fn serve<A>(
         }
         let _in_flight = slot.count_in_flight();
         let head = tokio::select! {
-            // Most heads are there by now.
+            // Most heads have arrived by now.
             biased;
             head = read_head(&mut stream, limits) => head,
             () = wait_last_call(&mut shutdown) => return,
@@ -73,7 +75,7 @@ pub(super) async fn serve<A>(
             Ok(None) => return close_stream(stream, &mut shutdown).await,
             Err(refusal) => {
                 report.log_refused_request(digest.as_deref(), &refusal);
-                // Rare, and in a box for the same reason as the others.
+                // In a box, for the same reason as below.
                 if Box::pin(direct::respond_refusal(
                     &**app,
                     &mut stream,
@@ -87,26 +89,30 @@ pub(super) async fn serve<A>(
                 return;
             }
         };
-        // The answer says that the connection is kept.
-        if !*shutdown.borrow() {
-            match direct::respond(&**app, &mut stream, &client, &head).await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(_) => return,
-            }
-        }
+        // A direct response says that the connection is kept.
+        let is_stopping = *shutdown.borrow();
+        let outcome = match is_stopping {
+            true => Ok(Outcome::Forward(None)),
+            false => direct::respond(&**app, &mut stream, &client, &head).await,
+        };
+        let decision = match outcome {
+            Ok(Outcome::Answered) => continue,
+            Ok(Outcome::Forward(decision)) => decision,
+            Err(_) => return,
+        };
         stream.begin_message(&head);
-        // On its own, so that a connection without a request has no room for one.
-        let Some(next) = Box::pin(proxy_message(app, stream, limits, &mut shutdown)).await else {
+        // In a box, so that an idle connection reserves no memory for a request.
+        let proxied = Box::pin(proxy_message(app, stream, decision, limits, &mut shutdown));
+        let Some(next) = proxied.await else {
             return;
         };
         stream = next;
     }
 }
 
-/// Ends a connection in order, and soon where the gateway stops.
+/// Ends a connection in order, and soon if the gateway stops.
 ///
-/// In a box, so that a connection that stays open has no room for it.
+/// In a box, so that an open connection reserves no memory for it.
 fn close_stream(
     mut stream: MessageStream,
     shutdown: &mut ShutdownWatch,
@@ -114,11 +120,12 @@ fn close_stream(
     Box::pin(async move { stream.close(wait_last_call(shutdown)).await })
 }
 
-/// Lets Pingora answer the message that the stream stands on; the stream again where another may
-/// follow. Else the connection is ended as the answer asks.
+/// Has Pingora's proxy serve the message that the stream is positioned on. Returns the stream if
+/// another message may follow. Otherwise the connection is ended as the response requires.
 async fn proxy_message<A>(
     app: &Arc<A>,
     stream: MessageStream,
+    decision: Option<Decision>,
     limits: &Limits,
     shutdown: &mut ShutdownWatch,
 ) -> Option<MessageStream>
@@ -130,7 +137,11 @@ where
     let keepalive = (!*shutdown.borrow()).then(|| limits.idle.as_secs().max(1));
     session.set_keepalive(keepalive);
     let keep_alive = KeepAlive::default();
-    session.set_connection_user_context(Some(Box::new(keep_alive.clone())));
+    let handover = Handover {
+        keep_alive: keep_alive.clone(),
+        decision,
+    };
+    session.set_connection_user_context(Some(Box::new(handover)));
     let is_kept = app.process_new_http(session, shutdown).await.is_some();
     let is_kept = is_kept || keep_alive.is_granted();
     let (mut stream, is_closed) = loan.take_back()?;
@@ -145,7 +156,7 @@ where
     None
 }
 
-/// Waits for the beginning of a request; `false` where the client goes away or stays silent, or the
+/// Waits for the beginning of a request; `false` if the client goes away or stays silent, or if the
 /// connection has to make room for another.
 async fn await_first_bytes(
     stream: &mut MessageStream,
@@ -166,24 +177,26 @@ async fn await_first_bytes(
     .await
 }
 
-/// Reads until a whole head is there; `None` where the client goes away.
+/// Reads until a whole head has arrived; `None` if the client goes away.
 async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option<Head>, Refusal> {
     let deadline = Instant::now() + limits.header_read;
     let mut may_skip = true;
-    let mut worth_a_look = true;
+    let mut is_worth_parsing = true;
     loop {
         if may_skip && stream.unread().starts_with(head::EMPTY_LINE) {
             stream.skip_bytes(head::EMPTY_LINE.len());
             may_skip = false;
         }
-        if worth_a_look && let Some(head) = head::parse(stream.unread(), limits.max_header_bytes)? {
+        if is_worth_parsing
+            && let Some(head) = head::parse(stream.unread(), limits.max_header_bytes)?
+        {
             return Ok(Some(head));
         }
         let before = stream.unread().len();
         match tokio::time::timeout_at(deadline, stream.read_more()).await {
             Ok(Ok(0) | Err(_)) => return Ok(None),
             Ok(Ok(_)) => {}
-            // Nothing but the empty line that some clients send after a body.
+            // Only the empty line that some clients send after a body.
             Err(_) if before == 0 => return Ok(None),
             Err(_) => {
                 return Err(Refusal {
@@ -192,11 +205,11 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
                 });
             }
         }
-        // A head that comes in crumbs is looked at once a line, not once a crumb, as long as it
-        // may still be a good one.
+        // A head that arrives in small pieces is parsed once per line, not once per piece, as long
+        // as it may still be valid.
         let unread = stream.unread();
         let new = unread.get(before..).unwrap_or_default();
-        worth_a_look = before == 0
+        is_worth_parsing = before == 0
             || memchr::memchr(b'\n', new).is_some()
             || unread.len() > limits.max_header_bytes
             || (before <= MAX_REQUEST_LINE && unread.len() > MAX_REQUEST_LINE);

@@ -1,57 +1,26 @@
-//! Which host a request is for, and whether its connection may ask for it.
+//! Which host a request is for, and whether it may be requested on its connection.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::HeaderValue;
-use http::header::HOST;
-use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
 
 use crate::host::{Host, NameBuffer};
 use crate::tls::TlsInfo;
 
-/// The authority of a request: its host and, where it is named, its port.
+/// The authority of a request: its host and, if it is named, its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
     pub(crate) host: Host<'a>,
     pub(crate) port: Option<u16>,
 }
 
-/// How a request came.
+/// How a request arrived.
 #[derive(Clone, Copy)]
 pub(crate) enum Channel<'a> {
     Plain,
-    /// `None` where nothing is known of the handshake: then no host is covered.
+    /// `None` if nothing is known of the handshake: then no host is covered.
     Tls(Option<&'a TlsInfo>),
-}
-
-/// The authority that a request names, as it came.
-///
-/// `edge` has refused requests in which `:authority`, an absolute request target and `Host` are not
-/// the same authority, and those with two `Host` fields, so that any of them will do.
-pub(crate) fn of(request: &RequestHeader) -> &[u8] {
-    match (request.uri.authority(), request.headers.get(HOST)) {
-        (Some(authority), _) => authority.as_str().as_bytes(),
-        (None, Some(host)) => host.as_bytes(),
-        (None, None) => b"",
-    }
-}
-
-/// The authority as upstreams get it: in normal form, with the port where the client named one.
-///
-/// # Errors
-/// 400, where the request names none that is valid.
-pub(crate) fn host_field(request: &RequestHeader) -> Result<HeaderValue> {
-    let raw = of(request);
-    let mut buffer = NameBuffer::new();
-    let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
-    let authority = Authority::parse(raw, &mut buffer).ok_or_else(invalid)?;
-    let normal = authority.to_string();
-    match request.headers.get(HOST) {
-        Some(host) if host.as_bytes() == normal.as_bytes() => Ok(host.clone()),
-        _ => HeaderValue::try_from(normal).map_err(|_| invalid()),
-    }
 }
 
 impl<'a> Authority<'a> {
@@ -77,9 +46,21 @@ impl<'a> Authority<'a> {
         };
         Some(Self { host, port })
     }
+
+    /// This authority in normal form, as the value of a `Host` field. `raw` is what it was parsed
+    /// from: a name that is normal already is not formatted anew.
+    pub(crate) fn to_field(self, raw: &[u8]) -> Option<HeaderValue> {
+        match self {
+            Self {
+                host: Host::Name(name),
+                port: None,
+            } if name.as_bytes() == raw => HeaderValue::from_bytes(raw).ok(),
+            _ => HeaderValue::try_from(self.to_string()).ok(),
+        }
+    }
 }
 
-/// Reads nothing, or a colon with a port that may be empty. `None` for anything else.
+/// Reads an empty text, or a colon with a port that may be empty. `None` for anything else.
 fn port(rest: &[u8]) -> Option<Option<u16>> {
     match rest.strip_prefix(b":") {
         None => rest.is_empty().then_some(None),
@@ -99,8 +80,8 @@ impl std::fmt::Display for Authority<'_> {
 }
 
 impl Channel<'_> {
-    /// What the handshake left for the first request of its connection: a client that connects
-    /// while the configuration changes sees certificate and answer of one state.
+    /// What the handshake left for the first request of its connection. So a client that connects
+    /// while the configuration changes sees the certificate and the response of one state.
     pub(crate) fn attachment<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         match self {
             Self::Tls(Some(info)) => info.take_attachment()?.downcast().ok(),
@@ -108,10 +89,10 @@ impl Channel<'_> {
         }
     }
 
-    /// Whether the client may take an answer for `host` from this connection.
+    /// Whether `host` may be served on this connection.
     ///
-    /// On TLS the certificate that the client was shown must be valid for `host`, and it must be
-    /// one for the name that the client asked for (RFC 9110, section 7.4).
+    /// Over TLS the certificate that was presented must be valid for `host`, and it must be one for
+    /// the name that the client requested (RFC 9110, section 7.4).
     pub(crate) fn covers(&self, host: Host<'_>) -> bool {
         match (self, host) {
             (Self::Plain, _) => true,

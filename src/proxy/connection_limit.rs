@@ -1,17 +1,17 @@
 //! Limits on connections to upstreams, and on each client's share of them.
 //!
-//! Over HTTP/1 a client's connection has one request at an upstream at most; over HTTP/2 it may
-//! have a hundred. None may take what all others need.
+//! Over HTTP/1 a client's connection has at most one request at an upstream; over HTTP/2 it may
+//! have a hundred. None may use up what the others need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::throttle::Throttle;
 
-/// For each permit that a client's connection holds, so many must be free.
+/// For each permit that a client's connection holds, this many must be free.
 const SHARE: usize = 4;
 
-/// Connections to upstreams: those in use by requests, and those that wait for one.
+/// Counts connections to upstreams: those that requests use, and idle ones.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     used: AtomicUsize,
@@ -19,7 +19,7 @@ pub(crate) struct ConnectionLimit {
     idle: AtomicUsize,
     most_idle: AtomicUsize,
     /// Limits how often refusals are logged.
-    pub(crate) refusals: Throttle,
+    refusals: Throttle,
 }
 
 impl Default for ConnectionLimit {
@@ -40,16 +40,16 @@ impl ConnectionLimit {
         self.most_used.store(most, Ordering::Relaxed);
     }
 
-    /// Sets how many connections may wait for a request.
+    /// Sets how many connections may be idle.
     pub(crate) fn set_most_idle(&self, most: usize) {
         self.most_idle.store(most, Ordering::Relaxed);
     }
 
-    /// A permit for a request, `None` where there is none. `limit` is what the configuration
-    /// allows, 0 for no limit of its own.
+    /// A permit for a request; `None`, which is logged, if there is none. `limit` is what the
+    /// configuration allows, 0 if it sets no limit.
     ///
-    /// A client's connection may have a quarter of what it leaves free, and one permit in any case.
-    /// So greedy ones get less and less, and others find room.
+    /// A client's `connection` may hold a quarter of what it leaves free, and one permit in any
+    /// case. So greedy ones get less and less, and there is room for others.
     pub(crate) fn try_acquire(
         self: &Arc<Self>,
         limit: usize,
@@ -65,9 +65,13 @@ impl ConnectionLimit {
             let may = own.saturating_mul(SHARE) < most.saturating_sub(used);
             may.then(|| used.saturating_add(1))
         };
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .ok()?;
+        let acquired = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        if acquired.is_err() {
+            self.log_refusal();
+            return None;
+        }
         if let Some(own) = connection {
             own.fetch_add(1, Ordering::Relaxed);
         }
@@ -77,7 +81,17 @@ impl ConnectionLimit {
         })
     }
 
-    /// Counts a connection that waits for its next request; `None` where enough do.
+    fn log_refusal(&self) {
+        if let Some(suppressed) = self.refusals.admit() {
+            tracing::warn!(
+                suppressed,
+                "a request is refused with 503: too many are pending at upstreams; see \
+                 server.limits.upstream_connections",
+            );
+        }
+    }
+
+    /// Counts a connection that becomes idle; `None` if enough are.
     pub(crate) fn try_keep_idle(self: &Arc<Self>) -> Option<IdlePermit> {
         let most = self.most_idle.load(Ordering::Relaxed);
         let take = |idle: usize| (idle < most).then(|| idle.saturating_add(1));
@@ -87,14 +101,14 @@ impl ConnectionLimit {
         Some(IdlePermit(Arc::clone(self)))
     }
 
-    /// How many connections wait for a request.
+    /// How many connections are idle.
     #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
     }
 }
 
-/// A request's permit, given back when it is dropped.
+/// A request's permit, returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct UpstreamPermit {
     connection_limit: Arc<ConnectionLimit>,
@@ -110,7 +124,7 @@ impl Drop for UpstreamPermit {
     }
 }
 
-/// A connection that waits, counted until this is dropped.
+/// An idle connection, counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct IdlePermit(Arc<ConnectionLimit>);
 

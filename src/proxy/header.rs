@@ -1,4 +1,4 @@
-//! The fields of messages: what is added, replaced and dropped on the way through.
+//! The fields of messages: what is added, replaced and dropped on the way.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -11,7 +11,9 @@ use http::{Method, StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-/// The field that carries the name of a request through gateway, upstream and logs.
+use super::refusal::Refusal;
+
+/// The field that carries the id of a request through gateway, upstream and logs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The fields that belong to one connection whatever `Connection` says (RFC 9110, section 7.6.1).
@@ -26,7 +28,7 @@ const HOP_BY_HOP: [&str; 7] = [
     "connection",
 ];
 
-/// What is told to an upstream about the client.
+/// What an upstream learns about the client.
 pub(crate) struct Forwarded<'a> {
     pub(crate) client: Option<IpAddr>,
     /// Whether the client spoke TLS.
@@ -39,10 +41,11 @@ pub(crate) struct Forwarded<'a> {
 }
 
 impl Forwarded<'_> {
-    /// Writes the fields that tell an upstream who asks, in place of the client's own.
+    /// Writes the fields that tell an upstream about the client, in place of the client's own.
     ///
-    /// Clients cannot be believed about where they come from, so nothing of theirs is kept, be it
-    /// `Forwarded` (RFC 7239), any `X-Forwarded-*` or a spelling that a server might take for one.
+    /// Clients cannot be trusted about where they come from. So none of their claims are kept:
+    /// neither `Forwarded` (RFC 7239), nor any `X-Forwarded-*`, nor a spelling that a server might
+    /// confuse with one.
     pub(crate) fn write_fields(self, request: &mut RequestHeader) -> Result<()> {
         let dropped: Vec<HeaderName> = request
             .headers
@@ -77,24 +80,25 @@ impl Forwarded<'_> {
     }
 }
 
-/// Whether a client's field is kept from upstreams; its name is in lower case.
+/// Whether a client's field, its name in lower case, is kept from upstreams.
 ///
-/// Servers make variables of names, in which every octet but letters and digits may become `_`. So a
-/// name with any other octet than `-` could be taken for one that the gateway vouches for.
+/// Servers turn names into variables, in which every octet other than letters and digits may become
+/// `_`. So a name with any other octet than `-` could be confused with one that the gateway vouches
+/// for.
 fn is_dropped(name: &str) -> bool {
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
     !name.bytes().all(is_plain) || is_claim(name)
 }
 
-/// Whether a field claims something of the client, or of the way that a request has come, which
-/// servers believe of a proxy.
+/// Whether a field claims something about the client, or about how a request arrived, that servers
+/// believe if a proxy sends it.
 fn is_claim(name: &str) -> bool {
     const BEGINNINGS: [&str; 6] = [
         "forwarded-",
         "x-forwarded-",
         "x-original-",
         "x-rewrite-",
-        // `Proxy` becomes HTTP_PROXY where a server makes variables of fields (CVE-2016-5385).
+        // `Proxy` becomes HTTP_PROXY in servers that turn fields into variables (CVE-2016-5385).
         "proxy-",
         "x-proxyuser-",
     ];
@@ -129,24 +133,20 @@ fn is_claim(name: &str) -> bool {
     ) || BEGINNINGS.iter().any(|begin| name.starts_with(begin))
 }
 
-/// Why a request is refused before it is routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
-
-/// Checks what must hold for a request whatever it asks for.
+/// Checks what must hold for every request.
 ///
-/// HTTP/1 has been checked to the octet before it comes here; for HTTP/2, h2 and `edge` refuse
+/// HTTP/1 has already been checked octet by octet. For HTTP/2, h2 and `edge` refuse
 /// connection-specific fields, upper case, forbidden octets, a bad `Content-Length` and an
-/// authority that differs from `Host`. What is left is checked here, for both.
+/// authority that differs from `Host`. The rest is checked here, for both.
 pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), Refusal> {
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
-        return Err(Refusal(
+        return Err(Refusal::Invalid(
             StatusCode::METHOD_NOT_ALLOWED,
             "This method is not allowed here.",
         ));
     }
     if request.version == Version::HTTP_2 && request.headers.contains_key(TRANSFER_ENCODING) {
-        return Err(Refusal(
+        return Err(Refusal::Invalid(
             StatusCode::BAD_REQUEST,
             "HTTP/2 does not allow Transfer-Encoding.",
         ));
@@ -155,20 +155,23 @@ pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), 
     let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
     let is_length = |value: &HeaderValue| digits(value.as_bytes()).is_some();
     if !lengths.next().is_none_or(is_length) || lengths.next().is_some() {
-        return Err(Refusal(
+        return Err(Refusal::Invalid(
             StatusCode::BAD_REQUEST,
             "The length of the body is not given as one number.",
         ));
     }
-    if !origin_form(request).starts_with(b"/") {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "The request has no path."));
+    if !origin_form(request.raw_path()).starts_with(b"/") {
+        return Err(Refusal::Invalid(
+            StatusCode::BAD_REQUEST,
+            "The request has no path.",
+        ));
     }
     let expects = request.headers.get_all(EXPECT).iter();
     if expects
         .map(HeaderValue::as_bytes)
         .any(|e| !e.eq_ignore_ascii_case(b"100-continue"))
     {
-        return Err(Refusal(
+        return Err(Refusal::Invalid(
             StatusCode::EXPECTATION_FAILED,
             "The only supported expectation is 100-continue.",
         ));
@@ -176,8 +179,8 @@ pub(crate) fn check_request(request: &RequestHeader) -> std::result::Result<(), 
     Ok(())
 }
 
-/// Checks the names in `Connection` as Pingora does, which would do so once it is connected to an
-/// upstream: none may take away what routing and trust rest on.
+/// Checks the names in `Connection` as Pingora does once it is connected to an upstream: none may
+/// remove fields that routing and trust depend on.
 fn check_nominated(headers: &HeaderMap) -> std::result::Result<(), Refusal> {
     const MOST: usize = 9;
     let is_good = |name: &[u8]| {
@@ -187,7 +190,7 @@ fn check_nominated(headers: &HeaderMap) -> std::result::Result<(), Refusal> {
     if connection_names(headers).all(is_good) && connection_names(headers).count() <= MOST {
         return Ok(());
     }
-    Err(Refusal(
+    Err(Refusal::Invalid(
         StatusCode::BAD_REQUEST,
         "The Connection field names a field that it must not name.",
     ))
@@ -211,7 +214,7 @@ pub(crate) fn declared_length(request: &RequestHeader) -> Option<u64> {
     digits(request.headers.get(CONTENT_LENGTH)?.as_bytes())
 }
 
-/// Writes the length of a body in its one normal form.
+/// Writes the length of a body in its normal form.
 pub(crate) fn write_length(request: &mut RequestHeader, length: u64) -> Result<()> {
     match request.headers.get(CONTENT_LENGTH) {
         Some(value) if value.as_bytes().first() == Some(&b'0') && value.len() > 1 => {
@@ -221,7 +224,7 @@ pub(crate) fn write_length(request: &mut RequestHeader, length: u64) -> Result<(
     }
 }
 
-/// A number in digits alone.
+/// A number that consists of digits only.
 fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -229,13 +232,12 @@ fn digits(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// The request's target as `/path?query`, whatever the form it came in.
-pub(crate) fn origin_form(request: &RequestHeader) -> &[u8] {
-    let raw = request.raw_path();
+/// A request's target as `/path?query`, whichever form it was sent in.
+pub(crate) fn origin_form(raw: &[u8]) -> &[u8] {
     if raw.first() == Some(&b'/') {
         return raw;
     }
-    // The URI of a target in absolute form holds what comes after the authority.
+    // The URI of a target in absolute form contains what follows the authority.
     match memchr::memmem::find(raw, b"://").and_then(|at| raw.get(at + 3..)) {
         Some(rest) => match rest.iter().position(|octet| matches!(octet, b'/' | b'?')) {
             Some(at) => rest
@@ -248,8 +250,8 @@ pub(crate) fn origin_form(request: &RequestHeader) -> &[u8] {
     }
 }
 
-/// Whether a request asks for a WebSocket, in the one way that is passed on (RFC 6455,
-/// section 4.1).
+/// Whether a request asks for a WebSocket, in the only form that is passed on (RFC 6455, section
+/// 4.1).
 pub(crate) fn is_websocket(request: &RequestHeader) -> bool {
     let all = |name: HeaderName, is: fn(&[u8]) -> bool| {
         request
@@ -287,10 +289,10 @@ pub(crate) fn join_cookies(request: &mut RequestHeader) -> Result<()> {
     request.insert_header(COOKIE, value(joined)?)
 }
 
-/// Checks an answer's head and drops what belongs to the upstream's connection.
+/// Checks a response's head and drops what belongs to the upstream's connection.
 ///
 /// # Errors
-/// Where the answer cannot be passed on without a guess at what it means.
+/// If the response cannot be passed on without guessing what it means.
 pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool) -> Result<()> {
     let invalid =
         |why: &'static str| Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
@@ -311,7 +313,8 @@ pub(crate) fn clean_response(response: &mut ResponseHeader, upgrade_asked: bool)
         return invalid("Transfer-Encoding in an HTTP/1.0 response");
     }
     if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
-        // Neither may say how its body is framed (RFC 9110, section 8.6; RFC 9112, section 6.1).
+        // Neither may declare how its body is framed (RFC 9110, section 8.6; RFC 9112, section
+        // 6.1).
         response.remove_header(&TRANSFER_ENCODING);
         response.remove_header(&CONTENT_LENGTH);
     } else if response.status == StatusCode::NOT_MODIFIED {
@@ -445,7 +448,11 @@ mod tests {
             ("*", "*"),
         ] {
             let request = request("GET", target, &[]);
-            assert_eq!(origin_form(&request), origin.as_bytes(), "{target}");
+            assert_eq!(
+                origin_form(request.raw_path()),
+                origin.as_bytes(),
+                "{target}"
+            );
         }
     }
 

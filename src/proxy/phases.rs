@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,16 +16,17 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use super::Gateway;
+use super::app::Handover;
+use super::decision::{Decision, Step};
+use super::failure::{self, Failure};
+use super::header::{self, Forwarded};
+use super::refusal::Refusal;
+use super::request::Request;
+use super::request_ctx::RequestCtx;
+use super::response::{self, LocalResponse};
+use super::upstream::{Pool, UPGRADED_IDLE};
 use crate::clock::{Clock, SystemClock};
-use crate::proxy::authority::{self, Channel};
-use crate::proxy::direct_response::Request;
-use crate::proxy::failure::{self, Failure};
-use crate::proxy::flow::Flow;
-use crate::proxy::header::{self, Forwarded};
-use crate::proxy::request_ctx::RequestCtx;
-use crate::proxy::response::{self, LocalResponse};
-use crate::proxy::upstream::{Pool, UPGRADED_IDLE};
-use crate::proxy::{Gateway, SiteTable, challenge, channel};
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -42,39 +42,46 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         ctx: &mut RequestCtx,
-        left: Box<dyn Any + Send + Sync>,
+        user_context: Box<dyn Any + Send + Sync>,
     ) {
-        ctx.keep_alive = left.downcast().ok().map(|left| *left);
+        if let Ok(handover) = user_context.downcast::<Handover>() {
+            ctx.keep_alive = Some(handover.keep_alive);
+            ctx.decision = handover.decision;
+        }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let sites = self.sites(session);
-        session.set_read_timeout(Some(sites.idle));
-        session.set_write_timeout(Some(sites.idle));
-        session.set_total_drain_timeout(Some(sites.idle));
-        // A client of HTTP/1.0 knows no answers before the last one.
+        ctx.client = client(session);
+        let decision = match decided(session, ctx) {
+            Some(decision) => decision,
+            None => {
+                let request = Request::of(session.req_header(), session.digest());
+                self.router.look_up_validation(&request).await;
+                self.router.route(&request)
+            }
+        };
+        session.set_read_timeout(Some(decision.idle));
+        session.set_write_timeout(Some(decision.idle));
+        session.set_total_drain_timeout(Some(decision.idle));
+        // A client of HTTP/1.0 knows no interim responses.
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
-        ctx.client = client(session);
         let websocket = header::is_websocket(session.req_header());
         if websocket {
-            // What follows such a request may be no HTTP, whatever it is answered: the edge reads
+            // What follows such a request may not be HTTP, whatever the response: the edge reads
             // no other request after it.
             session.set_keepalive(None);
         }
-        challenge::look_up_token(self.certificates.challenges(), session.req_header()).await;
-        let answer = match self.decide_response(&sites, session, ctx) {
-            Some(answer) => Some(answer),
-            None => self.acquire_upstream_permit(&sites, session, ctx),
-        };
-        // What waits for the client, or for the server, holds no configuration.
-        drop(sites);
-        if let Some(answer) = answer {
-            answer.send(session, ctx.request_id_value()).await?;
+        ctx.decision = Some(match header::check_request(session.req_header()) {
+            Ok(()) => decision,
+            Err(refusal) => decision.refuse(refusal),
+        });
+        if let Some(response) = self.own_response(session, ctx) {
+            response.send(session, ctx.request_id_value()).await?;
             return Ok(true);
         }
         if ctx.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
-            // A server takes a request without a body for whole once its head has come.
+            // A server considers a request without a body complete once its head has arrived.
             response::await_empty_body(session).await?;
         }
         if websocket {
@@ -83,7 +90,7 @@ impl ProxyHttp for Gateway {
         } else {
             session.req_header_mut().remove_header(&UPGRADE);
         }
-        // An interim answer that makes the client send its body must not end the connection.
+        // An interim response that makes the client send its body must not end the connection.
         session.set_close_on_response_before_downstream_finish(false);
         Ok(false)
     }
@@ -146,7 +153,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        // The link had a connection, which its server has closed meanwhile.
+        // The link's connection was kept from an earlier request, and its server has closed it.
         ctx.record_stale();
         error.set_retry(true);
         error
@@ -174,7 +181,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let target = header::origin_form(session.req_header());
+        let target = header::origin_form(session.req_header().raw_path());
         if target != request.raw_path() {
             request.set_raw_path(target)?;
         }
@@ -182,11 +189,13 @@ impl ProxyHttp for Gateway {
         if let Some(length) = ctx.declared {
             header::write_length(request, length)?;
         }
-        let channel = channel(session);
+        let digest = session.digest();
+        let host = ctx.decision.as_ref().and_then(|one| one.host.clone());
+        let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
         Forwarded {
             client: ctx.client,
-            tls: matches!(channel, Channel::Tls(_)),
-            host: authority::host_field(session.req_header())?,
+            tls: digest.is_some_and(|digest| digest.ssl_digest.is_some()),
+            host: host.ok_or_else(invalid)?,
             port: session
                 .server_addr()
                 .and_then(|a| a.as_inet())
@@ -204,11 +213,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         // Pingora would write an empty last part as the chunk that ends a body, and then end the
-        // body once more: the next request on that connection would begin with a stray chunk.
+        // body again: the next request on that connection would begin with a stray chunk.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        // The edge watches over bodies of HTTP/1.
+        // The edge checks bodies of HTTP/1.
         if session.req_header().version == Version::HTTP_2 {
             ctx.body.check_part(body, end_of_stream);
         }
@@ -250,7 +259,7 @@ impl ProxyHttp for Gateway {
             response.insert_header(header::REQUEST_ID, ctx.request_id_value())?;
         }
         if session.req_header().version == Version::HTTP_10 {
-            // The end of the connection ends the body there.
+            // There the end of the connection ends the body.
             if response.remove_header(&TRANSFER_ENCODING).is_some() {
                 session.set_keepalive(None);
             }
@@ -266,8 +275,8 @@ impl ProxyHttp for Gateway {
     ) -> FailToProxy {
         let failure = Failure::of(error, session.is_body_done());
         ctx.record_failure(failure, error);
-        // A part of an answer is left as it is: its connection or stream is cut, so that nobody
-        // takes it for the whole.
+        // An incomplete response stays incomplete: its connection or stream is cut, so that nobody
+        // takes it for complete.
         let begun = session.response_written().is_some_and(|head| {
             !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
         });
@@ -277,13 +286,13 @@ impl ProxyHttp for Gateway {
             if !begun {
                 let accept = response::accept_field(session);
                 let page = LocalResponse::error(status, why, accept, ctx.request_id());
-                // An upstream's fault costs the client no connection, and so no handshake.
+                // If an upstream is to blame, the client keeps its connection.
                 if !status.is_server_error() {
                     session.set_keepalive(None);
                 }
-                // Where the client cannot take it there is nobody to tell.
+                // If it cannot be sent, the client is gone.
                 let sent = page.send(session, ctx.request_id_value()).await;
-                // A client that was too slow is not waited for once more.
+                // A client that was too slow is not waited for again.
                 ctx.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
                 if sent.is_ok() && !response::is_http2(session) {
                     match &ctx.keep_alive {
@@ -295,7 +304,7 @@ impl ProxyHttp for Gateway {
         }
         FailToProxy {
             error_code,
-            // Pingora does not look at it where an upstream failed: hence what is done above.
+            // Pingora ignores it if an upstream failed, hence the code above.
             can_reuse_downstream: false,
         }
     }
@@ -325,7 +334,7 @@ impl ProxyHttp for Gateway {
             ctx.log_request(status, bytes, &request, &access, SystemClock.now());
         }
         if response::is_http2(session) && (error.is_none() || ctx.page_sent) {
-            // The upstream is done with.
+            // The upstream is no longer needed.
             ctx.upstream_permit = None;
             response::await_body_end(session, response::IDLE_AFTER).await;
         }
@@ -333,37 +342,32 @@ impl ProxyHttp for Gateway {
 }
 
 impl Gateway {
-    /// Lets a request that a route passes on go to its upstream: the answer to give instead where
-    /// it has to come later.
-    fn acquire_upstream_permit(
-        &self,
-        sites: &SiteTable,
-        session: &Session,
-        ctx: &mut RequestCtx,
-    ) -> Option<LocalResponse> {
-        let request = session.req_header();
-        ctx.declared = header::declared_length(request);
-        ctx.flow = request.extensions.get::<Arc<Flow>>().cloned();
-        let connection = ctx.flow.as_ref().map(|flow| &flow.at_upstreams);
-        ctx.upstream_permit = self
-            .connection_limit
-            .try_acquire(sites.upstream_connections, connection);
-        if ctx.upstream_permit.is_some() {
-            return None;
-        }
-        self.refused.no_room.inc();
-        if let Some(suppressed) = self.connection_limit.refusals.admit() {
-            tracing::warn!(
-                suppressed,
-                "a request is refused with 503: too many are pending at upstreams; see \
-                 server.limits.upstream_connections",
-            );
-        }
-        let why = "Too many requests are waiting for the servers behind this gateway.";
+    /// The gateway's own response to a request, if it has one. If not, the request has a permit to
+    /// use a connection to an upstream.
+    fn own_response(&self, session: &Session, ctx: &mut RequestCtx) -> Option<LocalResponse> {
+        let refusal = match ctx.decision.as_ref()?.step() {
+            Step::Respond(response) => return Some(response.clone()),
+            Step::Refuse(refusal) => refusal,
+            Step::Pass(_) => {
+                ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit);
+                if ctx.upstream_permit.is_some() {
+                    return None;
+                }
+                Refusal::NoRoom
+            }
+        };
+        self.refused.count(refusal);
+        let (status, why) = refusal.status();
         let accept = response::accept_field(session);
-        let status = StatusCode::SERVICE_UNAVAILABLE;
         Some(LocalResponse::error(status, why, accept, ctx.request_id()))
     }
+}
+
+/// What the edge has decided to do with a request, which it passes in the session's user context
+/// over HTTP/1, and in the extensions of the head over HTTP/2.
+fn decided(session: &mut Session, ctx: &mut RequestCtx) -> Option<Decision> {
+    let over_http1 = ctx.decision.take();
+    over_http1.or_else(|| session.req_header_mut().extensions_mut().remove())
 }
 
 /// The address of the client.

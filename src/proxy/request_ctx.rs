@@ -1,4 +1,4 @@
-//! The context of one request while it passes through the gateway, Pingora's `CTX`.
+//! The context of one request on its way through the gateway, Pingora's `CTX`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,71 +7,72 @@ use std::time::Instant;
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_http::RequestHeader;
 
+use super::app::KeepAlive;
+use super::body::Body;
+use super::connection_limit::{ConnectionLimit, UpstreamPermit};
+use super::deadline::Deadline;
+use super::decision::{Decision, Step};
+use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
+use super::flow::Flow;
+use super::header;
+use super::request::Request;
+use super::response::LocalResponse;
+use super::route::{Proxy, Site};
+use super::server::Endpoint;
+use super::upstream::{Choice, Lease};
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
-use crate::proxy::app::KeepAlive;
-use crate::proxy::body::Body;
-use crate::proxy::connection_limit::UpstreamPermit;
-use crate::proxy::deadline::Deadline;
-use crate::proxy::direct_response::Request;
-use crate::proxy::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
-use crate::proxy::flow::Flow;
-use crate::proxy::response::LocalResponse;
-use crate::proxy::route::{Action, Proxy, Site};
-use crate::proxy::server::Endpoint;
-use crate::proxy::upstream::{Choice, Lease};
 
-/// A request on its way.
+/// The context of one request.
 pub struct RequestCtx {
     started: Instant,
     request_id: HeaderValue,
     pub(crate) client: Option<IpAddr>,
-    pub(crate) site: Option<Arc<Site>>,
-    /// The index of the site's route.
-    pub(crate) route: Option<usize>,
-    /// The server that is or was last tried.
+    /// What to do with the request.
+    pub(crate) decision: Option<Decision>,
+    /// The server that is being tried or was tried last.
     choice: Option<Choice>,
-    /// The server to try next, where one has failed.
+    /// The server to try next after one has failed.
     next: Option<Choice>,
     /// Addresses that have failed.
     tried: Vec<Arc<Endpoint>>,
-    /// How often the request has been tried again, as far as the route's retries count it.
+    /// How many of the route's retries are used up.
     retries: u32,
-    /// Whether the connection that was kept for it turned out closed before anything was sent.
+    /// Whether a kept connection turned out to be closed before anything was sent.
     pub(crate) is_stale: bool,
-    /// The connection to it.
+    /// The connection to the server.
     pub(crate) lease: Option<Lease>,
     /// The request's permit to use an upstream connection.
     pub(crate) upstream_permit: Option<UpstreamPermit>,
-    /// Whether a request has been repeated because its kept-alive connection was dead.
+    /// Whether the request was repeated because its kept-alive connection was dead.
     repeated: bool,
-    /// Whether the client asks for a WebSocket.
+    /// Whether the client requests a WebSocket.
     pub(crate) websocket: bool,
-    /// Until when the upstream must agree to the upgrade that the client asks for.
+    /// By when the upstream must agree to the upgrade that the client requests.
     deadline: Option<Deadline>,
-    /// Where the owner of an HTTP/1 connection learns that it is kept.
+    /// Tells the owner of an HTTP/1 connection that it is kept.
     pub(crate) keep_alive: Option<KeepAlive>,
-    /// Whether an error page was sent whole, to a client that may still send.
+    /// Whether a complete error page was sent, to a client that may still be sending.
     pub(crate) page_sent: bool,
-    /// How the answer flows to a client of HTTP/2.
+    /// The flow of the response to a client of HTTP/2.
     pub(crate) flow: Option<Arc<Flow>>,
     /// The length of the body as the request declares it.
     pub(crate) declared: Option<u64>,
-    /// What has come of the body, over HTTP/2.
+    /// How much of the body has arrived, over HTTP/2.
     pub(crate) body: Body,
     failure: Option<Failure>,
 }
 
 impl RequestCtx {
-    /// The state of a request that has just come, with a name of its own.
+    /// The context of a request that has just arrived, with an id of its own.
     pub(crate) fn new() -> Self {
         Self {
             started: Instant::now(),
             request_id: new_id(),
             client: None,
-            site: None,
-            route: None,
+            decision: None,
             choice: None,
             next: None,
             tried: Vec::new(),
@@ -91,34 +92,53 @@ impl RequestCtx {
         }
     }
 
-    /// The request's name, 128 random bits in hexadecimal.
+    /// The context of a request that is decided.
+    pub(crate) fn decided(decision: Decision, client: Option<IpAddr>) -> Self {
+        Self {
+            decision: Some(decision),
+            client,
+            ..Self::new()
+        }
+    }
+
+    /// The request's id, 128 random bits in hexadecimal.
     pub(crate) fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or("-")
     }
 
-    /// The request's name as a field's value.
+    /// The request's id as a field's value.
     pub(crate) fn request_id_value(&self) -> &HeaderValue {
         &self.request_id
     }
 
-    /// The route's own answer; `None` where the route passes on.
+    /// The response that was decided, if any.
     pub(crate) fn response(&self) -> Option<&LocalResponse> {
-        match &self.site.as_ref()?.route(self.route?)?.action {
-            Action::Respond(answer) => Some(answer),
-            Action::Proxy(_) => None,
+        match self.decision.as_ref()?.step() {
+            Step::Respond(response) => Some(response),
+            Step::Refuse(_) | Step::Pass(_) => None,
         }
     }
 
-    /// The route's upstream and how to speak to it; `None` where the route does not pass on.
+    /// The upstream that the request goes to, and how; `None` if it is not passed on.
     pub(crate) fn proxy(&self) -> Option<&Proxy> {
-        match &self.site.as_ref()?.route(self.route?)?.action {
-            Action::Proxy(proxy) => Some(proxy),
-            Action::Respond(_) => None,
-        }
+        self.decision.as_ref()?.proxy()
     }
 
-    /// Chooses the server to try; `None` where the route does not pass on, or where no server of
-    /// the upstream has an address yet.
+    /// Acquires a permit to use a connection to an upstream, if there is one for this request.
+    pub(crate) fn acquire_upstream_permit(
+        &mut self,
+        head: &RequestHeader,
+        limit: &Arc<ConnectionLimit>,
+    ) {
+        self.declared = header::declared_length(head);
+        self.flow = head.extensions.get::<Arc<Flow>>().cloned();
+        let configured = self.decision.as_ref().map(|one| one.upstream_connections);
+        let connection = self.flow.as_ref().map(|flow| &flow.at_upstreams);
+        self.upstream_permit = limit.try_acquire(configured.unwrap_or(0), connection);
+    }
+
+    /// Chooses the server to try; `None` if the request is not passed on, or if no server of the
+    /// upstream has an address yet.
     pub(crate) fn choose_server(&mut self) -> Option<&Choice> {
         let choice = match self.next.take() {
             Some(choice) => choice,
@@ -127,10 +147,10 @@ impl RequestCtx {
         Some(self.choice.insert(choice))
     }
 
-    /// Notes that the chosen server can be reached.
+    /// Records that the chosen server can be reached.
     pub(crate) fn record_connected(&mut self) {
         let reused = self.is_link_reused();
-        // What has come of it is sent anew with each try.
+        // Each attempt sends it from its beginning.
         self.body = Body::of(self.declared);
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
@@ -148,20 +168,20 @@ impl RequestCtx {
         }
     }
 
-    /// Whether the request has a connection that had others before, which Pingora cannot tell.
+    /// Whether the request's connection has served others before, which Pingora does not know.
     fn is_link_reused(&self) -> bool {
         self.lease
             .as_ref()
             .is_some_and(|lease| lease.link.is_reused())
     }
 
-    /// Notes that the head of an answer has come. Only a tunnel may be silent for longer than the
-    /// route allows.
+    /// Records that the head of a response has arrived. Only a tunnel may be silent for longer than
+    /// the route allows.
     pub(crate) fn record_response(&mut self, status: StatusCode) {
         self.record_progress(status == StatusCode::SWITCHING_PROTOCOLS);
     }
 
-    /// Notes that the upstream has sent something, and whether it may be silent from now on.
+    /// Records that the upstream has sent something, and whether it may be silent from now on.
     pub(crate) fn record_progress(&mut self, may_be_silent: bool) {
         if may_be_silent {
             self.deadline = None;
@@ -170,12 +190,12 @@ impl RequestCtx {
         }
     }
 
-    /// Records that the chosen server cannot be reached, and says whether to try again. Nothing has
-    /// been sent, so any request can be tried elsewhere.
+    /// Records that the chosen server cannot be reached, and returns whether to try again. Nothing
+    /// has been sent, so any request may be tried elsewhere.
     pub(crate) fn record_connect_failure(&mut self, error: &mut Error) -> bool {
         error.as_up();
         if failure::is_out_of_resources(error) {
-            // The server has not even been asked.
+            // The server is not to blame.
             error.etype = ErrorType::HTTPStatus(503);
             return false;
         }
@@ -185,18 +205,18 @@ impl RequestCtx {
         self.avoid_server()
     }
 
-    /// Notes that the connection that was kept had been closed by its server: the same server is to
-    /// be asked over another.
+    /// Records that the server had closed the kept connection: the same server is tried over
+    /// another one.
     pub(crate) fn record_stale(&mut self) {
         self.is_stale = true;
         self.next.clone_from(&self.choice);
     }
 
-    /// Records that a request failed after it was connected, and says whether to try again, which
-    /// is done only where the server has not answered and the request is `repeatable`.
+    /// Records that a request failed after it was connected, and returns whether to try again:
+    /// only if the server has not responded and the request is `repeatable`.
     ///
-    /// Where a kept-alive connection turns out dead, that costs none of the route's retries once:
-    /// the server has not failed.
+    /// The first time that a kept-alive connection turns out to be dead, this uses up none of the
+    /// route's retries, since the server has not failed.
     pub(crate) fn record_exchange_failure(&mut self, error: &mut Error, repeatable: bool) -> bool {
         if self
             .deadline
@@ -226,8 +246,8 @@ impl RequestCtx {
         self.avoid_server()
     }
 
-    /// Passes the chosen server over for a while, and says whether another is to be tried: another
-    /// address of the same server in any case, another server as often as the route allows.
+    /// Avoids the chosen server for a while, and returns whether to try another: another address of
+    /// the same server in any case, another server as often as the route allows.
     fn avoid_server(&mut self) -> bool {
         let Some(choice) = self.choice.clone() else {
             return false;
@@ -251,10 +271,10 @@ impl RequestCtx {
         self.next.is_some()
     }
 
-    /// Keeps and logs how the request failed.
+    /// Records and logs how the request failed.
     pub(crate) fn record_failure(&mut self, failure: Failure, error: &Error) {
         self.failure = Some(failure);
-        let site = self.site.as_ref().map_or("-", |site| &site.name);
+        let site = self.site().map_or("-", |site| &site.name);
         let upstream = self.upstream().unwrap_or("-");
         let request_id = self.request_id();
         match failure {
@@ -280,7 +300,7 @@ impl RequestCtx {
         }
     }
 
-    /// The status that the request ends with, where an answer with the head `written` was begun.
+    /// The status that the request ends with. `written` is that of the response, if one was begun.
     pub(crate) fn status(&self, written: Option<StatusCode>) -> u16 {
         match (written, self.failure) {
             (Some(status), _) => status.as_u16(),
@@ -293,13 +313,13 @@ impl RequestCtx {
 
     /// Counts the request.
     pub(crate) fn count_status(&self, status: u16) {
-        if let Some(site) = &self.site {
+        if let Some(site) = self.site() {
             let duration = self.started.elapsed();
             site.metrics.observe(status, duration.as_secs_f64());
         }
     }
 
-    /// Writes the request's access line. `bytes` is how many of the answer's body were sent.
+    /// Writes the request's access log line. `bytes` of the response's body were sent.
     pub(crate) fn log_request(
         &self,
         status: u16,
@@ -325,12 +345,16 @@ impl RequestCtx {
         });
     }
 
+    fn site(&self) -> Option<&Site> {
+        self.decision.as_ref()?.site()
+    }
+
     fn upstream(&self) -> Option<&str> {
         Some(&self.choice.as_ref()?.endpoint.text)
     }
 }
 
-/// A name for a request: 128 random bits in hexadecimal.
+/// An id for a request: 128 random bits in hexadecimal.
 fn new_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bits = fastrand::u128(..).to_be_bytes();
@@ -342,8 +366,8 @@ fn new_id() -> HeaderValue {
         }
     }
     let mut id = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"));
-    // It never comes again: HTTP/2 is not to remember it, which would take the place of fields
-    // that do (RFC 7541, section 6.2.3).
+    // It is never repeated, so HTTP/2 must not index it, which would evict fields that are
+    // (RFC 7541, section 6.2.3).
     id.set_sensitive(true);
     id
 }

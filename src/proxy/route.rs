@@ -1,7 +1,7 @@
-//! Host and path to what is done with a request.
+//! From host and path to the action of a route.
 //!
-//! A [`SiteTable`] is built once for a configuration and never changes; a request looks its site
-//! up by hash and its route by comparing prefixes, and takes no lock.
+//! A [`SiteTable`] is built once for a configuration and never changes. A request's site is looked
+//! up by hash, its route by comparing prefixes, without a lock.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,14 +23,14 @@ use crate::proxy::upstream::Pool;
 #[derive(Default)]
 pub struct SiteTable {
     exact: HashMap<HostName, Arc<Site>, RandomState>,
-    /// By what comes after the wildcard's label.
+    /// By the name without the wildcard's label.
     wildcard: HashMap<HostName, Arc<Site>, RandomState>,
     addresses: HashMap<IpAddr, Arc<Site>, RandomState>,
     any: Option<Arc<Site>>,
     pools: HashMap<Arc<str>, Arc<Pool>, RandomState>,
-    /// Where a plain request is redirected to, `None` where TLS is not served.
+    /// The port that plain requests are redirected to, `None` if TLS is not served.
     pub(crate) https_port: Option<u16>,
-    /// Whether a plain request is served where TLS has no certificate for its host yet.
+    /// Whether a plain request is served if there is no certificate for its host yet.
     pub(crate) https_optional: bool,
     /// How long a client may make no progress.
     pub(crate) idle: Duration,
@@ -40,29 +40,29 @@ pub struct SiteTable {
 
 /// A site, ready for requests.
 pub struct Site {
-    /// Its first host, for metrics and logs.
+    /// The first of its hosts, for metrics and logs.
     pub(crate) name: Arc<str>,
-    /// Whether it is served on TLS and nowhere else, or on plain connections and nowhere else.
+    /// Whether it is served over TLS only, or over plain connections only.
     pub(crate) tls: bool,
-    /// Shared by all sites that have the same.
+    /// Shared by all sites with the same routes.
     routes: Arc<[Route]>,
     pub(crate) metrics: SiteMetrics,
 }
 
 /// A route, ready for requests.
-pub(crate) struct Route {
+struct Route {
     /// Percent-decoded.
     prefix: Box<[u8]>,
-    pub(crate) action: Action,
+    action: Action,
 }
 
-/// What is done with a request.
+/// What a route does with a request.
 pub(crate) enum Action {
     Respond(LocalResponse),
     Proxy(Proxy),
 }
 
-/// Passing a request on.
+/// How a request is passed on.
 pub(crate) struct Proxy {
     pub(crate) pool: Arc<Pool>,
     pub(crate) connect_timeout: Duration,
@@ -70,20 +70,19 @@ pub(crate) struct Proxy {
     pub(crate) retries: u32,
 }
 
-/// What becomes of a request by its host and its connection.
+/// Whether a host is served on a connection.
 pub(crate) enum Admission<'a> {
-    /// The site that answers it.
     Serve(&'a Arc<Site>),
     /// The host is not served on this connection: 421 (RFC 9110, section 15.5.20).
     Misdirected,
-    /// The site is served on TLS: go there, to this port.
+    /// The site is served over TLS: redirect to this port.
     ToTls(&'a Arc<Site>, u16),
     /// No site has this host.
     Unknown,
 }
 
 impl SiteTable {
-    /// Makes the table for `config`. Upstreams that are as in `previous` keep their state.
+    /// Builds the table for `config`. Upstreams that are the same as in `previous` keep their state.
     pub fn build(config: &Config, metrics: &Metrics, previous: Option<&Self>) -> Self {
         let mut table = Self {
             https_port: config.server.https.first().map(|address| address.port()),
@@ -103,14 +102,14 @@ impl SiteTable {
         table
     }
 
-    /// A table of sites alone, whose upstreams' state is shared with no other table.
+    /// A table of these sites that shares no state of upstreams with another table.
     pub fn of_sites(sites: &[Arc<model::Site>], metrics: &Metrics) -> Self {
         let mut table = Self::default();
         table.add(sites, metrics);
         table
     }
 
-    /// Whether a request for this host and path, as they come, is for a site and a route of it.
+    /// Whether a request for this host and path, as sent by a client, leads to a route.
     pub fn has_route(&self, host: &[u8], path: &[u8]) -> bool {
         let mut buffer = NameBuffer::new();
         buffer
@@ -120,7 +119,7 @@ impl SiteTable {
     }
 
     fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
-        // By where they are in the model, which outlives this.
+        // By their address in the model, which outlives this.
         let mut shared: HashMap<*const model::Route, Arc<[Route]>> = HashMap::new();
         for model in sites {
             let routes = shared.entry(model.routes.as_ptr());
@@ -138,7 +137,7 @@ impl SiteTable {
         }
     }
 
-    /// The site for `host`, a name in normal form: of that very name, else of the wildcard over
+    /// The site for `host`, a name in normal form: that of the exact name, else of the wildcard over
     /// its first label, else the catch-all.
     pub fn lookup(&self, host: &str) -> Option<&Arc<Site>> {
         self.exact
@@ -152,7 +151,7 @@ impl SiteTable {
         self.pools.values()
     }
 
-    /// What becomes of a request for `host` that came through `channel`.
+    /// Whether a request for `host` that arrived through `channel` is served.
     pub(crate) fn admit_host(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
         let site = match host {
             Host::Name(name) => self.lookup(name),
@@ -216,10 +215,10 @@ impl SiteTable {
 impl Site {
     /// The index of the route for a path, percent-encoded and without its query.
     ///
-    /// `Ok(None)` where no route covers it.
+    /// `Ok(None)` if no route covers it.
     ///
     /// # Errors
-    /// Where servers may read the path in ways that lead to different routes.
+    /// If servers may read the path in ways that lead to different routes.
     pub(crate) fn find_route(&self, path: &[u8]) -> Result<Option<usize>, Ambiguous> {
         path::resolve(path, |path| {
             self.routes
@@ -229,9 +228,9 @@ impl Site {
         .ok_or(Ambiguous)
     }
 
-    /// The route at an index that [`Site::find`] gave.
-    pub(crate) fn route(&self, index: usize) -> Option<&Route> {
-        self.routes.get(index)
+    /// The action of the route at an index that [`Self::find_route`] gave.
+    pub(crate) fn action(&self, index: usize) -> Option<&Action> {
+        Some(&self.routes.get(index)?.action)
     }
 }
 

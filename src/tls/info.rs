@@ -86,24 +86,11 @@ impl TlsInfo {
             .is_some_and(|set| set.covers_ip(host))
     }
 
-    /// What [`Self::take_attachment`] would give.
-    pub fn attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        let attachment = lock(&self.attachment).clone()?;
-        self.in_time(&attachment)
-    }
-
     /// The attachment of the snapshot that the handshake used, for the first request of the
     /// connection; `None` for later ones, and for a first one that came too late.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         let attachment = lock(&self.attachment).take()?;
-        self.in_time(&attachment)
-    }
-
-    fn in_time(
-        &self,
-        attachment: &Weak<dyn Any + Send + Sync>,
-    ) -> Option<Arc<dyn Any + Send + Sync>> {
-        let in_time = self.since.elapsed() < FIRST_REQUEST;
-        attachment.upgrade().filter(|_| in_time)
+        let is_in_time = self.since.elapsed() < FIRST_REQUEST;
+        attachment.upgrade().filter(|_| is_in_time)
     }
 }

@@ -1,4 +1,4 @@
-//! Answers of the application's own, which need nothing but the head that has been read.
+//! Responses of the application's own, for which a request's head suffices.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,9 +13,9 @@ use pingora_core::protocols::tls::SslDigest;
 use super::head::{Head, HeadRanges, Refusal};
 use super::stream::MessageStream;
 use super::target::RoughLine;
-use crate::proxy::{DirectResponder, Fields, Prepared, Request};
+use crate::proxy::{Decision, DirectResponder, Fields, Prepared, Request, Routed};
 
-/// Up to this size a body goes into one piece with its head.
+/// Up to this size a body is sent in one piece with its head.
 const SMALL: usize = 8 * 1024;
 
 /// What requests of a connection have in common.
@@ -48,30 +48,37 @@ impl Client {
     }
 }
 
-/// Answers the message whose head has been found in what was read, where the application has an
-/// answer of its own. Whether it has.
+/// What became of a message.
+pub(super) enum Outcome {
+    Answered,
+    /// It goes to Pingora, with what the application has decided.
+    Forward(Option<Decision>),
+}
+
+/// Has the application decide the message whose head has been read, and sends its response if it
+/// has one.
 ///
 /// # Errors
-/// Where the client does not take it.
+/// If the client does not accept it.
 pub(super) async fn respond<A: DirectResponder>(
     app: &A,
     stream: &mut MessageStream,
     client: &Client,
     head: &Head,
-) -> io::Result<bool> {
+) -> io::Result<Outcome> {
     let Some(ranges) = &head.ranges else {
-        return Ok(false);
+        return Ok(Outcome::Forward(None));
     };
     let request = stream.unread().get(..head.len);
     let request = request.and_then(|bytes| client.request_from(ranges, bytes));
-    // In a box, so that a connection without a request has no room for it.
-    let answer = request.and_then(|request| app.prepare_response(&request).map(Box::new));
-    let Some(answer) = answer else {
-        return Ok(false);
+    let response = match request.map(|request| app.route(&request)) {
+        Some(Routed::Respond(response)) => response,
+        Some(Routed::Forward(decision)) => return Ok(Outcome::Forward(decision)),
+        None => return Ok(Outcome::Forward(None)),
     };
     let bytes = stream.take_bytes(head.len);
-    let body = answer.body().map_or(&[][..], |body| body);
-    let mut piece = whole_head(&answer, body.len(), "keep-alive");
+    let body = response.body().map_or(&[][..], |body| body);
+    let mut piece = whole_head(&response, body.len(), "keep-alive");
     let sent = if body.len() <= SMALL {
         piece.extend_from_slice(body);
         stream.send_response(&piece, &[]).await
@@ -80,13 +87,13 @@ pub(super) async fn respond<A: DirectResponder>(
     };
     let octets = sent.as_ref().map_or(0, |()| body.len());
     if let Some(request) = client.request_from(ranges, &bytes) {
-        app.record_sent(*answer, &request, octets);
+        app.record_sent(*response, &request, octets);
     }
-    sent.map(|()| true)
+    sent.map(|()| Outcome::Answered)
 }
 
-/// Answers what is not served as the request that it ought to be. Whether the client has taken the
-/// answer; the connection is to be closed in any case.
+/// Responds to what is refused as malformed. Returns whether the client has accepted the response;
+/// the connection must be closed in any case.
 pub(super) async fn respond_refusal<A: DirectResponder>(
     app: &A,
     stream: &mut MessageStream,
@@ -105,25 +112,25 @@ pub(super) async fn respond_refusal<A: DirectResponder>(
         client: client.address,
         tls: client.tls.as_deref(),
     };
-    let answer = app.prepare_refusal(refusal.status, refusal.reason, &request);
-    let body = answer.body().map_or(&[][..], |body| body);
-    let head = whole_head(&answer, 0, "close");
+    let response = app.prepare_refusal(refusal.status, refusal.reason, &request);
+    let body = response.body().map_or(&[][..], |body| body);
+    let head = whole_head(&response, 0, "close");
     let sent = stream.send_refusal(&head, body).await;
     let octets = if sent { body.len() } else { 0 };
-    app.record_sent(answer, &request, octets);
+    app.record_sent(response, &request, octets);
     sent
 }
 
-/// The head of an answer, with what it says of the connection, and room for a body after it.
-fn whole_head(answer: &Prepared, body: usize, connection: &str) -> Vec<u8> {
-    let status = answer.status();
+/// The head of a response, `Connection` included, with room for a body of this size after it.
+fn whole_head(response: &Prepared, body: usize, connection: &str) -> Vec<u8> {
+    let status = response.status();
     let mut head = Vec::with_capacity(384 + body.min(SMALL));
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
-    for (name, value) in answer.fields() {
+    for (name, value) in response.fields() {
         write_field(&mut head, &name, &value);
     }
     head.extend_from_slice(b"Date: ");
@@ -134,7 +141,7 @@ fn whole_head(answer: &Prepared, body: usize, connection: &str) -> Vec<u8> {
     head
 }
 
-/// Writes a field as most programs do: with each word of its name in capitals.
+/// Writes a field as most programs do: with each word of its name capitalized.
 fn write_field(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     let mut begins = true;
     for &octet in name.as_str().as_bytes() {

@@ -1,9 +1,9 @@
-//! One request of an HTTP/2 connection, with the deadlines that Pingora's session does not keep.
+//! One request of an HTTP/2 connection, with deadlines that Pingora's session does not have.
 //!
-//! Pingora waits for a body without end, even once the answer is out. Here a client
-//! has to keep up while its body is waited for, and after the answer it has a moment to end it.
-//! What is written goes out in small parts, each of which the client has to take in time, and
-//! while it does not, nothing more is read from the server.
+//! Pingora waits for a body forever, even after the response. Here a client has to keep up while
+//! its body is waited for, and has a moment to end it after the response. Data is written in small
+//! parts, each of which the client has to accept in time. Meanwhile nothing more is read from the
+//! server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,15 +23,15 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::time::{Instant, timeout_at};
 
 use super::stream::HttpSession;
-use crate::proxy::Flow;
+use crate::proxy::{Decision, Flow};
 
-/// For how long a body may be waited for before it has to keep up.
+/// How long a body may be waited for before it has to keep up.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Octets for each second of waiting that a body has to keep up with.
+/// Octets per second of waiting that a body has to keep up with.
 const LEAST_RATE: u64 = 1024;
 
-/// How long a body may continue to a server once its request has been answered.
+/// How long a body may continue to a server after the response to its request.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How many octets are written at a time.
@@ -41,24 +41,29 @@ const PART: usize = 16 * 1024;
 pub(super) struct Session {
     inner: HttpSession,
     flow: Arc<Flow>,
-    /// Set where the stream ends because its client takes nothing.
+    /// Set if the stream ends because its client stopped reading.
     stalled: Arc<AtomicBool>,
     read_timeout: Option<Duration>,
     body: Pace,
-    /// When the whole answer was written.
+    /// When the complete response was written.
     answered: Option<Instant>,
 }
 
 impl Session {
-    /// The session of a request. `stalled` is set where its client takes nothing of the answer.
+    /// The session of a request, with what was decided for it. `stalled` is set if its client does
+    /// not read the response.
     pub(super) fn new_session(
         mut inner: HttpSession,
         flow: Flow,
+        decision: Option<Decision>,
         stalled: &Arc<AtomicBool>,
     ) -> ServerSession {
         let flow = Arc::new(flow);
         let head = inner.req_header_mut();
         head.extensions_mut().insert(Arc::clone(&flow));
+        if let Some(decision) = decision {
+            head.extensions_mut().insert(decision);
+        }
         ServerSession::new_custom(Box::new(Self {
             inner,
             flow,
@@ -85,7 +90,7 @@ impl Session {
         Ok(part)
     }
 
-    /// Writes a part of the answer.
+    /// Writes a part of the response.
     async fn write_part(&mut self, mut data: Bytes, end: bool) -> Result<()> {
         let write = self.flow.write();
         let written = loop {
@@ -106,7 +111,7 @@ impl Session {
         self.cancel_on_error(written)
     }
 
-    /// Cancels the flow where the stream has failed: its answer is no longer waited for.
+    /// Cancels the flow if the stream has failed: nobody waits for its response.
     fn cancel_on_error<T>(&self, done: Result<T>) -> Result<T> {
         if done.is_err() {
             self.flow.cancel();
@@ -125,19 +130,19 @@ fn timeout_error(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, why).into_down()
 }
 
-/// How a body comes. What counts is the time in which it is waited for: a server that takes a body
-/// slowly is no fault of the client's.
+/// The rate at which a body arrives, counting only the time spent waiting for it: the client is not
+/// to blame for a server that reads the body slowly.
 #[derive(Default)]
 struct Pace {
     octets: u64,
-    /// Time that was spent waiting.
+    /// Time spent waiting.
     waited: Duration,
-    /// Since when the next part is waited for.
+    /// Since when the next part is being waited for.
     since: Option<Instant>,
 }
 
 impl Pace {
-    /// Waits for the next part, from now on unless that began before; until when.
+    /// Starts waiting for the next part, unless that has begun before. Returns the deadline.
     fn begin_wait(&mut self, now: Instant, idle: Option<Duration>) -> Instant {
         let since = *self.since.get_or_insert(now);
         let allowed = GRACE.max(Duration::from_secs(self.octets / LEAST_RATE));
@@ -145,7 +150,7 @@ impl Pace {
         since + idle.map_or(patience, |idle| idle.min(patience))
     }
 
-    /// A part has come.
+    /// Records that a part has arrived.
     fn record_part(&mut self, now: Instant, octets: usize) {
         if let Some(since) = self.since.take() {
             self.waited += now.saturating_duration_since(since);
@@ -226,7 +231,7 @@ impl CustomSession for Session {
             };
         }
         if ended {
-            // Nothing where the last part has said so.
+            // Does nothing if the last part has ended the response.
             self.finish().await.map_err(|error| error.into_down())?;
         }
         Ok(ended)
@@ -332,7 +337,7 @@ impl CustomSession for Session {
         self.inner.get_retry_buffer()
     }
 
-    // Nothing but requests and answers goes over a stream.
+    // A stream carries only requests and responses.
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
@@ -355,14 +360,14 @@ impl CustomSession for Session {
     }
 }
 
-/// What Pingora calls messages beside requests.
+/// Pingora's custom messages.
 type Messages = Box<dyn stream::Stream<Item = Result<Bytes>> + Unpin + Send + Sync>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// For how long a body that comes in parts of `size`, one in `every`, is accepted.
+    /// How long a body is accepted that arrives in parts of `size`, one in `every`.
     fn lasts(size: usize, every: Duration) -> Duration {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         let mut now = begun;
@@ -403,7 +408,7 @@ mod tests {
         pace.record_part(now, 10);
         let later = now + Duration::from_secs(100);
         assert_eq!(pace.begin_wait(later, None), later + GRACE);
-        // Asked again, it does not begin anew.
+        // A second call does not start anew.
         assert_eq!(pace.begin_wait(later + GRACE / 2, None), later + GRACE);
     }
 }

@@ -1,12 +1,12 @@
 //! The requests of one HTTP/2 connection.
 //!
-//! Each is begun in the task of its connection, which is all that most answers of the gateway's own
-//! take; what then has to wait continues in a task of its own. The answers to requests that came
-//! together so leave together.
+//! Each starts in the task of its connection, which suffices for most of the gateway's own
+//! responses. A request that has to wait continues in a task of its own. So the responses to
+//! requests that arrived together leave together.
 //!
-//! A connection ends with GOAWAY, whoever ends it and why, so that the client knows which of its
-//! requests it may repeat (RFC 9113, section 6.8). The h2 crate then waits for the client's word that
-//! it has seen it. A client that never says it must not hold the gateway.
+//! A connection always ends with GOAWAY, so that the client knows which of its requests it may
+//! repeat (RFC 9113, section 6.8). The h2 crate then waits until the client confirms it. A client
+//! that never does must not delay the gateway.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -33,43 +33,43 @@ use crate::edge::report::Report;
 use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;
 use crate::edge::write_coalescing::Batch;
-use crate::proxy::{DirectResponder, Flow, Prepared, Request};
+use crate::proxy::{DirectResponder, Flow, Prepared, Request, Routed};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use super::session::Session;
 
-/// How long the last octets of an answer may be on their way to the client.
+/// How long the last octets of a response may take to reach the client.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How often a connection that is to end is looked at.
+/// How often a connection that should end is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How many requests a connection may begin before others have their turn.
+/// How many requests a connection may start before other tasks have their turn.
 const AT_ONCE: usize = 64;
 
-/// How long requests may cross the word that the connection ends.
+/// How long requests may still arrive that the client sent before it received GOAWAY.
 const CROSSING: Duration = Duration::from_secs(1);
 
-/// How long the end itself may take.
+/// How long the close itself may take.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// How far a connection is on its way to the end.
+/// How close a connection is to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The gateway stops, and whoever waits for that looks after the end.
+    /// The gateway stops; the task that waits for that also ends the connection.
     Stopping,
-    /// The client has been told not to ask for more, at this time.
+    /// Since this time the client has been asked to send no more requests.
     Leaving(Instant),
-    /// The last GOAWAY is on its way.
+    /// The last GOAWAY is being sent.
     Closing,
 }
 
-/// What requests of a connection have in common.
+/// What the requests of a connection share.
 pub(super) struct Streams<A> {
     app: Arc<A>,
     shutdown: ShutdownWatch,
-    /// How long a connection may be without a request, and a stream may take no data.
+    /// How long a connection may have no request, and a client may not read from a stream.
     idle: Duration,
     /// The most octets of a request's head.
     max_head: usize,
@@ -107,7 +107,7 @@ where
         })
     }
 
-    /// Waits until nothing is in flight and the last answer has had the time to arrive.
+    /// Waits until nothing is in flight and the last response has had time to arrive.
     pub(super) async fn wait_until_idle(&self) {
         let is_at_rest = || {
             let idle_since = self.slot.idle_since();
@@ -119,10 +119,10 @@ where
         }
     }
 
-    /// Answers what comes until the client or an error ends the connection, nothing has been in
-    /// flight for too long, another connection needs the slot, or the connection has made too much
-    /// work in vain. When the gateway stops, the client is told and what it has begun is still
-    /// answered.
+    /// Serves requests until the client or an error ends the connection, nothing has been in flight
+    /// for too long, another connection needs the slot, or the connection has caused too much
+    /// useless work. When the gateway stops, the client is told, and the requests that it has
+    /// started are still served.
     pub(super) async fn serve(
         self: &Arc<Self>,
         connection: &mut Connection<Stream, Bytes>,
@@ -161,7 +161,7 @@ where
                     Phase::Stopping => false,
                     Phase::Leaving(since) => {
                         let crossed = busy_at().max(since) + CROSSING;
-                        // What is answered may still have to be taken.
+                        // The client may still have to read responses.
                         let taken = connection.has_streams().then(|| busy_at() + self.idle);
                         let end = taken.map_or(crossed, |taken| taken.max(crossed));
                         timer.clear();
@@ -186,7 +186,7 @@ where
         batch.end();
     }
 
-    /// Begins with the requests that have come; ready once the connection is over.
+    /// Starts the requests that have arrived; ready once the connection has ended.
     fn poll_requests(
         self: &Arc<Self>,
         connection: &mut Connection<Stream, Bytes>,
@@ -201,7 +201,7 @@ where
                     self.begin_request(session, cx);
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
-                // All that had come is begun: send what is answered, and read on.
+                // All requests that had arrived are started: send the responses, and read on.
                 Poll::Pending => {
                     let had_requests = batch.end();
                     if self.accounting.resume() {
@@ -213,16 +213,16 @@ where
                 }
             }
         }
-        // Others have their turn before the rest.
+        // Other tasks have their turn before the rest.
         batch.end();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Begins with a request, and leaves it to a task of its own where it has to wait.
+    /// Starts a request, and moves it to a task of its own if it has to wait.
     fn begin_request(self: &Arc<Self>, mut session: HttpSession, cx: &mut Context<'_>) {
         if session.poll_reset(cx).is_ready() {
-            // The client has taken it back already.
+            // The client has already cancelled it.
             return;
         }
         self.is_used.store(true, Ordering::Relaxed);
@@ -234,31 +234,38 @@ where
 
     async fn answer_request(self: Arc<Self>, mut session: HttpSession) {
         let in_flight = self.slot.count_in_flight();
-        let answer = if let Err(refusal) = check_head(session.req_header(), self.max_head) {
-            Some(self.prepare_refusal(&session, &refusal))
-        } else {
-            let request = session
-                .is_body_empty()
-                .then(|| Request::http2(session.req_header(), session.digest()));
-            request
-                .flatten()
-                .and_then(|request| self.app.prepare_response(&request))
+        let response = match self.route(&session) {
+            Routed::Respond(response) => response,
+            Routed::Forward(decision) => {
+                let flow = Flow::new(&self.at_upstreams);
+                let session = Session::new_session(session, flow, decision, in_flight.stalled());
+                self.app.process_new_http(session, &self.shutdown).await;
+                return;
+            }
         };
-        let Some(answer) = answer else {
-            let flow = Flow::new(&self.at_upstreams);
-            let session = Session::new_session(session, flow, in_flight.stalled());
-            self.app.process_new_http(session, &self.shutdown).await;
-            return;
-        };
-        // Where the client is gone there is nobody to tell.
-        let octets = send_response(&mut session, &answer, self.idle)
+        // An error means that the client is gone.
+        let octets = send_response(&mut session, &response, self.idle)
             .await
             .unwrap_or(0);
         let request = Request::of(session.req_header(), session.digest());
-        self.app.record_sent(answer, &request, octets);
+        self.app.record_sent(*response, &request, octets);
     }
 
-    /// The answer to a request that is refused for its head alone.
+    /// Has the application decide what to do with a request, unless its head is malformed.
+    fn route(&self, session: &HttpSession) -> Routed {
+        if let Err(refusal) = check_head(session.req_header(), self.max_head) {
+            return Routed::Respond(Box::new(self.prepare_refusal(session, &refusal)));
+        }
+        let request = session
+            .is_body_empty()
+            .then(|| Request::http2(session.req_header(), session.digest()));
+        match request.flatten() {
+            Some(request) => self.app.route(&request),
+            None => Routed::Forward(None),
+        }
+    }
+
+    /// The response to a request that is refused because of its head.
     fn prepare_refusal(&self, session: &HttpSession, refusal: &Refusal) -> Prepared {
         let head = session.req_header();
         if refusal.status == StatusCode::BAD_REQUEST {
@@ -274,7 +281,8 @@ where
     }
 }
 
-/// Sends a whole answer; how many octets follow its head. The client may take nothing for `idle`.
+/// Sends a complete response. Returns how many octets follow its head. The client may stop reading
+/// for `idle`.
 async fn send_response(
     session: &mut HttpSession,
     answer: &Prepared,
@@ -289,7 +297,7 @@ async fn send_response(
     let (Some(body), Some(mut writer)) = (body, session.take_response_body_writer()) else {
         return Ok(0);
     };
-    // The session would give the client that time for all of it.
+    // The session would allow the client that time for the whole body.
     write_body(&mut writer, body.clone(), true, Some(idle)).await?;
     Ok(body.len())
 }

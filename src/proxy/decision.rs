@@ -1,0 +1,267 @@
+//! What to do with a request: decided once, from its head and its connection.
+//!
+//! `edge` has requests that consist of their head alone decided before Pingora sees them, all
+//! others are decided in Pingora's first phase. Either way the [`Decision`] stays with the request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use super::authority::{Authority, Channel};
+use super::path;
+use super::refusal::Refusal;
+use super::request::Request;
+use super::response::LocalResponse;
+use super::route::{Action, Admission, Ambiguous, Proxy, Site, SiteTable};
+use crate::certificate::sni::CertificateSet;
+use crate::clock::UnixTime;
+use crate::host::{Host, NameBuffer};
+use crate::tls::GlobalCertificate;
+
+/// Where CAs look for the response to an HTTP-01 challenge (RFC 8555, section 8.3).
+const CHALLENGES: &[u8] = b"/.well-known/acme-challenge/";
+
+/// Decides what to do with requests. A handle; clones share the state.
+#[derive(Clone)]
+pub(super) struct Router {
+    sites: Arc<ArcSwap<SiteTable>>,
+    certificates: GlobalCertificate,
+    /// Certificates that had expired by then do not count.
+    started: UnixTime,
+}
+
+/// What to do with a request. It keeps the request's site alive, not the whole configuration.
+#[derive(Clone)]
+pub struct Decision {
+    site: Option<Arc<Site>>,
+    outcome: Outcome,
+    /// The host of a request that is passed on, in normal form, with the port if the client named
+    /// one.
+    pub(super) host: Option<HeaderValue>,
+    /// How long the client may make no progress.
+    pub(super) idle: Duration,
+    /// How many requests may be at upstreams at a time, 0 for as many as there is room for.
+    pub(super) upstream_connections: usize,
+}
+
+#[derive(Clone)]
+enum Outcome {
+    /// The action of the site's route at this index.
+    Route(usize),
+    Respond(LocalResponse),
+    Refuse(Refusal),
+}
+
+/// The next step with a request.
+pub(super) enum Step<'a> {
+    Respond(&'a LocalResponse),
+    Refuse(Refusal),
+    Pass(&'a Proxy),
+}
+
+impl Router {
+    /// Routes requests to the sites that `sites` holds at the time. `certificates` holds pending
+    /// validations, and knows which hosts can be reached by TLS.
+    pub(super) fn new(sites: Arc<ArcSwap<SiteTable>>, certificates: GlobalCertificate) -> Self {
+        Self {
+            sites,
+            certificates,
+            started: UnixTime::MIN,
+        }
+    }
+
+    /// Ignores certificates that had expired at `started`.
+    pub(super) fn with_start_time(self, started: UnixTime) -> Self {
+        Self { started, ..self }
+    }
+
+    /// Decides what to do with a request.
+    ///
+    /// The first request of a TLS connection is for the sites that were in force at its handshake,
+    /// so that its certificate and its response belong to one state of the configuration.
+    pub(super) fn route(&self, request: &Request<'_>) -> Decision {
+        let channel = request.channel();
+        let at_handshake = channel.attachment::<SiteTable>();
+        let sites = at_handshake.unwrap_or_else(|| self.sites.load_full());
+        let mut buffer = NameBuffer::new();
+        let authority = Authority::parse(request.authority, &mut buffer);
+        let (site, outcome) = match authority {
+            Some(authority) => self.decide(&sites, request, authority, channel),
+            None => (None, Outcome::Refuse(INVALID_HOST)),
+        };
+        let mut decision = Decision {
+            site,
+            outcome,
+            host: None,
+            idle: sites.idle,
+            upstream_connections: sites.upstream_connections,
+        };
+        if let (Some(authority), Some(_)) = (authority, decision.proxy()) {
+            decision.host = authority.to_field(request.authority);
+        }
+        decision
+    }
+
+    fn decide(
+        &self,
+        sites: &SiteTable,
+        request: &Request<'_>,
+        authority: Authority<'_>,
+        channel: Channel<'_>,
+    ) -> (Option<Arc<Site>>, Outcome) {
+        if let Some(response) = self.validation_response(request, authority.host) {
+            return (None, Outcome::Respond(response));
+        }
+        let host = authority.host;
+        let target = request.origin_form();
+        let site = match sites.admit_host(host, channel) {
+            Admission::Serve(site) => site,
+            Admission::ToTls(site, _) if sites.https_optional && !self.has_tls(host) => site,
+            Admission::ToTls(site, port) => {
+                let redirect = redirect_to_tls(authority, port, target);
+                return (Some(Arc::clone(site)), Outcome::Respond(redirect));
+            }
+            Admission::Misdirected => return (None, Outcome::Refuse(Refusal::Misdirected)),
+            Admission::Unknown => return (None, Outcome::Refuse(Refusal::UnknownHost)),
+        };
+        let outcome = match site.find_route(path::without_query(target)) {
+            Ok(Some(index)) => Outcome::Route(index),
+            Ok(None) => Outcome::Refuse(Refusal::NoRoute),
+            Err(Ambiguous) => Outcome::Refuse(Refusal::AmbiguousPath),
+        };
+        (Some(Arc::clone(site)), outcome)
+    }
+
+    /// Whether a request may be a CA's that validates a name. Then [`Self::look_up_validation`]
+    /// comes before the decision.
+    pub(super) fn is_validation(&self, request: &Request<'_>) -> bool {
+        challenge_token(request).is_some()
+    }
+
+    /// Looks in the storage for the validation that a request may belong to: another instance may
+    /// have just stored it.
+    pub(super) async fn look_up_validation(&self, request: &Request<'_>) {
+        if let Some(token) = challenge_token(request) {
+            self.certificates.challenges().look_up_token(token).await;
+        }
+    }
+
+    /// The response to a CA that validates `host`.
+    ///
+    /// Only pending validations are answered, those of other instances included, and on every
+    /// listener: a proxy in front, or our own redirect, may have sent the CA to TLS. Other requests
+    /// under that path are routed like all requests, since the server behind a route may obtain
+    /// certificates itself.
+    fn validation_response(&self, request: &Request<'_>, host: Host<'_>) -> Option<LocalResponse> {
+        let challenges = self.certificates.challenges();
+        if challenges.is_empty() {
+            return None;
+        }
+        let key_authorization = challenges.http01(host, challenge_token(request)?)?;
+        let content_type = HeaderValue::from_static("application/octet-stream");
+        let body = Bytes::copy_from_slice(key_authorization.as_bytes());
+        Some(LocalResponse::new(StatusCode::OK, content_type, body).uncacheable())
+    }
+
+    /// Whether a client that is sent to TLS is presented a certificate for `host` that was valid
+    /// at some time since the start. One that expires later still counts: a host that was served by
+    /// HTTPS does not return to plain HTTP.
+    fn has_tls(&self, host: Host<'_>) -> bool {
+        let snapshot = self.certificates.snapshot();
+        let map = &snapshot.certificates;
+        let (covers, set) = match host {
+            Host::Name(name) => (snapshot.covers(name), map.lookup(name)),
+            Host::Ip(address) => {
+                let own = map.lookup_ip(address);
+                (
+                    snapshot.covers_ip(address),
+                    own.or_else(|| map.default_set()),
+                )
+            }
+        };
+        let is_usable = |set: &Arc<CertificateSet>| {
+            let mut certificates = set.by_kind.iter();
+            certificates.any(|certificate| certificate.not_after() >= self.started)
+        };
+        covers && set.is_none_or(is_usable)
+    }
+}
+
+impl Decision {
+    /// The same request, refused.
+    pub(super) fn refuse(self, refusal: Refusal) -> Self {
+        Self {
+            site: None,
+            outcome: Outcome::Refuse(refusal),
+            ..self
+        }
+    }
+
+    /// The next step.
+    pub(super) fn step(&self) -> Step<'_> {
+        match &self.outcome {
+            Outcome::Respond(response) => Step::Respond(response),
+            Outcome::Refuse(refusal) => Step::Refuse(*refusal),
+            Outcome::Route(index) => match self.site().and_then(|site| site.action(*index)) {
+                Some(Action::Respond(response)) => Step::Respond(response),
+                Some(Action::Proxy(proxy)) => Step::Pass(proxy),
+                None => Step::Refuse(Refusal::NoRoute),
+            },
+        }
+    }
+
+    /// The site that the request is for.
+    pub(super) fn site(&self) -> Option<&Site> {
+        self.site.as_deref()
+    }
+
+    /// The upstream that the request goes to, and how.
+    pub(super) fn proxy(&self) -> Option<&Proxy> {
+        match self.step() {
+            Step::Pass(proxy) => Some(proxy),
+            Step::Respond(_) | Step::Refuse(_) => None,
+        }
+    }
+}
+
+const INVALID_HOST: Refusal = Refusal::Invalid(StatusCode::BAD_REQUEST, "The host is not valid.");
+
+/// The token of a challenge, if a request may ask for the response to one.
+fn challenge_token<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let token = path::without_query(request.origin_form()).strip_prefix(CHALLENGES)?;
+    let token = std::str::from_utf8(token).ok();
+    token.filter(|_| request.is_read())
+}
+
+/// The redirect of a plain request to TLS. It keeps the method (308).
+fn redirect_to_tls(authority: Authority<'_>, port: u16, target: &[u8]) -> LocalResponse {
+    let host = Authority {
+        port: (port != 443).then_some(port),
+        ..authority
+    };
+    let location = [b"https://", host.to_string().as_bytes(), target].concat();
+    HeaderValue::try_from(location).map_or_else(
+        |_| LocalResponse::status(StatusCode::BAD_REQUEST),
+        |to| LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, to),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_to_tls_keeps_host_path_and_query() {
+        let mut buffer = NameBuffer::new();
+        let authority = Authority::parse(b"A.example:8080", &mut buffer).expect("valid");
+        let to = |port| redirect_to_tls(authority, port, b"/x?y=z");
+        let expected = |to: &'static str| {
+            LocalResponse::redirect(StatusCode::PERMANENT_REDIRECT, HeaderValue::from_static(to))
+        };
+        assert_eq!(to(443), expected("https://a.example/x?y=z"));
+        assert_eq!(to(8443), expected("https://a.example:8443/x?y=z"));
+    }
+}

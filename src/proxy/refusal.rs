@@ -1,0 +1,75 @@
+//! Requests that are not served, and why.
+
+use http::StatusCode;
+use prometheus::IntCounter;
+
+use crate::metrics::Metrics;
+
+/// Why a request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The request itself breaks a rule: the status, and a sentence for the client.
+    Invalid(StatusCode, &'static str),
+    /// The host is not served on this connection (RFC 9110, section 15.5.20).
+    Misdirected,
+    UnknownHost,
+    NoRoute,
+    AmbiguousPath,
+    /// Too many requests are at upstreams.
+    NoRoom,
+}
+
+impl Refusal {
+    /// The status, and a sentence that explains it to the client.
+    pub(crate) fn status(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Invalid(status, why) => (status, why),
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "This host is not served on this connection.",
+            ),
+            Self::UnknownHost => (StatusCode::NOT_FOUND, "No site has this host."),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this path."),
+            Self::AmbiguousPath => (
+                StatusCode::BAD_REQUEST,
+                "The path can be read in more than one way.",
+            ),
+            Self::NoRoom => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests are waiting for the servers behind this gateway.",
+            ),
+        }
+    }
+}
+
+/// Counts requests that are refused before a site serves them.
+#[derive(Clone)]
+pub(super) struct RefusalCounters {
+    invalid: IntCounter,
+    misdirected: IntCounter,
+    unknown_host: IntCounter,
+    no_room: IntCounter,
+}
+
+impl RefusalCounters {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let refused = |reason| metrics.refused.with_label_values(&[reason]);
+        Self {
+            invalid: refused("invalid"),
+            misdirected: refused("misdirected"),
+            unknown_host: refused("unknown_host"),
+            no_room: refused("no_room"),
+        }
+    }
+
+    pub(super) fn count(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::Invalid(..) => self.invalid.inc(),
+            Refusal::Misdirected => self.misdirected.inc(),
+            Refusal::UnknownHost => self.unknown_host.inc(),
+            Refusal::NoRoom => self.no_room.inc(),
+            // Counted as responses of the site.
+            Refusal::NoRoute | Refusal::AmbiguousPath => {}
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A request by its head, as it is routed and logged.
+
+use std::net::IpAddr;
+
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_http::RequestHeader;
+
+use super::authority::Channel;
+use super::header;
+use crate::tls::TlsInfo;
+
+/// A request by its head, which has been checked.
+pub struct Request<'a> {
+    pub method: &'a str,
+    /// As it was sent.
+    pub target: &'a [u8],
+    /// `Host` or `:authority`, as it was sent.
+    pub authority: &'a [u8],
+    /// `HTTP/1.1` or the like.
+    pub version: &'static str,
+    pub fields: Fields<'a>,
+    pub client: Option<IpAddr>,
+    /// Of the connection; `None` if it is not TLS.
+    pub tls: Option<&'a SslDigest>,
+}
+
+/// The fields of a request.
+#[derive(Clone, Copy)]
+pub enum Fields<'a> {
+    Map(&'a HeaderMap),
+    /// Lines of HTTP/1 that end in CRLF.
+    Lines(&'a [u8]),
+}
+
+impl<'a> Fields<'a> {
+    /// The first value of a field, empty if there is none.
+    pub(crate) fn get(self, name: &HeaderName) -> &'a [u8] {
+        match self {
+            Self::Map(map) => map.get(name).map_or(b"", HeaderValue::as_bytes),
+            Self::Lines(lines) => lines
+                .split(|&octet| octet == b'\n')
+                .find_map(|line| {
+                    let (found, value) = line.split_at_checked(name.as_str().len())?;
+                    let value = value.strip_prefix(b":")?;
+                    let is = found.eq_ignore_ascii_case(name.as_str().as_bytes());
+                    is.then(|| value.trim_ascii())
+                })
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// A request that Pingora has read.
+    pub(crate) fn of(head: &'a RequestHeader, digest: Option<&'a Digest>) -> Self {
+        let client = digest
+            .and_then(|digest| digest.socket_digest.as_ref()?.peer_addr()?.as_inet())
+            .map(|address| address.ip().to_canonical());
+        Self {
+            method: head.method.as_str(),
+            target: head.raw_path(),
+            authority: authority(head),
+            version: match head.version {
+                http::Version::HTTP_10 => "HTTP/1.0",
+                http::Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
+            fields: Fields::Map(&head.headers),
+            client,
+            tls: digest.and_then(|digest| digest.ssl_digest.as_deref()),
+        }
+    }
+
+    /// A request of HTTP/2 that consists of its head alone; `None` if something in it needs a
+    /// closer look.
+    pub fn http2(head: &'a RequestHeader, digest: Option<&'a Digest>) -> Option<Self> {
+        let closer = [&EXPECT, &TRANSFER_ENCODING];
+        let is_plain = closer.iter().all(|name| !head.headers.contains_key(*name));
+        is_plain.then(|| Self::of(head, digest))
+    }
+
+    /// How the request arrived.
+    pub(crate) fn channel(&self) -> Channel<'a> {
+        match self.tls {
+            Some(tls) => Channel::Tls(tls.extension.get::<TlsInfo>()),
+            None => Channel::Plain,
+        }
+    }
+
+    /// The target as `/path?query`, whichever form it was sent in.
+    pub(crate) fn origin_form(&self) -> &'a [u8] {
+        header::origin_form(self.target)
+    }
+
+    /// Whether the request reads what its target names and changes nothing: GET or HEAD.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD")
+    }
+}
+
+/// The authority that a request names, as it was sent.
+///
+/// `edge` has refused requests in which `:authority`, an absolute request target and `Host` are not
+/// the same authority, and those with two `Host` fields. So any of them will do.
+fn authority(head: &RequestHeader) -> &[u8] {
+    match (head.uri.authority(), head.headers.get(HOST)) {
+        (Some(authority), _) => authority.as_str().as_bytes(),
+        (None, Some(host)) => host.as_bytes(),
+        (None, None) => b"",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{REFERER, USER_AGENT};
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_in_lines_as_in_a_map() {
+        let lines =
+            b"GET /referer: HTTP/1.1\r\nHost: a\r\nUSER-agent:  me \r\nX-Referer: no\r\n\r\n";
+        let lines = Fields::Lines(lines);
+        assert_eq!(lines.get(&USER_AGENT), b"me");
+        assert_eq!(lines.get(&REFERER), b"");
+        let map: HeaderMap = [(USER_AGENT, HeaderValue::from_static("me"))]
+            .into_iter()
+            .collect();
+        let map = Fields::Map(&map);
+        assert_eq!(map.get(&USER_AGENT), b"me");
+        assert_eq!(map.get(&REFERER), b"");
+    }
+}
