@@ -8,6 +8,7 @@
     reason = "a test may fail loudly"
 )]
 
+mod journeys;
 mod layers;
 mod proxy;
 mod storage;
