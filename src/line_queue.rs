@@ -214,7 +214,7 @@ impl Shared {
 
     /// Takes everything that waits, as soon as there is something, or after `patience` in any case.
     /// `None` once the last handle is gone. `spare` is a buffer to fill next.
-    fn take(&self, spare: Vec<u8>, patience: Option<Duration>) -> Option<Batch> {
+    fn take_batch(&self, spare: Vec<u8>, patience: Option<Duration>) -> Option<Batch> {
         let mut state = self.lock();
         let until = patience.map(|patience| Instant::now() + patience);
         while state.waiting.is_empty() && state.reopen.is_none() {

@@ -60,7 +60,7 @@ impl Problem {
     /// The problem in JSON. A bare string is the detail.
     pub(super) fn from_json(value: &Value) -> Option<Self> {
         let Some(members) = value.as_object() else {
-            let detail = Some(said(value.as_str()?)?);
+            let detail = Some(clean_text(value.as_str()?)?);
             return Some(Self {
                 detail,
                 ..Self::default()
@@ -101,7 +101,7 @@ impl Problem {
 
     /// Its ACME type, such as `rateLimited`; empty for other types.
     pub(super) fn kind(&self) -> &str {
-        short(self.kind.as_deref())
+        acme_kind(self.kind.as_deref())
     }
 
     /// The names of its subproblems, in lower case and each once.
@@ -120,7 +120,7 @@ impl Subproblem {
     fn read(value: &Value) -> Option<Self> {
         let Some(members) = value.as_object() else {
             return Some(Self {
-                detail: Some(said(value.as_str()?)?),
+                detail: Some(clean_text(value.as_str()?)?),
                 ..Self::default()
             });
         };
@@ -132,14 +132,14 @@ impl Subproblem {
         let problem = Self {
             kind: kind(members),
             detail: detail(members),
-            name: name.as_deref().and_then(said),
+            name: name.as_deref().and_then(clean_text),
         };
         (problem != Self::default()).then_some(problem)
     }
 
     /// See [`Problem::kind`].
     pub(super) fn kind(&self) -> &str {
-        short(self.kind.as_deref())
+        acme_kind(self.kind.as_deref())
     }
 }
 
@@ -165,7 +165,7 @@ pub(super) fn page(url: &str) -> Option<String> {
 }
 
 fn kind(members: &Map<String, Value>) -> Option<String> {
-    let kind = said(members.get("type")?.as_str()?)?;
+    let kind = clean_text(members.get("type")?.as_str()?)?;
     let cut = |prefix: &str| {
         let (start, rest) = kind.split_at_checked(prefix.len())?;
         start.eq_ignore_ascii_case(prefix).then_some(rest)
@@ -189,10 +189,10 @@ fn kind(members: &Map<String, Value>) -> Option<String> {
 fn detail(members: &Map<String, Value>) -> Option<String> {
     let names = ["detail", "title", "message", "error_description", "error"];
     let texts = names.iter().filter_map(|name| text(members.get(*name)?));
-    texts.filter_map(|text| said(&text)).next()
+    texts.filter_map(|text| clean_text(&text)).next()
 }
 
-fn said(text: &str) -> Option<String> {
+fn clean_text(text: &str) -> Option<String> {
     Some(one_line(text.trim(), LONGEST)).filter(|said| !said.is_empty())
 }
 
@@ -212,23 +212,23 @@ fn without_tags(page: &str) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-fn short(kind: Option<&str>) -> &str {
+fn acme_kind(kind: Option<&str>) -> &str {
     kind.and_then(|kind| kind.strip_prefix(ACME))
         .unwrap_or_default()
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        say(f, self.detail.as_deref(), self.kind.as_deref())?;
+        write_text(f, self.detail.as_deref(), self.kind.as_deref())?;
         for problem in &self.subproblems {
             write!(f, "; {}: ", problem.name.as_deref().unwrap_or("a name"))?;
-            say(f, problem.detail.as_deref(), problem.kind.as_deref())?;
+            write_text(f, problem.detail.as_deref(), problem.kind.as_deref())?;
         }
         Ok(())
     }
 }
 
-fn say(f: &mut fmt::Formatter<'_>, detail: Option<&str>, kind: Option<&str>) -> fmt::Result {
+fn write_text(f: &mut fmt::Formatter<'_>, detail: Option<&str>, kind: Option<&str>) -> fmt::Result {
     let kind = kind.map(|kind| kind.strip_prefix(ACME).unwrap_or(kind));
     match (detail.map(|text| text.trim().trim_end_matches('.')), kind) {
         (Some(detail), Some(kind)) => write!(f, "{detail} ({kind})"),

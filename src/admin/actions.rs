@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::{Named, asked, found, named};
+use super::api::{Named, found, named, run_blocking};
 use super::{AdminState, CertificateView, Problem};
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
 use crate::manager::ActionError;
@@ -74,7 +74,7 @@ pub(super) async fn revoke(
         None => RevocationReason::Unspecified,
     };
     let wanted = name.clone();
-    let view = asked(&state, move |control| {
+    let view = run_blocking(&state, move |control| {
         let view = found(&control.certificates(), &wanted)?;
         // A revocation cannot be undone, and others may need the certificate.
         if view.is_named(&wanted) {
@@ -100,7 +100,7 @@ pub(super) async fn revoke(
         }
         Err(_) => Err(broke_off()),
     }?;
-    let after = asked(&state, move |control| {
+    let after = run_blocking(&state, move |control| {
         let views = control.certificates();
         Ok::<CertificateView, Problem>(found(&views, &name).unwrap_or(view))
     });

@@ -80,12 +80,12 @@ pub(super) async fn sites(State(state): State<AdminState>) -> Json<Vec<SiteView>
 pub(super) async fn certificates(
     State(state): State<AdminState>,
 ) -> Result<Json<Vec<CertificateView>>, Problem> {
-    listed(&state).await.map(Json)
+    list_certificates(&state).await.map(Json)
 }
 
 /// Every certificate.
-pub(super) async fn listed(state: &AdminState) -> Result<Vec<CertificateView>, Problem> {
-    asked(state, |control| Ok(control.certificates())).await
+pub(super) async fn list_certificates(state: &AdminState) -> Result<Vec<CertificateView>, Problem> {
+    run_blocking(state, |control| Ok(control.certificates())).await
 }
 
 /// The name at the end of a path.
@@ -101,7 +101,7 @@ pub(super) async fn certificate(
     name: Named,
 ) -> Result<Json<CertificateView>, Problem> {
     let name = named(name)?;
-    asked(&state, move |control| {
+    run_blocking(&state, move |control| {
         let mut view = found(&control.certificates(), &name)?;
         view.chain = view
             .fingerprint
@@ -117,7 +117,7 @@ pub(super) async fn renew(
     name: Named,
 ) -> Result<Response, Problem> {
     let name = named(name)?;
-    asked(&state, move |control| ask_issuers(control, &name, true)).await
+    run_blocking(&state, move |control| ask_issuers(control, &name, true)).await
 }
 
 pub(super) async fn obtain(
@@ -125,14 +125,14 @@ pub(super) async fn obtain(
     name: Named,
 ) -> Result<Response, Problem> {
     let name = named(name)?;
-    asked(&state, move |control| ask_issuers(control, &name, false)).await
+    run_blocking(&state, move |control| ask_issuers(control, &name, false)).await
 }
 
 /// 202 if issuers are asked, 200 if there is nothing to request.
 fn ask_issuers(control: &dyn Control, name: &str, force: bool) -> Result<Response, Problem> {
     let view = found(&control.certificates(), name)?;
     let Some(renewal) = &view.renewal else {
-        return Err(Problem::new(StatusCode::CONFLICT, unmanaged(&view)));
+        return Err(Problem::new(StatusCode::CONFLICT, unmanaged_reason(&view)));
     };
     if !force && view.is_usable() {
         return Ok(Json(view).into_response());
@@ -151,7 +151,7 @@ fn ask_issuers(control: &dyn Control, name: &str, force: bool) -> Result<Respons
 }
 
 /// Why no issuer can be asked for a certificate, and what to do.
-fn unmanaged(view: &CertificateView) -> String {
+fn unmanaged_reason(view: &CertificateView) -> String {
     let name = &view.name;
     match &view.file {
         Some(file) => format!(
@@ -184,7 +184,7 @@ pub(super) fn found(views: &[CertificateView], name: &str) -> Result<Certificate
 
 /// Runs a query that may block: it waits for a reload in progress, and thousands of certificates
 /// take time. The probes must not.
-pub(super) async fn asked<T: Send + 'static>(
+pub(super) async fn run_blocking<T: Send + 'static>(
     state: &AdminState,
     question: impl FnOnce(&dyn Control) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::api::listed;
+use super::api::list_certificates;
 use super::certificate::normal;
 use super::connection::{Connection, Streaming};
 use super::view::rfc3339;
@@ -121,7 +121,7 @@ pub(super) async fn events(
         bus.recent()
     };
     let domains = match wanted.domain {
-        Some(domain) => Some(domains(&listed(&state).await?, &domain)),
+        Some(domain) => Some(domains(&list_certificates(&state).await?, &domain)),
         None => None,
     };
     let subscriber = Subscriber {

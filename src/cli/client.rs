@@ -174,7 +174,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Answer, Failure> {
         let answer = async { received(self.send(method, path, body).await?).await };
-        self.judged(self.in_time(answer).await?)
+        self.check_token(self.in_time(answer).await?)
     }
 
     /// Opens a stream of events.
@@ -183,12 +183,12 @@ impl Client {
         if response.status().is_success() {
             return Ok(Events::new(response.into_body()));
         }
-        let answer = self.judged(self.in_time(received(response)).await?)?;
+        let answer = self.check_token(self.in_time(received(response)).await?)?;
         Err(anyhow!(answer.refusal().detail).into())
     }
 
     /// The response, unless it asks for a token.
-    fn judged(&self, answer: Answer) -> Result<Answer, Failure> {
+    fn check_token(&self, answer: Answer) -> Result<Answer, Failure> {
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }

@@ -190,7 +190,7 @@ impl Api {
         if answer.is_success() {
             return Ok(());
         }
-        Err(self.failure(doing, answer, &said(&answer.body)))
+        Err(self.failure(doing, answer, &failure_text(&answer.body)))
     }
 
     /// The error for an unsuccessful response, with its text.
@@ -251,7 +251,7 @@ impl Api {
 }
 
 /// A provider's text about a failure, on one line. Each has it elsewhere.
-pub(super) fn said(body: &[u8]) -> String {
+pub(super) fn failure_text(body: &[u8]) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
         Ok(json) => {
             let mut all = Vec::new();
@@ -299,7 +299,7 @@ mod tests {
             ("", ""),
             ("[1]", ""),
         ] {
-            assert_eq!(said(body.as_bytes()), expected, "{body}");
+            assert_eq!(failure_text(body.as_bytes()), expected, "{body}");
         }
         assert_eq!(one_line(&"ä".repeat(400)).chars().count(), MAX_SAID + 1);
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::api::{Answer, Api, said};
+use super::api::{Answer, Api, failure_text};
 use super::zone_file::{quote, relative, unquote};
 use super::{DnsError, DnsProvider, TxtRecord};
 use crate::config::model::{self, Dns};
@@ -189,7 +189,7 @@ impl DnsProvider for HetznerProvider {
             return Err(self.api.refused(&format!(
                 "Hetzner did not {doing} (404): {}; check that the zone {zone} is in the project \
                  of 'api_token'",
-                said(&answer.body)
+                failure_text(&answer.body)
             )));
         }
         self.await_action(&doing, &answer).await

@@ -59,7 +59,7 @@ impl Writer {
     /// Writes until every handle is gone.
     pub(super) fn run(mut self) {
         let mut spare = buffer(self.shared.capacity);
-        while let Some(batch) = self.shared.take(spare, self.next_duty()) {
+        while let Some(batch) = self.shared.take_batch(spare, self.next_duty()) {
             let wrote = !batch.lines.is_empty();
             let mut lost = Loss::default();
             let outcome = self.carry_out(&batch, &mut lost);

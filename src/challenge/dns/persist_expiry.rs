@@ -29,7 +29,7 @@ pub(super) struct PersistExpiry {
     clock: Arc<dyn Clock>,
     events: EventBus,
     /// When each note was last reported.
-    told: Mutex<HashMap<Key, UnixTime>>,
+    last_reports: Mutex<HashMap<Key, UnixTime>>,
 }
 
 /// The note of a record, as stored.
@@ -64,7 +64,7 @@ impl PersistExpiry {
             storage,
             clock,
             events,
-            told: Mutex::default(),
+            last_reports: Mutex::default(),
         }
     }
 
@@ -129,7 +129,11 @@ impl PersistExpiry {
         });
         let now = self.now();
         for (key, note) in notes.await? {
-            let is_told = self.told().get(&key).is_some_and(|at| at + DAY > now);
+            let is_told = self
+                .last_reports
+                .lock_unpoisoned()
+                .get(&key)
+                .is_some_and(|at| at + DAY > now);
             if is_told || note.until > now + NOTICE {
                 continue;
             }
@@ -166,7 +170,7 @@ impl PersistExpiry {
         if note.until > now + NOTICE {
             return;
         }
-        self.told().insert(key.clone(), now);
+        self.last_reports.lock_unpoisoned().insert(key.clone(), now);
         let Note { name, until, .. } = note;
         let (verb, severity) = match *until < now {
             true => ("expired", Severity::Error),
@@ -186,10 +190,6 @@ impl PersistExpiry {
             note.domain.clone(),
             message,
         ));
-    }
-
-    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Key, UnixTime>> {
-        self.told.lock_unpoisoned()
     }
 }
 

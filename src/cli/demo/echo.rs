@@ -38,10 +38,10 @@ async fn echo(request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, "too much for a demo\n").into_response();
     };
-    told(&head, &body).into_response()
+    describe_request(&head, &body).into_response()
 }
 
-fn told(head: &http::request::Parts, body: &Bytes) -> String {
+fn describe_request(head: &http::request::Parts, body: &Bytes) -> String {
     let mut text = format!("{} {} {:?}\n", head.method, head.uri, head.version);
     for (name, value) in &head.headers {
         let _ = writeln!(

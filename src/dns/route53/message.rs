@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use roxmltree::{Document, Node};
 
-use crate::dns::api::{one_line, said};
+use crate::dns::api::{failure_text, one_line};
 use crate::dns::zone_file::{quote, unquote};
 use crate::host::HostName;
 
@@ -195,7 +195,7 @@ pub(super) fn error(body: &[u8]) -> Failure {
     };
     failure().unwrap_or_else(|| Failure {
         code: String::new(),
-        message: said(body),
+        message: failure_text(body),
     })
 }
 
