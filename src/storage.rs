@@ -1,19 +1,24 @@
 //! Where state is kept that must outlive the process: certificates with their keys, accounts at
 //! CAs, orders under way, failures, the local CA's root. [`keys`] has the layout.
 //!
-//! A [`Storage`] maps [`Key`]s to values and knows nothing of what they mean. Its calls block, for
-//! those who use it are threads of their own (the start, the manager's passes), never a handshake
-//! or a request; a storage over the network waits on its own runtime inside of them, and async
-//! code comes in through [`blocking`]. Two nodes agree through [`Storage::lock`].
+//! A [`Storage`] maps [`Key`]s to values and knows nothing of what they mean. Its calls block: they
+//! are made on threads of their own, never in a handshake or a request. A storage over the network
+//! waits on its own runtime inside of them, and async code uses [`blocking`]. Instances that share a
+//! storage agree through [`Storage::lock`].
+//!
+//! Programs implement [`Storage`] and [`LeaseBackend`] for a backend of their own, with a
+//! [`ChangeNotifier`] for [`Storage::watch`].
 
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod damaged;
 mod error;
 mod file;
 pub mod keys;
+mod lease;
 mod memory;
 mod pending_writes;
+mod watch;
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,21 +26,25 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
 
 pub use self::error::StorageError;
 pub use self::file::{FileStorage, LeaseTerms};
+pub use self::lease::{Lease, LeaseBackend};
 pub use self::memory::MemoryStorage;
 pub use self::pending_writes::PendingWrites;
+pub use self::watch::{ChangeNotifier, Watch};
 
 /// What is stored: wiped from memory when dropped, since it may hold a private key.
 pub type Value = Zeroizing<Vec<u8>>;
 
-/// A place for values, which many processes may share. `conformance`, among the tests, holds every
-/// backend to what follows.
+/// A place for values, which many processes may share.
+///
+/// A program can bring its own: a table of its database, a service of its cluster. The suite in
+/// `snigate::storage::conformance`, behind the feature `conformance`, holds a backend to the contract
+/// that follows. [`MemoryStorage`] and [`FileStorage`] pass it too.
 ///
 /// **Values.** A value is replaced as a whole. Whoever loads while another stores gets the old or
 /// the new one, never a mixture and never none. Of several who store at once one comes last. What a
@@ -84,7 +93,7 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`StorageError::Lost`] where the lease is no longer held; else as for `store`.
     fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
-        lease.held.store(key, value)
+        lease.store(key, value)
     }
 
     /// Removes `key`, where it is there.
@@ -110,8 +119,8 @@ pub trait Storage: Send + Sync {
         key.to_string()
     }
 
-    /// Every key under `prefix`, a key's first segments, in order. `a` is not under `a`, nor is `ab`.
-    /// What was [set aside](damaged) is left out.
+    /// Every key [under](Key::is_under) `prefix`, in order, without those that were
+    /// [set aside](Key::is_aside).
     ///
     /// # Errors
     /// Where the storage cannot be read.
@@ -169,6 +178,56 @@ pub trait Storage: Send + Sync {
     fn watch(&self, prefix: &Key) -> Result<Watch, StorageError>;
 }
 
+impl<S: Storage + ?Sized> Storage for Arc<S> {
+    fn load(&self, key: &Key) -> Result<Option<Value>, StorageError> {
+        (**self).load(key)
+    }
+
+    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        (**self).store(key, value)
+    }
+
+    fn store_under(&self, lease: &Lease, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        (**self).store_under(lease, key, value)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StorageError> {
+        (**self).delete(key)
+    }
+
+    fn rename(&self, from: &Key, to: &Key) -> Result<(), StorageError> {
+        (**self).rename(from, to)
+    }
+
+    fn place(&self, key: &Key) -> String {
+        (**self).place(key)
+    }
+
+    fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
+        (**self).list(prefix)
+    }
+
+    fn exists(&self, key: &Key) -> Result<bool, StorageError> {
+        (**self).exists(key)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError> {
+        (**self).stat(key)
+    }
+
+    fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError> {
+        (**self).try_lock(key)
+    }
+
+    fn lock(&self, key: &Key) -> Result<Lease, StorageError> {
+        (**self).lock(key)
+    }
+
+    fn watch(&self, prefix: &Key) -> Result<Watch, StorageError> {
+        (**self).watch(prefix)
+    }
+}
+
 /// Does something with the storage from async code, on a thread that may block. Given up, it is
 /// done all the same.
 ///
@@ -218,101 +277,8 @@ const LAST_LOCK_PAUSE: Duration = Duration::from_millis(80);
 pub struct Stat {
     /// In octets.
     pub size: u64,
+    /// When it was last stored, in seconds since the Unix epoch.
     pub modified: UnixTime,
-}
-
-/// The right to be the only one at work on something.
-#[must_use = "a lease ends when it is dropped"]
-pub struct Lease {
-    held: Box<dyn LeaseBackend>,
-}
-
-/// What stands behind a lease: dropped, it is over.
-trait LeaseBackend: Send + Sync {
-    /// See [`Lease::token`].
-    fn token(&self) -> u64;
-
-    /// See [`Lease::is_held`].
-    fn is_held(&self) -> bool;
-
-    /// See [`Storage::store_under`].
-    fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError>;
-}
-
-impl Lease {
-    fn new(held: impl LeaseBackend + 'static) -> Self {
-        Self {
-            held: Box::new(held),
-        }
-    }
-
-    /// A lease that nobody vouches for, for who has to go on where the storage cannot lock. Nothing
-    /// can be stored under it.
-    pub fn unstored() -> Self {
-        Self::new(Unstored)
-    }
-
-    /// Whether the storage stands behind it, see [`Self::unstored`].
-    pub fn is_stored(&self) -> bool {
-        self.token() != 0
-    }
-
-    /// A number that is higher with each lease on the same key (a fencing token).
-    pub fn token(&self) -> u64 {
-        self.held.token()
-    }
-
-    /// Whether nobody has taken over meanwhile. Blocks for no longer than a read. The answer may be out of date at once: what must
-    /// not be written twice goes through [`Storage::store_under`].
-    pub fn is_held(&self) -> bool {
-        self.held.is_held()
-    }
-}
-
-/// See [`Lease::unstored`].
-struct Unstored;
-
-impl LeaseBackend for Unstored {
-    fn token(&self) -> u64 {
-        0
-    }
-
-    fn is_held(&self) -> bool {
-        true
-    }
-
-    fn store(&self, key: &Key, _: &[u8]) -> Result<(), StorageError> {
-        Err(StorageError::Unlocked {
-            key: key.to_string(),
-        })
-    }
-}
-
-/// Tells of changes. Several at once may come as one; none is lost.
-pub struct Watch {
-    changes: watch::Receiver<u64>,
-    /// Ends the watching when dropped.
-    _watching: Option<Arc<dyn Send + Sync>>,
-}
-
-impl Watch {
-    pub(crate) fn new(
-        changes: watch::Receiver<u64>,
-        watching: Option<Arc<dyn Send + Sync>>,
-    ) -> Self {
-        Self {
-            changes,
-            _watching: watching,
-        }
-    }
-
-    /// Waits until something may have changed since the last call.
-    pub async fn changed(&mut self) {
-        if self.changes.changed().await.is_err() {
-            // Nobody is left who could change anything.
-            std::future::pending().await
-        }
-    }
 }
 
 /// The name of a value: segments of letters, digits, `.`, `_`, `-` and `*`, parted by `/`.
@@ -330,13 +296,21 @@ impl Key {
         &self.0
     }
 
+    /// Whether this key lies under `prefix`, its first segments: `a/b` is under `a`, but neither `a`
+    /// nor `ab` is. A backend lists and watches by it.
+    pub fn is_under(&self, prefix: &Self) -> bool {
+        let rest = self.0.strip_prefix(prefix.as_str());
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The key under which the value of this one is kept as the `number`th that was damaged.
     fn aside(&self, number: u32) -> Self {
         Self(format!("{}{ASIDE}{number}", self.0))
     }
 
-    /// Whether this is the key of a value that was damaged.
-    fn is_aside(&self) -> bool {
+    /// Whether this is the key of a value that was damaged and [set aside](damaged), which
+    /// [`Storage::list`] leaves out.
+    pub fn is_aside(&self) -> bool {
         let number = self.0.rsplit_once(ASIDE).map(|(_, number)| number);
         number.is_some_and(|number| {
             !number.is_empty() && number.bytes().all(|octet| octet.is_ascii_digit())

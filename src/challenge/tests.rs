@@ -9,14 +9,14 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::schedule::FailureClass;
 use crate::shutdown::ShutdownWatch;
-use crate::storage::{Lease, MemoryStorage, Stat, Storage, Value, Watch};
+use crate::storage::{ChangeNotifier, Lease, MemoryStorage, Stat, Storage, Value, Watch};
 
 const NOW: UnixTime = 1_757_894_400;
 
 /// A storage in memory that reports changes, and fails on command.
 struct Shelf {
     inner: MemoryStorage,
-    changes: watch::Sender<u64>,
+    changes: ChangeNotifier,
     is_broken: AtomicBool,
     /// Held while nothing can be read.
     hanging: Mutex<()>,
@@ -30,7 +30,7 @@ impl Shelf {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryStorage::default(),
-            changes: watch::Sender::new(0),
+            changes: ChangeNotifier::default(),
             is_broken: AtomicBool::new(false),
             hanging: Mutex::new(()),
             looks: AtomicUsize::new(0),
@@ -65,13 +65,13 @@ impl Storage for Shelf {
 
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
         self.works()?.store(key, value)?;
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.notify();
         Ok(())
     }
 
     fn delete(&self, key: &Key) -> Result<(), StorageError> {
         self.works()?.delete(key)?;
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.notify();
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl Storage for Shelf {
     }
 
     fn watch(&self, _: &Key) -> Result<Watch, StorageError> {
-        Ok(Watch::new(self.changes.subscribe(), None))
+        Ok(self.changes.watch())
     }
 }
 
@@ -588,7 +588,7 @@ async fn a_broken_storage_keeps_nobody_from_answering() {
     let before_the_change = looks();
     // A read of either may be in progress, so four ensure one of each.
     while looks() < before_the_change + 4 {
-        storage.changes.send_modify(|count| *count += 1);
+        storage.changes.notify();
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert!(two.answers(&before), "what was known is answered on");

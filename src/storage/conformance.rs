@@ -1,7 +1,34 @@
-//! What every backend keeps to: the contract of [`Storage`], as tests.
+//! The contract of [`Storage`], as a suite of tests for any backend.
 //!
-//! A backend's tests hand over two handles on one empty storage, as two processes would have them,
-//! and a way to take a lease from its holder, to [`keeps_the_contract`].
+//! It is there for the tests of other programs with the feature `conformance`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! snigate = { version = "0.1", features = ["conformance"] }
+//! ```
+//!
+//! A test hands [`assert_conformance`] two handles on one empty storage, as two processes would have
+//! them, and a way to take a lease from its holder:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use snigate::storage::MemoryStorage;
+//! use snigate::storage::conformance::{Backend, assert_conformance};
+//!
+//! let storage = MemoryStorage::default();
+//! assert_conformance(&Backend {
+//!     one: Arc::new(storage.clone()),
+//!     other: Arc::new(storage.clone()),
+//!     usurp: &|key| storage.revoke(key),
+//! });
+//! ```
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a suite of tests fails by a panic"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,24 +38,31 @@ use std::time::Duration;
 
 use super::{Key, Storage, StorageError, Watch};
 
-/// A backend to be tested.
-pub(crate) struct Backend<'a> {
-    pub(crate) one: Arc<dyn Storage>,
-    /// The same storage, as another process sees it.
-    pub(crate) other: Arc<dyn Storage>,
-    /// Takes the lease on a key from its holder, as if that had been stuck, and gives it back.
-    pub(crate) usurp: &'a dyn Fn(&Key),
+/// A backend to be tested. Its storage is empty at first; what the suite leaves there is unspecified.
+pub struct Backend<'a> {
+    /// The storage, as one process sees it.
+    pub one: Arc<dyn Storage>,
+    /// The same storage, as another process sees it: with a connection and caches of its own, if the
+    /// backend has any.
+    pub other: Arc<dyn Storage>,
+    /// Takes the lease on a key from its holder, as if the holder had been stuck until its lease
+    /// expired, and gives it back. On return the key is free.
+    pub usurp: &'a dyn Fn(&Key),
 }
 
 /// How long nothing is told after what has been told.
 const SETTLED: Duration = Duration::from_millis(50);
 
-/// Holds `backend` to the contract, or panics.
-pub(crate) fn keeps_the_contract(backend: &Backend<'_>) {
+/// Holds `backend` to the contract of [`Storage`]. Takes a few seconds, and starts threads.
+///
+/// # Panics
+/// Where the backend breaks the contract, with what it did.
+pub fn assert_conformance(backend: &Backend<'_>) {
     for one in [
         values,
         keys,
         lists,
+        set_aside,
         stores_at_once,
         leases,
         one_holder_at_a_time,
@@ -122,6 +156,20 @@ fn lists(Backend { one, other, .. }: &Backend<'_>) {
     assert_eq!(list("lists/b"), [], "a key is not under itself");
     one.delete(&key("lists/a/1")).expect("writable");
     assert_eq!(list("lists/a"), ["lists/a/2"].map(key));
+}
+
+fn set_aside(Backend { one, other, .. }: &Backend<'_>) {
+    let (value, aside) = (key("aside/a.json"), key("aside/a.json.damaged-1"));
+    let similar = key("aside/a.damaged-1.json");
+    for key in [&value, &aside, &similar] {
+        one.store(key, b"1").expect("writable");
+    }
+    assert_eq!(load(other, &aside).as_deref(), Some(&b"1"[..]));
+    assert_eq!(
+        other.list(&key("aside")).expect("readable"),
+        [similar, value],
+        "values that were set aside are not listed"
+    );
 }
 
 fn stores_at_once(Backend { one, other, .. }: &Backend<'_>) {
@@ -223,6 +271,10 @@ fn tokens_rise(Backend { one, other, usurp }: &Backend<'_>) {
         usurp(&locked);
         tokens.push(lease.token());
     }
+    assert!(
+        !tokens.contains(&0),
+        "0 stands for a lease that is not stored"
+    );
     let rising: BTreeSet<u64> = tokens.iter().copied().collect();
     assert_eq!(rising.into_iter().collect::<Vec<_>>(), tokens);
 }

@@ -10,42 +10,95 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use thiserror::Error;
 
+use super::Key;
 use crate::printable::Printable as _;
 
 /// Why a storage operation failed.
+///
+/// A backend of another program reports [`Self::Lost`] where a lease is no longer held, and
+/// everything else by [`Self::backend`].
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StorageError {
-    /// Another process holds the lock.
+    /// Another process holds the lock. [`super::Storage::lock`] gives up with it.
     #[error("{key:?} is locked by another process; is another gateway using this storage?")]
-    Busy { key: String },
-    /// Another process has taken over the lock.
+    Busy {
+        /// The key that is locked.
+        key: String,
+    },
+    /// Another process has taken over the lease.
     #[error("{key:?} was not written: this process was away for so long that another took over")]
-    Lost { key: String },
+    Lost {
+        /// The key that was to be written.
+        key: String,
+    },
     /// There is no lock to write it under.
     #[error("{key:?} was not written: the storage could not lock it")]
-    Unlocked { key: String },
+    Unlocked {
+        /// The key that was to be written.
+        key: String,
+    },
     /// The operation panicked, which is a bug.
     #[error("work on the storage was interrupted by a bug; see the log")]
     BrokeOff,
     /// The program is ending, and begins nothing more.
     #[error("the storage was not accessed: the gateway is stopping")]
     Ending,
+    /// A backend of another program failed.
+    #[error("cannot {action} {key:?} in the storage: {source}")]
+    Backend {
+        /// What was tried, as a verb: `read`, `write`.
+        action: &'static str,
+        /// The key that was to be used.
+        key: String,
+        /// Why it failed, and what to do about it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The directory was in use, and is now missing or empty.
     #[error(
         "{} was in use and is gone or empty: mount or restore it; if it was emptied on purpose, \
          restart the gateway to start afresh", path.display()
     )]
-    Gone { path: PathBuf },
+    Gone {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file or directory cannot be used.
     #[error("cannot {action} {}: {source}; {}", path.printable(), advice(source))]
     Io {
+        /// What was tried, as a verb: `read`, `write`.
         action: &'static str,
+        /// The file or directory.
         path: PathBuf,
+        /// The system's reason.
         source: io::Error,
     },
     /// The text is not a key.
     #[error("{0:?} is not a storage key")]
     Key(String),
+}
+
+impl StorageError {
+    /// That a backend could not `action` (`read`, `write`, `lock`) the value of `key`, because of
+    /// `source`. People read it in logs and events, so `source` should also say what to do.
+    pub fn backend(
+        action: &'static str,
+        key: &Key,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Backend {
+            action,
+            key: key.to_string(),
+            source: source.into(),
+        }
+    }
+
+    /// That nothing was written to `key` because the lease is no longer held.
+    pub fn lost(key: &Key) -> Self {
+        Self::Lost {
+            key: key.to_string(),
+        }
+    }
 }
 
 /// What to do about `error`.
@@ -96,6 +149,16 @@ fn advice(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backend_of_another_program_says_what_it_was_doing() {
+        let key = "retry/a.json".parse().expect("a key");
+        let error = StorageError::backend("write", &key, "the database is read-only: promote it");
+        assert_eq!(
+            error.to_string(),
+            "cannot write \"retry/a.json\" in the storage: the database is read-only: promote it"
+        );
+    }
 
     #[test]
     fn messages_say_what_to_do() {

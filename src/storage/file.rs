@@ -227,9 +227,7 @@ impl LeaseBackend for FileLease {
 
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
         let path = self.storage.path(key);
-        let lost = || StorageError::Lost {
-            key: key.to_string(),
-        };
+        let lost = || StorageError::lost(key);
         if !self.is_held() {
             // Without the directory there is no lease, but nobody has taken over either.
             self.storage.shared.presence.check()?;

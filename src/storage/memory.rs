@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::{Key, Lease, LeaseBackend, Stat, Storage, StorageError, Value, Watch};
+use super::{ChangeNotifier, Key, Lease, LeaseBackend, Stat, Storage, StorageError, Value, Watch};
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::lock::MutexExt;
 
@@ -47,7 +46,7 @@ struct State {
     leases: BTreeMap<Key, u64>,
     last_token: u64,
     failing: Option<ErrorKind>,
-    watches: Vec<(Key, watch::Sender<u64>)>,
+    watches: Vec<(Key, ChangeNotifier)>,
 }
 
 impl MemoryStorage {
@@ -114,7 +113,7 @@ impl Storage for MemoryStorage {
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError> {
         let state = self.shared.state().readable(prefix)?;
         let keys = state.values.keys();
-        let listed = keys.filter(|key| is_under(key, prefix) && !key.is_aside());
+        let listed = keys.filter(|key| key.is_under(prefix) && !key.is_aside());
         Ok(listed.cloned().collect())
     }
 
@@ -142,11 +141,12 @@ impl Storage for MemoryStorage {
     }
 
     fn watch(&self, prefix: &Key) -> Result<Watch, StorageError> {
-        let (sender, changes) = watch::channel(0);
+        let notifier = ChangeNotifier::default();
+        let watch = notifier.watch();
         let mut state = self.shared.state();
-        state.watches.retain(|(_, watch)| !watch.is_closed());
-        state.watches.push((prefix.clone(), sender));
-        Ok(Watch::new(changes, None))
+        state.watches.retain(|(_, one)| !one.is_unwatched());
+        state.watches.push((prefix.clone(), notifier));
+        Ok(watch)
     }
 }
 
@@ -204,12 +204,10 @@ impl State {
     }
 
     fn notify_watchers(&self, key: &Key) {
-        for (_, watch) in self
-            .watches
-            .iter()
-            .filter(|(prefix, _)| key == prefix || is_under(key, prefix))
-        {
-            watch.send_modify(|changes| *changes += 1);
+        for (prefix, notifier) in &self.watches {
+            if key == prefix || key.is_under(prefix) {
+                notifier.notify();
+            }
         }
     }
 }
@@ -238,9 +236,7 @@ impl LeaseBackend for MemoryLease {
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
         let mut state = self.shared.state().writable(key)?;
         if !self.is_in(&state) {
-            return Err(StorageError::Lost {
-                key: key.to_string(),
-            });
+            return Err(StorageError::lost(key));
         }
         state.set(key, value, self.shared.clock.now());
         Ok(())
@@ -256,12 +252,6 @@ impl Drop for MemoryLease {
     }
 }
 
-fn is_under(key: &Key, prefix: &Key) -> bool {
-    key.as_str()
-        .strip_prefix(prefix.as_str())
-        .is_some_and(|rest| rest.starts_with('/'))
-}
-
 fn io_failure(action: &'static str, key: &Key, kind: ErrorKind) -> StorageError {
     StorageError::Io {
         action,
@@ -274,7 +264,7 @@ fn io_failure(action: &'static str, key: &Key, kind: ErrorKind) -> StorageError 
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::storage::conformance::{Backend, keeps_the_contract};
+    use crate::storage::conformance::{Backend, assert_conformance};
 
     fn key(text: &str) -> Key {
         text.parse().expect("a key")
@@ -283,7 +273,7 @@ mod tests {
     #[test]
     fn keeps_to_the_contract() {
         let storage = MemoryStorage::default();
-        keeps_the_contract(&Backend {
+        assert_conformance(&Backend {
             one: Arc::new(storage.clone()),
             other: Arc::new(storage.clone()),
             usurp: &|key| storage.revoke(key),

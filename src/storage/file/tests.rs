@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::conformance::{Backend, keeps_the_contract};
+use crate::storage::conformance::{Backend, assert_conformance};
 
 fn key(text: &str) -> Key {
     text.parse().expect("a key")
@@ -54,7 +54,7 @@ fn usurp(root: &Path, key: &Key) -> Lease {
 #[test]
 fn keeps_to_the_contract() {
     let (_directory, root, storage) = storage();
-    keeps_the_contract(&Backend {
+    assert_conformance(&Backend {
         one: Arc::new(storage),
         other: Arc::new(FileStorage::new(&root)),
         usurp: &|key| drop(usurp(&root, key)),

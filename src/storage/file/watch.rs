@@ -10,7 +10,6 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -18,9 +17,8 @@ use std::time::Duration;
 use nix::sys::statfs::{self, statfs};
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::watch;
 
-use super::super::{StorageError, Watch};
+use super::super::{ChangeNotifier, StorageError, Watch};
 use super::io_failure;
 
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -37,7 +35,8 @@ pub(super) fn start(top: PathBuf) -> Result<Watch, StorageError> {
 fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, StorageError> {
     let top = std::path::absolute(&top).unwrap_or(top);
     let (tidings, incoming) = mpsc::channel();
-    let (sender, changes) = watch::channel(0);
+    let notifier = ChangeNotifier::default();
+    let watch = notifier.watch();
     let watcher = if by_system {
         watcher(top.clone(), tidings.clone())
     } else {
@@ -55,9 +54,9 @@ fn start_with(top: PathBuf, by_system: bool, pause: Duration) -> Result<Watch, S
     let top = eye.top.clone();
     thread::Builder::new()
         .name("storage-watch".into())
-        .spawn(move || eye.run(pause, &incoming, &sender))
+        .spawn(move || eye.run(pause, &incoming, &notifier))
         .map_err(|error| io_failure("watch", &top, error))?;
-    Ok(Watch::new(changes, Some(Arc::new(End(tidings)))))
+    Ok(watch.with_guard(End(tidings)))
 }
 
 /// A message to the watching thread.
@@ -102,7 +101,7 @@ struct Known {
 }
 
 impl Eye {
-    fn run(mut self, pause: Duration, incoming: &Receiver<Tiding>, changes: &watch::Sender<u64>) {
+    fn run(mut self, pause: Duration, incoming: &Receiver<Tiding>, notifier: &ChangeNotifier) {
         // A change may have the same time stamp as an earlier one that was reported: if only checks
         // reveal changes, each is reported twice.
         let mut again = false;
@@ -124,7 +123,7 @@ impl Eye {
             // Checked first, then reported, so that the report covers what the check has seen.
             is_change |= self.rescan();
             if is_change || was_quiet && again {
-                changes.send_modify(|changes| *changes += 1);
+                notifier.notify();
             }
             again = self.is_unsure && (is_change || again && !was_quiet);
         }
