@@ -117,7 +117,7 @@ impl Engine {
             own_issuers,
             own_dns,
             own_solvers,
-            decision,
+            decider,
         } = setup;
         let metrics = metrics.map_or_else(Metrics::new, Ok)?;
         let challenges = Challenges::stored_in(Arc::clone(&storage), Arc::clone(&clock));
@@ -147,7 +147,7 @@ impl Engine {
             make_issuer: setup::issuer_maker(shared, solvers, own_issuers, cancel.clone()),
             pending_writes,
             dns: Some(dns.clone()),
-            decision,
+            decider,
         })?;
         Ok(Arc::new(Self {
             deps: manager.deps().clone(),

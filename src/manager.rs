@@ -48,7 +48,7 @@ use crate::event::EventBus;
 use crate::issuer::NullIssuer;
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
-use crate::on_demand::Decision;
+use crate::on_demand::Decider;
 pub use crate::renewal::{
     ActionError, AriQuery, AriResult, Deps, IssuerLimit, Job, JobResult, MakeIssuer, ManagedView,
     MonitoredCert, RevocationJob, StartupStatus,
@@ -74,8 +74,8 @@ pub struct Setup {
     pub index: Option<PathBuf>,
     /// What issuers prove names with over the DNS: told of each configuration.
     pub dns: Option<DnsSolvers>,
-    /// Decides on names on demand instead of the service that the configuration names.
-    pub decision: Option<Arc<dyn Decision>>,
+    /// Decides on names on demand where the configuration leaves that to the program.
+    pub decider: Option<Arc<dyn Decider>>,
 }
 
 /// Keeps the certificates that are served as the configuration asks.
@@ -99,7 +99,7 @@ pub struct TlsManager {
     /// The hosts of the sites that are configured.
     hosts: DesiredHosts,
     on_demand: Option<OnDemandIssuance>,
-    decision: Option<Arc<dyn Decision>>,
+    decider: Option<Arc<dyn Decider>>,
     /// Where clients ask CAs for certificates, and the names that they have asked for.
     requests: Requests,
     names: OnDemandNames,
@@ -148,7 +148,7 @@ impl TlsManager {
             in_memory: InMemory::All,
             index: None,
             dns: None,
-            decision: None,
+            decider: None,
         };
         Ok(Self::with_setup(setup, true)?.apply(config))
     }
@@ -165,7 +165,7 @@ impl TlsManager {
             in_memory,
             index,
             dns,
-            decision,
+            decider,
         } = setup;
         let loader = Arc::new(Loader::with_clock(Arc::clone(&clock))?);
         let cert_sources = FileCertSources::new(in_memory, &loader, &clock);
@@ -208,7 +208,7 @@ impl TlsManager {
             candidates: Candidates::default(),
             hosts: DesiredHosts::default(),
             on_demand: None,
-            decision,
+            decider,
             names: OnDemandNames::default(),
             stale_on_demand: false,
             broken_on_demand: None,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::decision::Decision;
+pub use self::decision::{Decider, Decision, IntoDecision, Undecided, decide_with};
 pub use self::gate::{Gate, GateSettings};
 pub use self::local_issuer::LocalOnDemandIssuer;
 pub use self::policy::{allows, covers};
@@ -97,7 +97,7 @@ mod tests {
     pub(super) fn with_ask(allow: &[&str], url: &str) -> OnDemand {
         OnDemand {
             ask: Some(Ask {
-                url: Secret::new(url.to_owned()),
+                url: Some(Secret::new(url.to_owned())),
                 timeout: Duration::from_secs(5),
                 cache_allowed: Duration::from_secs(3600),
                 cache_refused: Duration::from_secs(300),

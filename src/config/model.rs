@@ -226,11 +226,12 @@ pub struct OnDemand {
     pub unused: Duration,
 }
 
-/// A service that says which names may have a certificate.
+/// Who says which names may have a certificate, and how that is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Checked to be an HTTP URL. May contain a secret in its path or query.
-    pub url: Secret,
+    /// A service, checked to be an HTTP URL. May contain a secret in its path or query. `None` if the
+    /// program that embeds the engine decides itself.
+    pub url: Option<Secret>,
     pub timeout: Duration,
     /// How long a yes is valid, unless it says so itself.
     pub cache_allowed: Duration,

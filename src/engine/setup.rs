@@ -17,7 +17,7 @@ use crate::dns::DnsProvider;
 use crate::issuer::{Issuer, NullIssuer};
 use crate::manager::MakeIssuer;
 use crate::metrics::Metrics;
-use crate::on_demand::Decision;
+use crate::on_demand::Decider;
 use crate::readiness::Readiness;
 use crate::storage::Storage;
 
@@ -42,8 +42,8 @@ pub struct EngineSetup {
     pub own_dns: HashMap<Arc<str>, Arc<dyn DnsProvider>>,
     /// Solvers of the program's own. They go before ours of the same type.
     pub own_solvers: Vec<Arc<dyn ChallengeSolver>>,
-    /// Decides on names on demand that the configuration covers, instead of `on_demand.ask`.
-    pub decision: Option<Arc<dyn Decision>>,
+    /// Decides on names on demand where the configuration leaves that to the program.
+    pub decider: Option<Arc<dyn Decider>>,
 }
 
 /// Why an engine cannot be made.
@@ -69,7 +69,7 @@ impl EngineSetup {
             own_issuers: HashMap::new(),
             own_dns: HashMap::new(),
             own_solvers: Vec::new(),
-            decision: None,
+            decider: None,
         }
     }
 }

@@ -205,8 +205,8 @@ impl TlsManager {
     ) -> Result<Arc<Gate>, String> {
         let setup = GateSettings {
             config,
-            decision: self.decision.as_ref(),
             issuer: maker,
+            decider: self.decider.clone(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.as_ref(),
         };

@@ -48,7 +48,7 @@ fn setup(storage: &MemoryStorage, clock: &Arc<ManualClock>, metrics: Option<Metr
         index: None,
         make_issuer: Box::new(|name, _| Arc::new(NullIssuer::new(name))),
         dns: None,
-        decision: None,
+        decider: None,
     }
 }
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::OnDemandIssuer;
 use super::ask::{Answer, Asker};
-use super::decision::{Decider, Decision};
 use super::negative_cache::NegativeCache;
 use super::policy::{NameVerdict, Policy};
 use super::quota::{QuotaExceeded, Quotas};
 use super::report::Report;
 use super::single_flight::{Flight, Flights, Outcome, WaitLimit};
+use super::{Decider, OnDemandIssuer};
 use crate::certificate::sni::{CertificateSet, OnDemand};
 use crate::clock::Clock;
 use crate::config::model;
@@ -27,9 +26,9 @@ const LONGEST_FLIGHT: Duration = Duration::from_secs(3600);
 /// What a [`Gate`] is made of.
 pub struct GateSettings<'a> {
     pub config: &'a model::OnDemand,
-    /// Decides on names instead of the service of `config`.
-    pub decision: Option<&'a Arc<dyn Decision>>,
     pub issuer: Arc<dyn OnDemandIssuer>,
+    /// Decides where the configuration names no service to ask.
+    pub decider: Option<Arc<dyn Decider>>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<&'a Metrics>,
 }
@@ -40,7 +39,7 @@ pub struct Gate(Arc<Shared>);
 struct Shared {
     policy: Policy,
     limits: model::OnDemandLimits,
-    decider: Option<Decider>,
+    asker: Option<Arc<Asker>>,
     quotas: Arc<Quotas>,
     negative_cache: NegativeCache,
     flights: Arc<Flights>,
@@ -60,26 +59,22 @@ impl Gate {
     pub fn new(setup: GateSettings<'_>, previous: Option<&Self>) -> Result<Self, String> {
         let GateSettings {
             config,
-            decision,
             issuer,
+            decider,
             clock,
             metrics,
         } = setup;
         let previous = previous.map(|gate| &*gate.0);
-        let decider = match (decision, &config.ask) {
-            (Some(decision), _) => Some(Decider::Program(Arc::clone(decision))),
-            (None, None) => None,
-            (None, Some(ask)) => {
-                let same = match previous.map(|gate| &gate.decider) {
-                    Some(Some(Decider::Service(asker))) if asker.config() == ask => {
-                        Some(Arc::clone(asker))
-                    }
-                    _ => None,
-                };
-                Some(Decider::Service(match same {
-                    Some(asker) => asker,
-                    None => Arc::new(Asker::new(ask, Arc::clone(&clock))?),
-                }))
+        let asker = match &config.ask {
+            None => None,
+            Some(ask) => {
+                let same = previous
+                    .and_then(|gate| gate.asker.as_ref())
+                    .filter(|asker| asker.config() == ask);
+                Some(match same {
+                    Some(asker) => Arc::clone(asker),
+                    None => Arc::new(Asker::new(ask, decider.as_ref(), Arc::clone(&clock))?),
+                })
             }
         };
         let quotas = previous
@@ -93,7 +88,7 @@ impl Gate {
         Ok(Self(Arc::new(Shared {
             policy: Policy::new(config),
             limits: config.limits,
-            decider,
+            asker,
             quotas,
             negative_cache: NegativeCache::default(),
             flights: Arc::default(),
@@ -161,10 +156,10 @@ impl RenewalPolicy for Gate {
         if self.0.policy.judge_name(name.as_str()) != NameVerdict::Acceptable {
             return Some(false);
         }
-        let Some(decider) = &self.0.decider else {
+        let Some(asker) = &self.0.asker else {
             return Some(true);
         };
-        match decider.ask(name, None).await {
+        match asker.ask_decider(name, None).await {
             Answer::Yes => Some(true),
             Answer::No => Some(false),
             Answer::Nothing(why) => {
@@ -187,8 +182,8 @@ enum Purpose {
 impl Shared {
     /// Whether it is known that `host` gets no certificate now.
     fn is_held(&self, host: &str) -> bool {
-        let refused = |decider: &Decider| decider.cached_answer(host) == Some(false);
-        self.decider.as_ref().is_some_and(refused)
+        let refused = |asker: &Arc<Asker>| asker.cached_answer(host) == Some(false);
+        self.asker.as_ref().is_some_and(refused)
             || self.negative_cache.is_held(host, self.clock.now())
     }
 
@@ -250,11 +245,11 @@ impl Shared {
             let taken = self.quotas.charge_client(client, self.clock.now());
             self.report_exceeded(taken, name, client)?;
         }
-        if let Some(decider) = &self.decider {
-            match decider.ask(name, client).await {
+        if let Some(asker) = &self.asker {
+            match asker.ask_decider(name, client).await {
                 Answer::Yes => {}
                 Answer::No => {
-                    self.report.log_refused(name, client, decider.refusal());
+                    self.report.log_refused(name, client, asker.refuser());
                     return None;
                 }
                 Answer::Nothing(why) => {

@@ -36,7 +36,7 @@ fn limits_on_demand_go_by_who_issues() {
          per_client: { names: 5, per: 2h } }",
     );
     let ask = said.ask.unwrap();
-    assert_eq!(ask.url.expose(), "https://a.example/?k=hunter2");
+    assert_eq!(ask.url.unwrap().expose(), "https://a.example/?k=hunter2");
     assert_eq!(
         (ask.timeout, ask.cache_refused),
         (Duration::from_secs(2), Duration::ZERO)

@@ -142,7 +142,7 @@ fn ask(ctx: &mut Context<'_>, raw: &schema::Ask, at: &At<'_>) -> Option<Ask> {
     }
     let ca_file = raw.ca_file.as_ref();
     Some(Ask {
-        url: text.0.clone(),
+        url: Some(text.0.clone()),
         timeout: ctx.duration(&at.key("timeout"), &raw.timeout, MOMENT, LONGEST_WAIT),
         cache_allowed: ctx.duration(
             &at.key("cache_allowed"),

@@ -218,7 +218,7 @@ impl World {
                 _ => of_manager.0.clone(),
             }),
             dns: None,
-            decision: None,
+            decider: None,
         });
         let mut acme = Acme::sample("https://ca.test/directory");
         let sites = vec![site(&["a.example"], SiteTls::Auto(vec!["ca".into()]))];

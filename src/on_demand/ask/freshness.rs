@@ -7,13 +7,13 @@ use http::header::{AGE, CACHE_CONTROL, HeaderMap};
 /// The longest: what is decided changes some day.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How long an answer with these fields is good for; `default` where they do not say.
-pub(super) fn freshness(fields: &HeaderMap, default: Duration) -> Duration {
+/// How long an answer with these fields is good for; `None` where they do not say.
+pub(super) fn freshness(fields: &HeaderMap) -> Option<Duration> {
     let mut max_age = None;
     let mut shared = None;
     for value in fields.get_all(CACHE_CONTROL) {
         let Ok(value) = value.to_str() else {
-            return Duration::ZERO;
+            return Some(Duration::ZERO);
         };
         for directive in value.split(',') {
             let (name, argument) = match directive.split_once('=') {
@@ -21,7 +21,7 @@ pub(super) fn freshness(fields: &HeaderMap, default: Duration) -> Duration {
                 None => (directive.trim(), ""),
             };
             if name.eq_ignore_ascii_case("no-store") || name.eq_ignore_ascii_case("no-cache") {
-                return Duration::ZERO;
+                return Some(Duration::ZERO);
             } else if name.eq_ignore_ascii_case("max-age") {
                 max_age.get_or_insert_with(|| seconds(argument));
             } else if name.eq_ignore_ascii_case("s-maxage") {
@@ -29,12 +29,10 @@ pub(super) fn freshness(fields: &HeaderMap, default: Duration) -> Duration {
             }
         }
     }
-    let Some(life) = shared.or(max_age) else {
-        return default;
-    };
+    let life = shared.or(max_age)?;
     let age = fields.get(AGE).and_then(|age| age.to_str().ok());
     let life = life.saturating_sub(age.map_or(0, seconds));
-    Duration::from_secs(life).min(LONGEST)
+    Some(Duration::from_secs(life).min(LONGEST))
 }
 
 /// A number of seconds (RFC 9111, section 1.2.2). What is none is stale.
@@ -60,7 +58,7 @@ mod tests {
         for (name, value) in fields {
             map.append(name, HeaderValue::from_str(value).expect("a value"));
         }
-        freshness(&map, DEFAULT).as_secs()
+        freshness(&map).unwrap_or(DEFAULT).as_secs()
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::thread;
 
+use super::service::with_query;
 use super::*;
 use crate::clock::ManualClock;
 use crate::on_demand::tests::with_ask;
+use crate::on_demand::{IntoDecision, decide_with};
 
 /// A service that gives each of these answers in turn, the last one ever after; an empty one is
 /// silence.
@@ -56,7 +58,7 @@ impl Service {
         let clock = Arc::new(ManualClock::at(1000));
         let mut ask = with_ask(&[], &self.url).ask.expect("given");
         ask.timeout = Duration::from_millis(300);
-        let asker = Asker::new(&ask, clock.clone()).expect("plain HTTP needs nothing");
+        let asker = Asker::new(&ask, None, clock.clone()).expect("plain HTTP needs nothing");
         (clock, asker)
     }
 }
@@ -78,11 +80,11 @@ async fn the_question_has_name_and_client() {
     let (_, asker) = service.asker();
     let client = Some("::ffff:192.0.2.7".parse().expect("an address"));
     assert_eq!(
-        asker.ask_service(&name("a.example"), client).await,
+        asker.ask_decider(&name("a.example"), client).await,
         Answer::Yes
     );
     assert_eq!(
-        asker.ask_service(&name("b.example"), None).await,
+        asker.ask_decider(&name("b.example"), None).await,
         Answer::Yes
     );
     assert_eq!(
@@ -102,8 +104,8 @@ async fn answers_are_kept_for_their_time() {
     let (clock, asker) = service.asker();
     let (a, b) = (name("a.example"), name("b.example"));
     for _ in 0..3 {
-        assert_eq!(asker.ask_service(&a, None).await, Answer::Yes);
-        assert_eq!(asker.ask_service(&b, None).await, Answer::No);
+        assert_eq!(asker.ask_decider(&a, None).await, Answer::Yes);
+        assert_eq!(asker.ask_decider(&b, None).await, Answer::No);
     }
     assert_eq!(service.heard().len(), 2);
     assert_eq!(asker.cached_answer("a.example"), Some(true));
@@ -112,7 +114,7 @@ async fn answers_are_kept_for_their_time() {
     assert_eq!(asker.cached_answer("b.example"), Some(false));
     clock.advance(1);
     assert_eq!(asker.cached_answer("b.example"), None);
-    assert_eq!(asker.ask_service(&b, None).await, Answer::Yes);
+    assert_eq!(asker.ask_decider(&b, None).await, Answer::Yes);
     clock.advance(3301);
     assert_eq!(asker.cached_answer("a.example"), None);
 }
@@ -126,13 +128,13 @@ async fn what_the_answer_says_of_its_time_goes_first() {
     ]);
     let (clock, asker) = service.asker();
     let a = name("a.example");
-    assert_eq!(asker.ask_service(&a, None).await, Answer::No);
+    assert_eq!(asker.ask_decider(&a, None).await, Answer::No);
     clock.advance(9);
     assert_eq!(asker.cached_answer("a.example"), Some(false));
     clock.advance(1);
-    assert_eq!(asker.ask_service(&a, None).await, Answer::No);
+    assert_eq!(asker.ask_decider(&a, None).await, Answer::No);
     assert_eq!(asker.cached_answer("a.example"), None);
-    assert_eq!(asker.ask_service(&a, None).await, Answer::Yes);
+    assert_eq!(asker.ask_decider(&a, None).await, Answer::Yes);
     clock.advance(5);
     assert_eq!(asker.cached_answer("a.example"), None);
 }
@@ -152,8 +154,11 @@ async fn what_is_no_answer_is_neither_yes_nor_no() {
         "302 Found, which is not followed",
         "no response within",
     ] {
-        let why = nothing(asker.ask_service(&name("a.example"), None).await);
-        assert!(why.contains(words) && why.contains(&asker.place), "{why}");
+        let why = nothing(asker.ask_decider(&name("a.example"), None).await);
+        assert!(
+            why.contains(words) && why.contains(asker.decider.place()),
+            "{why}"
+        );
         assert!(!why.contains("secret"), "{why}");
         assert_eq!(asker.cached_answer("a.example"), None);
     }
@@ -169,7 +174,7 @@ async fn a_service_that_does_not_answer_is_left_alone() {
     let ask = |number: usize| {
         let name = name(&format!("{number}.example"));
         let asker = &asker;
-        async move { asker.ask_service(&name, None).await }
+        async move { asker.ask_decider(&name, None).await }
     };
     for number in 0..5 {
         nothing(ask(number).await);
@@ -191,10 +196,82 @@ fn roots_that_are_missing_are_told_without_the_secret() {
         .expect("given");
     ask.ca_file = Some("/nowhere/roots.pem".into());
     let clock = Arc::new(ManualClock::at(0));
-    let error = Asker::new(&ask, clock).err().expect("no roots");
+    let error = Asker::new(&ask, None, clock).err().expect("no roots");
     assert!(
         error.contains("ask.example") && error.contains("/nowhere"),
         "{error}"
     );
     assert!(!error.contains("secret"), "{error}");
+}
+
+/// An asker of a function, with a time limit of 300 ms.
+fn asker_of<R, D>(
+    decide: impl Fn(HostName) -> R + Send + Sync + 'static,
+) -> (Arc<ManualClock>, Asker)
+where
+    R: Future<Output = D> + Send + 'static,
+    D: IntoDecision + 'static,
+{
+    let clock = Arc::new(ManualClock::at(1000));
+    let ask = Ask {
+        url: None,
+        timeout: Duration::from_millis(300),
+        ..with_ask(&[], "http://unused.example/").ask.expect("given")
+    };
+    let decider = decide_with(decide);
+    let asker = Asker::new(&ask, Some(&decider), clock.clone());
+    (clock, asker.expect("nothing is needed"))
+}
+
+#[tokio::test]
+async fn a_function_decides_and_is_remembered() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let asks = Arc::clone(&asked);
+    let (clock, asker) = asker_of(move |name| {
+        asks.lock().expect("whole").push(name.to_string());
+        async move { name.as_str() == "a.example" }
+    });
+    for _ in 0..3 {
+        let (a, b) = (name("a.example"), name("b.example"));
+        assert_eq!(asker.ask_decider(&a, None).await, Answer::Yes);
+        assert_eq!(asker.ask_decider(&b, None).await, Answer::No);
+    }
+    assert_eq!(*asked.lock().expect("whole"), ["a.example", "b.example"]);
+    clock.advance(3600);
+    assert_eq!(asker.cached_answer("a.example"), None);
+}
+
+#[tokio::test]
+async fn a_function_says_how_long_its_decision_is_good() {
+    let (clock, asker) = asker_of(|_| async {
+        Decision::Allow {
+            valid_for: Some(Duration::from_secs(5)),
+        }
+    });
+    let a = name("a.example");
+    assert_eq!(asker.ask_decider(&a, None).await, Answer::Yes);
+    clock.advance(5);
+    assert_eq!(asker.cached_answer("a.example"), None);
+}
+
+#[tokio::test]
+async fn a_function_that_fails_or_hangs_decides_nothing_and_is_left_alone() {
+    let (_, hanging) = asker_of(|_| std::future::pending::<bool>());
+    let why = nothing(hanging.ask_decider(&name("a.example"), None).await);
+    assert_eq!(why, "the decision function: no response within 300ms");
+
+    let (clock, failing) = asker_of(|_| async { Err::<bool, _>("the database is away") });
+    for number in 0..5 {
+        let name = name(&format!("{number}.example"));
+        let why = nothing(failing.ask_decider(&name, None).await);
+        assert!(
+            why.starts_with("the decision function: the database is away"),
+            "{why}"
+        );
+    }
+    let why = nothing(failing.ask_decider(&name("6.example"), None).await);
+    assert!(why.contains("will not be asked for a while"), "{why}");
+    clock.advance(10);
+    let why = nothing(failing.ask_decider(&name("6.example"), None).await);
+    assert!(why.contains("the database is away"), "{why}");
 }

@@ -11,8 +11,8 @@ use crate::certificate::testing::TestCa;
 use crate::certificate::{Loader, Source};
 use crate::clock::ManualClock;
 use crate::config::model::NameQuota;
-use crate::on_demand::ObtainError;
 use crate::on_demand::tests::{config, with_ask};
+use crate::on_demand::{ObtainError, decide_with};
 
 /// Makes one and the same certificate for every name.
 struct Scripted {
@@ -97,8 +97,8 @@ impl Fixture {
         let (issuer, metrics) = (Scripted::new(), Metrics::new().expect("metrics"));
         let setup = GateSettings {
             config,
-            decision: None,
             issuer: issuer.clone(),
+            decider: None,
             clock: clock.clone(),
             metrics: Some(&metrics),
         };
@@ -114,8 +114,8 @@ impl Fixture {
     fn reload(&mut self, config: &model::OnDemand) {
         let setup = GateSettings {
             config,
-            decision: None,
             issuer: self.issuer.clone(),
+            decider: None,
             clock: self.clock.clone(),
             metrics: Some(&self.metrics),
         };
@@ -164,29 +164,22 @@ async fn the_policy_decides() {
     assert_eq!((any.counted("made"), any.counted("held")), (1, 1));
 }
 
-/// Lets `a.example` have a certificate, and cannot tell about `away.example`.
-struct OnlyA;
-
-#[async_trait]
-impl Decision for OnlyA {
-    async fn decide(&self, name: &HostName, client: Option<IpAddr>) -> Result<bool, String> {
+#[tokio::test]
+async fn a_function_of_the_program_decides() {
+    let mut fixture = Fixture::new(&config(&["*"]));
+    let decider = decide_with(|name| async move {
         match name.as_str() {
             "a.example" => Ok(true),
-            "away.example" => Err(format!("unknown to {client:?}")),
+            "away.example" => Err("the database is away"),
             _ => Ok(false),
         }
-    }
-}
-
-#[tokio::test]
-async fn a_decision_of_the_program_counts() {
-    let mut fixture = Fixture::new(&config(&["*"]));
-    let decision: Arc<dyn Decision> = Arc::new(OnlyA);
-    let config = config(&["*"]);
+    });
+    let mut config = with_ask(&["*"], "http://unused.example/");
+    config.ask.as_mut().expect("given").url = None;
     let setup = GateSettings {
         config: &config,
-        decision: Some(&decision),
         issuer: fixture.issuer.clone(),
+        decider: Some(decider),
         clock: fixture.clock.clone(),
         metrics: Some(&fixture.metrics),
     };
@@ -201,6 +194,15 @@ async fn a_decision_of_the_program_counts() {
     assert_eq!(still("a.example").await, Some(true));
     assert_eq!(still("b.example").await, Some(false));
     assert_eq!(still("away.example").await, None);
+    fixture
+        .gate
+        .0
+        .negative_cache
+        .forget_name(&"b.example".parse().expect("a name"));
+    assert!(
+        !OnDemand::allows(&*fixture.gate, "b.example"),
+        "it is remembered"
+    );
 }
 
 #[tokio::test]

@@ -177,7 +177,7 @@ fn where_ask_cannot_be_set_up_what_there_was_goes_on() {
     let mut world = World::demanding([]);
     world.obtain(HOST).expect("obtained");
     let ask = Ask {
-        url: Secret::new("https://ask.example/".to_owned()),
+        url: Some(Secret::new("https://ask.example/".to_owned())),
         timeout: Duration::from_secs(5),
         cache_allowed: Duration::from_secs(60),
         cache_refused: Duration::from_secs(60),
