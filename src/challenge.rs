@@ -42,13 +42,15 @@ use self::record::ChallengeRecord;
 /// A validation that a CA is about to perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
+    /// Its type.
     pub kind: ChallengeType,
-    /// The name or address to validate; for a wildcard the name without its first label.
+    /// The name or address to be proved; for a wildcard, the name without its first label.
     pub domain: Identifier,
+    /// The token that the CA has chosen.
     pub token: String,
-    /// Token and account thumbprint (RFC 8555, section 8.1).
+    /// Token and account thumbprint (RFC 8555, section 8.1): what `http-01` answers with.
     pub key_authorization: String,
-    /// Only for DNS challenges.
+    /// Only for the types over the DNS.
     pub dns: Option<DnsContext>,
 }
 
@@ -57,28 +59,32 @@ pub struct Challenge {
 pub struct DnsContext {
     /// The URL of the account at the CA.
     pub account: String,
+    /// Whether the certificate is for the wildcard over the domain.
     pub is_wildcard: bool,
-    /// The issuer names that the CA accepts in a persistent record; empty if it does not say.
+    /// The names by which the CA may be named in a persistent record; empty if it does not say.
     pub issuers: Vec<String>,
 }
 
-/// Makes the response to one type of challenge visible.
+/// Makes the proof visible that one type of challenge asks for, such as a file in the directory of
+/// another web server for `http-01`.
+///
+/// Calls for different challenges come at the same time. A killed process leaves its proofs in place.
 #[async_trait]
 pub trait ChallengeSolver: Send + Sync {
     /// The type it solves.
     fn kind(&self) -> ChallengeType;
 
-    /// Makes the response visible. When this returns, the CA may validate.
+    /// Makes the proof visible. On return the CA may look for it.
     ///
     /// # Errors
     /// If it cannot be made visible.
     async fn present(&self, challenge: &Challenge) -> Result<(), Failure>;
 
-    /// Removes the response, as well as possible.
+    /// Removes the proof, as far as it can. Also called where [`Self::present`] failed.
     async fn clean_up(&self, challenge: &Challenge);
 
-    /// Leaves the response until it expires: nobody will clean it up, and nobody should wait for
-    /// that.
+    /// Leaves the proof where it is until it expires: nothing calls [`Self::clean_up`] for it, and
+    /// nothing should wait for that. The validation may be resumed after a restart.
     fn abandon(&self, _challenge: &Challenge) {}
 }
 

@@ -1,8 +1,7 @@
 //! TXT records that validate names, and the providers that set them.
 //!
-//! A [`DnsProvider`] sets and removes records with one service or protocol; it knows nothing of
-//! ACME. `challenge` determines the record. [`open_provider`] makes the provider of an entry in the
-//! configuration.
+//! A [`DnsProvider`] sets and removes TXT records with one service or protocol. It knows nothing of
+//! ACME: `challenge` says which record proves what. Programs implement it for services of their own.
 
 mod acme_dns;
 mod api;
@@ -40,48 +39,60 @@ pub use route53::Route53Provider;
 /// A TXT record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TxtRecord {
-    /// Its fully qualified name.
+    /// Its full name, `_acme-challenge.www.example.com`.
     pub name: HostName,
     /// Its only string, of at most 255 octets.
     pub value: String,
 }
 
-/// Sets and removes TXT records.
+/// Sets and removes TXT records with one service or protocol.
 ///
-/// A name may have several records: a record always means this value, and other values of the name
-/// are left alone. Each call may be dropped midway; [`Self::remove`] then undoes what was done.
+/// Several records may share a name, since a name can be validated twice at a time: each call means
+/// the record with exactly this value, and leaves the others of the name alone. A call may be dropped
+/// before its end, or the process killed; [`Self::remove`] then undoes what [`Self::add`] had done by
+/// that time, possibly in another process. Nothing needs to be remembered between the calls.
+///
+/// The calls need not wait until name servers return the record: whoever asks for it checks that.
 #[async_trait]
 pub trait DnsProvider: Send + Sync {
-    /// Its name in the configuration.
+    /// Its name in messages and in the storage: the same in every process that shares the storage,
+    /// and after a restart, so that records of a killed process can be removed.
     fn name(&self) -> &str;
 
-    /// Returns true if calls need the zone of a record. Otherwise `zone` may be any name.
+    /// Whether it needs to know the zone of a record. If not, no zone is looked up and `zone` may be
+    /// any name.
     fn needs_zone(&self) -> bool {
         true
     }
 
-    /// Sets a record in `zone`, the nearest name at or above it with an SOA record. It is not an
-    /// error if the record exists.
+    /// Adds a record to `zone`, the nearest name at or above it with an SOA record. It is no error if
+    /// the record exists.
     ///
     /// # Errors
-    /// If the record cannot be set.
+    /// Where the record cannot be added.
     async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
 
-    /// Removes a record from `zone`. It is not an error if the record does not exist.
+    /// Removes a record from `zone`. It is no error if the record does not exist.
     ///
     /// # Errors
-    /// If the record may still exist.
+    /// Where the record may still exist. The removal is tried again later.
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
 
-    /// The values of the TXT records at `name` in `zone`; `None` if the provider cannot list them.
+    /// The values of the TXT records of `name` in `zone`; `None` where the provider cannot list
+    /// them, which is the default.
     ///
     /// # Errors
-    /// If the request fails.
-    async fn list(&self, zone: &HostName, name: &HostName)
-    -> Result<Option<Vec<String>>, DnsError>;
+    /// Where it can list them, but failed.
+    async fn list(
+        &self,
+        _zone: &HostName,
+        _name: &HostName,
+    ) -> Result<Option<Vec<String>>, DnsError> {
+        Ok(None)
+    }
 }
 
-/// Why a record was not set, removed or found.
+/// Why a record was not added, removed or listed, for people: what is wrong, and what to do.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DnsError {
     /// It is unreachable, too slow or has problems of its own: a retry may succeed.

@@ -1,4 +1,5 @@
-//! What every issuer of certificates can be asked, whoever it is.
+//! What every issuer of certificates can be asked: a CA with ACME, the local CA, or an issuer of the
+//! program that embeds the engine.
 
 mod account;
 mod preflight;
@@ -19,41 +20,50 @@ use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
 use crate::storage::Lease;
 
-/// Issues certificates.
+/// Issues certificates. A program implements it for a certificate authority of its own: [`name`],
+/// [`ca`], [`issue`] and [`on_stored`] are enough.
+///
+/// The engine decides when to call it, holds a lock on the certificate meanwhile, checks what was
+/// issued, stores it and serves it.
+///
+/// [`name`]: Self::name
+/// [`ca`]: Self::ca
+/// [`issue`]: Self::issue
+/// [`on_stored`]: Self::on_stored
 #[async_trait]
 pub trait Issuer: Send + Sync {
-    /// Its name in the configuration.
+    /// The name by which certificates refer to it.
     fn name(&self) -> &Arc<str>;
 
-    /// The segment of storage keys that stands for the CA behind it, see
-    /// [`crate::storage::keys::ca`].
+    /// A segment of storage keys that stands for the CA behind it, such as its host name: letters,
+    /// digits, `.`, `_` and `-`. Certificates are stored below it. Another name means another CA.
     fn ca(&self) -> &str;
 
     /// What stands for the CA and the account there, see [`crate::storage::keys::account_of`]: what
-    /// fails with one says nothing of another.
+    /// fails with one says nothing about another.
     fn account_id(&self) -> &str {
         self.ca()
     }
 
-    /// Obtains a certificate. Takes seconds to minutes. Dropped before its end, it leaves behind
-    /// what a later call can go on from, and nothing else that matters.
+    /// Obtains a certificate, which may take minutes. Dropped before its end, it leaves behind what
+    /// a later call can continue from, and nothing else that matters.
     ///
     /// # Errors
-    /// Why there is no certificate.
+    /// Why there is no certificate. Its class decides when it is tried again.
     async fn issue(&self, request: &Request) -> Result<Issued, Failure>;
 
-    /// When this certificate, which came from here, ought to be renewed (RFC 9773); `None` where
-    /// the CA gives no such advice.
+    /// When a certificate that it issued ought to be renewed (RFC 9773); `None` if the CA gives no
+    /// such advice.
     ///
     /// # Errors
-    /// Why it cannot be told.
+    /// Why the CA cannot be asked.
     async fn renewal_info(&self, _: &TlsCertificate) -> Result<Option<RenewalInfo>, Failure> {
         Ok(None)
     }
 
-    /// Whether an order may be asked for now: neither our own pace nor a limit of
-    /// the CA that is known stands against it. Asks nobody and does not block. A yes may keep a
-    /// place for a moment: it is for who then calls [`Self::issue`].
+    /// Whether an order may be placed now: neither our own pace nor a known limit of the CA is
+    /// against it. Asks nobody and does not block. It may reserve a place for a moment, for a call of
+    /// [`Self::issue`] that follows.
     ///
     /// # Errors
     /// Until when to wait, and whether that concerns these names alone.
@@ -61,19 +71,19 @@ pub trait Issuer: Send + Sync {
         Ok(())
     }
 
-    /// What limit of the CA stands against an order, by what is known. Asks nobody, does not block,
-    /// and keeps no place.
+    /// The known limit of the CA that is against an order. Asks nobody, does not block, and reserves
+    /// nothing.
     fn held(&self, _intent: &Intent<'_>) -> Option<Wait> {
         None
     }
 
-    /// All limits of the CA that hold now, by what is known. Asks nobody and does not block.
+    /// All known limits of the CA that apply now. Asks nobody and does not block.
     fn limits(&self) -> Vec<Wait> {
         Vec::new()
     }
 
-    /// Takes over what the storage has of the limits of the CA: other instances may have met some, or
-    /// this one before it was started anew. Asks the storage alone. Whether anything was news.
+    /// Reads from the storage what is known of the limits of the CA: other instances may have met
+    /// some, or this one before a restart. Returns whether anything was new.
     async fn refresh_limits(&self) -> bool {
         false
     }
@@ -81,20 +91,20 @@ pub trait Issuer: Send + Sync {
     /// Forgets the limits of the CA that are known for `names`: a person says that they are over.
     fn clear_limits(&self, _names: &[Pattern]) {}
 
-    /// Tries whether it would give a certificate, without asking for one.
+    /// Checks whether it would issue a certificate, without ordering one.
     async fn preflight(&self, _trial: &Preflight) -> Vec<Finding> {
         Vec::new()
     }
 
-    /// Told once what [`Self::issue`] gave for this request is stored: what was left behind for a
-    /// later call can go.
+    /// Called once the certificate that [`Self::issue`] gave for this request is stored: what was
+    /// left behind for a later call can go.
     async fn on_stored(&self, request: &Request);
 
-    /// Told that what [`Self::issue`] gave for this request was `refused`. Unless that is for the
-    /// clock, by which it may be good later, what was left behind for a later call can go.
+    /// Called if the certificate that [`Self::issue`] gave for this request was rejected. Unless the
+    /// clock is the reason, so that it may be valid later, what was left behind can go.
     async fn on_rejected(&self, _request: &Request, _refused: &Failure) {}
 
-    /// Has a certificate revoked that it issued. One that is revoked already is well.
+    /// Revokes a certificate that it issued. Revoking a revoked certificate succeeds.
     ///
     /// # Errors
     /// Why it is not revoked.
@@ -103,10 +113,10 @@ pub trait Issuer: Send + Sync {
         Err(Failure::new(FailureClass::Configuration, message))
     }
 
-    /// Looks after the account at the CA, and tells how it stands then.
+    /// Carries out a task on the account at the CA, and returns what is known of the account then.
     ///
     /// # Errors
-    /// Why it stands as before, as far as that is known.
+    /// Why the account is unchanged, as far as that is known.
     async fn account(&self, _task: &AccountTask) -> Result<AccountFacts, Failure> {
         let message = format!("{} has no account at a CA", self.name());
         Err(Failure::new(FailureClass::Configuration, message))
@@ -155,20 +165,19 @@ pub struct Request {
     pub subject: String,
     /// How often in a row this has failed before.
     pub failures: u32,
-    /// How many validations of one of the names have failed that a CA still counts.
+    /// How many failed validations of one of the names a CA still counts.
     pub failed_validations: u32,
     /// Whether a person asked for it.
     pub is_asked: bool,
     /// The private key (PEM) of the certificate to be replaced, for issuers that are configured to
     /// keep keys.
     pub previous_key: Option<Zeroizing<Vec<u8>>>,
-    /// How the certificate to be replaced is known at this issuer, see
-    /// [`TlsCertificate::renewal_id`]; `None` where it is of another, or nobody is to be told.
+    /// The id of the certificate to be replaced at this issuer, see [`TlsCertificate::renewal_id`];
+    /// `None` if another issued it, or the issuer should not be told.
     pub replaces: Option<String>,
-    /// The entry of `dns` in the configuration over which to prove the names, where the certificate
-    /// names one.
+    /// The entry of `dns` in the configuration that proves the names, if the certificate names one.
     pub dns: Option<Arc<str>>,
-    /// Held while this goes on: what is stored is stored under it.
+    /// Held while the request is carried out: what is stored is stored under it.
     pub lease: Arc<Lease>,
 }
 
@@ -182,7 +191,7 @@ impl Request {
     }
 }
 
-/// What an issuer gave. Nobody has looked at it yet.
+/// What an issuer gave. It is checked before it is stored and served.
 pub struct Issued {
     /// The chain, leaf first, PEM.
     pub chain: Vec<u8>,
