@@ -106,7 +106,7 @@ impl Shared {
     }
 }
 
-/// An issuer with `acme` in the configuration.
+/// A CA with ACME (RFC 8555). Programs begin with [`Self::builder`].
 pub struct AcmeIssuer {
     name: Arc<str>,
     config: Arc<Acme>,
@@ -120,6 +120,7 @@ pub struct AcmeIssuer {
     has_account: AtomicBool,
 }
 
+#[doc(hidden)]
 impl AcmeIssuer {
     /// Reads nothing and contacts nobody yet: problems with a CA, its roots or its account surface
     /// when a certificate is requested.

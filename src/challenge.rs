@@ -30,8 +30,11 @@ use crate::storage::{Key, Storage, StorageError, keys};
 /// A way to prove control of a name (RFC 8555, section 8; RFC 8737).
 pub use crate::config::model::ChallengeType;
 
+#[doc(hidden)]
 pub use self::dns::{Dns01Solver, DnsPersist01Solver, DnsSolvers};
+#[doc(hidden)]
 pub use self::solver::{Http01Solver, TlsAlpn01Solver};
+#[doc(hidden)]
 pub use self::sync::{read_once, sync_with_storage};
 
 use self::instance::Instance;

@@ -1,5 +1,6 @@
 //! Time as an argument: decisions take the time from a [`Clock`], so that tests can move it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,12 @@ pub fn rfc3339(time: UnixTime) -> String {
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> UnixTime;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> UnixTime {
+        (**self).now()
+    }
 }
 
 /// The machine's clock.

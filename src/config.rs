@@ -6,13 +6,14 @@
 //! reports everything. Nothing here starts, opens or connects to anything.
 
 mod admin;
+pub(crate) mod assemble;
 mod check;
 pub mod diagnostic;
 mod include;
 mod interpolate;
 pub mod model;
 mod problem;
-mod schema;
+pub(crate) mod schema;
 mod source;
 mod validate;
 mod yaml_tree;

@@ -11,6 +11,7 @@ mod exchange;
 mod exec;
 mod hetzner;
 mod httpreq;
+#[doc(hidden)]
 pub mod lookup;
 mod rfc2136;
 mod route53;
@@ -27,13 +28,21 @@ use thiserror::Error;
 use crate::config::model::{Dns, DnsService};
 use crate::host::HostName;
 
+#[doc(hidden)]
 pub use acme_dns::AcmeDnsProvider;
+#[doc(hidden)]
 pub use cloudflare::CloudflareProvider;
+#[doc(hidden)]
 pub use digitalocean::DigitalOceanProvider;
+#[doc(hidden)]
 pub use exec::ExecProvider;
+#[doc(hidden)]
 pub use hetzner::HetznerProvider;
+#[doc(hidden)]
 pub use httpreq::HttpReqProvider;
+#[doc(hidden)]
 pub use rfc2136::Rfc2136Provider;
+#[doc(hidden)]
 pub use route53::Route53Provider;
 
 /// A TXT record.
@@ -69,20 +78,20 @@ pub trait DnsProvider: Send + Sync {
     /// the record exists.
     ///
     /// # Errors
-    /// Where the record cannot be added.
+    /// If the record cannot be added.
     async fn add(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
 
     /// Removes a record from `zone`. It is no error if the record does not exist.
     ///
     /// # Errors
-    /// Where the record may still exist. The removal is tried again later.
+    /// If the record may still exist. The removal is tried again later.
     async fn remove(&self, zone: &HostName, record: &TxtRecord) -> Result<(), DnsError>;
 
     /// The values of the TXT records of `name` in `zone`; `None` where the provider cannot list
     /// them, which is the default.
     ///
     /// # Errors
-    /// Where it can list them, but failed.
+    /// If it can list them, but failed.
     async fn list(
         &self,
         _zone: &HostName,
@@ -107,6 +116,7 @@ pub enum DnsError {
 ///
 /// # Errors
 /// If its roots cannot be read or its credentials cannot be sent.
+#[doc(hidden)]
 pub fn open_provider(name: &str, dns: &Dns) -> Result<Arc<dyn DnsProvider>, DnsError> {
     Ok(match &dns.provider {
         DnsService::Rfc2136(config) => Arc::new(Rfc2136Provider::new(name, config, dns.ttl)?),

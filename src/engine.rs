@@ -52,7 +52,7 @@ const LOAD_AT_START: Duration = Duration::from_millis(200);
 /// [`crate::tls::Snapshot::attachment`].
 pub type Attachment = Arc<dyn Any + Send + Sync>;
 
-/// Obtains, renews, loads and presents certificates.
+/// Obtains, renews, loads and presents certificates. Programs begin with [`Self::builder`].
 pub struct Engine {
     manager: Mutex<Locked>,
     publication: Publication,
@@ -100,11 +100,12 @@ pub struct Loops {
     pub start_observer: Option<Arc<dyn StartObserver>>,
 }
 
+#[doc(hidden)]
 impl Engine {
     /// An engine with nothing to serve yet. Reads and asks nothing.
     ///
     /// # Errors
-    /// Where metrics clash, or OpenSSL cannot make a context, which is for want of memory.
+    /// If metrics clash, or OpenSSL cannot make a context, which is for want of memory.
     pub fn new(setup: EngineSetup) -> Result<Arc<Self>, EngineError> {
         let EngineSetup {
             storage,

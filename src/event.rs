@@ -130,8 +130,11 @@ impl fmt::Display for Severity {
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// When, in seconds since the Unix epoch.
     pub at: UnixTime,
+    /// What happened.
     pub kind: EventKind,
+    /// Who has to act, and when.
     pub severity: Severity,
     /// The first name of the certificate; empty if none is concerned.
     pub domain: String,

@@ -210,6 +210,7 @@ impl NameBuffer {
         clippy::new_without_default,
         reason = "a quarter of a kilobyte of stack is asked for by name"
     )]
+    /// An empty buffer.
     pub const fn new() -> Self {
         Self([0; MAX_HOST_NAME])
     }

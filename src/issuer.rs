@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 
 pub use self::account::{AccountFacts, AccountTask};
 pub use self::revocation::{Revocation, RevocationReason};
-use crate::certificate::TlsCertificate;
+pub use crate::certificate::TlsCertificate;
 use crate::host::Pattern;
-use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Wait};
+pub use crate::schedule::{Failure, FailureClass, Intent, RenewalInfo, Scope, Wait, WaitReason};
 use crate::storage::Lease;
 
 /// Issues certificates. A program implements it for a certificate authority of its own: [`name`],
@@ -124,6 +124,7 @@ pub trait Issuer: Send + Sync {
 }
 
 /// An issuer that issues nothing, for dry runs in which no CA may be asked.
+#[doc(hidden)]
 pub struct NullIssuer {
     name: Arc<str>,
 }

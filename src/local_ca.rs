@@ -52,7 +52,8 @@ const BACKDATE: i64 = 600;
 /// The longest common name (RFC 5280, appendix A.1, `ub-common-name`).
 const MAX_COMMON_NAME: usize = 64;
 
-/// A local CA.
+/// A CA of the program itself, for development and internal names. Programs begin with
+/// [`Self::builder`].
 pub struct LocalCa {
     /// Its name in the configuration.
     issuer: Arc<str>,
@@ -72,6 +73,7 @@ struct State {
     intermediate: Authority,
 }
 
+#[doc(hidden)]
 impl LocalCa {
     /// Opens the CA in `storage`, and creates its root if it has none yet.
     ///

@@ -123,7 +123,7 @@ impl TlsManager {
     /// A manager with nothing to serve yet.
     ///
     /// # Errors
-    /// Where OpenSSL cannot make a context, which is for want of memory.
+    /// If OpenSSL cannot make a context, which is for want of memory.
     pub fn new(setup: Setup) -> Result<Self, ErrorStack> {
         Self::with_setup(setup, false)
     }
@@ -131,7 +131,7 @@ impl TlsManager {
     /// What applying `config` would report: reads all it names, publishes and makes nothing.
     ///
     /// # Errors
-    /// Where OpenSSL cannot make a context, which is for want of memory.
+    /// If OpenSSL cannot make a context, which is for want of memory.
     pub fn check(
         config: &Config,
         storage: Arc<dyn Storage>,
@@ -280,7 +280,7 @@ impl TlsManager {
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
     ///
     /// # Errors
-    /// Where there is no such issuer or it cannot be opened.
+    /// If there is no such issuer or it cannot be opened.
     pub fn local_ca(&mut self, name: &Arc<str>) -> Result<Option<Arc<LocalCa>>, String> {
         let none = IndexMap::new();
         let issuers = self.config.as_ref().map_or(&none, |config| &config.issuers);

@@ -21,14 +21,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::decision::{Decider, Decision, IntoDecision, Undecided, decide_with};
+#[doc(hidden)]
 pub use self::gate::{Gate, GateSettings};
+#[doc(hidden)]
 pub use self::local_issuer::LocalOnDemandIssuer;
+#[doc(hidden)]
 pub use self::policy::{allows, covers};
 
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
 
 /// Obtains the certificate of a name that the gate lets through.
+#[doc(hidden)]
 #[async_trait]
 pub trait OnDemandIssuer: Send + Sync {
     /// The valid certificate of `name` in memory, if there is one. Cheap: called in handshakes, no
@@ -39,7 +43,7 @@ pub trait OnDemandIssuer: Send + Sync {
     /// it.
     ///
     /// # Errors
-    /// Where there is none to be had now.
+    /// If there is none to be had now.
     async fn obtain(&self, name: &HostName) -> Result<Arc<CertificateSet>, ObtainError>;
 
     /// Whether a certificate of `name` is stored, so that [`Self::obtain`] needs no order. Quotas
@@ -56,6 +60,7 @@ pub trait OnDemandIssuer: Send + Sync {
 }
 
 /// Why a name has no certificate.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObtainError {
     /// For people.

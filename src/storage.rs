@@ -34,6 +34,7 @@ pub use self::error::StorageError;
 pub use self::file::{FileStorage, LeaseTerms};
 pub use self::lease::{Lease, LeaseBackend};
 pub use self::memory::MemoryStorage;
+#[doc(hidden)]
 pub use self::pending_writes::PendingWrites;
 pub use self::watch::{ChangeNotifier, Watch};
 
@@ -74,14 +75,14 @@ pub trait Storage: Send + Sync {
     /// The value of `key`, `None` where there is none.
     ///
     /// # Errors
-    /// Where the storage cannot be read.
+    /// If the storage cannot be read.
     fn load(&self, key: &Key) -> Result<Option<Value>, StorageError>;
 
     /// Sets the value of `key`. After a crash the old or the new value is there, whole; after the
     /// return it is the new one.
     ///
     /// # Errors
-    /// Where the storage cannot be written.
+    /// If the storage cannot be written.
     fn store(&self, key: &Key, value: &[u8]) -> Result<(), StorageError>;
 
     /// Sets the value of `key` as [`Self::store`] does, but only while `lease`, one of this storage,
@@ -99,13 +100,13 @@ pub trait Storage: Send + Sync {
     /// Removes `key`, where it is there.
     ///
     /// # Errors
-    /// Where the storage cannot be written.
+    /// If the storage cannot be written.
     fn delete(&self, key: &Key) -> Result<(), StorageError>;
 
     /// Gives the value of `from`, where there is one, to `to`, in the place of any there.
     ///
     /// # Errors
-    /// Where the storage cannot be written.
+    /// If the storage cannot be written.
     fn rename(&self, from: &Key, to: &Key) -> Result<(), StorageError> {
         if let Some(value) = self.load(from)? {
             self.store(to, &value)?;
@@ -123,13 +124,13 @@ pub trait Storage: Send + Sync {
     /// [set aside](Key::is_aside).
     ///
     /// # Errors
-    /// Where the storage cannot be read.
+    /// If the storage cannot be read.
     fn list(&self, prefix: &Key) -> Result<Vec<Key>, StorageError>;
 
     /// Whether there is a value of `key`.
     ///
     /// # Errors
-    /// Where the storage cannot be read.
+    /// If the storage cannot be read.
     fn exists(&self, key: &Key) -> Result<bool, StorageError> {
         Ok(self.stat(key)?.is_some())
     }
@@ -137,7 +138,7 @@ pub trait Storage: Send + Sync {
     /// What is known of the value of `key` without reading it, `None` where there is none.
     ///
     /// # Errors
-    /// Where the storage cannot be read.
+    /// If the storage cannot be read.
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StorageError>;
 
     /// Holds `key` until the lease is dropped or the process is gone, `None` where another does.
@@ -146,7 +147,7 @@ pub trait Storage: Send + Sync {
     /// Whoever gets a lease looks first whether its work has been done meanwhile.
     ///
     /// # Errors
-    /// Where the storage cannot be written.
+    /// If the storage cannot be written.
     fn try_lock(&self, key: &Key) -> Result<Option<Lease>, StorageError>;
 
     /// Waits until nobody else holds `key`, and holds it as [`Self::try_lock`] does.
@@ -174,7 +175,7 @@ pub trait Storage: Send + Sync {
     /// nothing under it yet.
     ///
     /// # Errors
-    /// Where the storage cannot be watched.
+    /// If the storage cannot be watched.
     fn watch(&self, prefix: &Key) -> Result<Watch, StorageError>;
 }
 

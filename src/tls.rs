@@ -14,6 +14,7 @@
 mod alpn;
 mod context;
 mod ffi;
+mod foreign;
 mod handshake;
 mod info;
 mod select;
@@ -122,7 +123,9 @@ impl GlobalCertificate {
         Ok(builder.build())
     }
 
-    /// Settings for one of Pingora's own TLS listeners, callbacks included.
+    /// Settings for one of Pingora's own TLS listeners, callbacks included. With a program's own
+    /// settings and this handle as their callbacks (`TlsSettings::with_callbacks`), certificates are
+    /// presented as well, but no session is resumed and no validation by TLS is answered.
     ///
     /// Do not call `enable_h2` or `set_alpn` on the result: they would replace the choice of
     /// protocol made here.
@@ -295,7 +298,11 @@ async fn obtain_on_demand(
 #[async_trait]
 impl TlsAccept for GlobalCertificate {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let Some(handshake) = self.handshake(ssl) else {
+        let handshake = match ssl.ex_data(self.0.handshake) {
+            Some(_) => self.handshake(ssl),
+            None => self.select_without_client_hello(ssl),
+        };
+        let Some(handshake) = handshake else {
             return;
         };
         let Some(set) = self.wait_for_certificates(ssl, &handshake).await else {

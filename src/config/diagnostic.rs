@@ -110,6 +110,14 @@ impl Diagnostic {
         text
     }
 
+    /// `what, why, what to do` on one line, where there is no file.
+    pub(crate) fn without_place(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.subject()),
+            None => self.subject(),
+        }
+    }
+
     /// The sort key of diagnostics.
     pub(super) fn order(&self) -> impl Ord + '_ {
         (&self.file, self.line, self.column)
@@ -154,11 +162,7 @@ impl fmt::Display for Diagnostic {
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }
-        f.write_str(&self.subject())?;
-        match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
-            None => Ok(()),
-        }
+        f.write_str(&self.without_place())
     }
 }
 

@@ -21,13 +21,13 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(super) use dns::*;
-pub(super) use issuer::*;
-pub(super) use on_demand::*;
-pub(super) use route::*;
-pub(super) use server::*;
-pub(super) use text::*;
-pub(super) use tls::*;
+pub(crate) use dns::*;
+pub(crate) use issuer::*;
+pub(crate) use on_demand::*;
+pub(crate) use route::*;
+pub(crate) use server::*;
+pub(crate) use text::*;
+pub(crate) use tls::*;
 
 /// The configuration of Snigate.
 ///
@@ -35,43 +35,46 @@ pub(super) use tls::*;
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "Snigate configuration")]
-pub(super) struct Root {
+pub(crate) struct Root {
     /// More files to read, by path or pattern (`sites.d/*.yaml`). A pattern that matches nothing
     /// is fine, a missing file is not. Lists are concatenated; a key or name that is defined twice
     /// is an error.
-    pub(super) include: Vec<String>,
+    pub(crate) include: Vec<String>,
     /// Where Snigate listens, and what one client may take.
-    pub(super) server: Server,
+    pub(crate) server: Server,
     /// TLS settings of the HTTPS listeners.
-    pub(super) tls: Tls,
+    pub(crate) tls: Tls,
     /// Where issued certificates, their keys and accounts are stored.
-    pub(super) storage: Storage,
+    pub(crate) storage: Storage,
     /// Who issues certificates, by a name of your choice. The first one is the default.
     #[schemars(with = "BTreeMap<String, Issuer>")]
-    pub(super) issuers: IndexMap<String, Issuer>,
+    pub(crate) issuers: IndexMap<String, Issuer>,
     /// Where DNS records that prove control of names are set, by a name of your choice.
     #[schemars(with = "BTreeMap<String, Dns>")]
-    pub(super) dns: IndexMap<String, Dns>,
+    pub(crate) dns: IndexMap<String, Dns>,
     /// Certificates to serve in addition to those that sites need.
-    pub(super) certificates: Vec<Certificate>,
+    pub(crate) certificates: Vec<Certificate>,
     /// Whether all certificates and keys are held in memory, or read from where they are stored
     /// when a client asks for them.
-    pub(super) certificates_in_memory: InMemory,
+    pub(crate) certificates_in_memory: InMemory,
     /// How much memory the certificates that are kept ready for handshakes may take.
-    pub(super) certificate_cache: CacheSize,
+    pub(crate) certificate_cache: CacheSize,
     /// When issued certificates are renewed.
-    pub(super) renewal: Renewal,
+    pub(crate) renewal: Renewal,
     /// Certificates issued when a client first asks for a name.
-    pub(super) on_demand: Option<OnDemand>,
+    pub(crate) on_demand: Option<OnDemand>,
     /// Pools of servers that requests are passed to, by a name of your choice.
     #[schemars(with = "BTreeMap<String, Upstream>")]
-    pub(super) upstreams: IndexMap<String, Upstream>,
+    pub(crate) upstreams: IndexMap<String, Upstream>,
     /// What is served: hosts and what to do with their requests.
-    pub(super) sites: Vec<Site>,
+    pub(crate) sites: Vec<Site>,
     /// Whom to notify when something happens.
-    pub(super) events: Vec<Hook>,
+    pub(crate) events: Vec<Hook>,
     /// What is logged, and where.
-    pub(super) log: Log,
+    pub(crate) log: Log,
+    /// Whether a program embeds the engine and serves requests itself: no file can say so.
+    #[serde(skip)]
+    pub(crate) is_embedded: bool,
 }
 
 /// The JSON schema of [`Root`].

@@ -59,7 +59,7 @@ pub(super) fn validate(
     let upstreams = upstream::upstreams(ctx, &root.key("upstreams"));
     let sites = site::sites(ctx, &upstreams, root);
     let log = server::log(ctx, &raw.log, &root.key("log"));
-    if raw.sites.is_empty() && raw.certificates.is_empty() {
+    if raw.sites.is_empty() && raw.certificates.is_empty() && !raw.is_embedded {
         ctx.problems.error(
             root,
             "there is nothing to serve: neither 'sites' nor 'certificates' is given",

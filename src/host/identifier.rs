@@ -9,14 +9,18 @@ use super::{HostName, HostNameError, Pattern};
 /// A host name or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identifier {
+    /// A host name.
     Dns(HostName),
+    /// An IP address.
     Ip(IpAddr),
 }
 
 /// The same as it comes with a request, without a copy: the name is normalized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host<'a> {
+    /// An IP address.
     Ip(IpAddr),
+    /// A name in normal form.
     Name(&'a str),
 }
 

@@ -13,6 +13,7 @@ pub struct Preflight {
     pub name: Pattern,
     /// The entry of `dns` in the configuration that the certificate would name.
     pub dns: Option<Arc<str>>,
+    /// Where the CA looks.
     pub ports: Ports,
 }
 
@@ -39,6 +40,7 @@ impl Default for Ports {
 pub struct Finding {
     /// What was looked at: `directory`, `limits`, `caa`, `challenges`, or one type of them.
     pub about: String,
+    /// What it means.
     pub verdict: Verdict,
     /// What was found, for people; where it is bad, with what to do next.
     pub message: String,
@@ -48,6 +50,7 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// It is in order.
     Good,
     /// Nothing is known to stand against it.
     Unknown,

@@ -14,6 +14,7 @@ pub struct Revocation {
     pub certificate: Vec<u8>,
     /// Its private key, PEM: whoever has it may revoke.
     pub key: Zeroizing<Vec<u8>>,
+    /// Why it is revoked.
     pub reason: RevocationReason,
 }
 

@@ -56,7 +56,7 @@ impl Asker {
     /// Asks the service of `config`, or `own` where it has none.
     ///
     /// # Errors
-    /// Where nobody can be asked. Says which service is meant.
+    /// If nobody can be asked. Says which service is meant.
     pub(super) fn new(
         config: &Ask,
         own: Option<&Arc<dyn Decider>>,

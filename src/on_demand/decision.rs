@@ -25,7 +25,7 @@ pub trait Decider: Send + Sync {
     /// as before a renewal. Dropped where it takes too long.
     ///
     /// # Errors
-    /// Where it cannot be decided now. Then there is no new certificate, and nothing is remembered.
+    /// If it cannot be decided now. Then there is no new certificate, and nothing is remembered.
     async fn decide(&self, name: &HostName, client: Option<IpAddr>) -> Result<Decision, Undecided>;
 }
 

@@ -25,11 +25,15 @@ const LONGEST_FLIGHT: Duration = Duration::from_secs(3600);
 
 /// What a [`Gate`] is made of.
 pub struct GateSettings<'a> {
+    /// What is configured.
     pub config: &'a model::OnDemand,
+    /// Obtains what the gate lets through.
     pub issuer: Arc<dyn OnDemandIssuer>,
     /// Decides where the configuration names no service to ask.
     pub decider: Option<Arc<dyn Decider>>,
+    /// The time of quotas and of what is remembered.
     pub clock: Arc<dyn Clock>,
+    /// Counts what comes of names.
     pub metrics: Option<&'a Metrics>,
 }
 
@@ -55,7 +59,7 @@ impl Gate {
     /// forgotten.
     ///
     /// # Errors
-    /// Where the service that is to be asked cannot be: then nobody may have a certificate.
+    /// If the service that is to be asked cannot be: then nobody may have a certificate.
     pub fn new(setup: GateSettings<'_>, previous: Option<&Self>) -> Result<Self, String> {
         let GateSettings {
             config,

@@ -28,6 +28,7 @@ const REST: i64 = DAY;
 /// A CA's suggestion of when to renew a certificate (RFC 9773, section 4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenewalInfo {
+    /// The beginning of the window, in seconds since the Unix epoch.
     pub start: UnixTime,
     /// After the start.
     pub end: UnixTime,
@@ -57,7 +58,9 @@ pub struct Advice {
 /// When a certificate should be renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
+    /// Its beginning, in seconds since the Unix epoch.
     pub start: UnixTime,
+    /// Its end.
     pub end: UnixTime,
     /// The time drawn from the window.
     pub at: UnixTime,

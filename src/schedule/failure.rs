@@ -10,6 +10,7 @@ use crate::clock::UnixTime;
 /// Why an issuer issued no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
+    /// What kind of failure it was.
     pub class: FailureClass,
     /// What failed, where and why, for people, with what to do next.
     pub message: String,

@@ -24,7 +24,9 @@ use crate::host::Pattern;
 /// So many orders within so many seconds, at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
+    /// How many orders may be begun.
     pub orders: u32,
+    /// In how many seconds.
     pub seconds: u32,
 }
 

@@ -8,7 +8,7 @@ use openssl::ssl::select_next_proto;
 const REQUESTS: &[u8] = b"\x02h2\x08http/1.1\x08http/1.0";
 
 /// The protocol in which a CA validates a name.
-const VALIDATION: &[u8] = b"acme-tls/1";
+pub(super) const VALIDATION: &[u8] = b"acme-tls/1";
 
 /// The whole extension of a client that offers [`VALIDATION`] and nothing else: the length of the
 /// list, the length of the name, the name.

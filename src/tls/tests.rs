@@ -121,10 +121,16 @@ impl Client {
     }
 
     async fn connect_with(
-        mut self,
+        self,
         server: &GlobalCertificate,
         settings: &Tls,
     ) -> Result<Connected, String> {
+        let acceptor = server.acceptor(settings).expect("an acceptor");
+        self.connect_through(server, &acceptor).await
+    }
+
+    /// The client's end, and the tickets that it gets.
+    fn into_ssl(mut self) -> (Ssl, Arc<StdMutex<Vec<SslSession>>>) {
         let tickets = Arc::new(StdMutex::new(Vec::new()));
         self.context.set_new_session_callback({
             let tickets = Arc::clone(&tickets);
@@ -139,9 +145,17 @@ impl Client {
             // SAFETY: the session comes from a context of the same kind.
             unsafe { ssl.set_session(session) }.expect("set");
         }
+        (ssl, tickets)
+    }
+
+    async fn connect_through(
+        self,
+        server: &GlobalCertificate,
+        acceptor: &SslAcceptor,
+    ) -> Result<Connected, String> {
+        let (ssl, tickets) = self.into_ssl();
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let acceptor = server.acceptor(settings).expect("an acceptor");
-        let (client, served) = tokio::join!(talk(ssl, near), serve(&acceptor, far, server));
+        let (client, served) = tokio::join!(talk(ssl, near), serve(acceptor, far, server));
         let stream = client?;
         let info = served?;
         let ssl = stream.ssl();
@@ -247,6 +261,80 @@ async fn the_certificate_follows_the_name() {
         );
         assert!(!info.fell_back);
     }
+}
+
+/// As `TlsSettings::with_callbacks` has it.
+#[tokio::test]
+async fn settings_of_another_program_present_certificates_and_resume_nothing() {
+    let server = server(SITES, false, UnknownSni::Reject);
+    let acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("a context");
+    let acceptor = acceptor.build();
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let client = Client::new(Some("b.test")).only(version);
+        let seen = client.connect_through(&server, &acceptor).await;
+        let seen = seen.expect("a certificate");
+        assert_eq!((seen.names, seen.sessions), (vec!["b.test".to_owned()], 0));
+        let name = seen.info.server_name.as_ref().map(HostName::as_str);
+        assert_eq!(name, Some("b.test"));
+        let unknown = Client::new(Some("unknown.test")).only(version);
+        assert!(unknown.connect_through(&server, &acceptor).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_a_program_drives_itself_get_certificates() {
+    let server = server(SITES, false, UnknownSni::Reject);
+    let runtime = tokio::runtime::Handle::current();
+    let acceptor = server.blocking_acceptor(&settings(), &["http/1.1"], runtime);
+    let acceptor = acceptor.expect("an acceptor");
+    let connect = async |client: Client| {
+        let (ssl, tickets) = client.into_ssl();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let served = Ssl::new(acceptor.context()).expect("a server");
+        let mut served = SslStream::new(served, far).expect("a stream");
+        let serving = async {
+            Pin::new(&mut served)
+                .accept()
+                .await
+                .map_err(|error| error.to_string())?;
+            served.write_all(b"!").await.expect("the client reads");
+            served.flush().await.expect("the client reads");
+            Ok::<_, String>(())
+        };
+        let (client, served) = tokio::join!(talk(ssl, near), serving);
+        let ssl = client.and_then(|stream| served.map(|()| stream))?;
+        let ssl = ssl.ssl();
+        let names = ssl
+            .peer_certificate()
+            .and_then(|leaf| leaf.subject_alt_names());
+        let name = names.and_then(|names| names[0].dnsname().map(str::to_owned));
+        let alpn = ssl.selected_alpn_protocol().map(<[u8]>::to_vec);
+        let session = tickets.lock().expect("not poisoned").pop();
+        Ok::<_, String>((name, alpn, ssl.session_reused(), session))
+    };
+    let offer = || Client::new(Some("a.test")).offering(b"\x02h2\x08http/1.1");
+    let (name, alpn, resumed, session) = connect(offer()).await.expect("a certificate");
+    assert_eq!(name.as_deref(), Some("a.test"));
+    assert_eq!(alpn.as_deref(), Some(&b"http/1.1"[..]));
+    assert!(!resumed);
+    let again = Client {
+        resume: session,
+        ..offer()
+    };
+    assert!(
+        connect(again).await.expect("a certificate").2,
+        "it is resumed"
+    );
+    // The server asks for another key share first: the ClientHello comes twice.
+    let mut retried = offer();
+    retried.context.set_groups_list("P-384:P-256").expect("set");
+    let (name, ..) = connect(retried).await.expect("a certificate");
+    assert_eq!(name.as_deref(), Some("a.test"));
+    let only_h2 = Client::new(Some("a.test")).offering(b"\x02h2");
+    assert!(connect(only_h2).await.is_err(), "it speaks something else");
+    let unknown = connect(Client::new(Some("unknown.test"))).await;
+    let refused = unknown.err().expect("no certificate");
+    assert!(refused.contains(ALERT_UNRECOGNIZED_NAME), "{refused}");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod check;
 mod cli;
 mod demo;
 mod dns;
+mod embedding;
 mod hot_reload;
 mod lifecycle;
 mod limits;

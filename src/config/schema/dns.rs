@@ -40,6 +40,9 @@ pub(crate) struct Dns {
     pub(crate) ca_file: Option<String>,
     /// A proxy to reach the provider's HTTPS through, `http://HOST:PORT`.
     pub(crate) proxy: Option<String>,
+    /// Whether it is a provider of the program that embeds the engine: no file can say so.
+    #[serde(skip)]
+    pub(crate) is_own: bool,
 }
 
 impl Default for Dns {
@@ -58,6 +61,7 @@ impl Default for Dns {
             propagation: Propagation::Checked(PropagationCheck::default()),
             ca_file: None,
             proxy: None,
+            is_own: false,
         }
     }
 }

@@ -16,6 +16,9 @@ pub(crate) struct Issuer {
     pub(crate) zerossl: Option<ZeroSsl>,
     /// A certificate authority of Snigate's own, for development and internal names.
     pub(crate) local_ca: Option<LocalCa>,
+    /// Whether it is an issuer of the program that embeds the engine: no file can say so.
+    #[serde(skip)]
+    pub(crate) is_own: bool,
 }
 
 /// An ACME authority (RFC 8555). By configuring it you agree to its terms of service.

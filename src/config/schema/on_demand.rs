@@ -58,6 +58,9 @@ pub(crate) struct AskService {
     pub(crate) cache_refused: Duration,
     /// A PEM file with the roots to trust instead of the system's.
     pub(crate) ca_file: Option<String>,
+    /// Whether the program that embeds the engine decides, instead of a service: no file can say so.
+    #[serde(skip)]
+    pub(crate) is_own: bool,
 }
 
 impl Default for AskService {
@@ -68,6 +71,7 @@ impl Default for AskService {
             cache_allowed: Duration::new("1h"),
             cache_refused: Duration::new("5m"),
             ca_file: None,
+            is_own: false,
         }
     }
 }

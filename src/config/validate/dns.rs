@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use super::client::{dns_servers, http_proxy, roots};
 use super::context::Context;
-use crate::config::model::{Dns, Propagation};
+use crate::config::model::{Dns, DnsService, Propagation};
 use crate::config::problem::At;
 use crate::config::schema;
 
@@ -60,6 +60,7 @@ fn entry(ctx: &mut Context<'_>, raw: &schema::Dns, at: &At<'_>) -> Option<Dns> {
         raw.exec
             .as_ref()
             .map(|raw| service::exec(ctx, raw, &at.key("exec"))),
+        raw.is_own.then_some(Some(DnsService::Own)),
     ];
     let without_https = raw.rfc2136.is_some() || raw.exec.is_some();
     for (key, given) in [

@@ -38,6 +38,8 @@ pub(super) fn issuers(ctx: &mut Context<'_>, at: &At<'_>) -> IndexMap<Arc<str>, 
         } else if let Some(ca) = &issuer.local_ca {
             let ca = local_ca(ctx, ca, &at.key("local_ca"));
             issuers.insert(name, ca);
+        } else if issuer.is_own {
+            issuers.insert(name, Issuer::Own);
         }
     }
     issuers

@@ -122,27 +122,29 @@ fn check_allowed(
 fn ask(ctx: &mut Context<'_>, raw: &schema::Ask, at: &At<'_>) -> Option<Ask> {
     let default = schema::AskService::default();
     let (raw, text, url_at) = match raw {
-        schema::Ask::Url(text) => (&default, text, *at),
-        schema::Ask::Service(raw) => (raw, raw.url.as_ref()?, at.key("url")),
+        schema::Ask::Url(text) => (&default, Some(text), *at),
+        schema::Ask::Service(raw) if raw.is_own => (raw, None, *at),
+        schema::Ask::Service(raw) => (raw, Some(raw.url.as_ref()?), at.key("url")),
     };
-    match url(text.0.expose()) {
-        None => {
+    match text.map(|text| url(text.0.expose())) {
+        None => {}
+        Some(None) => {
             let message = "this is not a URL of http or https";
             let hint = "write it in full, such as http://127.0.0.1:5555/check";
             ctx.problems.error(&url_at, message, hint);
         }
-        Some(url)
+        Some(Some(url))
             if url
                 .authority()
                 .is_some_and(|part| part.as_str().contains('@')) =>
         {
             report_user(ctx, &url_at);
         }
-        Some(_) => {}
+        Some(Some(_)) => {}
     }
     let ca_file = raw.ca_file.as_ref();
     Some(Ask {
-        url: Some(text.0.clone()),
+        url: text.map(|text| text.0.clone()),
         timeout: ctx.duration(&at.key("timeout"), &raw.timeout, MOMENT, LONGEST_WAIT),
         cache_allowed: ctx.duration(
             &at.key("cache_allowed"),

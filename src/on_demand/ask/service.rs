@@ -25,7 +25,7 @@ impl HttpDecider {
     /// Reads the roots to trust, where HTTPS is spoken.
     ///
     /// # Errors
-    /// Where that cannot be set up. Says which service is meant.
+    /// If that cannot be set up. Says which service is meant.
     pub(super) fn new(url: &Secret, config: &Ask) -> Result<Self, String> {
         let uri: Uri = url
             .expose()

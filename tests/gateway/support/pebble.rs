@@ -205,7 +205,7 @@ impl Pebble {
 
     /// Asks its resolver's management interface, `/add-caa` for one.
     pub fn resolver(&self, path: &str, body: &Value) {
-        let url = format!("http://{}{path}", self.ports[3].address());
+        let url = format!("{}{path}", self.resolver_url());
         let reply = wait_for("the resolver's management interface", || {
             curl(&url)
                 .args(["--data", &body.to_string()])
@@ -213,6 +213,11 @@ impl Pebble {
                 .ok()
         });
         assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    /// The URL of its resolver's management interface.
+    pub fn resolver_url(&self) -> String {
+        format!("http://{}", self.ports[3].address())
     }
 
     /// All that it has said since [`Self::builder`].

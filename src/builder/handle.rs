@@ -1,0 +1,211 @@
+//! A running engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssl::error::ErrorStack;
+use openssl::ssl::SslAcceptor;
+use pingora_core::listeners::tls::TlsSettings;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+
+use super::events::{self, Callback};
+use super::{BuildError, EventStream, Http01Responder};
+use crate::certificate::{TlsCertificate, Validity};
+use crate::config::model::{CertificateSource, Config, Tls};
+use crate::engine::{Engine, Loops};
+use crate::event::Event;
+use crate::host::Pattern;
+use crate::tls::GlobalCertificate;
+
+/// How often it is checked whether certificates are there, besides at each event.
+const RECHECK: Duration = Duration::from_millis(200);
+
+/// A running engine. It owns every background task, which end with [`Self::stop`]; dropping it stops
+/// them too, but waits for none.
+pub struct EngineHandle {
+    engine: Arc<Engine>,
+    tls: Tls,
+    /// What is to be obtained.
+    names: Vec<Pattern>,
+    runtime: Handle,
+    stop: watch::Sender<bool>,
+    /// Turns true once the loops have ended.
+    stopped: watch::Sender<bool>,
+    loops: Mutex<JoinSet<()>>,
+    callbacks: Mutex<JoinSet<()>>,
+}
+
+impl EngineHandle {
+    /// Starts `engine` with `config`.
+    pub(super) async fn start(
+        engine: Arc<Engine>,
+        config: Config,
+        stop: watch::Sender<bool>,
+        callbacks: Vec<Callback>,
+        runtime: Handle,
+    ) -> Result<Self, BuildError> {
+        let stopped = watch::Sender::new(false);
+        // Before the start, which has events of its own.
+        let events = EventStream::new(engine.events().subscribe(), stopped.subscribe());
+        let tls = config.tls.clone();
+        let names = managed_names(&config);
+        let begun = Arc::clone(&engine);
+        tokio::task::spawn_blocking(move || begun.start(&config, None))
+            .await
+            .map_err(|_| BuildError::Interrupted)?;
+        let mut loops = JoinSet::new();
+        loops.spawn_on(Arc::clone(&engine).run(Loops::default()), &runtime);
+        let mut calling = JoinSet::new();
+        if !callbacks.is_empty() {
+            calling.spawn_on(events::call_back(events, callbacks), &runtime);
+        }
+        Ok(Self {
+            engine,
+            tls,
+            names,
+            runtime,
+            stop,
+            stopped,
+            loops: Mutex::new(loops),
+            callbacks: Mutex::new(calling),
+        })
+    }
+
+    /// What handshakes are answered from, for settings of the program's own
+    /// (`TlsSettings::with_callbacks`). They present certificates, but resume no sessions and answer no
+    /// `tls-alpn-01`: [`Self::tls_settings`] does all of it.
+    pub fn certificates(&self) -> GlobalCertificate {
+        self.engine.certificates().clone()
+    }
+
+    /// Settings for a TLS listener of Pingora: certificates, `tls-alpn-01` validations, Mozilla's
+    /// intermediate profile, HTTP/2 and HTTP/1.1. Do not call `enable_h2` or `set_alpn` on them.
+    ///
+    /// # Errors
+    /// If OpenSSL refuses a setting.
+    pub fn tls_settings(&self) -> pingora_core::Result<TlsSettings> {
+        self.certificates().tls_settings(&self.tls)
+    }
+
+    /// An acceptor for programs without Pingora, with the same settings: for tokio-openssl, or for
+    /// threads. It chooses no protocol by ALPN; see [`Self::acceptor_for`].
+    ///
+    /// A handshake that has to wait for a certificate, on demand or because it is read from a file,
+    /// blocks its thread meanwhile; on a Tokio runtime of several threads, other tasks continue. On a
+    /// runtime of one thread it is refused instead, and the certificate is there for the next one.
+    /// Handshakes must not run in a `LocalSet`, where a thread cannot be blocked.
+    ///
+    /// # Errors
+    /// If OpenSSL refuses a setting.
+    pub fn acceptor(&self) -> Result<SslAcceptor, ErrorStack> {
+        self.acceptor_for(&[])
+    }
+
+    /// As [`Self::acceptor`], for a program that speaks these protocols, most preferred first: `h2`,
+    /// `http/1.1`. A client that offers none of them is refused.
+    ///
+    /// # Errors
+    /// If OpenSSL refuses a setting.
+    pub fn acceptor_for(&self, protocols: &[&str]) -> Result<SslAcceptor, ErrorStack> {
+        let runtime = self.runtime.clone();
+        let certificates = self.engine.certificates();
+        certificates.blocking_acceptor(&self.tls, protocols, runtime)
+    }
+
+    /// Answers validations by `http-01` in the program's own HTTP server.
+    pub fn http01(&self) -> Http01Responder {
+        Http01Responder::new(self.engine.challenges().clone())
+    }
+
+    /// Everything that happens from now on. Ends once the engine has stopped.
+    pub fn events(&self) -> EventStream {
+        EventStream::new(self.engine.events().subscribe(), self.stopped.subscribe())
+    }
+
+    /// The last events, the oldest first: up to 1000.
+    pub fn recent_events(&self) -> Vec<Arc<Event>> {
+        self.engine.events().recent()
+    }
+
+    /// Whether there is a valid certificate for `host`: a name, an address, or the wildcard itself.
+    pub fn covers(&self, host: &str) -> bool {
+        host.parse().is_ok_and(|pattern| self.has(&pattern))
+    }
+
+    /// The root of a local CA, by its name in the builder, for clients to trust: PEM. Blocks on the
+    /// storage.
+    ///
+    /// # Errors
+    /// If there is no such CA, or it cannot be opened.
+    pub fn local_root(&self, issuer: &str) -> Result<String, String> {
+        let ca = self.engine.lock().local_ca(&Arc::from(issuer))?;
+        let ca = ca.ok_or_else(|| format!("{issuer} is not open"))?;
+        Ok(ca.root_pem())
+    }
+
+    /// Waits until every name that the builder was told to manage has a certificate. To be bounded by
+    /// a timeout: a CA may refuse one for good.
+    pub async fn wait_until_covered(&self) {
+        let mut events = self.events();
+        while !self.names.iter().all(|name| self.has(name)) {
+            // An event may come before its certificate is served.
+            if let Ok(None) = tokio::time::timeout(RECHECK, events.next()).await {
+                return;
+            }
+        }
+    }
+
+    /// Stops every background task and waits until they have ended, the callbacks last. No order is
+    /// begun any more; one under way is resumed at the next start. What is being stored gets 2 s, and
+    /// what waits for the storage 2 s more. Handshakes are answered as before.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        join(&self.loops).await;
+        self.stopped.send_replace(true);
+        join(&self.callbacks).await;
+    }
+
+    fn has(&self, name: &Pattern) -> bool {
+        let snapshot = self.engine.certificates().snapshot();
+        let certificates = &snapshot.certificates;
+        let set = match name {
+            Pattern::Exact(name) => certificates.lookup(name.as_str()),
+            Pattern::Ip(address) => certificates.lookup_ip(*address),
+            Pattern::Any | Pattern::Wildcard(_) => certificates.get(name),
+        };
+        let now = self.engine.clock().now();
+        let is_valid = |one: &Arc<TlsCertificate>| one.validity(now) == Validity::Valid;
+        set.is_some_and(|set| set.by_kind.iter().any(is_valid))
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.stopped.send_replace(true);
+    }
+}
+
+/// Waits for all of `tasks`.
+async fn join(tasks: &Mutex<JoinSet<()>>) {
+    let mut tasks = tasks.lock().await;
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a background task was interrupted by a panic");
+        }
+    }
+}
+
+/// The names that issuers are asked for.
+fn managed_names(config: &Config) -> Vec<Pattern> {
+    let managed = config
+        .certificates
+        .iter()
+        .filter_map(|source| match source {
+            CertificateSource::Managed { names, .. } => Some(names),
+            CertificateSource::Directory { .. } | CertificateSource::Files { .. } => None,
+        });
+    managed.flatten().cloned().collect()
+}
