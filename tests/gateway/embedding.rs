@@ -1,10 +1,14 @@
-//! The library as other programs use it.
+//! The library as other programs use it: the builder, the examples, and a crate outside of the
+//! workspace.
 
 mod builder;
+mod examples;
 mod on_demand;
 mod own_parts;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use openssl::ssl::{Ssl, SslAcceptor};
@@ -77,6 +81,47 @@ async fn served(address: SocketAddr, host: &str, root: &X509) -> Result<Vec<Stri
         Ok(stream.names())
     });
     connecting.await.expect("no panic")
+}
+
+/// Where cargo has built this.
+fn target() -> PathBuf {
+    let program = std::env::current_exe().expect("a program");
+    // target/PROFILE/deps/PROGRAM
+    let target = program.ancestors().nth(3).expect("a target directory");
+    target.to_owned()
+}
+
+/// Runs cargo offline, with the same target directory and lock as this was built with.
+fn cargo(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(directory)
+        .env("CARGO_TARGET_DIR", target());
+    // What cargo says of this package is not meant for another.
+    for (name, _) in std::env::vars().filter(|(name, _)| is_of_package(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn is_of_package(variable: &str) -> bool {
+    let prefixes = [
+        "CARGO_PKG_",
+        "CARGO_BIN_",
+        "CARGO_MANIFEST_",
+        "CARGO_CRATE_",
+    ];
+    prefixes.iter().any(|prefix| variable.starts_with(prefix))
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// An engine that asks `pebble` for `names`, kept in memory.
