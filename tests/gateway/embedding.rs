@@ -4,6 +4,7 @@
 mod builder;
 mod examples;
 mod on_demand;
+mod outside;
 mod own_parts;
 
 use std::net::SocketAddr;
