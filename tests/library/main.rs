@@ -1,5 +1,5 @@
 //! The library without the program: the proxy between raw sockets, the storage in files among several
-//! processes, and the order of the sources.
+//! processes, the order of the sources, and what the documents say of them.
 
 #![allow(
     clippy::expect_used,
@@ -8,6 +8,7 @@
     reason = "a test may fail loudly"
 )]
 
+mod documentation;
 mod journeys;
 mod layers;
 mod proxy;

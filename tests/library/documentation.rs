@@ -1,0 +1,41 @@
+//! The code in docs/library.md is the examples' own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn code_in_the_documentation_of_the_library_is_run_by_tests() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| fs::read_to_string(package.join(path)).expect("a file");
+    let mut sources: Vec<PathBuf> = vec![
+        "src/lib.rs".into(),
+        "tests/gateway/embedding/outside/lib.rs".into(),
+    ];
+    let examples = fs::read_dir(package.join("examples")).expect("a directory");
+    sources.extend(examples.map(|entry| entry.expect("an entry").path()));
+    let sources: Vec<String> = sources.iter().map(|path| bare(&read(path))).collect();
+
+    let text = read("docs/library.md".as_ref());
+    let blocks: Vec<&str> = text
+        .split("```rust\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(blocks.len() > 5, "there is code");
+    for block in blocks {
+        let code = bare(block);
+        let is_there = sources.iter().any(|source| source.contains(&code));
+        assert!(is_there, "no example has this:\n{block}");
+    }
+}
+
+/// Code without blanks, the marks of documentation, and lines that it hides.
+fn bare(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let line = line.strip_prefix("//!").unwrap_or(line).trim();
+        if line.starts_with("# ") { "" } else { line }
+    });
+    lines
+        .flat_map(|line| line.chars().filter(|char| !char.is_whitespace()))
+        .collect()
+}
