@@ -25,19 +25,19 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 pub use self::index::Flusher;
-pub(crate) use self::lazy::FileCertSources;
-pub(crate) use self::load_priority::LoadPriority;
 
 use self::entry::{Entries, Entry, Odd};
 use self::files::{Content, EntryId, Kind, Print, Reading, Stamps};
 use self::folders::Yield;
 use self::index::{Index, IndexedCert};
+use self::lazy::FileCertSources;
+use self::load_priority::LoadPriority;
 use self::priority_load::PriorityLoad;
 use self::scan::Scan;
 use crate::certificate::Change;
 use crate::certificate::{Loaded, Loader, TlsCertificate};
-use crate::clock::UnixTime;
-use crate::config::model::{CertificateSource, Origin};
+use crate::clock::{Clock, UnixTime};
+use crate::config::model::{CertificateSource, InMemory, Origin};
 use crate::parallel;
 use crate::schedule::Deadlines;
 
@@ -75,7 +75,8 @@ pub(crate) struct CertFiles {
     generation: u64,
     scan: Option<Scan>,
     scans: u32,
-    /// There until all files have been looked at for the first time.
+    load_priority: LoadPriority,
+    /// There until the first scan is done.
     priority_load: Option<PriorityLoad>,
     /// The directories and files of which a change may concern an entry.
     watch: Arc<BTreeSet<PathBuf>>,
@@ -129,14 +130,17 @@ struct Stale {
 }
 
 impl CertFiles {
-    /// Nothing yet. Who has no `index` reads all files at each start.
+    /// No files yet. Without an `index` all files are read at each start.
     pub(crate) fn new(
-        cert_sources: FileCertSources,
+        in_memory: InMemory,
+        loader: &Arc<Loader>,
+        clock: &Arc<dyn Clock>,
         index: Option<PathBuf>,
         reads: Option<IntCounter>,
     ) -> Self {
         Self {
-            cert_sources,
+            cert_sources: FileCertSources::new(in_memory, loader, clock),
+            load_priority: LoadPriority::new(Arc::clone(clock)),
             index_place: index,
             index: None,
             flusher: Flusher::default(),

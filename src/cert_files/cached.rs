@@ -12,6 +12,9 @@ use crate::clock::UnixTime;
 /// From how many files on an index is worth it: as many are read in half a second.
 const WORTH: usize = 1_000;
 
+/// How many certificates that are to be in memory are read at a time.
+const FETCHED_AT_ONCE: usize = 64;
+
 impl CertFiles {
     /// Opens the index, where there are so many files that it is worth it.
     pub(super) fn open_index(&mut self, files: usize) {
@@ -23,7 +26,7 @@ impl CertFiles {
     }
 
     /// Forgets what the index knew at the start, now that all files have been looked at.
-    pub(crate) fn forget_unclaimed(&mut self) {
+    pub(super) fn forget_unclaimed(&mut self) {
         if let Some(index) = &mut self.index {
             index.forget_unclaimed();
         }
@@ -116,8 +119,8 @@ impl CertFiles {
     }
 
     /// Reads some of what is left in files and is to be in memory. Whether there is more.
-    pub(crate) fn fetch_certificates(&mut self, most: usize) -> bool {
-        let from = self.away.len().saturating_sub(most);
+    pub(crate) fn fetch_certificates(&mut self) -> bool {
+        let from = self.away.len().saturating_sub(FETCHED_AT_ONCE);
         for id in self.away.split_off(from) {
             let Some(entry) = self.entries.get(&id) else {
                 continue;

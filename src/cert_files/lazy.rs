@@ -12,7 +12,7 @@ use crate::config::model::InMemory;
 use crate::printable::Printable as _;
 
 /// Leaves certificates in their files, as the configuration asks.
-pub(crate) struct FileCertSources {
+pub(super) struct FileCertSources {
     in_memory: InMemory,
     loader: Arc<Loader>,
     clock: Arc<dyn Clock>,
@@ -30,7 +30,7 @@ struct FileCertSource {
 }
 
 impl FileCertSources {
-    pub(crate) fn new(in_memory: InMemory, loader: &Arc<Loader>, clock: &Arc<dyn Clock>) -> Self {
+    pub(super) fn new(in_memory: InMemory, loader: &Arc<Loader>, clock: &Arc<dyn Clock>) -> Self {
         Self {
             beside: Arc::new(FileCertSource {
                 key: None,

@@ -25,7 +25,7 @@ const AT_ONCE: usize = 64;
 
 /// What is loaded first. A handle; clones share the state.
 #[derive(Clone)]
-pub(crate) struct LoadPriority(Arc<Shared>);
+pub(super) struct LoadPriority(Arc<Shared>);
 
 struct Shared {
     clock: Arc<dyn Clock>,
@@ -90,7 +90,7 @@ fn names_of(host: Host<'_>) -> [Option<Named<'_>>; 3] {
 }
 
 impl LoadPriority {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Shared {
             clock,
             hasher: RandomState::new(),
@@ -115,7 +115,7 @@ impl LoadPriority {
     }
 
     /// Whether it is known what files are named after.
-    pub(crate) fn is_listed(&self) -> bool {
+    pub(super) fn is_listed(&self) -> bool {
         self.0.named.get().is_some()
     }
 
@@ -142,7 +142,7 @@ impl LoadPriority {
     }
 
     /// Notes that what was taken is served, as far as there was anything.
-    pub(crate) fn mark_served(&self) {
+    pub(super) fn mark_served(&self) {
         let mut state = self.lock();
         for mark in std::mem::take(&mut state.at_work) {
             state.known.insert(mark, true);

@@ -12,12 +12,12 @@ use super::load_priority::LoadPriority;
 use super::naming;
 use super::{CertFiles, Change, Found};
 use crate::certificate::Loader;
-use crate::certificate::sni::Loading as _;
+use crate::certificate::sni::Loading;
 use crate::clock::UnixTime;
 use crate::host::{Host, Identifier, Pattern};
 
 /// What is known of files before they are read.
-pub(crate) struct PriorityLoad {
+pub(super) struct PriorityLoad {
     load_priority: LoadPriority,
     /// What files of directories are named after, as far as they are listed.
     marks: Vec<u64>,
@@ -28,13 +28,10 @@ pub(crate) struct PriorityLoad {
 }
 
 impl CertFiles {
-    /// Begins the first look: who asks for certificates meanwhile does so through `load_priority`. What is
-    /// for `default` comes first.
-    pub(crate) fn begin_priority_load(
-        &mut self,
-        load_priority: LoadPriority,
-        default: Option<Identifier>,
-    ) {
+    /// Begins the first scan. Until it is done, files that clients wait for are loaded before the rest,
+    /// and the one for `default` first.
+    pub(crate) fn begin_first_scan(&mut self, default: Option<Identifier>) {
+        let load_priority = self.load_priority.clone();
         let mut files: HashMap<u64, Vec<EntryId>> = HashMap::new();
         for id in self.files.keys() {
             for pattern in named_after(id).into_iter().flatten() {
@@ -49,11 +46,30 @@ impl CertFiles {
             files,
             default,
         });
+        self.watch_configured();
+        self.begin_scan();
     }
 
-    /// Ends it.
-    pub(crate) fn end_priority_load(&mut self) {
-        self.priority_load = None;
+    /// Whether the first scan is under way.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.priority_load.is_some()
+    }
+
+    /// What handshakes ask for certificates that are not loaded yet; `None` once all are.
+    pub(crate) fn load_progress(&self) -> Option<Arc<dyn Loading>> {
+        self.is_loading()
+            .then(|| Arc::new(self.load_priority.clone()) as _)
+    }
+
+    /// Whether all files are known, if not what is in them: from then on a client can be told what to
+    /// wait for.
+    pub(crate) fn is_listed(&self) -> bool {
+        !self.is_loading() || self.load_priority.is_listed()
+    }
+
+    /// Notes that the certificates loaded so far are served.
+    pub(crate) fn mark_served(&self) {
+        self.load_priority.mark_served();
     }
 
     /// Notes that a directory holds the chain `name`.
@@ -95,7 +111,7 @@ impl CertFiles {
     }
 
     /// Loads the files that a client waits for.
-    pub(crate) fn load_requested(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
+    pub(super) fn load_requested(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
         let Some(first) = &self.priority_load else {
             return Vec::new();
         };

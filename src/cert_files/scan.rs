@@ -91,15 +91,17 @@ impl CertFiles {
         scan.map_or((0, 0), |scan| (scan.found, scan.files.max(scan.found)))
     }
 
-    /// Continues the scan until it is done or it is `until`.
+    /// Loads the files that clients wait for, then continues the scan until it is done or it is
+    /// `until`.
     pub(crate) fn scan_until(
         &mut self,
         until: Option<Instant>,
         loader: &Loader,
         now: UnixTime,
     ) -> Progress {
-        let mut changes = Vec::new();
+        let mut changes = self.load_requested(loader, now);
         let Some(mut scan) = self.scan.take() else {
+            self.finish_loading();
             return Progress {
                 changes,
                 is_done: true,
@@ -124,10 +126,17 @@ impl CertFiles {
             if scan.has_changed || self.has_new_folders() {
                 self.find_watched();
             }
+            self.finish_loading();
         } else {
             self.scan = Some(scan);
         }
         Progress { changes, is_done }
+    }
+
+    /// Forgets what was needed for the first scan alone.
+    fn finish_loading(&mut self) {
+        self.priority_load = None;
+        self.forget_unclaimed();
     }
 
     /// Runs one part of a step. Returns what is left of it.

@@ -188,7 +188,7 @@ impl CertFiles {
     }
 
     /// What the configuration names is watched, before anything is known of it.
-    pub(crate) fn watch_configured(&mut self) {
+    pub(super) fn watch_configured(&mut self) {
         let directories = self.directories.iter().map(|one| &one.path);
         let folders = self.directories.iter().flat_map(|one| &one.folders);
         let watched = directories.chain(folders).map(|one| one.to_path_buf());

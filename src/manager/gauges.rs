@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::certificate::TlsCertificate;
+use crate::certificate::{Change, TlsCertificate};
 use crate::clock::UnixTime;
 use crate::metrics::{End, Metrics};
 use crate::schedule::Wait;
@@ -47,14 +47,24 @@ impl Gauges {
         }
     }
 
-    pub(super) fn add(&mut self, certificate: &Arc<TlsCertificate>) {
+    /// Counts what took the place of another.
+    pub(super) fn apply(&mut self, change: &Change) {
+        if let Some(old) = &change.old {
+            self.remove(old);
+        }
+        if let Some(new) = &change.new {
+            self.add(new);
+        }
+    }
+
+    fn add(&mut self, certificate: &Arc<TlsCertificate>) {
         self.adjust_count(certificate.source().label(), 1);
         let mut first = lock(&self.first);
         first.all += 1;
         first.insert_if_early(certificate);
     }
 
-    pub(super) fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
+    fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
         self.adjust_count(certificate.source().label(), -1);
         let mut first = lock(&self.first);
         first.all = first.all.saturating_sub(1);

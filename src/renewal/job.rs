@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use prometheus::IntCounterVec;
 
-use super::RenewalPolicy;
 use super::revocation::LastCheck;
 use crate::cert_store;
 use crate::cert_store::{StorageHealth, Use};
@@ -12,6 +12,7 @@ use crate::certificate::{Loader, TlsCertificate};
 use crate::clock::{Clock, UnixTime};
 use crate::config::model::InMemory;
 use crate::event::EventBus;
+use crate::host::HostName;
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::local_ca::LocalCa;
@@ -80,6 +81,13 @@ impl Deps {
     }
 }
 
+/// Asked before a renewal whether the name may still have a certificate.
+#[async_trait]
+pub trait RenewalPolicy: Send + Sync {
+    /// Whether `name` may still have a certificate; `None` where that is not known now.
+    async fn still_allows(&self, name: &HostName) -> Option<bool>;
+}
+
 /// A certificate to be obtained or renewed.
 pub struct Job {
     pub(super) guard: JobGuard,
@@ -101,8 +109,8 @@ pub struct Job {
     pub(super) has_one: bool,
     /// Whether the one to be replaced was revoked: then its key is not used again.
     pub(super) is_revoked: bool,
-    /// Whom to ask first whether it is still wanted.
-    pub(super) wanted: Option<Arc<dyn RenewalPolicy>>,
+    /// What to ask first whether the name is still allowed.
+    pub(super) policy: Option<Arc<dyn RenewalPolicy>>,
     /// See [`crate::config::model::Renewal::window`].
     pub(super) window: f64,
 }

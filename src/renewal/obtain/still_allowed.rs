@@ -7,9 +7,9 @@ impl Job {
     /// What comes of it where whoever decides on names has to be asked first, and says no. One who
     /// cannot be reached takes no certificate away that is there, and gives none.
     pub(super) async fn check_still_allowed(&self, deps: &Deps) -> Option<Outcome> {
-        let wanted = self.wanted.as_ref()?;
+        let policy = self.policy.as_ref()?;
         let name = self.guard.spec.on_demand_name()?;
-        match wanted.still_allows(name).await {
+        match policy.still_allows(name).await {
             Some(true) => None,
             Some(false) => Some(Outcome::Unwanted),
             None if self.has_one => None,

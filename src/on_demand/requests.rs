@@ -12,12 +12,12 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use super::{ObtainError, OnDemandIssuer};
 use crate::cert_store;
 use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::clock::Clock;
 use crate::host::{HostName, Pattern};
-use crate::on_demand::{ObtainError, OnDemandIssuer};
 use crate::renewal::Deps;
 use crate::storage::{Storage, keys};
 
@@ -65,7 +65,7 @@ struct Wait {
 
 impl Requests {
     /// Finds what is obtained in `published`, and what there was before in the storage.
-    pub(in crate::manager) fn new(published: Arc<ArcSwap<SniMap>>, deps: &Deps) -> Self {
+    pub(super) fn new(published: Arc<ArcSwap<SniMap>>, deps: &Deps) -> Self {
         Self(Arc::new(Shared {
             published,
             clock: Arc::clone(&deps.clock),
@@ -105,17 +105,17 @@ impl Requests {
     }
 
     /// Sets the CAs whose certificates the storage may have.
-    pub(in crate::manager) fn set_cas(&self, cas: Vec<String>) {
+    pub(super) fn set_cas(&self, cas: Vec<String>) {
         self.0.cas.store(Arc::new(cas));
     }
 
     /// Notifies that other names than before may have certificates.
-    pub(in crate::manager) fn notify_change(&self) {
+    pub(super) fn notify_change(&self) {
         self.0.changed.notify_one();
     }
 
     /// Takes names that have been asked for, so many at most.
-    pub(in crate::manager) fn take_new(&self, most: usize) -> Vec<HostName> {
+    pub(super) fn take_new(&self, most: usize) -> Vec<HostName> {
         let mut waiting = self.waiting();
         let count = waiting.new.len().min(most);
         let taken: Vec<_> = waiting.new.drain(..count).collect();
@@ -143,18 +143,14 @@ impl Requests {
     }
 
     /// The names that were taken and that clients still wait for.
-    pub(in crate::manager) fn pending_names(&self) -> Vec<HostName> {
+    pub(super) fn pending_names(&self) -> Vec<HostName> {
         let waiting = self.waiting();
         let taken = waiting.by_name.iter().filter(|(_, wait)| wait.is_taken_up);
         taken.map(|(name, _)| name.clone()).collect()
     }
 
     /// Answers all clients that wait for `name`.
-    pub(in crate::manager) fn answer_name(
-        &self,
-        name: &HostName,
-        answer: &Result<(), ObtainError>,
-    ) {
+    pub(super) fn answer_name(&self, name: &HostName, answer: &Result<(), ObtainError>) {
         let waiting = self.waiting().by_name.remove(name);
         for sender in waiting.unwrap_or_default().senders {
             // Who asked may have gone.
