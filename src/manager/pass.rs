@@ -46,8 +46,7 @@ impl TlsManager {
     /// or directories of them.
     pub fn refresh_paths(&mut self, paths: &[PathBuf]) -> Report {
         let now = self.begin_pass();
-        let loader = &self.renewals.deps().loader;
-        match self.cert_files.reload_paths(paths, loader, now) {
+        match self.cert_files.reload_paths(paths, now) {
             Some(changes) => {
                 let mut report = Report::default();
                 self.apply_changes(changes, Precedence::Configured, &mut report);
@@ -99,8 +98,7 @@ impl TlsManager {
 
     /// Scans files until it is `until`. Returns what has changed, and whether the scan is done.
     fn scan_files(&mut self, until: Option<Instant>, now: UnixTime) -> (Report, bool) {
-        let loader = &self.renewals.deps().loader;
-        let progress = self.cert_files.scan_until(until, loader, now);
+        let progress = self.cert_files.scan_until(until, now);
         let mut report = Report::default();
         self.apply_changes(progress.changes, Precedence::Configured, &mut report);
         (report, progress.is_done)
