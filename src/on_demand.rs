@@ -21,8 +21,9 @@ mod quota;
 mod record;
 mod removal;
 mod report;
+mod request_table;
 mod requests;
-mod single_flight;
+mod wait_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use self::lookup::{Lookup, LookupResults};
 pub use self::policy::{allows, covers};
 pub use self::record::{UseRecord, list_records, write_uses};
 pub use self::removal::{Removal, Removed, Retention};
+pub use self::request_table::RequestTable;
 pub use self::requests::Requests;
 
 use crate::certificate::sni::CertificateSet;

@@ -17,7 +17,8 @@ use super::issuance::OnDemandIssuance;
 use super::lookup::{Found, Lookup, LookupKey, LookupResults, State};
 use super::name_table::{NameState, NameTable};
 use super::removal::{RemovalQueue, RemovalReason, Retention};
-use super::requests::{LookupGuard, Requests};
+use super::request_table::LookupGuard;
+use super::requests::Requests;
 use super::{Decision, Gate, ObtainError};
 use crate::certificate::sni::{Candidates, Precedence, SniMap};
 use crate::certificate::{Change, TlsCertificate, Validity};
@@ -145,7 +146,7 @@ impl OnDemandCerts {
     pub(crate) fn take_requests(&mut self, renewals: &mut Renewals) -> Option<Lookup> {
         let now = self.clock.now();
         let mut unknown = Vec::new();
-        for name in self.requests.take_new(LOOKED_UP_AT_ONCE) {
+        for name in self.requests.table().take_queued(LOOKED_UP_AT_ONCE) {
             if let Some(spec) = self.names.spec(&name) {
                 // The gate has checked that the name is allowed.
                 renewals.resume_renewal(spec, now);
@@ -180,7 +181,7 @@ impl OnDemandCerts {
             LookupKey::Stored(_) => None,
         });
         Lookup {
-            looking_up: self.requests.begin_lookup(requested.collect()),
+            looking_up: self.requests.table().begin_lookup(requested.collect()),
             keys,
             issuers: renewals.open_all_remote(self.issuers()),
             written_every: retention.written_every(),
@@ -239,7 +240,7 @@ impl OnDemandCerts {
             _ if !self.may_have(&name) => return None,
             // Clients get the certificate of the configuration.
             Ok(_) if candidates.covers_without_demand(&pattern, now) => {
-                self.requests.answer_name(&name, &Ok(()));
+                self.requests.table().answer(&name, &Ok(()));
                 return None;
             }
             Ok(State::Known { record, read }) => (record, *read),
@@ -307,7 +308,7 @@ impl OnDemandCerts {
 
     /// Answers all clients that wait for a name that is decided.
     pub(crate) fn answer_decided(&self, renewals: &Renewals, now: UnixTime) {
-        for name in self.requests.pending_names() {
+        for name in self.requests.table().obtaining() {
             self.answer(&name, renewals, now, false);
         }
     }
@@ -319,14 +320,14 @@ impl OnDemandCerts {
         let status = spec.map_or(NameStatus::Unknown, |spec| renewals.name_status(spec, now));
         match status {
             NameStatus::Pending => {}
-            NameStatus::Served => self.requests.answer_name(name, &Ok(())),
+            NameStatus::Served => self.requests.table().answer(name, &Ok(())),
             NameStatus::Deferred(deferred) => {
                 let error = ObtainError {
                     why: deferred.why,
                     retry_after: deferred.next.map(|next| duration_until(next, now)),
                     is_begun,
                 };
-                self.requests.answer_name(name, &Err(error));
+                self.requests.table().answer(name, &Err(error));
             }
             NameStatus::Unknown => self.refuse(name, "it is no longer allowed to have one", None),
         }
@@ -339,7 +340,7 @@ impl OnDemandCerts {
             retry_after,
             is_begun: false,
         };
-        self.requests.answer_name(name, &Err(error));
+        self.requests.table().answer(name, &Err(error));
     }
 
     /// Answers the clients that wait for `name` after a job for it, and decides how it continues.

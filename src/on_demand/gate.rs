@@ -13,7 +13,8 @@ use super::negative_cache::NegativeCache;
 use super::policy::{NameVerdict, Policy};
 use super::quota::{QuotaExceeded, Quotas};
 use super::report::Report;
-use super::single_flight::{Flight, Flights, Outcome, WaitLimit};
+use super::request_table::{Flight, Outcome, RequestTable};
+use super::wait_limit::WaitLimit;
 use crate::certificate::sni::{CertificateSet, OnDemand};
 use crate::clock::Clock;
 use crate::config::model;
@@ -30,6 +31,8 @@ pub struct GateSettings<'a> {
     /// Decides on names instead of the service of `config`.
     pub decision: Option<&'a Arc<dyn Decision>>,
     pub issuer: Arc<dyn OnDemandIssuer>,
+    /// The names that clients wait for.
+    pub requests: &'a Arc<RequestTable>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<&'a Metrics>,
 }
@@ -43,7 +46,7 @@ struct Shared {
     decider: Option<Decider>,
     quotas: Arc<Quotas>,
     negative_cache: NegativeCache,
-    flights: Arc<Flights>,
+    requests: Arc<RequestTable>,
     room: Arc<WaitLimit>,
     issuer: Arc<dyn OnDemandIssuer>,
     clock: Arc<dyn Clock>,
@@ -62,6 +65,7 @@ impl Gate {
             config,
             decision,
             issuer,
+            requests,
             clock,
             metrics,
         } = setup;
@@ -96,7 +100,7 @@ impl Gate {
             decider,
             quotas,
             negative_cache: NegativeCache::default(),
-            flights: Arc::default(),
+            requests: Arc::clone(requests),
             room: previous.map_or_else(
                 || Arc::new(WaitLimit::new(gauge)),
                 |gate| Arc::clone(&gate.room),
@@ -202,7 +206,7 @@ impl Shared {
             self.report.log_limited(name, client, "max_waiting");
             return None;
         };
-        let Some((mut waiter, flight)) = self.flights.join(name) else {
+        let Some((mut waiter, flight)) = self.requests.join(name) else {
             self.report.log_limited(name, client, "names at once");
             return None;
         };
@@ -222,7 +226,7 @@ impl Shared {
 
     /// Has the certificate of `name` renewed behind the handshakes that it is presented in.
     fn renew_name(self: &Arc<Self>, name: &HostName) {
-        if let Some((_, Some(flight))) = self.flights.join(name) {
+        if let Some((_, Some(flight))) = self.requests.join(name) {
             tokio::spawn(Arc::clone(self).run_flight(flight, Purpose::Renewal));
         }
     }

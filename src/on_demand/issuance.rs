@@ -135,7 +135,7 @@ impl OnDemandIssuance {
                 self.set_up_requests(on_demand, requests, renewals)
                     .map(Some)
             } else {
-                self.set_up_local(on_demand, config.renewal.window, local_ca)
+                self.set_up_local(on_demand, config.renewal.window, requests, local_ca)
             };
             match set_up {
                 Ok(issuance) => (self.current, self.failed) = (issuance, None),
@@ -165,7 +165,7 @@ impl OnDemandIssuance {
         let issuers = renewals.open_all_remote(&config.issuers);
         let cas = issuers.iter().map(|issuer| issuer.ca().to_owned());
         requests.set_cas(cas.collect());
-        let gate = self.build_gate(config, Arc::new(requests.clone()))?;
+        let gate = self.build_gate(config, Arc::new(requests.clone()), requests)?;
         Ok(Issuance { gate, local: None })
     }
 
@@ -175,6 +175,7 @@ impl OnDemandIssuance {
         &self,
         config: &OnDemand,
         window: f64,
+        requests: &Requests,
         local_ca: &mut OpenLocalCa<'_>,
     ) -> Result<Option<Issuance>, String> {
         let mut reasons = Vec::new();
@@ -202,7 +203,7 @@ impl OnDemandIssuance {
                     config.unused,
                 )),
             };
-            let gate = self.build_gate(config, Arc::clone(&issuer) as _)?;
+            let gate = self.build_gate(config, Arc::clone(&issuer) as _, requests)?;
             let local = Some(LocalIssuance { issuer, settings });
             return Ok(Some(Issuance { gate, local }));
         }
@@ -213,11 +214,13 @@ impl OnDemandIssuance {
         &self,
         config: &OnDemand,
         issuer: Arc<dyn OnDemandIssuer>,
+        requests: &Requests,
     ) -> Result<Arc<Gate>, String> {
         let settings = GateSettings {
             config,
             decision: self.decision.as_ref(),
             issuer,
+            requests: requests.table(),
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.as_ref(),
         };

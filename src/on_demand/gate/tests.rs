@@ -99,6 +99,7 @@ impl Fixture {
             config,
             decision: None,
             issuer: issuer.clone(),
+            requests: &Arc::default(),
             clock: clock.clone(),
             metrics: Some(&metrics),
         };
@@ -116,6 +117,7 @@ impl Fixture {
             config,
             decision: None,
             issuer: self.issuer.clone(),
+            requests: &Arc::default(),
             clock: self.clock.clone(),
             metrics: Some(&self.metrics),
         };
@@ -187,6 +189,7 @@ async fn a_decision_of_the_program_counts() {
         config: &config,
         decision: Some(&decision),
         issuer: fixture.issuer.clone(),
+        requests: &Arc::default(),
         clock: fixture.clock.clone(),
         metrics: Some(&fixture.metrics),
     };
