@@ -13,6 +13,7 @@ mod index;
 mod lazy;
 mod load_priority;
 mod naming;
+mod noted;
 mod priority_load;
 mod problems;
 mod scan;
@@ -186,7 +187,9 @@ impl CertFiles {
     pub(crate) fn reload_paths(&mut self, paths: &[PathBuf], now: UnixTime) -> Option<Vec<Change>> {
         let survey = self
             .sources
-            .survey_paths(paths, self.table.entries(), &self.watched)?;
+            .survey_paths(paths, self.table.entries(), |path, is_file| {
+                self.watched.may_lead_through(path, is_file)
+            })?;
         let mut changes = Vec::new();
         for id in &survey.superseded {
             changes.extend(self.table.remove(id));

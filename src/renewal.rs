@@ -1,12 +1,13 @@
 //! The certificates that CAs are asked for: what is there of each, what is due, what the jobs
 //! returned.
 //!
-//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers, elsewhere. What is
-//! stored is read when a certificate is first needed, and served at once.
+//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers. What is stored is read
+//! when a certificate is first needed, and served at once.
 
 mod ari;
 mod ari_query;
 mod cert_events;
+mod deps;
 mod issuers;
 mod job;
 mod load;
@@ -22,12 +23,13 @@ use std::sync::Arc;
 
 pub use self::ari_query::{AriQuery, AriResult};
 pub(crate) use self::cert_events::CertEvents;
+pub use self::deps::Deps;
+pub(crate) use self::deps::LastCheck;
 pub(crate) use self::issuers::OpenLocalCa;
 pub use self::issuers::{IssuerLimit, MakeIssuer};
-pub use self::job::{Deps, Job, JobResult, RenewalPolicy};
+pub use self::job::{Job, JobResult, RenewalPolicy};
 pub(crate) use self::load::{StoredState, read_stored_state};
-pub(crate) use self::revocation::LastCheck;
-pub use self::revocation::{ActionError, RevocationJob};
+pub use self::revocation::{ActionError, RevocationJob, list_revoked};
 pub(crate) use self::status::{Deferred, NameStatus};
 pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
 
@@ -41,7 +43,6 @@ use crate::cert_store::READ_AGAIN;
 use crate::certificate::Fingerprint;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
-use crate::host::Pattern;
 use crate::issuer::Issuer;
 use crate::issuer::spec::SpecChange;
 use crate::schedule::{CertState, Failure, FailureClass, Wait};
@@ -377,12 +378,6 @@ impl Renewals {
     /// Whether there are all certificates that the configuration asks for.
     pub(crate) fn startup_status(&self) -> StartupStatus {
         self.status(self.deps.clock.now()).startup_status()
-    }
-
-    /// The configured names that have no certificate, or none that was valid since the start, each
-    /// with the reason.
-    pub(crate) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
-        self.status(now).uncovered_names()
     }
 
     /// The status of everything at `now`.

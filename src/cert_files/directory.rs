@@ -1,17 +1,16 @@
 //! A configured directory: lists it, and finds the entries in it that a changed path belongs to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry, ReadDir};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::Entries;
+use super::entry::{Entries, Found};
 use super::files::{EntryId, Kind};
 use super::folders::{self, Folder, Yield};
 use super::naming::{self, Part};
-use super::sources::{ConfiguredFiles, Found, Survey};
 use crate::config::model::Origin;
 
 /// How many keys without a chain are reported for each directory.
@@ -35,6 +34,29 @@ pub(super) struct Directory {
     yields: Yield,
     /// What to report where the last scan found no certificate.
     pub(super) lack: Option<String>,
+}
+
+/// The configured files. They have precedence over the same files in a directory.
+pub(super) type ConfiguredFiles = HashMap<EntryId, Arc<Origin>>;
+
+/// The entries that changed paths belong to.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) found: Vec<Found>,
+    pub(super) gone: Vec<EntryId>,
+    /// Those in whose place another is taken.
+    pub(super) superseded: Vec<EntryId>,
+    /// Those that have been looked at.
+    pub(super) seen: BTreeSet<EntryId>,
+}
+
+impl Survey {
+    /// Adds an entry, once.
+    pub(super) fn add(&mut self, found: Found) {
+        if self.seen.insert(found.id.clone()) {
+            self.found.push(found);
+        }
+    }
 }
 
 /// The listing of a directory, as it begins.

@@ -11,6 +11,13 @@ use crate::certificate::{CertificateWarning, TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Origin;
 
+/// An entry that is to be looked at.
+pub(super) struct Found {
+    pub(super) id: EntryId,
+    pub(super) kind: Kind,
+    pub(super) origin: Arc<Origin>,
+}
+
 /// One entry of a configured directory, or a configured pair of files. There may be a million.
 pub(super) struct Entry {
     pub(super) id: EntryId,

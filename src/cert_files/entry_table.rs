@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use prometheus::IntCounter;
 
-use super::entry::{self, Entries, Entry, Odd};
+use super::entry::{self, Entries, Entry, Found, Odd};
 use super::files::{self, Content, EntryId, Kind, Print, Reading, Stamps};
 use super::index::{FileIndex, Flusher, IndexedCert};
 use super::lazy::{Away, FileCertSources};
 use super::naming;
-use super::problems::Noted;
-use super::sources::Found;
+use super::noted::Noted;
 use super::vanished::Vanished;
 use crate::certificate::{CertificateWarning, Change, Loaded, Loader, TlsCertificate, Validity};
 use crate::clock::{Clock, UnixTime};

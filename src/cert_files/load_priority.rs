@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use ahash::RandomState;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, Loading};
 use crate::clock::Clock;
 use crate::host::{Host, HostName, Pattern, parent};
+use crate::lock::MutexExt as _;
 
 /// How many names wait to be looked at. Who does not find room asks again.
 const WAITING: usize = 1_024;
@@ -170,7 +171,7 @@ impl LoadPriority {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in there panics half way.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock_unpoisoned()
     }
 }
 

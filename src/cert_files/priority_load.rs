@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::entry::Found;
 use super::files::EntryId;
 use super::load_priority::LoadPriority;
 use super::naming;
-use super::sources::{Found, Sources};
+use super::sources::Sources;
 use crate::certificate::sni::Loading as _;
 use crate::host::{Host, Identifier, Pattern};
 

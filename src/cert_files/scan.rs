@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::directory::{Listed, Listing};
+use super::entry::Found;
 use super::entry_table::EntryTable;
 use super::folders::Folder;
 use super::naming::{self, Part};
 use super::priority_load::PriorityLoad;
-use super::sources::{Found, Sources};
+use super::sources::Sources;
 use crate::certificate::{Change, Loader};
 use crate::clock::UnixTime;
 

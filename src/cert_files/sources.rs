@@ -1,25 +1,17 @@
 //! The configured files and directories, and which entries changed paths belong to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::directory::Directory;
-use super::entry::Entries;
+use super::directory::{ConfiguredFiles, Directory, Survey};
+use super::entry::{Entries, Found};
 use super::files::{EntryId, Kind};
 use super::naming;
-use super::watched_paths::WatchedPaths;
 use crate::config::model::{CertificateSource, Origin};
 use crate::host::Pattern;
-
-/// An entry that is to be looked at.
-pub(super) struct Found {
-    pub(super) id: EntryId,
-    pub(super) kind: Kind,
-    pub(super) origin: Arc<Origin>,
-}
 
 /// Everything that certificates come from.
 #[derive(Default)]
@@ -28,20 +20,6 @@ pub(super) struct Sources {
     /// The configured files by the paths of both.
     by_path: HashMap<PathBuf, Vec<EntryId>>,
     directories: Vec<Directory>,
-}
-
-/// The configured files. They have precedence over the same files in a directory.
-pub(super) type ConfiguredFiles = HashMap<EntryId, Arc<Origin>>;
-
-/// The entries that changed paths belong to.
-#[derive(Default)]
-pub(super) struct Survey {
-    pub(super) found: Vec<Found>,
-    pub(super) gone: Vec<EntryId>,
-    /// Those in whose place another is taken.
-    pub(super) superseded: Vec<EntryId>,
-    /// Those that have been looked at.
-    pub(super) seen: BTreeSet<EntryId>,
 }
 
 impl Sources {
@@ -147,12 +125,13 @@ impl Sources {
         }
     }
 
-    /// The entries that `paths` belong to; `None` where that may be any.
+    /// The entries that `paths` belong to; `None` where that may be any. `may_lead` says of a path, and
+    /// whether it is a file, whether links may lead to files through it.
     pub(super) fn survey_paths(
         &mut self,
         paths: &[PathBuf],
         entries: &Entries,
-        watched: &WatchedPaths,
+        may_lead: impl Fn(&Path, bool) -> bool,
     ) -> Option<Survey> {
         let mut survey = Survey::default();
         for path in paths {
@@ -164,7 +143,7 @@ impl Sources {
             for directory in &mut self.directories {
                 is_known |= directory.survey_folders(path, &self.files, entries, &mut survey)?;
             }
-            if !is_known && watched.may_lead_through(path, is_file) {
+            if !is_known && may_lead(path, is_file) {
                 return None;
             }
         }
@@ -189,14 +168,5 @@ impl Sources {
             led.for_each(|(_, ids)| ids.iter().for_each(&mut add));
         }
         is_known
-    }
-}
-
-impl Survey {
-    /// Adds an entry, once.
-    pub(super) fn add(&mut self, found: Found) {
-        if self.seen.insert(found.id.clone()) {
-            self.found.push(found);
-        }
     }
 }

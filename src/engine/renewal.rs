@@ -14,7 +14,7 @@ use super::{Engine, StartObserver, blocking, log_problems};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::issuer::Issuer;
-use crate::renewal::{AriQuery, AriResult, Job, JobResult, StartupStatus};
+use crate::renewal::{AriQuery, AriResult, Job, JobResult, StartupStatus, list_revoked};
 use crate::shutdown::requested;
 
 /// The longest pause between two looks at the clock, which may have been set.
@@ -287,7 +287,7 @@ impl DueWork {
     /// what waits for the storage. Blocks on it.
     fn collect(engine: &Engine, room: usize) -> Self {
         let waiting = engine.deps.flush_pending_writes();
-        let revoked = engine.deps.list_revoked();
+        let revoked = list_revoked(&engine.deps);
         let mut manager = engine.lock();
         let now = engine.clock.now();
         if manager.next_pass().is_some_and(|next| next <= now) {

@@ -1,10 +1,11 @@
 //! The metrics of the certificates: how many there are, and which of them end first.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::certificate::{Change, TlsCertificate};
 use crate::clock::UnixTime;
+use crate::lock::MutexExt as _;
 use crate::metrics::{End, Metrics};
 use crate::schedule::Wait;
 
@@ -158,7 +159,7 @@ fn key(certificate: &Arc<TlsCertificate>) -> (UnixTime, usize) {
 
 /// A panic while the lock was held leaves at worst one that is not shown.
 fn lock(first: &Mutex<First>) -> MutexGuard<'_, First> {
-    first.lock().unwrap_or_else(PoisonError::into_inner)
+    first.lock_unpoisoned()
 }
 
 #[cfg(test)]

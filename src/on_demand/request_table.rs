@@ -5,7 +5,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::ObtainError;
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
+use crate::lock::MutexExt as _;
 
 /// How many names may be in the table at once.
 const MOST_NAMES: usize = 20_000;
@@ -189,7 +190,7 @@ impl RequestTable {
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Each change is whole: a panic in between leaves no client waiting for ever, since the
         // manager looks at all names.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 

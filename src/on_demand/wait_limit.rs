@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use prometheus::IntGauge;
 
 use super::quota::network;
+
+use crate::lock::MutexExt as _;
 
 /// Counts handshakes that wait.
 pub(super) struct WaitLimit {
@@ -62,7 +64,7 @@ impl WaitLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, (HashMap<IpAddr, u32, ahash::RandomState>, u32)> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock_unpoisoned()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::job::Deps;
+use super::deps::Deps;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::job::Deps;
+use super::deps::Deps;
 use super::managed_cert::{ManagedCert, ManagedCerts};
 use super::obtain;
 use crate::cert_store::{self, StoredError};

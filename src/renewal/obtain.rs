@@ -13,14 +13,15 @@ use std::sync::Arc;
 
 pub(super) use self::candidates::replaced_at;
 pub(super) use self::check::covers;
-use super::job::{Deps, Job, JobIssuer, JobResult, Outcome};
+use super::deps::Deps;
+use super::job::{Job, JobIssuer, JobResult, Outcome};
 use crate::cert_store::Use;
 use crate::cert_store::{self, CertRecord, StoredError};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::issuer::{Issuer, Request};
 use crate::schedule::{Failure, FailureClass, Retries, Retry};
-use crate::storage::{Lease, Storage, StorageError, blocking, keys};
+use crate::storage::{Lease, StorageError, blocking, keys, release};
 
 /// What the storage has of a certificate once its lock is held.
 #[derive(Default)]
@@ -76,12 +77,7 @@ impl Job {
             }
         };
         let outcome = self.obtain_under(&lease, deps).await;
-        // Its end is a matter of files too.
-        let end = move |_: &dyn Storage| {
-            drop(lease);
-            Ok(())
-        };
-        let _ = blocking(&deps.storage, end).await;
+        release(&deps.storage, lease).await;
         outcome
     }
 

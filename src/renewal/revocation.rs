@@ -5,13 +5,13 @@
 //! most clients never learn of a revocation, and none can do without a certificate.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Renewals;
-use super::job::Deps;
+use super::deps::Deps;
 use crate::cert_store::{self, Use};
 use crate::certificate::material::MaterialError;
 use crate::certificate::{Fingerprint, Source, TlsCertificate};
@@ -61,32 +61,18 @@ struct RevocationRecord {
     not_after: UnixTime,
 }
 
-/// When it was last looked for what others have had revoked. A handle; clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct LastCheck(Arc<Mutex<Option<Instant>>>);
-
-impl Deps {
-    /// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on
-    /// the storage.
-    pub fn list_revoked(&self) -> HashSet<String> {
-        {
-            let mut last = self
-                .last_check
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| last.elapsed() < CHECK_EVERY) {
-                return HashSet::new();
-            }
-            *last = Some(Instant::now());
-        }
-        let listed = list_revoked(&*self.storage, self.clock.now());
-        match &listed {
-            Ok(_) => self.health.record_success(Use::Reading),
-            Err(error) => self.health.record_failure(Use::Reading, error),
-        }
-        listed.unwrap_or_default()
+/// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on the
+/// storage.
+pub fn list_revoked(deps: &Deps) -> HashSet<String> {
+    if !deps.last_check.is_due(CHECK_EVERY) {
+        return HashSet::new();
     }
+    let listed = read_revoked(&*deps.storage, deps.clock.now());
+    match &listed {
+        Ok(_) => deps.health.record_success(Use::Reading),
+        Err(error) => deps.health.record_failure(Use::Reading, error),
+    }
+    listed.unwrap_or_default()
 }
 
 impl RevocationJob {
@@ -278,7 +264,7 @@ fn is_of_another(deps: &Deps, ca: &dyn Issuer, fingerprint: Fingerprint) -> bool
 }
 
 /// The fingerprints of what was revoked and has not ended. What has ended is forgotten.
-fn list_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
+fn read_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
     let mut revoked = HashSet::new();
     for key in storage.list(&keys::all_revoked()?)? {
         let name = key.as_str().rsplit('/').next().unwrap_or_default();
@@ -355,7 +341,7 @@ mod tests {
             .store(&keys::revoked("cc").expect("a key"), b"no JSON")
             .expect("stored");
         let listed = |now| {
-            let mut listed: Vec<_> = list_revoked(&storage, now)
+            let mut listed: Vec<_> = read_revoked(&storage, now)
                 .expect("listed")
                 .into_iter()
                 .collect();

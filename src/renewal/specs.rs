@@ -1,7 +1,7 @@
 //! Which certificates are managed: takes up specifications with what the storage has of them, and
 //! releases them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -16,6 +16,7 @@ use crate::certificate::sni::Precedence;
 use crate::certificate::{Change, TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Issuer as Configured;
+use crate::host::Pattern;
 use crate::issuer::spec::{CertSpec, SpecChange};
 use crate::schedule::{Facts, Retries};
 use crate::storage::keys;
@@ -345,6 +346,12 @@ impl Renewals {
     /// The status of a name that clients have asked for.
     pub(crate) fn name_status(&self, spec: &Arc<CertSpec>, now: UnixTime) -> NameStatus {
         self.status(now).name_status(spec)
+    }
+
+    /// The configured names that have no certificate, or none that was valid since the start, each
+    /// with the reason.
+    pub(crate) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
+        self.status(now).uncovered_names()
     }
 
     /// Whether a certificate is not to be renewed, and none that is valid is left.

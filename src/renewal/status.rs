@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::ari::Ari;
 use super::cert_events;
+use super::deps::Deps;
 use super::issuers::{IssuerLimit, Issuers, backed_off, intent};
-use super::job::Deps;
 use super::managed_cert::{ManagedCert, ManagedCerts};
 use super::queue::RenewalQueues;
 use crate::certificate::sni::Precedence;

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::model::Issuer;
 use crate::event::{EventKind, Severity};
 use crate::issuer::RevocationReason;
-use crate::manager::ActionError;
+use crate::renewal::list_revoked;
 use crate::schedule::CertState;
 
 impl World {
@@ -24,7 +24,7 @@ impl World {
     }
 
     fn heed(&mut self) {
-        let revoked = self.manager.renewals().deps().list_revoked();
+        let revoked = list_revoked(self.manager.renewals().deps());
         self.manager.renewals_mut().mark_revoked(&revoked);
     }
 }

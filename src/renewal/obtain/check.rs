@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::super::job::{Deps, Job};
+use super::super::deps::Deps;
+use super::super::job::Job;
 use super::super::revocation;
 use crate::certificate::{CertificateWarning, Source, TlsCertificate};
 use crate::host::Pattern;

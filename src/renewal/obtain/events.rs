@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::job::{Deps, Job, JobIssuer};
+use super::super::deps::Deps;
+use super::super::job::{Job, JobIssuer};
 use crate::event::{Event, EventKind, Severity};
 use crate::schedule::{Failure, FailureClass};
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::super::job::{Deps, Job, JobIssuer, Outcome};
+use super::super::deps::Deps;
+use super::super::job::{Job, JobIssuer, Outcome};
 use crate::cert_store;
 use crate::cert_store::Use;
 use crate::certificate::TlsCertificate;
