@@ -52,10 +52,10 @@ pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
-use crate::manager::ActionError;
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
+use crate::renewal::ActionError;
 use crate::secret::Secret;
 
 /// What the admin interface can ask of the gateway.

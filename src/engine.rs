@@ -38,8 +38,10 @@ use crate::challenge::{self, Challenges, DnsSolvers};
 use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::event::EventBus;
-use crate::manager::{Deps, Report, Requests, Setup, StartupStatus, TlsManager};
+use crate::manager::{Report, Setup, TlsManager};
 use crate::metrics::Metrics;
+use crate::on_demand::Requests;
+use crate::renewal::{Deps, StartupStatus};
 use crate::shutdown::ShutdownWatch;
 use crate::storage::{PendingWrites, Storage};
 use crate::tls::GlobalCertificate;
@@ -151,9 +153,9 @@ impl Engine {
             decider,
         })?;
         Ok(Arc::new(Self {
-            deps: manager.deps().clone(),
-            requests: manager.requests().clone(),
-            flusher: manager.flusher().clone(),
+            deps: manager.renewals().deps().clone(),
+            requests: manager.on_demand().requests().clone(),
+            flusher: manager.cert_files().flusher().clone(),
             manager: Mutex::new(Locked::new(manager)),
             publication: Publication::new(certificates, readiness),
             map,

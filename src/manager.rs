@@ -1,68 +1,66 @@
 //! The one writer of the certificates that are served.
 //!
 //! [`TlsManager`] brings an [`SniMap`] to what the configuration asks for: from files, and from
-//! issuers for what files do not cover. Each pass publishes at most one new map, whole. Whatever
-//! fails is reported and leaves what was served before. Its calls do file I/O and take their time:
-//! they belong on a thread of their own. When to call them is for others to decide.
+//! issuers for what files do not cover. Its parts each own their state and return what changes: the
+//! certificate files, the local CAs' certificates, the renewals, the certificates on demand, the
+//! superseded ones. Each pass publishes at most one new map, whole. Whatever fails is reported and
+//! leaves what was served before. Its calls do file I/O and take their time: they belong on a thread
+//! of their own. Its callers decide when to call them.
 
 mod desired;
 mod desired_hosts;
 mod gauges;
 mod issuance_plan;
-mod jobs;
 mod local_certs;
-mod on_demand;
-mod publish;
-mod reconcile;
+mod pass;
 mod report;
-mod revocation;
-mod scan;
+mod served;
 mod superseded;
 mod uncovered_hosts;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use indexmap::IndexMap;
 use openssl::error::ErrorStack;
+
+pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
+pub use self::report::{Report, UncoveredHost};
 
 use self::desired_hosts::DesiredHosts;
 use self::gauges::Gauges;
-pub use self::issuance_plan::{IssuancePlan, PlannedIssuer, Reason};
 use self::local_certs::{LocalCaDeps, LocalCerts};
-use self::on_demand::OnDemandNames;
-pub use self::on_demand::{Lookup, LookupResults, Removal, Removed, Requests, Retention};
-use self::publish::OnDemandIssuance;
-pub use self::report::{Report, UncoveredHost};
-use crate::cert_files::{CertFiles, FileCertSources, LoadPriority};
+use self::served::Served;
+use self::superseded::Superseded;
+use crate::cert_files::CertFiles;
 use crate::cert_store::StorageHealth;
-use crate::certificate::sni::{Candidates, SniMap};
+use crate::certificate::sni::SniMap;
 use crate::certificate::{Loader, TlsCertificate};
 use crate::challenge::DnsSolvers;
 use crate::clock::{Clock, UnixTime};
-use crate::config::model::{Config, InMemory};
+use crate::config::model::{Config, InMemory, Issuer as Configured};
 use crate::event::EventBus;
-use crate::issuer::NullIssuer;
+use crate::host::Pattern;
+use crate::issuer::{Issuer, NullIssuer, RevocationReason};
 use crate::local_ca::LocalCa;
 use crate::metrics::Metrics;
-use crate::on_demand::Decider;
-pub use crate::renewal::{
-    ActionError, AriQuery, AriResult, Deps, IssuerLimit, Job, JobResult, MakeIssuer, ManagedView,
-    MonitoredCert, RevocationJob, StartupStatus,
+use crate::on_demand::{Decider, Lookup, OnDemandCerts, Removal};
+use crate::renewal::{
+    ActionError, Deps, Job, LastCheck, MakeIssuer, MonitoredCert, RenewalPolicy, Renewals,
+    RevocationJob,
 };
-use crate::renewal::{LastCheck, Renewals};
-use crate::storage::{PendingWrites, Storage};
+use crate::schedule::RenewedBy;
+use crate::storage::{Key, PendingWrites, Storage};
 
 /// What a [`TlsManager`] is made of.
 pub struct Setup {
-    /// What it publishes to.
+    /// Where maps are published.
     pub published: Arc<ArcSwap<SniMap>>,
     /// Holds what was issued, and the local CA.
     pub storage: Arc<dyn Storage>,
-    /// Where all wait that could not store something.
+    /// What could not be stored yet.
     pub pending_writes: PendingWrites,
     pub clock: Arc<dyn Clock>,
     pub metrics: Option<Metrics>,
@@ -72,7 +70,7 @@ pub struct Setup {
     pub in_memory: InMemory,
     /// The directory of the index of very many files.
     pub index: Option<PathBuf>,
-    /// What issuers prove names with over the DNS: told of each configuration.
+    /// What issuers prove names with over the DNS; configured with each configuration.
     pub dns: Option<DnsSolvers>,
     /// Decides on names on demand where the configuration leaves that to the program.
     pub decider: Option<Arc<dyn Decider>>,
@@ -80,43 +78,21 @@ pub struct Setup {
 
 /// Keeps the certificates that are served as the configuration asks.
 pub struct TlsManager {
-    published: Arc<ArcSwap<SniMap>>,
-    /// What is published, or in a dry run would be.
-    map: SniMap,
-    clock: Arc<dyn Clock>,
-    loader: Arc<Loader>,
-    dry: bool,
     config: Option<Arc<Config>>,
+    dns: Option<DnsSolvers>,
     cert_files: CertFiles,
     local_certs: LocalCerts,
     renewals: Renewals,
-    dns: Option<DnsSolvers>,
-    /// See [`superseded`].
-    superseded: Vec<Arc<TlsCertificate>>,
-    /// Whether no configuration has been applied yet.
-    is_new: bool,
-    candidates: Candidates,
+    on_demand: OnDemandCerts,
+    superseded: Superseded,
     /// The hosts of the sites that are configured.
     hosts: DesiredHosts,
-    on_demand: Option<OnDemandIssuance>,
-    decider: Option<Arc<dyn Decider>>,
-    /// Where clients ask CAs for certificates, and the names that they have asked for.
-    requests: Requests,
-    names: OnDemandNames,
-    /// Whether `on_demand` is as an earlier configuration had it.
-    stale_on_demand: bool,
-    /// Why it could not be made as the configuration has it, and when that was tried.
-    broken_on_demand: Option<(UnixTime, String)>,
-    metrics: Option<Metrics>,
+    served: Served,
     gauges: Option<Gauges>,
-    last_pass: UnixTime,
-    /// Whether the files are looked at for the first time, and what handshakes wait for meanwhile.
-    is_loading: bool,
-    load_priority: LoadPriority,
-    /// When the last map was published.
-    last_published: Instant,
-    /// What the last pass reported, to tell what is new.
+    /// What the last pass reported, to know what is new.
     reported: HashSet<String>,
+    /// Whether issuers have not been asked for anything yet.
+    is_new: bool,
 }
 
 impl TlsManager {
@@ -153,7 +129,7 @@ impl TlsManager {
         Ok(Self::with_setup(setup, true)?.apply(config))
     }
 
-    fn with_setup(setup: Setup, dry: bool) -> Result<Self, ErrorStack> {
+    fn with_setup(setup: Setup, is_dry: bool) -> Result<Self, ErrorStack> {
         let Setup {
             published,
             storage,
@@ -168,13 +144,12 @@ impl TlsManager {
             decider,
         } = setup;
         let loader = Arc::new(Loader::with_clock(Arc::clone(&clock))?);
-        let cert_sources = FileCertSources::new(in_memory, &loader, &clock);
         let reads = metrics.as_ref().map(|metrics| metrics.files_read.clone());
         let ca_deps = LocalCaDeps {
             storage: Arc::clone(&storage),
             clock: Arc::clone(&clock),
             loader: Arc::clone(&loader),
-            dry,
+            dry: is_dry,
         };
         let deps = Deps {
             storage,
@@ -188,45 +163,19 @@ impl TlsManager {
             events,
         };
         Ok(Self {
-            requests: Requests::new(Arc::clone(&published), &deps),
-            published,
-            map: SniMap::default(),
-            last_pass: clock.now(),
-            is_loading: false,
-            load_priority: LoadPriority::new(Arc::clone(&clock)),
-            last_published: Instant::now(),
-            clock,
-            loader,
-            dry,
             config: None,
-            cert_files: CertFiles::new(cert_sources, index, reads),
-            local_certs: LocalCerts::new(ca_deps),
-            renewals: Renewals::new(deps, make_issuer),
             dns,
-            superseded: Vec::new(),
-            is_new: true,
-            candidates: Candidates::default(),
+            cert_files: CertFiles::new(in_memory, &loader, &clock, index, reads),
+            local_certs: LocalCerts::new(ca_deps),
+            on_demand: OnDemandCerts::new(Arc::clone(&published), &deps, metrics.clone(), decider),
+            renewals: Renewals::new(deps, make_issuer),
+            superseded: Superseded::default(),
             hosts: DesiredHosts::default(),
-            on_demand: None,
-            decider,
-            names: OnDemandNames::default(),
-            stale_on_demand: false,
-            broken_on_demand: None,
-            gauges: metrics.clone().map(Gauges::new),
-            metrics,
+            served: Served::new(published, is_dry, clock.now()),
+            gauges: metrics.map(Gauges::new),
             reported: HashSet::new(),
+            is_new: true,
         })
-    }
-
-    /// What this manager publishes to.
-    pub fn published(&self) -> &Arc<ArcSwap<SniMap>> {
-        &self.published
-    }
-
-    /// Serves what `config` asks for. Certificates that it still names stay as they are.
-    pub fn apply(&mut self, config: &Config) -> Report {
-        self.configure(config);
-        self.refresh()
     }
 
     fn configure(&mut self, config: &Config) {
@@ -235,46 +184,58 @@ impl TlsManager {
         if let Some(dns) = &self.dns {
             dns.configure(&config.dns);
         }
-        if let Some(before) = self.config.replace(Arc::new(config.clone())) {
-            self.local_certs
-                .close_changed_cas(&before.issuers, &config.issuers);
-            let now = self.clock.now();
-            let is_other_dns = before.dns != config.dns;
-            self.renewals
-                .close_changed_issuers(&config.issuers, is_other_dns, now);
-            // What it has made is kept where it would make the same again.
-            if before.on_demand != config.on_demand
-                || before.issuers != config.issuers
-                || before.renewal != config.renewal
-            {
-                self.stale_on_demand = true;
-                self.names.recheck_all();
-                self.requests.notify_change();
-            }
-        }
+        let before = self.config.replace(Arc::new(config.clone()));
+        self.local_certs.configure(&config.issuers);
+        let is_other_dns = before
+            .as_ref()
+            .is_some_and(|before| before.dns != config.dns);
+        self.renewals.configure(&config.issuers, is_other_dns);
+        self.on_demand.configure(before.as_deref(), config);
     }
 
-    /// Does what time asks for: renews what soon ends, serves what has begun to be valid. Reads no
-    /// certificate's file.
-    pub fn tick(&mut self) -> Report {
-        let now = self.pass_time();
-        self.finish_pass(Report::default(), now)
+    fn now(&self) -> UnixTime {
+        self.renewals.deps().clock.now()
     }
 
-    /// Every certificate that is loaded or issued, whether it is served or another goes before it.
+    /// Where maps are published.
+    pub fn published(&self) -> &Arc<ArcSwap<SniMap>> {
+        self.served.published()
+    }
+
+    /// The certificates from files.
+    pub(crate) fn cert_files(&self) -> &CertFiles {
+        &self.cert_files
+    }
+
+    pub(crate) fn cert_files_mut(&mut self) -> &mut CertFiles {
+        &mut self.cert_files
+    }
+
+    /// The certificates that CAs are asked for.
+    pub(crate) fn renewals(&self) -> &Renewals {
+        &self.renewals
+    }
+
+    pub(crate) fn renewals_mut(&mut self) -> &mut Renewals {
+        &mut self.renewals
+    }
+
+    /// The certificates that clients ask for.
+    pub(crate) fn on_demand(&self) -> &OnDemandCerts {
+        &self.on_demand
+    }
+
+    pub(crate) fn on_demand_mut(&mut self) -> &mut OnDemandCerts {
+        &mut self.on_demand
+    }
+
+    /// Every certificate that is loaded or issued, whether it is served or another has precedence.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         let from_files = self.cert_files.certificates();
         from_files
             .chain(self.local_certs.certificates())
             .chain(self.renewals.certificates())
-            .chain(&self.superseded)
-    }
-
-    /// The certificates that the local CA has made on demand and keeps, bounded in number. They are
-    /// served, and are none of [`Self::certificates`].
-    pub fn made_on_demand(&self) -> Vec<Arc<TlsCertificate>> {
-        let on_demand = self.on_demand.as_ref();
-        on_demand.map_or_else(Vec::new, OnDemandIssuance::certificates)
+            .chain(self.superseded.certificates())
     }
 
     /// The local CA that the configuration calls `name`, opened where it was not needed so far.
@@ -282,17 +243,133 @@ impl TlsManager {
     /// # Errors
     /// If there is no such issuer or it cannot be opened.
     pub fn local_ca(&mut self, name: &Arc<str>) -> Result<Option<Arc<LocalCa>>, String> {
-        let none = IndexMap::new();
-        let issuers = self.config.as_ref().map_or(&none, |config| &config.issuers);
-        self.local_certs.local_ca(name, issuers)
+        self.local_certs.local_ca(name)
     }
 
-    fn pass_time(&mut self) -> UnixTime {
-        let now = self.clock.now();
-        self.candidates.pass_time(self.last_pass, now);
-        self.cert_files.pass_time(now);
-        self.last_pass = now;
-        now
+    /// Why clients refuse what the local CA of this name issues; `None` where they need not.
+    pub fn not_yet_valid(&self, issuer: &str) -> Option<String> {
+        self.local_certs.not_yet_valid(issuer)
+    }
+
+    /// The certificates that are due now, as many as may be worked on at a time. Each is held until
+    /// [`Self::apply_job_results`] has its result.
+    pub fn due_jobs(&mut self) -> Vec<Job> {
+        if self.config.is_none() {
+            return Vec::new();
+        }
+        let gate = self.on_demand.issuance().gate();
+        let policy = gate.map(|gate| Arc::clone(gate) as Arc<dyn RenewalPolicy>);
+        let mut local_ca = |name: &Arc<str>| self.local_certs.local_ca(name);
+        let jobs = self.renewals.begin_due_jobs(&mut local_ca, policy.as_ref());
+        // A certificate that waits for a limit comes late, or not at all.
+        self.on_demand.answer_decided(&self.renewals, self.now());
+        if let Some(gauges) = &mut self.gauges {
+            gauges.show_limits(self.renewals.limits());
+        }
+        jobs
+    }
+
+    /// Takes some of the names that clients have asked for, see [`OnDemandCerts::take_requests`]. The
+    /// result of the lookup goes to [`Self::apply_lookup`].
+    pub fn take_requests(&mut self) -> Option<Lookup> {
+        self.on_demand.take_requests(&mut self.renewals)
+    }
+
+    /// The lookup of the names with these records, see [`OnDemandCerts::look_up_records`].
+    pub fn look_up_records(&mut self, records: Vec<Key>) -> Lookup {
+        self.on_demand.look_up_records(records, &mut self.renewals)
+    }
+
+    /// The on-demand names to be removed from the storage now, see
+    /// [`OnDemandCerts::begin_removals`]. The results go to [`Self::finish_on_demand_removals`].
+    pub fn on_demand_removals(&mut self, up: Duration) -> Vec<Removal> {
+        self.on_demand.begin_removals(up, &mut self.renewals)
+    }
+
+    /// The certificates whose validity is monitored, with who replaces them before their end: of those
+    /// from files only what ends soon, has ended or has not begun.
+    pub fn monitored_certs(&self) -> Vec<MonitoredCert> {
+        let monitored = |certificate: &Arc<TlsCertificate>, renewed_by| MonitoredCert {
+            certificate: Arc::clone(certificate),
+            renewed_by,
+            retry: None,
+        };
+        let files = self.cert_files.alarming();
+        let by_hand = files.map(|one| monitored(one, RenewedBy::ByHand));
+        let window = self.config.as_ref().map(|config| config.renewal.window);
+        let local = self.local_certs.certificates().map(|one| {
+            let renewed_by = RenewedBy::Renewed {
+                window: window.unwrap_or(0.5),
+                failures: 0,
+            };
+            monitored(one, renewed_by)
+        });
+        let renewed = self.renewals.monitored_certs();
+        by_hand.chain(local).chain(renewed).collect()
+    }
+
+    /// Which issuers would be asked for a certificate for `name`.
+    pub fn plan_issuance(&mut self, name: &Pattern) -> IssuancePlan {
+        let Some(config) = &self.config else {
+            return IssuancePlan::empty();
+        };
+        let renewals = &mut self.renewals;
+        IssuancePlan::new(config, name, |issuer| renewals.open_issuer(issuer))
+    }
+
+    /// What revoking the certificate with this fingerprint takes. [`Self::replace_revoked`] is to
+    /// follow once it is revoked.
+    ///
+    /// # Errors
+    /// Where there is none, or no issuer here can have it revoked.
+    pub fn plan_revocation(
+        &mut self,
+        fingerprint: &str,
+        reason: RevocationReason,
+    ) -> Result<RevocationJob, ActionError> {
+        let is_meant = |one: &&Arc<TlsCertificate>| one.fingerprint().to_string() == fingerprint;
+        let certificate = self.certificates().find(is_meant).cloned();
+        let certificate = certificate.ok_or(ActionError::Unknown)?;
+        let config = self.config.as_ref().ok_or(ActionError::Unknown)?;
+        RevocationJob::plan(certificate, reason, config, &mut self.renewals)
+    }
+
+    /// Sees that another certificate takes the place of one that was revoked, and emits the event.
+    /// Whether a CA is asked for it.
+    ///
+    /// # Errors
+    /// Where the local CA cannot issue another; the present one stays.
+    pub fn replace_revoked(&mut self, revoked: &RevocationJob) -> Result<bool, ActionError> {
+        let fingerprint = revoked.fingerprint();
+        let is_asked = self.renewals.replace_revoked(fingerprint);
+        match self.local_certs.replace(fingerprint) {
+            Some(Ok((spec, change))) => {
+                let mut report = Report::default();
+                self.apply_change(change, spec.precedence, &mut report);
+                if let Some(config) = self.config.clone() {
+                    self.publish(&config, self.now(), &mut report);
+                }
+            }
+            Some(Err(why)) => return Err(ActionError::Failed(revoked.failed_to_store(&why))),
+            None => {}
+        }
+        revoked.emit_event(self.renewals.deps());
+        Ok(is_asked)
+    }
+
+    /// The issuer of this name, where it has accounts.
+    ///
+    /// # Errors
+    /// Where there is none, or it has none.
+    pub fn acme_issuer(&mut self, name: &str) -> Result<Arc<dyn Issuer>, ActionError> {
+        let config = self.config.as_ref().ok_or(ActionError::Unknown)?;
+        if let Some(Configured::LocalCa { .. }) = config.issuers.get(name) {
+            return Err(ActionError::Refused(format!(
+                "{name} is a local CA, which has no accounts"
+            )));
+        }
+        let issuer = self.renewals.open_issuer(name);
+        issuer.ok_or(ActionError::Unknown)
     }
 }
 

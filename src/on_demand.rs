@@ -1,32 +1,49 @@
 //! Certificates on demand: which names may have one when a client first asks for it, and when.
 //!
 //! A [`Gate`] stands before an [`OnDemandIssuer`]. It decides, obtains once for all that wait for a
-//! name, and bounds what strangers can cause. How a certificate is obtained is the issuer's affair.
+//! name, and bounds what strangers can cause. The issuer is the local CA, or [`Requests`], by which
+//! names get certificates from CAs: [`certs`] keeps those names.
 
 mod ask;
 mod bucket;
+mod certs;
+mod clock_guard;
 mod decision;
 mod gate;
+mod issuance;
 mod local_issuer;
+mod lookup;
 mod lru;
+mod name_table;
 mod negative_cache;
 mod policy;
 mod quota;
+mod record;
+mod removal;
 mod report;
-mod single_flight;
+mod request_table;
+mod requests;
+mod wait_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(crate) use self::certs::OnDemandCerts;
 pub use self::decision::{Decider, Decision, IntoDecision, Undecided, decide_with};
 #[doc(hidden)]
 pub use self::gate::{Gate, GateSettings};
+pub(crate) use self::issuance::OnDemandIssuance;
 #[doc(hidden)]
 pub use self::local_issuer::LocalOnDemandIssuer;
+pub use self::lookup::{Lookup, LookupResults};
 #[doc(hidden)]
 pub use self::policy::{allows, covers};
+pub use self::record::{UseRecord, list_records, write_uses};
+pub use self::removal::{Removal, Removed, Retention};
+pub use self::request_table::RequestTable;
+pub use self::requests::Requests;
 
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;

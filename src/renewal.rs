@@ -1,72 +1,56 @@
 //! The certificates that CAs are asked for: what is there of each, what is due, what the jobs
 //! returned.
 //!
-//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers, elsewhere.
-//! What is stored is read when a certificate is first needed, and served at once.
+//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers. What is stored is read
+//! when a certificate is first needed, and served at once.
 
 mod ari;
 mod ari_query;
 mod cert_events;
+mod deps;
 mod issuers;
 mod job;
 mod load;
+mod managed_cert;
 mod obtain;
-mod on_demand;
 mod queue;
 mod revocation;
-mod revoked;
+mod specs;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use indexmap::IndexMap;
-
-use self::ari::Ari;
 pub use self::ari_query::{AriQuery, AriResult};
-use self::cert_events::CertEvents;
-pub use self::issuers::IssuerLimit;
-use self::issuers::{accounts, check_obstacles, may_be_mended};
-use self::job::{AbandonedJobs, CurrentIssuer, Outcome};
-pub use self::job::{Deps, Job, JobResult};
+pub(crate) use self::cert_events::CertEvents;
+pub use self::deps::Deps;
+pub(crate) use self::deps::LastCheck;
+pub(crate) use self::issuers::OpenLocalCa;
+pub use self::issuers::{IssuerLimit, MakeIssuer};
+pub use self::job::{Job, JobResult, RenewalPolicy};
 pub(crate) use self::load::{StoredState, read_stored_state};
-pub(crate) use self::on_demand::{NameStatus, cert_events};
-use self::queue::RenewalQueues;
-pub(crate) use self::revocation::LastCheck;
-pub use self::revocation::{ActionError, RevocationJob};
+pub use self::revocation::{ActionError, RevocationJob, list_revoked};
+pub(crate) use self::status::{Deferred, NameStatus};
 pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
+
+use self::ari::{Advised, Ari};
+use self::issuers::{Issuers, check_obstacles};
+use self::job::{AbandonedJobs, Outcome};
+use self::managed_cert::{Demand, ManagedCert, ManagedCerts, StoredCopy};
+use self::queue::RenewalQueues;
+use self::status::Status;
 use crate::cert_store::READ_AGAIN;
-use crate::certificate::Change;
-use crate::certificate::TlsCertificate;
+use crate::certificate::Fingerprint;
 use crate::certificate::sni::Precedence;
 use crate::clock::UnixTime;
-use crate::config::model::Issuer as Configured;
-use crate::host::HostName;
 use crate::issuer::Issuer;
-use crate::issuer::spec::CertSpec;
 use crate::issuer::spec::SpecChange;
-use crate::local_ca::LocalCa;
-use crate::schedule::{Failure, FailureClass, Retries};
-
-/// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
-pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Configured) -> Arc<dyn Issuer> + Send + Sync>;
-
-/// Opens the local CA that the configuration calls by a name; `None` where there may only be
-/// looked.
-pub(crate) type OpenLocalCa<'a> = dyn FnMut(&Arc<str>) -> Result<Option<Arc<LocalCa>>, String> + 'a;
-
-/// Asked before a renewal whether the name may still have a certificate.
-#[async_trait]
-pub trait RenewalPolicy: Send + Sync {
-    /// Whether `name` may still have a certificate; `None` where it cannot be told now.
-    async fn still_allows(&self, name: &HostName) -> Option<bool>;
-}
+use crate::schedule::{CertState, Failure, FailureClass, Wait};
 
 /// The part of its life in which a certificate is renewed, until the configuration says.
 const WINDOW: f64 = 1.0 / 3.0;
 
-/// After how many seconds it is looked again where another instance is at work.
+/// After how many seconds a certificate is looked at again that another instance is working on.
 const LOOK_AGAIN: i64 = 5;
 
 /// The same where a client waits for it.
@@ -75,191 +59,111 @@ const LOOK_SOON: i64 = 1;
 /// Every certificate that CAs are asked for.
 pub(crate) struct Renewals {
     deps: Deps,
-    make: MakeIssuer,
-    open: HashMap<Arc<str>, OpenIssuer>,
-    entries: HashMap<Arc<CertSpec>, ManagedCert>,
+    issuers: Issuers,
+    certs: ManagedCerts,
     queues: RenewalQueues,
     ari: Ari,
     abandoned: AbandonedJobs,
-    /// When the storage could last not be read.
+    /// When the storage last could not be read.
     unread: Option<UnixTime>,
-    /// When it was last looked what it has of the limits of CAs.
-    looked: Option<UnixTime>,
-}
-
-/// An issuer with what the configuration says of it.
-type OpenIssuer = (Configured, Arc<dyn Issuer>);
-
-/// What there is of one certificate.
-#[derive(Default)]
-struct ManagedCert {
-    subject: String,
-    certificate: Option<Arc<TlsCertificate>>,
-    /// Whether the storage has said what it holds.
-    is_read: bool,
-    /// Why it does not say that.
-    unread: Option<Arc<str>>,
-    /// Whether nothing but an expired certificate was there from the start.
-    is_stale: bool,
-    /// Whether the certificate is of a CA that the configuration no longer names.
-    is_foreign: bool,
-    /// Whether the certificate was revoked.
-    is_revoked: bool,
-    /// Whether it is not to be renewed: who decides on names has said so.
-    is_unwanted: bool,
-    /// Whether a person has asked for it.
-    is_asked: bool,
-    /// Its failures, by the accounts that they happened with.
-    retries: Retries,
-    /// The issuer that is being asked for it, if any.
-    current_issuer: CurrentIssuer,
 }
 
 impl Renewals {
+    /// No certificates yet. `make` makes the issuers.
     pub(crate) fn new(deps: Deps, make: MakeIssuer) -> Self {
         Self {
             deps,
-            make,
-            open: HashMap::new(),
-            entries: HashMap::new(),
+            issuers: Issuers::new(make),
+            certs: ManagedCerts::new(),
             queues: RenewalQueues::new(WINDOW),
             ari: Ari::default(),
             abandoned: AbandonedJobs::default(),
             unread: None,
-            looked: None,
         }
     }
 
+    /// The dependencies of jobs.
     pub(crate) fn deps(&self) -> &Deps {
         &self.deps
     }
 
-    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
-    /// forbid it: a start depends on it.
-    pub(crate) fn retry_missing(&mut self, now: UnixTime) {
-        let entries = self.entries.iter_mut();
-        for (spec, entry) in entries.filter(|(spec, _)| spec.precedence != Precedence::OnDemand) {
-            if entry.certificate.is_some() && !entry.is_stale {
-                continue;
-            }
-            for account in accounts(&spec.issuers, &self.open) {
-                if entry.retries.make_due(&account, may_be_mended, now) {
-                    self.queues.request_now(spec, now);
-                }
-            }
-        }
-    }
-
-    /// Forgets what `is_needed` does not ask for any more, of what the configuration asked for.
-    pub(crate) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let (queues, ari) = (&mut self.queues, &mut self.ari);
-        self.entries.retain(|spec, entry| {
-            if spec.precedence == Precedence::OnDemand || is_needed(spec) {
-                return true;
-            }
-            queues.remove(spec);
-            ari.forget_spec(spec);
-            if let Some(old) = entry.certificate.take() {
-                changes.push(Change {
-                    old: Some(old),
-                    new: None,
-                });
-            }
-            false
-        });
-        changes
-    }
-
-    /// The certificates that something is to be done about now, as many as may be worked on at a
-    /// time; each is held to be worked on until [`Self::apply_job_results`] says what came of it. Where clients
-    /// have asked for them, `wanted` is asked whether they are still to be had.
+    /// The certificates that are due now, as many as may be worked on at a time; each is held until
+    /// [`Self::apply_result`] has its result. On-demand names ask `policy` first whether they may
+    /// still have one.
     pub(crate) fn begin_due_jobs(
         &mut self,
         local_ca: &mut OpenLocalCa<'_>,
-        issuers: &IndexMap<Arc<str>, Configured>,
-        wanted: Option<&Arc<dyn RenewalPolicy>>,
-        now: UnixTime,
+        policy: Option<&Arc<dyn RenewalPolicy>>,
     ) -> Vec<Job> {
+        let now = self.deps.clock.now();
         for spec in self.abandoned.take_all() {
             let why = "the work on it was interrupted by a bug; see the log";
             let failure = Failure::new(FailureClass::Internal, why);
             self.queues.record_failure(&spec, &failure, now);
         }
-        let lists: Vec<_> = self.queues.lists().cloned().collect();
-        let mut issuers_of = HashMap::with_capacity(lists.len());
-        for list in lists {
-            let job_issuers = self.job_issuers_of(&list, local_ca, issuers);
-            issuers_of.insert(list, job_issuers);
+        let mut issuers_of = HashMap::new();
+        for list in self.queues.lists() {
+            let job_issuers = self.issuers.open_for_job(list, local_ca);
+            issuers_of.insert(list.clone(), job_issuers);
         }
         let none = Vec::new();
-        let (entries, is_on) = (&self.entries, self.ari.is_on());
+        let (certs, is_on) = (&self.certs, self.ari.is_on());
         let begun = self.queues.begin_due(now, |spec| {
             let job_issuers = issuers_of.get(&spec.issuers).unwrap_or(&none);
-            let Some(entry) = entries.get(spec) else {
+            let Some(entry) = certs.get(spec) else {
                 return Ok(());
             };
             check_obstacles(job_issuers, spec, entry, is_on, now)
         });
+        let window = self.queues.window();
         let mut jobs = Vec::new();
         for spec in begun {
-            let advised = self.followed_window(&spec, now);
-            let Some(entry) = self.entries.get_mut(&spec) else {
+            let Some(entry) = self.certs.get_mut(&spec) else {
                 continue;
             };
-            let present = entry.certificate.clone();
+            let is_requested = entry.is_requested();
+            let has_one = entry.certificate().is_some();
             let retry = self.queues.retry(&spec).cloned();
-            // At first it has just been asked.
-            let is_first = present.is_none() && retry.is_none();
-            let asks = spec.precedence == Precedence::OnDemand && !is_first && !entry.is_asked;
+            // The first attempt has just been allowed.
+            let is_first = !has_one && retry.is_none();
+            let asks = spec.precedence == Precedence::OnDemand && !is_first && !is_requested;
+            let advised = self.ari.followed_window(&spec, entry, window, now);
             jobs.push(Job {
                 subject: entry.subject.clone(),
-                has_one: present.is_some(),
-                present: present.filter(|_| !entry.is_foreign),
-                wanted: wanted.filter(|_| asks).cloned(),
+                has_one,
+                present: entry.own_certificate().cloned(),
+                policy: policy.filter(|_| asks).cloned(),
                 issuers: issuers_of.get(&spec.issuers).unwrap_or(&none).clone(),
-                is_revoked: entry.is_revoked,
+                is_revoked: entry.is_revoked(),
                 retry,
                 retries: entry.retries.clone(),
-                advised: advised.filter(|_| !entry.is_asked),
-                tells_replaced: self.ari.is_on(),
-                is_asked: std::mem::take(&mut entry.is_asked),
-                window: self.queues.window(),
+                advised: advised.filter(|_| !is_requested),
+                tells_replaced: is_on,
+                is_asked: is_requested,
+                window,
                 guard: self.abandoned.guard(&spec, &entry.current_issuer),
             });
+            if is_requested {
+                entry.demand = Demand::Scheduled;
+            }
         }
         jobs
-    }
-
-    /// Whether the storage does not say what it holds of some.
-    pub(crate) fn is_unread(&self) -> bool {
-        self.unread.is_some()
-    }
-
-    /// When something is next due.
-    pub(crate) fn next_due(&self) -> Option<UnixTime> {
-        self.queues.next_wake()
     }
 
     /// Applies the result of a job. Returns what changes in what is served.
     pub(crate) fn apply_result(&mut self, done: JobResult, now: UnixTime) -> Option<SpecChange> {
         let JobResult { guard, outcome } = done;
         let spec = guard.release();
-        let Some(entry) = self.entries.get_mut(&spec) else {
-            // It is not asked for any more.
-            return None;
-        };
-        let cert_events = CertEvents {
-            deps: &self.deps,
-            spec: &spec,
-            now,
-        };
+        // Otherwise it is no longer wanted.
+        let entry = self.certs.get_mut(&spec)?;
+        let cert_events = CertEvents::new(&self.deps, &spec, now);
         let certificate = match outcome {
             Outcome::Issued {
                 certificate,
                 issuer,
             } => {
-                cert_events.emit_issued(&certificate, issuer, entry.certificate.is_some());
+                let is_renewal = entry.certificate().is_some();
+                cert_events.emit_issued(&certificate, issuer, is_renewal);
                 certificate
             }
             Outcome::Found(certificate) => {
@@ -267,16 +171,14 @@ impl Renewals {
                 certificate
             }
             Outcome::Elsewhere => {
-                let awaited =
-                    spec.precedence == Precedence::OnDemand && entry.certificate.is_none();
-                let pause = if awaited { LOOK_SOON } else { LOOK_AGAIN };
+                let is_awaited =
+                    spec.precedence == Precedence::OnDemand && entry.certificate().is_none();
+                let pause = if is_awaited { LOOK_SOON } else { LOOK_AGAIN };
                 self.queues.defer(&spec, now.saturating_add(pause));
                 return None;
             }
             Outcome::Unread(why) => {
-                entry.unread = Some(why.into());
-                // What clients ask for is read with the next attempt.
-                entry.is_read &= spec.precedence == Precedence::OnDemand;
+                entry.stored = StoredCopy::Unreadable(why.into());
                 self.unread = Some(now);
                 self.queues.defer(&spec, now.saturating_add(READ_AGAIN));
                 return None;
@@ -287,7 +189,8 @@ impl Renewals {
             }
             Outcome::Deferred { retries, until } => {
                 entry.note_failures(&spec, retries);
-                match entry.retries.combined(accounts(&spec.issuers, &self.open)) {
+                let accounts = self.issuers.accounts(&spec.issuers);
+                match entry.retries.combined(accounts) {
                     Some(retry) if retry.next.is_none_or(|next| next > now) => {
                         self.queues.set_retry(&spec, retry);
                     }
@@ -309,10 +212,11 @@ impl Renewals {
             } => {
                 entry.note_failures(&spec, retries);
                 let pauses = (self.queues.window(), is_paused);
-                let present = entry.certificate.as_deref();
+                let present = entry.certificate().map(|one| &**one);
                 cert_events.emit_failed(present, issuer, &failure, &retry, pauses);
                 // The configuration may have other accounts by now.
-                let own = || entry.retries.combined(accounts(&spec.issuers, &self.open));
+                let accounts = self.issuers.accounts(&spec.issuers);
+                let own = || entry.retries.combined(accounts);
                 match if is_of_none { Some(*retry) } else { own() } {
                     Some(retry) => self.queues.set_retry(&spec, retry),
                     None => self.queues.defer(&spec, now.saturating_add(1)),
@@ -320,30 +224,31 @@ impl Renewals {
                 return None;
             }
         };
-        (entry.is_stale, entry.is_foreign, entry.is_revoked) = (false, false, false);
-        (entry.is_unwanted, entry.unread) = (false, None);
-        entry.retries.forget(accounts(&spec.issuers, &self.open));
+        entry.stored.forget_failure();
+        entry.retries.forget(self.issuers.accounts(&spec.issuers));
         self.queues
             .record_success(&spec, certificate.lifetime(), now);
         self.ari.schedule_query(&spec, now);
-        let change = Change {
-            old: entry.certificate.replace(Arc::clone(&certificate)),
-            new: Some(certificate),
-        };
+        let change = entry.install(certificate, now);
         Some(((*spec).clone(), change))
     }
 
-    /// Makes the certificates of `subject` due now, whatever their schedule. Whether there are any.
-    pub(crate) fn request_renewal(&mut self, subject: &str, now: UnixTime) -> bool {
+    /// Makes the certificates of `subject` (see [`crate::storage::keys::subject`]) due now, whatever their schedule.
+    /// Whether there are any.
+    pub(crate) fn request_renewal(&mut self, subject: &str) -> bool {
+        let now = self.deps.clock.now();
         let mut is_known = false;
-        for (spec, entry) in &mut self.entries {
+        for (spec, entry) in &mut self.certs {
             if entry.subject != subject {
                 continue;
             }
             is_known = true;
-            entry.is_asked = true;
-            let open = spec.issuers.iter().filter_map(|name| self.open.get(name));
-            open.for_each(|(_, issuer)| issuer.clear_limits(&spec.names));
+            entry.demand = Demand::Requested;
+            let open = spec
+                .issuers
+                .iter()
+                .filter_map(|name| self.issuers.get(name));
+            open.for_each(|issuer| issuer.clear_limits(&spec.names));
             self.queues.request_now(spec, now);
         }
         if is_known {
@@ -353,15 +258,137 @@ impl Renewals {
         is_known
     }
 
-    /// Whether there is a certificate for this very specification.
-    pub(crate) fn has_certificate(&self, spec: &CertSpec) -> bool {
-        let entry = self.entries.get(spec);
-        entry.is_some_and(|entry| entry.certificate.is_some())
+    /// A person has had this certificate revoked: another is obtained now, whatever the schedule and
+    /// the back-off say. Whether one is.
+    pub(crate) fn replace_revoked(&mut self, fingerprint: Fingerprint) -> bool {
+        let now = self.deps.clock.now();
+        let mut is_known = false;
+        for (spec, entry) in &mut self.certs {
+            let present = entry.certificate().map(|one| one.fingerprint());
+            if present == Some(fingerprint) {
+                is_known = true;
+                entry.mark_revoked();
+                entry.demand = Demand::Requested;
+                self.queues.request_now(spec, now);
+            }
+        }
+        is_known
     }
 
-    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
-        self.entries
-            .values()
-            .filter_map(|entry| entry.certificate.as_ref())
+    /// Others, or this instance before a restart, have had these certificates revoked: others are
+    /// obtained in their place.
+    pub(crate) fn mark_revoked(&mut self, revoked: &HashSet<String>) {
+        if revoked.is_empty() {
+            return;
+        }
+        let now = self.deps.clock.now();
+        for (spec, entry) in &mut self.certs {
+            let present = entry.certificate().filter(|_| !entry.is_revoked());
+            let fingerprint = present.map(|one| one.fingerprint().to_string());
+            if fingerprint.is_none_or(|fingerprint| !revoked.contains(&fingerprint)) {
+                continue;
+            }
+            tracing::warn!(domain = %spec.domain(), "the current certificate was revoked");
+            entry.mark_revoked();
+            if self.queues.state(spec, now) == CertState::Obtaining {
+                continue;
+            }
+            // What has failed before a restart waits on.
+            let retry = self.queues.retry(spec).cloned();
+            self.queues.request_now(spec, now);
+            if let Some(retry) = retry {
+                self.queues.set_retry(spec, retry);
+            }
+        }
+    }
+
+    /// The certificates whose CAs are to be asked for renewal info now, at most so many; each counts
+    /// as asked. The results go to [`Self::apply_ari_result`].
+    pub(crate) fn ari_queries(&mut self, most: usize) -> Vec<AriQuery> {
+        let now = self.deps.clock.now();
+        self.ari
+            .begin_queries(&self.certs, &mut self.issuers, now, most)
+    }
+
+    /// Applies the renewal info of a CA: the plan follows it from now on.
+    pub(crate) fn apply_ari_result(&mut self, result: AriResult) {
+        let now = self.deps.clock.now();
+        let spec = Arc::clone(&result.spec);
+        let entry = self.certs.get(&spec);
+        let Some(certificate) = entry.and_then(ManagedCert::certificate) else {
+            return;
+        };
+        let advised = self.ari.apply_result(result, certificate, now);
+        let Some(Advised { at, news }) = advised else {
+            return;
+        };
+        self.queues.set_advised_time(&spec, at);
+        if let (Some(window), Some(at)) = (news, at) {
+            CertEvents::new(&self.deps, &spec, now).emit_advised(certificate, &window, at);
+        }
+    }
+
+    /// When a CA is next to be asked for renewal info.
+    pub(crate) fn next_ari_query(&self) -> Option<UnixTime> {
+        self.ari.next_query()
+    }
+
+    /// When [`Self::begin_due_jobs`] next has something.
+    pub(crate) fn next_due(&self) -> Option<UnixTime> {
+        self.queues.next_wake()
+    }
+
+    /// Whether the storage does not say what it holds of some.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// The issuers whose limits are to be checked in the storage now, see
+    /// [`Issuer::refresh_limits`]; each counts as checked.
+    pub(crate) fn limits_to_check(&mut self) -> Vec<Arc<dyn Issuer>> {
+        self.issuers.limits_to_check(self.deps.clock.now())
+    }
+
+    /// All limits of CAs that hold now, each with the issuer.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = (&Arc<str>, Wait)> {
+        self.issuers.limits()
+    }
+
+    /// The issuer of this name; `None` where it is none over the network.
+    pub(crate) fn open_issuer(&mut self, name: &str) -> Option<Arc<dyn Issuer>> {
+        self.issuers.open(name)
+    }
+
+    /// All issuers over the network: those of `first`, then the others, which may have issued what
+    /// is still good.
+    pub(crate) fn open_all_remote(&mut self, first: &[Arc<str>]) -> Vec<Arc<dyn Issuer>> {
+        self.issuers.open_all(first)
+    }
+
+    /// Every certificate, with how its renewal goes; none that is not to be renewed.
+    pub(crate) fn monitored_certs(&self) -> impl Iterator<Item = MonitoredCert> {
+        self.status(self.deps.clock.now()).monitored_certs()
+    }
+
+    /// Every certificate, for people.
+    pub(crate) fn views(&self) -> Vec<ManagedView> {
+        self.status(self.deps.clock.now()).views().collect()
+    }
+
+    /// Whether there are all certificates that the configuration asks for.
+    pub(crate) fn startup_status(&self) -> StartupStatus {
+        self.status(self.deps.clock.now()).startup_status()
+    }
+
+    /// The status of everything at `now`.
+    fn status(&self, now: UnixTime) -> Status<'_> {
+        Status {
+            deps: &self.deps,
+            issuers: &self.issuers,
+            certs: &self.certs,
+            queues: &self.queues,
+            ari: &self.ari,
+            now,
+        }
     }
 }

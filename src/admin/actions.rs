@@ -15,7 +15,7 @@ use serde_json::json;
 use super::api::{Named, found, named, run_blocking};
 use super::{AdminState, CertificateView, Problem};
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
-use crate::manager::ActionError;
+use crate::renewal::ActionError;
 use crate::schedule::FailureClass;
 
 /// An element of `GET /api/v1/issuers`.

@@ -19,9 +19,9 @@ use crate::engine::Engine;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
-use crate::manager::{ActionError, ManagedView};
 use crate::on_demand;
 use crate::reload::{self, GatewayEdge, GatewayState, ReloadReport, Reloader};
+use crate::renewal::{ActionError, ManagedView};
 use crate::schedule::{CertState, Failure, FailureClass};
 use crate::secret::Secret;
 use crate::service::stop::Stopper;
@@ -57,7 +57,7 @@ impl AppControl {
 
     /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
     fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
-        let views = self.engine.lock().managed_views();
+        let views = self.engine.lock().renewals().views();
         let mut managed: Vec<_> = views.into_iter().map(of_ca).collect();
         let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let window = config.renewal.window;
@@ -86,7 +86,7 @@ impl AppControl {
     /// only if there is none that is valid.
     fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
         let now = self.engine.clock().now();
-        let managed = self.engine.lock().managed_views();
+        let managed = self.engine.lock().renewals().views();
         let Some(view) = managed
             .iter()
             .find(|view| keys::subject(&view.names) == subject)
@@ -206,7 +206,7 @@ impl Control for AppControl {
         let config = &self.state.current().config;
         let mut managed = self.managed(&loaded, config);
         let window = config.renewal.window;
-        let made = self.engine.lock().made_on_demand();
+        let made = self.engine.lock().on_demand().issuance().certificates();
         let unripe = self.unripe(config);
         let made = made
             .iter()
@@ -231,7 +231,7 @@ impl Control for AppControl {
     fn chain(&self, fingerprint: &str) -> Option<String> {
         let manager = self.engine.lock();
         let mut certificates: Vec<_> = manager.certificates().cloned().collect();
-        certificates.extend(manager.made_on_demand());
+        certificates.extend(manager.on_demand().issuance().certificates());
         drop(manager);
         let certificate = certificates
             .iter()

@@ -11,6 +11,13 @@ use crate::certificate::{CertificateWarning, TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::config::model::Origin;
 
+/// An entry that is to be looked at.
+pub(super) struct Found {
+    pub(super) id: EntryId,
+    pub(super) kind: Kind,
+    pub(super) origin: Arc<Origin>,
+}
+
 /// One entry of a configured directory, or a configured pair of files. There may be a million.
 pub(super) struct Entry {
     pub(super) id: EntryId,
@@ -97,15 +104,35 @@ impl Entries {
         found.map(|entry| &mut **entry)
     }
 
-    /// The entry of `id`, made where there is none.
-    pub(super) fn or_insert(&mut self, id: &EntryId, make: impl FnOnce() -> Entry) -> &mut Entry {
+    /// The entry of `id`, made where there is none. `seen` is the scan that found it.
+    pub(super) fn or_insert(
+        &mut self,
+        id: &EntryId,
+        kind: Kind,
+        origin: Arc<Origin>,
+        seen: u32,
+    ) -> &mut Entry {
+        let make = || Entry {
+            id: id.clone(),
+            kind,
+            origin,
+            stamps: Print::NONE,
+            digest: Print::NONE,
+            certificate: None,
+            odd: None,
+            seen,
+            sure: false,
+            indexed: false,
+        };
         let hasher = &self.hasher;
         let entry = self.table.entry(
             hasher.hash_one(id),
             |one| one.id == *id,
             |one| hasher.hash_one(&one.id),
         );
-        entry.or_insert_with(|| Box::new(make())).into_mut()
+        let entry = entry.or_insert_with(|| Box::new(make())).into_mut();
+        entry.kind = kind;
+        entry
     }
 
     pub(super) fn remove(&mut self, id: &EntryId) -> Option<Entry> {

@@ -74,6 +74,16 @@ pub(super) enum Kind {
     Files,
 }
 
+impl Kind {
+    /// The source of a certificate from the files of `id`.
+    pub(super) fn source(self, id: &EntryId) -> Source {
+        match self {
+            Self::Directory => Source::Directory(id.file.clone()),
+            Self::Files => Source::File(id.file.clone()),
+        }
+    }
+}
+
 /// A digest of something that is kept for a long time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Print([u8; 16]);

@@ -11,10 +11,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::files::{EntryId, Kind};
+use super::files::EntryId;
 use super::naming::{self, Part};
-use super::watched_paths::Survey;
-use super::{CertFiles, Change, Directory, Found};
 use crate::printable::Printable as _;
 
 /// How many levels of folders are looked into: that of Caddy, `CA/NAME/NAME.crt`.
@@ -100,8 +98,8 @@ pub(super) fn is_one(path: &Path) -> bool {
 }
 
 impl Folder {
-    /// Begins to list `path`.
-    fn open(path: &Arc<Path>, depth: usize) -> io::Result<Self> {
+    /// Begins to list `path`, `depth` levels down.
+    pub(super) fn open(path: &Arc<Path>, depth: usize) -> io::Result<Self> {
         Ok(Self {
             path: Arc::clone(path),
             depth,
@@ -116,8 +114,23 @@ impl Folder {
         Self::open(path, DEPTH).ok()
     }
 
+    pub(super) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// How many levels of folders are above it within the directory.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The certificates that it may be for, the preferred one first.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = EntryId> {
+        let candidates = self.candidates.iter();
+        candidates.map(|candidate| candidate.id(&self.path))
+    }
+
     /// Lists so many entries, and gives the folders among them. `None` where there are no more.
-    fn list_files(&mut self, most: usize) -> io::Result<Option<Vec<Arc<Path>>>> {
+    pub(super) fn list_files(&mut self, most: usize) -> io::Result<Option<Vec<Arc<Path>>>> {
         let name = self.path.file_name().unwrap_or_default().to_owned();
         let mut folders = Vec::new();
         let mut seen = 0;
@@ -137,6 +150,12 @@ impl Folder {
         }
         Ok((seen > 0).then_some(folders))
     }
+}
+
+/// The entry of the certificate in `folder` whose chain is `chain`.
+pub(super) fn entry_id(folder: &Arc<Path>, chain: &OsStr) -> Option<EntryId> {
+    let name = folder.file_name().unwrap_or_default();
+    Candidate::from_name(name, chain).map(|candidate| candidate.id(folder))
 }
 
 /// Whether an entry of a listing is a folder, or leads to one.
@@ -167,6 +186,19 @@ impl Yield {
         } else {
             self.passed += 1;
         }
+    }
+
+    /// Counts a folder that has been listed, and whether it is for a certificate.
+    pub(super) fn count_folder(&mut self, folder: &Folder, is_found: bool) {
+        self.found += usize::from(is_found);
+        if !is_found && folder.has_files {
+            name_one(&mut self.strange, &folder.path);
+        }
+    }
+
+    /// Notes a folder that cannot be listed.
+    pub(super) fn note_closed(&mut self, folder: &Path) {
+        name_one(&mut self.closed, folder);
     }
 
     /// What there is to say of a directory that has yielded this, in words for people.
@@ -205,127 +237,4 @@ fn name_one(names: &mut Vec<String>, path: &Path) {
     if names.len() < NAMED {
         names.push(path.printable().to_string());
     }
-}
-
-impl Directory {
-    /// Notes a folder, `depth` levels down, and begins to list it.
-    pub(super) fn enter(&mut self, path: &Arc<Path>, depth: usize) -> Option<Folder> {
-        self.folders.insert(Arc::clone(path));
-        match Folder::open(path, depth) {
-            Ok(folder) => Some(folder),
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    name_one(&mut self.yields.closed, path);
-                }
-                None
-            }
-        }
-    }
-}
-
-impl CertFiles {
-    /// Lists some of a folder of the directory at `place`. What is left of it, and the folders in it
-    /// that are to be listed; at its end the certificate that it is for, where there is one.
-    pub(super) fn list_folder(&mut self, place: usize, mut folder: Folder, most: usize) -> Listed {
-        let mut listed = Listed::default();
-        let more = folder.list_files(most);
-        let Some(directory) = self.directories.get_mut(place) else {
-            return listed;
-        };
-        match more {
-            Ok(Some(folders)) => {
-                let depth = folder.depth + 1;
-                listed.folders = folders.into_iter().map(|one| (one, depth)).collect();
-                listed.rest = Some(folder);
-            }
-            Ok(None) => {
-                listed.found = self.find_one(place, &folder, &mut listed.gone);
-                if let Some(directory) = self.directories.get_mut(place) {
-                    directory.yields.found += usize::from(listed.found.is_some());
-                    if listed.found.is_none() && folder.has_files {
-                        name_one(&mut directory.yields.strange, &folder.path);
-                    }
-                }
-            }
-            Err(_) => name_one(&mut directory.yields.closed, &folder.path),
-        }
-        listed
-    }
-
-    /// The certificate that a folder, which has been listed, is for. Others that were taken for it
-    /// before go.
-    fn find_one(
-        &mut self,
-        place: usize,
-        folder: &Folder,
-        changes: &mut Vec<Change>,
-    ) -> Option<Found> {
-        let mut ids = folder.candidates.iter().map(|one| one.id(&folder.path));
-        let id = ids.next();
-        for other in ids {
-            if !self.files.contains_key(&other) {
-                changes.extend(self.remove_entry(&other));
-            }
-        }
-        let id = id.filter(|id| !self.files.contains_key(id))?;
-        let directory = self.directories.get_mut(place)?;
-        directory.lack = None;
-        let links = [id.chain(), id.key()].into_iter();
-        directory
-            .links
-            .extend(links.filter(|path| path.is_symlink()));
-        Some(Found {
-            id,
-            kind: Kind::Directory,
-            origin: Arc::clone(&directory.origin),
-        })
-    }
-
-    /// Looks for the certificate of `folder` again, one of the directory at `place` in which
-    /// something has changed. Whether there is one, or was.
-    pub(super) fn survey_folder(
-        &mut self,
-        place: usize,
-        folder: &Arc<Path>,
-        survey: &mut Survey,
-    ) -> bool {
-        let mut changes = Vec::new();
-        let mut found = None;
-        if let Ok(mut folder) = Folder::open(folder, DEPTH) {
-            while let Ok(Some(_)) = folder.list_files(usize::MAX) {}
-            found = self.find_one(place, &folder, &mut changes);
-        }
-        let mut is_known = !changes.is_empty();
-        survey.changes.append(&mut changes);
-        let name = folder.file_name().unwrap_or_default();
-        let here = found.as_ref().map(|found| &found.id);
-        let chains = naming::chains_named([name, OsStr::new("tls")]);
-        let whole = ["fullchain.pem", "fullchain.cer"].map(OsString::from);
-        for chain in chains.chain(whole) {
-            let id = Candidate::from_name(name, &chain).map(|candidate| candidate.id(folder));
-            let gone = id.filter(|id| Some(id) != here && self.entries.get(id).is_some());
-            let is_gone = |id: &EntryId| {
-                let found = fs::symlink_metadata(id.chain());
-                found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            };
-            if let Some(id) = gone.filter(is_gone) {
-                is_known = true;
-                survey.gone.push(id);
-            }
-        }
-        is_known |= found.is_some();
-        survey.found.extend(found);
-        is_known
-    }
-}
-
-/// What came of listing some of a folder.
-#[derive(Default)]
-pub(super) struct Listed {
-    pub(super) found: Option<Found>,
-    /// What was taken for it before.
-    pub(super) gone: Vec<Change>,
-    /// With how many levels of folders are above them.
-    pub(super) folders: Vec<(Arc<Path>, usize)>,
-    pub(super) rest: Option<Folder>,
 }

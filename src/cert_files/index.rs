@@ -19,9 +19,13 @@ use ahash::HashMap;
 
 use self::log::{Log, Reading};
 use self::record::{Link, Record};
+use super::entry::Entry;
 use super::files::{EntryId, Kind, Print};
 use crate::certificate::from_index::{CertificateFacts, SharedChain};
 use crate::certificate::{CertificateWarning, Loader, TlsCertificate};
+
+/// From how many files on an index is worth it: as many are read in half a second.
+const WORTH: usize = 1_000;
 
 /// How much waits to be written. What finds no room is read from its files at the next start.
 const WAITING: usize = 1 << 14;
@@ -33,12 +37,99 @@ const IDLE: Duration = Duration::from_millis(200);
 const CHAINS: usize = 1_024;
 
 /// The index of the certificates from files.
-pub(super) struct Index {
+struct Index {
     /// What was there at the start, until all files have been looked at.
     reading: Option<Reading>,
     /// Chains by their links.
     chains: HashMap<Vec<Link>, SharedChain>,
     writer: SyncSender<Task>,
+}
+
+/// The index, once there are so many files that it is worth it.
+pub(super) struct FileIndex {
+    /// Where it is, until it is open.
+    place: Option<PathBuf>,
+    index: Option<Index>,
+    flusher: Flusher,
+}
+
+impl FileIndex {
+    /// An index in the directory `place`; none at all without one.
+    pub(super) fn new(place: Option<PathBuf>) -> Self {
+        Self {
+            place,
+            index: None,
+            flusher: Flusher::default(),
+        }
+    }
+
+    pub(super) fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    /// Opens the index, where there are so many `files` that it is worth it.
+    pub(super) fn open(&mut self, files: usize) {
+        if files >= WORTH
+            && let Some(place) = self.place.take()
+        {
+            self.index = Index::open(&place, &self.flusher);
+        }
+    }
+
+    /// What is known of the files of `id`. Each is asked for once.
+    pub(super) fn take_known(
+        &mut self,
+        id: &EntryId,
+        kind: Kind,
+        loader: &Loader,
+    ) -> Option<Box<IndexedCert>> {
+        let known = self.index.as_mut()?.take_known(id, kind, loader);
+        known.map(Box::new)
+    }
+
+    /// Notes what the files of `entry` hold.
+    pub(super) fn put(&self, entry: &mut Entry) {
+        let Some(index) = &self.index else {
+            return;
+        };
+        let odd = entry.odd.as_deref();
+        let Some(certificate) = &entry.certificate else {
+            if std::mem::take(&mut entry.indexed) {
+                index.remove_entry(&entry.id);
+            }
+            return;
+        };
+        if odd.is_some_and(|odd| odd.problem.is_some()) {
+            // What is served is not what the files hold.
+            return;
+        }
+        let is_put = index.put_entry(IndexEntry {
+            id: entry.id.clone(),
+            kind: entry.kind,
+            stamps: entry.stamps,
+            sure: entry.sure,
+            digest: entry.digest,
+            misnamed: odd.is_some_and(|odd| odd.misnamed),
+            certificate: Arc::clone(certificate),
+            warnings: odd.map_or_else(Vec::new, |odd| odd.warnings.clone()),
+            is_new: !entry.indexed,
+        });
+        entry.indexed |= is_put;
+    }
+
+    /// Forgets an entry.
+    pub(super) fn remove(&self, id: &EntryId) {
+        if let Some(index) = &self.index {
+            index.remove_entry(id);
+        }
+    }
+
+    /// Forgets what was there at the start and has not been asked for.
+    pub(super) fn forget_unclaimed(&mut self) {
+        if let Some(index) = &mut self.index {
+            index.forget_unclaimed();
+        }
+    }
 }
 
 /// What is known of an entry's files.
@@ -54,7 +145,7 @@ pub(super) struct IndexedCert {
 }
 
 /// What is to be known of an entry's files.
-pub(super) struct IndexEntry {
+struct IndexEntry {
     pub(super) id: EntryId,
     pub(super) kind: Kind,
     pub(super) stamps: Print,
@@ -95,7 +186,7 @@ enum Task {
 impl Index {
     /// Opens the index in `directory`, which `flusher` flushes from then on; `None`, and a warning,
     /// where it cannot be used.
-    pub(super) fn open(directory: &Path, flusher: &Flusher) -> Option<Self> {
+    fn open(directory: &Path, flusher: &Flusher) -> Option<Self> {
         let opened = log::open(directory).map_err(|error| error.to_string());
         let begun = opened.and_then(|(log, reading)| {
             let (writer, tasks) = sync_channel(WAITING);
@@ -127,12 +218,7 @@ impl Index {
     }
 
     /// What is known of the files of `id`. Each is asked for once.
-    pub(super) fn take_known(
-        &mut self,
-        id: &EntryId,
-        kind: Kind,
-        loader: &Loader,
-    ) -> Option<IndexedCert> {
+    fn take_known(&mut self, id: &EntryId, kind: Kind, loader: &Loader) -> Option<IndexedCert> {
         let reading = self.reading.as_mut()?;
         let Record {
             kind: known_kind,
@@ -170,7 +256,7 @@ impl Index {
     }
 
     /// Forgets what no file was found for, now that all have been looked at.
-    pub(super) fn forget_unclaimed(&mut self) {
+    fn forget_unclaimed(&mut self) {
         self.chains = HashMap::default();
         let Some(mut reading) = self.reading.take() else {
             return;
@@ -182,12 +268,12 @@ impl Index {
     }
 
     /// Notes what is known. Whether there was room for it.
-    pub(super) fn put_entry(&self, news: IndexEntry) -> bool {
+    fn put_entry(&self, news: IndexEntry) -> bool {
         self.writer.try_send(Task::Put(Box::new(news))).is_ok()
     }
 
     /// Forgets what was known of the files of `id`.
-    pub(super) fn remove_entry(&self, id: &EntryId) {
+    fn remove_entry(&self, id: &EntryId) {
         let _ = self.writer.try_send(Task::Remove(key(id)));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::entry::invalidity;
+use super::entry::{Entries, invalidity};
 use super::files::{self, Content, EntryId, Kind, Print};
 use crate::certificate::material::{CertSource, Fetched};
 use crate::certificate::{Loader, Source, TlsCertificate};
@@ -11,8 +11,11 @@ use crate::clock::Clock;
 use crate::config::model::InMemory;
 use crate::printable::Printable as _;
 
+/// How many certificates that are to be in memory are read at a time.
+const FETCHED_AT_ONCE: usize = 64;
+
 /// Leaves certificates in their files, as the configuration asks.
-pub(crate) struct FileCertSources {
+pub(super) struct FileCertSources {
     in_memory: InMemory,
     loader: Arc<Loader>,
     clock: Arc<dyn Clock>,
@@ -30,7 +33,7 @@ struct FileCertSource {
 }
 
 impl FileCertSources {
-    pub(crate) fn new(in_memory: InMemory, loader: &Arc<Loader>, clock: &Arc<dyn Clock>) -> Self {
+    pub(super) fn new(in_memory: InMemory, loader: &Arc<Loader>, clock: &Arc<dyn Clock>) -> Self {
         Self {
             beside: Arc::new(FileCertSource {
                 key: None,
@@ -45,7 +48,7 @@ impl FileCertSources {
     }
 
     /// The source of the certificate of `id`: its files.
-    pub(super) fn keeper(&self, id: &EntryId) -> Arc<dyn CertSource> {
+    pub(super) fn source(&self, id: &EntryId) -> Arc<dyn CertSource> {
         match &id.key {
             None => Arc::clone(&self.beside),
             Some(key) => Arc::new(FileCertSource {
@@ -61,13 +64,48 @@ impl FileCertSources {
     pub(super) fn place_in_memory(&self, id: &EntryId, loaded: TlsCertificate) -> TlsCertificate {
         match self.in_memory {
             InMemory::All => loaded,
-            InMemory::Cache => loaded.with_source(self.keeper(id)),
+            InMemory::Cache => loaded.with_source(self.source(id)),
         }
     }
 
     /// Whether what is left in files is to be read all the same, once there is time.
     pub(super) fn are_held(&self) -> bool {
         self.in_memory == InMemory::All
+    }
+}
+
+/// The certificates that are left in files and are to be in memory.
+#[derive(Default)]
+pub(super) struct Away(Vec<EntryId>);
+
+impl Away {
+    pub(super) fn push(&mut self, id: EntryId) {
+        self.0.push(id);
+    }
+
+    /// Reads some of them. Whether there are more.
+    pub(super) fn fetch(&mut self, entries: &Entries) -> bool {
+        let from = self.0.len().saturating_sub(FETCHED_AT_ONCE);
+        for id in self.0.split_off(from) {
+            let Some(entry) = entries.get(&id) else {
+                continue;
+            };
+            let Some(certificate) = &entry.certificate else {
+                continue;
+            };
+            if certificate.is_in_memory() {
+                continue;
+            }
+            let (digest, fingerprint) = (entry.digest, certificate.fingerprint());
+            // A file that is not as it was is found by a scan.
+            if let Some(der) = files::read_again(&id, entry.kind, digest, fingerprint) {
+                certificate.hold_der(der);
+            }
+        }
+        if self.0.is_empty() {
+            self.0 = Vec::new();
+        }
+        !self.0.is_empty()
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use ahash::RandomState;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use crate::certificate::Validity;
 use crate::certificate::sni::{CertificateSet, Loading};
 use crate::clock::Clock;
 use crate::host::{Host, HostName, Pattern, parent};
+use crate::lock::MutexExt as _;
 
 /// How many names wait to be looked at. Who does not find room asks again.
 const WAITING: usize = 1_024;
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 64;
 
 /// What is loaded first. A handle; clones share the state.
 #[derive(Clone)]
-pub(crate) struct LoadPriority(Arc<Shared>);
+pub(super) struct LoadPriority(Arc<Shared>);
 
 struct Shared {
     clock: Arc<dyn Clock>,
@@ -90,7 +91,7 @@ fn names_of(host: Host<'_>) -> [Option<Named<'_>>; 3] {
 }
 
 impl LoadPriority {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Shared {
             clock,
             hasher: RandomState::new(),
@@ -115,7 +116,7 @@ impl LoadPriority {
     }
 
     /// Whether it is known what files are named after.
-    pub(crate) fn is_listed(&self) -> bool {
+    pub(super) fn is_listed(&self) -> bool {
         self.0.named.get().is_some()
     }
 
@@ -142,7 +143,7 @@ impl LoadPriority {
     }
 
     /// Notes that what was taken is served, as far as there was anything.
-    pub(crate) fn mark_served(&self) {
+    pub(super) fn mark_served(&self) {
         let mut state = self.lock();
         for mark in std::mem::take(&mut state.at_work) {
             state.known.insert(mark, true);
@@ -170,7 +171,7 @@ impl LoadPriority {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in there panics half way.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock_unpoisoned()
     }
 }
 

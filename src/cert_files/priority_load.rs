@@ -3,133 +3,91 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::files::{EntryId, Kind};
+use super::entry::Found;
+use super::files::EntryId;
 use super::load_priority::LoadPriority;
 use super::naming;
-use super::{CertFiles, Change, Found};
-use crate::certificate::Loader;
+use super::sources::Sources;
 use crate::certificate::sni::Loading as _;
-use crate::clock::UnixTime;
 use crate::host::{Host, Identifier, Pattern};
 
 /// What is known of files before they are read.
-pub(crate) struct PriorityLoad {
+pub(super) struct PriorityLoad {
     load_priority: LoadPriority,
     /// What files of directories are named after, as far as they are listed.
     marks: Vec<u64>,
     /// Configured files, by what they are named after.
     files: HashMap<u64, Vec<EntryId>>,
-    /// The default certificate's name, which whoever names none asks for.
+    /// The default certificate's name, for clients that name none.
     default: Option<Identifier>,
 }
 
-impl CertFiles {
-    /// Begins the first look: who asks for certificates meanwhile does so through `load_priority`. What is
-    /// for `default` comes first.
-    pub(crate) fn begin_priority_load(
-        &mut self,
+impl PriorityLoad {
+    /// Nothing is known but what the files of `sources` are named after. The one for `default` is
+    /// loaded first.
+    pub(super) fn new(
         load_priority: LoadPriority,
+        sources: &Sources,
         default: Option<Identifier>,
-    ) {
+    ) -> Self {
         let mut files: HashMap<u64, Vec<EntryId>> = HashMap::new();
-        for id in self.files.keys() {
+        for id in sources.file_ids() {
             for pattern in named_after(id).into_iter().flatten() {
                 if let Some(mark) = load_priority.hash_pattern(&pattern) {
                     files.entry(mark).or_default().push(id.clone());
                 }
             }
         }
-        self.priority_load = Some(PriorityLoad {
+        Self {
             load_priority,
             marks: Vec::new(),
             files,
             default,
-        });
-    }
-
-    /// Ends it.
-    pub(crate) fn end_priority_load(&mut self) {
-        self.priority_load = None;
+        }
     }
 
     /// Notes that a directory holds the chain `name`.
     pub(super) fn note_listed(&mut self, name: &OsStr) {
         // Files are looked for by names in small letters.
         let is_small = !name.as_encoded_bytes().iter().any(u8::is_ascii_uppercase);
-        if let Some(first) = &mut self.priority_load
-            && !first.load_priority.is_listed()
-            && is_small
+        if is_small
+            && !self.load_priority.is_listed()
             && let Some(pattern) = naming::named_after(name)
         {
-            first
-                .marks
-                .extend(first.load_priority.hash_pattern(&pattern));
+            self.marks.extend(self.load_priority.hash_pattern(&pattern));
         }
     }
 
-    /// Takes note that all directories are listed.
+    /// Notes that all directories are listed.
     pub(super) fn note_all_listed(&mut self) {
-        if let Some(first) = &mut self.priority_load {
-            let mut marks = std::mem::take(&mut first.marks);
-            marks.extend(first.files.keys());
-            first.load_priority.set_listed(marks);
-            match &first.default {
-                Some(Identifier::Dns(name)) => {
-                    first.load_priority.prioritize(Host::Name(name.as_str()))
-                }
-                Some(Identifier::Ip(address)) => first.load_priority.prioritize(Host::Ip(*address)),
-                None => {}
-            }
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.extend(self.files.keys());
+        self.load_priority.set_listed(marks);
+        match &self.default {
+            Some(Identifier::Dns(name)) => self.load_priority.prioritize(Host::Name(name.as_str())),
+            Some(Identifier::Ip(address)) => self.load_priority.prioritize(Host::Ip(*address)),
+            None => {}
         }
     }
 
-    /// Whether somebody waits for files to be looked at before the rest.
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.priority_load
-            .as_ref()
-            .is_some_and(|first| first.load_priority.is_wanted())
+    /// Whether a client waits for files to be loaded before the rest.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.load_priority.is_wanted()
     }
 
-    /// Loads the files that a client waits for.
-    pub(crate) fn load_requested(&mut self, loader: &Loader, now: UnixTime) -> Vec<Change> {
-        let Some(first) = &self.priority_load else {
-            return Vec::new();
-        };
+    /// Takes the files that clients wait for.
+    pub(super) fn take_requested(&self, sources: &Sources) -> Vec<Found> {
         let mut found = Vec::new();
-        for pattern in first.load_priority.take_requested() {
-            let mark = first.load_priority.hash_pattern(&pattern);
-            let ids = mark.and_then(|mark| first.files.get(&mark));
-            let files = ids.into_iter().flatten().filter_map(|id| {
-                Some(Found {
-                    id: id.clone(),
-                    kind: Kind::Files,
-                    origin: Arc::clone(self.files.get(id)?),
-                })
-            });
-            found.extend(files);
-            self.find_named(&pattern, &mut found);
+        for pattern in self.load_priority.take_requested() {
+            let mark = self.load_priority.hash_pattern(&pattern);
+            let ids = mark.and_then(|mark| self.files.get(&mark));
+            let ids = ids.into_iter().flatten();
+            found.extend(ids.filter_map(|id| sources.find_file(id)));
+            sources.find_named(&pattern, &mut found);
         }
-        self.reload_found(found, loader, now)
-    }
-
-    /// Finds the files of directories that are named after `pattern`.
-    fn find_named(&self, pattern: &Pattern, found: &mut Vec<Found>) {
-        for name in naming::names_for(pattern) {
-            for directory in &self.directories {
-                let id = EntryId::beside(&directory.path, OsStr::new(&name));
-                if !self.files.contains_key(&id) && fs::symlink_metadata(id.chain()).is_ok() {
-                    found.push(Found {
-                        id,
-                        kind: Kind::Directory,
-                        origin: Arc::clone(&directory.origin),
-                    });
-                }
-            }
-        }
+        found
     }
 }
 

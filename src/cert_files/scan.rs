@@ -1,24 +1,26 @@
 //! A scan of all files, in slices.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirEntry, ReadDir};
-use std::io;
+use std::fs::{self, ReadDir};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::files::{EntryId, Kind};
-use super::folders::{self, Folder, Yield};
+use super::directory::{Listed, Listing};
+use super::entry::Found;
+use super::entry_table::EntryTable;
+use super::folders::Folder;
 use super::naming::{self, Part};
-use super::{CertFiles, Change, Found};
-use crate::certificate::Loader;
+use super::priority_load::PriorityLoad;
+use super::sources::Sources;
+use crate::certificate::{Change, Loader};
 use crate::clock::UnixTime;
 
 /// How many entries are read at a time, on all cores.
 const ENTRIES_AT_ONCE: usize = 256;
 
 /// A scan of all files that is under way.
-pub(crate) struct Scan {
+pub(super) struct Scan {
     steps: VecDeque<Step>,
     /// How many entries it has found.
     found: usize,
@@ -26,10 +28,13 @@ pub(crate) struct Scan {
     gathered: Vec<Found>,
     /// How many files there are, as far as they have been counted.
     files: usize,
+    /// What the current slice has changed.
+    changes: Vec<Change>,
     /// Whether anything has changed.
     has_changed: bool,
 }
 
+/// What is left to do. A step is done in parts.
 enum Step {
     Count(ReadDir),
     Counted,
@@ -42,299 +47,211 @@ enum Step {
     Gone,
 }
 
-/// What a slice of a scan has done.
-pub(crate) struct Progress {
-    pub(crate) changes: Vec<Change>,
-    /// Whether all has been looked at.
-    pub(crate) is_done: bool,
+/// What a scan works on.
+pub(super) struct ScanParts<'a> {
+    pub(super) sources: &'a mut Sources,
+    pub(super) table: &'a mut EntryTable,
+    pub(super) priority_load: Option<&'a mut PriorityLoad>,
+    pub(super) loader: &'a Loader,
+    pub(super) now: UnixTime,
 }
 
-impl CertFiles {
-    /// Begins a scan of all files, from the start where one is under way.
-    pub(crate) fn begin_scan(&mut self) {
-        self.scans = self.scans.wrapping_add(1);
-        let files = self.files.iter().map(|(id, origin)| Found {
-            id: id.clone(),
-            kind: Kind::Files,
-            origin: Arc::clone(origin),
-        });
-        let files: Vec<_> = files.collect();
+impl Scan {
+    /// A scan of all `sources`. The first one counts the files before, to say how far it is and to
+    /// know what they are named after.
+    pub(super) fn new(sources: &Sources, is_first: bool, has_changed: bool) -> Self {
+        let files = sources.find_files();
         let count = files.len();
+        let directories = sources.directories();
         let mut steps = VecDeque::from([Step::Files(files.into_iter())]);
-        steps.extend((0..self.directories.len()).map(Step::Directory));
+        steps.extend((0..directories.len()).map(Step::Directory));
         steps.push_back(Step::Gone);
-        if self.entries.len() == 0 {
-            // To say how far the first one is, and what files are named after.
+        if is_first {
             steps.push_front(Step::Counted);
-            let directories = self.directories.iter();
-            for listing in directories.filter_map(|directory| fs::read_dir(&directory.path).ok()) {
+            let listings = directories
+                .iter()
+                .filter_map(|directory| fs::read_dir(&directory.path).ok());
+            for listing in listings {
                 steps.push_front(Step::Count(listing));
             }
         }
-        self.scan = Some(Scan {
+        Self {
             steps,
             found: 0,
             gathered: Vec::new(),
             files: count,
-            has_changed: self.watch.is_empty() || self.priority_load.is_some(),
-        });
+            changes: Vec::new(),
+            has_changed,
+        }
     }
 
-    /// Whether a scan is under way.
-    pub(crate) fn is_scanning(&self) -> bool {
-        self.scan.is_some()
+    /// How many files it has looked at, and of how many as far as is known.
+    pub(super) fn progress(&self) -> (usize, usize) {
+        (self.found, self.files.max(self.found))
     }
 
-    /// How many files the current scan has looked at, and of how many as far as is known.
-    pub(crate) fn scan_progress(&self) -> (usize, usize) {
-        let scan = self.scan.as_ref();
-        scan.map_or((0, 0), |scan| (scan.found, scan.files.max(scan.found)))
-    }
-
-    /// Continues the scan until it is done or it is `until`.
-    pub(crate) fn scan_until(
-        &mut self,
-        until: Option<Instant>,
-        loader: &Loader,
-        now: UnixTime,
-    ) -> Progress {
-        let mut changes = Vec::new();
-        let Some(mut scan) = self.scan.take() else {
-            return Progress {
-                changes,
-                is_done: true,
-            };
-        };
-        while let Some(step) = scan.steps.pop_front() {
-            if let Some(rest) = self.run_step(step, &mut scan, &mut changes, loader, now) {
-                scan.steps.push_front(rest);
+    /// Continues until it is done, it is `until`, or a client waits for a file. Whether it is done.
+    pub(super) fn run(&mut self, until: Option<Instant>, parts: &mut ScanParts<'_>) -> bool {
+        while let Some(step) = self.steps.pop_front() {
+            if let Some(rest) = self.run_step(step, parts) {
+                self.steps.push_front(rest);
             }
-            if until.is_some_and(|until| Instant::now() >= until || self.is_hurried()) {
+            let priority_load = parts.priority_load.as_deref();
+            let is_hurried = || priority_load.is_some_and(PriorityLoad::is_hurried);
+            if until.is_some_and(|until| Instant::now() >= until || is_hurried()) {
                 break;
             }
         }
-        scan.has_changed |= !changes.is_empty();
-        let is_done = scan.steps.is_empty();
-        if is_done {
-            changes.extend(self.complete_chains(loader, now));
-            for directory in &mut self.directories {
-                directory.lack = directory.yields.missing_hint();
-            }
-            // Links may lead elsewhere where something changed, and hardly where nothing did.
-            if scan.has_changed || self.has_new_folders() {
-                self.find_watched();
-            }
-        } else {
-            self.scan = Some(scan);
-        }
-        Progress { changes, is_done }
+        self.steps.is_empty()
     }
 
-    /// Runs one part of a step. Returns what is left of it.
-    fn run_step(
-        &mut self,
-        step: Step,
-        scan: &mut Scan,
-        changes: &mut Vec<Change>,
-        loader: &Loader,
-        now: UnixTime,
-    ) -> Option<Step> {
+    /// Takes what has changed since the last call. With it, whether anything has changed at all.
+    pub(super) fn take_changes(&mut self) -> (Vec<Change>, bool) {
+        self.has_changed |= !self.changes.is_empty();
+        (std::mem::take(&mut self.changes), self.has_changed)
+    }
+
+    /// Runs a part of a step. Returns what is left of it.
+    fn run_step(&mut self, step: Step, parts: &mut ScanParts<'_>) -> Option<Step> {
         match step {
-            Step::Count(mut listing) => {
-                let names = listing.by_ref().take(8 * ENTRIES_AT_ONCE).flatten();
-                let mut seen = 0;
-                for found in names {
-                    seen += 1;
-                    let name = found.file_name();
-                    if let Some(Part::Chain) = naming::part(&name) {
-                        scan.files += 1;
-                        self.note_listed(&name);
-                    }
-                }
-                (seen > 0).then_some(Step::Count(listing))
-            }
+            Step::Count(listing) => self.count_files(listing, parts),
             Step::Counted => {
-                self.open_index(scan.files);
-                self.note_all_listed();
+                parts.table.open_index(self.files);
+                if let Some(priority_load) = &mut parts.priority_load {
+                    priority_load.note_all_listed();
+                }
                 None
             }
-            Step::Files(mut files) => {
-                let found: Vec<_> = files.by_ref().take(ENTRIES_AT_ONCE).collect();
-                if found.is_empty() {
-                    return None;
-                }
-                scan.found += found.len();
-                changes.extend(self.reload_found(found, loader, now));
-                Some(Step::Files(files))
-            }
+            Step::Files(files) => self.read_files(files, parts),
             Step::Directory(place) => {
-                let directory = self.directories.get_mut(place)?;
-                match fs::read_dir(&directory.path) {
-                    Ok(listing) => {
-                        directory.problem = None;
-                        directory.lone_keys.clear();
-                        directory.links.clear();
-                        directory.folders.clear();
-                        directory.yields = Yield::default();
-                        directory.is_one = folders::is_one(&directory.path);
-                        if directory.is_one {
-                            let one = Folder::of_one(&directory.path)?;
-                            return Some(Step::Folder(place, Box::new(one)));
-                        }
-                        Some(Step::Listing(place, listing))
-                    }
-                    Err(error) => {
-                        directory.problem = Some(unlisted(&error));
-                        None
-                    }
-                }
+                let (directory, _) = parts.sources.directory_mut(place)?;
+                Some(match directory.begin_listing()? {
+                    Listing::Entries(listing) => Step::Listing(place, listing),
+                    Listing::One(folder) => Step::Folder(place, Box::new(folder)),
+                })
             }
-            Step::Listing(place, mut listing) => {
-                let mut found = Vec::with_capacity(ENTRIES_AT_ONCE);
-                let mut is_over = true;
-                for entry in listing.by_ref().take(2 * ENTRIES_AT_ONCE) {
-                    is_over = false;
-                    match entry.and_then(|entry| self.list_entry(place, &entry)) {
-                        Ok(Listed::Chain(entry)) => found.push(entry),
-                        Ok(Listed::Folder(path)) => {
-                            scan.steps.push_front(Step::Enter(place, path, 1));
-                        }
-                        Ok(Listed::Other) => {}
-                        Err(error) => {
-                            let directory = self.directories.get_mut(place)?;
-                            directory.problem = Some(unlisted(&error));
-                            is_over = true;
-                            break;
-                        }
-                    }
-                }
-                scan.found += found.len();
-                changes.extend(self.reload_found(found, loader, now));
-                (!is_over).then_some(Step::Listing(place, listing))
-            }
+            Step::Listing(place, listing) => self.list_directory(place, listing, parts),
             Step::Enter(place, path, depth) => {
-                let entered = self.directories.get_mut(place)?.enter(&path, depth);
-                entered.map(|folder| Step::Folder(place, Box::new(folder)))
+                let (directory, _) = parts.sources.directory_mut(place)?;
+                let folder = directory.enter(&path, depth)?;
+                Some(Step::Folder(place, Box::new(folder)))
             }
-            Step::Folder(place, folder) => {
-                let listed = self.list_folder(place, *folder, 2 * ENTRIES_AT_ONCE);
-                scan.found += usize::from(listed.found.is_some());
-                scan.gathered.extend(listed.found);
-                // What went has its successor in the same slice.
-                if scan.gathered.len() >= ENTRIES_AT_ONCE || !listed.gone.is_empty() {
-                    let gathered = std::mem::take(&mut scan.gathered);
-                    changes.extend(listed.gone);
-                    changes.extend(self.reload_found(gathered, loader, now));
-                }
-                for (path, depth) in listed.folders {
-                    scan.steps.push_front(Step::Enter(place, path, depth));
-                }
-                listed.rest.map(|rest| Step::Folder(place, Box::new(rest)))
-            }
+            Step::Folder(place, folder) => self.list_folder(place, *folder, parts),
             Step::Gone => {
-                let gathered = std::mem::take(&mut scan.gathered);
-                changes.extend(self.reload_found(gathered, loader, now));
-                let gone: Vec<_> = self.vanished_entries().collect();
-                for (id, is_configured) in gone {
-                    changes.extend(match is_configured {
-                        true => self.mark_vanished(&id, now),
-                        false => self.remove_entry(&id),
-                    });
-                }
+                self.read_gathered(parts);
+                self.find_gone(parts);
                 None
             }
         }
     }
 
-    /// Takes an entry of a directory's listing.
-    fn list_entry(&mut self, place: usize, listed: &DirEntry) -> io::Result<Listed> {
-        let name = listed.file_name();
-        let Some(directory) = self.directories.get_mut(place) else {
-            return Ok(Listed::Other);
-        };
-        let Some(part) = naming::part(&name) else {
-            if naming::is_hidden(&name) {
-                return Ok(Listed::Other);
-            }
-            directory.yields.count_file(false);
-            return Ok(if folders::is_folder(listed) {
-                Listed::Folder(listed.path().into())
-            } else {
-                Listed::Other
-            });
-        };
-        if listed.file_type()?.is_symlink() {
-            directory.links.insert(listed.path());
-        }
-        directory.yields.count_file(matches!(part, Part::Chain));
-        match part {
-            Part::Chain => {
-                let id = EntryId::beside(&directory.path, &name);
-                // What the configuration names goes before.
-                if self.files.contains_key(&id) {
-                    return Ok(Listed::Other);
+    /// Counts some of a directory's files, and notes what they are named after.
+    fn count_files(&mut self, mut listing: ReadDir, parts: &mut ScanParts<'_>) -> Option<Step> {
+        let mut seen = 0;
+        for found in listing.by_ref().take(8 * ENTRIES_AT_ONCE).flatten() {
+            seen += 1;
+            let name = found.file_name();
+            if let Some(Part::Chain) = naming::part(&name) {
+                self.files += 1;
+                if let Some(priority_load) = &mut parts.priority_load {
+                    priority_load.note_listed(&name);
                 }
-                Ok(Listed::Chain(Found {
-                    id,
-                    kind: Kind::Directory,
-                    origin: Arc::clone(&directory.origin),
-                }))
-            }
-            Part::Key => {
-                let is_lone = naming::chains_of(&name)
-                    .all(|chain| fs::symlink_metadata(directory.path.join(chain)).is_err());
-                if is_lone {
-                    directory.note_lone(listed.path());
-                }
-                Ok(Listed::Other)
             }
         }
+        (seen > 0).then_some(Step::Count(listing))
     }
 
-    /// The entries that this scan has not found and that are gone indeed, and whether the
-    /// configuration still asks for them.
-    fn vanished_entries(&self) -> impl Iterator<Item = (EntryId, bool)> {
-        let unseen = self.entries.iter().filter(|entry| entry.seen != self.scans);
-        let is_configured = |id: &EntryId, kind: Kind| {
-            let mut directories = self.directories.iter();
-            let home = directories.find(|one| id.file.directory().starts_with(&one.path));
-            match home.filter(|_| kind == Kind::Directory) {
-                // Where it cannot be listed, nobody knows; and it may have come meanwhile.
-                Some(home) if home.problem.is_some() => None,
-                Some(_) if is_absent(&id.chain()) => Some(true),
-                // What is there may be taken for something else now.
-                Some(home) => {
-                    let is_here = home.path == *id.file.directory();
-                    (is_here && (home.is_one || id.key.is_some())).then_some(false)
+    /// Reads some of the configured files.
+    fn read_files(
+        &mut self,
+        mut files: std::vec::IntoIter<Found>,
+        parts: &mut ScanParts<'_>,
+    ) -> Option<Step> {
+        let found: Vec<_> = files.by_ref().take(ENTRIES_AT_ONCE).collect();
+        if found.is_empty() {
+            return None;
+        }
+        self.found += found.len();
+        self.read(found, parts);
+        Some(Step::Files(files))
+    }
+
+    /// Lists some of a directory, and reads the files in it.
+    fn list_directory(
+        &mut self,
+        place: usize,
+        mut listing: ReadDir,
+        parts: &mut ScanParts<'_>,
+    ) -> Option<Step> {
+        let (directory, files) = parts.sources.directory_mut(place)?;
+        let mut found = Vec::with_capacity(ENTRIES_AT_ONCE);
+        let mut is_over = true;
+        for entry in listing.by_ref().take(2 * ENTRIES_AT_ONCE) {
+            is_over = false;
+            match entry.and_then(|entry| directory.list_entry(&entry, files)) {
+                Ok(Listed::Chain(entry)) => found.push(entry),
+                Ok(Listed::Folder(path)) => {
+                    self.steps.push_front(Step::Enter(place, path, 1));
                 }
-                None => Some(false),
+                Ok(Listed::Other) => {}
+                Err(error) => {
+                    directory.note_unlisted(&error);
+                    is_over = true;
+                    break;
+                }
             }
-        };
-        unseen.filter_map(move |entry| {
-            let is_configured = is_configured(&entry.id, entry.kind)?;
+        }
+        self.found += found.len();
+        self.read(found, parts);
+        (!is_over).then_some(Step::Listing(place, listing))
+    }
+
+    /// Lists some of a folder in a directory.
+    fn list_folder(
+        &mut self,
+        place: usize,
+        folder: Folder,
+        parts: &mut ScanParts<'_>,
+    ) -> Option<Step> {
+        let (directory, files) = parts.sources.directory_mut(place)?;
+        let listed = directory.list_folder(folder, files, 2 * ENTRIES_AT_ONCE);
+        self.found += usize::from(listed.found.is_some());
+        self.gathered.extend(listed.found);
+        let removed = listed.superseded.iter();
+        let removed: Vec<_> = removed.filter_map(|id| parts.table.remove(id)).collect();
+        // What was removed has its successor in the same slice.
+        if self.gathered.len() >= ENTRIES_AT_ONCE || !removed.is_empty() {
+            self.changes.extend(removed);
+            self.read_gathered(parts);
+        }
+        for (path, depth) in listed.folders {
+            self.steps.push_front(Step::Enter(place, path, depth));
+        }
+        listed.rest.map(|rest| Step::Folder(place, Box::new(rest)))
+    }
+
+    /// Removes the entries that the scan has not found and whose files are gone indeed.
+    fn find_gone(&mut self, parts: &mut ScanParts<'_>) {
+        let gone = parts.table.unseen().filter_map(|entry| {
+            let is_configured = parts.sources.is_configured(&entry.id, entry.kind)?;
             Some((entry.id.clone(), is_configured))
-        })
+        });
+        let gone: Vec<_> = gone.collect();
+        for (id, is_configured) in gone {
+            self.changes.extend(match is_configured {
+                true => parts.table.mark_vanished(&id, parts.now),
+                false => parts.table.remove(&id),
+            });
+        }
     }
-}
 
-/// An entry of a directory's listing.
-enum Listed {
-    Chain(Found),
-    Folder(Arc<Path>),
-    Other,
-}
+    fn read_gathered(&mut self, parts: &mut ScanParts<'_>) {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.read(gathered, parts);
+    }
 
-/// Whether nothing is at `path`, and not just nothing that this user may see.
-fn is_absent(path: &Path) -> bool {
-    let absent = |error: io::Error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-        )
-    };
-    fs::symlink_metadata(path).is_err_and(absent)
-}
-
-fn unlisted(error: &io::Error) -> String {
-    format!("cannot be listed: {error}; check that it is there and that this user may read it")
+    fn read(&mut self, found: Vec<Found>, parts: &mut ScanParts<'_>) {
+        let changes = parts.table.reload(found, parts.loader, parts.now);
+        self.changes.extend(changes);
+    }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{Engine, blocking};
 use crate::issuer::{AccountFacts, AccountTask, RevocationReason};
-use crate::manager::ActionError;
+use crate::renewal::ActionError;
 use crate::schedule::{Failure, FailureClass};
 
 impl Engine {
     /// Makes the certificate of `subject` (see [`crate::storage::keys::subject`]) due now, whatever
     /// its schedule says. Whether a CA is asked for any such certificate. Locks the manager.
     pub fn request_renewal(&self, subject: &str) -> bool {
-        let is_known = self.lock().request_renewal(subject);
+        let is_known = self.lock().renewals_mut().request_renewal(subject);
         self.planned.notify_one();
         is_known
     }

@@ -157,7 +157,7 @@ impl FileScanner {
             return;
         }
         if paths.is_empty() {
-            manager.begin_scan();
+            manager.cert_files_mut().begin_scan();
             return;
         }
         let report = manager.refresh_paths(paths);
@@ -167,7 +167,7 @@ impl FileScanner {
     /// Scans some of all files. Blocks on them.
     pub(crate) fn scan_slice(&self) {
         let mut manager = self.engine.lock();
-        let was_loading = manager.is_loading();
+        let was_loading = manager.cert_files().is_loading();
         let Some(report) = manager.scan_slice(SLICE) else {
             return;
         };
@@ -190,18 +190,18 @@ impl FileScanner {
     /// How long to pause before [`Self::scan_slice`] continues a scan; `None` if none is under way.
     fn scan_pause(&self) -> Option<Duration> {
         let manager = self.engine.lock();
-        let pause = if manager.is_loading() {
+        let pause = if manager.cert_files().is_loading() {
             LOADING_PAUSE
         } else {
             SCAN_PAUSE
         };
-        manager.is_scanning().then_some(pause)
+        manager.cert_files().is_scanning().then_some(pause)
     }
 
     /// Reads some of what is only in files though it is to be in memory. Whether there is more.
     /// Blocks on files.
     fn fetch_certificates(&self) -> bool {
-        let is_more = self.engine.lock().fetch_certificates();
+        let is_more = self.engine.lock().cert_files_mut().fetch_certificates();
         if !is_more {
             memory::give_back();
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, blocking};
 use crate::clock::UnixTime;
-use crate::manager::{Removed, Retention};
+use crate::on_demand::{Removed, Retention, list_records, write_uses};
 use crate::shutdown::requested;
 
 /// How many names are read from the storage in one go.
@@ -88,7 +88,7 @@ impl OnDemandMaintenance {
     /// through, and how long to pause. Blocks on the storage.
     fn maintain(&self, walked: Option<UnixTime>, begun: Instant) -> (Option<UnixTime>, Duration) {
         let engine = &self.engine;
-        let Some(retention) = engine.lock().on_demand_retention() else {
+        let Some(retention) = engine.lock().on_demand().retention() else {
             return (None, IDLE);
         };
         self.record_uses();
@@ -116,13 +116,13 @@ impl OnDemandMaintenance {
     fn record_uses(&self) {
         let engine = &self.engine;
         for used in engine.map.load().take_used().chunks(BATCH) {
-            engine.lock().record_on_demand_uses(used);
+            engine.lock().on_demand_mut().record_uses(used);
         }
         while !self.is_stopping() {
-            let uses = engine.lock().unwritten_on_demand_uses();
+            let uses = engine.lock().on_demand().unwritten_uses();
             let count = uses.len();
-            let written = engine.deps.write_on_demand_uses(uses);
-            engine.lock().mark_on_demand_uses_written(&written);
+            let written = write_uses(&engine.deps, uses);
+            engine.lock().on_demand_mut().mark_uses_written(&written);
             // What could not be written is tried again next time.
             if count == 0 || written.len() < count {
                 return;
@@ -138,14 +138,14 @@ impl OnDemandMaintenance {
         if walked.is_some_and(|last| last <= now) && next.is_some_and(|next| next > now) {
             return walked;
         }
-        let records = match engine.deps.list_on_demand_records() {
+        let records = match list_records(&engine.deps) {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!(%error, "cannot list stored on-demand certificates");
                 return walked;
             }
         };
-        engine.lock().recheck_on_demand();
+        engine.lock().on_demand_mut().recheck_all();
         let mut loaded = 0;
         for part in records.chunks(BATCH) {
             if self.is_stopping() {

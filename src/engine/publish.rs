@@ -145,7 +145,7 @@ impl<'a> ManagerGuard<'a> {
     /// Publishes certificates, if they changed, and reports what is missing.
     pub fn publish_report(&mut self, report: &Report) {
         self.publish_map();
-        self.locked.manager.note_served();
+        self.locked.manager.cert_files().mark_served();
         if self.locked.cert_files != report.watch {
             self.locked.cert_files = Arc::clone(&report.watch);
             self.publish_watched();
@@ -210,7 +210,7 @@ impl<'a> ManagerGuard<'a> {
         publication.readiness.set(LOADING, progress);
         publication.loaded.send_replace(match loading {
             None => LoadPhase::Done,
-            Some(_) if self.is_listed() => LoadPhase::Listed,
+            Some(_) if self.cert_files().is_listed() => LoadPhase::Listed,
             Some(_) => LoadPhase::Begun,
         });
     }

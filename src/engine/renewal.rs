@@ -14,7 +14,7 @@ use super::{Engine, StartObserver, blocking, log_problems};
 use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::issuer::Issuer;
-use crate::manager::{AriQuery, AriResult, Job, JobResult, StartupStatus};
+use crate::renewal::{AriQuery, AriResult, Job, JobResult, StartupStatus, list_revoked};
 use crate::shutdown::requested;
 
 /// The longest pause between two looks at the clock, which may have been set.
@@ -150,7 +150,7 @@ impl Renewal {
         blocking(move || {
             let mut manager = engine.lock();
             for result in results {
-                manager.apply_ari_result(result);
+                manager.renewals_mut().apply_ari_result(result);
             }
         })
         .await;
@@ -287,19 +287,19 @@ impl DueWork {
     /// what waits for the storage. Blocks on it.
     fn collect(engine: &Engine, room: usize) -> Self {
         let waiting = engine.deps.flush_pending_writes();
-        let revoked = engine.deps.list_revoked();
+        let revoked = list_revoked(&engine.deps);
         let mut manager = engine.lock();
         let now = engine.clock.now();
         if manager.next_pass().is_some_and(|next| next <= now) {
             manager.run_pass();
         }
-        manager.mark_revoked(&revoked);
+        manager.renewals_mut().mark_revoked(&revoked);
         let jobs = manager.due_jobs();
-        let ari_queries = manager.ari_queries(room);
-        let next_ari_query = manager.next_ari_query();
+        let ari_queries = manager.renewals_mut().ari_queries(room);
+        let next_ari_query = manager.renewals().next_ari_query();
         let has_room = ari_queries.len() < room;
         let next = [
-            manager.next_due(),
+            manager.renewals().next_due(),
             next_ari_query.filter(|_| has_room),
             manager.next_pass(),
             (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),
@@ -307,7 +307,7 @@ impl DueWork {
         Self {
             jobs,
             ari_queries,
-            limits_to_check: manager.limits_to_check(),
+            limits_to_check: manager.renewals_mut().limits_to_check(),
             next: next.into_iter().flatten().min(),
         }
     }
@@ -317,11 +317,11 @@ impl DueWork {
 fn startup_status(engine: &Engine) -> (StartupStatus, usize) {
     let manager = engine.lock();
     let missing = manager.missing();
-    if manager.is_loading() {
+    if manager.cert_files().is_loading() {
         return (StartupStatus::Pending, missing.len());
     }
     if !missing.is_empty() {
-        let views = manager.managed_views();
+        let views = manager.renewals().views();
         let asked: HashSet<_> = views.iter().flat_map(|view| &view.names).collect();
         let is_asked = |host: &Pattern| {
             let wildcard = host.wildcard_over();
@@ -332,5 +332,5 @@ fn startup_status(engine: &Engine) -> (StartupStatus, usize) {
             return (StartupStatus::Failed(lost.to_string()), missing.len());
         }
     }
-    (manager.startup_status(), missing.len())
+    (manager.renewals().startup_status(), missing.len())
 }

@@ -15,10 +15,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::model::{InMemory, Issuer as Configured};
 use crate::dns::DnsProvider;
 use crate::issuer::{Issuer, NullIssuer};
-use crate::manager::MakeIssuer;
 use crate::metrics::Metrics;
 use crate::on_demand::Decider;
 use crate::readiness::Readiness;
+use crate::renewal::MakeIssuer;
 use crate::storage::Storage;
 
 /// What an [`Engine`](super::Engine) is made of.

@@ -11,8 +11,8 @@ use super::{Engine, blocking};
 use crate::certificate::Fingerprint;
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind};
-use crate::manager::MonitoredCert;
 use crate::printable::Printable as _;
+use crate::renewal::MonitoredCert;
 use crate::schedule::{Alert, RenewedBy, Watch};
 use crate::shutdown::requested;
 
@@ -59,7 +59,9 @@ fn check_validity(engine: &Engine, watch: &mut Watch<Fingerprint>) -> Option<Dur
         }
     }
     let lengths = all.iter().map(|one| one.certificate.lifetime().length());
-    let shortest = lengths.chain(engine.lock().shortest_life()).min()?;
+    let shortest = lengths
+        .chain(engine.lock().cert_files().shortest_life())
+        .min()?;
     Some(Duration::from_secs(
         u64::try_from(shortest).unwrap_or_default(),
     ))

@@ -1,10 +1,11 @@
 //! The metrics of the certificates: how many there are, and which of them end first.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::certificate::TlsCertificate;
+use crate::certificate::{Change, TlsCertificate};
 use crate::clock::UnixTime;
+use crate::lock::MutexExt as _;
 use crate::metrics::{End, Metrics};
 use crate::schedule::Wait;
 
@@ -47,14 +48,24 @@ impl Gauges {
         }
     }
 
-    pub(super) fn add(&mut self, certificate: &Arc<TlsCertificate>) {
+    /// Counts what took the place of another.
+    pub(super) fn apply(&mut self, change: &Change) {
+        if let Some(old) = &change.old {
+            self.remove(old);
+        }
+        if let Some(new) = &change.new {
+            self.add(new);
+        }
+    }
+
+    fn add(&mut self, certificate: &Arc<TlsCertificate>) {
         self.adjust_count(certificate.source().label(), 1);
         let mut first = lock(&self.first);
         first.all += 1;
         first.insert_if_early(certificate);
     }
 
-    pub(super) fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
+    fn remove(&mut self, certificate: &Arc<TlsCertificate>) {
         self.adjust_count(certificate.source().label(), -1);
         let mut first = lock(&self.first);
         first.all = first.all.saturating_sub(1);
@@ -148,7 +159,7 @@ fn key(certificate: &Arc<TlsCertificate>) -> (UnixTime, usize) {
 
 /// A panic while the lock was held leaves at worst one that is not shown.
 fn lock(first: &Mutex<First>) -> MutexGuard<'_, First> {
-    first.lock().unwrap_or_else(PoisonError::into_inner)
+    first.lock_unpoisoned()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::TlsManager;
 use crate::config::model::{CertificateSource, Config, Issuer as Configured, SiteTls};
 use crate::host::Pattern;
 use crate::issuer::Issuer;
@@ -40,41 +39,39 @@ pub enum Reason {
     Nothing,
 }
 
-impl TlsManager {
-    /// Asks once more for all that is missing, whatever the back-off says, where the CA does not
-    /// forbid it.
-    pub fn retry_missing(&mut self) {
-        self.renewals.retry_missing(self.clock.now());
-    }
-
-    /// Which issuers would be asked for a certificate for `name`.
-    pub fn plan_issuance(&mut self, name: &Pattern) -> IssuancePlan {
-        let Some(config) = self.config.clone() else {
-            return IssuancePlan {
-                why: Reason::Nothing,
-                dns: None,
-                issuers: Vec::new(),
-            };
-        };
-        let (why, names, dns) = names(&config, name);
+impl IssuancePlan {
+    /// The plan of `config` for `name`, with the issuers that `open` opens.
+    pub(super) fn new(
+        config: &Config,
+        name: &Pattern,
+        mut open: impl FnMut(&Arc<str>) -> Option<Arc<dyn Issuer>>,
+    ) -> Self {
+        let (why, names, dns) = plan(config, name);
         let issuers = names.iter().filter_map(|name| {
             Some(match config.issuers.get(name)? {
-                remote @ (Configured::Acme(_) | Configured::Own) => {
-                    PlannedIssuer::Remote(self.renewals.open_issuer(name, remote))
-                }
+                Configured::Acme(_) | Configured::Own => PlannedIssuer::Remote(open(name)?),
                 Configured::LocalCa { .. } => PlannedIssuer::Local(Arc::clone(name)),
             })
         });
-        IssuancePlan {
+        Self {
             why,
             dns,
             issuers: issuers.collect(),
         }
     }
+
+    /// The plan without a configuration.
+    pub(super) fn empty() -> Self {
+        Self {
+            why: Reason::Nothing,
+            dns: None,
+            issuers: Vec::new(),
+        }
+    }
 }
 
-/// The names of the issuers, and what has them asked.
-fn names(config: &Config, name: &Pattern) -> (Reason, Vec<Arc<str>>, Option<Arc<str>>) {
+/// The names of the issuers with the reason why they are asked, and the entry of `dns`.
+fn plan(config: &Config, name: &Pattern) -> (Reason, Vec<Arc<str>>, Option<Arc<str>>) {
     let above = name.wildcard_over();
     let has = |pattern: &Pattern| pattern == name || Some(pattern) == above.as_ref();
     for source in &*config.certificates {

@@ -16,7 +16,7 @@ use crate::parallel;
 use crate::problem::Problem;
 use crate::storage::{Storage, StorageError};
 
-/// How issuers are come by.
+/// What local CAs are opened with.
 pub(super) struct LocalCaDeps {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
@@ -25,9 +25,11 @@ pub(super) struct LocalCaDeps {
     pub(super) dry: bool,
 }
 
-/// Everything that was issued, and the issuers that are open.
+/// Every certificate that was issued, and the local CAs that are open.
 pub(super) struct LocalCerts {
     deps: LocalCaDeps,
+    /// The issuers of the configuration.
+    configured: IndexMap<Arc<str>, Issuer>,
     open: HashMap<Arc<str>, Arc<LocalCa>>,
     /// Issuers that have been tried in this pass without being opened, with the reason where they
     /// cannot be: some wait long for storage, and many may ask for them.
@@ -41,6 +43,7 @@ impl LocalCerts {
     pub(super) fn new(deps: LocalCaDeps) -> Self {
         Self {
             deps,
+            configured: IndexMap::new(),
             open: HashMap::new(),
             tried: HashMap::new(),
             is_unopened: false,
@@ -51,11 +54,8 @@ impl LocalCerts {
     /// The local CA that the configuration calls `name`; opened where it has not been.
     ///
     /// `None` where there may only be looked: then the issuer is in order.
-    pub(super) fn local_ca(
-        &mut self,
-        name: &Arc<str>,
-        issuers: &IndexMap<Arc<str>, Issuer>,
-    ) -> Result<Option<Arc<LocalCa>>, String> {
+    pub(super) fn local_ca(&mut self, name: &Arc<str>) -> Result<Option<Arc<LocalCa>>, String> {
+        let issuers = &self.configured;
         // Only the issuer could tell more, and a dry run asks nobody.
         if self.deps.dry && matches!(issuers.get(name), Some(Issuer::Acme(_) | Issuer::Own)) {
             return Ok(None);
@@ -122,12 +122,9 @@ impl LocalCerts {
         Ok(Some(Arc::new(ca)))
     }
 
-    /// Forgets the issuers that `issuers` no longer has as they were.
-    pub(super) fn close_changed_cas(
-        &mut self,
-        before: &IndexMap<Arc<str>, Issuer>,
-        issuers: &IndexMap<Arc<str>, Issuer>,
-    ) {
+    /// Takes the issuers of another configuration. Closes the CAs that it no longer has as they were.
+    pub(super) fn configure(&mut self, issuers: &IndexMap<Arc<str>, Issuer>) {
+        let before = std::mem::replace(&mut self.configured, issuers.clone());
         self.open
             .retain(|name, _| before.get(name) == issuers.get(name));
     }
@@ -168,7 +165,6 @@ impl LocalCerts {
     pub(super) fn issue_certificates(
         &mut self,
         asked: &[ConfiguredSpec<'_>],
-        issuers: &IndexMap<Arc<str>, Issuer>,
         window: f64,
         now: UnixTime,
         problems: &mut Vec<Problem>,
@@ -179,7 +175,7 @@ impl LocalCerts {
             if present.is_some_and(|certificate| !certificate.is_due(window, now)) {
                 continue;
             }
-            match self.first_available(spec, issuers) {
+            match self.first_available(spec) {
                 Ok(Some(ca)) => jobs.push((spec, *origin, ca)),
                 // In order, as far as can be told by looking.
                 Ok(None) => {}
@@ -234,14 +230,13 @@ impl LocalCerts {
     pub(super) fn replace(
         &mut self,
         fingerprint: Fingerprint,
-        issuers: &IndexMap<Arc<str>, Issuer>,
     ) -> Option<Result<SpecChange, String>> {
         let mut certificates = self.certificates.iter();
         let (spec, _) = certificates.find(|(_, one)| one.fingerprint() == fingerprint)?;
         let spec = spec.clone();
         // What kept an issuer from being opened may be mended.
         self.tried.clear();
-        let ca = match self.first_available(&spec, issuers).transpose()? {
+        let ca = match self.first_available(&spec).transpose()? {
             Ok(ca) => ca,
             Err(reason) => return Some(Err(reason)),
         };
@@ -271,14 +266,10 @@ impl LocalCerts {
         self.certificates.values()
     }
 
-    fn first_available(
-        &mut self,
-        spec: &CertSpec,
-        issuers: &IndexMap<Arc<str>, Issuer>,
-    ) -> Result<Option<Arc<LocalCa>>, String> {
+    fn first_available(&mut self, spec: &CertSpec) -> Result<Option<Arc<LocalCa>>, String> {
         let mut reasons = Vec::new();
         for name in &spec.issuers {
-            match self.local_ca(name, issuers) {
+            match self.local_ca(name) {
                 Ok(ca) => return Ok(ca),
                 Err(reason) => reasons.push(format!("issuer {name}: {reason}")),
             }

@@ -1,11 +1,11 @@
 //! What a pass of the manager did and what it could not do, in words for people.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::certificate::TlsCertificate;
+use crate::certificate::{Change, TlsCertificate};
 use crate::host::Pattern;
 use crate::problem::Problem;
 
@@ -34,6 +34,26 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds a change of a certificate.
+    pub(super) fn add(&mut self, change: Change) {
+        match (change.old, change.new) {
+            (None, Some(new)) => self.added.push(new),
+            (Some(_), Some(new)) => self.changed.push(new),
+            (Some(old), None) => self.removed.push(old),
+            (None, None) => {}
+        }
+    }
+
+    /// Marks the problems that are not among those `reported` before, which it replaces.
+    pub(super) fn mark_new_problems(&mut self, reported: &mut HashSet<String>) {
+        let before = std::mem::take(reported);
+        for problem in self.problems.iter_mut().chain(&mut self.warnings) {
+            let text = problem.to_string();
+            problem.is_new = !before.contains(&text);
+            reported.insert(text);
+        }
+    }
+
     /// Whether no certificate came, went or changed.
     pub fn is_unchanged(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()

@@ -7,91 +7,95 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::report::Report;
-use super::{TlsManager, desired};
+use super::desired;
 use crate::cert_store;
-use crate::certificate::Change;
-use crate::certificate::sni::Precedence;
-use crate::certificate::{TlsCertificate, Validity};
+use crate::certificate::sni::SniMap;
+use crate::certificate::{Change, TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::host::Pattern;
+use crate::renewal::{Deps, Renewals};
 
-impl TlsManager {
-    /// Takes away a certificate that nobody asks for any more, at once or once it is dispensable.
-    pub(super) fn supersede(
-        &mut self,
-        change: Change,
-        config: &Config,
-        now: UnixTime,
-        report: &mut Report,
-    ) {
-        let Some(old) = &change.old else {
-            return;
-        };
-        if old.validity(now) == Validity::Valid && concerns(old, &hosts(config)) {
-            self.candidates.remove(old);
-            self.candidates.add(old, Precedence::Superseded);
-            self.superseded.push(Arc::clone(old));
-        } else {
-            self.apply_change(change, Precedence::Superseded, report);
-        }
+/// The superseded certificates.
+#[derive(Default)]
+pub(super) struct Superseded {
+    certificates: Vec<Arc<TlsCertificate>>,
+}
+
+impl Superseded {
+    pub(super) fn certificates(&self) -> &[Arc<TlsCertificate>] {
+        &self.certificates
     }
 
-    /// Takes away what has become dispensable.
-    pub(super) fn drop_superseded(&mut self, config: &Config, now: UnixTime, report: &mut Report) {
-        if self.superseded.is_empty() {
-            return;
+    /// Keeps a certificate that is no longer configured, where a host needs it. Whether it is kept.
+    pub(super) fn keep(
+        &mut self,
+        old: &Arc<TlsCertificate>,
+        config: &Config,
+        now: UnixTime,
+    ) -> bool {
+        let is_needed = old.validity(now) == Validity::Valid && concerns(old, &hosts(config));
+        if is_needed {
+            self.certificates.push(Arc::clone(old));
+        }
+        is_needed
+    }
+
+    /// Removes the certificates that are no longer needed: every other valid certificate has
+    /// precedence, so one that `map` serves is.
+    pub(super) fn remove_unneeded(
+        &mut self,
+        config: &Config,
+        map: &SniMap,
+        now: UnixTime,
+    ) -> Vec<Change> {
+        if self.certificates.is_empty() {
+            return Vec::new();
         }
         let hosts = hosts(config);
-        let map = self.map.clone();
-        // Every other certificate that is valid goes before it: where it is served, it is needed.
         let is_served = |certificate: &Arc<TlsCertificate>, name: &Pattern| {
             let set = map.get(name);
             set.is_some_and(|set| set.by_kind.iter().any(|one| Arc::ptr_eq(one, certificate)))
         };
-        let (kept, gone) = std::mem::take(&mut self.superseded)
-            .into_iter()
-            .partition::<Vec<_>, _>(|certificate| {
-                let mut names = certificate.names().iter();
-                certificate.validity(now) == Validity::Valid
-                    && concerns(certificate, &hosts)
-                    && names.any(|name| is_served(certificate, name))
-            });
-        self.superseded = kept;
-        for old in gone {
-            let change = Change {
-                old: Some(old),
-                new: None,
-            };
-            self.apply_change(change, Precedence::Superseded, report);
-        }
+        let is_needed = |certificate: &mut Arc<TlsCertificate>| {
+            let mut names = certificate.names().iter();
+            certificate.validity(now) == Validity::Valid
+                && concerns(certificate, &hosts)
+                && names.any(|name| is_served(certificate, name))
+        };
+        let unneeded = self.certificates.extract_if(.., |one| !is_needed(one));
+        let removed = unneeded.map(|old| Change {
+            old: Some(old),
+            new: None,
+        });
+        removed.collect()
     }
 
-    /// Serves what the storage has for hosts without any certificate, whoever issued it and for
-    /// whatever other names it is too.
-    pub(super) fn serve_stored_substitutes(&mut self, now: UnixTime, report: &mut Report) {
-        let lacking: HashSet<Pattern> = {
-            let lacking = self.renewals.uncovered_names(now);
-            lacking.into_keys().cloned().collect()
-        };
-        if lacking.is_empty() {
-            return;
+    /// Loads what the storage has for hosts without any certificate, whatever issuer it is from and
+    /// whatever other names it has.
+    pub(super) fn load_substitutes(&mut self, renewals: &Renewals, now: UnixTime) -> Vec<Change> {
+        let uncovered = renewals.uncovered_names(now);
+        let uncovered: HashSet<Pattern> = uncovered.into_keys().cloned().collect();
+        if uncovered.is_empty() {
+            return Vec::new();
         }
-        let deps = self.renewals.deps();
-        let found = cert_store::search_certificates(&*deps.storage, &deps.loader, &lacking, now);
-        for certificate in found.unwrap_or_else(|error| {
+        let Deps {
+            storage, loader, ..
+        } = renewals.deps();
+        let found = cert_store::search_certificates(&**storage, loader, &uncovered, now);
+        let found = found.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot search the storage for certificates");
             Vec::new()
-        }) {
+        });
+        let added = found.into_iter().map(|certificate| {
             let new = Arc::new(certificate);
-            self.superseded.push(Arc::clone(&new));
-            let change = Change {
+            self.certificates.push(Arc::clone(&new));
+            Change {
                 old: None,
                 new: Some(new),
-            };
-            self.apply_change(change, Precedence::Superseded, report);
-        }
+            }
+        });
+        added.collect()
     }
 }
 

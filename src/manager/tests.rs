@@ -12,6 +12,7 @@ use crate::config::model::{
     CertificateSource, InMemory, Issuer, OnDemand, OnDemandLimits, SiteTls,
 };
 use crate::problem::Problem;
+use crate::renewal::{ManagedView, StartupStatus};
 use crate::storage::{MemoryStorage, PendingWrites, Storage};
 
 mod ari;

@@ -1,9 +1,10 @@
 //! Which hosts of sites have no certificate, and why.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::TlsManager;
+use super::desired_hosts::DesiredHosts;
+use super::local_certs::LocalCerts;
 use super::report::{Report, UncoveredHost};
 use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::certificate::{Source, Validity};
@@ -13,122 +14,137 @@ use crate::host::Pattern;
 use crate::on_demand;
 use crate::problem::Problem;
 
-impl TlsManager {
-    /// Reports hosts that have no certificate.
-    pub(super) fn report_uncovered_hosts(
-        &mut self,
-        config: &Config,
-        issued: &HashSet<Pattern>,
-        report: &mut Report,
-    ) {
-        // What was issued meanwhile has no part in it.
-        self.hosts
-            .update_uncovered(&mut self.candidates, self.last_pass);
-        let on_demand = |host: &Pattern| {
-            let config = config.on_demand.as_ref();
-            config.is_some_and(|config| on_demand::covers(config, host))
-        };
-        let has_one = |host: &Pattern| served(&self.map, host).is_some() || on_demand(host);
-        let lacking = self.renewals.uncovered_names(self.last_pass);
-        let mut seen = HashSet::new();
-        for (site, host) in self.hosts.uncovered() {
-            // A dry run issues nothing, but could.
-            if !seen.insert(host) || self.dry && issued.contains(host) {
-                continue;
-            }
-            if let Some(why) = lacking.get(host) {
-                // Events report it, once per attempt.
-                if !serves_valid(&self.map, host, self.last_pass) {
-                    report.missing.push(UncoveredHost {
-                        host: host.clone(),
-                        why: Arc::clone(why),
-                    });
-                }
-                continue;
-            }
-            if let Some(why) = self.not_yet_valid_for(host) {
-                report.missing.push(UncoveredHost {
-                    host: host.clone(),
-                    why: why.into(),
-                });
-                continue;
-            }
-            if has_one(host) {
-                continue;
-            }
-            let why = if issued.contains(host) {
-                format!("{host} has no certificate because its issuer is failing")
-            } else {
-                format!(
-                    "no certificate covers {host}, and no issuer is configured for it; add a \
-                     certificate under 'certificates' or an issuer, or set 'tls: off'"
-                )
-            };
-            report
-                .problems
-                .push(Problem::new(&site.origin, None, why.clone()));
-            report.missing.push(UncoveredHost {
-                host: host.clone(),
-                why: why.into(),
-            });
-        }
-        if let Some(name) = &config.tls.default_certificate {
-            let pattern = Pattern::from(name.clone());
-            if self.map.default_set().is_none()
-                && !(self.dry && (issued.contains(&pattern) || on_demand(&pattern)))
-            {
-                report.problems.push(Problem::new(
-                    &config.places.default_certificate,
-                    None,
-                    format!(
-                        "no certificate covers {name}; clients without SNI get none: add one under \
-                         'certificates', or choose another name"
-                    ),
-                ));
-            }
-        }
-    }
+/// What decides whether a host is covered, at the end of a pass.
+pub(super) struct Coverage<'a> {
+    pub(super) config: &'a Config,
+    pub(super) map: &'a SniMap,
+    /// The names of all certificates that issuers are asked for.
+    pub(super) desired: &'a HashSet<Pattern>,
+    /// The names whose certificates are being obtained, with the reason why there are none.
+    pub(super) pending: HashMap<&'a Pattern, Arc<str>>,
+    pub(super) local_certs: &'a LocalCerts,
+    /// A dry run issues nothing, but could.
+    pub(super) is_dry: bool,
+    pub(super) now: UnixTime,
 }
 
-impl TlsManager {
-    /// Marks what the last pass did not report.
-    pub(super) fn mark_new_problems(&mut self, report: &mut Report) {
-        let before = std::mem::take(&mut self.reported);
-        for problem in report.problems.iter_mut().chain(&mut report.warnings) {
-            let text = problem.to_string();
-            problem.is_new = !before.contains(&text);
-            self.reported.insert(text);
+/// Why a host is not covered.
+enum Reason {
+    /// Its certificate is being obtained. Events report it, once per attempt.
+    Pending(Arc<str>),
+    /// Clients refuse its certificate.
+    NotYetValid(String),
+    /// Its issuer has not issued a certificate.
+    IssuerFails,
+    /// Nothing is configured for it.
+    NotConfigured,
+}
+
+impl Coverage<'_> {
+    /// Reports the hosts that have no certificate.
+    pub(super) fn report_uncovered(&self, hosts: &DesiredHosts, report: &mut Report) {
+        let mut seen = HashSet::new();
+        for (site, host) in hosts.uncovered() {
+            if !seen.insert(host) {
+                continue;
+            }
+            let Some(reason) = self.uncovered(host) else {
+                continue;
+            };
+            let why = reason.message(host);
+            if matches!(reason, Reason::IssuerFails | Reason::NotConfigured) {
+                let problem = Problem::new(&site.origin, None, why.to_string());
+                report.problems.push(problem);
+            }
+            report.missing.push(UncoveredHost {
+                host: host.clone(),
+                why,
+            });
+        }
+        report.problems.extend(self.missing_default());
+    }
+
+    /// Why `host` is not covered; `None` where it is.
+    fn uncovered(&self, host: &Pattern) -> Option<Reason> {
+        if self.is_dry && self.desired.contains(host) {
+            return None;
+        }
+        if let Some(why) = self.pending.get(host) {
+            return (!self.serves_valid(host)).then(|| Reason::Pending(Arc::clone(why)));
+        }
+        if let Some(why) = self.not_yet_valid(host) {
+            return Some(Reason::NotYetValid(why));
+        }
+        if self.served(host).is_some() || self.is_on_demand(host) {
+            return None;
+        }
+        Some(match self.desired.contains(host) {
+            true => Reason::IssuerFails,
+            false => Reason::NotConfigured,
+        })
+    }
+
+    /// The problem that no certificate covers the configured default name.
+    fn missing_default(&self) -> Option<Problem> {
+        let name = self.config.tls.default_certificate.as_ref()?;
+        let pattern = Pattern::from(name.clone());
+        let could_be = || self.desired.contains(&pattern) || self.is_on_demand(&pattern);
+        if self.map.default_set().is_some() || self.is_dry && could_be() {
+            return None;
+        }
+        let message = format!(
+            "no certificate covers {name}; clients without SNI get none: add one under \
+             'certificates', or choose another name"
+        );
+        let origin = &self.config.places.default_certificate;
+        Some(Problem::new(origin, None, message))
+    }
+
+    /// Whether clients may ask for a certificate for `host`.
+    fn is_on_demand(&self, host: &Pattern) -> bool {
+        let on_demand = self.config.on_demand.as_ref();
+        on_demand.is_some_and(|on_demand| on_demand::covers(on_demand, host))
+    }
+
+    /// What is served for `host`.
+    fn served(&self, host: &Pattern) -> Option<&Arc<CertificateSet>> {
+        match host {
+            Pattern::Exact(name) => self.map.lookup(name.as_str()),
+            other => self.map.get(other),
         }
     }
 
-    /// Why clients refuse what the local CA of this name issues; `None` where they need not.
-    pub fn not_yet_valid(&self, issuer: &str) -> Option<String> {
-        self.local_certs.not_yet_valid(issuer)
+    /// Whether a valid certificate is served for `host`.
+    fn serves_valid(&self, host: &Pattern) -> bool {
+        self.served(host).is_some_and(|set| {
+            let mut certificates = set.by_kind.iter();
+            certificates.any(|one| one.validity(self.now) == Validity::Valid)
+        })
     }
 
-    /// Why clients refuse what is served for `host`, where that is of a local CA.
-    fn not_yet_valid_for(&self, host: &Pattern) -> Option<String> {
-        let set = served(&self.map, host)?;
-        let mut sources = set.by_kind.iter().map(|certificate| certificate.source());
-        sources.find_map(|source| match source {
+    /// Why clients refuse what a local CA has issued for `host`.
+    fn not_yet_valid(&self, host: &Pattern) -> Option<String> {
+        let mut certificates = self.served(host)?.by_kind.iter();
+        certificates.find_map(|certificate| match certificate.source() {
             Source::Issuer(issuer) => self.local_certs.not_yet_valid(issuer),
             _ => None,
         })
     }
 }
 
-/// What is served for `host`.
-fn served<'a>(map: &'a SniMap, host: &Pattern) -> Option<&'a Arc<CertificateSet>> {
-    match host {
-        Pattern::Exact(name) => map.lookup(name.as_str()),
-        other => map.get(other),
+impl Reason {
+    fn message(&self, host: &Pattern) -> Arc<str> {
+        match self {
+            Self::Pending(why) => Arc::clone(why),
+            Self::NotYetValid(why) => why.as_str().into(),
+            Self::IssuerFails => {
+                format!("{host} has no certificate because its issuer is failing").into()
+            }
+            Self::NotConfigured => format!(
+                "no certificate covers {host}, and no issuer is configured for it; add a \
+                 certificate under 'certificates' or an issuer, or set 'tls: off'"
+            )
+            .into(),
+        }
     }
-}
-
-/// Whether a certificate that is valid at `now` is served for `host`.
-fn serves_valid(map: &SniMap, host: &Pattern, now: UnixTime) -> bool {
-    served(map, host).is_some_and(|set| {
-        let mut certificates = set.by_kind.iter();
-        certificates.any(|certificate| certificate.validity(now) == Validity::Valid)
-    })
 }

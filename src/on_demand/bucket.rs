@@ -1,13 +1,14 @@
 //! Token buckets: so many in so much time, for one thing or for each of many.
 
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use moka::ops::compute::{CompResult, Op};
 
 use super::lru::{LruCache, lru_cache};
 use crate::clock::UnixTime;
 use crate::config::model::NameQuota;
+use crate::lock::MutexExt as _;
 
 /// What is left of a quota.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +87,7 @@ impl SharedBucket {
     }
 
     fn lock(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bucket.lock_unpoisoned()
     }
 }
 

@@ -11,7 +11,8 @@ use super::negative_cache::NegativeCache;
 use super::policy::{NameVerdict, Policy};
 use super::quota::{QuotaExceeded, Quotas};
 use super::report::Report;
-use super::single_flight::{Flight, Flights, Outcome, WaitLimit};
+use super::request_table::{Flight, Outcome, RequestTable};
+use super::wait_limit::WaitLimit;
 use super::{Decider, OnDemandIssuer};
 use crate::certificate::sni::{CertificateSet, OnDemand};
 use crate::clock::Clock;
@@ -31,6 +32,8 @@ pub struct GateSettings<'a> {
     pub issuer: Arc<dyn OnDemandIssuer>,
     /// Decides where the configuration names no service to ask.
     pub decider: Option<Arc<dyn Decider>>,
+    /// The names that clients wait for.
+    pub requests: &'a Arc<RequestTable>,
     /// The time of quotas and of what is remembered.
     pub clock: Arc<dyn Clock>,
     /// Counts what comes of names.
@@ -46,7 +49,7 @@ struct Shared {
     asker: Option<Arc<Asker>>,
     quotas: Arc<Quotas>,
     negative_cache: NegativeCache,
-    flights: Arc<Flights>,
+    requests: Arc<RequestTable>,
     room: Arc<WaitLimit>,
     issuer: Arc<dyn OnDemandIssuer>,
     clock: Arc<dyn Clock>,
@@ -65,6 +68,7 @@ impl Gate {
             config,
             issuer,
             decider,
+            requests,
             clock,
             metrics,
         } = setup;
@@ -95,7 +99,7 @@ impl Gate {
             asker,
             quotas,
             negative_cache: NegativeCache::default(),
-            flights: Arc::default(),
+            requests: Arc::clone(requests),
             room: previous.map_or_else(
                 || Arc::new(WaitLimit::new(gauge)),
                 |gate| Arc::clone(&gate.room),
@@ -201,7 +205,7 @@ impl Shared {
             self.report.log_limited(name, client, "max_waiting");
             return None;
         };
-        let Some((mut waiter, flight)) = self.flights.join(name) else {
+        let Some((mut waiter, flight)) = self.requests.join(name) else {
             self.report.log_limited(name, client, "names at once");
             return None;
         };
@@ -221,7 +225,7 @@ impl Shared {
 
     /// Has the certificate of `name` renewed behind the handshakes that it is presented in.
     fn renew_name(self: &Arc<Self>, name: &HostName) {
-        if let Some((_, Some(flight))) = self.flights.join(name) {
+        if let Some((_, Some(flight))) = self.requests.join(name) {
             tokio::spawn(Arc::clone(self).run_flight(flight, Purpose::Renewal));
         }
     }

@@ -121,7 +121,7 @@ impl GatewayState {
         // From here on nothing fails.
         if !self.current.load().faults.is_empty() {
             // What an issuer lacked at the start is there now.
-            manager.retry_missing();
+            manager.renewals_mut().retry_missing();
         }
         let mut report = manager.apply(&next.loaded.config);
         log_problems(&report);

@@ -3,14 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
+use super::LOOK_AGAIN;
 use super::ari_query::{AriQuery, AriResult};
-use super::cert_events::CertEvents;
-use super::{LOOK_AGAIN, Renewals};
-use crate::certificate::Validity;
+use super::issuers::Issuers;
+use super::managed_cert::{ManagedCert, ManagedCerts};
+use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
-use crate::config::model::Issuer as Configured;
 use crate::issuer::spec::CertSpec;
 use crate::schedule::{Advice, advice};
 use crate::storage::keys;
@@ -39,6 +37,11 @@ struct AriState {
 impl Ari {
     pub(super) fn is_on(&self) -> bool {
         self.is_on
+    }
+
+    /// Has CAs asked or not. Whether that is a change.
+    pub(super) fn set_on(&mut self, is_on: bool) -> bool {
+        std::mem::replace(&mut self.is_on, is_on) != is_on
     }
 
     /// Has the CA asked about a certificate that is new here.
@@ -77,122 +80,109 @@ impl Ari {
         let due = self.queue.iter().take_while(|(at, _)| *at <= now);
         due.take(most).map(|(_, spec)| Arc::clone(spec)).collect()
     }
-}
 
-impl Renewals {
-    /// Has CAs asked for advice or not, as the configuration says.
-    pub(crate) fn set_ari(&mut self, is_on: bool, now: UnixTime) {
-        if std::mem::replace(&mut self.ari.is_on, is_on) == is_on {
-            return;
-        }
-        for (spec, entry) in &self.entries {
-            if is_on && entry.certificate.is_some() {
-                self.ari.schedule_query(spec, now);
-            } else {
-                self.ari.forget_spec(spec);
-                self.queues.set_advised_time(spec, None);
-            }
-        }
+    /// When a CA is to be asked next.
+    pub(super) fn next_query(&self) -> Option<UnixTime> {
+        self.queue.first().map(|(at, _)| *at)
     }
 
-    /// The certificates of which CAs are to be asked now, at most so many; each counts as asked.
-    pub(crate) fn ari_queries(
+    /// The certificates whose CAs are to be asked now, at most so many; each counts as asked.
+    pub(super) fn begin_queries(
         &mut self,
-        issuers: &IndexMap<Arc<str>, Configured>,
+        certs: &ManagedCerts,
+        issuers: &mut Issuers,
         now: UnixTime,
         most: usize,
     ) -> Vec<AriQuery> {
-        let mut ari_queries = Vec::new();
-        for spec in self.ari.due_specs(now, most) {
-            let query = self.build_query(&spec, issuers, now);
+        let mut queries = Vec::new();
+        for spec in self.due_specs(now, most) {
+            let entry = certs.get(&spec);
+            let query = entry.and_then(|entry| self.build_query(&spec, entry, issuers, now));
             // Of others nothing is to be asked before there is another certificate.
             let again = query.as_ref().map(|_| now.saturating_add(LOST));
-            self.ari.requeue(&spec, again);
-            ari_queries.extend(query);
+            self.requeue(&spec, again);
+            queries.extend(query);
         }
-        ari_queries
+        queries
     }
 
     fn build_query(
-        &mut self,
+        &self,
         spec: &Arc<CertSpec>,
-        issuers: &IndexMap<Arc<str>, Configured>,
+        entry: &ManagedCert,
+        issuers: &mut Issuers,
         now: UnixTime,
     ) -> Option<AriQuery> {
-        let entry = self.entries.get(spec).filter(|entry| !entry.is_foreign)?;
-        let certificate = Arc::clone(entry.certificate.as_ref()?);
-        // Nobody is asked about those that are over (RFC 9773, section 4.3.3).
+        let certificate = entry.own_certificate()?;
+        // CAs are not asked about certificates that have expired (RFC 9773, section 4.3.3).
         if certificate.validity(now) == Validity::Expired {
             return None;
         }
-        let subject = entry.subject.clone();
-        let (name, configured) = issuers.get_key_value(certificate.source().label())?;
-        let issuer = match configured {
-            Configured::Acme(_) | Configured::Own => self.open_issuer(name, configured),
-            Configured::LocalCa { .. } => return None,
-        };
+        let issuer = issuers.open(certificate.source().label())?;
         Some(AriQuery {
             spec: Arc::clone(spec),
             id: certificate.renewal_id()?,
-            place: keys::renewal_info(issuer.ca(), &subject).ok()?,
-            certificate,
+            place: keys::renewal_info(issuer.ca(), &entry.subject).ok()?,
+            certificate: Arc::clone(certificate),
             issuer,
-            known: self.ari.known.get(spec)?.advice.clone(),
+            known: self.known.get(spec)?.advice.clone(),
         })
     }
 
-    /// When a CA is to be asked next.
-    pub(crate) fn next_ari_query(&self) -> Option<UnixTime> {
-        self.ari.queue.first().map(|(at, _)| *at)
-    }
-
-    /// Applies the renewal info of a CA: the plan follows it from now on.
-    pub(crate) fn apply_ari_result(&mut self, answer: AriResult, now: UnixTime) {
+    /// Applies the renewal info of a CA, as far as it is on the `present` certificate. Returns what
+    /// the plan is to follow.
+    pub(super) fn apply_result(
+        &mut self,
+        result: AriResult,
+        present: &TlsCertificate,
+        now: UnixTime,
+    ) -> Option<Advised> {
         let AriResult {
             spec,
             fingerprint,
             advice,
             is_news,
-        } = answer;
-        let entry = self.entries.get(&spec);
-        let Some(certificate) = entry.and_then(|entry| entry.certificate.as_ref()) else {
-            return;
-        };
-        // Another has come meanwhile, of which the CA is asked anew.
-        if !self.ari.is_on || certificate.fingerprint() != fingerprint {
-            return;
+        } = result;
+        // Another certificate was installed meanwhile, about which the CA is asked anew.
+        if !self.is_on || present.fingerprint() != fingerprint {
+            return None;
         }
         let Some(advice) = advice else {
-            let again = now.saturating_add(LOOK_AGAIN);
-            self.ari.requeue(&spec, Some(again));
-            return;
+            self.requeue(&spec, Some(now.saturating_add(LOOK_AGAIN)));
+            return None;
         };
-        let at = advice.renew_at(&certificate.lifetime());
-        self.queues.set_advised_time(&spec, at);
-        if let (true, Some(window), Some(at)) = (is_news, &advice.window, at) {
-            let cert_events = CertEvents {
-                deps: &self.deps,
-                spec: &spec,
-                now,
-            };
-            cert_events.emit_advised(certificate, window, at);
-        }
-        self.ari.requeue(&spec, Some(advice.ask_at));
-        if let Some(known) = self.ari.known.get_mut(&spec) {
+        self.requeue(&spec, Some(advice.ask_at));
+        let advised = Advised {
+            at: advice.renew_at(&present.lifetime()),
+            news: advice.window.clone().filter(|_| is_news),
+        };
+        if let Some(known) = self.known.get_mut(&spec) {
             (known.advice, known.is_current) = (Some(advice), true);
         }
+        Some(advised)
     }
 
-    /// The CA's advice, where that is why the certificate is renewed.
+    /// The CA's advice, where that is why the certificate is renewed, and not that it is in the last
+    /// `window` of its life.
     pub(super) fn followed_window(
         &self,
         spec: &Arc<CertSpec>,
+        entry: &ManagedCert,
+        window: f64,
         now: UnixTime,
     ) -> Option<advice::Window> {
-        let certificate = self.entries.get(spec)?.certificate.as_ref()?;
-        let advice = self.ari.advice(spec)?;
+        let certificate = entry.certificate()?;
+        let advice = self.advice(spec)?;
         let at = advice.renew_at(&certificate.lifetime())?;
-        let is_followed = at <= now && !certificate.is_due(self.queues.window(), now);
+        let is_followed = at <= now && !certificate.is_due(window, now);
         advice.window.clone().filter(|_| is_followed)
     }
+}
+
+/// What the plan is to follow of a CA's advice.
+pub(super) struct Advised {
+    /// When to renew the certificate.
+    pub(super) at: Option<UnixTime>,
+    /// The window, where people ought to hear of it.
+    pub(super) news: Option<advice::Window>,
 }

@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use super::job::Deps;
+use super::deps::Deps;
 use crate::cert_store;
 use crate::cert_store::Use;
 use crate::certificate::{Fingerprint, TlsCertificate};
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::schedule::Advice;
-use crate::storage::{Key, Lease, Storage, StorageError, blocking};
+use crate::storage::{Key, Lease, StorageError, blocking, release};
 
 /// A certificate of which the CA is to be asked.
 pub struct AriQuery {
@@ -74,12 +74,7 @@ impl AriQuery {
             Some(known) if known.is_fresh(&self.id, now) => (known, false),
             known => self.ask_issuer(known.as_ref(), &lease, deps).await,
         };
-        // Its end is a matter of files too.
-        let end = move |_: &dyn Storage| {
-            drop(lease);
-            Ok(())
-        };
-        let _ = blocking(&deps.storage, end).await;
+        release(&deps.storage, lease).await;
         Some(told)
     }
 

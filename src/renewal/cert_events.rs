@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::job::Deps;
+use super::deps::Deps;
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::{UnixTime, rfc3339};
 use crate::event::{Event, EventKind, Severity};
@@ -12,12 +12,17 @@ use crate::schedule::{Alert, Failure, RenewedBy, Retry};
 
 /// Emits the events of one certificate.
 pub(crate) struct CertEvents<'a> {
-    pub(super) deps: &'a Deps,
-    pub(super) spec: &'a CertSpec,
-    pub(super) now: UnixTime,
+    deps: &'a Deps,
+    spec: &'a CertSpec,
+    now: UnixTime,
 }
 
-impl CertEvents<'_> {
+impl<'a> CertEvents<'a> {
+    /// The events of the certificate that is obtained as `spec`, at `now`.
+    pub(crate) fn new(deps: &'a Deps, spec: &'a CertSpec, now: UnixTime) -> Self {
+        Self { deps, spec, now }
+    }
+
     /// A stored certificate is served.
     pub(super) fn emit_loaded(&self, certificate: &TlsCertificate) {
         let domain = self.spec.domain();

@@ -1,83 +1,25 @@
 //! A job: the work on one certificate, on its way from the manager to a worker and back.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use prometheus::IntCounterVec;
+use async_trait::async_trait;
 
-use super::RenewalPolicy;
-use super::revocation::LastCheck;
-use crate::cert_store;
-use crate::cert_store::{StorageHealth, Use};
-use crate::certificate::{Loader, TlsCertificate};
-use crate::clock::{Clock, UnixTime};
-use crate::config::model::InMemory;
-use crate::event::EventBus;
+use crate::certificate::TlsCertificate;
+use crate::clock::UnixTime;
+use crate::host::HostName;
 use crate::issuer::Issuer;
 use crate::issuer::spec::CertSpec;
 use crate::local_ca::LocalCa;
+use crate::lock::MutexExt as _;
 use crate::schedule::advice::Window;
 use crate::schedule::{Failure, Retries, Retry};
-use crate::storage::{PendingWrites, Storage, keys};
+use crate::storage::keys;
 
-/// What jobs depend on.
-#[derive(Clone)]
-pub struct Deps {
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) loader: Arc<Loader>,
-    pub(crate) events: EventBus,
-    pub(crate) health: Arc<StorageHealth>,
-    pub(crate) pending_writes: PendingWrites,
-    pub(crate) last_check: LastCheck,
-    /// Whether certificates are held in memory that are in the storage.
-    pub(crate) in_memory: InMemory,
-    /// Counts certificates that were asked for, by issuer and result.
-    pub(crate) renewals: Option<IntCounterVec>,
-}
-
-impl Deps {
-    /// The bus for events.
-    pub fn events(&self) -> &EventBus {
-        &self.events
-    }
-
-    /// `certificate` of `subject`, which is stored as one of the CA `ca`, as it is held from now
-    /// on.
-    pub(crate) fn place_in_memory(
-        &self,
-        certificate: TlsCertificate,
-        ca: &str,
-        subject: &str,
-    ) -> TlsCertificate {
-        match self.in_memory {
-            InMemory::All => certificate,
-            InMemory::Cache => {
-                cert_store::leave_in_storage(certificate, &self.storage, &self.loader, ca, subject)
-            }
-        }
-    }
-
-    /// Stores what could not be stored before. How much still waits. Blocks on the storage; the
-    /// manager is not held.
-    pub fn flush_pending_writes(&self) -> usize {
-        match self.pending_writes.flush_to(&*self.storage) {
-            Ok(true) => self.health.record_success(Use::Writing),
-            Ok(false) => {}
-            Err(error) => self.health.record_failure(Use::Writing, &error),
-        }
-        self.pending_writes.len()
-    }
-
-    /// Whether anything waits to be stored.
-    pub fn has_waiting(&self) -> bool {
-        !self.pending_writes.is_empty()
-    }
-
-    /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
-    pub(crate) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
-        self.pending_writes
-            .has_write(&cert_store::pending_name(ca, subject))
-    }
+/// Asked before a renewal whether the name may still have a certificate.
+#[async_trait]
+pub trait RenewalPolicy: Send + Sync {
+    /// Whether `name` may still have a certificate; `None` where that is not known now.
+    async fn still_allows(&self, name: &HostName) -> Option<bool>;
 }
 
 /// A certificate to be obtained or renewed.
@@ -101,8 +43,8 @@ pub struct Job {
     pub(super) has_one: bool,
     /// Whether the one to be replaced was revoked: then its key is not used again.
     pub(super) is_revoked: bool,
-    /// Whom to ask first whether it is still wanted.
-    pub(super) wanted: Option<Arc<dyn RenewalPolicy>>,
+    /// What to ask first whether the name is still allowed.
+    pub(super) policy: Option<Arc<dyn RenewalPolicy>>,
     /// See [`crate::config::model::Renewal::window`].
     pub(super) window: f64,
 }
@@ -129,12 +71,12 @@ pub(super) struct CurrentIssuer(Arc<Mutex<Option<Arc<str>>>>);
 
 impl CurrentIssuer {
     pub(super) fn set(&self, issuer: Option<&Arc<str>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = issuer.cloned();
+        *self.0.lock_unpoisoned() = issuer.cloned();
     }
 
     /// `None` where nobody is being asked.
     pub(super) fn issuer(&self) -> Option<Arc<str>> {
-        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.0.lock_unpoisoned();
         asked.clone()
     }
 }
@@ -156,7 +98,7 @@ impl AbandonedJobs {
 
     /// What was abandoned since the last call.
     pub(super) fn take_all(&self) -> Vec<Arc<CertSpec>> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock_unpoisoned())
     }
 }
 
@@ -172,11 +114,7 @@ impl Drop for JobGuard {
     fn drop(&mut self) {
         self.current_issuer.set(None);
         if self.is_open {
-            let mut abandoned = self
-                .abandoned
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut abandoned = self.abandoned.0.lock_unpoisoned();
             abandoned.push(Arc::clone(&self.spec));
         }
     }

@@ -8,21 +8,20 @@ mod candidates;
 mod check;
 mod events;
 mod failures;
-mod merge_failures;
-mod still_allowed;
 
 use std::sync::Arc;
 
 pub(super) use self::candidates::replaced_at;
 pub(super) use self::check::covers;
-use super::job::{Deps, Job, JobIssuer, JobResult, Outcome};
+use super::deps::Deps;
+use super::job::{Job, JobIssuer, JobResult, Outcome};
 use crate::cert_store::Use;
 use crate::cert_store::{self, CertRecord, StoredError};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::clock::UnixTime;
 use crate::issuer::{Issuer, Request};
 use crate::schedule::{Failure, FailureClass, Retries, Retry};
-use crate::storage::{Lease, Storage, StorageError, blocking, keys};
+use crate::storage::{Lease, StorageError, blocking, keys, release};
 
 /// What the storage has of a certificate once its lock is held.
 #[derive(Default)]
@@ -34,13 +33,30 @@ struct Stored {
 impl Job {
     /// Obtains the certificate, or finds out why not.
     pub async fn run(self, deps: &Deps) -> JobResult {
-        let outcome = match self.check_still_allowed(deps).await {
+        let outcome = match self.ask_policy(deps).await {
             Some(outcome) => outcome,
             None => self.obtain(deps).await,
         };
         JobResult {
             guard: self.guard,
             outcome,
+        }
+    }
+
+    /// The outcome where the policy has to be asked first and says no. One that does not respond takes
+    /// no certificate away, and gives none.
+    async fn ask_policy(&self, deps: &Deps) -> Option<Outcome> {
+        let policy = self.policy.as_ref()?;
+        let name = self.guard.spec.on_demand_name()?;
+        match policy.still_allows(name).await {
+            Some(true) => None,
+            Some(false) => Some(Outcome::Unwanted),
+            None if self.has_one => None,
+            None => {
+                let why = "cannot tell whether it may have one: 'ask' does not respond";
+                let failure = Failure::new(FailureClass::Network, why);
+                Some(failures::failed_without_issuer(self, failure, deps))
+            }
         }
     }
 
@@ -55,18 +71,13 @@ impl Job {
                 let lease = Arc::new(Lease::unstored());
                 if self.can_wait(deps.clock.now()) {
                     let failure = Failure::new(FailureClass::Storage, error.to_string());
-                    return self.failed_without_issuer(failure, deps);
+                    return failures::failed_without_issuer(self, failure, deps);
                 }
                 lease
             }
         };
         let outcome = self.obtain_under(&lease, deps).await;
-        // Its end is a matter of files too.
-        let end = move |_: &dyn Storage| {
-            drop(lease);
-            Ok(())
-        };
-        let _ = blocking(&deps.storage, end).await;
+        release(&deps.storage, lease).await;
         outcome
     }
 
@@ -90,19 +101,19 @@ impl Job {
         if let Some(certificate) = self.newest(stored.certificates, now) {
             return Outcome::Found(Arc::new(certificate));
         }
-        let candidates = self.candidates(&retries, deps.clock.now()).await;
+        let candidates = candidates::candidates(self, &retries, deps.clock.now()).await;
         if candidates.is_empty() && !self.issuers.is_empty() {
             return Outcome::Deferred {
                 retries,
                 until: None,
             };
         }
-        self.emit_obtaining(&candidates, deps);
+        events::emit_obtaining(self, &candidates, deps);
         let mut failures: Vec<(&JobIssuer, Failure)> = Vec::new();
         let mut until = None;
         for (place, job_issuer) in candidates.into_iter().enumerate() {
             // Another order may have met a limit while the one before was asked.
-            if place > 0 && self.is_held(job_issuer, deps.clock.now()) {
+            if place > 0 && candidates::is_held(self, job_issuer, deps.clock.now()) {
                 continue;
             }
             self.guard.current_issuer.set(Some(job_issuer.name()));
@@ -111,7 +122,13 @@ impl Job {
             match asked {
                 Ok(outcome) => {
                     for (failed, failure) in failures {
-                        self.emit_failed(deps, failed.name(), job_issuer.name(), &failure);
+                        events::emit_replaced(
+                            self,
+                            deps,
+                            failed.name(),
+                            job_issuer.name(),
+                            &failure,
+                        );
                     }
                     return outcome;
                 }
@@ -125,7 +142,7 @@ impl Job {
         if failures.is_empty() && !self.issuers.is_empty() {
             return Outcome::Deferred { retries, until };
         }
-        self.record_failures(failures, retries, lease, deps).await
+        failures::record_failures(self, failures, retries, lease, deps).await
     }
 
     /// Whether it does no harm to leave the certificate as it is for now.
@@ -215,7 +232,7 @@ impl Job {
                 made.map_err(|error| internal_failure(job_issuer, &error))?
             }
             JobIssuer::Remote(issuer) => {
-                let previous_key = self.previous_key(deps).await;
+                let previous_key = check::previous_key(self, deps).await;
                 let request = Request {
                     names: names.clone(),
                     subject: self.subject.clone(),
@@ -225,12 +242,12 @@ impl Job {
                         .map_or(0, |retry| retry.failed_validations(deps.clock.now())),
                     is_asked: self.is_asked,
                     previous_key,
-                    replaces: self.replaces(issuer, deps.clock.now()),
+                    replaces: candidates::replaced(self, issuer, deps.clock.now()),
                     dns: self.guard.spec.dns.clone(),
                     lease: Arc::clone(lease),
                 };
                 let issued = issuer.issue(&request).await?;
-                let certificate = match self.check_issued(issuer, &issued, deps).await {
+                let certificate = match check::check_issued(self, issuer, &issued, deps).await {
                     Ok(certificate) => certificate,
                     Err(failure) => {
                         issuer.on_rejected(&request, &failure).await;
@@ -249,7 +266,7 @@ impl Job {
             }
         };
         if self.retry.is_some() || *retries != Retries::default() {
-            self.forget_failures(lease, deps).await;
+            failures::forget_failures(self, lease, deps).await;
         }
         Ok(Outcome::Issued {
             certificate: Arc::new(certificate),

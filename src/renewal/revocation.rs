@@ -5,18 +5,21 @@
 //! most clients never learn of a revocation, and none can do without a certificate.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::Deps;
-use crate::cert_store::Use;
-use crate::certificate::TlsCertificate;
+use super::Renewals;
+use super::deps::Deps;
+use crate::cert_store::{self, Use};
 use crate::certificate::material::MaterialError;
+use crate::certificate::{Fingerprint, Source, TlsCertificate};
 use crate::clock::{UnixTime, rfc3339};
+use crate::config::model::Config;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issuer, Revocation, RevocationReason};
+use crate::printable::Printable as _;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
@@ -39,13 +42,13 @@ pub enum ActionError {
 
 /// A certificate to be revoked.
 pub struct RevocationJob {
-    pub(crate) certificate: Arc<TlsCertificate>,
-    pub(crate) domain: String,
-    pub(crate) reason: RevocationReason,
-    pub(crate) issuer: Arc<str>,
+    certificate: Arc<TlsCertificate>,
+    domain: String,
+    reason: RevocationReason,
+    issuer: Arc<str>,
     /// The CA to ask; `None` for the local CA, which keeps no list.
-    pub(crate) ca: Option<Arc<dyn Issuer>>,
-    pub(crate) is_replaced: bool,
+    ca: Option<Arc<dyn Issuer>>,
+    is_replaced: bool,
 }
 
 /// What is kept of a certificate that was revoked.
@@ -58,35 +61,78 @@ struct RevocationRecord {
     not_after: UnixTime,
 }
 
-/// When it was last looked for what others have had revoked. A handle; clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct LastCheck(Arc<Mutex<Option<Instant>>>);
-
-impl Deps {
-    /// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on
-    /// the storage.
-    pub fn list_revoked(&self) -> HashSet<String> {
-        {
-            let mut last = self
-                .last_check
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| last.elapsed() < CHECK_EVERY) {
-                return HashSet::new();
-            }
-            *last = Some(Instant::now());
-        }
-        let listed = list_revoked(&*self.storage, self.clock.now());
-        match &listed {
-            Ok(_) => self.health.record_success(Use::Reading),
-            Err(error) => self.health.record_failure(Use::Reading, error),
-        }
-        listed.unwrap_or_default()
+/// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on the
+/// storage.
+pub fn list_revoked(deps: &Deps) -> HashSet<String> {
+    if !deps.last_check.is_due(CHECK_EVERY) {
+        return HashSet::new();
     }
+    let listed = read_revoked(&*deps.storage, deps.clock.now());
+    match &listed {
+        Ok(_) => deps.health.record_success(Use::Reading),
+        Err(error) => deps.health.record_failure(Use::Reading, error),
+    }
+    listed.unwrap_or_default()
 }
 
 impl RevocationJob {
+    /// What revoking `certificate` takes.
+    ///
+    /// # Errors
+    /// Where no configured issuer can have it revoked.
+    pub(crate) fn plan(
+        certificate: Arc<TlsCertificate>,
+        reason: RevocationReason,
+        config: &Config,
+        renewals: &mut Renewals,
+    ) -> Result<Self, ActionError> {
+        let domain = certificate.names().first().map(ToString::to_string);
+        let domain = domain.unwrap_or_default();
+        let issuer = match certificate.source() {
+            Source::Issuer(issuer) => Arc::clone(issuer),
+            Source::Directory(path) | Source::File(path) => {
+                return Err(ActionError::Refused(format!(
+                    "the certificate for {domain} comes from {}: have it revoked at its CA by \
+                     whoever obtained it; then replace the file, which is loaded at once",
+                    path.to_path().printable()
+                )));
+            }
+            Source::Program => return Err(ActionError::Unknown),
+        };
+        let gone = |what: &str| {
+            ActionError::Refused(format!(
+                "the certificate for {domain} is from {what}, which is no longer configured: add \
+                 it back to revoke the certificate there"
+            ))
+        };
+        if !config.issuers.contains_key(&issuer) {
+            return Err(gone(&format!("the issuer {issuer}")));
+        }
+        let ca = renewals.open_issuer(&issuer);
+        let fingerprint = certificate.fingerprint();
+        if let Some(ca) = &ca
+            && is_of_another(renewals.deps(), &**ca, fingerprint)
+        {
+            return Err(gone(&format!("another CA that was named {issuer}")));
+        }
+        let mut managed = renewals.certificates();
+        let is_managed = managed.any(|one| one.fingerprint() == fingerprint);
+        drop(managed);
+        Ok(Self {
+            is_replaced: is_managed || ca.is_none(),
+            certificate,
+            domain,
+            reason,
+            issuer,
+            ca,
+        })
+    }
+
+    /// The certificate to be revoked.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.certificate.fingerprint()
+    }
+
     /// Has it revoked, and notes that. The manager is then to replace it.
     ///
     /// # Errors
@@ -206,8 +252,19 @@ impl RevocationJob {
     }
 }
 
+/// Whether the storage has this certificate from another CA than `ca`, which goes by the name of its
+/// issuer now.
+fn is_of_another(deps: &Deps, ca: &dyn Issuer, fingerprint: Fingerprint) -> bool {
+    let fingerprint = fingerprint.to_string();
+    let is_of_another = cert_store::is_of_another(&*deps.storage, ca.ca(), &fingerprint);
+    is_of_another.unwrap_or_else(|error| {
+        deps.health.record_failure(Use::Reading, &error);
+        false
+    })
+}
+
 /// The fingerprints of what was revoked and has not ended. What has ended is forgotten.
-fn list_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
+fn read_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
     let mut revoked = HashSet::new();
     for key in storage.list(&keys::all_revoked()?)? {
         let name = key.as_str().rsplit('/').next().unwrap_or_default();
@@ -284,7 +341,7 @@ mod tests {
             .store(&keys::revoked("cc").expect("a key"), b"no JSON")
             .expect("stored");
         let listed = |now| {
-            let mut listed: Vec<_> = list_revoked(&storage, now)
+            let mut listed: Vec<_> = read_revoked(&storage, now)
                 .expect("listed")
                 .into_iter()
                 .collect();

@@ -1,18 +1,24 @@
 //! The status of the certificates that CAs are asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::ari::Ari;
 use super::cert_events;
-use super::issuers::IssuerLimit;
-use super::{ManagedCert, Renewals};
+use super::deps::Deps;
+use super::issuers::{IssuerLimit, Issuers, backed_off, intent};
+use super::managed_cert::{ManagedCert, ManagedCerts};
+use super::queue::RenewalQueues;
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
-use crate::clock::UnixTime;
+use crate::clock::{UnixTime, rfc3339};
 use crate::host::Pattern;
 use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
-use crate::schedule::{CertState, FailureClass, RenewedBy, Retry};
+use crate::schedule::{CertState, FailureClass, RenewedBy, Retry, Wait};
+
+/// For how many seconds a client waits for a certificate that is put off.
+const PATIENCE: i64 = 60;
 
 /// The status of a certificate that CAs are asked for.
 #[derive(Clone, Debug)]
@@ -61,135 +67,216 @@ pub enum StartupStatus {
     Pending,
 }
 
-impl Renewals {
-    /// Every certificate, with how its renewal goes; none that is to end.
-    pub(crate) fn monitored_certs(&self) -> impl Iterator<Item = MonitoredCert> {
-        let entries = self.entries.iter().filter(|(_, entry)| !entry.is_unwanted);
-        entries.filter_map(|(spec, entry)| {
+/// The status of a name that clients have asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NameStatus {
+    /// It has a certificate that is valid.
+    Served,
+    /// One is being obtained, or soon is.
+    Pending,
+    /// None comes soon.
+    Deferred(Deferred),
+    /// Nobody is asked for it.
+    Unknown,
+}
+
+/// Why a name gets no certificate for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Deferred {
+    pub(crate) why: String,
+    pub(crate) next: Option<UnixTime>,
+    /// Whether nothing but another client's asking is a reason to try again.
+    pub(crate) is_of_name: bool,
+}
+
+impl Deferred {
+    /// Why a name is put off that has failed before; `None` where that is over.
+    pub(crate) fn from_retry(retry: &Retry, now: UnixTime) -> Option<Self> {
+        (!retry.is_due(now)).then(|| Self {
+            why: retry.message.clone(),
+            next: retry.next,
+            is_of_name: is_of_name(retry.class),
+        })
+    }
+}
+
+/// Whether a failure says that the name does not lead here, or may have no certificate. Others are
+/// those of a day, and mend themselves.
+fn is_of_name(class: FailureClass) -> bool {
+    matches!(class, FailureClass::Validation | FailureClass::Refused)
+}
+
+/// What the status of everything is read from.
+pub(super) struct Status<'a> {
+    pub(super) deps: &'a Deps,
+    pub(super) issuers: &'a Issuers,
+    pub(super) certs: &'a ManagedCerts,
+    pub(super) queues: &'a RenewalQueues,
+    pub(super) ari: &'a Ari,
+    pub(super) now: UnixTime,
+}
+
+impl<'a> Status<'a> {
+    /// Every certificate, with how its renewal goes; none that is not to be renewed.
+    pub(super) fn monitored_certs(self) -> impl Iterator<Item = MonitoredCert> {
+        let certs = self.certs.iter().filter(|(_, entry)| !entry.is_dropped());
+        certs.filter_map(move |(spec, entry)| {
             let retry = self.queues.retry(spec).cloned();
             let renewed_by = RenewedBy::Renewed {
                 window: self.queues.window(),
                 failures: retry.as_ref().map_or(0, |retry| retry.failures),
             };
             Some(MonitoredCert {
-                certificate: Arc::clone(entry.certificate.as_ref()?),
+                certificate: Arc::clone(entry.certificate()?),
                 renewed_by,
                 retry,
             })
         })
     }
 
-    /// Everything that issuers are asked for.
-    pub(crate) fn views(&self, now: UnixTime) -> impl Iterator<Item = ManagedView> {
-        self.entries.iter().map(move |(spec, entry)| {
-            let state = self.queues.state(spec, now);
-            let (held, next) = match self.limiting(spec, entry, now) {
+    /// Every certificate, for people.
+    pub(super) fn views(self) -> impl Iterator<Item = ManagedView> {
+        self.certs.iter().map(move |(spec, entry)| {
+            let (held, next) = match self.limiting(spec, entry) {
                 Some((held, next)) => (Some(held), next),
                 None => (None, self.queues.next_attempt(spec)),
             };
             ManagedView {
                 names: spec.names.clone(),
                 issuers: spec.issuers.clone(),
-                certificate: entry.certificate.clone(),
-                state,
-                is_revoked: entry.is_revoked,
+                certificate: entry.certificate().cloned(),
+                state: self.queues.state(spec, self.now),
+                is_revoked: entry.is_revoked(),
                 retry: self.queues.retry(spec).cloned(),
                 next,
                 held,
                 advice: self.ari.advice(spec).and_then(|it| it.window.clone()),
                 is_on_demand: spec.precedence == Precedence::OnDemand,
                 is_stored: self.is_stored(entry),
-                unread: entry.unread.clone(),
+                unread: entry.stored.unreadable().cloned(),
             }
         })
     }
 
     /// Whether the certificate of `entry` is in the storage.
     fn is_stored(&self, entry: &ManagedCert) -> bool {
-        entry.certificate.as_ref().is_some_and(|certificate| {
-            let open = self.open.get(certificate.source().label());
-            open.is_none_or(|(_, issuer)| !self.deps.is_waiting(issuer.ca(), &entry.subject))
+        entry.certificate().is_some_and(|certificate| {
+            let issuer = self.issuers.get(certificate.source().label());
+            issuer.is_none_or(|issuer| !self.deps.is_waiting(issuer.ca(), &entry.subject))
         })
     }
 
-    /// What limit of a CA keeps a certificate waiting, and until when: none where it is being
-    /// obtained, or is not due before that ends.
+    /// The limit of a CA for which nobody is asked for a certificate, and when somebody is; `None`
+    /// where somebody can be asked now, or nothing but failures stands against that.
+    fn active_limit(
+        &self,
+        spec: &CertSpec,
+        entry: &ManagedCert,
+    ) -> Option<(IssuerLimit, Option<UnixTime>)> {
+        let now = self.now;
+        let (mut soonest, mut next): (Option<IssuerLimit>, Option<UnixTime>) = (None, None);
+        let accounts = self.issuers.accounts(&spec.issuers);
+        for (name, account) in spec.issuers.iter().zip(accounts) {
+            let limit = self.issuers.get(name).and_then(|issuer| {
+                issuer.held(&intent(spec, entry, issuer, self.ari.is_on(), now))
+            });
+            let free = match (&limit, backed_off(&account, entry, now)) {
+                (None, None) => return None,
+                (Some(wait), None) => Some(wait.until),
+                (None, Some(next)) => next,
+                (Some(wait), Some(next)) => next.map(|next| next.max(wait.until)),
+            };
+            next = next.into_iter().chain(free).min();
+            let is_sooner = |wait: &Wait| {
+                let soonest = soonest.as_ref();
+                soonest.is_none_or(|one| wait.until < one.wait.until)
+            };
+            if let Some(wait) = limit.filter(is_sooner) {
+                let issuer = Arc::clone(name);
+                soonest = Some(IssuerLimit { issuer, wait });
+            }
+        }
+        soonest.map(|held| (held, next))
+    }
+
+    /// The limit of a CA that keeps a certificate waiting, and until when; `None` where it is being
+    /// obtained, or is not due before the limit ends.
     fn limiting(
         &self,
         spec: &Arc<CertSpec>,
         entry: &ManagedCert,
-        now: UnixTime,
     ) -> Option<(IssuerLimit, Option<UnixTime>)> {
-        let state = self.queues.state(spec, now);
+        let state = self.queues.state(spec, self.now);
         if state == CertState::Obtaining {
             return None;
         }
-        let (held, next) = self.active_limit(spec, entry, now)?;
+        let (held, next) = self.active_limit(spec, entry)?;
         let planned = self.queues.next_attempt(spec);
         let is_later = planned.is_some_and(|planned| planned >= held.wait.until);
         let is_due = state != CertState::Valid || !is_later;
         is_due.then_some((held, next))
     }
 
-    /// Whether all certificates are there that the configuration asks for.
-    pub(crate) fn startup_status(&self, now: UnixTime) -> StartupStatus {
-        let mut state = StartupStatus::Complete;
-        for (spec, entry) in self.configured() {
-            if entry.certificate.is_some() && !entry.is_stale {
-                continue;
-            }
-            let is_asked = self.queues.state(spec, now) == CertState::Obtaining;
+    /// Whether there are all certificates that the configuration asks for.
+    pub(super) fn startup_status(&self) -> StartupStatus {
+        let mut status = StartupStatus::Complete;
+        for (spec, entry) in self.configured().filter(|(_, entry)| entry.is_missing()) {
+            let is_asked = self.queues.state(spec, self.now) == CertState::Obtaining;
             let next = self.queues.next_attempt(spec);
             let retry = self.queues.retry(spec);
-            let retry = retry.filter(|_| !is_asked && next.is_none_or(|next| next > now));
-            let held = self.limiting(spec, entry, now);
+            let retry = retry.filter(|_| !is_asked && next.is_none_or(|next| next > self.now));
+            let held = self.limiting(spec, entry);
             let why = held.map(|(held, _)| held.to_string());
             let Some(why) = why.or_else(|| retry.map(cert_events::last_failure)) else {
-                state = StartupStatus::Pending;
+                status = StartupStatus::Pending;
                 continue;
             };
             let domain = spec.domain();
             return StartupStatus::Failed(format!("there is no certificate for {domain}: {why}"));
         }
-        state
+        status
     }
 
-    /// What the configuration asks for.
-    fn configured(&self) -> impl Iterator<Item = (&Arc<CertSpec>, &ManagedCert)> {
-        let entries = self.entries.iter();
-        entries.filter(|(spec, _)| spec.precedence != Precedence::OnDemand)
+    /// The certificates that the configuration asks for.
+    fn configured(&self) -> impl Iterator<Item = (&'a Arc<CertSpec>, &'a ManagedCert)> {
+        let certs = self.certs.iter();
+        certs.filter(|(spec, _)| spec.precedence != Precedence::OnDemand)
+    }
+
+    /// The storage keys' segments of the certificates that the configuration asks for.
+    pub(super) fn configured_subjects(&self) -> HashSet<&'a str> {
+        let configured = self.configured();
+        configured.map(|(_, entry)| &*entry.subject).collect()
     }
 
     /// The configured names that have no certificate, or none that was valid since the start, each
     /// with the reason.
-    pub(crate) fn uncovered_names(&self, now: UnixTime) -> HashMap<&Pattern, Arc<str>> {
-        let mut lacking = HashMap::new();
-        for (spec, entry) in self.configured() {
-            let what = match &entry.certificate {
+    pub(super) fn uncovered_names(&self) -> HashMap<&'a Pattern, Arc<str>> {
+        let mut uncovered = HashMap::new();
+        for (spec, entry) in self.configured().filter(|(_, entry)| entry.is_missing()) {
+            let what = match entry.certificate() {
                 None => "there is none yet",
-                Some(certificate)
-                    if entry.is_stale && certificate.validity(now) == Validity::Expired =>
-                {
+                Some(one) if one.validity(self.now) == Validity::Expired => {
                     "the current one has expired"
                 }
                 Some(_) => continue,
             };
-            let why: Arc<str> = match &entry.unread {
+            let why: Arc<str> = match entry.stored.unreadable() {
                 Some(why) => format!("the storage may have one but cannot be read: {why}"),
-                None => format!("{what}; {}", self.pending_reason(spec, entry, now)),
+                None => format!("{what}; {}", self.pending_reason(spec, entry)),
             }
             .into();
-            lacking.extend(spec.names.iter().map(|name| (name, Arc::clone(&why))));
+            uncovered.extend(spec.names.iter().map(|name| (name, Arc::clone(&why))));
         }
-        lacking
+        uncovered
     }
 
-    /// How far it is with a certificate that is lacking.
-    fn pending_reason(&self, spec: &Arc<CertSpec>, entry: &ManagedCert, now: UnixTime) -> String {
+    /// How far it is with a certificate that is missing.
+    fn pending_reason(&self, spec: &Arc<CertSpec>, entry: &ManagedCert) -> String {
         if let Some(issuer) = entry.current_issuer.issuer() {
             return format!("{issuer} is being asked");
         }
-        let held = self.limiting(spec, entry, now).map(|(held, _)| held);
+        let held = self.limiting(spec, entry).map(|(held, _)| held);
         match (held, self.queues.retry(spec)) {
             // The failure is that very limit.
             (Some(held), Some(retry)) if retry.class == FailureClass::RateLimited => {
@@ -202,6 +289,48 @@ impl Renewals {
                 "it is waiting for its turn at {}",
                 spec.issuers.join(", else ")
             ),
+        }
+    }
+
+    /// The status of a name that clients have asked for.
+    pub(super) fn name_status(&self, spec: &Arc<CertSpec>) -> NameStatus {
+        let now = self.now;
+        let Some(entry) = self.certs.get(spec) else {
+            return NameStatus::Unknown;
+        };
+        let certificate = entry.certificate();
+        if certificate.is_some_and(|one| one.validity(now) == Validity::Valid) {
+            return NameStatus::Served;
+        }
+        if self.queues.state(spec, now) == CertState::Obtaining {
+            return NameStatus::Pending;
+        }
+        let deferred = |why: String, next| {
+            NameStatus::Deferred(Deferred {
+                why,
+                next,
+                is_of_name: false,
+            })
+        };
+        if entry.is_dropped() {
+            return deferred("it is no longer allowed".to_owned(), None);
+        }
+        let retry = self.queues.retry(spec);
+        if let Some(deferred) = retry.and_then(|retry| Deferred::from_retry(retry, now)) {
+            return NameStatus::Deferred(deferred);
+        }
+        let longest = now.saturating_add(PATIENCE);
+        if let Some((held, next)) = self.active_limit(spec, entry)
+            && next.is_none_or(|next| next > longest)
+        {
+            return deferred(held.to_string(), next);
+        }
+        match self.queues.paced(spec, now) {
+            Some(until) if until > longest => {
+                let why = format!("it is waiting for its turn until {}", rfc3339(until));
+                deferred(why, Some(until))
+            }
+            _ => NameStatus::Pending,
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::stop::Stopper;
 use super::systemd;
 use crate::engine::StartObserver;
-use crate::manager::StartupStatus;
+use crate::renewal::StartupStatus;
 
 /// Holds a start back until its certificates are there, or ends it. A handle; clones share the
 /// state.

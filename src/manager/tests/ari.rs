@@ -46,14 +46,17 @@ fn a_certificate_is_renewed_at_a_time_in_the_window_and_says_what_it_replaces() 
     assert_eq!(world.inquire(), 1);
     let first = world.id().expect("a certificate");
     assert_eq!(asked_about(&world), std::slice::from_ref(&first));
-    let view = world.manager.managed_views().remove(0);
+    let view = world.manager.renewals().views().remove(0);
     let drawn = view.advice.expect("there is advice").at;
     assert!(
         (NOW + 20 * DAY..=NOW + 22 * DAY).contains(&drawn),
         "{drawn}"
     );
     assert_eq!(view.next, Some(drawn));
-    assert_eq!(world.manager.next_ari_query(), Some(NOW + 6 * HOUR));
+    assert_eq!(
+        world.manager.renewals().next_ari_query(),
+        Some(NOW + 6 * HOUR)
+    );
     assert_eq!(world.inquire(), 0, "not before it is time");
     assert_eq!(advised(&world), [], "nothing out of the ordinary");
 
@@ -71,7 +74,7 @@ fn a_certificate_is_renewed_at_a_time_in_the_window_and_says_what_it_replaces() 
     assert!(begun.message.contains("as its CA advises"), "{begun:?}");
 
     // The window was that of the old one.
-    let view = world.manager.managed_views().remove(0);
+    let view = world.manager.renewals().views().remove(0);
     assert_eq!(view.advice, None);
     assert!(view.next > Some(drawn + 50 * DAY), "{view:?}");
     assert_eq!(world.inquire(), 1, "the CA is asked about the new one");
@@ -81,10 +84,10 @@ fn a_certificate_is_renewed_at_a_time_in_the_window_and_says_what_it_replaces() 
 #[test]
 fn advice_to_renew_later_does_not_count() {
     let mut world = world();
-    let own = world.manager.managed_views()[0].next.expect("planned");
+    let own = world.manager.renewals().views()[0].next.expect("planned");
     say(&world, info(NOW + 80 * DAY, NOW + 85 * DAY));
     world.inquire();
-    assert_eq!(world.manager.managed_views()[0].next, Some(own));
+    assert_eq!(world.manager.renewals().views()[0].next, Some(own));
     world.clock.advance(own - NOW);
     assert_eq!(world.work(), 1);
 }
@@ -134,7 +137,7 @@ fn instances_that_share_a_storage_ask_once() {
     assert_eq!(other.inquire(), 1);
     assert_eq!(asked_about(&one).len(), 1);
     assert_eq!(asked_about(&other), Vec::<String>::new());
-    let at = |world: &World| world.manager.managed_views()[0].next;
+    let at = |world: &World| world.manager.renewals().views()[0].next;
     assert_eq!(at(&one), at(&other), "and plan the same time");
 
     // While one asks, another waits a moment.
@@ -147,7 +150,10 @@ fn instances_that_share_a_storage_ask_once() {
     other.clock.advance(7 * HOUR);
     assert_eq!(other.inquire(), 1);
     assert_eq!(asked_about(&other), Vec::<String>::new());
-    assert_eq!(other.manager.next_ari_query(), Some(NOW + 7 * HOUR + 5));
+    assert_eq!(
+        other.manager.renewals().next_ari_query(),
+        Some(NOW + 7 * HOUR + 5)
+    );
     drop(asking);
     other.clock.advance(5);
     assert_eq!(other.inquire(), 1);
@@ -174,35 +180,35 @@ fn what_is_stored_on_another_certificate_is_not_applied() {
 #[test]
 fn a_ca_that_cannot_tell_changes_nothing() {
     let mut world = world();
-    let own = world.manager.managed_views()[0].next;
+    let own = world.manager.renewals().views()[0].next;
     let why = Failure::new(FailureClass::Network, "away");
     *world.issuer.info.lock().expect("whole") = Err(why);
     world.inquire();
-    assert_eq!(world.manager.managed_views()[0].next, own);
-    assert_eq!(world.manager.next_ari_query(), Some(NOW + 60));
+    assert_eq!(world.manager.renewals().views()[0].next, own);
+    assert_eq!(world.manager.renewals().next_ari_query(), Some(NOW + 60));
     world.clock.advance(60);
     assert_eq!(world.inquire(), 1);
-    assert_eq!(world.manager.next_ari_query(), Some(NOW + 180));
+    assert_eq!(world.manager.renewals().next_ari_query(), Some(NOW + 180));
     // A restart does not begin anew.
     let mut next = World::over(world.storage.clone(), NOW + 61, []);
     next.apply();
     next.inquire();
     assert_eq!(asked_about(&next), Vec::<String>::new());
-    assert_eq!(next.manager.next_ari_query(), Some(NOW + 180));
+    assert_eq!(next.manager.renewals().next_ari_query(), Some(NOW + 180));
 }
 
 #[test]
 fn it_can_be_switched_off_and_on() {
     let mut world = world();
-    let own = world.manager.managed_views()[0].next;
+    let own = world.manager.renewals().views()[0].next;
     say(&world, info(NOW + 20 * DAY, NOW + 22 * DAY));
     world.inquire();
     world.config.renewal.ari = false;
     world.apply();
-    assert_eq!(world.manager.managed_views()[0].next, own);
-    assert_eq!(world.manager.managed_views()[0].advice, None);
-    assert_eq!(world.manager.next_ari_query(), None);
-    assert!(world.manager.request_renewal("a.example"));
+    assert_eq!(world.manager.renewals().views()[0].next, own);
+    assert_eq!(world.manager.renewals().views()[0].advice, None);
+    assert_eq!(world.manager.renewals().next_ari_query(), None);
+    assert!(world.manager.renewals_mut().request_renewal("a.example"));
     assert_eq!(world.work(), 1);
     let replaced = world.issuer.replaced.lock().expect("whole").clone();
     assert_eq!(replaced, [None, None], "nor is the CA told of the old one");

@@ -99,7 +99,7 @@ fn the_failure_of_a_peer_counts_too() {
         CertState::Failed { failures: 1, .. }
     ));
     // A person may all the same.
-    assert!(other.manager.request_renewal("a.example"));
+    assert!(other.manager.renewals_mut().request_renewal("a.example"));
     assert_eq!(other.work(), 1);
     assert!(other.serial().is_some());
 }
@@ -122,7 +122,7 @@ fn limits_put_off_and_are_no_failures() {
     world.apply();
     world.issuer.limit(Some(NOW + 600));
     assert_eq!(world.work(), 0);
-    assert_eq!(world.manager.next_due(), Some(NOW + 600));
+    assert_eq!(world.manager.renewals().next_due(), Some(NOW + 600));
     assert_eq!(world.state(), CertState::Missing);
     assert_eq!(world.told(), []);
     world.clock.advance(601);
@@ -146,7 +146,7 @@ fn a_ca_that_has_paused_is_left_alone_until_somebody_asks() {
     world.clock.advance(400 * DAY);
     assert_eq!(world.work(), 0);
     assert_eq!(world.state(), CertState::Paused);
-    assert!(world.manager.request_renewal("a.example"));
+    assert!(world.manager.renewals_mut().request_renewal("a.example"));
     assert_eq!(world.work(), 1);
     assert!(world.serial().is_some());
 }
@@ -159,10 +159,13 @@ fn a_start_that_depends_on_it_asks_once_more() {
     let mut next = World::over(world.storage.clone(), NOW + 1, [network()]);
     next.config.renewal.required_at_start = true;
     next.apply();
-    assert_eq!(next.manager.startup_status(), StartupStatus::Pending);
+    assert_eq!(
+        next.manager.renewals().startup_status(),
+        StartupStatus::Pending
+    );
     assert_eq!(next.work(), 1);
     assert!(matches!(
-        next.manager.startup_status(),
+        next.manager.renewals().startup_status(),
         StartupStatus::Failed(_)
     ));
 }
@@ -180,6 +183,6 @@ fn an_issuer_whose_account_changes_goes_on_renewing() {
     assert_eq!(world.work(), 0, "it is good for long");
     world.clock.advance(70 * DAY);
     assert_eq!(world.work(), 1);
-    assert_eq!(world.manager.managed_views()[0].retry, None);
+    assert_eq!(world.manager.renewals().views()[0].retry, None);
     assert_ne!(world.serial(), serial);
 }

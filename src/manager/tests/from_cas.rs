@@ -79,7 +79,7 @@ fn it_is_renewed_in_its_last_third_and_the_old_one_stays_where_that_fails() {
         Some(&(EventKind::CertificateRenewed, Severity::Info))
     );
     assert_ne!(world.serial(), first);
-    assert_eq!(world.manager.managed_views()[0].retry, None);
+    assert_eq!(world.manager.renewals().views()[0].retry, None);
 }
 
 #[test]
@@ -102,15 +102,18 @@ fn failures_are_remembered_over_a_restart() {
             .contains("the CA is away")
     );
     assert!(matches!(
-        next.manager.startup_status(),
+        next.manager.renewals().startup_status(),
         StartupStatus::Failed(_)
     ));
     // A person may.
-    assert!(next.manager.request_renewal("a.example"));
-    assert!(!next.manager.request_renewal("b.example"));
+    assert!(next.manager.renewals_mut().request_renewal("a.example"));
+    assert!(!next.manager.renewals_mut().request_renewal("b.example"));
     assert_eq!(next.work(), 1);
     assert!(next.serial().is_some());
-    assert_eq!(next.manager.startup_status(), StartupStatus::Complete);
+    assert_eq!(
+        next.manager.renewals().startup_status(),
+        StartupStatus::Complete
+    );
 
     let third = World::over(next.storage.clone(), NOW + 2, []);
     assert!(
@@ -128,7 +131,7 @@ fn what_is_not_what_was_asked_for_is_neither_stored_nor_served() {
     world.apply();
     world.work();
     assert_eq!(world.serial(), None);
-    let view = &world.manager.managed_views()[0];
+    let view = &world.manager.renewals().views()[0];
     let retry = view.retry.as_ref().expect("failed");
     assert!(
         retry.message.contains("it is for other.example"),
@@ -138,7 +141,7 @@ fn what_is_not_what_was_asked_for_is_neither_stored_nor_served() {
     world.clock.advance(DAY);
     world.work();
     assert_eq!(world.serial(), None, "expired by this clock");
-    let view = &world.manager.managed_views()[0];
+    let view = &world.manager.renewals().views()[0];
     assert_eq!(
         view.retry.as_ref().map(|retry| retry.class),
         Some(FailureClass::Clock)
@@ -205,8 +208,8 @@ fn a_need_that_goes_takes_its_certificate_along() {
     let report = world.apply();
     assert_eq!(report.removed.len(), 1);
     assert_eq!(world.serial(), None);
-    assert!(world.manager.managed_views().is_empty());
-    assert_eq!(world.manager.next_due(), None);
+    assert!(world.manager.renewals().views().is_empty());
+    assert_eq!(world.manager.renewals().next_due(), None);
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn a_storage_that_is_full_is_told_of_once_and_written_to_as_soon_as_it_can_be() 
     assert_eq!(world.work(), 1);
     let serial = world.serial().expect("served from memory");
     assert!(world.manager.tick().missing.is_empty());
-    assert!(!world.manager.managed_views()[0].is_stored);
+    assert!(!world.manager.renewals().views()[0].is_stored);
     assert_eq!(world.work(), 0);
     let failed = (EventKind::StorageFailed, Severity::Critical);
     let told = world.told();
@@ -259,7 +262,7 @@ fn a_storage_that_is_full_is_told_of_once_and_written_to_as_soon_as_it_can_be() 
 
     world.storage.set_failure(None);
     assert_eq!(world.work(), 0);
-    assert!(world.manager.managed_views()[0].is_stored);
+    assert!(world.manager.renewals().views()[0].is_stored);
     assert_eq!(
         world.told().last(),
         Some(&(EventKind::StorageRecovered, Severity::Info))
@@ -278,7 +281,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     let report = world.apply();
     let why = report.missing[0].to_string();
     assert!(why.contains("cannot be read: cannot read"), "{why}");
-    let unread = |world: &World| world.manager.managed_views()[0].unread.clone();
+    let unread = |world: &World| world.manager.renewals().views()[0].unread.clone();
     let shown = unread(&world).expect("the reason is shown");
     assert!(shown.starts_with("cannot read"), "{shown}");
     for _ in 0..200 {
@@ -316,7 +319,7 @@ fn nothing_is_ordered_that_a_storage_may_have_which_cannot_be_read() {
     world.manager.tick();
     assert_eq!(unread(&world), None);
     assert_eq!((world.work(), asked(&world)), (1, 2));
-    assert!(world.manager.managed_views()[0].is_stored);
+    assert!(world.manager.renewals().views()[0].is_stored);
 }
 
 #[test]
@@ -336,11 +339,11 @@ fn what_is_served_and_soon_ends_is_renewed_whatever_the_storage_does() {
     world.work();
     let second = world.serial().expect("served");
     assert_ne!(second, first);
-    assert!(!world.manager.managed_views()[0].is_stored);
+    assert!(!world.manager.renewals().views()[0].is_stored);
     world.storage.set_failure(None);
     world.clock.advance(5);
     world.work();
-    assert!(world.manager.managed_views()[0].is_stored);
+    assert!(world.manager.renewals().views()[0].is_stored);
     let mut next = World::over(world.storage.clone(), world.clock.now(), []);
     next.apply();
     assert_eq!(next.serial(), Some(second));

@@ -340,7 +340,10 @@ fn what_the_index_knows_is_there_without_a_look_into_the_files() {
         let report = manager.start(&config, Duration::from_secs(60));
         assert_eq!(report.certificates, 1_000);
         assert_eq!(report.loading, None);
-        manager.flusher().flush(Duration::from_secs(10));
+        manager
+            .cert_files()
+            .flusher()
+            .flush(Duration::from_secs(10));
         metrics.files_read.get()
     };
     let mut before = None;
@@ -354,7 +357,7 @@ fn what_the_index_knows_is_there_without_a_look_into_the_files() {
             .map(|number| present(&manager, &format!("{number}.example")).expect("presented"))
             .collect();
         assert_eq!(*before.get_or_insert_with(|| told.clone()), told);
-        while manager.fetch_certificates() {}
+        while manager.cert_files_mut().fetch_certificates() {}
         let mut certificates = manager.certificates();
         let is_held = certificates.all(|one| one.is_in_memory());
         assert_eq!(is_held, in_memory == InMemory::All);

@@ -15,7 +15,7 @@ fn sites(world: &mut World, names: &[&str], issuers: &[&str]) {
 }
 
 fn view(world: &World, name: &str) -> ManagedView {
-    let views = world.manager.managed_views().into_iter();
+    let views = world.manager.renewals().views().into_iter();
     let mut views = views.filter(|view| view.names[0].to_string() == name);
     views.next().expect("it is asked for")
 }
@@ -55,7 +55,7 @@ fn a_limit_on_one_set_of_names_leaves_all_others_alone() {
     }
     assert!(!why.contains("is being asked"), "{why}");
     assert!(matches!(
-        world.manager.startup_status(),
+        world.manager.renewals().startup_status(),
         StartupStatus::Failed(_)
     ));
     let retry = world.storage.list(&"retry".parse().expect("a key"));
@@ -86,7 +86,7 @@ fn a_limit_that_is_lifted_for_one_lets_all_go_on_that_it_held() {
         "{why}"
     );
     world.issuer.limit(None);
-    assert!(world.manager.request_renewal("a.example"));
+    assert!(world.manager.renewals_mut().request_renewal("a.example"));
     assert_eq!(world.work(), 3);
 }
 
@@ -194,7 +194,7 @@ fn two_needs_with_the_same_names_share_no_failures() {
         world.storage.exists(&failures).expect("readable"),
         "it has failed still"
     );
-    let views = world.manager.managed_views();
+    let views = world.manager.renewals().views();
     assert_eq!(views.len(), 2);
     for view in views {
         let is_failed = view.issuers == ["ca".into()];

@@ -13,8 +13,8 @@ use crate::certificate::sni::CertificateSet;
 use crate::config::model::{Issuer, OnDemandLimits};
 use crate::event::EventKind;
 use crate::host::HostName;
-use crate::manager::{Reason, Requests};
-use crate::on_demand::{ObtainError, OnDemandIssuer};
+use crate::manager::Reason;
+use crate::on_demand::{ObtainError, OnDemandIssuer, Requests, list_records, write_uses};
 use crate::renewal::RenewalPolicy;
 use crate::schedule::{CertState, Failure, FailureClass};
 
@@ -63,13 +63,13 @@ impl World {
 
     /// A client asks for `host`, and waits.
     fn ask(&self, host: &str) -> Asked {
-        let requests: Requests = self.manager.requests().clone();
+        let requests: Requests = self.manager.on_demand().requests().clone();
         let host = name(host);
         let asked = self
             .runtime
             .spawn(async move { requests.obtain(&host).await });
         // It is asked for once it is seen, or answered.
-        while !self.manager.requests().has_new() && !asked.is_finished() {
+        while !self.manager.on_demand().requests().has_new() && !asked.is_finished() {
             std::thread::yield_now();
         }
         asked
@@ -78,7 +78,7 @@ impl World {
     /// Does what the service does for those who wait.
     fn take_up(&mut self) {
         if let Some(batch) = self.manager.take_requests() {
-            let looked = batch.run(self.manager.deps());
+            let looked = batch.run(self.manager.renewals().deps());
             self.manager.apply_lookup(looked);
         }
     }
@@ -93,13 +93,9 @@ impl World {
 
     /// All that is stored is read, as after a start.
     fn walk(&mut self) {
-        let records = self
-            .manager
-            .deps()
-            .list_on_demand_records()
-            .expect("readable");
+        let records = list_records(self.manager.renewals().deps()).expect("readable");
         let batch = self.manager.look_up_records(records);
-        let looked = batch.run(self.manager.deps());
+        let looked = batch.run(self.manager.renewals().deps());
         self.manager.apply_lookup(looked);
     }
 
@@ -114,7 +110,9 @@ impl World {
         let going = self.manager.on_demand_removals(up);
         let count = going.len();
         let gone = going.into_iter();
-        let gone = gone.map(|one| one.run(self.manager.deps())).collect();
+        let gone = gone
+            .map(|one| one.run(self.manager.renewals().deps()))
+            .collect();
         self.manager.finish_on_demand_removals(gone);
         count
     }
@@ -122,14 +120,12 @@ impl World {
     /// These names are used. How many of them are written down.
     fn used(&mut self, hosts: &[&str]) -> usize {
         let names: Vec<_> = hosts.iter().map(|host| name(host)).collect();
-        self.manager.record_on_demand_uses(&names);
+        self.manager.on_demand_mut().record_uses(&names);
         let mut written = 0;
         loop {
-            let noted = self
-                .manager
-                .deps()
-                .write_on_demand_uses(self.manager.unwritten_on_demand_uses());
-            self.manager.mark_on_demand_uses_written(&noted);
+            let uses = self.manager.on_demand().unwritten_uses();
+            let noted = write_uses(self.manager.renewals().deps(), uses);
+            self.manager.on_demand_mut().mark_uses_written(&noted);
             if noted.is_empty() {
                 return written;
             }
@@ -154,16 +150,14 @@ impl World {
     /// As [`Self::work`], where this is what is said of whether names are wanted.
     fn work_where(&mut self, is_wanted: Option<bool>) -> usize {
         let wanted: Arc<dyn RenewalPolicy> = Arc::new(Says(is_wanted));
-        let now = self.clock.now();
         let manager = &mut self.manager;
-        let issuers = &self.config.issuers;
         let local_certs = &mut manager.local_certs;
-        let mut local_ca = |name: &Arc<str>| local_certs.local_ca(name, issuers);
+        let mut local_ca = |name: &Arc<str>| local_certs.local_ca(name);
         let jobs = manager
             .renewals
-            .begin_due_jobs(&mut local_ca, issuers, Some(&wanted), now);
+            .begin_due_jobs(&mut local_ca, Some(&wanted));
         let count = jobs.len();
-        let deps = self.manager.deps().clone();
+        let deps = self.manager.renewals().deps().clone();
         for job in jobs {
             let done = self.runtime.block_on(job.run(&deps));
             self.manager.apply_job_results([done]);
@@ -196,7 +190,7 @@ fn a_pass_tells_nobody_of_a_name_that_is_looked_up() {
         .take_requests()
         .expect("a name to be looked up");
     assert!(world.manager.due_jobs().is_empty());
-    let looked = batch.run(world.manager.deps());
+    let looked = batch.run(world.manager.renewals().deps());
     assert!(world.manager.due_jobs().is_empty());
     assert!(!asked.is_finished(), "it waits still");
     world.manager.apply_lookup(looked);
@@ -223,12 +217,15 @@ fn what_a_client_asks_for_is_obtained_served_and_noted() {
     let set = world.obtain(HOST).expect("obtained");
     assert!(set.covers(HOST) && world.is_served(HOST));
     assert_eq!(world.stored("on_demand"), ["on_demand/x.shop.example.json"]);
-    assert!(world.manager.managed_views()[0].is_on_demand);
+    assert!(world.manager.renewals().views()[0].is_on_demand);
     assert_eq!(world.obtain(HOST).map(|_| ()), Ok(()), "at hand");
     assert_eq!(world.orders(), 1);
     let report = world.manager.tick();
     assert!(report.missing.is_empty(), "{report:?}");
-    assert_eq!(world.manager.startup_status(), StartupStatus::Complete);
+    assert_eq!(
+        world.manager.renewals().startup_status(),
+        StartupStatus::Complete
+    );
 }
 
 #[test]
@@ -283,7 +280,7 @@ fn a_failure_of_the_name_is_remembered_over_a_restart_and_not_tried_by_itself() 
     assert!(not_made.why.contains("nobody is there"), "{not_made:?}");
     assert!(not_made.retry_after.is_some());
     assert!(
-        world.manager.managed_views().is_empty(),
+        world.manager.renewals().views().is_empty(),
         "nothing is kept of it"
     );
 
@@ -316,12 +313,12 @@ fn a_name_that_failed_is_given_up_a_day_after_it_was_last_asked_for() {
     world.obtain(HOST).expect_err("away");
     world.clock.advance(DAY / 2);
     world.sweep();
-    assert_eq!(world.manager.managed_views().len(), 1);
+    assert_eq!(world.manager.renewals().views().len(), 1);
     world.work();
     world.clock.advance(DAY);
     world.work();
     world.sweep();
-    assert!(world.manager.managed_views().is_empty());
+    assert!(world.manager.renewals().views().is_empty());
 }
 
 #[test]

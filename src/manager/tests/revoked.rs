@@ -5,7 +5,7 @@ use super::*;
 use crate::config::model::Issuer;
 use crate::event::{EventKind, Severity};
 use crate::issuer::RevocationReason;
-use crate::manager::ActionError;
+use crate::renewal::list_revoked;
 use crate::schedule::CertState;
 
 impl World {
@@ -17,15 +17,15 @@ impl World {
         let Ok(revoke) = revoke else {
             panic!("it can be revoked")
         };
-        let deps = self.manager.deps().clone();
+        let deps = self.manager.renewals().deps().clone();
         let done = self.runtime.block_on(revoke.run(&deps));
         done.expect("revoked");
         self.manager.replace_revoked(&revoke).expect("replaced")
     }
 
     fn heed(&mut self) {
-        let revoked = self.manager.deps().list_revoked();
-        self.manager.mark_revoked(&revoked);
+        let revoked = list_revoked(self.manager.renewals().deps());
+        self.manager.renewals_mut().mark_revoked(&revoked);
     }
 }
 
@@ -44,7 +44,7 @@ fn all_instances_serve_the_one_that_takes_its_place() {
         *world.issuer.revoked.lock().expect("whole"),
         [RevocationReason::Superseded]
     );
-    assert!(world.manager.managed_views()[0].is_revoked);
+    assert!(world.manager.renewals().views()[0].is_revoked);
     assert_eq!(world.serial(), first, "served until the next is there");
     assert_eq!(
         world.told().last(),
@@ -54,7 +54,7 @@ fn all_instances_serve_the_one_that_takes_its_place() {
     assert_eq!(world.work(), 1);
     let second = world.serial();
     assert_ne!(second, first);
-    assert!(!world.manager.managed_views()[0].is_revoked);
+    assert!(!world.manager.renewals().views()[0].is_revoked);
     world.heed();
     assert_eq!(world.work(), 0, "once");
 
@@ -104,7 +104,7 @@ fn a_compromised_key_is_kept_from_use_wherever_it_turns_up() {
     *world.issuer.repeats.lock().expect("whole") = true;
     assert_eq!(world.work(), 1);
     assert_eq!(world.serial(), first);
-    let retry = world.manager.managed_views()[0]
+    let retry = world.manager.renewals().views()[0]
         .retry
         .clone()
         .expect("failed");
@@ -201,7 +201,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
     assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));
     fixture.manager.tick();
     assert_eq!(fixture.serial("a.example").as_ref(), Some(&first));
-    let events = fixture.manager.deps().events().recent();
+    let events = fixture.manager.renewals().deps().events().recent();
     assert!(
         events
             .iter()
@@ -212,7 +212,7 @@ fn the_local_ca_gives_up_what_it_can_replace() {
     assert_eq!(revoke(&mut fixture), Ok(false));
     let second = fixture.serial("a.example").expect("served");
     assert_ne!(second, first);
-    let events = fixture.manager.deps().events().recent();
+    let events = fixture.manager.renewals().deps().events().recent();
     assert!(
         events
             .iter()

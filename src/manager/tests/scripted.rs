@@ -248,10 +248,10 @@ impl World {
 
     /// Works on all that is due, and returns how much that was.
     pub(super) fn work(&mut self) -> usize {
-        self.manager.deps().flush_pending_writes();
+        self.manager.renewals().deps().flush_pending_writes();
         let jobs = self.manager.due_jobs();
         let count = jobs.len();
-        let deps = self.manager.deps().clone();
+        let deps = self.manager.renewals().deps().clone();
         let done = self.runtime.block_on(async {
             let mut done = Vec::new();
             for job in jobs {
@@ -265,19 +265,19 @@ impl World {
 
     /// Asks the CA of all whose time it is when to renew them, and returns how many those are.
     pub(super) fn inquire(&mut self) -> usize {
-        let ari_queries = self.manager.ari_queries(100);
+        let ari_queries = self.manager.renewals_mut().ari_queries(100);
         let count = ari_queries.len();
-        let deps = self.manager.deps().clone();
+        let deps = self.manager.renewals().deps().clone();
         for inquiry in ari_queries {
             let answer = self.runtime.block_on(inquiry.run(&deps));
-            self.manager.apply_ari_result(answer);
+            self.manager.renewals_mut().apply_ari_result(answer);
         }
         count
     }
 
     /// The certificate that is served, as its CA knows it.
     pub(super) fn id(&self) -> Option<String> {
-        self.manager.managed_views()[0]
+        self.manager.renewals().views()[0]
             .certificate
             .as_ref()?
             .renewal_id()
@@ -298,7 +298,7 @@ impl World {
     }
 
     pub(super) fn state(&self) -> CertState {
-        self.manager.managed_views()[0].state
+        self.manager.renewals().views()[0].state
     }
 }
 

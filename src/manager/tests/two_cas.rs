@@ -22,12 +22,12 @@ fn certificates_of_two_cas_for_the_same_names_wait_side_by_side() {
         .set_failure(Some(std::io::ErrorKind::StorageFull));
     assert_eq!(world.work(), 2);
     let stored = |world: &World| -> Vec<bool> {
-        let managed = world.manager.managed_views();
+        let managed = world.manager.renewals().views();
         managed.iter().map(|one| one.is_stored).collect()
     };
     assert_eq!(stored(&world), [false, false]);
     world.storage.set_failure(None);
-    assert_eq!(world.manager.deps().flush_pending_writes(), 0);
+    assert_eq!(world.manager.renewals().deps().flush_pending_writes(), 0);
     assert_eq!(stored(&world), [true, true]);
     for ca in ["ca.test", "second"] {
         let key = format!("certificates/{ca}/a.example.pem").parse();

@@ -1,8 +1,9 @@
 //! Keeps from asking a service that does not answer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::clock::UnixTime;
+use crate::lock::MutexExt as _;
 
 /// So many failures in a row, and the service is not asked for a while.
 const FAILURES: u32 = 5;
@@ -77,7 +78,7 @@ impl Breaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 

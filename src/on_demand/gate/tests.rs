@@ -99,6 +99,7 @@ impl Fixture {
             config,
             issuer: issuer.clone(),
             decider: None,
+            requests: &Arc::default(),
             clock: clock.clone(),
             metrics: Some(&metrics),
         };
@@ -116,6 +117,7 @@ impl Fixture {
             config,
             issuer: self.issuer.clone(),
             decider: None,
+            requests: &Arc::default(),
             clock: self.clock.clone(),
             metrics: Some(&self.metrics),
         };
@@ -180,6 +182,7 @@ async fn a_function_of_the_program_decides() {
         config: &config,
         issuer: fixture.issuer.clone(),
         decider: Some(decider),
+        requests: &Arc::default(),
         clock: fixture.clock.clone(),
         metrics: Some(&fixture.metrics),
     };

@@ -8,49 +8,47 @@ use crate::clock::UnixTime;
 use crate::issuer::Issuer;
 use crate::schedule::{Intent, Retries};
 
-impl Job {
-    /// The issuers that can be asked now: those at which nothing has failed of late, and of which no
-    /// limit stands against it.
-    pub(super) async fn candidates(&self, retries: &Retries, now: UnixTime) -> Vec<&JobIssuer> {
-        let mut candidates = Vec::new();
-        for job_issuer in &self.issuers {
-            if !self.is_asked && !retries.is_due(&job_issuer.account_id(), now) {
-                continue;
-            }
-            if let JobIssuer::Remote(issuer) = job_issuer {
-                issuer.refresh_limits().await;
-            }
-            if !self.is_held(job_issuer, now) {
-                candidates.push(job_issuer);
-            }
+/// The issuers that can be asked now: those with which nothing has failed lately, and that no limit
+/// holds.
+pub(super) async fn candidates<'a>(
+    job: &'a Job,
+    retries: &Retries,
+    now: UnixTime,
+) -> Vec<&'a JobIssuer> {
+    let mut candidates = Vec::new();
+    for job_issuer in &job.issuers {
+        if !job.is_asked && !retries.is_due(&job_issuer.account_id(), now) {
+            continue;
         }
-        candidates
-    }
-
-    /// Whether a limit of the CA stands against asking; our own pace is waited for.
-    pub(super) fn is_held(&self, job_issuer: &JobIssuer, now: UnixTime) -> bool {
-        match job_issuer {
-            JobIssuer::Remote(issuer) => issuer.held(&self.intent(issuer, now)).is_some(),
-            JobIssuer::Local(_) => false,
+        if let JobIssuer::Remote(issuer) = job_issuer {
+            issuer.refresh_limits().await;
+        }
+        if !is_held(job, job_issuer, now) {
+            candidates.push(job_issuer);
         }
     }
-
-    /// What an order at `issuer` would be.
-    fn intent(&self, issuer: &Arc<dyn Issuer>, now: UnixTime) -> Intent<'_> {
-        Intent {
-            names: &self.guard.spec.names,
-            replaces: self.replaces(issuer, now).is_some(),
-        }
-    }
-
-    /// How `issuer` knows the certificate to be replaced, where it is of the same and still counts.
-    pub(super) fn replaces(&self, issuer: &Arc<dyn Issuer>, now: UnixTime) -> Option<String> {
-        let present = self.present.as_ref().filter(|_| self.tells_replaced)?;
-        replaced_at(present, self.is_revoked, issuer, now)
-    }
+    candidates
 }
 
-/// How `issuer` knows `present`, where it is of the same and still counts.
+/// Whether a limit of the CA stands against asking it. Our own pace is waited for.
+pub(super) fn is_held(job: &Job, job_issuer: &JobIssuer, now: UnixTime) -> bool {
+    let JobIssuer::Remote(issuer) = job_issuer else {
+        return false;
+    };
+    let intent = Intent {
+        names: &job.guard.spec.names,
+        replaces: replaced(job, issuer, now).is_some(),
+    };
+    issuer.held(&intent).is_some()
+}
+
+/// How `issuer` knows the certificate to be replaced, where that came from it and still counts.
+pub(super) fn replaced(job: &Job, issuer: &Arc<dyn Issuer>, now: UnixTime) -> Option<String> {
+    let present = job.present.as_ref().filter(|_| job.tells_replaced)?;
+    replaced_at(present, job.is_revoked, issuer, now)
+}
+
+/// How `issuer` knows `present`, where that came from it and still counts.
 pub(crate) fn replaced_at(
     present: &TlsCertificate,
     is_revoked: bool,

@@ -8,16 +8,13 @@ use super::paths::{paths, without_comments};
 use super::{root, sources};
 
 /// Types whose methods still stand in more than two files. To be emptied.
-const SCATTERED: [&str; 4] = ["CertFiles", "Job", "Renewals", "TlsManager"];
+const SCATTERED: [&str; 0] = [];
 
 /// Modules that still use each other in circles, by their parent. To be emptied.
-const CIRCLES: [(&str, &[&str]); 6] = [
-    ("cert_files", &["folders", "watched_paths"]),
+const CIRCLES: [(&str, &[&str]); 3] = [
     ("edge", &["http1", "report"]),
     ("edge::http1", &["head", "target"]),
-    ("manager::on_demand", &["expiry", "lookup", "record"]),
     ("proxy", &["app", "request_ctx"]),
-    ("renewal", &["job", "revocation"]),
 ];
 
 /// In files.

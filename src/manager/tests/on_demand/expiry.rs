@@ -50,7 +50,7 @@ fn it_is_renewed_while_it_is_wanted_and_where_nobody_can_tell() {
         world.clock.advance(65 * DAY);
         assert_eq!(world.work_where(says), 1);
         assert_eq!(world.orders(), orders, "{says:?}");
-        assert_eq!(world.manager.managed_views()[0].state, CertState::Valid);
+        assert_eq!(world.manager.renewals().views()[0].state, CertState::Valid);
     }
 }
 
@@ -126,7 +126,7 @@ fn a_certificate_that_another_instance_has_renewed_is_not_deleted_but_served() {
     assert_eq!(peer.work_where(Some(true)), 1);
     world.clock.advance(2 * DAY);
     assert_eq!(world.work_where(Some(false)), 1);
-    assert_ne!(world.manager.managed_views()[0].state, CertState::Valid);
+    assert_ne!(world.manager.renewals().views()[0].state, CertState::Valid);
     assert_eq!(world.sweep(), 1, "looked at");
     assert!(world.is_served(HOST));
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_certificate_that_another_instance_has_renewed_is_not_deleted_but_served() {
         "with what is known of it"
     );
     assert_eq!(world.stored("on_demand").len(), 1);
-    assert_eq!(world.manager.managed_views()[0].state, CertState::Valid);
+    assert_eq!(world.manager.renewals().views()[0].state, CertState::Valid);
     world.clock.advance(65 * DAY);
     assert_eq!(world.work_where(Some(true)), 1, "it is in the plan again");
 }

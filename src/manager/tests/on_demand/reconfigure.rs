@@ -18,7 +18,7 @@ fn taken_over() -> World {
 fn the_configuration_takes_over_and_gives_back_without_an_order() {
     let mut world = taken_over();
     assert!(world.is_served(HOST));
-    let managed = world.manager.managed_views();
+    let managed = world.manager.renewals().views();
     assert_eq!(managed.len(), 1, "{managed:?}");
     assert!(!managed[0].is_on_demand);
     world.sweep();
@@ -43,7 +43,8 @@ fn what_another_certificate_takes_over_goes_with_its_key_once_it_is_unused() {
     assert!(
         world
             .manager
-            .managed_views()
+            .renewals()
+            .views()
             .iter()
             .all(|one| !one.is_on_demand)
     );
@@ -52,7 +53,8 @@ fn what_another_certificate_takes_over_goes_with_its_key_once_it_is_unused() {
     assert!(
         world
             .manager
-            .managed_views()
+            .renewals()
+            .views()
             .iter()
             .all(|one| !one.is_on_demand)
     );
@@ -112,7 +114,7 @@ fn another_list_of_issuers_goes_on_with_what_is_there() {
     world.apply();
     assert!(world.is_served(HOST));
     assert_eq!(world.work(), 0);
-    assert_eq!(world.manager.managed_views()[0].issuers.len(), 2);
+    assert_eq!(world.manager.renewals().views()[0].issuers.len(), 2);
     let Some(Issuer::Acme(_)) = world.config.issuers.get("other") else {
         panic!("configured");
     };

@@ -6,7 +6,7 @@ use crate::secret::Secret;
 
 impl World {
     fn knows(&self, host: &str) -> bool {
-        let requests = self.manager.requests();
+        let requests = self.manager.on_demand().requests();
         self.runtime.block_on(requests.has_stored(&name(host)))
     }
 
@@ -58,7 +58,7 @@ fn a_storage_that_hangs_takes_few_threads_and_holds_nobody_up_for_ever() {
     world.storage.hang(true);
     let asking: Vec<_> = (0..40)
         .map(|number| {
-            let requests: Requests = world.manager.requests().clone();
+            let requests: Requests = world.manager.on_demand().requests().clone();
             let host = name(&format!("n{number}.shop.example"));
             world
                 .runtime
@@ -115,11 +115,7 @@ fn another_ca_in_the_place_of_the_issuer_is_asked_at_once() {
 fn what_is_known_is_not_read_again() {
     let mut world = World::demanding([]);
     world.obtain(HOST).expect("obtained");
-    let records = world
-        .manager
-        .deps()
-        .list_on_demand_records()
-        .expect("readable");
+    let records = list_records(world.manager.renewals().deps()).expect("readable");
     assert_eq!(records.len(), 1);
     assert!(world.manager.look_up_records(records.clone()).is_empty());
     let mut next = World::demanding_over(world.storage.clone(), NOW, []);
@@ -137,16 +133,16 @@ fn a_name_that_the_gate_holds_back_stays_in_the_plan() {
     let asked = world
         .runtime
         .spawn(async move { asking.certificate(HOST, None).await });
-    while !world.manager.requests().has_new() {
+    while !world.manager.on_demand().requests().has_new() {
         std::thread::yield_now();
     }
     world.take_up();
     world.work();
     assert!(world.runtime.block_on(asked).expect("an answer").is_none());
     assert!(!gate.allows(HOST), "not for now");
-    world.manager.recheck_on_demand();
+    world.manager.on_demand_mut().recheck_all();
     world.manager.tick();
-    assert_eq!(world.manager.managed_views().len(), 1);
+    assert_eq!(world.manager.renewals().views().len(), 1);
     world.clock.advance(120);
     assert_eq!(world.work(), 1);
     assert!(world.is_served(HOST));
@@ -155,7 +151,7 @@ fn a_name_that_the_gate_holds_back_stays_in_the_plan() {
 #[test]
 fn some_are_answered_before_others_are_looked_up() {
     let mut world = World::demanding([]);
-    let requests = world.manager.requests().clone();
+    let requests = world.manager.on_demand().requests().clone();
     world.runtime.block_on(async move {
         for number in 0..70 {
             let host = name(&format!("{number}.shop.example"));
@@ -165,11 +161,11 @@ fn some_are_answered_before_others_are_looked_up() {
         }
     });
     world.take_up();
-    assert!(world.manager.requests().has_new());
-    assert_eq!(world.manager.managed_views().len(), 64);
+    assert!(world.manager.on_demand().requests().has_new());
+    assert_eq!(world.manager.renewals().views().len(), 64);
     world.take_up();
-    assert!(!world.manager.requests().has_new());
-    assert_eq!(world.manager.managed_views().len(), 70);
+    assert!(!world.manager.on_demand().requests().has_new());
+    assert_eq!(world.manager.renewals().views().len(), 70);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::record::Record;
-use super::requests::LookupGuard;
+use super::request_table::LookupGuard;
 use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 use crate::issuer::Issuer;

@@ -1,79 +1,15 @@
-//! One flight for all handshakes that want the same name, and a bound on those that wait.
+//! A bound on the handshakes that wait, in all and for each network.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use prometheus::IntGauge;
-use tokio::sync::watch;
 
 use super::quota::network;
-use crate::certificate::sni::CertificateSet;
-use crate::host::HostName;
 
-/// How many names may be worked for at once.
-const MAX_FLIGHTS: usize = 20_000;
-
-/// What came of a name: its certificate, or none.
-pub(super) type Outcome = Option<Arc<CertificateSet>>;
-
-/// What waiting handshakes watch: nothing until the flight has ended.
-pub(super) type Waiter = watch::Receiver<Option<Outcome>>;
-
-/// The names that are worked for.
-#[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<HostName, Waiter, ahash::RandomState>>);
-
-/// The work for one name. Where it is dropped without an outcome, it has failed.
-pub(super) struct Flight {
-    flights: Arc<Flights>,
-    name: HostName,
-    ended: watch::Sender<Option<Outcome>>,
-}
-
-impl Flights {
-    /// Joins the work for `name`. Where there is none, it is begun with the flight that comes
-    /// with it. `None` where there is too much work.
-    pub(super) fn join(self: &Arc<Self>, name: &HostName) -> Option<(Waiter, Option<Flight>)> {
-        let mut flights = self.lock();
-        if let Some(waiter) = flights.get(name) {
-            return Some((waiter.clone(), None));
-        }
-        if flights.len() >= MAX_FLIGHTS {
-            return None;
-        }
-        let (ended, waiter) = watch::channel(None);
-        flights.insert(name.clone(), waiter.clone());
-        let flight = Flight {
-            flights: Arc::clone(self),
-            name: name.clone(),
-            ended,
-        };
-        Some((waiter, Some(flight)))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<HostName, Waiter, ahash::RandomState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Flight {
-    pub(super) fn name(&self) -> &HostName {
-        &self.name
-    }
-
-    /// Wakes all that wait.
-    pub(super) fn finish(self, outcome: Outcome) {
-        self.ended.send_replace(Some(outcome));
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.flights.lock().remove(&self.name);
-    }
-}
+use crate::lock::MutexExt as _;
 
 /// Counts handshakes that wait.
 pub(super) struct WaitLimit {
@@ -128,7 +64,7 @@ impl WaitLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, (HashMap<IpAddr, u32, ahash::RandomState>, u32)> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock_unpoisoned()
     }
 }
 
@@ -154,26 +90,6 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn all_who_want_a_name_share_its_work() {
-        let flights = Arc::new(Flights::default());
-        let name: HostName = "a.example".parse().expect("a name");
-        let (mut first, flight) = flights.join(&name).expect("room");
-        let flight = flight.expect("the first begins it");
-        let (mut second, none) = flights.join(&name).expect("room");
-        assert!(none.is_none() && *flight.name() == name);
-        flight.finish(None);
-        for waiter in [&mut first, &mut second] {
-            let ended = waiter.wait_for(Option::is_some).await;
-            assert!(matches!(ended.as_deref(), Ok(Some(None))));
-        }
-        // A lost flight has failed, and another begins.
-        let (mut waiter, flight) = flights.join(&name).expect("room");
-        drop(flight.expect("it begins anew"));
-        assert!(waiter.wait_for(Option::is_some).await.is_err());
-        assert!(flights.join(&name).expect("room").1.is_some());
-    }
 
     #[test]
     fn seats_are_bounded_in_all_and_for_a_network() {

@@ -1,0 +1,91 @@
+//! What jobs depend on.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounterVec;
+
+use crate::cert_store::{self, StorageHealth, Use};
+use crate::certificate::{Loader, TlsCertificate};
+use crate::clock::Clock;
+use crate::config::model::InMemory;
+use crate::event::EventBus;
+use crate::lock::MutexExt as _;
+use crate::storage::{PendingWrites, Storage};
+
+/// What jobs depend on.
+#[derive(Clone)]
+pub struct Deps {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) events: EventBus,
+    pub(crate) health: Arc<StorageHealth>,
+    pub(crate) pending_writes: PendingWrites,
+    pub(crate) last_check: LastCheck,
+    /// Whether certificates are held in memory that are in the storage.
+    pub(crate) in_memory: InMemory,
+    /// Counts certificates that were asked for, by issuer and result.
+    pub(crate) renewals: Option<IntCounterVec>,
+}
+
+impl Deps {
+    /// The bus for events.
+    pub fn events(&self) -> &EventBus {
+        &self.events
+    }
+
+    /// `certificate` of `subject`, which is stored as one of the CA `ca`, as it is held from now
+    /// on.
+    pub(crate) fn place_in_memory(
+        &self,
+        certificate: TlsCertificate,
+        ca: &str,
+        subject: &str,
+    ) -> TlsCertificate {
+        match self.in_memory {
+            InMemory::All => certificate,
+            InMemory::Cache => {
+                cert_store::leave_in_storage(certificate, &self.storage, &self.loader, ca, subject)
+            }
+        }
+    }
+
+    /// Stores what could not be stored before. How much still waits. Blocks on the storage; the
+    /// manager is not held.
+    pub fn flush_pending_writes(&self) -> usize {
+        match self.pending_writes.flush_to(&*self.storage) {
+            Ok(true) => self.health.record_success(Use::Writing),
+            Ok(false) => {}
+            Err(error) => self.health.record_failure(Use::Writing, &error),
+        }
+        self.pending_writes.len()
+    }
+
+    /// Whether anything waits to be stored.
+    pub fn has_waiting(&self) -> bool {
+        !self.pending_writes.is_empty()
+    }
+
+    /// Whether a certificate of `subject` by the CA `ca` waits to be stored.
+    pub(crate) fn is_waiting(&self, ca: &str, subject: &str) -> bool {
+        self.pending_writes
+            .has_write(&cert_store::pending_name(ca, subject))
+    }
+}
+
+/// When it was last checked what others have had revoked. A handle; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct LastCheck(Arc<Mutex<Option<Instant>>>);
+
+impl LastCheck {
+    /// Whether the last check was so long ago; then this is one.
+    pub(super) fn is_due(&self, every: Duration) -> bool {
+        let mut last = self.0.lock_unpoisoned();
+        let is_due = last.is_none_or(|last| last.elapsed() >= every);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
