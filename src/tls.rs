@@ -21,7 +21,7 @@ mod select;
 mod ticket;
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -40,6 +40,7 @@ use crate::certificate::sni::{CertificateSet, SniMap};
 use crate::challenge::Challenges;
 use crate::config::model::{Tls, UnknownSni};
 use crate::host::HostName;
+use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 
@@ -217,7 +218,7 @@ impl GlobalCertificate {
 
     /// The record of the handshake of a connection; `None` once that has ended.
     fn handshake(&self, ssl: &SslRef) -> Option<Handshake> {
-        lock(ssl.ex_data(self.0.handshake)?).clone()
+        ssl.ex_data(self.0.handshake)?.lock_unpoisoned().clone()
     }
 
     /// The certificates to present, once they are known: they may have to be loaded or obtained.
@@ -322,7 +323,7 @@ impl TlsAccept for GlobalCertificate {
     ) -> Option<Arc<dyn Any + Send + Sync>> {
         // Taken out: a connection that lives long must not keep a replaced configuration alive.
         let handshake = ssl.ex_data(self.0.handshake);
-        let handshake = handshake.and_then(|slot| lock(slot).take());
+        let handshake = handshake.and_then(|slot| slot.lock_unpoisoned().take());
         let is_validation = handshake.as_ref().is_some_and(Handshake::is_validation);
         let result = if is_validation { "challenge" } else { "ok" };
         let is_resumed = ssl.session_reused();
@@ -356,11 +357,6 @@ fn session_context(policy: &[u8], name: Option<&HostName>, purpose: Purpose) -> 
         hash.update(name.as_str().as_bytes());
     }
     hash.finish()
-}
-
-/// Everything locked here is replaced as a whole, so a panic leaves nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::slot::Slot;
+use crate::lock::MutexExt as _;
 
 /// How long a connection has to be idle before it may be closed for another: the next request often
 /// follows at once.
@@ -172,13 +173,11 @@ impl Connections {
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock_unpoisoned()
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.by_client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.by_client.lock_unpoisoned()
     }
 }
 

@@ -5,8 +5,10 @@
 //! a [`Flow`]: while a write waits for the client, nothing more is read.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+
+use crate::lock::MutexExt as _;
 
 /// Octets that the streams of a connection share: what is read from servers before the writers have
 /// their turn.
@@ -86,7 +88,7 @@ impl Flow {
     }
 
     fn set_reader(&self, reader: Option<Waker>) -> Option<Waker> {
-        let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.reader.lock_unpoisoned();
         std::mem::replace(&mut *slot, reader)
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
+use crate::lock::MutexExt as _;
 use crate::printable::Printable as _;
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex, ForeignCertificate};
@@ -220,7 +221,7 @@ impl Endpoint {
     }
 
     fn resting(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.resting.lock_unpoisoned()
     }
 
     /// Avoids this address until a time in milliseconds.

@@ -13,8 +13,9 @@ use pingora_core::listeners::TlsAccept as _;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::select::RequestedName;
-use super::{GlobalCertificate, Handshake, alpn, context, ffi, lock, session_policy};
+use super::{GlobalCertificate, Handshake, alpn, context, ffi, session_policy};
 use crate::config::model::Tls;
+use crate::lock::MutexExt as _;
 
 impl GlobalCertificate {
     /// An acceptor for handshakes that the program drives itself, on threads or with tokio-openssl.
@@ -53,7 +54,7 @@ impl GlobalCertificate {
             ssl.set_ex_data(is_validation, handshake.is_validation());
             // A connection that lives long must not keep a replaced configuration alive.
             if let Some(slot) = ssl.ex_data(this.0.handshake) {
-                lock(slot).take();
+                slot.lock_unpoisoned().take();
             }
             Ok(response)
         });

@@ -13,8 +13,8 @@ use pingora_core::protocols::SocketDigest;
 use tokio::time::Instant;
 
 use super::info::TlsInfo;
-use super::lock;
 use super::select::{Purpose, RequestedName, Selection, Snapshot};
+use crate::lock::MutexExt as _;
 
 tokio::task_local! {
     /// The record of the handshake that the current task drives.
@@ -197,7 +197,7 @@ impl Handshake {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.0.state)
+        self.0.state.lock_unpoisoned()
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::lock;
 use crate::certificate::sni::CertificateSet;
 use crate::host::HostName;
+use crate::lock::MutexExt as _;
 
 /// How long after the handshake a first request belongs to the state of the handshake. Browsers
 /// open connections in advance; what they request later is served from the state of that time.
@@ -89,7 +89,7 @@ impl TlsInfo {
     /// The attachment of the snapshot that the handshake used, for the first request of the
     /// connection; `None` for later ones, and for a first one that came too late.
     pub fn take_attachment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        let attachment = lock(&self.attachment).take()?;
+        let attachment = self.attachment.lock_unpoisoned().take()?;
         let is_in_time = self.since.elapsed() < FIRST_REQUEST;
         attachment.upgrade().filter(|_| is_in_time)
     }

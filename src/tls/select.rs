@@ -60,7 +60,7 @@ impl Snapshot {
         };
         let found = match requested {
             RequestedName::Name(_) => own,
-            _ => own.or(self.certificates.default_set()),
+            _ => own.or_else(|| self.certificates.default_set()),
         };
         if let Some(loading) = self.certificates.loading()
             && !loading.is_settled(host, found.map(|set| &**set))

@@ -232,7 +232,7 @@ async fn serve(
 /// What the first request would get, which may still come.
 fn attachment_of(info: &TlsInfo) -> Option<Arc<dyn Any + Send + Sync>> {
     let again = TlsInfo {
-        attachment: Mutex::new(lock(&info.attachment).clone()),
+        attachment: Mutex::new(info.attachment.lock_unpoisoned().clone()),
         ..TlsInfo::new(None, None, false)
     };
     let since = info.since;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
 
-use super::lock;
+use crate::lock::MutexExt as _;
 
 /// A key that seals tickets with AES-256-CBC and HMAC-SHA-256 (RFC 5077, section 4).
 pub(super) struct TicketKey {
@@ -129,7 +129,7 @@ impl Tickets {
     /// Keys that rotate at `interval`. If the interval is the same, they are the keys in use, so a
     /// reload of the configuration invalidates no session.
     pub(super) fn keys(&self, interval: Duration) -> Arc<TicketKeys> {
-        let mut in_use = lock(&self.in_use);
+        let mut in_use = self.in_use.lock_unpoisoned();
         match in_use.as_ref() {
             Some((of, keys)) if *of == interval => Arc::clone(keys),
             _ => {

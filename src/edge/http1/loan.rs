@@ -19,6 +19,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::MessageStream;
+use crate::lock::MutexExt as _;
 
 /// The lender's side.
 pub(super) struct Loan(Arc<Mutex<Lent>>);
@@ -67,7 +68,7 @@ impl Loan {
 impl Handle {
     /// Only the borrower locks it while it is lent.
     fn lent(&self) -> MutexGuard<'_, Lent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock_unpoisoned()
     }
 }
 

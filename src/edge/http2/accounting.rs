@@ -8,11 +8,12 @@
 //! accepts responses. The h2 crate has limits of its own for what it holds in memory; they end a
 //! connection in the same way.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
 use super::frames::{CONTINUATION, DATA, END_STREAM, Frame, HEADERS, RST_STREAM};
+use crate::lock::MutexExt as _;
 
 /// By how much useless work may exceed the use of a connection, in frames.
 const ALLOWANCE: u32 = 600;
@@ -167,7 +168,7 @@ impl Accounting {
     }
 
     fn update<T>(&self, act: impl FnOnce(&mut Balance) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock_unpoisoned())
     }
 }
 
