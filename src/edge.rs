@@ -13,6 +13,7 @@ mod handshake_queue;
 mod http1;
 mod http2;
 mod limits;
+mod refusal;
 mod report;
 mod slot;
 mod socket;

@@ -8,8 +8,8 @@ mod body;
 mod direct;
 mod head;
 mod loan;
+mod request_line;
 mod stream;
-mod target;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use crate::shutdown::{ShutdownWatch, requested};
 
 use self::direct::Outcome;
 use self::head::Head;
-pub(super) use self::head::{
-    CONNECT, LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE, bad,
-};
+pub(super) use self::head::MAX_FIELDS;
+use self::request_line::EMPTY_LINE;
+pub(super) use self::request_line::{MAX_REQUEST_LINE, is_well_formed};
 use self::stream::MessageStream;
-pub(super) use self::target::is_well_formed;
+use super::refusal::Refusal;
 use super::report::Report;
 use super::slot::Slot;
 use super::timer::Timer;
@@ -183,8 +183,8 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
     let mut may_skip = true;
     let mut is_worth_parsing = true;
     loop {
-        if may_skip && stream.unread().starts_with(head::EMPTY_LINE) {
-            stream.skip_bytes(head::EMPTY_LINE.len());
+        if may_skip && stream.unread().starts_with(EMPTY_LINE) {
+            stream.skip_bytes(EMPTY_LINE.len());
             may_skip = false;
         }
         if is_worth_parsing

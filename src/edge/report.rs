@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::SocketDigest;
 
-use super::http1::Refusal;
+use super::refusal::Refusal;
 use crate::metrics::Metrics;
 use crate::throttle::Throttle;
 use crate::tls::Handshake;

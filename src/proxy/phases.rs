@@ -17,9 +17,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Gateway;
-use super::app::Handover;
 use super::decision::{Decision, Step};
 use super::failure::{self, Failure};
+use super::handover::Handover;
 use super::header::{self, Forwarded};
 use super::refusal::Refusal;
 use super::request::Request;

@@ -9,13 +9,13 @@ use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::RequestHeader;
 
-use super::app::KeepAlive;
 use super::body::Body;
 use super::connection_limit::{ConnectionLimit, UpstreamPermit};
 use super::deadline::Deadline;
 use super::decision::{Decision, Step};
 use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
 use super::flow::Flow;
+use super::handover::KeepAlive;
 use super::header;
 use super::request::Request;
 use super::response::LocalResponse;

@@ -10,9 +10,11 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::tls::SslDigest;
 
-use super::head::{Head, HeadRanges, Refusal};
+use super::head::{Head, HeadRanges};
+use super::request_line::RoughLine;
 use super::stream::MessageStream;
-use super::target::RoughLine;
+
+use crate::edge::refusal::Refusal;
 use crate::proxy::{Decision, DirectResponder, Fields, Prepared, Request, Routed};
 
 /// Up to this size a body is sent in one piece with its head.

@@ -6,18 +6,12 @@
 
 use std::ops::Range;
 
-use http::StatusCode;
-
+use super::request_line::{
+    self, Absolute, MAX_REQUEST_LINE, RequestLine, is_token, looks_like_http,
+};
+use crate::edge::refusal::{LINE_TOO_LONG, Refusal, TOO_LARGE, bad};
 use crate::host::NameBuffer;
 use crate::proxy::Authority;
-
-use super::target::{self, Absolute};
-
-/// The longest request line in bytes.
-pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
-
-/// The longest method that is accepted before the request line is complete.
-pub(super) const MAX_METHOD: usize = 32;
 
 /// The most fields of a head.
 pub(in crate::edge) const MAX_FIELDS: usize = 100;
@@ -54,36 +48,6 @@ pub(super) enum Body {
     /// An upgrade to WebSocket is requested: what follows is no longer HTTP once it is granted.
     Upgrade,
 }
-
-/// Why a request is refused before it is routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::edge) struct Refusal {
-    pub(in crate::edge) status: StatusCode,
-    /// What is wrong, for the client and the log. It never repeats what the client sent.
-    pub(in crate::edge) reason: &'static str,
-}
-
-pub(in crate::edge) const fn bad(reason: &'static str) -> Refusal {
-    Refusal {
-        status: StatusCode::BAD_REQUEST,
-        reason,
-    }
-}
-
-pub(in crate::edge) const TOO_LARGE: Refusal = Refusal {
-    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    reason: "the request head is too large",
-};
-
-pub(in crate::edge) const LINE_TOO_LONG: Refusal = Refusal {
-    status: StatusCode::URI_TOO_LONG,
-    reason: "the request line is too long",
-};
-
-pub(in crate::edge) const CONNECT: Refusal = Refusal {
-    status: StatusCode::METHOD_NOT_ALLOWED,
-    reason: "CONNECT is not served here",
-};
 
 /// Parses the head at the beginning of `bytes`.
 ///
@@ -149,18 +113,6 @@ fn within(bytes: &[u8], part: &[u8]) -> Range<usize> {
     start..start + part.len()
 }
 
-/// The empty line that a client may send before a request (RFC 9112, section 2.2).
-pub(super) const EMPTY_LINE: &[u8] = b"\r\n";
-
-/// Whether the beginning of a request line can still become one.
-fn looks_like_http(bytes: &[u8]) -> Result<(), Refusal> {
-    let method = bytes.split(|&byte| byte == b' ').next().unwrap_or_default();
-    if method.len() > MAX_METHOD || !method.iter().all(|&byte| is_token(byte) || byte == b'\r') {
-        return Err(bad("this is not HTTP"));
-    }
-    Ok(())
-}
-
 /// Lines that end in CRLF, each without a CR, LF or NUL inside.
 struct Lines<'a> {
     rest: &'a [u8],
@@ -183,59 +135,6 @@ impl<'a> Lines<'a> {
             [b'\n', ..] => Err(bad("a line feed without a carriage return")),
             _ => Err(bad("a NUL in the request head")),
         }
-    }
-}
-
-struct RequestLine<'a> {
-    method: &'a [u8],
-    target: &'a [u8],
-    http_10: bool,
-}
-
-impl<'a> RequestLine<'a> {
-    /// Reads `METHOD SP TARGET SP HTTP/1.x`.
-    fn parse(line: &'a [u8]) -> Result<Self, Refusal> {
-        let mut parts = line.split(|&byte| byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'"));
-        };
-        if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
-            return Err(bad("the method is not a token"));
-        }
-        let http_10 = match version {
-            b"HTTP/1.1" => false,
-            b"HTTP/1.0" => true,
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
-                // 505 would be the right status, but a client's mistake must not count as a 5xx.
-                return Err(bad("this HTTP version is not spoken here"));
-            }
-            _ => return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'")),
-        };
-        let refused = |status, reason| Err(Refusal { status, reason });
-        match method {
-            b"CONNECT" => return Err(CONNECT),
-            b"TRACE" => {
-                return refused(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served here");
-            }
-            _ => {}
-        }
-        let form_is_known = match target {
-            [b'/', ..] => true,
-            b"*" => method == b"OPTIONS",
-            _ => target::authority(target).is_some(),
-        };
-        if !form_is_known || !target::is_well_formed(target) {
-            return Err(bad("the request target is malformed"));
-        }
-        Ok(Self {
-            method,
-            target,
-            http_10,
-        })
     }
 }
 
@@ -324,7 +223,7 @@ impl<'a> Fields<'a> {
         bytes: &[u8],
         request: &RequestLine<'_>,
     ) -> Result<Option<Absolute>, Refusal> {
-        let Some((authority, default_port)) = target::authority(request.target) else {
+        let Some((authority, default_port)) = request_line::authority(request.target) else {
             return Ok(None);
         };
         let mut buffers = [NameBuffer::new(), NameBuffer::new()];
@@ -384,11 +283,6 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     Ok(value
         .iter()
         .fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
-}
-
-/// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

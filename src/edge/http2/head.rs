@@ -6,9 +6,8 @@ use http::Method;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use pingora_http::RequestHeader;
 
-use crate::edge::http1::{
-    CONNECT, LINE_TOO_LONG, MAX_FIELDS, MAX_REQUEST_LINE, Refusal, TOO_LARGE, bad, is_well_formed,
-};
+use crate::edge::http1::{MAX_FIELDS, MAX_REQUEST_LINE, is_well_formed};
+use crate::edge::refusal::{CONNECT, LINE_TOO_LONG, Refusal, TOO_LARGE, bad};
 use crate::host::NameBuffer;
 use crate::proxy::Authority;
 

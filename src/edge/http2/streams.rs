@@ -28,7 +28,7 @@ use super::accounting::Accounting;
 use super::head::check_head;
 use super::stream::HttpSession;
 use crate::config::model::Limits;
-use crate::edge::http1::Refusal;
+use crate::edge::refusal::Refusal;
 use crate::edge::report::Report;
 use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;

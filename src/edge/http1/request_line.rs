@@ -1,10 +1,85 @@
-//! Request targets (RFC 9112, section 3.2), and what can be read of a refused request line.
+//! The request line (RFC 9112, section 3), and what can be read of one that is refused.
 
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
+use http::StatusCode;
 
-use super::head::{EMPTY_LINE, MAX_METHOD, is_token};
+use crate::edge::refusal::{CONNECT, Refusal, bad};
+
+/// The longest request line in bytes.
+pub(in crate::edge) const MAX_REQUEST_LINE: usize = 16 * 1024;
+
+/// The longest method that is accepted before the request line is complete.
+pub(super) const MAX_METHOD: usize = 32;
+
+/// The empty line that a client may send before a request (RFC 9112, section 2.2).
+pub(super) const EMPTY_LINE: &[u8] = b"\r\n";
+
+/// A request line that was found valid.
+#[derive(Debug)]
+pub(super) struct RequestLine<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    /// Whether its version is 1.0.
+    pub(super) http_10: bool,
+}
+
+impl<'a> RequestLine<'a> {
+    /// Reads `METHOD SP TARGET SP HTTP/1.x`.
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, Refusal> {
+        let mut parts = line.split(|&byte| byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'"));
+        };
+        if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
+            return Err(bad("the method is not a token"));
+        }
+        let http_10 = match version {
+            b"HTTP/1.1" => false,
+            b"HTTP/1.0" => true,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                // 505 would be the right status, but a client's mistake must not count as a 5xx.
+                return Err(bad("this HTTP version is not spoken here"));
+            }
+            _ => return Err(bad("the request line is not 'METHOD TARGET HTTP/1.1'")),
+        };
+        let refused = |status, reason| Err(Refusal { status, reason });
+        match method {
+            b"CONNECT" => return Err(CONNECT),
+            b"TRACE" => {
+                return refused(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served here");
+            }
+            _ => {}
+        }
+        let form_is_known = match target {
+            [b'/', ..] => true,
+            b"*" => method == b"OPTIONS",
+            _ => authority(target).is_some(),
+        };
+        if !form_is_known || !is_well_formed(target) {
+            return Err(bad("the request target is malformed"));
+        }
+        Ok(Self {
+            method,
+            target,
+            http_10,
+        })
+    }
+}
+
+/// Whether the beginning of a request line can still become one.
+pub(super) fn looks_like_http(bytes: &[u8]) -> Result<(), Refusal> {
+    let method = bytes.split(|&byte| byte == b' ').next().unwrap_or_default();
+    if method.len() > MAX_METHOD || !method.iter().all(|&byte| is_token(byte) || byte == b'\r') {
+        return Err(bad("this is not HTTP"));
+    }
+    Ok(())
+}
 
 /// A target in absolute form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +181,11 @@ impl<'a> RoughLine<'a> {
             },
         }
     }
+}
+
+/// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
