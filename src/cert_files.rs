@@ -63,8 +63,8 @@ pub(crate) struct Progress {
 }
 
 impl CertFiles {
-    /// No files yet. Without an `index` all files are read at each start. `reads` counts the entries
-    /// whose files were read.
+    /// No files yet. Without an `index` all files are read at each start. `reads` counts the
+    /// entries whose files were read.
     pub(crate) fn new(
         in_memory: InMemory,
         loader: &Arc<Loader>,
@@ -90,8 +90,8 @@ impl CertFiles {
         self.scan = None;
     }
 
-    /// Begins the first scan. Until it is done, files that clients wait for are loaded before the rest,
-    /// and the one for `default` first.
+    /// Begins the first scan. Until it is done, files that clients wait for are loaded before the
+    /// rest, and the one for `default` first.
     pub(crate) fn begin_first_scan(&mut self, default: Option<Identifier>) {
         let load_priority = self.load_priority.clone();
         self.priority_load = Some(PriorityLoad::new(load_priority, &self.sources, default));
@@ -99,7 +99,8 @@ impl CertFiles {
         self.begin_scan();
     }
 
-    /// Begins a scan of all files, from the start where one is under way. [`Self::scan_until`] runs it.
+    /// Begins a scan of all files, from the start where one is under way. [`Self::scan_until`] runs
+    /// it.
     pub(crate) fn begin_scan(&mut self) {
         self.table.begin_scan();
         let has_changed = self.watched.paths().is_empty() || self.is_loading();
@@ -235,8 +236,8 @@ impl CertFiles {
         problems::report(&self.sources, &self.table, now, problems, warnings);
     }
 
-    /// The certificates that people may have to know about: those that have expired, expire soon, or
-    /// have not begun.
+    /// The certificates that people may have to know about: those that have expired, expire soon,
+    /// or have not begun.
     pub(crate) fn alarming(&self) -> impl Iterator<Item = &Arc<TlsCertificate>> {
         let noted = self.table.noted();
         noted.filter_map(|entry| entry.certificate.as_ref())
@@ -273,8 +274,8 @@ impl CertFiles {
             .then(|| Arc::new(self.load_priority.clone()) as _)
     }
 
-    /// Whether all files are known, if not what is in them: from then on a client can be told what to
-    /// wait for.
+    /// Whether all files are known, if not what is in them: from then on a client can be told what
+    /// to wait for.
     pub(crate) fn is_listed(&self) -> bool {
         !self.is_loading() || self.load_priority.is_listed()
     }

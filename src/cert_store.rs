@@ -27,7 +27,7 @@ pub(crate) struct CertRecord {
     metadata: Metadata,
 }
 
-/// What is kept beside a certificate, for people and programs that look into the storage. What
+/// What is stored beside a certificate, for people and programs that look into the storage. What
 /// matters is read from the certificate itself.
 #[derive(Debug, Serialize, Deserialize)]
 struct Metadata {
@@ -38,7 +38,7 @@ struct Metadata {
     obtained: UnixTime,
 }
 
-/// Keeps a certificate in the storage that is not held in memory.
+/// The source of a certificate that is not held in memory: the storage.
 struct StoredCertSource {
     storage: Arc<dyn Storage>,
     loader: Arc<Loader>,
@@ -60,8 +60,8 @@ impl CertSource for StoredCertSource {
     }
 }
 
-/// `certificate` of `subject`, which is stored as one of the CA `ca`, left there rather than in
-/// memory. As it is where the storage has no key for it.
+/// Leaves `certificate`, which is stored for `subject` and the CA `ca`, in the storage rather than
+/// in memory; unless there can be no key for it.
 pub(crate) fn leave_in_storage(
     certificate: TlsCertificate,
     storage: &Arc<dyn Storage>,
@@ -100,7 +100,7 @@ pub(crate) enum StoredError {
     },
 }
 
-/// The certificate of `subject` that `issuer` gave, whose CA is `ca`; `None` where there is none.
+/// The stored certificate of `subject` from `issuer`, whose CA is `ca`.
 pub(crate) fn load_certificate(
     storage: &dyn Storage,
     loader: &Loader,
@@ -122,8 +122,8 @@ pub(crate) fn load_certificate(
     }
 }
 
-/// As [`load_certificate`], also from where former versions kept a certificate with these names; with the
-/// subject that it was found under.
+/// Like [`load_certificate`], but also looks where former versions stored certificates with these
+/// names. Returns the subject that it was found under, too.
 pub(crate) fn find_certificate(
     storage: &dyn Storage,
     loader: &Loader,
@@ -142,8 +142,8 @@ pub(crate) fn find_certificate(
     Ok(None)
 }
 
-/// When the certificate of `subject` ends that is stored as one of the CA `ca`, by what is known
-/// beside it; `None` where there is none.
+/// When the stored certificate of `subject` from the CA `ca` expires, by its metadata; `None` where
+/// there is none.
 pub(crate) fn stored_end(
     storage: &dyn Storage,
     ca: &str,
@@ -161,7 +161,7 @@ impl CertRecord {
     /// Encodes `certificate` as issued by `issuer`, whose CA is `ca`.
     ///
     /// # Errors
-    /// Where the storage has no key for it; or where OpenSSL is out of memory.
+    /// If there can be no key for it, or OpenSSL is out of memory.
     pub(crate) fn encode(
         certificate: &TlsCertificate,
         ca: &str,
@@ -191,15 +191,15 @@ impl CertRecord {
     /// Writes it, under `lease`.
     ///
     /// # Errors
-    /// Where the storage cannot be written; what was there before is there still.
+    /// If the storage cannot be written; what was there before is still there.
     pub(crate) fn store(&self, storage: &dyn Storage, lease: &Lease) -> Result<(), StorageError> {
         storage.store_under(lease, &self.key, &self.pem)?;
         let metadata = serde_json::to_vec_pretty(&self.metadata).unwrap_or_default();
         storage.store_under(lease, &self.metadata_key, &metadata)
     }
 
-    /// As [`Self::store`] long after it was issued: the order that it came from goes too, since the
-    /// next is another one.
+    /// Like [`Self::store`], long after it was issued: its order is deleted too, since the next
+    /// certificate has another.
     ///
     /// # Errors
     /// As for [`Self::store`].
@@ -222,8 +222,8 @@ pub(crate) enum EncodeError {
     Material(#[from] MaterialError),
 }
 
-/// The certificates, of whatever CA, that are valid at `now` and for one of `names`. Looks through
-/// all that is known beside certificates; reads only those that are meant.
+/// The certificates of any CA that are valid at `now` and have one of `names`. Reads all metadata,
+/// but only these certificates.
 pub(crate) fn search_certificates(
     storage: &dyn Storage,
     loader: &Loader,
@@ -278,8 +278,8 @@ pub(crate) fn is_of_another(
     Ok(is_of_another)
 }
 
-/// What is known of the failures of `subject` with these issuers; what cannot be read as such is
-/// none. What a former version has kept counts for the issuer that it names.
+/// The stored failures of `subject` with these issuers; damaged records count as none. The record
+/// of a former version counts for the issuer that it names.
 pub(crate) fn load_retries<'a>(
     storage: &dyn Storage,
     subject: &str,
@@ -298,7 +298,7 @@ pub(crate) fn load_retries<'a>(
     Ok(retries)
 }
 
-/// Keeps the failures of `subject` with an account, under `lease`.
+/// Stores the failures of `subject` with an account, under `lease`.
 pub(crate) fn store_retry(
     storage: &dyn Storage,
     lease: &Lease,
@@ -310,8 +310,8 @@ pub(crate) fn store_retry(
     storage.store_under(lease, &keys::retry(account, subject)?, &value)
 }
 
-/// Forgets the failures of `subject` with these accounts, under `lease`, and what a former version
-/// has kept of it.
+/// Deletes the failures of `subject` with these accounts, under `lease`, and the record of a former
+/// version.
 pub(crate) fn forget_retries(
     storage: &dyn Storage,
     lease: &Lease,
@@ -328,7 +328,7 @@ pub(crate) fn forget_retries(
     Ok(())
 }
 
-/// What is known of a CA's advice.
+/// The stored advice of a CA.
 pub(crate) fn load_advice(
     storage: &dyn Storage,
     key: &Key,
@@ -336,7 +336,7 @@ pub(crate) fn load_advice(
     damaged::read_json(storage, key)
 }
 
-/// Keeps what is known of a CA's advice, under `lease`.
+/// Stores the advice of a CA, under `lease`.
 pub(crate) fn store_advice(
     storage: &dyn Storage,
     lease: &Lease,

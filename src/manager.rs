@@ -4,8 +4,8 @@
 //! issuers for what files do not cover. Its parts each own their state and return what changes: the
 //! certificate files, the local CAs' certificates, the renewals, the certificates on demand, the
 //! superseded ones. Each pass publishes at most one new map, whole. Whatever fails is reported and
-//! leaves what was served before. Its calls do file I/O and take their time: they belong on a thread
-//! of their own. Its callers decide when to call them.
+//! leaves what was served before. Its calls do file I/O and take their time: they belong on a
+//! thread of their own. Its callers decide when to call them.
 
 mod desired;
 mod desired_hosts;
@@ -269,8 +269,8 @@ impl TlsManager {
         jobs
     }
 
-    /// Takes some of the names that clients have asked for, see [`OnDemandCerts::take_requests`]. The
-    /// result of the lookup goes to [`Self::apply_lookup`].
+    /// Takes some of the names that clients have asked for, see [`OnDemandCerts::take_requests`].
+    /// The result of the lookup goes to [`Self::apply_lookup`].
     pub fn take_requests(&mut self) -> Option<Lookup> {
         self.on_demand.take_requests(&mut self.renewals)
     }
@@ -286,8 +286,8 @@ impl TlsManager {
         self.on_demand.begin_removals(up, &mut self.renewals)
     }
 
-    /// The certificates whose validity is monitored, with who replaces them before their end: of those
-    /// from files only what ends soon, has ended or has not begun.
+    /// The certificates whose validity is monitored, with who replaces them before their end: of
+    /// those from files only what ends soon, has ended or has not begun.
     pub fn monitored_certs(&self) -> Vec<MonitoredCert> {
         let monitored = |certificate: &Arc<TlsCertificate>, renewed_by| MonitoredCert {
             certificate: Arc::clone(certificate),

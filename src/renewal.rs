@@ -1,8 +1,8 @@
 //! The certificates that CAs are asked for: what is there of each, what is due, what the jobs
 //! returned.
 //!
-//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers. What is stored is read
-//! when a certificate is first needed, and served at once.
+//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers. What is stored is
+//! read when a certificate is first needed, and served at once.
 
 mod ari;
 mod ari_query;
@@ -233,8 +233,8 @@ impl Renewals {
         Some(((*spec).clone(), change))
     }
 
-    /// Makes the certificates of `subject` (see [`crate::storage::keys::subject`]) due now, whatever their schedule.
-    /// Whether there are any.
+    /// Makes the certificates of `subject` (see [`crate::storage::keys::subject`]) due now,
+    /// whatever their schedule. Whether there are any.
     pub(crate) fn request_renewal(&mut self, subject: &str) -> bool {
         let now = self.deps.clock.now();
         let mut is_known = false;
@@ -258,8 +258,8 @@ impl Renewals {
         is_known
     }
 
-    /// A person has had this certificate revoked: another is obtained now, whatever the schedule and
-    /// the back-off say. Whether one is.
+    /// A person has had this certificate revoked: another is obtained now, whatever the schedule
+    /// and the back-off say. Whether one is.
     pub(crate) fn replace_revoked(&mut self, fingerprint: Fingerprint) -> bool {
         let now = self.deps.clock.now();
         let mut is_known = false;
@@ -302,8 +302,8 @@ impl Renewals {
         }
     }
 
-    /// The certificates whose CAs are to be asked for renewal info now, at most so many; each counts
-    /// as asked. The results go to [`Self::apply_ari_result`].
+    /// The certificates whose CAs are to be asked for renewal info now, at most so many; each
+    /// counts as asked. The results go to [`Self::apply_ari_result`].
     pub(crate) fn ari_queries(&mut self, most: usize) -> Vec<AriQuery> {
         let now = self.deps.clock.now();
         self.ari

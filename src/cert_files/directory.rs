@@ -260,8 +260,8 @@ impl Directory {
         Some(self.found(id))
     }
 
-    /// Finds the entry directly in it that `path` is. Whether `path` is in it; `None` where it leads
-    /// to the whole directory.
+    /// Finds the entry directly in it that `path` is. Whether `path` is in it; `None` where it
+    /// leads to the whole directory.
     pub(super) fn survey_path(
         &mut self,
         path: &Path,
@@ -341,8 +341,8 @@ impl Directory {
         Some(self.survey_folder(&folder, files, entries, survey))
     }
 
-    /// Looks for the certificate of `folder` again, in which something has changed. Whether there is
-    /// one, or was.
+    /// Looks for the certificate of `folder` again, in which something has changed. Whether there
+    /// is one, or was.
     fn survey_folder(
         &mut self,
         folder: &Arc<Path>,

@@ -49,7 +49,7 @@ pub(super) struct Odd {
 }
 
 impl Odd {
-    /// Itself, unless nothing is odd.
+    /// Boxes it, if anything is odd.
     pub(super) fn boxed(self) -> Option<Box<Self>> {
         let is_odd = self.misnamed || self.problem.is_some() || !self.warnings.is_empty();
         is_odd.then(|| Box::new(self))
@@ -164,7 +164,7 @@ pub(super) fn invalidity(
     }
 }
 
-/// What has ended of the chain of `certificate` at `now`, if anything.
+/// The certificate in the chain of `certificate` that has expired at `now`, if any.
 fn chain_expiry(certificate: &TlsCertificate, now: UnixTime) -> Option<CertificateWarning> {
     let (end, subject) = certificate.chain_end()?;
     (end < now).then(|| CertificateWarning::ChainExpired {

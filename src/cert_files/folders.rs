@@ -1,8 +1,8 @@
-//! Folders in certificate directories: each may hold one certificate, as certbot, acme.sh, Caddy and
-//! volumes of Kubernetes have it.
+//! Folders in certificate directories: each may hold one certificate, as certbot, acme.sh, Caddy
+//! and volumes of Kubernetes have it.
 //!
-//! Where a folder holds certificates in another way nobody can say which key belongs to what. Such a
-//! folder is passed over, and named where a whole directory yields nothing.
+//! In a folder with another layout it is unknown which key belongs to which chain. Such a folder is
+//! skipped, and named if the whole directory yields nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -15,10 +15,10 @@ use super::files::EntryId;
 use super::naming::{self, Part};
 use crate::printable::Printable as _;
 
-/// How many levels of folders are looked into: that of Caddy, `CA/NAME/NAME.crt`.
+/// How many levels of folders are searched: those of Caddy, `CA/NAME/NAME.crt`.
 const DEPTH: usize = 2;
 
-/// How many folders that are passed over are named.
+/// How many skipped folders are named.
 const NAMED: usize = 3;
 
 /// A folder while it is listed.

@@ -27,13 +27,13 @@ use crate::certificate::{CertificateWarning, Loader, TlsCertificate};
 /// From how many files on an index is worth it: as many are read in half a second.
 const WORTH: usize = 1_000;
 
-/// How much waits to be written. What finds no room is read from its files at the next start.
+/// How much may wait to be written. What finds no room is read from its files at the next start.
 const WAITING: usize = 1 << 14;
 
-/// How long nothing comes until what there is is written.
+/// After how long a pause the rest is written.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// How many chains the writer knows by heart.
+/// How many chains the writer remembers.
 const CHAINS: usize = 1_024;
 
 /// The index of the certificates from files.
@@ -158,7 +158,7 @@ struct IndexEntry {
     pub(super) is_new: bool,
 }
 
-/// Has the index written, whoever is at work on it. A handle; clones share the state.
+/// Has the index written. A handle; clones share the state.
 #[derive(Clone, Default)]
 pub struct Flusher(Arc<OnceLock<SyncSender<Task>>>);
 
@@ -170,7 +170,7 @@ impl Flusher {
         };
         let (done, written) = sync_channel(1);
         if writer.try_send(Task::Flush(done)).is_ok() {
-            // Whoever is not done by then is cut off, which costs nothing but time.
+            // What is not written by then is read from its files at the next start.
             let _ = written.recv_timeout(patience);
         }
     }
@@ -179,7 +179,7 @@ impl Flusher {
 enum Task {
     Put(Box<IndexEntry>),
     Remove(Vec<u8>),
-    /// Write what there is, and say so.
+    /// Write everything, and confirm it.
     Flush(SyncSender<()>),
 }
 
@@ -299,7 +299,7 @@ struct Writer {
 impl Writer {
     fn run(mut self, tasks: &Receiver<Task>) {
         if let Err(error) = self.write(tasks) {
-            // What was written stays good. Nobody is told more of it: it is no longer received.
+            // What was written stays good. No more is received.
             tracing::warn!(
                 directory = %self.place.display(),
                 %error,
@@ -330,7 +330,7 @@ impl Writer {
             Task::Remove(key) => return self.log.append_removal(&key),
             Task::Flush(done) => {
                 self.log.flush()?;
-                // Who asked may no longer wait.
+                // The caller may no longer wait.
                 let _ = done.send(());
                 return Ok(());
             }

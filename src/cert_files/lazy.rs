@@ -60,7 +60,7 @@ impl FileCertSources {
         }
     }
 
-    /// What is held of a certificate that was loaded from the files of `id`.
+    /// Holds a certificate that was loaded from the files of `id` in memory, or leaves it there.
     pub(super) fn place_in_memory(&self, id: &EntryId, loaded: TlsCertificate) -> TlsCertificate {
         match self.in_memory {
             InMemory::All => loaded,
@@ -68,7 +68,7 @@ impl FileCertSources {
         }
     }
 
-    /// Whether what is left in files is to be read all the same, once there is time.
+    /// Whether certificates that are left in files are to be read once there is time.
     pub(super) fn are_held(&self) -> bool {
         self.in_memory == InMemory::All
     }

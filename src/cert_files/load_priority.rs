@@ -18,10 +18,10 @@ use crate::clock::Clock;
 use crate::host::{Host, HostName, Pattern, parent};
 use crate::lock::MutexExt as _;
 
-/// How many names wait to be looked at. Who does not find room asks again.
+/// How many names may wait. A client that finds no room asks again.
 const WAITING: usize = 1_024;
 
-/// How many are looked at between two slices of the load.
+/// How many are loaded between two slices of the scan.
 const AT_ONCE: usize = 64;
 
 /// What is loaded first. A handle; clones share the state.
@@ -42,7 +42,7 @@ struct Shared {
 struct State {
     queue: VecDeque<Pattern>,
     at_work: Vec<u64>,
-    /// Which were asked for, and whether what came of it is served.
+    /// Which were asked for, and whether their files are served.
     known: HashMap<u64, bool>,
 }
 
@@ -111,7 +111,7 @@ impl LoadPriority {
     pub(super) fn set_listed(&self, mut marks: Vec<u64>) {
         marks.sort_unstable();
         marks.dedup();
-        // What comes later to a directory is found by the load.
+        // Files that are added later are found by the scan.
         let _ = self.0.named.set(marks.into_boxed_slice());
     }
 
@@ -120,7 +120,7 @@ impl LoadPriority {
         self.0.named.get().is_some()
     }
 
-    /// Whether somebody waits for what could be looked at.
+    /// Whether a client waits for a file.
     pub(super) fn is_wanted(&self) -> bool {
         self.0.is_wanted.load(Ordering::Relaxed)
     }
@@ -142,7 +142,7 @@ impl LoadPriority {
         taken
     }
 
-    /// Notes that what was taken is served, as far as there was anything.
+    /// Notes that the files that were taken are served.
     pub(super) fn mark_served(&self) {
         let mut state = self.lock();
         for mark in std::mem::take(&mut state.at_work) {
@@ -170,7 +170,7 @@ impl LoadPriority {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in there panics half way.
+        // No change is left half done by a panic.
         self.0.state.lock_unpoisoned()
     }
 }

@@ -1,9 +1,9 @@
-//! What the names in a certificate directory say.
+//! What the file names in a certificate directory mean.
 //!
 //! `NAME.pem`, `NAME.crt` or `NAME.cer` is a chain, with its key inside or in `NAME.key`; in large
-//! letters, as Windows has them, `NAME.CRT` with `NAME.KEY`. Names that begin with a dot are not looked
-//! at: editors' and our own temporary files, and the `..data` of mounted Kubernetes secrets, whose
-//! real names are symbolic links beside it.
+//! letters, as Windows has them, `NAME.CRT` with `NAME.KEY`. Names that begin with a dot are
+//! skipped: editors' and our own temporary files, and the `..data` of mounted Kubernetes secrets,
+//! whose real names are symbolic links beside it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(super) enum Part {
     Key,
 }
 
-/// What the file `name` is; `None` where it is not looked at.
+/// What the file `name` is; `None` if it is skipped.
 pub(super) fn part(name: &OsStr) -> Option<Part> {
     if is_hidden(name) {
         return None;
@@ -71,7 +71,7 @@ impl Letters {
     }
 }
 
-/// Where the key of `chain` is, where it is beside it: its extension is written as that of the chain.
+/// The path of a key beside `chain`: its extension is written like the chain's.
 pub(super) fn key_beside(chain: &Path) -> PathBuf {
     match chain.file_name().and_then(extension).map(Letters::of) {
         None | Some(Letters::Small) => chain.with_extension(KEY),
@@ -106,7 +106,7 @@ pub(super) fn chains_named<'s>(
     })
 }
 
-/// Whether `name` is of the kind that is not looked at.
+/// Whether `name` is skipped.
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }

@@ -107,8 +107,8 @@ impl Sources {
         }
     }
 
-    /// Whether the configuration still asks for an entry that a scan has not found; `None` where that
-    /// is not known, or its files are there.
+    /// Whether the configuration still asks for an entry that a scan has not found; `None` where
+    /// that is not known, or its files are there.
     pub(super) fn is_configured(&self, id: &EntryId, kind: Kind) -> Option<bool> {
         let mut directories = self.directories.iter();
         let home = directories.find(|one| id.file.directory().starts_with(&one.path));
@@ -125,8 +125,8 @@ impl Sources {
         }
     }
 
-    /// The entries that `paths` belong to; `None` where that may be any. `may_lead` says of a path, and
-    /// whether it is a file, whether links may lead to files through it.
+    /// The entries that `paths` belong to; `None` where that may be any. `may_lead` says of a path,
+    /// and whether it is a file, whether links may lead to files through it.
     pub(super) fn survey_paths(
         &mut self,
         paths: &[PathBuf],

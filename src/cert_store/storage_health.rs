@@ -53,8 +53,8 @@ impl StorageHealth {
         self.emit_event(EventKind::StorageFailed, Severity::Critical, message);
     }
 
-    /// Notes that something worked, and tells where all does again. What can be read says little of
-    /// what could not just before.
+    /// Records a success, and emits an event once everything works again. A value that can be read
+    /// says little about one that could not be read just before.
     pub(crate) fn record_success(&self, of: Use) {
         let unread = self.unread.load(Ordering::Relaxed);
         let is_recent = (0..READ_AGAIN).contains(&self.clock.now().saturating_sub(unread));

@@ -40,9 +40,9 @@ pub(super) fn from_certificates(config: &Config) -> Vec<ConfiguredSpec<'_>> {
     specs
 }
 
-/// What sites ask for: one certificate for each of these hosts, unless a configured one is valid for
-/// it, or one of `managed`, which are requested anyway, will be. What the site already `has` of its
-/// own is served until then.
+/// What sites ask for: one certificate for each of these hosts, unless a configured one is valid
+/// for it, or one of `managed`, which are requested anyway, will be. What the site already `has` of
+/// its own is served until then.
 pub(super) fn from_sites<'a>(
     hosts: &'a DesiredHosts,
     managed: &[ConfiguredSpec<'_>],

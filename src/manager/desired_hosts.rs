@@ -27,7 +27,7 @@ pub(super) struct DesiredHosts {
     /// Those that are not known to have a configured certificate, in the order of the
     /// configuration.
     open: BTreeSet<u32>,
-    /// Whether none has been looked at.
+    /// Whether none has been checked yet.
     is_new: bool,
 }
 
@@ -70,7 +70,7 @@ impl DesiredHosts {
         by_pattern.insert_unique(hasher.hash_one(host), index, rehash);
     }
 
-    /// Takes note of what has become of `candidates` since the last call.
+    /// Checks the hosts whose `candidates` have changed since the last call.
     pub(super) fn update_uncovered(&mut self, candidates: &mut Candidates, now: UnixTime) {
         let touched = candidates.take_touched();
         let touched = touched.filter(|_| !std::mem::take(&mut self.is_new));
@@ -105,7 +105,7 @@ impl DesiredHosts {
         }
     }
 
-    /// Those that are to be looked at, each with its site.
+    /// Those that have to be checked, each with its site.
     pub(super) fn uncovered(&self) -> impl Iterator<Item = (&Arc<Site>, &Pattern)> {
         let open = self.open.iter();
         open.filter_map(|index| get(&self.sites, &self.all, *index))

@@ -12,7 +12,7 @@ use crate::schedule::Wait;
 /// How many certificates are shown by name.
 const SHOWN: usize = 10_000;
 
-/// How many are held in order, so that not every one that goes makes all be gone through.
+/// How many are held in order, so that not every removal makes all certificates be searched.
 const HELD: usize = 2 * SHOWN;
 
 /// The gauges of every certificate, kept up one change at a time.
@@ -95,7 +95,7 @@ impl Gauges {
         self.limits = known;
     }
 
-    /// Whether so many have gone that it is no longer known which end first.
+    /// Whether so many were removed that it is no longer known which end first.
     pub(super) fn are_few(&self) -> bool {
         let first = lock(&self.first);
         first.held.len() < SHOWN.min(first.all)

@@ -21,7 +21,7 @@ pub(super) struct LocalCaDeps {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) loader: Arc<Loader>,
-    /// Whether nothing may be made, only looked at.
+    /// Whether nothing may be issued or stored, only read.
     pub(super) dry: bool,
 }
 
@@ -31,8 +31,8 @@ pub(super) struct LocalCerts {
     /// The issuers of the configuration.
     configured: IndexMap<Arc<str>, Issuer>,
     open: HashMap<Arc<str>, Arc<LocalCa>>,
-    /// Issuers that have been tried in this pass without being opened, with the reason where they
-    /// cannot be: some wait long for storage, and many may ask for them.
+    /// The issuers that this pass has tried and not opened, with the reason if they cannot be
+    /// opened: some wait long for the storage, and many specifications may ask for them.
     tried: HashMap<Arc<str>, Option<String>>,
     /// Whether one of them could not be opened and is to be tried again soon.
     is_unopened: bool,
@@ -53,10 +53,10 @@ impl LocalCerts {
 
     /// The local CA that the configuration calls `name`; opened where it has not been.
     ///
-    /// `None` where there may only be looked: then the issuer is in order.
+    /// `None` in a dry run, which opens none: then the issuer is in order.
     pub(super) fn local_ca(&mut self, name: &Arc<str>) -> Result<Option<Arc<LocalCa>>, String> {
         let issuers = &self.configured;
-        // Only the issuer could tell more, and a dry run asks nobody.
+        // Only the issuer could say more, and a dry run asks none.
         if self.deps.dry && matches!(issuers.get(name), Some(Issuer::Acme(_) | Issuer::Own)) {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ impl LocalCerts {
             }
             Err(error) => {
                 let reason = error.to_string();
-                // Whoever waited in vain for another process has waited long.
+                // Waiting for another process has taken long already.
                 self.is_unopened |=
                     !matches!(error, LocalCaError::Storage(StorageError::Busy { .. }));
                 self.tried.insert(Arc::clone(name), Some(reason.clone()));
@@ -122,7 +122,8 @@ impl LocalCerts {
         Ok(Some(Arc::new(ca)))
     }
 
-    /// Takes the issuers of another configuration. Closes the CAs that it no longer has as they were.
+    /// Takes the issuers of another configuration. Closes the CAs that it no longer has as they
+    /// were.
     pub(super) fn configure(&mut self, issuers: &IndexMap<Arc<str>, Issuer>) {
         let before = std::mem::replace(&mut self.configured, issuers.clone());
         self.open
@@ -141,7 +142,8 @@ impl LocalCerts {
         }
     }
 
-    /// Why clients refuse what is issued by the local CA of this name, see [`LocalCa::not_yet_valid`].
+    /// Why clients refuse what is issued by the local CA of this name, see
+    /// [`LocalCa::not_yet_valid`].
     pub(super) fn not_yet_valid(&self, issuer: &str) -> Option<String> {
         self.open.get(issuer)?.not_yet_valid()
     }
@@ -156,7 +158,7 @@ impl LocalCerts {
         }
     }
 
-    /// Whether a local CA could not be opened, which may be mended any moment.
+    /// Whether a local CA could not be opened. That may be fixed any moment.
     pub(super) fn is_unopened(&self) -> bool {
         self.is_unopened
     }
@@ -177,7 +179,7 @@ impl LocalCerts {
             }
             match self.first_available(spec) {
                 Ok(Some(ca)) => jobs.push((spec, *origin, ca)),
-                // In order, as far as can be told by looking.
+                // In order, as far as a dry run can know.
                 Ok(None) => {}
                 Err(message) => problems.push(Problem::new(origin, None, message)),
             }
@@ -209,7 +211,7 @@ impl LocalCerts {
         served
     }
 
-    /// Forgets what `is_needed` does not ask for any more.
+    /// Removes the certificates that are no longer needed.
     pub(super) fn retain(&mut self, is_needed: impl Fn(&CertSpec) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
         self.certificates.retain(|spec, certificate| {
@@ -225,8 +227,8 @@ impl LocalCerts {
         changes
     }
 
-    /// Makes another certificate in the place of the one with this fingerprint, which stays where
-    /// none can be made; `None` where there is no such.
+    /// Issues another certificate in place of the one with this fingerprint, which stays if that
+    /// fails; `None` if there is none such.
     pub(super) fn replace(
         &mut self,
         fingerprint: Fingerprint,
@@ -234,7 +236,7 @@ impl LocalCerts {
         let mut certificates = self.certificates.iter();
         let (spec, _) = certificates.find(|(_, one)| one.fingerprint() == fingerprint)?;
         let spec = spec.clone();
-        // What kept an issuer from being opened may be mended.
+        // What kept an issuer from being opened may be fixed.
         self.tried.clear();
         let ca = match self.first_available(&spec).transpose()? {
             Ok(ca) => ca,
@@ -252,7 +254,7 @@ impl LocalCerts {
         })
     }
 
-    /// Whether there is a certificate for this very need.
+    /// Whether there is a certificate for this very specification.
     pub(super) fn has(&self, spec: &CertSpec) -> bool {
         self.certificates.contains_key(spec)
     }

@@ -68,8 +68,8 @@ impl TlsManager {
         self.finish_pass(Report::default(), now)
     }
 
-    /// When [`Self::tick`] is due whatever else happens: the storage did not say what it holds, or a
-    /// certificate whose file has vanished is not served much longer.
+    /// When [`Self::tick`] is due whatever else happens: the storage did not say what it holds, or
+    /// a certificate whose file has vanished is not served much longer.
     pub fn next_pass(&self) -> Option<UnixTime> {
         let is_unread = self.renewals.is_unread() || self.local_certs.is_unopened();
         let read = is_unread.then(|| self.served.last_pass().saturating_add(READ_AGAIN));

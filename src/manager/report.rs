@@ -14,10 +14,10 @@ use crate::problem::Problem;
 pub struct Report {
     pub added: Vec<Arc<TlsCertificate>>,
     pub removed: Vec<Arc<TlsCertificate>>,
-    /// The new ones of those that took another's place.
+    /// The certificates that took the place of others.
     pub changed: Vec<Arc<TlsCertificate>>,
-    /// What keeps a certificate from being served as configured. Whatever was served before goes
-    /// on being served.
+    /// What keeps a certificate from being served as configured. What was served before is still
+    /// served.
     pub problems: Vec<Problem>,
     /// What is odd, but served.
     pub warnings: Vec<Problem>,
@@ -25,11 +25,11 @@ pub struct Report {
     pub missing: Vec<UncoveredHost>,
     /// How many certificates are loaded.
     pub certificates: usize,
-    /// How many certificates CAs are asked for, those that are there among them.
+    /// How many certificates CAs are asked for, including those that are there.
     pub to_obtain: usize,
     /// Files and directories whose changes, or those of links that lead to them, call for a pass.
     pub watch: Arc<BTreeSet<PathBuf>>,
-    /// How many certificates have been looked at, of how many; `None` where all have.
+    /// How many files have been scanned, of how many; `None` once all have.
     pub loading: Option<(usize, usize)>,
 }
 
@@ -54,7 +54,7 @@ impl Report {
         }
     }
 
-    /// Whether no certificate came, went or changed.
+    /// Whether no certificate was added, removed or changed.
     pub fn is_unchanged(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }

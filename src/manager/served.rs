@@ -11,8 +11,8 @@ use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::on_demand::OnDemandIssuance;
 
-/// How often a map is published at most while files are scanned. A map of a million names takes some
-/// milliseconds.
+/// How often a map is published at most while files are scanned. A map of a million names takes
+/// some milliseconds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
 /// The map, and the candidates for each name in it.
@@ -122,8 +122,8 @@ impl Served {
         }
     }
 
-    /// Whether a slice of a scan may wait with its changes for the next slice. During the first scan
-    /// every map shows progress.
+    /// Whether a slice of a scan may wait with its changes for the next slice. During the first
+    /// scan every map shows progress.
     pub(super) fn may_wait(&self, is_loading: bool) -> bool {
         self.last_slice.elapsed() < PUBLISH_EVERY || self.candidates.is_settled() && !is_loading
     }

@@ -1,8 +1,8 @@
 //! The certificates that clients ask for: what issues them, and the names that have one from a CA.
 //!
 //! Such a name is a specification beside those of the configuration, and is obtained, stored and
-//! renewed like those. What differs: it appears without a configuration and is removed when nobody
-//! uses it ([`super::removal`]); the configuration takes precedence where it has a certificate for
+//! renewed like those. What differs: it appears without a configuration and is removed when it is
+//! unused ([`super::removal`]); the configuration takes precedence where it has a certificate for
 //! the same name; a name that cannot be validated is not retried without a request. Each name is
 //! recorded in the storage, so that it is served after a restart without an order.
 
@@ -125,7 +125,7 @@ impl OnDemandCerts {
             .update(config, &self.requests, local_ca, renewals, now)
     }
 
-    /// How long names are kept that nobody uses; `None` where no name has a certificate from a CA.
+    /// How long unused names are kept; `None` if no name gets a certificate from a CA.
     pub(crate) fn retention(&self) -> Option<Retention> {
         self.from_cas.as_ref().map(Retention::from_config)
     }
@@ -313,8 +313,8 @@ impl OnDemandCerts {
         }
     }
 
-    /// Tells the clients that wait for `name` how it stands, where that is decided; `is_begun` after
-    /// work on it.
+    /// Tells the clients that wait for `name` how it stands, where that is decided; `is_begun`
+    /// after work on it.
     fn answer(&self, name: &HostName, renewals: &Renewals, now: UnixTime, is_begun: bool) {
         let spec = self.names.spec(name);
         let status = spec.map_or(NameStatus::Unknown, |spec| renewals.name_status(spec, now));

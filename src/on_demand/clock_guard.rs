@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::clock::UnixTime;
 use crate::schedule::ClockStep;
 
-/// How long a process has to be up: by then a clock is set that can be.
+/// How long a process has to be up: by then its clock is set, if it can be.
 const AT_FIRST: Duration = Duration::from_secs(3600);
 
-/// A leap of more seconds than this is no mere correction.
+/// A step of more seconds than this is no mere correction.
 const LEAP: i64 = 3600;
 
-/// How long nothing goes after a leap: time to notice it, and for names to be used.
+/// How long nothing is removed after a step: time to notice it, and for names to be used.
 const AFTER_LEAP: Duration = Duration::from_secs(86_400);
 
 /// Watches the clock.

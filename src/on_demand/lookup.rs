@@ -1,4 +1,4 @@
-//! Looks up in the storage what there is of names, while the manager continues.
+//! Looks names up in the storage, while the manager continues.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::storage::{Key, StorageError, keys};
 /// Names to be looked up.
 pub struct Lookup {
     pub(super) keys: Vec<LookupKey>,
-    /// Those over the network that may have issued for them.
+    /// The issuers whose certificates for them may be stored.
     pub(super) issuers: Vec<Arc<dyn Issuer>>,
-    /// How old what is written of a use may become, in seconds.
+    /// How many seconds the use in a record may be behind.
     pub(super) written_every: i64,
-    /// What was last of use before this time is not looked at.
+    /// Names that were last used before this time are not looked up.
     pub(super) unless_used: UnixTime,
     /// Those that clients wait for.
     pub(super) looking_up: LookupGuard,
@@ -40,7 +40,7 @@ pub struct LookupResults {
     pub(super) looking_up: LookupGuard,
 }
 
-/// What was found out about one name.
+/// What was found for one name.
 pub(super) struct Found {
     pub(super) name: HostName,
     pub(super) subject: String,
@@ -50,7 +50,7 @@ pub(super) struct Found {
 
 /// What the storage has of a name.
 pub(super) enum State {
-    /// Nobody has used it for too long.
+    /// It was unused for too long.
     Unused,
     Known {
         record: Record,
@@ -125,8 +125,7 @@ impl Lookup {
     }
 }
 
-/// A record with the name that it is of; `None` where it is of none, or cannot be read, which is
-/// told.
+/// A record with its name; `None` if it has no valid one, or cannot be read, which is logged.
 fn read_record(deps: &Deps, key: &Key) -> Option<(HostName, Record)> {
     let record = match Record::load(&*deps.storage, key) {
         Ok(record) => record?,

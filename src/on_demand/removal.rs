@@ -1,4 +1,4 @@
-//! Removes names that nobody uses from the storage.
+//! Removes unused names from the storage.
 //!
 //! Handshakes only mark the certificates that they present. The marks are collected now and then,
 //! and the use of a name is written to its record, at most once a day. Names that were unused for
@@ -25,7 +25,7 @@ const DAY: i64 = 86_400;
 /// How many names wait to be removed. One that finds no room is found again.
 const MOST_LEAVING: usize = 100_000;
 
-/// How long names are kept that nobody uses, and what follows from that.
+/// How long unused names are kept, and what follows from that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// In seconds.
@@ -148,7 +148,7 @@ pub(super) enum RemovalOutcome {
 }
 
 impl Removal {
-    /// Deletes what is stored, where nobody needs it. Blocks on the storage.
+    /// Deletes what is stored, unless it is still needed. Blocks on the storage.
     pub fn run(self, deps: &Deps) -> Removed {
         let outcome = match self.delete_stored(deps) {
             Ok(outcome) => outcome,

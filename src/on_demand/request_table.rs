@@ -107,7 +107,8 @@ impl RequestTable {
         Some((waiter, Some(flight)))
     }
 
-    /// Asks the manager for `name`. Returns where its answer comes, and whether the name is new to it.
+    /// Asks the manager for `name`. Returns where its answer comes, and whether the name is new to
+    /// it.
     ///
     /// # Errors
     /// Where the manager is asked for too many names.

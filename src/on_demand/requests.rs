@@ -1,7 +1,8 @@
 //! Has the manager asked for the certificates of CAs.
 //!
 //! [`Requests`] is the handle for handshakes: they ask for a name and wait for the answer, without
-//! the manager's lock and without I/O. The loop for certificates on demand takes the names from here.
+//! the manager's lock and without I/O. The loop for certificates on demand takes the names from
+//! here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::host::{HostName, Pattern};
 use crate::renewal::Deps;
 use crate::storage::{Storage, keys};
 
-/// How many names are looked up at a time, and for how long one is waited for: a storage that hangs
-/// is to take no more threads than that, and hold nobody up for ever.
+/// How many names are looked up at a time, and for how long: a storage that hangs takes no more
+/// threads than that, and holds no client up for ever.
 const LOOKUPS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -19,7 +19,7 @@ const LOST: i64 = 600;
 /// The renewal info of all present certificates.
 #[derive(Default)]
 pub(super) struct Ari {
-    /// Whether CAs are asked at all.
+    /// Whether CAs are queried at all.
     is_on: bool,
     queue: BTreeSet<(UnixTime, Arc<CertSpec>)>,
     known: HashMap<Arc<CertSpec>, AriState>,
@@ -27,10 +27,10 @@ pub(super) struct Ari {
 
 #[derive(Default)]
 struct AriState {
-    /// When the CA is asked next, as it is in the queue.
+    /// When the CA is queried next, as in the queue.
     ask_at: Option<UnixTime>,
     advice: Option<Advice>,
-    /// Whether the advice is on the present certificate.
+    /// Whether the advice is about the present certificate.
     is_current: bool,
 }
 
@@ -39,12 +39,12 @@ impl Ari {
         self.is_on
     }
 
-    /// Has CAs asked or not. Whether that is a change.
+    /// Turns the queries on or off. Whether that is a change.
     pub(super) fn set_on(&mut self, is_on: bool) -> bool {
         std::mem::replace(&mut self.is_on, is_on) != is_on
     }
 
-    /// Has the CA asked about a certificate that is new here.
+    /// Plans a query about a new certificate.
     pub(super) fn schedule_query(&mut self, spec: &Arc<CertSpec>, now: UnixTime) {
         if self.is_on {
             self.known.entry(Arc::clone(spec)).or_default().is_current = false;
@@ -98,7 +98,7 @@ impl Ari {
         for spec in self.due_specs(now, most) {
             let entry = certs.get(&spec);
             let query = entry.and_then(|entry| self.build_query(&spec, entry, issuers, now));
-            // Of others nothing is to be asked before there is another certificate.
+            // The others are not queried before there is another certificate.
             let again = query.as_ref().map(|_| now.saturating_add(LOST));
             self.requeue(&spec, again);
             queries.extend(query);
@@ -129,8 +129,8 @@ impl Ari {
         })
     }
 
-    /// Applies the renewal info of a CA, as far as it is on the `present` certificate. Returns what
-    /// the plan is to follow.
+    /// Applies the renewal info of a CA, if it is about the `present` certificate. Returns what the
+    /// plan is to follow.
     pub(super) fn apply_result(
         &mut self,
         result: AriResult,
@@ -143,7 +143,7 @@ impl Ari {
             advice,
             is_news,
         } = result;
-        // Another certificate was installed meanwhile, about which the CA is asked anew.
+        // Another certificate was installed meanwhile, which has a query of its own.
         if !self.is_on || present.fingerprint() != fingerprint {
             return None;
         }
@@ -162,8 +162,8 @@ impl Ari {
         Some(advised)
     }
 
-    /// The CA's advice, where that is why the certificate is renewed, and not that it is in the last
-    /// `window` of its life.
+    /// The CA's advice, if that is why the certificate is renewed, and not the last `window` of its
+    /// life.
     pub(super) fn followed_window(
         &self,
         spec: &Arc<CertSpec>,
@@ -179,10 +179,10 @@ impl Ari {
     }
 }
 
-/// What the plan is to follow of a CA's advice.
+/// The part of a CA's advice that the plan follows.
 pub(super) struct Advised {
     /// When to renew the certificate.
     pub(super) at: Option<UnixTime>,
-    /// The window, where people ought to hear of it.
+    /// The window, if it is news for people.
     pub(super) news: Option<advice::Window>,
 }

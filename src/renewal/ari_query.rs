@@ -1,8 +1,8 @@
-//! Queries a CA for renewal info (ACME ARI, RFC 9773). Of all instances that share the storage one
-//! asks, and the others read what it stored.
+//! Queries a CA for renewal info (ACME ARI, RFC 9773). Of all instances that share the storage, one
+//! queries, and the others read what it stored.
 //!
-//! [`AriQuery::run`] runs beside the manager and touches nothing of it, like [`super::Job::run`];
-//! its result goes to [`super::Renewals::apply_ari_result`].
+//! [`AriQuery::run`] runs beside the manager and does not touch it, like [`super::Job::run`]. Its
+//! result goes to [`super::Renewals::apply_ari_result`].
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::issuer::spec::CertSpec;
 use crate::schedule::Advice;
 use crate::storage::{Key, Lease, StorageError, blocking, release};
 
-/// A certificate of which the CA is to be asked.
+/// A certificate about which the CA is to be queried.
 pub struct AriQuery {
     pub(super) spec: Arc<CertSpec>,
     pub(super) certificate: Arc<TlsCertificate>,
@@ -24,22 +24,22 @@ pub struct AriQuery {
     pub(super) issuer: Arc<dyn Issuer>,
     /// Where the advice is stored.
     pub(super) place: Key,
-    /// What is known so far, perhaps on the certificate before.
+    /// The advice so far, perhaps about the previous certificate.
     pub(super) known: Option<Advice>,
 }
 
-/// What came of an [`AriQuery`].
+/// The result of an [`AriQuery`].
 pub struct AriResult {
     pub(super) spec: Arc<CertSpec>,
     pub(super) fingerprint: Fingerprint,
-    /// `None` where another instance is asking.
+    /// `None` while another instance is asking.
     pub(super) advice: Option<Advice>,
-    /// Whether people ought to hear of it, from this instance.
+    /// Whether this instance is to report it.
     pub(super) is_news: bool,
 }
 
 impl AriQuery {
-    /// Asks, or reads what another instance was told.
+    /// Asks the CA, or reads what another instance has stored.
     pub async fn run(self, deps: &Deps) -> AriResult {
         let (advice, is_news) = match self.fetch_advice(deps).await {
             Some((advice, is_news)) => (Some(advice), is_news),
@@ -68,7 +68,7 @@ impl AriQuery {
                 Arc::new(Lease::unstored())
             }
         };
-        // Another may have asked just before.
+        // Another instance may have asked just before.
         let known = self.latest_advice(deps).await;
         let told = match known {
             Some(known) if known.is_fresh(&self.id, now) => (known, false),
@@ -78,7 +78,7 @@ impl AriQuery {
         Some(told)
     }
 
-    /// Asks the CA, and keeps what it says.
+    /// Asks the CA, and stores the advice.
     async fn ask_issuer(
         &self,
         known: Option<&Advice>,
@@ -99,7 +99,7 @@ impl AriQuery {
                 Some(failure)
             }
         };
-        // Of most CAs without advice there is nothing to be told to other instances.
+        // Most CAs give no advice, and then there is nothing to store.
         if advice.window.is_some() || advice.failures > 0 || before.window.is_some() {
             self.store_advice(advice.clone(), lease, deps).await;
         }
@@ -123,13 +123,13 @@ impl AriQuery {
         });
         match kept.await {
             Ok(()) => deps.health.record_success(Use::Writing),
-            // The peer that took over keeps its own.
+            // The instance that took over stores its own.
             Err(StorageError::Lost { .. }) => {}
             Err(error) => deps.health.record_failure(Use::Writing, &error),
         }
     }
 
-    /// What was stored, or is known here where that is later: it may not have been stored.
+    /// The stored advice, or ours if it is later: it may not have been stored.
     async fn latest_advice(&self, deps: &Deps) -> Option<Advice> {
         let place = self.place.clone();
         let loaded = blocking(&deps.storage, move |storage| {

@@ -54,7 +54,7 @@ impl<'a> CertEvents<'a> {
         self.deps.events.emit(event);
     }
 
-    /// The CA advises to renew `certificate` in a window; here that is planned for `at`.
+    /// The CA advises to renew `certificate` in `window`; the renewal is planned for `at`.
     pub(super) fn emit_advised(&self, certificate: &TlsCertificate, window: &Window, at: UnixTime) {
         let domain = self.spec.domain();
         let is_at_once = window.end <= self.now;
@@ -85,7 +85,7 @@ impl<'a> CertEvents<'a> {
         self.deps.events.emit(event);
     }
 
-    /// A certificate was obtained, or took the place of another.
+    /// A certificate was obtained, or renewed.
     pub(super) fn emit_issued(
         &self,
         certificate: &TlsCertificate,
@@ -109,8 +109,8 @@ impl<'a> CertEvents<'a> {
         self.deps.events.emit(event);
     }
 
-    /// A certificate was not obtained; `present` is served meanwhile, which is renewed in the last
-    /// `window` of its life. A CA that has paused waits for a person.
+    /// A certificate was not obtained. `present` is still served, and due in the last `window` of
+    /// its life. A CA that has paused waits for a person.
     pub(super) fn emit_failed(
         &self,
         present: Option<&TlsCertificate>,
@@ -149,7 +149,7 @@ impl<'a> CertEvents<'a> {
         self.deps.events.emit(event);
     }
 
-    /// What becomes of a certificate that a client has asked for, and that ends at `end`.
+    /// A certificate that a client has asked for is removed, or will not be renewed after `end`.
     pub(crate) fn emit_dropped(&self, what: &str, end: Option<UnixTime>) {
         let message = format!("the certificate for {} {what}", self.spec.domain());
         let mut event = self.new_event(EventKind::CertificateDropped, Severity::Info, message);

@@ -23,7 +23,7 @@ pub struct Deps {
     pub(crate) health: Arc<StorageHealth>,
     pub(crate) pending_writes: PendingWrites,
     pub(crate) last_check: LastCheck,
-    /// Whether certificates are held in memory that are in the storage.
+    /// Whether stored certificates are held in memory too.
     pub(crate) in_memory: InMemory,
     /// Counts certificates that were asked for, by issuer and result.
     pub(crate) renewals: Option<IntCounterVec>,
@@ -35,8 +35,8 @@ impl Deps {
         &self.events
     }
 
-    /// `certificate` of `subject`, which is stored as one of the CA `ca`, as it is held from now
-    /// on.
+    /// Holds a stored certificate of `subject` from the CA `ca` in memory, or leaves it in the
+    /// storage, as configured.
     pub(crate) fn place_in_memory(
         &self,
         certificate: TlsCertificate,
@@ -51,8 +51,8 @@ impl Deps {
         }
     }
 
-    /// Stores what could not be stored before. How much still waits. Blocks on the storage; the
-    /// manager is not held.
+    /// Stores what could not be stored before. Returns how much still waits. Blocks on the storage,
+    /// without the manager's lock.
     pub fn flush_pending_writes(&self) -> usize {
         match self.pending_writes.flush_to(&*self.storage) {
             Ok(true) => self.health.record_success(Use::Writing),
@@ -74,12 +74,12 @@ impl Deps {
     }
 }
 
-/// When it was last checked what others have had revoked. A handle; clones share it.
+/// When revocations by other instances were last checked. A handle; clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct LastCheck(Arc<Mutex<Option<Instant>>>);
 
 impl LastCheck {
-    /// Whether the last check was so long ago; then this is one.
+    /// Whether a check is due, `every` so often; if so, it counts as done.
     pub(super) fn is_due(&self, every: Duration) -> bool {
         let mut last = self.0.lock_unpoisoned();
         let is_due = last.is_none_or(|last| last.elapsed() >= every);

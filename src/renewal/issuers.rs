@@ -17,7 +17,7 @@ use crate::local_ca::LocalCa;
 use crate::schedule::{FailureClass, Intent, Retry, Wait, WaitReason};
 use crate::storage::keys;
 
-/// How many seconds lie between two checks of what the storage has of the limits of CAs.
+/// How many seconds lie between two checks of the limits in the storage.
 const CHECK_EVERY: i64 = 60;
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
@@ -44,7 +44,7 @@ type OpenIssuer = (Configured, Arc<dyn Issuer>);
 pub(super) struct ChangedIssuers {
     /// Those that are another CA now, or none.
     pub(super) moved: Vec<Arc<str>>,
-    /// Those whose settings changed: what failed with them may succeed.
+    /// Those whose settings changed: what failed before may succeed.
     pub(super) mended: Vec<Arc<str>>,
     /// The accounts at the same CAs as before, by issuer.
     pub(super) accounts: HashMap<Arc<str>, String>,
@@ -85,7 +85,7 @@ impl Issuers {
         self.configured.contains_key(name)
     }
 
-    /// Whether the names of a specification may be proved over the DNS.
+    /// Whether the names of a specification may be validated over the DNS.
     pub(super) fn is_over_dns(&self, spec: &CertSpec) -> bool {
         let is_configured = |name: &Arc<str>| match self.configured.get(name) {
             Some(Configured::Acme(acme)) => acme.challenges.iter().any(|kind| kind.is_over_dns()),
@@ -184,7 +184,7 @@ fn is_same_ca(one: &Configured, other: &Configured) -> bool {
     }
 }
 
-/// Why nobody is asked for a certificate now.
+/// Why no issuer is asked for a certificate now.
 pub(super) enum Obstacle {
     /// Our own pace, which is one for all of the list, until then.
     Pace(UnixTime),
@@ -192,11 +192,11 @@ pub(super) enum Obstacle {
     OfNeed(UnixTime),
 }
 
-/// Whether one of the issuers can be asked for a certificate now. A limit or a failure of one CA
-/// leaves it to the next one, the pace at which we ask does not.
+/// Checks whether one of the issuers can be asked for a certificate now. After a limit or a failure
+/// of one CA the next is asked; our own pace is waited for.
 ///
 /// # Errors
-/// Until when, and for whom, there is none.
+/// Why none can be asked, and until when.
 pub(super) fn check_obstacles(
     job_issuers: &[JobIssuer],
     spec: &CertSpec,
@@ -225,7 +225,7 @@ pub(super) fn check_obstacles(
             soonest = Some(wait.until);
         }
     }
-    // Where there is nobody to be asked, the work on it says so.
+    // If there is no issuer at all, the job reports that.
     soonest.map_or(Ok(()), |until| Err(Obstacle::OfNeed(until)))
 }
 
@@ -270,12 +270,12 @@ impl fmt::Display for IssuerLimit {
     }
 }
 
-/// Whether what failed may have been mended by a new start.
+/// Whether a restart may have fixed what failed.
 pub(super) fn may_be_mended(retry: &Retry) -> bool {
     is_not_limited(retry) && retry.class != FailureClass::Paused
 }
 
-/// Whether what failed may have been mended by a change of the configuration: the CA's limits stay.
+/// Whether a change of the configuration may have fixed what failed: the CA's limits stay.
 pub(super) fn is_not_limited(retry: &Retry) -> bool {
     retry.class != FailureClass::RateLimited
 }

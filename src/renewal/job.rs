@@ -27,7 +27,7 @@ pub struct Job {
     pub(super) guard: JobGuard,
     pub(super) subject: String,
     pub(super) issuers: Vec<JobIssuer>,
-    /// The failures before, all together.
+    /// The failures so far, of all accounts together.
     pub(super) retry: Option<Retry>,
     /// The same by the accounts that they happened with.
     pub(super) retries: Retries,
@@ -35,11 +35,11 @@ pub struct Job {
     pub(super) is_asked: bool,
     /// The CA's advice, where that is why it is renewed.
     pub(super) advised: Option<Window>,
-    /// Whether the CA is told which certificate is to be replaced.
+    /// Whether an order names the certificate that it replaces.
     pub(super) tells_replaced: bool,
     /// The certificate to be replaced.
     pub(super) present: Option<Arc<TlsCertificate>>,
-    /// Whether there is any, be it of a CA that is no longer asked.
+    /// Whether there is one at all, even of a CA that is no longer configured.
     pub(super) has_one: bool,
     /// Whether the one to be replaced was revoked: then its key is not used again.
     pub(super) is_revoked: bool,
@@ -56,8 +56,8 @@ impl Job {
     }
 }
 
-/// Stands for a certificate that is being worked on. Where it is lost before the manager has it
-/// back, the manager learns of that.
+/// Stands for a certificate that is being worked on. If it is dropped without a result, the manager
+/// learns that the job was abandoned.
 pub(super) struct JobGuard {
     pub(super) spec: Arc<CertSpec>,
     pub(super) current_issuer: CurrentIssuer,
@@ -74,7 +74,7 @@ impl CurrentIssuer {
         *self.0.lock_unpoisoned() = issuer.cloned();
     }
 
-    /// `None` where nobody is being asked.
+    /// `None` while no issuer is asked.
     pub(super) fn issuer(&self) -> Option<Arc<str>> {
         let asked = self.0.lock_unpoisoned();
         asked.clone()
@@ -120,7 +120,7 @@ impl Drop for JobGuard {
     }
 }
 
-/// Whom to ask for a certificate.
+/// An issuer to ask for a certificate.
 #[derive(Clone)]
 pub(super) enum JobIssuer {
     Remote(Arc<dyn Issuer>),
@@ -144,7 +144,7 @@ impl JobIssuer {
     }
 }
 
-/// What came of a [`Job`].
+/// The result of a [`Job`].
 pub struct JobResult {
     pub(super) guard: JobGuard,
     pub(super) outcome: Outcome,
@@ -158,36 +158,36 @@ impl JobResult {
 }
 
 pub(super) enum Outcome {
-    /// There is a certificate.
+    /// An issuer has issued one.
     Issued {
         certificate: Arc<TlsCertificate>,
         issuer: Arc<str>,
     },
     /// Another instance has stored one.
     Found(Arc<TlsCertificate>),
-    /// Another instance is at it.
+    /// Another instance is working on it.
     Elsewhere,
-    /// The storage does not say what it has of it, and why not: nobody was asked.
+    /// The storage cannot be read, and why: no issuer was asked.
     Unread(String),
-    /// It is no longer wanted: nobody was asked for it.
+    /// The name is no longer allowed: no issuer was asked.
     Unwanted,
-    /// No issuer was asked: another instance has failed at it, or each CA limits it.
+    /// No issuer was asked: another instance has just failed, or each CA limits it.
     Deferred {
-        /// What is known of failures by now.
+        /// The failures that are known by now.
         retries: Retries,
-        /// Until when the limit lasts that an issuer met.
+        /// When the limit ends that an issuer has hit.
         until: Option<UnixTime>,
     },
     Failed {
         failure: Failure,
         issuer: Arc<str>,
-        /// What is known after it, as it was stored.
+        /// The failures that are known after it, as stored.
         retries: Retries,
-        /// The same of all issuers together.
+        /// The same for all issuers together.
         retry: Box<Retry>,
         /// Whether no issuer was asked, so that it belongs to none.
         is_of_none: bool,
-        /// Whether an issuer does not want to be asked again before somebody has acted.
+        /// Whether an issuer has paused: it is not to be asked before a person has acted.
         is_paused: bool,
     },
 }

@@ -157,8 +157,8 @@ impl ManagedCert {
         }
     }
 
-    /// Notes the failures that are known after an attempt. An attempt for a client has read what the
-    /// storage has of it; all else is read again until it has been read whole.
+    /// Notes the failures that are known after an attempt. An attempt for a client has read what
+    /// the storage has of it; all else is read again until it has been read whole.
     pub(super) fn note_failures(&mut self, spec: &CertSpec, retries: Retries) {
         self.retries = retries;
         if spec.precedence == Precedence::OnDemand {

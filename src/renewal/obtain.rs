@@ -1,6 +1,6 @@
 //! Obtains one certificate: asks its issuers in turn, checks what they issue, stores it.
 //!
-//! [`Job::run`] runs beside the manager and touches nothing of it; its result goes to
+//! [`Job::run`] runs beside the manager and does not touch it. Its result goes to
 //! [`super::Renewals::apply_result`], and the manager alone decides what is served. Everything is
 //! stored under the certificate's lock.
 
@@ -43,8 +43,8 @@ impl Job {
         }
     }
 
-    /// The outcome where the policy has to be asked first and says no. One that does not respond takes
-    /// no certificate away, and gives none.
+    /// The outcome where the policy has to be asked first and says no. One that does not respond
+    /// takes no certificate away, and gives none.
     async fn ask_policy(&self, deps: &Deps) -> Option<Outcome> {
         let policy = self.policy.as_ref()?;
         let name = self.guard.spec.on_demand_name()?;
@@ -66,8 +66,8 @@ impl Job {
             Ok(None) => return Outcome::Elsewhere,
             Err(error) => {
                 deps.health.record_failure(Use::Writing, &error);
-                // Better a certificate that is not kept than none, where the storage says that it
-                // has none.
+                // If the storage says that it has no certificate, one that cannot be stored is
+                // better than none.
                 let lease = Arc::new(Lease::unstored());
                 if self.can_wait(deps.clock.now()) {
                     let failure = Failure::new(FailureClass::Storage, error.to_string());
@@ -87,15 +87,15 @@ impl Job {
             Ok(stored) => stored,
             Err(error) => {
                 deps.health.record_failure(Use::Reading, &error);
-                // Another instance may have stored it, or this one before it was started again. What
-                // is served and soon ends is renewed all the same.
+                // Another instance may have stored one, or this one before a restart. A certificate
+                // that expires soon is renewed all the same.
                 if self.present.is_none() || self.can_wait(now) {
                     return Outcome::Unread(error.to_string());
                 }
                 Stored::default()
             }
         };
-        // What another instance has failed at counts as much as what this one has.
+        // Failures of other instances count as much as our own.
         let mut retries = self.retries.clone();
         retries.merge_from(stored.retries);
         if let Some(certificate) = self.newest(stored.certificates, now) {
@@ -112,7 +112,7 @@ impl Job {
         let mut failures: Vec<(&JobIssuer, Failure)> = Vec::new();
         let mut until = None;
         for (place, job_issuer) in candidates.into_iter().enumerate() {
-            // Another order may have met a limit while the one before was asked.
+            // Another order may have hit a limit while the issuer before was asked.
             if place > 0 && candidates::is_held(self, job_issuer, deps.clock.now()) {
                 continue;
             }
@@ -145,7 +145,7 @@ impl Job {
         failures::record_failures(self, failures, retries, lease, deps).await
     }
 
-    /// Whether it does no harm to leave the certificate as it is for now.
+    /// Whether the renewal can wait without harm.
     fn can_wait(&self, now: UnixTime) -> bool {
         let present = self.present.as_ref();
         present.is_some_and(|present| !present.is_due(self.window / 2.0, now))
@@ -156,7 +156,8 @@ impl Job {
         blocking(&deps.storage, move |storage| storage.try_lock(&key)).await
     }
 
-    /// What the storage has: a peer may have been at work, or this instance before it was killed.
+    /// Loads what the storage has: another instance may have stored it, or this one before it was
+    /// killed.
     async fn load_stored(&self, deps: &Deps) -> Result<Stored, StorageError> {
         let (loader, subject) = (Arc::clone(&deps.loader), self.subject.clone());
         let names = self.guard.spec.names.clone();
@@ -211,7 +212,7 @@ impl Job {
         })
     }
 
-    /// Whether a peer has stored this in the place of the present one, which was revoked.
+    /// Whether another instance has stored this in place of the present one, which was revoked.
     fn takes_the_place(&self, stored: &TlsCertificate) -> bool {
         let mut present = self.present.iter().filter(|_| self.is_revoked);
         present.any(|present| present.fingerprint() != stored.fingerprint())
@@ -227,7 +228,7 @@ impl Job {
         let names = &self.guard.spec.names;
         let certificate = match job_issuer {
             JobIssuer::Local(ca) => {
-                // No I/O, and a fraction of a millisecond.
+                // This does no I/O and takes a fraction of a millisecond.
                 let made = ca.issue(names);
                 made.map_err(|error| internal_failure(job_issuer, &error))?
             }
@@ -274,7 +275,7 @@ impl Job {
         })
     }
 
-    /// Stores a new certificate, now or as soon as that can be. Whether it is stored.
+    /// Stores a new certificate, now or as soon as possible. Whether it is stored.
     async fn store_certificate(
         &self,
         issuer: &Arc<dyn Issuer>,
@@ -292,7 +293,7 @@ impl Job {
                 return false;
             }
         };
-        // First of all, so that it is there whatever becomes of this.
+        // Queued first, so that it gets stored even if this fails.
         let (name, late) = (
             cert_store::pending_name(issuer.ca(), &self.subject),
             Arc::clone(&record),
@@ -313,7 +314,7 @@ impl Job {
                 true
             }
             Err(error @ StorageError::Lost { .. }) => {
-                // The peer that took over stores its own.
+                // The instance that took over stores its own.
                 deps.pending_writes.forget_write(&name);
                 tracing::warn!(domain = %self.domain(), %error, "cannot store a new certificate");
                 false
@@ -326,8 +327,7 @@ impl Job {
     }
 }
 
-/// How many of the failures say something of the certificate, and not of a day on which nothing
-/// worked.
+/// How many of the failures say something about the certificate, and not about a passing trouble.
 fn count_telling(retry: &Retry) -> u32 {
     let passing = [
         FailureClass::RateLimited,

@@ -1,8 +1,8 @@
 //! The plans of all certificates that CAs are asked for, one for each list of issuers.
 //!
-//! What is asked of one CA waits for that CA's pace and limits; what is asked of another does not.
-//! On-demand names have plans of their own, which come after those of the configuration: however
-//! many names are asked for, no configured certificate waits for more than a few of them.
+//! An order waits for the pace and the limits of its own CA, not of others. On-demand names have
+//! plans of their own, which come after those of the configuration: however many names clients ask
+//! for, no configured certificate waits for more than a few of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::schedule::{CertState, Facts, Failure, Lifetime, Plan, Retry};
 /// How many certificates are worked on at a time, for each list of issuers.
 const AT_ONCE: usize = 32;
 
-/// The same for those that clients ask for: each takes its place in the pace of the CA when it
-/// orders, and what the configuration asks for then comes after as many.
+/// The same for certificates that clients ask for. A configured certificate waits for at most as
+/// many of them.
 const ON_DEMAND_AT_ONCE: usize = 16;
 
-/// After how many seconds at most what a limit stands against is looked at again: it may be over
-/// sooner than the CA has said.
+/// After how many seconds at most a certificate is checked again that a limit holds: the limit may
+/// end sooner than the CA has said.
 const LOOK_AGAIN: i64 = 600;
 
 /// Every plan, and the part of its life in which a certificate is renewed.
@@ -91,7 +91,7 @@ impl RenewalQueues {
         }
     }
 
-    /// Puts nothing off any longer for what stood against it: that may be over.
+    /// Puts nothing off any longer: what stood against it may be over.
     pub(super) fn replan_all(&mut self) {
         for queue in [&mut self.configured, &mut self.on_demand] {
             queue.paced.clear();
@@ -105,8 +105,8 @@ impl RenewalQueues {
         lanes.flat_map(|queue| queue.by_issuers.keys())
     }
 
-    /// What is due at `now` and `ready`, as far as there is room; begun, until one of the calls
-    /// below ends it. What is not ready is put off, alone or with all of its plan.
+    /// Begins what is due at `now` and `ready`, as far as there is room. It counts as running until
+    /// one of the calls below ends it. What is not ready is put off, alone or with all of its plan.
     pub(super) fn begin_due(
         &mut self,
         now: UnixTime,
@@ -154,7 +154,8 @@ impl RenewalQueues {
         }
     }
 
-    /// Puts off what stands against which is over at `until`, or sooner than was said.
+    /// Puts a certificate off until a limit ends at `until`; not for too long, since the limit may
+    /// end sooner.
     pub(super) fn defer_at_most(&mut self, spec: &Arc<CertSpec>, until: UnixTime, now: UnixTime) {
         self.defer(spec, until.min(now.saturating_add(LOOK_AGAIN)));
     }
@@ -230,7 +231,7 @@ impl Queue {
                 continue;
             }
             self.paced.remove(issuers);
-            // What is put off makes room for what comes after it.
+            // What is put off makes room for the next.
             'all: loop {
                 let room = self.at_once.saturating_sub(plan.running());
                 let due = plan.due(now, room);
@@ -259,7 +260,7 @@ impl Queue {
     }
 
     fn next_wake(&self) -> Option<UnixTime> {
-        // Where there is no room, the end of what is under way is what is waited for.
+        // A plan without room waits for the end of a running job.
         let with_room = self
             .by_issuers
             .iter()

@@ -23,20 +23,20 @@ use crate::printable::Printable as _;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
-/// How often it is looked for what others have had revoked.
+/// How often revocations by other instances are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// The longest life of a certificate of a public CA, in seconds (398 days).
 const LONGEST_LIFE: i64 = 398 * 86_400;
 
-/// Why a person's wish is not done.
+/// Why a person's action was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionError {
     /// There is nothing by this name.
     Unknown,
-    /// It is not for the gateway to do, and what to do instead.
+    /// The gateway cannot do it, and what to do instead.
     Refused(String),
-    /// The CA or the storage did not do it.
+    /// The CA or the storage failed.
     Failed(Failure),
 }
 
@@ -51,7 +51,7 @@ pub struct RevocationJob {
     is_replaced: bool,
 }
 
-/// What is kept of a certificate that was revoked.
+/// What is stored about a revoked certificate.
 #[derive(Serialize, Deserialize)]
 struct RevocationRecord {
     name: String,
@@ -61,8 +61,8 @@ struct RevocationRecord {
     not_after: UnixTime,
 }
 
-/// The fingerprints of what any instance has had revoked, where it is time to look. Blocks on the
-/// storage.
+/// The fingerprints of certificates that any instance has had revoked, if a check is due; else
+/// none. Blocks on the storage.
 pub fn list_revoked(deps: &Deps) -> HashSet<String> {
     if !deps.last_check.is_due(CHECK_EVERY) {
         return HashSet::new();
@@ -133,10 +133,10 @@ impl RevocationJob {
         self.certificate.fingerprint()
     }
 
-    /// Has it revoked, and notes that. The manager is then to replace it.
+    /// Has it revoked, and records that. The manager is to replace it afterwards.
     ///
     /// # Errors
-    /// Why it is not revoked. A key that is compromised is set aside all the same.
+    /// Why it is not revoked. A compromised key is set aside all the same.
     pub async fn run(&self, deps: &Deps) -> Result<(), Failure> {
         let is_compromised = self.reason == RevocationReason::KeyCompromise;
         if is_compromised {
@@ -166,7 +166,7 @@ impl RevocationJob {
         Ok(())
     }
 
-    /// The failure where the local CA makes no other.
+    /// The failure of the local CA to issue another.
     pub(crate) fn failed_to_store(&self, why: &str) -> Failure {
         let message = format!(
             "cannot issue another certificate for {} ({why}): the current one is still served; fix \
@@ -176,7 +176,7 @@ impl RevocationJob {
         Failure::new(FailureClass::Internal, message)
     }
 
-    /// Keeps the compromised key apart, where it is known from then on.
+    /// Stores the compromised key apart: it is never used again.
     async fn retire_key(&self, deps: &Deps) {
         let (Ok(pem), Ok(digest)) = (self.certificate.bundle_pem(), self.certificate.key_digest())
         else {
@@ -252,8 +252,8 @@ impl RevocationJob {
     }
 }
 
-/// Whether the storage has this certificate from another CA than `ca`, which goes by the name of its
-/// issuer now.
+/// Whether the storage has this certificate from another CA than `ca`, which goes by the name of
+/// its issuer now.
 fn is_of_another(deps: &Deps, ca: &dyn Issuer, fingerprint: Fingerprint) -> bool {
     let fingerprint = fingerprint.to_string();
     let is_of_another = cert_store::is_of_another(&*deps.storage, ca.ca(), &fingerprint);
@@ -263,7 +263,7 @@ fn is_of_another(deps: &Deps, ca: &dyn Issuer, fingerprint: Fingerprint) -> bool
     })
 }
 
-/// The fingerprints of what was revoked and has not ended. What has ended is forgotten.
+/// The fingerprints of revoked certificates that have not expired. Expired ones are forgotten.
 fn read_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>, StorageError> {
     let mut revoked = HashSet::new();
     for key in storage.list(&keys::all_revoked()?)? {
@@ -283,8 +283,8 @@ fn read_revoked(storage: &dyn Storage, now: UnixTime) -> Result<HashSet<String>,
     Ok(revoked)
 }
 
-/// Notes once more that a certificate was revoked whose note was damaged: which one says the note's
-/// key. Whether there was any: another process may have deleted it.
+/// Restores a damaged record of a revocation: its key says of which certificate it is. Whether
+/// there was one: another process may have deleted it.
 fn restore_record(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<bool, StorageError> {
     if !damaged::is_aside(storage, key)? {
         return Ok(false);

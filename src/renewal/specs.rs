@@ -27,8 +27,9 @@ const ASK_AGAIN: i64 = 60;
 const REST: i64 = 10;
 
 impl Renewals {
-    /// Takes the issuers of another configuration. A certificate of a CA that was replaced is served
-    /// until the new CA has issued one. A failed DNS challenge may succeed where `is_other_dns`.
+    /// Takes the issuers of another configuration. A certificate of a CA that was replaced is
+    /// served until the new CA has issued one. A failed DNS challenge may succeed where
+    /// `is_other_dns`.
     pub(crate) fn configure(
         &mut self,
         issuers: &IndexMap<Arc<str>, Configured>,

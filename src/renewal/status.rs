@@ -32,36 +32,36 @@ pub struct ManagedView {
     pub is_revoked: bool,
     /// The failures since the last success.
     pub retry: Option<Retry>,
-    /// When something is done about it.
+    /// When the next attempt is.
     pub next: Option<UnixTime>,
     /// When its CA advises to renew it.
     pub advice: Option<Window>,
-    /// The limit of a CA for which nobody is asked for it until that ends.
+    /// The limit of a CA that keeps it from being ordered.
     pub held: Option<IssuerLimit>,
     /// Whether it is in the storage.
     pub is_stored: bool,
-    /// Why the storage does not say what it has of it, with the place.
+    /// Why the storage cannot be read, with the place.
     pub unread: Option<Arc<str>>,
-    /// Whether clients have asked for it, and not the configuration.
+    /// Whether clients have asked for it, rather than the configuration.
     pub is_on_demand: bool,
 }
 
-/// A certificate whose validity is watched over.
+/// A certificate whose validity is monitored.
 #[derive(Clone, Debug)]
 pub struct MonitoredCert {
     pub certificate: Arc<TlsCertificate>,
-    /// Who replaces it before its end.
+    /// How it is replaced before it expires.
     pub renewed_by: RenewedBy,
     /// The failures to replace it.
     pub retry: Option<Retry>,
 }
 
-/// How far a start is that has to wait for certificates.
+/// The status of a start that waits for certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartupStatus {
-    /// All are there.
+    /// There are all certificates.
     Complete,
-    /// One cannot be had, and why.
+    /// One cannot be obtained, and why.
     Failed(String),
     /// Some are being obtained.
     Pending,
@@ -72,25 +72,25 @@ pub enum StartupStatus {
 pub(crate) enum NameStatus {
     /// It has a certificate that is valid.
     Served,
-    /// One is being obtained, or soon is.
+    /// One is being obtained, or will be soon.
     Pending,
-    /// None comes soon.
+    /// It gets none soon.
     Deferred(Deferred),
-    /// Nobody is asked for it.
+    /// No issuer is asked for it.
     Unknown,
 }
 
-/// Why a name gets no certificate for now.
+/// Why a name gets no certificate now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Deferred {
     pub(crate) why: String,
     pub(crate) next: Option<UnixTime>,
-    /// Whether nothing but another client's asking is a reason to try again.
+    /// Whether it is retried only when another client asks for it.
     pub(crate) is_of_name: bool,
 }
 
 impl Deferred {
-    /// Why a name is put off that has failed before; `None` where that is over.
+    /// Why a name that has failed before is put off; `None` once it may be retried.
     pub(crate) fn from_retry(retry: &Retry, now: UnixTime) -> Option<Self> {
         (!retry.is_due(now)).then(|| Self {
             why: retry.message.clone(),
@@ -100,8 +100,8 @@ impl Deferred {
     }
 }
 
-/// Whether a failure says that the name does not lead here, or may have no certificate. Others are
-/// those of a day, and mend themselves.
+/// Whether a failure says that the name does not lead here, or may have no certificate. Other
+/// failures pass by themselves.
 fn is_of_name(class: FailureClass) -> bool {
     matches!(class, FailureClass::Validation | FailureClass::Refused)
 }
@@ -166,8 +166,8 @@ impl<'a> Status<'a> {
         })
     }
 
-    /// The limit of a CA for which nobody is asked for a certificate, and when somebody is; `None`
-    /// where somebody can be asked now, or nothing but failures stands against that.
+    /// The limit of a CA that keeps a certificate from being ordered, and when an issuer can be
+    /// asked again; `None` if one can be asked now, or only failures stand against it.
     fn active_limit(
         &self,
         spec: &CertSpec,
@@ -271,14 +271,14 @@ impl<'a> Status<'a> {
         uncovered
     }
 
-    /// How far it is with a certificate that is missing.
+    /// Why a missing certificate is not there yet.
     fn pending_reason(&self, spec: &Arc<CertSpec>, entry: &ManagedCert) -> String {
         if let Some(issuer) = entry.current_issuer.issuer() {
             return format!("{issuer} is being asked");
         }
         let held = self.limiting(spec, entry).map(|(held, _)| held);
         match (held, self.queues.retry(spec)) {
-            // The failure is that very limit.
+            // The failure is this very limit.
             (Some(held), Some(retry)) if retry.class == FailureClass::RateLimited => {
                 format!("{held} (attempt {})", retry.failures)
             }

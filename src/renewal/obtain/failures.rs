@@ -1,5 +1,5 @@
-//! The failures of an attempt: merged into one for people, stored by the accounts that they happened
-//! with.
+//! The failures of an attempt: merged into one for people, stored by the accounts that they
+//! happened with.
 
 use std::sync::Arc;
 
@@ -51,8 +51,8 @@ pub(super) async fn record_failures(
     }
 }
 
-/// The outcome of a failure that is no issuer's: none was asked. It is not stored, since meeting it
-/// again costs nobody anything.
+/// The outcome of a failure that is no issuer's: none was asked. It is not stored, since running
+/// into it again costs nothing.
 pub(super) fn failed_without_issuer(job: &Job, failure: Failure, deps: &Deps) -> Outcome {
     let first = job.issuers.first();
     Outcome::Failed {
@@ -102,14 +102,14 @@ pub(super) async fn forget_failures(job: &Job, lease: &Arc<Lease>, deps: &Deps) 
 fn report_storage(kept: Result<(), StorageError>, deps: &Deps) {
     match kept {
         Ok(()) => deps.health.record_success(Use::Writing),
-        // The peer that took over keeps its own.
+        // The instance that took over stores its own.
         Err(StorageError::Lost { .. }) => {}
         Err(error) => deps.health.record_failure(Use::Writing, &error),
     }
 }
 
-/// The failures of all issuers as one, with the patience of the least patient, who is named too.
-/// The page of a CA that has paused is shown whoever that is.
+/// The failures of all issuers as one. The issuer that can be asked again first decides the class,
+/// and is returned with it. The page of a CA that has paused is shown in any case.
 fn merge(failures: Vec<(&Arc<str>, Failure)>) -> (Arc<str>, Failure) {
     let several = failures.len() > 1;
     let messages: Vec<_> = failures
