@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::event::EventBus;
 use crate::host::Pattern;
 use crate::issuer::{AccountFacts, AccountTask, Ports, RevocationReason};
+use crate::manager::TlsManager;
 use crate::on_demand;
 use crate::reload::{self, GatewayEdge, GatewayState, ReloadReport, Reloader};
 use crate::renewal::{ActionError, ManagedView};
@@ -55,36 +56,9 @@ impl AppControl {
         }
     }
 
-    /// What issuers are asked for: CAs by plan, the local CA in every pass of the manager.
-    fn managed(&self, certificates: &[Arc<TlsCertificate>], config: &Config) -> Vec<Managed> {
-        let views = self.engine.lock().renewals().views();
-        let mut managed: Vec<_> = views.into_iter().map(of_ca).collect();
-        let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
-        let window = config.renewal.window;
-        let unripe = self.unripe(config);
-        let local = certificates.iter().filter_map(|certificate| {
-            if planned.contains(&certificate.fingerprint()) {
-                return None;
-            }
-            of_local_ca(certificate, window, false, &unripe)
-        });
-        managed.extend(local);
-        managed
-    }
-
-    /// Why clients refuse what local CAs issue, by their names.
-    fn unripe(&self, config: &Config) -> HashMap<Arc<str>, String> {
-        let manager = self.engine.lock();
-        let issuers = config.issuers.iter();
-        let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
-        locals
-            .filter_map(|(name, _)| Some((Arc::clone(name), manager.not_yet_valid(name)?)))
-            .collect()
-    }
-
-    /// Has issuers asked for the certificate of `subject` at once; where that is not by `force`,
-    /// only if there is none that is valid.
-    fn ask_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
+    /// Requests the certificate of `subject` from its issuers now: with `force` in any case, else only
+    /// if there is no valid one.
+    fn request_from_issuers(&self, subject: &str, force: bool) -> Result<(), RenewError> {
         let now = self.engine.clock().now();
         let managed = self.engine.lock().renewals().views();
         let Some(view) = managed
@@ -106,17 +80,26 @@ impl AppControl {
     }
 }
 
-/// What the local CA has given, as the admin interface shows it; `None` for what is not its own.
+/// Why clients refuse what local CAs issue, by their names.
+fn not_yet_valid(manager: &TlsManager, config: &Config) -> HashMap<Arc<str>, String> {
+    let issuers = config.issuers.iter();
+    let locals = issuers.filter(|(_, issuer)| matches!(issuer, Issuer::LocalCa { .. }));
+    locals
+        .filter_map(|(name, _)| Some((Arc::clone(name), manager.not_yet_valid(name)?)))
+        .collect()
+}
+
+/// A certificate of a local CA, as the admin interface shows it; `None` for one of another issuer.
 fn of_local_ca(
     certificate: &Arc<TlsCertificate>,
     window: f64,
     on_demand: bool,
-    unripe: &HashMap<Arc<str>, String>,
+    not_yet_valid: &HashMap<Arc<str>, String>,
 ) -> Option<Managed> {
     let Source::Issuer(issuer) = certificate.source() else {
         return None;
     };
-    let last_failure = unripe.get(issuer).map(|why| LastFailure {
+    let last_failure = not_yet_valid.get(issuer).map(|why| LastFailure {
         at: certificate.not_before(),
         issuer: Some(Arc::clone(issuer)),
         failure: Failure::new(FailureClass::Clock, why.clone()),
@@ -137,7 +120,7 @@ fn of_local_ca(
     })
 }
 
-/// What a CA is asked for, as the admin interface shows it.
+/// A certificate that is obtained by jobs, as the admin interface shows it.
 fn of_ca(view: ManagedView) -> Managed {
     let retry = view.retry.as_ref();
     Managed {
@@ -202,17 +185,26 @@ impl Control for AppControl {
 
     fn certificates(&self) -> Vec<CertificateView> {
         let now = self.engine.clock().now();
-        let loaded: Vec<_> = self.engine.lock().certificates().cloned().collect();
-        let config = &self.state.current().config;
-        let mut managed = self.managed(&loaded, config);
-        let window = config.renewal.window;
-        let made = self.engine.lock().on_demand().issuance().certificates();
-        let unripe = self.unripe(config);
-        let made = made
+        let current = self.state.current();
+        let (config, window) = (&current.config, current.config.renewal.window);
+        // Under one lock, so that all belongs to one state.
+        let manager = self.engine.lock();
+        let loaded: Vec<_> = manager.certificates().cloned().collect();
+        let planned = manager.renewals().views();
+        let made = manager.on_demand().issuance().certificates();
+        let not_yet_valid = not_yet_valid(&manager, config);
+        drop(manager);
+        let of_local_ca =
+            |one, is_on_demand| of_local_ca(one, window, is_on_demand, &not_yet_valid);
+
+        let mut managed: Vec<_> = planned.into_iter().map(of_ca).collect();
+        let planned: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
+        let others = loaded
             .iter()
-            .filter_map(|one| of_local_ca(one, window, true, &unripe));
-        managed.extend(made);
-        let kept_up: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
+            .filter(|one| !planned.contains(&one.fingerprint()));
+        managed.extend(others.filter_map(|one| of_local_ca(one, false)));
+        managed.extend(made.iter().filter_map(|one| of_local_ca(one, true)));
+        let managed_ones: HashSet<_> = managed.iter().filter_map(fingerprint).collect();
         let mut views: Vec<_> = managed
             .iter()
             .map(|one| CertificateView::managed(one, now))
@@ -220,7 +212,7 @@ impl Control for AppControl {
         views.extend(
             loaded
                 .iter()
-                .filter(|one| !kept_up.contains(&one.fingerprint()))
+                .filter(|one| !managed_ones.contains(&one.fingerprint()))
                 .map(|one| CertificateView::loaded(one, now)),
         );
         let missing = missing(config, &views);
@@ -241,7 +233,7 @@ impl Control for AppControl {
     }
 
     fn renew(&self, subject: &str, force: bool) -> Result<CertificateView, RenewError> {
-        self.ask_issuers(subject, force)?;
+        self.request_from_issuers(subject, force)?;
         let is_meant = |view: &CertificateView| {
             let renewal = view.renewal.as_ref();
             renewal.is_some_and(|renewal| renewal.subject == subject)

@@ -1,11 +1,11 @@
-//! Whether a name would get a certificate: runs a preflight at each issuer that would be asked.
+//! Finds out whether a name would get a certificate: runs a preflight at each of its issuers.
 
 use crate::admin::{IssuerPreflight, PreflightView};
 use crate::host::Pattern;
 use crate::issuer::{Finding, Ports, Preflight, Verdict, would_issue};
 use crate::manager::{IssuancePlan, PlannedIssuer, Reason};
 
-/// Tries the issuers one after the other, as they would be asked.
+/// Runs preflights at the issuers, in the order in which they would be asked.
 pub(super) async fn run_preflight(
     name: &Pattern,
     ports: Ports,
@@ -43,7 +43,7 @@ pub(super) async fn run_preflight(
     }
 }
 
-/// What is answered where nothing could be found out.
+/// The response if nothing could be found out.
 pub(super) fn failed_preflight(name: &Pattern) -> PreflightView {
     PreflightView {
         name: name.to_string(),
