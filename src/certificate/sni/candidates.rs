@@ -4,7 +4,7 @@
 //! 1. one that is valid now with all of its chain, then one that is valid itself, then any other;
 //! 2. the one of higher [`Precedence`];
 //! 3. for each kind of key the one that clients accept longest, then the newest, then by
-//! fingerprint.
+//!    fingerprint.
 //!
 //! A name is left to a wildcard if that has a certificate that is better by the first rule.
 
