@@ -5,6 +5,7 @@
 //! rule: the same defaults and checks apply as to a file, and the engine is the one that the gateway
 //! runs.
 
+mod bounds;
 mod certificate;
 mod dns;
 mod error;
@@ -264,6 +265,7 @@ impl EngineBuilder {
                     .to_owned(),
             );
         }
+        self.mistakes.extend(bounds::mistakes(&self.raw));
         let loaded = assemble::assemble(&self.raw);
         let mut mistakes = std::mem::take(&mut self.mistakes);
         match loaded {

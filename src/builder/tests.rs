@@ -210,9 +210,38 @@ fn mistakes_say_where_what_and_what_to_do() {
         unknown[0].contains("there is no issuer 'cb'"),
         "{unknown:?}"
     );
-    let nothing = OnDemand::names::<&str>([]);
-    let open = mistakes(Engine::builder().issuer("ca", ca()).on_demand(nothing));
-    assert!(open[0].starts_with("on_demand"), "{open:?}");
+}
+
+#[test]
+fn empty_lists_and_counts_of_zero_are_mistakes() {
+    let empty = mistakes(
+        Engine::builder()
+            .issuer("internal", LocalCa::builder())
+            .issuer(
+                "ca",
+                AcmeIssuer::builder().order_limit(0, Duration::from_secs(1)),
+            )
+            .dns_provider("main", DnsSettings::cloudflare("token").ttl(0))
+            .certificate(ManagedCertificate::new::<&str>([]).issuers(["ca"]))
+            .on_demand(
+                OnDemand::names::<&str>([])
+                    .max_waiting(0)
+                    .per_minute(0)
+                    .per_client(0, Duration::from_secs(60)),
+            ),
+    );
+    assert_eq!(
+        empty,
+        [
+            "certificates[0].names: the list is empty; add at least one entry",
+            "on_demand.allow: the list is empty; add at least one entry",
+            "issuers.ca.acme.limit.orders: '0' is out of range; give 1 or more",
+            "dns.main.ttl: '0' is out of range; give 1 or more",
+            "on_demand.limits.max_waiting: '0' is out of range; give 1 or more",
+            "on_demand.limits.per_minute: '0' is out of range; give 1 or more",
+            "on_demand.limits.per_client.names: '0' is out of range; give 1 or more",
+        ]
+    );
 }
 
 #[test]
