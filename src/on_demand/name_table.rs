@@ -262,3 +262,66 @@ impl NameTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::sni::Precedence;
+
+    fn name(text: &str) -> HostName {
+        text.parse().expect("a name")
+    }
+
+    fn add(table: &mut NameTable, text: &str, state: NameState, used: UnixTime) {
+        let spec = Arc::new(CertSpec {
+            names: vec![Pattern::Exact(name(text))],
+            issuers: Vec::new(),
+            dns: None,
+            precedence: Precedence::OnDemand,
+        });
+        let record = Record::new(&name(text), used);
+        table.insert(&name(text), &spec, state, &record, used);
+    }
+
+    #[test]
+    fn a_name_waits_until_it_is_served_or_removed() {
+        let mut table = NameTable::default();
+        for text in ["a.example", "b.example", "c.example"] {
+            add(&mut table, text, NameState::Pending(10), 10);
+        }
+        assert_eq!((table.len(), table.pending()), (3, 3));
+        table.record_request(&name("a.example"), 30);
+        table.record_served(&name("b.example"));
+        assert_eq!(table.pending_since(20), [name("c.example")]);
+        table.remove(&name("c.example"));
+        assert_eq!(table.pending_since(40), [name("a.example")]);
+        let unused: Vec<_> = table.unused_since(20).collect();
+        assert_eq!(unused, [&name("b.example")]);
+    }
+
+    #[test]
+    fn a_use_is_written_when_the_record_is_far_behind() {
+        let mut table = NameTable::default();
+        add(&mut table, "a.example", NameState::Served, 100);
+        let names = [name("a.example"), name("unknown.example")];
+        table.record_uses(&names, 50, 149);
+        assert!(table.unwritten_uses().is_empty());
+        table.record_uses(&names, 50, 150);
+        let uses = table.unwritten_uses();
+        assert_eq!(uses.len(), 1);
+        table.mark_written(&uses);
+        assert!(table.unwritten_uses().is_empty());
+    }
+
+    #[test]
+    fn only_names_that_a_change_may_concern_are_checked_again() {
+        let mut table = NameTable::default();
+        add(&mut table, "a.example", NameState::Served, 1);
+        add(&mut table, "b.example", NameState::Served, 1);
+        table.recheck_covered(&[Pattern::Exact(name("a.example"))]);
+        assert_eq!(table.take_rechecked(), [name("a.example")]);
+        assert!(table.take_rechecked().is_empty());
+        table.recheck_covered(&["*.example".parse().expect("a pattern")]);
+        assert_eq!(table.take_rechecked().len(), 2);
+    }
+}

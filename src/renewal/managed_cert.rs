@@ -194,3 +194,44 @@ impl StoredCopy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Loader;
+    use crate::certificate::testing::{DAY, NOW, TestCa};
+
+    #[test]
+    fn what_is_known_of_a_certificate_ends_with_it() {
+        let (ca, loader) = (TestCa::new("managed"), Loader::new().expect("a loader"));
+        let certificate = |end| ca.certificate(&loader, &["a.example"], NOW - DAY, end);
+        let mut entry = ManagedCert::new("a.example".to_owned());
+        assert!(entry.is_missing() && entry.own_certificate().is_none());
+
+        let change = entry.install(certificate(NOW + DAY), NOW);
+        assert!(change.old.is_none() && !entry.is_missing());
+        entry.mark_foreign();
+        entry.mark_revoked();
+        entry.demand = Demand::Dropped;
+        assert!(entry.is_foreign() && entry.is_revoked() && entry.is_dropped());
+        assert!(entry.certificate().is_some() && entry.own_certificate().is_none());
+
+        let change = entry.install(certificate(NOW + 2 * DAY), NOW);
+        assert!(change.old.is_some() && entry.own_certificate().is_some());
+        assert!(!entry.is_foreign() && !entry.is_revoked() && !entry.is_dropped());
+
+        entry.install(certificate(NOW - 1), NOW);
+        assert!(entry.is_missing(), "it had expired when it was installed");
+        assert!(entry.uninstall().is_some() && entry.uninstall().is_none());
+    }
+
+    #[test]
+    fn a_request_of_a_person_outlasts_a_new_certificate() {
+        let (ca, loader) = (TestCa::new("managed"), Loader::new().expect("a loader"));
+        let mut entry = ManagedCert::new("a.example".to_owned());
+        entry.demand = Demand::Requested;
+        let certificate = ca.certificate(&loader, &["a.example"], NOW, NOW + DAY);
+        entry.install(certificate, NOW);
+        assert!(entry.is_requested());
+    }
+}
