@@ -51,7 +51,7 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After how many seconds the note of a record that cannot be removed is dropped.
-const LIFE: UnixTime = 30 * 86_400;
+const LIFE: i64 = 30 * 86_400;
 
 /// The solvers for DNS challenges. A handle; clones share everything.
 #[derive(Clone)]

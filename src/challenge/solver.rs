@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use super::record::ChallengeRecord;
 use super::{Challenge, ChallengeSolver, ChallengeType, Challenges};
-use crate::clock::{Clock, UnixTime};
+use crate::clock::Clock;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Storage, StorageError};
 
 /// How long a challenge is responded to at most, in seconds: CAs validate within minutes.
-const LIFE: UnixTime = 3600;
+const LIFE: i64 = 3600;
 
 /// How long the storage may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use crate::storage::{blocking, damaged, keys};
 
 /// How long, in seconds, a binding is kept before another is requested: their number per day is
 /// limited.
-const DAY: UnixTime = 86_400;
+const DAY: i64 = 86_400;
 
 /// Creates an account at the CA.
 pub(super) async fn register_account(

@@ -15,13 +15,13 @@ use crate::host::HostName;
 use crate::lock::MutexExt;
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
-const DAY: UnixTime = 86_400;
+const DAY: i64 = 86_400;
 
 /// How long before a record's end it is reported.
-const NOTICE: UnixTime = 30 * DAY;
+const NOTICE: i64 = 30 * DAY;
 
 /// How long an unused note is kept: the certificate is gone.
-const LIFE: UnixTime = 400 * DAY;
+const LIFE: i64 = 400 * DAY;
 
 /// The known expiry dates of persistent records.
 pub(super) struct PersistExpiry {

@@ -22,7 +22,7 @@ use crate::host::HostName;
 use crate::storage::{MemoryStorage, keys};
 
 const NOW: UnixTime = 1_800_000_000;
-const DAY: UnixTime = 86_400;
+const DAY: i64 = 86_400;
 
 /// A provider with records in memory.
 #[derive(Default)]
