@@ -354,7 +354,7 @@ mod tests {
         for version in ["one", "two"] {
             let leaf = ca.leaf(&["a.example"]);
             fs::create_dir(path(version)).expect("made");
-            fs::write(path(&format!("{version}/tls.pem")), &ca.chain(&leaf)).expect("writable");
+            fs::write(path(&format!("{version}/tls.pem")), ca.chain(&leaf)).expect("writable");
             fs::write(path(&format!("{version}/tls.key")), &leaf.key).expect("writable");
         }
         symlink("one", path("data")).expect("linked");
