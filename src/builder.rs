@@ -224,8 +224,8 @@ impl EngineBuilder {
     }
 
     /// Starts the engine on the current Tokio runtime: certificates that are stored or in files are
-    /// served on return, the others are obtained in the background. The runtime has to live for as
-    /// long as the engine.
+    /// served on return, the others are obtained in the background, from a second later on: by then
+    /// the program should listen where the CA looks. The runtime has to live for as long as the engine.
     ///
     /// # Errors
     /// Everything that is wrong with what the builder was given, and what to do about it.

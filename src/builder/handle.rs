@@ -17,7 +17,12 @@ use crate::config::model::{CertificateSource, Config, Tls};
 use crate::engine::{Engine, Loops};
 use crate::event::Event;
 use crate::host::Pattern;
+use crate::shutdown::requested;
 use crate::tls::GlobalCertificate;
+
+/// How long orders are held back, so that the program listens by the time that a CA looks: a failed
+/// validation counts at the CA, and the next attempt comes minutes later.
+const LISTEN_FIRST: Duration = Duration::from_secs(1);
 
 /// How often it is checked whether certificates are there, besides at each event.
 const RECHECK: Duration = Duration::from_millis(200);
@@ -56,7 +61,7 @@ impl EngineHandle {
             .await
             .map_err(|_| BuildError::Interrupted)?;
         let mut loops = JoinSet::new();
-        loops.spawn_on(Arc::clone(&engine).run(Loops::default()), &runtime);
+        loops.spawn_on(run(Arc::clone(&engine)), &runtime);
         let mut calling = JoinSet::new();
         if !callbacks.is_empty() {
             calling.spawn_on(events::call_back(events, callbacks), &runtime);
@@ -185,6 +190,15 @@ impl Drop for EngineHandle {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         self.stopped.send_replace(true);
+    }
+}
+
+/// Runs the loops of `engine`, a moment after its start.
+async fn run(engine: Arc<Engine>) {
+    let mut stopping = engine.stopping();
+    tokio::select! {
+        () = tokio::time::sleep(LISTEN_FIRST) => engine.run(Loops::default()).await,
+        () = requested(&mut stopping) => {}
     }
 }
 

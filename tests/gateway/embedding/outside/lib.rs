@@ -145,9 +145,11 @@ impl ProxyHttp for Proxy {
 #[test]
 fn certificates_are_served_by_pingora() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let provider = DnsSettings::own(TestServer(environment("PINGORA", "DNS")));
+    let provider = provider.without_propagation_check();
     let engine = Engine::builder()
         .storage(MemoryStorage::default())
-        .issuer("ca", issuer("PINGORA"))
+        .issuer("ca", issuer("PINGORA").check_caa(false).dns01(provider))
         .manage(["a.test"])
         .start();
     let engine = runtime.block_on(engine).unwrap();
