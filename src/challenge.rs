@@ -2,7 +2,7 @@
 //!
 //! Solvers put responses into [`Challenges`], and listeners look them up. Listeners do this often
 //! and almost never find anything: while no validation is in progress, a lookup is one load of a
-//! flag. Responses also go through the storage, from which [`sync`] loads those of other instances:
+//! flag. Responses also go through the storage, from which `sync` loads those of other instances:
 //! a CA may come to any of them. Nothing here talks to a CA or a client.
 
 mod certificate;

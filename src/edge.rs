@@ -3,7 +3,7 @@
 //! Pingora's own listeners are not used. They fix the handshake's deadline at 60 s, have no
 //! deadline for a whole head and no limit on connections, keep 64 KiB of buffer for each, and
 //! cannot be changed while they run. Here each connection is a task that passes the limits, the
-//! handshake and then [`http1`] or [`http2`]. The application behind them is
+//! handshake and then `http1` or `http2`. The application behind them is
 //! [`ProxyApp`](crate::proxy::ProxyApp), or anything else that implements [`DirectResponder`].
 //!
 //! The edge never routes a request and knows no certificate.

@@ -2,7 +2,7 @@
 //!
 //! A [`Gate`] stands before an [`OnDemandIssuer`]. It decides, obtains once for all that wait for a
 //! name, and bounds what strangers can cause. The issuer is the local CA, or [`Requests`], by which
-//! names get certificates from CAs: [`certs`] keeps those names.
+//! names get certificates from CAs: `certs` keeps those names.
 
 mod ask;
 mod bucket;

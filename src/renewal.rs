@@ -1,7 +1,7 @@
 //! The certificates that CAs are asked for: what is there of each, what is due, what the jobs
 //! returned.
 //!
-//! The plan of [`crate::schedule`] decides when; [`obtain`] asks the issuers. What is stored is
+//! The plan of [`crate::schedule`] decides when; `obtain` asks the issuers. What is stored is
 //! read when a certificate is first needed, and served at once.
 
 mod ari;

@@ -20,7 +20,7 @@ pub struct Acme {
     pub email: Option<String>,
     /// Those for which there is a listener, most preferred first. Never empty.
     pub challenges: Vec<ChallengeType>,
-    /// The entry of [`Config::dns`] for certificates that name none.
+    /// The entry of [`Config::dns`](super::Config::dns) for certificates that name none.
     pub dns: Option<Arc<str>>,
     /// What is requested in orders besides the names.
     pub order: OrderTerms,
