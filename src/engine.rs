@@ -85,6 +85,22 @@ enum Progress {
     Ended,
 }
 
+/// The loops run until this is dropped, however that comes about.
+struct Running<'a>(&'a watch::Sender<Progress>);
+
+impl<'a> Running<'a> {
+    fn begin(progress: &'a watch::Sender<Progress>) -> Self {
+        progress.send_replace(Progress::Running);
+        Self(progress)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(Progress::Ended);
+    }
+}
+
 /// Learns how a start stands that waits for required certificates.
 pub trait StartObserver: Send + Sync {
     /// Whether the start still waits. While it does, [`Self::update`] is called every few seconds.
@@ -166,7 +182,7 @@ impl Engine {
             planned: Notify::new(),
             cancel,
             stop,
-            progress: watch::Sender::new(Progress::Running),
+            progress: watch::Sender::new(Progress::Ended),
         }))
     }
 
@@ -204,6 +220,7 @@ impl Engine {
     /// Runs every background loop on the current Tokio runtime until the engine is stopped. To be
     /// called once, after [`Self::start`].
     pub async fn run(self: Arc<Self>, loops: Loops) {
+        let running = Running::begin(&self.progress);
         let mut saving = JoinSet::new();
         saving.spawn(Renewal::new(Arc::clone(&self), loops.start_observer).run());
         saving.spawn(challenge::sync_with_storage(
@@ -218,9 +235,8 @@ impl Engine {
         others.spawn(FileScanner::new(Arc::clone(&self), loops.config_files).run());
         others.spawn(self.dns.clone().keep_clean(self.stopping()));
         wait_for_all(saving).await;
-        self.progress.send_replace(Progress::Saved);
+        running.0.send_replace(Progress::Saved);
         wait_for_all(others).await;
-        self.progress.send_replace(Progress::Ended);
     }
 
     /// Stops the loops of [`Self::run`] and waits until they have ended. No order is begun any more,

@@ -36,7 +36,7 @@ pub use self::status::{ManagedView, MonitoredCert, StartupStatus};
 use self::ari::{Advised, Ari};
 use self::issuers::{Issuers, check_obstacles};
 use self::job::{AbandonedJobs, Outcome};
-use self::managed_cert::{Demand, ManagedCert, ManagedCerts, StoredCopy};
+use self::managed_cert::{ManagedCert, ManagedCerts, StoredCopy};
 use self::queue::RenewalQueues;
 use self::status::Status;
 use crate::cert_store::READ_AGAIN;
@@ -121,7 +121,7 @@ impl Renewals {
             let Some(entry) = self.certs.get_mut(&spec) else {
                 continue;
             };
-            let is_requested = entry.is_requested();
+            let is_requested = entry.is_requested;
             let has_one = entry.certificate().is_some();
             let retry = self.queues.retry(&spec).cloned();
             // The first attempt has just been allowed.
@@ -143,9 +143,7 @@ impl Renewals {
                 window,
                 guard: self.abandoned.guard(&spec, &entry.current_issuer),
             });
-            if is_requested {
-                entry.demand = Demand::Scheduled;
-            }
+            entry.is_requested = false;
         }
         jobs
     }
@@ -243,7 +241,7 @@ impl Renewals {
                 continue;
             }
             is_known = true;
-            entry.demand = Demand::Requested;
+            entry.is_requested = true;
             let open = spec
                 .issuers
                 .iter()
@@ -268,7 +266,7 @@ impl Renewals {
             if present == Some(fingerprint) {
                 is_known = true;
                 entry.mark_revoked();
-                entry.demand = Demand::Requested;
+                entry.is_requested = true;
                 self.queues.request_now(spec, now);
             }
         }

@@ -67,6 +67,9 @@ struct Shared {
     live: ArcSwap<Snapshot>,
     /// Where a connection keeps the record of its handshake, until that has ended.
     handshake: Index<Ssl, Mutex<Option<Handshake>>>,
+    /// Where a connection that the program drives keeps whether it is a CA's, for the callback that
+    /// chooses a protocol: the record is gone by then.
+    is_validation: Index<Ssl, bool>,
     tickets: Tickets,
     parsed_cache: ParsedCache,
     unready: Throttle,
@@ -88,6 +91,7 @@ impl GlobalCertificate {
                 attachment: None,
             }),
             handshake: Ssl::new_ex_index()?,
+            is_validation: Ssl::new_ex_index()?,
             tickets: Tickets::default(),
             parsed_cache: ParsedCache::new(parsed_cache::CAPACITY, metrics.parsed_cache.clone()),
             unready: Throttle::default(),
@@ -228,8 +232,10 @@ impl GlobalCertificate {
         handshake: &Handshake,
     ) -> Option<Arc<CertificateSet>> {
         let (mut snapshot, mut selection) = handshake.selected()?;
-        if let Some(set) = selection.set() {
-            return Some(Arc::clone(set));
+        match &selection {
+            Selection::Present(set, _) => return Some(Arc::clone(set)),
+            Selection::Refuse(_) => return None,
+            Selection::Later | Selection::OnDemand => {}
         }
         let requested = handshake.requested();
         if matches!(selection, Selection::Later) {

@@ -100,7 +100,7 @@ impl EngineHandle {
     /// A handshake that has to wait for a certificate, on demand or because it is read from a file,
     /// blocks its thread meanwhile; on a Tokio runtime of several threads, other tasks continue. On a
     /// runtime of one thread it is refused instead, and the certificate is there for the next one.
-    /// Handshakes must not run in a `LocalSet`, where a thread cannot be blocked.
+    /// In a `LocalSet` too, a handshake that would have to wait is refused.
     ///
     /// # Errors
     /// If OpenSSL refuses a setting.

@@ -69,7 +69,7 @@ impl FileScanner {
         let mut next = self.next_slice().await;
         let mut is_fetching = true;
         loop {
-            if following.watch_new_paths(&publication.watched()) {
+            if following.watch_new_paths(&publication.watched()).await {
                 // Nobody has noticed what changed there before it was watched.
                 self.run_check(Vec::new()).await;
                 next = self.next_slice().await;

@@ -179,8 +179,13 @@ impl<'a> ManagerGuard<'a> {
     /// Has these files of the program watched together with those of certificates, instead of those
     /// of an earlier call.
     pub fn watch_files(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        self.locked.own_files = paths.into_iter().collect();
-        self.publish_watched();
+        let paths: Vec<_> = paths.into_iter().collect();
+        if self.locked.own_files != paths {
+            self.locked.own_files = paths;
+            self.publish_watched();
+            // A refused configuration is not published, but its files are watched from now on.
+            self.engine.publication.applied.notify_one();
+        }
     }
 
     /// The hosts that had no certificate at the end of the last pass.

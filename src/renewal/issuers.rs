@@ -236,7 +236,7 @@ pub(super) fn backed_off(
     now: UnixTime,
 ) -> Option<Option<UnixTime>> {
     let next = entry.retries.next(account, now);
-    let is_due = entry.is_requested() || next.is_some_and(|next| next <= now);
+    let is_due = entry.is_requested || next.is_some_and(|next| next <= now);
     (!is_due).then_some(next)
 }
 

@@ -20,7 +20,11 @@ pub(super) struct ManagedCert {
     pub(super) subject: String,
     installed: Option<Installed>,
     pub(super) stored: StoredCopy,
-    pub(super) demand: Demand,
+    /// Whether a person has asked for it: no back-off counts.
+    pub(super) is_requested: bool,
+    /// Whether it is not to be renewed, since its name is no longer allowed to have one. A request
+    /// does not change that.
+    pub(super) is_dropped: bool,
     /// Its failures, by the accounts that they happened with.
     pub(super) retries: Retries,
     /// The issuer that is being asked for it, if any.
@@ -46,18 +50,6 @@ pub(super) enum StoredCopy {
     /// It cannot be read, and why.
     Unreadable(Arc<str>),
     Read,
-}
-
-/// Who wants it renewed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Demand {
-    /// The schedule decides.
-    #[default]
-    Scheduled,
-    /// A person has asked for it: no back-off counts.
-    Requested,
-    /// Nobody: the name is no longer allowed to have one.
-    Dropped,
 }
 
 impl ManagedCert {
@@ -95,16 +87,6 @@ impl ManagedCert {
         self.installed.as_ref().is_none_or(Installed::is_stale)
     }
 
-    /// Whether a person has asked for it.
-    pub(super) fn is_requested(&self) -> bool {
-        self.demand == Demand::Requested
-    }
-
-    /// Whether it is not to be renewed.
-    pub(super) fn is_dropped(&self) -> bool {
-        self.demand == Demand::Dropped
-    }
-
     pub(super) fn lifetime(&self) -> Option<Lifetime> {
         self.certificate().map(|certificate| certificate.lifetime())
     }
@@ -125,9 +107,7 @@ impl ManagedCert {
             is_foreign: false,
             is_revoked: false,
         };
-        if self.demand == Demand::Dropped {
-            self.demand = Demand::Scheduled;
-        }
+        self.is_dropped = false;
         Change {
             old: self.installed.replace(installed).map(|old| old.certificate),
             new: Some(new),
@@ -212,13 +192,13 @@ mod tests {
         assert!(change.old.is_none() && !entry.is_missing());
         entry.mark_foreign();
         entry.mark_revoked();
-        entry.demand = Demand::Dropped;
-        assert!(entry.is_foreign() && entry.is_revoked() && entry.is_dropped());
+        entry.is_dropped = true;
+        assert!(entry.is_foreign() && entry.is_revoked());
         assert!(entry.certificate().is_some() && entry.own_certificate().is_none());
 
         let change = entry.install(certificate(NOW + 2 * DAY), NOW);
         assert!(change.old.is_some() && entry.own_certificate().is_some());
-        assert!(!entry.is_foreign() && !entry.is_revoked() && !entry.is_dropped());
+        assert!(!entry.is_foreign() && !entry.is_revoked() && !entry.is_dropped);
 
         entry.install(certificate(NOW - 1), NOW);
         assert!(entry.is_missing(), "it had expired when it was installed");
@@ -229,9 +209,9 @@ mod tests {
     fn a_request_of_a_person_outlasts_a_new_certificate() {
         let (ca, loader) = (TestCa::new("managed"), Loader::new().expect("a loader"));
         let mut entry = ManagedCert::new("a.example".to_owned());
-        entry.demand = Demand::Requested;
+        entry.is_requested = true;
         let certificate = ca.certificate(&loader, &["a.example"], NOW, NOW + DAY);
         entry.install(certificate, NOW);
-        assert!(entry.is_requested());
+        assert!(entry.is_requested);
     }
 }

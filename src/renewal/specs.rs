@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use super::cert_events::CertEvents;
 use super::issuers::{is_not_limited, may_be_mended};
 use super::load::{self, StoredState, Unread};
-use super::managed_cert::{Demand, ManagedCert, StoredCopy};
+use super::managed_cert::{ManagedCert, StoredCopy};
 use super::{Deferred, NameStatus, Renewals};
 use crate::cert_store::{READ_AGAIN, Use};
 use crate::certificate::sni::Precedence;
@@ -289,8 +289,7 @@ impl Renewals {
             return;
         };
         let end = entry.certificate().map(|one| one.not_after());
-        let is_new = !entry.is_dropped();
-        entry.demand = Demand::Dropped;
+        let is_new = !std::mem::replace(&mut entry.is_dropped, true);
         if let (Some(end), true) = (end, is_new) {
             let what = format!(
                 "will not be renewed because it is no longer allowed; it is served until {}",
@@ -316,7 +315,7 @@ impl Renewals {
         }
         let retry = self.queues.retry(spec).cloned();
         if let Some(entry) = self.certs.get_mut(spec) {
-            entry.demand = Demand::Scheduled;
+            entry.is_dropped = false;
             let life = entry.lifetime();
             self.queues.set(spec, Facts { life, retry }, now);
         }
@@ -330,8 +329,8 @@ impl Renewals {
         now: UnixTime,
     ) -> Option<Change> {
         // Otherwise a job is at work on it and finds the stored one.
-        let entry = self.certs.get_mut(spec).filter(|it| it.is_dropped())?;
-        entry.demand = Demand::Scheduled;
+        let entry = self.certs.get_mut(spec).filter(|it| it.is_dropped)?;
+        entry.is_dropped = false;
         let is_newer =
             |present: &Arc<TlsCertificate>| certificate.not_after() > present.not_after();
         let change = entry.certificate().is_none_or(is_newer).then(|| {
@@ -357,7 +356,7 @@ impl Renewals {
 
     /// Whether a certificate is not to be renewed, and none that is valid is left.
     pub(crate) fn is_over(&self, spec: &CertSpec, now: UnixTime) -> bool {
-        let entry = self.certs.get(spec).filter(|entry| entry.is_dropped());
+        let entry = self.certs.get(spec).filter(|entry| entry.is_dropped);
         entry.is_some_and(|entry| {
             let certificate = entry.certificate();
             certificate.is_none_or(|one| one.validity(now) == Validity::Expired)

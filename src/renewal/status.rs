@@ -119,7 +119,7 @@ pub(super) struct Status<'a> {
 impl<'a> Status<'a> {
     /// Every certificate, with how its renewal goes; none that is not to be renewed.
     pub(super) fn monitored_certs(self) -> impl Iterator<Item = MonitoredCert> {
-        let certs = self.certs.iter().filter(|(_, entry)| !entry.is_dropped());
+        let certs = self.certs.iter().filter(|(_, entry)| !entry.is_dropped);
         certs.filter_map(move |(spec, entry)| {
             let retry = self.queues.retry(spec).cloned();
             let renewed_by = RenewedBy::Renewed {
@@ -312,7 +312,7 @@ impl<'a> Status<'a> {
                 is_of_name: false,
             })
         };
-        if entry.is_dropped() {
+        if entry.is_dropped {
             return deferred("it is no longer allowed".to_owned(), None);
         }
         let retry = self.queues.retry(spec);

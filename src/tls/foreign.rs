@@ -3,12 +3,13 @@
 //! OpenSSL can wait for a certificate only if the program knows how to resume the handshake. Others
 //! get the certificate while the ClientHello is read. What is in memory takes no waiting.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Mutex;
 
 use futures::FutureExt as _;
 use openssl::error::ErrorStack;
-use openssl::ssl::{AlpnError, NameType, Ssl, SslAcceptor, SslAlert, SslRef};
+use openssl::ssl::{AlpnError, NameType, SslAcceptor, SslAlert, SslRef};
 use pingora_core::listeners::TlsAccept as _;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -24,8 +25,8 @@ impl GlobalCertificate {
     /// any, what a client offers by ALPN is ignored.
     ///
     /// A handshake that has to wait for its certificate blocks its thread meanwhile: on `runtime` if
-    /// the thread belongs to none. On a runtime of one thread it is refused instead, and what was
-    /// begun for it continues.
+    /// the thread belongs to none, which has to be driven by another thread. On a runtime of one
+    /// thread, and in a `LocalSet`, it is refused instead, and what was begun for it continues.
     ///
     /// # Errors
     /// If OpenSSL refuses a setting, such as an unknown group.
@@ -37,8 +38,7 @@ impl GlobalCertificate {
     ) -> Result<SslAcceptor, ErrorStack> {
         let mut builder = context::builder()?;
         context::configure(&mut builder, tls, &self.0.tickets)?;
-        // The record of the handshake is gone by the time that a protocol is chosen.
-        let is_validation = Ssl::new_ex_index::<bool>()?;
+        let is_validation = self.0.is_validation;
         let (this, policy) = (self.clone(), session_policy(tls));
         builder.set_client_hello_callback(move |ssl, alert| {
             let response = this.client_hello(&policy, ssl, alert)?;
@@ -101,18 +101,72 @@ fn offers(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Runs `future` to its end on this thread, where that keeps no runtime from its other work.
+/// Runs `future` to its end on this thread, unless that keeps a runtime from its other work: then
+/// only as far as it gets at once. No panic reaches OpenSSL, which could only abort the program.
 fn wait_for(runtime: &Handle, future: impl Future<Output = ()>) {
     let mut future = pin!(future);
-    if future.as_mut().now_or_never().is_some() {
-        return;
-    }
-    match Handle::try_current() {
-        Err(_) => runtime.block_on(future),
-        Ok(current) if current.runtime_flavor() == RuntimeFlavor::MultiThread => {
-            tokio::task::block_in_place(|| current.block_on(future));
+    let current = Handle::try_current();
+    let waiting = || {
+        // The first poll may need a runtime's timers and tasks.
+        let entered = current.is_err().then(|| runtime.enter());
+        if future.as_mut().now_or_never().is_some() {
+            return;
         }
-        // The only thread would wait for itself.
-        Ok(_) => {}
+        drop(entered);
+        match &current {
+            Err(_) => runtime.block_on(future),
+            Ok(current) if current.runtime_flavor() == RuntimeFlavor::MultiThread => {
+                tokio::task::block_in_place(|| current.block_on(future));
+            }
+            // The only thread would wait for itself.
+            Ok(_) => {}
+        }
+    };
+    if catch_unwind(AssertUnwindSafe(waiting)).is_err() {
+        tracing::error!(
+            "cannot wait for the certificate of a handshake, which is refused: its thread must not \
+             be in a LocalSet, and the engine's runtime must still run, with time and I/O enabled"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Whether a wait on the thread that calls this comes to its end.
+    fn waits(runtime: &Handle) -> bool {
+        let is_done = AtomicBool::new(false);
+        wait_for(runtime, async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            is_done.store(true, Ordering::Relaxed);
+        });
+        is_done.into_inner()
+    }
+
+    #[test]
+    fn a_runtime_that_has_ended_refuses_the_handshake_alone() {
+        let ended = Builder::new_multi_thread().enable_all().build();
+        let handle = ended.expect("a runtime").handle().clone();
+        assert!(!waits(&handle));
+    }
+
+    #[test]
+    fn a_thread_waits_where_that_keeps_nobody_from_working() {
+        let many = Builder::new_multi_thread().enable_all().build();
+        let many = many.expect("a runtime");
+        let one = Builder::new_current_thread().enable_all().build();
+        let one = one.expect("a runtime");
+        assert!(waits(many.handle()));
+        assert!(many.block_on(async { waits(&Handle::current()) }));
+        assert!(!one.block_on(async { waits(&Handle::current()) }));
+        let local = LocalSet::new();
+        assert!(!local.block_on(&many, async { waits(&Handle::current()) }));
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::blocking;
 use super::watch::Watch;
 
 /// How often files are checked if the system gives no watch.
@@ -52,16 +53,25 @@ impl Following {
     }
 
     /// Watches `paths` from now on, and returns whether that is more than before.
-    pub(super) fn watch_new_paths(&mut self, paths: &Arc<Vec<PathBuf>>) -> bool {
-        let (Some(watch), 1..) = (&mut self.watch, self.left) else {
-            return false;
-        };
-        // It takes its time if there are very many.
+    pub(super) async fn watch_new_paths(&mut self, paths: &Arc<Vec<PathBuf>>) -> bool {
         let followed = self.followed.as_ref();
-        if followed.is_some_and(|followed| Arc::ptr_eq(followed, paths)) {
+        if self.left == 0 || followed.is_some_and(|followed| Arc::ptr_eq(followed, paths)) {
             return false;
         }
-        let outcome = watch.follow_paths(paths.iter().map(|path| &**path));
+        let Some(mut watch) = self.watch.take() else {
+            return false;
+        };
+        // A call of the system for each directory takes its time if there are very many.
+        let wanted = Arc::clone(paths);
+        let follow = move || {
+            let outcome = watch.follow_paths(wanted.iter().map(|path| &**path));
+            (watch, outcome)
+        };
+        let Some((watch, outcome)) = blocking(follow).await else {
+            self.is_whole = false;
+            return false;
+        };
+        self.watch = Some(watch);
         let was_whole = std::mem::replace(&mut self.is_whole, outcome.errors.is_empty());
         if let (true, Some(error)) = (was_whole, outcome.errors.first()) {
             tracing::warn!(
