@@ -1,6 +1,7 @@
 //! What is used and wanted is kept, and what is not goes.
 
 use super::*;
+use crate::storage::keys;
 
 #[test]
 fn what_nobody_uses_goes_from_the_map_and_the_storage() {
@@ -169,6 +170,24 @@ fn what_is_over_and_wanted_again_is_obtained_and_stays() {
     assert_eq!(world.sweep(), 0);
     assert!(world.is_served(HOST));
     assert_eq!(world.stored("certificates").len(), 2);
+}
+
+#[test]
+fn a_request_of_a_person_does_not_strand_what_is_over() {
+    for removed in [true, false] {
+        let mut world = unwanted();
+        world.clock.advance(2 * DAY);
+        world.work_where(Some(false));
+        let subject = keys::subject(&[HOST.parse().expect("a pattern")]);
+        assert!(world.manager.renewals_mut().request_renewal(&subject));
+        if removed {
+            assert_eq!(world.sweep(), 1);
+            assert!(world.stored("certificates").is_empty());
+        }
+        // The next client gets one.
+        world.obtain(HOST).expect("obtained");
+        assert!(world.is_served(HOST));
+    }
 }
 
 #[test]
