@@ -250,6 +250,7 @@ impl App {
         let loops = Loops {
             config_files: Some(self.state),
             start_observer: Some(Arc::new(gate.clone())),
+            orders_after: None,
         };
         let engine = EngineService::new(Arc::clone(&self.engine), loops);
         server.add_service(background_service("engine", engine));

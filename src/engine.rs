@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::cancel_on_stop::CancelOnStop;
 pub(crate) use self::files::FileScanner;
@@ -116,6 +117,8 @@ pub struct Loops {
     /// The files of the program's configuration, watched together with those of certificates.
     pub config_files: Option<Arc<dyn ConfigFiles>>,
     pub start_observer: Option<Arc<dyn StartObserver>>,
+    /// No job is begun before this moment; everything else is done from the start. `None` for at once.
+    pub orders_after: Option<Instant>,
 }
 
 #[doc(hidden)]
@@ -222,7 +225,8 @@ impl Engine {
     pub async fn run(self: Arc<Self>, loops: Loops) {
         let running = Running::begin(&self.progress);
         let mut saving = JoinSet::new();
-        saving.spawn(Renewal::new(Arc::clone(&self), loops.start_observer).run());
+        let renewal = Renewal::new(Arc::clone(&self), loops.start_observer);
+        saving.spawn(renewal.run(loops.orders_after));
         saving.spawn(challenge::sync_with_storage(
             self.challenges.clone(),
             Arc::clone(&self.storage),

@@ -9,6 +9,7 @@ use pingora_core::listeners::tls::TlsSettings;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::events::{self, Callback};
 use super::{BuildError, EventStream, Http01Responder};
@@ -17,7 +18,6 @@ use crate::config::model::{CertificateSource, Config, Tls};
 use crate::engine::{Engine, Loops};
 use crate::event::Event;
 use crate::host::Pattern;
-use crate::shutdown::requested;
 use crate::tls::GlobalCertificate;
 
 /// How long orders are held back, so that the program listens by the time that a CA looks: a failed
@@ -61,7 +61,12 @@ impl EngineHandle {
             .await
             .map_err(|_| BuildError::Interrupted)?;
         let mut loops = JoinSet::new();
-        loops.spawn_on(run(Arc::clone(&engine)), &runtime);
+        let orders_after = Some(Instant::now() + LISTEN_FIRST);
+        let added = Loops {
+            orders_after,
+            ..Loops::default()
+        };
+        loops.spawn_on(Arc::clone(&engine).run(added), &runtime);
         let mut calling = JoinSet::new();
         if !callbacks.is_empty() {
             calling.spawn_on(events::call_back(events, callbacks), &runtime);
@@ -190,15 +195,6 @@ impl Drop for EngineHandle {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         self.stopped.send_replace(true);
-    }
-}
-
-/// Runs the loops of `engine`, a moment after its start.
-async fn run(engine: Arc<Engine>) {
-    let mut stopping = engine.stopping();
-    tokio::select! {
-        () = tokio::time::sleep(LISTEN_FIRST) => engine.run(Loops::default()).await,
-        () = requested(&mut stopping) => {}
     }
 }
 

@@ -73,8 +73,9 @@ impl Renewal {
         }
     }
 
-    /// Runs until the engine stops; what is being stored then is stored.
-    pub(super) async fn run(self) {
+    /// Runs until the engine stops; what is being stored then is stored. No job is begun before
+    /// `orders_after`.
+    pub(super) async fn run(self, mut orders_after: Option<Instant>) {
         let mut stopping = self.engine.stopping();
         let (mut work, mut ari_queries) = (Work::default(), JoinSet::new());
         let mut limit_checks = JoinSet::new();
@@ -83,7 +84,12 @@ impl Renewal {
         let mut is_reported = true;
         loop {
             let (next, is_begun) = work
-                .begin_due(&self.engine, &mut ari_queries, &mut limit_checks)
+                .begin_due(
+                    &self.engine,
+                    orders_after.is_none(),
+                    &mut ari_queries,
+                    &mut limit_checks,
+                )
                 .await;
             if is_begun {
                 // Which issuer is being asked is reported while it lasts.
@@ -121,6 +127,7 @@ impl Renewal {
                     blocking(move || engine.lock().run_pass()).await;
                     not_before = Instant::now() + pause_after(begun.elapsed());
                 }
+                () = sleep_until(orders_after) => orders_after = None,
                 () = self.engine.planned.notified() => {}
                 () = self.engine.requests.wait_until_taken_up() => is_reported = false,
                 () = tokio::time::sleep(pause.min(longest)) => {}
@@ -229,16 +236,19 @@ struct Work {
 }
 
 impl Work {
-    /// Begins what is due. Returns when more will be, and whether a job was begun.
+    /// Begins what is due, jobs only if `may_order`. Returns when more will be, and whether a job was
+    /// begun.
     async fn begin_due(
         &mut self,
         engine: &Arc<Engine>,
+        may_order: bool,
         ari_queries: &mut JoinSet<AriResult>,
         limit_checks: &mut JoinSet<bool>,
     ) -> (Option<UnixTime>, bool) {
         let room = MAX_ARI_QUERIES.saturating_sub(ari_queries.len());
         let collecting = Arc::clone(engine);
-        let Some(due) = blocking(move || DueWork::collect(&collecting, room)).await else {
+        let Some(due) = blocking(move || DueWork::collect(&collecting, room, may_order)).await
+        else {
             return (None, false);
         };
         for query in due.ari_queries {
@@ -284,8 +294,8 @@ struct DueWork {
 
 impl DueWork {
     /// Takes what is due from the manager, with as many queries as there is `room` for. First stores
-    /// what waits for the storage. Blocks on it.
-    fn collect(engine: &Engine, room: usize) -> Self {
+    /// what waits for the storage. Blocks on it. Without `may_order`, jobs stay due.
+    fn collect(engine: &Engine, room: usize, may_order: bool) -> Self {
         let waiting = engine.deps.flush_pending_writes();
         let revoked = list_revoked(&engine.deps);
         let mut manager = engine.lock();
@@ -294,12 +304,15 @@ impl DueWork {
             manager.run_pass();
         }
         manager.renewals_mut().mark_revoked(&revoked);
-        let jobs = manager.due_jobs();
+        let jobs = match may_order {
+            true => manager.due_jobs(),
+            false => Vec::new(),
+        };
         let ari_queries = manager.renewals_mut().ari_queries(room);
         let next_ari_query = manager.renewals().next_ari_query();
         let has_room = ari_queries.len() < room;
         let next = [
-            manager.renewals().next_due(),
+            manager.renewals().next_due().filter(|_| may_order),
             next_ari_query.filter(|_| has_room),
             manager.next_pass(),
             (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),

@@ -160,3 +160,23 @@ async fn changed_files_are_presented() {
     assert!(!engine.certificates().snapshot().covers("a.test"));
     within("the stop", engine.stop()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_orders_wait_for_their_moment() {
+    let own = Own::new(false);
+    let engine = engine(Some(&own));
+    engine.start(&managed(), None);
+    let orders_after = Instant::now() + Duration::from_secs(2);
+    let loops = Loops {
+        orders_after: Some(orders_after),
+        ..Loops::default()
+    };
+    tokio::spawn(Arc::clone(&engine).run(loops));
+    let loaded = engine.wait_until_loaded(LoadPhase::Done);
+    let loaded = tokio::time::timeout_at(orders_after, loaded).await;
+    assert!(loaded.is_ok(), "files are scanned from the start");
+    assert_eq!(*own.asked.borrow(), 0);
+    wait_until_covered(&engine, "a.test").await;
+    assert!(Instant::now() >= orders_after);
+    within("the stop", engine.stop()).await;
+}
