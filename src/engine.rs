@@ -224,6 +224,8 @@ impl Engine {
     /// called once, after [`Self::start`].
     pub async fn run(self: Arc<Self>, loops: Loops) {
         let running = Running::begin(&self.progress);
+        // Nobody obtains what is asked for once this has ended, or is dropped.
+        let closing = self.requests.close_on_drop();
         let mut saving = JoinSet::new();
         let renewal = Renewal::new(Arc::clone(&self), loops.start_observer);
         saving.spawn(renewal.run(loops.orders_after));
@@ -239,6 +241,7 @@ impl Engine {
         others.spawn(FileScanner::new(Arc::clone(&self), loops.config_files).run());
         others.spawn(self.dns.clone().keep_clean(self.stopping()));
         wait_for_all(saving).await;
+        drop(closing);
         running.0.send_replace(Progress::Saved);
         wait_for_all(others).await;
     }

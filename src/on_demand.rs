@@ -56,6 +56,11 @@ pub trait OnDemandIssuer: Send + Sync {
     /// I/O.
     fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>>;
 
+    /// Whether it obtains nothing any more. What is cached is presented all the same.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+
     /// Obtains it. May take minutes; runs in a task of its own, so that no client's leaving ends
     /// it.
     ///
@@ -86,6 +91,17 @@ pub struct ObtainError {
     pub retry_after: Option<Duration>,
     /// Whether any work was begun for it. Else it counts for no quota.
     pub is_begun: bool,
+}
+
+impl ObtainError {
+    /// Nobody obtains it any more.
+    fn stopped() -> Self {
+        Self {
+            why: "the engine has stopped".to_owned(),
+            retry_after: None,
+            is_begun: false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -150,6 +150,9 @@ impl OnDemand for Gate {
             }
             return Some(set);
         }
+        if shared.issuer.is_stopped() {
+            return None;
+        }
         if is_open {
             return shared.await_certificate(&name, client).await;
         }

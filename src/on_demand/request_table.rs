@@ -44,6 +44,8 @@ struct Table {
     queued: VecDeque<HostName>,
     /// How many the manager is asked for.
     asked_for: usize,
+    /// Whether the manager takes no names any more.
+    is_closed: bool,
 }
 
 /// The requests for a name.
@@ -111,7 +113,7 @@ impl RequestTable {
     /// it.
     ///
     /// # Errors
-    /// Where the manager is asked for too many names.
+    /// Where the manager is asked for too many names, or takes none any more.
     pub(super) fn ask_manager(
         &self,
         name: &HostName,
@@ -119,6 +121,9 @@ impl RequestTable {
         let (sender, receiver) = oneshot::channel();
         let mut table = self.lock();
         let table = &mut *table;
+        if table.is_closed {
+            return Err(ObtainError::stopped());
+        }
         let request = table.names.get(name);
         let is_new = request.is_none_or(|request| request.stage == Stage::Deciding);
         if is_new && table.asked_for >= MOST_ASKED_FOR {
@@ -185,6 +190,30 @@ impl RequestTable {
         for sender in answers {
             // The client may have left.
             let _ = sender.send(answer.clone());
+        }
+    }
+
+    /// Whether the manager takes no names any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// Refuses all names that the manager is asked for, from now on too.
+    pub(super) fn close(&self) {
+        let mut table = self.lock();
+        table.is_closed = true;
+        table.queued.clear();
+        table.asked_for = 0;
+        let mut answers = Vec::new();
+        table.names.retain(|_, request| {
+            answers.append(&mut request.answers);
+            request.stage = Stage::Deciding;
+            request.flight.is_some()
+        });
+        drop(table);
+        for sender in answers {
+            // The client may have left.
+            let _ = sender.send(Err(ObtainError::stopped()));
         }
     }
 
@@ -292,6 +321,20 @@ mod tests {
         assert_eq!((first.await, second.await), (Ok(Ok(())), Ok(Ok(()))));
         assert_eq!(table.obtaining(), []);
         drop(flight);
+        let table = table.lock();
+        assert!(table.names.is_empty() && table.asked_for == 0);
+    }
+
+    #[tokio::test]
+    async fn a_closed_table_refuses_all_names_at_once() {
+        let table = Arc::new(RequestTable::default());
+        let name = name();
+        let (waiting, _) = table.ask_manager(&name).expect("room");
+        table.close();
+        let stopped = ObtainError::stopped();
+        assert_eq!(waiting.await, Ok(Err(stopped.clone())));
+        assert!(table.is_closed() && !table.has_queued());
+        assert_eq!(table.ask_manager(&name).err(), Some(stopped));
         let table = table.lock();
         assert!(table.names.is_empty() && table.asked_for == 0);
     }

@@ -84,6 +84,11 @@ impl Requests {
         self.0.taken.notified().await;
     }
 
+    /// Refuses all names once the guard is dropped: nobody obtains them any more.
+    pub(crate) fn close_on_drop(&self) -> CloseOnDrop {
+        CloseOnDrop(self.clone())
+    }
+
     /// Sets the CAs whose certificates the storage may have.
     pub(super) fn set_cas(&self, cas: Vec<String>) {
         self.0.cas.store(Arc::new(cas));
@@ -100,6 +105,16 @@ impl Requests {
     }
 }
 
+/// Refuses all names once it is dropped, see [`Requests::close_on_drop`].
+#[must_use]
+pub(crate) struct CloseOnDrop(Requests);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.0.table.close();
+    }
+}
+
 #[async_trait]
 impl OnDemandIssuer for Requests {
     fn cached(&self, name: &HostName) -> Option<Arc<CertificateSet>> {
@@ -108,6 +123,10 @@ impl OnDemandIssuer for Requests {
         let mut certificates = set.by_kind.iter();
         let is_valid = certificates.all(|one| one.validity(now) == Validity::Valid);
         is_valid.then(|| Arc::clone(set))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.table.is_closed()
     }
 
     async fn has_stored(&self, name: &HostName) -> bool {
@@ -128,17 +147,11 @@ impl OnDemandIssuer for Requests {
         if let Some(set) = self.cached(name) {
             return Ok(set);
         }
-        let gone = |_| {
-            Err(ObtainError {
-                why: "the gateway stops".to_owned(),
-                retry_after: None,
-                is_begun: false,
-            })
-        };
         let (answer, is_new) = self.0.table.ask_manager(name)?;
         if is_new {
             self.0.asked.notify_one();
         }
+        let gone = |_| Err(ObtainError::stopped());
         answer.await.unwrap_or_else(gone)?;
         self.cached(name).ok_or_else(|| ObtainError {
             why: "its certificate was removed at once".to_owned(),
