@@ -202,8 +202,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Calls `callback` for each event, one after the other, on a task of its own. If it blocks,
-    /// events are lost once 1024 of them wait. See [`EngineHandle::events`] for a stream.
+    /// Calls `callback` for each event, one after the other, where it may block; but events are lost
+    /// once 1024 of them wait. A panic ends only the one call. See [`EngineHandle::events`] for a stream.
     pub fn on_event(mut self, callback: impl Fn(&Event) + Send + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
         self

@@ -1,5 +1,6 @@
 //! Events for the program: by callback and by stream.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -57,11 +58,56 @@ impl Stream for EventStream {
     }
 }
 
-/// Calls `callbacks` for each event until the stream ends.
-pub(super) async fn call_back(mut events: EventStream, callbacks: Vec<Callback>) {
+/// Calls `callbacks` for each event until the stream ends. They may block, so they get no thread of
+/// the runtime's workers.
+pub(super) async fn call_back(mut events: EventStream, mut callbacks: Vec<Callback>) {
     while let Some(event) = events.next().await {
-        for callback in &callbacks {
-            callback(&event);
+        let calling = tokio::task::spawn_blocking(move || {
+            call_all(&callbacks, &event);
+            callbacks
+        });
+        let Ok(called) = calling.await else {
+            // The runtime shuts down.
+            return;
+        };
+        callbacks = called;
+    }
+}
+
+/// Calls all of `callbacks`. A panic ends only the one call.
+fn call_all(callbacks: &[Callback], event: &Event) {
+    for callback in callbacks {
+        if catch_unwind(AssertUnwindSafe(|| callback(event))).is_err() {
+            tracing::error!(kind = event.kind.as_str(), "a callback for events panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::event::{EventBus, EventKind, Severity};
+
+    #[tokio::test]
+    async fn a_panic_in_a_callback_ends_only_that_call() {
+        let (bus, stopped) = (EventBus::default(), tokio::sync::watch::Sender::new(false));
+        let events = EventStream::new(bus.subscribe(), stopped.subscribe());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let callbacks: Vec<Callback> = vec![
+            Box::new(|_| panic!("a bug of the program's")),
+            Box::new(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }),
+        ];
+        for _ in 0..2 {
+            let kind = EventKind::CertificateObtained;
+            bus.emit(Event::new(0, kind, Severity::Info, "a.test", "obtained"));
+        }
+        stopped.send_replace(true);
+        call_back(events, callbacks).await;
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 }
