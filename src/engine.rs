@@ -240,10 +240,10 @@ impl Engine {
         others.spawn(OnDemandMaintenance::new(Arc::clone(&self)).run());
         others.spawn(FileScanner::new(Arc::clone(&self), loops.config_files).run());
         others.spawn(self.dns.clone().keep_clean(self.stopping()));
-        wait_for_all(saving).await;
+        wait_for_all(&mut saving).await;
         drop(closing);
         running.0.send_replace(Progress::Saved);
-        wait_for_all(others).await;
+        wait_for_all(&mut others).await;
     }
 
     /// Stops the loops of [`Self::run`] and waits until they have ended. No order is begun any more,
@@ -301,9 +301,13 @@ impl Engine {
     }
 }
 
-async fn wait_for_all(mut loops: JoinSet<()>) {
-    while let Some(ended) = loops.join_next().await {
-        if let Err(error) = ended {
+/// Waits for all of `tasks`.
+pub(crate) async fn wait_for_all(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        // One that is cancelled ends with the runtime.
+        if let Err(error) = ended
+            && error.is_panic()
+        {
             tracing::error!(%error, "a background task was interrupted by a bug");
         }
     }

@@ -15,9 +15,10 @@ use super::events::{self, Callback};
 use super::{BuildError, EventStream, Http01Responder};
 use crate::certificate::{TlsCertificate, Validity};
 use crate::config::model::{CertificateSource, Config, Tls};
-use crate::engine::{Engine, Loops};
+use crate::engine::{Engine, Loops, wait_for_all};
 use crate::event::Event;
 use crate::host::Pattern;
+use crate::shutdown::requested;
 use crate::tls::GlobalCertificate;
 
 /// How long orders are held back, so that the program listens by the time that a CA looks: a failed
@@ -27,8 +28,17 @@ const LISTEN_FIRST: Duration = Duration::from_secs(1);
 /// How often it is checked whether certificates are there, besides at each event.
 const RECHECK: Duration = Duration::from_millis(200);
 
-/// A running engine. It owns every background task, which end with [`Self::stop`]; dropping it stops
-/// them too, but waits for none.
+/// How long the loops may take to end: 2 s for what is being stored, 2 s for what waits for the
+/// storage, and a little more.
+const LOOPS_END: Duration = Duration::from_secs(5);
+
+/// How long callbacks may take then for the events that are left.
+const CALLBACKS_END: Duration = Duration::from_secs(2);
+
+/// A running engine. Its background tasks end with [`Self::stop`]; dropping it stops them too, but
+/// waits for none. Work on a name that a client asks for on demand runs on the runtime of the
+/// handshake.
+#[must_use = "the engine stops when this is dropped"]
 pub struct EngineHandle {
     engine: Arc<Engine>,
     tls: Tls,
@@ -66,7 +76,7 @@ impl EngineHandle {
             orders_after,
             ..Loops::default()
         };
-        loops.spawn_on(Arc::clone(&engine).run(added), &runtime);
+        loops.spawn_on(run(Arc::clone(&engine), added, stopped.clone()), &runtime);
         let mut calling = JoinSet::new();
         if !callbacks.is_empty() {
             calling.spawn_on(events::call_back(events, callbacks), &runtime);
@@ -169,12 +179,20 @@ impl EngineHandle {
 
     /// Stops every background task and waits until they have ended, the callbacks last. No order is
     /// begun any more; one under way is resumed at the next start. What is being stored gets 2 s, and
-    /// what waits for the storage 2 s more. Handshakes are answered as before.
+    /// what waits for the storage 2 s more; callbacks then get 2 s for the events that are left. A
+    /// storage or a callback that hangs is waited for no longer than that. Handshakes are answered
+    /// with the certificates that are there; no CA is asked on demand any more.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
-        join(&self.loops).await;
+        let mut loops = self.loops.lock().await;
+        wait_for_all(&mut loops).await;
         self.stopped.send_replace(true);
-        join(&self.callbacks).await;
+        let mut callbacks = self.callbacks.lock().await;
+        let ended = tokio::time::timeout(CALLBACKS_END, wait_for_all(&mut callbacks)).await;
+        if ended.is_err() {
+            tracing::warn!("a callback for events does not return, and is left alone");
+            *callbacks = JoinSet::new();
+        }
     }
 
     fn has(&self, name: &Pattern) -> bool {
@@ -194,18 +212,27 @@ impl EngineHandle {
 impl Drop for EngineHandle {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        self.stopped.send_replace(true);
+        // They end in order, and store what is left to be stored.
+        self.loops.get_mut().detach_all();
+        self.callbacks.get_mut().detach_all();
     }
 }
 
-/// Waits for all of `tasks`.
-async fn join(tasks: &Mutex<JoinSet<()>>) {
-    let mut tasks = tasks.lock().await;
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a background task was interrupted by a panic");
-        }
+/// Runs the loops of `engine` until they have ended after a stop, or have taken too long to. Then sends
+/// `stopped`.
+async fn run(engine: Arc<Engine>, added: Loops, stopped: watch::Sender<bool>) {
+    let mut stopping = engine.stopping();
+    let too_late = async {
+        requested(&mut stopping).await;
+        tokio::time::sleep(LOOPS_END).await;
+    };
+    tokio::select! {
+        () = engine.run(added) => {}
+        () = too_late => tracing::warn!(
+            "the engine stops without waiting any longer: the storage does not respond"
+        ),
     }
+    stopped.send_replace(true);
 }
 
 /// The names that issuers are asked for.
