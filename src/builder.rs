@@ -177,9 +177,7 @@ impl EngineBuilder {
 
     /// Obtains certificates when a client first asks for a name.
     pub fn on_demand(mut self, on_demand: OnDemand) -> Self {
-        let (raw, decider) = on_demand.into_raw();
-        self.raw.on_demand = Some(raw);
-        self.own.decider = decider;
+        on_demand.add_to(&mut self);
         self
     }
 

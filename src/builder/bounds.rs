@@ -17,6 +17,13 @@ pub(super) fn mistakes(raw: &schema::Root) -> Vec<String> {
     for (name, issuer) in &raw.issuers {
         let acme = issuer.acme.as_ref().map(|acme| ("acme", &acme.limit));
         let zerossl = issuer.zerossl.as_ref().map(|one| ("zerossl", &one.limit));
+        let acme_kinds = issuer.acme.as_ref().map(|acme| ("acme", &acme.challenges));
+        let zerossl_kinds = issuer.zerossl.as_ref();
+        let zerossl_kinds = zerossl_kinds.map(|one| ("zerossl", &one.challenges));
+        for (kind, challenges) in acme_kinds.into_iter().chain(zerossl_kinds) {
+            let path = format!("issuers.{name}.{kind}.challenges");
+            lists.extend(challenges.as_ref().map(|list| (path, list.is_empty())));
+        }
         counts.extend(acme.into_iter().chain(zerossl).map(|(kind, limit)| {
             let path = format!("issuers.{name}.{kind}.limit.orders");
             (path, limit.orders)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::EngineBuilder;
 use super::values::{duration, secret, texts};
 use crate::config::schema;
 use crate::host::HostName;
@@ -21,6 +22,7 @@ use crate::on_demand::{Decider, IntoDecision, decide_with};
 pub struct OnDemand {
     raw: schema::OnDemand,
     decider: Option<Arc<dyn Decider>>,
+    mistakes: Vec<String>,
 }
 
 impl OnDemand {
@@ -48,6 +50,7 @@ impl OnDemand {
                 ..schema::OnDemand::default()
             },
             decider: Some(decider),
+            mistakes: Vec::new(),
         }
     }
 
@@ -63,13 +66,18 @@ impl OnDemand {
                 ..schema::OnDemand::default()
             },
             decider: None,
+            mistakes: Vec::new(),
         }
     }
 
     /// Names that are covered by these host names and wildcards may have a certificate.
     pub fn names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Self {
-        let raw = schema::OnDemand::default();
-        Self { raw, decider: None }.allow(names)
+        let on_demand = Self {
+            raw: schema::OnDemand::default(),
+            decider: None,
+            mistakes: Vec::new(),
+        };
+        on_demand.allow(names)
     }
 
     /// Only decides about names that are covered by these host names and wildcards. All others are
@@ -98,6 +106,12 @@ impl OnDemand {
             service.timeout = duration(timeout);
             service.cache_allowed = duration(allowed);
             service.cache_refused = duration(refused);
+        } else {
+            self.mistakes.push(
+                "on_demand: a list of names takes no decisions, so they have no times; remove \
+                 'decision_times', or use 'decide' or 'ask' instead of 'names'"
+                    .to_owned(),
+            );
         }
         self
     }
@@ -142,8 +156,11 @@ impl OnDemand {
         self
     }
 
-    pub(super) fn into_raw(self) -> (schema::OnDemand, Option<Arc<dyn Decider>>) {
-        (self.raw, self.decider)
+    /// Adds it to what `builder` has.
+    pub(super) fn add_to(self, builder: &mut EngineBuilder) {
+        builder.raw.on_demand = Some(self.raw);
+        builder.own.decider = self.decider;
+        builder.mistakes.extend(self.mistakes);
     }
 }
 

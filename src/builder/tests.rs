@@ -245,6 +245,43 @@ fn empty_lists_and_counts_of_zero_are_mistakes() {
 }
 
 #[test]
+fn a_list_of_challenges_must_not_be_empty() {
+    let ca = AcmeIssuer::builder().directory("https://ca.example/dir");
+    let found = mistakes(
+        Engine::builder()
+            .issuer("ca", ca.challenges([]))
+            .manage(["example.com"]),
+    );
+    let empty = "issuers.ca.acme.challenges: the list is empty; add at least one entry";
+    assert!(found.iter().any(|one| one == empty), "{found:?}");
+    assert!(
+        !found.iter().any(|one| one.contains("can be answered")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_list_of_names_has_no_decision_times() {
+    let second = Duration::from_secs(1);
+    let names = OnDemand::names(["*.example.com"]);
+    assert_mistake(
+        Engine::builder()
+            .issuer("internal", LocalCa::builder())
+            .on_demand(names.decision_times(second, second, second)),
+        "on_demand: a list of names takes no decisions, so they have no times; remove \
+         'decision_times', or use 'decide' or 'ask' instead of 'names'",
+    );
+}
+
+#[test]
+fn short_times_are_rounded_up() {
+    let texts = |time| format!("{:?}", values::duration(time));
+    let millisecond = texts(Duration::from_millis(1));
+    assert_eq!(texts(Duration::from_nanos(1)), millisecond);
+    assert_ne!(texts(Duration::ZERO), millisecond);
+}
+
+#[test]
 fn several_mistakes_are_reported_at_once_and_secrets_are_not() {
     let ca = AcmeIssuer::builder()
         .directory("http://ca.example/dir")

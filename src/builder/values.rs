@@ -32,9 +32,10 @@ pub(super) fn path_text(path: PathBuf, mistakes: &mut Vec<String>) -> String {
 
 /// A duration as configurations have it.
 pub(super) fn duration(duration: Duration) -> schema::Duration {
-    let text = match duration.subsec_millis() {
+    let text = match duration.subsec_nanos() {
         0 => format!("{}s", duration.as_secs()),
-        _ => format!("{}ms", duration.as_millis()),
+        // Rounded up: no time at all means something else.
+        _ => format!("{}ms", duration.as_nanos().div_ceil(1_000_000)),
     };
     schema::Duration::new(&text)
 }

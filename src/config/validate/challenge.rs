@@ -43,7 +43,8 @@ pub(super) fn challenges(
     let deaf = |key| format!("it needs a listener, and '{key}' is empty");
     let reason = |known: &Known| Some(format!("{}: {}", known.kind.as_str(), deaf(known.deaf?)));
     let reasons: Vec<String> = known.iter().filter_map(reason).collect();
-    if reasons.len() == known.len() {
+    // An empty list is reported elsewhere, by the schema.
+    if !known.is_empty() && reasons.len() == known.len() {
         let message = format!("no challenge can be answered ({})", reasons.join("; "));
         ctx.problems.error(&at, message, "give an address there");
     } else if at.is_written() {
