@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::lock::MutexExt;
 
 /// How many events are kept for late subscribers.
@@ -247,8 +247,8 @@ fn log(event: &Event) {
                 domain = %event.domain,
                 issuer = event.issuer.as_deref(),
                 attempt = event.attempt,
-                next = event.next.map(rfc3339).as_deref(),
-                not_after = event.not_after.map(rfc3339).as_deref(),
+                next = event.next.map(|at| at.to_string()).as_deref(),
+                not_after = event.not_after.map(|at| at.to_string()).as_deref(),
                 url = event.url.as_deref(),
                 "{}",
                 event.message
@@ -266,9 +266,10 @@ fn log(event: &Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     fn event(kind: EventKind) -> Event {
-        Event::new(1, kind, Severity::Info, "a.test", "a message")
+        Event::new(unix(1), kind, Severity::Info, "a.test", "a message")
     }
 
     #[test]
@@ -277,7 +278,7 @@ mod tests {
         let mut subscriber = bus.subscribe();
         bus.emit(event(EventKind::CertificateProgress));
         for at in 0..=KEPT {
-            let at = UnixTime::try_from(at).expect("small");
+            let at = unix(i64::try_from(at).expect("small"));
             bus.emit(Event {
                 at,
                 ..event(EventKind::CertificateFailed)
@@ -285,7 +286,7 @@ mod tests {
         }
         let recent = bus.recent();
         assert_eq!(recent.len(), KEPT);
-        assert_eq!(recent.first().map(|event| event.at), Some(1));
+        assert_eq!(recent.first().map(|event| event.at), Some(unix(1)));
         let first = subscriber.try_recv().expect("passed on");
         assert_eq!(first.kind, EventKind::CertificateProgress);
     }

@@ -14,6 +14,7 @@ mod key_layout;
 mod roots;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rcgen::{
@@ -28,7 +29,7 @@ use self::authority::Authority;
 use self::key_layout::KeyLayout;
 use self::roots::Roots;
 use crate::certificate::{CertificateError, Loader, Source, TlsCertificate};
-use crate::clock::{Clock, UnixTime, rfc3339};
+use crate::clock::{Clock, UnixTime};
 use crate::host::Pattern;
 use crate::lock::MutexExt;
 use crate::storage::{Storage, StorageError};
@@ -47,7 +48,7 @@ const INTERMEDIATE_LIFETIME: i64 = 30 * DAY;
 const INTERMEDIATE_RENEWAL: i64 = LEAF_LIFETIME + 3 * DAY;
 
 /// How far validity is backdated, for clients whose clocks are slow.
-const BACKDATE: i64 = 600;
+const BACKDATE: Duration = Duration::from_secs(600);
 
 /// The longest common name (RFC 5280, appendix A.1, `ub-common-name`).
 const MAX_COMMON_NAME: usize = 64;
@@ -153,7 +154,7 @@ impl LocalCa {
                  made; set the clock or, if it is right, move the root and the files beside it \
                  away and restart the gateway to have a new root made, which all clients then have \
                  to trust",
-                rfc3339(begins)
+                begins
             )
         })
     }

@@ -20,6 +20,7 @@ mod status;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::ari_query::{AriQuery, AriResult};
 pub(crate) use self::cert_events::CertEvents;
@@ -50,11 +51,11 @@ use crate::schedule::{CertState, Failure, FailureClass, Wait};
 /// The part of its life in which a certificate is renewed, until the configuration says.
 const WINDOW: f64 = 1.0 / 3.0;
 
-/// After how many seconds a certificate is looked at again that another instance is working on.
-const LOOK_AGAIN: i64 = 5;
+/// After how long a certificate is looked at again that another instance is working on.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The same where a client waits for it.
-const LOOK_SOON: i64 = 1;
+const LOOK_SOON: Duration = Duration::from_secs(1);
 
 /// Every certificate that CAs are asked for.
 pub(crate) struct Renewals {
@@ -172,13 +173,13 @@ impl Renewals {
                 let is_awaited =
                     spec.precedence == Precedence::OnDemand && entry.certificate().is_none();
                 let pause = if is_awaited { LOOK_SOON } else { LOOK_AGAIN };
-                self.queues.defer(&spec, now.saturating_add(pause));
+                self.queues.defer(&spec, now + pause);
                 return None;
             }
             Outcome::Unread(why) => {
                 entry.stored = StoredCopy::Unreadable(why.into());
                 self.unread = Some(now);
-                self.queues.defer(&spec, now.saturating_add(READ_AGAIN));
+                self.queues.defer(&spec, now + READ_AGAIN);
                 return None;
             }
             Outcome::Unwanted => {
@@ -193,7 +194,7 @@ impl Renewals {
                         self.queues.set_retry(&spec, retry);
                     }
                     _ => {
-                        let soon = now.saturating_add(LOOK_AGAIN);
+                        let soon = now + LOOK_AGAIN;
                         let until = until.map_or(soon, |until| until.max(soon));
                         self.queues.defer_at_most(&spec, until, now);
                     }
@@ -217,7 +218,7 @@ impl Renewals {
                 let own = || entry.retries.combined(accounts);
                 match if is_of_none { Some(*retry) } else { own() } {
                     Some(retry) => self.queues.set_retry(&spec, retry),
-                    None => self.queues.defer(&spec, now.saturating_add(1)),
+                    None => self.queues.defer(&spec, now + 1),
                 }
                 return None;
             }

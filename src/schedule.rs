@@ -40,16 +40,9 @@ pub use self::retry::{FAILED_VALIDATIONS, Retry};
 pub use self::scope::{Intent, Scope};
 pub use self::window::Lifetime;
 
-use crate::clock::UnixTime;
-
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
-
-/// A time for people.
-fn text(time: UnixTime) -> String {
-    jiff::Timestamp::from_second(time).map_or_else(|_| time.to_string(), |time| time.to_string())
-}
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::clock::UnixTime;
 
-/// How long after a change a file may change again without a trace in its [`Stamp`], in seconds:
+/// How long after a change a file may change again without a trace in its [`Stamp`]:
 /// coarse clocks and file systems give two writes the same time.
-const UNSURE: i64 = 2;
+const UNSURE: Duration = Duration::from_secs(2);
 
 /// A file's identity, size and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Stamp {
 
     /// Returns true if this stamp, taken at `now`, will differ from that of any later content.
     pub fn is_sure(&self, now: UnixTime) -> bool {
-        self.changed.0.max(self.modified.0) < now.saturating_sub(UNSURE)
+        UnixTime::from_secs(self.changed.0.max(self.modified.0)) < now - UNSURE
     }
 }
 

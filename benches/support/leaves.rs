@@ -89,8 +89,8 @@ fn leaf(plan: &Plan, number: u32, ca: &Ca, shared: &PKey<Private>, certs: &Path)
     builder.set_subject_name(&subject.build())?;
     let now = SystemClock.now();
     let (from, to) = (now - 86_400, now + i64::from(plan.days) * 86_400);
-    builder.set_not_before(&*Asn1Time::from_unix(from.min(to - 86_400))?)?;
-    builder.set_not_after(&*Asn1Time::from_unix(to)?)?;
+    builder.set_not_before(&*Asn1Time::from_unix(from.min(to - 86_400).as_secs())?)?;
+    builder.set_not_after(&*Asn1Time::from_unix(to.as_secs())?)?;
     let usage = KeyUsage::new().critical().digital_signature().build()?;
     builder.append_extension(usage)?;
     builder.append_extension(ExtendedKeyUsage::new().server_auth().build()?)?;
@@ -165,7 +165,9 @@ fn authority(
     let subject = subject.build();
     builder.set_subject_name(&subject)?;
     builder.set_issuer_name(issuer.map_or(&*subject, |(issuer, _)| issuer.subject_name()))?;
-    builder.set_not_before(&*Asn1Time::from_unix(SystemClock.now() - 86_400)?)?;
+    builder.set_not_before(&*Asn1Time::from_unix(
+        (SystemClock.now() - 86_400).as_secs(),
+    )?)?;
     builder.set_not_after(&*Asn1Time::days_from_now(3650)?)?;
     builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
     let mut usage = KeyUsage::new();

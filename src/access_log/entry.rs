@@ -43,7 +43,7 @@ impl Entry<'_> {
             Some(client) => _ = write!(line, "{client}"),
             None => line.push('-'),
         }
-        let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
+        let time = jiff::Timestamp::from_second(self.time.as_secs()).unwrap_or_default();
         _ = write!(
             line,
             " - - [{}] \"",
@@ -75,7 +75,7 @@ impl Entry<'_> {
     /// One JSON object.
     pub(crate) fn to_json(self) -> String {
         let mut line = String::with_capacity(384);
-        let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
+        let time = jiff::Timestamp::from_second(self.time.as_secs()).unwrap_or_default();
         _ = write!(line, "{{\"time\":\"{time}\",\"client\":");
         match self.client {
             Some(client) => _ = write!(line, "\"{client}\""),
@@ -178,10 +178,11 @@ fn escape_all(line: &mut String, value: &[u8], style: Style) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::clock::unix;
 
     pub(crate) fn entry() -> Entry<'static> {
         Entry {
-            time: 1_763_938_800,
+            time: unix(1_763_938_800),
             client: Some(IpAddr::from([192, 0, 2, 7])),
             host: b"a.example",
             method: "GET",

@@ -29,7 +29,7 @@ use super::ca::Ca;
 use super::client::AcmeClient;
 use super::error::{self, Step};
 use super::single_flight::SingleFlight;
-use crate::clock::{Clock, UnixTime, rfc3339};
+use crate::clock::{Clock, UnixTime};
 use crate::config::model::Acme;
 use crate::event::EventBus;
 use crate::lock::MutexExt;
@@ -298,12 +298,11 @@ fn is_plain(stored: &AccountRecord) -> bool {
 }
 
 /// The failure for an account that a person deactivated: only a person creates another.
-fn ended(ca: &Ca, at: i64) -> Failure {
+fn ended(ca: &Ca, at: UnixTime) -> Failure {
     let message = format!(
         "the account at {} was deactivated at {}, and no new one is created automatically; run \
          `snigate acme account create`",
-        ca.host,
-        rfc3339(at)
+        ca.host, at
     );
     Failure::new(FailureClass::Configuration, message)
 }

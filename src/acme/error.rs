@@ -352,19 +352,20 @@ fn date_in(detail: &str) -> Option<UnixTime> {
     let (_, rest) = detail.split_once("retry after ")?;
     let word = rest.split([' ', ',', ';']).next().unwrap_or(rest);
     if let Ok(time) = word.trim_end_matches(['.', ':']).parse::<jiff::Timestamp>() {
-        return Some(time.as_second());
+        return Some(UnixTime::from_secs(time.as_second()));
     }
     let date = rest.get(.."2026-01-01 00:00:00 UTC".len())?;
     let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S UTC", date).ok()?;
     let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(zoned.timestamp().as_second())
+    Some(UnixTime::from_secs(zoned.timestamp().as_second()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
-    const NOW: UnixTime = 1_700_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
 
     fn names() -> Vec<Pattern> {
         ["www.a.example", "b.example"]
@@ -446,9 +447,9 @@ mod tests {
              retry after 2026-11-25 10:00:00 UTC: see https://b.example/docs",
         );
         assert_eq!(failure.scope, Some(Scope::Domain("a.example".to_owned())));
-        assert_eq!(failure.retry_after, Some(1_795_600_800));
+        assert_eq!(failure.retry_after, Some(unix(1_795_600_800)));
         let failure = limited("limited for b.example, retry after 2026-11-25T10:00:00Z: see");
-        assert_eq!(failure.retry_after, Some(1_795_600_800));
+        assert_eq!(failure.retry_after, Some(unix(1_795_600_800)));
         let failure = limited("slow down");
         assert_eq!((failure.scope, failure.retry_after), (None, None));
     }

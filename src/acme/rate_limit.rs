@@ -28,8 +28,8 @@ use crate::storage::Storage;
 /// How long a place is reserved for a caller of [`Limits::check_ready`]: jobs begin within moments.
 const PROMISE: Duration = Duration::from_secs(30);
 
-/// How long the first in a queue waits for the pace, in seconds.
-const PATIENCE: i64 = 10;
+/// How long the first in a queue waits for the pace.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -109,7 +109,7 @@ impl Limits {
         promised.retain(|at| steady.saturating_sub(*at) < lasts);
         if promised.len() >= limiter.room(now) {
             return Err(Wait {
-                until: now.saturating_add(1),
+                until: now + 1,
                 reason: WaitReason::Pace,
             });
         }
@@ -358,11 +358,10 @@ async fn keep_pace(let_go: &mut VecDeque<Moment>, pace: OrderLimit) {
 
 /// How long to wait here; `None` if that is too long.
 fn waited_for(wait: &Wait, now: UnixTime) -> Option<Duration> {
-    let seconds = wait.until.saturating_sub(now);
-    let is_short = wait.reason == WaitReason::Pace && seconds <= PATIENCE;
+    let left = wait.until.since(now);
+    let is_short = wait.reason == WaitReason::Pace && left <= PATIENCE;
     // The clock's seconds do not begin with the wait.
-    let seconds = u64::try_from(seconds.max(1)).ok().filter(|_| is_short)?;
-    Some(Duration::from_secs(seconds))
+    is_short.then(|| left.max(Duration::from_secs(1)))
 }
 
 /// The failure for an order that was held back without asking the CA.
@@ -387,7 +386,7 @@ mod tests {
     use crate::secret::Secret;
     use crate::storage::{Key, MemoryStorage, keys};
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
     /// Limits with clocks that advance only on command.
     struct Bench {

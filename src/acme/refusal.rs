@@ -66,10 +66,10 @@ pub(super) fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<UnixTime
     if let Ok(seconds) = text.parse::<u32>() {
         // Times are whole seconds: `now` may be almost one second old, and CAs reject requests that
         // come too early.
-        return Some(now.saturating_add(seconds.into()).saturating_add(1));
+        return Some(now + i64::from(seconds) + 1);
     }
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text);
-    Some(date.ok()?.as_second())
+    Some(UnixTime::from_secs(date.ok()?.as_second()))
 }
 
 /// The targets of all links with this relation (RFC 8288); one field may have several.
@@ -95,6 +95,7 @@ pub(super) fn links(headers: &HeaderMap, relation: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
         let mut reply = Response::builder().status(status);
@@ -107,16 +108,16 @@ mod tests {
     #[test]
     fn a_refusal_keeps_when_to_come_back_and_why() {
         let body = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slowly"}"#;
-        let refusal = Refusal::of(&reply(429, &[("retry-after", "60")], body), 1000);
+        let refusal = Refusal::of(&reply(429, &[("retry-after", "60")], body), unix(1000));
         let refusal = refusal.expect("a refusal");
-        assert_eq!(refusal.retry_after, Some(1061));
+        assert_eq!(refusal.retry_after, Some(unix(1061)));
         assert_eq!(refusal.problem.expect("a problem").kind(), "rateLimited");
         let date = "Fri, 31 Dec 1999 23:59:59 GMT";
-        let refusal = Refusal::of(&reply(503, &[("retry-after", date)], "<html>"), 1000);
+        let refusal = Refusal::of(&reply(503, &[("retry-after", date)], "<html>"), unix(1000));
         let refusal = refusal.expect("a refusal");
-        assert_eq!(refusal.retry_after, Some(946_684_799));
+        assert_eq!(refusal.retry_after, Some(unix(946_684_799)));
         assert_eq!(refusal.problem, None);
-        assert!(Refusal::of(&reply(201, &[("retry-after", "3")], "{}"), 0).is_none());
+        assert!(Refusal::of(&reply(201, &[("retry-after", "3")], "{}"), unix(0)).is_none());
     }
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
             ("link", "<https://ca/dir>;rel=\"index\""),
             ("link", "<https://ca/terms>; rel=\"terms-of-service\""),
         ];
-        let refusal = Refusal::of(&reply(403, &links, ""), 0).expect("a refusal");
+        let refusal = Refusal::of(&reply(403, &links, ""), unix(0)).expect("a refusal");
         assert_eq!(refusal.terms.as_deref(), Some("https://ca/terms"));
     }
 

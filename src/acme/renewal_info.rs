@@ -75,8 +75,8 @@ fn read_renewal_info(body: &[u8]) -> Result<RenewalInfo, String> {
     // People see this as a link, so nothing but a URL is let through.
     let url = member(members, "explanationURL");
     Ok(RenewalInfo {
-        start: start.as_second(),
-        end: end.as_second(),
+        start: UnixTime::from_secs(start.as_second()),
+        end: UnixTime::from_secs(end.as_second()),
         url: url.as_deref().and_then(page),
         ask_at: None,
     })
@@ -100,6 +100,7 @@ fn time(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     #[test]
     fn the_answer_of_the_rfc_is_read() {
@@ -107,13 +108,19 @@ mod tests {
             "end": "2025-01-03T04:00:00Z" },
             "explanationURL": "https://acme.example.com/docs/ari" }"#;
         let info = read_renewal_info(body).expect("well formed");
-        assert_eq!((info.start, info.end), (1_735_790_400, 1_735_876_800));
+        assert_eq!(
+            (info.start, info.end),
+            (unix(1_735_790_400), unix(1_735_876_800))
+        );
         let url = info.url.as_deref();
         assert_eq!(url, Some("https://acme.example.com/docs/ari"));
         let offset = br#"{"suggestedWindow":{"start":"2025-01-02T06:00:00+02:00",
             "end":"2025-01-02T05:00:00.5Z"},"explanationURL":"javascript:alert(1)"}"#;
         let info = read_renewal_info(offset).expect("well formed");
-        assert_eq!((info.start, info.end), (1_735_790_400, 1_735_794_000));
+        assert_eq!(
+            (info.start, info.end),
+            (unix(1_735_790_400), unix(1_735_794_000))
+        );
         assert_eq!(info.url, None, "no link for people");
     }
 
@@ -153,7 +160,7 @@ mod tests {
                 .unwrap_or_else(|why| panic!("{odd} {start}: {why}"));
             assert_eq!(
                 (info.start, info.end),
-                (1_735_790_400, 1_735_876_800),
+                (unix(1_735_790_400), unix(1_735_876_800)),
                 "{start} {end}"
             );
             assert_eq!(info.url, None, "{odd}");

@@ -15,8 +15,8 @@ use crate::acme::order_ctx::OrderCtx;
 /// How long a resource that a CA has named may be unknown or unreadable.
 const LAG: Duration = Duration::from_secs(10);
 
-/// How long a new account may be unknown, in seconds: no other is created before.
-const ACCOUNT_LAG: i64 = 60;
+/// How long a new account may be unknown: no other is created before.
+const ACCOUNT_LAG: Duration = Duration::from_secs(60);
 
 /// How many nonces may be rejected, beyond the few times that instant-acme retries by itself.
 const NONCES: u32 = 6;
@@ -25,8 +25,8 @@ const NONCES: u32 = 6;
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(150);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest pause that a CA may ask for, in seconds.
-const LONGEST_WAIT: i64 = 60;
+/// The longest pause that a CA may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The retries of one call.
 pub(super) struct Retries {
@@ -83,9 +83,7 @@ pub(super) async fn should_retry(
         return retries.nonces <= NONCES;
     }
     let longest = match error::is_account_lost(error, ctx.client) {
-        true if ctx.stored_account.is_younger_than(ACCOUNT_LAG, ctx.now()) => {
-            Duration::from_secs(ACCOUNT_LAG.unsigned_abs())
-        }
+        true if ctx.stored_account.is_younger_than(ACCOUNT_LAG, ctx.now()) => ACCOUNT_LAG,
         false if is_not_there_yet(ctx, step, error) => LAG,
         _ => return false,
     };
@@ -112,11 +110,8 @@ fn is_not_there_yet(ctx: &OrderCtx<'_>, step: Step, error: &Error) -> bool {
 /// Pauses before the CA is asked again: as long as it said, or a little longer each time.
 pub(super) async fn pause_before_retry(ctx: &OrderCtx<'_>, pauses: &mut RetryPauses) {
     let asked = ctx.client.retry_after();
-    let asked = asked.map(|at| at.saturating_sub(ctx.now()).min(LONGEST_WAIT));
-    let asked = asked.and_then(|seconds| u64::try_from(seconds).ok());
-    let asked = asked
-        .filter(|seconds| *seconds > 0)
-        .map(Duration::from_secs);
+    let asked = asked.map(|at| at.since(ctx.now()).min(LONGEST_WAIT));
+    let asked = asked.filter(|wait| !wait.is_zero());
     tokio::time::sleep(asked.unwrap_or(pauses.0)).await;
     pauses.0 = pauses.0.mul_f32(1.5).min(LONGEST_PAUSE);
 }

@@ -222,6 +222,7 @@ fn refused(host: &str, fault: &Fault) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     fn zerossl(login: ZeroSslLogin) -> ZeroSsl {
         ZeroSsl {
@@ -318,11 +319,11 @@ mod tests {
             hmac_key: Secret::new("secret".to_owned()),
         };
         assert_eq!(
-            read_binding(&write_binding(&binding, 7)),
-            Ok((binding.clone(), 7))
+            read_binding(&write_binding(&binding, unix(7))),
+            Ok((binding.clone(), unix(7)))
         );
         let former = br#"{ "key_id": "kid", "hmac_key": "secret" }"#;
-        assert_eq!(read_binding(former), Ok((binding, 0)), "old");
+        assert_eq!(read_binding(former), Ok((binding, unix(0))), "old");
         assert!(read_binding(b"{}").is_err());
     }
 }

@@ -174,7 +174,7 @@ impl CertificateView {
             issuer: Some(issuer),
             not_before: Some(certificate.not_before()),
             not_after: Some(certificate.not_after()),
-            days_left: Some(certificate.not_after().saturating_sub(now).div_euclid(DAY)),
+            days_left: Some((certificate.not_after() - now).div_euclid(DAY)),
             key: Some(certificate.kind().to_string()),
             serial: Some(serial),
             fingerprint: Some(certificate.fingerprint().to_string()),

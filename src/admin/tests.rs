@@ -2,6 +2,7 @@ mod actions;
 mod certificates;
 mod events;
 
+use crate::clock::unix;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Control for Fake {
         Status {
             version: "0.1.0".to_owned(),
             pid: 7,
-            started: 1_700_000_000,
+            started: unix(1_700_000_000),
             uptime_seconds: 5,
             connections: 3,
             config_file: "/etc/snigate/snigate.yaml".into(),

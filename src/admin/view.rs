@@ -130,7 +130,7 @@ pub(super) mod rfc3339 {
     ) -> Result<UnixTime, D::Error> {
         let text = String::deserialize(deserializer)?;
         let time: jiff::Timestamp = text.parse().map_err(Error::custom)?;
-        Ok(time.as_second())
+        Ok(UnixTime::from_secs(time.as_second()))
     }
 
     /// The same for optional times.
@@ -160,5 +160,5 @@ pub(super) mod rfc3339 {
 
 /// A time as the admin interface writes it; one beyond the year 9999 becomes the last before it.
 pub fn time(time: UnixTime) -> jiff::Timestamp {
-    jiff::Timestamp::from_second(time).unwrap_or(jiff::Timestamp::MAX)
+    jiff::Timestamp::from_second(time.as_secs()).unwrap_or(jiff::Timestamp::MAX)
 }

@@ -166,7 +166,7 @@ impl Control for AppControl {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: self.started,
-            uptime_seconds: self.engine.clock().now().saturating_sub(self.started),
+            uptime_seconds: self.engine.clock().now() - self.started,
             connections: self.edge.open_connections() as u64,
             config_file: self.state.file().to_owned(),
             last_reload: self.state.last_reload().map(|outcome| LastReload {

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 
 use super::files::{EntryId, Kind, Print};
 use crate::certificate::{CertificateWarning, TlsCertificate, Validity};
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::config::model::Origin;
 
 /// An entry that is to be looked at.
@@ -153,11 +153,11 @@ pub(super) fn invalidity(
     now: UnixTime,
 ) -> Option<CertificateWarning> {
     match certificate.validity(now) {
-        Validity::Expired => Some(CertificateWarning::Expired(rfc3339(
-            certificate.not_after(),
-        ))),
+        Validity::Expired => Some(CertificateWarning::Expired(
+            certificate.not_after().to_string(),
+        )),
         Validity::NotYet => {
-            let begin = rfc3339(certificate.not_before());
+            let begin = certificate.not_before().to_string();
             Some(CertificateWarning::NotYetValid(begin))
         }
         Validity::Valid => None,
@@ -169,7 +169,7 @@ fn chain_expiry(certificate: &TlsCertificate, now: UnixTime) -> Option<Certifica
     let (end, subject) = certificate.chain_end()?;
     (end < now).then(|| CertificateWarning::ChainExpired {
         subject,
-        end: rfc3339(end),
+        end: end.to_string(),
     })
 }
 

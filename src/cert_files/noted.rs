@@ -76,8 +76,8 @@ fn next_change(entry: &Entry, now: UnixTime) -> Option<UnixTime> {
     let times = [
         life.not_before,
         Alert::begins_at(&life, RenewedBy::ByHand),
-        life.not_after.saturating_add(1),
-        certificate.not_after().saturating_add(1),
+        life.not_after + 1,
+        certificate.not_after() + 1,
     ];
     times.into_iter().filter(|time| *time > now).min()
 }

@@ -2,12 +2,13 @@
 //! program that replaces files may remove them first.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::files::EntryId;
 use crate::clock::UnixTime;
 
-/// For how many seconds a valid certificate is served whose file has vanished.
-const LINGERS: i64 = 5;
+/// How long a valid certificate is served whose file has vanished.
+const LINGERS: Duration = Duration::from_secs(5);
 
 /// The entries whose files have vanished, and until when they are served.
 #[derive(Default)]
@@ -15,7 +16,7 @@ pub(super) struct Vanished(HashMap<EntryId, UnixTime>);
 
 impl Vanished {
     pub(super) fn add(&mut self, id: &EntryId, now: UnixTime) {
-        let until = now.saturating_add(LINGERS);
+        let until = now + LINGERS;
         self.0.entry(id.clone()).or_insert(until);
     }
 
@@ -34,7 +35,7 @@ impl Vanished {
             .0
             .iter()
             // A clock that was set back does not keep them.
-            .filter(|(_, until)| **until <= now || until.saturating_sub(now) > LINGERS);
+            .filter(|(_, until)| **until <= now || until.since(now) > LINGERS);
         over.map(|(id, _)| id.clone()).collect()
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::time::Duration;
 
 use crate::clock::{Clock, UnixTime};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::storage::StorageError;
 
-/// After how many seconds a storage that could not be read is read again.
-pub(crate) const READ_AGAIN: i64 = 5;
+/// After how long a storage that could not be read is read again.
+pub(crate) const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether the storage works, as far as is known.
 pub(crate) struct StorageHealth {
@@ -33,14 +34,15 @@ impl StorageHealth {
             events,
             clock,
             failing: AtomicU8::new(0),
-            unread: AtomicI64::new(UnixTime::MIN),
+            unread: AtomicI64::new(UnixTime::MIN.as_secs()),
         }
     }
 
     /// Records a failure, and emits an event at the first one.
     pub(crate) fn record_failure(&self, of: Use, error: &StorageError) {
         if matches!(of, Use::Reading) {
-            self.unread.store(self.clock.now(), Ordering::Relaxed);
+            let now = self.clock.now();
+            self.unread.store(now.as_secs(), Ordering::Relaxed);
         }
         if self.failing.fetch_or(of as u8, Ordering::Relaxed) & of as u8 != 0 {
             tracing::debug!(%error, "the storage is still failing");
@@ -56,8 +58,8 @@ impl StorageHealth {
     /// Records a success, and emits an event once everything works again. A value that can be read
     /// says little about one that could not be read just before.
     pub(crate) fn record_success(&self, of: Use) {
-        let unread = self.unread.load(Ordering::Relaxed);
-        let is_recent = (0..READ_AGAIN).contains(&self.clock.now().saturating_sub(unread));
+        let unread = UnixTime::from_secs(self.unread.load(Ordering::Relaxed));
+        let is_recent = (unread..unread + READ_AGAIN).contains(&self.clock.now());
         if matches!(of, Use::Reading) && is_recent {
             return;
         }

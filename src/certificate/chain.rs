@@ -281,7 +281,7 @@ mod tests {
     ];
 
     /// The day of the bundle, 21 August 2026.
-    const COLLECTED: UnixTime = 1_787_270_400;
+    const COLLECTED: UnixTime = UnixTime::from_secs(1_787_270_400);
 
     /// A certificate with nothing but its issuer's name and key identifier.
     fn leaf_of(issuer: &X509Ref) -> X509 {

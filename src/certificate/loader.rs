@@ -16,7 +16,7 @@ use super::error::{CertificateError, CertificateWarning};
 use super::material::{AtRest, Material};
 use super::pem::{self, Contents, Key};
 use super::{Fingerprint, Source, TlsCertificate, parse};
-use crate::clock::{Clock, SystemClock, rfc3339};
+use crate::clock::{Clock, SystemClock};
 
 /// Makes [`TlsCertificate`]s; those of one loader share their intermediates.
 pub struct Loader {
@@ -225,7 +225,7 @@ impl Loader {
             let end = parse::unix_time(one.not_after()).unwrap_or_default();
             CertificateWarning::Superseded {
                 subject: subject(one),
-                end: rfc3339(end),
+                end: end.to_string(),
             }
         }));
         let unrelated = chain.unrelated.iter().map(subject);

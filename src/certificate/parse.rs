@@ -95,7 +95,8 @@ pub(super) fn key_kind(key: &PKeyRef<Private>) -> Result<KeyKind, CertificateErr
 /// A point in time as Unix time.
 pub(crate) fn unix_time(time: &Asn1TimeRef) -> Result<UnixTime, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
-    Ok(i64::from(since.days) * DAY + i64::from(since.secs))
+    let seconds = i64::from(since.days) * DAY + i64::from(since.secs);
+    Ok(UnixTime::from_secs(seconds))
 }
 
 /// The SHA-256 digest of a certificate.

@@ -16,7 +16,7 @@ use super::{Loader, Source, TlsCertificate};
 use crate::clock::UnixTime;
 
 /// The time at which tests take place: 15 September 2025.
-pub(crate) const NOW: UnixTime = 1_757_894_400;
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_757_894_400);
 
 /// A day in seconds.
 pub(crate) const DAY: i64 = 86_400;
@@ -101,7 +101,8 @@ pub(crate) fn intermediate_of(
     not_after: UnixTime,
 ) -> String {
     let mut params = ca_params(name);
-    params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after.unsigned_abs());
+    params.not_after =
+        date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after.as_secs().unsigned_abs());
     let certificate = params.signed_by(key, issuer);
     certificate.expect("an intermediate").pem()
 }
@@ -127,7 +128,7 @@ pub(crate) fn leaf_params(
     let mut params = CertificateParams::new(names).expect("names");
     params.use_authority_key_identifier_extension = true;
     let epoch = date_time_ymd(1970, 1, 1);
-    let at = |time: UnixTime| epoch + Duration::from_secs(time.unsigned_abs());
+    let at = |time: UnixTime| epoch + Duration::from_secs(time.as_secs().unsigned_abs());
     params.not_before = at(not_before);
     params.not_after = at(not_after);
     params.distinguished_name.push(DnType::CommonName, "leaf");
@@ -155,10 +156,10 @@ pub(crate) fn self_signed(key: &PKey<Private>, names: &[&str]) -> String {
         .expect("names");
     builder.append_extension(sans).expect("names");
     builder
-        .set_not_before(&Asn1Time::from_unix(NOW).expect("a time"))
+        .set_not_before(&Asn1Time::from_unix(NOW.as_secs()).expect("a time"))
         .expect("a time");
     builder
-        .set_not_after(&Asn1Time::from_unix(NOW + DAY).expect("a time"))
+        .set_not_after(&Asn1Time::from_unix((NOW + DAY).as_secs()).expect("a time"))
         .expect("a time");
     builder.set_pubkey(key).expect("a key");
     builder

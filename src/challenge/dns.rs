@@ -40,9 +40,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How often the leftover records of other instances are looked for.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// After how many seconds a failed removal is retried.
-const PAUSES: [u64; 3] = [60, 300, 1200];
-const LAST_PAUSE: u64 = 3600;
+/// After how long a failed removal is retried.
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(1200),
+];
+const LAST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How many records are removed at once.
 const AT_ONCE: usize = 16;
@@ -50,8 +54,8 @@ const AT_ONCE: usize = 16;
 /// How long the removal of one record may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// After how many seconds the note of a record that cannot be removed is dropped.
-const LIFE: i64 = 30 * 86_400;
+/// After how long the note of a record that cannot be removed is dropped.
+const LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 /// The solvers for DNS challenges. A handle; clones share everything.
 #[derive(Clone)]
@@ -174,7 +178,7 @@ impl DnsSolvers {
             match removed {
                 Ok(()) => _ = sweeper.failed.remove(&key),
                 Err(error) => {
-                    let pause = sweeper.postpone(key, now);
+                    let pause = sweeper.postpone(key, now).as_secs();
                     tracing::warn!(
                         record = name,
                         error,
@@ -194,7 +198,7 @@ impl DnsSolvers {
     ) -> (Key, String, Result<(), String>) {
         let journal = &self.0.journal;
         let (key, name) = (one.key.clone(), one.name().to_owned());
-        if now.saturating_sub(one.note.at) > LIFE {
+        if now.since(one.note.at) > LIFE {
             tracing::warn!(record = name, "gave up removing a record from the DNS");
             journal.delete_note(one.key, one.lease).await;
             return (key, name, Ok(()));
@@ -253,12 +257,12 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    /// Records a failure. Returns in how many seconds it is retried.
-    fn postpone(&mut self, key: Key, now: UnixTime) -> u64 {
+    /// Records a failure. Returns after how long it is retried.
+    fn postpone(&mut self, key: Key, now: UnixTime) -> Duration {
         let (count, next) = self.failed.entry(key).or_default();
         let pause = PAUSES.get(*count).copied().unwrap_or(LAST_PAUSE);
         *count = count.saturating_add(1);
-        *next = now.saturating_add_unsigned(pause);
+        *next = now + pause;
         pause
     }
 }

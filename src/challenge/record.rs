@@ -98,6 +98,7 @@ impl Challenge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     fn stored(kind: ChallengeType, token: &str) -> ChallengeRecord {
         ChallengeRecord {
@@ -108,7 +109,7 @@ mod tests {
                 key_authorization: format!("{token}.thumb-print_1"),
                 dns: None,
             },
-            expires: 1_757_894_400,
+            expires: unix(1_757_894_400),
             instance: Some("1".to_owned()),
         }
     }

@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::schedule::{Failure, FailureClass};
 use crate::storage::{Key, Storage, StorageError};
 
-/// How long a challenge is responded to at most, in seconds: CAs validate within minutes.
-const LIFE: i64 = 3600;
+/// How long a challenge is responded to at most: CAs validate within minutes.
+const LIFE: Duration = Duration::from_secs(3600);
 
 /// How long the storage may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -176,7 +176,7 @@ impl Solver {
         }
         let stored = ChallengeRecord {
             challenge: challenge.clone(),
-            expires: self.clock.now().saturating_add(LIFE),
+            expires: self.clock.now() + LIFE,
             instance: Some(self.challenges.0.instance.id().to_owned()),
         };
         self.challenges.add_answer(&stored)?;

@@ -11,7 +11,7 @@ use crate::schedule::FailureClass;
 use crate::shutdown::ShutdownWatch;
 use crate::storage::{ChangeNotifier, Lease, MemoryStorage, Stat, Storage, Value, Watch};
 
-const NOW: UnixTime = 1_757_894_400;
+const NOW: UnixTime = UnixTime::from_secs(1_757_894_400);
 
 /// A storage in memory that reports changes, and fails on command.
 struct Shelf {

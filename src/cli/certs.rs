@@ -90,7 +90,7 @@ fn alarm(
 fn is_alarming(view: &CertificateView, within: Within, now: UnixTime) -> bool {
     let ends = view
         .served_until()
-        .is_none_or(|end| end.saturating_sub(now) < within.seconds());
+        .is_none_or(|end| end - now < within.seconds());
     ends || match view.state {
         CertificateState::Valid | CertificateState::Due | CertificateState::Obtaining => false,
         CertificateState::Missing
@@ -213,7 +213,7 @@ mod testing {
     use crate::admin::{CertificateState, CertificateView, RenewalView};
     use crate::clock::UnixTime;
 
-    pub(super) const NOW: UnixTime = 1_757_894_400;
+    pub(super) const NOW: UnixTime = UnixTime::from_secs(1_757_894_400);
     pub(super) const DAY: i64 = 86_400;
 
     /// An issued certificate, with this many days left of 90.

@@ -89,7 +89,7 @@ impl Rfc2136Provider {
     ) -> Result<Message, DnsError> {
         let mut verifier = None;
         if let Some(key) = &self.key {
-            let now = u64::try_from(SystemClock.now()).unwrap_or_default();
+            let now = u64::try_from(SystemClock.now().as_secs()).unwrap_or_default();
             verifier = message
                 .finalize(key, now)
                 .map_err(|error| DnsError::Refused(format!("cannot sign with the key: {error}")))?;

@@ -134,7 +134,7 @@ impl OnDemandMaintenance {
     fn walk_records(&self, retention: Retention, walked: Option<UnixTime>) -> Option<UnixTime> {
         let engine = &self.engine;
         let now = engine.clock.now();
-        let next = walked.map(|last| last.saturating_add(retention.walked_every()));
+        let next = walked.map(|last| last + retention.walked_every());
         if walked.is_some_and(|last| last <= now) && next.is_some_and(|next| next > now) {
             return walked;
         }

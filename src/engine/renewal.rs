@@ -39,8 +39,8 @@ const REPORT_SHARE: u32 = 20;
 /// How many CAs are asked for renewal info at a time.
 const MAX_ARI_QUERIES: usize = 8;
 
-/// After how many seconds what could not be stored is tried again.
-const SAVE_AGAIN: i64 = 5;
+/// After how long what could not be stored is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Obtains and renews certificates until the engine stops.
 pub(super) struct Renewal {
@@ -164,8 +164,7 @@ impl Renewal {
     }
 
     fn duration_until(&self, time: UnixTime) -> Duration {
-        let seconds = time.saturating_sub(self.engine.clock.now());
-        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+        time.since(self.engine.clock.now())
     }
 
     /// Applies results until only jobs are left that wait for an issuer.
@@ -315,7 +314,7 @@ impl DueWork {
             manager.renewals().next_due().filter(|_| may_order),
             next_ari_query.filter(|_| has_room),
             manager.next_pass(),
-            (waiting > 0).then(|| now.saturating_add(SAVE_AGAIN)),
+            (waiting > 0).then(|| now + SAVE_AGAIN),
         ];
         Self {
             jobs,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Engine, blocking};
 use crate::certificate::Fingerprint;
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::event::{Event, EventKind};
 use crate::printable::Printable as _;
 use crate::renewal::MonitoredCert;
@@ -81,14 +81,14 @@ fn event(watched: &MonitoredCert, alert: Alert, now: UnixTime) -> Event {
     let chain = certificate
         .chain_end()
         .filter(|(end, _)| *end < certificate.not_after());
-    let end = rfc3339(certificate.served_until());
+    let end = certificate.served_until();
     let place = certificate
         .source()
         .path()
         .map_or_else(String::new, |path| format!(" ({})", path.printable()));
     let what = match (alert.kind, &chain) {
         (EventKind::CertificateNotYetValid, _) => {
-            format!("is not valid before {}", rfc3339(certificate.not_before()))
+            format!("is not valid before {}", certificate.not_before())
         }
         (EventKind::CertificateExpired, None) => {
             format!("expired at {end} but is still served")

@@ -1,7 +1,6 @@
 //! A CA certificate with its key.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use openssl::x509::{X509, X509KeyUsage};
 use rcgen::{
@@ -16,7 +15,7 @@ use crate::certificate::pem::Contents;
 use crate::clock::UnixTime;
 
 /// The last second that X.509 can express, 31 December 9999.
-const END_OF_TIME: UnixTime = 253_402_300_799;
+const END_OF_TIME: UnixTime = UnixTime::from_secs(253_402_300_799);
 
 /// How many CAs may be below a root: the intermediate.
 const BELOW_ROOT: u8 = 1;
@@ -160,8 +159,8 @@ pub(super) fn set_validity(
     not_after: UnixTime,
 ) {
     let at = |time: UnixTime| {
-        let seconds = time.clamp(0, END_OF_TIME).unsigned_abs();
-        date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
+        let epoch = UnixTime::default();
+        date_time_ymd(1970, 1, 1) + time.min(END_OF_TIME).since(epoch)
     };
     params.not_before = at(not_before);
     params.not_after = at(not_after);

@@ -64,7 +64,7 @@ fn is_trusted(certificate: &TlsCertificate, root: &str, host: &str, now: UnixTim
         store.add_cert(root).expect("a root");
     }
     let mut param = X509VerifyParam::new().expect("a parameter");
-    param.set_time(now);
+    param.set_time(now.as_secs());
     param.set_host(host).expect("a host");
     param
         .set_purpose(openssl::x509::X509PurposeId::SSL_SERVER)

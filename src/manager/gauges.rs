@@ -90,7 +90,9 @@ impl Gauges {
             let _ = gauges.remove_label_values(&[&**issuer, *scope]);
         }
         for ((issuer, scope), until) in &known {
-            gauges.with_label_values(&[&**issuer, *scope]).set(*until);
+            gauges
+                .with_label_values(&[&**issuer, *scope])
+                .set(until.as_secs());
         }
         self.limits = known;
     }
@@ -145,7 +147,7 @@ impl First {
                 .first()
                 .map_or_else(String::new, ToString::to_string),
             source: certificate.source().label().to_owned(),
-            end: certificate.served_until(),
+            end: certificate.served_until().as_secs(),
         });
         let shown: Vec<_> = shown.collect();
         let hidden = self.all.saturating_sub(shown.len());

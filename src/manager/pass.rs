@@ -72,7 +72,7 @@ impl TlsManager {
     /// a certificate whose file has vanished is not served much longer.
     pub fn next_pass(&self) -> Option<UnixTime> {
         let is_unread = self.renewals.is_unread() || self.local_certs.is_unopened();
-        let read = is_unread.then(|| self.served.last_pass().saturating_add(READ_AGAIN));
+        let read = is_unread.then(|| self.served.last_pass() + READ_AGAIN);
         read.into_iter().chain(self.cert_files.next_end()).min()
     }
 

@@ -362,7 +362,7 @@ fn metrics_follow() {
     let text = || String::from_utf8(metrics.render().expect("encodable")).expect("text");
     let ends = format!(
         r#"snigate_certificate_not_after_seconds{{name="a.example",source="directory"}} {}"#,
-        NOW + 90 * DAY
+        (NOW + 90 * DAY).as_secs()
     );
     assert!(text().contains(&ends), "{}", text());
     assert!(text().contains(r#"snigate_certificates{source="directory"} 1"#));

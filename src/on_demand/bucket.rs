@@ -28,9 +28,9 @@ impl Bucket {
 
     /// This bucket at `now`. A clock that was set back adds nothing and takes nothing.
     fn refilled(self, quota: NameQuota, now: UnixTime) -> Self {
-        let passed = u32::try_from(now.saturating_sub(self.at).max(0)).unwrap_or(u32::MAX);
+        let passed = now.since(self.at).as_secs_f64();
         let most = f64::from(quota.names);
-        let added = most * f64::from(passed) / quota.per.as_secs_f64().max(1.0);
+        let added = most * passed / quota.per.as_secs_f64().max(1.0);
         Self {
             tokens: (self.tokens + added).min(most),
             at: now,
@@ -142,6 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::unix;
 
     fn quota(names: u32, seconds: u64) -> NameQuota {
         NameQuota {
@@ -152,30 +153,46 @@ mod tests {
 
     #[test]
     fn a_bucket_is_emptied_and_fills_again() {
-        let one = SharedBucket::new(quota(2, 60), 1000);
-        assert!(one.try_charge(1000) && one.try_charge(1000) && !one.try_charge(1000));
-        assert!(!one.try_charge(1029) && one.try_charge(1030) && !one.try_charge(1030));
-        assert!(!one.try_charge(900), "the clock was set back");
-        assert!(one.try_charge(2000) && one.try_charge(2000) && !one.try_charge(2000));
+        let one = SharedBucket::new(quota(2, 60), unix(1000));
+        assert!(
+            one.try_charge(unix(1000)) && one.try_charge(unix(1000)) && !one.try_charge(unix(1000))
+        );
+        assert!(
+            !one.try_charge(unix(1029))
+                && one.try_charge(unix(1030))
+                && !one.try_charge(unix(1030))
+        );
+        assert!(!one.try_charge(unix(900)), "the clock was set back");
+        assert!(
+            one.try_charge(unix(2000)) && one.try_charge(unix(2000)) && !one.try_charge(unix(2000))
+        );
     }
 
     #[test]
     fn each_key_has_its_own() {
         let each = KeyedBuckets::new(quota(1, 60), 100);
-        assert!(each.try_charge("a", 0) && !each.try_charge("a", 0) && each.try_charge("b", 0));
+        assert!(
+            each.try_charge("a", unix(0))
+                && !each.try_charge("a", unix(0))
+                && each.try_charge("b", unix(0))
+        );
         each.refund("a");
-        assert!(each.try_charge("a", 0) && !each.try_charge("a", 30) && each.try_charge("a", 60));
+        assert!(
+            each.try_charge("a", unix(0))
+                && !each.try_charge("a", unix(30))
+                && each.try_charge("a", unix(60))
+        );
     }
 
     #[test]
     fn there_is_a_bound_to_their_number() {
         let each = KeyedBuckets::new(quota(1, 60), 50);
         for key in 0..5000 {
-            assert!(each.try_charge(key, 0), "new keys are not kept out");
+            assert!(each.try_charge(key, unix(0)), "new keys are not kept out");
         }
         each.buckets.run_pending_tasks();
         assert!(each.buckets.entry_count() <= 50);
-        assert!(!each.try_charge(4999, 0), "the last ones stay");
+        assert!(!each.try_charge(4999, unix(0)), "the last ones stay");
     }
 
     proptest! {
@@ -185,17 +202,17 @@ mod tests {
             per in 1_u64..100,
             steps in proptest::collection::vec((0_i64..20, any::<bool>()), 1..100),
         ) {
-            let one = SharedBucket::new(quota(names, per), 0);
+            let one = SharedBucket::new(quota(names, per), unix(0));
             let (mut now, mut had) = (0, 0_u32);
             for (step, back) in steps {
                 now += if back { -step } else { step };
-                had += u32::from(one.try_charge(now));
+                had += u32::from(one.try_charge(unix(now)));
             }
             // The furthest that any clock has come is the sum of all steps forward.
             let most = f64::from(names) + f64::from(names) * 2000.0 / per as f64;
             prop_assert!(f64::from(had) <= most);
-            let steady = SharedBucket::new(quota(names, per), 0);
-            let at_once = (0..100).filter(|_| steady.try_charge(0)).count();
+            let steady = SharedBucket::new(quota(names, per), unix(0));
+            let at_once = (0..100).filter(|_| steady.try_charge(unix(0))).count();
             prop_assert_eq!(at_once, names as usize);
         }
     }

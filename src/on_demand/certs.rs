@@ -286,7 +286,7 @@ impl OnDemandCerts {
     ) -> bool {
         let deferred = renewals.deferral(&stored.retries, self.issuers(), now);
         if let Some(deferred) = deferred.filter(|deferred| deferred.is_of_name) {
-            let retry_after = deferred.next.map(|next| duration_until(next, now));
+            let retry_after = deferred.next.map(|next| next.since(now));
             self.refuse(name, &deferred.why, retry_after);
             return false;
         }
@@ -324,7 +324,7 @@ impl OnDemandCerts {
             NameStatus::Deferred(deferred) => {
                 let error = ObtainError {
                     why: deferred.why,
-                    retry_after: deferred.next.map(|next| duration_until(next, now)),
+                    retry_after: deferred.next.map(|next| next.since(now)),
                     is_begun,
                 };
                 self.requests.table().answer(name, &Err(error));
@@ -377,8 +377,4 @@ fn on_demand_spec(name: &HostName, issuers: &[Arc<str>]) -> Arc<CertSpec> {
         dns: None,
         precedence: Precedence::OnDemand,
     })
-}
-
-fn duration_until(time: UnixTime, now: UnixTime) -> Duration {
-    Duration::from_secs(u64::try_from(time.saturating_sub(now)).unwrap_or_default())
 }

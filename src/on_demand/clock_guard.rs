@@ -52,23 +52,24 @@ impl ClockGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     #[test]
     fn a_new_process_and_a_leap_are_no_calm() {
         const HOUR: u64 = 3600;
         let mut clock_guard = ClockGuard::default();
         let mut holds = |now, hours| clock_guard.is_trusted(now, Duration::from_secs(hours * HOUR));
-        assert!(!holds(1_000_000, 0));
-        assert!(holds(1_000_000 + 3600, 1));
+        assert!(!holds(unix(1_000_000), 0));
+        assert!(holds(unix(1_000_000 + 3600), 1));
         assert!(
-            holds(1_000_000 + 3600 + 1800, 1),
+            holds(unix(1_000_000 + 3600 + 1800), 1),
             "half an hour is a correction"
         );
         let year = 365 * 86_400;
-        assert!(!holds(year + 1_000_000 + 2 * 3600, 2));
-        assert!(!holds(year + 1_000_000 + 25 * 3600, 25));
-        assert!(holds(year + 1_000_000 + 26 * 3600, 26));
-        assert!(!holds(1_000_000 + 27 * 3600, 27), "back again");
-        assert!(holds(1_000_000 + 51 * 3600, 51));
+        assert!(!holds(unix(year + 1_000_000 + 2 * 3600), 2));
+        assert!(!holds(unix(year + 1_000_000 + 25 * 3600), 25));
+        assert!(holds(unix(year + 1_000_000 + 26 * 3600), 26));
+        assert!(!holds(unix(1_000_000 + 27 * 3600), 27), "back again");
+        assert!(holds(unix(1_000_000 + 51 * 3600), 51));
     }
 }

@@ -16,8 +16,8 @@ use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::renewal::{OpenLocalCa, Renewals};
 
-/// After how many seconds it is tried again to set up what could not be set up.
-const RETRY_AFTER: i64 = 60;
+/// After how long a failed setup is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The issuance on demand, kept as the configuration asks.
 pub(crate) struct OnDemandIssuance {
@@ -126,7 +126,7 @@ impl OnDemandIssuance {
             return Ok(());
         };
         let is_due = match &self.failed {
-            Some((last, _)) => !(*last..last.saturating_add(RETRY_AFTER)).contains(&now),
+            Some((last, _)) => !(*last..*last + RETRY_AFTER).contains(&now),
             None => self.current.is_none(),
         };
         if is_stale || is_due {

@@ -113,7 +113,7 @@ impl Lookup {
                     used: UnixTime::MIN,
                     ..Record::new(name, now)
                 });
-                if record.used < now.saturating_sub(self.written_every) {
+                if record.used < now - self.written_every {
                     record.used = now;
                     record.store(storage, &key)?;
                 }

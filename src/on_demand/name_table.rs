@@ -184,7 +184,7 @@ impl NameTable {
         for name in names {
             self.record_use(name, now);
             let known = self.names.get(name);
-            if known.is_some_and(|known| known.used.saturating_sub(known.written) >= every) {
+            if known.is_some_and(|known| known.used - known.written >= every) {
                 self.unwritten.insert(name.clone());
             }
         }
@@ -267,6 +267,7 @@ impl NameTable {
 mod tests {
     use super::*;
     use crate::certificate::sni::Precedence;
+    use crate::clock::unix;
 
     fn name(text: &str) -> HostName {
         text.parse().expect("a name")
@@ -287,26 +288,26 @@ mod tests {
     fn a_name_waits_until_it_is_served_or_removed() {
         let mut table = NameTable::default();
         for text in ["a.example", "b.example", "c.example"] {
-            add(&mut table, text, NameState::Pending(10), 10);
+            add(&mut table, text, NameState::Pending(unix(10)), unix(10));
         }
         assert_eq!((table.len(), table.pending()), (3, 3));
-        table.record_request(&name("a.example"), 30);
+        table.record_request(&name("a.example"), unix(30));
         table.record_served(&name("b.example"));
-        assert_eq!(table.pending_since(20), [name("c.example")]);
+        assert_eq!(table.pending_since(unix(20)), [name("c.example")]);
         table.remove(&name("c.example"));
-        assert_eq!(table.pending_since(40), [name("a.example")]);
-        let unused: Vec<_> = table.unused_since(20).collect();
+        assert_eq!(table.pending_since(unix(40)), [name("a.example")]);
+        let unused: Vec<_> = table.unused_since(unix(20)).collect();
         assert_eq!(unused, [&name("b.example")]);
     }
 
     #[test]
     fn a_use_is_written_when_the_record_is_far_behind() {
         let mut table = NameTable::default();
-        add(&mut table, "a.example", NameState::Served, 100);
+        add(&mut table, "a.example", NameState::Served, unix(100));
         let names = [name("a.example"), name("unknown.example")];
-        table.record_uses(&names, 50, 149);
+        table.record_uses(&names, 50, unix(149));
         assert!(table.unwritten_uses().is_empty());
-        table.record_uses(&names, 50, 150);
+        table.record_uses(&names, 50, unix(150));
         let uses = table.unwritten_uses();
         assert_eq!(uses.len(), 1);
         table.mark_written(&uses);
@@ -316,8 +317,8 @@ mod tests {
     #[test]
     fn only_names_that_a_change_may_concern_are_checked_again() {
         let mut table = NameTable::default();
-        add(&mut table, "a.example", NameState::Served, 1);
-        add(&mut table, "b.example", NameState::Served, 1);
+        add(&mut table, "a.example", NameState::Served, unix(1));
+        add(&mut table, "b.example", NameState::Served, unix(1));
         table.recheck_covered(&[Pattern::Exact(name("a.example"))]);
         assert_eq!(table.take_rechecked(), [name("a.example")]);
         assert!(table.take_rechecked().is_empty());

@@ -134,6 +134,7 @@ pub(super) fn network(client: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     fn limits(per_minute: u32, per_domain: u32, per_client: u32) -> OnDemandLimits {
         let quota = |names| NameQuota {
@@ -163,20 +164,24 @@ mod tests {
         assert_eq!(of("192.0.2.77"), "192.0.2.0");
         assert_eq!(of("::ffff:192.0.2.77"), "192.0.2.0");
         assert_eq!(of("2001:db8:1:2ff:3::1"), "2001:db8:1:200::");
-        let quotas = Quotas::new(limits(100, 100, 2), 0);
-        assert!(quotas.charge_client(client("192.0.2.1"), 0).is_ok());
-        assert!(quotas.charge_client(client("192.0.2.2"), 0).is_ok());
-        let third = quotas.charge_client(client("192.0.2.3"), 0);
+        let quotas = Quotas::new(limits(100, 100, 2), unix(0));
+        assert!(quotas.charge_client(client("192.0.2.1"), unix(0)).is_ok());
+        assert!(quotas.charge_client(client("192.0.2.2"), unix(0)).is_ok());
+        let third = quotas.charge_client(client("192.0.2.3"), unix(0));
         assert_eq!(third, Err(QuotaExceeded::Client));
-        assert!(quotas.charge_client(client("192.0.3.1"), 0).is_ok());
-        assert!(quotas.charge_client(client("192.0.2.3"), 1800).is_ok());
-        assert!(quotas.charge_client(None, 0).is_ok());
+        assert!(quotas.charge_client(client("192.0.3.1"), unix(0)).is_ok());
+        assert!(
+            quotas
+                .charge_client(client("192.0.2.3"), unix(1800))
+                .is_ok()
+        );
+        assert!(quotas.charge_client(None, unix(0)).is_ok());
     }
 
     #[test]
     fn domains_are_those_that_are_registered() {
-        let quotas = Quotas::new(limits(100, 2, 100), 0);
-        let take = |host: &str| quotas.charge_name(&name(host), None, 0);
+        let quotas = Quotas::new(limits(100, 2, 100), unix(0));
+        let take = |host: &str| quotas.charge_name(&name(host), None, unix(0));
         assert!(take("a.shop.co.uk").is_ok() && take("b.shop.co.uk").is_ok());
         assert_eq!(take("c.shop.co.uk"), Err(QuotaExceeded::Domain));
         assert!(take("a.other.co.uk").is_ok() && take("a.github.io").is_ok());
@@ -185,23 +190,23 @@ mod tests {
 
     #[test]
     fn what_comes_to_nothing_is_put_back() {
-        let quotas = Quotas::new(limits(1, 2, 2), 0);
+        let quotas = Quotas::new(limits(1, 2, 2), unix(0));
         let (a, here) = (name("a.example"), client("192.0.2.1"));
         let take = |now| {
             quotas.charge_client(here, now)?;
             quotas.charge_name(&a, here, now)
         };
-        assert_eq!(take(0), Ok(()));
+        assert_eq!(take(unix(0)), Ok(()));
         for _ in 0..5 {
             assert_eq!(
-                take(0),
+                take(unix(0)),
                 Err(QuotaExceeded::All),
                 "and neither domain nor client"
             );
         }
-        assert_eq!(take(60), Ok(()));
+        assert_eq!(take(unix(60)), Ok(()));
         assert_eq!(
-            take(120),
+            take(unix(120)),
             Err(QuotaExceeded::Client),
             "by now that is used up"
         );

@@ -41,7 +41,7 @@ impl Retention {
 
     /// A name that was last used before this time is removed.
     pub(super) fn unless_used(self, now: UnixTime) -> UnixTime {
-        now.saturating_sub(self.unused)
+        now - self.unused
     }
 
     /// How many seconds the use in a record may be behind.

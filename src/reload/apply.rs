@@ -95,7 +95,7 @@ impl GatewayState {
         let at = self.engine.clock().now();
         let result = match &outcome {
             Ok(_) => {
-                self.metrics.last_reload_timestamp.set(at);
+                self.metrics.last_reload_timestamp.set(at.as_secs());
                 "ok"
             }
             Err(_) => "refused",

@@ -84,7 +84,7 @@ impl GatewayState {
         let sites = state.replace_sites(&current.config);
         state.engine.start(&current.config, Some(sites));
         state.metrics.last_reload_successful.set(1);
-        state.metrics.last_reload_timestamp.set(now);
+        state.metrics.last_reload_timestamp.set(now.as_secs());
         state
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::LOOK_AGAIN;
 use super::ari_query::{AriQuery, AriResult};
@@ -13,8 +14,8 @@ use crate::issuer::spec::CertSpec;
 use crate::schedule::{Advice, advice};
 use crate::storage::keys;
 
-/// After how many seconds a query without a result is considered lost.
-const LOST: i64 = 600;
+/// After how long a query without a result is considered lost.
+const LOST: Duration = Duration::from_secs(600);
 
 /// The renewal info of all present certificates.
 #[derive(Default)]
@@ -99,7 +100,7 @@ impl Ari {
             let entry = certs.get(&spec);
             let query = entry.and_then(|entry| self.build_query(&spec, entry, issuers, now));
             // The others are not queried before there is another certificate.
-            let again = query.as_ref().map(|_| now.saturating_add(LOST));
+            let again = query.as_ref().map(|_| now + LOST);
             self.requeue(&spec, again);
             queries.extend(query);
         }
@@ -148,7 +149,7 @@ impl Ari {
             return None;
         }
         let Some(advice) = advice else {
-            self.requeue(&spec, Some(now.saturating_add(LOOK_AGAIN)));
+            self.requeue(&spec, Some(now + LOOK_AGAIN));
             return None;
         };
         self.requeue(&spec, Some(advice.ask_at));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::deps::Deps;
 use crate::certificate::{TlsCertificate, Validity};
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
@@ -26,7 +26,7 @@ impl<'a> CertEvents<'a> {
     /// A stored certificate is served.
     pub(super) fn emit_loaded(&self, certificate: &TlsCertificate) {
         let domain = self.spec.domain();
-        let end = rfc3339(certificate.not_after());
+        let end = certificate.not_after();
         let (severity, message) = match certificate.validity(self.now) {
             Validity::Valid => (
                 Severity::Info,
@@ -44,7 +44,7 @@ impl<'a> CertEvents<'a> {
                 format!(
                     "the stored certificate for {domain} is not valid before {}; is this \
                      machine's clock right?",
-                    rfc3339(certificate.not_before())
+                    certificate.not_before()
                 ),
             ),
         };
@@ -61,7 +61,7 @@ impl<'a> CertEvents<'a> {
         let (severity, advice) = match is_at_once {
             true => (Severity::Warning, "at once".to_owned()),
             false => {
-                let (start, end) = (rfc3339(window.start), rfc3339(window.end));
+                let (start, end) = (window.start, window.end);
                 (Severity::Info, format!("between {start} and {end}"))
             }
         };
@@ -71,7 +71,7 @@ impl<'a> CertEvents<'a> {
             (None, false) => "",
         };
         let then = match at > self.now {
-            true => format!("; it will be renewed at {} or earlier", rfc3339(at)),
+            true => format!("; it will be renewed at {} or earlier", at),
             false => "; it is being renewed now".to_owned(),
         };
         let message =
@@ -101,7 +101,7 @@ impl<'a> CertEvents<'a> {
         let message = format!(
             "{verb} the certificate for {} from {issuer}; it is valid until {}",
             self.spec.domain(),
-            rfc3339(certificate.not_after())
+            certificate.not_after()
         );
         let mut event = self.new_event(kind, Severity::Info, message);
         event.issuer = Some(issuer);
@@ -178,7 +178,7 @@ pub(super) fn last_failure(retry: &Retry) -> String {
 
 fn next_attempt(retry: &Retry) -> String {
     match retry.next {
-        Some(next) => format!("the next attempt is at {}", rfc3339(next)),
+        Some(next) => format!("the next attempt is at {}", next),
         None => "no automatic retry; action is required".to_owned(),
     }
 }

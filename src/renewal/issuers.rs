@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 
@@ -17,8 +18,8 @@ use crate::local_ca::LocalCa;
 use crate::schedule::{FailureClass, Intent, Retry, Wait, WaitReason};
 use crate::storage::keys;
 
-/// How many seconds lie between two checks of the limits in the storage.
-const CHECK_EVERY: i64 = 60;
+/// How long it is between two checks of the limits in the storage.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// Makes an issuer by its name in the configuration and what that says of it. Does no I/O.
 pub type MakeIssuer = Box<dyn Fn(&Arc<str>, &Configured) -> Arc<dyn Issuer> + Send + Sync>;
@@ -159,7 +160,7 @@ impl Issuers {
     /// The issuers whose limits are to be checked in the storage now, see
     /// [`Issuer::refresh_limits`]; each counts as checked.
     pub(super) fn limits_to_check(&mut self, now: UnixTime) -> Vec<Arc<dyn Issuer>> {
-        let is_soon = |last: UnixTime| (last..last.saturating_add(CHECK_EVERY)).contains(&now);
+        let is_soon = |last: UnixTime| (last..last + CHECK_EVERY).contains(&now);
         if self.checked.is_some_and(is_soon) {
             return Vec::new();
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::issuers::Obstacle;
 use crate::certificate::sni::Precedence;
@@ -20,9 +21,9 @@ const AT_ONCE: usize = 32;
 /// many of them.
 const ON_DEMAND_AT_ONCE: usize = 16;
 
-/// After how many seconds at most a certificate is checked again that a limit holds: the limit may
+/// After how long at most a certificate is checked again that a limit holds: the limit may
 /// end sooner than the CA has said.
-const LOOK_AGAIN: i64 = 600;
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// Every plan, and the part of its life in which a certificate is renewed.
 pub(super) struct RenewalQueues {
@@ -157,7 +158,7 @@ impl RenewalQueues {
     /// Puts a certificate off until a limit ends at `until`; not for too long, since the limit may
     /// end sooner.
     pub(super) fn defer_at_most(&mut self, spec: &Arc<CertSpec>, until: UnixTime, now: UnixTime) {
-        self.defer(spec, until.min(now.saturating_add(LOOK_AGAIN)));
+        self.defer(spec, until.min(now + LOOK_AGAIN));
     }
 
     pub(super) fn defer(&mut self, spec: &Arc<CertSpec>, until: UnixTime) {
@@ -225,7 +226,7 @@ impl Queue {
         ready: &impl Fn(&CertSpec) -> Result<(), Obstacle>,
         begun: &mut Vec<Arc<CertSpec>>,
     ) {
-        let soon = now.saturating_add(1);
+        let soon = now + 1;
         for (issuers, plan) in &mut self.by_issuers {
             if self.paced.get(issuers).is_some_and(|until| *until > now) {
                 continue;
@@ -246,7 +247,7 @@ impl Queue {
                             }
                         }
                         Err(Obstacle::OfNeed(until)) => {
-                            let until = until.min(now.saturating_add(LOOK_AGAIN));
+                            let until = until.min(now + LOOK_AGAIN);
                             plan.defer(&spec, until.max(soon));
                         }
                         Err(Obstacle::Pace(until)) => {

@@ -15,7 +15,7 @@ use super::deps::Deps;
 use crate::cert_store::{self, Use};
 use crate::certificate::material::MaterialError;
 use crate::certificate::{Fingerprint, Source, TlsCertificate};
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::config::model::Config;
 use crate::event::{Event, EventKind, Severity};
 use crate::issuer::{Issuer, Revocation, RevocationReason};
@@ -26,8 +26,8 @@ use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 /// How often revocations by other instances are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
-/// The longest life of a certificate of a public CA, in seconds (398 days).
-const LONGEST_LIFE: i64 = 398 * 86_400;
+/// The longest life of a certificate of a public CA (398 days).
+const LONGEST_LIFE: Duration = Duration::from_secs(398 * 86_400);
 
 /// Why a person's action was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl RevocationJob {
 
     pub(crate) fn emit_event(&self, deps: &Deps) {
         let (domain, issuer, reason) = (&self.domain, &self.issuer, self.reason);
-        let end = rfc3339(self.certificate.not_after());
+        let end = self.certificate.not_after();
         let what = match &self.ca {
             Some(_) => format!("the certificate for {domain} was revoked at {issuer} ({reason})"),
             None => format!(
@@ -294,7 +294,7 @@ fn restore_record(storage: &dyn Storage, key: &Key, now: UnixTime) -> Result<boo
         issuer: String::new(),
         reason: RevocationReason::Unspecified,
         at: now,
-        not_after: now.saturating_add(LONGEST_LIFE),
+        not_after: now + LONGEST_LIFE,
     };
     let value = serde_json::to_vec_pretty(&record).unwrap_or_default();
     storage.store(key, &value)?;
@@ -318,6 +318,7 @@ pub(super) async fn is_compromised(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
     use crate::storage::MemoryStorage;
 
     #[test]
@@ -328,15 +329,15 @@ mod tests {
                 name: "a.test".to_owned(),
                 issuer: "ca".to_owned(),
                 reason: RevocationReason::Superseded,
-                at: 0,
+                at: unix(0),
                 not_after,
             };
             let value = serde_json::to_vec(&record).expect("JSON");
             let key = keys::revoked(fingerprint).expect("a key");
             storage.store(&key, &value).expect("stored");
         };
-        note("aa", 1000);
-        note("bb", 2000);
+        note("aa", unix(1000));
+        note("bb", unix(2000));
         storage
             .store(&keys::revoked("cc").expect("a key"), b"no JSON")
             .expect("stored");
@@ -349,16 +350,20 @@ mod tests {
             listed
         };
         // A damaged note counts: its key says of which certificate it is.
-        assert_eq!(listed(1000), ["aa", "bb", "cc"]);
-        assert_eq!(listed(1001), ["bb", "cc"]);
+        assert_eq!(listed(unix(1000)), ["aa", "bb", "cc"]);
+        assert_eq!(listed(unix(1001)), ["bb", "cc"]);
         assert!(
             !storage
                 .exists(&keys::revoked("aa").expect("a key"))
                 .expect("looked")
         );
-        assert_eq!(listed(500), ["bb", "cc"], "what has ended is forgotten");
+        assert_eq!(
+            listed(unix(500)),
+            ["bb", "cc"],
+            "what has ended is forgotten"
+        );
         let aside = storage.load(&"revoked/cc.json.damaged-1".parse().expect("a key"));
         assert_eq!(**aside.expect("readable").expect("kept"), *b"no JSON");
-        assert_eq!(listed(1000 + LONGEST_LIFE + 1), ["bb"; 0]);
+        assert_eq!(listed(unix(1000) + LONGEST_LIFE + 1), ["bb"; 0]);
     }
 }

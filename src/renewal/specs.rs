@@ -14,7 +14,7 @@ use super::{Deferred, NameStatus, Renewals};
 use crate::cert_store::{READ_AGAIN, Use};
 use crate::certificate::sni::Precedence;
 use crate::certificate::{Change, TlsCertificate, Validity};
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::config::model::Issuer as Configured;
 use crate::host::Pattern;
 use crate::issuer::spec::{CertSpec, SpecChange};
@@ -95,7 +95,7 @@ impl Renewals {
     ) -> Vec<SpecChange> {
         self.queues.set_window(window);
         // A storage that answers with a time-out is not to be waited for in every pass.
-        let is_soon = |last: UnixTime| (last..last.saturating_add(READ_AGAIN)).contains(&now);
+        let is_soon = |last: UnixTime| (last..last + READ_AGAIN).contains(&now);
         let is_resting = self.unread.is_some_and(is_soon);
         let mut unread = Vec::new();
         for spec in specs {
@@ -293,13 +293,13 @@ impl Renewals {
         if let (Some(end), true) = (end, is_new) {
             let what = format!(
                 "will not be renewed because it is no longer allowed; it is served until {}",
-                rfc3339(end)
+                end
             );
             CertEvents::new(&self.deps, spec, now).emit_dropped(&what, Some(end));
         }
-        let left = end.map_or(0, |end| end.saturating_sub(now)).max(1);
+        let left = end.map_or(0, |end| end - now).max(1);
         let pause = (left / REST).max(ASK_AGAIN).min(left);
-        self.queues.defer(spec, now.saturating_add(pause));
+        self.queues.defer(spec, now + pause);
     }
 
     /// Does nothing more about a certificate. It may be gone from the storage by now.

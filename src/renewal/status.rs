@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ari::Ari;
 use super::cert_events;
@@ -11,14 +12,14 @@ use super::managed_cert::{ManagedCert, ManagedCerts};
 use super::queue::RenewalQueues;
 use crate::certificate::sni::Precedence;
 use crate::certificate::{TlsCertificate, Validity};
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::issuer::spec::CertSpec;
 use crate::schedule::advice::Window;
 use crate::schedule::{CertState, FailureClass, RenewedBy, Retry, Wait};
 
-/// For how many seconds a client waits for a certificate that is put off.
-const PATIENCE: i64 = 60;
+/// How long a client waits for a certificate that is put off.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The status of a certificate that CAs are asked for.
 #[derive(Clone, Debug)]
@@ -319,7 +320,7 @@ impl<'a> Status<'a> {
         if let Some(deferred) = retry.and_then(|retry| Deferred::from_retry(retry, now)) {
             return NameStatus::Deferred(deferred);
         }
-        let longest = now.saturating_add(PATIENCE);
+        let longest = now + PATIENCE;
         if let Some((held, next)) = self.active_limit(spec, entry)
             && next.is_none_or(|next| next > longest)
         {
@@ -327,7 +328,7 @@ impl<'a> Status<'a> {
         }
         match self.queues.paced(spec, now) {
             Some(until) if until > longest => {
-                let why = format!("it is waiting for its turn until {}", rfc3339(until));
+                let why = format!("it is waiting for its turn until {}", until);
                 deferred(why, Some(until))
             }
             _ => NameStatus::Pending,

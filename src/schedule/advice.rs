@@ -96,7 +96,7 @@ impl Advice {
     /// Returns true if this is about `certificate`, and the CA need not be asked yet. A time that
     /// is too far off comes from a clock that was wrong.
     pub fn is_fresh(&self, certificate: &str, now: UnixTime) -> bool {
-        let latest = now.saturating_add(LATEST);
+        let latest = now + LATEST;
         self.certificate == certificate && now < self.ask_at && self.ask_at <= latest
     }
 
@@ -105,7 +105,7 @@ impl Advice {
         self.failures = 0;
         let Some(info) = info else {
             self.window = None;
-            self.ask_at = now.saturating_add(LATEST);
+            self.ask_at = now + LATEST;
             return;
         };
         let RenewalInfo {
@@ -116,14 +116,17 @@ impl Advice {
         } = info;
         let before = self.window.take();
         let drawn = before.filter(|before| (before.start, before.end) == (start, end));
-        let at = drawn.map_or_else(|| rng.i64(start..=end.max(start)), |drawn| drawn.at);
+        let at = match drawn {
+            Some(drawn) => drawn.at,
+            None => start + rng.i64(0..=(end - start).max(0)),
+        };
         self.window = Some(Window {
             start,
             end,
             at,
             url,
         });
-        self.ask_at = clamped(ask_at.unwrap_or_else(|| now.saturating_add(LONG)), now);
+        self.ask_at = clamped(ask_at.unwrap_or_else(|| now + LONG), now);
     }
 
     /// Records that the CA did not respond. Its earlier advice stays.
@@ -135,14 +138,14 @@ impl Advice {
             _ => LONG,
         };
         let ask_at = failure.retry_after;
-        self.ask_at = clamped(ask_at.unwrap_or_else(|| now.saturating_add(wait)), now);
+        self.ask_at = clamped(ask_at.unwrap_or_else(|| now + wait), now);
     }
 
     /// When advice renews the certificate with this lifetime; `None` if there is none.
     pub fn renew_at(&self, life: &Lifetime) -> Option<UnixTime> {
         let at = self.window.as_ref()?.at;
-        let grown = life.not_before.saturating_add(life.length() / YOUNG);
-        let rested = self.followed.map(|at| at.saturating_add(REST).min(grown));
+        let grown = life.not_before + life.length() / YOUNG;
+        let rested = self.followed.map(|at| (at + REST).min(grown));
         Some(at.max(rested.unwrap_or(UnixTime::MIN)))
     }
 
@@ -162,14 +165,14 @@ impl Advice {
 }
 
 fn clamped(ask_at: UnixTime, now: UnixTime) -> UnixTime {
-    ask_at.clamp(now.saturating_add(SOONEST), now.saturating_add(LATEST))
+    ask_at.clamp(now + SOONEST, now + LATEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
     fn life() -> Lifetime {
         Lifetime {

@@ -49,7 +49,7 @@ impl Alert {
             return alert(EventKind::CertificateExpired, Severity::Critical);
         }
         if !life.has_begun(now) {
-            let soon = life.not_before.saturating_sub(now) <= SOON;
+            let soon = life.not_before - now <= SOON;
             let severity = if soon {
                 Severity::Warning
             } else {
@@ -73,8 +73,7 @@ impl Alert {
 
     /// From when on a certificate that has become valid gets an alert.
     pub fn begins_at(life: &Lifetime, renewed_by: RenewedBy) -> UnixTime {
-        life.not_after
-            .saturating_sub(thresholds(life, renewed_by).warning)
+        life.not_after - thresholds(life, renewed_by).warning
     }
 }
 
@@ -157,7 +156,7 @@ impl<K: Clone + Eq + Hash> Watch<K> {
 mod tests {
     use super::*;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
     const HOUR: i64 = 3600;
 
     fn lasting(length: i64) -> Lifetime {

@@ -14,7 +14,8 @@ const DRIFT: i64 = 5;
 /// Compares the time of day to a monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClockStep {
-    offset: Option<i64>,
+    /// What the time of day was when the monotonic clock began.
+    begin: Option<UnixTime>,
 }
 
 impl ClockStep {
@@ -23,10 +24,9 @@ impl ClockStep {
     ///
     /// `steady` is the time since an arbitrary moment, as from `Instant::elapsed`.
     pub fn measure(&mut self, now: UnixTime, steady: Duration) -> i64 {
-        let steady = i64::try_from(steady.as_secs()).unwrap_or(i64::MAX);
-        let offset = now.saturating_sub(steady);
-        let before = self.offset.replace(offset).unwrap_or(offset);
-        let leap = offset.saturating_sub(before);
+        let begin = now - steady;
+        let before = self.begin.replace(begin).unwrap_or(begin);
+        let leap = begin - before;
         if leap.abs() < DRIFT { 0 } else { leap }
     }
 }
@@ -34,6 +34,7 @@ impl ClockStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     #[test]
     fn leaps_are_told_once_and_drift_is_none() {
@@ -49,7 +50,7 @@ mod tests {
             (1704, 714, 0),
         ];
         for (now, steady, leap) in table {
-            let told = clock_step.measure(now, Duration::from_secs(steady));
+            let told = clock_step.measure(unix(now), Duration::from_secs(steady));
             assert_eq!(told, leap, "at {now}");
         }
     }

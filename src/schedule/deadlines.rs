@@ -29,8 +29,8 @@ pub enum Passed<T> {
 impl<T> Default for Deadlines<T> {
     fn default() -> Self {
         Self {
-            last: 0,
-            until: 0,
+            last: UnixTime::default(),
+            until: UnixTime::default(),
             near: BTreeSet::new(),
         }
     }
@@ -52,10 +52,10 @@ impl<T: Ord> Deadlines<T> {
 
     /// What has come due since the last call, now that it is `now`.
     pub fn pass_time(&mut self, now: UnixTime) -> Passed<T> {
-        let is_known = now >= self.last && now <= self.until.saturating_sub(AHEAD / 2);
+        let is_known = now >= self.last && now <= self.until - AHEAD / 2;
         self.last = now;
         if !is_known {
-            self.until = now.saturating_add(AHEAD);
+            self.until = now + AHEAD;
             self.near.clear();
             return Passed::Unknown;
         }
@@ -74,7 +74,7 @@ impl<T: Ord> Deadlines<T> {
 mod tests {
     use super::*;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
     #[test]
     fn what_is_near_comes_in_its_time_and_the_rest_when_it_is_near() {

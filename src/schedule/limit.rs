@@ -136,7 +136,7 @@ impl Limiter {
     /// How many orders the paces allow now.
     pub fn room(&self, now: UnixTime) -> usize {
         let room = |pace: &Pace| {
-            let end = |taken: UnixTime| taken.saturating_add(i64::from(pace.seconds));
+            let end = |taken: UnixTime| taken + i64::from(pace.seconds);
             let latest = self.taken.iter().rev();
             let counting = latest.take_while(|taken| end(**taken) > now).count();
             let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
@@ -169,7 +169,7 @@ impl Limiter {
         self.repair_times(now);
         let block = Block {
             since: now,
-            until: now.saturating_add(lasting(failure, now)),
+            until: now + lasting(failure, now),
             message: failure.message.clone(),
             lifted: false,
             unknown: failure.scope.is_none(),
@@ -205,13 +205,13 @@ impl Limiter {
     /// Shifts everything remembered by the `seconds` by which the clock was set, see
     /// [`super::ClockStep`], so that waits keep their length.
     pub fn shift_times(&mut self, seconds: i64) {
-        self.seen = self.seen.saturating_add(seconds);
+        self.seen += seconds;
         for taken in &mut self.taken {
-            *taken = taken.saturating_add(seconds);
+            *taken += seconds;
         }
         for block in self.blocks.iter_mut().chain(&mut self.clock) {
-            block.since = block.since.saturating_add(seconds);
-            block.until = block.until.saturating_add(seconds);
+            block.since += seconds;
+            block.until += seconds;
         }
     }
 
@@ -220,7 +220,7 @@ impl Limiter {
         let orders = usize::try_from(pace.orders.max(1)).unwrap_or(usize::MAX);
         let place = self.taken.len().checked_sub(orders)?;
         let oldest = self.taken.get(place)?;
-        Some(oldest.saturating_add(i64::from(pace.seconds)))
+        Some(*oldest + i64::from(pace.seconds))
     }
 
     /// Shortens waits that have become too long because the clock was set back.
@@ -234,9 +234,9 @@ impl Limiter {
             *taken = (*taken).min(now);
         }
         for block in self.blocks.iter_mut().chain(&mut self.clock) {
-            let ahead = block.since.saturating_sub(now).max(0);
-            block.since = block.since.saturating_sub(ahead);
-            block.until = block.until.saturating_sub(ahead);
+            let ahead = (block.since - now).max(0);
+            block.since -= ahead;
+            block.until -= ahead;
         }
     }
 
@@ -252,7 +252,7 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
     const MINUTE: i64 = 60;
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;

@@ -9,6 +9,7 @@ mod entry;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
+use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -17,8 +18,8 @@ use self::entry::{Entry, Place, Wish};
 use super::{Failure, Lifetime, Retry};
 use crate::clock::UnixTime;
 
-/// A clock set back by less than this, in seconds, makes no difference.
-const SET_BACK: i64 = 60;
+/// A clock set back by less than this makes no difference.
+const SET_BACK: Duration = Duration::from_secs(60);
 
 /// A new certificate is not renewed before this share of its remaining time has passed: 1/10,
 /// whatever its own dates say.
@@ -160,7 +161,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
         };
         entry.life = Some(life);
         entry.advised = None;
-        entry.held = now.saturating_add(life.left(now).max(0) / REST);
+        entry.held = now + life.left(now).max(0) / REST;
         entry.retry = None;
         entry.wish = Wish::No;
         self.mark_finished(key);
@@ -273,7 +274,7 @@ impl<K: Clone + Ord + Hash> Plan<K> {
 
     /// Moves what has become due to the queues of what is due.
     fn advance(&mut self, now: UnixTime) {
-        let set_back = now < self.seen.saturating_sub(SET_BACK);
+        let set_back = now < self.seen - SET_BACK;
         self.seen = now;
         if set_back {
             for entry in self.entries.values_mut() {

@@ -112,6 +112,7 @@ fn earlier(one: Option<UnixTime>, other: Option<UnixTime>) -> Option<UnixTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
     use crate::schedule::FailureClass;
 
     fn retry(last: UnixTime, next: Option<UnixTime>, failures: u32) -> Retry {
@@ -124,7 +125,7 @@ mod tests {
                 Some(_) => FailureClass::Network,
                 None => FailureClass::Paused,
             },
-            message: format!("failed at {last}"),
+            message: format!("failed at {}", last.as_secs()),
             ..Retry::default()
         }
     }
@@ -133,12 +134,12 @@ mod tests {
     fn another_account_has_not_failed() {
         let mut retries = Retries::default();
         assert_eq!(retries.combined(["one"]), None);
-        retries.set("one", retry(1000, None, 3));
-        assert!(!retries.is_due("one", 2000), "paused");
-        assert!(retries.is_due("two", 1000));
+        retries.set("one", retry(unix(1000), None, 3));
+        assert!(!retries.is_due("one", unix(2000)), "paused");
+        assert!(retries.is_due("two", unix(1000)));
         assert_eq!(retries.combined(["two"]), None, "nothing is known of it");
         let sum = retries.combined(["one", "two"]).expect("one has failed");
-        assert!(sum.is_due(1000), "two can be asked");
+        assert!(sum.is_due(unix(1000)), "two can be asked");
         assert_eq!(sum.message, "failed at 1000");
         assert_eq!(retries.combined(["one"]).expect("failed").next, None);
     }
@@ -146,35 +147,41 @@ mod tests {
     #[test]
     fn the_first_that_is_due_decides_and_the_last_failure_is_told() {
         let mut retries = Retries::default();
-        retries.set("one", retry(1000, Some(5000), 4));
-        retries.set("two", retry(2000, Some(9000), 1));
+        retries.set("one", retry(unix(1000), Some(unix(5000)), 4));
+        retries.set("two", retry(unix(2000), Some(unix(9000)), 1));
         let sum = retries.combined(["one", "two"]).expect("failed");
-        assert_eq!((sum.next, sum.failures, sum.last), (Some(5000), 4, 2000));
+        assert_eq!(
+            (sum.next, sum.failures, sum.last),
+            (Some(unix(5000)), 4, unix(2000))
+        );
         assert_eq!(sum.message, "failed at 2000");
-        assert_eq!(retries.combined(["two"]).expect("failed").next, Some(9000));
-        retries.set("two", retry(2000, None, 1));
+        assert_eq!(
+            retries.combined(["two"]).expect("failed").next,
+            Some(unix(9000))
+        );
+        retries.set("two", retry(unix(2000), None, 1));
         let sum = retries.combined(["one", "two"]).expect("failed");
-        assert_eq!(sum.next, Some(5000), "a pause at one stops no other");
+        assert_eq!(sum.next, Some(unix(5000)), "a pause at one stops no other");
     }
 
     #[test]
     fn what_is_later_counts_and_what_may_be_mended_is_due() {
         let mut retries = Retries::default();
-        retries.set("one", retry(1000, Some(5000), 1));
+        retries.set("one", retry(unix(1000), Some(unix(5000)), 1));
         let mut others = Retries::default();
-        others.set("one", retry(900, Some(9000), 7));
-        others.set("two", retry(900, Some(9000), 7));
+        others.set("one", retry(unix(900), Some(unix(9000)), 7));
+        others.set("two", retry(unix(900), Some(unix(9000)), 7));
         retries.merge_from(others.clone());
         assert_eq!(retries.get("one").expect("known").failures, 1);
         assert_eq!(retries.get("two").expect("learnt").failures, 7);
-        assert!(!retries.make_due("one", |_| false, 1200));
-        assert!(retries.make_due("one", |_| true, 1200));
-        assert!(!retries.make_due("three", |_| true, 1200));
-        assert!(retries.is_due("one", 1200));
+        assert!(!retries.make_due("one", |_| false, unix(1200)));
+        assert!(retries.make_due("one", |_| true, unix(1200)));
+        assert!(!retries.make_due("three", |_| true, unix(1200)));
+        assert!(retries.is_due("one", unix(1200)));
         // The stored record of the same failure does not undo it.
-        others.set("one", retry(1000, Some(5000), 1));
+        others.set("one", retry(unix(1000), Some(unix(5000)), 1));
         retries.merge_from(others);
-        assert!(retries.is_due("one", 1200));
+        assert!(retries.is_due("one", unix(1200)));
         retries.forget(["one", "two"]);
         assert_eq!(retries, Retries::default());
     }

@@ -76,9 +76,9 @@ impl Default for Retry {
         Self {
             failures: 1,
             classes: BTreeMap::new(),
-            first: 0,
-            last: 0,
-            next: Some(0),
+            first: UnixTime::default(),
+            last: UnixTime::default(),
+            next: Some(UnixTime::default()),
             class: FailureClass::default(),
             message: String::new(),
             url: None,
@@ -123,7 +123,7 @@ impl Retry {
         retry.validations.extend(failed);
         let room_at = retry.room_at(cost);
         retry.next = delay(failure, count, now - retry.first, life, now, rng)
-            .map(|delay| now.saturating_add(delay).max(room_at));
+            .map(|delay| (now + delay).max(room_at));
         retry
     }
 
@@ -139,7 +139,7 @@ impl Retry {
         let spare = BUDGET.saturating_sub(cost.max(1));
         let place = self.validations.len().checked_sub(spare.saturating_add(1));
         let last = place.and_then(|place| self.validations.get(place));
-        last.map_or(UnixTime::MIN, |at| at.saturating_add(COUNTS))
+        last.map_or(UnixTime::MIN, |at| *at + COUNTS)
     }
 
     /// Returns true if another attempt is due.
@@ -151,18 +151,18 @@ impl Retry {
     /// back, or the stored value is nonsense. Returns true if that was necessary.
     pub fn repair_times(&mut self, now: UnixTime) -> bool {
         let before = (self.first, self.last, self.next);
-        if self.last > now.saturating_add(SKEW) {
-            let leap = self.last.saturating_sub(now);
-            self.first = self.first.saturating_sub(leap);
+        if self.last > now + SKEW {
+            let leap = self.last - now;
+            self.first -= leap;
             self.last = now;
-            self.next = self.next.map(|next| next.saturating_sub(leap));
+            self.next = self.next.map(|next| next - leap);
         }
         let longest = match self.class {
             FailureClass::RateLimited => LONGEST_LIMIT,
             _ => DAY,
         };
         // A quarter more than the rule's longest, for the jitter.
-        let latest = self.last.saturating_add(longest + longest / 4);
+        let latest = self.last + (longest + longest / 4);
         self.next = self.next.map(|next| next.min(latest));
         before != (self.first, self.last, self.next)
     }
@@ -174,7 +174,7 @@ const BUDGET: usize = FAILED_VALIDATIONS as usize;
 /// Returns true if a CA still counts a validation that failed at this time. Times beyond a clock
 /// that was set back mean nothing.
 fn counts(at: UnixTime, now: UnixTime) -> bool {
-    (0..COUNTS).contains(&now.saturating_sub(at))
+    (0..COUNTS).contains(&(now - at))
 }
 
 /// How long to wait after the `count`th failure of this class, if the first of any class was
@@ -193,7 +193,7 @@ fn delay(
     }
     let asked = failure
         .retry_after
-        .map(|until| until.saturating_sub(now))
+        .map(|until| until - now)
         .filter(|asked| *asked > 0);
     if class == FailureClass::RateLimited {
         let asked = lasting(failure, now);
@@ -226,7 +226,7 @@ pub(super) fn lasting(failure: &Failure, now: UnixTime) -> i64 {
         Some(Scope::Ca) => (LONGEST_BUSY, UNSAID_BUSY),
         _ => (LONGEST_LIMIT, UNSAID_LIMIT),
     };
-    let asked = failure.retry_after.map(|until| until.saturating_sub(now));
+    let asked = failure.retry_after.map(|until| until - now);
     asked
         .filter(|asked| *asked > 0)
         .unwrap_or(unsaid)
@@ -302,7 +302,7 @@ fn share(of: i64, percent: std::ops::RangeInclusive<i64>, rng: &mut Rng) -> i64 
 mod tests {
     use super::*;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
     fn life(length: i64, left: i64) -> Lifetime {
         Lifetime {

@@ -10,10 +10,10 @@ use fastrand::Rng;
 
 use self::ca::{ANSWER, Ca, ORDERS};
 use super::*;
-use crate::clock::{Clock, ManualClock};
+use crate::clock::{Clock, ManualClock, UnixTime};
 use crate::host::Pattern;
 
-const BEGIN: UnixTime = 1_800_000_000;
+const BEGIN: UnixTime = UnixTime::from_secs(1_800_000_000);
 const WINDOW: f64 = 1.0 / 3.0;
 const CERTIFICATES: u32 = 10_000;
 
@@ -92,7 +92,7 @@ struct Report {
     renewed: usize,
     least_left: [Option<i64>; KINDS.len()],
     failures: BTreeMap<FailureClass, usize>,
-    attempts_in_outages: HashMap<i64, usize>,
+    attempts_in_outages: HashMap<UnixTime, usize>,
     orders_in_leaps: [usize; LEAPS.len()],
     /// When 99 of 100 were obtained, and when all.
     most_there: i64,
@@ -398,7 +398,7 @@ impl World {
         let restarts = (0..37).map(|index| BEGIN + index * 10 * DAY + 7 * HOUR);
         let leaps = LEAPS
             .iter()
-            .flat_map(|(from, to, _)| [BEGIN + from, BEGIN + to]);
+            .flat_map(|(from, to, _)| [BEGIN + *from, BEGIN + *to]);
         let end = BEGIN + 365 * DAY;
         let mut times: Vec<_> = restarts.chain(leaps).chain([end]).collect();
         times.sort_unstable();
@@ -454,8 +454,8 @@ impl World {
             let attempts = attempts_in_outages.get(from).copied().unwrap_or(0);
             lines.push(format!(
                 "outage of {} from day {}: {attempts} attempts",
-                hours(to - from),
-                (from - BEGIN) / DAY
+                hours(*to - *from),
+                (*from - BEGIN) / DAY
             ));
         }
         for ((from, to, by), orders) in LEAPS.iter().zip(orders_in_leaps) {

@@ -4,7 +4,7 @@
 //! that distinguishes it from others. All decisions are shares of that lifetime, so they fit a
 //! certificate for a minute as well as one for ten years. Who renews it does not matter here.
 
-use super::{DAY, Failure, FailureClass, MINUTE, text};
+use super::{DAY, Failure, FailureClass, MINUTE};
 use crate::clock::UnixTime;
 
 /// Below this lifetime, at least half of it remains at the renewal: a CA that is unavailable for a
@@ -44,12 +44,12 @@ impl Lifetime {
 
     /// Its length, in seconds.
     pub fn length(&self) -> i64 {
-        self.not_after.saturating_sub(self.not_before).max(0)
+        (self.not_after - self.not_before).max(0)
     }
 
     /// How much of it remains at `now`, in seconds; negative after its end.
     pub fn left(&self, now: UnixTime) -> i64 {
-        self.not_after.saturating_sub(now)
+        self.not_after - now
     }
 
     /// Returns true if it is over.
@@ -77,7 +77,7 @@ impl Lifetime {
         let wide = ((length as f64 * part) as i64).clamp(0, length);
         let later = (i128::from(self.seed) * i128::from(wide / SPREAD)) >> 64;
         let later = i64::try_from(later).unwrap_or(0);
-        self.not_after.saturating_sub(wide).saturating_add(later)
+        self.not_after - wide + later
     }
 
     /// Returns true if a renewal is due, see [`Self::due_at`].
@@ -94,9 +94,9 @@ impl Lifetime {
     /// go by their own clocks.
     pub fn check_issued(&self, now: UnixTime) -> Result<(), Failure> {
         let wrong = if self.has_ended(now) {
-            format!("expired at {}", text(self.not_after))
-        } else if self.not_before > now.saturating_add(SKEW) {
-            format!("is not valid before {}", text(self.not_before))
+            format!("expired at {}", self.not_after)
+        } else if self.not_before > now + SKEW {
+            format!("is not valid before {}", self.not_before)
         } else {
             return Ok(());
         };
@@ -104,7 +104,7 @@ impl Lifetime {
             FailureClass::Clock,
             format!(
                 "the issued certificate {wrong}, but here it is {}: is this machine's clock right?",
-                text(now)
+                now
             ),
         ))
     }
@@ -113,8 +113,9 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
     fn lasting(length: i64, seed: u64) -> Lifetime {
         Lifetime {
@@ -162,7 +163,7 @@ mod tests {
                 not_before: NOW + rng.i64(0..3600),
                 ..lasting(90 * DAY, rng.u64(..))
             };
-            *minutes.entry(life.due_at(0.33) / 60).or_insert(0) += 1;
+            *minutes.entry(life.due_at(0.33).as_secs() / 60).or_insert(0) += 1;
         }
         let most = minutes.values().max().copied();
         assert!(most < Some(20), "{most:?} in one minute");
@@ -173,7 +174,7 @@ mod tests {
         let life = |byte| Lifetime::new(NOW, NOW + 90 * DAY, &[byte; 32]);
         assert_eq!(life(7), life(7));
         assert!(life(1).due_at(0.33) < life(200).due_at(0.33));
-        assert_eq!(Lifetime::new(0, 1, &[1, 2]).seed, 0x102);
+        assert_eq!(Lifetime::new(unix(0), unix(1), &[1, 2]).seed, 0x102);
     }
 
     #[test]

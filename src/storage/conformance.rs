@@ -37,6 +37,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Key, Storage, StorageError, Watch};
+use crate::clock::UnixTime;
 
 /// A backend to be tested. Its storage is empty at first; what the suite leaves there is unspecified.
 pub struct Backend<'a> {
@@ -98,7 +99,11 @@ fn values(Backend { one, other, .. }: &Backend<'_>) {
         assert!(other.exists(&key).expect("readable"));
         let stat = other.stat(&key).expect("readable").expect("there");
         assert_eq!(stat.size, value.len() as u64);
-        assert!(stat.modified > 1_700_000_000, "a time: {}", stat.modified);
+        assert!(
+            stat.modified > UnixTime::from_secs(1_700_000_000),
+            "a time: {}",
+            stat.modified
+        );
     }
     let moved = self::key("values/b");
     one.store(&moved, b"overwritten").expect("writable");

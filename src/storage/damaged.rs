@@ -8,6 +8,7 @@ use std::fmt::Display;
 use serde::de::DeserializeOwned;
 
 use super::{Key, Storage, StorageError};
+use crate::clock::UnixTime;
 
 /// How many damaged values of a key are kept.
 const KEPT: u32 = 4;
@@ -100,11 +101,11 @@ fn try_set_aside(
     key: &Key,
     value: &[u8],
 ) -> Result<Option<String>, StorageError> {
-    let mut aside: Option<(i64, Key)> = None;
+    let mut aside: Option<(UnixTime, Key)> = None;
     for number in 1..=KEPT {
         let place = key.aside(number);
         let Some(there) = storage.stat(&place)? else {
-            aside = Some((0, place));
+            aside = Some((UnixTime::MIN, place));
             break;
         };
         if aside

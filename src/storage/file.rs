@@ -27,6 +27,7 @@ use self::locks::{Locks, Taken};
 use self::presence::Presence;
 use self::write::Writer;
 use super::{Key, Lease, LeaseBackend, Stat, Storage, StorageError, Value, Watch};
+use crate::clock::UnixTime;
 
 pub use self::locks::LeaseTerms;
 
@@ -144,7 +145,7 @@ impl Storage for FileStorage {
             let metadata = fs::metadata(&path)?;
             Ok((!metadata.is_dir()).then(|| Stat {
                 size: metadata.len(),
-                modified: metadata.mtime(),
+                modified: UnixTime::from_secs(metadata.mtime()),
             }))
         };
         self.present(look(), "read", &path)

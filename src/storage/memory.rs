@@ -264,6 +264,7 @@ fn io_failure(action: &'static str, key: &Key, kind: ErrorKind) -> StorageError 
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::clock::unix;
     use crate::storage::conformance::{Backend, assert_conformance};
 
     fn key(text: &str) -> Key {
@@ -300,13 +301,13 @@ mod tests {
 
     #[test]
     fn times_are_those_of_the_clock() {
-        let clock = Arc::new(ManualClock::at(1_000));
+        let clock = Arc::new(ManualClock::at(unix(1_000)));
         let storage = MemoryStorage::with_clock(clock.clone());
         storage.store(&key("a"), b"12").expect("writable");
         clock.advance(5);
         storage.store(&key("b"), b"").expect("writable");
         let stat = |name| storage.stat(&key(name)).expect("readable").expect("there");
-        assert_eq!((stat("a").modified, stat("a").size), (1_000, 2));
-        assert_eq!((stat("b").modified, stat("b").size), (1_005, 0));
+        assert_eq!((stat("a").modified, stat("a").size), (unix(1_000), 2));
+        assert_eq!((stat("b").modified, stat("b").size), (unix(1_005), 0));
     }
 }

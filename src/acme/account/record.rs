@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use instant_acme::{Account as AcmeAccount, AccountCredentials, Error};
 use openssl::error::ErrorStack;
@@ -68,10 +69,10 @@ impl Account {
         self.stored.url()
     }
 
-    /// Returns true if it was created less than `seconds` ago: not all servers of the CA may know
+    /// Returns true if it was created less than `age` ago: not all servers of the CA may know
     /// it yet.
-    pub(in crate::acme) fn is_younger_than(&self, seconds: i64, now: UnixTime) -> bool {
-        (0..seconds).contains(&now.saturating_sub(self.stored.made))
+    pub(in crate::acme) fn is_younger_than(&self, age: Duration, now: UnixTime) -> bool {
+        (self.stored.made..self.stored.made + age).contains(&now)
     }
 
     /// The signer of its requests.
@@ -150,7 +151,7 @@ impl AccountRecord {
             "key_pkcs8": member("key_pkcs8")?,
             "directory": member("directory")?,
         });
-        let stored = Self::new(credentials, contacts, bound_to, 0);
+        let stored = Self::new(credentials, contacts, bound_to, UnixTime::default());
         stored.signer().is_ok().then_some(stored)
     }
 
@@ -237,6 +238,7 @@ fn wipe(value: &mut Value) {
 mod tests {
     use super::*;
     use crate::acme::key::generate;
+    use crate::clock::unix;
     use crate::config::model::KeyType;
 
     #[test]
@@ -254,7 +256,7 @@ mod tests {
             "id": "https://ca/1", "key_pkcs8": encode(&der), "directory": "https://ca/dir",
         });
         let contacts = vec!["mailto:ops@a.test".to_owned()];
-        let whole = AccountRecord::new(credentials, contacts, None, 0).write();
+        let whole = AccountRecord::new(credentials, contacts, None, unix(0)).write();
         assert!(AccountRecord::read(&whole).is_ok());
         let mut is_saved = Vec::new();
         for length in (0..whole.len()).step_by(7) {
@@ -284,7 +286,7 @@ mod tests {
         let keys = [(); 2].map(|()| generate(KeyType::P256).expect("a key"));
         let der = keys[0].private_key_to_pkcs8().expect("DER");
         let credentials = json!({ "id": "https://ca/1", "key_pkcs8": encode(&der) });
-        let mut stored = AccountRecord::new(credentials, Vec::new(), None, 0);
+        let mut stored = AccountRecord::new(credentials, Vec::new(), None, unix(0));
         let is_key =
             |stored: &AccountRecord, key: &PKey<Private>| match stored.signer().expect("a key") {
                 Signer::Account { key: own, kid } => own.public_eq(key) && kid == "https://ca/1",

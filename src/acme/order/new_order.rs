@@ -15,7 +15,7 @@ use crate::acme::order_ctx::{OrderCtx, OrderError};
 use crate::acme::rate_limit::limited_failure;
 use crate::acme::retry::retry_transient;
 use crate::certificate::parse::unix_time;
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::host::Pattern;
 use crate::schedule::{Failure, FailureClass, Intent};
 
@@ -135,7 +135,7 @@ async fn request_order_until(
     replaced: Option<CertificateIdentifier<'_>>,
 ) -> Result<CreatedOrder, Error> {
     let identifiers: Vec<Value> = ctx.request.names.iter().map(identifier_json).collect();
-    let mut new = json!({ "identifiers": identifiers, "notAfter": rfc3339(end) });
+    let mut new = json!({ "identifiers": identifiers, "notAfter": end.to_string() });
     if let Some(members) = new.as_object_mut() {
         if let Some(profile) = profile {
             members.insert("profile".to_owned(), json!(profile));
@@ -158,8 +158,7 @@ async fn request_order_until(
 }
 
 fn end_after(ctx: &OrderCtx<'_>, lifetime: Duration) -> UnixTime {
-    let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-    ctx.now().saturating_add(seconds)
+    ctx.now() + lifetime
 }
 
 /// Warns if a CA has ignored the requested lifetime.
@@ -169,7 +168,7 @@ pub(super) fn warn_lifetime(ctx: &OrderCtx<'_>, chain: &str) {
     };
     let given = X509::from_pem(chain.as_bytes()).ok().and_then(|leaf| {
         let (from, until) = (unix_time(leaf.not_before()), unix_time(leaf.not_after()));
-        u64::try_from(until.ok()?.saturating_sub(from.ok()?)).ok()
+        Some(until.ok()?.since(from.ok()?).as_secs())
     });
     let asked = lifetime.as_secs();
     // CAs backdate certificates by an hour or so.

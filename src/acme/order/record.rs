@@ -1,5 +1,7 @@
 //! A pending order as stored.
 
+use std::time::Duration;
+
 use openssl::pkey::{PKey, Private};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -9,9 +11,9 @@ use crate::config::model::OrderTerms;
 use crate::host::Pattern;
 use crate::storage::damaged;
 
-/// How long an order can be resumed, in seconds. CAs keep orders for about a week, but a
+/// How long an order can be resumed. CAs keep orders for about a week, but a
 /// certificate that waits there grows old.
-const LASTS: i64 = 86_400;
+const LASTS: Duration = Duration::from_secs(86_400);
 
 /// An order as stored.
 #[derive(Serialize, Deserialize)]
@@ -84,7 +86,7 @@ impl OrderRecord {
             return Err("it has other terms");
         }
         // If the clock was set back, the order is from the future, and its age is unknown.
-        if !(0..LASTS).contains(&now.saturating_sub(self.created)) {
+        if !(self.created..self.created + LASTS).contains(&now) {
             return Err("it is too old");
         }
         PKey::private_key_from_pem(self.key.as_bytes()).map_err(|_| "its key cannot be read")
@@ -115,6 +117,7 @@ fn sorted(names: &[Pattern]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::acme::key::generate;
+    use crate::clock::unix;
     use crate::config::model::KeyType;
 
     fn names(names: &[&str]) -> Vec<Pattern> {
@@ -135,31 +138,38 @@ mod tests {
             &both,
             &terms,
             &key,
-            1000,
+            unix(1000),
         );
         let value = record.expect("a record").write();
         let record = OrderRecord::read(&value).expect("a record");
         assert_eq!(record.url, "https://ca/order/1");
-        let resumed =
-            record.check_resumable(&names(&["b.test", "a.test"]), &terms, 1000 + LASTS - 1);
+        let resumed = record.check_resumable(
+            &names(&["b.test", "a.test"]),
+            &terms,
+            unix(1000) + LASTS - 1,
+        );
         assert!(resumed.expect("its key").public_eq(&key));
         assert!(
             record
-                .check_resumable(&names(&["a.test"]), &terms, 1000)
+                .check_resumable(&names(&["a.test"]), &terms, unix(1000))
                 .is_err()
         );
-        assert!(record.check_resumable(&both, &terms, 1000 + LASTS).is_err());
-        assert!(record.check_resumable(&both, &terms, 999).is_err());
+        assert!(
+            record
+                .check_resumable(&both, &terms, unix(1000) + LASTS)
+                .is_err()
+        );
+        assert!(record.check_resumable(&both, &terms, unix(999)).is_err());
         let week = OrderTerms {
-            lifetime: Some(std::time::Duration::from_secs(7 * 86_400)),
+            lifetime: Some(Duration::from_secs(7 * 86_400)),
             ..OrderTerms::default()
         };
-        assert!(record.check_resumable(&both, &week, 1000).is_err());
+        assert!(record.check_resumable(&both, &week, unix(1000)).is_err());
         let named = OrderTerms {
             common_name: true,
             ..OrderTerms::default()
         };
-        assert!(record.check_resumable(&both, &named, 1000).is_ok());
+        assert!(record.check_resumable(&both, &named, unix(1000)).is_ok());
         assert!(OrderRecord::read(b"{\"url\": 1}").is_err());
     }
 }

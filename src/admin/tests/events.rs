@@ -1,5 +1,6 @@
 //! The stream of events, over a connection as the listener serves it.
 
+use crate::clock::unix;
 use tokio::io::{BufReader, DuplexStream, Lines};
 use tokio::task::JoinHandle;
 
@@ -8,7 +9,13 @@ use crate::admin::listener::{LIFETIME, WRITE, serve_connection};
 use crate::event::{Event, EventKind, Severity};
 
 fn event(kind: EventKind, domain: &str) -> Event {
-    Event::new(1_700_000_000, kind, Severity::Info, domain, "a message")
+    Event::new(
+        unix(1_700_000_000),
+        kind,
+        Severity::Info,
+        domain,
+        "a message",
+    )
 }
 
 /// A connection that has requested the events of a path.

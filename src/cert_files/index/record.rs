@@ -6,6 +6,7 @@
 use super::super::files::{Kind, Print};
 use crate::certificate::from_index::CertificateFacts;
 use crate::certificate::{CertificateWarning, Fingerprint, KeyKind};
+use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 
 /// The digest of a certificate of a chain.
@@ -47,8 +48,8 @@ impl Record {
         });
         to.extend_from_slice(&self.stamps.octets());
         to.extend_from_slice(&self.digest.octets());
-        to.extend_from_slice(&self.facts.not_before.to_be_bytes());
-        to.extend_from_slice(&self.facts.not_after.to_be_bytes());
+        to.extend_from_slice(&self.facts.not_before.as_secs().to_be_bytes());
+        to.extend_from_slice(&self.facts.not_after.as_secs().to_be_bytes());
         to.extend_from_slice(&self.facts.fingerprint.0);
         count(to, self.facts.names.len());
         for name in &self.facts.names {
@@ -87,8 +88,8 @@ impl Record {
             _ => return None,
         };
         let (stamps, digest) = (from.array()?, from.array()?);
-        let not_before = i64::from_be_bytes(from.array()?);
-        let not_after = i64::from_be_bytes(from.array()?);
+        let not_before = UnixTime::from_secs(i64::from_be_bytes(from.array()?));
+        let not_after = UnixTime::from_secs(i64::from_be_bytes(from.array()?));
         let fingerprint = Fingerprint(from.array()?);
         let names = from.many(|from| pattern(from.text()?))?;
         let chain = from.many(Reader::array)?;
@@ -202,6 +203,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     #[test]
     fn what_is_written_is_read_and_less_is_nothing() {
@@ -217,8 +219,8 @@ mod tests {
             facts: CertificateFacts {
                 names: names.into(),
                 kind: KeyKind::Rsa,
-                not_before: -5,
-                not_after: 1_800_000_000,
+                not_before: unix(-5),
+                not_after: unix(1_800_000_000),
                 fingerprint: Fingerprint([3; 32]),
                 incomplete: true,
             },

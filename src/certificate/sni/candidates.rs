@@ -315,7 +315,7 @@ fn await_change(
     pattern: &Pattern,
 ) {
     let ends = [certificate.not_after(), certificate.served_until()];
-    let [end, served_end] = ends.map(|end| end.saturating_add(1));
+    let [end, served_end] = ends.map(|end| end + 1);
     for time in [certificate.not_before(), end, served_end] {
         if deadlines.is_near(time) {
             deadlines.add(time, pattern.clone());

@@ -107,7 +107,7 @@ impl Journal {
         zone: HostName,
         record: TxtRecord,
     ) -> Result<Arc<HeldRecord>, StorageError> {
-        let key = Note::new(provider.name(), &zone, &record, 0).key()?;
+        let key = Note::new(provider.name(), &zone, &record, UnixTime::default()).key()?;
         let mut held = self.held();
         let (wanted, of_it) = held.entry(key.clone()).or_insert_with(|| {
             let held = HeldRecord {

@@ -3,25 +3,26 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::DnsContext;
 use super::entry::Entry;
 use super::persist_record::judge_records;
-use crate::clock::{Clock, UnixTime, rfc3339};
+use crate::clock::{Clock, UnixTime};
 use crate::event::{Event, EventBus, EventKind, Severity};
 use crate::host::HostName;
 use crate::lock::MutexExt;
 use crate::storage::{Key, Storage, StorageError, blocking, damaged, keys};
 
-const DAY: i64 = 86_400;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How long before a record's end it is reported.
-const NOTICE: i64 = 30 * DAY;
+const NOTICE: Duration = Duration::from_secs(30 * 86_400);
 
 /// How long an unused note is kept: the certificate is gone.
-const LIFE: i64 = 400 * DAY;
+const LIFE: Duration = Duration::from_secs(400 * 86_400);
 
 /// The known expiry dates of persistent records.
 pub(super) struct PersistExpiry {
@@ -133,7 +134,7 @@ impl PersistExpiry {
                 .last_reports
                 .lock_unpoisoned()
                 .get(&key)
-                .is_some_and(|at| at + DAY > now);
+                .is_some_and(|at| *at + DAY > now);
             if is_told || note.until > now + NOTICE {
                 continue;
             }
@@ -179,8 +180,7 @@ impl PersistExpiry {
         let message = format!(
             "the record {name}, which proves {} to the CA, {verb} at {}: extend its \
              'persistUntil', or the next certificate cannot be obtained",
-            note.domain,
-            rfc3339(*until),
+            note.domain, until,
         );
         let kind = EventKind::ValidationExpiring;
         self.events.emit(Event::new(

@@ -2,7 +2,7 @@
 //! prove.
 
 use super::super::DnsContext;
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 
 /// The content of a record.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn judge_records(
             }
             Some(Until::Odd) => (4, "'persistUntil' of its record is not a time".to_owned()),
             Some(Until::At(until)) if until < now => {
-                (5, format!("its record expired at {}", rfc3339(until)))
+                (5, format!("its record expired at {}", until))
             }
             Some(Until::At(until)) => {
                 // No limit is longest.
@@ -97,7 +97,8 @@ impl Record {
                 "accounturi" => record.account = Some(value.to_owned()),
                 "policy" => record.is_for_wildcards = value.eq_ignore_ascii_case("wildcard"),
                 "persistuntil" => {
-                    record.until = Some(value.parse().map_or(Until::Odd, Until::At));
+                    let until = value.parse().map(UnixTime::from_secs);
+                    record.until = Some(until.map_or(Until::Odd, Until::At));
                 }
                 // "CAs MUST ignore any unknown parameter keys."
                 _ => {}
@@ -121,7 +122,7 @@ impl Record {
 mod tests {
     use super::*;
 
-    const NOW: UnixTime = 1_800_000_000;
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
     const ACCOUNT: &str = "https://ca.example/acct/1";
 
     fn dns(is_wildcard: bool) -> DnsContext {

@@ -21,7 +21,7 @@ use crate::event::{EventKind, Severity};
 use crate::host::HostName;
 use crate::storage::{MemoryStorage, keys};
 
-const NOW: UnixTime = 1_800_000_000;
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 const DAY: i64 = 86_400;
 
 /// A provider with records in memory.
@@ -259,7 +259,8 @@ async fn a_storage_that_fails_keeps_nobody_from_a_proof() {
 async fn what_cannot_be_removed_is_tried_less_and_less_often() {
     let mut sweeper = Sweeper::default();
     let key: Key = "dns/set/a.json".parse().expect("a key");
-    let pauses: Vec<u64> = (0..7).map(|_| sweeper.postpone(key.clone(), NOW)).collect();
+    let pauses = (0..7).map(|_| sweeper.postpone(key.clone(), NOW).as_secs());
+    let pauses: Vec<u64> = pauses.collect();
     assert_eq!(pauses, [60, 300, 1200, 3600, 3600, 3600, 3600]);
     assert_eq!(sweeper.failed[&key].1, NOW + 3600);
 }

@@ -23,7 +23,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
     fields.add("state", format!("{state}: {meaning}"));
     fields.add("names", view.names.join(", "));
     if let (Some(begin), Some(end)) = (view.not_before, view.not_after) {
-        let left = end.saturating_sub(now);
+        let left = end - now;
         let told = match left {
             ..0 => format!("expired {} ago", span(left.saturating_neg())),
             _ => format!("{} left", span(left)),
@@ -33,7 +33,7 @@ pub(super) fn detail(view: &CertificateView, now: UnixTime, style: Style) -> Str
         fields.add("valid until", format!("{} ({told})", time(end)));
     }
     if let Some(end) = chain_end {
-        let left = end.not_after.saturating_sub(now);
+        let left = end.not_after - now;
         let told = match left {
             ..0 => format!("expired {} ago", span(left.saturating_neg())),
             _ => format!("{} left", span(left)),
@@ -147,7 +147,7 @@ fn advised(advice: &AdviceView) -> String {
 
 /// The last failure in full: when, at which issuer, of what kind; then the CA's words.
 pub(super) fn last_failure(failure: &FailureView, now: UnixTime) -> String {
-    let ago = span(now.saturating_sub(failure.at).max(0));
+    let ago = span((now - failure.at).max(0));
     let issuer = failure.issuer.as_deref();
     let at = issuer.map_or_else(String::new, |issuer| format!(" at {issuer}"));
     let mut text = format!("{ago} ago{at}: {}\n", kind(failure.class));

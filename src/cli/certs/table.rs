@@ -69,7 +69,7 @@ pub(super) fn table(
 }
 
 fn row(view: &CertificateView, now: UnixTime) -> [Cell; 7] {
-    let left = view.not_after.map(|end| end.saturating_sub(now));
+    let left = view.not_after.map(|end| end - now);
     let none = || "-".to_owned();
     [
         Cell::plain(&view.name),
@@ -123,7 +123,7 @@ fn issuer(view: &CertificateView) -> String {
 fn next(renewal: &RenewalView, now: UnixTime) -> String {
     let when = match renewal.next {
         None => "-".to_owned(),
-        Some(at) if at.saturating_sub(now) >= 2 * DAY => date(at),
+        Some(at) if at - now >= 2 * DAY => date(at),
         Some(at) => until(at, now),
     };
     let failures = match renewal.failures {
@@ -157,7 +157,7 @@ pub(super) fn state_paint(state: CertificateState) -> Paint {
 /// Green above 30 days, red below 7; earlier for short lifetimes.
 pub(super) fn left_paint(view: &CertificateView, left: i64) -> Paint {
     let begin = view.not_before.unwrap_or_default();
-    let lifetime = view.not_after.unwrap_or_default().saturating_sub(begin);
+    let lifetime = view.not_after.unwrap_or_default() - begin;
     if left < (7 * DAY).min(lifetime / 10) {
         Style::red
     } else if left < (30 * DAY).min(lifetime / 3) {

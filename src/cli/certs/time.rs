@@ -25,7 +25,7 @@ pub(super) fn span(seconds: i64) -> String {
 
 /// When something will happen: `in 3 h`, `now`.
 pub(super) fn until(at: UnixTime, now: UnixTime) -> String {
-    match at.saturating_sub(now) {
+    match at - now {
         ..=0 => "now".to_owned(),
         left => format!("in {}", span(left)),
     }
@@ -40,6 +40,7 @@ pub(super) fn date(at: UnixTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix;
 
     #[test]
     fn spans_have_the_unit_that_says_enough() {
@@ -54,8 +55,8 @@ mod tests {
         ] {
             assert_eq!(span(seconds), text);
         }
-        assert_eq!(until(10, 10), "now");
-        assert_eq!(until(130, 10), "in 2 min");
-        assert_eq!(date(1_757_894_400), "2025-09-15");
+        assert_eq!(until(unix(10), unix(10)), "now");
+        assert_eq!(until(unix(130), unix(10)), "in 2 min");
+        assert_eq!(date(unix(1_757_894_400)), "2025-09-15");
     }
 }

@@ -207,7 +207,7 @@ fn report_end(
     match end {
         End::Given(until) => {
             let until = until.map_or_else(String::new, |end| {
-                let left = span(end.saturating_sub(now));
+                let left = span(end - now);
                 format!(", valid until {} ({left})", time(end))
             });
             output.note(format!("obtained: a certificate for {name}{until}"));

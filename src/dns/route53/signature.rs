@@ -94,7 +94,7 @@ impl Identity {
 
 /// `20150830T123600Z`.
 fn date(now: UnixTime) -> String {
-    jiff::Timestamp::from_second(now)
+    jiff::Timestamp::from_second(now.as_secs())
         .map(|time| time.strftime("%Y%m%dT%H%M%SZ").to_string())
         .unwrap_or_default()
 }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     /// 2015-08-30T12:36:00Z.
-    const THEN: UnixTime = 1_440_938_160;
+    const THEN: UnixTime = UnixTime::from_secs(1_440_938_160);
 
     /// Of `get-vanilla-with-session-token` and `post-sts-header-before`.
     const TOKEN: &str = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwthAx7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVXAkiY9q6d+xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlzm8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA==";

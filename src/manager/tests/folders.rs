@@ -291,7 +291,7 @@ fn a_chain_that_ends_before_its_certificate_is_told_and_watched() {
         .manager
         .apply(&config(vec![fixture.directory()], Vec::new()));
     assert_clean(&report);
-    assert_eq!(watched(&fixture), [0; 0]);
+    assert_eq!(watched(&fixture), []);
     fixture.clock.advance(27 * DAY);
     assert_clean(&fixture.manager.tick());
     assert_eq!(watched(&fixture), [NOW + 40 * DAY], "it ends soon");

@@ -101,8 +101,8 @@ impl World {
 
     /// What has to go goes. How many names that were.
     fn sweep(&mut self) -> usize {
-        let up = u64::try_from(self.clock.now()).expect("after 1970");
-        self.sweep_after(Duration::from_secs(up))
+        let up = self.clock.now().since(UnixTime::default());
+        self.sweep_after(up)
     }
 
     /// The same by a process that has been up so long.

@@ -1,5 +1,6 @@
 //! Against a server of HTTP on loopback.
 
+use crate::clock::unix;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -55,7 +56,7 @@ impl Service {
     }
 
     fn asker(&self) -> (Arc<ManualClock>, Asker) {
-        let clock = Arc::new(ManualClock::at(1000));
+        let clock = Arc::new(ManualClock::at(unix(1000)));
         let mut ask = with_ask(&[], &self.url).ask.expect("given");
         ask.timeout = Duration::from_millis(300);
         let asker = Asker::new(&ask, None, clock.clone()).expect("plain HTTP needs nothing");
@@ -195,7 +196,7 @@ fn roots_that_are_missing_are_told_without_the_secret() {
         .ask
         .expect("given");
     ask.ca_file = Some("/nowhere/roots.pem".into());
-    let clock = Arc::new(ManualClock::at(0));
+    let clock = Arc::new(ManualClock::at(unix(0)));
     let error = Asker::new(&ask, None, clock).err().expect("no roots");
     assert!(
         error.contains("ask.example") && error.contains("/nowhere"),
@@ -212,7 +213,7 @@ where
     R: Future<Output = D> + Send + 'static,
     D: IntoDecision + 'static,
 {
-    let clock = Arc::new(ManualClock::at(1000));
+    let clock = Arc::new(ManualClock::at(unix(1000)));
     let ask = Ask {
         url: None,
         timeout: Duration::from_millis(300),

@@ -10,15 +10,15 @@ use super::super::removal::{Removal, RemovalOutcome, RemovalReason, Removed};
 use super::{OnDemandCerts, on_demand_spec};
 use crate::certificate::Change;
 use crate::certificate::sni::Candidates;
-use crate::clock::{UnixTime, rfc3339};
+use crate::clock::UnixTime;
 use crate::host::{HostName, Pattern};
 use crate::renewal::{CertEvents, NameStatus, Renewals};
 
 /// How many names are removed at a time.
 const REMOVED_AT_ONCE: usize = 1_000;
 
-/// For how many seconds a name without a certificate is retried after the last request for it.
-const TRIED_FOR: i64 = 86_400;
+/// How long a name without a certificate is retried after the last request for it.
+const TRIED_FOR: Duration = Duration::from_secs(86_400);
 
 impl OnDemandCerts {
     /// Has all names checked against the configuration with the next map.
@@ -134,7 +134,7 @@ impl OnDemandCerts {
 
     /// Stops retrying names without a certificate that no client has asked for lately.
     fn give_up_pending(&mut self, renewals: &mut Renewals, now: UnixTime) {
-        for name in self.names.pending_since(now.saturating_sub(TRIED_FOR)) {
+        for name in self.names.pending_since(now - TRIED_FOR) {
             let status = |spec| renewals.name_status(spec, now);
             // A job that is running comes to its end.
             if self.names.spec(&name).map(status) != Some(NameStatus::Pending) {
@@ -189,7 +189,7 @@ impl OnDemandCerts {
                 "has expired and is removed because it is no longer allowed".to_owned()
             } else {
                 let used = self.names.last_use(name).unwrap_or_default();
-                format!("is removed: unused since {}", rfc3339(used))
+                format!("is removed: unused since {}", used)
             };
             CertEvents::new(renewals.deps(), spec, now).emit_dropped(&what, None);
         }

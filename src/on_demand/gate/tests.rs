@@ -1,5 +1,6 @@
 //! The gate before a maker that does as it is told.
 
+use crate::clock::unix;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -93,7 +94,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: &model::OnDemand) -> Self {
-        let clock = Arc::new(ManualClock::at(1000));
+        let clock = Arc::new(ManualClock::at(unix(1000)));
         let (issuer, metrics) = (Scripted::new(), Metrics::new().expect("metrics"));
         let setup = GateSettings {
             config,

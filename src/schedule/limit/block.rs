@@ -78,7 +78,7 @@ impl Block {
         self.lifted = true;
         self.since = now;
         // The stored record may not have been read yet.
-        self.until = self.until.max(now.saturating_add(UNSAID_LIMIT));
+        self.until = self.until.max(now + UNSAID_LIMIT);
         self.message.clear();
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::clock::UnixTime;
-use crate::schedule::{Scope, text};
+use crate::schedule::Scope;
 
 /// Why and until when a CA may not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl WaitReason {
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let until = text(self.until);
+        let until = self.until;
         match &self.reason {
             WaitReason::Pace => write!(f, "waits for its turn until {until}"),
             WaitReason::Clock(said) => {

@@ -133,7 +133,7 @@ impl Entry {
             // Urgent when a third of the time for the renewal is left, as for alerts.
             (_, Some(life)) => {
                 let given = life.left(life.due_at(window));
-                Place::Renewal(life.not_after.saturating_sub(given / 3))
+                Place::Renewal(life.not_after - given / 3)
             }
         }
     }

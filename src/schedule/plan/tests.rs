@@ -1,7 +1,7 @@
 use super::*;
 use crate::schedule::{DAY, FailureClass, HOUR};
 
-const NOW: UnixTime = 1_800_000_000;
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 const WINDOW: f64 = 1.0 / 3.0;
 
 /// A certificate of this lifetime with this much left at `NOW`.

@@ -122,7 +122,7 @@ impl Ca {
         }
         self.recent.push_back(now);
         self.most_in_3_hours = self.most_in_3_hours.max(self.recent.len());
-        *self.per_day.entry(now / DAY).or_default() += 1;
+        *self.per_day.entry(now.as_secs() / DAY).or_default() += 1;
         self.orders += 1;
         assert!(self.recent.len() <= ORDERS, "too many orders at {now}");
     }

@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::{DIRECTORY_MODE, FILE_MODE, directory, permissions};
 use crate::clock::{Clock, SystemClock};
@@ -20,9 +21,9 @@ use crate::lock::MutexExt;
 
 const WORKSHOP: &str = ".new";
 
-/// How old, in seconds, an unlocked temporary file must be to be swept. Its writer locks it just
+/// How old an unlocked temporary file must be to be swept. Its writer locks it just
 /// after creating it.
-const LEFT_BEHIND: i64 = 60;
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// How many times a write is tried if what it needs is removed meanwhile.
 const ATTEMPTS: u32 = 3;
@@ -177,7 +178,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 /// Removes what killed writers left in `workshop`. Failures are left to the next.
 fn sweep(workshop: &Path) {
-    let oldest = SystemClock.now() - LEFT_BEHIND;
+    let oldest = (SystemClock.now() - LEFT_BEHIND).as_secs();
     for entry in fs::read_dir(workshop).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_left = |file: &File| {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use snigate::challenge::ChallengeSolver;
-use snigate::clock::{Clock, ManualClock};
+use snigate::clock::{Clock, ManualClock, UnixTime};
 use snigate::config::model::ChallengeType;
 use snigate::issuer::Issuer;
 use snigate::schedule::{FAILED_VALIDATIONS, FailureClass, Lifetime, Retry};
@@ -13,7 +13,7 @@ use snigate::storage::MemoryStorage;
 use super::fixture::{Fixture, Liar, WebSolver, config};
 use crate::support::{Ask, CaReply, FakeCa, Features};
 
-const NOW: i64 = 1_800_000_000;
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
 /// The challenges that a CA has found no proof of, by order and path.
 type Failed = Mutex<Vec<(usize, String)>>;
@@ -79,7 +79,7 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
     for life in [None, Some(soon)] {
         let clock = Arc::new(ManualClock::at(NOW));
         let (_ca, fixture, failed) = without_proof(&clock);
-        let (mut retry, mut times): (Option<Retry>, Vec<i64>) = (None, Vec::new());
+        let (mut retry, mut times): (Option<Retry>, Vec<UnixTime>) = (None, Vec::new());
         let mut rng = fastrand::Rng::with_seed(7);
         for attempt in 0..12 {
             let now = clock.now();
@@ -100,7 +100,7 @@ async fn never_more_fail_in_an_hour_than_a_ca_bears() {
             retry = Some(next);
         }
         for (place, at) in times.iter().enumerate() {
-            let within = times[place..].iter().filter(|other| **other - at <= 3600);
+            let within = times[place..].iter().filter(|other| **other - *at <= 3600);
             let within = within.count();
             assert!(within <= FAILED_VALIDATIONS as usize, "{within}: {times:?}");
         }

@@ -10,7 +10,7 @@ use snigate::certificate::{Loader, Source};
 use snigate::challenge::{
     Challenge, ChallengeSolver, ChallengeType, Challenges, Http01Solver, TlsAlpn01Solver,
 };
-use snigate::clock::SystemClock;
+use snigate::clock::{SystemClock, UnixTime};
 use snigate::config::model::Config;
 use snigate::edge::{Edge, Listener, ListenerKind};
 use snigate::metrics::Metrics;
@@ -134,7 +134,7 @@ impl Fixture {
             })
             .collect();
         self.certificates.publish(Snapshot {
-            certificates: Arc::new(SniMap::of(&certificates, 0)),
+            certificates: Arc::new(SniMap::of(&certificates, UnixTime::default())),
             unknown_sni: self.config.tls.unknown_sni,
             attachment: Some(self.sites.load_full()),
         });

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use snigate::clock::ManualClock;
+use snigate::clock::{ManualClock, UnixTime};
 use snigate::event::EventKind;
 use snigate::storage::{FileStorage, Key, MemoryStorage, Storage};
 use snigate::{Engine, LocalCa, ManagedCertificate};
@@ -151,7 +151,7 @@ async fn certificate_files_are_served_and_followed() {
 async fn time_is_that_of_the_clock() {
     const YEAR: i64 = 365 * 86_400;
     let now = 1_900_000_000;
-    let clock = Arc::new(ManualClock::at(now));
+    let clock = Arc::new(ManualClock::at(UnixTime::from_secs(now)));
     let storage = MemoryStorage::with_clock(clock.clone());
     let engine = start(
         Engine::builder()

@@ -227,7 +227,8 @@ fn every_use_is_written_down_however_many_there_are() {
         let leaf = ca.leaf_at(&names, NOW - 60, NOW + 90 * DAY);
         let pem = format!("{}{}", leaf.certificate, leaf.key);
         for host in hosts {
-            let record = format!(r#"{{"name":"{host}","allowed":{NOW},"used":{NOW}}}"#);
+            let now = NOW.as_secs();
+            let record = format!(r#"{{"name":"{host}","allowed":{now},"used":{now}}}"#);
             for (key, value) in [
                 (format!("on_demand/{host}.json"), &record),
                 (format!("certificates/ca.test/{host}.pem"), &pem),

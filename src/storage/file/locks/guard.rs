@@ -53,7 +53,7 @@ impl Guard {
         let mut text = String::new();
         (&self.0).take(32).read_to_string(&mut text)?;
         let last = text.trim().parse().unwrap_or(0_u64);
-        let now = u64::try_from(SystemClock.now()).unwrap_or_default();
+        let now = u64::try_from(SystemClock.now().as_secs()).unwrap_or_default();
         let token = last.saturating_add(1).max(now.saturating_mul(TOKENS));
         self.0
             .write_all_at(format!("{token:020}\n").as_bytes(), 0)?;
