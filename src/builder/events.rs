@@ -104,7 +104,13 @@ mod tests {
         ];
         for _ in 0..2 {
             let kind = EventKind::CertificateObtained;
-            bus.emit(Event::new(0, kind, Severity::Info, "a.test", "obtained"));
+            bus.emit(Event::new(
+                crate::clock::UnixTime::from_secs(0),
+                kind,
+                Severity::Info,
+                "a.test",
+                "obtained",
+            ));
         }
         stopped.send_replace(true);
         call_back(events, callbacks).await;
