@@ -126,7 +126,7 @@ impl Engine {
     /// An engine with nothing to serve yet. Reads and asks nothing.
     ///
     /// # Errors
-    /// If metrics clash, or OpenSSL cannot make a context, which is for want of memory.
+    /// If metrics clash, or OpenSSL has no memory for a context.
     pub fn new(setup: EngineSetup) -> Result<Arc<Self>, EngineError> {
         let EngineSetup {
             storage,
@@ -274,7 +274,7 @@ impl Engine {
         self.stop.subscribe()
     }
 
-    /// What handshakes are answered from.
+    /// The certificates that handshakes are served from.
     pub fn certificates(&self) -> &GlobalCertificate {
         &self.publication.certificates
     }

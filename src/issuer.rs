@@ -174,7 +174,7 @@ pub struct Request {
     /// keep keys.
     pub previous_key: Option<Zeroizing<Vec<u8>>>,
     /// The id of the certificate to be replaced at this issuer, see [`TlsCertificate::renewal_id`];
-    /// `None` if another issued it, or the issuer should not be told.
+    /// `None` if another issued it, or the issuer should not know.
     pub replaces: Option<String>,
     /// The entry of `dns` in the configuration that proves the names, if the certificate names one.
     pub dns: Option<Arc<str>>,

@@ -99,7 +99,7 @@ impl TlsManager {
     /// A manager with nothing to serve yet.
     ///
     /// # Errors
-    /// If OpenSSL cannot make a context, which is for want of memory.
+    /// If OpenSSL has no memory for a context.
     pub fn new(setup: Setup) -> Result<Self, ErrorStack> {
         Self::with_setup(setup, false)
     }
@@ -107,7 +107,7 @@ impl TlsManager {
     /// What applying `config` would report: reads all it names, publishes and makes nothing.
     ///
     /// # Errors
-    /// If OpenSSL cannot make a context, which is for want of memory.
+    /// If OpenSSL has no memory for a context.
     pub fn check(
         config: &Config,
         storage: Arc<dyn Storage>,

@@ -69,8 +69,8 @@ pub type Value = Zeroizing<Vec<u8>>;
 /// tell late messages; and [`Self::store_under`] stores nothing once the lease is lost. Once a lease
 /// has been given to another, no store under an earlier one takes effect any more.
 ///
-/// **Watches.** A watch tells of what is stored and deleted from the moment it is there, whoever
-/// does it; at times it tells without cause. It does not say what changed: look.
+/// **Watches.** From the moment it exists, a watch notices what anyone stores or deletes; at times it
+/// reports without cause. It does not say what changed: look.
 pub trait Storage: Send + Sync {
     /// The value of `key`, `None` where there is none.
     ///

@@ -111,7 +111,7 @@ impl Key {
 
 /// Parses a private key in DER: PKCS #8, or the form of its algorithm.
 pub(super) fn private_key(der: &[u8]) -> Result<PKey<Private>, ErrorStack> {
-    // OpenSSL need not guess the form if it is told.
+    // OpenSSL need not guess the form if it is given.
     PKey::private_key_from_pkcs8(der).or_else(|_| PKey::private_key_from_der(der))
 }
 

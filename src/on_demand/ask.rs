@@ -48,7 +48,7 @@ struct CachedAnswer {
 pub(super) enum Answer {
     Yes,
     No,
-    /// It cannot be told, and why.
+    /// The service cannot say, and why.
     Nothing(String),
 }
 

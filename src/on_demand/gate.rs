@@ -302,7 +302,7 @@ impl Shared {
         }
     }
 
-    /// Goes on only where nothing is used up.
+    /// Continues only if no quota is used up.
     fn report_exceeded(
         &self,
         taken: Result<(), QuotaExceeded>,

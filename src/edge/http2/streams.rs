@@ -121,7 +121,7 @@ where
 
     /// Serves requests until the client or an error ends the connection, nothing has been in flight
     /// for too long, another connection needs the slot, or the connection has caused too much
-    /// useless work. When the gateway stops, the client is told, and the requests that it has
+    /// useless work. When the gateway stops, the client is informed, and the requests that it has
     /// started are still served.
     pub(super) async fn serve(
         self: &Arc<Self>,

@@ -72,7 +72,7 @@ impl PathComponents {
         }
     }
 
-    /// Goes on from those of `files` that are directories or links.
+    /// Continues from those of `files` that are directories or links.
     fn look_into(&mut self, parent: &Path, files: &Group, targets: &mut BTreeMap<PathBuf, Group>) {
         for (name, kind) in self.kinds(parent, files) {
             let path = parent.join(name);
