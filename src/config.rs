@@ -51,6 +51,20 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
 }
 
+impl Loaded {
+    /// A configuration with its warnings and tolerated faults in `list`.
+    fn new(config: model::Config, list: Vec<Diagnostic>, files: Vec<PathBuf>) -> Self {
+        let is_fault = |one: &Diagnostic| one.severity == Severity::Error;
+        let (faults, warnings) = list.into_iter().partition(is_fault);
+        Self {
+            config,
+            warnings,
+            faults,
+            files,
+        }
+    }
+}
+
 /// Loads a configuration from a file, with the environment of this process.
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     Loader::new().load(path)
@@ -147,16 +161,7 @@ impl<'e> Loader<'e> {
             memory::give_back();
         }
         match loaded {
-            Ok((config, list)) => {
-                let is_fault = |one: &Diagnostic| one.severity == Severity::Error;
-                let (faults, warnings) = list.into_iter().partition(is_fault);
-                Ok(Loaded {
-                    config,
-                    warnings,
-                    faults,
-                    files,
-                })
-            }
+            Ok((config, list)) => Ok(Loaded::new(config, list, files)),
             Err(list) => Err(Diagnostics { list, files }),
         }
     }

@@ -15,7 +15,7 @@ mod setup;
 mod validity;
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -39,6 +39,7 @@ use crate::challenge::{self, Challenges, DnsSolvers};
 use crate::clock::Clock;
 use crate::config::model::Config;
 use crate::event::EventBus;
+use crate::lock::MutexExt as _;
 use crate::manager::{Report, Setup, TlsManager};
 use crate::metrics::Metrics;
 use crate::on_demand::Requests;
@@ -193,7 +194,7 @@ impl Engine {
     /// handshakes go on.
     pub fn lock(&self) -> ManagerGuard<'_> {
         // A panic under the lock has published nothing, so the old state stays in force.
-        let locked = self.manager.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = self.manager.lock_unpoisoned();
         ManagerGuard::new(locked, self)
     }
 

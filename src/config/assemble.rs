@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::problem::Problems;
 use super::source::{Sources, absolute};
 use super::yaml_tree::{Entry, Kind, Map, Node, Place, Scalar};
-use super::{Diagnostics, Loaded, Severity, schema, validate};
+use super::{Diagnostics, Loaded, schema, validate};
 
 /// What stands for a file in messages.
 const SHOWN: &str = "Engine::builder()";
@@ -35,14 +35,7 @@ pub(crate) fn assemble(raw: &schema::Root) -> Result<Loaded, Diagnostics> {
     if errors > 0 {
         return Err(Diagnostics { list, files });
     }
-    let is_fault = |one: &super::Diagnostic| one.severity == Severity::Error;
-    let (faults, warnings) = list.into_iter().partition(is_fault);
-    Ok(Loaded {
-        config,
-        warnings,
-        faults,
-        files,
-    })
+    Ok(Loaded::new(config, list, files))
 }
 
 /// A value as if a file had it. What is not given is not written.

@@ -1,7 +1,7 @@
 //! What the gateway serves now, apart from its certificates.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
 
@@ -13,6 +13,7 @@ use crate::config::Loaded;
 use crate::config::model::Config;
 use crate::edge::Edge;
 use crate::engine::Engine;
+use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
 use crate::proxy::{ProxyApp, SiteTable};
 
@@ -105,6 +106,6 @@ impl GatewayState {
 
     pub(super) fn versions(&self) -> MutexGuard<'_, FileVersions> {
         // Each change is whole.
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.versions.lock_unpoisoned()
     }
 }
