@@ -29,7 +29,7 @@ use crate::config::model::{self, Config};
 use crate::edge::{BindError, Edge};
 use crate::engine::{Engine, EngineError, EngineSetup, Loops};
 use crate::metrics::Metrics;
-use crate::proxy::{self, Gateway, SiteTable};
+use crate::proxy::{Gateway, Lane, ProxyApp, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
 use crate::reload::{self, GatewayEdge, GatewayState, ReloadError, StateDeps};
@@ -92,7 +92,7 @@ impl From<ReloadError> for StartError {
 ///
 /// # Errors
 /// Where it cannot start; nothing is left behind then.
-pub fn run(file: PathBuf, loaded: Loaded, signals: Signals) -> Result<(), StartError> {
+pub fn run(file: PathBuf, loaded: Loaded, lane: Lane, signals: Signals) -> Result<(), StartError> {
     let config = loaded.config.clone();
     let metrics = Metrics::new()?;
     let level = Level::init(&config.log, metrics.log_lines_lost.clone())?;
@@ -103,7 +103,7 @@ pub fn run(file: PathBuf, loaded: Loaded, signals: Signals) -> Result<(), StartE
         process::become_user(user)?;
     }
     let storage = storage(&config);
-    let app = App::new(file, loaded, level, metrics, storage)?;
+    let app = App::new(file, loaded, lane, level, metrics, storage)?;
     if signals.is_to_stop() {
         tracing::info!("stopped before startup was complete");
         return Ok(());
@@ -128,6 +128,7 @@ impl App {
     fn new(
         file: PathBuf,
         loaded: Loaded,
+        lane: Lane,
         level: Level,
         metrics: Metrics,
         storage: Arc<dyn Storage>,
@@ -159,7 +160,7 @@ impl App {
         .with_start_time(engine.clock().now())
         .with_upstream_connections(descriptors.upstreams);
         let edge = Edge::new(
-            Arc::new(proxy::ProxyApp::new(gateway, &config, descriptors.kept)),
+            Arc::new(ProxyApp::new(gateway, &config, descriptors.kept).with_lane(lane)),
             certificates.clone(),
             reload::settings(certificates, &config)?,
             metrics.clone(),

@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use acme::AcmeVerb;
@@ -29,6 +29,7 @@ use client::Address;
 use failure::Failure;
 use output::Output;
 
+use crate::proxy;
 use crate::service::signals::Blocked;
 
 /// The default path of the configuration.
@@ -63,7 +64,7 @@ SIGTERM stops it gracefully, SIGHUP makes it reload its configuration.
 
 Example:
   snigate run --config /etc/snigate/snigate.yaml")]
-    Run(Configuration),
+    Run(RunArgs),
     /// Try it: a local CA, three sites on 127.0.0.1, a built-in upstream
     #[command(after_long_help = "\
 Needs neither root nor a configuration. It writes only to one directory, which can be deleted.
@@ -141,6 +142,34 @@ struct Configuration {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// How requests reach their servers; for tests.
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    lane: Lane,
+}
+
+/// How requests reach their servers.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Lane {
+    /// On the gateway's own streams.
+    #[default]
+    Own,
+    /// Through Pingora's proxy.
+    Pingora,
+}
+
+impl From<Lane> for proxy::Lane {
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Own => Self::Own,
+            Lane::Pingora => Self::Pingora,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -229,9 +258,10 @@ fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure>
     // The other commands end with a signal like any program.
     let blocked = matches!(verb, Verb::Run(_) | Verb::Demo(_)).then_some(blocked);
     match verb {
-        Verb::Run(Configuration { config }) => {
-            gateway::run(output, &config, gateway::listen(blocked)?)
-        }
+        Verb::Run(RunArgs {
+            configuration: Configuration { config },
+            lane,
+        }) => gateway::run(output, &config, lane.into(), gateway::listen(blocked)?),
         Verb::Demo(DemoArgs { data }) => demo::demo(output, data, gateway::listen(blocked)?),
         Verb::Check(arguments) => check::check(
             output,

@@ -13,6 +13,7 @@ mod handshake_queue;
 mod http1;
 mod http2;
 mod limits;
+mod pace;
 mod refusal;
 mod report;
 mod slot;
@@ -340,7 +341,7 @@ mod tests {
 
     impl DirectResponder for Silent {
         fn route(&self, _: &Request<'_>) -> Routed {
-            Routed::Forward(None)
+            Routed::Process(None)
         }
 
         fn prepare_refusal(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Prepared {

@@ -1,29 +1,36 @@
 //! The reverse proxy: what happens to a request between its head and its last octet.
 //!
-//! [`ProxyApp`] decides what to do with a request and either responds itself or hands it to
-//! Pingora's proxy, whose phases are those of [`Gateway`]. Connections, their limits and the reading
-//! of HTTP/1 heads belong to `edge`.
+//! [`ProxyApp`] decides what to do with a request. It responds itself, or passes the request on: over
+//! a lane of its own, [`forward`], or through Pingora's proxy, whose phases are those of
+//! [`Gateway`]. Connections, their limits and the reading of HTTP/1 heads belong to `edge`.
 
+mod alarm;
 mod app;
 mod authority;
 mod balance;
 mod body;
+mod connection;
 mod connection_limit;
 mod deadline;
 mod decision;
 mod dial;
 mod failure;
 mod flow;
+mod forward;
+mod framing;
 mod handover;
 mod header;
 mod link;
 mod path;
+mod phase_ctx;
 mod phases;
+mod prepared;
 mod refusal;
 mod request;
 mod request_ctx;
 mod resolve;
 mod response;
+mod response_head;
 mod route;
 mod server;
 mod upstream;
@@ -31,15 +38,20 @@ mod upstream;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::header::ACCEPT;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 
-pub use self::app::{DirectResponder, Prepared, ProxyApp, Routed};
+pub use self::app::{DirectResponder, Lane, ProxyApp, Routed};
 pub(crate) use self::authority::Authority;
+pub(crate) use self::body::Body as HeldBody;
 pub use self::decision::Decision;
 pub use self::flow::{Flow, Write};
+pub use self::forward::{Carried, Client, ResponseBody, ResponseHead};
+pub use self::framing::Framing;
 pub use self::handover::{Handover, KeepAlive};
+pub use self::prepared::Prepared;
 pub use self::request::{Fields, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
 pub use self::route::{Site, SiteTable};
@@ -47,9 +59,11 @@ pub use self::route::{Site, SiteTable};
 use self::connection_limit::ConnectionLimit;
 use self::decision::Router;
 use self::dial::Dialer;
-use self::refusal::RefusalCounters;
+use self::refusal::{Refusal, RefusalCounters};
+use self::request_ctx::RequestCtx;
+use self::response::LocalResponse;
 use crate::access_log::AccessLog;
-use crate::clock::UnixTime;
+use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
 use crate::metrics::Metrics;
 use crate::tls::GlobalCertificate;
@@ -114,6 +128,24 @@ impl Gateway {
     pub fn with_upstream_connections(self, most: usize) -> Self {
         self.connection_limit.set_most_used(most);
         self
+    }
+
+    /// The response to a request that is not served.
+    fn prepare_page(&self, ctx: RequestCtx, refusal: Refusal, request: &Request<'_>) -> Prepared {
+        self.refused.count(refusal);
+        let (status, why) = refusal.status();
+        let accept = request.fields.get(&ACCEPT);
+        let page = LocalResponse::error(status, why, accept, ctx.request_id());
+        Prepared::new(ctx, Some(page), request)
+    }
+
+    /// Counts and logs a request that has ended, with so many octets after the response's head.
+    fn record_request(&self, ctx: &RequestCtx, status: u16, octets: usize, request: &Request<'_>) {
+        ctx.count_status(status);
+        let access = self.access.load();
+        if access.is_on() {
+            ctx.log_request(status, octets, request, &access, SystemClock.now());
+        }
     }
 }
 

@@ -142,7 +142,15 @@ fn a_storage_that_hangs_stops_neither_probes_nor_handshakes() {
     let metrics = Metrics::new().expect("metrics");
     let level = Level::init(&config.log, metrics.log_lines_lost.clone()).expect("a level");
     let sockets = Sockets::bind(&config).expect("free ports");
-    let app = App::new(file, loaded, level, metrics, Arc::clone(&storage) as _).expect("an app");
+    let app = App::new(
+        file,
+        loaded,
+        Lane::default(),
+        level,
+        metrics,
+        Arc::clone(&storage) as _,
+    )
+    .expect("an app");
 
     storage.hang(true);
     let files = FileScanner::new(Arc::clone(&app.engine), Some(Arc::clone(&app.state) as _));

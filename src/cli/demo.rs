@@ -23,6 +23,7 @@ use super::output::Output;
 use screen::Screen;
 
 use crate::printable::Printable as _;
+use crate::proxy::Lane;
 use crate::service::signals::Signals;
 
 /// How often the gateway is asked whether it is ready.
@@ -73,7 +74,7 @@ pub(super) fn demo(
         root,
     };
     show_when_ready(*output, screen)?;
-    gateway::run(output, &config, signals)
+    gateway::run(output, &config, Lane::default(), signals)
 }
 
 fn own_directory() -> Option<PathBuf> {

@@ -18,6 +18,7 @@ use crate::local_ca::LocalCa;
 use crate::manager::TlsManager;
 use crate::printable::Printable as _;
 use crate::problem::Problem;
+use crate::proxy::Lane;
 use crate::secret::Secret;
 use crate::service::signals::{Blocked, Signals};
 use crate::storage::FileStorage;
@@ -138,7 +139,12 @@ pub(super) fn listen(blocked: Option<Blocked>) -> Result<Signals, Failure> {
 }
 
 /// Runs the gateway until it is stopped.
-pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<(), Failure> {
+pub(super) fn run(
+    output: &Output,
+    config: &Path,
+    lane: Lane,
+    signals: Signals,
+) -> Result<(), Failure> {
     // Before it is loaded: a reload must find the same files as the start did.
     let file = std::path::absolute(config).context("cannot find the configuration's directory")?;
     let loaded = config::load_for_start(&file).map_err(|wrong| refuse(output, &wrong))?;
@@ -148,7 +154,7 @@ pub(super) fn run(output: &Output, config: &Path, signals: Signals) -> Result<()
     for odd in loaded.faults.iter().chain(&loaded.warnings) {
         output.diagnostic(odd);
     }
-    match app::run(file, loaded, signals) {
+    match app::run(file, loaded, lane, signals) {
         Err(StartError::Configuration(why)) => {
             output.mistake(why);
             Err(Failure::Invalid)

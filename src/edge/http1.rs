@@ -4,7 +4,7 @@
 //! Between requests a connection holds no Pingora session and no buffer, so that an idle one
 //! costs little more than its TLS state.
 
-mod body;
+mod client;
 mod direct;
 mod head;
 mod loan;
@@ -22,10 +22,11 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
-use crate::proxy::{Decision, DirectResponder, Handover, KeepAlive};
+use crate::proxy::{Carried, Decision, DirectResponder, Handover, KeepAlive, Request, Routed};
 use crate::shutdown::{ShutdownWatch, requested};
 
-use self::direct::Outcome;
+use self::client::Http1Client;
+use self::direct::Connected;
 use self::head::Head;
 pub(super) use self::head::MAX_FIELDS;
 use self::request_line::EMPTY_LINE;
@@ -49,8 +50,8 @@ pub(super) async fn serve<A>(
     A: DirectResponder + Send + Sync + 'static,
 {
     let digest = connection.get_socket_digest();
-    let client = direct::Client::of(&connection);
-    let mut stream = MessageStream::new(connection);
+    let client = Connected::of(&connection);
+    let mut stream = MessageStream::new(connection, limits.idle);
     let mut idle = Timer::default();
     let mut heard = shutdown.clone();
     let mut stopping = std::pin::pin!(requested(&mut heard));
@@ -89,24 +90,101 @@ pub(super) async fn serve<A>(
                 return;
             }
         };
-        // A direct response says that the connection is kept.
-        let is_stopping = *shutdown.borrow();
-        let outcome = match is_stopping {
-            true => Ok(Outcome::Forward(None)),
-            false => direct::respond(&**app, &mut stream, &client, &head).await,
+        let may_keep = head.keeps_connection && !*shutdown.borrow();
+        let request = client.request_from(&head, stream.unread());
+        let next = match request.map(|request| app.route(&request)) {
+            Some(Routed::Respond(response)) => {
+                let bytes = stream.take_bytes(head.len);
+                stream.begin_body(&head);
+                let Some(request) = client.request_from(&head, &bytes) else {
+                    return;
+                };
+                let (app, response) = (&**app, *response);
+                direct::respond(app, &mut stream, &head, &request, response, may_keep)
+                    .await
+                    .map_or(Next::Cut, Next::keep_if)
+            }
+            Some(Routed::Forward(decision)) => {
+                let bytes = stream.take_bytes(head.len);
+                stream.begin_body(&head);
+                let Some(request) = client.request_from(&head, &bytes) else {
+                    return;
+                };
+                // In a box, so that an idle connection reserves no memory for a request.
+                let forwarded = forward_message(
+                    &**app,
+                    &mut stream,
+                    &head,
+                    &request,
+                    decision,
+                    may_keep,
+                    &shutdown,
+                );
+                Box::pin(forwarded).await
+            }
+            Some(Routed::Process(decision)) => {
+                stream.begin_message(&head);
+                // In a box, for the same reason.
+                let proxied = Box::pin(proxy_message(app, stream, decision, limits, &mut shutdown));
+                match proxied.await {
+                    Some(next) => stream = next,
+                    None => return,
+                }
+                continue;
+            }
+            None => return,
         };
-        let decision = match outcome {
-            Ok(Outcome::Answered) => continue,
-            Ok(Outcome::Forward(decision)) => decision,
-            Err(_) => return,
-        };
-        stream.begin_message(&head);
-        // In a box, so that an idle connection reserves no memory for a request.
-        let proxied = Box::pin(proxy_message(app, stream, decision, limits, &mut shutdown));
-        let Some(next) = proxied.await else {
-            return;
-        };
-        stream = next;
+        match next {
+            Next::Keep => {}
+            Next::Close => return close_stream(stream, &mut shutdown).await,
+            Next::Cut => {
+                stream.cut_connection().await;
+                return;
+            }
+        }
+    }
+}
+
+/// What happens to a connection after a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Another message may follow.
+    Keep,
+    /// It is closed in order.
+    Close,
+    /// It ends in the middle of a response.
+    Cut,
+}
+
+impl Next {
+    fn keep_if(is_kept: bool) -> Self {
+        match is_kept {
+            true => Self::Keep,
+            false => Self::Close,
+        }
+    }
+}
+
+/// Has the application pass on the message whose head has been taken from the stream.
+async fn forward_message<A: DirectResponder>(
+    app: &A,
+    stream: &mut MessageStream,
+    head: &Head,
+    request: &Request<'_>,
+    decision: Decision,
+    may_keep: bool,
+    shutdown: &ShutdownWatch,
+) -> Next {
+    let mut client = Http1Client::new(stream, head.http_10, may_keep, shutdown);
+    match app.forward(decision, request, &mut client).await {
+        Carried::Complete => Next::keep_if(client.keeps_connection()),
+        Carried::Cut => Next::Cut,
+        Carried::Respond(response) => {
+            let may_keep = may_keep && !*shutdown.borrow();
+            direct::respond(app, stream, head, request, *response, may_keep)
+                .await
+                .map_or(Next::Cut, Next::keep_if)
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! The only bytes it changes are the announced limit of a head.
 
 mod accounting;
+mod client;
 mod frames;
+mod halves;
 mod head;
 mod session;
 mod stream;

@@ -1,34 +1,39 @@
-//! The gateway as an application: it responds itself where a request's head suffices, and hands all
-//! other requests to Pingora's proxy.
-//!
-//! A direct response takes a fraction of the time that the way through Pingora's proxy takes, which
-//! is made for upstreams.
+//! The gateway as an application: it responds itself where a request's head suffices, and passes all
+//! other requests on, over its own lane or over Pingora's.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use http::StatusCode;
 use http::header::ACCEPT;
-use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_proxy::HttpProxy;
 
 use super::decision::{Decision, Step};
+use super::forward::{Carried, Client, forward};
+use super::prepared::Prepared;
 use super::request::Request;
 use super::request_ctx::RequestCtx;
 use super::response::LocalResponse;
-use super::{Gateway, header, http_proxy};
-use crate::clock::{Clock, SystemClock};
+use super::{Gateway, http_proxy};
 use crate::config::model::Config;
 use crate::shutdown::ShutdownWatch;
 
-/// An application that can respond by itself.
+/// An application that can respond by itself, and passes requests on.
 pub trait DirectResponder: HttpServerApp {
-    /// Decides what to do with a request that has no body and asks for nothing special.
+    /// Decides what to do with a request.
     fn route(&self, request: &Request<'_>) -> Routed;
+
+    /// Passes a request on, and its response to the client.
+    fn forward<C: Client>(
+        &self,
+        decision: Decision,
+        request: &Request<'_>,
+        client: &mut C,
+    ) -> impl Future<Output = Carried> + Send;
 
     /// The response to a request that is refused as malformed: `why` is a clause that says what is
     /// wrong with it. It is to be passed to [`Self::record_sent`].
@@ -42,56 +47,28 @@ pub trait DirectResponder: HttpServerApp {
 pub enum Routed {
     /// Send this, and pass it to [`DirectResponder::record_sent`].
     Respond(Box<Prepared>),
+    /// Pass the request to [`DirectResponder::forward`].
+    Forward(Decision),
     /// Pass the request to [`HttpServerApp::process_new_http`], with what was decided; `None` if
     /// that takes more than the head.
-    Forward(Option<Decision>),
+    Process(Option<Decision>),
 }
 
-/// A response that is ready to be sent, and the context of its request.
-pub struct Prepared {
-    ctx: RequestCtx,
-    /// `None` if it is the one that was decided for the request.
-    page: Option<LocalResponse>,
-    /// Whether the client requests the head alone.
-    head_alone: bool,
-}
-
-impl Prepared {
-    fn new(ctx: RequestCtx, page: Option<LocalResponse>, request: &Request<'_>) -> Self {
-        Self {
-            ctx,
-            page,
-            head_alone: request.method == "HEAD",
-        }
-    }
-
-    fn response(&self) -> Option<&LocalResponse> {
-        self.page.as_ref().or_else(|| self.ctx.response())
-    }
-
-    pub fn status(&self) -> StatusCode {
-        self.response()
-            .map_or(StatusCode::INTERNAL_SERVER_ERROR, LocalResponse::code)
-    }
-
-    /// The fields of its head, without those of the connection and the time.
-    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-        let own = self.response().into_iter().flat_map(LocalResponse::fields);
-        let id = self.ctx.request_id_value().clone();
-        own.chain([(header::REQUEST_ID, id)])
-    }
-
-    /// What follows the head, if anything.
-    pub fn body(&self) -> Option<&Bytes> {
-        let response = self.response().filter(|_| !self.head_alone)?;
-        response.body()
-    }
+/// How requests reach their servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lane {
+    /// On the edge's own streams.
+    #[default]
+    Own,
+    /// Through Pingora's proxy.
+    Pingora,
 }
 
 /// The gateway as an application.
 pub struct ProxyApp {
     gateway: Gateway,
     proxy: Arc<HttpProxy<Gateway>>,
+    lane: Lane,
 }
 
 impl ProxyApp {
@@ -100,7 +77,14 @@ impl ProxyApp {
         Self {
             proxy: Arc::new(http_proxy(gateway.clone(), config, kept)),
             gateway,
+            lane: Lane::default(),
         }
+    }
+
+    /// Sends requests over this lane.
+    #[must_use]
+    pub fn with_lane(self, lane: Lane) -> Self {
+        Self { lane, ..self }
     }
 }
 
@@ -108,19 +92,33 @@ impl DirectResponder for ProxyApp {
     fn route(&self, request: &Request<'_>) -> Routed {
         let router = &self.gateway.router;
         if router.is_validation(request) {
-            return Routed::Forward(None);
+            return Routed::Process(None);
         }
         let decision = router.route(request);
+        let respond = |prepared| Routed::Respond(Box::new(prepared));
         match decision.step() {
-            // 400 ends the connection.
-            Step::Respond(response)
-                if request.is_read() && response.code() != StatusCode::BAD_REQUEST =>
-            {
+            Step::Respond(_) => {
                 let ctx = RequestCtx::decided(decision, request.client);
-                Routed::Respond(Box::new(Prepared::new(ctx, None, request)))
+                respond(Prepared::new(ctx, None, request))
             }
-            Step::Respond(_) | Step::Refuse(_) | Step::Pass(_) => Routed::Forward(Some(decision)),
+            Step::Refuse(refusal) => {
+                let ctx = RequestCtx::decided(decision, request.client);
+                respond(self.gateway.prepare_page(ctx, refusal, request))
+            }
+            Step::Pass(_) => match self.lane {
+                Lane::Own => Routed::Forward(decision),
+                Lane::Pingora => Routed::Process(Some(decision)),
+            },
         }
+    }
+
+    fn forward<C: Client>(
+        &self,
+        decision: Decision,
+        request: &Request<'_>,
+        client: &mut C,
+    ) -> impl Future<Output = Carried> + Send {
+        forward(&self.gateway, decision, request, client)
     }
 
     fn prepare_refusal(&self, status: StatusCode, why: &str, request: &Request<'_>) -> Prepared {
@@ -138,12 +136,8 @@ impl DirectResponder for ProxyApp {
 
     fn record_sent(&self, response: Prepared, request: &Request<'_>, octets: usize) {
         let status = response.status().as_u16();
-        let ctx = &response.ctx;
-        ctx.count_status(status);
-        let access = self.gateway.access.load();
-        if access.is_on() {
-            ctx.log_request(status, octets, request, &access, SystemClock.now());
-        }
+        self.gateway
+            .record_request(&response.ctx, status, octets, request);
     }
 }
 

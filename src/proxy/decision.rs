@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use super::authority::{Authority, Channel};
+use super::header;
 use super::path;
 use super::refusal::Refusal;
 use super::request::Request;
@@ -112,6 +113,9 @@ impl Router {
         authority: Authority<'_>,
         channel: Channel<'_>,
     ) -> (Option<Arc<Site>>, Outcome) {
+        if let Err(refusal) = header::check_request(request) {
+            return (None, Outcome::Refuse(refusal));
+        }
         if let Some(response) = self.validation_response(request, authority.host) {
             return (None, Outcome::Respond(response));
         }
@@ -191,15 +195,6 @@ impl Router {
 }
 
 impl Decision {
-    /// The same request, refused.
-    pub(super) fn refuse(self, refusal: Refusal) -> Self {
-        Self {
-            site: None,
-            outcome: Outcome::Refuse(refusal),
-            ..self
-        }
-    }
-
     /// The next step.
     pub(super) fn step(&self) -> Step<'_> {
         match &self.outcome {

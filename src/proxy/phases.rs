@@ -21,19 +21,21 @@ use super::decision::{Decision, Step};
 use super::failure::{self, Failure};
 use super::handover::Handover;
 use super::header::{self, Forwarded};
+use super::phase_ctx::PhaseCtx;
 use super::refusal::Refusal;
 use super::request::Request;
-use super::request_ctx::RequestCtx;
+
 use super::response::{self, LocalResponse};
+use super::response_head;
 use super::upstream::{Pool, UPGRADED_IDLE};
 use crate::clock::{Clock, SystemClock};
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = RequestCtx;
+    type CTX = PhaseCtx;
 
-    fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new()
+    fn new_ctx(&self) -> PhaseCtx {
+        PhaseCtx::new()
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -41,17 +43,17 @@ impl ProxyHttp for Gateway {
     fn on_connection_reuse(
         &self,
         _session: &mut Session,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
         user_context: Box<dyn Any + Send + Sync>,
     ) {
         if let Ok(handover) = user_context.downcast::<Handover>() {
             ctx.keep_alive = Some(handover.keep_alive);
-            ctx.decision = handover.decision;
+            ctx.request.decision = handover.decision;
         }
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        ctx.client = client(session);
+    async fn request_filter(&self, session: &mut Session, ctx: &mut PhaseCtx) -> Result<bool> {
+        ctx.request.client = client(session);
         let decision = match decided(session, ctx) {
             Some(decision) => decision,
             None => {
@@ -66,18 +68,18 @@ impl ProxyHttp for Gateway {
         // A client of HTTP/1.0 knows no interim responses.
         let old = session.req_header().version == Version::HTTP_10;
         session.set_ignore_info_resp(old);
-        let websocket = header::is_websocket(session.req_header());
+        let request = Request::of(session.req_header(), session.digest());
+        let websocket = header::is_websocket(&request);
         if websocket {
             // What follows such a request may not be HTTP, whatever the response: the edge reads
             // no other request after it.
             session.set_keepalive(None);
         }
-        ctx.decision = Some(match header::check_request(session.req_header()) {
-            Ok(()) => decision,
-            Err(refusal) => decision.refuse(refusal),
-        });
+        ctx.request.decision = Some(decision);
         if let Some(response) = self.own_response(session, ctx) {
-            response.send(session, ctx.request_id_value()).await?;
+            response
+                .send(session, ctx.request.request_id_value())
+                .await?;
             return Ok(true);
         }
         if ctx.declared == Some(0) && session.req_header().version == Version::HTTP_2 {
@@ -98,10 +100,10 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<Box<HttpPeer>> {
-        let choice = ctx.choose_server().cloned();
-        let Some(proxy) = ctx.proxy() else {
+        let choice = ctx.request.choose_server().cloned();
+        let Some(proxy) = ctx.request.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
         };
         let Some(choice) = choice else {
@@ -112,6 +114,7 @@ impl ProxyHttp for Gateway {
         let flow = ctx.flow.clone();
         let lease = Pool::lease(&choice, ctx.is_stale, &self.connection_limit, flow);
         let (patience, read_timeout) = (proxy.connect_timeout, proxy.read_timeout);
+        let send_timeout = proxy.send_timeout;
         let opening = proxy
             .pool
             .open_connection(&choice, &lease, &self.dialer, patience);
@@ -121,7 +124,7 @@ impl ProxyHttp for Gateway {
             gone = response::await_client_gone(session) => return Err(gone),
         };
         let mut peer = opened.map_err(|mut error| {
-            let again = ctx.record_connect_failure(&mut error);
+            let again = ctx.request.record_connect_failure(&mut error);
             error.set_retry(again);
             error
         })?;
@@ -129,6 +132,7 @@ impl ProxyHttp for Gateway {
             true => UPGRADED_IDLE,
             false => read_timeout,
         });
+        peer.options.write_timeout = Some(send_timeout);
         ctx.lease = Some(lease);
         Ok(peer)
     }
@@ -140,7 +144,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         _socket: RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<()> {
         ctx.record_connected();
         Ok(())
@@ -150,7 +154,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
         mut error: Box<Error>,
     ) -> Box<Error> {
         // The link's connection was kept from an earlier request, and its server has closed it.
@@ -164,7 +168,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
         _client_reused: bool,
     ) -> Box<Error> {
         let repeatable = session.req_header().method.is_idempotent()
@@ -179,7 +183,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<()> {
         let target = header::origin_form(session.req_header().raw_path());
         if target != request.raw_path() {
@@ -190,17 +194,21 @@ impl ProxyHttp for Gateway {
             header::write_length(request, length)?;
         }
         let digest = session.digest();
-        let host = ctx.decision.as_ref().and_then(|one| one.host.clone());
+        let host = ctx
+            .request
+            .decision
+            .as_ref()
+            .and_then(|one| one.host.clone());
         let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
         Forwarded {
-            client: ctx.client,
+            client: ctx.request.client,
             tls: digest.is_some_and(|digest| digest.ssl_digest.is_some()),
             host: host.ok_or_else(invalid)?,
             port: session
                 .server_addr()
                 .and_then(|a| a.as_inet())
                 .map(|address| address.port()),
-            request_id: ctx.request_id_value(),
+            request_id: ctx.request.request_id_value(),
         }
         .write_fields(request)
     }
@@ -210,7 +218,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<()> {
         // Pingora would write an empty last part as the chunk that ends a body, and then end the
         // body again: the next request on that connection would begin with a stray chunk.
@@ -228,10 +236,10 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<()> {
         ctx.record_response(response.status);
-        header::clean_response(response, ctx.websocket)
+        response_head::clean_response(response, ctx.websocket)
     }
 
     fn upstream_response_body_filter(
@@ -239,7 +247,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<Option<Duration>> {
         ctx.record_progress(end_of_stream);
         Ok(None)
@@ -249,14 +257,14 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> Result<()> {
         if !response.status.is_informational() {
             session.set_close_on_response_before_downstream_finish(true);
             if session.is_process_shutting_down() {
                 session.set_keepalive(None);
             }
-            response.insert_header(header::REQUEST_ID, ctx.request_id_value())?;
+            response.insert_header(header::REQUEST_ID, ctx.request.request_id_value())?;
         }
         if session.req_header().version == Version::HTTP_10 {
             // There the end of the connection ends the body.
@@ -271,10 +279,10 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         error: &Error,
-        ctx: &mut RequestCtx,
+        ctx: &mut PhaseCtx,
     ) -> FailToProxy {
         let failure = Failure::of(error, session.is_body_done());
-        ctx.record_failure(failure, error);
+        ctx.request.record_failure(failure, error);
         // An incomplete response stays incomplete: its connection or stream is cut, so that nobody
         // takes it for complete.
         let begun = session.response_written().is_some_and(|head| {
@@ -285,13 +293,13 @@ impl ProxyHttp for Gateway {
             error_code = status.as_u16();
             if !begun {
                 let accept = response::accept_field(session);
-                let page = LocalResponse::error(status, why, accept, ctx.request_id());
+                let page = LocalResponse::error(status, why, accept, ctx.request.request_id());
                 // If an upstream is to blame, the client keeps its connection.
                 if !status.is_server_error() {
                     session.set_keepalive(None);
                 }
                 // If it cannot be sent, the client is gone.
-                let sent = page.send(session, ctx.request_id_value()).await;
+                let sent = page.send(session, ctx.request.request_id_value()).await;
                 // A client that was too slow is not waited for again.
                 ctx.page_sent = sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT;
                 if sent.is_ok() && !response::is_http2(session) {
@@ -309,33 +317,34 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &RequestCtx, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &PhaseCtx, _: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _exchange: &RequestCtx,
+        _exchange: &PhaseCtx,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut PhaseCtx) {
         let written = session.response_written().map(|head| head.status);
-        let status = ctx.status(written);
-        ctx.count_status(status);
+        let status = ctx.request.status(written);
+        ctx.request.count_status(status);
         let access = self.access.load();
         if access.is_on() {
             let request = Request::of(session.req_header(), session.digest());
             let bytes = session.body_bytes_sent();
-            ctx.log_request(status, bytes, &request, &access, SystemClock.now());
+            ctx.request
+                .log_request(status, bytes, &request, &access, SystemClock.now());
         }
         if response::is_http2(session) && (error.is_none() || ctx.page_sent) {
             // The upstream is no longer needed.
-            ctx.upstream_permit = None;
+            ctx.request.upstream_permit = None;
             response::await_body_end(session, response::IDLE_AFTER).await;
         }
     }
@@ -344,13 +353,12 @@ impl ProxyHttp for Gateway {
 impl Gateway {
     /// The gateway's own response to a request, if it has one. If not, the request has a permit to
     /// use a connection to an upstream.
-    fn own_response(&self, session: &Session, ctx: &mut RequestCtx) -> Option<LocalResponse> {
-        let refusal = match ctx.decision.as_ref()?.step() {
+    fn own_response(&self, session: &Session, ctx: &mut PhaseCtx) -> Option<LocalResponse> {
+        let refusal = match ctx.request.decision.as_ref()?.step() {
             Step::Respond(response) => return Some(response.clone()),
             Step::Refuse(refusal) => refusal,
             Step::Pass(_) => {
-                ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit);
-                if ctx.upstream_permit.is_some() {
+                if ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit) {
                     return None;
                 }
                 Refusal::NoRoom
@@ -359,14 +367,19 @@ impl Gateway {
         self.refused.count(refusal);
         let (status, why) = refusal.status();
         let accept = response::accept_field(session);
-        Some(LocalResponse::error(status, why, accept, ctx.request_id()))
+        Some(LocalResponse::error(
+            status,
+            why,
+            accept,
+            ctx.request.request_id(),
+        ))
     }
 }
 
 /// What the edge has decided to do with a request, which it passes in the session's user context
 /// over HTTP/1, and in the extensions of the head over HTTP/2.
-fn decided(session: &mut Session, ctx: &mut RequestCtx) -> Option<Decision> {
-    let over_http1 = ctx.decision.take();
+fn decided(session: &mut Session, ctx: &mut PhaseCtx) -> Option<Decision> {
+    let over_http1 = ctx.request.decision.take();
     over_http1.or_else(|| session.req_header_mut().extensions_mut().remove())
 }
 

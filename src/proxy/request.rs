@@ -1,8 +1,8 @@
 //! A request by its head, as it is routed and logged.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::tls::SslDigest;
@@ -23,6 +23,8 @@ pub struct Request<'a> {
     pub version: &'static str,
     pub fields: Fields<'a>,
     pub client: Option<IpAddr>,
+    /// The port that the client connected to.
+    pub port: Option<u16>,
     /// Of the connection; `None` if it is not TLS.
     pub tls: Option<&'a SslDigest>,
 }
@@ -31,11 +33,46 @@ pub struct Request<'a> {
 #[derive(Clone, Copy)]
 pub enum Fields<'a> {
     Map(&'a HeaderMap),
-    /// Lines of HTTP/1 that end in CRLF.
+    /// Lines of HTTP/1 that end in CRLF, the first of which is that of the request.
     Lines(&'a [u8]),
 }
 
+/// Iterates over fields: names as they were sent, and values.
+pub(crate) enum FieldsIter<'a> {
+    Map(http::header::Iter<'a, HeaderValue>),
+    Lines(&'a [u8]),
+}
+
+impl<'a> Iterator for FieldsIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = match self {
+            Self::Map(map) => {
+                let (name, value) = map.next()?;
+                return Some((name.as_str().as_bytes(), value.as_bytes()));
+            }
+            Self::Lines(rest) => rest,
+        };
+        let (line, after) = rest.split_at_checked(memchr::memchr(b'\n', rest)? + 1)?;
+        *rest = after;
+        let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+        Some((name, value.get(1..)?.trim_ascii()))
+    }
+}
+
 impl<'a> Fields<'a> {
+    /// Iterates over the fields in their order.
+    pub(crate) fn iter(self) -> FieldsIter<'a> {
+        match self {
+            Self::Map(map) => FieldsIter::Map(map.iter()),
+            Self::Lines(lines) => {
+                let first = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
+                FieldsIter::Lines(lines.get(first..).unwrap_or_default())
+            }
+        }
+    }
+
     /// The first value of a field, empty if there is none.
     pub(crate) fn get(self, name: &HeaderName) -> &'a [u8] {
         match self {
@@ -70,16 +107,16 @@ impl<'a> Request<'a> {
             },
             fields: Fields::Map(&head.headers),
             client,
+            port: digest
+                .and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet())
+                .map(SocketAddr::port),
             tls: digest.and_then(|digest| digest.ssl_digest.as_deref()),
         }
     }
 
-    /// A request of HTTP/2 that consists of its head alone; `None` if something in it needs a
-    /// closer look.
-    pub fn http2(head: &'a RequestHeader, digest: Option<&'a Digest>) -> Option<Self> {
-        let closer = [&EXPECT, &TRANSFER_ENCODING];
-        let is_plain = closer.iter().all(|name| !head.headers.contains_key(*name));
-        is_plain.then(|| Self::of(head, digest))
+    /// Whether the request came over HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.version == "HTTP/2.0"
     }
 
     /// How the request arrived.
@@ -93,6 +130,11 @@ impl<'a> Request<'a> {
     /// The target as `/path?query`, whichever form it was sent in.
     pub(crate) fn origin_form(&self) -> &'a [u8] {
         header::origin_form(self.target)
+    }
+
+    /// Whether the request may be repeated (RFC 9110, section 9.2.2).
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
     }
 
     /// Whether the request reads what its target names and changes nothing: GET or HEAD.

@@ -1,32 +1,27 @@
-//! The context of one request on its way through the gateway, Pingora's `CTX`.
+//! The context of one request on its way through the gateway, whichever lane carries it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
-use pingora_http::RequestHeader;
 
-use super::body::Body;
 use super::connection_limit::{ConnectionLimit, UpstreamPermit};
-use super::deadline::Deadline;
 use super::decision::{Decision, Step};
 use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
-use super::flow::Flow;
-use super::handover::KeepAlive;
-use super::header;
 use super::request::Request;
 use super::response::LocalResponse;
 use super::route::{Proxy, Site};
 use super::server::Endpoint;
-use super::upstream::{Choice, Lease};
+use super::upstream::Choice;
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 
 /// The context of one request.
-pub struct RequestCtx {
+pub(crate) struct RequestCtx {
     started: Instant,
     request_id: HeaderValue,
     pub(crate) client: Option<IpAddr>,
@@ -40,28 +35,10 @@ pub struct RequestCtx {
     tried: Vec<Arc<Endpoint>>,
     /// How many of the route's retries are used up.
     retries: u32,
-    /// Whether a kept connection turned out to be closed before anything was sent.
-    pub(crate) is_stale: bool,
-    /// The connection to the server.
-    pub(crate) lease: Option<Lease>,
     /// The request's permit to use an upstream connection.
     pub(crate) upstream_permit: Option<UpstreamPermit>,
     /// Whether the request was repeated because its kept-alive connection was dead.
     repeated: bool,
-    /// Whether the client requests a WebSocket.
-    pub(crate) websocket: bool,
-    /// By when the upstream must agree to the upgrade that the client requests.
-    deadline: Option<Deadline>,
-    /// Tells the owner of an HTTP/1 connection that it is kept.
-    pub(crate) keep_alive: Option<KeepAlive>,
-    /// Whether a complete error page was sent, to a client that may still be sending.
-    pub(crate) page_sent: bool,
-    /// The flow of the response to a client of HTTP/2.
-    pub(crate) flow: Option<Arc<Flow>>,
-    /// The length of the body as the request declares it.
-    pub(crate) declared: Option<u64>,
-    /// How much of the body has arrived, over HTTP/2.
-    pub(crate) body: Body,
     failure: Option<Failure>,
 }
 
@@ -78,16 +55,7 @@ impl RequestCtx {
             tried: Vec::new(),
             retries: 0,
             repeated: false,
-            is_stale: false,
-            websocket: false,
-            deadline: None,
-            keep_alive: None,
-            page_sent: false,
-            lease: None,
             upstream_permit: None,
-            flow: None,
-            declared: None,
-            body: Body::default(),
             failure: None,
         }
     }
@@ -124,17 +92,16 @@ impl RequestCtx {
         self.decision.as_ref()?.proxy()
     }
 
-    /// Acquires a permit to use a connection to an upstream, if there is one for this request.
+    /// Acquires a permit to use a connection to an upstream, and returns whether there is one for
+    /// this request. `at_upstreams` counts those of its client's connection.
     pub(crate) fn acquire_upstream_permit(
         &mut self,
-        head: &RequestHeader,
         limit: &Arc<ConnectionLimit>,
-    ) {
-        self.declared = header::declared_length(head);
-        self.flow = head.extensions.get::<Arc<Flow>>().cloned();
+        at_upstreams: Option<&Arc<AtomicUsize>>,
+    ) -> bool {
         let configured = self.decision.as_ref().map(|one| one.upstream_connections);
-        let connection = self.flow.as_ref().map(|flow| &flow.at_upstreams);
-        self.upstream_permit = limit.try_acquire(configured.unwrap_or(0), connection);
+        self.upstream_permit = limit.try_acquire(configured.unwrap_or(0), at_upstreams);
+        self.upstream_permit.is_some()
     }
 
     /// Chooses the server to try; `None` if the request is not passed on, or if no server of the
@@ -147,46 +114,17 @@ impl RequestCtx {
         Some(self.choice.insert(choice))
     }
 
-    /// Records that the chosen server can be reached.
-    pub(crate) fn record_connected(&mut self) {
-        let reused = self.is_link_reused();
-        // Each attempt sends it from its beginning.
-        self.body = Body::of(self.declared);
+    /// Records that the chosen server can be reached, and whether its connection was kept from an
+    /// earlier request.
+    pub(crate) fn record_connected(&mut self, is_reused: bool) {
         let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) else {
             return;
         };
-        if reused {
+        if is_reused {
             proxy.pool.attempts.reused.inc();
         } else {
             proxy.pool.attempts.connected.inc();
             choice.endpoint.restore();
-        }
-        if self.websocket {
-            let patience = proxy.read_timeout;
-            let deadline = |lease: &Lease| Deadline::start(&lease.link, patience);
-            self.deadline = self.lease.as_ref().map(deadline);
-        }
-    }
-
-    /// Whether the request's connection has served others before, which Pingora does not know.
-    fn is_link_reused(&self) -> bool {
-        self.lease
-            .as_ref()
-            .is_some_and(|lease| lease.link.is_reused())
-    }
-
-    /// Records that the head of a response has arrived. Only a tunnel may be silent for longer than
-    /// the route allows.
-    pub(crate) fn record_response(&mut self, status: StatusCode) {
-        self.record_progress(status == StatusCode::SWITCHING_PROTOCOLS);
-    }
-
-    /// Records that the upstream has sent something, and whether it may be silent from now on.
-    pub(crate) fn record_progress(&mut self, may_be_silent: bool) {
-        if may_be_silent {
-            self.deadline = None;
-        } else if let Some(deadline) = &self.deadline {
-            deadline.restart();
         }
     }
 
@@ -205,27 +143,22 @@ impl RequestCtx {
         self.avoid_server()
     }
 
-    /// Records that the server had closed the kept connection: the same server is tried over
-    /// another one.
-    pub(crate) fn record_stale(&mut self) {
-        self.is_stale = true;
+    /// Has the chosen server tried once more.
+    pub(crate) fn try_server_again(&mut self) {
         self.next.clone_from(&self.choice);
     }
 
     /// Records that a request failed after it was connected, and returns whether to try again:
     /// only if the server has not responded and the request is `repeatable`.
     ///
-    /// The first time that a kept-alive connection turns out to be dead, this uses up none of the
-    /// route's retries, since the server has not failed.
-    pub(crate) fn record_exchange_failure(&mut self, error: &mut Error, repeatable: bool) -> bool {
-        if self
-            .deadline
-            .take()
-            .is_some_and(|deadline| deadline.has_passed())
-        {
-            error.etype = ErrorType::ReadTimedout;
-            error.as_up();
-        }
+    /// The first time that a connection kept from an earlier request turns out to be dead, this
+    /// uses up none of the route's retries, since the server has not failed.
+    pub(crate) fn record_exchange_failure(
+        &mut self,
+        error: &Error,
+        is_reused: bool,
+        repeatable: bool,
+    ) -> bool {
         if *error.esource() != ErrorSource::Upstream {
             return false;
         }
@@ -239,7 +172,7 @@ impl RequestCtx {
         if !died || !repeatable {
             return false;
         }
-        if self.is_link_reused() && !self.repeated {
+        if is_reused && !self.repeated {
             self.repeated = true;
             return true;
         }

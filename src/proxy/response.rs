@@ -113,7 +113,7 @@ impl LocalResponse {
         if is_http2(session) {
             if self.status.is_success() {
                 await_body_end(session, IDLE_BEFORE).await;
-            } else if !session.is_body_done() && self.body.is_empty() && !self.is_bodiless() {
+            } else if !session.is_body_done() && self.may_have_note() {
                 let noted = self.clone().with_note();
                 return noted.write(session, request_id).await;
             }
@@ -141,8 +141,13 @@ impl LocalResponse {
         Ok(())
     }
 
+    /// Whether the response has no body, but may have one.
+    pub(crate) fn may_have_note(&self) -> bool {
+        self.body.is_empty() && !self.is_bodiless()
+    }
+
     /// This response with its status as its body.
-    fn with_note(self) -> Self {
+    pub(crate) fn with_note(self) -> Self {
         Self {
             content_type: Some(HeaderValue::from_static("text/plain; charset=utf-8")),
             body: format!("{}\n", self.status).into(),

@@ -67,6 +67,7 @@ pub(crate) struct Proxy {
     pub(crate) pool: Arc<Pool>,
     pub(crate) connect_timeout: Duration,
     pub(crate) read_timeout: Duration,
+    pub(crate) send_timeout: Duration,
     pub(crate) retries: u32,
 }
 
@@ -190,6 +191,7 @@ impl SiteTable {
                     .map_or_else(|| Arc::new(Pool::new(&proxy.upstream, metrics)), Arc::clone),
                 connect_timeout: proxy.connect_timeout,
                 read_timeout: proxy.read_timeout,
+                send_timeout: proxy.send_timeout,
                 retries: proxy.retries,
             }),
             // Only the target is sent: neither the request's path nor its query is added to it.

@@ -19,15 +19,13 @@ use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTl
 use crate::host::HostName;
 use crate::lock::MutexExt as _;
 use crate::printable::Printable as _;
+use crate::proxy::connection::IdleConnections;
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex, ForeignCertificate};
 use crate::proxy::link::Link;
 
 /// How long an idle connection to a server is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// How long a server may not read what is sent to it.
-const WRITE: Duration = Duration::from_secs(60);
 
 /// A server as it is configured, with its known addresses.
 pub(crate) struct Server {
@@ -52,7 +50,9 @@ pub(crate) struct Endpoint {
     pub(crate) text: Box<str>,
     /// Until when it is avoided, in milliseconds of the pool's time.
     out_until: AtomicU64,
-    /// Connections that wait for their next request; the last one is used first.
+    /// Connections that wait for their next request.
+    pub(super) idle: Arc<IdleConnections>,
+    /// Those of Pingora's lane; the last one is used first.
     resting: Mutex<Vec<Arc<Link>>>,
 }
 
@@ -188,6 +188,7 @@ impl Endpoint {
             address,
             text: text.into(),
             out_until: AtomicU64::new(0),
+            idle: IdleConnections::new(),
             resting: Mutex::default(),
         }
     }
@@ -247,7 +248,6 @@ impl Endpoint {
 fn template() -> HttpPeer {
     let mut options = PeerOptions::new();
     options.idle_timeout = Some(IDLE);
-    options.write_timeout = Some(WRITE);
     HttpPeer {
         _address: SocketAddr::Inet(std::net::SocketAddr::from(([0, 0, 0, 0], 0))),
         scheme: Scheme::HTTP,

@@ -15,7 +15,7 @@ use crate::config::model::Upstream;
 use crate::metrics::Metrics;
 use crate::proxy::balance;
 use crate::proxy::connection_limit::ConnectionLimit;
-use crate::proxy::dial::Dialer;
+use crate::proxy::dial::{Dialer, Duplex};
 use crate::proxy::flow::Flow;
 use crate::proxy::link::Link;
 use crate::proxy::server::{Endpoint, Server, read_roots};
@@ -153,17 +153,34 @@ impl Pool {
         dialer: &Dialer,
         patience: Duration,
     ) -> Result<Box<HttpPeer>> {
-        let server = self
-            .servers
-            .get(choice.server)
-            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the server is gone"))?;
         if !lease.link.is_open() {
-            let socket = server
-                .open_connection(&choice.endpoint, dialer, patience)
-                .await?;
+            let socket = self.dial(choice, dialer, patience).await?;
             lease.link.set_socket(socket);
         }
+        let server = self.server(choice)?;
         Ok(server.peer(&choice.endpoint, &lease.link))
+    }
+
+    /// Opens a connection to a server within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached or trusted.
+    pub(super) async fn dial(
+        &self,
+        choice: &Choice,
+        dialer: &Dialer,
+        patience: Duration,
+    ) -> Result<Box<dyn Duplex>> {
+        let server = self.server(choice)?;
+        server
+            .open_connection(&choice.endpoint, dialer, patience)
+            .await
+    }
+
+    fn server(&self, choice: &Choice) -> Result<&Server> {
+        let server = self.servers.get(choice.server);
+        server.ok_or_else(|| Error::explain(ErrorType::InternalError, "the server is gone"))
     }
 
     /// Avoids an address for a while.

@@ -116,6 +116,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Between two reads from the upstream, including the wait for the head.
     pub read_timeout: Duration,
+    /// How long the upstream may accept nothing of what is sent to it.
+    pub send_timeout: Duration,
     /// How many times a request is retried at another server.
     pub retries: u32,
 }

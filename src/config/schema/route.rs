@@ -187,6 +187,8 @@ pub(crate) struct Timeout {
     pub(crate) connect: Duration,
     /// For the next bytes of the response.
     pub(crate) read: Duration,
+    /// For accepting the next bytes of the request.
+    pub(crate) send: Duration,
 }
 
 impl Default for Timeout {
@@ -194,6 +196,7 @@ impl Default for Timeout {
         Self {
             connect: Duration::new("5s"),
             read: Duration::new("60s"),
+            send: Duration::new("60s"),
         }
     }
 }

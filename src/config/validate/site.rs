@@ -249,10 +249,12 @@ fn proxy(
         FOREVER,
     );
     let read = ctx.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
+    let send = ctx.duration(&timeout_at.key("send"), &timeout.send, MOMENT, FOREVER);
     Some(Action::Proxy(Proxy {
         upstream: references::upstream(ctx, at, name, upstreams)?,
         connect_timeout: connect,
         read_timeout: read,
+        send_timeout: send,
         retries: retries.map_or(1, |retries| u32::try_from(retries).unwrap_or(1)),
     }))
 }

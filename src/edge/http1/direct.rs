@@ -1,8 +1,10 @@
-//! Responses of the application's own, for which a request's head suffices.
+//! Requests as the application reads them, and its own responses to them.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
@@ -10,77 +12,83 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::tls::SslDigest;
 
-use super::head::{Head, HeadRanges};
+use super::head::{Body, Head};
 use super::request_line::RoughLine;
 use super::stream::MessageStream;
 
 use crate::edge::refusal::Refusal;
-use crate::proxy::{Decision, DirectResponder, Fields, Prepared, Request, Routed};
+use crate::proxy::{DirectResponder, Fields, Prepared, Request};
 
 /// Up to this size a body is sent in one piece with its head.
 const SMALL: usize = 8 * 1024;
 
+/// How much of a request's body is read and discarded so that its connection can be kept.
+const DRAIN_LIMIT: usize = 64 * 1024;
+
+/// How long that may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What requests of a connection have in common.
-pub(super) struct Client {
+pub(super) struct Connected {
     address: Option<IpAddr>,
+    port: Option<u16>,
     tls: Option<Arc<SslDigest>>,
 }
 
-impl Client {
+impl Connected {
     pub(super) fn of(connection: &Stream) -> Self {
         let socket = connection.get_socket_digest();
+        let socket = socket.as_ref();
         let address = socket.and_then(|socket| Some(*socket.peer_addr()?.as_inet()?));
+        let own = socket.and_then(|socket| Some(*socket.local_addr()?.as_inet()?));
         Self {
             address: address.map(|address| address.ip().to_canonical()),
+            port: own.map(|address| address.port()),
             tls: connection.get_ssl_digest(),
         }
     }
 
     /// The request in `bytes`, which begin with its head.
-    fn request_from<'a>(&'a self, ranges: &HeadRanges, bytes: &'a [u8]) -> Option<Request<'a>> {
+    pub(super) fn request_from<'a>(&'a self, head: &Head, bytes: &'a [u8]) -> Option<Request<'a>> {
+        let ranges = &head.ranges;
         Some(Request {
             method: str::from_utf8(bytes.get(ranges.method.clone())?).ok()?,
             target: bytes.get(ranges.target.clone())?,
             authority: bytes.get(ranges.host.clone())?,
-            version: "HTTP/1.1",
+            version: match head.http_10 {
+                true => "HTTP/1.0",
+                false => "HTTP/1.1",
+            },
             fields: Fields::Lines(bytes),
             client: self.address,
+            port: self.port,
             tls: self.tls.as_deref(),
         })
     }
 }
 
-/// What became of a message.
-pub(super) enum Outcome {
-    Answered,
-    /// It goes to Pingora, with what the application has decided.
-    Forward(Option<Decision>),
-}
-
-/// Has the application decide the message whose head has been read, and sends its response if it
-/// has one.
+/// Sends the application's own response to a request whose head has been taken from the stream, and
+/// has it recorded. Returns whether another request may follow, for which `may_keep` allows it.
 ///
 /// # Errors
 /// If the client does not accept it.
 pub(super) async fn respond<A: DirectResponder>(
     app: &A,
     stream: &mut MessageStream,
-    client: &Client,
     head: &Head,
-) -> io::Result<Outcome> {
-    let Some(ranges) = &head.ranges else {
-        return Ok(Outcome::Forward(None));
-    };
-    let request = stream.unread().get(..head.len);
-    let request = request.and_then(|bytes| client.request_from(ranges, bytes));
-    let response = match request.map(|request| app.route(&request)) {
-        Some(Routed::Respond(response)) => response,
-        Some(Routed::Forward(decision)) => return Ok(Outcome::Forward(decision)),
-        None => return Ok(Outcome::Forward(None)),
-    };
-    let bytes = stream.take_bytes(head.len);
+    request: &Request<'_>,
+    response: Prepared,
+    may_keep: bool,
+) -> io::Result<bool> {
+    let may_keep = may_keep && !response.closes() && head.body != Body::Upgrade;
+    if may_keep && !stream.is_done() {
+        // In a box, since few requests have a body that nobody reads.
+        Box::pin(drain_body(stream, head)).await;
+    }
+    let is_kept = may_keep && stream.is_done();
     let body = response.body().map_or(&[][..], |body| body);
-    let mut piece = whole_head(&response, body.len(), "keep-alive");
+    let connection = if is_kept { "keep-alive" } else { "close" };
+    let mut piece = whole_head(&response, body.len(), connection);
     let sent = if body.len() <= SMALL {
         piece.extend_from_slice(body);
         stream.send_response(&piece, &[]).await
@@ -88,10 +96,26 @@ pub(super) async fn respond<A: DirectResponder>(
         stream.send_response(&piece, body).await
     };
     let octets = sent.as_ref().map_or(0, |()| body.len());
-    if let Some(request) = client.request_from(ranges, &bytes) {
-        app.record_sent(*response, &request, octets);
+    app.record_sent(response, request, octets);
+    sent.map(|()| is_kept)
+}
+
+/// Reads what is left of a small body, so that the next request can follow it on the connection.
+async fn drain_body(stream: &mut MessageStream, head: &Head) {
+    let is_large = matches!(head.body, Body::Length(length) if length > DRAIN_LIMIT as u64);
+    if is_large || head.expects {
+        return;
     }
-    sent.map(|()| Outcome::Answered)
+    let read = async {
+        let mut left = DRAIN_LIMIT;
+        while let Ok(Some(part)) = poll_fn(|cx| stream.poll_data(cx)).await {
+            match left.checked_sub(part.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }
 
 /// Responds to what is refused as malformed. Returns whether the client has accepted the response;
@@ -99,7 +123,7 @@ pub(super) async fn respond<A: DirectResponder>(
 pub(super) async fn respond_refusal<A: DirectResponder>(
     app: &A,
     stream: &mut MessageStream,
-    client: &Client,
+    client: &Connected,
     refusal: &Refusal,
 ) -> bool {
     let bytes = stream.take_bytes(stream.unread().len());
@@ -112,6 +136,7 @@ pub(super) async fn respond_refusal<A: DirectResponder>(
         version: line.version,
         fields,
         client: client.address,
+        port: client.port,
         tls: client.tls.as_deref(),
     };
     let response = app.prepare_refusal(refusal.status, refusal.reason, &request);

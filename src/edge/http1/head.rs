@@ -11,7 +11,7 @@ use super::request_line::{
 };
 use crate::edge::refusal::{LINE_TOO_LONG, Refusal, TOO_LARGE, bad};
 use crate::host::NameBuffer;
-use crate::proxy::Authority;
+use crate::proxy::{Authority, Framing};
 
 /// The most fields of a head.
 pub(in crate::edge) const MAX_FIELDS: usize = 100;
@@ -26,13 +26,15 @@ pub(super) struct Head {
     pub(super) http_10: bool,
     /// Where the authority is in a target in absolute form. Boxed, since few requests have one.
     pub(super) absolute: Option<Box<Absolute>>,
-    /// `None` if serving the request takes more than a response to its head.
-    pub(super) ranges: Option<HeadRanges>,
+    /// Whether the client keeps the connection for another request.
+    pub(super) keeps_connection: bool,
+    /// Whether the client waits for an interim response before it sends its body.
+    pub(super) expects: bool,
+    pub(super) ranges: HeadRanges,
 }
 
-/// Where method, target and host are in the head of a request that consists of its head alone. Its
-/// version is 1.1, and nothing in it needs a closer look.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where method, target and host are in a head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct HeadRanges {
     pub(super) method: Range<usize>,
     pub(super) target: Range<usize>,
@@ -47,6 +49,17 @@ pub(super) enum Body {
     Length(u64),
     /// An upgrade to WebSocket is requested: what follows is no longer HTTP once it is granted.
     Upgrade,
+}
+
+impl Body {
+    /// How the body is framed, which begins after the head.
+    pub(super) fn framing(self) -> Framing {
+        match self {
+            Self::Chunked => Framing::chunked(),
+            Self::Length(length) => Framing::Length(length),
+            Self::Upgrade => Framing::Tunnel,
+        }
+    }
 }
 
 /// Parses the head at the beginning of `bytes`.
@@ -79,20 +92,21 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
             }
             let body = fields.body(&request)?;
             let absolute = fields.absolute(bytes, &request)?;
-            let is_brief = body == Body::Length(0)
-                && !request.http_10
-                && !fields.special
-                && absolute.is_none();
             return Ok(Some(Head {
                 len,
                 body,
                 http_10: request.http_10,
-                absolute: absolute.map(Box::new),
-                ranges: is_brief.then(|| HeadRanges {
+                keeps_connection: fields.keeps_connection(&request),
+                expects: fields.expects,
+                ranges: HeadRanges {
                     method: within(bytes, request.method),
                     target: within(bytes, request.target),
-                    host: within(bytes, fields.host),
-                }),
+                    host: match &absolute {
+                        Some(absolute) if !absolute.has_host => absolute.authority.clone(),
+                        _ => within(bytes, fields.host),
+                    },
+                },
+                absolute: absolute.map(Box::new),
             }));
         }
         count += 1;
@@ -143,8 +157,9 @@ impl<'a> Lines<'a> {
 struct Fields<'a> {
     hosts: usize,
     host: &'a [u8],
-    /// Whether the connection, or what the client expects, needs a closer look.
-    special: bool,
+    expects: bool,
+    connection_close: bool,
+    connection_keep_alive: bool,
     length: Option<u64>,
     chunked: bool,
     upgrade_to_websocket: bool,
@@ -188,16 +203,17 @@ impl<'a> Fields<'a> {
                     return Err(bad("a user in the Host field"));
                 }
             }
-            6 if is("expect") => self.special = true,
+            6 if is("expect") => self.expects = true,
             7 if is("upgrade") => {
-                self.special = true;
                 self.upgrade_to_websocket = value.eq_ignore_ascii_case(b"websocket");
             }
             10 if is("connection") => {
-                self.special |= !value.eq_ignore_ascii_case(b"keep-alive");
-                self.connection_upgrade |= value
-                    .split(|&byte| byte == b',')
-                    .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+                for option in value.split(|&byte| byte == b',') {
+                    let option = option.trim_ascii();
+                    self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.connection_close |= option.eq_ignore_ascii_case(b"close");
+                    self.connection_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
             14 if is("content-length") => {
                 if self.length.is_some() {
@@ -243,6 +259,11 @@ impl<'a> Fields<'a> {
             authority: within(bytes, authority),
             has_host: self.hosts > 0,
         }))
+    }
+
+    /// Whether the connection is kept (RFC 9112, section 9.3).
+    fn keeps_connection(&self, request: &RequestLine<'_>) -> bool {
+        !self.connection_close && (!request.http_10 || self.connection_keep_alive)
     }
 
     /// How the body is framed, once all fields are known.
@@ -292,37 +313,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_found_unless_more_is_asked() {
-        let ranges = |fields: &str| {
-            let head = format!("GET /a?b HTTP/1.1\r\n{fields}\r\n");
+    fn what_is_asked_for_is_found() {
+        let asked = |head: &str| {
             let found = parse(head.as_bytes(), 1024).expect("good").expect("whole");
-            let ranges = found.ranges?;
+            let ranges = found.ranges;
             let at = |range: Range<usize>| head[range].to_owned();
-            Some([at(ranges.method), at(ranges.target), at(ranges.host)])
+            [at(ranges.method), at(ranges.target), at(ranges.host)]
         };
-        let asked = Some(["GET", "/a?b", "a.example"].map(str::to_owned));
         for fields in [
             "Host: a.example\r\n",
             "X: y\r\nhost:  a.example \r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n",
         ] {
-            assert_eq!(ranges(fields), asked, "{fields}");
+            let head = format!("GET /a?b HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(asked(&head), ["GET", "/a?b", "a.example"], "{fields}");
         }
-        for more in [
-            "Connection: close",
-            "Connection: keep-alive, x",
-            "Expect: 100-continue",
-            "Upgrade: h2c",
-            "Content-Length: 1",
-            "Transfer-Encoding: chunked",
+        let absolute = "http://a.example/b";
+        let head = format!("PUT {absolute} HTTP/1.0\r\n\r\n");
+        assert_eq!(asked(&head), ["PUT", absolute, "a.example"]);
+    }
+
+    #[test]
+    fn a_connection_is_kept_unless_the_client_closes_it() {
+        for (version, field, is_kept) in [
+            ("1.1", "X: y", true),
+            ("1.1", "Connection: upgrade", true),
+            ("1.1", "Connection: x, Close", false),
+            ("1.0", "X: y", false),
+            ("1.0", "Connection: Keep-Alive", true),
+            ("1.0", "Connection: keep-alive, close", false),
         ] {
-            assert_eq!(
-                ranges(&format!("Host: a.example\r\n{more}\r\n")),
-                None,
-                "{more}"
-            );
+            let head = format!("GET / HTTP/{version}\r\nHost: a\r\n{field}\r\n\r\n");
+            let found = parse(head.as_bytes(), 1024).expect("good").expect("whole");
+            assert_eq!(found.keeps_connection, is_kept, "{version} {field}");
         }
-        let old = parse(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", 1024).expect("good");
-        assert_eq!(old.expect("whole").ranges, None);
     }
 
     #[test]
@@ -331,7 +354,6 @@ mod tests {
             let rest = "\r\nrest";
             let mut bytes = BytesMut::from(format!("{head}{rest}").as_bytes());
             let found = parse(&bytes, 1024).ok()?.expect("whole");
-            assert_eq!(found.ranges, None);
             let absolute = found.absolute.expect("an absolute target");
             let len = absolute.to_origin_form(&mut bytes, found.len);
             let text = String::from_utf8(bytes.to_vec()).expect("text");

@@ -10,28 +10,25 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use pingora_core::protocols::Stream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
 
-use crate::edge::timer::Timer;
+use crate::edge::pace::Pace;
+use crate::proxy::Framing;
 
-use super::body::Framing;
-use super::head::{Body, Head};
+use super::head::Head;
 
 /// How many bytes are read at once if the length of the data is unknown.
 const READ: usize = 4 * 1024;
 
+/// How many bytes of a body are read at once: what a TLS record holds.
+const READ_BODY: usize = 16 * 1024;
+
 /// How much is read ahead of the current message at most.
 const MAX_AHEAD: usize = 64 * 1024;
-
-/// The least that a client must send of a body, averaged over the time spent waiting for it.
-const MIN_BYTES_PER_SECOND: u64 = 1024;
-
-/// How long a client may be slower than that.
-const SLOW_START: Duration = Duration::from_secs(10);
 
 /// How long nothing may be sent to a client that has closed its side. It may have closed that side
 /// only and wait for its response, or be gone, which looks the same (RFC 9112, section 9.6).
@@ -62,7 +59,8 @@ pub(super) struct MessageStream {
 }
 
 impl MessageStream {
-    pub(super) fn new(inner: Stream) -> Self {
+    /// A connection whose client may send nothing of a body for `idle`.
+    pub(super) fn new(inner: Stream, idle: Duration) -> Self {
         Self {
             inner,
             buffer: BytesMut::new(),
@@ -70,7 +68,7 @@ impl MessageStream {
             framing: Framing::DONE,
             http_10: false,
             ended: false,
-            pace: Pace::default(),
+            pace: Pace::new(idle),
         }
     }
 
@@ -113,14 +111,72 @@ impl MessageStream {
             Some(absolute) => absolute.to_origin_form(&mut self.buffer, head.len),
             None => head.len,
         };
-        self.framing = Framing::new(head.body);
+        self.begin_framing(head);
+    }
+
+    /// Positions the stream on the body of the message whose head has been taken.
+    pub(super) fn begin_body(&mut self, head: &Head) {
+        self.head = 0;
+        self.begin_framing(head);
+    }
+
+    fn begin_framing(&mut self, head: &Head) {
+        self.framing = head.body.framing();
         self.http_10 = head.http_10;
-        self.pace = Pace::default();
+        self.pace.begin();
     }
 
     /// Whether the current message has been read to its end, so that another can follow.
     pub(super) fn is_done(&self) -> bool {
         self.head == 0 && self.framing.is_done()
+    }
+
+    /// The next data of the body; `None` after its end. In a tunnel, `None` once the client has
+    /// ended its side.
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        while !self.framing.is_done() {
+            if !self.buffer.is_empty() {
+                let data = self.framing.take_data(&mut self.buffer)?;
+                if !data.is_empty() {
+                    return Poll::Ready(Ok(Some(data)));
+                }
+                continue;
+            }
+            let most = match self.framing {
+                // What follows belongs to the next message.
+                Framing::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
+                Framing::Chunked(_) | Framing::Tunnel => usize::MAX,
+            };
+            let is_tunnel = matches!(self.framing, Framing::Tunnel);
+            match self.poll_fill_body(cx, most.min(READ_BODY)) {
+                Poll::Ready(Ok(1..)) => {}
+                // An error would overtake the data that was sent through the tunnel before it.
+                Poll::Ready(_) if is_tunnel => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if is_tunnel => return Poll::Pending,
+                Poll::Pending => {
+                    return self.pace.poll_too_slow(cx).map(|slow| slow.map(|()| None));
+                }
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    /// Ready with the reason once the client is gone, as far as that can be seen before it has sent
+    /// the rest of its body, or if it sends something where nothing may be sent.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        match self.framing {
+            Framing::Tunnel if !self.buffer.is_empty() => Poll::Ready(Gone::Early),
+            Framing::Tunnel if !self.ended => match ready!(self.poll_fill(cx)) {
+                Ok(1..) => Poll::Ready(Gone::Early),
+                Ok(0) | Err(_) => self.poll_end(cx).map(|_| Gone::Closed),
+            },
+            framing if framing.is_done() || self.ended => self.poll_end(cx).map(|_| Gone::Closed),
+            _ => Poll::Pending,
+        }
     }
 
     /// Closes the connection in order: over TLS with a close_notify, so that the client does not
@@ -155,7 +211,7 @@ impl MessageStream {
     /// must be closed. Returns whether the client has accepted it.
     pub(super) async fn send_refusal(&mut self, head: &[u8], body: &[u8]) -> bool {
         // The unread data may be in the middle of a body.
-        self.framing = Framing::new(Body::Upgrade);
+        self.framing = Framing::Tunnel;
         self.head = 0;
         let sent = tokio::time::timeout(FAREWELL, self.send_response(head, body)).await;
         matches!(sent, Ok(Ok(())))
@@ -186,6 +242,16 @@ impl MessageStream {
         self.buffer.extend_from_slice(read.filled());
         self.ended |= read.filled().is_empty();
         Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Reads at most `most` bytes of the body.
+    fn poll_fill_body(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(most);
+        let mut space = (&mut self.buffer).limit(most);
+        let count = ready!(poll_read_buf(Pin::new(&mut self.inner), cx, &mut space))?;
+        self.ended |= count == 0;
+        self.pace.advance(count);
+        Poll::Ready(Ok(count))
     }
 
     /// Passes on the part of the buffer that belongs to the message.
@@ -252,6 +318,15 @@ impl MessageStream {
     }
 }
 
+/// Why a client is waited for no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It has closed the connection.
+    Closed,
+    /// It has sent something before its upgrade was granted.
+    Early,
+}
+
 /// Makes the connection end with a reset.
 fn reset_on_close(stream: &Stream) {
     // SAFETY: the socket is open for as long as its stream lives, hence during this call.
@@ -282,46 +357,6 @@ fn poll_read_limited(
     unsafe { buf.assume_init(new) };
     buf.advance(new);
     Poll::Ready(Ok(()))
-}
-
-/// The rate at which a body arrives, counting only the time spent waiting for the client: it is not
-/// to blame for an upstream that reads the body slowly.
-#[derive(Default)]
-struct Pace {
-    received: u64,
-    waited: Duration,
-    waiting_since: Option<Instant>,
-    /// Runs while the body is waited for; after its end, while nothing is sent to a client that has
-    /// closed its side.
-    timer: Timer,
-}
-
-impl Pace {
-    fn advance(&mut self, received: usize) {
-        self.received += received as u64;
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += since.elapsed();
-            self.timer.clear();
-        }
-    }
-
-    /// Fails once the client has been too slow for too long.
-    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.waiting_since.get_or_insert_with(Instant::now);
-        let allowed = Duration::from_secs(self.received / MIN_BYTES_PER_SECOND).max(SLOW_START);
-        ready!(
-            self.timer
-                .poll_after(cx, allowed.saturating_sub(self.waited))
-        );
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client sends its body too slowly",
-        )))
-    }
-
-    fn release(&mut self) {
-        self.timer.release();
-    }
 }
 
 impl AsyncRead for MessageStream {
@@ -359,7 +394,9 @@ crate::edge::delegate_io!(MessageStream);
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
 
+    use super::super::head::{Body, HeadRanges};
     use super::*;
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -368,7 +405,7 @@ mod tests {
     async fn stream(bytes: &[u8]) -> (MessageStream, tokio::io::DuplexStream) {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         client.write_all(bytes).await.expect("room");
-        let mut stream = MessageStream::new(Box::new(server));
+        let mut stream = MessageStream::new(Box::new(server), Duration::from_secs(60));
         stream.read_more().await.expect("bytes");
         (stream, client)
     }
@@ -377,7 +414,9 @@ mod tests {
         stream.begin_message(&Head {
             len: GET.len(),
             body,
-            ranges: None,
+            keeps_connection: true,
+            expects: false,
+            ranges: HeadRanges::default(),
             http_10: false,
             absolute: None,
         });

@@ -3,13 +3,14 @@
 //! Pingora's type of the same name is built only from valid requests. It responds to others itself,
 //! with a bare status that is neither logged nor counted.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::server::Connection;
+use h2::{Reason, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Response};
 use pingora_core::protocols::http::body_buffer::FixedBuffer;
@@ -21,6 +22,8 @@ use pingora_core::protocols::{Digest, Stream};
 use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::time::timeout;
+
+use super::halves::Halves;
 
 /// How much of a body is kept for another attempt at an upstream, in octets.
 const RETRY: usize = 64 * 1024;
@@ -38,16 +41,8 @@ const OF_CONNECTION: [HeaderName; 5] = [
 /// A request and its response.
 pub(super) struct HttpSession {
     head: RequestHeader,
-    body: RecvStream,
-    respond: SendResponse<Bytes>,
-    /// Accepts the response's body once its head is sent.
-    writer: Option<SendStream<Bytes>>,
+    halves: Halves,
     response: Option<Box<ResponseHeader>>,
-    /// Whether the complete response is sent.
-    is_ended: bool,
-    /// Octets of the request's body and of the response's.
-    read: usize,
-    sent: usize,
     retry: Option<FixedBuffer>,
     digest: Arc<Digest>,
     write_timeout: Option<Duration>,
@@ -68,13 +63,8 @@ impl HttpSession {
         let (head, body) = request.into_parts();
         Poll::Ready(Some(Self {
             head: head.into(),
-            body,
-            respond,
-            writer: None,
+            halves: Halves::new(body, respond),
             response: None,
-            is_ended: false,
-            read: 0,
-            sent: 0,
             retry: None,
             digest: Arc::clone(digest),
             write_timeout: None,
@@ -82,33 +72,23 @@ impl HttpSession {
         }))
     }
 
-    /// Ready once the client has cancelled the request, or the connection has failed.
-    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason>> {
-        let reset = match &mut self.writer {
-            Some(writer) => writer.poll_reset(cx),
-            None => self.respond.poll_reset(cx),
-        };
-        reset.map(|reset| reset.or_err(ErrorType::H2Error, "the connection has failed"))
-    }
-
     /// The next part of the body; `None` after the last.
     pub(super) async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let Some(part) = self.body.data().await else {
-            return Ok(None);
-        };
-        let part = part.or_err(ErrorType::ReadError, "while the request's body is read")?;
-        self.read += part.len();
-        if let Some(retry) = &mut self.retry {
-            retry.write_to_buffer(&part);
+        let part = poll_fn(|cx| self.halves.poll_body(cx)).await?;
+        if let (Some(retry), Some(part)) = (&mut self.retry, &part) {
+            retry.write_to_buffer(part);
         }
-        // It fails for a stream that has ended.
-        _ = self.body.flow_control().release_capacity(part.len());
-        Ok(Some(part))
+        Ok(part)
+    }
+
+    /// The head, the digest of the connection, and the stream itself.
+    pub(super) fn split(&mut self) -> (&RequestHeader, &Digest, &mut Halves) {
+        (&self.head, &self.digest, &mut self.halves)
     }
 
     /// Waits until the client cancels the request, or the connection fails. Returns the cause.
     pub(super) async fn await_reset(&mut self) -> Box<Error> {
-        match std::future::poll_fn(|cx| self.poll_reset(cx)).await {
+        match poll_fn(|cx| self.halves.poll_reset(cx)).await {
             Ok(reason) => {
                 let why = format!("the client has reset the request: {reason}");
                 Error::explain(ErrorType::H2Error, why)
@@ -124,29 +104,26 @@ impl HttpSession {
         mut head: Box<ResponseHeader>,
         end: bool,
     ) -> Result<()> {
-        if self.is_ended || self.response.is_some() || head.status.is_informational() {
+        if self.halves.is_ended || self.response.is_some() || head.status.is_informational() {
             return Ok(());
         }
         head.insert_header(DATE, get_cached_date())?;
         for name in &OF_CONNECTION {
             head.remove_header(name);
         }
-        let response = Response::from_parts(head.as_owned_parts(), ());
-        let writer = self.respond.send_response(response, end);
-        let writer = writer.or_err(ErrorType::WriteError, "while a response's head is sent")?;
-        self.writer = Some(writer);
+        self.halves
+            .send_head(Response::from_parts(head.as_owned_parts(), ()), end)?;
         self.response = Some(head);
-        self.is_ended = end;
         Ok(())
     }
 
     /// Sends a part of the response's body, which the client has to accept within the timeout.
     pub(super) async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        if self.is_ended {
+        if self.halves.is_ended {
             return Ok(());
         }
         let (octets, within) = (data.len(), self.write_timeout);
-        let writing = write_body(self.writer()?, data, end, None);
+        let writing = write_body(self.halves.writer()?, data, end, None);
         let written = match within {
             Some(within) => timeout(within, writing).await.unwrap_or_else(|_| {
                 let why = format!("the client reads nothing for {within:?}");
@@ -155,62 +132,59 @@ impl HttpSession {
             None => writing.await,
         };
         written.map_err(|error| error.into_down())?;
-        self.sent += octets;
-        self.is_ended = end;
+        self.halves.sent += octets;
+        self.halves.is_ended = end;
         Ok(())
     }
 
     /// Sends trailers, which end the response.
     pub(super) fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        if self.is_ended {
+        if self.halves.is_ended {
             return Ok(());
         }
-        let sent = self.writer()?.send_trailers(trailers);
+        let sent = self.halves.writer()?.send_trailers(trailers);
         sent.or_err(
             ErrorType::WriteError,
             "while a response's trailers are sent",
         )?;
-        self.is_ended = true;
+        self.halves.is_ended = true;
         Ok(())
-    }
-
-    /// Ends the response, if it has begun and not ended.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        if let (false, Some(writer)) = (self.is_ended, &mut self.writer) {
-            let sent = writer.send_data(Bytes::new(), true);
-            sent.or_err(ErrorType::WriteError, "while a response is ended")?;
-            self.is_ended = true;
-        }
-        Ok(())
-    }
-
-    fn writer(&mut self) -> Result<&mut SendStream<Bytes>> {
-        let why = "a response's body before its head";
-        let writer = self.writer.as_mut();
-        writer.ok_or_else(|| Error::explain(ErrorType::H2Error, why))
     }
 
     /// Returns the writer for the rest of the response, whose head is sent.
     pub(super) fn take_response_body_writer(&mut self) -> Option<SendStream<Bytes>> {
-        self.writer.take()
+        self.halves.writer.take()
     }
 
     /// Resets the stream, unless its response is complete.
     pub(super) fn shutdown(&mut self) {
-        if !self.is_ended {
-            self.respond.send_reset(Reason::INTERNAL_ERROR);
-        }
+        self.halves.shutdown();
+    }
+
+    /// Ends the response, if it has begun and not ended.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.halves.finish()
+    }
+
+    /// Ready once the client has cancelled the request, or the connection has failed.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason>> {
+        self.halves.poll_reset(cx)
+    }
+
+    /// Whether the client has ended its body, and all of it has been read.
+    pub(super) fn has_body_ended(&self) -> bool {
+        self.halves.has_body_ended()
     }
 
     /// Whether the body has ended.
     pub(super) fn is_body_done(&self) -> bool {
-        self.is_body_empty() || self.body.is_end_stream()
+        self.is_body_empty() || self.halves.has_body_ended()
     }
 
     pub(super) fn is_body_empty(&self) -> bool {
         let length = self.head.headers.get(CONTENT_LENGTH);
         let is_zero = length.is_some_and(|length| length.as_bytes() == b"0");
-        self.read == 0 && (is_zero || self.body.is_end_stream())
+        self.halves.read == 0 && (is_zero || self.halves.has_body_ended())
     }
 
     pub(super) fn req_header(&self) -> &RequestHeader {
@@ -237,11 +211,11 @@ impl HttpSession {
     }
 
     pub(super) fn body_bytes_read(&self) -> usize {
-        self.read
+        self.halves.read
     }
 
     pub(super) fn body_bytes_sent(&self) -> usize {
-        self.sent
+        self.halves.sent
     }
 
     pub(super) fn enable_retry_buffering(&mut self) {

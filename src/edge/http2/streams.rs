@@ -19,12 +19,14 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::Connection;
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_http::ResponseHeader;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::accounting::Accounting;
+use super::client::Http2Client;
 use super::head::check_head;
 use super::stream::HttpSession;
 use crate::config::model::Limits;
@@ -33,13 +35,19 @@ use crate::edge::report::Report;
 use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;
 use crate::edge::write_coalescing::Batch;
-use crate::proxy::{DirectResponder, Flow, Prepared, Request, Routed};
+use crate::proxy::{Carried, Decision, DirectResponder, Flow, Prepared, Request, Routed};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use super::session::Session;
 
 /// How long the last octets of a response may take to reach the client.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long the rest of the body of a request is waited for: in total, and without an octet, before
+/// a response and after it.
+const BODY_END: Duration = Duration::from_secs(30);
+const IDLE_BEFORE: Duration = Duration::from_secs(2);
+const IDLE_AFTER: Duration = Duration::from_secs(5);
 
 /// How often a connection that should end is checked.
 const LOOK: Duration = Duration::from_millis(100);
@@ -237,18 +245,62 @@ where
         let response = match self.route(&session) {
             Routed::Respond(response) => response,
             Routed::Forward(decision) => {
+                // Most requests are in a task of their own by then.
+                let forwarded = self.forward(&mut session, decision, in_flight.stalled());
+                match forwarded.await {
+                    Some(response) => response,
+                    None => return,
+                }
+            }
+            Routed::Process(decision) => {
                 let flow = Flow::new(&self.at_upstreams);
                 let session = Session::new_session(session, flow, decision, in_flight.stalled());
                 self.app.process_new_http(session, &self.shutdown).await;
                 return;
             }
         };
+        self.respond(&mut session, *response).await;
+    }
+
+    /// Passes a request on. Returns the response that the gateway has to send itself, if it has
+    /// to.
+    async fn forward(
+        &self,
+        session: &mut HttpSession,
+        decision: Decision,
+        stalled: &AtomicBool,
+    ) -> Option<Box<Prepared>> {
+        let (head, digest, halves) = session.split();
+        let request = Request::of(head, Some(digest));
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let idle = self.idle;
+        let mut client = Http2Client::new(halves, &self.at_upstreams, stalled, idle, length);
+        match self.app.forward(decision, &request, &mut client).await {
+            Carried::Complete => await_body_end(session, IDLE_AFTER).await,
+            Carried::Cut => session.shutdown(),
+            Carried::Respond(response) => return Some(response),
+        }
+        None
+    }
+
+    /// Sends a response of the gateway itself, and has it recorded.
+    async fn respond(&self, session: &mut HttpSession, mut response: Prepared) {
+        let status = response.status();
+        if status.is_success() {
+            await_body_end(session, IDLE_BEFORE).await;
+        } else if !session.has_body_ended() {
+            response.add_note();
+        }
         // An error means that the client is gone.
-        let octets = send_response(&mut session, &response, self.idle)
-            .await
-            .unwrap_or(0);
+        let sent = send_response(session, &response, self.idle).await;
+        let octets = *sent.as_ref().unwrap_or(&0);
         let request = Request::of(session.req_header(), session.digest());
-        self.app.record_sent(*response, &request, octets);
+        self.app.record_sent(response, &request, octets);
+        // A client that was too slow is not waited for again.
+        if sent.is_ok() && status != StatusCode::REQUEST_TIMEOUT {
+            await_body_end(session, IDLE_AFTER).await;
+        }
     }
 
     /// Has the application decide what to do with a request, unless its head is malformed.
@@ -256,13 +308,8 @@ where
         if let Err(refusal) = check_head(session.req_header(), self.max_head) {
             return Routed::Respond(Box::new(self.prepare_refusal(session, &refusal)));
         }
-        let request = session
-            .is_body_empty()
-            .then(|| Request::http2(session.req_header(), session.digest()));
-        match request.flatten() {
-            Some(request) => self.app.route(&request),
-            None => Routed::Forward(None),
-        }
+        self.app
+            .route(&Request::of(session.req_header(), session.digest()))
     }
 
     /// The response to a request that is refused because of its head.
@@ -279,6 +326,23 @@ where
         self.app
             .prepare_refusal(refusal.status, refusal.reason, &request)
     }
+}
+
+/// Reads what still arrives of the body of a request, as long as no pause is longer than `idle`.
+///
+/// A stream whose response precedes the end of its body is reset with NO_ERROR, which some clients
+/// (curl 7.88) consider a failure, whatever the response. After a failure or a redirect they stop
+/// sending by themselves, though not before they have seen a body. After a success they continue,
+/// and wait for room to send without reading what would give it to them. So a success is sent after
+/// the body has ended.
+async fn await_body_end(session: &mut HttpSession, idle: Duration) {
+    // A client that waits for `100 Continue` sends no body after another response.
+    if session.has_body_ended() || session.req_header().headers.contains_key(EXPECT) {
+        return;
+    }
+    let read =
+        async { while let Ok(Ok(Some(_))) = timeout(idle, session.read_body_bytes()).await {} };
+    _ = timeout(BODY_END, read).await;
 }
 
 /// Sends a complete response. Returns how many octets follow its head. The client may stop reading

@@ -47,6 +47,7 @@ pub(crate) fn pass_to(upstream: Arc<Upstream>) -> Action {
         upstream,
         connect_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_millis(500),
+        send_timeout: Duration::from_secs(60),
         retries: 1,
     })
 }

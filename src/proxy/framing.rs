@@ -1,11 +1,8 @@
-//! Finds where a request's body ends, and checks that its chunks are well formed.
-//!
-//! The scanner reads only the framing and changes nothing: the bytes reach Pingora as they were
-//! sent, and never a byte that is not known to belong to this message.
+//! Finds where the body of an HTTP/1 message ends, and checks that its chunks are well formed.
 
 use std::io;
 
-use super::head::Body;
+use bytes::{Buf as _, Bytes, BytesMut};
 
 /// The most bytes of chunk extensions in one body; only attackers use them.
 const MAX_EXTENSIONS: usize = 4 * 1024;
@@ -15,7 +12,7 @@ const MAX_TRAILERS: usize = 16 * 1024;
 
 /// The rest of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     Chunked(Chunks),
     Length(u64),
     /// Everything until the end of the connection belongs to the message.
@@ -24,18 +21,15 @@ pub(super) enum Framing {
 
 impl Framing {
     /// The framing of a message that has ended.
-    pub(super) const DONE: Self = Self::Length(0);
+    pub const DONE: Self = Self::Length(0);
 
-    pub(super) fn new(body: Body) -> Self {
-        match body {
-            Body::Chunked => Self::Chunked(Chunks::default()),
-            Body::Length(length) => Self::Length(length),
-            Body::Upgrade => Self::Tunnel,
-        }
+    /// The framing of a body in chunks that begins here.
+    pub fn chunked() -> Self {
+        Self::Chunked(Chunks::default())
     }
 
     /// Whether the message has ended.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         match self {
             Self::Chunked(chunks) => chunks.state == State::End,
             Self::Length(left) => *left == 0,
@@ -43,26 +37,60 @@ impl Framing {
         }
     }
 
-    /// How many of `bytes` belong to the message.
+    /// How many of `octets` belong to the message.
     ///
     /// # Errors
     /// `InvalidData` if the chunks are malformed.
-    pub(super) fn consume(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn consume(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Chunked(chunks) => chunks.consume(bytes),
+            Self::Chunked(chunks) => chunks.consume(octets),
             Self::Length(left) => {
-                let here = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                let here = fit(*left, octets.len());
                 *left -= here as u64;
                 Ok(here)
             }
-            Self::Tunnel => Ok(bytes.len()),
+            Self::Tunnel => Ok(octets.len()),
         }
     }
+
+    /// Removes the next octets of the body from the beginning of `buffer`, and what frames them.
+    /// Empty if more octets are needed, or if the message has ended.
+    ///
+    /// # Errors
+    /// `InvalidData` if the chunks are malformed.
+    pub fn take_data(&mut self, buffer: &mut BytesMut) -> io::Result<Bytes> {
+        let count = match self {
+            Self::Chunked(chunks) => {
+                buffer.advance(chunks.skip_framing(buffer)?);
+                chunks.take_data(buffer.len())
+            }
+            Self::Length(left) => {
+                let here = fit(*left, buffer.len());
+                *left -= here as u64;
+                here
+            }
+            Self::Tunnel => buffer.len(),
+        };
+        let data = match count {
+            0 => Bytes::new(),
+            count => buffer.split_to(count).freeze(),
+        };
+        if let Self::Chunked(chunks) = self {
+            // The end often comes with the last octets.
+            buffer.advance(chunks.skip_framing(buffer)?);
+        }
+        Ok(data)
+    }
+}
+
+/// How many of the octets that are left are among `available` ones.
+fn fit(left: u64, available: usize) -> usize {
+    usize::try_from(left).map_or(available, |left| left.min(available))
 }
 
 /// The state of a chunked body (RFC 9112, section 7.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Chunks {
+pub struct Chunks {
     state: State,
     size: u64,
     extensions: usize,
@@ -93,14 +121,11 @@ impl Chunks {
         let mut rest = bytes;
         while self.state != State::End {
             if self.state == State::Data {
-                let here =
-                    usize::try_from(self.size).map_or(rest.len(), |size| size.min(rest.len()));
-                self.size -= here as u64;
+                let here = self.take_data(rest.len());
                 rest = rest.get(here..).unwrap_or_default();
                 if self.size > 0 {
                     break;
                 }
-                self.state = State::DataCr;
             }
             let Some((&byte, after)) = rest.split_first() else {
                 break;
@@ -109,6 +134,32 @@ impl Chunks {
             rest = after;
         }
         Ok(bytes.len() - rest.len())
+    }
+
+    /// Consumes what frames the next data, or ends the body. Returns its length.
+    fn skip_framing(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let mut count = 0;
+        for &octet in octets {
+            if matches!(self.state, State::Data | State::End) {
+                break;
+            }
+            self.consume_byte(octet)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Consumes data, of which so many octets are available. Returns how many belong to the chunk.
+    fn take_data(&mut self, available: usize) -> usize {
+        if self.state != State::Data {
+            return 0;
+        }
+        let here = fit(self.size, available);
+        self.size -= here as u64;
+        if self.size == 0 {
+            self.state = State::DataCr;
+        }
+        here
     }
 
     /// Consumes one byte of framing.
@@ -184,9 +235,9 @@ mod tests {
 
     /// How many bytes belong to the body, fed whole and byte by byte.
     fn scan(bytes: &[u8]) -> Option<(usize, bool)> {
-        let mut whole = Framing::new(Body::Chunked);
+        let mut whole = Framing::chunked();
         let taken = whole.consume(bytes).ok();
-        let mut pieces = Framing::new(Body::Chunked);
+        let mut pieces = Framing::chunked();
         let by_piece = bytes
             .iter()
             .try_fold(0, |sum, byte| {
@@ -208,7 +259,7 @@ mod tests {
         );
         assert_eq!(scan(b"3\r\nab"), Some((5, false)));
         assert_eq!(scan(b""), Some((0, false)));
-        let mut length = Framing::new(Body::Length(3));
+        let mut length = Framing::Length(3);
         assert_eq!(length.consume(b"abcdef").ok(), Some(3));
         assert!(length.is_done());
     }

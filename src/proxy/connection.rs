@@ -1,0 +1,193 @@
+//! A connection to a server over which the gateway speaks HTTP/1 itself.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use tokio::io::AsyncWrite as _;
+use tokio::time::{Instant, sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::alarm::Alarm;
+use super::connection_limit::{ConnectionLimit, IdlePermit};
+use super::dial::{Duplex, is_quiet};
+use crate::lock::MutexExt as _;
+
+/// How long an idle connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How often idle connections are checked.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// A connection to a server.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: Box<dyn Duplex>,
+    /// What has been read and not been used.
+    pub(super) buffer: BytesMut,
+    /// Whether it had a request before the current one.
+    is_reused: bool,
+    /// Rings when the server has been waited for too long.
+    pub(super) alarm: Alarm,
+}
+
+impl Connection {
+    /// A connection that was just opened.
+    pub(super) fn new(socket: Box<dyn Duplex>) -> Self {
+        // What is sent small is meant to be sent now. If that fails, it comes later.
+        _ = socket.set_nodelay();
+        Self {
+            socket,
+            buffer: BytesMut::new(),
+            is_reused: false,
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Whether it was kept from an earlier request.
+    pub(super) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Reads at most `most` octets into the buffer. `Ok(0)` if the server has ended its side.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(most);
+        let mut space = (&mut self.buffer).limit(most);
+        poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)
+    }
+
+    /// Writes the beginning of `parts`, of which none is empty.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = Pin::new(&mut self.socket);
+        let written = match parts {
+            [first, _, ..] if !socket.is_write_vectored() => socket.as_mut().poll_write(cx, first),
+            [one] => socket.as_mut().poll_write(cx, one),
+            parts => socket.as_mut().poll_write_vectored(cx, parts),
+        };
+        match ready!(written)? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+
+    /// Ready once everything that was written is on its way.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    /// Ends the gateway's side.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    /// Makes the connection end with a reset.
+    pub(super) fn reset_on_close(&self) {
+        self.socket.reset_on_close();
+    }
+}
+
+/// Connections to one address that wait for their next request.
+#[derive(Debug)]
+pub(super) struct IdleConnections {
+    /// Itself, for the task that sweeps.
+    me: Weak<Self>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last one is used first.
+    idle: Vec<Idle>,
+    is_swept: bool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+    _permit: IdlePermit,
+}
+
+impl Idle {
+    /// Whether the next request may use the connection.
+    fn is_usable(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < IDLE && is_quiet(&mut *self.connection.socket)
+    }
+}
+
+impl IdleConnections {
+    /// None yet.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Takes the connection that became idle last, if its server still has it open.
+    pub(super) fn take(&self) -> Option<Connection> {
+        let mut state = self.state();
+        let now = Instant::now();
+        while let Some(mut idle) = state.idle.pop() {
+            if idle.is_usable(now) {
+                return Some(idle.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, if there is room for it.
+    pub(super) fn keep(&self, mut connection: Connection, limit: &Arc<ConnectionLimit>) {
+        let Some(permit) = limit.try_keep_idle() else {
+            return;
+        };
+        connection.buffer = BytesMut::new();
+        connection.is_reused = true;
+        let mut state = self.state();
+        state.idle.push(Idle {
+            connection,
+            since: Instant::now(),
+            _permit: permit,
+        });
+        if !mem::replace(&mut state.is_swept, true) {
+            tokio::spawn(sweep(Weak::clone(&self.me)));
+        }
+    }
+
+    /// Closes the connections that are of no use any more. Returns whether any are left.
+    fn close_useless(&self) -> bool {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.idle.retain_mut(|idle| idle.is_usable(now));
+        state.is_swept = !state.idle.is_empty();
+        state.is_swept
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock_unpoisoned()
+    }
+}
+
+/// Closes connections that have waited for too long, or whose server has closed them, as long as
+/// there are any.
+async fn sweep(connections: Weak<IdleConnections>) {
+    loop {
+        sleep(SWEEP).await;
+        let some = connections.upgrade().is_some_and(|of| of.close_useless());
+        if !some {
+            return;
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The lane for servers of HTTP/1.1: carries requests on the edge's own streams.
+//!
+//! The head is read once and written once, and request and response are carried at the same time,
+//! each as fast as its slower side. Whatever decides (routes, servers, fields, retries, errors) is
+//! shared with Pingora's lane, see [`super::phases`].
+
+mod client;
+mod download;
+mod exchange;
+mod request;
+mod response;
+mod upload;
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::ACCEPT;
+use pingora_core::{Error, ErrorType, Result};
+
+pub use self::client::Client;
+pub use self::response::{Body as ResponseBody, ResponseHead};
+
+use self::exchange::{Exchange, Patience};
+use self::request::{Body, write_head};
+use self::response::Asked;
+use self::upload::{Replay, Upload};
+use super::Gateway;
+use super::connection::Connection;
+use super::decision::Decision;
+use super::failure::Failure;
+use super::header::{self, Forwarded};
+use super::prepared::Prepared;
+use super::refusal::Refusal;
+use super::request::Request;
+use super::request_ctx::RequestCtx;
+use super::response::LocalResponse;
+use super::upstream::Choice;
+
+/// What became of a request that was to be passed on.
+pub enum Carried {
+    /// The client has the complete response.
+    Complete,
+    /// The response has begun and cannot be completed, or the client is gone.
+    Cut,
+    /// The gateway responds itself. The response is to be passed to
+    /// [`DirectResponder::record_sent`](super::DirectResponder::record_sent).
+    Respond(Box<Prepared>),
+}
+
+/// What the client has of the response.
+#[derive(Default)]
+struct Sent {
+    status: Option<StatusCode>,
+    octets: usize,
+}
+
+/// A request on its way.
+struct Passage<'a, C> {
+    gateway: &'a Gateway,
+    request: &'a Request<'a>,
+    ctx: RequestCtx,
+    client: &'a mut C,
+    sent: Sent,
+}
+
+/// Passes a request on, as `decision` says, and its response to the client.
+pub(super) async fn forward<C: Client>(
+    gateway: &Gateway,
+    decision: Decision,
+    request: &Request<'_>,
+    client: &mut C,
+) -> Carried {
+    let mut ctx = RequestCtx::decided(decision, request.client);
+    if !ctx.acquire_upstream_permit(&gateway.connection_limit, client.at_upstreams()) {
+        let page = gateway.prepare_page(ctx, Refusal::NoRoom, request);
+        return Carried::Respond(Box::new(page));
+    }
+    let mut passage = Passage {
+        gateway,
+        request,
+        ctx,
+        client,
+        sent: Sent::default(),
+    };
+    let carried = passage.carry().await;
+    passage.finish(carried)
+}
+
+impl<C: Client> Passage<'_, C> {
+    /// Tries servers until one responds or none is left to try.
+    async fn carry(&mut self) -> Result<()> {
+        let declared = header::declared_length(self.request.fields);
+        let is_websocket = header::is_websocket(self.request);
+        if declared == Some(0) && !is_websocket && !self.client.is_body_done() {
+            // A server considers a request without a body complete once its head has arrived.
+            poll_fn(|cx| poll_empty_body(self.client, cx)).await?;
+        }
+        let body = match declared {
+            _ if is_websocket => Body::None,
+            Some(length) => Body::Length(length),
+            None if self.client.is_body_done() => Body::None,
+            None => Body::Chunked,
+        };
+        let head = self.write_head(body, is_websocket)?;
+        let is_idempotent = self.request.is_idempotent();
+        let mut replay = match is_idempotent {
+            true => Replay::default(),
+            false => Replay::never(),
+        };
+        let mut may_reuse = true;
+        loop {
+            let choice = self.choose_server()?;
+            let Some(mut connection) = self.connect(&choice, may_reuse).await? else {
+                continue;
+            };
+            let is_reused = connection.is_reused();
+            self.ctx.record_connected(is_reused);
+            let id = self.ctx.request_id_value().clone();
+            let asked = Asked {
+                head_alone: self.request.method == "HEAD",
+                upgrade: is_websocket,
+                request_id: &id,
+            };
+            let upload = Upload::new(head.clone(), body, &replay);
+            let patience = self.patience()?;
+            let mut exchange = Exchange::new(
+                self.client,
+                &mut connection,
+                asked,
+                patience,
+                upload,
+                &mut replay,
+            );
+            let carried = poll_fn(|cx| exchange.poll(cx)).await;
+            let download = &exchange.download;
+            (self.sent.status, self.sent.octets) = (download.status, download.octets);
+            let is_untouched = !download.has_begun;
+            let leaves_connection = exchange.leaves_connection();
+            let Err(error) = carried else {
+                if leaves_connection {
+                    let limit = &self.gateway.connection_limit;
+                    choice.endpoint.idle.keep(connection, limit);
+                }
+                return Ok(());
+            };
+            if self.client.has_cancelled() {
+                // Its port is free at once, and the server learns that nobody waits.
+                connection.reset_on_close();
+            }
+            let repeatable = is_idempotent && is_untouched && replay.is_complete();
+            if !self
+                .ctx
+                .record_exchange_failure(&error, is_reused, repeatable)
+            {
+                return Err(error);
+            }
+            may_reuse = !is_reused;
+        }
+    }
+
+    fn choose_server(&mut self) -> Result<Choice> {
+        if let Some(choice) = self.ctx.choose_server() {
+            return Ok(choice.clone());
+        }
+        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
+        proxy.pool.attempts.unresolved.inc();
+        let why = "no server of the upstream has an address yet";
+        Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up())
+    }
+
+    /// A connection to the chosen server; `None` if another one is to be tried.
+    async fn connect(&mut self, choice: &Choice, may_reuse: bool) -> Result<Option<Connection>> {
+        if may_reuse && let Some(connection) = choice.endpoint.idle.take() {
+            return Ok(Some(connection));
+        }
+        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
+        let dialer = &self.gateway.dialer;
+        // In a box, since most requests find an open connection.
+        let mut opening = Box::pin(proxy.pool.dial(choice, dialer, proxy.connect_timeout));
+        let client = &mut *self.client;
+        let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(Ok(opened)),
+            Poll::Pending => client.poll_gone(cx).map(Err),
+        });
+        let opened = opened.await?;
+        drop(opening);
+        match opened {
+            Ok(socket) => Ok(Some(Connection::new(socket))),
+            Err(mut error) => match self.ctx.record_connect_failure(&mut error) {
+                true => Ok(None),
+                false => Err(error),
+            },
+        }
+    }
+
+    fn patience(&self) -> Result<Patience> {
+        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
+        Ok(Patience {
+            read: proxy.read_timeout,
+            send: proxy.send_timeout,
+        })
+    }
+
+    fn write_head(&self, body: Body, is_websocket: bool) -> Result<Bytes> {
+        let host = self.ctx.decision.as_ref().and_then(|one| one.host.clone());
+        let invalid = || Error::explain(ErrorType::HTTPStatus(400), "the host is not valid");
+        let forwarded = Forwarded {
+            client: self.request.client,
+            tls: self.request.tls.is_some(),
+            host: host.ok_or_else(invalid)?,
+            port: self.request.port,
+            request_id: self.ctx.request_id_value(),
+        };
+        Ok(write_head(self.request, &forwarded, body, is_websocket))
+    }
+
+    /// Counts and logs the request, unless the gateway has to respond itself.
+    fn finish(mut self, carried: Result<()>) -> Carried {
+        // The upstream is no longer needed.
+        self.ctx.upstream_permit = None;
+        let failed = carried.is_err();
+        if let Err(error) = carried {
+            let failure = Failure::of(&error, self.client.is_body_done());
+            self.ctx.record_failure(failure, &error);
+            if let (None, Some((status, why))) = (self.sent.status, failure.response_status()) {
+                let accept = self.request.fields.get(&ACCEPT);
+                let page = LocalResponse::error(status, why, accept, self.ctx.request_id());
+                let page = Prepared::new(self.ctx, Some(page), self.request);
+                // If an upstream is to blame, the client keeps its connection.
+                let page = page.closing(!status.is_server_error());
+                return Carried::Respond(Box::new(page));
+            }
+        }
+        let status = self.ctx.status(self.sent.status);
+        let octets = self.sent.octets;
+        self.gateway
+            .record_request(&self.ctx, status, octets, self.request);
+        match failed {
+            true => Carried::Cut,
+            false => Carried::Complete,
+        }
+    }
+}
+
+fn no_route() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the route is gone").into_in()
+}
+
+/// Ready at the end of a body that must be empty.
+fn poll_empty_body<C: Client>(client: &mut C, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    loop {
+        match std::task::ready!(client.poll_body(cx))? {
+            None => return Poll::Ready(Ok(())),
+            Some(part) if part.is_empty() => {}
+            Some(_) => {
+                let why = "the request's body is longer than declared";
+                return Poll::Ready(Err(
+                    Error::explain(ErrorType::HTTPStatus(400), why).into_down()
+                ));
+            }
+        }
+    }
+}

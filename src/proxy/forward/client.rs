@@ -1,0 +1,55 @@
+//! The client's side of an exchange, which `edge` implements for each version of HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use pingora_core::{Error, Result};
+
+use super::response::ResponseHead;
+
+/// The client's side of an exchange with a server. All errors are the client's.
+pub trait Client: Send {
+    /// Counts what the client's connection has at upstreams, if it may have more than one request
+    /// there.
+    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>>;
+
+    /// The next octets of the request's body; `None` after its end. In a tunnel, what the client
+    /// sends; `None` once it has ended its side.
+    ///
+    /// What has been returned counts as accepted: the client may send as much again.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>>;
+
+    /// Whether the request's body has arrived completely.
+    fn is_body_done(&self) -> bool;
+
+    /// Ready once the client has cancelled the request or is gone, as far as that can be seen
+    /// without reading its body.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>>;
+
+    /// Whether the client has cancelled the request, so that its server is to learn it at once.
+    fn has_cancelled(&self) -> bool;
+
+    /// Takes the head of an interim response (1xx).
+    fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()>;
+
+    /// Takes the head of the response. If it switches protocols, a tunnel follows.
+    fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()>;
+
+    /// Ready once more of the response may be read from the server, with the most octets that are
+    /// of use.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>>;
+
+    /// Sends octets of the body or the tunnel, and removes what has been accepted from `part`.
+    /// Ready once that is all of it. `is_last` says that the body ends with them.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: &mut Bytes,
+        is_last: bool,
+    ) -> Poll<Result<()>>;
+
+    /// Ready once everything that was accepted is on its way.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+}

@@ -1,0 +1,127 @@
+//! The context of a request that Pingora's proxy carries, its `CTX`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora_core::{Error, ErrorType};
+use pingora_http::RequestHeader;
+
+use super::body::Body;
+use super::connection_limit::ConnectionLimit;
+use super::deadline::Deadline;
+use super::flow::Flow;
+use super::handover::KeepAlive;
+use super::header;
+use super::request::Fields;
+use super::request_ctx::RequestCtx;
+use super::upstream::Lease;
+
+/// The context of one request, with what only Pingora's phases need.
+pub struct PhaseCtx {
+    pub(super) request: RequestCtx,
+    /// Whether a kept connection turned out to be closed before anything was sent.
+    pub(super) is_stale: bool,
+    /// The connection to the server.
+    pub(super) lease: Option<Lease>,
+    /// Whether the client requests a WebSocket.
+    pub(super) websocket: bool,
+    /// By when the upstream must agree to the upgrade that the client requests.
+    deadline: Option<Deadline>,
+    /// Tells the owner of an HTTP/1 connection that it is kept.
+    pub(super) keep_alive: Option<KeepAlive>,
+    /// Whether a complete error page was sent, to a client that may still be sending.
+    pub(super) page_sent: bool,
+    /// The flow of the response to a client of HTTP/2.
+    pub(super) flow: Option<Arc<Flow>>,
+    /// The length of the body as the request declares it.
+    pub(super) declared: Option<u64>,
+    /// How much of the body has arrived, over HTTP/2.
+    pub(super) body: Body,
+}
+
+impl PhaseCtx {
+    /// The context of a request that has just arrived.
+    pub(super) fn new() -> Self {
+        Self {
+            request: RequestCtx::new(),
+            is_stale: false,
+            lease: None,
+            websocket: false,
+            deadline: None,
+            keep_alive: None,
+            page_sent: false,
+            flow: None,
+            declared: None,
+            body: Body::default(),
+        }
+    }
+
+    /// Acquires a permit to use a connection to an upstream, and returns whether there is one for
+    /// this request.
+    pub(super) fn acquire_upstream_permit(
+        &mut self,
+        head: &RequestHeader,
+        limit: &Arc<ConnectionLimit>,
+    ) -> bool {
+        self.declared = header::declared_length(Fields::Map(&head.headers));
+        self.flow = head.extensions.get::<Arc<Flow>>().cloned();
+        let at_upstreams = self.flow.as_ref().map(|flow| &flow.at_upstreams);
+        self.request.acquire_upstream_permit(limit, at_upstreams)
+    }
+
+    /// Records that the chosen server can be reached.
+    pub(super) fn record_connected(&mut self) {
+        self.request.record_connected(self.is_link_reused());
+        // Each attempt sends it from its beginning.
+        self.body = Body::of(self.declared);
+        if let (true, Some(proxy)) = (self.websocket, self.request.proxy()) {
+            let patience = proxy.read_timeout;
+            let deadline = |lease: &Lease| Deadline::start(&lease.link, patience);
+            self.deadline = self.lease.as_ref().map(deadline);
+        }
+    }
+
+    /// Whether the request's connection has served others before, which Pingora does not know.
+    fn is_link_reused(&self) -> bool {
+        self.lease
+            .as_ref()
+            .is_some_and(|lease| lease.link.is_reused())
+    }
+
+    /// Records that the head of a response has arrived. Only a tunnel may be silent for longer than
+    /// the route allows.
+    pub(super) fn record_response(&mut self, status: StatusCode) {
+        self.record_progress(status == StatusCode::SWITCHING_PROTOCOLS);
+    }
+
+    /// Records that the upstream has sent something, and whether it may be silent from now on.
+    pub(super) fn record_progress(&mut self, may_be_silent: bool) {
+        if may_be_silent {
+            self.deadline = None;
+        } else if let Some(deadline) = &self.deadline {
+            deadline.restart();
+        }
+    }
+
+    /// Records that the server had closed the kept connection: the same server is tried over
+    /// another one.
+    pub(super) fn record_stale(&mut self) {
+        self.is_stale = true;
+        self.request.try_server_again();
+    }
+
+    /// Records that a request failed after it was connected, and returns whether to try again.
+    pub(super) fn record_exchange_failure(&mut self, error: &mut Error, repeatable: bool) -> bool {
+        if self
+            .deadline
+            .take()
+            .is_some_and(|deadline| deadline.has_passed())
+        {
+            error.etype = ErrorType::ReadTimedout;
+            error.as_up();
+        }
+        let is_reused = self.is_link_reused();
+        self.request
+            .record_exchange_failure(error, is_reused, repeatable)
+    }
+}
