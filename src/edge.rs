@@ -324,7 +324,7 @@ mod tests {
     use super::*;
     use crate::challenge::Challenges;
     use crate::config::model::Tls;
-    use crate::proxy::{Prepared, Request, Routed};
+    use crate::proxy::{Carried, Client, Decision, Prepared, Request, Routed};
 
     struct Silent;
 
@@ -342,6 +342,10 @@ mod tests {
     impl DirectResponder for Silent {
         fn route(&self, _: &Request<'_>) -> Routed {
             Routed::Process(None)
+        }
+
+        async fn forward<C: Client>(&self, _: Decision, _: &Request<'_>, _: &mut C) -> Carried {
+            panic!("nothing is asked")
         }
 
         fn prepare_refusal(&self, _: http::StatusCode, _: &str, _: &Request<'_>) -> Prepared {

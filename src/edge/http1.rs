@@ -296,6 +296,8 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -308,7 +310,7 @@ mod tests {
         };
         // Each read sees one crumb, as with a TLS record for each.
         let (mut client, server) = tokio::io::duplex(32);
-        let mut stream = MessageStream::new(Box::new(server));
+        let mut stream = MessageStream::new(Box::new(server), Duration::from_secs(60));
         let crumbs = tokio::spawn(async move {
             let begin = b"GET / HTTP/1.1\r\nX: ";
             let mut sent = begin.len();

@@ -466,8 +466,7 @@ mod tests {
     fn only_a_whole_handshake_asks_for_a_websocket() {
         let upgrade = ("Upgrade", "websocket");
         let connection = ("Connection", "keep-alive, Upgrade");
-        let is_websocket =
-            |request: &RequestHeader| super::is_websocket(&Request::of(request, None));
+        let is_websocket = |head: &RequestHeader| is_websocket(&Request::of(head, None));
         assert!(is_websocket(&request("GET", "/", &[upgrade, connection])));
         for (method, fields) in [
             ("POST", &[upgrade, connection][..]),
