@@ -22,7 +22,9 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use crate::config::model::Limits;
-use crate::proxy::{Carried, Decision, DirectResponder, Handover, KeepAlive, Request, Routed};
+use crate::proxy::{
+    Carried, Client as _, Decision, DirectResponder, Handover, KeepAlive, Request, Routed,
+};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use self::client::Http1Client;
@@ -31,7 +33,7 @@ use self::head::Head;
 pub(super) use self::head::MAX_FIELDS;
 use self::request_line::EMPTY_LINE;
 pub(super) use self::request_line::{MAX_REQUEST_LINE, is_well_formed};
-use self::stream::MessageStream;
+use self::stream::{FAREWELL, MessageStream};
 use super::refusal::Refusal;
 use super::report::Report;
 use super::slot::Slot;
@@ -99,8 +101,7 @@ pub(super) async fn serve<A>(
                 let Some(request) = client.request_from(&head, &bytes) else {
                     return;
                 };
-                let (app, response) = (&**app, *response);
-                direct::respond(app, &mut stream, &head, &request, response, may_keep)
+                direct::respond(&**app, &mut stream, &head, &request, response, may_keep)
                     .await
                     .map_or(Next::Cut, Next::keep_if)
             }
@@ -178,10 +179,15 @@ async fn forward_message<A: DirectResponder>(
     let mut client = Http1Client::new(stream, head.http_10, may_keep, shutdown);
     match app.forward(decision, request, &mut client).await {
         Carried::Complete => Next::keep_if(client.keeps_connection()),
-        Carried::Cut => Next::Cut,
+        Carried::Cut => {
+            // The client is to see what it has got of the response.
+            let flushed = std::future::poll_fn(|cx| client.poll_flush(cx));
+            _ = tokio::time::timeout(FAREWELL, flushed).await;
+            Next::Cut
+        }
         Carried::Respond(response) => {
             let may_keep = may_keep && !*shutdown.borrow();
-            direct::respond(app, stream, head, request, *response, may_keep)
+            direct::respond(app, stream, head, request, response, may_keep)
                 .await
                 .map_or(Next::Cut, Next::keep_if)
         }

@@ -76,8 +76,12 @@ impl Framing {
             count => buffer.split_to(count).freeze(),
         };
         if let Self::Chunked(chunks) = self {
-            // The end often comes with the last octets.
-            buffer.advance(chunks.skip_framing(buffer)?);
+            // The end often comes with the last octets. What is malformed comes after them.
+            let mut ahead = *chunks;
+            if let Ok(count) = ahead.skip_framing(buffer) {
+                buffer.advance(count);
+                *chunks = ahead;
+            }
         }
         Ok(data)
     }

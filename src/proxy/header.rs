@@ -298,24 +298,6 @@ pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A request's target as `/path?query`, whichever form it was sent in.
-pub(crate) fn origin_form(raw: &[u8]) -> &[u8] {
-    if raw.first() == Some(&b'/') {
-        return raw;
-    }
-    // The URI of a target in absolute form contains what follows the authority.
-    match memchr::memmem::find(raw, b"://").and_then(|at| raw.get(at + 3..)) {
-        Some(rest) => match rest.iter().position(|octet| matches!(octet, b'/' | b'?')) {
-            Some(at) => rest
-                .get(at..)
-                .filter(|target| target.starts_with(b"/"))
-                .unwrap_or(b"/"),
-            None => b"/",
-        },
-        None => raw,
-    }
-}
-
 /// Whether a request asks for a WebSocket, in the only form that is passed on (RFC 6455, section
 /// 4.1).
 pub(crate) fn is_websocket(request: &Request<'_>) -> bool {
@@ -442,24 +424,6 @@ mod tests {
         assert_eq!(request.headers["x-forwarded-for"], "2001:db8::1");
         assert_eq!(request.headers["x-forwarded-port"], "443");
         assert_eq!(request.headers["host"], "[::1]:8443");
-    }
-
-    #[test]
-    fn targets_are_seen_in_origin_form() {
-        for (target, origin) in [
-            ("/a?b", "/a?b"),
-            ("http://a.example/x?y", "/x?y"),
-            ("http://a.example", "/"),
-            ("https://a.example:1/http://b/", "/http://b/"),
-            ("*", "*"),
-        ] {
-            let request = request("GET", target, &[]);
-            assert_eq!(
-                origin_form(request.raw_path()),
-                origin.as_bytes(),
-                "{target}"
-            );
-        }
     }
 
     #[test]

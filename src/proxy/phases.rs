@@ -23,7 +23,7 @@ use super::handover::Handover;
 use super::header::{self, Forwarded};
 use super::phase_ctx::PhaseCtx;
 use super::refusal::Refusal;
-use super::request::Request;
+use super::request::{Request, origin_form};
 
 use super::response::{self, LocalResponse};
 use super::response_head;
@@ -185,7 +185,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut PhaseCtx,
     ) -> Result<()> {
-        let target = header::origin_form(session.req_header().raw_path());
+        let target = origin_form(session.req_header().raw_path());
         if target != request.raw_path() {
             request.set_raw_path(target)?;
         }

@@ -9,7 +9,6 @@ use pingora_core::protocols::tls::SslDigest;
 use pingora_http::RequestHeader;
 
 use super::authority::Channel;
-use super::header;
 use crate::tls::TlsInfo;
 
 /// A request by its head, which has been checked.
@@ -129,7 +128,7 @@ impl<'a> Request<'a> {
 
     /// The target as `/path?query`, whichever form it was sent in.
     pub(crate) fn origin_form(&self) -> &'a [u8] {
-        header::origin_form(self.target)
+        origin_form(self.target)
     }
 
     /// Whether the request may be repeated (RFC 9110, section 9.2.2).
@@ -174,5 +173,23 @@ mod tests {
         let map = Fields::Map(&map);
         assert_eq!(map.get(&USER_AGENT), b"me");
         assert_eq!(map.get(&REFERER), b"");
+    }
+}
+
+/// A request's target as `/path?query`, whichever form it was sent in.
+pub(crate) fn origin_form(raw: &[u8]) -> &[u8] {
+    if raw.first() == Some(&b'/') {
+        return raw;
+    }
+    // The URI of a target in absolute form contains what follows the authority.
+    match memchr::memmem::find(raw, b"://").and_then(|at| raw.get(at + 3..)) {
+        Some(rest) => match rest.iter().position(|octet| matches!(octet, b'/' | b'?')) {
+            Some(at) => rest
+                .get(at..)
+                .filter(|target| target.starts_with(b"/"))
+                .unwrap_or(b"/"),
+            None => b"/",
+        },
+        None => raw,
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn respond<A: DirectResponder>(
     stream: &mut MessageStream,
     head: &Head,
     request: &Request<'_>,
-    response: Prepared,
+    response: Box<Prepared>,
     may_keep: bool,
 ) -> io::Result<bool> {
     let may_keep = may_keep && !response.closes() && head.body != Body::Upgrade;
@@ -96,7 +96,7 @@ pub(super) async fn respond<A: DirectResponder>(
         stream.send_response(&piece, body).await
     };
     let octets = sent.as_ref().map_or(0, |()| body.len());
-    app.record_sent(response, request, octets);
+    app.record_sent(*response, request, octets);
     sent.map(|()| is_kept)
 }
 

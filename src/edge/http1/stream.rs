@@ -35,7 +35,7 @@ const MAX_AHEAD: usize = 64 * 1024;
 const HALF_CLOSED: Duration = Duration::from_secs(3);
 
 /// How long sending the last data may take at the end of a connection.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long a client that still sends is read from after the last response, so that it reads the
 /// response before the connection is reset (RFC 9112, section 9.6): in total, and without an octet.
