@@ -44,12 +44,10 @@ impl Failure {
                 Ok(status) => Self::Gateway(status, "The gateway failed."),
                 Err(_) => Self::internal(),
             },
-            (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) if !body_complete => {
-                Self::Client(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "The request's body did not arrive in time.",
-                )
-            }
+            (ErrorSource::Upstream, E::ReadTimedout) if !body_complete => Self::Client(
+                StatusCode::REQUEST_TIMEOUT,
+                "The request's body did not arrive in time.",
+            ),
             (
                 ErrorSource::Upstream,
                 E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout,

@@ -278,7 +278,11 @@ where
         let mut client = Http2Client::new(halves, &self.at_upstreams, stalled, idle, length);
         match self.app.forward(decision, &request, &mut client).await {
             Carried::Complete => await_body_end(session, IDLE_AFTER).await,
-            Carried::Cut => session.shutdown(),
+            Carried::Cut => {
+                // A reset drops what the task of the connection has not sent yet.
+                tokio::task::yield_now().await;
+                session.shutdown();
+            }
             Carried::Respond(response) => return Some(response),
         }
         None

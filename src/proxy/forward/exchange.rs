@@ -20,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a server may make no progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// Between two parts of its response, once it has the complete request.
+    /// Between two parts of its response, and of the request that it waits for.
     pub(super) read: Duration,
     /// While it accepts nothing of the request.
     pub(super) send: Duration,
@@ -113,14 +113,14 @@ impl<'a, C: Client> Exchange<'a, C> {
             FAREWELL
         } else if in_tunnel {
             UPGRADED_IDLE
-        } else if self.upload.is_blocked && self.download.is_waiting {
-            self.patience.send
-        } else if self.upload.is_over() && self.download.is_waiting {
-            self.patience.read
-        } else {
-            // The client is waited for, to send or to accept, which has deadlines of its own.
+        } else if !self.download.is_waiting {
+            // The client is to accept the response first, for which it has a deadline of its own.
             self.since = None;
             return Poll::Pending;
+        } else if self.upload.is_blocked {
+            self.patience.send
+        } else {
+            self.patience.read
         };
         let has_moved = self.upload.has_moved | self.download.has_moved;
         (self.upload.has_moved, self.download.has_moved) = (false, false);
@@ -141,15 +141,20 @@ impl<'a, C: Client> Exchange<'a, C> {
             self.upload.stop();
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Err(match self.upload.is_blocked {
-            true => {
-                let why = format!("it accepts nothing of the request for {limit:?}");
-                Error::explain(ErrorType::WriteTimedout, why).into_up()
-            }
-            false => {
-                let why = format!("it sends nothing for {limit:?}");
-                Error::explain(ErrorType::ReadTimedout, why).into_up()
-            }
-        }))
+        Poll::Ready(Err(self.timeout_error(limit)))
+    }
+
+    /// The error of a wait of `limit`, with the side that was waited for.
+    fn timeout_error(&self, limit: Duration) -> Box<Error> {
+        if self.upload.is_blocked {
+            let why = format!("the server accepts nothing of the request for {limit:?}");
+            Error::explain(ErrorType::WriteTimedout, why).into_up()
+        } else if self.upload.is_over() {
+            let why = format!("the server sends nothing for {limit:?}");
+            Error::explain(ErrorType::ReadTimedout, why).into_up()
+        } else {
+            let why = format!("the client sends nothing of the request's body for {limit:?}");
+            Error::explain(ErrorType::ReadTimedout, why).into_down()
+        }
     }
 }
