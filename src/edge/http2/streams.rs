@@ -49,6 +49,10 @@ const BODY_END: Duration = Duration::from_secs(30);
 const IDLE_BEFORE: Duration = Duration::from_secs(2);
 const IDLE_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the task of the connection has for sending what a stream has accepted, before the stream
+/// is reset: a reset drops the rest, the head of the response included.
+const BEFORE_RESET: Duration = Duration::from_millis(100);
+
 /// How often a connection that should end is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -279,8 +283,7 @@ where
         match self.app.forward(decision, &request, &mut client).await {
             Carried::Complete => await_body_end(session, IDLE_AFTER).await,
             Carried::Cut => {
-                // A reset drops what the task of the connection has not sent yet.
-                tokio::task::yield_now().await;
+                tokio::time::sleep(BEFORE_RESET).await;
                 session.shutdown();
             }
             Carried::Respond(response) => return Some(response),
