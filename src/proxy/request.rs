@@ -154,6 +154,24 @@ fn authority(head: &RequestHeader) -> &[u8] {
     }
 }
 
+/// A request's target as `/path?query`, whichever form it was sent in.
+pub(crate) fn origin_form(raw: &[u8]) -> &[u8] {
+    if raw.first() == Some(&b'/') {
+        return raw;
+    }
+    // The URI of a target in absolute form contains what follows the authority.
+    match memchr::memmem::find(raw, b"://").and_then(|at| raw.get(at + 3..)) {
+        Some(rest) => match rest.iter().position(|octet| matches!(octet, b'/' | b'?')) {
+            Some(at) => rest
+                .get(at..)
+                .filter(|target| target.starts_with(b"/"))
+                .unwrap_or(b"/"),
+            None => b"/",
+        },
+        None => raw,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::header::{REFERER, USER_AGENT};
@@ -173,23 +191,5 @@ mod tests {
         let map = Fields::Map(&map);
         assert_eq!(map.get(&USER_AGENT), b"me");
         assert_eq!(map.get(&REFERER), b"");
-    }
-}
-
-/// A request's target as `/path?query`, whichever form it was sent in.
-pub(crate) fn origin_form(raw: &[u8]) -> &[u8] {
-    if raw.first() == Some(&b'/') {
-        return raw;
-    }
-    // The URI of a target in absolute form contains what follows the authority.
-    match memchr::memmem::find(raw, b"://").and_then(|at| raw.get(at + 3..)) {
-        Some(rest) => match rest.iter().position(|octet| matches!(octet, b'/' | b'?')) {
-            Some(at) => rest
-                .get(at..)
-                .filter(|target| target.starts_with(b"/"))
-                .unwrap_or(b"/"),
-            None => b"/",
-        },
-        None => raw,
     }
 }

@@ -106,9 +106,10 @@ impl Meaning {
         if is_hop_by_hop(name) {
             return self.is_switching && (is("upgrade") || is("connection"));
         }
-        !is("content-length")
-            && !(self.nominates
-                && connection_names(fields).any(|named| named.eq_ignore_ascii_case(name)))
+        let mut nominated = connection_names(fields);
+        let is_nominated =
+            self.nominates && nominated.any(|named| named.eq_ignore_ascii_case(name));
+        !is("content-length") && !is_nominated
     }
 }
 

@@ -159,7 +159,10 @@ impl Upload {
                 false if in_tunnel && self.state == State::Ended => connection
                     .poll_shutdown(cx)
                     .map_ok(|()| self.state = State::Closed),
-                false => return Ok(self.flush(cx, connection)),
+                false => {
+                    self.flush(cx, connection);
+                    return Ok(());
+                }
             };
             self.is_blocked = sent.is_pending();
             match sent {
