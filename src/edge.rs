@@ -341,7 +341,11 @@ mod tests {
 
     impl DirectResponder for Silent {
         fn route(&self, _: &Request<'_>) -> Routed {
-            Routed::Process(None)
+            panic!("nothing is asked")
+        }
+
+        async fn route_validation(&self, _: &Request<'_>) -> Routed {
+            panic!("nothing is asked")
         }
 
         async fn forward<C: Client>(&self, _: Decision, _: &Request<'_>, _: &mut C) -> Carried {

@@ -54,6 +54,7 @@ pub use self::handover::{Handover, KeepAlive};
 pub use self::prepared::Prepared;
 pub use self::request::{Fields, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
+pub(crate) use self::response::{BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE};
 pub use self::route::{Site, SiteTable};
 
 use self::connection_limit::ConnectionLimit;

@@ -94,7 +94,16 @@ pub(super) async fn serve<A>(
         };
         let may_keep = head.keeps_connection && !*shutdown.borrow();
         let request = client.request_from(&head, stream.unread());
-        let next = match request.map(|request| app.route(&request)) {
+        let routed = match request.map(|request| app.route(&request)) {
+            Some(Routed::Validation) => {
+                let Some(request) = client.request_from(&head, stream.unread()) else {
+                    return;
+                };
+                Some(Box::pin(app.route_validation(&request)).await)
+            }
+            routed => routed,
+        };
+        let next = match routed {
             Some(Routed::Respond(response)) => {
                 let bytes = stream.take_bytes(head.len);
                 stream.begin_body(&head);
@@ -133,7 +142,7 @@ pub(super) async fn serve<A>(
                 }
                 continue;
             }
-            None => return,
+            Some(Routed::Validation) | None => return,
         };
         match next {
             Next::Keep => {}
@@ -209,7 +218,7 @@ fn close_stream(
 async fn proxy_message<A>(
     app: &Arc<A>,
     stream: MessageStream,
-    decision: Option<Decision>,
+    decision: Decision,
     limits: &Limits,
     shutdown: &mut ShutdownWatch,
 ) -> Option<MessageStream>

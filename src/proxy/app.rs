@@ -27,6 +27,9 @@ pub trait DirectResponder: HttpServerApp {
     /// Decides what to do with a request.
     fn route(&self, request: &Request<'_>) -> Routed;
 
+    /// Decides what to do with a request that may be a CA's, which takes a look into the storage.
+    fn route_validation(&self, request: &Request<'_>) -> impl Future<Output = Routed> + Send;
+
     /// Passes a request on, and its response to the client.
     fn forward<C: Client>(
         &self,
@@ -49,9 +52,10 @@ pub enum Routed {
     Respond(Box<Prepared>),
     /// Pass the request to [`DirectResponder::forward`].
     Forward(Decision),
-    /// Pass the request to [`HttpServerApp::process_new_http`], with what was decided; `None` if
-    /// that takes more than the head.
-    Process(Option<Decision>),
+    /// Pass the request to [`HttpServerApp::process_new_http`], with what was decided.
+    Process(Decision),
+    /// Ask [`DirectResponder::route_validation`].
+    Validation,
 }
 
 /// How requests reach their servers.
@@ -86,15 +90,9 @@ impl ProxyApp {
     pub fn with_lane(self, lane: Lane) -> Self {
         Self { lane, ..self }
     }
-}
 
-impl DirectResponder for ProxyApp {
-    fn route(&self, request: &Request<'_>) -> Routed {
-        let router = &self.gateway.router;
-        if router.is_validation(request) {
-            return Routed::Process(None);
-        }
-        let decision = router.route(request);
+    fn decide(&self, request: &Request<'_>) -> Routed {
+        let decision = self.gateway.router.route(request);
         let respond = |prepared| Routed::Respond(Box::new(prepared));
         match decision.step() {
             Step::Respond(_) => {
@@ -107,9 +105,24 @@ impl DirectResponder for ProxyApp {
             }
             Step::Pass(_) => match self.lane {
                 Lane::Own => Routed::Forward(decision),
-                Lane::Pingora => Routed::Process(Some(decision)),
+                Lane::Pingora => Routed::Process(decision),
             },
         }
+    }
+}
+
+impl DirectResponder for ProxyApp {
+    fn route(&self, request: &Request<'_>) -> Routed {
+        let router = &self.gateway.router;
+        if router.is_validation(request) {
+            return Routed::Validation;
+        }
+        self.decide(request)
+    }
+
+    async fn route_validation(&self, request: &Request<'_>) -> Routed {
+        self.gateway.router.look_up_validation(request).await;
+        self.decide(request)
     }
 
     fn forward<C: Client>(

@@ -8,8 +8,7 @@ use super::decision::Decision;
 /// What the edge passes to Pingora's proxy beside a session of HTTP/1, as its user context.
 pub struct Handover {
     pub keep_alive: KeepAlive,
-    /// `None` if the request has not been decided.
-    pub decision: Option<Decision>,
+    pub decision: Decision,
 }
 
 /// Whether an HTTP/1 connection is kept although Pingora drops it, as it does after every failure

@@ -48,7 +48,7 @@ impl ProxyHttp for Gateway {
     ) {
         if let Ok(handover) = user_context.downcast::<Handover>() {
             ctx.keep_alive = Some(handover.keep_alive);
-            ctx.request.decision = handover.decision;
+            ctx.request.decision = Some(handover.decision);
         }
     }
 

@@ -14,15 +14,15 @@ use pingora_proxy::Session;
 use crate::proxy::header::REQUEST_ID;
 
 /// How much of a request's body is read and discarded so that its HTTP/1 connection can be kept.
-const DRAIN_LIMIT: usize = 64 * 1024;
+pub(crate) const DRAIN_LIMIT: usize = 64 * 1024;
 
 /// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the rest of the body of an HTTP/2 request is waited for: in total, and without an
 /// octet, before a response and after it.
-const BODY_END: Duration = Duration::from_secs(30);
-const IDLE_BEFORE: Duration = Duration::from_secs(2);
+pub(crate) const BODY_END: Duration = Duration::from_secs(30);
+pub(crate) const IDLE_BEFORE: Duration = Duration::from_secs(2);
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(5);
 
 /// After how many seconds a client may retry for which the gateway has no room.

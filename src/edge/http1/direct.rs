@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderName, HeaderValue};
@@ -17,16 +16,10 @@ use super::request_line::RoughLine;
 use super::stream::MessageStream;
 
 use crate::edge::refusal::Refusal;
-use crate::proxy::{DirectResponder, Fields, Prepared, Request};
+use crate::proxy::{DRAIN_LIMIT, DRAIN_TIMEOUT, DirectResponder, Fields, Prepared, Request};
 
 /// Up to this size a body is sent in one piece with its head.
 const SMALL: usize = 8 * 1024;
-
-/// How much of a request's body is read and discarded so that its connection can be kept.
-const DRAIN_LIMIT: usize = 64 * 1024;
-
-/// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What requests of a connection have in common.
 pub(super) struct Connected {

@@ -55,15 +55,13 @@ impl Session {
     pub(super) fn new_session(
         mut inner: HttpSession,
         flow: Flow,
-        decision: Option<Decision>,
+        decision: Decision,
         stalled: &Arc<AtomicBool>,
     ) -> ServerSession {
         let flow = Arc::new(flow);
         let head = inner.req_header_mut();
         head.extensions_mut().insert(Arc::clone(&flow));
-        if let Some(decision) = decision {
-            head.extensions_mut().insert(decision);
-        }
+        head.extensions_mut().insert(decision);
         ServerSession::new_custom(Box::new(Self {
             inner,
             flow,

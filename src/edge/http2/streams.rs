@@ -35,19 +35,16 @@ use crate::edge::report::Report;
 use crate::edge::slot::Slot;
 use crate::edge::timer::Timer;
 use crate::edge::write_coalescing::Batch;
-use crate::proxy::{Carried, Decision, DirectResponder, Flow, Prepared, Request, Routed};
+use crate::proxy::{
+    BODY_END, Carried, Decision, DirectResponder, Flow, IDLE_AFTER, IDLE_BEFORE, Prepared, Request,
+    Routed,
+};
 use crate::shutdown::{ShutdownWatch, requested};
 
 use super::session::Session;
 
 /// How long the last octets of a response may take to reach the client.
 const FLUSH: Duration = Duration::from_secs(5);
-
-/// How long the rest of the body of a request is waited for: in total, and without an octet, before
-/// a response and after it.
-const BODY_END: Duration = Duration::from_secs(30);
-const IDLE_BEFORE: Duration = Duration::from_secs(2);
-const IDLE_AFTER: Duration = Duration::from_secs(5);
 
 /// How long the task of the connection has for sending what a stream has accepted, before the stream
 /// is reset: a reset drops the rest, the head of the response included.
@@ -246,7 +243,14 @@ where
 
     async fn answer_request(self: Arc<Self>, mut session: HttpSession) {
         let in_flight = self.slot.count_in_flight();
-        let response = match self.route(&session) {
+        let routed = match self.route(&session) {
+            Routed::Validation => {
+                let request = Request::of(session.req_header(), session.digest());
+                Box::pin(self.app.route_validation(&request)).await
+            }
+            routed => routed,
+        };
+        let response = match routed {
             Routed::Respond(response) => response,
             Routed::Forward(decision) => {
                 // Most requests are in a task of their own by then.
@@ -256,6 +260,7 @@ where
                     None => return,
                 }
             }
+            Routed::Validation => return,
             Routed::Process(decision) => {
                 let flow = Flow::new(&self.at_upstreams);
                 let session = Session::new_session(session, flow, decision, in_flight.stalled());
