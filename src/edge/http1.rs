@@ -195,6 +195,13 @@ async fn forward_message<A: DirectResponder>(
             Next::Cut
         }
         Carried::Respond(response) => {
+            // An interim response may be on its way.
+            let flushed = std::future::poll_fn(|cx| client.poll_flush(cx));
+            let flushed = tokio::time::timeout(FAREWELL, flushed).await;
+            if !matches!(flushed, Ok(Ok(()))) {
+                app.record_sent(*response, request, 0);
+                return Next::Cut;
+            }
             let may_keep = may_keep && !*shutdown.borrow();
             direct::respond(app, stream, head, request, response, may_keep)
                 .await
@@ -283,7 +290,12 @@ async fn read_head(stream: &mut MessageStream, limits: &Limits) -> Result<Option
         if is_worth_parsing
             && let Some(head) = head::parse(stream.unread(), limits.max_header_bytes)?
         {
-            return Ok(Some(head));
+            let Some(absolute) = &head.absolute else {
+                return Ok(Some(head));
+            };
+            // Every server reads origin form in the same way.
+            stream.rewrite_head(|buffer| absolute.to_origin_form(buffer, head.len));
+            return head::parse(stream.unread(), usize::MAX);
         }
         let before = stream.unread().len();
         match tokio::time::timeout_at(deadline, stream.read_more()).await {

@@ -59,7 +59,10 @@ impl Connection {
         cx: &mut Context<'_>,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(most);
+        // A part that is kept keeps its whole block of memory. So small parts share one.
+        if self.buffer.capacity() - self.buffer.len() < most / 4 {
+            self.buffer.reserve(most);
+        }
         let mut space = (&mut self.buffer).limit(most);
         poll_read_buf(Pin::new(&mut self.socket), cx, &mut space)
     }

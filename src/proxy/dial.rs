@@ -1,11 +1,12 @@
 //! Opens connections to servers: over TCP or a Unix socket, with TLS if the server speaks it.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use pingora_core::connectors::TransportConnector;
@@ -17,6 +18,7 @@ use pingora_core::{Error, ErrorType, Result};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 /// Marks a connection whose server's certificate does not cover its address. Nothing may be sent to
@@ -129,7 +131,9 @@ fn reset_on_close(socket: SockRef<'_>) {
 /// Whether the server has neither sent anything nor closed.
 pub(super) fn is_quiet(socket: &mut dyn Duplex) -> bool {
     let mut octet = [0];
+    let read = poll_fn(|cx| Pin::new(&mut *socket).poll_read(cx, &mut ReadBuf::new(&mut octet)));
+    // Once a task has used up its budget, every read of Tokio's is pending.
+    let mut read = pin!(unconstrained(read));
     let mut cx = Context::from_waker(Waker::noop());
-    let read = Pin::new(socket).poll_read(&mut cx, &mut ReadBuf::new(&mut octet));
-    matches!(read, Poll::Pending)
+    read.as_mut().poll(&mut cx).is_pending()
 }

@@ -222,7 +222,8 @@ impl<C: Client> Passage<'_, C> {
         self.ctx.upstream_permit = None;
         let failed = carried.is_err();
         if let Err(error) = carried {
-            let failure = Failure::of(&error, self.client.is_body_done());
+            // The exchange knows whose time was up.
+            let failure = Failure::of(&error, true);
             self.ctx.record_failure(failure, &error);
             if let (None, Some((status, why))) = (self.sent.status, failure.response_status()) {
                 let accept = self.request.fields.get(&ACCEPT);

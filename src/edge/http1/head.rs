@@ -101,10 +101,7 @@ pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Head>, Refusal> {
                 ranges: HeadRanges {
                     method: within(bytes, request.method),
                     target: within(bytes, request.target),
-                    host: match &absolute {
-                        Some(absolute) if !absolute.has_host => absolute.authority.clone(),
-                        _ => within(bytes, fields.host),
-                    },
+                    host: within(bytes, fields.host),
                 },
                 absolute: absolute.map(Box::new),
             }));
@@ -162,6 +159,8 @@ struct Fields<'a> {
     connection_keep_alive: bool,
     length: Option<u64>,
     chunked: bool,
+    has_upgrade: bool,
+    /// Whether each protocol that the client offers to upgrade to is WebSocket.
     upgrade_to_websocket: bool,
     connection_upgrade: bool,
 }
@@ -205,7 +204,10 @@ impl<'a> Fields<'a> {
             }
             6 if is("expect") => self.expects = true,
             7 if is("upgrade") => {
-                self.upgrade_to_websocket = value.eq_ignore_ascii_case(b"websocket");
+                let is_websocket = value.eq_ignore_ascii_case(b"websocket");
+                self.upgrade_to_websocket =
+                    is_websocket && (self.upgrade_to_websocket || !self.has_upgrade);
+                self.has_upgrade = true;
             }
             10 if is("connection") => {
                 for option in value.split(|&byte| byte == b',') {
@@ -327,9 +329,25 @@ mod tests {
             let head = format!("GET /a?b HTTP/1.1\r\n{fields}\r\n");
             assert_eq!(asked(&head), ["GET", "/a?b", "a.example"], "{fields}");
         }
-        let absolute = "http://a.example/b";
-        let head = format!("PUT {absolute} HTTP/1.0\r\n\r\n");
-        assert_eq!(asked(&head), ["PUT", absolute, "a.example"]);
+    }
+
+    #[test]
+    fn only_websocket_alone_is_upgraded_to() {
+        let body = |fields: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n{fields}\r\n");
+            let found = parse(head.as_bytes(), 1024).expect("good").expect("whole");
+            found.body
+        };
+        let (websocket, other) = ("Upgrade: WebSocket\r\n", "Upgrade: h2c\r\n");
+        assert_eq!(body(websocket), Body::Upgrade);
+        for fields in [
+            other.to_owned(),
+            [websocket, other].concat(),
+            [other, websocket].concat(),
+            "Upgrade: websocket, h2c\r\n".to_owned(),
+        ] {
+            assert_eq!(body(&fields), Body::Length(0), "{fields}");
+        }
     }
 
     #[test]
@@ -355,10 +373,9 @@ mod tests {
             let mut bytes = BytesMut::from(format!("{head}{rest}").as_bytes());
             let found = parse(&bytes, 1024).ok()?.expect("whole");
             let absolute = found.absolute.expect("an absolute target");
-            let len = absolute.to_origin_form(&mut bytes, found.len);
+            absolute.to_origin_form(&mut bytes, found.len);
             let text = String::from_utf8(bytes.to_vec()).expect("text");
-            assert_eq!(&text[len..], rest);
-            Some(text[..len].to_owned())
+            Some(text.strip_suffix(rest).expect("the rest").to_owned())
         };
         for (target, host, path) in [
             ("http://a.test/x?y", "a.test", "/x?y"),

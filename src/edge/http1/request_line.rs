@@ -93,8 +93,8 @@ pub(super) struct Absolute {
 
 impl Absolute {
     /// Rewrites the head, the first `head` bytes of `bytes`, into origin form, which every server
-    /// reads in the same way. The authority becomes that of `Host`. Returns the head's new length.
-    pub(super) fn to_origin_form(&self, bytes: &mut BytesMut, head: usize) -> usize {
+    /// reads in the same way. The authority becomes that of `Host`.
+    pub(super) fn to_origin_form(&self, bytes: &mut BytesMut, head: usize) {
         let old = bytes.split_to(head.min(bytes.len()));
         let part = |range: Range<usize>| old.get(range).unwrap_or_default();
         let path = part(self.authority.end..self.target.end);
@@ -114,10 +114,8 @@ impl Absolute {
             new.put_slice(b"\r\n");
         }
         new.put_slice(fields);
-        let head = new.len();
         new.put_slice(bytes);
         *bytes = new;
-        head
     }
 }
 

@@ -105,12 +105,14 @@ impl MessageStream {
         std::future::poll_fn(|cx| self.poll_fill(cx)).await
     }
 
+    /// Has `rewrite` replace the head at the beginning of what has been read.
+    pub(super) fn rewrite_head(&mut self, rewrite: impl FnOnce(&mut BytesMut)) {
+        rewrite(&mut self.buffer);
+    }
+
     /// Positions the stream on the message whose head has been read.
     pub(super) fn begin_message(&mut self, head: &Head) {
-        self.head = match &head.absolute {
-            Some(absolute) => absolute.to_origin_form(&mut self.buffer, head.len),
-            None => head.len,
-        };
+        self.head = head.len;
         self.begin_framing(head);
     }
 

@@ -8,12 +8,15 @@ use http::StatusCode;
 use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
-use super::response::{Asked, Body, parse_head};
+use super::response::{Asked, Body, ResponseHead, parse_head, unfold_lines};
 use crate::proxy::connection::Connection;
 use crate::proxy::framing::Framing;
 
 /// How many octets are read at once while a head is waited for.
 const HEAD: usize = 8 * 1024;
+
+/// The most interim responses (1xx) before a response.
+const MAX_INTERIMS: usize = 100;
 
 /// One attempt to receive a response.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(super) struct Download {
     ends_with_connection: bool,
     /// Whether what is in the connection's buffer has been parsed in vain.
     needs_more: bool,
+    /// Interim responses that have been passed on.
+    interims: usize,
     /// Whether the server keeps its connection.
     is_kept: bool,
     /// The status of the response, once its head is on its way.
@@ -57,6 +62,7 @@ impl Download {
             is_last: false,
             ends_with_connection: false,
             needs_more: true,
+            interims: 0,
             is_kept: false,
             status: None,
             has_begun: false,
@@ -112,6 +118,10 @@ impl Download {
         asked: Asked<'_>,
     ) -> Poll<Result<()>> {
         if self.needs_more {
+            if self.interims > 0 {
+                // What the client does not take must not pile up.
+                ready!(client.poll_flush(cx))?;
+            }
             let begin = connection.buffer.len();
             match ready!(self.poll_fill(cx, client, connection, HEAD))? {
                 0 => {
@@ -129,12 +139,18 @@ impl Download {
                 }
             }
         }
-        let parsed = parse_head(&connection.buffer, asked, |head| {
-            match head.status.is_informational() && head.body != Body::Tunnel {
-                true => client.send_interim(head),
-                false => client.send_head(head),
+        let mut send = |head: &ResponseHead<'_>| match head.status.is_informational()
+            && head.body != Body::Tunnel
+        {
+            true => client.send_interim(head),
+            false => client.send_head(head),
+        };
+        let parsed = match parse_head(&connection.buffer, asked, &mut send) {
+            Err(_) if unfold_lines(&mut connection.buffer) => {
+                parse_head(&connection.buffer, asked, send)
             }
-        })?;
+            parsed => parsed,
+        }?;
         let Some(parsed) = parsed else {
             self.needs_more = true;
             return Poll::Ready(Ok(()));
@@ -143,6 +159,12 @@ impl Download {
         self.has_begun = true;
         if parsed.status.is_informational() && parsed.body != Body::Tunnel {
             self.needs_more = connection.buffer.is_empty();
+            self.interims += 1;
+            if self.interims > MAX_INTERIMS {
+                let why = "too many interim responses";
+                let error = Error::explain(ErrorType::InvalidHTTPHeader, why);
+                return Poll::Ready(Err(error.into_up()));
+            }
             return Poll::Ready(Ok(()));
         }
         self.status = Some(parsed.status);

@@ -1,6 +1,6 @@
 //! One request and its response over one connection to a server, both at the same time.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora_core::{Error, ErrorType, Result};
@@ -26,6 +26,21 @@ pub(super) struct Patience {
     pub(super) send: Duration,
 }
 
+/// What an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The end of a request whose response is complete.
+    Farewell,
+    /// What the server still sends through a tunnel whose client has ended its side.
+    TunnelEnd,
+    /// Anything in a tunnel.
+    Tunnel,
+    /// The server, to accept more of the request.
+    Send,
+    /// The next part of the response, or of the request that the server waits for.
+    Read,
+}
+
 /// One attempt at a server.
 pub(super) struct Exchange<'a, C> {
     client: &'a mut C,
@@ -35,8 +50,8 @@ pub(super) struct Exchange<'a, C> {
     upload: Upload,
     pub(super) download: Download,
     replay: &'a mut Replay,
-    /// Since when the server has been waited for, or the end of the request after the response.
-    since: Option<Instant>,
+    /// What is waited for, and since when.
+    wait: Option<(Wait, Instant)>,
     /// Whether the client has the complete response.
     has_response: bool,
 }
@@ -58,7 +73,7 @@ impl<'a, C: Client> Exchange<'a, C> {
             upload,
             download: Download::new(),
             replay,
-            since: None,
+            wait: None,
             has_response: false,
         }
     }
@@ -81,16 +96,13 @@ impl<'a, C: Client> Exchange<'a, C> {
         if received.is_ready() && (self.upload.is_over() || self.download.is_tunnel()) {
             return Poll::Ready(Ok(()));
         }
-        if self.upload.is_over()
+        if (self.upload.is_over() || self.upload.is_blocked)
             && !self.download.is_tunnel()
             && let Poll::Ready(error) = self.client.poll_gone(cx)
         {
             return Poll::Ready(Err(error));
         }
-        if received.is_ready() && !self.has_response {
-            self.has_response = true;
-            self.since = None;
-        }
+        self.has_response |= received.is_ready();
         self.poll_overdue(cx)
     }
 
@@ -108,40 +120,49 @@ impl<'a, C: Client> Exchange<'a, C> {
     /// Ready once the server has been waited for too long, or if the response has ended and the
     /// request does not.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let in_tunnel = self.download.is_tunnel();
-        let limit = if self.has_response || self.upload.is_closed() {
-            FAREWELL
-        } else if in_tunnel {
-            UPGRADED_IDLE
-        } else if !self.download.is_waiting {
-            // The client is to accept the response first, for which it has a deadline of its own.
-            self.since = None;
-            return Poll::Pending;
-        } else if self.upload.is_blocked {
-            self.patience.send
-        } else {
-            self.patience.read
-        };
         let has_moved = self.upload.has_moved | self.download.has_moved;
         (self.upload.has_moved, self.download.has_moved) = (false, false);
-        // What still comes does not extend a farewell.
-        if has_moved && !self.has_response {
-            self.since = None;
-        }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if self
-            .connection
-            .alarm
-            .poll_at(cx, since + limit)
-            .is_pending()
-        {
+        let Some(wait) = self.current_wait() else {
+            self.wait = None;
             return Poll::Pending;
-        }
-        if self.has_response || in_tunnel {
+        };
+        // What still comes does not extend a farewell.
+        let continues =
+            |known: &(Wait, Instant)| known.0 == wait && !(has_moved && wait != Wait::Farewell);
+        let known = self.wait.filter(continues);
+        let (_, since) = *self
+            .wait
+            .insert(known.unwrap_or_else(|| (wait, Instant::now())));
+        let limit = match wait {
+            Wait::Farewell | Wait::TunnelEnd => FAREWELL,
+            Wait::Tunnel => UPGRADED_IDLE,
+            Wait::Send => self.patience.send,
+            Wait::Read => self.patience.read,
+        };
+        ready!(self.connection.alarm.poll_at(cx, since + limit));
+        if matches!(wait, Wait::Farewell | Wait::TunnelEnd | Wait::Tunnel) {
             self.upload.stop();
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(Err(self.timeout_error(limit)))
+    }
+
+    /// What is waited for; `None` if it is the client that has to accept the response, for which it
+    /// has a deadline of its own.
+    fn current_wait(&self) -> Option<Wait> {
+        if self.has_response {
+            Some(Wait::Farewell)
+        } else if self.upload.is_closed() {
+            Some(Wait::TunnelEnd)
+        } else if self.download.is_tunnel() {
+            Some(Wait::Tunnel)
+        } else if !self.download.is_waiting {
+            None
+        } else if self.upload.is_blocked {
+            Some(Wait::Send)
+        } else {
+            Some(Wait::Read)
+        }
     }
 
     /// The error of a wait of `limit`, with the side that was waited for.

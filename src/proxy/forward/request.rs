@@ -1,5 +1,7 @@
 //! The head of a request as it is sent to a server.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderValue;
 
@@ -35,24 +37,23 @@ pub(super) fn write_head(
     let is_nominated = |name: &[u8]| {
         nominates && connection_names(fields()).any(|named| named.eq_ignore_ascii_case(name))
     };
-    let mut cookie = None;
+    let mut cookie: Option<Cow<'_, [u8]>> = None;
     for (name, value) in fields() {
         if is_framing(name) || is_hop_by_hop(name) || is_claim(name) || is_nominated(name) {
             continue;
         }
-        if request.is_http2() && name == b"cookie" {
+        if name.eq_ignore_ascii_case(b"cookie") {
             // HTTP/2 may split it (RFC 9113, section 8.2.3).
-            let joined: &mut Vec<u8> = cookie.get_or_insert_default();
-            if !joined.is_empty() {
-                joined.extend_from_slice(b"; ");
-            }
-            joined.extend_from_slice(value);
+            cookie = Some(match cookie {
+                None => Cow::Borrowed(value),
+                Some(first) => Cow::Owned([&*first, value].join(&b"; "[..])),
+            });
             continue;
         }
         put_field(&mut head, name, value);
     }
     if let Some(cookie) = cookie {
-        put_field(&mut head, b"cookie", &cookie);
+        put_field(&mut head, b"Cookie", &cookie);
     }
     match body {
         Body::None => {}

@@ -138,6 +138,32 @@ pub(super) fn parse_head(
     }))
 }
 
+/// Joins the folded lines of a head at the beginning of `octets` (RFC 9112, section 5.2). Returns
+/// whether there were any.
+pub(super) fn unfold_lines(octets: &mut [u8]) -> bool {
+    let mut found = false;
+    let mut begin = 0;
+    while let Some(end) = octets
+        .get(begin..)
+        .and_then(|rest| memchr::memchr(b'\n', rest))
+    {
+        let end = begin + end;
+        let line = octets.get(begin..end).unwrap_or_default();
+        if matches!(line, [] | [b'\r']) {
+            break;
+        }
+        if matches!(octets.get(end + 1), Some(b' ' | b'\t')) {
+            let at = end.saturating_sub(usize::from(line.ends_with(b"\r")));
+            if let Some(fold) = octets.get_mut(at..=end) {
+                fold.fill(b' ');
+                found = true;
+            }
+        }
+        begin = end + 1;
+    }
+    found
+}
+
 impl ResponseHead<'_> {
     /// Whether the response has a `Date`.
     pub fn is_dated(&self) -> bool {
