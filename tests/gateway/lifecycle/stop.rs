@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::{SECOND, in_front_of};
 use crate::support::{
-    Act, Frames, Gateway, H2, Origin, TlsClient, TlsStream, connect, curl, read_response, within,
+    Act, Frame, Frames, Gateway, H2, Origin, TlsClient, TlsStream, connect, curl, read_response,
+    within,
 };
 
 /// Answers `/slow` once it is released, all else at once.
@@ -154,6 +155,37 @@ fn a_handshake_that_a_stop_ends_is_no_timeout() {
     origin.release();
     assert_eq!(read_response(&mut busy).expect("an answer").status, 200);
     assert_eq!(gateway.wait().code(), Some(0));
+}
+
+/// Requests on one connection whose bodies never end, each with its whole answer.
+fn answered_without_end(gateway: &Gateway) -> Frames {
+    const COUNT: u32 = 100;
+    let mut frames = Frames::connect(gateway.https, "a.test", &[]);
+    for number in 0..COUNT {
+        let mut head = Frame::get(2 * number + 1, "a.test", "/");
+        head.flags = Frame::END_HEADERS;
+        frames.send(&head);
+    }
+    for _ in 0..COUNT {
+        let ends = |frame: &Frame| frame.stream > 0 && frame.flags & Frame::END_STREAM != 0;
+        frames.until(ends).expect("an answer to each");
+    }
+    frames
+}
+
+#[test]
+fn answered_requests_whose_bodies_never_end_do_not_hold_it() {
+    let origin = Origin::early(|_| vec![Act::respond(200, "quick")]);
+    let mut gateway = in_front_of(&origin).server("grace_period: 60s").start();
+    let _first = answered_without_end(&gateway);
+    within(SECOND * 10, "the upstream to be let go", || {
+        (origin.open_connections() == 0).then_some(())
+    });
+    let _second = answered_without_end(&gateway);
+    let start = Instant::now();
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait().code(), Some(0));
+    assert!(start.elapsed() < SECOND * 20, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,32 +72,39 @@ fn a_status_reaches_a_client_that_still_uploads() {
             .try_send();
         sent.map(|reply| (reply.status, begun.elapsed()))
     };
-    let mut wrong = Vec::new();
-    for (path, status) in [
-        ("/own", 200),
-        ("/moved", 302),
-        ("/dead", 502),
-        ("/early", 413),
-    ] {
-        for _ in 0..3 {
-            let mut note = |by: &str, sent: Result<(u16, Duration), String>| match sent {
+    let wrong = Mutex::new(Vec::new());
+    let complain = |what: String| wrong.lock().expect("not poisoned").push(what);
+    thread::scope(|scope| {
+        for (path, status) in [
+            ("/own", 200),
+            ("/moved", 302),
+            ("/dead", 502),
+            ("/early", 413),
+        ] {
+            let (send, complain, gateway) = (&send, &complain, &gateway);
+            let check = move |by: &str, curl: Curl| match send(curl) {
                 Ok((got, took)) if got == status && took < Duration::from_secs(15) => {}
-                other => wrong.push(format!("{path} over {by}: {other:?}")),
+                other => complain(format!("{path} over {by}: {other:?}")),
             };
-            note("plain HTTP", send(gateway.curl_http("plain.test", path)));
-            for version in VERSIONS {
-                note(version, send(over(version, &gateway, "a.test", path)));
-            }
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    check("plain HTTP", gateway.curl_http("plain.test", path));
+                    for version in VERSIONS {
+                        check(version, over(version, gateway, "a.test", path));
+                    }
+                }
+            });
         }
-    }
+    });
     // A host of another certificate, asked for on this connection.
     for version in VERSIONS {
         let misdirected = over(version, &gateway, "a.test", "/own").args(["-H", "Host: b.test"]);
         match send(misdirected) {
             Ok((421, _)) => {}
-            other => wrong.push(format!("421 over {version}: {other:?}")),
+            other => complain(format!("421 over {version}: {other:?}")),
         }
     }
+    let wrong = wrong.into_inner().expect("not poisoned");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -1,9 +1,10 @@
 //! What a client sees of an upstream that fails.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use super::{VERSIONS, over};
-use crate::support::{Act, Gateway, H2, Origin, TlsClient, serving};
+use crate::support::{Act, Gateway, H2, Origin, TlsClient, connect, read_response, serving};
 
 /// A gateway for `a.test` in front of this address, with short time-outs.
 #[track_caller]
@@ -61,6 +62,78 @@ fn silence_is_504() {
     fails_with(&impatient(origin.address()), 504, SOON);
     let slow = Origin::start(|_| vec![Act::send("HTTP/1.1 200 OK\r\nX:"), Act::Silence]);
     fails_with(&impatient(slow.address()), 504, SOON);
+}
+
+/// Sends requests that fail with this status; after each, another on the same connection.
+#[track_caller]
+fn fails_and_goes_on(stream: &mut (impl Read + Write), host: &str, path: &str, status: u16) {
+    let own = format!("GET /own HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for (method, framing, body) in [
+        ("GET", "", ""),
+        ("POST", "Content-Length: 5\r\n", "hello"),
+        (
+            "POST",
+            "Transfer-Encoding: chunked\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+        ),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{framing}\r\n{body}");
+        let mut send = |request: &str| {
+            stream.write_all(request.as_bytes()).expect("taken");
+            read_response(stream).unwrap_or_else(|error| panic!("{request:?}: {error}"))
+        };
+        let page = send(&request);
+        assert_eq!(page.status, status, "{request:?}");
+        // The whole request has arrived: there is no reason to close.
+        assert_ne!(page.header("connection"), Some("close"), "{request:?}");
+        let reply = send(&own);
+        assert_eq!((reply.status, &*reply.text()), (200, "own"), "{request:?}");
+    }
+}
+
+#[test]
+fn a_connection_takes_another_request_after_each_failure() {
+    let refusing = Origin::refusing();
+    let origins = [
+        ("reset", 502, Origin::resetting()),
+        ("closed", 502, Origin::start(|_| vec![Act::Close])),
+        ("garbage", 502, Origin::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n")),
+        ("cut", 502, Origin::raw("HTTP/1.1 200 OK\r\nX: y")),
+        ("silent", 504, Origin::silent()),
+    ];
+    let mut failures = vec![("refused", 502, refusing.address())];
+    failures.extend(
+        origins
+            .iter()
+            .map(|(name, status, origin)| (*name, *status, origin.address())),
+    );
+    let (mut upstreams, mut routes) = (String::new(), String::new());
+    for (name, status, address) in &failures {
+        let read = if *status == 504 { "400ms" } else { "20s" };
+        upstreams += &format!("{name}: {{ servers: [\"{address}\"] }}, ");
+        routes += &format!(
+            "{{ path: /{name}, upstream: {name}, timeout: {{ connect: 5s, read: {read} }} }}, "
+        );
+    }
+    let routes = format!("[{routes} {{ path: /own, respond: {{ body: own }} }}]");
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ {upstreams} }}\n\
+             sites:\n\
+             - {{ hosts: [a.test], routes: {routes} }}\n\
+             - {{ hosts: [plain.test], tls: off, routes: {routes} }}\n\
+             log: {{ access: off }}\n"
+        ),
+    )
+    .start();
+    let mut plain = connect(gateway.http);
+    let mut tls = TlsClient::named("a.test").connect(gateway.https);
+    for (name, status, _) in failures {
+        let path = format!("/{name}");
+        fails_and_goes_on(&mut plain, "plain.test", &path, status);
+        fails_and_goes_on(&mut tls, "a.test", &path, status);
+    }
 }
 
 #[test]

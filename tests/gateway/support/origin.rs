@@ -1,6 +1,6 @@
 //! An upstream that does as it is told, however wrong, and remembers what it got.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -41,6 +41,12 @@ impl Received {
 #[derive(Clone, Debug)]
 pub enum Act {
     Send(Vec<u8>),
+    /// Sends this many octets, as fast as they are taken.
+    Flood(usize),
+    /// Reads this many octets of a body that was left to the script, see [`Origin::early`].
+    Take(usize),
+    /// Reads this many and sends each part back before it reads the next.
+    Echo(usize),
     /// Waits until [`Origin::release`].
     Hold,
     /// Waits for a time that is itself part of the test.
@@ -90,12 +96,30 @@ struct Seen {
     requests: Vec<Received>,
     connections: usize,
     open: usize,
+    sent: usize,
+    taken: usize,
 }
 
 impl Origin {
-    /// Answers every request with what `script` says.
+    /// Answers every request with what `script` says, once it is here with its body.
     pub fn start(script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
+        Self::listen(Body::Read, script)
+    }
+
+    /// Answers every request once its head is here: its body is the script's to read, by
+    /// [`Act::Take`] and [`Act::Echo`]. The kernel receives little of it before.
+    pub fn early(script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
+        Self::listen(Body::Left, script)
+    }
+
+    fn listen(body: Body, script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        if body == Body::Left {
+            // Connections that are accepted inherit it.
+            let socket = socket2::SockRef::from(&listener);
+            socket.set_recv_buffer_size(SMALL).expect("a small buffer");
+            socket.set_send_buffer_size(SMALL).expect("a small buffer");
+        }
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
         let (script, accepting) = (Arc::new(script), Arc::clone(&shared));
@@ -108,7 +132,7 @@ impl Origin {
                 let connection = accepting.opened();
                 let (script, shared) = (Arc::clone(&script), Arc::clone(&accepting));
                 thread::spawn(move || {
-                    shared.serve(stream, connection, &*script);
+                    shared.serve(stream, connection, body, &*script);
                     shared.seen().open -= 1;
                 });
             }
@@ -179,6 +203,16 @@ impl Origin {
         self.shared.seen().open
     }
 
+    /// How many octets [`Act::Flood`] has sent.
+    pub fn sent(&self) -> usize {
+        self.shared.seen().sent
+    }
+
+    /// How many octets [`Act::Take`] and [`Act::Echo`] have read.
+    pub fn taken(&self) -> usize {
+        self.shared.seen().taken
+    }
+
     /// Lets everything go on that is at [`Act::Hold`], now and later.
     pub fn release(&self) {
         *self.shared.released.0.lock().expect("not poisoned") = true;
@@ -211,6 +245,7 @@ impl Shared {
         &self,
         mut stream: TcpStream,
         connection: usize,
+        body: Body,
         script: &(dyn Fn(&Received) -> Vec<Act> + Send + Sync),
     ) {
         let _ = stream.set_nodelay(true);
@@ -219,10 +254,14 @@ impl Shared {
                 return;
             };
             let head = String::from_utf8_lossy(&head).into_owned();
-            if header(&head, "expect").is_some() {
+            if body == Body::Read && header(&head, "expect").is_some() {
                 let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
-            let Ok((body, raw_body)) = read_body(&mut stream, &head, false) else {
+            let read = match body {
+                Body::Read => read_body(&mut stream, &head, false),
+                Body::Left => Ok((Vec::new(), Vec::new())),
+            };
+            let Ok((body, raw_body)) = read else {
                 return;
             };
             let received = Received {
@@ -245,6 +284,9 @@ impl Shared {
     fn perform(&self, stream: &mut TcpStream, act: Act) -> bool {
         match act {
             Act::Send(bytes) => stream.write_all(&bytes).is_ok(),
+            Act::Flood(count) => self.flood(stream, count),
+            Act::Take(count) => self.take(stream, count, false),
+            Act::Echo(count) => self.take(stream, count, true),
             Act::Hold => {
                 let released = self.released.0.lock().expect("not poisoned");
                 let waited = self
@@ -273,7 +315,47 @@ impl Shared {
             }
         }
     }
+
+    fn flood(&self, stream: &mut TcpStream, mut left: usize) -> bool {
+        let part = [b'x'; PART];
+        while left > 0 {
+            let Ok(count @ 1..) = stream.write(&part[..left.min(PART)]) else {
+                return false;
+            };
+            self.seen().sent += count;
+            left -= count;
+        }
+        true
+    }
+
+    fn take(&self, stream: &mut TcpStream, mut left: usize, is_echoed: bool) -> bool {
+        let mut part = [0; PART];
+        while left > 0 {
+            let Ok(count @ 1..) = stream.read(&mut part[..left.min(PART)]) else {
+                return false;
+            };
+            self.seen().taken += count;
+            left -= count;
+            if is_echoed && stream.write_all(&part[..count]).is_err() {
+                return false;
+            }
+        }
+        true
+    }
 }
+
+/// How much is read or written at once.
+const PART: usize = 16 * 1024;
+
+/// What becomes of the bodies of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    Read,
+    Left,
+}
+
+/// What the kernel may hold in each direction for an origin that leaves bodies to its script.
+const SMALL: usize = 64 * 1024;
 
 /// Reads until the other side closes.
 fn drain(stream: &mut TcpStream) {

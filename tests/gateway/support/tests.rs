@@ -57,6 +57,21 @@ fn an_origin_breaks_as_it_is_told() {
 }
 
 #[test]
+fn an_origin_leaves_a_body_to_its_script() {
+    let origin = Origin::early(|_| vec![Act::Take(2), Act::send("<"), Act::Echo(3), Act::Flood(4)]);
+    let mut stream = connect(origin.address());
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde";
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+    let mut answer = [0; 8];
+    std::io::Read::read_exact(&mut stream, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"<cdexxxx");
+    wait_for("all to be counted", || {
+        ((origin.taken(), origin.sent()) == (5, 4)).then_some(())
+    });
+    assert_eq!(origin.requests()[0].body, b"", "nobody has read it");
+}
+
+#[test]
 fn certificates_are_believed_by_openssl() {
     let root = Ca::new("Test Root");
     let ca = root.intermediate("Test Intermediate");
