@@ -1,5 +1,6 @@
 //! What a client may take: time, connections, memory.
 
+mod back_pressure;
 mod connections;
 mod descriptors;
 mod floods;

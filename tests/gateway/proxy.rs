@@ -7,12 +7,17 @@ mod direct_responses;
 mod endings;
 mod failures;
 mod fields;
+mod interim;
 mod log;
+mod responses;
 mod routing;
+mod uploads;
 mod upstreams;
 mod websocket;
 
-use crate::support::{Curl, Gateway, Origin, serving};
+use std::net::SocketAddr;
+
+use crate::support::{Builder, Curl, Gateway, Origin, serving};
 
 /// A gateway whose site `a.test` passes everything to this origin.
 #[track_caller]
@@ -27,6 +32,22 @@ fn in_front_of(origin: &Origin) -> Gateway {
         ),
     )
     .start()
+}
+
+/// Begins a gateway whose `a.test`, and without TLS `plain.test`, pass everything to this address.
+/// `route` adds keys to that route, as `, timeout: { read: 1s }`.
+fn passing_to(address: SocketAddr, route: &str) -> Builder {
+    let routes = format!("routes: [{{ upstream: app{route} }}]");
+    serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{address}\"] }} }}\n\
+             sites:\n\
+             - {{ hosts: [a.test], {routes} }}\n\
+             - {{ hosts: [plain.test], tls: off, {routes} }}\n\
+             log: {{ access: off }}\n"
+        ),
+    )
 }
 
 /// A request over HTTP/1.1 or HTTP/2, as `version` says.

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::net::TcpListener;
 
-use super::{VERSIONS, in_front_of, over};
-use crate::support::{Act, Gateway, Origin, TlsClient, read_head, serving};
+use super::{VERSIONS, in_front_of, over, passing_to};
+use crate::support::{
+    Act, Gateway, H2, Origin, TlsClient, read_head, read_response, serving, wait_for,
+};
 
 /// A gateway for `a.test` in front of these servers, written as the configuration has them.
 #[track_caller]
@@ -126,6 +128,61 @@ fn a_post_is_never_sent_twice() {
             assert_eq!(seen, 1, "{path} answered with {}", reply.status);
         }
     }
+}
+
+#[test]
+fn a_small_body_is_repeated_whole() {
+    let origin = dies_when_used_again();
+    let gateway = passing_to(origin.address(), "").over_own_lane().start();
+    let body: Vec<u8> = (0..12_000_u32).flat_map(u32::to_be_bytes).collect();
+    let mut stream = TlsClient::named("a.test").connect(gateway.https);
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    for number in 0..3 {
+        for framing in ["Content-Length: 48000", "Transfer-Encoding: chunked"] {
+            let head = format!("PUT /1.1/{number} HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n\r\n");
+            stream.write_all(head.as_bytes()).expect("taken");
+            if framing.contains("chunked") {
+                stream.write_all(b"bb80\r\n").expect("taken");
+                stream.write_all(&body).expect("taken");
+                stream.write_all(b"\r\n0\r\n\r\n").expect("taken");
+            } else {
+                stream.write_all(&body).expect("taken");
+            }
+            let reply = read_response(&mut stream).expect("a response");
+            assert_eq!((reply.status, &*reply.text()), (200, "ok"), "{framing}");
+        }
+        let request = h2.request("PUT", &format!("/2/{number}"));
+        let reply = h2.send(request, Some(body.clone().into()));
+        let reply = reply.expect("a response");
+        assert_eq!((reply.status, &*reply.text()), (200, "ok"));
+    }
+    let requests = origin.requests();
+    let repeated = requests.iter().filter(|request| request.number > 0).count();
+    assert!(repeated > 0, "no connection was used again");
+    assert_eq!(requests.len(), 9 + repeated, "each is repeated once");
+    for request in requests.iter().filter(|request| request.number == 0) {
+        assert!(request.body == body, "{} octets", request.body.len());
+    }
+}
+
+#[test]
+fn a_connection_that_its_server_has_closed_is_not_used() {
+    let origin = Origin::start(|_| vec![Act::respond(200, "ok"), Act::Close]);
+    let gateway = in_front_of(&origin);
+    for number in 0..10 {
+        for version in VERSIONS {
+            // Nothing would be repeated.
+            let reply = over(version, &gateway, "a.test", "/")
+                .args(["-d", "x"])
+                .send();
+            assert_eq!(reply.status, 200, "{number} over {version}");
+            // The gateway closes its side too, without a request that makes it look.
+            wait_for("the end of the connection", || {
+                (origin.open_connections() == 0).then_some(())
+            });
+        }
+    }
+    assert_eq!(origin.connections(), 20);
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::in_front_of;
+use super::{in_front_of, passing_to};
 use crate::support::{
     Act, Gateway, Origin, TlsClient, TlsStream, connect, read_head, read_response, serving,
 };
@@ -98,6 +98,46 @@ fn a_websocket_echoes_large_frames_and_survives_quiet() {
     for _ in 0..4 {
         echoes(&mut stream, &large, &large);
     }
+}
+
+#[test]
+fn of_five_hundred_upgrades_none_is_lost() {
+    const CLIENTS: usize = 20;
+    const EACH: usize = 25;
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                  Upgrade: websocket\r\n\r\n";
+    let message = b"twenty-four octets long.";
+    let origin =
+        Origin::early(move |_| vec![Act::send(agreed), Act::Echo(message.len()), Act::Close]);
+    let gateway = passing_to(origin.address(), "").over_own_lane().start();
+    let talk = || -> std::io::Result<()> {
+        let mut stream = tls(&gateway);
+        stream.write_all(UPGRADE.as_bytes())?;
+        let answer = read_response(&mut stream)?;
+        assert_eq!(answer.status, 101, "{}", answer.head);
+        stream.write_all(message)?;
+        let mut echo = [0; 24];
+        stream.read_exact(&mut echo)?;
+        assert_eq!(&echo, message);
+        // The server closes, and so does the gateway.
+        assert_eq!(stream.read(&mut echo)?, 0);
+        Ok(())
+    };
+    let lost = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    if let Err(error) = talk() {
+                        lost.lock().expect("not poisoned").push(error.to_string());
+                    }
+                }
+            });
+        }
+    });
+    let lost = lost.into_inner().expect("not poisoned");
+    assert!(lost.is_empty(), "{}: {lost:?}", lost.len());
+    assert_eq!(origin.connections(), CLIENTS * EACH);
 }
 
 #[test]

@@ -21,6 +21,9 @@ use super::{Curl, Port, curl, wait_for};
 pub use builder::Builder;
 use builder::refuse;
 
+/// Names the lane over which gateways send requests to upstreams; their own where it is not set.
+const LANE: &str = "SNIGATE_TEST_LANE";
+
 /// A running gateway; killed when dropped, its log shown where the test failed.
 pub struct Gateway {
     pub https: SocketAddr,
@@ -51,6 +54,7 @@ impl Gateway {
             wrapper: Vec::new(),
             is_unread: false,
             refused: Vec::new(),
+            lane: std::env::var_os(LANE),
         }
     }
 
@@ -134,6 +138,9 @@ impl Gateway {
             command.current_dir(self.dir()).arg("snigate.yaml");
         } else {
             command.arg(&self.config);
+        }
+        if let Some(lane) = &self.builder.lane {
+            command.arg("--lane").arg(lane);
         }
         for refused in &self.builder.refused {
             refuse(&mut command, *refused);

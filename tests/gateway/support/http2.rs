@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
@@ -95,7 +95,7 @@ impl H2 {
         &mut self,
         request: Request<()>,
         more: bool,
-    ) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+    ) -> (ResponseFuture, SendStream<Bytes>) {
         let sender = self.sender.clone();
         self.block_on(async move {
             let mut ready = sender.ready().await.expect("room for a stream");
@@ -171,6 +171,21 @@ pub async fn upload(mut stream: SendStream<Bytes>, mut body: Bytes) {
             return;
         }
     }
+}
+
+/// The interim responses that come before the final one.
+pub async fn interim(answer: &mut ResponseFuture) -> Vec<http::Response<()>> {
+    let mut all = Vec::new();
+    while let Some(head) = next_interim(answer).await {
+        all.push(head);
+    }
+    all
+}
+
+/// The next interim response; none where the final one comes first.
+pub async fn next_interim(answer: &mut ResponseFuture) -> Option<http::Response<()>> {
+    let head = std::future::poll_fn(|cx| answer.poll_informational(cx)).await?;
+    Some(head.expect("an interim response"))
 }
 
 /// Reads an answer to its end, however it ends.

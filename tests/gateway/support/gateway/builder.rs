@@ -1,5 +1,6 @@
 //! How a gateway is configured and started.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -29,6 +30,8 @@ pub struct Builder {
     pub(super) is_unread: bool,
     /// What the kernel refuses it.
     pub(super) refused: Vec<Refused>,
+    /// What `--lane` is given; it is not given where this is none.
+    pub(super) lane: Option<OsString>,
 }
 
 /// A system call that is refused, where its first argument is this one, and with which error.
@@ -108,6 +111,13 @@ impl Builder {
     pub fn also_at(mut self, address: impl Into<std::net::IpAddr>) -> Self {
         let port = self.ports[0].number();
         self.more.push(SocketAddr::new(address.into(), port));
+        self
+    }
+
+    /// Lets requests take the gateway's own lane, whatever the environment says: for what Pingora's
+    /// lane does not do.
+    pub fn over_own_lane(mut self) -> Self {
+        self.lane = None;
         self
     }
 

@@ -1,0 +1,163 @@
+//! A peer that takes nothing: what the other peer sends waits there, not in the gateway.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{SECOND, limited};
+use crate::support::{
+    Act, Gateway, H2, Origin, PATIENCE, TlsClient, connect, read, read_head, read_response, upload,
+    within,
+};
+
+const MIB: usize = 1 << 20;
+
+/// Far more than may be on its way.
+const BODY: usize = 128 * MIB;
+
+/// What may be on its way, nearly all of it in the kernel's buffers.
+const MOVED: usize = 32 * MIB;
+
+/// What one request may hold of the gateway's memory.
+const HELD: u64 = 8 << 20;
+
+/// A count once it has not changed for a second.
+#[track_caller]
+fn settled(count: impl Fn() -> usize) -> usize {
+    let mut last = (0, Instant::now());
+    within(PATIENCE, "everything to stand still", || {
+        let now = count();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (now > 0 && last.1.elapsed() > SECOND).then_some(now)
+    })
+}
+
+/// The gateway's memory once it has served a request of each kind.
+#[track_caller]
+fn warm(gateway: &Gateway) -> u64 {
+    for version in ["--http1.1", "--http2"] {
+        let small = gateway.curl("a.test", "/small").args([version, "-d", "x"]);
+        assert_eq!(small.arg("--insecure").send().status, 200);
+        let small = gateway.curl_http("plain.test", "/small").args(["-d", "x"]);
+        assert_eq!(small.send().status, 200);
+    }
+    gateway.memory()
+}
+
+/// A gateway of which only back-pressure is tested, not time.
+fn patient(origin: &Origin) -> Gateway {
+    limited(origin, "idle: 60s")
+}
+
+/// Sends a GET and reads no response until it has been found to wait at its upstream.
+#[track_caller]
+fn takes_late(
+    stream: &mut (impl Read + Write),
+    host: &str,
+    origin: &Origin,
+    gateway: &Gateway,
+    before: u64,
+) {
+    let sent_before = origin.sent();
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("taken");
+    let sent = settled(|| origin.sent() - sent_before);
+    assert!(sent < MOVED, "{host}: {sent} octets");
+    let held = gateway.memory().saturating_sub(before);
+    assert!(held < HELD, "{host}: {held} octets");
+    // It is whole once it is taken.
+    read_head(stream).expect("octets").expect("a head");
+    let mut body = stream.take(BODY as u64);
+    let taken = io::copy(&mut body, &mut io::sink()).expect("all of it");
+    assert_eq!(taken, BODY as u64, "{host}");
+}
+
+#[test]
+fn a_response_that_is_not_taken_waits_at_its_upstream() {
+    let origin = Origin::early(|request| {
+        if request.line().contains("/small") {
+            return vec![Act::Take(1), Act::respond(200, "small")];
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+        vec![Act::send(head), Act::Flood(BODY)]
+    });
+    let gateway = patient(&origin);
+    let before = warm(&gateway);
+    let mut plain = connect(gateway.http);
+    takes_late(&mut plain, "plain.test", &origin, &gateway, before);
+    let mut tls = TlsClient::named("a.test").connect(gateway.https);
+    takes_late(&mut tls, "a.test", &origin, &gateway, before);
+}
+
+/// Reads a little of a body and the rest once it is released.
+fn reluctant() -> Origin {
+    Origin::early(|request| {
+        if request.line().contains("/small") {
+            return vec![Act::Take(1), Act::respond(200, "small")];
+        }
+        vec![
+            Act::Take(MIB),
+            Act::Hold,
+            Act::Take(BODY - MIB),
+            Act::respond(200, "all"),
+        ]
+    })
+}
+
+#[test]
+fn a_body_that_is_not_taken_waits_at_its_client_of_http_1() {
+    let origin = reluctant();
+    let gateway = patient(&origin);
+    let before = warm(&gateway);
+    let mut stream = connect(gateway.http);
+    let mut writer = stream.try_clone().expect("a copy");
+    let moved = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&moved);
+    let sending = thread::spawn(move || {
+        let head = format!("POST / HTTP/1.1\r\nHost: plain.test\r\nContent-Length: {BODY}\r\n\r\n");
+        writer.write_all(head.as_bytes()).expect("taken");
+        let part = vec![0; MIB / 16];
+        for _ in 0..BODY / part.len() {
+            writer.write_all(&part).expect("taken");
+            count.fetch_add(part.len(), Ordering::Relaxed);
+        }
+    });
+    let sent = settled(|| moved.load(Ordering::Relaxed));
+    assert!(sent < MOVED, "{sent} octets");
+    let held = gateway.memory().saturating_sub(before);
+    assert!(held < HELD, "{held} octets");
+    origin.release();
+    let reply = read_response(&mut stream).expect("a response");
+    assert_eq!((reply.status, &*reply.text()), (200, "all"));
+    sending.join().expect("all is sent");
+}
+
+#[test]
+fn a_body_that_is_not_taken_waits_at_its_client_of_http_2() {
+    let origin = reluctant();
+    let gateway = patient(&origin);
+    let before = warm(&gateway);
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("POST", "/").header("content-length", BODY);
+    let (answer, body) = h2.begin(request.body(()).expect("a request"), true);
+    let octets = Bytes::from(vec![0; BODY]);
+    h2.block_on(async {
+        tokio::spawn(upload(body, octets));
+    });
+    within(SECOND * 10, "the first part", || {
+        (origin.taken() > MIB).then_some(())
+    });
+    settled(|| origin.taken());
+    let held = gateway.memory().saturating_sub(before);
+    assert!(held < HELD, "{held} octets");
+    origin.release();
+    let reply = h2.block_on(async { read(answer.await.expect("a response")).await });
+    let reply = reply.expect("its body");
+    assert_eq!((reply.status, &*reply.text()), (200, "all"));
+}

@@ -1,0 +1,134 @@
+//! Uploads to servers that respond before they have read everything, read slowly, or read nothing.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{VERSIONS, over, passing_to};
+use crate::support::{Act, Gateway, H2, Origin};
+
+const MIB: usize = 1 << 20;
+
+/// A body that is uploaded to `a.test`, by curl over HTTP/1.1, and by a client that reads while it
+/// sends over HTTP/2.
+struct Upload {
+    body: Bytes,
+    file: PathBuf,
+}
+
+impl Upload {
+    /// One of this size, whose octets differ from place to place.
+    fn new(gateway: &Gateway, size: usize) -> Self {
+        let file = gateway.dir().join("upload");
+        let body: Vec<u8> = (0..size.div_ceil(8) as u64)
+            .flat_map(u64::to_be_bytes)
+            .take(size)
+            .collect();
+        fs::write(&file, &body).expect("a file");
+        Self {
+            body: body.into(),
+            file,
+        }
+    }
+
+    /// The status and the body of the response.
+    fn send(&self, version: &str, gateway: &Gateway) -> (u16, Vec<u8>) {
+        if version == "2" {
+            let mut h2 = H2::connect(gateway.https, "a.test");
+            let request = h2.request("POST", "/");
+            let request = request.header("content-length", self.body.len());
+            let reply = h2.send(request, Some(self.body.clone()));
+            let reply = reply.expect("a response over HTTP/2");
+            assert!(reply.cut.is_none(), "{:?}", reply.cut);
+            return (reply.status, reply.body);
+        }
+        let reply = over(version, gateway, "a.test", "/")
+            .args(["-H", "Expect:", "--data-binary"])
+            .arg(format!("@{}", self.file.display()))
+            .send();
+        (reply.status, reply.body)
+    }
+}
+
+#[test]
+fn a_refusal_in_the_middle_of_a_body_arrives_at_once() {
+    let refusal = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig";
+    // Until then everything on the way to it is full.
+    let wait = Act::Pause(Duration::from_secs(1));
+    let origin = Origin::early(move |_| {
+        let refuse = Act::send(refusal);
+        vec![Act::Take(100_000), wait.clone(), refuse, Act::Hold]
+    });
+    let gateway = passing_to(origin.address(), "").over_own_lane().start();
+    let upload = Upload::new(&gateway, 50 * MIB);
+    for version in VERSIONS {
+        let start = Instant::now();
+        let (status, body) = upload.send(version, &gateway);
+        assert_eq!((status, &body[..]), (413, &b"big"[..]), "{version}");
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(5), "{version}: {took:?}");
+    }
+}
+
+#[test]
+fn a_server_that_takes_nothing_of_a_body_is_504() {
+    let origin = Origin::early(|_| vec![Act::Hold]);
+    let route = ", timeout: { send: 1s }";
+    let gateway = passing_to(origin.address(), route).over_own_lane().start();
+    let upload = Upload::new(&gateway, 20 * MIB);
+    for version in VERSIONS {
+        let start = Instant::now();
+        let (status, _) = upload.send(version, &gateway);
+        assert_eq!(status, 504, "{version}");
+        let took = start.elapsed();
+        assert!(took > Duration::from_millis(900), "{version}: {took:?}");
+        assert!(took < Duration::from_secs(8), "{version}: {took:?}");
+    }
+    gateway.wait_for_log("an upstream failed");
+}
+
+#[test]
+fn a_server_that_takes_a_body_slowly_gets_all_of_it() {
+    let slowly = || [Act::Take(MIB), Act::Pause(Duration::from_millis(100))];
+    let origin = Origin::early(move |_| {
+        let mut acts: Vec<Act> = (0..32).flat_map(|_| slowly()).collect();
+        acts.push(Act::respond(200, "all"));
+        acts
+    });
+    // Far longer than a pause, and shorter than all of them.
+    let route = ", timeout: { send: 2s }";
+    let gateway = passing_to(origin.address(), route).start();
+    let upload = Upload::new(&gateway, 32 * MIB);
+    thread::scope(|scope| {
+        for version in VERSIONS {
+            let (upload, gateway) = (&upload, &gateway);
+            scope.spawn(move || {
+                let start = Instant::now();
+                let (status, body) = upload.send(version, gateway);
+                assert_eq!((status, &body[..]), (200, &b"all"[..]), "{version}");
+                assert!(start.elapsed() > Duration::from_secs(3), "it was slow");
+            });
+        }
+    });
+    assert_eq!(origin.taken(), VERSIONS.len() * 32 * MIB);
+}
+
+#[test]
+fn an_echo_comes_back_while_its_body_is_sent() {
+    let origin = Origin::early(|request| {
+        let length = request.header("content-length").expect("a length");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        let length = length.parse().expect("a number");
+        vec![Act::send(head), Act::Echo(length)]
+    });
+    let gateway = passing_to(origin.address(), "").over_own_lane().start();
+    let upload = Upload::new(&gateway, 20 * MIB);
+    for version in VERSIONS {
+        let (status, body) = upload.send(version, &gateway);
+        assert_eq!(status, 200);
+        assert!(body == upload.body, "{version}: {} octets", body.len());
+    }
+}
