@@ -194,3 +194,66 @@ async fn sweep(connections: Weak<IdleConnections>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A connection, and the server's end of it.
+    async fn connected(listener: &TcpListener) -> (Connection, TcpStream) {
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let near = Connection::new(Box::new(near.expect("a connection")));
+        (near, far.expect("a client").0)
+    }
+
+    #[tokio::test]
+    async fn of_many_connections_that_servers_have_closed_none_is_used() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let limit = Arc::new(ConnectionLimit::default());
+        let idle = IdleConnections::new();
+        let mut servers = Vec::new();
+        // More than one task may read from before others have their turn.
+        for number in 0..400 {
+            let (near, mut far) = connected(&listener).await;
+            idle.keep(near, &limit);
+            if number % 2 == 0 {
+                far.write_all(b"HTTP/1.1 408 stray").await.expect("room");
+            }
+            servers.push(far);
+        }
+        drop(servers);
+        // One more says that what was sent before it has come.
+        let (mut last, far) = connected(&listener).await;
+        drop(far);
+        let end = poll_fn(|cx| last.poll_fill(cx, 1)).await;
+        assert_eq!(end.expect("the end"), 0);
+        assert!(idle.take().is_none());
+        assert_eq!(limit.idle(), 0);
+    }
+
+    #[tokio::test]
+    async fn small_parts_share_a_block_of_memory() {
+        const PARTS: usize = 64;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (mut near, mut far) = connected(&listener).await;
+        let mut parts: Vec<Bytes> = Vec::new();
+        for _ in 0..PARTS {
+            far.write_all(b"x").await.expect("room");
+            let count = poll_fn(|cx| near.poll_fill(cx, 8 * 1024)).await;
+            assert_eq!(count.expect("an octet"), 1);
+            parts.push(near.buffer.split_to(1).freeze());
+        }
+        let place = |part: &Bytes| part.as_ptr().addr();
+        let neighbours = parts
+            .windows(2)
+            .filter(|pair| place(&pair[1]) == place(&pair[0]) + 1);
+        assert_eq!(neighbours.count(), PARTS - 1);
+    }
+}

@@ -171,16 +171,21 @@ fn a_connection_field_that_takes_too_much_opens_no_connection() {
 fn a_target_in_absolute_form_is_passed_on_in_origin_form() {
     let origin = Origin::echo();
     let gateway = in_front_of(&origin);
-    for (target, host) in [
-        ("http://a.test/x?y", "a.test"),
-        ("http://A.TEST./x?y", "a.test"),
-        ("https://a.test:443/x?y", "a.test"),
+    for (target, host, path) in [
+        ("http://a.test/x?y", "a.test", "/x?y"),
+        ("http://A.TEST./x?y", "a.test", "/x?y"),
+        ("https://a.test:443/x?y", "a.test", "/x?y"),
+        ("http://a.test?y", "a.test", "/?y"),
+        ("http://a.test", "a.test", "/"),
     ] {
         let mut stream = TlsClient::named("a.test").connect(gateway.https);
         let reply = stream.request(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(reply.status, 200, "{target}");
         let head = reply.text();
-        assert!(head.starts_with("GET /x?y HTTP/1.1\r\n"), "{head}");
+        assert!(
+            head.starts_with(&format!("GET {path} HTTP/1.1\r\n")),
+            "{head}"
+        );
         assert_eq!(all(&head, "host"), ["a.test"]);
     }
 }

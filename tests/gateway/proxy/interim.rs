@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{in_front_of, passing_to};
+use super::{VERSIONS, in_front_of, over, passing_to};
 use crate::support::{
     Act, H2, Origin, TlsClient, interim, next_interim, read, read_head, read_response,
 };
@@ -132,4 +132,15 @@ fn a_client_that_waits_to_continue_is_refused_at_once() {
     assert_eq!((reply.status, &*reply.text()), (403, "no"));
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn an_endless_row_of_them_is_502() {
+    let row = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".repeat(1000);
+    let origin = Origin::start(move |_| vec![Act::send(&row), Act::Silence]);
+    let gateway = passing_to(origin.address(), "").over_own_lane().start();
+    for version in VERSIONS {
+        let reply = over(version, &gateway, "a.test", "/").send();
+        assert_eq!(reply.status, 502, "{version}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Uploads to servers that respond before they have read everything, read slowly, or read nothing.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{VERSIONS, over, passing_to};
-use crate::support::{Act, Gateway, H2, Origin};
+use crate::support::{Act, Gateway, H2, Origin, TcpState, connections_to, upload, within};
 
 const MIB: usize = 1 << 20;
 
@@ -131,4 +132,30 @@ fn an_echo_comes_back_while_its_body_is_sent() {
         assert_eq!(status, 200);
         assert!(body == upload.body, "{version}: {} octets", body.len());
     }
+}
+
+#[test]
+fn a_request_that_is_reset_leaves_a_server_that_reads_nothing() {
+    // It accepts connections, and that is all.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let SocketAddr::V4(address) = listener.local_addr().expect("an address") else {
+        panic!("an address of IPv4")
+    };
+    let gateway = passing_to(address.into(), "").over_own_lane().start();
+    let open = || connections_to(address, TcpState::Established);
+    let mut h2 = H2::connect(gateway.https, "a.test");
+    let request = h2.request("POST", "/").body(()).expect("a request");
+    let (answer, stream) = h2.begin(request, true);
+    let sending = upload(stream, vec![0; 20 * MIB].into());
+    let (_accepted, _) = listener.accept().expect("a connection");
+    // It is stuck once nothing more comes, and is then dropped, which resets the stream.
+    h2.block_on(async {
+        _ = tokio::time::timeout(Duration::from_secs(2), sending).await;
+    });
+    assert_eq!(open(), 1);
+    drop(answer);
+    h2.block_on(tokio::task::yield_now());
+    within(Duration::from_secs(5), "the end of the request", || {
+        (open() == 0).then_some(())
+    });
 }

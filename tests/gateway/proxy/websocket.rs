@@ -1,7 +1,7 @@
 //! Upgraded connections: what goes in comes out at the other end.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -255,4 +255,43 @@ fn an_upgrade_that_is_refused_has_the_time_of_its_route() {
     let refused = gateway(steady.address());
     let answer = tls(&refused).exchange(UPGRADE);
     assert!(answer.ends_with(b"xxxxxxxx"), "{}", answer.escape_ascii());
+}
+
+#[test]
+fn an_upgrade_that_is_never_answered_is_504() {
+    let origin = Origin::silent();
+    let gateway = gateway(origin.address());
+    let answer = tls(&gateway).request(UPGRADE);
+    assert_eq!(answer.status, 504, "{}", answer.head);
+    gateway.wait_for_log("an upstream failed");
+}
+
+#[test]
+fn a_server_has_the_last_word() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        agree(&mut stream);
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        let _ = stream.write_all(b"bye");
+    });
+    let gateway = serving(
+        &[&["a.test"]],
+        format!(
+            "upstreams: {{ app: {{ servers: [\"{address}\"] }} }}\n\
+             sites: [{{ hosts: [a.test], tls: off, upstream: app }}]\n"
+        ),
+    )
+    .over_own_lane()
+    .start();
+    let mut stream = connect(gateway.http);
+    upgraded(&mut stream);
+    // Longer than a server has for it once its client has ended its side.
+    thread::sleep(Duration::from_millis(2500));
+    stream.shutdown(Shutdown::Write).expect("ended");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("an end");
+    assert_eq!(rest, b"bye");
 }
