@@ -13,8 +13,9 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +40,7 @@ const USAGE: &str = "usage: compare-client COMMAND --to ADDRESS --name NAME [--O
   new         --seconds S --rate R --other NAME --every MICROSECONDS
               paced handshakes, R a second for names that nobody had before, and for NAME beside them
   idle        --connections N                                   opens, asks once, waits for a line
-  requests    --seconds S --connections N --every MICROSECONDS  paced requests
+  requests    --seconds S --connections N --every MICROSECONDS [--http 2]  paced requests
 All: --ca FILE to check certificates, --groups LIST (X25519), --path PATH (/).
 '{}' in NAME is a number of six digits, with --sites N each time another from 1 to N, else 1.";
 
@@ -95,6 +96,7 @@ struct Client {
     rate: u64,
     other: Option<Arc<str>>,
     time: Duration,
+    http2: bool,
 }
 
 /// One connection's context, with the session that its server gave last.
@@ -171,6 +173,7 @@ impl Client {
             rate: options.number("rate", 0)?,
             other: text("other").map(Into::into),
             time: Duration::from_secs_f64(text("seconds").unwrap_or("10").parse()?),
+            http2: options.number("http", 1)? == 2,
         })
     }
 
@@ -178,7 +181,12 @@ impl Client {
         let mut builder = SslContext::builder(SslMethod::tls_client())?;
         builder.set_min_proto_version(Some(SslVersion::TLS1_3))?;
         builder.set_groups_list(&self.groups)?;
-        builder.set_alpn_protos(b"\x08http/1.1")?;
+        let version: &[u8] = if self.http2 {
+            b"\x02h2"
+        } else {
+            b"\x08http/1.1"
+        };
+        builder.set_alpn_protos(version)?;
         // nginx answers the end of TLS by the end of the connection.
         builder.set_options(SslOptions::IGNORE_UNEXPECTED_EOF);
         match &self.ca {
@@ -435,31 +443,82 @@ impl Client {
         Ok(json!({ "connections": open.len() }))
     }
 
-    /// Requests at a fixed pace on connections that are kept; each is timed from when it was due,
-    /// so that one slow answer counts for all that wait behind it.
+    /// Requests at a fixed pace on connections that are kept, which take turns; each is timed from
+    /// when it was due, so that one slow answer counts for all that wait behind it.
     fn requests(&self) -> Result<Value, Error> {
-        let started = Instant::now();
         let count = self.time.as_micros() / self.every.as_micros().max(1);
         let count = u32::try_from(count)?;
-        let tally = self.in_threads(self.connections, move |client| {
-            let context = client.context()?;
-            let mut tally = Tally::default();
+        let connections = u32::try_from(self.connections)?.max(1);
+        let next = Arc::new(AtomicU32::new(0));
+        let connected = Arc::new(Barrier::new(usize::try_from(connections)?));
+        let started = Instant::now();
+        let tally = self.in_threads(u64::from(connections), move |client| {
+            wake_in_time();
+            let turn = client.every * next.fetch_add(1, Ordering::Relaxed) / connections;
             let name = client.next_name();
-            let mut stream = client.connect(&context, &name)?;
-            let begin = Instant::now();
+            let opened = client.open_connection(&name);
+            // After a failure too: the others wait for this thread.
+            connected.wait();
+            let mut ask = opened?;
+            let begin = Instant::now() + turn;
+            let mut tally = Tally::default();
             for number in 0..count {
                 let due = begin + client.every * number;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                tally.note(due, client.ask(&mut stream, &name).map(|()| false));
+                tally.note(due, ask().map(|()| false));
             }
             Ok(tally)
         })?;
         Ok(tally.json(started.elapsed().as_secs_f64()))
     }
 
+    /// Opens a connection and makes a first request, which may cost more than the next ones.
+    /// Returns what makes those.
+    fn open_connection<'a>(&'a self, name: &'a str) -> Result<Ask<'a>, Error> {
+        let context = self.context()?;
+        let mut ask: Ask<'a> = if self.http2 {
+            Box::new(self.open_http2(&context, name)?)
+        } else {
+            let mut stream = self.connect(&context, name)?;
+            Box::new(move || self.ask(&mut stream, name))
+        };
+        ask()?;
+        Ok(ask)
+    }
+
+    /// Opens a connection of HTTP/2. Returns what makes a request on it and reads the whole answer.
+    fn open_http2(
+        &self,
+        context: &Context,
+        name: &str,
+    ) -> Result<impl FnMut() -> Result<(), Error> + use<>, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut tls = Ssl::new(&context.tls)?;
+        tls.set_hostname(name)?;
+        let sender = runtime.block_on(async {
+            let tcp = tokio::net::TcpStream::connect(self.to).await?;
+            tcp.set_nodelay(true)?;
+            let mut stream = tokio_openssl::SslStream::new(tls, tcp)?;
+            Pin::new(&mut stream).connect().await?;
+            let (sender, driver) = h2::client::handshake(stream).await?;
+            tokio::spawn(driver);
+            Ok::<_, Error>(sender)
+        })?;
+        let uri = format!("https://{name}{}", self.path);
+        let request = http::Request::get(uri).body(())?;
+        Ok(move || {
+            let once = ask_http2(sender.clone(), request.clone());
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, once).await? })
+        })
+    }
+
     /// One request, and its whole answer.
     fn ask(&self, stream: &mut SslStream<TcpStream>, name: &str) -> Result<(), Error> {
-        write!(stream, "GET {} HTTP/1.1\r\nHost: {name}\r\n\r\n", self.path)?;
+        // In one record, as any client sends it.
+        let request = format!("GET {} HTTP/1.1\r\nHost: {name}\r\n\r\n", self.path);
+        stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         let mut buffer = [0; 16 * 1024];
         let head = loop {
@@ -490,6 +549,32 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Makes one request and reads its whole answer.
+type Ask<'a> = Box<dyn FnMut() -> Result<(), Error> + 'a>;
+
+async fn ask_http2(
+    sender: h2::client::SendRequest<bytes::Bytes>,
+    request: http::Request<()>,
+) -> Result<(), Error> {
+    let (answer, _) = sender.ready().await?.send_request(request, true)?;
+    let answer = answer.await?;
+    if answer.status() != 200 {
+        return Err(answer.status().to_string().into());
+    }
+    let mut body = answer.into_body();
+    while let Some(data) = body.data().await {
+        body.flow_control().release_capacity(data?.len())?;
+    }
+    Ok(())
+}
+
+/// Makes this thread wake from a sleep when it should. By default it may be 50 microseconds late,
+/// about as long as an answer takes.
+fn wake_in_time() {
+    // SAFETY: it takes a number and no pointer.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
 
 /// What was written, of a connection that nobody answers on.

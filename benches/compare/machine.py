@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -81,6 +82,31 @@ class Processes:
                 continue
         return ticks / TICK
 
+    @contextmanager
+    def counted(self):
+        """Counts the instructions of all of them in user mode, by the processor. The number is
+        there at the end, in a list."""
+        counts = []
+        command = [*PERF, "--pid", ",".join(map(str, self.pids()))]
+        perf = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            yield counts
+        finally:
+            perf.send_signal(signal.SIGINT)
+            said = perf.communicate(timeout=10)[1]
+        count = parse_count(said)
+        if count is None:
+            raise Failed(f"perf said: {said.strip()[-300:]}")
+        counts.append(count)
+
+    def simulated_instructions(self):
+        """Those of all of them in user mode, once they have ended under callgrind."""
+        with open(self.log, errors="replace") as log:
+            counts = re.findall(r"^==\d+== Collected : (\d+)", log.read(), re.M)
+        if not counts:
+            raise Failed(f"callgrind said: {self.tail()}")
+        return sum(map(int, counts))
+
     def memory(self):
         """Octets of all of them: proportional set size, where shared pages count once."""
         total = 0
@@ -112,13 +138,13 @@ class Processes:
         with open(self.log, errors="replace") as log:
             return log.read()[-800:].strip()
 
-    def stop(self, how=signal.SIGTERM):
+    def stop(self, how=signal.SIGTERM, patience=10):
         """Ends the process and its descendants, which the session that it leads tells apart."""
         pids = self.pids()
         if self.is_alive():
             self.child.send_signal(how)
             try:
-                self.child.wait(10)
+                self.child.wait(patience)
             except subprocess.TimeoutExpired:
                 pass
         for pid in pids:
@@ -128,6 +154,27 @@ class Processes:
             except OSError:
                 continue
         self.child.wait()
+
+
+# Runs a program on a simulated processor, one thread at a time, and says how many instructions it
+# had.
+CALLGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+
+PERF = ["perf", "stat", "--field-separator", ",", "--event", "instructions:u"]
+
+
+def parse_count(said):
+    """What `perf` has counted, if it has."""
+    count = re.search(r"^(\d+),", said, re.M)
+    return int(count[1]) if count else None
+
+
+def find_counter(simulate):
+    """How instructions are counted: by the processor, which many virtual machines do not let a
+    guest do, else in a simulation where that is asked for."""
+    if shutil.which("perf") and parse_count(output([*PERF, "true"])) is not None:
+        return "perf"
+    return "callgrind" if simulate and shutil.which("valgrind") else None
 
 
 def output(command, patience=60):
@@ -170,16 +217,18 @@ PACKAGES = {
     "caddy": "caddy",
     "h2load": "nghttp2-client",
     "taskset": "util-linux",
+    "valgrind": "valgrind",
 }
 
 
 def install(programs):
-    """Installs the Debian packages of programs that are missing."""
+    """Installs the Debian packages of programs that are missing. Returns those that
+    cannot be installed."""
     # Not in everybody's path, where Debian puts servers.
     os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = sorted({PACKAGES[name] for name in programs if not shutil.which(name)})
     if not missing:
-        return
+        return set()
     if not shutil.which("apt-get"):
         sys.exit(f"error: this needs the like of Debian's packages: {' '.join(missing)}")
     as_root = [] if os.geteuid() == 0 else ["sudo"]
@@ -188,8 +237,10 @@ def install(programs):
     print("installing", *missing, file=sys.stderr)
     # The packages start their servers on the ports of the machine; these are not what is measured.
     command = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]
-    arguments = ["install", "--yes", "--quiet", "--no-install-recommends", *missing]
+    arguments = ["install", "--yes", "--quiet", "--no-install-recommends"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if subprocess.run(command + arguments, **quiet).returncode != 0:
+    if subprocess.run([*command, *arguments, *missing], **quiet).returncode != 0:
         subprocess.run([*command, "update", "--quiet"], **quiet)
-        subprocess.run(command + arguments, check=True, stdout=subprocess.DEVNULL)
+        for package in missing:
+            subprocess.run([*command, *arguments, package], stdout=subprocess.DEVNULL)
+    return {name for name in programs if not shutil.which(name)}

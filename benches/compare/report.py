@@ -14,6 +14,8 @@ def number(value, digits=3):
 
 def table(rows, columns):
     """A table of rows; a server without figures says why."""
+    if not any(row.get("instructions") for row in rows):
+        columns = [column for column in columns if column[1] != "instructions"]
     lines = ["| | " + " | ".join(title for title, _ in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for row in rows:
@@ -30,11 +32,42 @@ def cell(row, key):
     value = row.get(key)
     if value is None:
         return ""
-    if key == "of_nginx":
+    if key.endswith("of_nginx"):
         return f"{value:.2f}"
-    if key == "spread":
+    if key in ("busy", "spread"):
         return f"{100 * value:.0f} %"
     return number(value)
+
+
+def summarize(parts):
+    """What matters of proxied requests, with a column for each server."""
+    lines = []
+    for part in parts:
+        if part["scenario"] == "proxied":
+            lines.append((f"{part['title']}: CPU, µs", part["rows"], "cpu_us", "of_nginx"))
+    for key in ("p50", "p99"):
+        for part in parts:
+            if part["scenario"] == "paced":
+                title = f"{part['title']}: {key}, µs"
+                lines.append((title, part["rows"], f"{key}_us", f"{key}_of_nginx"))
+    if not lines:
+        return []
+    measured = (row["server"] for _, rows, key, _ in lines for row in rows if key in row)
+    names = list(dict.fromkeys(measured))
+    text = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for title, rows, key, ratio in lines:
+        of = {row["server"]: row for row in rows}
+        cells = [format_figure(of.get(name, {}), key, ratio) for name in names]
+        text.append(f"| {title} | " + " | ".join(cells) + " |")
+    return ["**Proxied requests, and how many times nginx's figure**", "", *text, ""]
+
+
+def format_figure(row, key, ratio):
+    """A figure with its ratio."""
+    if key not in row:
+        return ""
+    text = cell(row, key)
+    return f"{text} ({cell(row, ratio)})" if ratio in row else text
 
 
 HANDSHAKES = [
@@ -52,6 +85,26 @@ REQUESTS = [
     ("CPU, s per 10,000", "cpu_s_per_10000"),
     ("a second", "rate"),
     ("MB/s", "mb_s"),
+    ("rounds differ by", "spread"),
+]
+
+PROXIED = [
+    ("CPU, µs each", "cpu_us"),
+    ("of nginx", "of_nginx"),
+    ("a second", "rate"),
+    ("of nginx", "rate_of_nginx"),
+    ("server's core busy", "busy"),
+    ("MB/s", "mb_s"),
+    ("instructions each", "instructions"),
+    ("rounds differ by", "spread"),
+]
+
+PACED = [
+    ("p50, µs", "p50_us"),
+    ("of nginx", "p50_of_nginx"),
+    ("p99, µs", "p99_us"),
+    ("of nginx", "p99_of_nginx"),
+    ("CPU, µs each", "cpu_us"),
     ("rounds differ by", "spread"),
 ]
 
@@ -111,11 +164,19 @@ COLUMNS = {
     "resumed": HANDSHAKES,
     "flood": FLOOD,
     "requests": REQUESTS,
-    "proxied": REQUESTS,
+    "proxied": PROXIED,
+    "paced": PACED,
     "idle": IDLE,
     "sites": SITES,
     "on_demand": ON_DEMAND,
     "many": MANY,
+}
+
+
+COUNTERS = {
+    "perf": "Instructions are those in user mode, as the processor counts them.",
+    "callgrind": "Instructions are those in user mode on the processor that callgrind simulates.",
+    None: "Instructions are not counted: the processor's counters cannot be read here.",
 }
 
 
@@ -126,7 +187,10 @@ def markdown(results):
         f"{machine['system']}, Linux {machine['kernel']}; {machine['date']}.",
         "; ".join(results["versions"]) + ".",
         "",
+        *summarize(results["parts"]),
     ]
+    if any(part["scenario"] == "proxied" for part in results["parts"]):
+        lines += [COUNTERS[results["counter"]], ""]
     for part in results["parts"]:
         lines += [f"**{part['title']}**", ""]
         if part["rows"]:

@@ -9,18 +9,32 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+import machine
 import servers
 from machine import Failed, output, pinned
-from servers import DOMAIN, SERVER_CORE, Case, host
+from servers import CLIENT_CORE, DOMAIN, Case, host
 
-CLIENT_CORE = SERVER_CORE + 1
 PATTERN = f"s{{}}.{DOMAIN}"
 
 # Kept connections at once, and requests at once in each of HTTP/2.
 CONNECTIONS = 32
 STREAMS = 8
+
+# What is passed on: octets of the request's body, octets of the answer's.
+PROXIED = {
+    "GET 1 KB": (0, 1024),
+    "GET 100 KB": (0, 102_400),
+    "POST 100 KB": (102_400, 8),
+}
+
+# Requests a second, of all connections together, at which their latency is measured.
+RATE = 2000
+
+# Requests whose instructions are counted in a simulation, less those of a shorter run.
+COUNTED = (200, 1200)
 
 # New names a second on demand.
 NEW_NAMES = 500
@@ -37,6 +51,8 @@ class Bench:
 
     def __init__(self, options, directory, binaries):
         self.options = options
+        # How instructions are counted, if they are.
+        self.counter = machine.find_counter(options.instructions)
         self.directory = Path(directory)
         self.binaries = Path(binaries)
         self.client_binary = self.binaries / "examples/compare-client"
@@ -209,12 +225,12 @@ def medians(rounds):
     return row
 
 
-def with_ratios(rows, key):
-    """Adds each row's ratio to nginx, for figures where less is better."""
+def with_ratios(rows, key, ratio="of_nginx"):
+    """Adds each row's ratio to nginx."""
     base = next((row.get(key) for row in rows if row["server"] == "nginx"), None)
     for row in rows:
         if base and row.get(key):
-            row["of_nginx"] = row[key] / base
+            row[ratio] = row[key] / base
     return rows
 
 
@@ -296,22 +312,66 @@ def kept_requests(bench, server, seconds):
     return bench.client_started(server, "requests", *arguments, first=True)
 
 
-def requests(bench, kinds, version, body, upstream=False):
-    """Requests on kept connections, as h2load makes them."""
-    certificates = bench.certificates(1)
-    origin = None
-    case = Case(certificates, body=body)
-    if upstream:
-        origin = bench.server(servers.Upstream, Case(certificates, body=body))
-        bench.running.append(origin)
-        origin.start()
-        wait_for_port(origin)
-        case.upstream = f"127.0.0.1:{origin.port}"
-    up, failed = bench.up(kinds, case)
-    rows = bench.interleaved(up, lambda server: load(bench, server, version, body)) + failed
-    for server in [*up, *([origin] if origin else [])]:
+def requests(bench, kinds, version, body):
+    """Requests on kept connections, as h2load makes them, with answers of the server's own."""
+    up, failed = bench.up(kinds, Case(bench.certificates(1), body=body))
+    rows = bench.interleaved(up, lambda server: load(bench, server, version)) + failed
+    for server in up:
         bench.stop(server)
     return with_ratios(rows, "cpu_us")
+
+
+def proxied(bench, kinds, version, exchange):
+    """Requests on kept connections, as h2load makes them, with answers of an upstream."""
+    case = start_upstream(bench, *PROXIED[exchange])
+    up, failed = bench.up(kinds, case)
+    rows = bench.interleaved(up, lambda server: load(bench, server, version)) + failed
+    for server in up:
+        bench.stop(server)
+    if bench.counter == "callgrind":
+        of = {kind.name: kind for kind in kinds}
+        for row in [row for row in rows if "why" not in row]:
+            kind = of[row["server"]]
+            row["instructions"] = simulate_instructions(bench, kind, case, version)
+    bench.stop_all()
+    return with_ratios(with_ratios(rows, "cpu_us"), "rate", "rate_of_nginx")
+
+
+def paced(bench, kinds, version, exchange):
+    """Requests at a fixed rate, on kept connections, with answers of an upstream."""
+    up, failed = bench.up(kinds, start_upstream(bench, *PROXIED[exchange]))
+    every = 1_000_000 * CONNECTIONS // RATE
+    arguments = ["--connections", CONNECTIONS, "--every", every, "--http", version]
+
+    def measure(server):
+        before = server.process.cpu()
+        result = bench.client(server, "requests", "--seconds", bench.seconds, *arguments)
+        spent = server.process.cpu() - before
+        if result["failed"]:
+            raise Failed(f"{result['failed']} requests failed: {result['why']}")
+        return {
+            "p50_us": result["p50_us"],
+            "p99_us": result["p99_us"],
+            "cpu_us": 1e6 * spent / result["done"],
+        }
+
+    rows = bench.interleaved(up, measure) + failed
+    bench.stop_all()
+    for key in ("p50", "p99"):
+        with_ratios(rows, f"{key}_us", f"{key}_of_nginx")
+    return rows
+
+
+def start_upstream(bench, upload, body):
+    """Starts an upstream that takes so many octets and answers with so many. The case of a server
+    in front of it."""
+    case = Case(bench.certificates(1), body=body, upload=upload)
+    upstream = bench.server(servers.Upstream, case)
+    bench.running.append(upstream)
+    upstream.start()
+    wait_for_port(upstream)
+    address = f"127.0.0.1:{upstream.port}"
+    return Case(case.certificates, body=body, upload=upload, upstream=address)
 
 
 def wait_for_port(server):
@@ -324,13 +384,37 @@ def wait_for_port(server):
     raise Failed(f"{server.name} does not listen: {server.process.tail()}")
 
 
-def load(bench, server, version, body):
-    command = ["h2load", "-t", 1, "-c", CONNECTIONS, "-D", bench.seconds]
-    command += ["--h1"] if version == 1 else ["-m", STREAMS]
-    command += [f"--connect-to=127.0.0.1:{server.port}", f"https://{host(1)}/"]
+def load(bench, server, version):
+    """Requests for some time: what each costs, and how many there are in a second."""
+    body, upload = server.case.body, server.case.upload
+    counts = bench.counter == "perf" and server.case.upstream
     before = server.process.cpu()
-    said = output(pinned(CLIENT_CORE, command), bench.seconds + 60)
+    with server.process.counted() if counts else nullcontext([]) as instructions:
+        done, rate = run_h2load(bench, server, version, "-D", bench.seconds)
     spent = server.process.cpu() - before
+    figures = {
+        "cpu_us": 1e6 * spent / done,
+        "rate": rate,
+        "cpu_s_per_10000": 1e4 * spent / done,
+        "busy": rate * spent / done,
+        "mb_s": rate * max(body, upload) / 1e6,
+    }
+    if instructions:
+        figures["instructions"] = instructions[0] / done
+    return figures
+
+
+def run_h2load(bench, server, version, *extent):
+    """Runs h2load: how many requests were answered, and how many in a second."""
+    body, upload = server.case.body, server.case.upload
+    command = ["h2load", "-t", 1, "-c", CONNECTIONS, *extent]
+    command += ["--h1"] if version == 1 else ["-m", STREAMS]
+    if upload:
+        file = bench.directory / "upload"
+        file.write_text("x" * upload)
+        command += ["-d", file]
+    command += [f"--connect-to=127.0.0.1:{server.port}", f"https://{host(1)}/"]
+    said = output(pinned(CLIENT_CORE, command), bench.seconds + 60)
     numbers = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
     rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s", said)
     octets = re.search(r"traffic: .*?, .*\((\d+)\) data", said)
@@ -343,12 +427,27 @@ def load(bench, server, version, body):
         raise Failed(f"{wrong} requests failed, {done} succeeded")
     if int(octets[1]) < 0.98 * done * body:
         raise Failed(f"answers are too short: {octets[1]} octets in {done}")
-    return {
-        "cpu_us": 1e6 * spent / done,
-        "rate": float(rate[1]),
-        "cpu_s_per_10000": 1e4 * spent / done,
-        "mb_s": float(rate[1]) * body / 1e6,
-    }
+    return done, float(rate[1])
+
+
+def simulate_instructions(bench, kind, case, version):
+    """Instructions of a request, in user mode, on the processor that callgrind simulates: what a
+    longer run takes more than a shorter one. Nothing where that does not work."""
+    counts = []
+    for number in COUNTED:
+        server = bench.server(kind, case)
+        server.under = machine.CALLGRIND
+        try:
+            bench.start(server)
+            run_h2load(bench, server, version, "-n", number)
+            server.process.stop(server.stop_signal, patience=30)
+            counts.append(server.process.simulated_instructions())
+        except Failed as why:
+            bench.say(f"{kind.name}: instructions are not counted: {why}")
+            return None
+        finally:
+            bench.stop(server)
+    return (counts[1] - counts[0]) / (COUNTED[1] - COUNTED[0])
 
 
 def idle(bench, kinds, count):

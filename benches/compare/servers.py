@@ -18,7 +18,13 @@ from machine import DESCRIPTORS, Failed, Processes, free_port, output
 # HTTP/3, one thread on one core, kept connections that are not closed after some number of
 # requests. Certificates are the same files.
 SERVER_CORE = 0
+CLIENT_CORE = SERVER_CORE + 1
+# The upstream shares the client's core where there is no third.
+UPSTREAM_CORE = min(SERVER_CORE + 2, os.cpu_count() - 1)
 DOMAIN = "bench.example"
+
+# Idle connections to an upstream that a server keeps: as many as there are requests at once.
+KEPT_CONNECTIONS = 256
 
 
 def host(number):
@@ -27,12 +33,13 @@ def host(number):
 
 class Case:
     """What a server is to serve: the first `sites` of the certificates, answers of `body` octets
-    of its own, or an upstream's."""
+    of its own, or an upstream's, to requests with `upload` octets."""
 
-    def __init__(self, certificates, sites=1, body=1024, upstream=None):
+    def __init__(self, certificates, sites=1, body=1024, upload=0, upstream=None):
         self.certificates = certificates
         self.sites = sites
         self.body = body
+        self.upload = upload
         self.upstream = upstream
 
     def files(self):
@@ -76,7 +83,11 @@ class Server:
 
     def start(self):
         log = self.directory / "log"
-        self.process = Processes(self.command(), SERVER_CORE, log, self.environment())
+        command = [*self.under, *self.command()]
+        self.process = Processes(command, SERVER_CORE, log, self.environment())
+
+    # What runs the command, with its arguments.
+    under = ()
 
     def environment(self):
         return {}
@@ -216,6 +227,28 @@ class SnigateOnDemand(Snigate):
         return self.write("root.pem", text)
 
 
+class Pingora(Server):
+    """Pingora alone, without any of Snigate. It only passes requests on."""
+
+    name = "Pingora"
+    binary = None
+    # At a SIGTERM it takes minutes to end.
+    stop_signal = signal.SIGINT
+
+    def configure(self):
+        """Nothing: it has arguments."""
+
+    def command(self):
+        listen = f"127.0.0.1:{self.port}"
+        return [self.binary, listen, self.case.upstream, self.case.file(1)]
+
+    @classmethod
+    def version(cls):
+        lock = (Path(__file__).resolve().parents[2] / "Cargo.lock").read_text()
+        version = re.search(r'name = "pingora-proxy"\nversion = "(.*)"', lock)[1]
+        return f"Pingora {version}, OpenSSL of Snigate"
+
+
 class Nginx(Server):
     name = "nginx"
     stop_signal = signal.SIGTERM
@@ -250,8 +283,12 @@ class Nginx(Server):
     def text(self):
         upstream = ""
         if self.case.upstream:
-            # By default it opens a connection for each request.
-            upstream = f"upstream app {{ server {self.case.upstream}; keepalive 64; }}"
+            # By default it opens a connection for each request. One that it keeps is closed after
+            # 1,000 requests by default.
+            upstream = (
+                f"upstream app {{ server {self.case.upstream}; keepalive {KEPT_CONNECTIONS}; "
+                "keepalive_requests 1000000000; }"
+            )
         # The tables of names must be given for so many. A connection is closed after 1,000
         # requests by default.
         # Its workers read keys and bodies here, so they stay who they are.
@@ -399,7 +436,13 @@ class Caddy(Server):
         self.admin = free_port()
         case = self.case
         if case.upstream:
-            handler = {"handler": "reverse_proxy", "upstreams": [{"dial": case.upstream}]}
+            # By default it keeps 32 connections.
+            kept = {"max_idle_conns_per_host": KEPT_CONNECTIONS}
+            handler = {
+                "handler": "reverse_proxy",
+                "upstreams": [{"dial": case.upstream}],
+                "transport": {"protocol": "http", "keep_alive": kept},
+            }
         else:
             handler = {"handler": "static_response", "status_code": 200, "body": "x" * case.body}
         if case.sites == len(os.listdir(case.certificates)):
@@ -460,18 +503,30 @@ class Caddy(Server):
 
 
 class Upstream(Nginx):
-    """What all pass requests on to: nginx without TLS, on the client's core."""
+    """What all pass requests on to: nginx without TLS."""
 
     name = "upstream"
 
+    def location(self):
+        if not self.case.upload:
+            return super().location()
+        # `mirror` makes it read the whole body before it answers, without another request. A request
+        # whose length has fewer digits has lost its body on the way.
+        digits = len(str(self.case.upload))
+        return f"""
+        client_body_buffer_size {self.case.upload};
+        location / {{ mirror /read; empty_gif; error_page 405 = @received; }}
+        location = /read {{ internal; return 204; }}
+        location @received {{
+            if ($request_length !~ "^[0-9]{{{digits}}}") {{ return 400; }}
+            return 200 "{"x" * self.case.body}";
+        }}"""
+
     def servers(self):
-        yield (
-            f"server {{ listen 127.0.0.1:{self.port}; {self.location()} }}\n"
-        )
+        yield f"server {{ listen 127.0.0.1:{self.port}; {self.location()} }}\n"
 
     def start(self):
-        self.process = Processes(self.command(), SERVER_CORE + 1, self.directory / "log")
+        self.process = Processes(self.command(), UPSTREAM_CORE, self.directory / "log")
 
 
-PEERS = [Nginx, Haproxy, Caddy]
-ALL = [Snigate, *PEERS]
+ALL = [Snigate, Pingora, Nginx, Haproxy, Caddy]
