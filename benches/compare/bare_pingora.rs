@@ -49,6 +49,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None,
         ServerConf {
             threads: 1,
+            // One thread has none to steal from; this costs less.
+            work_stealing: false,
             upstream_keepalive_pool_size: KEPT_CONNECTIONS,
             ..ServerConf::default()
         },

@@ -15,7 +15,7 @@ def number(value, digits=3):
 def table(rows, columns):
     """A table of rows; a server without figures says why."""
     if not any(row.get("instructions") for row in rows):
-        columns = [column for column in columns if column[1] != "instructions"]
+        columns = [column for column in columns if "instructions" not in column[1]]
     lines = ["| | " + " | ".join(title for title, _ in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for row in rows:
@@ -39,24 +39,27 @@ def cell(row, key):
     return number(value)
 
 
+SUMMARY = [
+    ("proxied", "CPU, µs", "cpu_us", "of_nginx"),
+    ("proxied", "instructions", "instructions", "instructions_of_nginx"),
+    ("paced", "p50, µs", "p50_us", "p50_of_nginx"),
+    ("paced", "p99, µs", "p99_us", "p99_of_nginx"),
+]
+
+
 def summarize(parts):
     """What matters of proxied requests, with a column for each server."""
     lines = []
-    for part in parts:
-        if part["scenario"] == "proxied":
-            lines.append((f"{part['title']}: CPU, µs", part["rows"], "cpu_us", "of_nginx"))
-    for key in ("p50", "p99"):
+    for scenario, said, key, ratio in SUMMARY:
         for part in parts:
-            if part["scenario"] == "paced":
-                title = f"{part['title']}: {key}, µs"
-                lines.append((title, part["rows"], f"{key}_us", f"{key}_of_nginx"))
+            of = {row["server"]: row for row in part["rows"] if row.get(key)}
+            if part["scenario"] == scenario and of:
+                lines.append((f"{part['title']}: {said}", of, key, ratio))
     if not lines:
         return []
-    measured = (row["server"] for _, rows, key, _ in lines for row in rows if key in row)
-    names = list(dict.fromkeys(measured))
+    names = list(dict.fromkeys(name for _, of, _, _ in lines for name in of))
     text = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    for title, rows, key, ratio in lines:
-        of = {row["server"]: row for row in rows}
+    for title, of, key, ratio in lines:
         cells = [format_figure(of.get(name, {}), key, ratio) for name in names]
         text.append(f"| {title} | " + " | ".join(cells) + " |")
     return ["**Proxied requests, and how many times nginx's figure**", "", *text, ""]
@@ -96,6 +99,7 @@ PROXIED = [
     ("server's core busy", "busy"),
     ("MB/s", "mb_s"),
     ("instructions each", "instructions"),
+    ("of nginx", "instructions_of_nginx"),
     ("rounds differ by", "spread"),
 ]
 

@@ -332,9 +332,12 @@ def proxied(bench, kinds, version, exchange):
         of = {kind.name: kind for kind in kinds}
         for row in [row for row in rows if "why" not in row]:
             kind = of[row["server"]]
-            row["instructions"] = simulate_instructions(bench, kind, case, version)
+            if kind.can_simulate:
+                row["instructions"] = simulate_instructions(bench, kind, case, version)
     bench.stop_all()
-    return with_ratios(with_ratios(rows, "cpu_us"), "rate", "rate_of_nginx")
+    with_ratios(rows, "rate", "rate_of_nginx")
+    with_ratios(rows, "instructions", "instructions_of_nginx")
+    return with_ratios(rows, "cpu_us")
 
 
 def paced(bench, kinds, version, exchange):
