@@ -1,11 +1,12 @@
 //! Which server of an upstream gets a request, and over which connection.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use super::{VERSIONS, in_front_of, over, passing_to};
 use crate::support::{
-    Act, Gateway, H2, Origin, TlsClient, read_head, read_response, serving, wait_for,
+    Act, Gateway, H2, Origin, TcpState, TlsClient, connections_to, read_head, read_response,
+    serving, wait_for,
 };
 
 /// A gateway for `a.test` in front of these servers, written as the configuration has them.
@@ -168,6 +169,9 @@ fn a_small_body_is_repeated_whole() {
 #[test]
 fn a_connection_that_its_server_has_closed_is_not_used() {
     let origin = Origin::start(|_| vec![Act::respond(200, "ok"), Act::Close]);
+    let SocketAddr::V4(address) = origin.address() else {
+        panic!("origins listen on IPv4");
+    };
     let gateway = in_front_of(&origin);
     for number in 0..10 {
         for version in VERSIONS {
@@ -176,13 +180,15 @@ fn a_connection_that_its_server_has_closed_is_not_used() {
                 .args(["-d", "x"])
                 .send();
             assert_eq!(reply.status, 200, "{number} over {version}");
-            // The gateway closes its side too, without a request that makes it look.
-            wait_for("the end of the connection", || {
-                (origin.open_connections() == 0).then_some(())
+            wait_for("its server's end to arrive", || {
+                (connections_to(address, TcpState::Established) == 0).then_some(())
             });
         }
     }
     assert_eq!(origin.connections(), 20);
+    wait_for("the gateway to close them too", || {
+        (origin.open_connections() == 0).then_some(())
+    });
 }
 
 #[test]
