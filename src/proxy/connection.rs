@@ -197,56 +197,158 @@ async fn sweep(connections: Weak<IdleConnections>) {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use bytes::Bytes;
-    use tokio::io::AsyncWriteExt as _;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
 
-    /// A connection, and the server's end of it.
-    async fn connected(listener: &TcpListener) -> (Connection, TcpStream) {
-        let address = listener.local_addr().expect("an address");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let near = Connection::new(Box::new(near.expect("a connection")));
-        (near, far.expect("a client").0)
+    fn none_yet() -> (Arc<IdleConnections>, Arc<ConnectionLimit>) {
+        (IdleConnections::new(), Arc::default())
     }
 
-    #[tokio::test]
-    async fn of_many_connections_that_servers_have_closed_none_is_used() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let limit = Arc::new(ConnectionLimit::default());
-        let idle = IdleConnections::new();
-        let mut servers = Vec::new();
-        // More than one task may read from before others have their turn.
-        for number in 0..400 {
-            let (near, mut far) = connected(&listener).await;
-            idle.keep(near, &limit);
-            if number % 2 == 0 {
-                far.write_all(b"HTTP/1.1 408 stray").await.expect("room");
-            }
-            servers.push(far);
+    /// Keeps a new connection. Returns its server.
+    fn keep_new(connections: &IdleConnections, limit: &Arc<ConnectionLimit>) -> DuplexStream {
+        let (gateway, server) = duplex(1024);
+        connections.keep(Connection::new(Box::new(gateway)), limit);
+        server
+    }
+
+    /// Ready once the gateway has closed the connection.
+    async fn await_close(mut server: DuplexStream) {
+        assert_eq!(server.read(&mut [0]).await.expect("an orderly end"), 0);
+    }
+
+    /// Whether this is the gateway's end of a connection to `server`.
+    async fn is_to(connection: &mut Connection, server: &mut DuplexStream) -> bool {
+        server.write_all(b"x").await.expect("open");
+        let filled = std::future::poll_fn(|cx| Poll::Ready(connection.poll_fill(cx, 1)));
+        matches!(filled.await, Poll::Ready(Ok(1)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_that_became_idle_last_is_used_first() {
+        let (connections, limit) = none_yet();
+        assert!(connections.take().is_none());
+        let mut first = keep_new(&connections, &limit);
+        let mut second = keep_new(&connections, &limit);
+        assert_eq!(limit.idle(), 2);
+        for server in [&mut second, &mut first] {
+            let mut connection = connections.take().expect("idle");
+            assert!(connection.is_reused());
+            assert!(is_to(&mut connection, server).await);
         }
-        drop(servers);
-        // One more says that what was sent before it has come.
-        let (mut last, far) = connected(&listener).await;
-        drop(far);
-        let end = poll_fn(|cx| last.poll_fill(cx, 1)).await;
-        assert_eq!(end.expect("the end"), 0);
-        assert!(idle.take().is_none());
+        assert!(connections.take().is_none());
+        assert_eq!(limit.idle(), 0, "a request has a permit of its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_is_not_taken_for_a_kept_one() {
+        let (gateway, _server) = duplex(1024);
+        assert!(!Connection::new(Box::new(gateway)).is_reused());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_its_server_has_closed_is_passed_over() {
+        let (connections, limit) = none_yet();
+        let mut open = keep_new(&connections, &limit);
+        drop(keep_new(&connections, &limit));
+        let mut connection = connections.take().expect("the open one");
+        assert!(is_to(&mut connection, &mut open).await);
+        assert_eq!(limit.idle(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_something_came_unasked_is_passed_over() {
+        let (connections, limit) = none_yet();
+        let mut server = keep_new(&connections, &limit);
+        let late = b"HTTP/1.1 408 Request Timeout\r\n\r\n";
+        server.write_all(late).await.expect("open");
+        assert!(connections.take().is_none());
+        assert_eq!(limit.idle(), 0);
+        await_close(server).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn none_of_many_connections_that_are_closed_is_used() {
+        let (connections, limit) = none_yet();
+        for _ in 0..500 {
+            drop(keep_new(&connections, &limit));
+        }
+        assert!(connections.take().is_none());
+        assert_eq!(limit.idle(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_connections_are_kept_than_are_allowed() {
+        let (connections, limit) = none_yet();
+        limit.set_most_idle(1);
+        let _kept = keep_new(&connections, &limit);
+        await_close(keep_new(&connections, &limit)).await;
+        assert!(connections.take().is_some());
+        let _next = keep_new(&connections, &limit);
+        assert!(connections.take().is_some(), "its permit was returned");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_after_a_minute() {
+        let (connections, limit) = none_yet();
+        let server = keep_new(&connections, &limit);
+        let begun = Instant::now();
+        await_close(server).await;
+        let waited = begun.elapsed();
+        assert!((IDLE..=IDLE + SWEEP).contains(&waited), "{waited:?}");
+        assert_eq!(limit.idle(), 0);
+        // And again, after the sweeper has ended.
+        let server = keep_new(&connections, &limit);
+        let begun = Instant::now();
+        await_close(server).await;
+        assert!(begun.elapsed() <= IDLE + SWEEP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_used_begins_to_be_idle_again() {
+        let (connections, limit) = none_yet();
+        let server = keep_new(&connections, &limit);
+        let begun = Instant::now();
+        sleep(IDLE * 2 / 3).await;
+        let connection = connections.take().expect("idle for less than that");
+        connections.keep(connection, &limit);
+        await_close(server).await;
+        assert!(begun.elapsed() >= IDLE * 5 / 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_its_server_closes_is_soon_forgotten() {
+        let (connections, limit) = none_yet();
+        let _open = keep_new(&connections, &limit);
+        let server = keep_new(&connections, &limit);
+        sleep(SWEEP * 2).await;
+        assert_eq!(limit.idle(), 2);
+        drop(server);
+        sleep(SWEEP * 2).await;
+        assert_eq!(limit.idle(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_of_a_server_that_is_no_longer_configured_are_closed() {
+        let (connections, limit) = none_yet();
+        let server = keep_new(&connections, &limit);
+        let begun = Instant::now();
+        drop(connections);
+        await_close(server).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
         assert_eq!(limit.idle(), 0);
     }
 
     #[tokio::test]
     async fn small_parts_share_a_block_of_memory() {
         const PARTS: usize = 64;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (mut near, mut far) = connected(&listener).await;
+        let (near, mut far) = duplex(1024);
+        let mut near = Connection::new(Box::new(near));
         let mut parts: Vec<Bytes> = Vec::new();
         for _ in 0..PARTS {
             far.write_all(b"x").await.expect("room");
-            let count = poll_fn(|cx| near.poll_fill(cx, 8 * 1024)).await;
+            let count = std::future::poll_fn(|cx| near.poll_fill(cx, 8 * 1024)).await;
             assert_eq!(count.expect("an octet"), 1);
             parts.push(near.buffer.split_to(1).freeze());
         }

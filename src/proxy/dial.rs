@@ -123,6 +123,16 @@ impl Duplex for Stream {
     }
 }
 
+/// A stream in memory.
+#[cfg(test)]
+impl Duplex for tokio::io::DuplexStream {
+    fn set_nodelay(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reset_on_close(&self) {}
+}
+
 fn reset_on_close(socket: SockRef<'_>) {
     // If it fails, as on a Unix socket, the close is orderly.
     _ = socket.set_linger(Some(Duration::ZERO));

@@ -50,7 +50,9 @@ impl Meaning {
             meaning.read_field(name, value, version)?;
         }
         if meaning.is_chunked {
-            // It overrides a length (RFC 9112, section 6.3).
+            // It overrides a length, and a server that sends both is not trusted with another
+            // request (RFC 9112, section 6.3).
+            meaning.is_kept &= meaning.length.is_none();
             meaning.length = None;
         }
         if status.is_informational() || status == StatusCode::NO_CONTENT {
