@@ -7,6 +7,8 @@
 mod client;
 mod download;
 mod exchange;
+#[cfg(test)]
+mod fake;
 mod request;
 mod response;
 mod upload;

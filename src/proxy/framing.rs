@@ -295,4 +295,157 @@ mod tests {
         let trailers = format!("0\r\nT: {}\r\n\r\n", "a".repeat(MAX_TRAILERS));
         assert_eq!(scan(trailers.as_bytes()), None);
     }
+
+    /// A body as it was taken in pieces.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Taken {
+        data: Vec<u8>,
+        /// What belongs to no message.
+        rest: Vec<u8>,
+        is_done: bool,
+        is_malformed: bool,
+    }
+
+    impl Taken {
+        fn of(data: &[u8], rest: &[u8], is_done: bool) -> Self {
+            Self {
+                data: data.to_vec(),
+                rest: rest.to_vec(),
+                is_done,
+                is_malformed: false,
+            }
+        }
+
+        fn malformed_after(data: &[u8]) -> Self {
+            Self {
+                data: data.to_vec(),
+                rest: Vec::new(),
+                is_done: false,
+                is_malformed: true,
+            }
+        }
+    }
+
+    /// Takes a body whose octets arrive in these pieces.
+    fn take<'a>(mut framing: Framing, pieces: impl Iterator<Item = &'a [u8]>) -> Taken {
+        let mut buffer = BytesMut::new();
+        let mut data = Vec::new();
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while !framing.is_done() && !buffer.is_empty() {
+                match framing.take_data(&mut buffer) {
+                    Ok(new) => {
+                        let is_stuck = new.is_empty() && !framing.is_done();
+                        assert!(!is_stuck || buffer.is_empty(), "all that frames is taken");
+                        data.extend_from_slice(&new);
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                        return Taken::malformed_after(&data);
+                    }
+                }
+            }
+        }
+        Taken::of(&data, &buffer, framing.is_done())
+    }
+
+    /// Takes it in one piece and octet by octet.
+    fn take_both(framing: Framing, octets: &[u8]) -> Taken {
+        let whole = take(framing, [octets].into_iter());
+        let crumbs = take(framing, octets.chunks(1));
+        assert_eq!(whole, crumbs, "{}", octets.escape_ascii());
+        whole
+    }
+
+    #[test]
+    fn the_data_of_a_body_is_taken_without_what_frames_it() {
+        let chunked = |octets: &[u8]| take_both(Framing::chunked(), octets);
+        for (octets, expected) in [
+            (&b"0\r\n\r\nGET"[..], Taken::of(b"", b"GET", true)),
+            (
+                b"3\r\nabc\r\n1;x=\"y\"\r\nd\r\n000\r\n\r\n0",
+                Taken::of(b"abcd", b"0", true),
+            ),
+            (
+                b"A\r\n0\r\n\r\n56789\r\n0\r\nT: v\r\nU:\r\n\r\n",
+                Taken::of(b"0\r\n\r\n56789", b"", true),
+            ),
+            (b"3\r\nab", Taken::of(b"ab", b"", false)),
+            (b"3\r\nabc\r\n", Taken::of(b"abc", b"", false)),
+            (b"3\r\nabc\r\n0\r\nT: v\r\n", Taken::of(b"abc", b"", false)),
+        ] {
+            assert_eq!(chunked(octets), expected, "{}", octets.escape_ascii());
+        }
+        let length = take_both(Framing::Length(3), b"abcdef");
+        assert_eq!(length, Taken::of(b"abc", b"def", true));
+        let part = take_both(Framing::Length(u64::MAX), b"abc");
+        assert_eq!(part, Taken::of(b"abc", b"", false));
+        let tunnel = take_both(Framing::Tunnel, b"0\r\n\r\n");
+        assert_eq!(tunnel, Taken::of(b"0\r\n\r\n", b"", false));
+        assert_eq!(take_both(Framing::DONE, b"a"), Taken::of(b"", b"a", true));
+    }
+
+    #[test]
+    fn the_data_before_a_malformed_chunk_is_taken() {
+        for (octets, data) in [
+            (&b"x"[..], &b""[..]),
+            (b"3\r\nabcX", b"abc"),
+            (b"3\r\nabc\n", b"abc"),
+            (b"3\r\nabc\r\n2\r\nde\r\n-1", b"abcde"),
+            (b"3\r\nabc\r\n0\r\n : x", b"abc"),
+            (b"3\r\nabc\r\n0\r\n\rX", b"abc"),
+        ] {
+            let taken = take_both(Framing::chunked(), octets);
+            assert_eq!(
+                taken,
+                Taken::malformed_after(data),
+                "{}",
+                octets.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_taken_with_its_last_data() {
+        let mut framing = Framing::chunked();
+        let mut buffer = BytesMut::from(&b"3\r\nabc\r\n0\r\n\r\nGET"[..]);
+        let data = framing.take_data(&mut buffer).expect("well formed");
+        assert_eq!(&data[..], b"abc");
+        assert!(framing.is_done());
+        assert_eq!(&buffer[..], b"GET");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_body_that_was_written_in_chunks_is_read_back(
+            chunks in proptest::collection::vec("[a-f0-9\r\n;]{1,40}", 0..6),
+            extension in "(;[a-z]{0,3}(=[a-z]{1,3})?)?",
+            trailers in "(T: [a-z]{0,5}\r\n){0,2}",
+            rest in "[a-f0-9\r\n]{0,5}",
+            size in 1_usize..20,
+        ) {
+            let mut body = String::new();
+            for chunk in &chunks {
+                body.push_str(&format!("{:x}{extension}\r\n{chunk}\r\n", chunk.len()));
+            }
+            body.push_str(&format!("0{extension}\r\n{trailers}\r\n{rest}"));
+            let expected = Taken::of(chunks.concat().as_bytes(), rest.as_bytes(), true);
+            let taken = take(Framing::chunked(), body.as_bytes().chunks(size));
+            proptest::prop_assert_eq!(taken, expected);
+        }
+
+        #[test]
+        fn any_octets_are_taken_the_same_in_pieces(
+            octets in "([0-3](;a)?\r\n|[ab]|\r\n|\r|\n|:|0\r\n\r\n){0,12}",
+        ) {
+            let taken = take_both(Framing::chunked(), octets.as_bytes());
+            let mut consumed = Framing::chunked();
+            let count = consumed.consume(octets.as_bytes());
+            proptest::prop_assert_eq!(count.is_err(), taken.is_malformed);
+            if let Ok(count) = count {
+                proptest::prop_assert_eq!(&taken.rest, &octets.as_bytes()[count..]);
+                proptest::prop_assert_eq!(taken.is_done, consumed.is_done());
+            }
+        }
+    }
 }

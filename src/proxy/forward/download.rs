@@ -247,3 +247,260 @@ impl Download {
 fn read_error(error: io::Error) -> Box<Error> {
     Error::because(ErrorType::ReadError, "while a response is read", error).into_up()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::super::fake::Received::{End, Head, Interim};
+    use super::super::fake::{FakeClient, Received, asked, connect, octets};
+    use super::*;
+
+    /// What became of a response.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Outcome {
+        received: Vec<Received>,
+        failed: Option<ErrorType>,
+        /// Whether the connection is left for another request.
+        leaves: bool,
+    }
+
+    fn complete(received: &[Received], leaves: bool) -> Outcome {
+        Outcome {
+            received: received.to_vec(),
+            failed: None,
+            leaves,
+        }
+    }
+
+    fn failed(received: &[Received], failed: ErrorType) -> Outcome {
+        Outcome {
+            received: received.to_vec(),
+            failed: Some(failed),
+            leaves: false,
+        }
+    }
+
+    /// Receives what a server sends, over a connection that holds so many octets. Afterwards the
+    /// server closes it if `closes`.
+    async fn receive(
+        sent: &'static str,
+        closes: bool,
+        asked: Asked<'_>,
+        holds: usize,
+    ) -> (Outcome, Download) {
+        let (mut client, _person) = FakeClient::new();
+        let (mut connection, mut server) = connect(holds);
+        let serving = tokio::spawn(async move {
+            _ = server.write_all(sent.as_bytes()).await;
+            match closes {
+                true => drop(server),
+                false => std::future::pending().await,
+            }
+        });
+        if holds > 1 {
+            // Everything is there at once.
+            tokio::task::yield_now().await;
+        }
+        let mut download = Download::new();
+        let done = poll_fn(|cx| download.poll(cx, &mut client, &mut connection, asked)).await;
+        serving.abort();
+        let failed = done.err().map(|error| {
+            assert_eq!(error.esource().as_str(), "Upstream", "{error}");
+            error.etype().clone()
+        });
+        assert_eq!(download.is_ended(), failed.is_none());
+        let outcome = Outcome {
+            received: client.received,
+            failed,
+            leaves: download.leaves_connection(&connection),
+        };
+        (outcome, download)
+    }
+
+    /// Receives it in one piece and octet by octet, with the same outcome.
+    async fn outcome(sent: &'static str, closes: bool, asked: Asked<'_>) -> Outcome {
+        let (whole, _) = receive(sent, closes, asked, 1 << 20).await;
+        let (crumbs, _) = receive(sent, closes, asked, 1).await;
+        assert_eq!(whole, crumbs, "{sent}");
+        whole
+    }
+
+    #[tokio::test]
+    async fn a_response_is_complete_where_its_framing_ends() {
+        for (sent, body, leaves) in [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+                "abc",
+                true,
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", true),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: x\r\n\r\n",
+                "abc",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc",
+                "abc",
+                false,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+                "abc",
+                false,
+            ),
+        ] {
+            let mut received = vec![Head(200)];
+            received.extend((!body.is_empty()).then(|| octets(body)));
+            received.push(End);
+            assert_eq!(
+                outcome(sent, false, asked()).await,
+                complete(&received, leaves)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_without_a_length_ends_with_its_connection() {
+        let sent = "HTTP/1.1 200 OK\r\n\r\nabc";
+        let all = [Head(200), octets("abc"), End];
+        assert_eq!(outcome(sent, true, asked()).await, complete(&all, false));
+        let empty = outcome("HTTP/1.1 200 OK\r\n\r\n", true, asked()).await;
+        assert_eq!(empty, complete(&[Head(200), End], false));
+    }
+
+    #[tokio::test]
+    async fn a_response_that_has_no_body_ends_with_its_head() {
+        let to_head = Asked {
+            head_alone: true,
+            ..asked()
+        };
+        for (sent, asked, status) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", to_head, 200),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                to_head,
+                200,
+            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", asked(), 204),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
+                asked(),
+                304,
+            ),
+        ] {
+            let outcome = outcome(sent, false, asked).await;
+            assert_eq!(outcome, complete(&[Head(status), End], true), "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn interim_responses_come_before_the_response() {
+        let sent = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n\
+             HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        let all = [Interim(100), Interim(103), Head(200), octets("abc"), End];
+        assert_eq!(outcome(sent, false, asked()).await, complete(&all, true));
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_ends_with_its_connection() {
+        let upgrade = Asked {
+            upgrade: true,
+            ..asked()
+        };
+        let sent = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n0\r\n\r\nabc";
+        let all = [Head(101), octets("0\r\n\r\nabc"), End];
+        assert_eq!(outcome(sent, true, upgrade).await, complete(&all, false));
+        let (_, download) = receive(sent, true, upgrade, 1 << 20).await;
+        assert!(download.is_tunnel());
+        let unasked = outcome(sent, true, asked()).await;
+        assert_eq!(unasked, failed(&[], ErrorType::InvalidHTTPHeader));
+    }
+
+    #[tokio::test]
+    async fn a_response_that_is_cut_is_not_complete() {
+        let closed = ErrorType::ConnectionClosed;
+        let abc = [Head(200), octets("abc")];
+        for (sent, received) in [
+            ("", &[][..]),
+            ("HTTP/1.1 200 OK\r\nContent-Le", &[]),
+            ("HTTP/1.1 100 Continue\r\n\r\n", &[Interim(100)]),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", &abc[..1]),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", &abc),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+                &abc,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
+                &abc,
+            ),
+        ] {
+            let outcome = outcome(sent, true, asked()).await;
+            assert_eq!(outcome, failed(received, closed.clone()), "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_precedes_a_malformed_chunk_is_passed_on() {
+        for end in [
+            "x",
+            "3\r\nabcX",
+            "3\r\nabc\r\nzz\r\n",
+            "3\r\nabc\r\n0\r\n: x",
+        ] {
+            let sent = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{end}");
+            let outcome = outcome(String::leak(sent), false, asked()).await;
+            let mut received = vec![Head(200)];
+            received.extend((end != "x").then(|| octets("abc")));
+            let malformed = failed(&received, ErrorType::InvalidHTTPHeader);
+            assert_eq!(outcome, malformed, "{end}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_is_refused() {
+        let sent = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(70_000));
+        let outcome = outcome(String::leak(sent), false, asked()).await;
+        assert_eq!(outcome, failed(&[], ErrorType::InvalidHTTPHeader));
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_more_came_than_the_response_is_not_kept() {
+        let abc = complete(&[Head(200), octets("abc"), End], false);
+        for sent in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n0\r\n",
+        ] {
+            let (outcome, _) = receive(sent, false, asked(), 1 << 20).await;
+            assert_eq!(outcome, abc, "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_sent_no_head_may_be_asked_again() {
+        for (sent, has_begun) in [
+            ("", false),
+            ("HTTP/1.1 200 OK\r\nContent-Le", false),
+            ("HTTP/1.1 103 Early Hints\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true),
+        ] {
+            let (_, download) = receive(sent, true, asked(), 1 << 20).await;
+            assert_eq!(download.has_begun, has_begun, "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn octets_of_the_body_are_counted() {
+        let sent = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n";
+        for holds in [1, 1 << 20] {
+            let (_, download) = receive(sent, true, asked(), holds).await;
+            assert_eq!(download.status, Some(StatusCode::OK));
+            assert_eq!(download.octets, 4);
+        }
+    }
+}

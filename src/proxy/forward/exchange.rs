@@ -179,3 +179,318 @@ impl<'a, C: Client> Exchange<'a, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use pingora_core::ErrorSource;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::time::sleep;
+
+    use super::super::fake::Received::{End, Head, Interim};
+    use super::super::fake::{FakeClient, Person, Received, arrived, asked, connect, octets};
+    use super::super::request::Body;
+    use super::*;
+
+    const READ: Duration = Duration::from_secs(10);
+    const SEND: Duration = Duration::from_secs(5);
+
+    const HEAD: &str = "POST / HTTP/1.1\r\n\r\n";
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
+
+    /// How an exchange ended.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Outcome {
+        failed: Option<(ErrorSource, ErrorType)>,
+        after: Duration,
+        /// Whether the connection is left for another request.
+        leaves: bool,
+        received: Vec<Received>,
+    }
+
+    fn complete(after: Duration, leaves: bool, received: &[Received]) -> Outcome {
+        Outcome {
+            failed: None,
+            after,
+            leaves,
+            received: received.to_vec(),
+        }
+    }
+
+    fn failed(source: ErrorSource, kind: ErrorType, after: Duration) -> Outcome {
+        Outcome {
+            failed: Some((source, kind)),
+            after,
+            leaves: false,
+            received: Vec::new(),
+        }
+    }
+
+    /// Carries an exchange over `connection`.
+    async fn carry(mut client: FakeClient, mut connection: Connection, body: Body) -> Outcome {
+        let begun = Instant::now();
+        let mut replay = Replay::default();
+        let upload = Upload::new(Bytes::from_static(HEAD.as_bytes()), body, &replay);
+        let asked = Asked {
+            upgrade: body == Body::None,
+            ..asked()
+        };
+        let patience = Patience {
+            read: READ,
+            send: SEND,
+        };
+        let (client, connection) = (&mut client, &mut connection);
+        let mut exchange = Exchange::new(client, connection, asked, patience, upload, &mut replay);
+        let done = poll_fn(|cx| exchange.poll(cx)).await;
+        let leaves = exchange.leaves_connection();
+        Outcome {
+            failed: done
+                .err()
+                .map(|error| (error.esource().clone(), error.etype().clone())),
+            after: begun.elapsed(),
+            leaves,
+            received: exchange.client.received.clone(),
+        }
+    }
+
+    /// Carries an exchange while `play` acts as the client and the server.
+    async fn play<F: Future>(body: Body, play: impl FnOnce(Person, DuplexStream) -> F) -> Outcome {
+        let (client, person) = FakeClient::new();
+        let (connection, server) = connect(1024);
+        let (outcome, _) = tokio::join!(carry(client, connection, body), play(person, server));
+        outcome
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn response() -> [Received; 3] {
+        [Head(200), octets("abc"), End]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exchange_ends_with_the_response() {
+        let outcome = play(Body::Length(5), async |mut person, mut server| {
+            person.send("hello");
+            person.end();
+            sleep(seconds(3)).await;
+            assert_eq!(arrived(&mut server).await, format!("{HEAD}hello"));
+            server.write_all(OK).await.expect("open");
+            (person, server)
+        });
+        assert_eq!(outcome.await, complete(seconds(3), true, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_reaches_the_client_while_it_sends_its_body() {
+        let outcome = play(Body::Chunked, async |mut person, mut server| {
+            person.send("hello");
+            server.write_all(OK).await.expect("open");
+            sleep(seconds(1)).await;
+            person.send("!");
+            person.end();
+            sleep(seconds(1)).await;
+            let body = "5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n";
+            assert_eq!(arrived(&mut server).await, format!("{HEAD}{body}"));
+            (person, server)
+        });
+        assert_eq!(outcome.await, complete(seconds(1), true, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_continue_for_a_moment_after_the_response() {
+        let silent = play(Body::Chunked, async |person, mut server| {
+            server.write_all(OK).await.expect("open");
+            sleep(seconds(5)).await;
+            (person, server)
+        });
+        assert_eq!(silent.await, complete(FAREWELL, false, &response()));
+        let endless = play(Body::Chunked, async |person, mut server| {
+            server.write_all(OK).await.expect("open");
+            for _ in 0..50 {
+                person.send("more");
+                sleep(Duration::from_millis(100)).await;
+            }
+            (person, server)
+        });
+        assert_eq!(endless.await, complete(FAREWELL, false, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_may_respond_and_close_without_reading_the_body() {
+        let outcome = play(Body::Chunked, async |person, mut server| {
+            server.write_all(OK).await.expect("open");
+            drop(server);
+            person.send("hello");
+            person
+        });
+        assert_eq!(outcome.await, complete(Duration::ZERO, false, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_closes_instead_of_responding_has_failed() {
+        for body in [Body::None, Body::Chunked] {
+            let outcome = play(body, async |person, server| {
+                sleep(seconds(1)).await;
+                drop(server);
+                person.send("hello");
+                sleep(seconds(1)).await;
+                person
+            });
+            let closed = ErrorType::ConnectionClosed;
+            let expected = failed(ErrorSource::Upstream, closed, seconds(1));
+            assert_eq!(outcome.await, expected, "{body:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_waited_for_is_to_blame() {
+        let server = play(Body::Length(5), async |mut person, server| {
+            person.send("hello");
+            person.end();
+            sleep(READ * 2).await;
+            (person, server)
+        });
+        let expected = failed(ErrorSource::Upstream, ErrorType::ReadTimedout, READ);
+        assert_eq!(server.await, expected);
+
+        let client = play(Body::Length(5), async |person, server| {
+            person.send("hell");
+            sleep(READ * 2).await;
+            (person, server)
+        });
+        let expected = failed(ErrorSource::Downstream, ErrorType::ReadTimedout, READ);
+        assert_eq!(client.await, expected);
+
+        let deaf_server = play(Body::Length(4096), async |person, server| {
+            person.send(&"a".repeat(4096));
+            sleep(READ * 2).await;
+            (person, server)
+        });
+        let expected = failed(ErrorSource::Upstream, ErrorType::WriteTimedout, SEND);
+        assert_eq!(deaf_server.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_of_either_side_extends_the_wait() {
+        let outcome = play(Body::Length(3), async |mut person, mut server| {
+            for part in ["a", "b", "c"] {
+                sleep(READ - seconds(1)).await;
+                person.send(part);
+            }
+            person.end();
+            for part in OK.chunks(OK.len() / 3 + 1) {
+                sleep(READ - seconds(1)).await;
+                server.write_all(part).await.expect("open");
+            }
+            (person, server)
+        });
+        assert_eq!(outcome.await, complete(seconds(54), true, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_not_to_blame_for_a_client_that_reads_slowly() {
+        let (mut client, mut person) = FakeClient::new();
+        client.pause(READ * 5);
+        person.end();
+        let (connection, mut server) = connect(1024);
+        server.write_all(OK).await.expect("open");
+        let outcome = carry(client, connection, Body::Length(0)).await;
+        assert_eq!(outcome, complete(READ * 5, true, &response()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_the_server_once_the_client_is_gone() {
+        let outcome = play(Body::Length(5), async |mut person, server| {
+            person.send("hello");
+            person.end();
+            sleep(seconds(2)).await;
+            drop(person);
+            sleep(seconds(1)).await;
+            server
+        });
+        let closed = ErrorType::ConnectionClosed;
+        let expected = failed(ErrorSource::Downstream, closed, seconds(2));
+        assert_eq!(outcome.await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_carries_both_ways_until_the_server_ends_it() {
+        let outcome = play(Body::None, async |person, mut server| {
+            person.send("hello");
+            sleep(seconds(1)).await;
+            assert_eq!(arrived(&mut server).await, HEAD);
+            server.write_all(SWITCHING).await.expect("open");
+            sleep(seconds(1)).await;
+            assert_eq!(arrived(&mut server).await, "hello");
+            sleep(READ * 2).await;
+            server.write_all(b"hi").await.expect("open");
+            person.send("bye");
+            sleep(seconds(1)).await;
+            assert_eq!(arrived(&mut server).await, "bye");
+            server.write_all(b" there").await.expect("open");
+            drop(server);
+            person
+        });
+        let received = [Head(101), octets("hi there"), End];
+        assert_eq!(outcome.await, complete(seconds(23), false, &received));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_may_say_farewell_to_the_client_of_a_tunnel() {
+        let outcome = play(Body::None, async |mut person, mut server| {
+            server.write_all(SWITCHING).await.expect("open");
+            sleep(seconds(1)).await;
+            person.send("bye");
+            person.end();
+            let mut got = String::new();
+            server.read_to_string(&mut got).await.expect("its end");
+            assert_eq!(got, format!("{HEAD}bye"));
+            sleep(seconds(1)).await;
+            server.write_all(b"farewell").await.expect("open");
+            sleep(FAREWELL * 2).await;
+            (person, server)
+        });
+        let received = [Head(101), octets("farewell")];
+        let after = seconds(2) + FAREWELL;
+        assert_eq!(outcome.await, complete(after, false, &received));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_in_which_both_are_silent_ends() {
+        let outcome = play(Body::None, async |person, mut server| {
+            server.write_all(SWITCHING).await.expect("open");
+            sleep(UPGRADED_IDLE - seconds(1)).await;
+            person.send("hello");
+            sleep(UPGRADED_IDLE + seconds(1)).await;
+            (person, server)
+        });
+        let after = UPGRADED_IDLE * 2 - seconds(1);
+        assert_eq!(outcome.await, complete(after, false, &[Head(101)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_promises_a_response_has_to_send_it() {
+        let outcome = play(Body::Length(0), async |mut person, mut server| {
+            person.end();
+            sleep(seconds(5)).await;
+            server
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+                .await
+                .expect("open");
+            sleep(READ * 2).await;
+            (person, server)
+        });
+        let timed_out = (ErrorSource::Upstream, ErrorType::ReadTimedout);
+        let expected = Outcome {
+            failed: Some(timed_out),
+            received: vec![Interim(100)],
+            ..complete(seconds(15), false, &[])
+        };
+        assert_eq!(outcome.await, expected);
+    }
+}

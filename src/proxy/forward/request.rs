@@ -86,3 +86,144 @@ fn put_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
         head.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::proxy::request::Fields;
+
+    fn request<'a>(target: &'a str, version: &'static str, fields: Fields<'a>) -> Request<'a> {
+        Request {
+            method: "POST",
+            target: target.as_bytes(),
+            authority: b"a.test",
+            version,
+            fields,
+            client: None,
+            port: None,
+            tls: None,
+        }
+    }
+
+    fn write(request: &Request<'_>, body: Body, is_websocket: bool) -> String {
+        let request_id = HeaderValue::from_static("00ff");
+        let forwarded = Forwarded {
+            client: "192.0.2.1".parse().ok(),
+            tls: true,
+            host: HeaderValue::from_static("a.test"),
+            port: Some(443),
+            request_id: &request_id,
+        };
+        let head = write_head(request, &forwarded, body, is_websocket);
+        String::from_utf8(head.to_vec()).expect("text")
+    }
+
+    /// The lines between the first one and what is said about the client.
+    fn own_lines(head: &str) -> Vec<&str> {
+        let lines = head.split("\r\n").skip(1);
+        lines.take_while(|line| *line != "Host: a.test").collect()
+    }
+
+    /// Those lines for a request of HTTP/1.1 with these lines.
+    fn lines(fields: &str, body: Body, is_websocket: bool) -> Vec<String> {
+        let lines = format!("POST / HTTP/1.1\r\nHost: A.TEST:443\r\n{fields}\r\n");
+        let request = request("/", "HTTP/1.1", Fields::Lines(lines.as_bytes()));
+        let head = write(&request, body, is_websocket);
+        own_lines(&head).into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_server_gets_the_clients_fields_as_they_were_written() {
+        let fields = "uSER-agent: me\r\nAccept: a\r\nX: \r\nExpect: 100-continue\r\n\
+             accept: b\r\nCookie: a=1\r\nCookie: b=2\r\n";
+        assert_eq!(
+            lines(fields, Body::None, false),
+            [
+                "uSER-agent: me",
+                "Accept: a",
+                "X: ",
+                "Expect: 100-continue",
+                "accept: b",
+                "Cookie: a=1",
+                "Cookie: b=2",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_server_learns_from_the_gateway_where_a_request_comes_from() {
+        let lines = "POST http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\n\
+             X-Forwarded-For: 203.0.113.9\r\nforwarded: for=203.0.113.9\r\nX-Real-IP: 1\r\n\
+             x_forwarded_for: 1\r\nX-Request-Id: mine\r\nProxy: http://evil.test\r\n\r\n";
+        let request = request(
+            "http://a.test/x?y",
+            "HTTP/1.1",
+            Fields::Lines(lines.as_bytes()),
+        );
+        assert_eq!(
+            write(&request, Body::None, false),
+            "POST /x?y HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-Port: 443\r\nX-Forwarded-For: 192.0.2.1\r\nX-Real-IP: 192.0.2.1\r\n\
+             Forwarded: for=192.0.2.1;proto=https;host=\"a.test\"\r\nX-Forwarded-Host: a.test\r\n\
+             X-Request-Id: 00ff\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_belongs_to_the_clients_connection_stays_there() {
+        let fields = "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+             Trailer: x\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\nProxy-Connection: keep-alive\r\n\
+             Proxy-Authorization: Basic eA==\r\nconnection: close ,x-last,\r\nX-Last: 2\r\n\
+             X-Hopper: 3\r\n";
+        assert_eq!(lines(fields, Body::None, false), ["X-Hopper: 3"]);
+    }
+
+    #[test]
+    fn the_gateway_frames_the_body() {
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        assert_eq!(
+            lines(chunked, Body::Chunked, false),
+            ["Transfer-Encoding: chunked"]
+        );
+        let length = "X: 1\r\ncontent-length: 007\r\n";
+        assert_eq!(
+            lines(length, Body::Length(7), false),
+            ["X: 1", "Content-Length: 7"]
+        );
+        let zero = "Content-Length: 0\r\n";
+        assert_eq!(lines(zero, Body::Length(0), false), ["Content-Length: 0"]);
+        assert!(lines("", Body::None, false).is_empty());
+        // HTTP/2 need not declare a length.
+        let none = HeaderMap::new();
+        let request = request("/", "HTTP/2.0", Fields::Map(&none));
+        let head = write(&request, Body::Chunked, false);
+        assert_eq!(own_lines(&head), ["Transfer-Encoding: chunked"]);
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_anew() {
+        let fields = "connection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
+             Sec-WebSocket-Key: x\r\nContent-Length: 0\r\n";
+        assert_eq!(
+            lines(fields, Body::None, true),
+            [
+                "Sec-WebSocket-Key: x",
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+            ]
+        );
+    }
+
+    #[test]
+    fn cookies_that_http2_has_split_are_joined() {
+        let mut map = HeaderMap::new();
+        for (name, value) in [("cookie", "a=1"), ("accept", "x"), ("cookie", "b=2")] {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        let split = request("/", "HTTP/2.0", Fields::Map(&map));
+        let head = write(&split, Body::None, false);
+        assert_eq!(own_lines(&head), ["accept: x", "cookie: a=1; b=2"]);
+    }
+}

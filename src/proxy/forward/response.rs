@@ -193,3 +193,299 @@ impl ResponseHead<'_> {
 fn invalid(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()
 }
+
+#[cfg(test)]
+impl ResponseHead<'_> {
+    /// Passes the head of a response to `send`, as if it was that to a request for an upgrade.
+    pub(crate) fn parse_sample(
+        octets: &[u8],
+        send: impl FnOnce(&ResponseHead<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let asked = Asked {
+            head_alone: false,
+            upgrade: true,
+            request_id: &HeaderValue::from_static("00ff"),
+        };
+        parse_head(octets, asked, send).map(|parsed| assert!(parsed.is_some(), "a whole head"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::ErrorSource;
+
+    use super::super::fake::asked;
+    use super::*;
+
+    fn asked_for_head() -> Asked<'static> {
+        Asked {
+            head_alone: true,
+            ..asked()
+        }
+    }
+
+    fn asked_for_upgrade() -> Asked<'static> {
+        Asked {
+            upgrade: true,
+            ..asked()
+        }
+    }
+
+    /// The body that follows a head, and whether the connection is kept after it. `None` if the
+    /// head is refused.
+    fn framed_as(head: &str, asked: Asked<'_>) -> Option<(Body, bool)> {
+        let octets = format!("{head}\r\n\r\nrest");
+        match parse_head(octets.as_bytes(), asked, |_| Ok(())) {
+            Ok(parsed) => {
+                let parsed = parsed.expect("a whole head");
+                assert_eq!(parsed.len, octets.len() - "rest".len());
+                Some((parsed.body, parsed.is_kept))
+            }
+            Err(error) => {
+                assert_eq!(*error.esource(), ErrorSource::Upstream, "{head}");
+                None
+            }
+        }
+    }
+
+    /// The lines of a head as they reach the client.
+    fn lines(head: &str, asked: Asked<'_>) -> Vec<String> {
+        let mut lines = Vec::new();
+        let octets = format!("{head}\r\n\r\n");
+        let parsed = parse_head(octets.as_bytes(), asked, |head| {
+            lines.push(format!("{} {}", head.status.as_u16(), head.reason));
+            for (name, value) in head.fields() {
+                let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+                lines.push(format!("{}: {}", text(name), text(value)));
+            }
+            Ok(())
+        });
+        assert!(parsed.expect("valid").is_some());
+        lines
+    }
+
+    #[test]
+    fn the_head_says_how_the_body_ends() {
+        for (head, body, is_kept) in [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3",
+                Body::Length(3),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 003",
+                Body::Length(3),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 0",
+                Body::Length(0),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length : 3",
+                Body::Length(3),
+                true,
+            ),
+            ("HTTP/1.1 404\r\ncontent-length: 3", Body::Length(3), true),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked",
+                Body::Chunked,
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+                Body::Chunked,
+                true,
+            ),
+            ("HTTP/1.1 200 OK", Body::UntilClose, false),
+            ("HTTP/1.0 200 OK", Body::UntilClose, false),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 3",
+                Body::Length(3),
+                false,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: x, Close",
+                Body::Length(3),
+                false,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close",
+                Body::Chunked,
+                false,
+            ),
+            (
+                "HTTP/1.1 204 No Content\r\nContent-Length: 3",
+                Body::None(None),
+                true,
+            ),
+            (
+                "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked",
+                Body::None(None),
+                true,
+            ),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 3",
+                Body::None(Some(3)),
+                true,
+            ),
+            ("HTTP/1.1 304 Not Modified", Body::None(None), true),
+            (
+                "HTTP/1.1 100 Continue\r\nContent-Length: 3",
+                Body::None(None),
+                true,
+            ),
+            (
+                "HTTP/1.1 103 Early Hints\r\nLink: x",
+                Body::None(None),
+                true,
+            ),
+        ] {
+            assert_eq!(framed_as(head, asked()), Some((body, is_kept)), "{head}");
+        }
+    }
+
+    #[test]
+    fn no_body_follows_a_head_that_was_asked_for_alone() {
+        for (fields, length) in [
+            ("Content-Length: 3", Some(3)),
+            ("Transfer-Encoding: chunked", None),
+            ("Server: x", None),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}");
+            let framed = framed_as(&head, asked_for_head());
+            assert_eq!(framed, Some((Body::None(length), true)), "{head}");
+        }
+    }
+
+    #[test]
+    fn only_an_upgrade_that_was_asked_for_begins_a_tunnel() {
+        let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket";
+        assert_eq!(
+            framed_as(switching, asked_for_upgrade()),
+            Some((Body::Tunnel, false))
+        );
+        assert_eq!(framed_as(switching, asked()), None);
+        let old = "HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket";
+        assert_eq!(framed_as(old, asked_for_upgrade()), None);
+        let refused = "HTTP/1.1 200 OK\r\nContent-Length: 3";
+        assert_eq!(
+            framed_as(refused, asked_for_upgrade()),
+            Some((Body::Length(3), true))
+        );
+        let early = "HTTP/1.1 100 Continue";
+        assert_eq!(
+            framed_as(early, asked_for_upgrade()),
+            Some((Body::None(None), true))
+        );
+    }
+
+    #[test]
+    fn a_head_with_two_meanings_is_refused() {
+        for head in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3, 4",
+            "HTTP/1.1 200 OK\r\nContent-Length: -3",
+            "HTTP/1.1 200 OK\r\nContent-Length: +3",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0x3",
+            "HTTP/1.1 200 OK\r\nContent-Length:",
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
+            "HTTP/1.1 200 OK\r\nX: a\r\n folded",
+            "HTTP/1.1 200 OK\r\nX: a\0b",
+            "HTTP/1.1 200 OK\r\nno field",
+            "HTTP/1.1 200 OK\r\n: x",
+            "HTTP/1.1 099 Low",
+            "HTTP/1.1 20 Short",
+            "HTTP/2 200 OK",
+            "<html>",
+        ] {
+            assert_eq!(framed_as(head, asked()), None, "{head}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_servers_connection_stays_there() {
+        let head = "HTTP/1.1 200 Fine\r\nConnection: X-Hop, keep-alive\r\nSet-Cookie: a\r\n\
+             X-Hop: 1\r\nKeep-Alive: 5\r\nSERVER : x\r\nTransfer-Encoding: chunked\r\n\
+             Trailer: t\r\nUpgrade: h2c\r\nset-cookie: b\r\nX-Request-Id: theirs\r\n\
+             Proxy-Authenticate: Basic\r\nDate: d\r\nX-Empty:";
+        assert_eq!(
+            lines(head, asked()),
+            [
+                "200 Fine",
+                "Set-Cookie: a",
+                "SERVER: x",
+                "set-cookie: b",
+                "Date: d",
+                "X-Empty: ",
+            ]
+        );
+        assert_eq!(lines("HTTP/1.1 200 ", asked()), ["200 "]);
+        let nominated = "HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 3";
+        assert_eq!(lines(nominated, asked()), ["200 OK"]);
+    }
+
+    #[test]
+    fn the_client_learns_which_protocol_it_switches_to() {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nKeep-Alive: 5\r\nSec-WebSocket-Accept: x";
+        assert_eq!(
+            lines(head, asked_for_upgrade()),
+            [
+                "101 Switching Protocols",
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Accept: x",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_head_says_whether_it_is_dated() {
+        for (octets, expected) in [
+            (&b"HTTP/1.1 200 OK\r\ndate: d\r\n\r\n"[..], true),
+            (b"HTTP/1.1 200 OK\r\nX-Date: d\r\n\r\n", false),
+        ] {
+            let sent = ResponseHead::parse_sample(octets, |head| {
+                assert_eq!(head.is_dated(), expected);
+                Ok(())
+            });
+            assert!(sent.is_ok());
+        }
+    }
+
+    #[test]
+    fn a_head_is_handed_on_once_it_is_whole() {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\n";
+        for len in 0..head.len() {
+            let parsed = parse_head(&head[..len], asked(), |_| panic!("after {len} octets"));
+            assert!(parsed.expect("the beginning of a head").is_none());
+        }
+        let parsed = parse_head(head, asked(), |_| Ok(())).expect("a head");
+        assert_eq!(parsed.map(|parsed| parsed.len), Some(head.len()));
+    }
+
+    #[test]
+    fn a_head_is_limited_in_octets_and_fields() {
+        let (begin, end) = ("HTTP/1.1 200 OK\r\nX: ", "\r\n\r\n");
+        let value = |len: usize| "a".repeat(len - begin.len() - end.len());
+        let of = |len| format!("{begin}{}{end}", value(len));
+        let parse = |octets: &str| {
+            let parsed = parse_head(octets.as_bytes(), asked(), |_| Ok(()));
+            parsed.map(|parsed| parsed.is_some()).ok()
+        };
+        assert_eq!(parse(&of(MAX_HEAD)), Some(true));
+        assert_eq!(parse(&of(MAX_HEAD + 1)), None);
+        let endless = of(MAX_HEAD + 8);
+        assert_eq!(parse(&endless[..MAX_HEAD]), Some(false));
+        assert_eq!(parse(&endless[..=MAX_HEAD]), None);
+        let fields = |count| format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(count));
+        assert_eq!(parse(&fields(MAX_FIELDS)), Some(true));
+        assert_eq!(parse(&fields(MAX_FIELDS + 1)), None);
+    }
+}

@@ -243,3 +243,202 @@ impl Upload {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::super::fake::{FakeClient, arrived, connect};
+    use super::*;
+
+    const HEAD: &str = "POST / HTTP/1.1\r\n\r\n";
+
+    fn upload(body: Body, replay: &Replay) -> Upload {
+        Upload::new(Bytes::from_static(HEAD.as_bytes()), body, replay)
+    }
+
+    /// Sends what can be sent now.
+    async fn send(
+        upload: &mut Upload,
+        client: &mut FakeClient,
+        connection: &mut Connection,
+        replay: &mut Replay,
+        in_tunnel: bool,
+    ) {
+        let polled = poll_fn(|cx| {
+            let sent = upload.poll(cx, client, connection, replay, in_tunnel);
+            Poll::Ready(sent)
+        });
+        polled.await.expect("the client is fine");
+    }
+
+    /// What arrives of a request whose body has these parts, with `replay` before them.
+    async fn sent(body: Body, replay: &mut Replay, parts: &[&str]) -> String {
+        let mut upload = upload(body, replay);
+        let (mut client, _person) = FakeClient::with_body(parts);
+        let (mut connection, mut server) = connect(1 << 20);
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert!(upload.is_complete() && upload.is_over());
+        arrived(&mut server).await
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_as_it_is_framed() {
+        let chunks = |text: &str| format!("{HEAD}{text}");
+        let parts = ["hello", "", " world, how are you"];
+        assert_eq!(
+            sent(Body::Chunked, &mut Replay::default(), &parts).await,
+            chunks("5\r\nhello\r\n13\r\n world, how are you\r\n0\r\n\r\n")
+        );
+        assert_eq!(
+            sent(Body::Chunked, &mut Replay::default(), &[]).await,
+            chunks("0\r\n\r\n")
+        );
+        assert_eq!(
+            sent(Body::Length(24), &mut Replay::default(), &parts).await,
+            chunks("hello world, how are you")
+        );
+        assert_eq!(sent(Body::None, &mut Replay::default(), &[]).await, HEAD);
+    }
+
+    #[tokio::test]
+    async fn the_beginning_of_a_body_leaves_before_its_end_is_known() {
+        let replay = &mut Replay::default();
+        let mut upload = upload(Body::Chunked, replay);
+        let (mut client, mut person) = FakeClient::new();
+        let (mut connection, mut server) = connect(1 << 20);
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert_eq!(arrived(&mut server).await, HEAD);
+        person.send("hello");
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert_eq!(arrived(&mut server).await, "5\r\nhello\r\n");
+        assert!(!upload.is_over() && !upload.is_blocked);
+        person.end();
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert_eq!(arrived(&mut server).await, "0\r\n\r\n");
+        assert!(upload.is_complete());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_read_keeps_the_body_at_the_client() {
+        let replay = &mut Replay::default();
+        let mut upload = upload(Body::Chunked, replay);
+        let parts = ["0123456789"; 10];
+        let (mut client, _person) = FakeClient::with_body(&parts);
+        let (mut connection, mut server) = connect(HEAD.len() + 8);
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert!(upload.is_blocked && !upload.is_over());
+        assert_eq!(client.untaken(), 9);
+        let mut got = String::new();
+        while !upload.is_complete() {
+            let new = arrived(&mut server).await;
+            assert!(!new.is_empty(), "after {got}");
+            got.push_str(&new);
+            upload.has_moved = false;
+            send(&mut upload, &mut client, &mut connection, replay, false).await;
+            assert!(upload.has_moved);
+        }
+        got.push_str(&arrived(&mut server).await);
+        assert!(!upload.is_blocked);
+        let chunks = "a\r\n0123456789\r\n".repeat(10);
+        assert_eq!(got, format!("{HEAD}{chunks}0\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_gets_no_more() {
+        let replay = &mut Replay::default();
+        let mut upload = upload(Body::Length(5), replay);
+        let (mut client, _person) = FakeClient::with_body(&["hello"]);
+        let (mut connection, server) = connect(1 << 20);
+        drop(server);
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert!(upload.is_over() && !upload.is_complete() && !upload.is_blocked);
+    }
+
+    #[tokio::test]
+    async fn another_attempt_sends_the_body_from_its_beginning() {
+        for (body, first, second) in [
+            (
+                Body::Chunked,
+                "5\r\nhello\r\n6\r\n world\r\n",
+                "b\r\nhello world\r\n1\r\n!\r\n0\r\n\r\n",
+            ),
+            (Body::Length(12), "hello world", "hello world!"),
+        ] {
+            let replay = &mut Replay::default();
+            let (mut client, mut person) = FakeClient::new();
+            person.send("hello");
+            person.send(" world");
+            let (mut connection, mut server) = connect(1 << 20);
+            let mut cut = upload(body, replay);
+            send(&mut cut, &mut client, &mut connection, replay, false).await;
+            assert_eq!(arrived(&mut server).await, format!("{HEAD}{first}"));
+            person.send("!");
+            person.end();
+            let (mut connection, mut server) = connect(1 << 20);
+            let mut whole = upload(body, replay);
+            send(&mut whole, &mut client, &mut connection, replay, false).await;
+            assert!(whole.is_complete());
+            assert_eq!(arrived(&mut server).await, format!("{HEAD}{second}"));
+            // The client has nothing left now.
+            let third = sent(body, replay, &[]).await;
+            let all = match body {
+                Body::Chunked => "c\r\nhello world!\r\n0\r\n\r\n",
+                _ => second,
+            };
+            assert_eq!(third, format!("{HEAD}{all}"));
+            assert!(replay.is_complete());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_octets_is_repeated_as_one() {
+        let replay = &mut Replay::default();
+        for _ in 0..2 {
+            let got = sent(Body::Chunked, replay, &[]).await;
+            assert_eq!(got, format!("{HEAD}0\r\n\r\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_not_repeated() {
+        let part = "a".repeat(MAX_REPLAY);
+        let replay = &mut Replay::default();
+        sent(Body::Chunked, replay, &[&part]).await;
+        assert!(replay.is_complete());
+        let replay = &mut Replay::default();
+        sent(Body::Chunked, replay, &["b", &part, "c"]).await;
+        assert!(!replay.is_complete());
+        assert!(replay.octets.is_empty());
+        let replay = &mut Replay::never();
+        sent(Body::Length(1), replay, &["a"]).await;
+        assert!(!replay.is_complete());
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_carries_octets_as_they_are_and_ends_with_the_client() {
+        let replay = &mut Replay::default();
+        let mut upload = upload(Body::None, replay);
+        let (mut client, mut person) = FakeClient::new();
+        let (mut connection, mut server) = connect(1 << 20);
+        person.send("hello");
+        send(&mut upload, &mut client, &mut connection, replay, false).await;
+        assert_eq!(arrived(&mut server).await, HEAD);
+        assert_eq!(client.untaken(), 1, "before the server has agreed");
+        upload.begin_tunnel();
+        send(&mut upload, &mut client, &mut connection, replay, true).await;
+        assert_eq!(arrived(&mut server).await, "hello");
+        assert!(!upload.is_over());
+        person.send("bye");
+        person.end();
+        send(&mut upload, &mut client, &mut connection, replay, true).await;
+        assert!(upload.is_closed() && upload.is_over());
+        let mut rest = String::new();
+        let ended = server.read_to_string(&mut rest).await;
+        assert!(ended.is_ok());
+        assert_eq!(rest, "bye");
+        assert!(replay.octets.is_empty(), "nothing of it is repeated");
+    }
+}

@@ -1,0 +1,197 @@
+//! Both ends of an exchange in memory.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use pingora_core::{Error, ErrorType, Result};
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Sleep, sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::client::Client;
+use super::response::{Asked, ResponseHead};
+use crate::proxy::connection::Connection;
+
+static REQUEST_ID: HeaderValue = HeaderValue::from_static("00ff");
+
+/// What is asked of a server in a plain GET.
+pub(super) fn asked() -> Asked<'static> {
+    Asked {
+        head_alone: false,
+        upgrade: false,
+        request_id: &REQUEST_ID,
+    }
+}
+
+/// What a client has received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    Interim(u16),
+    Head(u16),
+    Octets(String),
+    End,
+}
+
+/// Octets that a client has received.
+pub(super) fn octets(octets: &str) -> Received {
+    Received::Octets(octets.to_owned())
+}
+
+/// A client that accepts everything, unless it is made to pause.
+pub(super) struct FakeClient {
+    body: UnboundedReceiver<Bytes>,
+    is_body_done: bool,
+    /// Ends when the client goes away.
+    alive: UnboundedReceiver<()>,
+    /// While it runs, nothing is accepted.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// In their order; octets that arrive in several parts are one.
+    pub(super) received: Vec<Received>,
+}
+
+/// The hands of a client. It goes away when this is dropped.
+pub(super) struct Person {
+    /// Takes parts of the body; `None` once it has ended.
+    body: Option<UnboundedSender<Bytes>>,
+    _alive: UnboundedSender<()>,
+}
+
+impl Person {
+    pub(super) fn send(&self, part: &str) {
+        let body = self.body.as_ref().expect("the body continues");
+        // The gateway may have stopped reading.
+        _ = body.send(Bytes::copy_from_slice(part.as_bytes()));
+    }
+
+    pub(super) fn end(&mut self) {
+        self.body = None;
+    }
+}
+
+impl FakeClient {
+    pub(super) fn new() -> (Self, Person) {
+        let (to_body, body) = unbounded_channel();
+        let (to_alive, alive) = unbounded_channel();
+        let client = Self {
+            body,
+            is_body_done: false,
+            alive,
+            pause: None,
+            received: Vec::new(),
+        };
+        let person = Person {
+            body: Some(to_body),
+            _alive: to_alive,
+        };
+        (client, person)
+    }
+
+    /// A client whose body consists of these parts.
+    pub(super) fn with_body(parts: &[&str]) -> (Self, Person) {
+        let (client, mut person) = Self::new();
+        for part in parts {
+            person.send(part);
+        }
+        person.end();
+        (client, person)
+    }
+
+    /// Accepts nothing for so long.
+    pub(super) fn pause(&mut self, time: Duration) {
+        self.pause = Some(Box::pin(sleep(time)));
+    }
+
+    /// How many parts of the body have not been taken.
+    pub(super) fn untaken(&self) -> usize {
+        self.body.len()
+    }
+}
+
+impl Client for FakeClient {
+    fn at_upstreams(&self) -> Option<&Arc<AtomicUsize>> {
+        None
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        let part = ready!(self.body.poll_recv(cx));
+        self.is_body_done |= part.is_none();
+        Poll::Ready(Ok(part))
+    }
+
+    fn is_body_done(&self) -> bool {
+        self.is_body_done
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
+        ready!(self.alive.poll_recv(cx));
+        Poll::Ready(Error::new_down(ErrorType::ConnectionClosed))
+    }
+
+    fn has_cancelled(&self) -> bool {
+        false
+    }
+
+    fn send_interim(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        self.received.push(Received::Interim(head.status.as_u16()));
+        Ok(())
+    }
+
+    fn send_head(&mut self, head: &ResponseHead<'_>) -> Result<()> {
+        self.received.push(Received::Head(head.status.as_u16()));
+        Ok(())
+    }
+
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<Result<usize>> {
+        Poll::Ready(Ok(1024))
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        part: &mut Bytes,
+        is_last: bool,
+    ) -> Poll<Result<()>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let text = String::from_utf8(part.split_off(0).to_vec()).expect("text");
+        match self.received.last_mut() {
+            Some(Received::Octets(before)) => before.push_str(&text),
+            _ if text.is_empty() => {}
+            _ => self.received.push(Received::Octets(text)),
+        }
+        if is_last {
+            self.received.push(Received::End);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A connection that holds so many octets on their way, and its server.
+pub(super) fn connect(holds: usize) -> (Connection, DuplexStream) {
+    let (gateway, server) = tokio::io::duplex(holds);
+    (Connection::new(Box::new(gateway)), server)
+}
+
+/// What has arrived at a server.
+pub(super) async fn arrived(server: &mut DuplexStream) -> String {
+    let mut got = Vec::new();
+    poll_fn(|cx| {
+        while let Poll::Ready(Ok(1..)) = poll_read_buf(Pin::new(&mut *server), cx, &mut got) {}
+        Poll::Ready(())
+    })
+    .await;
+    String::from_utf8(got).expect("text")
+}
