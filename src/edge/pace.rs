@@ -72,3 +72,82 @@ impl Pace {
         self.timer.release();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Waits for a client until it is too slow. Returns how long that took.
+    async fn await_too_slow(pace: &mut Pace) -> Duration {
+        let begun = Instant::now();
+        let slow = poll_fn(|cx| pace.poll_too_slow(cx)).await;
+        let error = slow.expect_err("too slow");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        begun.elapsed()
+    }
+
+    /// Waits for the next `octets`, which come after `time`. Returns whether they are waited for.
+    async fn receive(pace: &mut Pace, time: Duration, octets: usize) -> bool {
+        let waited = timeout(time, poll_fn(|cx| pace.poll_too_slow(cx))).await;
+        pace.advance(octets);
+        waited.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_may_be_slow_for_a_moment() {
+        assert_eq!(await_too_slow(&mut Pace::new(IDLE)).await, SLOW_START);
+        let mut crawling = Pace::new(IDLE);
+        let begun = Instant::now();
+        while receive(&mut crawling, SECOND, 900).await {}
+        assert_eq!(begun.elapsed(), SLOW_START);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_fast_enough_is_never_cut() {
+        let mut pace = Pace::new(IDLE);
+        for second in 0..600 {
+            assert!(receive(&mut pace, SECOND, 1300).await, "after {second} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_was_fast_may_pause_but_for_no_longer_than_any() {
+        let mut pace = Pace::new(IDLE);
+        assert!(receive(&mut pace, SECOND, 31 * 1024).await);
+        assert_eq!(await_too_slow(&mut pace).await, 30 * SECOND);
+
+        let mut pace = Pace::new(IDLE);
+        assert!(receive(&mut pace, SECOND, 10 << 20).await);
+        assert_eq!(await_too_slow(&mut pace).await, IDLE);
+
+        let mut pace = Pace::new(SLOW_START / 2);
+        assert_eq!(await_too_slow(&mut pace).await, SLOW_START / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_client_is_not_waited_for_does_not_count() {
+        let mut pace = Pace::new(IDLE);
+        for _ in 0..5 {
+            assert!(receive(&mut pace, SECOND, 1).await);
+            sleep(IDLE * 2).await;
+        }
+        assert_eq!(await_too_slow(&mut pace).await, SLOW_START - 5 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_body_is_paced_by_itself() {
+        let mut pace = Pace::new(IDLE);
+        assert!(receive(&mut pace, SECOND, 1 << 20).await);
+        pace.begin();
+        assert!(receive(&mut pace, 9 * SECOND, 1).await);
+        pace.begin();
+        assert_eq!(await_too_slow(&mut pace).await, SLOW_START);
+    }
+}

@@ -212,3 +212,363 @@ impl Client for Http1Client<'_> {
 fn write_error(error: io::Error) -> Box<Error> {
     Error::because(ErrorType::WriteError, "while a response is sent", error).into_down()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use pingora_core::ErrorSource;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::sync::watch;
+
+    use super::super::head;
+    use super::*;
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\n\r\n";
+
+    /// A stream that is positioned on the body of a request, and the client's end of it, over which
+    /// so many octets are on their way.
+    async fn begin(request: &str, holds: usize) -> (MessageStream, DuplexStream) {
+        let (mut client, server) = tokio::io::duplex(holds);
+        let mut stream = MessageStream::new(Box::new(server), Duration::from_secs(60));
+        let written = async { client.write_all(request.as_bytes()).await };
+        let read = async {
+            while stream.unread().len() < request.len() {
+                stream.read_more().await.expect("the request");
+            }
+        };
+        let (written, ()) = tokio::join!(written, read);
+        written.expect("room");
+        let head = head::parse(stream.unread(), 4096).ok().flatten();
+        let head = head.expect("a head");
+        stream.take_bytes(head.len);
+        stream.begin_body(&head);
+        (stream, client)
+    }
+
+    /// A response, and how it is sent.
+    struct Sent<'a> {
+        request: &'a str,
+        heads: &'a [&'a str],
+        /// The last one ends the body.
+        parts: &'a [&'static str],
+        may_keep: bool,
+        is_stopping: bool,
+        holds: usize,
+    }
+
+    impl Default for Sent<'_> {
+        fn default() -> Self {
+            Self {
+                request: GET,
+                heads: &[],
+                parts: &[""],
+                may_keep: true,
+                is_stopping: false,
+                holds: 4096,
+            }
+        }
+    }
+
+    impl Sent<'_> {
+        /// What reaches the client, and whether another request may follow.
+        async fn arrive(&self) -> (String, bool) {
+            let (mut stream, mut far) = begin(self.request, self.holds).await;
+            let is_http_10 = self.request.contains("HTTP/1.0");
+            let (_stop, shutdown) = watch::channel(self.is_stopping);
+            let mut client = Http1Client::new(&mut stream, is_http_10, self.may_keep, &shutdown);
+            for head in self.heads {
+                let head = format!("{head}\r\n\r\n");
+                let sent = ResponseHead::parse_sample(head.as_bytes(), |head| {
+                    match head.status.as_u16() {
+                        100 | 102.. if head.status.is_informational() => client.send_interim(head),
+                        _ => client.send_head(head),
+                    }
+                });
+                sent.expect("accepted");
+            }
+            let reading = tokio::spawn(async move {
+                let mut got = String::new();
+                far.read_to_string(&mut got).await.expect("text");
+                got
+            });
+            for (at, part) in self.parts.iter().enumerate() {
+                let is_last = at + 1 == self.parts.len();
+                let mut part = Bytes::from_static(part.as_bytes());
+                let sent = poll_fn(|cx| client.poll_send(cx, &mut part, is_last)).await;
+                sent.expect("the client accepts it");
+                assert!(part.is_empty());
+            }
+            let flushed = poll_fn(|cx| client.poll_flush(cx)).await;
+            flushed.expect("the client accepts it");
+            let keeps = client.keeps_connection();
+            drop(stream);
+            (reading.await.expect("no panic"), keeps)
+        }
+
+        /// As [`Self::arrive`], whether the client reads fast or slowly.
+        async fn arrive_at_any_rate(mut self) -> (String, bool) {
+            let whole = self.arrive().await;
+            self.holds = 3;
+            assert_eq!(self.arrive().await, whole);
+            whole
+        }
+    }
+
+    const DATED: &str = "HTTP/1.1 200 Fine\r\nDate: d\r\nx-A: b";
+
+    #[tokio::test]
+    async fn a_body_of_known_length_is_sent_as_it_is() {
+        let sent = Sent {
+            heads: &["HTTP/1.1 200 Fine\r\nDate: d\r\nContent-Length: 005\r\nx-A: b"],
+            parts: &["he", "llo"],
+            ..Sent::default()
+        };
+        let expected = "HTTP/1.1 200 Fine\r\nDate: d\r\nx-A: b\r\nX-Request-Id: 00ff\r\n\
+             Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello";
+        assert_eq!(sent.arrive_at_any_rate().await, (expected.to_owned(), true));
+    }
+
+    #[tokio::test]
+    async fn a_body_of_unknown_length_is_sent_in_chunks() {
+        let expected = "HTTP/1.1 200 Fine\r\nDate: d\r\nx-A: b\r\nX-Request-Id: 00ff\r\n\
+             Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n\
+             5\r\nhello\r\nb\r\n, how's you\r\n0\r\n\r\n";
+        let chunked = format!("{DATED}\r\nTransfer-Encoding: chunked");
+        for head in [DATED, &chunked] {
+            for parts in [
+                &["hello", "", ", how's you", ""][..],
+                &["hello", ", how's you"],
+            ] {
+                let sent = Sent {
+                    heads: &[head],
+                    parts,
+                    ..Sent::default()
+                };
+                assert_eq!(sent.arrive_at_any_rate().await, (expected.to_owned(), true));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn to_a_client_of_http_10_a_body_of_unknown_length_ends_with_the_connection() {
+        let sent = Sent {
+            request: "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n",
+            heads: &["HTTP/1.1 103 Early Hints\r\nLink: x", DATED],
+            parts: &["hello"],
+            ..Sent::default()
+        };
+        let expected = "HTTP/1.1 200 Fine\r\nDate: d\r\nx-A: b\r\nX-Request-Id: 00ff\r\n\
+             Connection: close\r\n\r\nhello";
+        assert_eq!(
+            sent.arrive_at_any_rate().await,
+            (expected.to_owned(), false)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_response_without_a_body_ends_with_its_head() {
+        for (head, length) in [
+            (
+                "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 5",
+                "Content-Length: 5\r\n",
+            ),
+            ("HTTP/1.1 304 Not Modified\r\nDate: d", ""),
+            (
+                "HTTP/1.1 204 No Content\r\nDate: d\r\nContent-Length: 5",
+                "",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0",
+                "Content-Length: 0\r\n",
+            ),
+        ] {
+            let sent = Sent {
+                heads: &[head],
+                ..Sent::default()
+            };
+            let (got, keeps) = sent.arrive_at_any_rate().await;
+            let end = format!(
+                "\r\nDate: d\r\nX-Request-Id: 00ff\r\n{length}Connection: keep-alive\r\n\r\n"
+            );
+            assert!(got.ends_with(&end), "{got}");
+            assert!(keeps);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_that_its_server_has_not_dated_is_dated() {
+        let sent = Sent {
+            heads: &["HTTP/1.1 204 No Content\r\nX-Date: d"],
+            ..Sent::default()
+        };
+        let (got, _) = sent.arrive().await;
+        let dates = got.lines().filter_map(|line| line.strip_prefix("Date: "));
+        let dates: Vec<&str> = dates.collect();
+        assert_eq!(dates.len(), 1, "{got}");
+        assert!(dates[0].ends_with(" GMT"), "{got}");
+    }
+
+    #[tokio::test]
+    async fn interim_responses_are_passed_on_as_they_are() {
+        let sent = Sent {
+            heads: &[
+                "HTTP/1.1 100 Continue",
+                "HTTP/1.1 103 Early Hints\r\nLink: x\r\nConnection: x",
+                "HTTP/1.1 204 No Content\r\nDate: d",
+            ],
+            ..Sent::default()
+        };
+        let expected = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n\
+             HTTP/1.1 204 No Content\r\nDate: d\r\nX-Request-Id: 00ff\r\n\
+             Connection: keep-alive\r\n\r\n";
+        assert_eq!(sent.arrive_at_any_rate().await, (expected.to_owned(), true));
+    }
+
+    #[tokio::test]
+    async fn after_an_upgrade_octets_are_sent_as_they_are() {
+        let sent = Sent {
+            request: UPGRADE,
+            heads: &["HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade"],
+            parts: &["he", "", "llo"],
+            ..Sent::default()
+        };
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nX-Request-Id: 00ff\r\n\r\nhello";
+        assert_eq!(
+            sent.arrive_at_any_rate().await,
+            (expected.to_owned(), false)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_response_says_whether_another_request_may_follow() {
+        let sent = || Sent {
+            heads: &["HTTP/1.1 204 No Content"],
+            ..Sent::default()
+        };
+        let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhell";
+        for (sent, is_kept) in [
+            (sent(), true),
+            (
+                Sent {
+                    may_keep: false,
+                    ..sent()
+                },
+                false,
+            ),
+            (
+                Sent {
+                    is_stopping: true,
+                    ..sent()
+                },
+                false,
+            ),
+            (
+                Sent {
+                    request: post,
+                    ..sent()
+                },
+                false,
+            ),
+        ] {
+            let (got, keeps) = sent.arrive().await;
+            let connection = if is_kept { "keep-alive" } else { "close" };
+            assert!(
+                got.ends_with(&format!("Connection: {connection}\r\n\r\n")),
+                "{got}"
+            );
+            assert_eq!(keeps, is_kept);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_request_follows_a_response_that_is_cut() {
+        let (mut stream, _client) = begin(GET, 4096).await;
+        let (_stop, shutdown) = watch::channel(false);
+        let mut client = Http1Client::new(&mut stream, false, true, &shutdown);
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        ResponseHead::parse_sample(head, |head| client.send_head(head)).expect("accepted");
+        let mut part = Bytes::from_static(b"hell");
+        let sent = poll_fn(|cx| client.poll_send(cx, &mut part, false)).await;
+        sent.expect("the client accepts it");
+        assert!(!client.keeps_connection());
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_to_its_end_and_no_further() {
+        let post = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\nGET";
+        let (mut stream, _client) = begin(post, 4096).await;
+        let (_stop, shutdown) = watch::channel(false);
+        let mut client = Http1Client::new(&mut stream, false, true, &shutdown);
+        assert!(!client.is_body_done());
+        let part = poll_fn(|cx| client.poll_body(cx)).await.expect("a part");
+        assert_eq!(part, Some(Bytes::from_static(b"hello")));
+        let end = poll_fn(|cx| client.poll_body(cx)).await.expect("the end");
+        assert_eq!(end, None);
+        assert!(client.is_body_done());
+        assert_eq!(stream.unread(), b"GET");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_fails_is_the_clients_failure() {
+        for (body, closes, kind) in [
+            ("zz\r\n", false, io::ErrorKind::InvalidData),
+            ("5\r\nhell", true, io::ErrorKind::UnexpectedEof),
+            ("", false, io::ErrorKind::TimedOut),
+        ] {
+            let post = format!(
+                "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+            );
+            let (mut stream, far) = begin(&post, 4096).await;
+            let _far = (!closes).then_some(far);
+            let (_stop, shutdown) = watch::channel(false);
+            let mut client = Http1Client::new(&mut stream, false, true, &shutdown);
+            let error = loop {
+                match poll_fn(|cx| client.poll_body(cx)).await {
+                    Ok(part) => assert!(part.is_some(), "{body}"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(*error.esource(), ErrorSource::Downstream);
+            assert_eq!(*error.etype(), ErrorType::ReadError);
+            let cause = error.root_cause().downcast_ref::<io::Error>();
+            assert_eq!(cause.map(io::Error::kind), Some(kind), "{body}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_gone_once_it_has_closed_its_connection() {
+        let (mut stream, far) = begin(GET, 4096).await;
+        let (_stop, shutdown) = watch::channel(false);
+        let mut client = Http1Client::new(&mut stream, false, true, &shutdown);
+        let now = poll_fn(|cx| Poll::Ready(client.poll_gone(cx))).await;
+        assert!(now.is_pending());
+        drop(far);
+        let error = poll_fn(|cx| client.poll_gone(cx)).await;
+        assert_eq!(*error.etype(), ErrorType::ConnectionClosed);
+        assert_eq!(*error.esource(), ErrorSource::Downstream);
+    }
+
+    #[tokio::test]
+    async fn nothing_may_be_sent_before_an_upgrade_is_granted() {
+        for early in ["", "early"] {
+            let (mut stream, mut far) = begin(&format!("{UPGRADE}{early}"), 4096).await;
+            let (_stop, shutdown) = watch::channel(false);
+            let mut client = Http1Client::new(&mut stream, false, true, &shutdown);
+            if early.is_empty() {
+                let now = poll_fn(|cx| Poll::Ready(client.poll_gone(cx))).await;
+                assert!(now.is_pending());
+                far.write_all(b"early").await.expect("open");
+            }
+            let error = poll_fn(|cx| client.poll_gone(cx)).await;
+            assert_eq!(*error.etype(), ErrorType::ConnectError);
+            assert_eq!(*error.esource(), ErrorSource::Downstream);
+        }
+    }
+}

@@ -188,3 +188,253 @@ fn build_head(head: &ResponseHead<'_>) -> Result<Response<()>> {
     }
     Ok(built)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use h2::{RecvStream, SendStream, client, server};
+    use http::{Request, StatusCode};
+    use pingora_core::ErrorSource;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// A request at the gateway.
+    struct Near {
+        halves: Halves,
+        at_upstreams: Arc<AtomicUsize>,
+        stalled: AtomicBool,
+    }
+
+    /// The request at its client.
+    struct Far {
+        body: SendStream<Bytes>,
+        response: client::ResponseFuture,
+        tasks: [JoinHandle<()>; 2],
+    }
+
+    /// Begins a request, whose head ends it if `end`.
+    async fn begin(end: bool) -> (Near, Far) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (client, server) = tokio::join!(client::handshake(far), server::handshake(near));
+        let (mut requests, connection) = client.expect("a connection");
+        let mut server = server.expect("a connection");
+        let driven = tokio::spawn(async move { connection.await.expect("no failure") });
+        let request = Request::post("https://a.test/").body(()).expect("valid");
+        let (response, body) = requests.send_request(request, end).expect("room");
+        let (request, respond) = server.accept().await.expect("a request").expect("valid");
+        let served = tokio::spawn(async move {
+            let _requests = requests;
+            while server.accept().await.is_some() {}
+        });
+        let near = Near {
+            halves: Halves::new(request.into_body(), respond),
+            at_upstreams: Arc::default(),
+            stalled: AtomicBool::new(false),
+        };
+        let far = Far {
+            body,
+            response,
+            tasks: [driven, served],
+        };
+        (near, far)
+    }
+
+    impl Near {
+        fn client(&mut self, length: Option<u64>) -> Http2Client<'_> {
+            let (halves, at_upstreams) = (&mut self.halves, &self.at_upstreams);
+            Http2Client::new(halves, at_upstreams, &self.stalled, IDLE, length)
+        }
+
+        /// Sends the head of a response, and then parts of its body, of which the last one ends it.
+        async fn respond(&mut self, head: &str, parts: &[&'static str]) {
+            let mut client = self.client(None);
+            send_head(&mut client, head).expect("accepted");
+            for (at, part) in parts.iter().enumerate() {
+                let mut part = Bytes::from_static(part.as_bytes());
+                let is_last = at + 1 == parts.len();
+                let sent = poll_fn(|cx| client.poll_send(cx, &mut part, is_last)).await;
+                sent.expect("the client accepts it");
+            }
+        }
+    }
+
+    impl Drop for Far {
+        fn drop(&mut self) {
+            self.tasks.iter().for_each(JoinHandle::abort);
+        }
+    }
+
+    fn send_head(client: &mut Http2Client<'_>, head: &str) -> Result<()> {
+        let head = format!("{head}\r\n\r\n");
+        ResponseHead::parse_sample(head.as_bytes(), |head| client.send_head(head))
+    }
+
+    async fn read(body: &mut RecvStream) -> String {
+        let mut got = String::new();
+        while let Some(part) = body.data().await {
+            got.push_str(str::from_utf8(&part.expect("no failure")).expect("text"));
+        }
+        got
+    }
+
+    #[tokio::test]
+    async fn a_response_has_the_servers_fields_without_those_of_its_connection() {
+        let (mut near, mut far) = begin(true).await;
+        let head = "HTTP/1.1 200 Fine\r\nDate: d\r\nX-A: 1\r\nConnection: x-hop\r\nX-Hop: 1\r\n\
+             Keep-Alive: 5\r\nx-a: 2\r\nTransfer-Encoding: chunked\r\nX-Request-Id: theirs";
+        near.respond(head, &["he", "", "llo"]).await;
+        let (head, mut body) = (&mut far.response).await.expect("a response").into_parts();
+        assert_eq!(head.status, StatusCode::OK);
+        let mut fields: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .collect();
+        fields.sort_unstable();
+        assert_eq!(
+            fields,
+            ["date: d", "x-a: 1", "x-a: 2", "x-request-id: 00ff"]
+        );
+        assert_eq!(read(&mut body).await, "hello");
+    }
+
+    #[tokio::test]
+    async fn a_response_declares_its_length_in_normal_form_and_is_dated() {
+        let (mut near, mut far) = begin(true).await;
+        near.respond("HTTP/1.1 200 OK\r\nContent-Length: 005", &["hello"])
+            .await;
+        let response = (&mut far.response).await.expect("a response");
+        assert_eq!(response.headers()[CONTENT_LENGTH], "5");
+        let date = response.headers()[DATE].to_str().expect("text");
+        assert!(date.ends_with(" GMT"), "{date}");
+        assert_eq!(read(&mut response.into_body()).await, "hello");
+    }
+
+    #[tokio::test]
+    async fn a_response_without_a_body_ends_with_its_head() {
+        for (head, length) in [
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5", Some("5")),
+            ("HTTP/1.1 204 No Content\r\nContent-Length: 5", None),
+        ] {
+            let (mut near, mut far) = begin(true).await;
+            near.respond(head, &[]).await;
+            let response = (&mut far.response).await.expect("a response");
+            assert!(response.body().is_end_stream());
+            let declared = response.headers().get(CONTENT_LENGTH);
+            assert_eq!(
+                declared.map(HeaderValue::as_bytes),
+                length.map(str::as_bytes)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn interim_responses_are_passed_on() {
+        let (mut near, mut far) = begin(true).await;
+        let mut client = near.client(None);
+        let hints = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        let sent = ResponseHead::parse_sample(hints, |head| client.send_interim(head));
+        sent.expect("accepted");
+        near.respond("HTTP/1.1 204 No Content", &[]).await;
+        let interim = poll_fn(|cx| far.response.poll_informational(cx)).await;
+        let interim = interim.expect("an interim response").expect("no failure");
+        assert_eq!(interim.status(), StatusCode::EARLY_HINTS);
+        assert_eq!(interim.headers()["link"], "x");
+        let response = (&mut far.response).await.expect("a response");
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+
+    #[tokio::test]
+    async fn the_last_octet_that_is_declared_waits_for_the_end_of_the_body() {
+        let (mut near, mut far) = begin(false).await;
+        let hello = Bytes::from_static(b"hello");
+        far.body.send_data(hello, false).expect("room");
+        let mut client = near.client(Some(5));
+        let part = poll_fn(|cx| client.poll_body(cx)).await.expect("a part");
+        assert_eq!(part, Some(Bytes::from_static(b"hell")));
+        assert!(!client.is_body_done());
+        far.body.send_data(Bytes::new(), true).expect("room");
+        let mut rest = Vec::new();
+        while let Some(part) = poll_fn(|cx| client.poll_body(cx)).await.expect("a part") {
+            rest.extend_from_slice(&part);
+        }
+        assert_eq!(rest, b"o");
+        assert!(client.is_body_done());
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_body_is_done_from_the_beginning() {
+        let (mut near, _far) = begin(true).await;
+        let mut client = near.client(None);
+        assert!(client.is_body_done());
+        let end = poll_fn(|cx| client.poll_body(cx)).await.expect("the end");
+        assert_eq!(end, None);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_its_stream_has_cancelled_the_request() {
+        let (mut near, mut far) = begin(true).await;
+        let mut client = near.client(None);
+        let now = poll_fn(|cx| Poll::Ready(client.poll_gone(cx))).await;
+        assert!(now.is_pending() && !client.has_cancelled());
+        far.body.send_reset(h2::Reason::CANCEL);
+        let error = poll_fn(|cx| client.poll_gone(cx)).await;
+        assert!(client.has_cancelled());
+        assert_eq!(*error.esource(), ErrorSource::Downstream);
+        assert_eq!(*error.etype(), ErrorType::H2Error);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_reset_cancels_the_request() {
+        let (mut near, mut far) = begin(false).await;
+        far.body.send_reset(h2::Reason::CANCEL);
+        let mut client = near.client(None);
+        let error = poll_fn(|cx| client.poll_body(cx)).await.expect_err("reset");
+        assert!(client.has_cancelled() && !client.is_body_done());
+        assert_eq!(*error.esource(), ErrorSource::Downstream);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_the_clients_failure() {
+        let (mut near, _far) = begin(false).await;
+        let mut client = near.client(None);
+        let error = poll_fn(|cx| client.poll_body(cx))
+            .await
+            .expect_err("too slow");
+        assert_eq!(*error.esource(), ErrorSource::Downstream);
+        assert_eq!(*error.etype(), ErrorType::ReadTimedout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_stalls_its_connection() {
+        let (mut near, _far) = begin(true).await;
+        let mut client = near.client(None);
+        send_head(&mut client, "HTTP/1.1 200 OK").expect("accepted");
+        let begun = tokio::time::Instant::now();
+        // More than a client allows that has allowed nothing.
+        let mut part = Bytes::from(vec![b'a'; 100_000]);
+        let sent = poll_fn(|cx| client.poll_send(cx, &mut part, true)).await;
+        let error = sent.expect_err("no room");
+        assert_eq!(begun.elapsed(), IDLE);
+        assert_eq!(part.len(), 100_000 - 65_535);
+        assert_eq!(*error.esource(), ErrorSource::Downstream);
+        assert_eq!(*error.etype(), ErrorType::WriteTimedout);
+        assert!(near.stalled.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn streams_share_what_is_read_ahead_of_their_clients() {
+        let (mut near, _far) = begin(true).await;
+        let at_upstreams = Arc::clone(&near.at_upstreams);
+        let mut client = near.client(None);
+        for (streams, room) in [(0, MOST), (1, MOST), (32, SHARED / 32), (1000, LEAST)] {
+            at_upstreams.store(streams, Ordering::Relaxed);
+            let given = poll_fn(|cx| client.poll_room(cx)).await;
+            assert_eq!(given.expect("room"), room, "{streams}");
+        }
+    }
+}
