@@ -95,6 +95,11 @@ impl Connection {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
+    /// How many octets the server has not acknowledged; 0 if that is not known.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.socket.unacknowledged()
+    }
+
     /// Makes the connection end with a reset.
     pub(super) fn reset_on_close(&self) {
         self.socket.reset_on_close();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
@@ -89,6 +89,9 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Deb
 
     /// Makes the connection end with a reset instead of an orderly close, if its protocol has both.
     fn reset_on_close(&self);
+
+    /// How many octets the server has not acknowledged; 0 if that is not known.
+    fn unacknowledged(&self) -> usize;
 }
 
 impl Duplex for TcpStream {
@@ -99,6 +102,10 @@ impl Duplex for TcpStream {
     fn reset_on_close(&self) {
         reset_on_close(SockRef::from(self));
     }
+
+    fn unacknowledged(&self) -> usize {
+        queued(self.as_raw_fd())
+    }
 }
 
 impl Duplex for UnixStream {
@@ -107,6 +114,10 @@ impl Duplex for UnixStream {
     }
 
     fn reset_on_close(&self) {}
+
+    fn unacknowledged(&self) -> usize {
+        queued(self.as_raw_fd())
+    }
 }
 
 /// Pingora's stream, with TLS.
@@ -121,6 +132,10 @@ impl Duplex for Stream {
         let socket = unsafe { BorrowedFd::borrow_raw(self.id()) };
         reset_on_close(SockRef::from(&socket));
     }
+
+    fn unacknowledged(&self) -> usize {
+        queued(self.id())
+    }
 }
 
 /// A stream in memory.
@@ -131,6 +146,22 @@ impl Duplex for tokio::io::DuplexStream {
     }
 
     fn reset_on_close(&self) {}
+
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+}
+
+/// How many octets of a socket's send queue the peer has not acknowledged; 0 if that is not known.
+fn queued(socket: RawFd) -> usize {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: the request writes one integer, to where the pointer leads. A descriptor that is no
+    // socket makes it fail.
+    let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut octets) };
+    if result != 0 {
+        return 0;
+    }
+    usize::try_from(octets).unwrap_or(0)
 }
 
 fn reset_on_close(socket: SockRef<'_>) {

@@ -17,11 +17,11 @@ use crate::edge::timer::Timer;
 use crate::proxy::{Client, HeldBody, ResponseBody, ResponseHead};
 
 /// Octets of responses that the streams of a connection share, before their clients accept them.
-const SHARED: usize = 512 * 1024;
+const SHARED: usize = 1024 * 1024;
 
 /// The smallest and the largest share of one stream.
 const LEAST: usize = 8 * 1024;
-const MOST: usize = 32 * 1024;
+const MOST: usize = 64 * 1024;
 
 /// The client of one request.
 pub(super) struct Http2Client<'a> {

@@ -286,7 +286,7 @@ where
         let idle = self.idle;
         let mut client = Http2Client::new(halves, &self.at_upstreams, stalled, idle, length);
         match self.app.forward(decision, &request, &mut client).await {
-            Carried::Complete => await_body_end(session, IDLE_AFTER).await,
+            Carried::Complete => await_body_end(session, IDLE_BEFORE).await,
             Carried::Cut => {
                 tokio::time::sleep(BEFORE_RESET).await;
                 session.shutdown();

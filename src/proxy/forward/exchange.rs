@@ -52,6 +52,8 @@ pub(super) struct Exchange<'a, C> {
     replay: &'a mut Replay,
     /// What is waited for, and since when.
     wait: Option<(Wait, Instant)>,
+    /// How many octets of the request the server had not acknowledged when that began.
+    unacknowledged: usize,
     /// Whether the client has the complete response.
     has_response: bool,
 }
@@ -74,6 +76,7 @@ impl<'a, C: Client> Exchange<'a, C> {
             download: Download::new(),
             replay,
             wait: None,
+            unacknowledged: 0,
             has_response: false,
         }
     }
@@ -129,10 +132,10 @@ impl<'a, C: Client> Exchange<'a, C> {
         // What still comes does not extend a farewell.
         let continues =
             |known: &(Wait, Instant)| known.0 == wait && !(has_moved && wait != Wait::Farewell);
-        let known = self.wait.filter(continues);
-        let (_, since) = *self
-            .wait
-            .insert(known.unwrap_or_else(|| (wait, Instant::now())));
+        let (_, since) = match self.wait.filter(continues) {
+            Some(known) => known,
+            None => self.begin_wait(wait),
+        };
         let limit = match wait {
             Wait::Farewell | Wait::TunnelEnd => FAREWELL,
             Wait::Tunnel => UPGRADED_IDLE,
@@ -144,7 +147,20 @@ impl<'a, C: Client> Exchange<'a, C> {
             self.upload.stop();
             return Poll::Ready(Ok(()));
         }
+        let before = self.unacknowledged;
+        if wait == Wait::Send && self.connection.unacknowledged() < before {
+            // The kernel takes more only once there is room for much.
+            self.begin_wait(wait);
+            return self.poll_overdue(cx);
+        }
         Poll::Ready(Err(self.timeout_error(limit)))
+    }
+
+    fn begin_wait(&mut self, wait: Wait) -> (Wait, Instant) {
+        if wait == Wait::Send {
+            self.unacknowledged = self.connection.unacknowledged();
+        }
+        *self.wait.insert((wait, Instant::now()))
     }
 
     /// What is waited for; `None` if it is the client that has to accept the response, for which it

@@ -159,3 +159,22 @@ fn a_request_that_is_reset_leaves_a_server_that_reads_nothing() {
         (open() == 0).then_some(())
     });
 }
+
+#[test]
+fn a_server_that_takes_little_at_a_time_makes_progress() {
+    // The kernel accepts more only once a large part of its buffer is free, which takes longer than
+    // the time-out.
+    let little = || [Act::Take(4096), Act::Pause(Duration::from_millis(100))];
+    let origin = Origin::early(move |_| {
+        let mut acts: Vec<Act> = (0..40).flat_map(|_| little()).collect();
+        acts.extend([Act::Take(8 * MIB - 40 * 4096), Act::respond(200, "all")]);
+        acts
+    });
+    let route = ", timeout: { send: 1s }";
+    let gateway = passing_to(origin.address(), route).over_own_lane().start();
+    let upload = Upload::new(&gateway, 8 * MIB);
+    for version in VERSIONS {
+        let (status, body) = upload.send(version, &gateway);
+        assert_eq!((status, &body[..]), (200, &b"all"[..]), "{version}");
+    }
+}
