@@ -77,7 +77,7 @@ fn a_refusal_in_the_middle_of_a_body_arrives_at_once() {
 #[test]
 fn a_server_that_takes_nothing_of_a_body_is_504() {
     let origin = Origin::early(|_| vec![Act::Hold]);
-    let route = ", timeout: { send: 1s }";
+    let route = ", timeout: { send: 3s }";
     let gateway = passing_to(origin.address(), route).over_own_lane().start();
     let upload = Upload::new(&gateway, 20 * MIB);
     for version in VERSIONS {
@@ -166,15 +166,20 @@ fn a_server_that_takes_little_at_a_time_makes_progress() {
     // the time-out.
     let little = || [Act::Take(4096), Act::Pause(Duration::from_millis(100))];
     let origin = Origin::early(move |_| {
-        let mut acts: Vec<Act> = (0..40).flat_map(|_| little()).collect();
-        acts.extend([Act::Take(8 * MIB - 40 * 4096), Act::respond(200, "all")]);
+        let mut acts: Vec<Act> = (0..80).flat_map(|_| little()).collect();
+        acts.extend([Act::Take(8 * MIB - 80 * 4096), Act::respond(200, "all")]);
         acts
     });
-    let route = ", timeout: { send: 1s }";
+    let route = ", timeout: { send: 3s }";
     let gateway = passing_to(origin.address(), route).over_own_lane().start();
     let upload = Upload::new(&gateway, 8 * MIB);
-    for version in VERSIONS {
-        let (status, body) = upload.send(version, &gateway);
-        assert_eq!((status, &body[..]), (200, &b"all"[..]), "{version}");
-    }
+    thread::scope(|scope| {
+        for version in VERSIONS {
+            let (upload, gateway) = (&upload, &gateway);
+            scope.spawn(move || {
+                let (status, body) = upload.send(version, gateway);
+                assert_eq!((status, &body[..]), (200, &b"all"[..]), "{version}");
+            });
+        }
+    });
 }
