@@ -57,7 +57,9 @@ impl Pace {
     /// Fails once the client has been too slow for too long.
     pub(super) fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.waiting_since.get_or_insert_with(Instant::now);
-        let allowed = Duration::from_secs(self.received / MIN_BYTES_PER_SECOND).max(SLOW_START);
+        let allowed =
+            Duration::from_millis(self.received.saturating_mul(1000) / MIN_BYTES_PER_SECOND)
+                .max(SLOW_START);
         ready!(
             self.timer
                 .poll_after(cx, allowed.saturating_sub(self.waited).min(self.idle))
