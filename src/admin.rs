@@ -5,7 +5,7 @@
 //! | `GET /healthz` | 200 while the process lives and its data plane works, else 503 |
 //! | `GET /readyz` | 200, or 503 and what it waits for |
 //! | `GET /metrics` | every metric in Prometheus's text format |
-//! | `GET /api/v1/status` `/sites` `/certificates` | what is running, as JSON; never a private key |
+//! | `GET /api/v1/status` `/sites` `/upstreams` `/certificates` | what is running, as JSON; never a private key |
 //! | `GET /api/v1/certificates/NAME` | the certificate for a name, with its chain |
 //! | `POST /api/v1/certificates/NAME/renew` `/obtain` | requests it now; `obtain` only if none is valid |
 //! | `POST /api/v1/certificates/NAME/check` | checks whether it would get one, without requesting it |
@@ -28,6 +28,7 @@ mod events;
 mod listener;
 mod preflight;
 mod problem;
+mod upstream;
 mod view;
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub use events::EventView;
 pub use listener::{BindError, Listener, serve};
 pub use preflight::{IssuerPreflight, PreflightView};
 pub use problem::Problem;
+pub use upstream::{ServerView, UpstreamView};
 pub use view::{LastReload, ReloadSummary, RouteView, SiteView, Status, time};
 
 use crate::event::EventBus;
@@ -69,6 +71,9 @@ pub trait Control: Send + Sync {
 
     /// Every site, in the order of the configuration.
     fn sites(&self) -> Vec<SiteView>;
+
+    /// Every upstream, by name, with the state of its servers.
+    fn upstreams(&self) -> Vec<UpstreamView>;
 
     /// Every certificate that is or should be served. May block for as long as a reload takes.
     fn certificates(&self) -> Vec<CertificateView>;
@@ -156,6 +161,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/metrics", get(api::metrics))
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/sites", get(api::sites))
+        .route("/api/v1/upstreams", get(upstream::upstreams))
         .route("/api/v1/certificates", get(api::certificates))
         .route("/api/v1/certificates/{name}", get(api::certificate))
         .route("/api/v1/certificates/{name}/renew", post(api::renew))

@@ -259,6 +259,8 @@ impl App {
             tasks: Some(BackgroundTasks {
                 reload: reload_task,
                 sites: self.sites,
+                metrics: self.metrics,
+                events: self.engine.events().clone(),
                 admin,
             }),
             stopping,

@@ -1,4 +1,4 @@
-//! What happens to certificates and to the storage, for whoever has to act.
+//! What happens to certificates, to the storage and to upstreams, for whoever has to act.
 //!
 //! An [`EventBus`] writes each [`Event`] to the log, keeps the last ones and passes them on to
 //! subscribers. It decides nothing and never waits for a subscriber.
@@ -56,11 +56,15 @@ pub enum EventKind {
     StorageFailed,
     /// The storage can be used again.
     StorageRecovered,
+    /// Health checks have found that a server of an upstream does not work.
+    UpstreamDown,
+    /// Health checks have found that it works again.
+    UpstreamUp,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::CertificateLoaded,
         Self::CertificateRenewalAdvised,
         Self::CertificateObtaining,
@@ -77,6 +81,8 @@ impl EventKind {
         Self::ValidationExpiring,
         Self::StorageFailed,
         Self::StorageRecovered,
+        Self::UpstreamDown,
+        Self::UpstreamUp,
     ];
 
     /// The name for programs, such as `certificate_failed`.
@@ -98,6 +104,8 @@ impl EventKind {
             Self::ValidationExpiring => "validation_expiring",
             Self::StorageFailed => "storage_failed",
             Self::StorageRecovered => "storage_recovered",
+            Self::UpstreamDown => "upstream_down",
+            Self::UpstreamUp => "upstream_up",
         }
     }
 }
@@ -141,6 +149,15 @@ pub struct Event {
     /// The issuer by its name in the configuration; `None` if none is concerned.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub issuer: Option<Arc<str>>,
+    /// The upstream by its name in the configuration; `None` if none is concerned.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub upstream: Option<Arc<str>>,
+    /// The address of the upstream's server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub server: Option<Box<str>>,
+    /// Why the health check of the server failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
     /// The number of the attempt, from 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,
@@ -172,6 +189,9 @@ impl Event {
             severity,
             domain: domain.into(),
             issuer: None,
+            upstream: None,
+            server: None,
+            reason: None,
             attempt: None,
             next: None,
             not_after: None,
@@ -246,6 +266,9 @@ fn log(event: &Event) {
                 severity = %event.severity,
                 domain = %event.domain,
                 issuer = event.issuer.as_deref(),
+                upstream = event.upstream.as_deref(),
+                server = event.server.as_deref(),
+                reason = event.reason.as_deref(),
                 attempt = event.attempt,
                 next = event.next.map(|at| at.to_string()).as_deref(),
                 not_after = event.not_after.map(|at| at.to_string()).as_deref(),

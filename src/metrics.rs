@@ -47,6 +47,10 @@ pub struct Metrics {
     pub refused: IntCounterVec,
     /// Attempts at an upstream by result.
     pub upstream_attempts: IntCounterVec,
+    /// Addresses of upstream servers that were ejected because requests to them failed.
+    pub upstream_ejections: IntCounterVec,
+    /// 1 for each address that health checks have found to work, 0 for the others.
+    pub upstream_healthy: IntGaugeVec,
     /// Configuration reloads by result.
     pub reloads: IntCounterVec,
     /// 1 if the last reload succeeded, 0 if it was rejected.
@@ -187,6 +191,16 @@ impl Metrics {
                 "snigate_upstream_attempts_total",
                 "Attempts at an upstream by result.",
                 &["upstream", "result"],
+            )?,
+            upstream_ejections: counters(
+                "snigate_upstream_ejections_total",
+                "Servers of an upstream that were left out because requests to them failed.",
+                &["upstream"],
+            )?,
+            upstream_healthy: gauges(
+                "snigate_upstream_healthy",
+                "1 for a server's address whose health checks succeed, 0 if they fail.",
+                &["upstream", "server"],
             )?,
             reloads: counters(
                 "snigate_config_reloads_total",

@@ -4,9 +4,12 @@
 //! a lane of its own, [`forward`], or through Pingora's proxy, whose phases are those of
 //! [`Gateway`]. Connections, their limits and the reading of HTTP/1 heads belong to `edge`.
 
+mod admission;
 mod alarm;
 mod app;
+mod attempts;
 mod authority;
+mod availability;
 mod balance;
 mod body;
 mod connection;
@@ -14,12 +17,15 @@ mod connection_limit;
 mod deadline;
 mod decision;
 mod dial;
+mod endpoint;
 mod failure;
 mod flow;
 mod forward;
 mod framing;
 mod handover;
+mod hash;
 mod header;
+mod health;
 mod link;
 mod path;
 mod phase_ctx;
@@ -45,17 +51,20 @@ use pingora_proxy::HttpProxy;
 
 pub use self::app::{DirectResponder, Lane, ProxyApp, Routed};
 pub(crate) use self::authority::Authority;
+pub use self::availability::Standing;
 pub(crate) use self::body::Body as HeldBody;
 pub use self::decision::Decision;
 pub use self::flow::{Flow, Write};
 pub use self::forward::{Carried, Client, ResponseBody, ResponseHead};
 pub use self::framing::Framing;
 pub use self::handover::{Handover, KeepAlive};
+pub use self::health::health_loop;
 pub use self::prepared::Prepared;
 pub use self::request::{Fields, Request};
 pub use self::resolve::{resolve_due, resolve_loop};
 pub(crate) use self::response::{BODY_END, DRAIN_LIMIT, DRAIN_TIMEOUT, IDLE_AFTER, IDLE_BEFORE};
 pub use self::route::{Site, SiteTable};
+pub use self::upstream::{EndpointView, Pool};
 
 use self::connection_limit::ConnectionLimit;
 use self::decision::Router;

@@ -54,6 +54,15 @@ pub struct EventView {
     pub domain: String,
     /// The issuer by its name in the configuration.
     pub issuer: Option<String>,
+    /// The upstream by its name in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub upstream: Option<String>,
+    /// The address of the upstream's server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub server: Option<String>,
+    /// Why the health check of the server failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
     /// The number of the attempt, from 1.
     pub attempt: Option<u32>,
     /// When the next attempt is made.
@@ -76,6 +85,9 @@ impl From<&Event> for EventView {
             severity: event.severity,
             domain: event.domain.clone(),
             issuer: event.issuer.as_deref().map(str::to_owned),
+            upstream: event.upstream.as_deref().map(str::to_owned),
+            server: event.server.as_deref().map(str::to_owned),
+            reason: event.reason.clone(),
             attempt: event.attempt,
             next: event.next,
             not_after: event.not_after,

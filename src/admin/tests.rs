@@ -56,6 +56,10 @@ impl Control for Fake {
         Vec::new()
     }
 
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        Vec::new()
+    }
+
     async fn preflight(&self, name: Pattern, ports: Ports) -> PreflightView {
         PreflightView {
             name: name.to_string(),

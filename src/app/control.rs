@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{
     CertificateView, Control, HeldView, IssuerView, LastFailure, LastReload, Managed,
-    PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status,
+    PreflightView, ReloadError, ReloadSummary, RenewError, SiteView, Status, UpstreamView,
 };
 use crate::certificate::{Fingerprint, Source, TlsCertificate, Validity};
 use crate::clock::UnixTime;
@@ -181,6 +181,16 @@ impl Control for AppControl {
         let current = self.state.current();
         let sites = current.config.sites.iter();
         sites.map(|site| SiteView::from(&**site)).collect()
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        let sites = self.state.sites();
+        let mut views: Vec<_> = sites
+            .pools()
+            .map(|pool| UpstreamView::from(&**pool))
+            .collect();
+        views.sort_by(|one, other| one.name.cmp(&other.name));
+        views
     }
 
     fn certificates(&self) -> Vec<CertificateView> {

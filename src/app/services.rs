@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::edge::Listener;
 use crate::engine::{Engine, LoadPhase, Loops};
+use crate::event::EventBus;
+use crate::metrics::Metrics;
 use crate::proxy::{self, SiteTable};
 use crate::pulse::Pulse;
 use crate::readiness::Readiness;
@@ -106,6 +108,8 @@ pub(super) struct BackgroundTasksService {
 pub(super) struct BackgroundTasks {
     pub(super) reload: reload::Task,
     pub(super) sites: Arc<ArcSwap<SiteTable>>,
+    pub(super) metrics: Metrics,
+    pub(super) events: EventBus,
     pub(super) admin: Option<(admin::Listener, axum::Router)>,
 }
 
@@ -117,7 +121,14 @@ impl Service for BackgroundTasksService {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.reload.run(self.stopping.clone()));
-        tasks.spawn(proxy::resolve_loop(parts.sites, self.stopping.clone()));
+        let (sites, stopping) = (Arc::clone(&parts.sites), self.stopping.clone());
+        tasks.spawn(proxy::resolve_loop(sites, stopping.clone()));
+        tasks.spawn(proxy::health_loop(
+            parts.sites,
+            parts.metrics,
+            parts.events,
+            stopping,
+        ));
         if let Some((listener, router)) = parts.admin {
             // To the very end, so that the gateway can be watched while it drains.
             tasks.spawn(admin::serve(listener, router, end));

@@ -9,6 +9,7 @@ mod dns;
 #[cfg(test)]
 mod sample;
 mod site;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use crate::secret::Secret;
 pub use acme::*;
 pub use dns::*;
 pub use site::*;
+pub use upstream::*;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]

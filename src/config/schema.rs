@@ -11,6 +11,7 @@ mod route;
 mod server;
 mod text;
 mod tls;
+mod upstream;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub(crate) use route::*;
 pub(crate) use server::*;
 pub(crate) use text::*;
 pub(crate) use tls::*;
+pub(crate) use upstream::*;
 
 /// The configuration of Snigate.
 ///

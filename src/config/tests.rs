@@ -11,6 +11,7 @@ mod order;
 mod refusable;
 mod refused;
 mod unavailable;
+mod upstreams;
 mod zerossl;
 
 use super::*;

@@ -12,6 +12,7 @@ mod client;
 mod context;
 mod coverage;
 mod dns;
+mod health;
 mod issuer;
 mod on_demand;
 mod order;

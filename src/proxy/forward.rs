@@ -29,6 +29,7 @@ use self::request::{Body, write_head};
 use self::response::Asked;
 use self::upload::{Replay, Upload};
 use super::Gateway;
+use super::attempts::NoServer;
 use super::connection::Connection;
 use super::decision::Decision;
 use super::failure::Failure;
@@ -79,6 +80,7 @@ pub(super) async fn forward<C: Client>(
         let page = gateway.prepare_page(ctx, Refusal::NoRoom, request);
         return Carried::Respond(Box::new(page));
     }
+    ctx.set_balance_key(request);
     let mut passage = Passage {
         gateway,
         request,
@@ -113,7 +115,7 @@ impl<C: Client> Passage<'_, C> {
         };
         let mut may_reuse = true;
         loop {
-            let choice = self.choose_server()?;
+            let choice = self.choose_server().await?;
             let Some(mut connection) = self.connect(&choice, may_reuse).await? else {
                 continue;
             };
@@ -135,7 +137,15 @@ impl<C: Client> Passage<'_, C> {
                 upload,
                 &mut replay,
             );
-            let carried = poll_fn(|cx| exchange.poll(cx)).await;
+            let ctx = &mut self.ctx;
+            let carried = poll_fn(|cx| {
+                let carried = exchange.poll(cx);
+                if let Some(status) = exchange.download.status {
+                    ctx.record_response(status);
+                }
+                carried
+            });
+            let carried = carried.await;
             let download = &exchange.download;
             (self.sent.status, self.sent.octets) = (download.status, download.octets);
             let is_untouched = !download.has_begun;
@@ -152,9 +162,11 @@ impl<C: Client> Passage<'_, C> {
                 connection.reset_on_close();
             }
             let repeatable = is_idempotent && is_untouched && replay.is_complete();
+            // The exchange knows whose time was up.
+            let body_complete = true;
             if !self
                 .ctx
-                .record_exchange_failure(&error, is_reused, repeatable)
+                .record_exchange_failure(&error, is_reused, repeatable, body_complete)
             {
                 return Err(error);
             }
@@ -162,14 +174,23 @@ impl<C: Client> Passage<'_, C> {
         }
     }
 
-    fn choose_server(&mut self) -> Result<Choice> {
-        if let Some(choice) = self.ctx.choose_server() {
-            return Ok(choice.clone());
+    /// The server to try, for which the request waits if all have as many requests as they may.
+    async fn choose_server(&mut self) -> Result<Choice> {
+        match self.ctx.choose_server() {
+            Ok(choice) => return Ok(choice.clone()),
+            Err(NoServer::Full) => {}
+            Err(why) => return Err(self.ctx.record_no_server(why)),
         }
-        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
-        proxy.pool.attempts.unresolved.inc();
-        let why = "no server of the upstream has an address yet";
-        Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up())
+        let client = &mut *self.client;
+        // In a box, since few requests wait.
+        let mut waiting = Box::pin(self.ctx.wait_for_server());
+        let chosen = poll_fn(|cx| match waiting.as_mut().poll(cx) {
+            Poll::Ready(chosen) => Poll::Ready(Ok(chosen.cloned())),
+            Poll::Pending => client.poll_gone(cx).map(Err),
+        });
+        let chosen = chosen.await?;
+        drop(waiting);
+        chosen.map_err(|why| self.ctx.record_no_server(why))
     }
 
     /// A connection to the chosen server; `None` if another one is to be tried.
@@ -220,8 +241,7 @@ impl<C: Client> Passage<'_, C> {
 
     /// Counts and logs the request, unless the gateway has to respond itself.
     fn finish(mut self, carried: Result<()>) -> Carried {
-        // The upstream is no longer needed.
-        self.ctx.upstream_permit = None;
+        self.ctx.release_upstream();
         let failed = carried.is_err();
         if let Err(error) = carried {
             // The exchange knows whose time was up.

@@ -91,6 +91,7 @@ impl PhaseCtx {
     /// Records that the head of a response has arrived. Only a tunnel may be silent for longer than
     /// the route allows.
     pub(super) fn record_response(&mut self, status: StatusCode) {
+        self.request.record_response(status);
         self.record_progress(status == StatusCode::SWITCHING_PROTOCOLS);
     }
 
@@ -111,7 +112,12 @@ impl PhaseCtx {
     }
 
     /// Records that a request failed after it was connected, and returns whether to try again.
-    pub(super) fn record_exchange_failure(&mut self, error: &mut Error, repeatable: bool) -> bool {
+    pub(super) fn record_exchange_failure(
+        &mut self,
+        error: &mut Error,
+        repeatable: bool,
+        body_complete: bool,
+    ) -> bool {
         if self
             .deadline
             .take()
@@ -122,6 +128,6 @@ impl PhaseCtx {
         }
         let is_reused = self.is_link_reused();
         self.request
-            .record_exchange_failure(error, is_reused, repeatable)
+            .record_exchange_failure(error, is_reused, repeatable, body_complete)
     }
 }

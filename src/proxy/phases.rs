@@ -17,6 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::Gateway;
+use super::attempts::NoServer;
 use super::decision::{Decision, Step};
 use super::failure::{self, Failure};
 use super::handover::Handover;
@@ -102,14 +103,17 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut PhaseCtx,
     ) -> Result<Box<HttpPeer>> {
-        let choice = ctx.request.choose_server().cloned();
+        let choice = match ctx.request.choose_server().cloned() {
+            Err(NoServer::Full) => tokio::select! {
+                biased;
+                choice = ctx.request.wait_for_server() => choice.cloned(),
+                gone = response::await_client_gone(session) => return Err(gone),
+            },
+            choice => choice,
+        };
+        let choice = choice.map_err(|why| ctx.request.record_no_server(why))?;
         let Some(proxy) = ctx.request.proxy() else {
             return Err(Error::explain(ErrorType::InternalError, "the route is gone").into_in());
-        };
-        let Some(choice) = choice else {
-            proxy.pool.attempts.unresolved.inc();
-            let why = "no server of the upstream has an address yet";
-            return Err(Error::explain(ErrorType::HTTPStatus(502), why).into_up());
         };
         let flow = ctx.flow.clone();
         let lease = Pool::lease(&choice, ctx.is_stale, &self.connection_limit, flow);
@@ -174,7 +178,8 @@ impl ProxyHttp for Gateway {
         let repeatable = session.req_header().method.is_idempotent()
             && !session.retry_buffer_truncated()
             && session.response_written().is_none();
-        let again = ctx.record_exchange_failure(&mut error, repeatable);
+        let body_complete = session.is_body_done();
+        let again = ctx.record_exchange_failure(&mut error, repeatable, body_complete);
         error.set_retry(again);
         error
     }
@@ -343,8 +348,7 @@ impl ProxyHttp for Gateway {
                 .log_request(status, bytes, &request, &access, SystemClock.now());
         }
         if response::is_http2(session) && (error.is_none() || ctx.page_sent) {
-            // The upstream is no longer needed.
-            ctx.request.upstream_permit = None;
+            ctx.request.release_upstream();
             response::await_body_end(session, response::IDLE_AFTER).await;
         }
     }
@@ -359,6 +363,8 @@ impl Gateway {
             Step::Refuse(refusal) => refusal,
             Step::Pass(_) => {
                 if ctx.acquire_upstream_permit(session.req_header(), &self.connection_limit) {
+                    let request = Request::of(session.req_header(), session.digest());
+                    ctx.request.set_balance_key(&request);
                     return None;
                 }
                 Refusal::NoRoom

@@ -126,6 +126,18 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The value of a cookie, as it was sent; `None` if there is none or it is empty.
+    pub(crate) fn cookie(&self, name: &str) -> Option<&'a [u8]> {
+        let is_cookie = |name: &[u8]| name.eq_ignore_ascii_case(b"cookie");
+        let fields = self.fields.iter().filter(|(field, _)| is_cookie(field));
+        let mut pairs = fields.flat_map(|(_, value)| value.split(|octet| *octet == b';'));
+        pairs.find_map(|pair| {
+            let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+            let value = rest.strip_prefix(b"=")?;
+            (!value.is_empty()).then_some(value)
+        })
+    }
+
     /// The target as `/path?query`, whichever form it was sent in.
     pub(crate) fn origin_form(&self) -> &'a [u8] {
         origin_form(self.target)
@@ -177,6 +189,29 @@ mod tests {
     use http::header::{REFERER, USER_AGENT};
 
     use super::*;
+
+    #[test]
+    fn cookies_are_found_in_every_field() {
+        let cookie = |name| {
+            let fields = b"GET / HTTP/1.1\r\ncookie: a=1; idx=2;id=3=4\r\nCookie: b=5; e=\r\n\r\n";
+            let request = Request {
+                method: "GET",
+                target: b"/",
+                authority: b"a",
+                version: "HTTP/1.1",
+                fields: Fields::Lines(fields),
+                client: None,
+                port: None,
+                tls: None,
+            };
+            request.cookie(name).map(<[u8]>::to_vec)
+        };
+        assert_eq!(cookie("a"), Some(b"1".to_vec()));
+        assert_eq!(cookie("id"), Some(b"3=4".to_vec()));
+        assert_eq!(cookie("b"), Some(b"5".to_vec()));
+        assert_eq!(cookie("e"), None);
+        assert_eq!(cookie("i"), None);
+    }
 
     #[test]
     fn fields_are_found_in_lines_as_in_a_map() {

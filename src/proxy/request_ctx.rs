@@ -1,5 +1,6 @@
 //! The context of one request on its way through the gateway, whichever lane carries it.
 
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -9,14 +10,16 @@ use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
+use super::admission::Admission;
+use super::attempts::NoServer;
 use super::connection_limit::{ConnectionLimit, UpstreamPermit};
 use super::decision::{Decision, Step};
+use super::endpoint::Endpoint;
 use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
 use super::request::Request;
 use super::response::LocalResponse;
 use super::route::{Proxy, Site};
-use super::server::Endpoint;
-use super::upstream::Choice;
+use super::upstream::{Choice, Picked};
 use crate::access_log::{AccessLog, Entry};
 use crate::clock::UnixTime;
 
@@ -29,8 +32,14 @@ pub(crate) struct RequestCtx {
     pub(crate) decision: Option<Decision>,
     /// The server that is being tried or was tried last.
     choice: Option<Choice>,
+    /// The use of that server.
+    admission: Option<Admission>,
     /// The server to try next after one has failed.
     next: Option<Choice>,
+    /// What the choice of a server depends on, if it does.
+    key: Option<u64>,
+    /// Whether the result of the attempt at the chosen server has been recorded.
+    is_judged: bool,
     /// Addresses that have failed.
     tried: Vec<Arc<Endpoint>>,
     /// How many of the route's retries are used up.
@@ -51,7 +60,10 @@ impl RequestCtx {
             client: None,
             decision: None,
             choice: None,
+            admission: None,
             next: None,
+            key: None,
+            is_judged: false,
             tried: Vec::new(),
             retries: 0,
             repeated: false,
@@ -104,14 +116,58 @@ impl RequestCtx {
         self.upstream_permit.is_some()
     }
 
-    /// Chooses the server to try; `None` if the request is not passed on, or if no server of the
-    /// upstream has an address yet.
-    pub(crate) fn choose_server(&mut self) -> Option<&Choice> {
-        let choice = match self.next.take() {
-            Some(choice) => choice,
-            None => self.proxy()?.pool.next_server()?,
-        };
-        Some(self.choice.insert(choice))
+    /// Takes from the request what the choice of its server depends on.
+    pub(crate) fn set_balance_key(&mut self, request: &Request<'_>) {
+        let key = self
+            .proxy()
+            .and_then(|proxy| proxy.pool.balance_key(request, self.client));
+        self.key = key;
+    }
+
+    /// Chooses the server to try.
+    ///
+    /// # Errors
+    /// Why there is none. If it is [`NoServer::Full`], the request may wait for one.
+    pub(crate) fn choose_server(&mut self) -> Result<&Choice, NoServer> {
+        self.is_judged = false;
+        if let Some(next) = self.next.take() {
+            return Ok(self.choice.insert(next));
+        }
+        // The request no longer uses the last one.
+        self.admission = None;
+        let proxy = self.proxy().ok_or(NoServer::Unresolved)?;
+        let picked = proxy.pool.next_server(self.key)?;
+        Ok(self.use_server(picked))
+    }
+
+    /// Waits for a server with room, as long as the route allows for a connection.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn wait_for_server(&mut self) -> Result<&Choice, NoServer> {
+        let proxy = self.proxy().ok_or(NoServer::Unresolved)?;
+        let patience = proxy.connect_timeout;
+        let picked = proxy.pool.wait_for_server(self.key, patience).await?;
+        Ok(self.use_server(picked))
+    }
+
+    fn use_server(&mut self, picked: Picked) -> &Choice {
+        self.admission = picked.admission;
+        self.choice.insert(picked.choice)
+    }
+
+    /// Records that there is no server to try, and returns the error that the request fails with.
+    pub(crate) fn record_no_server(&self, why: NoServer) -> Box<Error> {
+        match self.proxy() {
+            Some(proxy) => proxy.pool.attempts.record_no_server(why),
+            None => Error::explain(ErrorType::InternalError, "the route is gone").into_in(),
+        }
+    }
+
+    /// Returns what the request holds of its upstream, which it no longer needs.
+    pub(crate) fn release_upstream(&mut self) {
+        self.upstream_permit = None;
+        self.admission = None;
     }
 
     /// Records that the chosen server can be reached, and whether its connection was kept from an
@@ -124,7 +180,30 @@ impl RequestCtx {
             proxy.pool.attempts.reused.inc();
         } else {
             proxy.pool.attempts.connected.inc();
-            choice.endpoint.restore();
+            proxy.pool.record_connected(choice);
+        }
+    }
+
+    /// Records that the head of a response has arrived.
+    pub(crate) fn record_response(&mut self, status: StatusCode) {
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        let has_failed = matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        self.judge_server(has_failed);
+    }
+
+    /// Records the result of the attempt at the chosen server. The first one counts.
+    fn judge_server(&mut self, has_failed: bool) {
+        if mem::replace(&mut self.is_judged, true) {
+            return;
+        }
+        let trial = self.admission.as_mut().and_then(Admission::take_trial);
+        if let (Some(proxy), Some(choice)) = (self.proxy(), &self.choice) {
+            proxy.pool.record_result(choice, trial, has_failed);
         }
     }
 
@@ -140,6 +219,7 @@ impl RequestCtx {
         if let Some(proxy) = self.proxy() {
             proxy.pool.attempts.connect_failed.inc();
         }
+        self.judge_server(true);
         self.avoid_server()
     }
 
@@ -149,7 +229,8 @@ impl RequestCtx {
     }
 
     /// Records that a request failed after it was connected, and returns whether to try again:
-    /// only if the server has not responded and the request is `repeatable`.
+    /// only if the server has not responded and the request is `repeatable`. `body_complete` says
+    /// whether the whole request body had arrived.
     ///
     /// The first time that a connection kept from an earlier request turns out to be dead, this
     /// uses up none of the route's retries, since the server has not failed.
@@ -158,6 +239,7 @@ impl RequestCtx {
         error: &Error,
         is_reused: bool,
         repeatable: bool,
+        body_complete: bool,
     ) -> bool {
         if *error.esource() != ErrorSource::Upstream {
             return false;
@@ -169,6 +251,11 @@ impl RequestCtx {
             error.etype(),
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
         );
+        // Servers close connections that wait, and that is no failure.
+        let is_to_blame = matches!(Failure::of(error, body_complete), Failure::Upstream(..));
+        if is_to_blame && !(died && is_reused) {
+            self.judge_server(true);
+        }
         if !died || !repeatable {
             return false;
         }
@@ -186,22 +273,25 @@ impl RequestCtx {
             return false;
         };
         self.tried.push(Arc::clone(&choice.endpoint));
+        self.admission = None;
         let Some(proxy) = self.proxy() else {
             return false;
         };
         proxy.pool.avoid_server(&choice);
         let may_retry = self.retries < proxy.retries;
-        let next = match proxy.pool.same_server(&choice, &self.tried) {
-            Some(next) => Some(next),
-            None if may_retry => {
-                let next = proxy.pool.other_server(&self.tried);
-                self.retries += u32::from(next.is_some());
-                next
-            }
-            None => None,
+        let same = proxy.pool.same_server(&choice, &self.tried);
+        let is_retry = same.is_none();
+        let next = match same {
+            None if may_retry => proxy.pool.other_server(self.key, &self.tried),
+            same => same,
         };
-        self.next = next;
-        self.next.is_some()
+        let Some(next) = next else {
+            return false;
+        };
+        self.retries += u32::from(is_retry);
+        self.admission = next.admission;
+        self.next = Some(next.choice);
+        true
     }
 
     /// Records and logs how the request failed.

@@ -262,19 +262,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::{Balance, UpstreamAddress, UpstreamServer, UpstreamTls};
+    use crate::config::model::{UpstreamAddress, UpstreamServer};
     use crate::tls::TlsInfo;
 
     fn upstream(port: u16) -> Arc<model::Upstream> {
-        Arc::new(model::Upstream {
-            name: "app".into(),
-            servers: vec![UpstreamServer {
-                address: UpstreamAddress::Ip((Ipv4Addr::LOCALHOST, port).into()),
-                weight: 1,
-            }],
-            balance: Balance::RoundRobin,
-            tls: UpstreamTls::Off,
-        })
+        let address = UpstreamAddress::Ip((Ipv4Addr::LOCALHOST, port).into());
+        let servers = vec![UpstreamServer::new(address)];
+        Arc::new(model::Upstream::new("app", servers))
     }
 
     fn site(hosts: &[&str], tls: SiteTls, paths: &[&str]) -> Arc<model::Site> {

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::os::unix::net::SocketAddr as UnixAddress;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,11 +17,10 @@ use pingora_core::upstreams::peer::{HttpPeer, PeerOptions, Scheme};
 
 use crate::config::model::{Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use crate::host::HostName;
-use crate::lock::MutexExt as _;
 use crate::printable::Printable as _;
-use crate::proxy::connection::IdleConnections;
-use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex, ForeignCertificate};
+use crate::proxy::endpoint::Endpoint;
+use crate::proxy::hash;
 use crate::proxy::link::Link;
 
 /// How long an idle connection to a server is kept for the next request.
@@ -40,20 +39,11 @@ pub(crate) struct Server {
     looked_up: AtomicU64,
     /// Whether the last look-up found nothing.
     lost: AtomicBool,
-}
-
-/// One address of a server.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    address: SocketAddr,
-    /// As it is logged.
-    pub(crate) text: Box<str>,
-    /// Until when it is avoided, in milliseconds of the pool's time.
-    out_until: AtomicU64,
-    /// Connections that wait for their next request.
-    pub(super) idle: Arc<IdleConnections>,
-    /// Those of Pingora's lane; the last one is used first.
-    resting: Mutex<Vec<Arc<Link>>>,
+    /// Whether it is used only while no other server is available.
+    pub(super) is_backup: bool,
+    pub(super) weight: u32,
+    /// The most requests at each address, 0 for no limit.
+    pub(super) max_connections: usize,
 }
 
 impl Server {
@@ -79,6 +69,9 @@ impl Server {
             turn: AtomicUsize::new(0),
             looked_up: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            is_backup: server.backup,
+            weight: server.weight,
+            max_connections: server.max_connections,
         }
     }
 
@@ -152,94 +145,53 @@ impl Server {
         changed
     }
 
-    /// The next address in turn that is in use, else the next one. `None` if none is known.
-    pub(crate) fn next_endpoint(&self, now: u64) -> Option<Arc<Endpoint>> {
+    /// What `admit` gives for an address that is not in `tried`: asked for each in turn until it
+    /// gives something.
+    pub(super) fn find_in_turn<T>(
+        &self,
+        tried: &[Arc<Endpoint>],
+        mut admit: impl FnMut(&Arc<Endpoint>) -> Option<T>,
+    ) -> Option<T> {
         let endpoints = self.endpoints.load();
         let start = match endpoints.len() {
             0 | 1 => 0,
             _ => self.turn.fetch_add(1, Ordering::Relaxed),
         };
-        let at =
-            |offset: usize| endpoints.get(start.wrapping_add(offset).checked_rem(endpoints.len())?);
-        (0..endpoints.len())
-            .filter_map(at)
-            .find(|endpoint| endpoint.is_available(now))
-            .or_else(|| at(0))
-            .cloned()
+        (0..endpoints.len()).find_map(|offset| {
+            let at = start.wrapping_add(offset).checked_rem(endpoints.len())?;
+            let endpoint = endpoints.get(at)?;
+            let is_tried = tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
+            (!is_tried).then(|| admit(endpoint)).flatten()
+        })
     }
 
-    /// An address that is `wanted` and not in `tried`.
-    pub(crate) fn untried_endpoint(
+    /// The same in the order that `key` gives the addresses, whatever their order is: each key has
+    /// its first one, and if addresses come or go, few keys get another.
+    pub(super) fn find_by_key<T>(
         &self,
+        key: u64,
         tried: &[Arc<Endpoint>],
-        wanted: impl Fn(&Endpoint) -> bool,
-    ) -> Option<Arc<Endpoint>> {
+        admit: impl FnMut(&Arc<Endpoint>) -> Option<T>,
+    ) -> Option<T> {
         let endpoints = self.endpoints.load();
-        let mut left = endpoints.iter().filter(|endpoint| {
-            wanted(endpoint) && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
-        });
-        left.next().cloned()
-    }
-}
-
-impl Endpoint {
-    fn new(address: SocketAddr, text: String) -> Self {
-        Self {
-            address,
-            text: text.into(),
-            out_until: AtomicU64::new(0),
-            idle: IdleConnections::new(),
-            resting: Mutex::default(),
+        if endpoints.len() < 2 {
+            return self.find_in_turn(tried, admit);
         }
+        let is_tried =
+            |endpoint: &Endpoint| tried.iter().any(|tried| std::ptr::eq(&**tried, endpoint));
+        let mut untried: Vec<&Arc<Endpoint>> =
+            endpoints.iter().filter(|one| !is_tried(one)).collect();
+        untried.sort_by_cached_key(|endpoint| hash::of_parts(key, endpoint.text.as_bytes()));
+        untried.into_iter().find_map(admit)
     }
 
-    /// A link for a request: that of a waiting connection, else a new one.
-    pub(crate) fn idle_or_new_link(&self) -> Arc<Link> {
-        let mut resting = self.resting();
-        while let Some(link) = resting.pop() {
-            if link.is_open() {
-                return link;
-            }
+    /// The host of requests to an address, unless another one is configured.
+    pub(super) fn authority(&self, endpoint: &Endpoint) -> String {
+        match (&self.name, &endpoint.address) {
+            (Some((host, port)), _) => format!("{host}:{port}"),
+            (None, SocketAddr::Inet(address)) => address.to_string(),
+            (None, SocketAddr::Unix(_)) => "localhost".to_owned(),
         }
-        Link::new()
-    }
-
-    /// Makes the connection of a link wait for its next request, if it has one and there is room.
-    pub(crate) fn keep_idle(&self, link: Arc<Link>, connection_limit: &Arc<ConnectionLimit>) {
-        if !link.is_open() {
-            return;
-        }
-        let Some(idle) = connection_limit.try_keep_idle() else {
-            return link.close();
-        };
-        link.set_idle(idle);
-        let mut resting = self.resting();
-        if resting.len() == resting.capacity() {
-            // Those that have waited longest are those that servers have closed.
-            resting.retain(|link| link.is_open());
-        }
-        resting.push(link);
-    }
-
-    fn resting(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
-        self.resting.lock_unpoisoned()
-    }
-
-    /// Avoids this address until a time in milliseconds.
-    pub(crate) fn avoid_until(&self, until: u64) {
-        self.out_until.store(until, Ordering::Relaxed);
-    }
-
-    /// Stops avoiding this address.
-    pub(crate) fn restore(&self) {
-        // Reading first keeps the cache line shared while all is well.
-        if self.out_until.load(Ordering::Relaxed) != 0 {
-            self.out_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn is_available(&self, now: u64) -> bool {
-        self.out_until.load(Ordering::Relaxed) <= now
     }
 }
 

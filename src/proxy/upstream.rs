@@ -1,24 +1,31 @@
-//! Pools of upstream servers: which one is next, and which are avoided for a while.
+//! Pools of upstream servers, and what is known of each.
 //!
-//! Choosing a server takes an atomic addition and reads. Pingora connects, pools and speaks HTTP.
+//! Choosing a server takes an atomic addition and reads, see [`selection`].
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod selection;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
-use prometheus::IntCounter;
 
-use crate::config::model::Upstream;
+use self::selection::Group;
+use crate::config::model::{Balance, Eject, HashKey, HealthCheck, Upstream};
+use crate::lock::MutexExt as _;
 use crate::metrics::Metrics;
-use crate::proxy::balance;
+use crate::proxy::admission::{Admission, Queue};
+use crate::proxy::attempts::Attempts;
+use crate::proxy::availability::{Standing, Trial};
 use crate::proxy::connection_limit::ConnectionLimit;
 use crate::proxy::dial::{Dialer, Duplex};
+use crate::proxy::endpoint::Endpoint;
 use crate::proxy::flow::Flow;
+use crate::proxy::hash;
 use crate::proxy::link::Link;
-use crate::proxy::server::{Endpoint, Server, read_roots};
+use crate::proxy::request::Request;
+use crate::proxy::server::{Server, read_roots};
 use crate::throttle::Throttle;
 
 /// How long a server is avoided after a connection to it failed.
@@ -33,40 +40,58 @@ pub struct Pool {
     /// The roots read from the upstream's CA file, kept to detect a change of the file.
     roots: Option<Vec<u8>>,
     servers: Box<[Server]>,
-    /// Indices of servers in the order of their turns.
-    round: Box<[u16]>,
-    turn: AtomicUsize,
+    /// Those that are no backups, then the backups.
+    groups: Vec<Group>,
+    /// Whether requests in flight are counted, which costs as much as choosing a server.
+    counts_requests: bool,
+    /// Requests that wait for room, if there is a limit.
+    queue: Option<Arc<Queue>>,
+    /// Held while an address is ejected, so that not too many are.
+    ejecting: Mutex<()>,
     started: Instant,
     pub(crate) attempts: Attempts,
     pub(crate) failures: Throttle,
 }
 
-/// Attempts at an upstream, counted by their result.
-pub(crate) struct Attempts {
-    pub(crate) connected: IntCounter,
-    pub(crate) connect_failed: IntCounter,
-    pub(crate) failed: IntCounter,
-    pub(crate) reused: IntCounter,
-    pub(crate) unresolved: IntCounter,
+/// One address of a server, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointView {
+    /// The server as it is configured.
+    pub server: String,
+    pub address: Box<str>,
+    pub weight: u32,
+    pub backup: bool,
+    pub standing: Standing,
+    /// Requests in flight, if the pool counts them.
+    pub requests: Option<usize>,
+}
+
+/// A server for a request, and what the request holds while it uses it.
+#[derive(Debug)]
+pub(crate) struct Picked {
+    pub(crate) choice: Choice,
+    pub(crate) admission: Option<Admission>,
 }
 
 impl Pool {
     /// The pool of `upstream`, with nothing known of its servers yet.
     pub(crate) fn new(upstream: &Arc<Upstream>, metrics: &Metrics) -> Self {
         let roots = read_roots(upstream);
-        let weights: Vec<u32> = upstream
+        let group = |is_backup| Group::new(&upstream.servers, &upstream.balance, is_backup);
+        let has_limit = upstream
             .servers
             .iter()
-            .map(|server| server.weight)
-            .collect();
+            .any(|server| server.max_connections != 0);
         Self {
             servers: upstream
                 .servers
                 .iter()
                 .map(|server| Server::new(server, &upstream.tls, roots.as_deref()))
                 .collect(),
-            round: balance::round(&weights),
-            turn: AtomicUsize::new(0),
+            groups: [group(false), group(true)].into_iter().flatten().collect(),
+            counts_requests: has_limit || upstream.balance == Balance::LeastRequests,
+            queue: has_limit.then(Arc::default),
+            ejecting: Mutex::default(),
             started: Instant::now(),
             attempts: Attempts::new(&upstream.name, metrics),
             failures: Throttle::default(),
@@ -85,39 +110,44 @@ impl Pool {
         &self.upstream.name
     }
 
-    /// Every server's addresses, each with whether it is in use.
-    pub fn endpoints(&self) -> Vec<(Box<str>, bool)> {
-        let now = self.now();
-        let of = |server: &Server| {
-            let endpoints = server.endpoints();
-            endpoints
-                .iter()
-                .map(|e| (e.text.clone(), e.is_available(now)))
-                .collect::<Vec<_>>()
-        };
-        self.servers.iter().flat_map(of).collect()
+    /// How servers are chosen, as the configuration has it.
+    pub fn balance(&self) -> &Balance {
+        &self.upstream.balance
     }
 
-    /// The server whose turn it is: the next one with an address in use, else, if all are avoided,
-    /// the next one with any address. `None` if no server's name has been resolved.
-    pub(crate) fn next_server(&self) -> Option<Choice> {
+    /// Every server's addresses.
+    pub fn endpoints(&self) -> Vec<EndpointView> {
         let now = self.now();
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut last_resort = None;
-        for offset in 0..self.round.len() {
-            let at = start.wrapping_add(offset).checked_rem(self.round.len())?;
-            let server = usize::from(*self.round.get(at)?);
-            match self.servers.get(server)?.next_endpoint(now) {
-                Some(endpoint) if endpoint.is_available(now) => {
-                    return Some(Choice { server, endpoint });
-                }
-                Some(endpoint) if last_resort.is_none() => {
-                    last_resort = Some(Choice { server, endpoint });
-                }
-                _ => {}
-            }
+        let mut views = Vec::new();
+        for (server, configured) in self.servers.iter().zip(&self.upstream.servers) {
+            views.extend(server.endpoints().iter().map(|endpoint| EndpointView {
+                server: configured.to_string(),
+                address: endpoint.text.clone(),
+                weight: server.weight,
+                backup: server.is_backup,
+                standing: endpoint.availability.standing(now),
+                requests: self.counts_requests.then(|| endpoint.in_flight()),
+            }));
         }
-        last_resort
+        views
+    }
+
+    /// The key of a request for the choice of its server, if its server depends on one.
+    pub(crate) fn balance_key(&self, request: &Request<'_>, client: Option<IpAddr>) -> Option<u64> {
+        let Balance::Hash(key) = &self.upstream.balance else {
+            return None;
+        };
+        match key {
+            HashKey::ClientIp => client.map(|client| match client {
+                IpAddr::V4(address) => hash::of(&address.octets()),
+                IpAddr::V6(address) => hash::of(&address.octets()),
+            }),
+            HashKey::Header(name) => {
+                let value = request.fields.get(name);
+                (!value.is_empty()).then(|| hash::of(value))
+            }
+            HashKey::Cookie(name) => request.cookie(name).map(hash::of),
+        }
     }
 
     /// A connection to a server for one request, or a link for a `fresh` one. `flow` bounds what is
@@ -183,38 +213,90 @@ impl Pool {
         server.ok_or_else(|| Error::explain(ErrorType::InternalError, "the server is gone"))
     }
 
-    /// Avoids an address for a while.
+    /// How addresses are checked, if they are.
+    pub(super) fn health_check(&self) -> Option<&HealthCheck> {
+        self.upstream.health.as_ref()
+    }
+
+    pub(super) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// Avoids an address for a while, unless failures are counted.
     pub(crate) fn avoid_server(&self, choice: &Choice) {
-        let until = self.now().saturating_add(millis(PASSED_OVER));
-        choice.endpoint.avoid_until(until);
+        if self.upstream.eject.is_none() {
+            let until = self.now().saturating_add(millis(PASSED_OVER));
+            choice.endpoint.availability.avoid_until(until);
+        }
     }
 
-    /// Another address of the same server that is in use and not in `tried`.
-    pub(crate) fn same_server(&self, choice: &Choice, tried: &[Arc<Endpoint>]) -> Option<Choice> {
-        let endpoint = self
-            .servers
-            .get(choice.server)?
-            .untried_endpoint(tried, |endpoint| endpoint.is_available(self.now()))?;
-        Some(Choice {
-            server: choice.server,
-            endpoint,
-        })
+    /// Records that a connection to an address was opened.
+    pub(crate) fn record_connected(&self, choice: &Choice) {
+        if self.upstream.eject.is_none() {
+            choice.endpoint.availability.restore();
+        }
     }
 
-    /// A server with an address that is not in `tried`: the next one with an address in use, else
-    /// one that is avoided.
-    pub(crate) fn other_server(&self, tried: &[Arc<Endpoint>]) -> Option<Choice> {
+    /// Records how an address has treated a request, which was its trial if `trial` is given.
+    pub(crate) fn record_result(&self, choice: &Choice, trial: Option<Trial>, has_failed: bool) {
+        let Some(rule) = &self.upstream.eject else {
+            return;
+        };
+        let (upstream, server) = (self.name(), &*choice.endpoint.text);
+        let availability = &choice.endpoint.availability;
         let now = self.now();
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        [true, false].into_iter().find_map(|in_use| {
-            (0..self.round.len()).find_map(|offset| {
-                let at = start.wrapping_add(offset).checked_rem(self.round.len())?;
-                let server = usize::from(*self.round.get(at)?);
-                let wanted = |endpoint: &Endpoint| endpoint.is_available(now) == in_use;
-                let endpoint = self.servers.get(server)?.untried_endpoint(tried, wanted)?;
-                Some(Choice { server, endpoint })
-            })
-        })
+        match (trial, has_failed) {
+            (Some(_), false) if availability.is_ejected() => {
+                availability.restore();
+                tracing::info!(
+                    upstream = &**upstream,
+                    server,
+                    "an ejected upstream server works again"
+                );
+            }
+            (Some(trial), true) => {
+                if trial.is_exclusive() {
+                    let time = availability.eject(now, rule);
+                    tracing::warn!(
+                        upstream = &**upstream,
+                        server,
+                        ?time,
+                        "an upstream server has failed again and stays ejected",
+                    );
+                }
+            }
+            (_, false) => {}
+            (None, true) => {
+                if availability.count_failure(now, rule) {
+                    self.eject(choice, now, rule);
+                }
+            }
+        }
+    }
+
+    /// Ejects an address, unless that would leave fewer than half of the pool's.
+    fn eject(&self, choice: &Choice, now: u64, rule: &Eject) {
+        let _guard = self.ejecting.lock_unpoisoned();
+        let (mut all, mut ejected) = (0_usize, 0_usize);
+        for server in &self.servers {
+            for endpoint in server.endpoints().iter() {
+                all += 1;
+                ejected += usize::from(endpoint.availability.is_ejected());
+            }
+        }
+        let availability = &choice.endpoint.availability;
+        if availability.is_ejected() || (ejected + 1) * 2 > all {
+            return;
+        }
+        let time = availability.eject(now, rule);
+        self.attempts.ejected.inc();
+        tracing::warn!(
+            upstream = &**self.name(),
+            server = &*choice.endpoint.text,
+            failures = rule.failures,
+            ?time,
+            "an upstream server is ejected because requests to it fail",
+        );
     }
 
     /// The servers whose names should be looked up when the last look-up is `age` old; those never
@@ -238,7 +320,7 @@ impl Pool {
 }
 
 /// A server and the address of it that a request goes to.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Choice {
     server: usize,
     pub(crate) endpoint: Arc<Endpoint>,
@@ -260,137 +342,9 @@ impl Drop for Lease {
     }
 }
 
-impl Attempts {
-    fn new(upstream: &str, metrics: &Metrics) -> Self {
-        let of = |result| {
-            metrics
-                .upstream_attempts
-                .with_label_values(&[upstream, result])
-        };
-        Self {
-            connected: of("connected"),
-            connect_failed: of("connect_failed"),
-            failed: of("failed"),
-            reused: of("reused"),
-            unresolved: of("unresolved"),
-        }
-    }
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::config::model::{Balance, UpstreamAddress, UpstreamServer, UpstreamTls};
-
-    fn pool(servers: Vec<UpstreamServer>) -> Pool {
-        let upstream = Upstream {
-            name: "app".into(),
-            servers,
-            balance: Balance::RoundRobin,
-            tls: UpstreamTls::Off,
-        };
-        Pool::new(&Arc::new(upstream), &Metrics::new().expect("metrics"))
-    }
-
-    fn ip(port: u16, weight: u32) -> UpstreamServer {
-        let address = UpstreamAddress::Ip(([127, 0, 0, 1], port).into());
-        UpstreamServer { address, weight }
-    }
-
-    fn turns(pool: &Pool, count: usize) -> HashMap<String, usize> {
-        let mut turns = HashMap::new();
-        for _ in 0..count {
-            let choice = pool.next_server().expect("a server");
-            *turns.entry(choice.endpoint.text.to_string()).or_default() += 1;
-        }
-        turns
-    }
-
-    #[test]
-    fn servers_take_turns_by_weight() {
-        let turns = turns(&pool(vec![ip(1, 1), ip(2, 3)]), 400);
-        assert_eq!((turns["127.0.0.1:1"], turns["127.0.0.1:2"]), (100, 300));
-    }
-
-    #[test]
-    fn a_failed_server_is_passed_over_until_it_is_back() {
-        let pool = pool(vec![ip(1, 1), ip(2, 1)]);
-        let first = pool.next_server().expect("a server");
-        pool.avoid_server(&first);
-        let second = pool.next_server().expect("a server");
-        assert_ne!(first.endpoint.text, second.endpoint.text);
-        assert_eq!(turns(&pool, 10).len(), 1);
-        // If none is left, the failed ones are tried all the same.
-        pool.avoid_server(&second);
-        assert_eq!(turns(&pool, 10).len(), 2);
-        first.endpoint.restore();
-        assert_eq!(
-            turns(&pool, 10),
-            HashMap::from([(first.endpoint.text.to_string(), 10)])
-        );
-        assert_eq!(
-            pool.endpoints().iter().filter(|(_, is_in)| *is_in).count(),
-            1
-        );
-    }
-
-    #[test]
-    fn every_server_is_tried_once_and_those_in_use_first() {
-        let pool = pool(vec![ip(1, 1), ip(2, 1), ip(3, 1)]);
-        let failed = pool.next_server().expect("a server");
-        let out = pool.next_server().expect("a server");
-        pool.avoid_server(&out);
-        pool.avoid_server(&failed);
-        let mut tried = vec![Arc::clone(&failed.endpoint)];
-        assert!(pool.same_server(&failed, &tried).is_none());
-        let second = pool.other_server(&tried).expect("a server");
-        assert_ne!(second.endpoint.text, out.endpoint.text);
-        tried.push(Arc::clone(&second.endpoint));
-        let third = pool
-            .other_server(&tried)
-            .expect("a server that is passed over");
-        assert_eq!(third.endpoint.text, out.endpoint.text);
-        tried.push(third.endpoint);
-        assert!(pool.other_server(&tried).is_none());
-    }
-
-    #[test]
-    fn a_name_has_every_address_that_was_found() {
-        let host = "app.internal".parse().expect("a name");
-        let name = UpstreamAddress::Name { host, port: 80 };
-        let pool = pool(vec![UpstreamServer {
-            address: name,
-            weight: 1,
-        }]);
-        assert!(pool.next_server().is_none());
-        let due = || pool.due_servers(Duration::from_secs(10)).next();
-        let server = due().expect("never looked up");
-        let addresses: Vec<SocketAddr> =
-            vec![([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()];
-        pool.set_addresses(server, &[]);
-        assert!(due().is_some(), "what was never found stays due");
-        pool.set_addresses(server, &addresses);
-        assert!(due().is_none());
-        assert_eq!(turns(&pool, 10).len(), 2);
-        let choice = pool.next_server().expect("a server");
-        pool.avoid_server(&choice);
-        let tried = [Arc::clone(&choice.endpoint)];
-        let other = pool
-            .same_server(&choice, &tried)
-            .expect("the other address");
-        assert_ne!(other.endpoint.text, choice.endpoint.text);
-        assert_eq!(turns(&pool, 10).len(), 1);
-        // The state of an address outlives the next look-up, and an empty result changes nothing.
-        pool.set_addresses(server, &addresses);
-        pool.set_addresses(server, &[]);
-        assert_eq!(turns(&pool, 10).len(), 1);
-        pool.set_addresses(server, &addresses[..1]);
-        assert_eq!(pool.endpoints().len(), 1);
-    }
-}
+mod tests;

@@ -94,6 +94,11 @@ impl GatewayState {
         self.current.load_full()
     }
 
+    /// The sites that are served, with the state of their upstreams.
+    pub fn sites(&self) -> Arc<SiteTable> {
+        self.sites.load_full()
+    }
+
     /// The configuration's file.
     pub fn file(&self) -> &Path {
         &self.file

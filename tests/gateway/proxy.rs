@@ -2,11 +2,13 @@
 //! origins that share no code with it.
 
 mod authority;
+mod balancing;
 mod bodies;
 mod direct_responses;
 mod endings;
 mod failures;
 mod fields;
+mod health;
 mod interim;
 mod log;
 mod responses;
@@ -15,9 +17,13 @@ mod uploads;
 mod upstreams;
 mod websocket;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use crate::support::{Builder, Curl, Gateway, Origin, serving};
+use serde_json::Value;
+
+use crate::support::{Builder, Curl, Gateway, Origin, serving, wait_for};
 
 /// A gateway whose site `a.test` passes everything to this origin.
 #[track_caller]
@@ -60,6 +66,43 @@ fn over(version: &str, gateway: &Gateway, host: &str, path: &str) -> Curl {
         .curl(host, path)
         .cacert(&gateway.dir().join("root.pem"))
         .arg(version)
+}
+
+/// Begins a gateway whose `a.test` passes everything to the upstream `app` with these keys.
+fn with_upstream(keys: &str) -> Builder {
+    serving(&[&["a.test"]], upstream_config(keys))
+}
+
+/// The configuration of such a gateway without its certificates.
+fn upstream_config(keys: &str) -> String {
+    format!(
+        "upstreams: {{ app: {{ {keys} }} }}\n\
+         sites: [{{ hosts: [a.test], upstream: app }}]\n\
+         log: {{ access: off }}\n"
+    )
+}
+
+/// The state of each address of the upstream `app`.
+fn states(gateway: &Gateway) -> HashMap<SocketAddr, String> {
+    let answer = gateway.ask("GET", "/api/v1/upstreams");
+    let upstreams: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let servers = upstreams[0]["servers"].as_array().expect("servers").iter();
+    servers
+        .map(|server| {
+            let text = |key: &str| server[key].as_str().expect("a text").to_owned();
+            (text("address").parse().expect("an address"), text("state"))
+        })
+        .collect()
+}
+
+/// Waits until an address has this state, and returns how long that took.
+#[track_caller]
+fn wait_for_state(gateway: &Gateway, address: SocketAddr, state: &str) -> Duration {
+    let start = Instant::now();
+    wait_for(&format!("{address} to be {state}"), || {
+        (states(gateway).get(&address).map(String::as_str) == Some(state)).then_some(())
+    });
+    start.elapsed()
 }
 
 /// The versions that clients speak.

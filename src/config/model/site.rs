@@ -1,5 +1,6 @@
 //! What is served: upstreams, sites and their routes.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri};
 
-use super::Origin;
+use super::{Balance, Eject, HealthCheck, Origin};
 use crate::host::{HostName, Pattern};
+use crate::printable::Printable as _;
 
 /// A pool of servers that requests are passed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,22 @@ pub struct Upstream {
     pub servers: Vec<UpstreamServer>,
     pub balance: Balance,
     pub tls: UpstreamTls,
+    pub health: Option<HealthCheck>,
+    pub eject: Option<Eject>,
+}
+
+impl Upstream {
+    /// An upstream of these servers, which take turns, with nothing else configured.
+    pub fn new(name: impl Into<Arc<str>>, servers: Vec<UpstreamServer>) -> Self {
+        Self {
+            name: name.into(),
+            servers,
+            balance: Balance::RoundRobin,
+            tls: UpstreamTls::Off,
+            health: None,
+            eject: None,
+        }
+    }
 }
 
 /// One server of an upstream.
@@ -26,6 +44,32 @@ pub struct UpstreamServer {
     pub address: UpstreamAddress,
     /// Its share of the requests compared with others, 1 to 1,000.
     pub weight: u32,
+    /// Whether it is used only while no other is available.
+    pub backup: bool,
+    /// The maximum number of requests in flight at each of its addresses, 0 for no limit.
+    pub max_connections: usize,
+}
+
+impl UpstreamServer {
+    /// A server with nothing else configured.
+    pub fn new(address: UpstreamAddress) -> Self {
+        Self {
+            address,
+            weight: 1,
+            backup: false,
+            max_connections: 0,
+        }
+    }
+}
+
+impl fmt::Display for UpstreamServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            UpstreamAddress::Ip(address) => address.fmt(f),
+            UpstreamAddress::Name { host, port } => write!(f, "{host}:{port}"),
+            UpstreamAddress::Unix(path) => write!(f, "unix:{}", path.printable()),
+        }
+    }
 }
 
 /// The address of an upstream server.
@@ -38,12 +82,6 @@ pub enum UpstreamAddress {
         port: u16,
     },
     Unix(PathBuf),
-}
-
-/// How a server of an upstream is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
 }
 
 /// Whether and how to use TLS to an upstream.

@@ -4,19 +4,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::text::{Duration, Switch};
+use super::upstream::{Balance, Eject, Health};
 
 /// A pool of servers that requests are passed to.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["servers"]))]
 pub(crate) struct Upstream {
-    /// The servers: `ADDRESS:PORT`, `NAME:PORT`, `unix:PATH`, or a mapping with a weight.
+    /// The servers: `ADDRESS:PORT`, `NAME:PORT`, `unix:PATH`, or a mapping with more about one.
     #[schemars(length(min = 1))]
     pub(crate) servers: Vec<UpstreamServer>,
-    /// How a server is chosen: `round_robin`, by turns.
+    /// How a server is chosen: `round_robin`, in turn; `least_requests`, the one with the fewest
+    /// requests in flight; or `{ hash: … }`, the same one for the same key.
     pub(crate) balance: Balance,
-    /// How servers that do not respond are found and left out.
+    /// How servers that do not work are found before requests are sent to them.
     pub(crate) health: Option<Health>,
+    /// When a server that fails requests is left out.
+    pub(crate) eject: Option<Eject>,
+    /// The maximum number of requests in flight at each address, 0 for no limit.
+    #[schemars(range(max = 1_000_000))]
+    pub(crate) max_connections: u64,
     /// Whether to use TLS to the servers: `off`, `on`, or how.
     pub(crate) tls: UpstreamTls,
 }
@@ -25,8 +32,10 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
-            balance: Balance::RoundRobin,
+            balance: Balance::default(),
             health: None,
+            eject: None,
+            max_connections: 0,
             tls: UpstreamTls::Switch(Switch::Off),
         }
     }
@@ -40,7 +49,7 @@ pub(crate) enum UpstreamServer {
     Weighted(WeightedServer),
 }
 
-/// A server with a weight.
+/// A server and how much it is used.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["address"]))]
@@ -50,6 +59,12 @@ pub(crate) struct WeightedServer {
     /// Its share of the requests relative to the others.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) weight: u64,
+    /// Whether it is used only while no other server is available.
+    pub(crate) backup: bool,
+    /// The maximum number of requests in flight at each of its addresses, 0 for no limit. By
+    /// default that of the upstream.
+    #[schemars(range(max = 1_000_000))]
+    pub(crate) max_connections: Option<u64>,
 }
 
 impl Default for WeightedServer {
@@ -57,32 +72,8 @@ impl Default for WeightedServer {
         Self {
             address: String::new(),
             weight: 1,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum Balance {
-    RoundRobin,
-}
-
-/// How servers that do not respond are found.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Health {
-    /// The path that is requested; a response of 2xx or 3xx is healthy.
-    pub(crate) path: String,
-    /// How often each server is checked.
-    pub(crate) every: Duration,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            path: "/".to_owned(),
-            every: Duration::new("5s"),
+            backup: false,
+            max_connections: None,
         }
     }
 }

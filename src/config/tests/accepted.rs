@@ -125,7 +125,10 @@ fn upstreams_have_servers_of_all_kinds() {
          sites: [{ hosts: [a.example], tls: off, routes: [{ upstream: app, timeout: { read: 500ms }, retries: 0 }] }]",
     );
     let upstream = &loaded.config.upstreams["app"];
-    let server = |address, weight| UpstreamServer { address, weight };
+    let server = |address, weight| UpstreamServer {
+        weight,
+        ..UpstreamServer::new(address)
+    };
     assert_eq!(
         upstream.servers,
         [

@@ -29,18 +29,6 @@ fn what_comes_later_is_checked_now() {
         };
         expect(key, words, &format!("{fault}\n{GOOD}"));
     }
-    for (key, words, health) in [
-        ("path", "not a path to request", "{ path: healthz }"),
-        ("path", "not a path to request", "{ path: \"/a b\" }"),
-        ("every", "is too short", "{ every: 1ms }"),
-        ("every", "not a duration", "{ every: often }"),
-    ] {
-        let text = format!(
-            "upstreams: {{ app: {{ servers: [\"a:1\"], health: {health} }} }}\n\
-             sites: [{{ hosts: [a.example], tls: off, upstream: app }}]\n"
-        );
-        expect(&format!("upstreams.app.health.{key}"), words, &text);
-    }
 }
 
 /// Checks that this has one fault besides the refusal of its feature.

@@ -4,15 +4,12 @@
 //! its mistakes are reported at once. Each part moves to its place along with its feature.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::context::Context;
 use super::value::url;
 use crate::config::problem::{At, quote, suggest};
 use crate::config::schema;
 use crate::event::EventKind;
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// Events of the configuration itself, in addition to [`EventKind`].
 const CONFIG_EVENTS: [&str; 2] = ["config_reloaded", "config_rejected"];
@@ -79,23 +76,6 @@ pub(super) fn etcd(ctx: &mut Context<'_>, raw: &schema::Etcd, at: &At<'_>) {
         [raw.user.is_some(), raw.password.is_some()],
     );
     ctx.both(at, ["cert", "key"], [raw.cert.is_some(), raw.key.is_some()]);
-    refuse(ctx, at);
-}
-
-pub(super) fn health(ctx: &mut Context<'_>, raw: &schema::Health, at: &At<'_>) {
-    let path = at.key("path");
-    let good = raw.path.starts_with('/') && raw.path.bytes().all(|one| one.is_ascii_graphic());
-    if !good {
-        let message = format!("{} is not a path to request", path.quoted());
-        let hint = "begin it with '/' and write anything but printable ASCII as %XX";
-        ctx.problems.error(&path, message, hint);
-    }
-    ctx.duration(
-        &at.key("every"),
-        &raw.every,
-        Duration::from_millis(100),
-        HOUR,
-    );
     refuse(ctx, at);
 }
 

@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::client::named_address;
 use super::context::Context;
+use super::health;
 use super::references::Upstreams;
-use super::unavailable;
-use crate::config::model::{Balance, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
+use crate::config::model::{
+    Balance, HashKey, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
+};
 use crate::config::problem::At;
 use crate::config::schema;
 
@@ -30,9 +34,15 @@ fn upstream(
     raw: &schema::Upstream,
     at: &At<'_>,
 ) -> Upstream {
-    if let Some(health) = &raw.health {
-        unavailable::health(ctx, health, &at.key("health"));
-    }
+    let health = raw
+        .health
+        .as_ref()
+        .map(|health| health::health(ctx, health, &at.key("health")));
+    let eject = raw
+        .eject
+        .as_ref()
+        .map(|eject| health::eject(ctx, eject, &at.key("eject")));
+    let balance = balance(ctx, &raw.balance, &at.key("balance"));
     let tls = upstream_tls(ctx, &raw.tls, &at.key("tls"));
     let named = !matches!(
         tls,
@@ -46,11 +56,9 @@ fn upstream(
     for (index, server) in raw.servers.iter().enumerate() {
         let at = servers_at.index(index);
         let address_at = at.key("address");
-        let (at, address, weight) = match server {
-            schema::UpstreamServer::Address(address) => (at, address, 1),
-            schema::UpstreamServer::Weighted(server) => {
-                (address_at, &server.address, server.weight)
-            }
+        let (at, address, options) = match server {
+            schema::UpstreamServer::Address(address) => (at, address, None),
+            schema::UpstreamServer::Weighted(server) => (address_at, &server.address, Some(server)),
         };
         let Some(address) = server_address(ctx, &at, address) else {
             continue;
@@ -65,19 +73,64 @@ fn upstream(
             ctx.problems
                 .warn(&at, message, "give it a 'weight' for a larger share");
         }
+        let most = options.and_then(|options| options.max_connections);
         servers.push(UpstreamServer {
             address,
-            weight: u32::try_from(weight).unwrap_or(1),
+            weight: options.map_or(1, |options| u32::try_from(options.weight).unwrap_or(1)),
+            backup: options.is_some_and(|options| options.backup),
+            max_connections: usize::try_from(most.unwrap_or(raw.max_connections)).unwrap_or(0),
         });
+    }
+    if !servers.is_empty() && servers.iter().all(|server| server.backup) {
+        let message = "every server is a backup";
+        let hint = "remove 'backup' from those that are to be used first";
+        ctx.problems.error(&servers_at, message, hint);
     }
     Upstream {
         name,
         servers,
-        balance: match raw.balance {
-            schema::Balance::RoundRobin => Balance::RoundRobin,
-        },
+        balance,
         tls,
+        health,
+        eject,
     }
+}
+
+fn balance(ctx: &mut Context<'_>, raw: &schema::Balance, at: &At<'_>) -> Balance {
+    let hash = match raw {
+        schema::Balance::Method(schema::BalanceMethod::RoundRobin) => return Balance::RoundRobin,
+        schema::Balance::Method(schema::BalanceMethod::LeastRequests) => {
+            return Balance::LeastRequests;
+        }
+        schema::Balance::Hash(hash) => &hash.hash,
+    };
+    let at = at.key("hash");
+    Balance::Hash(match hash {
+        schema::HashKey::Client(schema::HashClient::ClientIp) => HashKey::ClientIp,
+        schema::HashKey::Field(field) => match (&field.header, &field.cookie) {
+            (Some(name), _) => {
+                let parsed = name.parse::<HeaderName>();
+                if parsed.is_err() {
+                    let at = at.key("header");
+                    let message = format!("{} is not the name of a header field", at.quoted());
+                    let hint = "use letters, digits and '-', such as X-User";
+                    ctx.problems.error(&at, message, hint);
+                }
+                parsed.map_or(HashKey::ClientIp, HashKey::Header)
+            }
+            (None, Some(name)) => {
+                // RFC 6265, section 4.1.1: the name of a cookie is a token, as that of a field is.
+                if name.parse::<HeaderName>().is_err() {
+                    let at = at.key("cookie");
+                    let message = format!("{} is not the name of a cookie", at.quoted());
+                    let hint = "use letters, digits, '-' and '_', such as session";
+                    ctx.problems.error(&at, message, hint);
+                }
+                HashKey::Cookie(name.as_str().into())
+            }
+            (None, None) => HashKey::ClientIp,
+        },
+    })
 }
 
 fn upstream_tls(ctx: &mut Context<'_>, raw: &schema::UpstreamTls, at: &At<'_>) -> UpstreamTls {

@@ -28,18 +28,11 @@ use tokio::time::timeout;
 pub(crate) use origin::{Origin, Then, ok, reply};
 
 pub(crate) fn upstream(servers: &[SocketAddr]) -> Arc<Upstream> {
-    Arc::new(Upstream {
-        name: "app".into(),
-        servers: servers
-            .iter()
-            .map(|address| UpstreamServer {
-                address: UpstreamAddress::Ip(*address),
-                weight: 1,
-            })
-            .collect(),
-        balance: Balance::RoundRobin,
-        tls: UpstreamTls::Off,
-    })
+    let servers = servers
+        .iter()
+        .map(|address| UpstreamServer::new(UpstreamAddress::Ip(*address)))
+        .collect();
+    Arc::new(Upstream::new("app", servers))
 }
 
 pub(crate) fn pass_to(upstream: Arc<Upstream>) -> Action {

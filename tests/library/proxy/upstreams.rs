@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
-use snigate::config::model::{
-    Balance, SiteTls, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls,
-};
+use snigate::config::model::{SiteTls, Upstream, UpstreamAddress, UpstreamServer, UpstreamTls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -14,10 +12,8 @@ use super::fixture::*;
 
 fn one(address: UpstreamAddress, tls: UpstreamTls) -> Arc<Upstream> {
     Arc::new(Upstream {
-        name: "app".into(),
-        servers: vec![UpstreamServer { address, weight: 1 }],
-        balance: Balance::RoundRobin,
         tls,
+        ..Upstream::new("app", vec![UpstreamServer::new(address)])
     })
 }
 

@@ -1,0 +1,62 @@
+//! How the servers of an upstream are chosen, watched and left out.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::HeaderName;
+
+/// How a server of an upstream is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The one with the fewest requests in flight compared with its weight.
+    LeastRequests,
+    /// The same one for the same key.
+    Hash(HashKey),
+}
+
+/// What a server is chosen by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    ClientIp,
+    Header(HeaderName),
+    Cookie(Box<str>),
+}
+
+/// When an address that fails requests is left out, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eject {
+    /// Never 0.
+    pub failures: usize,
+    pub within: Duration,
+    /// The first time; it doubles each time that the address fails again.
+    pub time: Duration,
+}
+
+/// How addresses are checked, whether or not there are requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// How many good checks in a row make an address healthy.
+    pub healthy: u32,
+    /// How many failed checks in a row make an address unhealthy.
+    pub unhealthy: u32,
+}
+
+/// What a check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Opens a connection, with TLS if the upstream has it.
+    Tcp,
+    /// Sends a GET request.
+    Http {
+        path: String,
+        /// `None` for that of the server's address.
+        host: Option<String>,
+        /// The statuses of a good response.
+        status: Vec<RangeInclusive<u16>>,
+    },
+}

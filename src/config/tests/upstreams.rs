@@ -1,0 +1,148 @@
+//! How the servers of an upstream are chosen, watched and left out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::config::model::{Balance, Eject, HashKey, HealthCheck, Probe, Upstream};
+
+/// The upstream `app` with these keys besides its servers.
+fn upstream(keys: &str) -> Arc<Upstream> {
+    let loaded = accept(&text(&format!("servers: [\"10.0.0.1:80\"], {keys}")));
+    Arc::clone(&loaded.config.upstreams["app"])
+}
+
+fn text(keys: &str) -> String {
+    format!(
+        "upstreams: {{ app: {{ {keys} }} }}\n\
+         sites: [{{ hosts: [a.example], tls: off, upstream: app }}]\n"
+    )
+}
+
+#[test]
+fn a_server_is_chosen_as_configured() {
+    let balance = |value: &str| upstream(&format!("balance: {value}")).balance.clone();
+    assert_eq!(balance("round_robin"), Balance::RoundRobin);
+    assert_eq!(balance("least_requests"), Balance::LeastRequests);
+    assert_eq!(
+        balance("{ hash: client_ip }"),
+        Balance::Hash(HashKey::ClientIp)
+    );
+    let header = HashKey::Header("x-user".parse().expect("a name"));
+    assert_eq!(
+        balance("{ hash: { header: X-User } }"),
+        Balance::Hash(header)
+    );
+    let cookie = HashKey::Cookie("id".into());
+    assert_eq!(balance("{ hash: { cookie: id } }"), Balance::Hash(cookie));
+}
+
+#[test]
+fn servers_have_limits_of_their_own() {
+    let servers = "servers: [\"a:1\", { address: \"b:1\", backup: true }, \
+                   { address: \"c:1\", max_connections: 7 }], max_connections: 3";
+    let loaded = accept(&text(servers));
+    let servers = &loaded.config.upstreams["app"].servers;
+    let limits: Vec<_> = servers
+        .iter()
+        .map(|one| (one.backup, one.max_connections))
+        .collect();
+    assert_eq!(limits, [(false, 3), (true, 3), (false, 7)]);
+}
+
+#[test]
+fn health_and_eject_have_defaults() {
+    let seconds = Duration::from_secs;
+    let upstream = upstream("health: {}, eject: {}");
+    let check = HealthCheck {
+        probe: Probe::Http {
+            path: "/".to_owned(),
+            host: None,
+            status: vec![200..=399],
+        },
+        every: seconds(5),
+        timeout: seconds(2),
+        healthy: 2,
+        unhealthy: 3,
+    };
+    assert_eq!(upstream.health.as_ref(), Some(&check));
+    let eject = Eject {
+        failures: 5,
+        within: seconds(10),
+        time: seconds(10),
+    };
+    assert_eq!(upstream.eject, Some(eject));
+}
+
+#[test]
+fn health_and_eject_are_as_configured() {
+    let upstream = upstream(
+        "health: { tcp: true, every: 100ms, timeout: 1m, healthy: 1, unhealthy: 9 }, \
+         eject: { failures: 1, within: 1h, for: 500ms }",
+    );
+    let check = HealthCheck {
+        probe: Probe::Tcp,
+        every: Duration::from_millis(100),
+        timeout: Duration::from_secs(60),
+        healthy: 1,
+        unhealthy: 9,
+    };
+    assert_eq!(upstream.health.as_ref(), Some(&check));
+    assert_eq!(
+        upstream.eject,
+        Some(Eject {
+            failures: 1,
+            within: Duration::from_secs(3600),
+            time: Duration::from_millis(500),
+        })
+    );
+}
+
+/// `KEY | what the message says | the keys of the upstream`.
+const FAULTS: &str = r#"
+balance | expected one of round_robin, least_requests | balance: random
+balance.hash | the key 'hash' is missing | balance: {}
+balance.hash | exclude each other | balance: { hash: { header: a, cookie: b } }
+balance.hash | nothing is chosen | balance: { hash: {} }
+balance.hash.header | not the name of a header field | balance: { hash: { header: "a b" } }
+balance.hash.cookie | not the name of a cookie | balance: { hash: { cookie: "a;b" } }
+health.path | not a path to request | health: { path: healthz }
+health.path | not a path to request | health: { path: "/a b" }
+health.every | is too short | health: { every: 1ms }
+health.every | not a duration | health: { every: often }
+health.timeout | is too long | health: { timeout: 2h }
+health.healthy | out of range | health: { healthy: 0 }
+health.status | not a list of statuses | health: { status: "2xx" }
+health.status | expected text | health: { status: 200 }
+health.host | not a host | health: { host: "http://a" }
+health.path | 'path' has no meaning with 'tcp' | health: { tcp: true, path: / }
+health.host | 'host' has no meaning with 'tcp' | health: { tcp: true, host: a }
+eject.failures | out of range | eject: { failures: 0 }
+eject.for | is too short | eject: { for: 0s }
+eject.withn | did you mean | eject: { withn: 1s }
+max_connections | whole number | max_connections: many
+"#;
+
+#[test]
+fn mistakes_are_reported_where_they_are() {
+    for row in FAULTS.trim().lines() {
+        let [key, words, fault] = row.splitn(3, '|').map(str::trim).collect::<Vec<_>>()[..] else {
+            panic!("{row}")
+        };
+        let found = errors(&text(&format!("servers: [\"10.0.0.1:80\"], {fault}")));
+        let [only] = found.as_slice() else {
+            panic!("{fault}\n{found:#?}")
+        };
+        let key = format!(": upstreams.app.{key}: ");
+        assert!(
+            only.contains(&key) && only.contains(words),
+            "{fault}\n{only}"
+        );
+    }
+    let backups = "servers: [{ address: \"a:1\", backup: true }]";
+    let found = errors(&text(backups));
+    assert!(
+        found[0].contains("upstreams.app.servers: every server is a backup"),
+        "{found:#?}"
+    );
+}

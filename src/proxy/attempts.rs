@@ -1,0 +1,73 @@
+//! The counters of an upstream, and why a request gets no server of it.
+
+use pingora_core::{Error, ErrorType};
+use prometheus::IntCounter;
+
+use crate::metrics::Metrics;
+
+/// Attempts at an upstream, counted by their result.
+pub(crate) struct Attempts {
+    pub(crate) connected: IntCounter,
+    pub(crate) connect_failed: IntCounter,
+    pub(crate) failed: IntCounter,
+    pub(crate) reused: IntCounter,
+    pub(crate) unresolved: IntCounter,
+    pub(crate) down: IntCounter,
+    pub(crate) full: IntCounter,
+    /// Addresses that were ejected.
+    pub(super) ejected: IntCounter,
+}
+
+/// Why there is no server for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoServer {
+    /// No server's name has been looked up successfully.
+    Unresolved,
+    /// Health checks of every address fail.
+    Down,
+    /// Every address has as many requests as it may have.
+    Full,
+}
+
+impl Attempts {
+    pub(super) fn new(upstream: &str, metrics: &Metrics) -> Self {
+        let of = |result| {
+            metrics
+                .upstream_attempts
+                .with_label_values(&[upstream, result])
+        };
+        Self {
+            connected: of("connected"),
+            connect_failed: of("connect_failed"),
+            failed: of("failed"),
+            reused: of("reused"),
+            unresolved: of("unresolved"),
+            down: of("down"),
+            full: of("full"),
+            ejected: metrics.upstream_ejections.with_label_values(&[upstream]),
+        }
+    }
+
+    /// Counts a request that gets no server, and returns the error that it fails with.
+    pub(super) fn record_no_server(&self, why: NoServer) -> Box<Error> {
+        let (counter, status, why) = match why {
+            NoServer::Unresolved => (
+                &self.unresolved,
+                502,
+                "no server of the upstream has an address yet",
+            ),
+            NoServer::Down => (
+                &self.down,
+                503,
+                "the health checks of all servers of the upstream fail",
+            ),
+            NoServer::Full => (
+                &self.full,
+                503,
+                "all servers of the upstream have as many requests as max_connections allows",
+            ),
+        };
+        counter.inc();
+        Error::explain(ErrorType::HTTPStatus(status), why).into_up()
+    }
+}

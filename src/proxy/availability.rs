@@ -1,0 +1,287 @@
+//! Whether an address gets requests: it may be avoided, ejected, or found down by health checks.
+//!
+//! Requests only read atomics; what changes them is rare. Times are milliseconds of the pool's
+//! time, and come in as arguments.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::config::model::Eject;
+use crate::lock::MutexExt as _;
+
+/// The longest ejection, unless the configured one is longer.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// An expired time: a trial is due.
+const DUE: u64 = 1;
+
+/// Whether an address gets requests.
+#[derive(Debug, Default)]
+pub(super) struct Availability {
+    /// Until when it is avoided or ejected.
+    out_until: AtomicU64,
+    /// How many times it was ejected since it last worked. If it is not 0, the address is out even
+    /// when the time is over: then one request tries it.
+    ejections: AtomicU32,
+    /// Whether health checks have found that it does not work.
+    is_down: AtomicBool,
+    /// When its last failures were, while it is in use.
+    failures: Mutex<VecDeque<u64>>,
+}
+
+/// Whether a request may use an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admittance {
+    Refused,
+    Admitted,
+    /// It is the one request that tries an ejected address.
+    Trial(Trial),
+}
+
+/// A request's task to find out whether an ejected address works again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trial {
+    /// Until when no other request tries it. `None` if others do, since no address is in use.
+    claimed_until: Option<u64>,
+}
+
+impl Trial {
+    /// A trial of an address that requests use because no other is in use.
+    pub(super) const SHARED: Self = Self {
+        claimed_until: None,
+    };
+
+    /// Whether only this request tries the address.
+    pub(super) fn is_exclusive(self) -> bool {
+        self.claimed_until.is_some()
+    }
+}
+
+/// Where an address stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Up,
+    /// A connection to it failed a few seconds ago.
+    Avoided,
+    /// Requests to it failed.
+    Ejected,
+    /// Health checks of it fail.
+    Down,
+}
+
+impl Standing {
+    /// The name for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Avoided => "avoided",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl Availability {
+    pub(super) fn standing(&self, now: u64) -> Standing {
+        if self.is_down() {
+            Standing::Down
+        } else if self.is_ejected() {
+            Standing::Ejected
+        } else if self.out_until() > now {
+            Standing::Avoided
+        } else {
+            Standing::Up
+        }
+    }
+
+    /// Whether a request may use the address. The first one after an ejection is its trial, and has
+    /// `lease` milliseconds for it.
+    pub(super) fn admit(&self, now: u64, lease: u64) -> Admittance {
+        let until = self.out_until();
+        if until > now || self.is_down() {
+            return Admittance::Refused;
+        }
+        if !self.is_ejected() {
+            return Admittance::Admitted;
+        }
+        let claimed = now.saturating_add(lease);
+        let order = Ordering::Relaxed;
+        match self
+            .out_until
+            .compare_exchange(until, claimed, order, order)
+        {
+            Ok(_) => Admittance::Trial(Trial {
+                claimed_until: Some(claimed),
+            }),
+            Err(_) => Admittance::Refused,
+        }
+    }
+
+    /// Until when it is avoided or ejected, for a choice of the least bad one.
+    pub(super) fn out_until(&self) -> u64 {
+        self.out_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests would be admitted.
+    pub(super) fn is_in_use(&self, now: u64) -> bool {
+        self.out_until() <= now && !self.is_down()
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Sets what health checks have found.
+    pub(super) fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Avoids the address until a time.
+    pub(super) fn avoid_until(&self, until: u64) {
+        self.out_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Stops avoiding the address, or ends its ejection.
+    pub(super) fn restore(&self) {
+        // Reading first keeps the cache line shared while all is well.
+        if self.out_until() != 0 {
+            self.out_until.store(0, Ordering::Relaxed);
+        }
+        if self.is_ejected() {
+            self.ejections.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejections.load(Ordering::Relaxed) != 0
+    }
+
+    /// Counts a failure, and returns whether there are now as many as eject the address.
+    pub(super) fn count_failure(&self, now: u64, rule: &Eject) -> bool {
+        if self.is_ejected() {
+            return false;
+        }
+        let mut failures = self.failures.lock_unpoisoned();
+        while failures.len() >= rule.failures {
+            failures.pop_front();
+        }
+        failures.push_back(now);
+        let oldest = failures.front().copied().unwrap_or(now);
+        failures.len() >= rule.failures && now.saturating_sub(oldest) <= millis(rule.within)
+    }
+
+    /// Ejects the address, for longer each time that it has failed its trial. Returns for how long.
+    pub(super) fn eject(&self, now: u64, rule: &Eject) -> Duration {
+        self.failures.lock_unpoisoned().clear();
+        let before = self.ejections.fetch_add(1, Ordering::Relaxed).min(16);
+        let longest = LONGEST.max(rule.time);
+        let time = rule.time.saturating_mul(1 << before).min(longest);
+        self.avoid_until(now.saturating_add(millis(time)));
+        time
+    }
+
+    /// Ends a trial that has neither succeeded nor failed: the next request tries again.
+    pub(super) fn release_trial(&self, trial: Trial) {
+        if let Some(claimed) = trial.claimed_until {
+            let order = Ordering::Relaxed;
+            // If it has changed, another request has found out.
+            _ = self.out_until.compare_exchange(claimed, DUE, order, order);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: Eject = Eject {
+        failures: 3,
+        within: Duration::from_secs(10),
+        time: Duration::from_secs(20),
+    };
+
+    /// How long a trial may take, in milliseconds.
+    const LEASE: u64 = 1000;
+
+    fn trial(admittance: Admittance) -> Trial {
+        match admittance {
+            Admittance::Trial(trial) => trial,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn failures_count_within_their_time() {
+        let address = Availability::default();
+        assert!(!address.count_failure(1, &RULE));
+        assert!(!address.count_failure(5_000, &RULE));
+        assert!(
+            !address.count_failure(10_002, &RULE),
+            "the first is too old"
+        );
+        assert!(address.count_failure(15_000, &RULE));
+    }
+
+    #[test]
+    fn one_request_tries_an_ejected_address() {
+        let address = Availability::default();
+        assert_eq!(address.admit(1, LEASE), Admittance::Admitted);
+        assert_eq!(address.eject(1, &RULE), Duration::from_secs(20));
+        assert_eq!(address.standing(20_000), Standing::Ejected);
+        assert_eq!(address.admit(20_000, LEASE), Admittance::Refused);
+        let first = trial(address.admit(20_001, LEASE));
+        assert_eq!(address.admit(20_001, LEASE), Admittance::Refused);
+        // Its client went away: the next request tries.
+        address.release_trial(first);
+        let second = trial(address.admit(20_002, LEASE));
+        assert!(second.is_exclusive());
+        address.restore();
+        assert_eq!(address.admit(20_003, LEASE), Admittance::Admitted);
+        // What ends late changes nothing.
+        address.release_trial(second);
+        assert_eq!(address.standing(20_004), Standing::Up);
+    }
+
+    #[test]
+    fn a_trial_that_takes_too_long_is_followed_by_another() {
+        let address = Availability::default();
+        address.eject(1, &RULE);
+        let first = trial(address.admit(30_000, LEASE));
+        assert_eq!(address.admit(30_999, LEASE), Admittance::Refused);
+        let second = trial(address.admit(31_000, LEASE));
+        address.release_trial(first);
+        assert_eq!(address.admit(31_500, LEASE), Admittance::Refused);
+        address.release_trial(second);
+        trial(address.admit(31_600, LEASE));
+    }
+
+    #[test]
+    fn an_address_that_fails_again_is_out_for_longer() {
+        let address = Availability::default();
+        let times: Vec<u64> = (0..6).map(|_| address.eject(1, &RULE).as_secs()).collect();
+        assert_eq!(times, [20, 40, 80, 160, 300, 300]);
+        address.restore();
+        assert_eq!(address.eject(1, &RULE), RULE.time);
+        let long = Eject {
+            time: Duration::from_secs(3600),
+            ..RULE
+        };
+        assert_eq!(address.eject(1, &long), long.time);
+    }
+
+    #[test]
+    fn an_address_that_is_down_gets_nothing() {
+        let address = Availability::default();
+        address.set_down(true);
+        assert_eq!(address.admit(1, LEASE), Admittance::Refused);
+        assert_eq!(address.standing(1), Standing::Down);
+        address.set_down(false);
+        assert!(address.is_in_use(1));
+    }
+}

@@ -1,0 +1,94 @@
+//! One address of a server: whether it gets requests, how many it has, and its open connections.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use pingora_core::protocols::l4::socket::SocketAddr;
+
+use super::availability::Availability;
+use super::connection::IdleConnections;
+use super::connection_limit::ConnectionLimit;
+use super::link::Link;
+use crate::lock::MutexExt as _;
+
+/// One address of a server.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(super) address: SocketAddr,
+    /// As it is logged.
+    pub(crate) text: Box<str>,
+    pub(super) availability: Availability,
+    /// Requests that use it, if its pool counts them.
+    in_flight: AtomicUsize,
+    /// Connections that wait for their next request.
+    pub(super) idle: Arc<IdleConnections>,
+    /// Those of Pingora's lane; the last one is used first.
+    resting: Mutex<Vec<Arc<Link>>>,
+}
+
+impl Endpoint {
+    pub(super) fn new(address: SocketAddr, text: String) -> Self {
+        Self {
+            address,
+            text: text.into(),
+            availability: Availability::default(),
+            in_flight: AtomicUsize::new(0),
+            idle: IdleConnections::new(),
+            resting: Mutex::default(),
+        }
+    }
+
+    /// A link for a request: that of a waiting connection, else a new one.
+    pub(crate) fn idle_or_new_link(&self) -> Arc<Link> {
+        let mut resting = self.resting();
+        while let Some(link) = resting.pop() {
+            if link.is_open() {
+                return link;
+            }
+        }
+        Link::new()
+    }
+
+    /// Makes the connection of a link wait for its next request, if it has one and there is room.
+    pub(crate) fn keep_idle(&self, link: Arc<Link>, connection_limit: &Arc<ConnectionLimit>) {
+        if !link.is_open() {
+            return;
+        }
+        let Some(idle) = connection_limit.try_keep_idle() else {
+            return link.close();
+        };
+        link.set_idle(idle);
+        let mut resting = self.resting();
+        if resting.len() == resting.capacity() {
+            // Those that have waited longest are those that servers have closed.
+            resting.retain(|link| link.is_open());
+        }
+        resting.push(link);
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        self.resting.lock_unpoisoned()
+    }
+
+    /// How many requests use it, if its pool counts them.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that begins, unless there are `most`, if that is not 0. Returns whether it
+    /// may begin.
+    pub(super) fn try_enter(&self, most: usize) -> bool {
+        if most == 0 {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let order = Ordering::Relaxed;
+        let enter = |count: usize| (count < most).then(|| count.saturating_add(1));
+        self.in_flight.fetch_update(order, order, enter).is_ok()
+    }
+
+    /// Counts a request that ends.
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,353 @@
+//! Which server of a pool a request goes to.
+//!
+//! First come the servers that are no backups, in the order that the pool's method gives, then the
+//! backups. If none of them is in use, the least bad of those that are avoided or ejected is tried.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::{Choice, Picked, Pool};
+use crate::config::model::{Balance, UpstreamServer};
+use crate::proxy::admission::Admission;
+use crate::proxy::attempts::NoServer;
+use crate::proxy::availability::{Admittance, Trial};
+use crate::proxy::balance::{self, Ring};
+use crate::proxy::endpoint::Endpoint;
+use crate::proxy::hash;
+
+/// Up to so many servers, the one with the fewest requests is found by looking at all. Among more it
+/// is the better of two at random, which is nearly as good.
+const FEW: usize = 8;
+
+/// How long the only request that tries an ejected address keeps others from trying it.
+const TRIAL: u64 = 60_000;
+
+/// Servers among which a request's is chosen: those that are backups, or the others.
+pub(super) struct Group {
+    /// Indices of its servers.
+    members: Box<[u16]>,
+    /// The same in the order of their turns; each may occur several times.
+    round: Box<[u16]>,
+    turn: AtomicUsize,
+    method: Method,
+}
+
+enum Method {
+    InTurn,
+    LeastRequests {
+        are_many: bool,
+    },
+    /// The ring has places in `members`.
+    ByKey(Ring),
+}
+
+impl Group {
+    /// Those of `servers` that are backups, or the others; `None` if there are none.
+    pub(super) fn new(
+        servers: &[UpstreamServer],
+        balance: &Balance,
+        is_backup: bool,
+    ) -> Option<Self> {
+        let members: Vec<(u16, &UpstreamServer)> = (0..=u16::MAX)
+            .zip(servers)
+            .filter(|(_, server)| server.backup == is_backup)
+            .collect();
+        let indices: Box<[u16]> = members.iter().map(|(index, _)| *index).collect();
+        let weights: Vec<u32> = members.iter().map(|(_, server)| server.weight).collect();
+        let turns = balance::round(&weights);
+        let round = turns
+            .iter()
+            .filter_map(|turn| indices.get(usize::from(*turn)).copied());
+        let method = match balance {
+            Balance::RoundRobin => Method::InTurn,
+            Balance::LeastRequests => Method::LeastRequests {
+                are_many: members.len() > FEW,
+            },
+            Balance::Hash(_) => {
+                let names: Vec<String> = members
+                    .iter()
+                    .map(|(_, server)| server.to_string())
+                    .collect();
+                let named = names
+                    .iter()
+                    .map(String::as_str)
+                    .zip(weights.iter().copied());
+                Method::ByKey(Ring::new(named))
+            }
+        };
+        let round: Box<[u16]> = round.collect();
+        (!round.is_empty()).then(|| Self {
+            members: indices,
+            round,
+            turn: AtomicUsize::new(0),
+            method,
+        })
+    }
+
+    fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A server at random, by weight.
+    fn random(&self) -> usize {
+        let at = fastrand::usize(..self.round.len().max(1));
+        self.round.get(at).map_or(0, |index| usize::from(*index))
+    }
+
+    /// All servers, that of a turn first.
+    fn members_from(&self, turn: usize) -> impl Iterator<Item = usize> {
+        let first = self.round_from(turn).next();
+        let members = self.members.iter().map(|index| usize::from(*index));
+        first.into_iter().chain(members)
+    }
+
+    /// The servers from a turn on; each may occur several times.
+    fn round_from(&self, turn: usize) -> impl Iterator<Item = usize> {
+        let start = turn.checked_rem(self.round.len()).unwrap_or(0);
+        let (before, after) = self.round.split_at_checked(start).unwrap_or_default();
+        after.iter().chain(before).map(|index| usize::from(*index))
+    }
+}
+
+impl Pool {
+    /// The server for a request that has not been sent to any. `key` is that of
+    /// [`Pool::balance_key`].
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn next_server(&self, key: Option<u64>) -> Result<Picked, NoServer> {
+        if self.queue.as_ref().is_some_and(|queue| queue.is_used()) {
+            return Err(NoServer::Full);
+        }
+        self.pick(key, &[])
+    }
+
+    /// The same once there is room, for which the request waits in line.
+    ///
+    /// # Errors
+    /// Why there is none; [`NoServer::Full`] if there is no room within `patience`.
+    pub(crate) async fn wait_for_server(
+        &self,
+        key: Option<u64>,
+        patience: Duration,
+    ) -> Result<Picked, NoServer> {
+        let Some(queue) = &self.queue else {
+            return self.pick(key, &[]);
+        };
+        let admit = || match self.pick(key, &[]) {
+            Err(NoServer::Full) => None,
+            decided => Some(decided),
+        };
+        let waited = queue.wait(patience, admit).await;
+        waited.unwrap_or(Err(NoServer::Full))
+    }
+
+    /// Another address of the same server that is in use and not in `tried`.
+    pub(crate) fn same_server(&self, choice: &Choice, tried: &[Arc<Endpoint>]) -> Option<Picked> {
+        let now = self.now();
+        let server = self.servers.get(choice.server)?;
+        let mut is_full = false;
+        server.find_in_turn(tried, |endpoint| {
+            self.admit(choice.server, endpoint, now, &mut is_full)
+        })
+    }
+
+    /// A server with an address that is not in `tried`: one in use, else one that is avoided.
+    pub(crate) fn other_server(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Picked> {
+        self.pick(key, tried).ok()
+    }
+
+    fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Result<Picked, NoServer> {
+        let now = self.now();
+        let mut is_full = false;
+        let mut first_turn = None;
+        for group in self.groups() {
+            let turn = group.next_turn();
+            first_turn = first_turn.or(Some(turn));
+            let picked = match &group.method {
+                Method::InTurn => group.round_from(turn).find_map(|index| {
+                    let server = self.servers.get(index)?;
+                    server.find_in_turn(tried, |endpoint| {
+                        self.admit(index, endpoint, now, &mut is_full)
+                    })
+                }),
+                Method::ByKey(ring) => {
+                    // A request without the key goes to any server.
+                    let key = key.unwrap_or_else(|| hash::of(&turn.to_be_bytes()));
+                    ring.order(key).find_map(|member| {
+                        let index = usize::from(*group.members.get(usize::from(member))?);
+                        let server = self.servers.get(index)?;
+                        server.find_by_key(key, tried, |endpoint| {
+                            self.admit(index, endpoint, now, &mut is_full)
+                        })
+                    })
+                }
+                Method::LeastRequests { are_many } => {
+                    let two = are_many.then(|| {
+                        let at_random = [(); 2].map(|()| group.random());
+                        self.pick_least_busy(|| at_random.into_iter(), tried, now, &mut is_full)
+                    });
+                    let order = || group.members_from(turn);
+                    two.flatten()
+                        .or_else(|| self.pick_least_busy(order, tried, now, &mut is_full))
+                }
+            };
+            if let Some(picked) = picked {
+                return Ok(picked);
+            }
+        }
+        self.pick_least_bad(first_turn.unwrap_or(0), tried, is_full)
+    }
+
+    /// The use of the address with the fewest requests in flight for its weight, among the servers of
+    /// `order`.
+    fn pick_least_busy<I: Iterator<Item = usize>>(
+        &self,
+        order: impl Fn() -> I,
+        tried: &[Arc<Endpoint>],
+        now: u64,
+        is_full: &mut bool,
+    ) -> Option<Picked> {
+        // Those that another request was faster at.
+        let mut lost = Vec::new();
+        loop {
+            let (index, endpoint) = self.least_busy(order(), tried, &lost, now, is_full)?;
+            if let Some(picked) = self.admit(index, &endpoint, now, is_full) {
+                return Some(picked);
+            }
+            lost.push(endpoint);
+        }
+    }
+
+    /// The address with the fewest requests in flight for its weight, the first of equals.
+    fn least_busy(
+        &self,
+        order: impl Iterator<Item = usize>,
+        tried: &[Arc<Endpoint>],
+        lost: &[Arc<Endpoint>],
+        now: u64,
+        is_full: &mut bool,
+    ) -> Option<(usize, Arc<Endpoint>)> {
+        let mut best: Option<(usize, Arc<Endpoint>, u64, u64)> = None;
+        for index in order {
+            let Some(server) = self.servers.get(index) else {
+                continue;
+            };
+            let weight = u64::from(server.weight);
+            server.find_in_turn(tried, |endpoint| {
+                let is_lost = lost.iter().any(|lost| Arc::ptr_eq(lost, endpoint));
+                if is_lost || !endpoint.availability.is_in_use(now) {
+                    return None;
+                }
+                let requests = endpoint.in_flight();
+                if server.max_connections != 0 && requests >= server.max_connections {
+                    *is_full = true;
+                    return None;
+                }
+                let requests = requests as u64;
+                let is_better = best.as_ref().is_none_or(|(_, _, others, other_weight)| {
+                    requests.saturating_mul(*other_weight) < others.saturating_mul(weight)
+                });
+                if is_better {
+                    best = Some((index, Arc::clone(endpoint), requests, weight));
+                }
+                // All are to be seen.
+                None::<()>
+            });
+        }
+        best.map(|(index, endpoint, ..)| (index, endpoint))
+    }
+
+    /// An address that is avoided or ejected, since none is in use: of ejected ones that which has
+    /// been out for longest. None that health checks have found down.
+    fn pick_least_bad(
+        &self,
+        turn: usize,
+        tried: &[Arc<Endpoint>],
+        mut is_full: bool,
+    ) -> Result<Picked, NoServer> {
+        if is_full {
+            return Err(NoServer::Full);
+        }
+        let mut is_known = false;
+        let mut best: Option<(usize, Arc<Endpoint>, u64)> = None;
+        let order = self.groups().flat_map(|group| group.members_from(turn));
+        for index in order {
+            let Some(server) = self.servers.get(index) else {
+                continue;
+            };
+            server.find_in_turn(tried, |endpoint| {
+                is_known = true;
+                if endpoint.availability.is_down() {
+                    return None;
+                }
+                let until = match endpoint.availability.is_ejected() {
+                    true => endpoint.availability.out_until(),
+                    false => 0,
+                };
+                if best.as_ref().is_none_or(|(_, _, other)| until < *other) {
+                    best = Some((index, Arc::clone(endpoint), until));
+                }
+                None::<()>
+            });
+        }
+        let Some((index, endpoint, until)) = best else {
+            return Err(match is_known {
+                true => NoServer::Down,
+                false => NoServer::Unresolved,
+            });
+        };
+        let trial = (until != 0).then_some(Trial::SHARED);
+        self.enter(index, &endpoint, trial, &mut is_full)
+            .ok_or(NoServer::Full)
+    }
+
+    /// The use of an address by a request, if the address is in use and has room for it. `is_full`
+    /// is set if it has none.
+    fn admit(
+        &self,
+        server: usize,
+        endpoint: &Arc<Endpoint>,
+        now: u64,
+        is_full: &mut bool,
+    ) -> Option<Picked> {
+        let trial = match endpoint.availability.admit(now, TRIAL) {
+            Admittance::Refused => return None,
+            Admittance::Admitted => None,
+            Admittance::Trial(trial) => Some(trial),
+        };
+        self.enter(server, endpoint, trial, is_full)
+    }
+
+    fn enter(
+        &self,
+        server: usize,
+        endpoint: &Arc<Endpoint>,
+        trial: Option<Trial>,
+        is_full: &mut bool,
+    ) -> Option<Picked> {
+        if self.counts_requests {
+            let most = self.servers.get(server)?.max_connections;
+            if !endpoint.try_enter(most) {
+                if let Some(trial) = trial {
+                    endpoint.availability.release_trial(trial);
+                }
+                *is_full = true;
+                return None;
+            }
+        }
+        let counted = self.counts_requests;
+        let admission = (counted || trial.is_some())
+            .then(|| Admission::new(endpoint, counted, trial, self.queue.as_ref()));
+        let choice = Choice {
+            server,
+            endpoint: Arc::clone(endpoint),
+        };
+        Some(Picked { choice, admission })
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter()
+    }
+}
