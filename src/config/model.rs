@@ -102,6 +102,8 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Simultaneous requests at upstreams; 0 for as many as there are descriptors and ports for.
     pub upstream_connections: usize,
+    /// The most octets of a request's body where a route does not say, 0 for any number.
+    pub max_body: u64,
 }
 
 /// TLS settings of the HTTPS listeners.

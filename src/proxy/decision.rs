@@ -132,6 +132,9 @@ impl Router {
             Admission::Unknown => return (None, Outcome::Refuse(Refusal::UnknownHost)),
         };
         let outcome = match site.find_route(path::without_query(target)) {
+            Ok(Some(index)) if site.refuses_body(index, request) => {
+                Outcome::Refuse(Refusal::BodyTooLarge)
+            }
             Ok(Some(index)) => Outcome::Route(index),
             Ok(None) => Outcome::Refuse(Refusal::NoRoute),
             Err(Ambiguous) => Outcome::Refuse(Refusal::AmbiguousPath),

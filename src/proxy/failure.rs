@@ -38,6 +38,9 @@ impl Failure {
                     status,
                     "The gateway cannot connect to the server behind it just now.",
                 ),
+                Ok(status @ StatusCode::PAYLOAD_TOO_LARGE) => {
+                    Self::Client(status, "The request's body is larger than allowed here.")
+                }
                 Ok(status) if status.is_client_error() => {
                     Self::Client(status, "The request cannot be served.")
                 }

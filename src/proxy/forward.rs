@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::ACCEPT;
 use pingora_core::{Error, ErrorType, Result};
+use tokio::time::Instant;
 
 pub use self::client::Client;
 pub use self::response::{Body as ResponseBody, ResponseHead};
@@ -113,10 +114,13 @@ impl<C: Client> Passage<'_, C> {
             true => Replay::default(),
             false => Replay::never(),
         };
+        let proxy = self.ctx.proxy().ok_or_else(no_route)?;
+        let max_body = proxy.max_body;
+        let until = proxy.total_timeout.map(|total| Instant::now() + total);
         let mut may_reuse = true;
         loop {
             let choice = self.choose_server().await?;
-            let Some(mut connection) = self.connect(&choice, may_reuse).await? else {
+            let Some(mut connection) = self.connect(&choice, may_reuse, until).await? else {
                 continue;
             };
             let is_reused = connection.is_reused();
@@ -127,8 +131,8 @@ impl<C: Client> Passage<'_, C> {
                 upgrade: is_websocket,
                 request_id: &id,
             };
-            let upload = Upload::new(head.clone(), body, &replay);
-            let patience = self.patience()?;
+            let upload = Upload::new(head.clone(), body, &replay, max_body);
+            let patience = self.patience(until)?;
             let mut exchange = Exchange::new(
                 self.client,
                 &mut connection,
@@ -194,14 +198,23 @@ impl<C: Client> Passage<'_, C> {
     }
 
     /// A connection to the chosen server; `None` if another one is to be tried.
-    async fn connect(&mut self, choice: &Choice, may_reuse: bool) -> Result<Option<Connection>> {
+    async fn connect(
+        &mut self,
+        choice: &Choice,
+        may_reuse: bool,
+        until: Option<Instant>,
+    ) -> Result<Option<Connection>> {
         if may_reuse && let Some(connection) = choice.endpoint.idle.take() {
             return Ok(Some(connection));
         }
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
         let dialer = &self.gateway.dialer;
         // In a box, since most requests find an open connection.
-        let mut opening = Box::pin(proxy.pool.dial(choice, dialer, proxy.connect_timeout));
+        let patience = match until {
+            Some(until) => proxy.connect_timeout.min(until - Instant::now()),
+            None => proxy.connect_timeout,
+        };
+        let mut opening = Box::pin(proxy.pool.dial(choice, dialer, patience));
         let client = &mut *self.client;
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(opened) => Poll::Ready(Ok(opened)),
@@ -218,11 +231,12 @@ impl<C: Client> Passage<'_, C> {
         }
     }
 
-    fn patience(&self) -> Result<Patience> {
+    fn patience(&self, until: Option<Instant>) -> Result<Patience> {
         let proxy = self.ctx.proxy().ok_or_else(no_route)?;
         Ok(Patience {
             read: proxy.read_timeout,
             send: proxy.send_timeout,
+            until,
         })
     }
 

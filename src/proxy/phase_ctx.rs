@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use pingora_core::{Error, ErrorType};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 
 use super::body::Body;
@@ -37,6 +37,10 @@ pub struct PhaseCtx {
     pub(super) declared: Option<u64>,
     /// How much of the body has arrived, over HTTP/2.
     pub(super) body: Body,
+    /// Octets of the body in this attempt.
+    pub(super) octets: u64,
+    /// By when the whole response must have come.
+    total: Option<Deadline>,
 }
 
 impl PhaseCtx {
@@ -53,6 +57,8 @@ impl PhaseCtx {
             flow: None,
             declared: None,
             body: Body::default(),
+            octets: 0,
+            total: None,
         }
     }
 
@@ -74,11 +80,31 @@ impl PhaseCtx {
         self.request.record_connected(self.is_link_reused());
         // Each attempt sends it from its beginning.
         self.body = Body::of(self.declared);
+        self.octets = 0;
+        if let Some(total) = self.request.proxy().and_then(|proxy| proxy.total_timeout) {
+            let left = total.saturating_sub(self.request.elapsed());
+            let deadline = |lease: &Lease| Deadline::start(&lease.link, left);
+            self.total = self.lease.as_ref().map(deadline);
+        }
         if let (true, Some(proxy)) = (self.websocket, self.request.proxy()) {
             let patience = proxy.read_timeout;
             let deadline = |lease: &Lease| Deadline::start(&lease.link, patience);
             self.deadline = self.lease.as_ref().map(deadline);
         }
+    }
+
+    /// Counts octets of the request's body.
+    ///
+    /// # Errors
+    /// If there are more than its route allows.
+    pub(super) fn count_octets(&mut self, octets: usize) -> Result<()> {
+        self.octets = self.octets.saturating_add(octets as u64);
+        let most = self.request.proxy().map_or(0, |proxy| proxy.max_body);
+        if most == 0 || self.octets <= most {
+            return Ok(());
+        }
+        let why = "the request's body is larger than its route allows";
+        Err(Error::explain(ErrorType::HTTPStatus(413), why).into_down())
     }
 
     /// Whether the request's connection has served others before, which Pingora does not know.
@@ -92,7 +118,11 @@ impl PhaseCtx {
     /// the route allows.
     pub(super) fn record_response(&mut self, status: StatusCode) {
         self.request.record_response(status);
-        self.record_progress(status == StatusCode::SWITCHING_PROTOCOLS);
+        let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS;
+        if is_tunnel {
+            self.total = None;
+        }
+        self.record_progress(is_tunnel);
     }
 
     /// Records that the upstream has sent something, and whether it may be silent from now on.
@@ -118,11 +148,9 @@ impl PhaseCtx {
         repeatable: bool,
         body_complete: bool,
     ) -> bool {
-        if self
-            .deadline
-            .take()
-            .is_some_and(|deadline| deadline.has_passed())
-        {
+        let deadlines = [self.deadline.take(), self.total.take()];
+        let mut deadlines = deadlines.into_iter().flatten();
+        if deadlines.any(|deadline| deadline.has_passed()) {
             error.etype = ErrorType::ReadTimedout;
             error.as_up();
         }

@@ -230,6 +230,7 @@ impl ProxyHttp for Gateway {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
+        ctx.count_octets(body.as_ref().map_or(0, Bytes::len))?;
         // The edge checks bodies of HTTP/1.
         if session.req_header().version == Version::HTTP_2 {
             ctx.body.check_part(body, end_of_stream);

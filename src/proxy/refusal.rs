@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     AmbiguousPath,
     /// Too many requests are at upstreams.
     NoRoom,
+    /// The body is larger than the route allows.
+    BodyTooLarge,
 }
 
 impl Refusal {
@@ -37,6 +39,10 @@ impl Refusal {
             Self::NoRoom => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many requests are waiting for the servers behind this gateway.",
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request's body is larger than allowed here.",
             ),
         }
     }
@@ -69,7 +75,7 @@ impl RefusalCounters {
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
             // Counted as responses of the site.
-            Refusal::NoRoute | Refusal::AmbiguousPath => {}
+            Refusal::NoRoute | Refusal::AmbiguousPath | Refusal::BodyTooLarge => {}
         }
     }
 }

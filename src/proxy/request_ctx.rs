@@ -4,7 +4,7 @@ use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
@@ -89,6 +89,11 @@ impl RequestCtx {
     /// The request's id as a field's value.
     pub(crate) fn request_id_value(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// How long ago the request arrived.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// The response that was decided, if any.

@@ -15,7 +15,9 @@ use crate::config::model::{self, Config, SiteTls};
 use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
+use crate::proxy::header::declared_length;
 use crate::proxy::path;
+use crate::proxy::request::Request;
 use crate::proxy::response::LocalResponse;
 use crate::proxy::upstream::Pool;
 
@@ -36,6 +38,8 @@ pub struct SiteTable {
     pub(crate) idle: Duration,
     /// How many requests may be at upstreams at a time, 0 for as many as there is room for.
     pub(crate) upstream_connections: usize,
+    /// The most octets of a request's body where the route does not say, 0 for any number.
+    max_body: u64,
 }
 
 /// A site, ready for requests.
@@ -68,6 +72,10 @@ pub(crate) struct Proxy {
     pub(crate) connect_timeout: Duration,
     pub(crate) read_timeout: Duration,
     pub(crate) send_timeout: Duration,
+    /// For the whole request, until the end of its response.
+    pub(crate) total_timeout: Option<Duration>,
+    /// The most octets of a request's body, 0 for any number.
+    pub(crate) max_body: u64,
     pub(crate) retries: u32,
 }
 
@@ -90,6 +98,7 @@ impl SiteTable {
             https_optional: config.server.https_optional,
             idle: config.server.limits.idle,
             upstream_connections: config.server.limits.upstream_connections,
+            max_body: config.server.limits.max_body,
             ..Self::default()
         };
         for (name, upstream) in &config.upstreams {
@@ -192,6 +201,8 @@ impl SiteTable {
                 connect_timeout: proxy.connect_timeout,
                 read_timeout: proxy.read_timeout,
                 send_timeout: proxy.send_timeout,
+                total_timeout: proxy.total_timeout,
+                max_body: proxy.max_body.unwrap_or(self.max_body),
                 retries: proxy.retries,
             }),
             // Only the target is sent: neither the request's path nor its query is added to it.
@@ -228,6 +239,16 @@ impl Site {
                 .position(|route| path::covers(&route.prefix, path))
         })
         .ok_or(Ambiguous)
+    }
+
+    /// Whether the body of a request is declared larger than the route at an index allows.
+    pub(crate) fn refuses_body(&self, index: usize, request: &Request<'_>) -> bool {
+        match self.action(index) {
+            Some(Action::Proxy(proxy)) if proxy.max_body > 0 => {
+                declared_length(request.fields).is_some_and(|length| length > proxy.max_body)
+            }
+            _ => false,
+        }
     }
 
     /// The action of the route at an index that [`Self::find_route`] gave.

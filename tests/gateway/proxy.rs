@@ -12,6 +12,7 @@ mod health;
 mod interim;
 mod log;
 mod responses;
+mod route_limits;
 mod routing;
 mod uploads;
 mod upstreams;

@@ -57,6 +57,7 @@ impl Limits {
             max_connections_per_ip: 0,
             h2_streams: 100,
             upstream_connections: 0,
+            max_body: 0,
         }
     }
 }

@@ -156,6 +156,10 @@ pub struct Proxy {
     pub read_timeout: Duration,
     /// How long the upstream may accept nothing of what is sent to it.
     pub send_timeout: Duration,
+    /// For the whole request, until the end of its response.
+    pub total_timeout: Option<Duration>,
+    /// The most octets of a request's body, 0 for any number; `None` for the limit of the server.
+    pub max_body: Option<u64>,
     /// How many times a request is retried at another server.
     pub retries: u32,
 }

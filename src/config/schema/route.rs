@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::{Duration, Switch};
+use super::text::{Duration, Size, Switch};
 use super::upstream::{Balance, Eject, Health};
 
 /// A pool of servers that requests are passed to.
@@ -155,6 +155,9 @@ pub(crate) struct Route {
     /// How often a request is retried at another server; with `upstream`. 1 by default.
     #[schemars(range(max = 10))]
     pub(crate) retries: Option<u64>,
+    /// The size of a request's body, 0 for no limit; with `upstream`. By default that of the
+    /// server's limits.
+    pub(crate) max_body: Option<Size>,
 }
 
 impl Default for Route {
@@ -166,6 +169,7 @@ impl Default for Route {
             respond: None,
             timeout: None,
             retries: None,
+            max_body: None,
         }
     }
 }
@@ -180,6 +184,8 @@ pub(crate) struct Timeout {
     pub(crate) read: Duration,
     /// For accepting the next bytes of the request.
     pub(crate) send: Duration,
+    /// For the whole request, until the end of its response; `0s` for no limit.
+    pub(crate) total: Duration,
 }
 
 impl Default for Timeout {
@@ -188,6 +194,7 @@ impl Default for Timeout {
             connect: Duration::new("5s"),
             read: Duration::new("60s"),
             send: Duration::new("60s"),
+            total: Duration::new("0s"),
         }
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Limits {
     pub(crate) h2_streams: u64,
     /// Requests at upstreams at a time; 0 for as many as the process has descriptors and ports for.
     pub(crate) upstream_connections: u64,
+    /// The size of a request's body, unless its route says otherwise; 0 for no limit.
+    pub(crate) max_body: Size,
 }
 
 impl Default for Limits {
@@ -96,6 +98,7 @@ impl Default for Limits {
             max_connections_per_ip: 0,
             h2_streams: 100,
             upstream_connections: 0,
+            max_body: Size::Bytes(0),
         }
     }
 }

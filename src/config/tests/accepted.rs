@@ -41,6 +41,7 @@ fn defaults_are_those_of_the_schema() {
             max_connections_per_ip: 0,
             h2_streams: 100,
             upstream_connections: 0,
+            max_body: 0,
         }
     );
     assert_eq!(tls.profile, TlsProfile::Intermediate);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::Context;
 use super::coverage::check_provable;
@@ -191,6 +192,7 @@ fn action(
         let others = [
             ("timeout", route.timeout.is_some()),
             ("retries", route.retries.is_some()),
+            ("max_body", route.max_body.is_some()),
         ];
         for (key, given) in others {
             if given {
@@ -204,8 +206,10 @@ fn action(
         (Some(name), None, None) => {
             let default = schema::Timeout::default();
             let timeout = route.timeout.as_ref().unwrap_or(&default);
+            let max_body = route.max_body.as_ref();
+            let max_body = max_body.map(|raw| ctx.body_size(&at.key("max_body"), raw));
             let upstream_at = at.key("upstream");
-            proxy(
+            let mut action = proxy(
                 ctx,
                 &upstream_at,
                 name,
@@ -213,7 +217,11 @@ fn action(
                 timeout,
                 route.retries,
                 at,
-            )
+            );
+            if let Some(Action::Proxy(proxy)) = &mut action {
+                proxy.max_body = max_body;
+            }
+            action
         }
         (None, Some(redirect), None) => self::redirect(ctx, redirect, &at.key("redirect")),
         (None, None, Some(respond)) => self::respond(ctx, respond, &at.key("respond")),
@@ -250,11 +258,15 @@ fn proxy(
     );
     let read = ctx.duration(&timeout_at.key("read"), &timeout.read, MOMENT, FOREVER);
     let send = ctx.duration(&timeout_at.key("send"), &timeout.send, MOMENT, FOREVER);
+    let total_at = timeout_at.key("total");
+    let total = ctx.duration(&total_at, &timeout.total, Duration::ZERO, FOREVER);
     Some(Action::Proxy(Proxy {
         upstream: references::upstream(ctx, at, name, upstreams)?,
         connect_timeout: connect,
         read_timeout: read,
         send_timeout: send,
+        total_timeout: Some(total).filter(|total| !total.is_zero()),
+        max_body: None,
         retries: retries.map_or(1, |retries| u32::try_from(retries).unwrap_or(1)),
     }))
 }

@@ -48,6 +48,12 @@ impl Context<'_> {
         duration
     }
 
+    /// The size of a body, of which 0 stands for any.
+    pub(super) fn body_size(&mut self, at: &At<'_>, raw: &schema::Size) -> u64 {
+        let size = self.size(at, raw, 0, usize::MAX);
+        u64::try_from(size).unwrap_or(u64::MAX)
+    }
+
     /// A size in octets from `least` to `most`.
     pub(super) fn size(
         &mut self,

@@ -17,13 +17,15 @@ use crate::proxy::upstream::UPGRADED_IDLE;
 /// has ended its side.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long a server may make no progress.
+/// How long a server may make no progress, and how long the whole may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// Between two parts of its response, and of the request that it waits for.
     pub(super) read: Duration,
     /// While it accepts nothing of the request.
     pub(super) send: Duration,
+    /// By when the client must have the complete response.
+    pub(super) until: Option<Instant>,
 }
 
 /// What an exchange waits for.
@@ -125,9 +127,16 @@ impl<'a, C: Client> Exchange<'a, C> {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let has_moved = self.upload.has_moved | self.download.has_moved;
         (self.upload.has_moved, self.download.has_moved) = (false, false);
+        // A tunnel has no end of its own.
+        let is_open = !self.has_response && !self.download.is_tunnel();
+        let until = self.patience.until.filter(|_| is_open);
         let Some(wait) = self.current_wait() else {
             self.wait = None;
-            return Poll::Pending;
+            let Some(until) = until else {
+                return Poll::Pending;
+            };
+            ready!(self.connection.alarm.poll_at(cx, until));
+            return Poll::Ready(Err(overrun_error()));
         };
         // What still comes does not extend a farewell.
         let continues =
@@ -142,7 +151,11 @@ impl<'a, C: Client> Exchange<'a, C> {
             Wait::Send => self.patience.send,
             Wait::Read => self.patience.read,
         };
-        ready!(self.connection.alarm.poll_at(cx, since + limit));
+        let deadline = until.map_or(since + limit, |until| until.min(since + limit));
+        ready!(self.connection.alarm.poll_at(cx, deadline));
+        if until == Some(deadline) {
+            return Poll::Ready(Err(overrun_error()));
+        }
         if matches!(wait, Wait::Farewell | Wait::TunnelEnd | Wait::Tunnel) {
             self.upload.stop();
             return Poll::Ready(Ok(()));
@@ -194,6 +207,12 @@ impl<'a, C: Client> Exchange<'a, C> {
             Error::explain(ErrorType::ReadTimedout, why).into_down()
         }
     }
+}
+
+/// The error of a request that has taken as long as it may.
+pub(super) fn overrun_error() -> Box<Error> {
+    let why = "the request takes longer than its route allows";
+    Error::explain(ErrorType::ReadTimedout, why).into_up()
 }
 
 #[cfg(test)]
@@ -249,7 +268,7 @@ mod tests {
     async fn carry(mut client: FakeClient, mut connection: Connection, body: Body) -> Outcome {
         let begun = Instant::now();
         let mut replay = Replay::default();
-        let upload = Upload::new(Bytes::from_static(HEAD.as_bytes()), body, &replay);
+        let upload = Upload::new(Bytes::from_static(HEAD.as_bytes()), body, &replay, 0);
         let asked = Asked {
             upgrade: body == Body::None,
             ..asked()
@@ -257,6 +276,7 @@ mod tests {
         let patience = Patience {
             read: READ,
             send: SEND,
+            until: None,
         };
         let (client, connection) = (&mut client, &mut connection);
         let mut exchange = Exchange::new(client, connection, asked, patience, upload, &mut replay);

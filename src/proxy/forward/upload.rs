@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use pingora_core::Result;
+use pingora_core::{Error, ErrorType, Result};
 
 use super::client::Client;
 use super::request::Body;
@@ -58,6 +58,9 @@ pub(super) struct Upload {
     part: Bytes,
     suffix: Bytes,
     is_chunked: bool,
+    /// Octets of the body so far, and the most that it may have; 0 for as many as it has.
+    octets: u64,
+    most: u64,
     state: State,
     /// Whether the server accepts nothing more for now.
     pub(super) is_blocked: bool,
@@ -78,13 +81,15 @@ enum State {
 }
 
 impl Upload {
-    /// A request with this head. What `replay` holds comes before the rest of the body.
-    pub(super) fn new(head: Bytes, body: Body, replay: &Replay) -> Self {
+    /// A request with this head, whose body may have at most `most` octets, if that is not 0. What `replay` holds comes before the rest of the body.
+    pub(super) fn new(head: Bytes, body: Body, replay: &Replay, most: u64) -> Self {
         let mut upload = Self {
             prefix: head,
             part: Bytes::new(),
             suffix: Bytes::new(),
             is_chunked: body == Body::Chunked,
+            octets: replay.octets.len() as u64,
+            most,
             state: State::Sending,
             is_blocked: false,
             has_moved: false,
@@ -143,6 +148,7 @@ impl Upload {
                     Poll::Ready(Some(part)) if part.is_empty() => continue,
                     Poll::Ready(Some(part)) => {
                         if !in_tunnel {
+                            self.count_octets(&part)?;
                             replay.record(&part);
                         }
                         self.push_part(part);
@@ -175,6 +181,20 @@ impl Upload {
                 }
             }
         }
+    }
+
+    /// Counts octets of the body.
+    ///
+    /// # Errors
+    /// If there are more than it may have.
+    fn count_octets(&mut self, part: &[u8]) -> Result<()> {
+        self.octets = self.octets.saturating_add(part.len() as u64);
+        if self.most == 0 || self.octets <= self.most {
+            return Ok(());
+        }
+        let why = "the request's body is larger than its route allows";
+        let error = Error::explain(ErrorType::HTTPStatus(413), why);
+        Err(error.into_down())
     }
 
     /// Sends no more.
@@ -256,7 +276,7 @@ mod tests {
     const HEAD: &str = "POST / HTTP/1.1\r\n\r\n";
 
     fn upload(body: Body, replay: &Replay) -> Upload {
-        Upload::new(Bytes::from_static(HEAD.as_bytes()), body, replay)
+        Upload::new(Bytes::from_static(HEAD.as_bytes()), body, replay, 0)
     }
 
     /// Sends what can be sent now.

@@ -41,6 +41,8 @@ pub(crate) fn pass_to(upstream: Arc<Upstream>) -> Action {
         connect_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_millis(500),
         send_timeout: Duration::from_secs(60),
+        total_timeout: None,
+        max_body: None,
         retries: 1,
     })
 }
@@ -101,6 +103,7 @@ pub(crate) fn config(sites: Vec<Arc<Site>>) -> Config {
                 max_connections_per_ip: 0,
                 h2_streams: 100,
                 upstream_connections: 0,
+                max_body: 0,
             },
             https_optional: false,
         },
