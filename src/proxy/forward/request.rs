@@ -1,6 +1,7 @@
 //! The head of a request as it is sent to a server.
 
 use std::borrow::Cow;
+use std::mem;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -37,23 +38,19 @@ pub(super) fn write_head(
     let is_nominated = |name: &[u8]| {
         nominates && connection_names(fields()).any(|named| named.eq_ignore_ascii_case(name))
     };
-    let mut cookie: Option<Cow<'_, [u8]>> = None;
+    let mut has_cookie = false;
     for (name, value) in fields() {
         if is_framing(name) || is_hop_by_hop(name) || is_claim(name) || is_nominated(name) {
             continue;
         }
-        if name.eq_ignore_ascii_case(b"cookie") {
+        if is_cookie(name) {
             // HTTP/2 may split it (RFC 9113, section 8.2.3).
-            cookie = Some(match cookie {
-                None => Cow::Borrowed(value),
-                Some(first) => Cow::Owned([&*first, value].join(&b"; "[..])),
-            });
+            if !mem::replace(&mut has_cookie, true) {
+                put_field(&mut head, name, &join_cookies(request));
+            }
             continue;
         }
         put_field(&mut head, name, value);
-    }
-    if let Some(cookie) = cookie {
-        put_field(&mut head, b"Cookie", &cookie);
     }
     match body {
         Body::None => {}
@@ -70,6 +67,20 @@ pub(super) fn write_head(
     forwarded.for_each(|name, value| put_field(&mut head, name.as_bytes(), value));
     head.extend_from_slice(b"\r\n");
     head.into()
+}
+
+fn is_cookie(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"cookie")
+}
+
+/// All cookies of a request as one value.
+fn join_cookies<'a>(request: &Request<'a>) -> Cow<'a, [u8]> {
+    let cookies = request.fields.iter().filter(|(name, _)| is_cookie(name));
+    let mut cookies = cookies.map(|(_, value)| value);
+    let first = Cow::Borrowed(cookies.next().unwrap_or_default());
+    cookies.fold(first, |joined, next| {
+        Cow::Owned([&*joined, next].join(&b"; "[..]))
+    })
 }
 
 /// Whether the gateway writes a field itself: where the request goes, and how its body is framed.
@@ -146,8 +157,7 @@ mod tests {
                 "X: ",
                 "Expect: 100-continue",
                 "accept: b",
-                "Cookie: a=1",
-                "Cookie: b=2",
+                "Cookie: a=1; b=2",
             ]
         );
     }
@@ -224,6 +234,6 @@ mod tests {
         }
         let split = request("/", "HTTP/2.0", Fields::Map(&map));
         let head = write(&split, Body::None, false);
-        assert_eq!(own_lines(&head), ["accept: x", "cookie: a=1; b=2"]);
+        assert_eq!(own_lines(&head), ["cookie: a=1; b=2", "accept: x"]);
     }
 }

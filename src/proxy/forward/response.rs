@@ -296,7 +296,7 @@ mod tests {
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
                 Body::Chunked,
-                true,
+                false,
             ),
             ("HTTP/1.1 200 OK", Body::UntilClose, false),
             ("HTTP/1.0 200 OK", Body::UntilClose, false),

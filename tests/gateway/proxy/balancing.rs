@@ -80,7 +80,7 @@ fn a_server_that_keeps_failing_is_tried_less_and_less() {
         stream.get("a.test", "/");
     }
     let took = start.elapsed();
-    println!("the fifth request came after {took:?}");
+    eprintln!("the fifth request came after {took:?}");
     assert!(took >= Duration::from_millis(1500), "{took:?}");
 }
 
@@ -102,7 +102,7 @@ fn a_server_that_is_silent_or_dies_is_ejected() {
         .start();
         let start = std::time::Instant::now();
         let statuses = send(&gateway, 12);
-        println!("{statuses:?} in {:?}", start.elapsed());
+        eprintln!("{statuses:?} in {:?}", start.elapsed());
         let failed = statuses.iter().filter(|status| **status != 200).count();
         assert_eq!(failed, 2, "{statuses:?}");
         assert_eq!(states(&gateway)[&bad.address()], "ejected");
@@ -266,7 +266,7 @@ fn a_full_server_lets_requests_wait() {
         let reply = over(version, &gateway, "a.test", "/short").send();
         assert_eq!(reply.status, 503);
         assert_eq!(reply.header("retry-after"), Some("5"));
-        println!("refused after {:?}", start.elapsed());
+        eprintln!("refused after {:?}", start.elapsed());
         assert!(start.elapsed() >= Duration::from_millis(200));
     }
     let full = "snigate_upstream_attempts_total{result=\"full\",upstream=\"app\"}";

@@ -64,7 +64,7 @@ fn a_server_whose_checks_fail_gets_nothing_until_they_succeed() {
 
     healthy.store(false, Ordering::Relaxed);
     let took = wait_for_state(&gateway, one, "down");
-    println!("unhealthy after {took:?}");
+    eprintln!("unhealthy after {took:?}");
     assert_eq!(
         (gauge(&gateway, one), gauge(&gateway, other)),
         (Some(0.0), Some(1.0))
@@ -81,7 +81,7 @@ fn a_server_whose_checks_fail_gets_nothing_until_they_succeed() {
 
     healthy.store(true, Ordering::Relaxed);
     let took = wait_for_state(&gateway, one, "up");
-    println!("healthy after {took:?}");
+    eprintln!("healthy after {took:?}");
     assert_eq!(gauge(&gateway, one), Some(1.0));
     gateway.wait_for_log("upstream_up");
     for _ in 0..4 {
@@ -122,7 +122,7 @@ fn a_dead_server_is_found_before_a_request_is() {
     ))
     .start();
     let took = wait_for_state(&gateway, dead.address(), "down");
-    println!("unhealthy after {took:?}");
+    eprintln!("unhealthy after {took:?}");
     for _ in 0..4 {
         assert_eq!(over("1.1", &gateway, "a.test", "/").send().status, 200);
     }
