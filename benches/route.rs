@@ -10,30 +10,37 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, StatusCode};
-use snigate::config::model::{Action, Origin, Route, Site, SiteTls};
+use snigate::config::model::{Action, Origin, PathMatch, PathRegex, Route, Site, SiteTls};
 use snigate::metrics::Metrics;
 use snigate::proxy::SiteTable;
 
 fn table(sites: usize) -> SiteTable {
-    let respond = |path: &str| Route {
-        path: path.into(),
+    let respond = |path: PathMatch| Route {
+        path,
+        conditions: None,
         action: Action::Respond {
             status: StatusCode::OK,
             body: bytes::Bytes::new(),
             content_type: HeaderValue::from_static("text/plain"),
         },
     };
+    let regex = PathRegex::compile("^/u/[0-9]+$").expect("an expression");
+    // Some sites have paths of all kinds.
+    let paths = |host: &str| -> Vec<PathMatch> {
+        if host.ends_with("3.example") {
+            let exact = PathMatch::Exact("/v1".into());
+            let regex = PathMatch::Regex(regex.clone());
+            return vec![exact, "/admin".into(), "/api".into(), regex];
+        }
+        ["/static/images", "/admin", "/api", "/"]
+            .map(PathMatch::from)
+            .into()
+    };
     let site = |host: String| {
         Arc::new(Site {
             hosts: vec![host.parse().expect("a pattern")],
             tls: SiteTls::Auto(Vec::new()),
-            routes: [
-                respond("/static/images"),
-                respond("/admin"),
-                respond("/api"),
-                respond("/"),
-            ]
-            .into(),
+            routes: paths(&host).into_iter().map(respond).collect(),
             origin: Origin::default(),
         })
     };
@@ -57,6 +64,8 @@ fn route(criterion: &mut Criterion) {
         ("upper case", "WWW.S4711.Example.", "/api/v1/things"),
         ("wildcard", "a.w5000.example", "/"),
         ("unknown host", "www.unknown.example", "/"),
+        ("exact path", "www.s4713.example", "/v1"),
+        ("expression", "www.s4713.example", "/u/4711"),
         ("escaped path", "www.s4711.example", "/%61pi/b%C3%BCcher"),
         ("doubtful path", "www.s4711.example", "/api/./x//y/../z"),
     ] {

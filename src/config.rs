@@ -13,6 +13,7 @@ mod include;
 mod interpolate;
 pub mod model;
 mod problem;
+mod route_places;
 pub(crate) mod schema;
 mod source;
 mod validate;
@@ -26,6 +27,7 @@ use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use route_places::RoutePlaces;
 pub use validate::never_certified;
 
 use crate::memory;
@@ -68,6 +70,18 @@ impl Loaded {
 /// Loads a configuration from a file, with the environment of this process.
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     Loader::new().load(path)
+}
+
+/// Loads a configuration from a file, with the environment of this process, and says where its
+/// routes stand.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn load_with_places(path: &Path) -> Result<(Loaded, RoutePlaces), Diagnostics> {
+    let mut places = RoutePlaces::default();
+    let read = |reader: &mut include::Reader<'_>| reader.file(path, None);
+    let loaded = Loader::new().run(read, Some(&mut places))?;
+    Ok((loaded, places))
 }
 
 /// Where the gateway of a configuration accepts commands, and the token that it requires.
@@ -142,18 +156,23 @@ impl<'e> Loader<'e> {
 
     /// Loads a configuration from a file.
     pub fn load(&self, path: &Path) -> Result<Loaded, Diagnostics> {
-        self.run(|reader| reader.file(path, None))
+        self.run(|reader| reader.file(path, None), None)
     }
 
     /// Loads a configuration from a text. Relative paths in it are relative to `directory`.
     pub fn load_str(&self, text: &str, directory: &Path) -> Result<Loaded, Diagnostics> {
         let shown = Path::new("<text>");
-        self.run(|reader| reader.text(shown, source::absolute(directory), &text.into()))
+        let directory = source::absolute(directory);
+        self.run(|reader| reader.text(shown, directory, &text.into()), None)
     }
 
-    fn run(&self, read: impl FnOnce(&mut include::Reader<'_>)) -> Result<Loaded, Diagnostics> {
+    fn run(
+        &self,
+        read: impl FnOnce(&mut include::Reader<'_>),
+        route_places: Option<&mut RoutePlaces>,
+    ) -> Result<Loaded, Diagnostics> {
         let mut sources = Sources::default();
-        let loaded = self.read(read, &mut sources);
+        let loaded = self.read(read, &mut sources, route_places);
         let is_large = sources.octets() > LARGE;
         let files = sources.into_watched();
         if is_large {
@@ -171,6 +190,7 @@ impl<'e> Loader<'e> {
         &self,
         read: impl FnOnce(&mut include::Reader<'_>),
         sources: &mut Sources,
+        route_places: Option<&mut RoutePlaces>,
     ) -> Result<(model::Config, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut problems = Problems::default();
         let mut reader = include::Reader {
@@ -199,7 +219,11 @@ impl<'e> Loader<'e> {
         let mut config = None;
         if whole {
             match serde_yaml::from_value::<schema::Root>(decoded) {
-                Ok(raw) => config = Some(validate::validate(&raw, &root, sources, &mut problems)),
+                Ok(raw) => {
+                    let problems = &mut problems;
+                    let built = validate::validate(&raw, &root, sources, problems, route_places);
+                    config = Some(built);
+                }
                 // Whatever passes the schema decodes: this is for the reader of a bug report. The
                 // error's own text may contain a secret.
                 Err(_) => problems.error(

@@ -27,6 +27,7 @@ mod hash;
 mod header;
 mod health;
 mod link;
+mod matcher;
 mod path;
 mod phase_ctx;
 mod phases;
@@ -44,7 +45,6 @@ mod upstream;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::header::ACCEPT;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
@@ -71,7 +71,6 @@ use self::decision::Router;
 use self::dial::Dialer;
 use self::refusal::{Refusal, RefusalCounters};
 use self::request_ctx::RequestCtx;
-use self::response::LocalResponse;
 use crate::access_log::AccessLog;
 use crate::clock::{Clock as _, SystemClock, UnixTime};
 use crate::config::model::Config;
@@ -143,9 +142,7 @@ impl Gateway {
     /// The response to a request that is not served.
     fn prepare_page(&self, ctx: RequestCtx, refusal: Refusal, request: &Request<'_>) -> Prepared {
         self.refused.count(refusal);
-        let (status, why) = refusal.status();
-        let accept = request.fields.get(&ACCEPT);
-        let page = LocalResponse::error(status, why, accept, ctx.request_id());
+        let page = ctx.refusal_page(refusal, request);
         Prepared::new(ctx, Some(page), request)
     }
 

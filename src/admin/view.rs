@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::UnixTime;
-use crate::config::model::{Action, Site, SiteTls};
+use crate::config::model::{Action, PathMatch, Site, SiteTls};
 use crate::printable::Printable as _;
 
 /// `GET /api/v1/status`.
@@ -48,10 +48,18 @@ pub struct SiteView {
     pub origin: String,
 }
 
-/// A route of a site: its path and its only action.
+/// A route of a site: which requests it is for, and its only action.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RouteView {
-    pub path: String,
+    pub path: PathView,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// The names of required header fields; their values may be secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// The names of required query parameters; their values may be secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +67,26 @@ pub struct RouteView {
     /// The status of a fixed response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<u16>,
+}
+
+/// The paths of a route, as they are configured.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum PathView {
+    Prefix(String),
+    Exact { exact: String },
+    Regex { regex: String },
+}
+
+impl From<&PathMatch> for PathView {
+    fn from(path: &PathMatch) -> Self {
+        let text = path.text().to_owned();
+        match path {
+            PathMatch::Prefix(_) => Self::Prefix(text),
+            PathMatch::Exact(_) => Self::Exact { exact: text },
+            PathMatch::Regex(_) => Self::Regex { regex: text },
+        }
+    }
 }
 
 impl From<&Site> for SiteView {
@@ -75,8 +103,15 @@ impl From<&Site> for SiteView {
                 .routes
                 .iter()
                 .map(|route| {
+                    let conditions = route.conditions.as_deref().cloned().unwrap_or_default();
+                    let methods = conditions.methods.into_iter();
+                    let headers = conditions.headers.into_iter();
+                    let query = conditions.query.into_iter();
                     let mut view = RouteView {
-                        path: route.path.to_string(),
+                        path: PathView::from(&route.path),
+                        methods: methods.map(String::from).collect(),
+                        headers: headers.map(|one| one.name.to_string()).collect(),
+                        query: query.map(|one| one.name.into()).collect(),
                         upstream: None,
                         redirect: None,
                         respond: None,

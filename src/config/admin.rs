@@ -55,7 +55,7 @@ impl Loader<'_> {
     fn decode_admin(&self, root: Node, sources: &mut Sources) -> Option<(Admin, Option<Secret>)> {
         let (decoded, mut problems) = self.check(&root, sources);
         let raw: schema::Root = serde_yaml::from_value(decoded).ok()?;
-        let server = validate::validate(&raw, &root, sources, &mut problems).server;
+        let server = validate::validate(&raw, &root, sources, &mut problems, None).server;
         // Other missing keys have been removed here.
         let diagnostics = problems.into_diagnostics(sources);
         let is_wrong = |path: &str| path.starts_with("server.admin");

@@ -28,7 +28,7 @@ pub(crate) fn assemble(raw: &schema::Root) -> Result<Loaded, Diagnostics> {
     sources.add(PathBuf::from(SHOWN), absolute(Path::new(".")), "".into());
     // Secrets are redacted in it, as in all that is serialized.
     let tree = serde_json::to_value(raw).unwrap_or_default();
-    let config = validate::validate(raw, &node(tree), &mut sources, &mut problems);
+    let config = validate::validate(raw, &node(tree), &mut sources, &mut problems, None);
     let errors = problems.errors();
     let list = problems.into_diagnostics(&sources);
     let files = sources.into_watched();

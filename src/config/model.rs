@@ -6,6 +6,7 @@
 
 mod acme;
 mod dns;
+mod route_match;
 #[cfg(test)]
 mod sample;
 mod site;
@@ -23,6 +24,7 @@ use crate::secret::Secret;
 
 pub use acme::*;
 pub use dns::*;
+pub use route_match::*;
 pub use site::*;
 pub use upstream::*;
 

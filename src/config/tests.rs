@@ -10,6 +10,7 @@ mod on_demand;
 mod order;
 mod refusable;
 mod refused;
+mod routes;
 mod unavailable;
 mod upstreams;
 mod zerossl;

@@ -18,6 +18,7 @@ mod on_demand;
 mod order;
 mod preset;
 mod references;
+mod route_match;
 mod server;
 mod site;
 mod unavailable;
@@ -25,21 +26,26 @@ mod upstream;
 mod value;
 mod zerossl;
 
+use std::collections::HashMap;
+
 pub use self::preset::never_certified;
 
 use self::context::{Context, Used};
 use super::model::{Config, InMemory, Places, Storage};
 use super::problem::{At, Problems};
+use super::route_places::RoutePlaces;
 use super::schema;
 use super::source::Sources;
 use super::yaml_tree::Node;
 
-/// Builds the model. It is valid only if no error was reported.
+/// Builds the model. It is valid only if no error was reported. `route_places` gets the places of
+/// all routes.
 pub(super) fn validate(
     raw: &schema::Root,
     root: &Node,
     sources: &mut Sources,
     problems: &mut Problems,
+    route_places: Option<&mut RoutePlaces>,
 ) -> Config {
     let root = &At::root(root);
     let ctx = &mut Context {
@@ -47,6 +53,8 @@ pub(super) fn validate(
         sources,
         problems,
         used: Used::default(),
+        expressions: HashMap::new(),
+        route_places,
     };
     let server = server::server(ctx, &raw.server, &root.key("server"));
     let tls = server::tls(ctx, &raw.tls, &root.key("tls"));

@@ -131,12 +131,12 @@ impl Router {
             Admission::Misdirected => return (None, Outcome::Refuse(Refusal::Misdirected)),
             Admission::Unknown => return (None, Outcome::Refuse(Refusal::UnknownHost)),
         };
-        let outcome = match site.find_route(path::without_query(target)) {
+        let outcome = match site.find_route(request) {
             Ok(Some(index)) if site.refuses_body(index, request) => {
                 Outcome::Refuse(Refusal::BodyTooLarge)
             }
             Ok(Some(index)) => Outcome::Route(index),
-            Ok(None) => Outcome::Refuse(Refusal::NoRoute),
+            Ok(None) => Outcome::Refuse(site.refusal(request)),
             Err(Ambiguous) => Outcome::Refuse(Refusal::AmbiguousPath),
         };
         (Some(Arc::clone(site)), outcome)

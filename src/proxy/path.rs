@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::config::model::decode_escape;
+
 /// How a server may read a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
@@ -74,9 +76,9 @@ pub(crate) fn covers(prefix: &[u8], path: &[u8]) -> bool {
     })
 }
 
-/// A configured prefix in the form that [`covers`] compares.
-pub(crate) fn decode(prefix: &str) -> Box<[u8]> {
-    PLAIN.read(prefix.as_bytes()).into()
+/// The path as [`resolve`] asks for it first: decoded, and otherwise as it was sent.
+pub(crate) fn read_plainly(path: &[u8]) -> Cow<'_, [u8]> {
+    PLAIN.read(path)
 }
 
 /// The path of a request target in origin form, without its query.
@@ -114,11 +116,7 @@ impl Reading {
         let mut out = Vec::with_capacity(path.len());
         let mut at = 0;
         while let Some(&octet) = path.get(at) {
-            let decoded = if octet == b'%' {
-                decode_escape(path, at)
-            } else {
-                None
-            };
+            let decoded = decode_escape(path, at);
             at += if decoded.is_some() { 3 } else { 1 };
             match decoded.unwrap_or(octet) {
                 b'/' | b'\\' if self.decodes_separators => out.push(b'/'),
@@ -133,16 +131,6 @@ impl Reading {
             out
         })
     }
-}
-
-/// The octet that the escape at `at` stands for.
-fn decode_escape(path: &[u8], at: usize) -> Option<u8> {
-    let digit = |at: usize| {
-        path.get(at)
-            .and_then(|&octet| char::from(octet).to_digit(16))
-    };
-    let (high, low) = (digit(at + 1)?, digit(at + 2)?);
-    u8::try_from(high * 16 + low).ok()
 }
 
 /// Merges slashes and resolves dot segments. `..;x` counts as `..`: some servers remove parameters
@@ -182,13 +170,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::model::decode_path;
 
     /// The index of the longest of `prefixes` that covers `path`.
     fn route(prefixes: &[&str], path: &str) -> Option<Option<usize>> {
         resolve(path.as_bytes(), |path| {
             prefixes
                 .iter()
-                .position(|prefix| covers(&decode(prefix), path))
+                .position(|prefix| covers(&decode_path(prefix.as_bytes()), path))
         })
     }
 
@@ -281,6 +270,11 @@ mod tests {
                 prop_assert!(clean.split('/').all(|segment| segment != "." && segment != ".."));
                 prop_assert!(!cut || !clean.contains(';'));
             }
+        }
+
+        #[test]
+        fn configured_paths_are_decoded_like_those_of_requests(path in "/[a%2fF0z/.]{0,20}") {
+            prop_assert_eq!(decode_path(path.as_bytes()), PLAIN.read(path.as_bytes()));
         }
 
         #[test]

@@ -372,14 +372,8 @@ impl Gateway {
             }
         };
         self.refused.count(refusal);
-        let (status, why) = refusal.status();
-        let accept = response::accept_field(session);
-        Some(LocalResponse::error(
-            status,
-            why,
-            accept,
-            ctx.request.request_id(),
-        ))
+        let request = Request::of(session.req_header(), session.digest());
+        Some(ctx.request.refusal_page(refusal, &request))
     }
 }
 

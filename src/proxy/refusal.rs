@@ -14,6 +14,8 @@ pub(crate) enum Refusal {
     Misdirected,
     UnknownHost,
     NoRoute,
+    /// There are routes for the request but for its method (RFC 9110, section 15.5.6).
+    Method,
     AmbiguousPath,
     /// Too many requests are at upstreams.
     NoRoom,
@@ -32,6 +34,10 @@ impl Refusal {
             ),
             Self::UnknownHost => (StatusCode::NOT_FOUND, "No site has this host."),
             Self::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this path."),
+            Self::Method => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This method is not allowed here.",
+            ),
             Self::AmbiguousPath => (
                 StatusCode::BAD_REQUEST,
                 "The path can be read in more than one way.",
@@ -75,7 +81,10 @@ impl RefusalCounters {
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
             // Counted as responses of the site.
-            Refusal::NoRoute | Refusal::AmbiguousPath | Refusal::BodyTooLarge => {}
+            Refusal::NoRoute
+            | Refusal::Method
+            | Refusal::AmbiguousPath
+            | Refusal::BodyTooLarge => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use http::header::{REFERER, USER_AGENT};
+use http::header::{ACCEPT, REFERER, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
 
@@ -16,6 +16,7 @@ use super::connection_limit::{ConnectionLimit, UpstreamPermit};
 use super::decision::{Decision, Step};
 use super::endpoint::Endpoint;
 use super::failure::{self, CLIENT_GONE, ErrorSummary, Failure};
+use super::refusal::Refusal;
 use super::request::Request;
 use super::response::LocalResponse;
 use super::route::{Proxy, Site};
@@ -101,6 +102,18 @@ impl RequestCtx {
         match self.decision.as_ref()?.step() {
             Step::Respond(response) => Some(response),
             Step::Refuse(_) | Step::Pass(_) => None,
+        }
+    }
+
+    /// The page for a request that is not served.
+    pub(super) fn refusal_page(&self, refusal: Refusal, request: &Request<'_>) -> LocalResponse {
+        let (status, why) = refusal.status();
+        let accept = request.fields.get(&ACCEPT);
+        let page = LocalResponse::error(status, why, accept, self.request_id());
+        let site = self.decision.as_ref().and_then(Decision::site);
+        match (refusal, site) {
+            (Refusal::Method, Some(site)) => page.allowing(site.allowed_methods(request)),
+            _ => page,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, LOCATION, RETRY_AFTER,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora_core::{Error, ErrorType, Result};
@@ -34,6 +34,7 @@ pub(crate) struct LocalResponse {
     status: StatusCode,
     content_type: Option<HeaderValue>,
     location: Option<HeaderValue>,
+    allow: Option<HeaderValue>,
     cacheable: bool,
     body: Bytes,
 }
@@ -45,6 +46,7 @@ impl LocalResponse {
             status,
             content_type: Some(content_type),
             location: None,
+            allow: None,
             cacheable: true,
             body,
         }
@@ -64,6 +66,7 @@ impl LocalResponse {
             status,
             content_type: None,
             location: None,
+            allow: None,
             cacheable: true,
             body: Bytes::new(),
         }
@@ -74,6 +77,14 @@ impl LocalResponse {
         Self {
             location: Some(to),
             ..Self::status(status)
+        }
+    }
+
+    /// This response, with the methods that are allowed instead.
+    pub(crate) fn allowing(self, methods: Option<HeaderValue>) -> Self {
+        Self {
+            allow: methods,
+            ..self
         }
     }
 
@@ -180,6 +191,7 @@ impl LocalResponse {
             (CONTENT_TYPE, content_type),
             (CONTENT_LENGTH, length),
             (LOCATION, self.location.clone()),
+            (ALLOW, self.allow.clone()),
             (CACHE_CONTROL, cache),
             (RETRY_AFTER, retry),
         ]

@@ -1,7 +1,8 @@
-//! From host and path to the action of a route.
+//! From a request to the action of a route.
 //!
 //! A [`SiteTable`] is built once for a configuration and never changes. A request's site is looked
-//! up by hash, its route by comparing prefixes, without a lock.
+//! up by hash. Its routes are tried in their order, which the configuration has sorted, without a
+//! lock.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,8 +17,10 @@ use crate::host::{self, Host, HostName, NameBuffer, Pattern};
 use crate::metrics::{Metrics, SiteMetrics};
 use crate::proxy::authority::Channel;
 use crate::proxy::header::declared_length;
+use crate::proxy::matcher::{Matcher, Mismatch};
 use crate::proxy::path;
-use crate::proxy::request::Request;
+use crate::proxy::refusal::Refusal;
+use crate::proxy::request::{Fields, Request};
 use crate::proxy::response::LocalResponse;
 use crate::proxy::upstream::Pool;
 
@@ -55,8 +58,7 @@ pub struct Site {
 
 /// A route, ready for requests.
 struct Route {
-    /// Percent-decoded.
-    prefix: Box<[u8]>,
+    matcher: Matcher,
     action: Action,
 }
 
@@ -119,13 +121,23 @@ impl SiteTable {
         table
     }
 
-    /// Whether a request for this host and path, as sent by a client, leads to a route.
-    pub fn has_route(&self, host: &[u8], path: &[u8]) -> bool {
+    /// Whether a GET request for this host and target, without fields, leads to a route.
+    pub fn has_route(&self, host: &[u8], target: &[u8]) -> bool {
+        let request = Request {
+            method: "GET",
+            target,
+            authority: host,
+            version: "HTTP/1.1",
+            fields: Fields::Lines(b""),
+            client: None,
+            port: None,
+            tls: None,
+        };
         let mut buffer = NameBuffer::new();
         buffer
             .normalize(host)
             .and_then(|host| self.lookup(host))
-            .is_some_and(|site| matches!(site.find_route(path), Ok(Some(_))))
+            .is_some_and(|site| matches!(site.find_route(&request), Ok(Some(_))))
     }
 
     fn add(&mut self, sites: &[Arc<model::Site>], metrics: &Metrics) {
@@ -161,16 +173,20 @@ impl SiteTable {
         self.pools.values()
     }
 
-    /// Whether a request for `host` that arrived through `channel` is served.
-    pub(crate) fn admit_host(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
-        let site = match host {
+    /// The site for `host`.
+    pub(crate) fn find_site(&self, host: Host<'_>) -> Option<&Arc<Site>> {
+        match host {
             Host::Name(name) => self.lookup(name),
             Host::Ip(address) => {
                 let own = self.addresses.get(&address.to_canonical());
                 own.or(self.any.as_ref())
             }
-        };
-        match (site, channel, self.https_port) {
+        }
+    }
+
+    /// Whether a request for `host` that arrived through `channel` is served.
+    pub(crate) fn admit_host(&self, host: Host<'_>, channel: Channel<'_>) -> Admission<'_> {
+        match (self.find_site(host), channel, self.https_port) {
             (None, Channel::Plain, _) => Admission::Unknown,
             (Some(site), Channel::Plain, _) if !site.tls => Admission::Serve(site),
             (Some(site), Channel::Plain, Some(port)) => Admission::ToTls(site, port),
@@ -184,7 +200,7 @@ impl SiteTable {
     /// Routes bound to the pools of this table.
     fn routes(&self, routes: &[model::Route], metrics: &Metrics) -> Arc<[Route]> {
         let routes = routes.iter().map(|route| Route {
-            prefix: path::decode(&route.path),
+            matcher: Matcher::of(route),
             action: self.action(&route.action, metrics),
         });
         routes.collect()
@@ -226,17 +242,18 @@ impl SiteTable {
 }
 
 impl Site {
-    /// The index of the route for a path, percent-encoded and without its query.
+    /// The index of the route for a request.
     ///
-    /// `Ok(None)` if no route covers it.
+    /// `Ok(None)` if no route is for it.
     ///
     /// # Errors
-    /// If servers may read the path in ways that lead to different routes.
-    pub(crate) fn find_route(&self, path: &[u8]) -> Result<Option<usize>, Ambiguous> {
+    /// If servers may read its path in ways that lead to different routes.
+    pub(crate) fn find_route(&self, request: &Request<'_>) -> Result<Option<usize>, Ambiguous> {
+        let path = path::without_query(request.origin_form());
         path::resolve(path, |path| {
             self.routes
                 .iter()
-                .position(|route| path::covers(&route.prefix, path))
+                .position(|route| route.matcher.matches(path, request))
         })
         .ok_or(Ambiguous)
     }
@@ -249,6 +266,44 @@ impl Site {
             }
             _ => false,
         }
+    }
+
+    /// Why a request is refused that no route is for.
+    pub(crate) fn refusal(&self, request: &Request<'_>) -> Refusal {
+        match self.allowed_methods(request) {
+            Some(_) => Refusal::Method,
+            None => Refusal::NoRoute,
+        }
+    }
+
+    /// The methods with which a request would lead to a route that is not for its own; `None` if
+    /// there are none.
+    pub(crate) fn allowed_methods(&self, request: &Request<'_>) -> Option<HeaderValue> {
+        let path = path::without_query(request.origin_form());
+        let path = path::read_plainly(path);
+        let routes = self.routes.iter();
+        let mut allowed: Vec<&str> = routes
+            .filter_map(|route| route.matcher.required_methods(&path, request))
+            .flatten()
+            .map(|method| &**method)
+            .collect();
+        if allowed.is_empty() {
+            return None;
+        }
+        allowed.sort_unstable();
+        allowed.dedup();
+        HeaderValue::try_from(allowed.join(", ")).ok()
+    }
+
+    /// What keeps a request from each of the routes, by the plain reading of its path.
+    pub(super) fn mismatches<'a>(
+        &'a self,
+        request: &'a Request<'_>,
+    ) -> impl Iterator<Item = Vec<Mismatch<'a>>> {
+        let path = path::without_query(request.origin_form());
+        let path = path::read_plainly(path);
+        let routes = self.routes.iter();
+        routes.map(move |route| route.matcher.mismatches(&path, request).collect::<Vec<_>>())
     }
 
     /// The action of the route at an index that [`Self::find_route`] gave.
@@ -308,6 +363,7 @@ mod tests {
                 .iter()
                 .map(|path| model::Route {
                     path: (*path).into(),
+                    conditions: None,
                     action: action.clone(),
                 })
                 .collect(),
@@ -378,6 +434,149 @@ mod tests {
         assert_eq!(outcome("other.example", Channel::Tls(Some(&other))), "*");
         assert_eq!(outcome("other.example", Channel::Tls(Some(&fallen))), "421");
         assert_eq!(outcome("other.example", Channel::Tls(Some(&secure))), "421");
+    }
+
+    /// The body of the route that wins, or the status of the refusal.
+    fn winner(routes: &[(&str, &str)], line: &str, fields: &[u8]) -> String {
+        let list: String = routes
+            .iter()
+            .map(|(name, route)| format!("  - {{ {route}, respond: {{ body: {name} }} }}\n"))
+            .collect();
+        let text = format!("sites:\n- hosts: [a.example]\n  tls: off\n  routes:\n{list}");
+        let loaded = crate::config::load_str(&text, std::path::Path::new("/"));
+        let table = table(&loaded.expect("valid").config.sites);
+        let site = table.lookup("a.example").expect("a site");
+        let (method, target) = line.split_once(' ').expect("a request line");
+        let request = Request {
+            method,
+            target: target.as_bytes(),
+            authority: b"a.example",
+            version: "HTTP/1.1",
+            fields: Fields::Lines(fields),
+            client: None,
+            port: None,
+            tls: None,
+        };
+        match site.find_route(&request) {
+            Ok(Some(index)) => match site.action(index) {
+                Some(Action::Respond(response)) => {
+                    let body = response.body().expect("a body");
+                    String::from_utf8_lossy(body).into_owned()
+                }
+                _ => "not a response".to_owned(),
+            },
+            Ok(None) => match site.allowed_methods(&request) {
+                Some(allow) => format!("405 {}", allow.to_str().expect("text")),
+                None => "404".to_owned(),
+            },
+            Err(Ambiguous) => "400".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_path_wins_whatever_the_order() {
+        let routes = [
+            ("number", "path: { regex: \"^/u/[0-9]+$\" }"),
+            ("user", "path: { regex: \"^/u/\" }"),
+            ("api", "path: /api"),
+            ("deep", "path: /api/v1/"),
+            ("exact", "path: { exact: /api/v1 }"),
+            ("spaces", "path: { exact: \"/a%20b\" }"),
+            ("escaped", "path: \"/%61%62%63\""),
+            ("longer", "path: /abc/d"),
+        ];
+        for (target, won) in [
+            ("/api/v1", "exact"),
+            ("/api/v1?x", "exact"),
+            ("/api/%761", "exact"),
+            ("/api/v1/", "deep"),
+            ("/api/v1/x", "deep"),
+            ("/api/v2", "api"),
+            ("/a%20b", "spaces"),
+            ("/abc/d/e", "longer"),
+            ("/abc/x", "escaped"),
+            ("/u/4711", "number"),
+            ("/u/%34", "number"),
+            ("/u/4711/x", "user"),
+            ("/x/u/1", "404"),
+            // Read in two ways.
+            ("/x/../api/v1", "400"),
+            ("/api//v1", "400"),
+            ("/u/1;x", "400"),
+            ("/u/x/../1", "400"),
+            ("/u/a//b", "user"),
+            ("/api/a//b", "api"),
+        ] {
+            assert_eq!(
+                winner(&routes, &format!("GET {target}"), b""),
+                won,
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_equal_paths_the_one_with_more_conditions_wins() {
+        let routes = [
+            ("any", "path: /a"),
+            ("get", "path: /a, methods: [GET]"),
+            ("beta", "path: /a, headers: { X-Beta: \"1\" }"),
+            (
+                "both",
+                "path: /a, methods: [GET], headers: { X-Beta: \"*\" }",
+            ),
+            ("page", "path: /a, query: { page: \"a b\" }"),
+            ("post", "path: /b, methods: [POST, PUT]"),
+            (
+                "delete",
+                "path: /b, methods: [DELETE, PUT], query: { sure: \"*\" }",
+            ),
+            ("secret", "path: /c, methods: [GET], headers: { X-Key: k }"),
+        ];
+        let field = b"GET / HTTP/1.1\r\nHost: a\r\nx-beta: 0\r\nX-BETA:  1 \r\n\r\n";
+        let other = b"GET / HTTP/1.1\r\nHost: a\r\nX-Beta: 2\r\n\r\n";
+        for (line, fields, won) in [
+            ("GET /a", &b""[..], "get"),
+            ("POST /a", b"", "any"),
+            ("GET /a", field, "both"),
+            ("POST /a", field, "beta"),
+            ("POST /a", other, "any"),
+            ("GET /a", other, "both"),
+            ("POST /a?page=a+b", b"", "page"),
+            ("POST /a?x&%70age=a%20b&y=", b"", "page"),
+            ("POST /a?page=a", b"", "any"),
+            ("GET /a?page=a%20b", b"", "get"),
+            ("GET /b", b"", "405 POST, PUT"),
+            ("GET /b?sure", b"", "405 DELETE, POST, PUT"),
+            ("PUT /b?sure", b"", "delete"),
+            ("PUT /b?surely", b"", "post"),
+            ("POST /c", b"", "404"),
+            ("GET /d", b"", "404"),
+        ] {
+            assert_eq!(winner(&routes, line, fields), won, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_is_not_for_the_method_is_passed_over() {
+        let routes = [
+            ("exact", "path: { exact: /v1 }, methods: [GET]"),
+            ("prefix", "path: /v1, methods: [GET, PUT]"),
+            ("rest", "path: { regex: \"^/\" }, methods: [DELETE]"),
+        ];
+        for (method, won) in [
+            ("GET", "exact"),
+            ("PUT", "prefix"),
+            ("DELETE", "rest"),
+            ("POST", "405 DELETE, GET, PUT"),
+            ("HEAD", "405 DELETE, GET, PUT"),
+        ] {
+            assert_eq!(
+                winner(&routes, &format!("{method} /v1"), b""),
+                won,
+                "{method}"
+            );
+        }
     }
 
     #[test]

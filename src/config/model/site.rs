@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri};
 
-use super::{Balance, Eject, HealthCheck, Origin};
+use super::{Balance, Conditions, Eject, HealthCheck, Origin, PathMatch};
 use crate::host::{HostName, Pattern};
 use crate::printable::Printable as _;
 
@@ -103,8 +103,9 @@ pub struct Site {
     /// Never empty.
     pub hosts: Vec<Pattern>,
     pub tls: SiteTls,
-    /// Longest path first; among equal paths the earlier in the file. Sites with the same routes
-    /// share them.
+    /// In the order in which they are tried: exact paths, prefixes from the longest on, expressions
+    /// as they stand; of equal paths the one with more conditions, then the earlier in the file.
+    /// Sites with the same routes share them.
     pub routes: Arc<[Route]>,
     pub origin: Origin,
 }
@@ -121,12 +122,12 @@ pub enum SiteTls {
     Off,
 }
 
-/// What to do with requests under a path.
+/// What to do with requests for some paths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// A path prefix, beginning with `/`. It covers whole segments: `/api` and `/api/` both cover
-    /// `/api/x`; `/api` covers `/api` but not `/apis`.
-    pub path: Arc<str>,
+    pub path: PathMatch,
+    /// What a request must have besides; never empty.
+    pub conditions: Option<Arc<Conditions>>,
     pub action: Action,
 }
 

@@ -1,5 +1,8 @@
 //! `upstreams` and `sites`.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +122,7 @@ pub(crate) struct Site {
     /// Where the certificate comes from: `auto` for one that covers the host, else one from the
     /// first issuer; or an issuer's name; or `off` to serve the site over plain HTTP only.
     pub(crate) tls: String,
-    /// What to do with requests, by the longest path that fits.
+    /// What to do with requests. The route with the most specific path wins, whatever the order.
     #[schemars(length(min = 1))]
     pub(crate) routes: Option<Vec<Route>>,
     /// The upstream for all requests: short for one route.
@@ -137,13 +140,22 @@ impl Default for Site {
     }
 }
 
-/// What to do with requests below a path: one of `upstream`, `redirect` and `respond`.
+/// What to do with some requests: one of `upstream`, `redirect` and `respond`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Route {
     /// Begins with `/` and covers whole segments: `/api` covers `/api` and `/api/x`, not `/apis`;
-    /// `/api/` covers `/api/x` only.
-    pub(crate) path: String,
+    /// `/api/` covers `/api/x` only. Or `{ exact: PATH }`, or `{ regex: EXPRESSION }`.
+    pub(crate) path: RoutePath,
+    /// For requests with one of these methods only.
+    #[schemars(length(min = 1))]
+    pub(crate) methods: Option<Vec<String>>,
+    /// For requests with each of these header fields only, by name: the value, or `*` for any.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(crate) headers: IndexMap<String, String>,
+    /// For requests with each of these query parameters only, by name: the value, or `*` for any.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(crate) query: IndexMap<String, String>,
     /// Pass the request to the upstream of this name.
     pub(crate) upstream: Option<String>,
     /// Redirect to another URL.
@@ -163,7 +175,10 @@ pub(crate) struct Route {
 impl Default for Route {
     fn default() -> Self {
         Self {
-            path: "/".to_owned(),
+            path: RoutePath::Prefix("/".to_owned()),
+            methods: None,
+            headers: IndexMap::new(),
+            query: IndexMap::new(),
             upstream: None,
             redirect: None,
             respond: None,
@@ -172,6 +187,25 @@ impl Default for Route {
             max_body: None,
         }
     }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum RoutePath {
+    Prefix(String),
+    Other(RoutePathKind),
+}
+
+/// Paths that are compared in another way than by their beginning.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(crate) struct RoutePathKind {
+    /// This path only.
+    pub(crate) exact: Option<String>,
+    /// Every path in which this regular expression is found.
+    pub(crate) regex: Option<String>,
 }
 
 /// How long to wait for an upstream.

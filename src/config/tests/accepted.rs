@@ -88,7 +88,8 @@ fn a_site_may_be_short() {
     let [route] = &*site.routes else {
         panic!("{:?}", site.routes)
     };
-    assert_eq!(&*route.path, "/");
+    assert_eq!(route.path, PathMatch::from("/"));
+    assert_eq!(route.conditions, None);
     let Action::Proxy(proxy) = &route.action else {
         panic!("{route:?}")
     };
@@ -108,7 +109,7 @@ fn routes_are_sorted_by_the_longest_path() {
          { path: /a/b/, redirect: { to: /x } }, { path: /c, redirect: { to: \"http://b.example/?q\", status: 308 } }] }]",
     );
     let routes = &loaded.config.sites[0].routes;
-    let paths: Vec<_> = routes.iter().map(|route| &*route.path).collect();
+    let paths: Vec<_> = routes.iter().map(|route| route.path.text()).collect();
     assert_eq!(paths, ["/a/b/", "/b", "/c", "/"]);
     let redirect = |to: &'static str, status| Action::Redirect {
         to: to.parse().unwrap(),

@@ -171,6 +171,8 @@ fn what_a_reference_stands_for_is_never_shown() {
         "dns: { a: { exec: { command: [/a], env: { \"a=\": \"${SECRET}\" } } } }",
         "dns: { a: { hetzner: { api_token: t }, resolvers: [\"${SECRET}\"] } }",
         "certificates: [{ names: [a.example], dns: \"${SECRET}\" }]",
+        "sites: [{ hosts: [a.example], routes: [{ path: { regex: \"(${SECRET}\" }, respond: {} }] }]",
+        "sites: [{ hosts: [a.example], routes: [{ methods: [\"${SECRET}\"], respond: {} }] }]",
     ] {
         let good = if text.starts_with("issuers") {
             GOOD.split_once('\n').map_or(GOOD, |(_, rest)| rest)

@@ -1,10 +1,11 @@
 //! What the functions of the validation share: the configuration as written, and what is found.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::config::model::Origin;
+use crate::config::model::{Origin, PathRegex};
 use crate::config::problem::{At, Problems, quote};
+use crate::config::route_places::RoutePlaces;
 use crate::config::schema;
 use crate::config::source::Sources;
 
@@ -14,6 +15,10 @@ pub(super) struct Context<'c> {
     pub(super) sources: &'c mut Sources,
     pub(super) problems: &'c mut Problems,
     pub(super) used: Used,
+    /// Regular expressions by their text, each compiled once.
+    pub(super) expressions: HashMap<String, PathRegex>,
+    /// Where to note the places of routes, if somebody asks.
+    pub(super) route_places: Option<&'c mut RoutePlaces>,
 }
 
 /// Names that something refers to, by the section that defines them.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::context::Context;
 use super::coverage::check_provable;
 use super::references::{self, Upstreams};
+use super::route_match::{SeenRoutes, conditions, route_path, sort_routes, warn_unreachable};
 use super::value::{FOREVER, MOMENT};
-use crate::config::model::{Action, Proxy, Route, Site, SiteTls};
+use crate::config::model::{Action, PathMatch, Proxy, Route, Site, SiteTls};
 use crate::config::problem::At;
 use crate::config::schema;
 use crate::config::yaml_tree::Place;
@@ -28,6 +29,7 @@ impl SharedRoutes {
         let mut hasher = self.hasher.build_hasher();
         for route in &routes {
             route.path.hash(&mut hasher);
+            route.conditions.hash(&mut hasher);
             match &route.action {
                 Action::Proxy(proxy) => proxy.upstream.name.hash(&mut hasher),
                 Action::Redirect { to, .. } => to.hash(&mut hasher),
@@ -75,10 +77,13 @@ pub(super) fn sites(ctx: &mut Context<'_>, upstreams: &Upstreams, root: &At<'_>)
                 hosts.push(pattern);
             }
         }
+        let routes = routes(ctx, site, upstreams, &at);
+        note_places(ctx, &routes, &at);
+        let routes = routes.into_iter().map(|(_, route)| route).collect();
         sites.push(Arc::new(Site {
             hosts,
             tls,
-            routes: shared.share_routes(routes(ctx, site, upstreams, &at)),
+            routes: shared.share_routes(routes),
             origin: ctx.origin(&at),
         }));
     }
@@ -102,23 +107,25 @@ fn site_tls(ctx: &mut Context<'_>, site: &schema::Site, at: &At<'_>) -> SiteTls 
     }
 }
 
+/// The routes of a site in the order in which they are tried, with their indices in the file.
 fn routes(
     ctx: &mut Context<'_>,
     site: &schema::Site,
     upstreams: &Upstreams,
     at: &At<'_>,
-) -> Vec<Route> {
+) -> Vec<(usize, Route)> {
     let raw = match (&site.routes, &site.upstream) {
         (Some(routes), None) => routes,
         (None, Some(name)) => {
             let upstream_at = at.key("upstream");
             let timeout = schema::Timeout::default();
             let proxy = proxy(ctx, &upstream_at, name, upstreams, &timeout, None, at);
-            let path = Arc::from("/");
-            return proxy
-                .map(|action| Route { path, action })
-                .into_iter()
-                .collect();
+            let route = |action| Route {
+                path: PathMatch::from("/"),
+                conditions: None,
+                action,
+            };
+            return proxy.map(|action| (0, route(action))).into_iter().collect();
         }
         (None, None) => {
             if !at.key("routes").is_written() && !at.key("upstream").is_written() {
@@ -137,7 +144,7 @@ fn routes(
         }
     };
     let routes_at = at.key("routes");
-    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut seen = SeenRoutes::default();
     let mut routes = Vec::with_capacity(raw.len());
     for (index, route) in raw.iter().enumerate() {
         let at = routes_at.index(index);
@@ -146,40 +153,40 @@ fn routes(
         if !path_at.is_written() && ctx.problems.is_broken(&at) {
             continue;
         }
-        if let Some(first) = seen.insert(&route.path, index) {
-            let at = if path_at.is_written() { path_at } else { at };
-            let message = format!("routes[{first}] has the same path");
-            ctx.problems.error(&at, message, "keep one of the two");
+        let errors = ctx.problems.errors();
+        let path = route_path(ctx, &route.path, &path_at);
+        let conditions = conditions(ctx, route, &at);
+        if let Some(path) = path.as_ref().filter(|_| ctx.problems.errors() == errors) {
+            seen.check(ctx, index, path, conditions.as_ref(), &routes_at);
         }
-        check_route_path(ctx, &path_at, &route.path);
-        if let Some(action) = action(ctx, route, upstreams, &at) {
-            routes.push(Route {
-                path: Arc::from(route.path.as_str()),
+        if let (Some(action), Some(path)) = (action(ctx, route, upstreams, &at), path) {
+            let route = Route {
+                path,
+                conditions,
                 action,
-            });
+            };
+            routes.push((index, route));
         }
     }
-    // The sort is stable: of equal lengths, the earlier in the file stays first.
-    routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    sort_routes(&mut routes);
+    warn_unreachable(ctx, &routes, &routes_at);
     routes
 }
 
-fn check_route_path(ctx: &mut Context<'_>, at: &At<'_>, path: &str) {
-    let hint = if !path.starts_with('/') {
-        "begin it with '/'"
-    } else if path.contains(['?', '#']) {
-        "leave out '?', '#' and what follows: a route is chosen by the path alone"
-    } else if path.contains('*') {
-        "leave out the '*': a route covers everything below its path"
-    } else if !path.bytes().all(|octet| octet.is_ascii_graphic()) {
-        "write spaces and characters beyond ASCII in percent-encoding"
-    } else if path.contains("//") || path.split('/').any(|part| matches!(part, "." | "..")) {
-        "leave out empty parts, '.' and '..'"
-    } else {
+/// Notes where the routes of a site stand, if that is wanted.
+fn note_places(ctx: &mut Context<'_>, routes: &[(usize, Route)], at: &At<'_>) {
+    if ctx.route_places.is_none() {
         return;
+    }
+    let routes_at = at.key("routes");
+    let place = |(index, _): &(usize, Route)| match routes_at.is_written() {
+        true => ctx.origin(&routes_at.index(*index)),
+        false => ctx.origin(&at.key("upstream").at_key()),
     };
-    let message = format!("{} is not a path of a route", at.quoted());
-    ctx.problems.error(at, message, hint);
+    let places = routes.iter().map(place).collect();
+    if let Some(all) = &mut ctx.route_places {
+        all.add_site(places);
+    }
 }
 
 fn action(

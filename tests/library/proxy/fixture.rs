@@ -66,6 +66,7 @@ pub(crate) fn site(hosts: &[&str], tls: SiteTls, routes: Vec<(&str, Action)>) ->
             .into_iter()
             .map(|(path, action)| Route {
                 path: path.into(),
+                conditions: None,
                 action,
             })
             .collect(),
