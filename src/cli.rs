@@ -9,6 +9,7 @@ mod certs;
 mod check;
 mod client;
 mod demo;
+mod explain;
 mod failure;
 mod gateway;
 mod generate;
@@ -26,6 +27,7 @@ use clap_complete::Shell;
 use acme::AcmeVerb;
 use certs::CertsVerb;
 use client::Address;
+use explain::{Field, RequestLine};
 use failure::Failure;
 use output::Output;
 
@@ -75,10 +77,12 @@ Example:
     /// Validate a configuration and everything it names
     #[command(after_long_help = "\
 Checks everything that `run` would load and reports every mistake at once as FILE:LINE:COLUMN.
+With --explain it says instead where a request would lead.
 
 Examples:
   snigate check --config my.yaml
-  snigate check --config my.yaml --json | jq .errors")]
+  snigate check --config my.yaml --json | jq .errors
+  snigate check --config my.yaml --explain \"GET https://a.example/x?y=1\" -H \"X-Beta: 1\"")]
     Check(CheckArgs),
     /// Make the running gateway reload its configuration; waits and reports
     Reload(Remote),
@@ -198,6 +202,12 @@ struct CheckArgs {
     /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
+    /// Say which site and route this request leads to, and why no other
+    #[arg(long, value_name = "METHOD URL", conflicts_with = "strict")]
+    explain: Option<RequestLine>,
+    /// A header field of the request to explain; may be repeated
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", requires = "explain")]
+    header: Vec<Field>,
 }
 
 #[derive(Debug, Args)]
@@ -263,12 +273,16 @@ fn perform(output: &Output, verb: Verb, blocked: Blocked) -> Result<(), Failure>
             lane,
         }) => gateway::run(output, &config, lane.into(), gateway::listen(blocked)?),
         Verb::Demo(DemoArgs { data }) => demo::demo(output, data, gateway::listen(blocked)?),
-        Verb::Check(arguments) => check::check(
-            output,
-            &arguments.configuration.config,
-            arguments.json,
-            arguments.strict,
-        ),
+        Verb::Check(CheckArgs {
+            configuration: Configuration { config },
+            json,
+            strict,
+            explain,
+            header,
+        }) => match explain {
+            Some(request) => check::explain(output, &config, json, &request, header),
+            None => check::check(output, &config, json, strict),
+        },
         Verb::Reload(remote) => remote::reload(output, &connect(output, remote)?),
         Verb::Stop(remote) => remote::stop(output, &connect(output, remote)?),
         Verb::Status(arguments) => {

@@ -1,10 +1,12 @@
-//! `snigate check`: every mistake in a configuration at once, each with its place.
+//! `snigate check`: every mistake in a configuration at once, each with its place; or where one
+//! request would lead.
 
 use std::path::Path;
 
 use anyhow::Context;
 use serde_json::json;
 
+use super::explain::{self, Field, RequestLine};
 use super::failure::Failure;
 use super::gateway;
 use super::output::Output;
@@ -51,6 +53,20 @@ pub(super) fn check(
         }
     }
     if valid { Ok(()) } else { Err(Failure::Invalid) }
+}
+
+/// Explains where a request would lead. Of an invalid configuration, reports the mistakes instead.
+pub(super) fn explain(
+    output: &Output,
+    config: &Path,
+    json: bool,
+    request: &RequestLine,
+    fields: Vec<Field>,
+) -> Result<(), Failure> {
+    match explain::explain(config, &request.question(fields))? {
+        Some(explained) => explain::print(output, request, &explained, json),
+        None => check(output, config, json, false),
+    }
 }
 
 /// A number with its noun: `1 site`, `2 sites`.

@@ -1,6 +1,7 @@
 //! `snigate check`: everything that is wrong, each thing at its place, in one go.
 
 mod certificates;
+mod explain;
 
 use std::fs;
 use std::path::{Path, PathBuf};

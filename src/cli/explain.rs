@@ -1,0 +1,275 @@
+//! `snigate check --explain`: where a request would lead, and why.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::output::Output;
+use crate::config::model::{Action, Origin, Route, Site};
+use crate::config::{self, Loaded};
+use crate::metrics::Metrics;
+use crate::printable::Printable as _;
+use crate::proxy::{Answer, Explanation, Question, Reason, SiteTable};
+
+/// A request on the command line: `METHOD URL`, or a URL for GET.
+#[derive(Clone, Debug)]
+pub(super) struct RequestLine {
+    method: String,
+    url: String,
+    is_tls: bool,
+    authority: String,
+    target: String,
+}
+
+impl FromStr for RequestLine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let (method, url) = text.split_once(' ').unwrap_or(("GET", text));
+        let url = url.trim_start();
+        if Method::from_bytes(method.as_bytes()).is_err() {
+            return Err(format!("{method:?} is not a method"));
+        }
+        let (is_tls, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err("the URL begins with https:// or http://".to_owned()),
+        };
+        if !rest.bytes().all(|octet| octet.is_ascii_graphic()) || rest.contains('#') {
+            let why = "write spaces, '#' and characters beyond ASCII in percent-encoding";
+            return Err(why.to_owned());
+        }
+        let at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        if authority.is_empty() {
+            return Err("the URL has no host".to_owned());
+        }
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        Ok(Self {
+            method: method.to_owned(),
+            url: url.to_owned(),
+            is_tls,
+            authority: authority.to_owned(),
+            target: format!("{slash}{target}"),
+        })
+    }
+}
+
+/// A header field on the command line: `NAME: VALUE`.
+#[derive(Clone, Debug)]
+pub(super) struct Field(HeaderName, HeaderValue);
+
+impl FromStr for Field {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
+        let name = HeaderName::from_str(name).map_err(|_| "the name is malformed")?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| "the value is malformed")?;
+        Ok(Self(name, value))
+    }
+}
+
+impl RequestLine {
+    /// The request with these fields.
+    pub(super) fn question(&self, fields: Vec<Field>) -> Question {
+        let mut map = HeaderMap::new();
+        for Field(name, value) in fields {
+            map.append(name, value);
+        }
+        Question {
+            method: self.method.clone(),
+            is_tls: self.is_tls,
+            authority: self.authority.clone(),
+            target: self.target.clone(),
+            fields: map,
+        }
+    }
+}
+
+/// Where a request leads, with the places of what is named.
+pub(super) struct Explained {
+    explanation: Explanation,
+    /// The first host of the site, and where the site stands.
+    site: Option<(Arc<str>, Origin)>,
+    /// The routes of the site in the order in which they are tried, and where they stand.
+    routes: Vec<(Route, Origin)>,
+}
+
+impl Explained {
+    /// The route that wins.
+    fn winner(&self) -> Option<&(Route, Origin)> {
+        match self.explanation.answer {
+            Answer::Route(index) => self.routes.get(index),
+            Answer::RedirectToTls { .. } | Answer::Error(..) => None,
+        }
+    }
+
+    /// The routes that were tried and are not the one, and why.
+    fn others(&self) -> impl Iterator<Item = (&Route, &Origin, &[Reason])> {
+        let all = self.routes.iter().zip(&self.explanation.routes);
+        all.filter(|(_, reasons)| !reasons.is_empty())
+            .map(|((route, place), reasons)| (route, place, reasons.as_slice()))
+    }
+}
+
+/// Routes a request as the gateway with this configuration would; `None` if the configuration is
+/// invalid.
+pub(super) fn explain(config: &Path, question: &Question) -> Result<Option<Explained>, Failure> {
+    let Ok((Loaded { config, .. }, places)) = config::load_with_places(config) else {
+        return Ok(None);
+    };
+    let metrics = Metrics::new().context("cannot set up the metrics")?;
+    let table = SiteTable::build(&config, &metrics, None);
+    let find = |host: &str| {
+        let is_it = |site: &Arc<Site>| {
+            let first = site.hosts.first();
+            first.is_some_and(|first| first.to_string() == host)
+        };
+        config.sites.iter().position(is_it)
+    };
+    let explanation = table.explain(question, |host| {
+        let site = find(host).and_then(|index| config.sites.get(index));
+        site.map_or(&[][..], |site| &*site.routes)
+    });
+    let mut explained = Explained {
+        explanation,
+        site: None,
+        routes: Vec::new(),
+    };
+    if let Some(host) = explained.explanation.site.clone()
+        && let Some(index) = find(&host)
+        && let Some(site) = config.sites.get(index)
+    {
+        explained.site = Some((host, site.origin.clone()));
+        let place = |number| places.get(index, number).cloned().unwrap_or_default();
+        let routes = site.routes.iter().enumerate();
+        explained.routes = routes
+            .map(|(number, route)| (route.clone(), place(number)))
+            .collect();
+    }
+    Ok(Some(explained))
+}
+
+/// Prints where a request leads.
+pub(super) fn print(
+    output: &Output,
+    request: &RequestLine,
+    explained: &Explained,
+    json: bool,
+) -> Result<(), Failure> {
+    if json {
+        let report = report(request, explained);
+        let mut text = serde_json::to_string_pretty(&report).context("cannot encode the report")?;
+        text.push('\n');
+        return output.data(text);
+    }
+    output.data(describe(request, explained))
+}
+
+fn describe(request: &RequestLine, explained: &Explained) -> String {
+    let mut text = format!("{} {}\n", request.method, request.url);
+    let site = match &explained.site {
+        Some((host, place)) => format!("{host} ({})", shown(place)),
+        None => "none".to_owned(),
+    };
+    let route = match explained.winner() {
+        Some((route, place)) => format!("{} ({})", name(route), shown(place)),
+        None => "none".to_owned(),
+    };
+    let _ = write!(
+        text,
+        "site:   {site}\nroute:  {route}\nanswer: {}\n",
+        answer(explained)
+    );
+    let others: Vec<_> = explained.others().collect();
+    if !others.is_empty() {
+        text.push_str("other routes of the site:\n");
+    }
+    for (route, place, reasons) in others {
+        let reasons: Vec<_> = reasons.iter().map(|reason| &*reason.detail).collect();
+        let reasons = reasons.join(", ");
+        let _ = writeln!(text, "  {} ({}): {reasons}", name(route), shown(place));
+    }
+    text
+}
+
+fn report(request: &RequestLine, explained: &Explained) -> Value {
+    let site = match &explained.site {
+        Some((host, place)) => with_place(json!({ "host": **host }), place),
+        None => Value::Null,
+    };
+    let described =
+        |route: &Route, place: &Origin| with_place(json!({ "match": name(route) }), place);
+    let route = explained
+        .winner()
+        .map(|(route, place)| described(route, place));
+    let others = explained.others().map(|(route, place, reasons)| {
+        let reason = |reason: &Reason| json!({ "kind": reason.kind, "detail": reason.detail });
+        let mut other = described(route, place);
+        other["reasons"] = reasons.iter().map(reason).collect();
+        other
+    });
+    let (status, allow) = match &explained.explanation.answer {
+        Answer::Route(_) => (None, None),
+        Answer::RedirectToTls { .. } => (Some(308), None),
+        Answer::Error(status, _, allow) => (Some(status.as_u16()), allow.clone()),
+    };
+    json!({
+        "request": { "method": request.method, "url": request.url },
+        "site": site,
+        "route": route,
+        "answer": { "text": answer(explained), "status": status, "allow": allow },
+        "others": others.collect::<Vec<_>>(),
+    })
+}
+
+fn with_place(mut value: Value, place: &Origin) -> Value {
+    value["file"] = json!(place.file);
+    value["line"] = json!(place.line);
+    value["column"] = json!(place.column);
+    value["path"] = json!(place.path);
+    value
+}
+
+/// How the request is answered.
+fn answer(explained: &Explained) -> String {
+    match &explained.explanation.answer {
+        Answer::Route(_) => match explained.winner().map(|(route, _)| &route.action) {
+            Some(Action::Proxy(proxy)) => format!("upstream {}", proxy.upstream.name),
+            Some(Action::Redirect { status, .. }) => format!("redirect with status {status}"),
+            Some(Action::Respond { status, .. }) => format!("response with status {status}"),
+            None => "none".to_owned(),
+        },
+        Answer::RedirectToTls { url, is_optional } => {
+            let unless = match is_optional {
+                true => ", unless the host has no certificate",
+                false => "",
+            };
+            format!("308 redirect to {url}{unless}")
+        }
+        Answer::Error(status, why, None) => format!("{status}: {why}"),
+        Answer::Error(status, why, Some(allow)) => format!("{status}: {why} Allow: {allow}"),
+    }
+}
+
+/// What a route is for.
+fn name(route: &Route) -> String {
+    match &route.conditions {
+        None => route.path.to_string(),
+        Some(conditions) => format!("{} with {conditions}", route.path),
+    }
+}
+
+/// `FILE:LINE:COLUMN`.
+fn shown(place: &Origin) -> String {
+    let file = place.file.printable();
+    format!("{file}:{}:{}", place.line, place.column)
+}

@@ -1,0 +1,214 @@
+//! `snigate check --explain`: where a request would lead, and why.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::configured;
+use crate::support::{Printed, snigate};
+
+const CONFIG: &str = r#"server: { https: ["127.0.0.1:8443"], http: ["127.0.0.1:0"], admin: off }
+storage: { file: { path: ./data } }
+issuers: { local: { local_ca: {} } }
+upstreams: { app: { servers: ["127.0.0.1:1"] } }
+sites:
+  - hosts: [a.example]
+    routes:
+      - { path: /x, upstream: app }
+      - { path: { exact: /x }, methods: [PUT], respond: { status: 201 } }
+      - path: /x
+        headers: { X-Beta: "${BETA}" }
+        query: { y: "1" }
+        respond: {}
+      - { path: /x/y, redirect: { to: /z } }
+      - { path: { regex: "^/x" }, upstream: app }
+  - { hosts: ["*.b.example"], upstream: app }
+  - hosts: [plain.example]
+    tls: off
+    routes: [{ path: /only, methods: [GET], respond: {} }]
+"#;
+
+#[track_caller]
+fn explain(path: &Path, arguments: &[&str]) -> Printed {
+    let config = path.to_str().expect("text");
+    let first = ["check", "--config", config, "--explain"];
+    snigate(&[&first[..], arguments].concat())
+}
+
+/// A configuration whose secret is `beta`.
+fn config() -> (tempfile::TempDir, std::path::PathBuf) {
+    let (dir, path) = configured("");
+    std::fs::write(dir.path().join("beta"), "beta").expect("written");
+    let text = CONFIG.replace("${BETA}", "${file:beta}");
+    std::fs::write(&path, text).expect("written");
+    (dir, path)
+}
+
+#[test]
+fn the_winner_and_the_others_are_printed_with_their_places() {
+    let (_dir, path) = config();
+    let shown = path.display();
+    let printed = explain(&path, &["GET https://a.example/x?y=1"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert_eq!(
+        printed.stdout,
+        format!(
+            "GET https://a.example/x?y=1\n\
+             site:   a.example ({shown}:6:5)\n\
+             route:  path /x ({shown}:8:9)\n\
+             answer: upstream app\n\
+             other routes of the site:\n  \
+             exact path /x with method PUT ({shown}:9:9): the method is not PUT\n  \
+             path /x/y ({shown}:14:9): the path is another\n  \
+             path /x with header x-beta, parameter y ({shown}:10:9): the header x-beta is missing\n  \
+             expression ^/x ({shown}:15:9): prefixes come before expressions\n"
+        )
+    );
+    assert_eq!(printed.stderr, "");
+
+    let beta = [
+        "https://a.example/x?y=1",
+        "-H",
+        "X-Beta: beta",
+        "--header",
+        "X: y",
+    ];
+    let printed = explain(&path, &beta);
+    let route = format!("route:  path /x with header x-beta, parameter y ({shown}:10:9)\n");
+    assert!(printed.stdout.contains(&route), "{printed:?}");
+    assert!(
+        printed.stdout.contains("response with status 200"),
+        "{printed:?}"
+    );
+    let other = format!("path /x ({shown}:8:9): the other has more conditions\n");
+    assert!(printed.stdout.contains(&other), "{printed:?}");
+
+    let printed = explain(&path, &["PUT https://a.example/x"]);
+    let other = format!("path /x ({shown}:8:9): an exact path comes first\n");
+    assert!(printed.stdout.contains(&other), "{printed:?}");
+    let printed = explain(&path, &["https://a.example/x/y/z"]);
+    let other = format!("path /x ({shown}:8:9): the other path is longer\n");
+    assert!(printed.stdout.contains(&other), "{printed:?}");
+    let printed = explain(&path, &["https://x.B.example./"]);
+    let route = format!("route:  path / ({shown}:16:31)\nanswer: upstream app\n");
+    assert!(
+        printed.stdout.contains("site:   *.b.example"),
+        "{printed:?}"
+    );
+    assert!(printed.stdout.contains(&route), "{printed:?}");
+}
+
+#[test]
+fn an_answer_without_a_route_is_explained_too() {
+    let (_dir, path) = config();
+    for (request, site, answer) in [
+        (
+            "https://a.example/z",
+            "a.example (",
+            "404 Not Found: There is nothing at this path.",
+        ),
+        ("https://a.example/x/../y", "a.example (", "400 Bad Request"),
+        ("https://nobody.example/", "none", "421 Misdirected Request"),
+        (
+            "http://nobody.example/",
+            "none",
+            "404 Not Found: No site has this host.",
+        ),
+        (
+            "https://plain.example/only",
+            "plain.example (",
+            "421 Misdirected Request",
+        ),
+        (
+            "http://a.example/x?y",
+            "a.example (",
+            "308 redirect to https://a.example:8443/x?y\n",
+        ),
+        (
+            "POST http://plain.example/only",
+            "plain.example (",
+            "405 Method Not Allowed",
+        ),
+        (
+            "POST http://plain.example/only",
+            "plain.example (",
+            " Allow: GET\n",
+        ),
+        (
+            "TRACE https://a.example/x",
+            "a.example (",
+            "405 Method Not Allowed",
+        ),
+        (
+            "https://a..example/",
+            "none",
+            "400 Bad Request: The host is not valid.",
+        ),
+    ] {
+        let printed = explain(&path, &[request]);
+        assert_eq!((printed.code, &*printed.stderr), (Some(0), ""), "{request}");
+        let lines: Vec<_> = printed.stdout.lines().collect();
+        assert!(
+            lines[1].starts_with(&format!("site:   {site}")),
+            "{printed:?}"
+        );
+        assert_eq!(lines[2], "route:  none", "{printed:?}");
+        assert!(printed.stdout.contains(answer), "{printed:?}");
+    }
+}
+
+#[test]
+fn the_json_has_the_same_and_no_secret() {
+    let (_dir, path) = config();
+    let printed = explain(&path, &["POST http://plain.example/only", "--json"]);
+    let report: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    assert_eq!(report["route"], Value::Null);
+    assert_eq!(report["answer"]["status"], 405);
+    assert_eq!(report["answer"]["allow"], "GET");
+    assert_eq!(report["others"][0]["reasons"][0]["kind"], "method");
+    assert_eq!(report["others"][0]["line"], 19);
+
+    let printed = explain(&path, &["https://a.example/x", "--json"]);
+    let report: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    assert_eq!(report["site"]["host"], "a.example");
+    assert_eq!(report["site"]["line"], 6);
+    assert_eq!(report["route"]["path"], "sites[0].routes[0]");
+    assert_eq!(report["route"]["file"], path.to_str().expect("text"));
+    let kinds = |index: usize| {
+        let reasons = report["others"][index]["reasons"]
+            .as_array()
+            .expect("a list");
+        reasons
+            .iter()
+            .map(|one| one["kind"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(0), ["method"]);
+    assert_eq!(kinds(1), ["path"]);
+    assert_eq!(kinds(2), ["query", "header"]);
+    assert_eq!(kinds(3), ["precedence"]);
+    assert!(!printed.stdout.contains(": \"beta"), "{printed:?}");
+}
+
+#[test]
+fn what_cannot_be_explained_is_refused() {
+    let (_dir, path) = config();
+    for arguments in [
+        &["GET a.example/x"][..],
+        &["GET https:///x"],
+        &["G(T https://a.example/"],
+        &["GET https://a.example/ x"],
+        &["GET https://a.example/", "-H", "X-Beta"],
+        &["GET https://a.example/", "-H", "X Beta: 1"],
+    ] {
+        let printed = explain(&path, arguments);
+        assert_eq!(printed.code, Some(2), "{arguments:?} {printed:?}");
+    }
+    let (_dir, path) = configured("sites: [{ hosts: [a.example], routes: [{ respnd: {} }] }]\n");
+    let printed = explain(&path, &["https://a.example/"]);
+    assert_eq!((printed.code, &*printed.stdout), (Some(3), ""));
+    assert!(
+        printed.stderr.contains("did you mean 'respond'?"),
+        "{printed:?}"
+    );
+}
