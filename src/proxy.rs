@@ -36,6 +36,7 @@ mod prepared;
 mod refusal;
 mod request;
 mod request_ctx;
+mod request_id;
 mod resolve;
 mod response;
 mod response_head;

@@ -52,7 +52,8 @@ pub struct Decision {
 enum Outcome {
     /// The action of the site's route at this index.
     Route(usize),
-    Respond(LocalResponse),
+    /// In a box, since few requests have a response of their own.
+    Respond(Box<LocalResponse>),
     Refuse(Refusal),
 }
 
@@ -117,7 +118,7 @@ impl Router {
             return (None, Outcome::Refuse(refusal));
         }
         if let Some(response) = self.validation_response(request, authority.host) {
-            return (None, Outcome::Respond(response));
+            return (None, Outcome::Respond(Box::new(response)));
         }
         let host = authority.host;
         let target = request.origin_form();
@@ -126,7 +127,7 @@ impl Router {
             Admission::ToTls(site, _) if sites.https_optional && !self.has_tls(host) => site,
             Admission::ToTls(site, port) => {
                 let redirect = redirect_to_tls(authority, port, target);
-                return (Some(Arc::clone(site)), Outcome::Respond(redirect));
+                return (Some(Arc::clone(site)), Outcome::Respond(Box::new(redirect)));
             }
             Admission::Misdirected => return (None, Outcome::Refuse(Refusal::Misdirected)),
             Admission::Unknown => return (None, Outcome::Refuse(Refusal::UnknownHost)),

@@ -81,10 +81,8 @@ impl RefusalCounters {
             Refusal::UnknownHost => self.unknown_host.inc(),
             Refusal::NoRoom => self.no_room.inc(),
             // Counted as responses of the site.
-            Refusal::NoRoute
-            | Refusal::Method
-            | Refusal::AmbiguousPath
-            | Refusal::BodyTooLarge => {}
+            Refusal::NoRoute | Refusal::Method | Refusal::AmbiguousPath | Refusal::BodyTooLarge => {
+            }
         }
     }
 }
